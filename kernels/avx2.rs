@@ -1,0 +1,354 @@
+//! How AVX2 with FMA and F16C does the operations of [`Vector`].
+
+use half::{bf16, f16};
+use std::arch::x86_64::*;
+use std::array::from_fn;
+
+use crate::exp2::{Contract, Sum, fold_f32, fold_f64};
+use crate::scale::LogShift;
+use crate::table::Isa;
+use crate::vector::{Io, Vector, log_softmax_f64, part, two_sum_lanes};
+
+pulp::simd_type! {
+    /// The proof of AVX2, FMA and F16C (which pulp's own V3 lacks).
+    pub(crate) struct Avx2 {
+        sse: "sse",
+        sse2: "sse2",
+        avx: "avx",
+        avx2: "avx2",
+        fma: "fma",
+        f16c: "f16c",
+    }
+}
+
+impl Isa for Avx2 {
+    #[inline(always)]
+    fn detect() -> Option<Self> {
+        Avx2::try_new()
+    }
+    #[inline(always)]
+    fn vectorize(self, f: impl FnOnce()) {
+        Avx2::vectorize(self, f);
+    }
+}
+
+/// f32 arithmetic: 16 lanes, two registers.
+#[derive(Clone, Copy)]
+pub(crate) struct F32(Avx2);
+
+/// f64 arithmetic: 8 lanes, two registers.
+#[derive(Clone, Copy)]
+pub(crate) struct F64(Avx2);
+
+impl From<Avx2> for F32 {
+    #[inline(always)]
+    fn from(isa: Avx2) -> Self {
+        F32(isa)
+    }
+}
+
+impl From<Avx2> for F64 {
+    #[inline(always)]
+    fn from(isa: Avx2) -> Self {
+        F64(isa)
+    }
+}
+
+impl Vector for F32 {
+    type E = f32;
+    type V = [__m256; 2];
+    type Table = __m256;
+    /// Lanes 0 to 3, 4 to 7, 8 to 11, 12 to 15.
+    type Acc = [__m256d; 4];
+    const FUSED: bool = true;
+    const LANES: usize = 16;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::V {
+        [self.0.avx._mm256_set1_ps(x); 2]
+    }
+    #[inline(always)]
+    fn add(self, a: Self::V, b: Self::V) -> Self::V {
+        [self.0.avx._mm256_add_ps(a[0], b[0]), self.0.avx._mm256_add_ps(a[1], b[1])]
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        [self.0.avx._mm256_sub_ps(a[0], b[0]), self.0.avx._mm256_sub_ps(a[1], b[1])]
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        [self.0.avx._mm256_mul_ps(a[0], b[0]), self.0.avx._mm256_mul_ps(a[1], b[1])]
+    }
+    #[inline(always)]
+    fn max(self, a: Self::V, b: Self::V) -> Self::V {
+        [self.0.avx._mm256_max_ps(a[0], b[0]), self.0.avx._mm256_max_ps(a[1], b[1])]
+    }
+    #[inline(always)]
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        let f = self.0.fma;
+        [f._mm256_fmadd_ps(a[0], b[0], c[0]), f._mm256_fmadd_ps(a[1], b[1], c[1])]
+    }
+    #[inline(always)]
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        self.mul_add(a, b, c)
+    }
+    #[inline(always)]
+    fn zero_below(self, x: Self::V, cut: Self::V, e: Self::V) -> Self::V {
+        let a = self.0.avx;
+        let below = [
+            a._mm256_cmp_ps::<_CMP_LT_OQ>(x[0], cut[0]),
+            a._mm256_cmp_ps::<_CMP_LT_OQ>(x[1], cut[1]),
+        ];
+        [a._mm256_andnot_ps(below[0], e[0]), a._mm256_andnot_ps(below[1], e[1])]
+    }
+    #[inline(always)]
+    fn first_lane(self, a: Self::V) -> f32 {
+        self.0.avx._mm256_cvtss_f32(a[0])
+    }
+    #[inline(always)]
+    fn max_lane(self, a: Self::V) -> f32 {
+        let m = self.0.avx._mm256_max_ps(a[0], a[1]);
+        let sse = self.0.sse;
+        let m = sse._mm_max_ps(
+            self.0.avx._mm256_castps256_ps128(m),
+            self.0.avx._mm256_extractf128_ps::<1>(m),
+        );
+        let m = sse._mm_max_ps(m, sse._mm_movehl_ps(m, m));
+        sse._mm_cvtss_f32(sse._mm_max_ps(m, sse._mm_shuffle_ps::<1>(m, m)))
+    }
+
+    #[inline(always)]
+    fn table(self, m: i32) -> __m256 {
+        let table: __m256i = pulp::cast(f32::TABLE);
+        let m = self.0.avx._mm256_set1_epi32(m << 23);
+        self.0.avx._mm256_castsi256_ps(self.0.avx2._mm256_sub_epi32(table, m))
+    }
+    #[inline(always)]
+    fn lookup(self, table: __m256, t: Self::V) -> Self::V {
+        let (a, i) = (self.0.avx, self.0.avx2);
+        let t = [a._mm256_castps_si256(t[0]), a._mm256_castps_si256(t[1])];
+        from_fn(
+            #[inline(always)]
+            |k| {
+                let entry = a._mm256_castps_si256(i._mm256_permutevar8x32_ps(table, t[k]));
+                let n = i._mm256_slli_epi32::<{ f32::SHIFT as i32 }>(t[k]);
+                a._mm256_castsi256_ps(i._mm256_add_epi32(entry, n))
+            },
+        )
+    }
+
+    #[inline(always)]
+    fn acc_zero(self) -> [__m256d; 4] {
+        [self.0.avx._mm256_setzero_pd(); 4]
+    }
+    #[inline(always)]
+    fn acc_add(self, acc: [__m256d; 4], v: Self::V) -> [__m256d; 4] {
+        let a = self.0.avx;
+        let v = self.widen4(v);
+        [
+            a._mm256_add_pd(acc[0], v[0]),
+            a._mm256_add_pd(acc[1], v[1]),
+            a._mm256_add_pd(acc[2], v[2]),
+            a._mm256_add_pd(acc[3], v[3]),
+        ]
+    }
+    #[inline(always)]
+    fn acc_fold(self, acc: [__m256d; 4]) -> Sum {
+        fold_f32(pulp::cast(acc))
+    }
+
+    #[inline(always)]
+    fn log_softmax(self, x: Self::V, shift: &LogShift) -> Self::V {
+        let a = self.0.avx;
+        let max = a._mm256_set1_pd(shift.max);
+        let (scale, c) = (a._mm256_set1_pd(shift.scale.0), a._mm256_set1_pd(shift.c.0));
+        let x = self.widen4(x);
+        let y: [__m128; 4] = from_fn(
+            #[inline(always)]
+            |k| {
+                let d = a._mm256_sub_pd(x[k], max);
+                a._mm256_cvtpd_ps(self.0.fma._mm256_fmsub_pd(d, scale, c))
+            },
+        );
+        [a._mm256_set_m128(y[1], y[0]), a._mm256_set_m128(y[3], y[2])]
+    }
+}
+
+impl Vector for F64 {
+    type E = f64;
+    type V = [__m256d; 2];
+    /// In memory: AVX2 has no permutation of eight f64.
+    type Table = [u64; 8];
+    type Acc = (Self::V, Self::V);
+    const FUSED: bool = true;
+    const LANES: usize = 8;
+
+    #[inline(always)]
+    fn splat(self, x: f64) -> Self::V {
+        [self.0.avx._mm256_set1_pd(x); 2]
+    }
+    #[inline(always)]
+    fn add(self, a: Self::V, b: Self::V) -> Self::V {
+        [self.0.avx._mm256_add_pd(a[0], b[0]), self.0.avx._mm256_add_pd(a[1], b[1])]
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        [self.0.avx._mm256_sub_pd(a[0], b[0]), self.0.avx._mm256_sub_pd(a[1], b[1])]
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        [self.0.avx._mm256_mul_pd(a[0], b[0]), self.0.avx._mm256_mul_pd(a[1], b[1])]
+    }
+    #[inline(always)]
+    fn max(self, a: Self::V, b: Self::V) -> Self::V {
+        [self.0.avx._mm256_max_pd(a[0], b[0]), self.0.avx._mm256_max_pd(a[1], b[1])]
+    }
+    #[inline(always)]
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        let f = self.0.fma;
+        [f._mm256_fmadd_pd(a[0], b[0], c[0]), f._mm256_fmadd_pd(a[1], b[1], c[1])]
+    }
+    #[inline(always)]
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        self.mul_add(a, b, c)
+    }
+    #[inline(always)]
+    fn zero_below(self, x: Self::V, cut: Self::V, e: Self::V) -> Self::V {
+        let a = self.0.avx;
+        let below = [
+            a._mm256_cmp_pd::<_CMP_LT_OQ>(x[0], cut[0]),
+            a._mm256_cmp_pd::<_CMP_LT_OQ>(x[1], cut[1]),
+        ];
+        [a._mm256_andnot_pd(below[0], e[0]), a._mm256_andnot_pd(below[1], e[1])]
+    }
+    #[inline(always)]
+    fn first_lane(self, a: Self::V) -> f64 {
+        pulp::cast::<__m256d, [f64; 4]>(a[0])[0]
+    }
+    #[inline(always)]
+    fn max_lane(self, a: Self::V) -> f64 {
+        let lanes: [f64; 4] = pulp::cast(self.0.avx._mm256_max_pd(a[0], a[1]));
+        let larger = |a: f64, b: f64| if a > b { a } else { b };
+        larger(larger(lanes[0], lanes[1]), larger(lanes[2], lanes[3]))
+    }
+
+    #[inline(always)]
+    fn table(self, m: i32) -> [u64; 8] {
+        f64::TABLE.map(|entry| entry.wrapping_sub((i64::from(m) << 52) as u64))
+    }
+    #[inline(always)]
+    fn lookup(self, table: [u64; 8], t: Self::V) -> Self::V {
+        let (a, i) = (self.0.avx, self.0.avx2);
+        let seven = a._mm256_set1_epi64x(7);
+        from_fn(
+            #[inline(always)]
+            |k| {
+                let t = a._mm256_castpd_si256(t[k]);
+                let j = i._mm256_and_si256(t, seven);
+                // SAFETY: every index is at most 7 and the table has 8 entries of 8 bytes.
+                let entry = unsafe { i._mm256_i64gather_epi64::<8>(table.as_ptr().cast(), j) };
+                let n = i._mm256_slli_epi64::<{ f64::SHIFT as i32 }>(t);
+                a._mm256_castsi256_pd(i._mm256_add_epi64(entry, n))
+            },
+        )
+    }
+
+    #[inline(always)]
+    fn acc_zero(self) -> Self::Acc {
+        (self.splat(0.0), self.splat(0.0))
+    }
+    #[inline(always)]
+    fn acc_add(self, acc: Self::Acc, v: Self::V) -> Self::Acc {
+        two_sum_lanes(self, acc, v)
+    }
+    #[inline(always)]
+    fn acc_fold(self, acc: Self::Acc) -> Sum {
+        fold_f64(pulp::cast(acc.0), pulp::cast(acc.1))
+    }
+
+    #[inline(always)]
+    fn log_softmax(self, x: Self::V, shift: &LogShift) -> Self::V {
+        log_softmax_f64(self, x, shift)
+    }
+}
+
+impl F32 {
+    /// All lanes as f64, four by four.
+    #[inline(always)]
+    fn widen4(self, v: [__m256; 2]) -> [__m256d; 4] {
+        let a = self.0.avx;
+        [
+            a._mm256_cvtps_pd(a._mm256_castps256_ps128(v[0])),
+            a._mm256_cvtps_pd(a._mm256_extractf128_ps::<1>(v[0])),
+            a._mm256_cvtps_pd(a._mm256_castps256_ps128(v[1])),
+            a._mm256_cvtps_pd(a._mm256_extractf128_ps::<1>(v[1])),
+        ]
+    }
+    #[inline(always)]
+    fn widen_f16(self, h: __m128i) -> __m256 {
+        // SAFETY: the token proves F16C.
+        unsafe { _mm256_cvtph_ps(h) }
+    }
+    #[inline(always)]
+    fn narrow_f16(self, v: __m256) -> __m128i {
+        // SAFETY: the token proves F16C.
+        unsafe { _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v) }
+    }
+    #[inline(always)]
+    fn widen_bf16(self, h: __m128i) -> __m256 {
+        let i = self.0.avx2;
+        self.0.avx._mm256_castsi256_ps(i._mm256_slli_epi32::<16>(i._mm256_cvtepu16_epi32(h)))
+    }
+    /// Ties to even. For numbers and infinities; results that are NaN are not written by vectors.
+    #[inline(always)]
+    fn narrow_bf16(self, v: __m256) -> __m128i {
+        let (a, i) = (self.0.avx, self.0.avx2);
+        let bits = a._mm256_castps_si256(v);
+        let odd = i._mm256_and_si256(i._mm256_srli_epi32::<16>(bits), a._mm256_set1_epi32(1));
+        let bias = i._mm256_add_epi32(odd, a._mm256_set1_epi32(0x7fff));
+        let wide = i._mm256_srli_epi32::<16>(i._mm256_add_epi32(bits, bias));
+        let packed = i._mm256_permute4x64_epi64::<0b1000>(i._mm256_packus_epi32(wide, wide));
+        a._mm256_castsi256_si128(packed)
+    }
+}
+
+macro_rules! io {
+    ($vector:ty, $t:ty, $half:literal, $self:ident, $load:expr, $store:expr) => {
+        // SAFETY: both halves together are LANES elements; parts go through a buffer.
+        unsafe impl Io<$t> for $vector {
+            #[inline(always)]
+            unsafe fn load($self, p: *const $t) -> Self::V {
+                // SAFETY: the caller vouches for LANES elements; the second half starts in their middle.
+                unsafe { [$load(p), $load(p.add($half))] }
+            }
+            #[inline(always)]
+            unsafe fn store($self, p: *mut $t, v: Self::V) {
+                // SAFETY: the caller vouches for LANES elements; the second half starts in their middle.
+                unsafe {
+                    $store(p, v[0]);
+                    $store(p.add($half), v[1]);
+                }
+            }
+            part!($t, 2 * $half);
+        }
+    };
+}
+
+io!(F32, f32, 8, self, |p| self.0.avx._mm256_loadu_ps(p), |p, v| self.0.avx._mm256_storeu_ps(p, v));
+io!(F64, f64, 4, self, |p| self.0.avx._mm256_loadu_pd(p), |p, v| self.0.avx._mm256_storeu_pd(p, v));
+io!(
+    F32,
+    f16,
+    8,
+    self,
+    |p: *const f16| self.widen_f16(self.0.sse2._mm_loadu_si128(p.cast())),
+    |p: *mut f16, v| self.0.sse2._mm_storeu_si128(p.cast(), self.narrow_f16(v))
+);
+io!(
+    F32,
+    bf16,
+    8,
+    self,
+    |p: *const bf16| self.widen_bf16(self.0.sse2._mm_loadu_si128(p.cast())),
+    |p: *mut bf16, v| self.0.sse2._mm_storeu_si128(p.cast(), self.narrow_bf16(v))
+);

@@ -1,0 +1,358 @@
+//! How AVX-512 does the operations of [`Vector`].
+
+use half::{bf16, f16};
+use pulp::x86::V4;
+use std::arch::x86_64::*;
+
+use crate::exp2::{Contract, Sum, fold_f32, fold_f64};
+use crate::scale::LogShift;
+use crate::table::Isa;
+use crate::vector::{Io, Vector, log_softmax_f64, two_sum_lanes};
+
+/// The proof of AVX-512 F, BW, CD, DQ and VL.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512(V4);
+
+impl Isa for Avx512 {
+    #[inline(always)]
+    fn detect() -> Option<Self> {
+        V4::try_new().map(Avx512)
+    }
+    #[inline(always)]
+    fn vectorize(self, f: impl FnOnce()) {
+        self.0.vectorize(f);
+    }
+}
+
+/// f32 arithmetic: 16 lanes, one register.
+#[derive(Clone, Copy)]
+pub(crate) struct F32(V4);
+
+/// f64 arithmetic: 8 lanes, one register.
+#[derive(Clone, Copy)]
+pub(crate) struct F64(V4);
+
+impl From<Avx512> for F32 {
+    #[inline(always)]
+    fn from(isa: Avx512) -> Self {
+        F32(isa.0)
+    }
+}
+
+impl From<Avx512> for F64 {
+    #[inline(always)]
+    fn from(isa: Avx512) -> Self {
+        F64(isa.0)
+    }
+}
+
+/// A mask of the first `n` lanes.
+#[inline(always)]
+fn first(n: usize) -> u16 {
+    debug_assert!(n < 16);
+    (1u16 << n) - 1
+}
+
+impl Vector for F32 {
+    type E = f32;
+    type V = __m512;
+    /// The table twice over: the lookup uses four bits of its index.
+    type Table = __m512;
+    /// Lanes 0 to 7 and 8 to 15.
+    type Acc = [__m512d; 2];
+    const FUSED: bool = true;
+    const LANES: usize = 16;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        self.0.avx512f._mm512_set1_ps(x)
+    }
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        self.0.avx512f._mm512_add_ps(a, b)
+    }
+    #[inline(always)]
+    fn sub(self, a: __m512, b: __m512) -> __m512 {
+        self.0.avx512f._mm512_sub_ps(a, b)
+    }
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        self.0.avx512f._mm512_mul_ps(a, b)
+    }
+    #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        self.0.avx512f._mm512_max_ps(a, b)
+    }
+    #[inline(always)]
+    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        self.0.avx512f._mm512_fmadd_ps(a, b, c)
+    }
+    #[inline(always)]
+    fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        self.0.avx512f._mm512_fmadd_ps(a, b, c)
+    }
+    #[inline(always)]
+    fn zero_below(self, x: __m512, cut: __m512, e: __m512) -> __m512 {
+        let keep = self.0.avx512f._mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, cut);
+        // One instruction with the operation that made e.
+        self.0.avx512f._mm512_maskz_mov_ps(keep, e)
+    }
+    #[inline(always)]
+    fn first_lane(self, a: __m512) -> f32 {
+        pulp::cast::<__m512, [f32; 16]>(a)[0]
+    }
+    #[inline(always)]
+    fn max_lane(self, a: __m512) -> f32 {
+        self.0.avx512f._mm512_reduce_max_ps(a)
+    }
+
+    #[inline(always)]
+    fn table(self, m: i32) -> __m512 {
+        let f = self.0.avx512f;
+        const TWICE: [u32; 16] = {
+            let mut t = [0; 16];
+            let mut j = 0;
+            while j < 16 {
+                t[j] = f32::TABLE[j % 8];
+                j += 1;
+            }
+            t
+        };
+        let table: __m512i = pulp::cast(TWICE);
+        f._mm512_castsi512_ps(f._mm512_sub_epi32(table, f._mm512_set1_epi32(m << 23)))
+    }
+    #[inline(always)]
+    fn lookup(self, table: __m512, t: __m512) -> __m512 {
+        let f = self.0.avx512f;
+        let t = f._mm512_castps_si512(t);
+        let entry = f._mm512_castps_si512(f._mm512_permutexvar_ps(t, table));
+        f._mm512_castsi512_ps(f._mm512_add_epi32(entry, f._mm512_slli_epi32::<{ f32::SHIFT }>(t)))
+    }
+
+    #[inline(always)]
+    fn acc_zero(self) -> [__m512d; 2] {
+        [self.0.avx512f._mm512_setzero_pd(); 2]
+    }
+    #[inline(always)]
+    fn acc_add(self, acc: [__m512d; 2], v: __m512) -> [__m512d; 2] {
+        let f = self.0.avx512f;
+        let low = f._mm512_castps512_ps256(v);
+        let high = self.0.avx512dq._mm512_extractf32x8_ps::<1>(v);
+        [
+            f._mm512_add_pd(acc[0], f._mm512_cvtps_pd(low)),
+            f._mm512_add_pd(acc[1], f._mm512_cvtps_pd(high)),
+        ]
+    }
+    #[inline(always)]
+    fn acc_fold(self, acc: [__m512d; 2]) -> Sum {
+        fold_f32(pulp::cast(acc))
+    }
+
+    #[inline(always)]
+    fn log_softmax(self, x: __m512, shift: &LogShift) -> __m512 {
+        let f = self.0.avx512f;
+        let low = self.log_softmax_half(f._mm512_castps512_ps256(x), shift);
+        let high = self.log_softmax_half(self.0.avx512dq._mm512_extractf32x8_ps::<1>(x), shift);
+        self.0.avx512dq._mm512_insertf32x8::<1>(f._mm512_castps256_ps512(low), high)
+    }
+}
+
+impl Vector for F64 {
+    type E = f64;
+    type V = __m512d;
+    type Table = __m512d;
+    type Acc = (__m512d, __m512d);
+    const FUSED: bool = true;
+    const LANES: usize = 8;
+
+    #[inline(always)]
+    fn splat(self, x: f64) -> __m512d {
+        self.0.avx512f._mm512_set1_pd(x)
+    }
+    #[inline(always)]
+    fn add(self, a: __m512d, b: __m512d) -> __m512d {
+        self.0.avx512f._mm512_add_pd(a, b)
+    }
+    #[inline(always)]
+    fn sub(self, a: __m512d, b: __m512d) -> __m512d {
+        self.0.avx512f._mm512_sub_pd(a, b)
+    }
+    #[inline(always)]
+    fn mul(self, a: __m512d, b: __m512d) -> __m512d {
+        self.0.avx512f._mm512_mul_pd(a, b)
+    }
+    #[inline(always)]
+    fn max(self, a: __m512d, b: __m512d) -> __m512d {
+        self.0.avx512f._mm512_max_pd(a, b)
+    }
+    #[inline(always)]
+    fn mul_add(self, a: __m512d, b: __m512d, c: __m512d) -> __m512d {
+        self.0.avx512f._mm512_fmadd_pd(a, b, c)
+    }
+    #[inline(always)]
+    fn fma(self, a: __m512d, b: __m512d, c: __m512d) -> __m512d {
+        self.0.avx512f._mm512_fmadd_pd(a, b, c)
+    }
+    #[inline(always)]
+    fn zero_below(self, x: __m512d, cut: __m512d, e: __m512d) -> __m512d {
+        let keep = self.0.avx512f._mm512_cmp_pd_mask::<_CMP_NLT_UQ>(x, cut);
+        self.0.avx512f._mm512_maskz_mov_pd(keep, e)
+    }
+    #[inline(always)]
+    fn first_lane(self, a: __m512d) -> f64 {
+        pulp::cast::<__m512d, [f64; 8]>(a)[0]
+    }
+    #[inline(always)]
+    fn max_lane(self, a: __m512d) -> f64 {
+        self.0.avx512f._mm512_reduce_max_pd(a)
+    }
+
+    #[inline(always)]
+    fn table(self, m: i32) -> __m512d {
+        let f = self.0.avx512f;
+        let table: __m512i = pulp::cast(f64::TABLE);
+        f._mm512_castsi512_pd(f._mm512_sub_epi64(table, f._mm512_set1_epi64(i64::from(m) << 52)))
+    }
+    #[inline(always)]
+    fn lookup(self, table: __m512d, t: __m512d) -> __m512d {
+        let f = self.0.avx512f;
+        let t = f._mm512_castpd_si512(t);
+        let entry = f._mm512_castpd_si512(f._mm512_permutexvar_pd(t, table));
+        f._mm512_castsi512_pd(f._mm512_add_epi64(entry, f._mm512_slli_epi64::<{ f64::SHIFT }>(t)))
+    }
+
+    #[inline(always)]
+    fn acc_zero(self) -> (__m512d, __m512d) {
+        (self.splat(0.0), self.splat(0.0))
+    }
+    #[inline(always)]
+    fn acc_add(self, acc: (__m512d, __m512d), v: __m512d) -> (__m512d, __m512d) {
+        two_sum_lanes(self, acc, v)
+    }
+    #[inline(always)]
+    fn acc_fold(self, acc: (__m512d, __m512d)) -> Sum {
+        fold_f64(pulp::cast(acc.0), pulp::cast(acc.1))
+    }
+
+    #[inline(always)]
+    fn log_softmax(self, x: __m512d, shift: &LogShift) -> __m512d {
+        log_softmax_f64(self, x, shift)
+    }
+}
+
+// SAFETY: every access below is of LANES elements, or masked to n.
+unsafe impl Io<f32> for F32 {
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> __m512 {
+        // SAFETY: the caller vouches for 16 elements.
+        unsafe { self.0.avx512f._mm512_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn load_part(self, p: *const f32, n: usize, fill: f32) -> __m512 {
+        // SAFETY: only the first n elements are read, for which the caller vouches.
+        unsafe { self.0.avx512f._mm512_mask_loadu_ps(self.splat(fill), first(n), p) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: __m512) {
+        // SAFETY: the caller vouches for 16 elements.
+        unsafe { self.0.avx512f._mm512_storeu_ps(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn store_part(self, p: *mut f32, n: usize, v: __m512) {
+        // SAFETY: only the first n elements are written, for which the caller vouches.
+        unsafe { self.0.avx512f._mm512_mask_storeu_ps(p, first(n), v) }
+    }
+}
+
+// SAFETY: every access below is of LANES elements, or masked to n.
+unsafe impl Io<f64> for F64 {
+    #[inline(always)]
+    unsafe fn load(self, p: *const f64) -> __m512d {
+        // SAFETY: the caller vouches for 8 elements.
+        unsafe { self.0.avx512f._mm512_loadu_pd(p) }
+    }
+    #[inline(always)]
+    unsafe fn load_part(self, p: *const f64, n: usize, fill: f64) -> __m512d {
+        // SAFETY: only the first n elements are read, for which the caller vouches.
+        unsafe { self.0.avx512f._mm512_mask_loadu_pd(self.splat(fill), first(n) as u8, p) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f64, v: __m512d) {
+        // SAFETY: the caller vouches for 8 elements.
+        unsafe { self.0.avx512f._mm512_storeu_pd(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn store_part(self, p: *mut f64, n: usize, v: __m512d) {
+        // SAFETY: only the first n elements are written, for which the caller vouches.
+        unsafe { self.0.avx512f._mm512_mask_storeu_pd(p, first(n) as u8, v) }
+    }
+}
+
+impl F32 {
+    #[inline(always)]
+    fn log_softmax_half(self, x: __m256, shift: &LogShift) -> __m256 {
+        let f = self.0.avx512f;
+        let d = f._mm512_sub_pd(f._mm512_cvtps_pd(x), f._mm512_set1_pd(shift.max));
+        let (scale, c) = (f._mm512_set1_pd(shift.scale.0), f._mm512_set1_pd(shift.c.0));
+        f._mm512_cvtpd_ps(f._mm512_fmsub_pd(d, scale, c))
+    }
+    #[inline(always)]
+    fn widen_f16(self, h: __m256i) -> __m512 {
+        self.0.avx512f._mm512_cvtph_ps(h)
+    }
+    #[inline(always)]
+    fn narrow_f16(self, v: __m512) -> __m256i {
+        self.0.avx512f._mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)
+    }
+    #[inline(always)]
+    fn widen_bf16(self, h: __m256i) -> __m512 {
+        let f = self.0.avx512f;
+        f._mm512_castsi512_ps(f._mm512_slli_epi32::<16>(f._mm512_cvtepu16_epi32(h)))
+    }
+    /// Ties to even, by integer arithmetic: the instruction of AVX512-BF16 would flush subnormals.
+    /// For numbers and infinities; results that are NaN are not written by vectors.
+    #[inline(always)]
+    fn narrow_bf16(self, v: __m512) -> __m256i {
+        let f = self.0.avx512f;
+        let bits = f._mm512_castps_si512(v);
+        let odd = f._mm512_and_si512(f._mm512_srli_epi32::<16>(bits), f._mm512_set1_epi32(1));
+        let bias = f._mm512_add_epi32(odd, f._mm512_set1_epi32(0x7fff));
+        f._mm512_cvtepi32_epi16(f._mm512_srli_epi32::<16>(f._mm512_add_epi32(bits, bias)))
+    }
+}
+
+macro_rules! half_io {
+    ($t:ty, $widen:ident, $narrow:ident) => {
+        // SAFETY: every access below is of 16 elements of two bytes, or masked to n.
+        unsafe impl Io<$t> for F32 {
+            #[inline(always)]
+            unsafe fn load(self, p: *const $t) -> __m512 {
+                // SAFETY: the caller vouches for 16 elements, 32 bytes.
+                self.$widen(unsafe { self.0.avx._mm256_loadu_si256(p.cast()) })
+            }
+            #[inline(always)]
+            unsafe fn load_part(self, p: *const $t, n: usize, fill: f32) -> __m512 {
+                let f = self.0.avx512f;
+                // SAFETY: only the first n elements are read, for which the caller vouches.
+                let v = self.$widen(unsafe {
+                    self.0.avx512bw._mm256_maskz_loadu_epi16(first(n), p.cast())
+                });
+                f._mm512_mask_mov_ps(self.splat(fill), first(n), v)
+            }
+            #[inline(always)]
+            unsafe fn store(self, p: *mut $t, v: __m512) {
+                // SAFETY: the caller vouches for 16 elements, 32 bytes.
+                unsafe { self.0.avx._mm256_storeu_si256(p.cast(), self.$narrow(v)) }
+            }
+            #[inline(always)]
+            unsafe fn store_part(self, p: *mut $t, n: usize, v: __m512) {
+                let v = self.$narrow(v);
+                // SAFETY: only the first n elements are written, for which the caller vouches.
+                unsafe { self.0.avx512bw._mm256_mask_storeu_epi16(p.cast(), first(n), v) }
+            }
+        }
+    };
+}
+
+half_io!(f16, widen_f16, narrow_f16);
+half_io!(bf16, widen_bf16, narrow_bf16);

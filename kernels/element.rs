@@ -1,0 +1,65 @@
+//! The element types of a matrix.
+
+use half::{bf16, f16};
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
+    impl Sealed for half::f16 {}
+    impl Sealed for half::bf16 {}
+}
+
+/// An element of a matrix: `f32`, `f64`, [`half::f16`] or [`half::bf16`].
+///
+/// `f16` and `bf16` are widened to f32, computed with, and rounded to nearest even once at the store.
+pub trait Element: sealed::Sealed + Copy + Send + Sync + std::fmt::Debug + 'static {
+    /// The name of the type in files and messages.
+    const NAME: &'static str;
+    /// 0.
+    const ZERO: Self;
+    /// The one NaN that results carry: quiet, positive, without payload.
+    const NAN: Self;
+    /// Minus infinity.
+    const NEG_INFINITY: Self;
+    /// Infinity.
+    const INFINITY: Self;
+    /// Whether arithmetic happens in this very type (f32, f64) rather than in f32.
+    const IS_ARITHMETIC: bool;
+    /// The value, exactly.
+    fn to_f64(self) -> f64;
+    /// The nearest value of this type, ties to even.
+    fn from_f64(x: f64) -> Self;
+    /// This type's entry points of a kernel.
+    #[doc(hidden)]
+    fn ops(kernel: &crate::Kernel) -> &crate::Ops<Self>;
+}
+
+macro_rules! element {
+    ($t:ident, $field:ident, $arithmetic:literal, $zero:expr, $nan:expr, $to:expr, $from:expr) => {
+        impl Element for $t {
+            const NAME: &'static str = stringify!($t);
+            const ZERO: Self = $zero;
+            const NAN: Self = $nan;
+            const NEG_INFINITY: Self = $t::NEG_INFINITY;
+            const INFINITY: Self = $t::INFINITY;
+            const IS_ARITHMETIC: bool = $arithmetic;
+            #[inline(always)]
+            fn to_f64(self) -> f64 {
+                $to(self)
+            }
+            #[inline(always)]
+            fn from_f64(x: f64) -> Self {
+                $from(x)
+            }
+            fn ops(kernel: &crate::Kernel) -> &crate::Ops<Self> {
+                &kernel.$field
+            }
+        }
+    };
+}
+
+element!(f32, f32, true, 0.0, f32::from_bits(0x7fc0_0000), f64::from, |x| x as f32);
+element!(f64, f64, true, 0.0, f64::from_bits(0x7ff8_0000_0000_0000), |x| x, |x| x);
+element!(f16, f16, false, f16::ZERO, f16::from_bits(0x7e00), f16::to_f64, f16::from_f64);
+element!(bf16, bf16, false, bf16::ZERO, bf16::from_bits(0x7fc0), bf16::to_f64, bf16::from_f64);

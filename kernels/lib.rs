@@ -1,0 +1,31 @@
+//! The vector kernels of the crate [`softmax`](https://docs.rs/softmax): everything that knows
+//! about instruction sets. Programs use `softmax`; this crate is its engine and has no stable interface of its own.
+//!
+//! The map: `exp2.rs` the arithmetic contract and its constants; `scale.rs` what is derived from the scale and from a
+//! row's maximum; `vector.rs` what a CPU must offer; `rows.rs` the algorithms; `avx512.rs`, `avx2.rs`,
+//! `neon.rs`, `portable.rs` how each CPU does it; `scalar.rs` the bit reference, plain loops that share
+//! nothing with the others but the constants; `table.rs` the list of kernels.
+
+mod call;
+mod element;
+mod exp2;
+mod matrix;
+mod rows;
+mod scalar;
+mod scale;
+mod table;
+mod vector;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod portable;
+
+pub use call::{Call, Masked};
+pub use element::Element;
+pub use matrix::{Matrix, MatrixMut, ShapeError};
+pub use scale::Scale;
+pub use table::{Kernel, Op, Ops, all};

@@ -1,0 +1,305 @@
+//! How a CPU of which nothing is known does the operations of [`Vector`]: on `wide`, for x86-64
+//! before AVX2, WebAssembly, RISC-V and the rest.
+//!
+//! There may be no fused multiply-add. Where a second rounding would cost more than a few
+//! hundredths of an ULP (range reduction, quotient) one is made of wider or of error-free
+//! operations; in the polynomial, whose terms are small, it is not. The results are
+//! within the same bound but not always the same bits as the other kernels'.
+
+use half::{bf16, f16};
+use std::array::from_fn;
+use wide::{f32x8, f64x4};
+
+use crate::exp2::{Contract, Sum, fold_f32, fold_f64};
+use crate::scale::LogShift;
+use crate::table::Isa;
+use crate::vector::{Io, Vector, log_softmax_f64, part, two_sum_lanes};
+
+/// Needs no proof.
+#[derive(Clone, Copy)]
+pub(crate) struct Portable;
+
+impl Isa for Portable {
+    #[inline(always)]
+    fn detect() -> Option<Self> {
+        Some(Portable)
+    }
+    #[inline(always)]
+    fn vectorize(self, f: impl FnOnce()) {
+        f();
+    }
+}
+
+/// f32 arithmetic: 16 lanes.
+#[derive(Clone, Copy)]
+pub(crate) struct F32;
+
+/// f64 arithmetic: 8 lanes.
+#[derive(Clone, Copy)]
+pub(crate) struct F64;
+
+impl From<Portable> for F32 {
+    #[inline(always)]
+    fn from(_: Portable) -> Self {
+        F32
+    }
+}
+
+impl From<Portable> for F64 {
+    #[inline(always)]
+    fn from(_: Portable) -> Self {
+        F64
+    }
+}
+
+/// Four f64 of eight f32.
+#[inline(always)]
+fn widen(v: f32x8) -> [f64x4; 2] {
+    let a = v.to_array();
+    [f64x4::new(from_fn(|i| f64::from(a[i]))), f64x4::new(from_fn(|i| f64::from(a[i + 4])))]
+}
+
+/// Eight f32 of eight f64, each rounded to nearest.
+#[inline(always)]
+fn narrow(v: [f64x4; 2]) -> f32x8 {
+    let (a, b) = (v[0].to_array(), v[1].to_array());
+    f32x8::new(from_fn(|i| if i < 4 { a[i] as f32 } else { b[i - 4] as f32 }))
+}
+
+impl Vector for F32 {
+    type E = f32;
+    type V = [f32x8; 2];
+    type Table = [u32; 8];
+    type Acc = [f64x4; 4];
+    const FUSED: bool = false;
+    const LANES: usize = 16;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::V {
+        [f32x8::splat(x); 2]
+    }
+    #[inline(always)]
+    fn add(self, a: Self::V, b: Self::V) -> Self::V {
+        [a[0] + b[0], a[1] + b[1]]
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        [a[0] - b[0], a[1] - b[1]]
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        [a[0] * b[0], a[1] * b[1]]
+    }
+    #[inline(always)]
+    fn max(self, a: Self::V, b: Self::V) -> Self::V {
+        [a[0].fast_max(b[0]), a[1].fast_max(b[1])]
+    }
+    #[inline(always)]
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        [a[0].mul_add(b[0], c[0]), a[1].mul_add(b[1], c[1])]
+    }
+    /// By way of f64, which holds the product exactly.
+    #[inline(always)]
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        from_fn(
+            #[inline(always)]
+            |k| {
+                let (a, b, c) = (widen(a[k]), widen(b[k]), widen(c[k]));
+                narrow([a[0] * b[0] + c[0], a[1] * b[1] + c[1]])
+            },
+        )
+    }
+    #[inline(always)]
+    fn zero_below(self, x: Self::V, cut: Self::V, e: Self::V) -> Self::V {
+        let zero = f32x8::splat(0.0);
+        [x[0].simd_lt(cut[0]).select(zero, e[0]), x[1].simd_lt(cut[1]).select(zero, e[1])]
+    }
+    #[inline(always)]
+    fn first_lane(self, a: Self::V) -> f32 {
+        a[0].as_array()[0]
+    }
+    #[inline(always)]
+    fn max_lane(self, a: Self::V) -> f32 {
+        a[0].fast_max(a[1]).to_array().into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+
+    #[inline(always)]
+    fn table(self, m: i32) -> [u32; 8] {
+        f32::TABLE.map(|entry| entry.wrapping_sub((m as u32) << 23))
+    }
+    #[inline(always)]
+    fn lookup(self, table: [u32; 8], t: Self::V) -> Self::V {
+        t.map(
+            #[inline(always)]
+            |t| {
+                f32x8::new(t.to_array().map(|t| {
+                    let t = t.to_bits();
+                    f32::from_bits(table[(t & 7) as usize].wrapping_add(t << f32::SHIFT))
+                }))
+            },
+        )
+    }
+
+    #[inline(always)]
+    fn acc_zero(self) -> Self::Acc {
+        [f64x4::splat(0.0); 4]
+    }
+    #[inline(always)]
+    fn acc_add(self, acc: Self::Acc, v: Self::V) -> Self::Acc {
+        let (a, b) = (widen(v[0]), widen(v[1]));
+        [acc[0] + a[0], acc[1] + a[1], acc[2] + b[0], acc[3] + b[1]]
+    }
+    #[inline(always)]
+    fn acc_fold(self, acc: Self::Acc) -> Sum {
+        let lanes = acc.map(f64x4::to_array);
+        fold_f32(from_fn(|i| lanes[i / 4][i % 4]))
+    }
+
+    #[inline(always)]
+    fn log_softmax(self, x: Self::V, shift: &LogShift) -> Self::V {
+        let [max, scale, c] = [shift.max, shift.scale.0, shift.c.0].map(f64x4::splat);
+        x.map(
+            #[inline(always)]
+            |x| narrow(widen(x).map(|x| (x - max) * scale - c)),
+        )
+    }
+}
+
+/// `a * b + c`, its rounding error computed and added back: one rounding and a little.
+/// Where that error is not a number (infinities, overflow of its parts), none is added.
+#[inline(always)]
+fn fma_f64x4(a: f64x4, b: f64x4, c: f64x4) -> f64x4 {
+    let split = f64x4::splat(134_217_729.0);
+    let p = a * b;
+    let (ta, tb) = (split * a, split * b);
+    let (ah, bh) = (ta - (ta - a), tb - (tb - b));
+    let (al, bl) = (a - ah, b - bh);
+    let p_lo = ((ah * bh - p) + ah * bl + al * bh) + al * bl;
+    let s = p + c;
+    let t = s - p;
+    let s_lo = (p - (s - t)) + (c - t);
+    let lo = p_lo + s_lo;
+    s + lo.is_finite().select(lo, f64x4::splat(0.0))
+}
+
+impl Vector for F64 {
+    type E = f64;
+    type V = [f64x4; 2];
+    type Table = [u64; 8];
+    type Acc = (Self::V, Self::V);
+    const FUSED: bool = false;
+    const LANES: usize = 8;
+
+    #[inline(always)]
+    fn splat(self, x: f64) -> Self::V {
+        [f64x4::splat(x); 2]
+    }
+    #[inline(always)]
+    fn add(self, a: Self::V, b: Self::V) -> Self::V {
+        [a[0] + b[0], a[1] + b[1]]
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        [a[0] - b[0], a[1] - b[1]]
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        [a[0] * b[0], a[1] * b[1]]
+    }
+    #[inline(always)]
+    fn max(self, a: Self::V, b: Self::V) -> Self::V {
+        [a[0].fast_max(b[0]), a[1].fast_max(b[1])]
+    }
+    #[inline(always)]
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        [a[0].mul_add(b[0], c[0]), a[1].mul_add(b[1], c[1])]
+    }
+    #[inline(always)]
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        [fma_f64x4(a[0], b[0], c[0]), fma_f64x4(a[1], b[1], c[1])]
+    }
+    #[inline(always)]
+    fn zero_below(self, x: Self::V, cut: Self::V, e: Self::V) -> Self::V {
+        let zero = f64x4::splat(0.0);
+        [x[0].simd_lt(cut[0]).select(zero, e[0]), x[1].simd_lt(cut[1]).select(zero, e[1])]
+    }
+    #[inline(always)]
+    fn first_lane(self, a: Self::V) -> f64 {
+        a[0].as_array()[0]
+    }
+    #[inline(always)]
+    fn max_lane(self, a: Self::V) -> f64 {
+        a[0].fast_max(a[1]).to_array().into_iter().fold(f64::NEG_INFINITY, f64::max)
+    }
+
+    #[inline(always)]
+    fn table(self, m: i32) -> [u64; 8] {
+        f64::TABLE.map(|entry| entry.wrapping_sub((i64::from(m) << 52) as u64))
+    }
+    #[inline(always)]
+    fn lookup(self, table: [u64; 8], t: Self::V) -> Self::V {
+        t.map(
+            #[inline(always)]
+            |t| {
+                f64x4::new(t.to_array().map(|t| {
+                    let t = t.to_bits();
+                    f64::from_bits(table[(t & 7) as usize].wrapping_add(t << f64::SHIFT))
+                }))
+            },
+        )
+    }
+
+    #[inline(always)]
+    fn acc_zero(self) -> Self::Acc {
+        (self.splat(0.0), self.splat(0.0))
+    }
+    #[inline(always)]
+    fn acc_add(self, acc: Self::Acc, v: Self::V) -> Self::Acc {
+        two_sum_lanes(self, acc, v)
+    }
+    #[inline(always)]
+    fn acc_fold(self, acc: Self::Acc) -> Sum {
+        let lanes = |v: Self::V| {
+            let (a, b) = (v[0].to_array(), v[1].to_array());
+            from_fn(|i| if i < 4 { a[i] } else { b[i - 4] })
+        };
+        fold_f64(lanes(acc.0), lanes(acc.1))
+    }
+
+    #[inline(always)]
+    fn log_softmax(self, x: Self::V, shift: &LogShift) -> Self::V {
+        log_softmax_f64(self, x, shift)
+    }
+}
+
+macro_rules! io {
+    ($vector:ty, $half:ident, $lanes:literal, $t:ty, $load:expr, $store:expr) => {
+        // SAFETY: LANES elements are read and written as arrays of that many.
+        unsafe impl Io<$t> for $vector {
+            #[inline(always)]
+            unsafe fn load(self, p: *const $t) -> Self::V {
+                // SAFETY: the caller vouches for LANES elements; arrays of two-, four- or
+                // eight-byte numbers are read without regard to more than the element's own alignment.
+                let a = unsafe { p.cast::<[$t; $lanes]>().read() };
+                [
+                    $half::new(from_fn(|i| $load(a[i]))),
+                    $half::new(from_fn(|i| $load(a[i + $lanes / 2]))),
+                ]
+            }
+            #[inline(always)]
+            unsafe fn store(self, p: *mut $t, v: Self::V) {
+                let (a, b) = (v[0].to_array(), v[1].to_array());
+                let all: [$t; $lanes] =
+                    from_fn(|i| $store(if i < $lanes / 2 { a[i] } else { b[i - $lanes / 2] }));
+                // SAFETY: the caller vouches for LANES elements; alignment as above.
+                unsafe { p.cast::<[$t; $lanes]>().write(all) };
+            }
+            part!($t, $lanes);
+        }
+    };
+}
+
+io!(F32, f32x8, 16, f32, |x: f32| x, |x: f32| x);
+io!(F64, f64x4, 8, f64, |x: f64| x, |x: f64| x);
+io!(F32, f32x8, 16, f16, f16::to_f32, f16::from_f32);
+io!(F32, f32x8, 16, bf16, bf16::to_f32, bf16::from_f32);

@@ -1,0 +1,263 @@
+//! The bit reference: the contract of `exp2.rs` and `rows.rs` in plain loops over scalars.
+//!
+//! It shares the constants, the row's shift and the element types with the vector kernels, and no other code. Every kernel with
+//! [`Kernel::same_bits`](crate::Kernel::same_bits) must equal it bit for bit. It is slow and is not meant for
+//! anything but that, though it runs everywhere.
+
+use crate::call::{Call, Masked};
+use crate::element::Element;
+use crate::exp2::{BLOCK, Contract, LANES_F32, LANES_F64};
+use crate::scale::{LogShift, Scale, Shift};
+
+/// Rows of one element type in the arithmetic it is computed in.
+trait Reference: Copy {
+    fn exp(x: f64, scale: &Scale, shift: &Shift) -> f64;
+    fn sum(e: &mut dyn Iterator<Item = f64>) -> (f64, f64);
+    fn quotient(e: f64, sum: (f64, f64)) -> f64;
+    fn log_shift(scale: &Scale, row: &Reduced) -> LogShift;
+    fn log_softmax(x: f64, shift: &LogShift) -> f64;
+    const MIN_EXP: i32;
+}
+
+/// f32 arithmetic; the values travel as f64, which holds them exactly.
+#[derive(Clone, Copy)]
+struct Single;
+
+/// f64 arithmetic.
+#[derive(Clone, Copy)]
+struct Double;
+
+impl Reference for Single {
+    const MIN_EXP: i32 = -126;
+
+    fn exp(x: f64, scale: &Scale, shift: &Shift) -> f64 {
+        let (l_hi, l_lo) = scale.l8_f32;
+        let x = x as f32 - shift.subtract as f32;
+        if x < shift.cut as f32 {
+            return 0.0;
+        }
+        let t = x.mul_add(l_hi, f32::MAGIC);
+        let n = t - f32::MAGIC;
+        let r = x.mul_add(l_hi, -n);
+        let r = x.mul_add(l_lo, r);
+        let j = t.to_bits() & 7;
+        let s = f32::TABLE[j as usize]
+            .wrapping_sub((shift.m as u32) << 23)
+            .wrapping_add(t.to_bits() << f32::SHIFT);
+        let s = f32::from_bits(s);
+        let [c0, c1, c2, c3] = *f32::POLY else { unreachable!("four coefficients") };
+        let q = c3.mul_add(r, c2).mul_add(r, c1).mul_add(r, c0);
+        f64::from(s.mul_add(q * r, s))
+    }
+
+    fn sum(e: &mut dyn Iterator<Item = f64>) -> (f64, f64) {
+        let mut lanes = [0.0; LANES_F32];
+        for (i, e) in e.enumerate() {
+            lanes[i % LANES_F32] += e;
+        }
+        let l = lanes;
+        let a = |i: usize| l[i] + l[i + 8];
+        let b = |i: usize| a(i) + a(i + 4);
+        ((b(0) + b(2)) + (b(1) + b(3)), 0.0)
+    }
+
+    fn quotient(e: f64, sum: (f64, f64)) -> f64 {
+        let inverse = 1.0 / sum.0;
+        let hi = inverse as f32;
+        let lo = (inverse - f64::from(hi)) as f32;
+        let e = e as f32;
+        f64::from(e.mul_add(hi, e * lo))
+    }
+
+    fn log_shift(scale: &Scale, row: &Reduced) -> LogShift {
+        let e_max = Self::exp(row.max, scale, &row.shift);
+        scale.log_shift_f32(row.max, e_max, &row.shift, row.sum.0)
+    }
+
+    fn log_softmax(x: f64, shift: &LogShift) -> f64 {
+        f64::from((x - shift.max).mul_add(shift.scale.0, -shift.c.0) as f32)
+    }
+}
+
+/// Double-double addition: the errors of the high parts and the low parts, renormalised.
+fn add(a: (f64, f64), b: (f64, f64)) -> (f64, f64) {
+    let s = a.0 + b.0;
+    let t = s - a.0;
+    let e = ((a.0 - (s - t)) + (b.0 - t)) + (a.1 + b.1);
+    let hi = s + e;
+    (hi, e - (hi - s))
+}
+
+impl Reference for Double {
+    const MIN_EXP: i32 = -1022;
+
+    fn exp(x: f64, scale: &Scale, shift: &Shift) -> f64 {
+        let (l_hi, l_lo) = scale.l8_f64;
+        let x = x - shift.subtract;
+        if x < shift.cut {
+            return 0.0;
+        }
+        let t = x.mul_add(l_hi, f64::MAGIC);
+        let n = t - f64::MAGIC;
+        let r = x.mul_add(l_hi, -n);
+        let r = x.mul_add(l_lo, r);
+        let j = t.to_bits() & 7;
+        let s = f64::TABLE[j as usize]
+            .wrapping_sub((i64::from(shift.m) << 52) as u64)
+            .wrapping_add(t.to_bits() << f64::SHIFT);
+        let s = f64::from_bits(s);
+        let q = f64::POLY.iter().rev().copied().reduce(|q, c| q.mul_add(r, c)).unwrap_or(0.0);
+        s.mul_add(q * r, s)
+    }
+
+    fn sum(e: &mut dyn Iterator<Item = f64>) -> (f64, f64) {
+        let mut lanes = [(0.0, 0.0); LANES_F64];
+        for (i, e) in e.enumerate() {
+            let (hi, lo) = lanes[i % LANES_F64];
+            let s = hi + e;
+            let t = s - hi;
+            lanes[i % LANES_F64] = (s, lo + ((hi - (s - t)) + (e - t)));
+        }
+        let l = lanes;
+        let a = |i: usize| add(l[i], l[i + 4]);
+        add(add(a(0), a(2)), add(a(1), a(3)))
+    }
+
+    fn quotient(e: f64, sum: (f64, f64)) -> f64 {
+        let hi = 1.0 / sum.0;
+        // 1 - hi * sum, exactly: the product of two f64 is exact in the fused operation.
+        let lo = ((-hi).mul_add(sum.0, 1.0) - hi * sum.1) * hi;
+        e.mul_add(hi, e * lo)
+    }
+
+    fn log_shift(scale: &Scale, row: &Reduced) -> LogShift {
+        let e_max = Self::exp(row.max, scale, &row.shift);
+        scale.log_shift_f64(row.max, e_max, &row.shift, row.sum)
+    }
+
+    fn log_softmax(x: f64, shift: &LogShift) -> f64 {
+        let d = x - shift.max;
+        let z = d.mul_add(shift.scale.0, -shift.c.0);
+        if d < f64::MIN {
+            return z;
+        }
+        let t = d - x;
+        let d_lo = (x - (d - t)) - (shift.max + t);
+        z + d.mul_add(shift.scale.1, d_lo.mul_add(shift.scale.0, -shift.c.1))
+    }
+}
+
+/// A row that has a finite maximum, reduced to its shift and its sum.
+struct Reduced {
+    max: f64,
+    shift: Shift,
+    sum: (f64, f64),
+}
+
+/// The row, or the value that stands for it when its maximum is not finite.
+fn reduce<R: Reference>(x: &[f64], scale: &Scale) -> Result<Reduced, f64> {
+    if x.iter().any(|v| v.is_nan()) {
+        return Err(f64::NAN);
+    }
+    let max = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    if max.is_infinite() {
+        return Err(max);
+    }
+    let shift = scale.shift(max, R::MIN_EXP);
+    let mut sum: Option<(f64, f64)> = None;
+    for block in x.chunks(BLOCK) {
+        let s = R::sum(&mut block.iter().map(|&x| R::exp(x, scale, &shift)));
+        sum = Some(match sum {
+            None => s,
+            Some(total) if R::MIN_EXP == -126 => (total.0 + s.0, 0.0),
+            Some(total) => add(total, s),
+        });
+    }
+    Ok(Reduced { max, shift, sum: sum.unwrap_or_default() })
+}
+
+/// Softmax of one row, as values of the arithmetic type.
+fn softmax_row<R: Reference>(x: &[f64], scale: &Scale, masked: Masked) -> Vec<f64> {
+    match reduce::<R>(x, scale) {
+        Ok(row) => x.iter().map(|&x| R::quotient(R::exp(x, scale, &row.shift), row.sum)).collect(),
+        Err(f64::NEG_INFINITY) if masked == Masked::Zero => vec![0.0; x.len()],
+        Err(_) => vec![f64::NAN; x.len()],
+    }
+}
+
+fn log_softmax_row<R: Reference>(x: &[f64], scale: &Scale, masked: Masked) -> Vec<f64> {
+    match reduce::<R>(x, scale) {
+        Ok(row) => {
+            let shift = R::log_shift(scale, &row);
+            x.iter().map(|&x| R::log_softmax(x, &shift)).collect()
+        }
+        Err(f64::NEG_INFINITY) if masked == Masked::Zero => vec![f64::NEG_INFINITY; x.len()],
+        Err(_) => vec![f64::NAN; x.len()],
+    }
+}
+
+fn logsumexp_row<R: Reference>(x: &[f64], scale: &Scale) -> f64 {
+    match reduce::<R>(x, scale) {
+        Ok(row) => R::log_shift(scale, &row).logsumexp(),
+        Err(value) => value,
+    }
+}
+
+/// A value of the arithmetic type as an element; every NaN as the one NaN.
+fn element<T: Element>(v: f64) -> T {
+    if v.is_nan() { T::NAN } else { T::from_f64(v) }
+}
+
+fn for_rows<T: Element>(call: &mut Call<T>, f: impl Fn(&[f64]) -> Vec<f64>) {
+    let mut x = Vec::with_capacity(call.cols);
+    for row in 0..call.rows {
+        x.clear();
+        for i in 0..call.cols {
+            // SAFETY: row < rows and i < cols, and a Call's x is valid for reads there.
+            x.push(unsafe { *call.x.add(row * call.x_stride + i) }.to_f64());
+        }
+        for (i, v) in f(&x).into_iter().enumerate() {
+            // SAFETY: f gives cols values (softmax) or one (log-sum-exp), and a Call's y
+            // is valid for writes of as many in each of its rows.
+            unsafe { *call.y.add(row * call.y_stride + i) = element(v) };
+        }
+    }
+}
+
+/// Is this element type computed in f64?
+fn is_double<T: Element>() -> bool {
+    T::NAME == f64::NAME
+}
+
+pub(crate) fn softmax<T: Element>(call: &mut Call<T>) {
+    let (scale, masked) = (call.scale, call.masked);
+    for_rows(call, |x| {
+        if is_double::<T>() {
+            softmax_row::<Double>(x, &scale, masked)
+        } else {
+            softmax_row::<Single>(x, &scale, masked)
+        }
+    });
+}
+
+pub(crate) fn log_softmax<T: Element>(call: &mut Call<T>) {
+    let (scale, masked) = (call.scale, call.masked);
+    for_rows(call, |x| {
+        if is_double::<T>() {
+            log_softmax_row::<Double>(x, &scale, masked)
+        } else {
+            log_softmax_row::<Single>(x, &scale, masked)
+        }
+    });
+}
+
+pub(crate) fn logsumexp<T: Element>(call: &mut Call<T>) {
+    let scale = call.scale;
+    for_rows(call, |x| {
+        vec![if is_double::<T>() {
+            logsumexp_row::<Double>(x, &scale)
+        } else {
+            logsumexp_row::<Single>(x, &scale)
+        }]
+    });
+}

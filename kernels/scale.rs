@@ -1,0 +1,220 @@
+//! The factor in `exp(scale * x)` and everything derived from it once per call.
+
+use crate::exp2::{LN_C_F32, LN_C_F64};
+
+const LOG2_E: (f64, f64) = (std::f64::consts::LOG2_E, f64::from_bits(0x3c77_77d0_ffda_0d24));
+const LN_2: (f64, f64) = (std::f64::consts::LN_2, f64::from_bits(0x3c7a_bc9e_3b39_803f));
+
+/// Above this `|max * scale * log2(e)|` a row is shifted by subtracting its
+/// maximum, which is exact there for every element that matters.
+const HUGE: f64 = 65_536.0;
+
+/// The factor by which inputs are multiplied before the exponential, ready for use.
+///
+/// `softmax(x)` with scale `a` is `exp(a x_i) / sum_j exp(a x_j)`. A temperature `T` is the scale `1/T`,
+/// kept to twice the precision of f64.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scale {
+    hi: f64,
+    lo: f64,
+    /// `8 * scale * log2(e)` as two f32.
+    pub(crate) l8_f32: (f32, f32),
+    /// `8 * scale * log2(e)` as two f64.
+    pub(crate) l8_f64: (f64, f64),
+    inv_l: f64,
+}
+
+/// How one row is shifted: chosen from its maximum alone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shift {
+    /// Subtracted from every element first; 0 in all rows but those of huge magnitude.
+    pub(crate) subtract: f64,
+    /// `M`: the result of the exponential is scaled by `2^-M`.
+    pub(crate) m: i32,
+    /// Elements (after the subtraction) below this give exactly 0.
+    pub(crate) cut: f64,
+}
+
+impl Shift {
+    /// Whether the row's maximum must be subtracted from its elements.
+    pub(crate) fn is_huge(&self) -> bool {
+        self.subtract != 0.0
+    }
+}
+
+/// What turns `x` into its log-softmax: `(x - max) * scale - c`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LogShift {
+    pub(crate) max: f64,
+    pub(crate) scale: (f64, f64),
+    /// `ln(sum_j exp(scale * (x_j - max)))`
+    pub(crate) c: (f64, f64),
+}
+
+impl LogShift {
+    /// The log-sum-exp of the row: `max * scale + c`.
+    pub(crate) fn logsumexp(&self) -> f64 {
+        let (p, p_lo) = two_product(self.max, self.scale.0);
+        // So large that c is far below half an ULP (and that the exact product would overflow).
+        if p.abs() > 1e280 {
+            return p;
+        }
+        let (s, s_lo) = two_sum(p, self.c.0);
+        s + (s_lo + (p_lo + (self.c.1 + self.max * self.scale.1)))
+    }
+}
+
+impl Scale {
+    /// The smallest and the largest scale that is accepted: `2^-60` and `2^60`. Between them no constant
+    /// derived from the scale overflows or loses precision.
+    pub const RANGE: (f64, f64) = (1.0 / (1u64 << 60) as f64, (1u64 << 60) as f64);
+
+    /// No scaling.
+    pub const ONE: Scale = Scale::from_parts(1.0, 0.0);
+
+    /// The scale `a` itself, or `None` when it is NaN or outside [`Scale::RANGE`].
+    pub const fn new(a: f64) -> Option<Scale> {
+        if a >= Self::RANGE.0 && a <= Self::RANGE.1 { Some(Self::from_parts(a, 0.0)) } else { None }
+    }
+
+    /// The scale `1/t`, or `None` when that is NaN or outside [`Scale::RANGE`].
+    pub fn from_temperature(t: f64) -> Option<Scale> {
+        // RANGE is symmetric, so the same test serves for the inverse.
+        if t >= Self::RANGE.0 && t <= Self::RANGE.1 {
+            let hi = 1.0 / t;
+            let (p, p_lo) = two_product(hi, t);
+            Some(Self::from_parts(hi, ((1.0 - p) - p_lo) / t))
+        } else {
+            None
+        }
+    }
+
+    /// The factor, rounded to f64.
+    pub fn get(&self) -> f64 {
+        self.hi
+    }
+
+    const fn from_parts(hi: f64, lo: f64) -> Scale {
+        let (p, p_lo) = two_product(hi, LOG2_E.0);
+        let tail = p_lo + (hi * LOG2_E.1 + lo * LOG2_E.0);
+        let l = p + tail;
+        let l_lo = (p - l) + tail;
+        let l8_f32_hi = (8.0 * l) as f32;
+        Scale {
+            hi,
+            lo,
+            l8_f32: (l8_f32_hi, (8.0 * l - l8_f32_hi as f64) as f32),
+            l8_f64: (8.0 * l, 8.0 * l_lo),
+            inv_l: 1.0 / l,
+        }
+    }
+
+    /// The shift of a row with this (finite) maximum.
+    pub(crate) fn shift(&self, max: f64, min_exp: i32) -> Shift {
+        let top = max * (self.l8_f64.0 * 0.125);
+        // One less than the maximum's own exponent: e of the maximum is then in [2, 8),
+        // and an element is flushed only if it is below 2^-126 (f64: 2^-1022) of the largest.
+        let (subtract, m) =
+            if top.abs() < HUGE { (0.0, top.floor() as i32 - 1) } else { (max, -1) };
+        Shift { subtract, m, cut: f64::from(m + min_exp) * self.inv_l }
+    }
+
+    /// What log-softmax needs, from a row's maximum, its exponential `e_max`, the shift and the sum.
+    ///
+    /// `c = ln(sum / e_max)` where the largest element has half of the sum or more: its own error cancels, so
+    /// a row of one element gives exactly 0 and a peaked row keeps its relative precision.
+    /// Elsewhere `ln(sum / C) + M ln(2) - max * scale`, where no single error weighs.
+    pub(crate) fn log_shift_f32(&self, max: f64, e_max: f64, shift: &Shift, sum: f64) -> LogShift {
+        let c = if sum <= 2.0 * e_max {
+            libm::log1p((sum - e_max) / e_max)
+        } else {
+            let (d, d_lo) = self.of_maximum(max, shift);
+            (libm::log(sum) - LN_C_F32) + (d + d_lo)
+        };
+        LogShift { max, scale: (self.hi, self.lo), c: (c, 0.0) }
+    }
+
+    /// As [`Scale::log_shift_f32`] for a row of f64, whose sum is `sum.0 + sum.1`.
+    pub(crate) fn log_shift_f64(
+        &self,
+        max: f64,
+        e_max: f64,
+        shift: &Shift,
+        sum: (f64, f64),
+    ) -> LogShift {
+        let c = if sum.0 <= 2.0 * e_max {
+            (libm::log1p(((sum.0 - e_max) + sum.1) / e_max), 0.0)
+        } else {
+            let (ln, ln_lo) = two_sum(libm::log(sum.0), -LN_C_F64.0);
+            let ln_lo = ln_lo + (sum.1 / sum.0 - LN_C_F64.1);
+            let (d, d_lo) = self.of_maximum(max, shift);
+            let (c, c_lo) = two_sum(d, ln);
+            let c_lo = c_lo + (d_lo + ln_lo);
+            let hi = c + c_lo;
+            (hi, (c - hi) + c_lo)
+        };
+        LogShift { max, scale: (self.hi, self.lo), c }
+    }
+
+    /// `M ln(2) - max * scale` as a pair; in a huge row the maximum is gone from the exponents already.
+    fn of_maximum(&self, max: f64, shift: &Shift) -> (f64, f64) {
+        let m = f64::from(shift.m);
+        let (a, a_lo) = two_product(m, LN_2.0);
+        let a_lo = a_lo + m * LN_2.1;
+        if shift.is_huge() {
+            return (a, a_lo);
+        }
+        let (b, b_lo) = two_product(max, self.hi);
+        let (d, d_lo) = two_sum(a, -b);
+        (d, d_lo + (a_lo - (b_lo + max * self.lo)))
+    }
+}
+
+/// `a * b` exactly, as the rounded product and its error (Veltkamp and Dekker), without an FMA,
+/// so that it runs in `const` and on every CPU. The result is exact unless something
+/// overflows or underflows.
+pub(crate) const fn two_product(a: f64, b: f64) -> (f64, f64) {
+    const SPLIT: f64 = 134_217_729.0;
+    let p = a * b;
+    let (ta, tb) = (SPLIT * a, SPLIT * b);
+    let (ah, bh) = (ta - (ta - a), tb - (tb - b));
+    let (al, bl) = (a - ah, b - bh);
+    (p, ((ah * bh - p) + ah * bl + al * bh) + al * bl)
+}
+
+/// `a + b` exactly, as the rounded sum and its error (Knuth).
+pub(crate) const fn two_sum(a: f64, b: f64) -> (f64, f64) {
+    let s = a + b;
+    let t = s - a;
+    (s, (a - (s - t)) + (b - t))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn range_is_closed_and_nan_is_out() {
+        for good in [Scale::RANGE.0, 1.0, Scale::RANGE.1] {
+            assert!(
+                Scale::new(good).is_some() && Scale::from_temperature(good).is_some(),
+                "{good}"
+            );
+        }
+        for bad in [0.0, -1.0, f64::NAN, f64::INFINITY, Scale::RANGE.0 / 2.0, Scale::RANGE.1 * 2.0]
+        {
+            assert!(Scale::new(bad).is_none() && Scale::from_temperature(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_pairs_carry_log2_e_to_twice_the_precision() {
+        let s = Scale::ONE;
+        assert_eq!(s.l8_f64, (8.0 * LOG2_E.0, 8.0 * LOG2_E.1));
+        let sum = f64::from(s.l8_f32.0) + f64::from(s.l8_f32.1);
+        assert!((sum / (8.0 * LOG2_E.0) - 1.0).abs() < 2f64.powi(-48), "{sum:e}");
+        // 1/3 is no f64: its missing part must be there.
+        let third = Scale::from_temperature(3.0).unwrap();
+        assert_eq!(third.hi.mul_add(3.0, -1.0), -3.0 * third.lo);
+    }
+}

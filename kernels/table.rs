@@ -1,0 +1,193 @@
+//! The one list of kernels: name, needs, detection, entry points.
+
+use crate::call::Call;
+use crate::element::Element;
+use crate::rows;
+use crate::scalar;
+use crate::vector::{Io, Vector};
+use half::{bf16, f16};
+
+/// What is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// `exp(a x_i) / sum_j exp(a x_j)`
+    Softmax,
+    /// `a x_i - ln(sum_j exp(a x_j))`
+    LogSoftmax,
+    /// `ln(sum_j exp(a x_j))`, one value per row
+    LogSumExp,
+}
+
+/// The entry points of a kernel for one element type.
+#[derive(Debug)]
+pub struct Ops<T: 'static> {
+    softmax: Entry<T>,
+    log_softmax: Entry<T>,
+    logsumexp: Entry<T>,
+}
+
+type Entry<T> = fn(&mut Call<T>);
+
+/// A kernel: one instruction set's way to do every operation.
+#[derive(Debug)]
+pub struct Kernel {
+    name: &'static str,
+    requires: &'static [&'static str],
+    same_bits: bool,
+    detect: fn() -> bool,
+    pub(crate) f32: Ops<f32>,
+    pub(crate) f64: Ops<f64>,
+    pub(crate) f16: Ops<f16>,
+    pub(crate) bf16: Ops<bf16>,
+}
+
+impl Kernel {
+    /// The name by which it is asked for: `avx512`, `avx2`, `neon`, `portable` or `scalar`.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The CPU features it needs, by their names in Rust's `target_feature`.
+    pub fn requires(&self) -> &'static [&'static str] {
+        self.requires
+    }
+
+    /// Whether this CPU can run it.
+    pub fn is_available(&self) -> bool {
+        (self.detect)()
+    }
+
+    /// Whether its results are bit for bit those of the scalar reference. True of all
+    /// kernels but `portable`, which has no fused multiply-add to build on.
+    pub fn same_bits(&self) -> bool {
+        self.same_bits
+    }
+
+    /// Does the work of `call`, which is consumed: its views are free again afterwards.
+    ///
+    /// On a CPU that lacks the kernel's instructions the scalar reference does it instead.
+    pub fn run<T: Element>(&self, op: Op, mut call: Call<'_, T>) {
+        let ops = T::ops(self);
+        let entry = match op {
+            Op::Softmax => ops.softmax,
+            Op::LogSoftmax => ops.log_softmax,
+            Op::LogSumExp => ops.logsumexp,
+        };
+        if op == Op::LogSumExp || call.cols != 0 {
+            entry(&mut call);
+        }
+    }
+}
+
+/// An instruction set: a value of the type is the proof that this CPU has it.
+pub(crate) trait Isa: Copy {
+    fn detect() -> Option<Self>;
+    /// Runs `f`, which must be inlined, compiled for this instruction set.
+    fn vectorize(self, f: impl FnOnce());
+}
+
+macro_rules! entry {
+    ($op:ident) => {
+        pub(super) fn $op<I, S, T>(call: &mut Call<T>)
+        where
+            I: Isa,
+            S: From<I> + Io<T> + Io<<S as Vector>::E>,
+            T: Element,
+        {
+            let Some(isa) = I::detect() else {
+                return scalar::$op(call);
+            };
+            isa.vectorize(
+                #[inline(always)]
+                || {
+                    // SAFETY: a Call is made only from views that were checked, so
+                    // its pointers are valid as its fields say.
+                    unsafe { rows::$op(S::from(isa), call) }
+                },
+            );
+        }
+    };
+}
+
+/// The entry points that run the generic algorithms on an instruction set.
+mod generic {
+    use super::*;
+    entry!(softmax);
+    entry!(log_softmax);
+    entry!(logsumexp);
+}
+
+macro_rules! kernel {
+    ($name:literal, $requires:expr, $isa:ty, $f32:ty, $f64:ty) => {
+        Kernel {
+            name: $name,
+            requires: &$requires,
+            same_bits: <$f32 as Vector>::FUSED && <$f64 as Vector>::FUSED,
+            detect: || <$isa as Isa>::detect().is_some(),
+            f32: kernel!(@ops $isa, $f32, f32),
+            f64: kernel!(@ops $isa, $f64, f64),
+            f16: kernel!(@ops $isa, $f32, f16),
+            bf16: kernel!(@ops $isa, $f32, bf16),
+        }
+    };
+    (@ops $isa:ty, $v:ty, $t:ty) => {
+        Ops {
+            softmax: generic::softmax::<$isa, $v, $t>,
+            log_softmax: generic::log_softmax::<$isa, $v, $t>,
+            logsumexp: generic::logsumexp::<$isa, $v, $t>,
+        }
+    };
+}
+
+macro_rules! reference {
+    () => {
+        Ops {
+            softmax: scalar::softmax,
+            log_softmax: scalar::log_softmax,
+            logsumexp: scalar::logsumexp,
+        }
+    };
+}
+
+/// Every kernel compiled for this architecture, the fastest first. `portable` and
+/// `scalar` are always available.
+pub fn all() -> &'static [Kernel] {
+    static ALL: &[Kernel] = &[
+        #[cfg(target_arch = "x86_64")]
+        kernel!(
+            "avx512",
+            ["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"],
+            crate::avx512::Avx512,
+            crate::avx512::F32,
+            crate::avx512::F64
+        ),
+        #[cfg(target_arch = "x86_64")]
+        kernel!(
+            "avx2",
+            ["avx2", "fma", "f16c"],
+            crate::avx2::Avx2,
+            crate::avx2::F32,
+            crate::avx2::F64
+        ),
+        #[cfg(target_arch = "aarch64")]
+        kernel!("neon", ["neon"], crate::neon::Neon, crate::neon::F32, crate::neon::F64),
+        kernel!(
+            "portable",
+            [],
+            crate::portable::Portable,
+            crate::portable::F32,
+            crate::portable::F64
+        ),
+        Kernel {
+            name: "scalar",
+            requires: &[],
+            same_bits: true,
+            detect: || true,
+            f32: reference!(),
+            f64: reference!(),
+            f16: reference!(),
+            bf16: reference!(),
+        },
+    ];
+    ALL
+}

@@ -1,0 +1,138 @@
+//! What a kernel needs from a CPU: a few operations on vectors of a fixed number of lanes.
+//!
+//! A [`Vector`] is a token, the proof that the instruction set is there, seen as arithmetic
+//! in one type. Its `V` has the same number of lanes on every CPU (16 of f32, 8 of f64): one
+//! AVX-512 register, two of AVX2, four of NEON. So the algorithms in `rows.rs` are
+//! written once, the order of every addition is the same everywhere, and narrow
+//! CPUs get their unrolling for free.
+
+use crate::exp2::{Contract, Sum};
+use crate::scale::LogShift;
+
+/// The vector operations of one CPU in one arithmetic type.
+///
+/// Every method but [`Vector::mul_add`] is one IEEE operation per lane (or exact), so its result does not depend on
+/// the CPU; `mul_add` is too, where [`Vector::FUSED`] says so.
+pub(crate) trait Vector: Copy {
+    /// The arithmetic type: f32 or f64.
+    type E: Contract + PartialOrd;
+    /// [`Vector::LANES`] elements.
+    type V: Copy;
+    /// The eight table entries of a row, ready to be looked up.
+    type Table: Copy;
+    /// The running sum of a block, lane by lane.
+    type Acc: Copy;
+    /// Whether `mul_add` and `fma` round once, as the scalar reference does.
+    const FUSED: bool;
+    /// Elements in a `V`.
+    const LANES: usize;
+
+    fn splat(self, x: Self::E) -> Self::V;
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Lane 0.
+    fn first_lane(self, a: Self::V) -> Self::E;
+    /// The larger; which one where either is NaN is not specified.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b + c`, rounded once if [`Vector::FUSED`], else perhaps twice.
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `a * b + c` rounded once, or so that at most a last-place tie differs.
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `e` where `x` is not less than `cut` (or is NaN), 0 elsewhere.
+    fn zero_below(self, x: Self::V, cut: Self::V, e: Self::V) -> Self::V;
+    /// The largest lane.
+    fn max_lane(self, a: Self::V) -> Self::E;
+
+    /// `Contract::TABLE` scaled by `2^-m`.
+    fn table(self, m: i32) -> Self::Table;
+    /// `C * 2^(n/8 - m)`, n being the integer in the low bits of `t`.
+    fn lookup(self, table: Self::Table, t: Self::V) -> Self::V;
+
+    fn acc_zero(self) -> Self::Acc;
+    /// Adds lane `i` of `v` to lane `i` of the sum.
+    fn acc_add(self, acc: Self::Acc, v: Self::V) -> Self::Acc;
+    /// All lanes, added as a binary tree: lane i and i + half, and again.
+    fn acc_fold(self, acc: Self::Acc) -> Sum;
+    /// Log-softmax of `x`.
+    fn log_softmax(self, x: Self::V, shift: &LogShift) -> Self::V;
+}
+
+/// Loads and stores of elements of type `T` as vectors of the arithmetic type.
+///
+/// # Safety
+/// `load` reads and `store` writes exactly `LANES` elements at the pointer, the `_part`
+/// forms exactly `n`. Implementations must touch nothing else.
+pub(crate) unsafe trait Io<T>: Vector {
+    /// # Safety
+    /// `p` is valid for reads of `LANES` elements.
+    unsafe fn load(self, p: *const T) -> Self::V;
+    /// Lanes from `n` on are `fill`.
+    ///
+    /// # Safety
+    /// `p` is valid for reads of `n` elements, and `n < LANES`.
+    unsafe fn load_part(self, p: *const T, n: usize, fill: Self::E) -> Self::V;
+    /// # Safety
+    /// `p` is valid for writes of `LANES` elements.
+    unsafe fn store(self, p: *mut T, v: Self::V);
+    /// # Safety
+    /// `p` is valid for writes of `n` elements, and `n < LANES`.
+    unsafe fn store_part(self, p: *mut T, n: usize, v: Self::V);
+}
+
+/// Adds `v` to the running double-double sums `(hi, lo)`, lane by lane: Knuth's two-sum, the errors
+/// gathered in `lo`. The sum of f64 rows on every CPU.
+#[inline(always)]
+pub(crate) fn two_sum_lanes<S: Vector>(s: S, (hi, lo): (S::V, S::V), v: S::V) -> (S::V, S::V) {
+    let sum = s.add(hi, v);
+    let t = s.sub(sum, hi);
+    let err = s.add(s.sub(hi, s.sub(sum, t)), s.sub(v, t));
+    (sum, s.add(lo, err))
+}
+
+/// Log-softmax in f64: `(x - max) * scale - c` with every part carried as a pair, and rounded twice.
+#[inline(always)]
+pub(crate) fn log_softmax_f64<S: Vector<E = f64>>(s: S, x: S::V, shift: &LogShift) -> S::V {
+    let max = s.splat(shift.max);
+    let (scale, scale_lo) = (s.splat(shift.scale.0), s.splat(shift.scale.1));
+    let (minus_c, minus_c_lo) = (s.splat(-shift.c.0), s.splat(-shift.c.1));
+    let d = s.sub(x, max);
+    // The error of that difference (Knuth).
+    let t = s.sub(d, x);
+    let d_lo = s.sub(s.sub(x, s.sub(d, t)), s.add(max, t));
+    let z = s.fma(d, scale, minus_c);
+    let tail = s.fma(d, scale_lo, s.fma(d_lo, scale, minus_c_lo));
+    // An infinite difference has no tail (it would be NaN).
+    let tail = s.zero_below(d, s.splat(f64::MIN), tail);
+    s.add(z, tail)
+}
+
+/// `load_part` and `store_part` by way of a full vector in a buffer, for CPUs without masks.
+macro_rules! part {
+    ($t:ty, $lanes:expr) => {
+        #[inline(always)]
+        unsafe fn load_part(
+            self,
+            p: *const $t,
+            n: usize,
+            fill: <Self as $crate::vector::Vector>::E,
+        ) -> Self::V {
+            let mut buffer =
+                [<$t as $crate::element::Element>::from_f64($crate::exp2::Contract::widen(fill));
+                    $lanes];
+            // SAFETY: the caller vouches for n elements, and n is less than the buffer's length.
+            unsafe { std::ptr::copy_nonoverlapping(p, buffer.as_mut_ptr(), n) };
+            // SAFETY: the buffer has LANES elements.
+            unsafe { <Self as $crate::vector::Io<$t>>::load(self, buffer.as_ptr()) }
+        }
+        #[inline(always)]
+        unsafe fn store_part(self, p: *mut $t, n: usize, v: Self::V) {
+            let mut buffer = [<$t as $crate::element::Element>::ZERO; $lanes];
+            // SAFETY: the buffer has LANES elements.
+            unsafe { <Self as $crate::vector::Io<$t>>::store(self, buffer.as_mut_ptr(), v) };
+            // SAFETY: the caller vouches for n elements, and n is less than the buffer's length.
+            unsafe { std::ptr::copy_nonoverlapping(buffer.as_ptr(), p, n) };
+        }
+    };
+}
+pub(crate) use part;

@@ -1,0 +1,82 @@
+//! What can be wrong with a call.
+
+use std::fmt;
+
+use softmax_kernels::ShapeError;
+
+/// Why a call was refused. Nothing was written.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Error {
+    /// A slice is not a matrix of the shape asked for.
+    Shape(ShapeError),
+    /// Input and output differ in shape.
+    Mismatch {
+        /// Rows and columns of the input.
+        input: (usize, usize),
+        /// Rows and columns of the output.
+        output: (usize, usize),
+    },
+    /// The scale is NaN, not positive, or out of range.
+    Scale(f64),
+    /// The temperature is NaN, not positive, or out of range.
+    Temperature(f64),
+    /// There is no kernel of that name.
+    UnknownKernel {
+        /// The name asked for.
+        name: String,
+    },
+    /// The kernel exists, but this CPU lacks what it needs.
+    UnavailableKernel {
+        /// The name asked for.
+        name: &'static str,
+        /// The CPU features it needs.
+        requires: &'static [&'static str],
+    },
+}
+
+impl From<ShapeError> for Error {
+    fn from(e: ShapeError) -> Self {
+        Self::Shape(e)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shape(e) => e.fmt(f),
+            Self::Mismatch { input: (rows, cols), output: (out_rows, out_cols) } => {
+                write!(f, "the input is {rows} x {cols} but the output {out_rows} x {out_cols}")
+            }
+            Self::Scale(value) => write!(f, "the scale must be in 2^-60..=2^60, got {value}"),
+            Self::Temperature(value) => {
+                write!(f, "the temperature must be in 2^-60..=2^60, got {value}")
+            }
+            Self::UnknownKernel { name } => {
+                write!(f, "no kernel is called {name:?}; there is {}", list(|_| true))
+            }
+            Self::UnavailableKernel { name, requires } => write!(
+                f,
+                "the kernel {name} needs {}, which this CPU lacks; it has {}",
+                requires.join(", "),
+                list(softmax_kernels::Kernel::is_available)
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Shape(e) => Some(e),
+            _ => None,
+        }
+    }
+}
+
+/// The names of some kernels, for a message.
+fn list(which: impl Fn(&softmax_kernels::Kernel) -> bool) -> String {
+    let names: Vec<_> =
+        softmax_kernels::all().iter().filter(|k| which(k)).map(|k| k.name()).collect();
+    names.join(", ")
+}

@@ -1,0 +1,177 @@
+//! The defaults, as functions. [`Softmax`] has the options.
+
+use crate::{Element, Error, Matrix, MatrixMut, Softmax};
+
+/// One row over a whole slice.
+fn row<T>(x: &[T]) -> Result<Matrix<'_, T>, Error> {
+    Ok(Matrix::with_stride(x, 1, x.len(), x.len())?)
+}
+
+fn row_mut<T>(x: &mut [T]) -> Result<MatrixMut<'_, T>, Error> {
+    let n = x.len();
+    Ok(MatrixMut::with_stride(x, 1, n, n)?)
+}
+
+/// The softmax of one row: `y_i = exp(x_i) / sum_j exp(x_j)`.
+///
+/// Error: at most 3 ULP (f16, bf16: 0.51).
+///
+/// # Errors
+/// [`Error::Mismatch`] if the lengths differ.
+///
+/// ```
+/// let mut p = [0.0f64; 3];
+/// softmax::softmax(&[-0.62, 8.12, 2.53], &mut p)?;
+/// assert_eq!(p.map(|p| (p * 1e6).round() / 1e6), [0.000159, 0.99612, 0.003721]);
+///
+/// // The two-class case is the sigmoid: softmax([x, 0])[0] = 1 / (1 + exp(-x)).
+/// softmax::softmax(&[1.5, 0.0], &mut p[..2])?;
+/// assert!((p[0] - 1.0 / (1.0 + f64::exp(-1.5))).abs() < 1e-15);
+/// # Ok::<(), softmax::Error>(())
+/// ```
+pub fn softmax<T: Element>(x: &[T], y: &mut [T]) -> Result<(), Error> {
+    Softmax::new().softmax(row(x)?, row_mut(y)?)
+}
+
+/// [`softmax`] of one row, in place. The same bits.
+///
+/// # Errors
+/// None but those of the environment variable `SOFTMAX_KERNEL`.
+///
+/// ```
+/// let mut x = [1.0f32; 4];
+/// softmax::softmax_in_place(&mut x)?;
+/// assert!(x.iter().all(|v| *v == x[0]));
+/// # Ok::<(), softmax::Error>(())
+/// ```
+pub fn softmax_in_place<T: Element>(x: &mut [T]) -> Result<(), Error> {
+    Softmax::new().softmax_in_place(row_mut(x)?)
+}
+
+/// [`softmax`] of every row of a matrix of `cols` columns, without padding, on as many threads as pay.
+///
+/// # Errors
+/// [`Error::Shape`] if `cols` does not divide the lengths, [`Error::Mismatch`] if they differ.
+///
+/// ```
+/// let mut y = [0.0f32; 6];
+/// softmax::softmax_rows(&[1.0, 2.0, 3.0, 3.0, 2.0, 1.0], &mut y, 3)?;
+/// assert_eq!(y[0], y[5]);
+/// assert!(softmax::softmax_rows(&[1.0; 6], &mut y, 4).is_err());
+/// # Ok::<(), softmax::Error>(())
+/// ```
+pub fn softmax_rows<T: Element>(x: &[T], y: &mut [T], cols: usize) -> Result<(), Error> {
+    Softmax::new().softmax(Matrix::new(x, cols)?, MatrixMut::new(y, cols)?)
+}
+
+/// [`softmax_rows`] in place. The same bits.
+///
+/// # Errors
+/// [`Error::Shape`] if `cols` does not divide the length.
+///
+/// ```
+/// let mut x = [1.0f32; 4];
+/// softmax::softmax_rows_in_place(&mut x, 2)?;
+/// assert!(x.iter().all(|v| *v == x[0]));
+/// # Ok::<(), softmax::Error>(())
+/// ```
+pub fn softmax_rows_in_place<T: Element>(x: &mut [T], cols: usize) -> Result<(), Error> {
+    Softmax::new().softmax_in_place(MatrixMut::new(x, cols)?)
+}
+
+/// The log-softmax of one row: `y_i = x_i - ln(sum_j exp(x_j))`.
+///
+/// Error: at most 2 ULP or 1e-7 in f32, 3 ULP or 3e-16 in f64, whichever is larger.
+///
+/// # Errors
+/// [`Error::Mismatch`] if the lengths differ.
+///
+/// ```
+/// let mut y = [0.0f64; 2];
+/// softmax::log_softmax(&[3.0, 3.0], &mut y)?;
+/// assert_eq!(y, [-std::f64::consts::LN_2; 2]);
+/// # Ok::<(), softmax::Error>(())
+/// ```
+pub fn log_softmax<T: Element>(x: &[T], y: &mut [T]) -> Result<(), Error> {
+    Softmax::new().log_softmax(row(x)?, row_mut(y)?)
+}
+
+/// [`log_softmax`] of one row, in place. The same bits.
+///
+/// # Errors
+/// None but those of the environment variable `SOFTMAX_KERNEL`.
+///
+/// ```
+/// let mut x = [1.0f32; 4];
+/// softmax::log_softmax_in_place(&mut x)?;
+/// assert!(x.iter().all(|v| *v == x[0]));
+/// # Ok::<(), softmax::Error>(())
+/// ```
+pub fn log_softmax_in_place<T: Element>(x: &mut [T]) -> Result<(), Error> {
+    Softmax::new().log_softmax_in_place(row_mut(x)?)
+}
+
+/// [`log_softmax`] of every row of a matrix of `cols` columns, without padding, on as many threads as pay.
+///
+/// # Errors
+/// [`Error::Shape`] if `cols` does not divide the lengths, [`Error::Mismatch`] if they differ.
+///
+/// ```
+/// let mut y = [0.0f32; 6];
+/// softmax::log_softmax_rows(&[1.0, 2.0, 3.0, 3.0, 2.0, 1.0], &mut y, 3)?;
+/// assert_eq!(y[0], y[5]);
+/// assert!(softmax::log_softmax_rows(&[1.0; 6], &mut y, 4).is_err());
+/// # Ok::<(), softmax::Error>(())
+/// ```
+pub fn log_softmax_rows<T: Element>(x: &[T], y: &mut [T], cols: usize) -> Result<(), Error> {
+    Softmax::new().log_softmax(Matrix::new(x, cols)?, MatrixMut::new(y, cols)?)
+}
+
+/// [`log_softmax_rows`] in place. The same bits.
+///
+/// # Errors
+/// [`Error::Shape`] if `cols` does not divide the length.
+///
+/// ```
+/// let mut x = [1.0f32; 4];
+/// softmax::log_softmax_rows_in_place(&mut x, 2)?;
+/// assert!(x.iter().all(|v| *v == x[0]));
+/// # Ok::<(), softmax::Error>(())
+/// ```
+pub fn log_softmax_rows_in_place<T: Element>(x: &mut [T], cols: usize) -> Result<(), Error> {
+    Softmax::new().log_softmax_in_place(MatrixMut::new(x, cols)?)
+}
+
+/// The log-sum-exp of one row: `ln(sum_j exp(x_j))`; `-inf` of none.
+///
+/// Error: at most 2 ULP or 1e-7 in f32, 3 ULP or 3e-16 in f64, whichever is larger.
+///
+/// # Errors
+/// None but those of the environment variable `SOFTMAX_KERNEL`.
+///
+/// ```
+/// assert_eq!(softmax::logsumexp(&[1000.0f32])?, 1000.0);
+/// assert_eq!(softmax::logsumexp(&[0.0f64, 0.0])?, std::f64::consts::LN_2);
+/// # Ok::<(), softmax::Error>(())
+/// ```
+pub fn logsumexp<T: Element>(x: &[T]) -> Result<T, Error> {
+    let mut y = [T::ZERO];
+    Softmax::new().logsumexp(row(x)?, &mut y)?;
+    Ok(y[0])
+}
+
+/// The log-sum-exp of every row of a matrix of `cols` columns, one value per row.
+///
+/// # Errors
+/// [`Error::Shape`] if `cols` does not divide the length of `x`, [`Error::Mismatch`] if `y` has not one element
+/// per row.
+///
+/// ```
+/// let mut y = [0.0f64; 2];
+/// softmax::logsumexp_rows(&[0.0, 0.0, 5.0, f64::NEG_INFINITY], &mut y, 2)?;
+/// assert_eq!(y, [std::f64::consts::LN_2, 5.0]);
+/// # Ok::<(), softmax::Error>(())
+/// ```
+pub fn logsumexp_rows<T: Element>(x: &[T], y: &mut [T], cols: usize) -> Result<(), Error> {
+    Softmax::new().logsumexp(Matrix::new(x, cols)?, y)
+}

@@ -1,0 +1,94 @@
+//! Softmax over the rows of matrices, and its relatives log-softmax and log-sum-exp.
+//!
+//! Three promises:
+//!
+//! 1. **Speed**: SIMD kernels for AVX-512, AVX2+FMA and NEON, chosen while the program runs, and
+//!    a portable one for every other CPU; rows are spread over rayon's threads when that pays.
+//! 2. **Accuracy**: at most 3 ULP of error in every probability, for rows of any length and inputs of any finite
+//!    range (`docs/accuracy.md` has the proof and the worst that was found).
+//! 3. **The same bits everywhere**: a row's result depends on that row and the scale alone, not on the CPU (but for `portable`,
+//!    see [`Kernel::same_bits`]), the number of threads, the batch it came in, its alignment, or whether it was done in place.
+//!
+//! ```
+//! let mut probs = [0.0f32; 3];
+//! softmax::softmax(&[8.0, 5.0, 0.0], &mut probs)?;
+//! assert_eq!(probs.map(|p| (p * 1e4).round() / 1e4), [0.9523, 0.0474, 0.0003]);
+//!
+//! // Equal logits share exactly.
+//! softmax::softmax(&[1.0, 1.0], &mut probs[..2])?;
+//! assert_eq!(probs[..2], [0.5, 0.5]);
+//! # Ok::<(), softmax::Error>(())
+//! ```
+//!
+//! Functions at the top level use the defaults. [`Softmax`] has everything else: scale or temperature, strided
+//! matrices, fully masked rows, a forced kernel, a limit on threads.
+//!
+//! # What every input gets
+//!
+//! | input | softmax | log-softmax | log-sum-exp |
+//! |---|---|---|---|
+//! | any NaN in the row | NaN everywhere | NaN everywhere | NaN |
+//! | `-inf` beside finite entries | exactly 0 there | `-inf` there | as if it were not there |
+//! | every entry `-inf` (fully masked) | NaN; 0 with [`Masked::Zero`] | NaN; `-inf` with [`Masked::Zero`] | `-inf` |
+//! | `+inf` in the row | NaN everywhere | NaN everywhere | `+inf` |
+//! | all entries equal | equal, within 1 ULP of 1/n; exactly 1/n if n is a power of two | | |
+//! | one entry | exactly 1 | exactly 0 | that entry, scaled |
+//! | no entries, or no rows | nothing is written | nothing is written | `-inf` for each row |
+//!
+//! A probability that is below 2^-126 of its row's largest (f64: 2^-1022) may be 0. Every NaN that is written is the same one: quiet,
+//! positive, without payload. Elements between rows (a stride larger than the
+//! row) and around the matrix are neither read nor written.
+//!
+//! The promise of equal bits supposes the default floating-point environment: a thread that has set
+//! flush-to-zero gets 0 where others get a subnormal.
+//!
+//! # Environment
+//!
+//! `SOFTMAX_KERNEL=name` forces a kernel for the whole program; see [`kernels`] for the names. An unknown or
+//! unavailable name makes every call that does not choose a kernel itself return an error.
+#![forbid(unsafe_code)]
+
+mod batch;
+mod dispatch;
+mod error;
+mod functions;
+mod options;
+
+pub use dispatch::{default_kernel, kernel, kernels};
+pub use error::Error;
+pub use functions::{
+    log_softmax, log_softmax_in_place, log_softmax_rows, log_softmax_rows_in_place, logsumexp,
+    logsumexp_rows, softmax, softmax_in_place, softmax_rows, softmax_rows_in_place,
+};
+pub use half;
+pub use options::{Softmax, Threads};
+pub use softmax_kernels::{Element, Kernel, Masked, Matrix, MatrixMut, ShapeError};
+
+/// What was built: compiler, target and revision, for benchmark reports.
+///
+/// ```
+/// let build = softmax::build();
+/// assert!(build.rustc.starts_with("rustc") && !build.target.is_empty());
+/// ```
+pub fn build() -> Build {
+    Build {
+        version: env!("CARGO_PKG_VERSION"),
+        rustc: env!("SOFTMAX_BUILD_RUSTC"),
+        target: env!("SOFTMAX_BUILD_TARGET"),
+        revision: env!("SOFTMAX_BUILD_REVISION"),
+    }
+}
+
+/// See [`build`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Build {
+    /// The crate's version.
+    pub version: &'static str,
+    /// What `rustc --version` printed.
+    pub rustc: &'static str,
+    /// The target triple.
+    pub target: &'static str,
+    /// What `git describe` printed, or "unknown".
+    pub revision: &'static str,
+}
