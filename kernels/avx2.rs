@@ -102,6 +102,11 @@ impl Vector for F32 {
         [a._mm256_andnot_ps(below[0], e[0]), a._mm256_andnot_ps(below[1], e[1])]
     }
     #[inline(always)]
+    fn prefetch<T>(self, p: *const T) {
+        // SAFETY: a prefetch accesses nothing, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) };
+    }
+    #[inline(always)]
     fn first_lane(self, a: Self::V) -> f32 {
         self.0.avx._mm256_cvtss_f32(a[0])
     }
@@ -220,6 +225,11 @@ impl Vector for F64 {
             a._mm256_cmp_pd::<_CMP_LT_OQ>(x[1], cut[1]),
         ];
         [a._mm256_andnot_pd(below[0], e[0]), a._mm256_andnot_pd(below[1], e[1])]
+    }
+    #[inline(always)]
+    fn prefetch<T>(self, p: *const T) {
+        // SAFETY: a prefetch accesses nothing, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) };
     }
     #[inline(always)]
     fn first_lane(self, a: Self::V) -> f64 {

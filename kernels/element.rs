@@ -28,7 +28,8 @@ pub trait Element: sealed::Sealed + Copy + Send + Sync + std::fmt::Debug + 'stat
     const IS_ARITHMETIC: bool;
     /// The value, exactly.
     fn to_f64(self) -> f64;
-    /// The nearest value of this type, ties to even.
+    /// The nearest value of this type, ties to even; f16 and bf16 by way of f32. (The f64 conversions of
+    /// `half` 2.7 do not round alike on all CPUs.)
     fn from_f64(x: f64) -> Self;
     /// This type's entry points of a kernel.
     #[doc(hidden)]
@@ -61,5 +62,9 @@ macro_rules! element {
 
 element!(f32, f32, true, 0.0, f32::from_bits(0x7fc0_0000), f64::from, |x| x as f32);
 element!(f64, f64, true, 0.0, f64::from_bits(0x7ff8_0000_0000_0000), |x| x, |x| x);
-element!(f16, f16, false, f16::ZERO, f16::from_bits(0x7e00), f16::to_f64, f16::from_f64);
-element!(bf16, bf16, false, bf16::ZERO, bf16::from_bits(0x7fc0), bf16::to_f64, bf16::from_f64);
+element!(f16, f16, false, f16::ZERO, f16::from_bits(0x7e00), f16::to_f64, |x| f16::from_f32(
+    x as f32
+));
+element!(bf16, bf16, false, bf16::ZERO, bf16::from_bits(0x7fc0), bf16::to_f64, |x| bf16::from_f32(
+    x as f32
+));

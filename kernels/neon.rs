@@ -104,6 +104,13 @@ impl Vector for F32 {
         })
     }
     #[inline(always)]
+    fn prefetch<T>(self, p: *const T) {
+        // SAFETY: a prefetch accesses nothing, whatever the address.
+        unsafe {
+            asm!("prfm pldl1keep, [{0}]", in(reg) p, options(nostack, preserves_flags, readonly))
+        };
+    }
+    #[inline(always)]
     fn first_lane(self, a: Self::V) -> f32 {
         self.0.neon.vgetq_lane_f32::<0>(a[0])
     }
@@ -210,6 +217,13 @@ impl Vector for F64 {
             let below = n.vcltq_f64(x[k], cut[k]);
             n.vreinterpretq_f64_u64(n.vbicq_u64(n.vreinterpretq_u64_f64(e[k]), below))
         })
+    }
+    #[inline(always)]
+    fn prefetch<T>(self, p: *const T) {
+        // SAFETY: a prefetch accesses nothing, whatever the address.
+        unsafe {
+            asm!("prfm pldl1keep, [{0}]", in(reg) p, options(nostack, preserves_flags, readonly))
+        };
     }
     #[inline(always)]
     fn first_lane(self, a: Self::V) -> f64 {

@@ -91,6 +91,42 @@ unsafe fn row_max<S: Io<T>, T: Element>(simd: S, x: *const T, n: usize) -> f64 {
     simd.max_lane(m).widen()
 }
 
+/// Where the next row is: pass 2, which is bound by arithmetic, brings it into the
+/// cache for the passes that are bound by memory. Only ever prefetched, never accessed, so that behind
+/// the last row it may point anywhere.
+struct Ahead<T> {
+    x: *const T,
+    y: *const T,
+}
+
+/// Vectors per turn of the loop of pass 2: its counting takes slots on the arithmetic ports, too.
+const UNROLL: usize = 4;
+
+/// The exponentials of the vector at element `i`, added to `acc`, and written to `e` if `STORE`.
+///
+/// # Safety
+/// `x` is valid for reads, and `e` for writes if `STORE`, of `i + LANES` elements.
+#[inline(always)]
+unsafe fn one_vector<S: Io<T> + Io<D>, T, D, const HUGE: bool, const STORE: bool>(
+    exp: &Exp<S>,
+    x: *const T,
+    e: *mut D,
+    ahead: &Ahead<T>,
+    i: usize,
+    acc: S::Acc,
+) -> S::Acc {
+    let simd = exp.simd;
+    simd.prefetch(ahead.x.wrapping_add(i));
+    simd.prefetch(ahead.y.wrapping_add(i));
+    // SAFETY: x has LANES elements at i.
+    let v = exp.of::<HUGE>(unsafe { simd.load(x.add(i)) });
+    if STORE {
+        // SAFETY: e has room for LANES elements at i.
+        unsafe { simd.store(e.add(i), v) };
+    }
+    simd.acc_add(acc, v)
+}
+
 /// The sum of the exponentials of one row, which are also written to `e` if `STORE`.
 ///
 /// # Safety
@@ -101,6 +137,7 @@ unsafe fn exp_and_sum<S: Io<T> + Io<D>, T, D, const HUGE: bool, const STORE: boo
     x: *const T,
     e: *mut D,
     n: usize,
+    ahead: &Ahead<T>,
 ) -> Sum {
     let simd = exp.simd;
     let mut total = Sum::ZERO;
@@ -109,14 +146,18 @@ unsafe fn exp_and_sum<S: Io<T> + Io<D>, T, D, const HUGE: bool, const STORE: boo
         let end = n.min(start + BLOCK);
         let mut acc = simd.acc_zero();
         let mut i = start;
+        while end - i >= UNROLL * S::LANES {
+            for k in 0..UNROLL {
+                // SAFETY: i + UNROLL * LANES <= end <= n.
+                acc = unsafe {
+                    one_vector::<S, T, D, HUGE, STORE>(exp, x, e, ahead, i + k * S::LANES, acc)
+                };
+            }
+            i += UNROLL * S::LANES;
+        }
         while end - i >= S::LANES {
             // SAFETY: i + LANES <= end <= n.
-            let v = exp.of::<HUGE>(unsafe { simd.load(x.add(i)) });
-            if STORE {
-                // SAFETY: as above, for the output.
-                unsafe { simd.store(e.add(i), v) };
-            }
-            acc = simd.acc_add(acc, v);
+            acc = unsafe { one_vector::<S, T, D, HUGE, STORE>(exp, x, e, ahead, i, acc) };
             i += S::LANES;
         }
         if i < end {
@@ -216,6 +257,10 @@ unsafe fn fill<T: Copy>(y: *mut T, n: usize, value: T) {
 
 /// Softmax of every row of the call.
 ///
+/// Pass 1 of the next row runs between passes 2 and 3 of this one: the chain from one
+/// pass to the next (the sum across lanes and its reciprocal; the maximum across lanes and the shift) takes as long as
+/// tens of vectors, which the pass of another row fills.
+///
 /// # Safety
 /// The call's pointers are valid as [`Call`] says.
 #[inline(always)]
@@ -224,107 +269,160 @@ where
     S: Io<T> + Io<<S as Vector>::E>,
     T: Element,
 {
+    let n = call.cols;
+    let mut scratch = MaybeUninit::<[S::E; BLOCK]>::uninit();
+    let scratch: *mut S::E = scratch.as_mut_ptr().cast();
+    // SAFETY: the maximum is asked for of rows of the call only.
+    let row_max = |row: usize| unsafe { row_max(simd, call.x.add(row * call.x_stride), n) };
+    let mut max = if call.rows > 0 { row_max(0) } else { f64::NAN };
     for row in 0..call.rows {
-        // SAFETY: `row` is one of the call's rows, so both pointers point to `cols` elements.
+        // SAFETY: `row` is one of the call's rows, so x and y point to n elements. What is kept of
+        // it has room for them: y itself, or the scratch if they are no more than BLOCK.
         unsafe {
             let x = call.x.add(row * call.x_stride);
             let y = call.y.add(row * call.y_stride);
-            softmax_row(simd, call, x, y);
+            let kept = if T::IS_ARITHMETIC { y.cast() } else { scratch };
+            let inverse = if max.is_finite() {
+                exp_row(simd, call, x, y, kept, max)
+            } else {
+                odd_row(x, y, n, call.masked);
+                None
+            };
+            if row + 1 < call.rows {
+                max = row_max(row + 1);
+            }
+            if let Some((hi, lo)) = inverse {
+                let inverse = (simd.splat(hi), simd.splat(lo));
+                map::<S, S::E, T>(
+                    simd,
+                    kept,
+                    y,
+                    n,
+                    #[inline(always)]
+                    |e| quotient(simd, e, inverse),
+                );
+            }
         }
     }
 }
 
+/// Pass 2 of a row whose maximum is finite: its exponentials to `kept`, and the reciprocal of their sum for pass 3. `None` if
+/// nothing is left to do: a row with a NaN, or one too long to be kept.
+///
 /// # Safety
-/// `x` is valid for reads and `y` for writes of `call.cols` elements; they may be the same memory.
+/// `x` is valid for reads and `y` for writes of `call.cols` elements, `kept` for writes of as many or, if `T` is
+/// not an arithmetic type, of [`BLOCK`].
 #[inline(always)]
-unsafe fn softmax_row<S, T>(simd: S, call: &Call<T>, x: *const T, y: *mut T)
+unsafe fn exp_row<S, T>(
+    simd: S,
+    call: &Call<T>,
+    x: *const T,
+    y: *mut T,
+    kept: *mut S::E,
+    max: f64,
+) -> Option<(S::E, S::E)>
 where
     S: Io<T> + Io<<S as Vector>::E>,
     T: Element,
 {
     let n = call.cols;
-    // SAFETY: x has n elements.
-    let max = unsafe { row_max(simd, x, n) };
-    if !max.is_finite() {
-        // SAFETY: x and y have n elements.
-        unsafe {
-            let value = match (classify(x, n), call.masked) {
-                (Odd::AllMasked, Masked::Zero) => T::ZERO,
-                _ => T::NAN,
-            };
-            fill(y, n, value);
-        }
-        return;
-    }
     let shift = call.scale.shift(max, S::E::MIN_EXP);
     let exp = Exp::new(simd, &call.scale, &shift);
-    // SAFETY: x and y have n elements each, which is what `finish` asks for.
+    let ahead =
+        Ahead { x: x.wrapping_add(call.x_stride), y: y.wrapping_add(call.y_stride).cast_const() };
+    let keep = T::IS_ARITHMETIC || n <= BLOCK;
+    // SAFETY: as this function's; what is kept has room for n elements if `keep`.
     unsafe {
-        if shift.is_huge() {
-            softmax_finish::<S, T, true>(&exp, x, y, n);
-        } else {
-            softmax_finish::<S, T, false>(&exp, x, y, n);
+        match (keep, shift.is_huge()) {
+            (true, false) => keep_row::<S, T, false>(&exp, x, y, kept, n, &ahead),
+            (true, true) => keep_row::<S, T, true>(&exp, x, y, kept, n, &ahead),
+            (false, false) => long_row::<S, T, false>(&exp, x, y, n, &ahead),
+            (false, true) => long_row::<S, T, true>(&exp, x, y, n, &ahead),
         }
     }
 }
 
-/// Passes 2 and 3.
+/// The result of a row whose maximum is not finite.
 ///
 /// # Safety
-/// As [`softmax_row`], for `n` elements.
+/// `x` is valid for reads and `y` for writes of `n` elements.
+#[cold]
+unsafe fn odd_row<T: Element>(x: *const T, y: *mut T, n: usize, masked: Masked) {
+    // SAFETY: x and y have n elements.
+    unsafe {
+        let value = match (classify(x, n), masked) {
+            (Odd::AllMasked, Masked::Zero) => T::ZERO,
+            _ => T::NAN,
+        };
+        fill(y, n, value);
+    }
+}
+
+/// Pass 2: the exponentials of a row to `kept`, and the reciprocal of their sum. If the row has a NaN, it is
+/// finished instead.
+///
+/// # Safety
+/// `x` is valid for reads, `y` and `kept` for writes of `n` elements.
 #[inline(always)]
-unsafe fn softmax_finish<S, T, const HUGE: bool>(exp: &Exp<S>, x: *const T, y: *mut T, n: usize)
+unsafe fn keep_row<S, T, const HUGE: bool>(
+    exp: &Exp<S>,
+    x: *const T,
+    y: *mut T,
+    kept: *mut S::E,
+    n: usize,
+    ahead: &Ahead<T>,
+) -> Option<(S::E, S::E)>
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    T: Element,
+{
+    // SAFETY: x and kept have n elements.
+    let sum = unsafe { exp_and_sum::<S, T, S::E, HUGE, true>(exp, x, kept, n, ahead) };
+    if sum.hi.is_nan() {
+        // SAFETY: y has n elements.
+        unsafe { fill(y, n, T::NAN) };
+        return None;
+    }
+    Some(S::E::reciprocal(sum))
+}
+
+/// Passes 2 and 3 of a row whose exponentials are not kept but computed again. Nothing is left to do.
+///
+/// # Safety
+/// `x` is valid for reads and `y` for writes of `n` elements; they may be the same memory.
+#[inline(always)]
+unsafe fn long_row<S, T, const HUGE: bool>(
+    exp: &Exp<S>,
+    x: *const T,
+    y: *mut T,
+    n: usize,
+    ahead: &Ahead<T>,
+) -> Option<(S::E, S::E)>
 where
     S: Io<T> + Io<<S as Vector>::E>,
     T: Element,
 {
     let simd = exp.simd;
-    let mut scratch = MaybeUninit::<[S::E; BLOCK]>::uninit();
-    let kept: *mut S::E = if T::IS_ARITHMETIC {
-        // The element type is the arithmetic type: the output itself can hold the exponentials.
-        y.cast()
-    } else {
-        scratch.as_mut_ptr().cast()
-    };
-    let keep = T::IS_ARITHMETIC || n <= BLOCK;
-    // SAFETY: x has n elements; `kept` is y, of as many elements of the same type, or
-    // the scratch of BLOCK elements, which is written only if n <= BLOCK.
-    let sum = unsafe {
-        if keep {
-            exp_and_sum::<S, T, S::E, HUGE, true>(exp, x, kept, n)
-        } else {
-            exp_and_sum::<S, T, S::E, HUGE, false>(exp, x, kept, n)
-        }
-    };
-    if sum.hi.is_nan() {
-        // SAFETY: y has n elements.
-        unsafe { fill(y, n, T::NAN) };
-        return;
-    }
-    let (hi, lo) = S::E::reciprocal(sum);
-    let inverse = (simd.splat(hi), simd.splat(lo));
-    // SAFETY: `kept` holds n exponentials if `keep`; x and y have n elements.
+    // SAFETY: x and y have n elements, and nothing is stored in the first pass.
     unsafe {
-        if keep {
-            map::<S, S::E, T>(
-                simd,
-                kept,
-                y,
-                n,
-                #[inline(always)]
-                |e| quotient(simd, e, inverse),
-            );
-        } else {
-            map::<S, T, T>(
-                simd,
-                x,
-                y,
-                n,
-                #[inline(always)]
-                |x| quotient(simd, exp.of::<HUGE>(x), inverse),
-            );
+        let none = std::ptr::null_mut::<S::E>();
+        let sum = exp_and_sum::<S, T, S::E, HUGE, false>(exp, x, none, n, ahead);
+        if sum.hi.is_nan() {
+            fill(y, n, T::NAN);
+            return None;
         }
+        let (hi, lo) = S::E::reciprocal(sum);
+        let inverse = (simd.splat(hi), simd.splat(lo));
+        map::<S, T, T>(
+            simd,
+            x,
+            y,
+            n,
+            #[inline(always)]
+            |x| quotient(simd, exp.of::<HUGE>(x), inverse),
+        );
     }
+    None
 }
 
 /// `e` times the reciprocal of the sum, which is a pair: half an ULP of error, so
@@ -417,13 +515,18 @@ where
     let shift = call.scale.shift(max, S::E::MIN_EXP);
     let exp = Exp::new(simd, &call.scale, &shift);
     let none = std::ptr::null_mut::<S::E>();
+    let next = x.wrapping_add(call.x_stride);
+    let ahead = Ahead { x: next, y: next };
     let top = simd.splat(S::E::narrow(max));
     // SAFETY: x has n elements, and nothing is stored.
     let (sum, e_max) = unsafe {
         if shift.is_huge() {
-            (exp_and_sum::<S, T, S::E, true, false>(&exp, x, none, n), exp.of::<true>(top))
+            (exp_and_sum::<S, T, S::E, true, false>(&exp, x, none, n, &ahead), exp.of::<true>(top))
         } else {
-            (exp_and_sum::<S, T, S::E, false, false>(&exp, x, none, n), exp.of::<false>(top))
+            (
+                exp_and_sum::<S, T, S::E, false, false>(&exp, x, none, n, &ahead),
+                exp.of::<false>(top),
+            )
         }
     };
     if sum.hi.is_nan() {

@@ -31,6 +31,9 @@ pub(crate) trait Vector: Copy {
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Asks for the cache line at `p` in the first-level cache: a hint, for any address, that changes nothing.
+    #[inline(always)]
+    fn prefetch<T>(self, _p: *const T) {}
     /// Lane 0.
     fn first_lane(self, a: Self::V) -> Self::E;
     /// The larger; which one where either is NaN is not specified.

@@ -1,0 +1,44 @@
+//! What a call costs before and beside the arithmetic, in nanoseconds: one row of 16 f32 through
+//! the public function, the same with kernel and threads chosen beforehand, and an empty row, for
+//! which no kernel is entered: what is left is the checks and the choice of a kernel.
+//!
+//!     cargo bench --bench dispatch
+
+mod common;
+
+use std::hint::black_box;
+
+use common::Op;
+use criterion::{Criterion, criterion_group, criterion_main};
+use softmax::{Softmax, Threads};
+
+const COLS: usize = 16;
+
+fn dispatch(c: &mut Criterion) {
+    let kernel = common::default_kernel();
+    eprintln!("kernel: {}", kernel.name());
+    let x = common::logits::<f32>(COLS);
+    let mut y = [f32::NAN; COLS];
+    let prepared = Softmax::new().kernel(kernel).threads(Threads::Serial);
+
+    softmax::softmax(&x, &mut y).expect("the lengths agree");
+    common::check("function/16", Op::Softmax, COLS, &x, &y);
+    y.fill(f32::NAN);
+    common::run(Op::Softmax, prepared, COLS, &x, &mut y);
+    common::check("prepared/16", Op::Softmax, COLS, &x, &y);
+
+    let mut group = c.benchmark_group("dispatch");
+    group.bench_function("function/16", |b| {
+        b.iter(|| softmax::softmax(black_box(&x[..]), black_box(&mut y[..])));
+    });
+    group.bench_function("prepared/16", |b| {
+        b.iter(|| common::run(Op::Softmax, prepared, COLS, black_box(&x), black_box(&mut y)));
+    });
+    group.bench_function("function/0", |b| {
+        b.iter(|| softmax::softmax(black_box(&x[..0]), black_box(&mut y[..0])));
+    });
+    group.finish();
+}
+
+criterion_group! { name = benches; config = common::criterion(); targets = dispatch }
+criterion_main!(benches);
