@@ -182,8 +182,8 @@ impl Vector for F32 {
 impl Vector for F64 {
     type E = f64;
     type V = [__m256d; 2];
-    /// In memory: AVX2 has no permutation of eight f64.
-    type Table = [u64; 8];
+    /// The lower and the upper halves of the eight entries: AVX2 permutes eight 32-bit numbers, not 64-bit ones.
+    type Table = [__m256i; 2];
     type Acc = (Self::V, Self::V);
     const FUSED: bool = true;
     const LANES: usize = 8;
@@ -243,20 +243,32 @@ impl Vector for F64 {
     }
 
     #[inline(always)]
-    fn table(self, m: i32) -> [u64; 8] {
-        f64::TABLE.map(|entry| entry.wrapping_sub((i64::from(m) << 52) as u64))
+    fn table(self, m: i32) -> [__m256i; 2] {
+        const HALVES: [[u32; 8]; 2] = {
+            let mut halves = [[0; 8]; 2];
+            let mut j = 0;
+            while j < 8 {
+                halves[0][j] = f64::TABLE[j] as u32;
+                halves[1][j] = (f64::TABLE[j] >> 32) as u32;
+                j += 1;
+            }
+            halves
+        };
+        let [low, high]: [__m256i; 2] = pulp::cast(HALVES);
+        [low, self.0.avx2._mm256_sub_epi32(high, self.0.avx._mm256_set1_epi32(m << 20))]
     }
     #[inline(always)]
-    fn lookup(self, table: [u64; 8], t: Self::V) -> Self::V {
+    fn lookup(self, table: [__m256i; 2], t: Self::V) -> Self::V {
         let (a, i) = (self.0.avx, self.0.avx2);
-        let seven = a._mm256_set1_epi64x(7);
         from_fn(
             #[inline(always)]
             |k| {
                 let t = a._mm256_castpd_si256(t[k]);
-                let j = i._mm256_and_si256(t, seven);
-                // SAFETY: every index is at most 7 and the table has 8 entries of 8 bytes.
-                let entry = unsafe { i._mm256_i64gather_epi64::<8>(table.as_ptr().cast(), j) };
+                // The index, in both halves of each lane.
+                let j = i._mm256_shuffle_epi32::<0b10_10_00_00>(t);
+                let low = i._mm256_permutevar8x32_epi32(table[0], j);
+                let high = i._mm256_permutevar8x32_epi32(table[1], j);
+                let entry = i._mm256_blend_epi32::<0b1010_1010>(low, high);
                 let n = i._mm256_slli_epi64::<{ f64::SHIFT as i32 }>(t);
                 a._mm256_castsi256_pd(i._mm256_add_epi64(entry, n))
             },
