@@ -64,6 +64,11 @@ pub use half;
 pub use options::{Softmax, Threads};
 pub use softmax_kernels::{Element, Kernel, Masked, Matrix, MatrixMut, ShapeError};
 
+/// The examples of the README, compiled and run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
+
 /// What was built: compiler, target and revision, for benchmark reports.
 ///
 /// ```
