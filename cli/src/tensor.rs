@@ -1,0 +1,53 @@
+//! An array within a file.
+
+use std::ops::Range;
+
+use crate::dtype::Dtype;
+
+/// Where the rows are and what they are made of. The last axis is the row.
+#[derive(Debug)]
+pub struct Tensor {
+    /// Its name, in formats that have names.
+    pub name: Option<String>,
+    pub shape: Vec<usize>,
+    pub rows: usize,
+    pub cols: usize,
+    pub dtype: Dtype,
+    /// Its bytes in the file.
+    pub data: Range<usize>,
+}
+
+impl Tensor {
+    /// A tensor whose data starts at the byte `start`.
+    pub fn new(
+        name: Option<String>,
+        shape: Vec<usize>,
+        dtype: Dtype,
+        start: usize,
+    ) -> Result<Self, String> {
+        let Some((&cols, outer)) = shape.split_last() else {
+            return Err("an array without axes (0-d) has no rows".into());
+        };
+        let product = outer.iter().try_fold(1, |n: usize, &dim| n.checked_mul(dim));
+        let rows = if outer.contains(&0) { Some(0) } else { product };
+        let end = rows
+            .and_then(|rows| rows.checked_mul(cols))
+            .and_then(|n| n.checked_mul(dtype.size()))
+            .and_then(|bytes| bytes.checked_add(start));
+        let (Some(rows), Some(end)) = (rows, end) else {
+            return Err(format!("the shape {shape:?} overflows the address space"));
+        };
+        Ok(Self { name, shape, rows, cols, dtype, data: start..end })
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.rows * self.cols
+    }
+
+    /// Its shape as people write it.
+    pub fn shape_text(&self) -> String {
+        let dims: Vec<_> = self.shape.iter().map(usize::to_string).collect();
+        dims.join(" x ")
+    }
+}

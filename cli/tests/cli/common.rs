@@ -1,0 +1,99 @@
+//! Files to feed the command with, and the command itself.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use safetensors::tensor::{Dtype, TensorView};
+use tempfile::TempDir;
+
+/// The command, with an environment that chooses no kernel.
+pub fn softmax() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_softmax"));
+    command.env_remove("SOFTMAX_KERNEL").env_remove("RAYON_NUM_THREADS");
+    command
+}
+
+/// A folder that goes away with its files.
+pub struct Folder(TempDir);
+
+impl Folder {
+    pub fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Writes a file.
+    pub fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    /// The names of the files in it, sorted.
+    pub fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.0.path()).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+/// Runs `softmax run input output ...`.
+pub fn run(input: &Path, output: &Path, options: &[&str]) -> Output {
+    softmax().arg("run").args([input, output]).args(options).output().unwrap()
+}
+
+/// As [`run`], which must succeed; gives the lines printed.
+pub fn run_ok(input: &Path, output: &Path, options: &[&str]) -> Vec<String> {
+    let out = run(input, output, options);
+    let stderr = String::from_utf8(out.stderr).unwrap();
+    assert!(out.status.success(), "{input:?} {options:?}: {stderr}");
+    assert_eq!(stderr, "", "nothing is printed on a stderr that is no terminal");
+    String::from_utf8(out.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// A `.npy` file whose data starts at a multiple of `align`.
+pub fn npy_aligned(align: usize, descr: &str, fortran: bool, shape: &str, data: &[u8]) -> Vec<u8> {
+    let fortran = if fortran { "True" } else { "False" };
+    let mut text =
+        format!("{{'descr': '{descr}', 'fortran_order': {fortran}, 'shape': {shape}, }}");
+    while (10 + text.len() + 1) % align != 0 {
+        text.push(' ');
+    }
+    text.push('\n');
+    let length = u16::try_from(text.len()).unwrap().to_le_bytes();
+    [b"\x93NUMPY\x01\x00", &length[..], text.as_bytes(), data].concat()
+}
+
+/// A `.npy` file as NumPy writes it.
+pub fn npy(descr: &str, shape: &[usize], data: &[u8]) -> Vec<u8> {
+    let shape = match shape {
+        [n] => format!("({n},)"),
+        dims => format!("{dims:?}").replace('[', "(").replace(']', ")"),
+    };
+    npy_aligned(64, descr, false, &shape, data)
+}
+
+/// A `.safetensors` file of some tensors.
+pub fn safetensors(tensors: &[(&str, Dtype, &[usize], &[u8])]) -> Vec<u8> {
+    let views = tensors.iter().map(|(name, dtype, shape, data)| {
+        (name.to_string(), TensorView::new(*dtype, shape.to_vec(), data).unwrap())
+    });
+    let notes = [("b", "2"), ("a", "1"), ("format", "pt")];
+    let notes = notes.map(|(k, v)| (k.to_string(), v.to_string())).into_iter().collect();
+    safetensors::serialize(views, Some(notes)).unwrap()
+}
+
+/// Logits that differ, from -12 to 12, the same at every run.
+pub fn logits(n: usize) -> Vec<f64> {
+    let mut state = 1u64;
+    let next = |_| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 11) as f64 / (1u64 << 53) as f64 * 24.0 - 12.0
+    };
+    (0..n).map(next).collect()
+}

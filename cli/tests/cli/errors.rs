@@ -1,0 +1,267 @@
+//! What goes wrong is one line, exit code 2, and nothing left behind.
+
+use std::fs;
+use std::path::Path;
+
+use crate::common::{Folder, npy, npy_aligned, run, safetensors, softmax};
+use safetensors::Dtype;
+
+/// The run must fail with one line that names `subject` and has `cause`, and must add no file to the folder.
+fn refused(folder: &Folder, input: &Path, output: &Path, options: &[&str], about: (&str, &str)) {
+    let before = folder.names();
+    let out = run(input, output, options);
+    let stderr = String::from_utf8(out.stderr).unwrap();
+    let (subject, cause) = about;
+    assert_eq!(out.status.code(), Some(2), "{input:?} {options:?}: {stderr}");
+    assert_eq!(out.stdout, b"");
+    assert!(stderr.starts_with(&format!("softmax: {subject}: ")), "{subject}: {stderr}");
+    assert!(stderr.contains(cause), "{cause}: {stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.ends_with('\n'));
+    assert_eq!(folder.names(), before, "{cause}");
+}
+
+#[test]
+fn broken_files_are_refused_by_name() {
+    let folder = Folder::new();
+    let good = npy("<f4", &[4, 10], &[0; 160]);
+    let header = |text: &str| {
+        let length = u16::try_from(text.len()).unwrap().to_le_bytes();
+        [b"\x93NUMPY\x01\x00", &length[..], text.as_bytes()].concat()
+    };
+    let descr = |descr: &str| npy(descr, &[1], &[0; 8]);
+    let nested = [&b"\x93NUMPY\x02\x00"[..], &500_000u32.to_le_bytes(), &[b'('; 500_000]].concat();
+    let cases: &[(Vec<u8>, &str)] = &[
+        (vec![], "magic"),
+        (b"\x93NUMPX\x01\x00".to_vec(), "magic"),
+        (b"PK\x03\x04".to_vec(), "magic"),
+        (good[..7].to_vec(), "truncated"),
+        (good[..9].to_vec(), "truncated"),
+        (good[..40].to_vec(), "truncated"),
+        (good[..good.len() - 1].to_vec(), "truncated: the shape 4 x 10 needs 160 bytes"),
+        ([&good[..], &[0]].concat(), "too long: the shape 4 x 10 needs 160 bytes"),
+        ([b"\x93NUMPY\x09\x00", &good[8..]].concat(), "version 9.0"),
+        (b"\x93NUMPY\x02\x00\xff\xff\xff\xff{".to_vec(), "truncated"),
+        (header(""), "dictionary"),
+        (header("(1, 2)"), "dictionary"),
+        (header("{'shape': (1,"), "dictionary"),
+        (header("\u{fffd}\u{0}"), "dictionary"),
+        (nested, "dictionary"),
+        (header("{'descr': '<f4', 'fortran_order': False}"), "\"shape\""),
+        (header("{'descr': '<f4', 'fortran_order': 0, 'shape': (1,)}"), "\"fortran_order\""),
+        (header("{'descr': 4, 'fortran_order': False, 'shape': (1,)}"), "\"descr\""),
+        (header("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,)}"), "structured"),
+        (header("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}"), "\"shape\""),
+        (header("{'descr': '<f4', 'fortran_order': False, 'shape': (1.0,)}"), "\"shape\""),
+        (
+            header("{'descr': '<f4', 'fortran_order': False, 'shape': (36893488147419103232, 0)}"),
+            "\"shape\"",
+        ),
+        (npy("<f4", &[], &[0; 4]), "0-d"),
+        (npy("<f4", &[usize::MAX, 3], &[]), "overflows"),
+        (npy("<f4", &[usize::MAX / 2, 3, 0], &[]), "overflows"),
+        (npy("<f8", &[usize::MAX / 8, 1], &[]), "overflows"),
+        (npy("<f4", &[1 << 40, 1 << 10], &[0; 64]), "truncated"),
+        (descr(">f8"), "big-endian"),
+        (descr(">f4"), "big-endian"),
+        (descr("<i4"), "dtype <i4"),
+        (descr("<f16"), "dtype <f16"),
+        (descr("|O"), "dtype |O"),
+        (descr("<c8"), "dtype <c8"),
+        (npy_aligned(64, "<f4", true, "(4, 10)", &[0; 160]), "numpy.ascontiguousarray"),
+    ];
+    for (bytes, cause) in cases {
+        let input = folder.file("in.npy", bytes);
+        let about = (input.to_str().unwrap(), *cause);
+        refused(&folder, &input, &folder.path("out.npy"), &[], about);
+    }
+
+    let one = safetensors(&[("x", Dtype::F32, &[4, 10], &[0; 160])]);
+    let file = |text: &str, data: &[u8]| {
+        [&(text.len() as u64).to_le_bytes(), text.as_bytes(), data].concat()
+    };
+    let cases: &[(Vec<u8>, &str)] = &[
+        (vec![], "not a .safetensors file"),
+        (one[..4].to_vec(), "not a .safetensors file"),
+        (one[..40].to_vec(), "not a .safetensors file"),
+        (one[..one.len() - 1].to_vec(), "not a .safetensors file"),
+        ([&one[..], &[0]].concat(), "not a .safetensors file"),
+        (good.clone(), "not a .safetensors file"),
+        (file("{\n]", &[]), "not a .safetensors file"),
+        (
+            file(
+                r#"{"x":{"dtype":"F32","shape":[4294967296,4294967296,2],"data_offsets":[0,0]}}"#,
+                &[],
+            ),
+            "overflow",
+        ),
+        (
+            file(r#"{"x":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}"#, &[0; 4]),
+            "not a .safetensors file",
+        ),
+        (
+            safetensors(&[("x", Dtype::F32, &[], &[0; 4])]),
+            "tensor \"x\": an array without axes (0-d)",
+        ),
+        (safetensors(&[("ids", Dtype::I64, &[1], &[0; 8])]), "tensor \"ids\" is I64"),
+    ];
+    for (bytes, cause) in cases {
+        let input = folder.file("in.safetensors", bytes);
+        let about = (input.to_str().unwrap(), *cause);
+        refused(&folder, &input, &folder.path("out.safetensors"), &[], about);
+    }
+}
+
+#[test]
+fn options_that_cannot_be_are_refused_by_name() {
+    let folder = Folder::new();
+    let input = folder.file("in.npy", &npy("<f4", &[4, 10], &[0; 160]));
+    let out = folder.path("out.npy");
+    let t = ("--temperature", "temperature");
+    for value in ["nan", "0", "-1", "-0.0", "inf", "-inf", "1e300"] {
+        refused(&folder, &input, &out, &["--temperature", value], t);
+        refused(&folder, &input, &out, &["--scale", value], ("--scale", "scale"));
+    }
+    refused(&folder, &input, &out, &["--kernel", "mmx"], ("--kernel", "mmx"));
+    for kernel in softmax::kernels().iter().filter(|k| !k.is_available()) {
+        refused(&folder, &input, &out, &["--kernel", kernel.name()], ("--kernel", kernel.name()));
+    }
+    let out_name = out.to_str().unwrap();
+    refused(&folder, &input, &out, &["--dtype", "bf16"], (out_name, ".npy has no bf16"));
+    let in_name = input.to_str().unwrap();
+    refused(&folder, &input, &out, &["--tensor", "x"], (in_name, "--tensor"));
+    let st = folder.file(
+        "in.safetensors",
+        &safetensors(&[
+            ("second", Dtype::F32, &[1], &[0; 4]),
+            ("first", Dtype::F64, &[1], &[0; 8]),
+        ]),
+    );
+    let out = folder.path("out.safetensors");
+    let about = (st.to_str().unwrap(), "no tensor is called \"third\"; there is first, second");
+    refused(&folder, &st, &out, &["--tensor", "third"], about);
+
+    let env = softmax().arg("run").args([&st, &out]).env("SOFTMAX_KERNEL", "mmx").output().unwrap();
+    assert_eq!(env.status.code(), Some(2));
+    assert!(String::from_utf8(env.stderr).unwrap().starts_with("softmax: SOFTMAX_KERNEL: "));
+}
+
+#[test]
+fn usage_errors_are_2_too() {
+    let folder = Folder::new();
+    let input = folder.file("in.npy", &npy("<f4", &[4, 10], &[0; 160]));
+    let out = folder.path("out.npy");
+    for options in [
+        &["--threads", "0"][..],
+        &["--temperature", "warm"],
+        &["--scale", "1", "--temperature", "1"],
+        &["--masked", "one"],
+        &["--no-such-option"],
+    ] {
+        assert_eq!(run(&input, &out, options).status.code(), Some(2), "{options:?}");
+    }
+    assert_eq!(folder.names(), ["in.npy"]);
+}
+
+#[test]
+fn files_that_cannot_be_read_or_written_are_refused_by_name() {
+    let folder = Folder::new();
+    let input = folder.file("in.npy", &npy("<f4", &[4, 10], &[0; 160]));
+    let out = folder.path("out.npy");
+    let missing = folder.path("missing.npy");
+    let about = (missing.to_str().unwrap(), "No such file");
+    refused(&folder, &missing, &out, &[], about);
+    let directory = folder.path("directory.npy");
+    fs::create_dir(&directory).unwrap();
+    let about = (directory.to_str().unwrap(), "not a regular file");
+    refused(&folder, &directory, &out, &[], about);
+    refused(&folder, &input, &directory, &["--force"], about);
+    let nowhere = folder.path("no/such/folder/out.npy");
+    refused(&folder, &input, &nowhere, &[], (nowhere.to_str().unwrap(), "cannot be created"));
+    let text = folder.path("in.txt");
+    refused(&folder, &text, &out, &[], (text.to_str().unwrap(), ".npy or .safetensors"));
+    let other = folder.path("out.safetensors");
+    refused(&folder, &input, &other, &[], (other.to_str().unwrap(), "that of the input, .npy"));
+    // A name with a line break does not break the line.
+    let broken = folder.path("a\nb.npy");
+    let name = broken.to_str().unwrap().replace('\n', " ");
+    refused(&folder, &broken, &out, &[], (&name, "No such file"));
+    // Nobody, not even root, may create a file there.
+    #[cfg(target_os = "linux")]
+    refused(
+        &folder,
+        &input,
+        Path::new("/proc/out.npy"),
+        &[],
+        ("/proc/out.npy", "cannot be created"),
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_without_permission_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new();
+    let input = folder.file("in.npy", &npy("<f4", &[4, 10], &[0; 160]));
+    let locked = folder.path("locked");
+    fs::create_dir(&locked).unwrap();
+    fs::set_permissions(&locked, PermissionsExt::from_mode(0o555)).unwrap();
+    if fs::write(locked.join("probe"), "").is_ok() {
+        println!("not tested: this user may write to any folder (the test above has /proc)");
+        return;
+    }
+    let out = locked.join("out.npy");
+    refused(&folder, &input, &out, &[], (out.to_str().unwrap(), "Permission denied"));
+}
+
+/// As good as a full disk: the write fails midway.
+#[cfg(unix)]
+#[test]
+fn a_write_that_fails_leaves_nothing() {
+    let folder = Folder::new();
+    let input = folder.file("in.npy", &npy("<f4", &[100, 1000], &[0; 400_000]));
+    let out = folder.path("out.npy");
+    let limited = std::process::Command::new("sh")
+        .args(["-c", "ulimit -f 16 && exec \"$@\"", "sh", env!("CARGO_BIN_EXE_softmax"), "run"])
+        .args([&input, &out])
+        .env_remove("SOFTMAX_KERNEL")
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(limited.stderr).unwrap();
+    assert_eq!(limited.status.code(), Some(2), "{stderr}");
+    assert!(
+        stderr.starts_with(&format!("softmax: {}: cannot be written", out.display())),
+        "{stderr}"
+    );
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert_eq!(folder.names(), ["in.npy"]);
+}
+
+/// Ctrl-C, and `kill`.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_leaves_nothing() {
+    let folder = Folder::new();
+    // 2 GB that take no space on the disk: enough work to be interrupted.
+    let input = folder.file("in.npy", &npy("<f4", &[1 << 20, 512], &[]));
+    let length = fs::metadata(&input).unwrap().len() + (1 << 31);
+    fs::File::options().write(true).open(&input).unwrap().set_len(length).unwrap();
+    let child = softmax()
+        .arg("run")
+        .args([&input, &folder.path("out.npy")])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let started = std::time::Instant::now();
+    while folder.names().len() == 1 {
+        assert!(started.elapsed().as_secs() < 60, "no output was begun");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let kill = ["-TERM", &child.id().to_string()].map(str::to_owned);
+    assert!(std::process::Command::new("kill").args(kill).status().unwrap().success());
+    let out = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(out.status.code(), Some(2), "{stderr}");
+    assert!(stderr.ends_with(": interrupted\n"), "{stderr}");
+    assert_eq!(folder.names(), ["in.npy"]);
+}

@@ -1,0 +1,393 @@
+//! `softmax run`, as its users run it: what is in the output, and when there is one.
+
+use std::fs;
+
+use crate::common::{Folder, logits, npy, npy_aligned, run, run_ok, safetensors, softmax};
+use bytemuck::{Pod, cast_slice};
+use half::{bf16, f16};
+use safetensors::{Dtype, SafeTensors};
+use softmax::{Element, Masked, Matrix, MatrixMut, Softmax};
+
+/// An element type, as the two formats and the option `--dtype` name it.
+trait File: Element + Pod {
+    const DESCR: Option<&'static str>;
+    const DTYPE: Dtype;
+}
+
+impl File for f32 {
+    const DESCR: Option<&'static str> = Some("<f4");
+    const DTYPE: Dtype = Dtype::F32;
+}
+impl File for f64 {
+    const DESCR: Option<&'static str> = Some("<f8");
+    const DTYPE: Dtype = Dtype::F64;
+}
+impl File for f16 {
+    const DESCR: Option<&'static str> = Some("<f2");
+    const DTYPE: Dtype = Dtype::F16;
+}
+impl File for bf16 {
+    const DESCR: Option<&'static str> = None;
+    const DTYPE: Dtype = Dtype::BF16;
+}
+
+fn values<T: Element>(n: usize) -> Vec<T> {
+    logits(n).into_iter().map(T::from_f64).collect()
+}
+
+/// The library's own result.
+fn expected<T: Element>(softmax: Softmax, log: bool, x: &[T], cols: usize) -> Vec<T> {
+    let mut y = vec![T::ZERO; x.len()];
+    let (m, out) = (Matrix::new(x, cols).unwrap(), MatrixMut::new(&mut y, cols).unwrap());
+    if log { softmax.log_softmax(m, out) } else { softmax.softmax(m, out) }.unwrap();
+    y
+}
+
+#[test]
+fn every_type_and_format_gives_the_bits_of_the_library() {
+    fn check<T: File>() {
+        let folder = Folder::new();
+        let shape = [3, 5, 77];
+        let mut x: Vec<T> = values(3 * 5 * 77);
+        x[77..2 * 77].fill(T::NEG_INFINITY);
+        let plain = Softmax::new();
+        let cases: [(&[&str], Softmax, bool); 6] = [
+            (&[], plain, false),
+            (&["--log"], plain, true),
+            (&["--temperature", "2.5"], plain.temperature(2.5).unwrap(), false),
+            (&["--scale", "0.125", "--log"], plain.scale(0.125).unwrap(), true),
+            (&["--masked", "zero"], plain.masked(Masked::Zero), false),
+            (&["--masked", "nan"], plain, false),
+        ];
+        let tensors = safetensors(&[("x", T::DTYPE, &shape, cast_slice(&x))]);
+        let st = folder.file("in.safetensors", &tensors);
+        for (options, softmax, log) in cases {
+            let options = [options, &["--force"]].concat();
+            let y = expected(softmax, log, &x, 77);
+            let out = folder.path("out.safetensors");
+            run_ok(&st, &out, &options);
+            let want = safetensors(&[("x", T::DTYPE, &shape, cast_slice(&y))]);
+            let bytes = fs::read(out).unwrap();
+            let (got, want) = (
+                SafeTensors::deserialize(&bytes).unwrap(),
+                SafeTensors::deserialize(&want).unwrap(),
+            );
+            assert_eq!(got.tensors(), want.tensors(), "{} {options:?}", T::NAME);
+            if let Some(descr) = T::DESCR {
+                let input = folder.file("in.npy", &npy(descr, &shape, cast_slice(&x)));
+                let out = folder.path("out.npy");
+                run_ok(&input, &out, &options);
+                // Header and all.
+                let want = npy(descr, &shape, cast_slice(&y));
+                assert_eq!(fs::read(out).unwrap(), want, "{} {options:?}", T::NAME);
+            }
+        }
+    }
+    check::<f32>();
+    check::<f64>();
+    check::<f16>();
+    check::<bf16>();
+}
+
+/// The value of `T` nearest to `x`, found by trying: the neighbours of a first guess, by their distance.
+fn nearest<T: File>(x: f64, bits: impl Fn(T) -> u64, from_bits: impl Fn(u64) -> T) -> T {
+    let guess = bits(T::from_f64(x));
+    let candidates = [guess.saturating_sub(1), guess, guess + 1].map(from_bits);
+    let distance = |c: &T| (c.to_f64() - x).abs();
+    let least = candidates.iter().map(distance).fold(f64::INFINITY, f64::min);
+    let best: Vec<T> = candidates.into_iter().filter(|c| distance(c) == least).collect();
+    *best.iter().find(|c| bits(**c).is_multiple_of(2)).unwrap_or(&best[0])
+}
+
+#[test]
+fn another_dtype_is_computed_wide_and_rounded_once() {
+    // More elements than one thread converts at a time, so that conversions are cut.
+    const COLS: usize = 1000;
+    fn convert<A: File, C: File, B: File>(round: impl Fn(f64) -> B) {
+        let folder = Folder::new();
+        let x: Vec<A> = values(100 * COLS);
+        // Widening is exact.
+        let wide: Vec<C> = x.iter().map(|v| C::from_f64(v.to_f64())).collect();
+        for log in [false, true] {
+            let y: Vec<B> = expected(Softmax::new(), log, &wide, COLS)
+                .into_iter()
+                .map(|v| round(v.to_f64()))
+                .collect();
+            let file = safetensors(&[("x", A::DTYPE, &[100, COLS], cast_slice(&x))]);
+            let input = folder.file("in.safetensors", &file);
+            let out = folder.path("out.safetensors");
+            let options = ["--force", "--dtype", B::NAME, "--log"];
+            run_ok(&input, &out, &options[..if log { 4 } else { 3 }]);
+            let bytes = fs::read(out).unwrap();
+            let got = SafeTensors::deserialize(&bytes).unwrap();
+            let got = got.tensor("x").unwrap();
+            assert_eq!((got.dtype(), got.shape()), (B::DTYPE, &[100, COLS][..]));
+            assert!(
+                got.data() == cast_slice::<B, u8>(&y),
+                "{} to {}, log: {log}",
+                A::NAME,
+                B::NAME
+            );
+        }
+    }
+    let to_f32 = |x: f64| x as f32;
+    let to_f64 = |x: f64| x;
+    let to_f16 = |x: f64| {
+        let x32 = nearest::<f16>(x.abs(), |v| v.to_bits().into(), |b| f16::from_bits(b as u16));
+        if x < 0.0 { -x32 } else { x32 }
+    };
+    let to_bf16 = |x: f64| {
+        let x32 = nearest::<bf16>(x.abs(), |v| v.to_bits().into(), |b| bf16::from_bits(b as u16));
+        if x < 0.0 { -x32 } else { x32 }
+    };
+    convert::<f32, f64, f64>(to_f64);
+    convert::<f32, f32, f16>(to_f16);
+    convert::<f32, f32, bf16>(to_bf16);
+    convert::<f64, f64, f32>(to_f32);
+    convert::<f64, f64, f16>(to_f16);
+    convert::<f64, f64, bf16>(to_bf16);
+    convert::<f16, f32, f32>(to_f32);
+    convert::<f16, f64, f64>(to_f64);
+    convert::<f16, f32, bf16>(to_bf16);
+    convert::<bf16, f32, f32>(to_f32);
+    convert::<bf16, f64, f64>(to_f64);
+    convert::<bf16, f32, f16>(to_f16);
+}
+
+#[test]
+fn kernels_and_threads_give_the_same_bytes() {
+    let folder = Folder::new();
+    let x: Vec<f32> = values(300 * 1000);
+    let input = folder.file("in.npy", &npy("<f4", &[300, 1000], cast_slice(&x)));
+    let out = folder.path("out.npy");
+    let want = npy("<f4", &[300, 1000], cast_slice(&expected(Softmax::new(), false, &x, 1000)));
+    let require = std::env::var("SOFTMAX_REQUIRE").unwrap_or_default();
+    let default = softmax::default_kernel().unwrap();
+    for kernel in softmax::kernels() {
+        let name = kernel.name();
+        if !kernel.is_available() {
+            assert!(!require.split(',').any(|r| r == name), "this CPU lacks {name}");
+            println!("not tested: this CPU lacks the kernel {name}");
+            continue;
+        }
+        for (threads, text) in [("1", "1 thread,"), ("2", "2 threads,")] {
+            let options = ["--force", "--kernel", name, "--threads", threads];
+            let lines = run_ok(&input, &out, &options);
+            let start = format!("{}: 300 x 1000 f32, kernel {name}, {text} ", out.display());
+            assert!(lines.len() == 1 && lines[0].starts_with(&start), "{lines:?}");
+            assert!(lines[0].ends_with(" GB/s"), "{lines:?}");
+            if kernel.same_bits() == default.same_bits() {
+                assert!(fs::read(&out).unwrap() == want, "{name} with {threads} threads");
+            } else {
+                println!("bytes not compared: {name} has bits of its own");
+            }
+        }
+    }
+}
+
+#[test]
+fn several_blocks_are_one_file() {
+    // 16.8 MB: one block of 16 MiB and a bit, in each of the ways that data goes.
+    let (rows, cols) = (4200, 1001);
+    let folder = Folder::new();
+    let x: Vec<f32> = values(rows * cols);
+    let y = expected(Softmax::new(), false, &x, cols);
+    let input = folder.file("in.npy", &npy("<f4", &[rows, cols], cast_slice(&x)));
+    let out = folder.path("out.npy");
+    run_ok(&input, &out, &[]);
+    assert!(fs::read(&out).unwrap() == npy("<f4", &[rows, cols], cast_slice(&y)));
+    let half: Vec<f16> = y.iter().map(|v| f16::from_f32(*v)).collect();
+    run_ok(&input, &out, &["--force", "--dtype", "f16"]);
+    assert!(fs::read(&out).unwrap() == npy("<f2", &[rows, cols], cast_slice(&half)));
+    // The same matrix as one row that is longer than a block.
+    let y = expected(Softmax::new(), false, &x, rows * cols);
+    let input = folder.file("row.npy", &npy("<f4", &[rows * cols], cast_slice(&x)));
+    run_ok(&input, &out, &["--force"]);
+    assert!(fs::read(&out).unwrap() == npy("<f4", &[rows * cols], cast_slice(&y)));
+}
+
+#[test]
+fn data_may_start_anywhere() {
+    let folder = Folder::new();
+    let x: Vec<f64> = values(6 * 7);
+    let want = npy("<f8", &[6, 7], cast_slice(&expected(Softmax::new(), false, &x, 7)));
+    let out = folder.path("out.npy");
+    for align in [64, 16, 9, 7] {
+        let file = npy_aligned(align, "<f8", false, "(6, 7)", cast_slice(&x));
+        run_ok(&folder.file("in.npy", &file), &out, &["--force"]);
+        assert!(fs::read(&out).unwrap() == want, "aligned to {align}");
+    }
+    // Version 2, and the dictionary as others may write it.
+    let text = "{\"shape\": (6, 7), \"fortran_order\": False, \"descr\": \"<f8\"}";
+    let length = (text.len() as u32).to_le_bytes();
+    let file = [b"\x93NUMPY\x02\x00", &length[..], text.as_bytes(), cast_slice(&x)].concat();
+    run_ok(&folder.file("in.npy", &file), &out, &["--force"]);
+    assert!(fs::read(&out).unwrap() == want);
+    // A header of .safetensors that nobody padded.
+    let text = r#"{"x":{"dtype":"F64","shape":[6,7],"data_offsets":[0,336]}}"#;
+    for padding in 0..8 {
+        let text = text.to_owned() + &" ".repeat(padding);
+        let length = (text.len() as u64).to_le_bytes();
+        let file = [&length[..], text.as_bytes(), cast_slice(&x)].concat();
+        let out = folder.path("out.safetensors");
+        run_ok(&folder.file("in.safetensors", &file), &out, &["--force"]);
+        let bytes = fs::read(out).unwrap();
+        let got = SafeTensors::deserialize(&bytes).unwrap();
+        assert!(want.ends_with(got.tensor("x").unwrap().data()), "padding {padding}");
+    }
+}
+
+#[test]
+fn shapes_without_elements_and_orders_that_are_both() {
+    let folder = Folder::new();
+    let out = folder.path("out.npy");
+    for shape in [&[0, 5][..], &[5, 0], &[0], &[2, 0, 3], &[usize::MAX, 0]] {
+        let file = npy("<f4", shape, &[]);
+        run_ok(&folder.file("in.npy", &file), &out, &["--force", "--show", "3"]);
+        assert_eq!(fs::read(&out).unwrap(), file, "{shape:?}");
+    }
+    let x: Vec<f32> = values(5);
+    let y = expected(Softmax::new(), false, &x, 5);
+    for (text, shape) in [("(5,)", &[5][..]), ("(1, 5)", &[1, 5])] {
+        let file = npy_aligned(64, "<f4", true, text, cast_slice(&x));
+        run_ok(&folder.file("in.npy", &file), &out, &["--force"]);
+        assert_eq!(fs::read(&out).unwrap(), npy("<f4", shape, cast_slice(&y)));
+    }
+}
+
+#[test]
+fn safetensors_keep_names_shapes_and_metadata() {
+    let folder = Folder::new();
+    let (a, b): (Vec<f32>, Vec<bf16>) = (values(24), values(9));
+    let file = safetensors(&[
+        ("head.1/w", Dtype::F32, &[2, 3, 4], cast_slice(&a)),
+        ("b \"é\"", Dtype::BF16, &[9], cast_slice(&b)),
+        ("none", Dtype::F64, &[4, 0], &[]),
+    ]);
+    let (_, before) = SafeTensors::read_metadata(&file).unwrap();
+    let input = folder.file("in.safetensors", &file);
+    let out = folder.path("out.safetensors");
+    let lines = run_ok(&input, &out, &["--show", "1"]);
+    assert!(lines[0].contains(": 3 tensors, 33 elements bf16/f32/f64, "), "{lines:?}");
+    assert_eq!(lines.len(), 3, "one row of each tensor that has one: {lines:?}");
+    let bytes = fs::read(&out).unwrap();
+    let (_, after) = SafeTensors::read_metadata(&bytes).unwrap();
+    assert_eq!(after.metadata(), before.metadata());
+    assert_eq!(after.offset_keys(), before.offset_keys());
+    for (name, info) in before.tensors() {
+        let now = after.info(&name).unwrap();
+        assert_eq!((now.dtype, &now.shape), (info.dtype, &info.shape), "{name}");
+    }
+    let got = SafeTensors::deserialize(&bytes).unwrap();
+    let y = expected(Softmax::new(), false, &a, 4);
+    assert_eq!(got.tensor("head.1/w").unwrap().data(), cast_slice::<f32, u8>(&y));
+    // The same input gives the same bytes, the order of the metadata included.
+    run_ok(&input, &out, &["--force"]);
+    assert_eq!(fs::read(&out).unwrap(), bytes);
+
+    let lines = run_ok(&input, &out, &["--force", "--tensor", "b \"é\""]);
+    assert!(lines[0].contains(": 9 bf16, "), "{lines:?}");
+    let bytes = fs::read(&out).unwrap();
+    let got = SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(got.names(), ["b \"é\""]);
+    let y = expected(Softmax::new(), false, &b, 9);
+    assert_eq!(got.tensor("b \"é\"").unwrap().data(), cast_slice::<bf16, u8>(&y));
+}
+
+#[test]
+fn show_names_the_first_of_the_most_likely() {
+    let folder = Folder::new();
+    let nan = f32::NAN;
+    let x = [[0.0, 5.0, 5.0, 0.0], [9.0, 1.0, 1.0, 1.0], [nan, 0.0, 0.0, 0.0], [0.0; 4]];
+    let input = folder.file("in.npy", &npy("<f4", &[4, 4], cast_slice(&x)));
+    let out = folder.path("out.npy");
+    let lines = run_ok(&input, &out, &["--show", "3"]);
+    let want = [
+        "row 0: most likely 1 (p = 0.4967)",
+        "row 1: most likely 0 (p = 0.9990)",
+        "row 2: not a number",
+    ];
+    assert_eq!(lines[1..], want);
+    let lines = run_ok(&input, &out, &["--show", "99", "--log", "--force"]);
+    assert_eq!(lines[1], "row 0: most likely 1 (log p = -0.6999)");
+    assert_eq!(lines[4..], ["row 3: most likely 0 (log p = -1.3863)"]);
+}
+
+#[test]
+fn an_output_is_replaced_only_by_force() {
+    let folder = Folder::new();
+    let x: Vec<f32> = values(40);
+    let file = npy("<f4", &[4, 10], cast_slice(&x));
+    let want = npy("<f4", &[4, 10], cast_slice(&expected(Softmax::new(), false, &x, 10)));
+    let input = folder.file("in.npy", &file);
+    let out = folder.file("out.npy", b"precious");
+    let refused = run(&input, &out, &[]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert_eq!(
+        String::from_utf8(refused.stderr).unwrap(),
+        format!("softmax: {}: exists already; --force replaces it\n", out.display())
+    );
+    assert_eq!(fs::read(&out).unwrap(), b"precious");
+    run_ok(&input, &out, &["--force"]);
+    assert_eq!(fs::read(&out).unwrap(), want);
+    assert_eq!(fs::read(&input).unwrap(), file);
+    // Onto itself.
+    assert_eq!(run(&input, &input, &[]).status.code(), Some(2));
+    assert_eq!(fs::read(&input).unwrap(), file);
+    run_ok(&input, &input, &["--force"]);
+    assert_eq!(fs::read(&input).unwrap(), want);
+    // An error leaves what was there.
+    let broken = folder.file("broken.npy", &file[..file.len() - 1]);
+    assert_eq!(run(&broken, &out, &["--force"]).status.code(), Some(2));
+    assert_eq!(fs::read(&out).unwrap(), want);
+    assert_eq!(folder.names(), ["broken.npy", "in.npy", "out.npy"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_output_is_a_file_like_any_other() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let folder = Folder::new();
+    let input = folder.file("in.npy", &npy("<f4", &[1], &[0; 4]));
+    let out = folder.path("out.npy");
+    run_ok(&input, &out, &[]);
+    let mode = |path| fs::metadata(path).unwrap().permissions().mode();
+    assert_eq!(mode(&out), mode(&input), "the permissions that the umask leaves");
+    // A link stays a link.
+    let link = folder.path("link.npy");
+    symlink(&out, &link).unwrap();
+    fs::write(&out, "old").unwrap();
+    run_ok(&input, &link, &["--force"]);
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(fs::read(&out).unwrap(), npy("<f4", &[1], &1.0f32.to_le_bytes()));
+}
+
+#[test]
+fn a_relative_output_lands_in_the_current_folder() {
+    let folder = Folder::new();
+    folder.file("in.npy", &npy("<f4", &[1], &[0; 4]));
+    let status = softmax()
+        .args(["run", "in.npy", "out.npy"])
+        .current_dir(folder.path("."))
+        .output()
+        .unwrap()
+        .status;
+    assert!(status.success());
+    assert_eq!(folder.names(), ["in.npy", "out.npy"]);
+}
+
+#[test]
+fn a_reader_that_has_gone_is_no_error() {
+    let folder = Folder::new();
+    let input = folder.file("in.npy", &npy("<f4", &[4, 10], &[0; 160]));
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let out = softmax()
+        .arg("run")
+        .args([&input, &folder.path("out.npy")])
+        .args(["--show", "4"])
+        .stdout(writer)
+        .output()
+        .unwrap();
+    assert_eq!((out.status.code(), &*out.stderr), (Some(0), &b""[..]));
+}
