@@ -1,0 +1,161 @@
+//! What the tests share: the kernels to walk, inputs that are the same on every platform, a digest.
+#![allow(dead_code)] // Each test file uses its own part.
+
+use softmax::half::{bf16, f16};
+use softmax::{Element, Kernel, Masked, Matrix, MatrixMut, Softmax};
+
+/// The kernels that this CPU can run; the others are reported by name. A kernel that the
+/// environment variable `SOFTMAX_REQUIRE` lists must be among them.
+pub fn available() -> Vec<&'static Kernel> {
+    let required = std::env::var("SOFTMAX_REQUIRE").unwrap_or_default();
+    for name in required.split(',').filter(|name| !name.is_empty()) {
+        if let Err(e) = softmax::kernel(name) {
+            panic!("SOFTMAX_REQUIRE={required}: {e}");
+        }
+    }
+    let (have, lack): (Vec<_>, Vec<_>) = softmax::kernels().iter().partition(|k| k.is_available());
+    for kernel in lack {
+        eprintln!("NOT TESTED: {} (this CPU lacks {})", kernel.name(), kernel.requires().join(", "));
+    }
+    have
+}
+
+/// The available kernels whose bits must be those of the reference, without the reference.
+pub fn exact() -> Vec<&'static Kernel> {
+    available().into_iter().filter(|k| k.same_bits() && k.name() != "scalar").collect()
+}
+
+pub fn scalar() -> &'static Kernel {
+    softmax::kernel("scalar").expect("the reference is always there")
+}
+
+/// An element whose bits can be compared.
+pub trait Bits: Element {
+    fn bits(self) -> u64;
+}
+
+macro_rules! bits {
+    ($($t:ty),*) => {
+        $(impl Bits for $t {
+            fn bits(self) -> u64 {
+                self.to_bits().into()
+            }
+        })*
+    };
+}
+
+bits!(f32, f64, f16, bf16);
+
+/// Whether two results are the same bits; if not, where and what.
+pub fn assert_same<T: Bits>(got: &[T], want: &[T], what: impl Fn() -> String) {
+    assert_eq!(got.len(), want.len(), "{}", what());
+    for (i, (g, w)) in got.iter().zip(want).enumerate() {
+        assert!(g.bits() == w.bits(), "{}: element {i} is {g:?}, not {w:?}", what());
+    }
+}
+
+/// SplitMix64: no floating point, so the same everywhere.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Less than `n`.
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    /// In [-1, 1).
+    pub fn signed(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+    }
+}
+
+/// Kinds of rows; see [`row`].
+pub const KINDS: usize = 8;
+
+/// `n` elements of a kind: bell-shaped, wide enough to reach underflow, huge, masked here and
+/// there, constant, tiny, far from 0, of mixed magnitudes.
+pub fn row<T: Element>(random: &mut Random, kind: usize, n: usize) -> Vec<T> {
+    let constant = random.signed() * 10.0;
+    (0..n)
+        .map(|_| {
+            let u = random.signed();
+            T::from_f64(match kind {
+                0 => (0..6).map(|_| random.signed()).sum::<f64>() * 3.0,
+                1 => u * 200.0,
+                2 => u * 60_000.0,
+                3 if random.below(4) == 0 => f64::NEG_INFINITY,
+                3 => u * 10.0,
+                4 => constant,
+                5 => u * f64::from(f32::MIN_POSITIVE),
+                6 => 3000.0 + u * 20.0,
+                _ => u * f64::from_bits((1023 - 40 + random.next() % 80) << 52),
+            })
+        })
+        .collect()
+}
+
+/// The three operations.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Op {
+    Softmax,
+    LogSoftmax,
+    LogSumExp,
+}
+
+pub const OPS: [Op; 3] = [Op::Softmax, Op::LogSoftmax, Op::LogSumExp];
+
+/// The result of an operation, its rows one behind the other.
+pub fn run<T: Element>(options: &Softmax, op: Op, x: Matrix<T>) -> Vec<T> {
+    let (rows, cols) = (x.rows(), x.cols());
+    let marker = T::from_f64(-77.0);
+    if op == Op::LogSumExp {
+        let mut y = vec![marker; rows];
+        options.logsumexp(x, &mut y).expect("a valid call");
+        return y;
+    }
+    let mut y = vec![marker; rows * cols];
+    let view = MatrixMut::with_stride(&mut y, rows, cols, cols).expect("a valid shape");
+    match op {
+        Op::Softmax => options.softmax(x, view),
+        _ => options.log_softmax(x, view),
+    }
+    .expect("a valid call");
+    y
+}
+
+/// The result for one row.
+pub fn run_row<T: Element>(options: &Softmax, op: Op, x: &[T]) -> Vec<T> {
+    run(options, op, Matrix::with_stride(x, 1, x.len(), x.len()).expect("one row"))
+}
+
+/// Options for one kernel.
+pub fn on(kernel: &'static Kernel, temperature: f64, masked: Masked) -> Softmax {
+    let options = Softmax::new().kernel(kernel).masked(masked);
+    options.temperature(temperature).expect("a valid temperature")
+}
+
+/// FNV-1a over the bytes of the bits.
+pub struct Fnv(pub u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Fnv(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    pub fn add<T: Bits>(&mut self, values: &[T]) {
+        for v in values {
+            for byte in v.bits().to_le_bytes() {
+                self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+            }
+        }
+    }
+}
