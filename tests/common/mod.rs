@@ -15,7 +15,11 @@ pub fn available() -> Vec<&'static Kernel> {
     }
     let (have, lack): (Vec<_>, Vec<_>) = softmax::kernels().iter().partition(|k| k.is_available());
     for kernel in lack {
-        eprintln!("NOT TESTED: {} (this CPU lacks {})", kernel.name(), kernel.requires().join(", "));
+        eprintln!(
+            "NOT TESTED: {} (this CPU lacks {})",
+            kernel.name(),
+            kernel.requires().join(", ")
+        );
     }
     have
 }

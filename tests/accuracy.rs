@@ -1,0 +1,220 @@
+//! The bounds that the documentation states, on every kernel, against the double-double oracle.
+
+mod common;
+mod oracle;
+
+use common::*;
+use oracle::{BF16, Dd, F16, F32, F64, Format, exact, ulps};
+use softmax::half::{bf16, f16};
+use softmax::{Kernel, Masked};
+
+/// Under an emulator: fewer and shorter rows.
+fn quick() -> bool {
+    std::env::var_os("SOFTMAX_TEST_QUICK").is_some()
+}
+
+/// The largest errors of a row: softmax in ULP; the logarithms in units of what is allowed.
+fn errors<T: Bits>(
+    kernel: &'static Kernel,
+    x: &[T],
+    temperature: f64,
+    format: Format,
+    log_allowed: impl Fn(f64, Dd) -> f64,
+) -> (f64, f64) {
+    let wide: Vec<f64> = x.iter().map(|v| v.to_f64()).collect();
+    let want = exact(&wide, temperature);
+    let options = on(kernel, temperature, Masked::Nan);
+    let largest = want.softmax.iter().fold(0.0, |m, p| p.0.max(m));
+    let flushed = largest * 2f64.powi(format.min_exp.max(-1022)).max(f64::MIN_POSITIVE);
+    let mut worst = (0.0f64, 0.0f64);
+    for (got, want) in run_row(&options, Op::Softmax, x).iter().zip(&want.softmax) {
+        let got = got.to_f64();
+        // What is below 2^-126 (f64: 2^-1022) of the row's largest may be 0.
+        if !(got == 0.0 && want.0 <= flushed) {
+            worst.0 = worst.0.max(ulps(got, *want, format));
+        }
+    }
+    for (got, want) in run_row(&options, Op::LogSoftmax, x).iter().zip(&want.log_softmax) {
+        let got = got.to_f64();
+        if got.is_finite() {
+            worst.1 = worst.1.max(log_allowed(got, *want));
+        } else {
+            assert!(want.0 < -6e4, "{got} for {want:?}");
+        }
+    }
+    let got = run_row(&options, Op::LogSumExp, x)[0].to_f64();
+    if got.is_finite() {
+        worst.1 = worst.1.max(log_allowed(got, want.logsumexp));
+    }
+    worst
+}
+
+/// `ulp` ULP or `absolute`, whichever allows more: above 1 is too much.
+fn either(ulp: f64, absolute: f64, format: Format) -> impl Fn(f64, Dd) -> f64 + Copy {
+    move |got, want| {
+        let error = Dd::sum(got, -want.0).add(Dd(-want.1, 0.0)).0.abs();
+        (ulps(got, want, format) / ulp).min(error / absolute)
+    }
+}
+
+fn sweep<T: Bits>(format: Format, bound: f64, log: impl Fn(f64, Dd) -> f64 + Copy) {
+    for kernel in available() {
+        let mut random = Random(5);
+        let mut worst = (0.0f64, 0.0f64);
+        let lengths: &[usize] = if quick() {
+            &[1, 2, 10, 1000]
+        } else {
+            &[1, 2, 3, 10, 16, 17, 64, 100, 1000, 4096, 4097, 20_000]
+        };
+        for &n in lengths {
+            for kind in 0..KINDS {
+                for temperature in [1.0, 8.0, 3.0, 0.7, 0.01, 1048576.0] {
+                    if n > 1000 && (kind + n) % 3 != 0 {
+                        continue;
+                    }
+                    let mut x: Vec<T> = row(&mut random, kind, n);
+                    // A row must have a finite entry, and no +inf (in f16), to have a result.
+                    x[0] = T::from_f64(1.5);
+                    for v in x.iter_mut().filter(|v| v.to_f64() == f64::INFINITY) {
+                        *v = T::from_f64(60_000.0);
+                    }
+                    let (y, l) = errors(kernel, &x, temperature, format, log);
+                    let what = || format!("{} {n} of kind {kind}, T {temperature}", kernel.name());
+                    assert!(y <= bound, "{}: softmax is {y} ULP off", what());
+                    assert!(l <= 1.0, "{}: {l} of what is allowed for logarithms", what());
+                    worst = (worst.0.max(y), worst.1.max(l));
+                }
+            }
+        }
+        println!(
+            "{} {}: softmax {:.3} ULP, logarithms {:.3} of the bound",
+            kernel.name(),
+            T::NAME,
+            worst.0,
+            worst.1
+        );
+    }
+}
+
+#[test]
+fn f32_is_within_3_ulp() {
+    sweep::<f32>(F32, 3.0, either(2.0, 1e-7, F32));
+}
+
+#[test]
+fn f64_is_within_3_ulp() {
+    sweep::<f64>(F64, 3.0, either(3.0, 3e-16, F64));
+}
+
+#[test]
+fn f16_is_rounded_once() {
+    sweep::<f16>(F16, 0.51, either(0.51, 1e-7, F16));
+}
+
+#[test]
+fn bf16_is_rounded_once() {
+    sweep::<bf16>(BF16, 0.51, either(0.51, 1e-7, BF16));
+}
+
+/// 2^24 entries, where a plain running sum in f32 is at 130 ULP.
+#[test]
+fn long_rows() {
+    let n = if quick() { 1 << 18 } else { 1 << 24 };
+    let x: Vec<f32> = row(&mut Random(6), 0, n);
+    let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let e = |x: f32| (f64::from(x) - f64::from(max)).exp();
+    let sum = x.iter().fold(Dd(0.0, 0.0), |s, &x| s.add(Dd(e(x), 0.0)));
+    for kernel in available().into_iter().filter(|k| k.name() != "scalar") {
+        let y = run_row(&on(kernel, 1.0, Masked::Nan), Op::Softmax, &x);
+        let worst = x.iter().zip(&y).fold(0.0f64, |worst, (&x, &y)| {
+            worst.max(ulps(f64::from(y), Dd(e(x), 0.0).div(sum), F32))
+        });
+        println!("{} {n}: {worst:.3} ULP", kernel.name());
+        assert!(worst <= 3.0, "{}: {worst} ULP", kernel.name());
+    }
+}
+
+/// The oracle's own exponential and logarithm, against 50 digits from mpmath, cut into two f64.
+#[test]
+fn the_oracle_is_right() {
+    for (x, hi, lo) in ORACLE {
+        let e = Dd(x, 0.0).exp();
+        let relative = e.add(Dd(-hi, 0.0)).add(Dd(-lo, 0.0)).0 / hi;
+        assert!(relative.abs() < 1e-29, "exp({x}) = {e:?}: {relative:e}");
+        let l = Dd(hi, lo).ln().add(Dd(-x, 0.0)).0 / x.abs().max(1.0);
+        assert!(l.abs() < 1e-29, "ln(exp({x})): {l:e}");
+    }
+}
+
+const ORACLE: [(f64, f64, f64); 5] = [
+    (-600.25, 2.0641309109295095e-261, -2.1403995749322006e-280),
+    (-1.0, 0.36787944117144233, -1.2428753672788363e-17),
+    (0.5, 1.6487212707001282, -4.731568479435833e-17),
+    (3.25, 25.790339917193062, -2.0220949927714329e-16),
+    (20.0, 485165195.4097903, 4.880277289790406e-10),
+];
+
+/// A row that an adversary makes: one entry whose exponential errs upwards, and many that err downwards.
+fn adversary(a: f32, b: f32, copies: usize, temperature: f64) -> f64 {
+    let mut x = vec![b; copies + 1];
+    x[0] = a;
+    let ratio = ((f64::from(b) - f64::from(a)) / temperature).exp();
+    let want = 1.0 / (1.0 + copies as f64 * ratio);
+    let y = run_row(&on(fastest(), temperature, Masked::Nan), Op::Softmax, &x);
+    ulps(f64::from(y[0]), Dd(want, 0.0), F32)
+}
+
+fn fastest() -> &'static Kernel {
+    softmax::kernels().iter().find(|k| k.is_available()).expect("scalar at least")
+}
+
+/// Searches for the worst row. Minutes; prints what it finds, which then stands below.
+#[test]
+#[ignore = "minutes: a search, run by name for docs/accuracy.md"]
+fn adversarial_search() {
+    let mut random = Random(7);
+    let mut best: (f64, f32, f32, usize, f64) = (0.0, 0.0, 0.0, 0, 1.0);
+    for round in 0..400 {
+        let temperature = [1.0, 8.0, 3.0, 0.7][round % 4];
+        let mut here = (0.0, 0.0f32, 0.0f32, 0);
+        for _ in 0..20_000 {
+            let b = (random.signed() * 10.0) as f32;
+            let a = b + (random.signed() * 12.0) as f32;
+            let copies = 1 + random.below(40);
+            let e = adversary(a, b, copies, temperature);
+            if e > here.0 {
+                here = (e, a, b, copies);
+            }
+        }
+        // Then by steps of single bits and copies.
+        for _ in 0..20_000 {
+            let step = |random: &mut Random, v: f32| {
+                let reach = 1 << random.below(12);
+                f32::from_bits(
+                    v.to_bits()
+                        .wrapping_add(random.below(2 * reach + 1) as u32)
+                        .wrapping_sub(reach as u32),
+                )
+            };
+            let (a, b) = (step(&mut random, here.1), step(&mut random, here.2));
+            let copies = (here.3 + random.below(3)).saturating_sub(1).max(1);
+            let e = adversary(a, b, copies, temperature);
+            if e > here.0 {
+                here = (e, a, b, copies);
+            }
+        }
+        if here.0 > best.0 {
+            best = (here.0, here.1, here.2, here.3, temperature);
+            println!(
+                "{:.4} ULP: a {:#010x} ({:e}), b {:#010x} ({:e}), {} copies, T {temperature}",
+                best.0,
+                best.1.to_bits(),
+                best.1,
+                best.2.to_bits(),
+                best.2,
+                best.3
+            );
+        }
+    }
+    assert!(best.0 <= 3.0, "{best:?}");
+}
