@@ -261,3 +261,6 @@ pub(crate) fn logsumexp<T: Element>(call: &mut Call<T>) {
         }]
     });
 }
+
+#[cfg(test)]
+mod exp_core_tests;
