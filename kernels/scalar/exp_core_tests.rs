@@ -6,7 +6,7 @@ use super::*;
 const U: f64 = 1.0 / (1u64 << 24) as f64;
 
 /// `C` of the table: see `LN_C_F32`.
-const C: f64 = 1.087_714_908_591_550_9;
+const C: f64 = 1.087_714_908_591_551;
 
 /// Largest and smallest, and where.
 #[derive(Clone, Copy, Debug)]
