@@ -60,7 +60,6 @@ impl Vector for F32 {
     type Table = __m256;
     /// Lanes 0 to 3, 4 to 7, 8 to 11, 12 to 15.
     type Acc = [__m256d; 4];
-    const FUSED: bool = true;
     const LANES: usize = 16;
 
     #[inline(always)]
@@ -84,13 +83,9 @@ impl Vector for F32 {
         [self.0.avx._mm256_max_ps(a[0], b[0]), self.0.avx._mm256_max_ps(a[1], b[1])]
     }
     #[inline(always)]
-    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         let f = self.0.fma;
         [f._mm256_fmadd_ps(a[0], b[0], c[0]), f._mm256_fmadd_ps(a[1], b[1], c[1])]
-    }
-    #[inline(always)]
-    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-        self.mul_add(a, b, c)
     }
     #[inline(always)]
     fn zero_below(self, x: Self::V, cut: Self::V, e: Self::V) -> Self::V {
@@ -185,7 +180,6 @@ impl Vector for F64 {
     /// The lower and the upper halves of the eight entries: AVX2 permutes eight 32-bit numbers, not 64-bit ones.
     type Table = [__m256i; 2];
     type Acc = (Self::V, Self::V);
-    const FUSED: bool = true;
     const LANES: usize = 8;
 
     #[inline(always)]
@@ -209,13 +203,9 @@ impl Vector for F64 {
         [self.0.avx._mm256_max_pd(a[0], b[0]), self.0.avx._mm256_max_pd(a[1], b[1])]
     }
     #[inline(always)]
-    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         let f = self.0.fma;
         [f._mm256_fmadd_pd(a[0], b[0], c[0]), f._mm256_fmadd_pd(a[1], b[1], c[1])]
-    }
-    #[inline(always)]
-    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-        self.mul_add(a, b, c)
     }
     #[inline(always)]
     fn zero_below(self, x: Self::V, cut: Self::V, e: Self::V) -> Self::V {

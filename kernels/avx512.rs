@@ -66,7 +66,6 @@ impl Vector for F32 {
     type Table = __m512;
     /// Even lanes and odd lanes, times [`WIDENED`].
     type Acc = [__m512d; 2];
-    const FUSED: bool = true;
     const LANES: usize = 16;
 
     #[inline(always)]
@@ -88,10 +87,6 @@ impl Vector for F32 {
     #[inline(always)]
     fn max(self, a: __m512, b: __m512) -> __m512 {
         self.0.avx512f._mm512_max_ps(a, b)
-    }
-    #[inline(always)]
-    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
-        self.0.avx512f._mm512_fmadd_ps(a, b, c)
     }
     #[inline(always)]
     fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
@@ -190,7 +185,6 @@ impl Vector for F64 {
     type V = __m512d;
     type Table = __m512d;
     type Acc = (__m512d, __m512d);
-    const FUSED: bool = true;
     const LANES: usize = 8;
 
     #[inline(always)]
@@ -212,10 +206,6 @@ impl Vector for F64 {
     #[inline(always)]
     fn max(self, a: __m512d, b: __m512d) -> __m512d {
         self.0.avx512f._mm512_max_pd(a, b)
-    }
-    #[inline(always)]
-    fn mul_add(self, a: __m512d, b: __m512d, c: __m512d) -> __m512d {
-        self.0.avx512f._mm512_fmadd_pd(a, b, c)
     }
     #[inline(always)]
     fn fma(self, a: __m512d, b: __m512d, c: __m512d) -> __m512d {

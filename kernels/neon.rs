@@ -64,7 +64,6 @@ impl Vector for F32 {
     type Table = uint8x16x2_t;
     /// Two lanes each, in order.
     type Acc = [float64x2_t; 8];
-    const FUSED: bool = true;
     const LANES: usize = 16;
 
     #[inline(always)]
@@ -88,12 +87,8 @@ impl Vector for F32 {
         each!(|k| self.0.neon.vmaxq_f32(a[k], b[k]))
     }
     #[inline(always)]
-    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-        each!(|k| self.0.neon.vfmaq_f32(c[k], a[k], b[k]))
-    }
-    #[inline(always)]
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-        self.mul_add(a, b, c)
+        each!(|k| self.0.neon.vfmaq_f32(c[k], a[k], b[k]))
     }
     #[inline(always)]
     fn zero_below(self, x: Self::V, cut: Self::V, e: Self::V) -> Self::V {
@@ -179,7 +174,6 @@ impl Vector for F64 {
     type V = [float64x2_t; 4];
     type Table = [u64; 8];
     type Acc = (Self::V, Self::V);
-    const FUSED: bool = true;
     const LANES: usize = 8;
 
     #[inline(always)]
@@ -203,12 +197,8 @@ impl Vector for F64 {
         each!(|k| self.0.neon.vmaxq_f64(a[k], b[k]))
     }
     #[inline(always)]
-    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-        each!(|k| self.0.neon.vfmaq_f64(c[k], a[k], b[k]))
-    }
-    #[inline(always)]
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-        self.mul_add(a, b, c)
+        each!(|k| self.0.neon.vfmaq_f64(c[k], a[k], b[k]))
     }
     #[inline(always)]
     fn zero_below(self, x: Self::V, cut: Self::V, e: Self::V) -> Self::V {

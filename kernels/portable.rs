@@ -1,10 +1,9 @@
 //! How a CPU of which nothing is known does the operations of [`Vector`]: on `wide`, for x86-64
 //! before AVX2, WebAssembly, RISC-V and the rest.
 //!
-//! There may be no fused multiply-add. Where a second rounding would cost more than a few
-//! hundredths of an ULP (range reduction, quotient) one is made of wider or of error-free
-//! operations; in the polynomial, whose terms are small, it is not. The results are
-//! within the same bound but not always the same bits as the other kernels'.
+//! There may be no fused multiply-add. It is made of wider or of error-free operations, with a check for the
+//! cases in which those round differently, so that the results are the same bits as the other kernels'. That costs
+//! more than half of the speed that a kernel with other bits would have on such CPUs.
 
 use half::{bf16, f16};
 use std::array::from_fn;
@@ -66,12 +65,71 @@ fn narrow(v: [f64x4; 2]) -> f32x8 {
     f32x8::new(from_fn(|i| if i < 4 { a[i] as f32 } else { b[i - 4] as f32 }))
 }
 
+/// `a * b + c`, rounded once, by way of f64, which holds the product exactly.
+///
+/// The sum in f64 is rounded, and then again to f32. That differs from one rounding only if the first ends
+/// half-way between two f32, which is looked for: such vectors, and those with subnormal results, whose half-ways
+/// lie elsewhere, are done by the system's slow function.
+#[inline(always)]
+fn fma_f32x8(a: f32x8, b: f32x8, c: f32x8) -> f32x8 {
+    if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
+        return a.mul_add(b, c);
+    }
+    let (wa, wb, wc) = (widen(a), widen(b), widen(c));
+    let s = [wa[0] * wb[0] + wc[0], wa[1] * wb[1] + wc[1]];
+    let doubtful = |s: f64x4| {
+        s.to_array().into_iter().fold(false, |doubtful, s| {
+            let half_way = s.to_bits() & 0x1fff_ffff == 0x1000_0000;
+            // Below f32's normal numbers, but not 0.
+            let small = (s.to_bits() << 1).wrapping_sub(1)
+                < (f64::from(f32::MIN_POSITIVE).to_bits() << 1) - 1;
+            doubtful | half_way | small
+        })
+    };
+    if doubtful(s[0]) | doubtful(s[1]) {
+        let (a, b, c) = (a.to_array(), b.to_array(), c.to_array());
+        return f32x8::new(from_fn(|i| a[i].mul_add(b[i], c[i])));
+    }
+    narrow(s)
+}
+
+/// `a * b + c`, rounded once, from the exact product and the exact sum of its larger part and `c` (Dekker, Knuth).
+///
+/// What is left of both is added with a rounding. Where that could change the result (it is checked with a little more and
+/// a little less), and where exactness itself is in doubt (near overflow and underflow), the system's
+/// slow function does it.
+#[inline(always)]
+fn fma_f64x4(a: f64x4, b: f64x4, c: f64x4) -> f64x4 {
+    if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
+        return a.mul_add(b, c);
+    }
+    let split = f64x4::splat(134_217_729.0);
+    let p = a * b;
+    let (ta, tb) = (split * a, split * b);
+    let (ah, bh) = (ta - (ta - a), tb - (tb - b));
+    let (al, bl) = (a - ah, b - bh);
+    let p_lo = ((ah * bh - p) + ah * bl + al * bh) + al * bl;
+    let s = p + c;
+    let t = s - p;
+    let s_lo = (p - (s - t)) + (c - t);
+    let lo = p_lo + s_lo;
+    let (more, less) = (f64x4::splat(1.0 + f64::EPSILON), f64x4::splat(1.0 - f64::EPSILON));
+    let (up, down) = (s + lo * more, s + lo * less);
+    let (up_, down_) = (up.to_array(), down.to_array());
+    let (pa, sa) = (p.to_array(), s.to_array());
+    let in_range = |v: f64| (1e-250..1e250).contains(&v.abs());
+    if (0..4).all(|i| up_[i] == down_[i] && in_range(pa[i]) && in_range(sa[i])) {
+        return up;
+    }
+    let (a, b, c) = (a.to_array(), b.to_array(), c.to_array());
+    f64x4::new(from_fn(|i| a[i].mul_add(b[i], c[i])))
+}
+
 impl Vector for F32 {
     type E = f32;
     type V = [f32x8; 2];
     type Table = [u32; 8];
     type Acc = [f64x4; 4];
-    const FUSED: bool = false;
     const LANES: usize = 16;
 
     #[inline(always)]
@@ -95,19 +153,8 @@ impl Vector for F32 {
         [a[0].fast_max(b[0]), a[1].fast_max(b[1])]
     }
     #[inline(always)]
-    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-        [a[0].mul_add(b[0], c[0]), a[1].mul_add(b[1], c[1])]
-    }
-    /// By way of f64, which holds the product exactly.
-    #[inline(always)]
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-        from_fn(
-            #[inline(always)]
-            |k| {
-                let (a, b, c) = (widen(a[k]), widen(b[k]), widen(c[k]));
-                narrow([a[0] * b[0] + c[0], a[1] * b[1] + c[1]])
-            },
-        )
+        [fma_f32x8(a[0], b[0], c[0]), fma_f32x8(a[1], b[1], c[1])]
     }
     #[inline(always)]
     fn zero_below(self, x: Self::V, cut: Self::V, e: Self::V) -> Self::V {
@@ -157,29 +204,12 @@ impl Vector for F32 {
 
     #[inline(always)]
     fn log_softmax(self, x: Self::V, shift: &LogShift) -> Self::V {
-        let [max, scale, c] = [shift.max, shift.scale.0, shift.c.0].map(f64x4::splat);
+        let [max, scale, minus_c] = [shift.max, shift.scale.0, -shift.c.0].map(f64x4::splat);
         x.map(
             #[inline(always)]
-            |x| narrow(widen(x).map(|x| (x - max) * scale - c)),
+            |x| narrow(widen(x).map(|x| fma_f64x4(x - max, scale, minus_c))),
         )
     }
-}
-
-/// `a * b + c`, its rounding error computed and added back: one rounding and a little.
-/// Where that error is not a number (infinities, overflow of its parts), none is added.
-#[inline(always)]
-fn fma_f64x4(a: f64x4, b: f64x4, c: f64x4) -> f64x4 {
-    let split = f64x4::splat(134_217_729.0);
-    let p = a * b;
-    let (ta, tb) = (split * a, split * b);
-    let (ah, bh) = (ta - (ta - a), tb - (tb - b));
-    let (al, bl) = (a - ah, b - bh);
-    let p_lo = ((ah * bh - p) + ah * bl + al * bh) + al * bl;
-    let s = p + c;
-    let t = s - p;
-    let s_lo = (p - (s - t)) + (c - t);
-    let lo = p_lo + s_lo;
-    s + lo.is_finite().select(lo, f64x4::splat(0.0))
 }
 
 impl Vector for F64 {
@@ -187,7 +217,6 @@ impl Vector for F64 {
     type V = [f64x4; 2];
     type Table = [u64; 8];
     type Acc = (Self::V, Self::V);
-    const FUSED: bool = false;
     const LANES: usize = 8;
 
     #[inline(always)]
@@ -209,10 +238,6 @@ impl Vector for F64 {
     #[inline(always)]
     fn max(self, a: Self::V, b: Self::V) -> Self::V {
         [a[0].fast_max(b[0]), a[1].fast_max(b[1])]
-    }
-    #[inline(always)]
-    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-        [a[0].mul_add(b[0], c[0]), a[1].mul_add(b[1], c[1])]
     }
     #[inline(always)]
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {

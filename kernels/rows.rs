@@ -47,7 +47,7 @@ impl<S: Vector> Exp<S> {
     fn of<const HUGE: bool>(&self, x: S::V) -> S::V {
         let s = self.simd;
         let x = if HUGE { s.sub(x, self.subtract) } else { x };
-        let t = s.mul_add(x, self.l8.0, self.magic);
+        let t = s.fma(x, self.l8.0, self.magic);
         let n = s.sub(self.magic, t);
         let r = s.fma(x, self.l8.0, n);
         let r = s.fma(x, self.l8.1, r);
@@ -55,10 +55,10 @@ impl<S: Vector> Exp<S> {
         let mut coefficients = S::E::POLY.iter().rev();
         let mut q = s.splat(*coefficients.next().expect("a polynomial has coefficients"));
         for &c in coefficients {
-            q = s.mul_add(q, r, s.splat(c));
+            q = s.fma(q, r, s.splat(c));
         }
         let u = s.mul(q, r);
-        s.zero_below(x, self.cut, s.mul_add(power, u, power))
+        s.zero_below(x, self.cut, s.fma(power, u, power))
     }
 }
 

@@ -1,7 +1,6 @@
 //! The bit reference: the contract of `exp2.rs` and `rows.rs` in plain loops over scalars.
 //!
-//! It shares the constants, the row's shift and the element types with the vector kernels, and no other code. Every kernel with
-//! [`Kernel::same_bits`](crate::Kernel::same_bits) must equal it bit for bit. It is slow and is not meant for
+//! It shares the constants, the row's shift and the element types with the vector kernels, and no other code. Every kernel must equal it bit for bit. It is slow and is not meant for
 //! anything but that, though it runs everywhere.
 
 use crate::call::{Call, Masked};

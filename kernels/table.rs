@@ -33,7 +33,6 @@ type Entry<T> = fn(&mut Call<T>);
 pub struct Kernel {
     name: &'static str,
     requires: &'static [&'static str],
-    same_bits: bool,
     detect: fn() -> bool,
     pub(crate) f32: Ops<f32>,
     pub(crate) f64: Ops<f64>,
@@ -55,12 +54,6 @@ impl Kernel {
     /// Whether this CPU can run it.
     pub fn is_available(&self) -> bool {
         (self.detect)()
-    }
-
-    /// Whether its results are bit for bit those of the scalar reference. True of all
-    /// kernels but `portable`, which has no fused multiply-add to build on.
-    pub fn same_bits(&self) -> bool {
-        self.same_bits
     }
 
     /// Does the work of `call`, which is consumed: its views are free again afterwards.
@@ -122,7 +115,6 @@ macro_rules! kernel {
         Kernel {
             name: $name,
             requires: &$requires,
-            same_bits: <$f32 as Vector>::FUSED && <$f64 as Vector>::FUSED,
             detect: || <$isa as Isa>::detect().is_some(),
             f32: kernel!(@ops $isa, $f32, f32),
             f64: kernel!(@ops $isa, $f64, f64),
@@ -181,7 +173,6 @@ pub fn all() -> &'static [Kernel] {
         Kernel {
             name: "scalar",
             requires: &[],
-            same_bits: true,
             detect: || true,
             f32: reference!(),
             f64: reference!(),

@@ -11,8 +11,7 @@ use crate::scale::LogShift;
 
 /// The vector operations of one CPU in one arithmetic type.
 ///
-/// Every method but [`Vector::mul_add`] is one IEEE operation per lane (or exact), so its result does not depend on
-/// the CPU; `mul_add` is too, where [`Vector::FUSED`] says so.
+/// Every method is one IEEE operation per lane (or exact), so its result does not depend on the CPU.
 pub(crate) trait Vector: Copy {
     /// The arithmetic type: f32 or f64.
     type E: Contract + PartialOrd;
@@ -22,8 +21,6 @@ pub(crate) trait Vector: Copy {
     type Table: Copy;
     /// The running sum of a block, lane by lane.
     type Acc: Copy;
-    /// Whether `mul_add` and `fma` round once, as the scalar reference does.
-    const FUSED: bool;
     /// Elements in a `V`.
     const LANES: usize;
 
@@ -38,9 +35,7 @@ pub(crate) trait Vector: Copy {
     fn first_lane(self, a: Self::V) -> Self::E;
     /// The larger; which one where either is NaN is not specified.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
-    /// `a * b + c`, rounded once if [`Vector::FUSED`], else perhaps twice.
-    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// `a * b + c` rounded once, or so that at most a last-place tie differs.
+    /// `a * b + c`, rounded once.
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `e` where `x` is not less than `cut` (or is NaN), 0 elsewhere.
     fn zero_below(self, x: Self::V, cut: Self::V, e: Self::V) -> Self::V;

@@ -6,8 +6,8 @@
 //!    a portable one for every other CPU; rows are spread over rayon's threads when that pays.
 //! 2. **Accuracy**: at most 3 ULP of error in every probability, for rows of any length and inputs of any finite
 //!    range (`docs/accuracy.md` has the proof and the worst that was found).
-//! 3. **The same bits everywhere**: a row's result depends on that row and the scale alone, not on the CPU (but for `portable`,
-//!    see [`Kernel::same_bits`]), the number of threads, the batch it came in, its alignment, or whether it was done in place.
+//! 3. **The same bits everywhere**: a row's result depends on that row and the scale alone, not on the CPU,
+//!    the number of threads, the batch it came in, its alignment, or whether it was done in place.
 //!
 //! ```
 //! let mut probs = [0.0f32; 3];

@@ -155,7 +155,7 @@ const DIGEST: u64 = 0xf7ad_0faa_2f53_9e63;
 
 #[test]
 fn digest_is_the_same_on_every_cpu() {
-    for kernel in available().into_iter().filter(|k| k.same_bits()) {
+    for kernel in available() {
         let mut digest = Fnv::default();
         add_to::<f32>(&mut digest, kernel);
         add_to::<f64>(&mut digest, kernel);
@@ -163,23 +163,5 @@ fn digest_is_the_same_on_every_cpu() {
         add_to::<bf16>(&mut digest, kernel);
         println!("{} on {}: {:#018x}", kernel.name(), softmax::build().target, digest.0);
         assert_eq!(digest.0, DIGEST, "{}: {:#018x}", kernel.name(), digest.0);
-    }
-}
-
-/// `portable` promises the bound, not the bits: it must stay close to the reference.
-#[test]
-fn portable_is_close_to_the_reference() {
-    let portable = softmax::kernel("portable").unwrap();
-    let mut random = Random(4);
-    for n in [1, 10, 64, 1000, 5000] {
-        for kind in 0..KINDS {
-            let x: Vec<f32> = row(&mut random, kind, n);
-            let want = run_row(&on(scalar(), 1.0, Masked::Zero), Op::Softmax, &x);
-            let got = run_row(&on(portable, 1.0, Masked::Zero), Op::Softmax, &x);
-            for (g, w) in got.iter().zip(&want) {
-                let apart = (i64::from(g.to_bits()) - i64::from(w.to_bits())).abs();
-                assert!(apart <= 3, "{n} of kind {kind}: {g:e} and {w:e}");
-            }
-        }
     }
 }

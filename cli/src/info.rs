@@ -34,7 +34,6 @@ fn json(chosen: Option<&str>) -> Value {
             "requires": k.requires(),
             "available": k.is_available(),
             "chosen": chosen == Some(k.name()),
-            "same_bits": k.same_bits(),
         })
     };
     let build = softmax::build();
@@ -79,10 +78,9 @@ fn text(chosen: Option<&str>) -> Vec<String> {
             (true, _) => "available",
             (false, _) => "unavailable",
         };
-        let bits = if k.same_bits() { "same bits" } else { "own bits" };
         let needs =
             if k.requires().is_empty() { "nothing".into() } else { k.requires().join(", ") };
-        lines.push(format!("  {:<9} {state:<12} {bits:<10} needs {needs}", k.name()));
+        lines.push(format!("  {:<9} {state:<12} needs {needs}", k.name()));
     }
     lines
 }

@@ -24,9 +24,9 @@ pub fn available() -> Vec<&'static Kernel> {
     have
 }
 
-/// The available kernels whose bits must be those of the reference, without the reference.
+/// The available kernels without the reference, whose bits all must equal.
 pub fn exact() -> Vec<&'static Kernel> {
-    available().into_iter().filter(|k| k.same_bits() && k.name() != "scalar").collect()
+    available().into_iter().filter(|k| k.name() != "scalar").collect()
 }
 
 pub fn scalar() -> &'static Kernel {
