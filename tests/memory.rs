@@ -1,0 +1,357 @@
+//! Nothing but the rows is touched: pages that may not be accessed lie right before and right behind the
+//! matrices, so that a vector load or store that reaches too far ends the process.
+#![cfg(unix)]
+
+mod common;
+
+use std::marker::PhantomData;
+use std::ptr;
+
+use common::*;
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
+use softmax::half::{bf16, f16};
+use softmax::{Error, Kernel, Masked, Matrix, MatrixMut, ShapeError, Softmax, Threads};
+
+/// A multiple of every page size in use (4, 16 and 64 KiB), so that nobody need ask for it.
+const PAGE: usize = 1 << 16;
+
+/// Which inaccessible page a slice touches.
+#[derive(Clone, Copy, Debug)]
+enum Edge {
+    /// The slice starts right behind the lower guard: what lies before it must not be accessed.
+    Lower,
+    /// The slice ends right before the upper guard: what lies behind it must not be accessed.
+    Upper,
+}
+
+const EDGES: [Edge; 2] = [Edge::Lower, Edge::Upper];
+
+/// Room for elements between two inaccessible pages.
+struct Guarded<T> {
+    /// Where the mapping starts, which is the lower guard.
+    base: *mut u8,
+    /// Bytes between the guards.
+    room: usize,
+    elements: PhantomData<T>,
+}
+
+// `Bits` is there for the four element types alone, in which every pattern of bits is a value.
+impl<T: Bits> Guarded<T> {
+    /// Room for at least `n` elements.
+    fn new(n: usize) -> Self {
+        let room = (n * size_of::<T>()).next_multiple_of(PAGE).max(PAGE);
+        let total = room + 2 * PAGE;
+        // SAFETY: without MAP_FIXED the system chooses an unused range; no existing memory is affected.
+        let base = unsafe {
+            mmap_anonymous(ptr::null_mut(), total, ProtFlags::empty(), MapFlags::PRIVATE)
+        };
+        let base = base.expect("address space").cast::<u8>();
+        let guarded = Self { base, room, elements: PhantomData };
+        let middle = base.wrapping_add(PAGE).cast();
+        // SAFETY: the range lies within the mapping made above, to which nothing refers yet.
+        unsafe { mprotect(middle, room, MprotectFlags::READ | MprotectFlags::WRITE) }
+            .expect("readable and writable pages");
+        guarded
+    }
+
+    /// The `n` elements at an edge.
+    fn at(&mut self, edge: Edge, n: usize) -> &mut [T] {
+        let bytes = n * size_of::<T>();
+        assert!(bytes <= self.room);
+        let start = match edge {
+            Edge::Lower => PAGE,
+            Edge::Upper => PAGE + self.room - bytes,
+        };
+        let start = self.base.wrapping_add(start).cast::<T>();
+        assert!(start.is_aligned());
+        // SAFETY: the elements lie between the guards, in memory that the system zeroed and that stays mapped as long
+        // as `self`, which is borrowed for as long as the slice; it is aligned, and any bits are a `T`.
+        unsafe { std::slice::from_raw_parts_mut(start, n) }
+    }
+
+    /// A copy of `values` at an edge.
+    fn copy(&mut self, edge: Edge, values: &[T]) -> &mut [T] {
+        let slice = self.at(edge, values.len());
+        slice.copy_from_slice(values);
+        slice
+    }
+}
+
+impl<T> Drop for Guarded<T> {
+    fn drop(&mut self) {
+        // SAFETY: the range is the whole of this value's own mapping, and slices of it borrow the value, so that
+        // none is left.
+        let unmapped = unsafe { munmap(self.base.cast(), self.room + 2 * PAGE) };
+        debug_assert!(unmapped.is_ok());
+    }
+}
+
+/// A guard that guards nothing would let every other test pass.
+#[cfg(target_os = "linux")]
+#[test]
+fn guards_are_inaccessible() {
+    let guarded = Guarded::<f32>::new(1);
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let rights = |at: usize| {
+        let address = guarded.base.addr() + at;
+        maps.lines().find_map(|line| {
+            let (range, rest) = line.split_once(' ')?;
+            let (start, end) = range.split_once('-')?;
+            let start = usize::from_str_radix(start, 16).ok()?;
+            let end = usize::from_str_radix(end, 16).ok()?;
+            (start..end).contains(&address).then(|| &rest[..4])
+        })
+    };
+    let room = guarded.room;
+    for (at, want) in [
+        (0, "---p"),
+        (PAGE - 1, "---p"),
+        (PAGE, "rw-p"),
+        (PAGE + room - 1, "rw-p"),
+        (PAGE + room, "---p"),
+        (2 * PAGE + room - 1, "---p"),
+    ] {
+        assert_eq!(rights(at), Some(want), "at {at}");
+    }
+}
+
+/// Into an output of the caller's; [`run`] makes its own.
+fn run_into<T: Bits>(options: &Softmax, op: Op, x: Matrix<T>, y: &mut [T], stride: usize) {
+    let (rows, cols) = (x.rows(), x.cols());
+    if op == Op::LogSumExp {
+        return options.logsumexp(x, y).unwrap();
+    }
+    let y = MatrixMut::with_stride(y, rows, cols, stride).unwrap();
+    match op {
+        Op::Softmax => options.softmax(x, y),
+        _ => options.log_softmax(x, y),
+    }
+    .unwrap();
+}
+
+fn run_in_place<T: Bits>(options: &Softmax, op: Op, x: MatrixMut<T>) {
+    match op {
+        Op::Softmax => options.softmax_in_place(x),
+        _ => options.log_softmax_in_place(x),
+    }
+    .unwrap();
+}
+
+/// Every remainder of the lanes and unrolled loops, and around the blocks of long rows.
+fn lengths(kernel: &Kernel) -> Vec<usize> {
+    let mut n: Vec<usize> = (1..=67).collect();
+    // The reference is slow, and it has no vectors that could reach too far.
+    if kernel.name() != "scalar" {
+        n.extend([127, 128, 129, 1000, 4095, 4096, 4097]);
+    }
+    n
+}
+
+fn stays_between_the_guards<T: Bits>() {
+    let mut random = Random(11);
+    let (mut input, mut output) = (Guarded::<T>::new(4097), Guarded::<T>::new(4097));
+    for kernel in available() {
+        let options = on(kernel, 0.7, Masked::Zero);
+        for n in lengths(kernel) {
+            let row: Vec<T> = row(&mut random, n % KINDS, n);
+            for op in OPS {
+                let want = run_row(&options, op, &row);
+                for from in EDGES {
+                    let x = input.copy(from, &row);
+                    let what =
+                        || format!("{} {op:?} of {n} {} at {from:?}", kernel.name(), T::NAME);
+                    for to in EDGES {
+                        let y = output.at(to, want.len());
+                        // What an earlier call left there may not pass for a result.
+                        y.fill(T::from_f64(-77.0));
+                        run_into(&options, op, Matrix::new(x, n).unwrap(), y, n);
+                        assert_same(y, &want, || format!("{} to {to:?}", what()));
+                    }
+                    assert_same(x, &row, || format!("input of {}", what()));
+                    if op != Op::LogSumExp {
+                        run_in_place(&options, op, MatrixMut::new(x, n).unwrap());
+                        assert_same(x, &want, || format!("{} in place", what()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn stays_between_the_guards_f32() {
+    stays_between_the_guards::<f32>();
+}
+
+#[test]
+fn stays_between_the_guards_f64() {
+    stays_between_the_guards::<f64>();
+}
+
+#[test]
+fn stays_between_the_guards_f16() {
+    stays_between_the_guards::<f16>();
+}
+
+#[test]
+fn stays_between_the_guards_bf16() {
+    stays_between_the_guards::<bf16>();
+}
+
+/// Rows, columns, and the gaps behind the rows of input and output.
+const PADDED: [(usize, usize, usize, usize); 8] = [
+    (2, 1, 1, 2),
+    (3, 7, 1, 0),
+    (3, 8, 0, 3),
+    (4, 17, 5, 2),
+    (5, 33, 1, 31),
+    (3, 64, 16, 1),
+    (2, 1000, 24, 7),
+    // Enough to be cut among threads.
+    (3, 50_000, 3, 5),
+];
+
+fn padding<T: Bits>(kernel: &'static Kernel) {
+    let mut random = Random(12);
+    let canary = T::from_f64(-77.0);
+    for (rows, cols, gap_in, gap_out) in PADDED {
+        if cols > 1000 && kernel.name() == "scalar" {
+            continue;
+        }
+        let options = on(kernel, 1.5, Masked::Nan).threads(Threads::AtMost(2.try_into().unwrap()));
+        let (from, to) = (cols + gap_in, cols + gap_out);
+        // NaN in the gaps: one that was read would make its whole row NaN. There is none behind the last row; the
+        // guard is.
+        let mut data = vec![T::NAN; (rows - 1) * from + cols];
+        for r in 0..rows {
+            data[r * from..][..cols].copy_from_slice(&row::<T>(&mut random, 0, cols));
+        }
+        let mut input = Guarded::new(data.len());
+        let x = Matrix::with_stride(input.copy(Edge::Upper, &data), rows, cols, from).unwrap();
+        for op in OPS {
+            let what = || {
+                let (kernel, t) = (kernel.name(), T::NAME);
+                format!("{kernel} {op:?} {rows} x {cols} {t}, gaps {gap_in} and {gap_out}")
+            };
+            // A result without gaps has to be made of one row at a time.
+            let alone = |r: usize| run_row(&options, op, &data[r * from..][..cols]);
+            let written = if op == Op::LogSumExp { 1 } else { cols };
+            let stride = if op == Op::LogSumExp { 1 } else { to };
+            // Canaries also behind the last row, where the slice is longer than it need be, and before the first.
+            let before = 9;
+            let mut want = vec![canary; before + rows * stride + 9];
+            let mut y = want.clone();
+            for r in 0..rows {
+                let result = alone(r);
+                assert!(result.iter().all(|v| !v.to_f64().is_nan()), "{}", what());
+                want[before + r * stride..][..written].copy_from_slice(&result);
+            }
+            let end = if op == Op::LogSumExp { before + rows } else { y.len() };
+            run_into(&options, op, x, &mut y[before..end], stride);
+            assert_same(&y, &want, what);
+            if op == Op::LogSumExp {
+                continue;
+            }
+            let mut place = data.clone();
+            let view = MatrixMut::with_stride(&mut place, rows, cols, from).unwrap();
+            run_in_place(&options, op, view);
+            let mut want = data.clone();
+            for r in 0..rows {
+                want[r * from..][..cols].copy_from_slice(&alone(r));
+            }
+            assert_same(&place, &want, || format!("{} in place", what()));
+        }
+    }
+}
+
+#[test]
+fn padding_is_neither_read_nor_written() {
+    for kernel in available() {
+        padding::<f32>(kernel);
+        padding::<f64>(kernel);
+        padding::<f16>(kernel);
+        padding::<bf16>(kernel);
+    }
+}
+
+/// Runs a call that must be refused, and checks that its output is as before.
+fn refused<T: Bits>(len: usize, call: impl FnOnce(&mut [T]) -> Result<(), Error>) -> Error {
+    let before = vec![T::from_f64(-77.0); len];
+    let mut y = before.clone();
+    let error = call(&mut y).expect_err("a call to refuse");
+    assert_same(&y, &before, || format!("output of a call refused with {error}"));
+    error
+}
+
+/// A view of that shape of any slice.
+fn shape_of<T>(
+    rows: usize,
+    cols: usize,
+    stride: usize,
+) -> impl Fn(&mut [T]) -> Result<MatrixMut<'_, T>, ShapeError> {
+    move |y| MatrixMut::with_stride(y, rows, cols, stride)
+}
+
+fn refusals_write_nothing<T: Bits>() {
+    let x = vec![T::ZERO; 12];
+    let x = x.as_slice();
+    let view = || Matrix::new(x, 4).unwrap();
+    for kernel in available() {
+        let options = Softmax::new().kernel(kernel);
+        // Another number of rows, of columns, and the same elements in another shape.
+        for (rows, cols) in [(2, 4), (4, 4), (3, 3), (3, 5), (4, 3), (1, 12), (12, 1), (0, 4)] {
+            let want = Error::Mismatch { input: (3, 4), output: (rows, cols) };
+            let shaped = shape_of::<T>(rows, cols, cols);
+            let got = refused::<T>(rows * cols, |y| options.softmax(view(), shaped(y)?));
+            assert_eq!(got, want);
+            let got = refused::<T>(rows * cols, |y| options.log_softmax(view(), shaped(y)?));
+            assert_eq!(got, want);
+        }
+        for len in [0, 1, 2, 4, 12] {
+            let got = refused::<T>(len, |y| options.logsumexp(view(), y));
+            assert_eq!(got, Error::Mismatch { input: (3, 4), output: (len, 1) });
+        }
+    }
+    // Slices that are not matrices: too short, overlapping, too large for the address space.
+    for (rows, cols, stride) in [(3, 5, 5), (2, 6, 7), (2, 4, 3), (usize::MAX, 2, 4)] {
+        let options = Softmax::new();
+        let shaped = shape_of::<T>(rows, cols, stride);
+        let shape = |e: Error| assert!(matches!(e, Error::Shape(_)), "{e:?}");
+        shape(refused::<T>(12, |y| options.softmax(view(), shaped(y)?)));
+        shape(refused::<T>(12, |y| options.log_softmax(view(), shaped(y)?)));
+        shape(refused::<T>(12, |y| options.softmax_in_place(shaped(y)?)));
+        shape(refused::<T>(12, |y| options.log_softmax_in_place(shaped(y)?)));
+        let bad = || Matrix::with_stride(x, rows, cols, stride);
+        shape(refused::<T>(12, |y| options.softmax(bad()?, MatrixMut::new(y, 4)?)));
+        shape(refused::<T>(3, |y| options.logsumexp(bad()?, y)));
+    }
+    // The functions that take slices alone: the lengths differ, or rows of 5 do not fit into 12.
+    for len in [0, 11, 13] {
+        refused::<T>(len, |y| softmax::softmax(x, y));
+        refused::<T>(len, |y| softmax::log_softmax(x, y));
+    }
+    for cols in [0, 5] {
+        refused::<T>(12, |y| softmax::softmax_rows(x, y, cols));
+        refused::<T>(12, |y| softmax::softmax_rows_in_place(y, cols));
+        refused::<T>(12, |y| softmax::log_softmax_rows(x, y, cols));
+        refused::<T>(12, |y| softmax::log_softmax_rows_in_place(y, cols));
+        refused::<T>(3, |y| softmax::logsumexp_rows(x, y, cols));
+    }
+    refused::<T>(2, |y| softmax::logsumexp_rows(x, y, 4));
+    // A kernel that this CPU cannot run.
+    for kernel in softmax::kernels().iter().filter(|k| !k.is_available()) {
+        let options = Softmax::new().kernel(kernel);
+        let unavailable = |e| assert!(matches!(e, Error::UnavailableKernel { .. }), "{e:?}");
+        unavailable(refused::<T>(12, |y| options.softmax(view(), MatrixMut::new(y, 4)?)));
+        unavailable(refused::<T>(12, |y| options.softmax_in_place(MatrixMut::new(y, 4)?)));
+        unavailable(refused::<T>(3, |y| options.logsumexp(view(), y)));
+    }
+}
+
+#[test]
+fn refused_calls_write_nothing() {
+    refusals_write_nothing::<f32>();
+    refusals_write_nothing::<f64>();
+    refusals_write_nothing::<f16>();
+    refusals_write_nothing::<bf16>();
+}
