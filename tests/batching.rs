@@ -1,0 +1,153 @@
+//! Rows spread over threads: the bits of one thread, and no thread where none pays.
+
+mod common;
+
+use std::num::NonZeroUsize;
+use std::process::Command;
+
+use common::*;
+use softmax::half::{bf16, f16};
+use softmax::{Element, Masked, Matrix, MatrixMut, Softmax, Threads};
+
+fn at_most(n: usize) -> Threads {
+    Threads::AtMost(NonZeroUsize::new(n).expect("at least one thread"))
+}
+
+/// Pools that are not rayon's global one, made once.
+#[cfg(feature = "rayon")]
+static POOLS: std::sync::LazyLock<Vec<rayon::ThreadPool>> = std::sync::LazyLock::new(|| {
+    let pool = |n| rayon::ThreadPoolBuilder::new().num_threads(n).build().expect("a pool");
+    [1, 2, 3, 8].map(pool).into()
+});
+
+/// However the rows are shared out, `call` must give what one thread gives.
+fn every_way<T: Bits>(what: &str, call: impl Fn(&Softmax) -> Vec<T> + Sync) {
+    let options = Softmax::new().masked(Masked::Zero);
+    let want = call(&options.threads(Threads::Serial));
+    for threads in [Threads::Auto, at_most(2), at_most(8)] {
+        let got = call(&options.threads(threads));
+        assert_same(&got, &want, || format!("{what}, {threads:?}"));
+    }
+    #[cfg(feature = "rayon")]
+    for (pool, threads) in
+        POOLS.iter().zip([Threads::Auto, Threads::Auto, at_most(2), Threads::Auto])
+    {
+        let got = pool.install(|| call(&options.threads(threads)));
+        assert_same(&got, &want, || {
+            format!("{what}, {threads:?} in a pool of {}", pool.current_num_threads())
+        });
+    }
+}
+
+fn in_place<T: Element>(options: &Softmax, op: Op, data: &[T], cols: usize) -> Vec<T> {
+    let mut y = data.to_vec();
+    let view = MatrixMut::new(&mut y, cols).expect("whole rows");
+    match op {
+        Op::Softmax => options.softmax_in_place(view),
+        Op::LogSoftmax => options.log_softmax_in_place(view),
+        Op::LogSumExp => unreachable!("log-sum-exp is not in place"),
+    }
+    .expect("a valid call");
+    y
+}
+
+fn sharing<T: Bits>(rows: usize, cols: usize, gap: usize, ops: &[Op]) {
+    let stride = cols + gap;
+    let mut random = Random(6);
+    let data: Vec<T> = (0..rows).flat_map(|r| row::<T>(&mut random, r % KINDS, stride)).collect();
+    for &op in ops {
+        let what = format!("{} {op:?} of {rows} x {cols}, stride {stride}", T::NAME);
+        every_way(&what, |options| {
+            run(options, op, Matrix::with_stride(&data, rows, cols, stride).expect("fits"))
+        });
+        if op != Op::LogSumExp {
+            every_way(&format!("{what}, in place"), |options| in_place(options, op, &data, stride));
+        }
+    }
+}
+
+#[test]
+fn sharing_a_matrix_keeps_its_bits() {
+    // Enough work for two threads, in rows that do not divide evenly.
+    sharing::<f32>(191, 777, 5, &OPS);
+    sharing::<f64>(191, 777, 5, &[Op::Softmax]);
+    sharing::<f16>(191, 777, 5, &[Op::LogSumExp]);
+    sharing::<bf16>(191, 777, 5, &[Op::LogSoftmax]);
+}
+
+#[test]
+fn sharing_odd_shapes_keeps_their_bits() {
+    // Fewer rows than threads, a single one, and many of next to nothing.
+    sharing::<f32>(3, 50_001, 1, &[Op::Softmax]);
+    sharing::<f32>(1, 150_000, 0, &[Op::LogSumExp]);
+    sharing::<f32>(65_537, 2, 0, &[Op::LogSumExp]);
+}
+
+/// Callers have parallel loops of their own, with calls inside that are large enough to be shared.
+#[cfg(feature = "rayon")]
+#[test]
+fn a_call_from_a_parallel_loop_keeps_its_bits() {
+    use rayon::prelude::*;
+    let cols = 700;
+    let x: Vec<f32> = row(&mut Random(7), 0, 200 * cols);
+    let call = |threads| {
+        let options = Softmax::new().threads(threads);
+        run(&options, Op::Softmax, Matrix::new(&x, cols).expect("whole rows"))
+    };
+    let want = call(Threads::Serial);
+    for pool in POOLS.iter() {
+        let results: Vec<_> =
+            pool.install(|| (0..6).into_par_iter().map(|_| call(Threads::Auto)).collect());
+        for got in results {
+            assert_same(&got, &want, || format!("in a pool of {}", pool.current_num_threads()));
+        }
+    }
+}
+
+/// The calls of which the child below makes one: rows of 1,000, and the threads allowed.
+const CALLS: [(&str, usize, Threads); 4] = [
+    ("small", 100, Threads::Auto),
+    ("large", 300, Threads::Auto),
+    ("large, serial", 300, Threads::Serial),
+    ("large, at most one", 300, Threads::AtMost(NonZeroUsize::MIN)),
+];
+
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "run by the test below, in a process of its own"]
+fn child_counts_the_threads_that_a_call_starts() {
+    let count = || std::fs::read_dir("/proc/self/task").expect("Linux's list of threads").count();
+    let name = std::env::var("SOFTMAX_TEST_CALL").expect("the name of a call");
+    let (_, rows, threads) = CALLS.into_iter().find(|call| call.0 == name).expect("a call");
+    let mut x = vec![1.0f32; rows * 1000];
+    let before = count();
+    let options = Softmax::new().threads(threads);
+    options.softmax_in_place(MatrixMut::new(&mut x, 1000).expect("whole rows")).expect("a call");
+    println!("threads started: {}.", count() - before);
+}
+
+/// rayon's global pool starts its threads when it is first asked for anything and keeps them, so
+/// that each call needs a process of its own. That the large call starts them shows that they
+/// are counted.
+#[cfg(target_os = "linux")]
+#[test]
+fn only_a_call_that_is_worth_it_starts_threads() {
+    for (name, ..) in CALLS {
+        let runner = std::env::var("SOFTMAX_TEST_RUNNER").unwrap_or_default();
+        let this = std::env::current_exe().expect("the path of this test");
+        let this = this.to_str().expect("a path of Unicode");
+        let mut words = runner.split_whitespace().chain([this]);
+        let output = Command::new(words.next().expect("the test itself at least"))
+            .args(words)
+            .args(["--exact", "child_counts_the_threads_that_a_call_starts"])
+            .args(["--ignored", "--nocapture"])
+            .env("SOFTMAX_TEST_CALL", name)
+            .env("RAYON_NUM_THREADS", "3")
+            .output()
+            .expect("the test binary runs");
+        let started = if name == "large" && cfg!(feature = "rayon") { 3 } else { 0 };
+        let text = String::from_utf8_lossy(&output.stdout);
+        let want = format!("threads started: {started}.");
+        assert!(text.contains(&want), "{name}: not {want:?} but {output:?}");
+    }
+}
