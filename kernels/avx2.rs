@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use std::arch::x86_64::*;
 use std::array::from_fn;
 
-use crate::exp2::{Contract, Sum, fold_f32, fold_f64};
+use crate::exp2::{Contract, ROWS_AT_ONCE, Sum, fold_f64};
 use crate::scale::LogShift;
 use crate::table::Isa;
 use crate::vector::{Io, Vector, log_softmax_f64, part, two_sum_lanes};
@@ -61,7 +61,12 @@ impl Vector for F32 {
     /// Lanes 0 to 3, 4 to 7, 8 to 11, 12 to 15.
     type Acc = [__m256d; 4];
     const LANES: usize = 16;
+    const STREAMS: bool = true;
 
+    #[inline(always)]
+    fn vectorize(self, f: impl FnOnce()) {
+        Avx2::vectorize(self.0, f);
+    }
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
         [self.0.avx._mm256_set1_ps(x); 2]
@@ -83,6 +88,21 @@ impl Vector for F32 {
         [self.0.avx._mm256_max_ps(a[0], b[0]), self.0.avx._mm256_max_ps(a[1], b[1])]
     }
     #[inline(always)]
+    fn min(self, a: Self::V, b: Self::V) -> Self::V {
+        [self.0.avx._mm256_min_ps(a[0], b[0]), self.0.avx._mm256_min_ps(a[1], b[1])]
+    }
+    #[inline(always)]
+    fn min_not_below(self, m: Self::V, x: Self::V, cut: Self::V) -> Self::V {
+        let a = self.0.avx;
+        from_fn(
+            #[inline(always)]
+            |k| {
+                let below = a._mm256_cmp_ps::<_CMP_LT_OQ>(x[k], cut[k]);
+                a._mm256_min_ps(a._mm256_blendv_ps(x[k], m[k], below), m[k])
+            },
+        )
+    }
+    #[inline(always)]
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         let f = self.0.fma;
         [f._mm256_fmadd_ps(a[0], b[0], c[0]), f._mm256_fmadd_ps(a[1], b[1], c[1])]
@@ -102,6 +122,16 @@ impl Vector for F32 {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) };
     }
     #[inline(always)]
+    fn prefetch_far<T>(self, p: *const T) {
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) };
+    }
+    #[inline(always)]
+    fn fence(self) {
+        // SAFETY: every x86-64 CPU has SSE.
+        unsafe { _mm_sfence() };
+    }
+    #[inline(always)]
     fn first_lane(self, a: Self::V) -> f32 {
         self.0.avx._mm256_cvtss_f32(a[0])
     }
@@ -115,6 +145,17 @@ impl Vector for F32 {
         );
         let m = sse._mm_max_ps(m, sse._mm_movehl_ps(m, m));
         sse._mm_cvtss_f32(sse._mm_max_ps(m, sse._mm_shuffle_ps::<1>(m, m)))
+    }
+    #[inline(always)]
+    fn min_lane(self, a: Self::V) -> f32 {
+        let m = self.0.avx._mm256_min_ps(a[0], a[1]);
+        let sse = self.0.sse;
+        let m = sse._mm_min_ps(
+            self.0.avx._mm256_castps256_ps128(m),
+            self.0.avx._mm256_extractf128_ps::<1>(m),
+        );
+        let m = sse._mm_min_ps(m, sse._mm_movehl_ps(m, m));
+        sse._mm_cvtss_f32(sse._mm_min_ps(m, sse._mm_shuffle_ps::<1>(m, m)))
     }
 
     #[inline(always)]
@@ -154,7 +195,48 @@ impl Vector for F32 {
     }
     #[inline(always)]
     fn acc_fold(self, acc: [__m256d; 4]) -> Sum {
-        fold_f32(pulp::cast(acc))
+        let a = self.0.avx;
+        let four = self.fold_to_four(acc);
+        let low = a._mm256_castpd256_pd128(four);
+        let [x, y]: [f64; 2] =
+            pulp::cast(self.0.sse2._mm_add_pd(low, a._mm256_extractf128_pd::<1>(four)));
+        Sum { hi: x + y, lo: 0.0 }
+    }
+    /// The same trees, four rows side by side.
+    #[inline(always)]
+    fn inverses(
+        self,
+        acc: &[[__m256d; 4]; ROWS_AT_ONCE],
+        hi: &mut [f32; ROWS_AT_ONCE],
+        lo: &mut [f32; ROWS_AT_ONCE],
+    ) -> bool {
+        let a = self.0.avx;
+        let (hi, lo) = (hi.as_chunks_mut::<4>().0, lo.as_chunks_mut::<4>().0);
+        let mut good = 0xf;
+        for ((rows, hi), lo) in acc.as_chunks::<4>().0.iter().zip(hi).zip(lo) {
+            let mut four = [a._mm256_setzero_pd(); 4];
+            for (four, &acc) in four.iter_mut().zip(rows) {
+                *four = self.fold_to_four(acc);
+            }
+            // Pairs (i, i + 2) of two rows in each, then (i, i + 1).
+            let mut two = [a._mm256_setzero_pd(); 2];
+            for (two, pair) in two.iter_mut().zip(four.as_chunks::<2>().0) {
+                *two = a._mm256_add_pd(
+                    a._mm256_permute2f128_pd::<0x20>(pair[0], pair[1]),
+                    a._mm256_permute2f128_pd::<0x31>(pair[0], pair[1]),
+                );
+            }
+            // Rows 0, 2, 1, 3.
+            let sums = a._mm256_hadd_pd(two[0], two[1]);
+            let sums = self.0.avx2._mm256_permute4x64_pd::<0b11_01_10_00>(sums);
+            let inverse = a._mm256_div_pd(a._mm256_set1_pd(1.0), sums);
+            let high = a._mm256_cvtpd_ps(inverse);
+            let low = a._mm256_cvtpd_ps(a._mm256_sub_pd(inverse, a._mm256_cvtps_pd(high)));
+            (*hi, *lo) = (pulp::cast(high), pulp::cast(low));
+            let above = a._mm256_cmp_pd::<_CMP_GT_OQ>(sums, a._mm256_setzero_pd());
+            good &= a._mm256_movemask_pd(above);
+        }
+        good == 0xf
     }
 
     #[inline(always)]
@@ -181,7 +263,12 @@ impl Vector for F64 {
     type Table = [__m256i; 2];
     type Acc = (Self::V, Self::V);
     const LANES: usize = 8;
+    const STREAMS: bool = true;
 
+    #[inline(always)]
+    fn vectorize(self, f: impl FnOnce()) {
+        Avx2::vectorize(self.0, f);
+    }
     #[inline(always)]
     fn splat(self, x: f64) -> Self::V {
         [self.0.avx._mm256_set1_pd(x); 2]
@@ -203,6 +290,21 @@ impl Vector for F64 {
         [self.0.avx._mm256_max_pd(a[0], b[0]), self.0.avx._mm256_max_pd(a[1], b[1])]
     }
     #[inline(always)]
+    fn min(self, a: Self::V, b: Self::V) -> Self::V {
+        [self.0.avx._mm256_min_pd(a[0], b[0]), self.0.avx._mm256_min_pd(a[1], b[1])]
+    }
+    #[inline(always)]
+    fn min_not_below(self, m: Self::V, x: Self::V, cut: Self::V) -> Self::V {
+        let a = self.0.avx;
+        from_fn(
+            #[inline(always)]
+            |k| {
+                let below = a._mm256_cmp_pd::<_CMP_LT_OQ>(x[k], cut[k]);
+                a._mm256_min_pd(a._mm256_blendv_pd(x[k], m[k], below), m[k])
+            },
+        )
+    }
+    #[inline(always)]
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         let f = self.0.fma;
         [f._mm256_fmadd_pd(a[0], b[0], c[0]), f._mm256_fmadd_pd(a[1], b[1], c[1])]
@@ -222,6 +324,16 @@ impl Vector for F64 {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) };
     }
     #[inline(always)]
+    fn prefetch_far<T>(self, p: *const T) {
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) };
+    }
+    #[inline(always)]
+    fn fence(self) {
+        // SAFETY: every x86-64 CPU has SSE.
+        unsafe { _mm_sfence() };
+    }
+    #[inline(always)]
     fn first_lane(self, a: Self::V) -> f64 {
         pulp::cast::<__m256d, [f64; 4]>(a[0])[0]
     }
@@ -230,6 +342,12 @@ impl Vector for F64 {
         let lanes: [f64; 4] = pulp::cast(self.0.avx._mm256_max_pd(a[0], a[1]));
         let larger = |a: f64, b: f64| if a > b { a } else { b };
         larger(larger(lanes[0], lanes[1]), larger(lanes[2], lanes[3]))
+    }
+    #[inline(always)]
+    fn min_lane(self, a: Self::V) -> f64 {
+        let lanes: [f64; 4] = pulp::cast(self.0.avx._mm256_min_pd(a[0], a[1]));
+        let smaller = |a: f64, b: f64| if a < b { a } else { b };
+        smaller(smaller(lanes[0], lanes[1]), smaller(lanes[2], lanes[3]))
     }
 
     #[inline(always)]
@@ -285,6 +403,12 @@ impl Vector for F64 {
 }
 
 impl F32 {
+    /// Lanes i and i + 8, then i and i + 4 of a sum.
+    #[inline(always)]
+    fn fold_to_four(self, acc: [__m256d; 4]) -> __m256d {
+        let a = self.0.avx;
+        a._mm256_add_pd(a._mm256_add_pd(acc[0], acc[2]), a._mm256_add_pd(acc[1], acc[3]))
+    }
     /// All lanes as f64, four by four.
     #[inline(always)]
     fn widen4(self, v: [__m256; 2]) -> [__m256d; 4] {
@@ -325,7 +449,7 @@ impl F32 {
 }
 
 macro_rules! io {
-    ($vector:ty, $t:ty, $half:literal, $self:ident, $load:expr, $store:expr) => {
+    ($vector:ty, $t:ty, $half:literal, $self:ident, $load:expr, $store:expr, $stream:expr) => {
         // SAFETY: both halves together are LANES elements; parts go through a buffer.
         unsafe impl Io<$t> for $vector {
             #[inline(always)]
@@ -341,20 +465,29 @@ macro_rules! io {
                     $store(p.add($half), v[1]);
                 }
             }
+            #[inline(always)]
+            unsafe fn stream($self, p: *mut $t, v: Self::V) {
+                // SAFETY: as for store; both halves are aligned because the whole is. The token proves AVX.
+                unsafe {
+                    $stream(p, v[0]);
+                    $stream(p.add($half), v[1]);
+                }
+            }
             part!($t, 2 * $half);
         }
     };
 }
 
-io!(F32, f32, 8, self, |p| self.0.avx._mm256_loadu_ps(p), |p, v| self.0.avx._mm256_storeu_ps(p, v));
-io!(F64, f64, 4, self, |p| self.0.avx._mm256_loadu_pd(p), |p, v| self.0.avx._mm256_storeu_pd(p, v));
+io!(F32, f32, 8, self, |p| self.0.avx._mm256_loadu_ps(p), |p, v| self.0.avx._mm256_storeu_ps(p, v), |p, v| _mm256_stream_ps(p, v));
+io!(F64, f64, 4, self, |p| self.0.avx._mm256_loadu_pd(p), |p, v| self.0.avx._mm256_storeu_pd(p, v), |p, v| _mm256_stream_pd(p, v));
 io!(
     F32,
     f16,
     8,
     self,
     |p: *const f16| self.widen_f16(self.0.sse2._mm_loadu_si128(p.cast())),
-    |p: *mut f16, v| self.0.sse2._mm_storeu_si128(p.cast(), self.narrow_f16(v))
+    |p: *mut f16, v| self.0.sse2._mm_storeu_si128(p.cast(), self.narrow_f16(v)),
+    |p: *mut f16, v| _mm_stream_si128(p.cast(), self.narrow_f16(v))
 );
 io!(
     F32,
@@ -362,5 +495,6 @@ io!(
     8,
     self,
     |p: *const bf16| self.widen_bf16(self.0.sse2._mm_loadu_si128(p.cast())),
-    |p: *mut bf16, v| self.0.sse2._mm_storeu_si128(p.cast(), self.narrow_bf16(v))
+    |p: *mut bf16, v| self.0.sse2._mm_storeu_si128(p.cast(), self.narrow_bf16(v)),
+    |p: *mut bf16, v| _mm_stream_si128(p.cast(), self.narrow_bf16(v))
 );

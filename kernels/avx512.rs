@@ -2,9 +2,10 @@
 
 use half::{bf16, f16};
 use pulp::x86::V4;
+use std::arch::asm;
 use std::arch::x86_64::*;
 
-use crate::exp2::{Contract, Sum, fold_f64};
+use crate::exp2::{Contract, ROWS_AT_ONCE, Sum, fold_f64};
 use crate::scale::LogShift;
 use crate::table::Isa;
 use crate::vector::{Io, Vector, log_softmax_f64, two_sum_lanes};
@@ -52,6 +53,25 @@ const WIDENED: f64 = f64::from_bits((1023 + 896) << 52);
 /// The least that a widened NaN can come to, 2^128; exponentials are below 8 and rows shorter than 2^64.
 const TOO_LARGE: f64 = f64::from_bits((1023 + 128) << 52);
 
+/// The product of the lower halves of 64 bits. In assembly, because the compiler makes two operations of the multiplication
+/// by a power of two: a shift and a mask.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn mul_low(a: __m512i, b: __m512i) -> __m512i {
+    let product;
+    // SAFETY: one instruction between registers.
+    unsafe {
+        asm!(
+            "vpmuludq {}, {}, {}",
+            lateout(zmm_reg) product,
+            in(zmm_reg) a,
+            in(zmm_reg) b,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    product
+}
+
 /// A mask of the first `n` lanes.
 #[inline(always)]
 fn first(n: usize) -> u16 {
@@ -67,7 +87,12 @@ impl Vector for F32 {
     /// Even lanes and odd lanes, times [`WIDENED`].
     type Acc = [__m512d; 2];
     const LANES: usize = 16;
+    const STREAMS: bool = true;
 
+    #[inline(always)]
+    fn vectorize(self, f: impl FnOnce()) {
+        self.0.vectorize(f);
+    }
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
         self.0.avx512f._mm512_set1_ps(x)
@@ -89,6 +114,15 @@ impl Vector for F32 {
         self.0.avx512f._mm512_max_ps(a, b)
     }
     #[inline(always)]
+    fn min(self, a: __m512, b: __m512) -> __m512 {
+        self.0.avx512f._mm512_min_ps(a, b)
+    }
+    #[inline(always)]
+    fn min_not_below(self, m: __m512, x: __m512, cut: __m512) -> __m512 {
+        let keep = self.0.avx512f._mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, cut);
+        self.0.avx512f._mm512_mask_min_ps(m, keep, x, m)
+    }
+    #[inline(always)]
     fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
         self.0.avx512f._mm512_fmadd_ps(a, b, c)
     }
@@ -104,12 +138,26 @@ impl Vector for F32 {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) };
     }
     #[inline(always)]
+    fn prefetch_far<T>(self, p: *const T) {
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) };
+    }
+    #[inline(always)]
+    fn fence(self) {
+        // SAFETY: every x86-64 CPU has SSE.
+        unsafe { _mm_sfence() };
+    }
+    #[inline(always)]
     fn first_lane(self, a: __m512) -> f32 {
         pulp::cast::<__m512, [f32; 16]>(a)[0]
     }
     #[inline(always)]
     fn max_lane(self, a: __m512) -> f32 {
         self.0.avx512f._mm512_reduce_max_ps(a)
+    }
+    #[inline(always)]
+    fn min_lane(self, a: __m512) -> f32 {
+        self.0.avx512f._mm512_reduce_min_ps(a)
     }
 
     #[inline(always)]
@@ -143,17 +191,19 @@ impl Vector for F32 {
     /// mantissa and 2^-896 times the value. That takes 3 operations on the two arithmetic ports
     /// where conversion takes 5 (two of 2, and an extraction), and the sums round alike.
     #[inline(always)]
-    fn acc_add(self, acc: [__m512d; 2], v: __m512) -> [__m512d; 2] {
+    fn acc_of(self, v: __m512) -> [__m512d; 2] {
         let f = self.0.avx512f;
         let v = f._mm512_castps_si512(v);
         let up = f._mm512_set1_epi64(1 << 29);
-        // The product of the lower halves of 64 bits.
-        let even = f._mm512_mul_epu32(v, up);
-        let odd = f._mm512_mul_epu32(f._mm512_srli_epi64::<32>(v), up);
-        [
-            f._mm512_add_pd(acc[0], f._mm512_castsi512_pd(even)),
-            f._mm512_add_pd(acc[1], f._mm512_castsi512_pd(odd)),
-        ]
+        // SAFETY: the token proves AVX-512.
+        let (even, odd) = unsafe { (mul_low(v, up), mul_low(f._mm512_srli_epi64::<32>(v), up)) };
+        [f._mm512_castsi512_pd(even), f._mm512_castsi512_pd(odd)]
+    }
+    #[inline(always)]
+    fn acc_add(self, acc: [__m512d; 2], v: __m512) -> [__m512d; 2] {
+        let [even, odd] = self.acc_of(v);
+        let f = self.0.avx512f;
+        [f._mm512_add_pd(acc[0], even), f._mm512_add_pd(acc[1], odd)]
     }
     #[inline(always)]
     fn acc_fold(self, acc: [__m512d; 2]) -> Sum {
@@ -169,6 +219,55 @@ impl Vector for F32 {
         let sum = ((even[0] + even[1]) + (odd[0] + odd[1])) * WIDENED;
         // A NaN among the elements has become a number larger than any sum.
         Sum { hi: if sum < TOO_LARGE { sum } else { f64::NAN }, lo: 0.0 }
+    }
+    /// The same trees, side by side: 5.75 operations a row.
+    #[inline(always)]
+    fn inverses(
+        self,
+        acc: &[[__m512d; 2]; ROWS_AT_ONCE],
+        hi: &mut [f32; ROWS_AT_ONCE],
+        lo: &mut [f32; ROWS_AT_ONCE],
+    ) -> bool {
+        let f = self.0.avx512f;
+        // Pairs (i, i + 8): even lanes of a row in the lower half, odd ones in the upper.
+        let mut eight = [self.0.avx512f._mm512_setzero_pd(); ROWS_AT_ONCE];
+        for (eight, &[even, odd]) in eight.iter_mut().zip(acc) {
+            *eight = f._mm512_add_pd(
+                f._mm512_shuffle_f64x2::<0b01_00_01_00>(even, odd),
+                f._mm512_shuffle_f64x2::<0b11_10_11_10>(even, odd),
+            );
+        }
+        // Pairs (i, i + 4), of two rows in each half.
+        let low: __m512i = pulp::cast([0i64, 1, 8, 9, 4, 5, 12, 13]);
+        let high: __m512i = pulp::cast([2i64, 3, 10, 11, 6, 7, 14, 15]);
+        let four = |a, b| {
+            f._mm512_add_pd(
+                f._mm512_permutex2var_pd(a, low, b),
+                f._mm512_permutex2var_pd(a, high, b),
+            )
+        };
+        // Pairs (i, i + 2): a c b d of rows a, b, c, d in each half.
+        let two = |a, b| f._mm512_add_pd(f._mm512_unpacklo_pd(a, b), f._mm512_unpackhi_pd(a, b));
+        let [a, b, c, d, e, g, h, i] = eight;
+        let first = two(four(a, b), four(c, d));
+        let second = two(four(e, g), four(h, i));
+        // Even and odd.
+        let sums = f._mm512_add_pd(
+            f._mm512_shuffle_f64x2::<0b01_00_01_00>(first, second),
+            f._mm512_shuffle_f64x2::<0b11_10_11_10>(first, second),
+        );
+        let sums = f._mm512_mul_pd(sums, f._mm512_set1_pd(WIDENED));
+        // Rows a, c, b, d and so on.
+        let order: __m512i = pulp::cast([0i64, 2, 1, 3, 4, 6, 5, 7]);
+        let sums = f._mm512_permutexvar_pd(order, sums);
+        let inverse = f._mm512_div_pd(f._mm512_set1_pd(1.0), sums);
+        let high = f._mm512_cvtpd_ps(inverse);
+        let low = f._mm512_cvtpd_ps(f._mm512_sub_pd(inverse, f._mm512_cvtps_pd(high)));
+        (*hi, *lo) = (pulp::cast(high), pulp::cast(low));
+        // A NaN among the elements has become a number larger than any sum.
+        let good = f._mm512_cmp_pd_mask::<_CMP_LT_OQ>(sums, f._mm512_set1_pd(TOO_LARGE))
+            & f._mm512_cmp_pd_mask::<_CMP_GT_OQ>(sums, f._mm512_setzero_pd());
+        good == 0xff
     }
 
     #[inline(always)]
@@ -186,7 +285,12 @@ impl Vector for F64 {
     type Table = __m512d;
     type Acc = (__m512d, __m512d);
     const LANES: usize = 8;
+    const STREAMS: bool = true;
 
+    #[inline(always)]
+    fn vectorize(self, f: impl FnOnce()) {
+        self.0.vectorize(f);
+    }
     #[inline(always)]
     fn splat(self, x: f64) -> __m512d {
         self.0.avx512f._mm512_set1_pd(x)
@@ -208,6 +312,15 @@ impl Vector for F64 {
         self.0.avx512f._mm512_max_pd(a, b)
     }
     #[inline(always)]
+    fn min(self, a: __m512d, b: __m512d) -> __m512d {
+        self.0.avx512f._mm512_min_pd(a, b)
+    }
+    #[inline(always)]
+    fn min_not_below(self, m: __m512d, x: __m512d, cut: __m512d) -> __m512d {
+        let keep = self.0.avx512f._mm512_cmp_pd_mask::<_CMP_NLT_UQ>(x, cut);
+        self.0.avx512f._mm512_mask_min_pd(m, keep, x, m)
+    }
+    #[inline(always)]
     fn fma(self, a: __m512d, b: __m512d, c: __m512d) -> __m512d {
         self.0.avx512f._mm512_fmadd_pd(a, b, c)
     }
@@ -222,12 +335,26 @@ impl Vector for F64 {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) };
     }
     #[inline(always)]
+    fn prefetch_far<T>(self, p: *const T) {
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) };
+    }
+    #[inline(always)]
+    fn fence(self) {
+        // SAFETY: every x86-64 CPU has SSE.
+        unsafe { _mm_sfence() };
+    }
+    #[inline(always)]
     fn first_lane(self, a: __m512d) -> f64 {
         pulp::cast::<__m512d, [f64; 8]>(a)[0]
     }
     #[inline(always)]
     fn max_lane(self, a: __m512d) -> f64 {
         self.0.avx512f._mm512_reduce_max_pd(a)
+    }
+    #[inline(always)]
+    fn min_lane(self, a: __m512d) -> f64 {
+        self.0.avx512f._mm512_reduce_min_pd(a)
     }
 
     #[inline(always)]
@@ -285,6 +412,11 @@ unsafe impl Io<f32> for F32 {
         // SAFETY: only the first n elements are written, for which the caller vouches.
         unsafe { self.0.avx512f._mm512_mask_storeu_ps(p, first(n), v) }
     }
+    #[inline(always)]
+    unsafe fn stream(self, p: *mut f32, v: __m512) {
+        // SAFETY: the caller vouches for 64 bytes at a multiple of 64; the token proves AVX-512.
+        unsafe { _mm512_stream_ps(p, v) }
+    }
 }
 
 // SAFETY: every access below is of LANES elements, or masked to n.
@@ -308,6 +440,11 @@ unsafe impl Io<f64> for F64 {
     unsafe fn store_part(self, p: *mut f64, n: usize, v: __m512d) {
         // SAFETY: only the first n elements are written, for which the caller vouches.
         unsafe { self.0.avx512f._mm512_mask_storeu_pd(p, first(n) as u8, v) }
+    }
+    #[inline(always)]
+    unsafe fn stream(self, p: *mut f64, v: __m512d) {
+        // SAFETY: the caller vouches for 64 bytes at a multiple of 64; the token proves AVX-512.
+        unsafe { _mm512_stream_pd(p, v) }
     }
 }
 
@@ -372,6 +509,11 @@ macro_rules! half_io {
                 let v = self.$narrow(v);
                 // SAFETY: only the first n elements are written, for which the caller vouches.
                 unsafe { self.0.avx512bw._mm256_mask_storeu_epi16(p.cast(), first(n), v) }
+            }
+            #[inline(always)]
+            unsafe fn stream(self, p: *mut $t, v: __m512) {
+                // SAFETY: the caller vouches for 32 bytes at a multiple of 32; the token proves AVX.
+                unsafe { _mm256_stream_si256(p.cast(), self.$narrow(v)) }
             }
         }
     };

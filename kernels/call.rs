@@ -14,6 +14,15 @@ pub enum Masked {
     Zero,
 }
 
+/// How a call moves through memory. It changes no bit of any result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Path {
+    /// The output is written past the caches, which it would not fit. Without effect on work in place.
+    pub stream: bool,
+    /// Exponentials are computed twice rather than kept: the row does not fit the cache near the core.
+    pub recompute: bool,
+}
+
 /// The work of one call. Safe code makes one only from views that were checked ([`Call::new`],
 /// [`Call::in_place`], [`Call::per_row`]); it borrows what it points to.
 #[derive(Debug)]
@@ -29,6 +38,7 @@ pub struct Call<'a, T> {
     pub(crate) cols: usize,
     pub(crate) scale: Scale,
     pub(crate) masked: Masked,
+    pub(crate) path: Path,
     borrowed: std::marker::PhantomData<&'a mut T>,
 }
 
@@ -49,6 +59,7 @@ impl<'a, T: Element> Call<'a, T> {
             cols: x.cols(),
             scale,
             masked,
+            path: Path::default(),
             borrowed: std::marker::PhantomData,
         })
     }
@@ -65,6 +76,7 @@ impl<'a, T: Element> Call<'a, T> {
             cols: y.cols(),
             scale,
             masked,
+            path: Path::default(),
             borrowed: std::marker::PhantomData,
         }
     }
@@ -80,7 +92,16 @@ impl<'a, T: Element> Call<'a, T> {
             cols: x.cols(),
             scale,
             masked: Masked::Nan,
+            path: Path::default(),
             borrowed: std::marker::PhantomData,
         })
+    }
+
+    /// Chooses how memory is used; by default for matrices that the caches hold.
+    #[must_use]
+    pub fn by(mut self, path: Path) -> Self {
+        // In place, the lines to be written are in the cache already.
+        self.path = Path { stream: path.stream && self.x != self.y.cast_const(), ..path };
+        self
     }
 }

@@ -34,6 +34,12 @@ pub(crate) struct Sum {
 
 impl Sum {
     pub(crate) const ZERO: Sum = Sum { hi: 0.0, lo: 0.0 };
+
+    /// Times a power of two.
+    #[inline(always)]
+    pub(crate) fn times(self, power: f64) -> Sum {
+        Sum { hi: self.hi * power, lo: self.lo * power }
+    }
 }
 
 /// The arithmetic of one floating-point type: its constants, and what is done once per block or
@@ -54,6 +60,8 @@ pub(crate) trait Contract: Copy + 'static {
     /// The least `k - M` that is not flushed to zero: e is a normal number there.
     const MIN_EXP: i32;
 
+    /// 0, -1, -2 and so on, as many as a vector has lanes: the lanes from the `n`th on are below `1 - n`.
+    fn lanes() -> &'static [Self];
     /// `8 * scale * log2(e)` as a pair.
     fn l8(scale: &Scale) -> (Self, Self);
     fn widen(self) -> f64;
@@ -99,6 +107,9 @@ pub(crate) fn fold_f64(hi: [f64; LANES_F64], lo: [f64; LANES_F64]) -> Sum {
 pub(crate) const LANES_F32: usize = 16;
 /// As [`LANES_F32`], for rows of f64.
 pub(crate) const LANES_F64: usize = 8;
+
+/// How many rows' sums are folded together, where many short rows are at hand.
+pub(crate) const ROWS_AT_ONCE: usize = 8;
 
 /// A row is summed in blocks of this many elements; the sums of the blocks are added in
 /// order. Fixed, because it is part of what defines the bits of a result: a
@@ -157,6 +168,18 @@ impl Contract for f32 {
     const MIN_EXP: i32 = -126;
 
     #[inline(always)]
+    fn lanes() -> &'static [f32] {
+        const {
+            let mut lanes = [0.0; LANES_F32];
+            let mut i = 0;
+            while i < lanes.len() {
+                lanes[i] = -(i as f32);
+                i += 1;
+            }
+            &{ lanes }
+        }
+    }
+    #[inline(always)]
     fn l8(scale: &Scale) -> (f32, f32) {
         scale.l8_f32
     }
@@ -212,6 +235,18 @@ impl Contract for f64 {
     ];
     const MIN_EXP: i32 = -1022;
 
+    #[inline(always)]
+    fn lanes() -> &'static [f64] {
+        const {
+            let mut lanes = [0.0; LANES_F64];
+            let mut i = 0;
+            while i < lanes.len() {
+                lanes[i] = -(i as f64);
+                i += 1;
+            }
+            &{ lanes }
+        }
+    }
     #[inline(always)]
     fn l8(scale: &Scale) -> (f64, f64) {
         scale.l8_f64

@@ -9,11 +9,15 @@
 mod call;
 mod element;
 mod exp2;
+mod guess;
 mod matrix;
+mod pipeline;
 mod rows;
 mod scalar;
 mod scale;
+mod scratch;
 mod table;
+mod tiny;
 mod vector;
 
 #[cfg(target_arch = "x86_64")]
@@ -24,7 +28,7 @@ mod avx512;
 mod neon;
 mod portable;
 
-pub use call::{Call, Masked};
+pub use call::{Call, Masked, Path};
 pub use element::Element;
 pub use matrix::{Matrix, MatrixMut, ShapeError};
 pub use scale::Scale;

@@ -67,6 +67,10 @@ impl Vector for F32 {
     const LANES: usize = 16;
 
     #[inline(always)]
+    fn vectorize(self, f: impl FnOnce()) {
+        self.0.vectorize(f);
+    }
+    #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
         [self.0.neon.vdupq_n_f32(x); 4]
     }
@@ -85,6 +89,18 @@ impl Vector for F32 {
     #[inline(always)]
     fn max(self, a: Self::V, b: Self::V) -> Self::V {
         each!(|k| self.0.neon.vmaxq_f32(a[k], b[k]))
+    }
+    #[inline(always)]
+    fn min(self, a: Self::V, b: Self::V) -> Self::V {
+        each!(|k| self.0.neon.vminq_f32(a[k], b[k]))
+    }
+    #[inline(always)]
+    fn min_not_below(self, m: Self::V, x: Self::V, cut: Self::V) -> Self::V {
+        let n = self.0.neon;
+        each!(|k| {
+            let below = n.vcltq_f32(x[k], cut[k]);
+            n.vminq_f32(n.vbslq_f32(below, m[k], x[k]), m[k])
+        })
     }
     #[inline(always)]
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
@@ -113,6 +129,11 @@ impl Vector for F32 {
     fn max_lane(self, a: Self::V) -> f32 {
         let n = self.0.neon;
         n.vmaxvq_f32(n.vmaxq_f32(n.vmaxq_f32(a[0], a[1]), n.vmaxq_f32(a[2], a[3])))
+    }
+    #[inline(always)]
+    fn min_lane(self, a: Self::V) -> f32 {
+        let n = self.0.neon;
+        n.vminvq_f32(n.vminq_f32(n.vminq_f32(a[0], a[1]), n.vminq_f32(a[2], a[3])))
     }
 
     #[inline(always)]
@@ -177,6 +198,10 @@ impl Vector for F64 {
     const LANES: usize = 8;
 
     #[inline(always)]
+    fn vectorize(self, f: impl FnOnce()) {
+        self.0.vectorize(f);
+    }
+    #[inline(always)]
     fn splat(self, x: f64) -> Self::V {
         [self.0.neon.vdupq_n_f64(x); 4]
     }
@@ -195,6 +220,18 @@ impl Vector for F64 {
     #[inline(always)]
     fn max(self, a: Self::V, b: Self::V) -> Self::V {
         each!(|k| self.0.neon.vmaxq_f64(a[k], b[k]))
+    }
+    #[inline(always)]
+    fn min(self, a: Self::V, b: Self::V) -> Self::V {
+        each!(|k| self.0.neon.vminq_f64(a[k], b[k]))
+    }
+    #[inline(always)]
+    fn min_not_below(self, m: Self::V, x: Self::V, cut: Self::V) -> Self::V {
+        let n = self.0.neon;
+        each!(|k| {
+            let below = n.vcltq_f64(x[k], cut[k]);
+            n.vminq_f64(n.vbslq_f64(below, m[k], x[k]), m[k])
+        })
     }
     #[inline(always)]
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
@@ -223,6 +260,11 @@ impl Vector for F64 {
     fn max_lane(self, a: Self::V) -> f64 {
         let n = self.0.neon;
         n.vmaxvq_f64(n.vmaxq_f64(n.vmaxq_f64(a[0], a[1]), n.vmaxq_f64(a[2], a[3])))
+    }
+    #[inline(always)]
+    fn min_lane(self, a: Self::V) -> f64 {
+        let n = self.0.neon;
+        n.vminvq_f64(n.vminq_f64(n.vminq_f64(a[0], a[1]), n.vminq_f64(a[2], a[3])))
     }
 
     #[inline(always)]

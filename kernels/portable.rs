@@ -70,7 +70,9 @@ fn narrow(v: [f64x4; 2]) -> f32x8 {
 /// The sum in f64 is rounded, and then again to f32. That differs from one rounding only if the first ends
 /// half-way between two f32, which is looked for: such vectors, and those with subnormal results, whose half-ways
 /// lie elsewhere, are done by the system's slow function.
-#[inline(always)]
+// Not inlined: dozens of copies of this, most of them in loops, would be most of the crate's code.
+#[cfg_attr(any(target_feature = "fma", target_arch = "aarch64"), inline(always))]
+#[cfg_attr(not(any(target_feature = "fma", target_arch = "aarch64")), inline(never))]
 fn fma_f32x8(a: f32x8, b: f32x8, c: f32x8) -> f32x8 {
     if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
         return a.mul_add(b, c);
@@ -98,7 +100,8 @@ fn fma_f32x8(a: f32x8, b: f32x8, c: f32x8) -> f32x8 {
 /// What is left of both is added with a rounding. Where that could change the result (it is checked with a little more and
 /// a little less), and where exactness itself is in doubt (near overflow and underflow), the system's
 /// slow function does it.
-#[inline(always)]
+#[cfg_attr(any(target_feature = "fma", target_arch = "aarch64"), inline(always))]
+#[cfg_attr(not(any(target_feature = "fma", target_arch = "aarch64")), inline(never))]
 fn fma_f64x4(a: f64x4, b: f64x4, c: f64x4) -> f64x4 {
     if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
         return a.mul_add(b, c);
@@ -133,6 +136,10 @@ impl Vector for F32 {
     const LANES: usize = 16;
 
     #[inline(always)]
+    fn vectorize(self, f: impl FnOnce()) {
+        f();
+    }
+    #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
         [f32x8::splat(x); 2]
     }
@@ -153,6 +160,14 @@ impl Vector for F32 {
         [a[0].fast_max(b[0]), a[1].fast_max(b[1])]
     }
     #[inline(always)]
+    fn min(self, a: Self::V, b: Self::V) -> Self::V {
+        [a[0].fast_min(b[0]), a[1].fast_min(b[1])]
+    }
+    #[inline(always)]
+    fn min_not_below(self, m: Self::V, x: Self::V, cut: Self::V) -> Self::V {
+        from_fn(|k| x[k].simd_lt(cut[k]).select(m[k], x[k]).fast_min(m[k]))
+    }
+    #[inline(always)]
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         [fma_f32x8(a[0], b[0], c[0]), fma_f32x8(a[1], b[1], c[1])]
     }
@@ -168,6 +183,10 @@ impl Vector for F32 {
     #[inline(always)]
     fn max_lane(self, a: Self::V) -> f32 {
         a[0].fast_max(a[1]).to_array().into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+    #[inline(always)]
+    fn min_lane(self, a: Self::V) -> f32 {
+        a[0].fast_min(a[1]).to_array().into_iter().fold(f32::INFINITY, f32::min)
     }
 
     #[inline(always)]
@@ -220,6 +239,10 @@ impl Vector for F64 {
     const LANES: usize = 8;
 
     #[inline(always)]
+    fn vectorize(self, f: impl FnOnce()) {
+        f();
+    }
+    #[inline(always)]
     fn splat(self, x: f64) -> Self::V {
         [f64x4::splat(x); 2]
     }
@@ -240,6 +263,14 @@ impl Vector for F64 {
         [a[0].fast_max(b[0]), a[1].fast_max(b[1])]
     }
     #[inline(always)]
+    fn min(self, a: Self::V, b: Self::V) -> Self::V {
+        [a[0].fast_min(b[0]), a[1].fast_min(b[1])]
+    }
+    #[inline(always)]
+    fn min_not_below(self, m: Self::V, x: Self::V, cut: Self::V) -> Self::V {
+        from_fn(|k| x[k].simd_lt(cut[k]).select(m[k], x[k]).fast_min(m[k]))
+    }
+    #[inline(always)]
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         [fma_f64x4(a[0], b[0], c[0]), fma_f64x4(a[1], b[1], c[1])]
     }
@@ -255,6 +286,10 @@ impl Vector for F64 {
     #[inline(always)]
     fn max_lane(self, a: Self::V) -> f64 {
         a[0].fast_max(a[1]).to_array().into_iter().fold(f64::NEG_INFINITY, f64::max)
+    }
+    #[inline(always)]
+    fn min_lane(self, a: Self::V) -> f64 {
+        a[0].fast_min(a[1]).to_array().into_iter().fold(f64::INFINITY, f64::min)
     }
 
     #[inline(always)]

@@ -116,7 +116,12 @@ impl Scale {
         // and an element is flushed only if it is below 2^-126 (f64: 2^-1022) of the largest.
         let (subtract, m) =
             if top.abs() < HUGE { (0.0, top.floor() as i32 - 1) } else { (max, -1) };
-        Shift { subtract, m, cut: f64::from(m + min_exp) * self.inv_l }
+        Shift { subtract, m, cut: self.cut(m, min_exp) }
+    }
+
+    /// The element whose exponential, shifted by `m`, is `2^min_exp` (times C).
+    pub(crate) fn cut(&self, m: i32, min_exp: i32) -> f64 {
+        f64::from(m + min_exp) * self.inv_l
     }
 
     /// What log-softmax needs, from a row's maximum, its exponential `e_max`, the shift and the sum.

@@ -2,7 +2,7 @@
 
 use crate::call::Call;
 use crate::element::Element;
-use crate::rows;
+use crate::pipeline;
 use crate::scalar;
 use crate::vector::{Io, Vector};
 use half::{bf16, f16};
@@ -95,7 +95,7 @@ macro_rules! entry {
                 || {
                     // SAFETY: a Call is made only from views that were checked, so
                     // its pointers are valid as its fields say.
-                    unsafe { rows::$op(S::from(isa), call) }
+                    unsafe { pipeline::$op(S::from(isa), call) }
                 },
             );
         }

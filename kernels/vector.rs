@@ -6,7 +6,7 @@
 //! written once, the order of every addition is the same everywhere, and narrow
 //! CPUs get their unrolling for free.
 
-use crate::exp2::{Contract, Sum};
+use crate::exp2::{Contract, ROWS_AT_ONCE, Sum};
 use crate::scale::LogShift;
 
 /// The vector operations of one CPU in one arithmetic type.
@@ -23,6 +23,11 @@ pub(crate) trait Vector: Copy {
     type Acc: Copy;
     /// Elements in a `V`.
     const LANES: usize;
+    /// Whether [`Io::stream`] differs from `store`.
+    const STREAMS: bool = false;
+
+    /// Runs `f`, which must be inlined, compiled for this instruction set.
+    fn vectorize(self, f: impl FnOnce());
 
     fn splat(self, x: Self::E) -> Self::V;
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
@@ -33,14 +38,27 @@ pub(crate) trait Vector: Copy {
     fn prefetch<T>(self, _p: *const T) {}
     /// Lane 0.
     fn first_lane(self, a: Self::V) -> Self::E;
+    /// Asks for the cache line at `p` in the second-level cache, as [`Vector::prefetch`].
+    #[inline(always)]
+    fn prefetch_far<T>(self, _p: *const T) {}
+    /// Orders the stores of [`Io::stream`] before all that follow: without it another thread that is told
+    /// of the result by an ordinary store might not see it.
+    #[inline(always)]
+    fn fence(self) {}
     /// The larger; which one where either is NaN is not specified.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The smaller; which one where either is NaN is not specified.
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The smaller of `m` and `x` where `x` is not less than `cut` (or is NaN), `m` elsewhere.
+    fn min_not_below(self, m: Self::V, x: Self::V, cut: Self::V) -> Self::V;
     /// `a * b + c`, rounded once.
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `e` where `x` is not less than `cut` (or is NaN), 0 elsewhere.
     fn zero_below(self, x: Self::V, cut: Self::V, e: Self::V) -> Self::V;
     /// The largest lane.
     fn max_lane(self, a: Self::V) -> Self::E;
+    /// The smallest lane.
+    fn min_lane(self, a: Self::V) -> Self::E;
 
     /// `Contract::TABLE` scaled by `2^-m`.
     fn table(self, m: i32) -> Self::Table;
@@ -50,8 +68,29 @@ pub(crate) trait Vector: Copy {
     fn acc_zero(self) -> Self::Acc;
     /// Adds lane `i` of `v` to lane `i` of the sum.
     fn acc_add(self, acc: Self::Acc, v: Self::V) -> Self::Acc;
+    /// `acc_add` to 0.
+    #[inline(always)]
+    fn acc_of(self, v: Self::V) -> Self::Acc {
+        self.acc_add(self.acc_zero(), v)
+    }
     /// All lanes, added as a binary tree: lane i and i + half, and again.
     fn acc_fold(self, acc: Self::Acc) -> Sum;
+    /// `acc_fold` of several rows and the reciprocals of the sums, `hi + lo` of each; whether all sums are numbers above 0.
+    #[inline(always)]
+    fn inverses(
+        self,
+        acc: &[Self::Acc; ROWS_AT_ONCE],
+        hi: &mut [Self::E; ROWS_AT_ONCE],
+        lo: &mut [Self::E; ROWS_AT_ONCE],
+    ) -> bool {
+        let mut good = true;
+        for k in 0..ROWS_AT_ONCE {
+            let sum = self.acc_fold(acc[k]);
+            good &= sum.hi > 0.0;
+            (hi[k], lo[k]) = Self::E::reciprocal(sum);
+        }
+        good
+    }
     /// Log-softmax of `x`.
     fn log_softmax(self, x: Self::V, shift: &LogShift) -> Self::V;
 }
@@ -76,6 +115,15 @@ pub(crate) unsafe trait Io<T>: Vector {
     /// # Safety
     /// `p` is valid for writes of `n` elements, and `n < LANES`.
     unsafe fn store_part(self, p: *mut T, n: usize, v: Self::V);
+    /// As `store`, past the caches where the CPU has such stores. [`Vector::fence`] must follow.
+    ///
+    /// # Safety
+    /// `p` is valid for writes of `LANES` elements and a multiple of their size, `LANES * size_of::<T>()`.
+    #[inline(always)]
+    unsafe fn stream(self, p: *mut T, v: Self::V) {
+        // SAFETY: the caller vouches for more than this.
+        unsafe { self.store(p, v) };
+    }
 }
 
 /// Adds `v` to the running double-double sums `(hi, lo)`, lane by lane: Knuth's two-sum, the errors

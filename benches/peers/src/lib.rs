@@ -1,29 +1,324 @@
-//! One C function, so that a Python script can run the library and its peers in one process.
+//! C functions with which compare.py runs this library, other crates and the machine's limits in
+//! one process. A matrix is `rows` rows of `cols` elements without gaps. What returns an `i32`
+//! returns 0, or -1 if the call was refused or panicked.
 
-use softmax::{Matrix, MatrixMut, Softmax, Threads};
+use std::ffi::{CStr, c_char, c_void};
+use std::hint::black_box;
+use std::mem::MaybeUninit;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{LazyLock, OnceLock};
+use std::time::Instant;
 
-/// Softmax of `rows` rows of `cols` f32 on one thread, by the kernel that `SOFTMAX_KERNEL` names or
-/// the best. Returns 0, or -1 if the call was refused.
+use candle_core::{Device, Tensor};
+use ndarray::{ArrayView2, ArrayViewMut2, Zip};
+use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use rten_simd::SimdOp;
+use softmax::half::{bf16, f16};
+use softmax::{Element, Matrix, MatrixMut, Softmax, Threads};
+use tract_linalg::Func;
+use tract_linalg::element_wise::ElementWise;
+use tract_linalg::reduce::{MapReduce, Reduce};
+
+mod limits;
+use limits::Limits;
+
+/// The threads of everything here; one number of threads per process.
+static POOL: OnceLock<ThreadPool> = OnceLock::new();
+static LIMITS: LazyLock<Limits> = LazyLock::new(Limits::detect);
+
+fn guarded(f: impl FnOnce() -> Option<()>) -> i32 {
+    match catch_unwind(AssertUnwindSafe(f)) {
+        Ok(Some(())) => 0,
+        _ => -1,
+    }
+}
+
+/// Makes the pool. Call it once, first, and everything else from the same thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn softmax_peers_start(threads: usize) -> i32 {
+    guarded(|| {
+        let pool = ThreadPoolBuilder::new().num_threads(threads);
+        // A pool of one is the calling thread itself, so that no call is handed to another thread.
+        let pool = if threads == 1 { pool.use_current_thread() } else { pool };
+        POOL.set(pool.build().ok()?).ok()
+    })
+}
+
+/// How `softmax_peers_nt_copy` stores.
+#[unsafe(no_mangle)]
+pub extern "C" fn softmax_peers_nt_stores() -> *const c_char {
+    LIMITS.stores.as_ptr()
+}
+
+/// 1 if this CPU can run the kernel of that name, else 0.
 ///
 /// # Safety
-/// `x` is valid for reads and `y` for writes of `rows * cols` elements; they do not overlap.
+/// `name` is a C string.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn softmax_peers_f32(
-    x: *const f32,
-    y: *mut f32,
+pub unsafe extern "C" fn softmax_peers_has_kernel(name: *const c_char) -> i32 {
+    // SAFETY: the caller's promise.
+    let name = unsafe { CStr::from_ptr(name) };
+    name.to_str().is_ok_and(|name| softmax::kernel(name).is_ok()).into()
+}
+
+/// This library: the softmax of every row, in place if `x == y`. `element` is 0 for f32, 1 for f16,
+/// 2 for bf16; a NULL `kernel` is the default one.
+///
+/// # Safety
+/// `x` is valid for reads and `y` for writes of the matrix; they are equal or do not overlap.
+/// `kernel` is NULL or a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_peers_ours(
+    element: u32,
+    kernel: *const c_char,
+    x: *const c_void,
+    y: *mut c_void,
     rows: usize,
     cols: usize,
 ) -> i32 {
-    // SAFETY: what the caller vouches for.
-    let (x, y) = unsafe {
-        (
-            std::slice::from_raw_parts(x, rows * cols),
-            std::slice::from_raw_parts_mut(y, rows * cols),
-        )
+    guarded(|| {
+        let mut softmax = Softmax::new();
+        if !kernel.is_null() {
+            // SAFETY: the caller's promise.
+            let name = unsafe { CStr::from_ptr(kernel) };
+            softmax = softmax.kernel(softmax::kernel(name.to_str().ok()?).ok()?);
+        }
+        // SAFETY: the caller's promise, for each type.
+        unsafe {
+            match element {
+                0 => ours::<f32>(softmax, x.cast(), y.cast(), rows, cols),
+                1 => ours::<f16>(softmax, x.cast(), y.cast(), rows, cols),
+                2 => ours::<bf16>(softmax, x.cast(), y.cast(), rows, cols),
+                _ => None,
+            }
+        }
+    })
+}
+
+/// # Safety
+/// As `softmax_peers_ours`.
+unsafe fn ours<T: Element>(
+    softmax: Softmax,
+    x: *const T,
+    y: *mut T,
+    rows: usize,
+    cols: usize,
+) -> Option<()> {
+    let pool = POOL.get()?;
+    let threads = if pool.current_num_threads() == 1 { Threads::Serial } else { Threads::Auto };
+    let softmax = softmax.threads(threads);
+    let done = if x == y.cast_const() {
+        // SAFETY: the caller's promise.
+        let y = unsafe { std::slice::from_raw_parts_mut(y, rows.checked_mul(cols)?) };
+        let y = MatrixMut::new(y, cols).ok()?;
+        pool.install(|| softmax.softmax_in_place(y))
+    } else {
+        // SAFETY: the caller's promise; not equal, they do not overlap.
+        let (x, y) = unsafe { slices(x, y, rows, cols)? };
+        let (x, y) = (Matrix::new(x, cols).ok()?, MatrixMut::new(y, cols).ok()?);
+        pool.install(|| softmax.softmax(x, y))
     };
-    let done = Matrix::new(x, cols).and_then(|x| Ok((x, MatrixMut::new(y, cols)?)));
-    match done.map(|(x, y)| Softmax::new().threads(Threads::Serial).softmax(x, y)) {
-        Ok(Ok(())) => 0,
-        _ => -1,
+    done.ok()
+}
+
+/// # Safety
+/// `x` is valid for reads and `y` for writes of the matrix; they do not overlap.
+unsafe fn slices<'a, T>(
+    x: *const T,
+    y: *mut T,
+    rows: usize,
+    cols: usize,
+) -> Option<(&'a [T], &'a mut [T])> {
+    let len = rows.checked_mul(cols)?;
+    // SAFETY: the caller's promise.
+    unsafe { Some((std::slice::from_raw_parts(x, len), std::slice::from_raw_parts_mut(y, len))) }
+}
+
+/// Runs `f` on equal parts, one per thread, each a multiple of `unit` elements but for the last.
+fn in_parts(x: &[f32], y: &mut [f32], unit: usize, f: impl Fn(&[f32], &mut [f32]) + Sync) {
+    let pool = POOL.get().expect("softmax_peers_start was called");
+    let part = x.len().div_ceil(unit).div_ceil(pool.current_num_threads()) * unit;
+    pool.install(|| x.par_chunks(part).zip(y.par_chunks_mut(part)).for_each(|(x, y)| f(x, y)));
+}
+
+macro_rules! from_x_to_y {
+    ($($(#[$doc:meta])* $name:ident => $f:expr;)*) => {$(
+        $(#[$doc])*
+        ///
+        /// # Safety
+        /// `x` is valid for reads and `y` for writes of the matrix; they do not overlap.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name(
+            x: *const f32,
+            y: *mut f32,
+            rows: usize,
+            cols: usize,
+        ) -> i32 {
+            guarded(|| {
+                // SAFETY: the caller's promise.
+                let (x, y) = unsafe { slices(x, y, rows, cols)? };
+                let run: fn(&[f32], &mut [f32], usize) = $f;
+                run(x, y, cols);
+                Some(())
+            })
+        }
+    )*};
+}
+
+from_x_to_y! {
+    /// The C library's memcpy.
+    softmax_peers_memcpy => |x, y, _| in_parts(x, y, 16, |x, y| y.copy_from_slice(x));
+    /// A copy with non-temporal stores. `y` starts at a multiple of 64 bytes.
+    softmax_peers_nt_copy => |x, y, _| in_parts(x, y, 16, |x, y| LIMITS.copy(x, y));
+    /// rten-vecmath, row by row; equal parts of the rows on each thread.
+    softmax_peers_rten => |x, y, cols| in_parts(x, y, cols, |x, y| {
+        for (x, y) in x.chunks_exact(cols).zip(y.chunks_exact_mut(cols)) {
+            rten(x, y);
+        }
+    });
+    /// ndarray, written as one would write it; equal parts of the rows on each thread.
+    softmax_peers_ndarray => |x, y, cols| in_parts(x, y, cols, |x, y| {
+        let shape = (x.len() / cols, cols);
+        let x = ArrayView2::from_shape(shape, x).expect("whole rows");
+        let mut y = ArrayViewMut2::from_shape(shape, y).expect("whole rows");
+        Zip::from(x.rows()).and(y.rows_mut()).for_each(|x, mut y| {
+            let max = x.fold(f32::NEG_INFINITY, |a, &b| a.max(b));
+            Zip::from(&mut y).and(x).for_each(|y, &x| *y = (x - max).exp());
+            let sum = y.sum();
+            y /= sum;
+        });
+    });
+    /// tract-linalg's three kernels as tract's own softmax calls them: on a copy of the row, because
+    /// they work in place; equal parts of the rows on each thread.
+    softmax_peers_tract => |x, y, cols| in_parts(x, y, cols, |x, y| {
+        let (max, exp_sum, multiply) = &*TRACT;
+        for (x, y) in x.chunks_exact(cols).zip(y.chunks_exact_mut(cols)) {
+            y.copy_from_slice(x);
+            let max = max.run(y).expect("max");
+            let sum = exp_sum.run_with_params(y, max).expect("exp and sum");
+            multiply.run_with_params(y, sum.recip()).expect("multiply");
+        }
+    });
+}
+
+/// The maximum; exp(x - max) and its sum; a product with a scalar.
+type Tract = (Box<dyn Reduce<f32>>, Box<dyn MapReduce<f32, f32>>, Box<dyn ElementWise<f32, f32>>);
+static TRACT: LazyLock<Tract> = LazyLock::new(|| {
+    let max = Func::ReduceMax.reduce_f32().expect("every CPU has it");
+    let exp_sum = Func::Softmax2.map_reduce_f32().expect("every CPU has it");
+    (max, exp_sum, Func::MulByScalar.ew_f32_param().expect("every CPU has it"))
+});
+
+/// rten-vecmath out of place, its faster form: in place would need a copy first. Keep it the only use:
+/// with a second one LLVM no longer inlines its loops, and it becomes four times slower.
+fn rten(x: &[f32], y: &mut [f32]) {
+    // SAFETY: the same elements; rten-vecmath only ever writes initialised ones.
+    let y = unsafe { &mut *(std::ptr::from_mut(y) as *mut [MaybeUninit<f32>]) };
+    rten_vecmath::Softmax::new(x, y).dispatch();
+}
+
+/// The scale in place by a constant.
+///
+/// # Safety
+/// `y` is valid for reads and writes of the matrix.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_peers_scale(y: *mut f32, rows: usize, cols: usize) -> i32 {
+    guarded(|| {
+        let pool = POOL.get()?;
+        // SAFETY: the caller's promise.
+        let y = unsafe { std::slice::from_raw_parts_mut(y, rows.checked_mul(cols)?) };
+        let part = y.len().div_ceil(pool.current_num_threads());
+        pool.install(|| y.par_chunks_mut(part).for_each(|y| LIMITS.scale(y, 0.9999)));
+        Some(())
+    })
+}
+
+/// A candle tensor with a copy of the matrix, to be freed by `softmax_peers_candle_free`; NULL if
+/// that failed.
+///
+/// # Safety
+/// `x` is valid for reads of the matrix.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_peers_candle_new(
+    x: *const f32,
+    rows: usize,
+    cols: usize,
+) -> *mut Tensor {
+    let new = || {
+        // SAFETY: the caller's promise.
+        let x = unsafe { std::slice::from_raw_parts(x, rows.checked_mul(cols)?) };
+        Tensor::from_slice(x, (rows, cols), &Device::Cpu).ok()
+    };
+    match catch_unwind(AssertUnwindSafe(new)) {
+        Ok(Some(x)) => Box::into_raw(Box::new(x)),
+        _ => std::ptr::null_mut(),
     }
+}
+
+/// candle's softmax over the last dimension, which allocates its output. Copies that to `y` unless it is NULL.
+///
+/// # Safety
+/// `x` is from `softmax_peers_candle_new`; `y` is NULL or valid for writes of the matrix.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_peers_candle_run(x: *const Tensor, y: *mut f32) -> i32 {
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        let x = unsafe { x.as_ref()? };
+        let output = POOL.get()?.install(|| candle_nn::ops::softmax_last_dim(x)).ok()?;
+        if !y.is_null() {
+            let output = output.flatten_all().ok()?.to_vec1::<f32>().ok()?;
+            // SAFETY: `y` is valid for writes of as many elements as `x` has, and the output was just made.
+            unsafe { y.copy_from_nonoverlapping(output.as_ptr(), output.len()) };
+        }
+        Some(())
+    })
+}
+
+/// Frees the tensor.
+///
+/// # Safety
+/// `x` is from `softmax_peers_candle_new` and not used afterwards.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_peers_candle_free(x: *mut Tensor) -> i32 {
+    guarded(|| {
+        // SAFETY: `x` came from `Box::into_raw` and is given back once.
+        drop(unsafe { Box::from_raw(x) });
+        Some(())
+    })
+}
+
+/// Nanoseconds per call on one row: the mean of `reps` calls of this library (`peer` 0) or rten-vecmath (1).
+/// NaN if that failed.
+///
+/// # Safety
+/// `x` is valid for reads and `y` for writes of the row; they do not overlap.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_peers_latency(
+    peer: u32,
+    x: *const f32,
+    y: *mut f32,
+    cols: usize,
+    reps: usize,
+) -> f64 {
+    let mut ns = f64::NAN;
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        let (x, y) = unsafe { slices(x, y, 1, cols)? };
+        let serial = Softmax::new().threads(Threads::Serial);
+        let start = Instant::now();
+        if peer == 0 {
+            for _ in 0..reps {
+                let (x, y) = (black_box(x), black_box(&mut *y));
+                serial.softmax(Matrix::new(x, cols).ok()?, MatrixMut::new(y, cols).ok()?).ok()?;
+            }
+        } else {
+            for _ in 0..reps {
+                rten(black_box(x), black_box(&mut *y));
+            }
+        }
+        ns = start.elapsed().as_nanos() as f64 / reps as f64;
+        Some(())
+    });
+    ns
 }

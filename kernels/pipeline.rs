@@ -1,0 +1,548 @@
+//! Softmax, log-softmax and log-sum-exp over rows from a few elements to as many as a cache holds: one sweep computes the
+//! exponentials of a row and finishes the row before it.
+//!
+//! While a row waits to be finished, its exponentials wait in scratch memory (softmax), or it is read again (log-softmax).
+
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+
+use crate::call::Call;
+use crate::element::Element;
+use crate::exp2::{BLOCK, Contract, Sum};
+use crate::guess::Guess;
+use crate::rows::{
+    Exp, Finish, Found, Mode, Odd, classify, finish_row, odd_row, quotient, row_max, sweep,
+};
+use crate::scale::{LogShift, Scale, Shift};
+use crate::scratch::Scratch;
+use crate::tiny;
+use crate::vector::{Io, Vector};
+
+/// Whether a task's sweeps keep the exponentials.
+pub(crate) trait Keeps {
+    const KEEP: bool;
+}
+
+/// A sweep with a guessed shift.
+struct Guessed<K, const CUT: bool, const FINISH: bool, const STREAM: bool>(PhantomData<K>);
+
+impl<K: Keeps, const CUT: bool, const FINISH: bool, const STREAM: bool> Mode
+    for Guessed<K, CUT, FINISH, STREAM>
+{
+    const GUESSED: bool = true;
+    const CUT: bool = CUT;
+    const KEEP: bool = K::KEEP;
+    const FINISH: bool = FINISH;
+    const STREAM: bool = STREAM;
+}
+
+/// A sweep with the row's own shift.
+struct Exact<K>(PhantomData<K>);
+
+impl<K: Keeps> Mode for Exact<K> {
+    const GUESSED: bool = false;
+    const CUT: bool = true;
+    const KEEP: bool = K::KEEP;
+    const FINISH: bool = false;
+    const STREAM: bool = false;
+}
+
+/// After a row for which no guess serves, this many rows are done by their own maxima right away.
+const PATIENCE: u32 = 16;
+
+/// A row reduced to what its finishing needs.
+pub(crate) struct Reduced<S: Vector> {
+    max: f64,
+    /// The row's own shift.
+    own: Shift,
+    /// The sum by the shift of `exp`.
+    sum: Sum,
+    /// `2^(M of exp - own M)`
+    factor: f64,
+    /// What computed the exponentials.
+    exp: Exp<S>,
+}
+
+impl<S: Vector> Reduced<S> {
+    /// What turns the row's elements into their log-softmax.
+    #[inline(always)]
+    fn log_shift(&self, scale: &Scale) -> LogShift {
+        let simd = self.exp.simd;
+        let top = simd.splat(S::E::narrow(self.max));
+        let e_max = simd.first_lane(self.exp.of(true, true, top)).widen();
+        let sum = self.sum.times(self.factor);
+        S::E::log_shift(scale, self.max, e_max * self.factor, &self.own, sum)
+    }
+}
+
+/// Reduces row after row, with a guess that follows them.
+pub(crate) struct Reducer<'a, S: Vector> {
+    scale: &'a Scale,
+    guess: Guess,
+    pub(crate) exp: Exp<S>,
+    /// Rows had elements far below the others: a mask's, say.
+    pub(crate) cut: bool,
+    /// Rows to do without guessing.
+    exact: u32,
+}
+
+impl<'a, S: Vector> Reducer<'a, S> {
+    #[inline(always)]
+    pub(crate) fn new(simd: S, scale: &'a Scale) -> Self {
+        let guess = Guess::first::<S::E>(scale);
+        let exp = Exp::new(simd, scale, &guess.shift());
+        Reducer { scale, guess, exp, cut: false, exact: 0 }
+    }
+
+    /// Reduces a row, and finishes another on the way.
+    ///
+    /// # Safety
+    /// `x` is valid for reads of `n` elements, `kept` for writes of as many if `KEEP`; what `finish` points to for reads
+    /// and writes of as many. `kept` is not `x`.
+    #[inline(always)]
+    unsafe fn reduce<T: Element, D, F, K: Keeps, const STREAM: bool>(
+        &mut self,
+        x: *const T,
+        kept: *mut S::E,
+        n: usize,
+        finish: Option<Finish<D, T, F>>,
+    ) -> Result<Reduced<S>, Odd>
+    where
+        S: Io<T> + Io<D> + Io<<S as Vector>::E>,
+        F: Fn(S::V) -> S::V,
+    {
+        let simd = self.exp.simd;
+        if self.exact > 0 {
+            self.exact -= 1;
+            // SAFETY: as this function's.
+            unsafe {
+                if let Some(finish) = finish {
+                    finish_row::<S, T, D, STREAM>(simd, &finish, n);
+                }
+                return self.reduce_exactly::<T, K>(x, kept, n, None);
+            }
+        }
+        // SAFETY: as this function's.
+        let found = unsafe {
+            let exp = &self.exp;
+            match (finish, self.cut) {
+                (Some(f), false) => {
+                    sweep::<S, T, D, Guessed<K, false, true, STREAM>>(exp, x, kept, n, &f)
+                }
+                (Some(f), true) => {
+                    sweep::<S, T, D, Guessed<K, true, true, STREAM>>(exp, x, kept, n, &f)
+                }
+                (None, false) => sweep_alone::<S, T, Guessed<K, false, false, false>>(exp, x, kept, n),
+                (None, true) => sweep_alone::<S, T, Guessed<K, true, false, false>>(exp, x, kept, n),
+            }
+        };
+        let (max, min) = (found.max.widen(), found.min.widen());
+        let own = self.scale.shift(max, S::E::MIN_EXP);
+        if self.guess.is_near(&own) && self.guess.is_low_enough::<S::E>(&own, min) {
+            if found.sum.hi.is_nan() {
+                return Err(Odd::Nan);
+            }
+            let factor = self.guess.factor(&own);
+            return Ok(Reduced { max, own, sum: found.sum, factor, exp: self.exp });
+        }
+        self.learn(max, min);
+        // SAFETY: as this function's.
+        unsafe { self.reduce_exactly::<T, K>(x, kept, n, Some(max)) }
+    }
+
+    /// Whether the guess was good for every one of several rows of which only the common extremes are known. (It was not for
+    /// rows all of whose elements were cut; their sums are 0.) If not, it will be better for the next ones.
+    #[inline(always)]
+    pub(crate) fn judge_rows(&mut self, max: f64, min: f64) -> bool {
+        // Every row's maximum lies between the two, and so does every row's own shift.
+        let [top, bottom] = [max, min].map(|v| self.scale.shift(v, S::E::MIN_EXP));
+        let good = self.guess.is_near(&top)
+            && self.guess.is_near(&bottom)
+            && self.guess.is_low_enough::<S::E>(&top, min);
+        if !good {
+            self.learn(max, min);
+        }
+        good
+    }
+
+    /// Makes the next guess from a row for which the last one was wrong.
+    #[cold]
+    #[inline(never)]
+    fn learn(&mut self, max: f64, min: f64) {
+        let own = self.scale.shift(max, S::E::MIN_EXP);
+        if !own.is_huge() {
+            self.guess = Guess::like::<S::E>(&own, self.scale);
+            let simd = self.exp.simd;
+            simd.vectorize(
+                #[inline(always)]
+                || self.exp = Exp::new(simd, self.scale, &self.guess.shift()),
+            );
+        }
+        if max.is_finite() && (own.is_huge() || !self.guess.is_low_enough::<S::E>(&own, min)) {
+            // Elements far below the others call for the cut. If it was there and did not help, for exactness.
+            self.exact = if self.cut || own.is_huge() { PATIENCE } else { 0 };
+            self.cut = true;
+        }
+    }
+
+    /// Reduces a row by its own maximum, which is `max` if the row has no NaN. Rare, and so a function of its own.
+    ///
+    /// # Safety
+    /// `x` is valid for reads of `n` elements, `kept` for writes of as many if `KEEP`.
+    #[inline(never)]
+    unsafe fn reduce_exactly<T: Element, K: Keeps>(
+        &self,
+        x: *const T,
+        kept: *mut S::E,
+        n: usize,
+        max: Option<f64>,
+    ) -> Result<Reduced<S>, Odd>
+    where
+        S: Io<T> + Io<<S as Vector>::E>,
+    {
+        let simd = self.exp.simd;
+        let mut result = Err(Odd::Nan);
+        simd.vectorize(
+            #[inline(always)]
+            || {
+                // SAFETY: as this function's; nothing is finished.
+                unsafe {
+                    let max = max.unwrap_or_else(
+                        #[inline(always)]
+                        || row_max(simd, x, n),
+                    );
+                    if !max.is_finite() {
+                        result = Err(classify(x, n));
+                        return;
+                    }
+                    let own = self.scale.shift(max, S::E::MIN_EXP);
+                    let exp = Exp::new(simd, self.scale, &own);
+                    let sum = sweep::<S, T, T, Exact<K>>(&exp, x, kept, n, &nothing()).sum;
+                    if !sum.hi.is_nan() {
+                        result = Ok(Reduced { max, own, sum, factor: 1.0, exp });
+                    }
+                }
+            },
+        );
+        result
+    }
+}
+
+/// A sweep that finishes no other row. Rarer, and so a function of its own.
+///
+/// # Safety
+/// As [`sweep`].
+#[inline(never)]
+pub(crate) unsafe fn sweep_alone<S, T, M: Mode>(
+    exp: &Exp<S>,
+    x: *const T,
+    kept: *mut S::E,
+    n: usize,
+) -> Found<S::E>
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+{
+    let minus_infinity = S::E::narrow(f64::NEG_INFINITY);
+    let mut found = Found { sum: Sum::ZERO, max: minus_infinity, min: minus_infinity };
+    exp.simd.vectorize(
+        #[inline(always)]
+        || {
+            // SAFETY: as this function's.
+            found = unsafe { sweep::<S, T, T, M>(exp, x, kept, n, &nothing()) };
+        },
+    );
+    found
+}
+
+/// No row to finish.
+#[inline(always)]
+fn nothing<T, V>() -> Finish<T, T, impl Fn(V) -> V> {
+    Finish::new(
+        std::ptr::null(),
+        std::ptr::null_mut(),
+        #[inline(always)]
+        |v| v,
+    )
+}
+
+/// What becomes of a reduced row.
+pub(crate) trait Task<S: Vector, T>: Keeps {
+    /// What finishing reads: the kept exponentials or the row itself.
+    type From;
+    /// What finishing needs to know of the row.
+    type Row: Copy;
+    /// What every entry of a fully masked row becomes under [`Masked::Zero`].
+    const NOTHING: T;
+
+    fn row(scale: &Scale, reduced: &Reduced<S>) -> Self::Row;
+    fn finish(simd: S, row: &Self::Row, v: S::V) -> S::V;
+    fn from(x: *const T, kept: *const S::E) -> *const Self::From;
+}
+
+/// Softmax, from exponentials that were kept.
+pub(crate) struct Kept;
+
+impl Keeps for Kept {
+    const KEEP: bool = true;
+}
+
+impl<S: Vector, T: Element> Task<S, T> for Kept {
+    type From = S::E;
+    type Row = (S::V, S::V);
+    const NOTHING: T = T::ZERO;
+
+    #[inline(always)]
+    fn row(_: &Scale, reduced: &Reduced<S>) -> (S::V, S::V) {
+        let simd = reduced.exp.simd;
+        let (hi, lo) = S::E::reciprocal(reduced.sum);
+        (simd.splat(hi), simd.splat(lo))
+    }
+    #[inline(always)]
+    fn finish(simd: S, inverse: &(S::V, S::V), e: S::V) -> S::V {
+        quotient(simd, e, *inverse)
+    }
+    #[inline(always)]
+    fn from(_: *const T, kept: *const S::E) -> *const S::E {
+        kept
+    }
+}
+
+/// Softmax of rows too long to keep their exponentials, which are computed again, to the same bits.
+struct Again;
+
+impl Keeps for Again {
+    const KEEP: bool = false;
+}
+
+impl<S: Vector, T: Element> Task<S, T> for Again {
+    type From = T;
+    type Row = (Exp<S>, (S::V, S::V));
+    const NOTHING: T = T::ZERO;
+
+    #[inline(always)]
+    fn row(scale: &Scale, reduced: &Reduced<S>) -> Self::Row {
+        (reduced.exp, <Kept as Task<S, T>>::row(scale, reduced))
+    }
+    #[inline(always)]
+    fn finish(simd: S, (exp, inverse): &Self::Row, x: S::V) -> S::V {
+        // What is subtracted is 0 in most rows: one operation of no effect, where memory is the limit.
+        quotient(simd, exp.of(true, true, x), *inverse)
+    }
+    #[inline(always)]
+    fn from(x: *const T, _: *const S::E) -> *const T {
+        x
+    }
+}
+
+/// Log-softmax.
+struct Log;
+
+impl Keeps for Log {
+    const KEEP: bool = false;
+}
+
+impl<S: Vector, T: Element> Task<S, T> for Log {
+    type From = T;
+    type Row = LogShift;
+    const NOTHING: T = T::NEG_INFINITY;
+
+    #[inline(always)]
+    fn row(scale: &Scale, reduced: &Reduced<S>) -> LogShift {
+        reduced.log_shift(scale)
+    }
+    #[inline(always)]
+    fn finish(simd: S, shift: &LogShift, x: S::V) -> S::V {
+        simd.log_softmax(x, shift)
+    }
+    #[inline(always)]
+    fn from(x: *const T, _: *const S::E) -> *const T {
+        x
+    }
+}
+
+/// Softmax of every row of the call.
+///
+/// # Safety
+/// The call's pointers are valid as [`Call`] says.
+#[inline(always)]
+pub(crate) unsafe fn softmax<S, T>(simd: S, call: &Call<T>)
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    T: Element,
+{
+    if tiny::suits(call) {
+        // SAFETY: as this function's.
+        return unsafe {
+            if S::STREAMS && call.path.stream {
+                tiny::softmax::<S, T, true>(simd, call);
+            } else {
+                tiny::softmax::<S, T, false>(simd, call);
+            }
+        };
+    }
+    let mut stack = MaybeUninit::<[S::E; BLOCK]>::uninit();
+    let mut heap = None;
+    let in_place = call.x == call.y.cast_const();
+    let kept: *mut S::E = if call.cols <= BLOCK {
+        stack.as_mut_ptr().cast()
+    } else if T::IS_ARITHMETIC && !in_place && !call.path.stream {
+        // The output itself keeps the exponentials.
+        std::ptr::null_mut()
+    } else if !call.path.recompute
+        && let Some(scratch) = Scratch::take::<S::E>(call.cols)
+    {
+        heap.insert(scratch).as_mut_ptr()
+    } else {
+        // SAFETY: as this function's.
+        return unsafe { rows::<S, T, Again>(simd, call, std::ptr::null_mut()) };
+    };
+    // SAFETY: as this function's. What is kept has room for a row, and is not the input.
+    unsafe { rows::<S, T, Kept>(simd, call, kept) }
+}
+
+/// Log-softmax of every row of the call.
+///
+/// # Safety
+/// The call's pointers are valid as [`Call`] says.
+#[inline(always)]
+pub(crate) unsafe fn log_softmax<S, T>(simd: S, call: &Call<T>)
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    T: Element,
+{
+    // SAFETY: as this function's.
+    unsafe { rows::<S, T, Log>(simd, call, std::ptr::null_mut()) }
+}
+
+/// The task of one row, by its own maximum.
+///
+/// # Safety
+/// `x` is valid for reads and `y` for writes of `call.cols` elements, `kept` for writes of as many.
+#[cold]
+#[inline(always)]
+pub(crate) unsafe fn row_exactly<S, T, K>(
+    reducer: &Reducer<S>,
+    call: &Call<T>,
+    x: *const T,
+    y: *mut T,
+    kept: *mut S::E,
+) where
+    S: Io<T> + Io<K::From> + Io<<S as Vector>::E>,
+    T: Element,
+    K: Task<S, T>,
+{
+    let simd = reducer.exp.simd;
+    // SAFETY: as this function's.
+    unsafe {
+        match reducer.reduce_exactly::<T, K>(x, kept, call.cols, None) {
+            Ok(reduced) => {
+                let row = K::row(&call.scale, &reduced);
+                let finish = Finish::new(
+                    K::from(x, kept),
+                    y,
+                    #[inline(always)]
+                    |v| K::finish(simd, &row, v),
+                );
+                finish_row::<S, T, _, false>(simd, &finish, call.cols);
+            }
+            Err(odd) => odd_row(odd, y, call.cols, call.masked, K::NOTHING),
+        }
+    }
+}
+
+/// The task of every row.
+///
+/// # Safety
+/// The call's pointers are valid as [`Call`] says. If the task keeps exponentials, `kept` has room for a row of them, or is
+/// null and the output is of their type and not the input.
+#[inline(always)]
+unsafe fn rows<S, T, K>(simd: S, call: &Call<T>, kept: *mut S::E)
+where
+    S: Io<T> + Io<K::From> + Io<<S as Vector>::E>,
+    T: Element,
+    K: Task<S, T>,
+{
+    // SAFETY: as this function's.
+    unsafe {
+        if S::STREAMS && call.path.stream {
+            rows_by::<S, T, K, true>(simd, call, kept);
+        } else {
+            rows_by::<S, T, K, false>(simd, call, kept);
+        }
+    }
+}
+
+/// As [`rows`].
+///
+/// # Safety
+/// As [`rows`].
+#[inline(always)]
+unsafe fn rows_by<S, T, K, const STREAM: bool>(simd: S, call: &Call<T>, kept: *mut S::E)
+where
+    S: Io<T> + Io<K::From> + Io<<S as Vector>::E>,
+    T: Element,
+    K: Task<S, T>,
+{
+    let n = call.cols;
+    let mut reducer = Reducer::new(simd, &call.scale);
+    let mut last: Option<(*const K::From, *mut T, K::Row)> = None;
+    let finishing = |(from, y, row): (*const K::From, *mut T, K::Row)| {
+        Finish::new(
+            from,
+            y,
+            #[inline(always)]
+            move |v| K::finish(simd, &row, v),
+        )
+    };
+    for row in 0..call.rows {
+        // SAFETY: `row` is one of the call's rows, so x and y point to n elements; what is kept has room for them. The row
+        // before was one of the call's, too.
+        unsafe {
+            let x = call.x.add(row * call.x_stride);
+            let y = call.y.add(row * call.y_stride);
+            let kept = if kept.is_null() { y.cast() } else { kept };
+            let finish = last.take().map(finishing);
+            last = match reducer.reduce::<T, _, _, K, STREAM>(x, kept, n, finish) {
+                Ok(reduced) => Some((K::from(x, kept), y, K::row(&call.scale, &reduced))),
+                Err(odd) => {
+                    odd_row(odd, y, n, call.masked, K::NOTHING);
+                    None
+                }
+            };
+        }
+    }
+    if let Some(last) = last {
+        // SAFETY: as above.
+        unsafe { finish_row::<S, T, _, STREAM>(simd, &finishing(last), n) };
+    }
+    if STREAM {
+        simd.fence();
+    }
+}
+
+/// Log-sum-exp of every row of the call: one value per row.
+///
+/// # Safety
+/// The call's pointers are valid as [`Call`] says, with outputs of one element a row.
+#[inline(always)]
+pub(crate) unsafe fn logsumexp<S, T>(simd: S, call: &Call<T>)
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    T: Element,
+{
+    let mut reducer = Reducer::new(simd, &call.scale);
+    let none = std::ptr::null_mut();
+    for row in 0..call.rows {
+        // SAFETY: `row` is one of the call's rows: x points to `cols` elements, y to one. Nothing is kept.
+        unsafe {
+            let x = call.x.add(row * call.x_stride);
+            let reduced = reducer.reduce::<T, T, fn(S::V) -> S::V, Log, false>(x, none, call.cols, None);
+            *call.y.add(row * call.y_stride) = match reduced {
+                Ok(reduced) => T::from_f64(reduced.log_shift(&call.scale).logsumexp()),
+                Err(Odd::AllMasked) => T::NEG_INFINITY,
+                Err(Odd::PlusInf) => T::INFINITY,
+                Err(Odd::Nan) => T::NAN,
+            };
+        }
+    }
+}

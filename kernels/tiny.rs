@@ -1,0 +1,231 @@
+//! Softmax of many short rows at once, that follow each other in memory.
+//!
+//! A row of ten elements fills ten lanes of sixteen and spends most of its time in horizontal steps: maximum, sum,
+//! reciprocal. Here a group of rows is computed as if it were one: the exponentials lane by lane without regard
+//! to where rows begin, with one guessed shift (`guess.rs`) that is right for all of them if it is right for the group's
+//! extremes; then the sums and their reciprocals of eight rows together; then the quotients row by row.
+//!
+//! The result of a group is staged and written while the next group's exponentials are computed. A group that has odd rows, or for
+//! which no shift serves, is done row by row.
+
+use std::mem::MaybeUninit;
+
+use crate::call::Call;
+use crate::element::Element;
+use crate::exp2::{Contract, ROWS_AT_ONCE};
+use crate::pipeline::{Kept, Reducer, row_exactly, sweep_alone};
+
+use crate::rows::{Finish, Mode, finish_row, quotient, sweep};
+use crate::vector::{Io, Vector};
+
+/// Rows up to this long, in elements, are done here.
+pub(crate) const TINY: usize = 64;
+
+/// Elements of a group at most: what is read, kept and staged of them stays in the first-level cache.
+const GROUP: usize = 2048;
+
+/// Rows of a group at most.
+const ROWS: usize = 256;
+
+/// Behind what is kept or staged of a group: a last vector that starts in its last row, and, of what is kept, rows up to a multiple
+/// of [`ROWS_AT_ONCE`].
+const MARGIN: usize = ROWS_AT_ONCE * TINY + 16;
+
+/// The exponentials of a group, without their sum.
+struct Dense<const CUT: bool, const FINISH: bool, const STREAM: bool>;
+
+impl<const CUT: bool, const FINISH: bool, const STREAM: bool> Mode for Dense<CUT, FINISH, STREAM> {
+    const GUESSED: bool = true;
+    const CUT: bool = CUT;
+    const SUM: bool = false;
+    const KEEP: bool = true;
+    const FINISH: bool = FINISH;
+    const STREAM: bool = STREAM;
+}
+
+/// The reciprocals of the sums of a group's rows, `hi + lo` of each.
+struct Inverses<E> {
+    hi: [E; ROWS],
+    lo: [E; ROWS],
+}
+
+/// Whether the call's rows can be done here.
+#[inline(always)]
+pub(crate) fn suits<T>(call: &Call<T>) -> bool {
+    call.cols <= TINY
+        && call.rows >= ROWS_AT_ONCE
+        && call.x_stride == call.cols
+        && call.y_stride == call.cols
+}
+
+/// Softmax of every row of the call.
+///
+/// # Safety
+/// The call's pointers are valid as [`Call`] says, and [`suits`].
+#[inline(always)]
+pub(crate) unsafe fn softmax<S, T, const STREAM: bool>(simd: S, call: &Call<T>)
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    T: Element,
+{
+    let cols = call.cols;
+    let rows_of_group = (GROUP / cols).min(ROWS) / ROWS_AT_ONCE * ROWS_AT_ONCE;
+    let mut kept = [MaybeUninit::<S::E>::uninit(); GROUP + MARGIN];
+    let mut staged = [MaybeUninit::<T>::uninit(); GROUP + MARGIN];
+    let mut inverse = Inverses { hi: [S::E::narrow(0.0); ROWS], lo: [S::E::narrow(0.0); ROWS] };
+    let kept: *mut S::E = kept.as_mut_ptr().cast();
+    let staged: *mut T = staged.as_mut_ptr().cast();
+    let mut reducer = Reducer::new(simd, &call.scale);
+    // Where the staged results belong.
+    let mut last: Option<*mut T> = None;
+    let finishing = |y: *mut T| {
+        Finish::new(
+            staged.cast_const(),
+            y,
+            #[inline(always)]
+            |v: S::V| v,
+        )
+    };
+    let mut row = 0;
+    while row < call.rows {
+        let rows = rows_of_group.min(call.rows - row);
+        let n = rows * cols;
+        // SAFETY: the rows from `row` to `row + rows` are the call's and follow each other, so x and y point to n elements, n <=
+        // GROUP. What is staged, is of a whole group: only the last one may be smaller.
+        unsafe {
+            let x = call.x.add(row * cols);
+            let y = call.y.add(row * cols);
+            if rows < rows_of_group
+                && let Some(last) = last.take()
+            {
+                finish_row::<S, T, T, STREAM>(simd, &finishing(last), rows_of_group * cols);
+            }
+            let exp = &reducer.exp;
+            let found = match (last.take().map(finishing), reducer.cut) {
+                (Some(f), false) => {
+                    sweep::<S, T, T, Dense<false, true, STREAM>>(exp, x, kept, n, &f)
+                }
+                (Some(f), true) => {
+                    sweep::<S, T, T, Dense<true, true, STREAM>>(exp, x, kept, n, &f)
+                }
+                (None, false) => sweep_alone::<S, T, Dense<false, false, false>>(exp, x, kept, n),
+                (None, true) => sweep_alone::<S, T, Dense<true, false, false>>(exp, x, kept, n),
+            };
+            let good = reducer.judge_rows(found.max.widen(), found.min.widen())
+                && if cols <= S::LANES {
+                    inverses::<S, true>(simd, kept, &mut inverse, rows, cols)
+                } else {
+                    inverses::<S, false>(simd, kept, &mut inverse, rows, cols)
+                };
+            if good {
+                if cols <= S::LANES {
+                    scale::<S, T, true>(simd, kept, &inverse, staged, rows, cols);
+                } else {
+                    scale::<S, T, false>(simd, kept, &inverse, staged, rows, cols);
+                }
+                last = Some(y);
+            } else {
+                for i in 0..rows {
+                    let (x, y) = (x.add(i * cols), y.add(i * cols));
+                    row_exactly::<S, T, Kept>(&reducer, call, x, y, kept);
+                }
+            }
+        }
+        row += rows;
+    }
+    if let Some(last) = last {
+        let rows = call.rows - (call.rows - 1) / rows_of_group * rows_of_group;
+        // SAFETY: the last group has that many rows.
+        unsafe { finish_row::<S, T, T, STREAM>(simd, &finishing(last), rows * cols) };
+    }
+    if STREAM {
+        simd.fence();
+    }
+}
+
+/// The reciprocals of the sums of rows; whether all of the sums are numbers above 0. `ONE` vector holds a row, or it takes more.
+///
+/// # Safety
+/// `kept` has `rows * cols` elements and is valid for writes of `MARGIN` more.
+#[inline(always)]
+unsafe fn inverses<S: Io<<S as Vector>::E>, const ONE: bool>(
+    simd: S,
+    kept: *mut S::E,
+    inverse: &mut Inverses<S::E>,
+    rows: usize,
+    cols: usize,
+) -> bool {
+    let n = rows * cols;
+    // Rows that are not there shall not look odd; and nothing uninitialised shall be read behind the last one.
+    let missing = rows.next_multiple_of(ROWS_AT_ONCE) * cols - n;
+    for i in 0..missing / S::LANES + 1 {
+        // SAFETY: ends at most LANES behind n + missing, and missing < MARGIN - LANES.
+        unsafe { simd.store(kept.add(n + i * S::LANES), simd.splat(S::E::narrow(1.0))) };
+    }
+    // Lanes from `cols % LANES` on are zeroed as if they were below a cut.
+    let lanes = S::E::lanes();
+    // SAFETY: there are LANES of them.
+    let lanes = unsafe { simd.load(lanes.as_ptr()) };
+    let (vectors, rest) = ((cols - 1) / S::LANES, (cols - 1) % S::LANES);
+    let cut = simd.splat(S::E::narrow(-(rest as f64)));
+    let mut good = true;
+    let (hi, lo) = (inverse.hi.as_chunks_mut().0, inverse.lo.as_chunks_mut().0);
+    for (eight, (hi, lo)) in hi.iter_mut().zip(lo).take(rows.div_ceil(ROWS_AT_ONCE)).enumerate() {
+        let mut acc = [simd.acc_zero(); ROWS_AT_ONCE];
+        for (k, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: the last vector of a row starts in the row and ends less than LANES behind it.
+            unsafe {
+                let row = kept.add((eight * ROWS_AT_ONCE + k) * cols);
+                if ONE {
+                    *acc = simd.acc_of(simd.zero_below(lanes, cut, simd.load(row)));
+                } else {
+                    *acc = simd.acc_of(simd.load(row));
+                    for v in 1..vectors {
+                        *acc = simd.acc_add(*acc, simd.load(row.add(v * S::LANES)));
+                    }
+                    let end = simd.load(row.add(vectors * S::LANES));
+                    *acc = simd.acc_add(*acc, simd.zero_below(lanes, cut, end));
+                }
+            }
+        }
+        good &= simd.inverses(&acc, hi, lo);
+    }
+    good
+}
+
+/// The quotients of rows. Vectors overlap: what one writes behind its row, the next row's overwrite.
+///
+/// # Safety
+/// `kept` has `rows * cols` elements, `rows` rounded up to a multiple of [`ROWS_AT_ONCE`], and is valid for reads of LANES
+/// more, `staged` for writes of as many.
+#[inline(always)]
+unsafe fn scale<S, T, const ONE: bool>(
+    simd: S,
+    kept: *const S::E,
+    inverse: &Inverses<S::E>,
+    staged: *mut T,
+    rows: usize,
+    cols: usize,
+) where
+    S: Io<T> + Io<<S as Vector>::E>,
+{
+    let (hi, lo) = (inverse.hi.as_chunks::<ROWS_AT_ONCE>().0, inverse.lo.as_chunks().0);
+    for (eight, (hi, lo)) in hi.iter().zip(lo).take(rows.div_ceil(ROWS_AT_ONCE)).enumerate() {
+        for (k, (&hi, &lo)) in hi.iter().zip::<&[S::E; ROWS_AT_ONCE]>(lo).enumerate() {
+            let inverse = (simd.splat(hi), simd.splat(lo));
+            let row = (eight * ROWS_AT_ONCE + k) * cols;
+            let mut i = 0;
+            loop {
+                // SAFETY: i < cols, and the row is one of those there are.
+                unsafe {
+                    let e = simd.load(kept.add(row + i));
+                    simd.store(staged.add(row + i), quotient(simd, e, inverse));
+                }
+                i += S::LANES;
+                if ONE || i >= cols {
+                    break;
+                }
+            }
+        }
+    }
+}
