@@ -7,7 +7,7 @@ use std::array::from_fn;
 use crate::exp2::{Contract, ROWS_AT_ONCE, Sum, fold_f64};
 use crate::scale::LogShift;
 use crate::table::Isa;
-use crate::vector::{Io, Vector, log_softmax_f64, part, two_sum_lanes};
+use crate::vector::{Io, Vector, log_softmax_f64, part, sums_one_by_one, two_sum_lanes};
 
 pulp::simd_type! {
     /// The proof of AVX2, FMA and F16C (which pulp's own V3 lacks).
@@ -60,6 +60,7 @@ impl Vector for F32 {
     type Table = __m256;
     /// Lanes 0 to 3, 4 to 7, 8 to 11, 12 to 15.
     type Acc = [__m256d; 4];
+    type Sums = [__m256d; 2];
     const LANES: usize = 16;
     const STREAMS: bool = true;
 
@@ -204,39 +205,51 @@ impl Vector for F32 {
     }
     /// The same trees, four rows side by side.
     #[inline(always)]
-    fn inverses(
+    fn fold_rows(self, acc: &[[__m256d; 4]; ROWS_AT_ONCE]) -> [__m256d; 2] {
+        let a = self.0.avx;
+        let mut four = [a._mm256_setzero_pd(); ROWS_AT_ONCE];
+        for k in 0..ROWS_AT_ONCE {
+            four[k] = self.fold_to_four(acc[k]);
+        }
+        // Pairs (i, i + 2) of two rows in each.
+        let mut two = [a._mm256_setzero_pd(); ROWS_AT_ONCE / 2];
+        for k in 0..ROWS_AT_ONCE / 2 {
+            two[k] = a._mm256_add_pd(
+                a._mm256_permute2f128_pd::<0x20>(four[2 * k], four[2 * k + 1]),
+                a._mm256_permute2f128_pd::<0x31>(four[2 * k], four[2 * k + 1]),
+            );
+        }
+        // Pairs (i, i + 1): rows 0, 2, 1, 3, put in order.
+        let i = self.0.avx2;
+        [
+            i._mm256_permute4x64_pd::<0b11_01_10_00>(a._mm256_hadd_pd(two[0], two[1])),
+            i._mm256_permute4x64_pd::<0b11_01_10_00>(a._mm256_hadd_pd(two[2], two[3])),
+        ]
+    }
+    #[inline(always)]
+    fn are_positive(self, sums: [__m256d; 2]) -> bool {
+        let a = self.0.avx;
+        let positive = a._mm256_and_pd(
+            a._mm256_cmp_pd::<_CMP_GT_OQ>(sums[0], a._mm256_setzero_pd()),
+            a._mm256_cmp_pd::<_CMP_GT_OQ>(sums[1], a._mm256_setzero_pd()),
+        );
+        a._mm256_movemask_pd(positive) == 0xf
+    }
+    #[inline(always)]
+    fn reciprocals(
         self,
-        acc: &[[__m256d; 4]; ROWS_AT_ONCE],
+        sums: [__m256d; 2],
         hi: &mut [f32; ROWS_AT_ONCE],
         lo: &mut [f32; ROWS_AT_ONCE],
-    ) -> bool {
+    ) {
         let a = self.0.avx;
-        let (hi, lo) = (hi.as_chunks_mut::<4>().0, lo.as_chunks_mut::<4>().0);
-        let mut good = 0xf;
-        for ((rows, hi), lo) in acc.as_chunks::<4>().0.iter().zip(hi).zip(lo) {
-            let mut four = [a._mm256_setzero_pd(); 4];
-            for (four, &acc) in four.iter_mut().zip(rows) {
-                *four = self.fold_to_four(acc);
-            }
-            // Pairs (i, i + 2) of two rows in each, then (i, i + 1).
-            let mut two = [a._mm256_setzero_pd(); 2];
-            for (two, pair) in two.iter_mut().zip(four.as_chunks::<2>().0) {
-                *two = a._mm256_add_pd(
-                    a._mm256_permute2f128_pd::<0x20>(pair[0], pair[1]),
-                    a._mm256_permute2f128_pd::<0x31>(pair[0], pair[1]),
-                );
-            }
-            // Rows 0, 2, 1, 3.
-            let sums = a._mm256_hadd_pd(two[0], two[1]);
-            let sums = self.0.avx2._mm256_permute4x64_pd::<0b11_01_10_00>(sums);
-            let inverse = a._mm256_div_pd(a._mm256_set1_pd(1.0), sums);
-            let high = a._mm256_cvtpd_ps(inverse);
-            let low = a._mm256_cvtpd_ps(a._mm256_sub_pd(inverse, a._mm256_cvtps_pd(high)));
-            (*hi, *lo) = (pulp::cast(high), pulp::cast(low));
-            let above = a._mm256_cmp_pd::<_CMP_GT_OQ>(sums, a._mm256_setzero_pd());
-            good &= a._mm256_movemask_pd(above);
+        let (mut high, mut low) = ([self.0.sse._mm_setzero_ps(); 2], [self.0.sse._mm_setzero_ps(); 2]);
+        for k in 0..2 {
+            let inverse = a._mm256_div_pd(a._mm256_set1_pd(1.0), sums[k]);
+            high[k] = a._mm256_cvtpd_ps(inverse);
+            low[k] = a._mm256_cvtpd_ps(a._mm256_sub_pd(inverse, a._mm256_cvtps_pd(high[k])));
         }
-        good == 0xf
+        (*hi, *lo) = (pulp::cast(high), pulp::cast(low));
     }
 
     #[inline(always)]
@@ -395,6 +408,7 @@ impl Vector for F64 {
     fn acc_fold(self, acc: Self::Acc) -> Sum {
         fold_f64(pulp::cast(acc.0), pulp::cast(acc.1))
     }
+    sums_one_by_one!();
 
     #[inline(always)]
     fn log_softmax(self, x: Self::V, shift: &LogShift) -> Self::V {

@@ -8,7 +8,7 @@ use std::arch::x86_64::*;
 use crate::exp2::{Contract, ROWS_AT_ONCE, Sum, fold_f64};
 use crate::scale::LogShift;
 use crate::table::Isa;
-use crate::vector::{Io, Vector, log_softmax_f64, two_sum_lanes};
+use crate::vector::{Io, Vector, log_softmax_f64, sums_one_by_one, two_sum_lanes};
 
 /// The proof of AVX-512 F, BW, CD, DQ and VL.
 #[derive(Clone, Copy)]
@@ -86,6 +86,7 @@ impl Vector for F32 {
     type Table = __m512;
     /// Even lanes and odd lanes, times [`WIDENED`].
     type Acc = [__m512d; 2];
+    type Sums = __m512d;
     const LANES: usize = 16;
     const STREAMS: bool = true;
 
@@ -222,17 +223,13 @@ impl Vector for F32 {
     }
     /// The same trees, side by side: 5.75 operations a row.
     #[inline(always)]
-    fn inverses(
-        self,
-        acc: &[[__m512d; 2]; ROWS_AT_ONCE],
-        hi: &mut [f32; ROWS_AT_ONCE],
-        lo: &mut [f32; ROWS_AT_ONCE],
-    ) -> bool {
+    fn fold_rows(self, acc: &[[__m512d; 2]; ROWS_AT_ONCE]) -> __m512d {
         let f = self.0.avx512f;
         // Pairs (i, i + 8): even lanes of a row in the lower half, odd ones in the upper.
         let mut eight = [self.0.avx512f._mm512_setzero_pd(); ROWS_AT_ONCE];
-        for (eight, &[even, odd]) in eight.iter_mut().zip(acc) {
-            *eight = f._mm512_add_pd(
+        for k in 0..ROWS_AT_ONCE {
+            let [even, odd] = acc[k];
+            eight[k] = f._mm512_add_pd(
                 f._mm512_shuffle_f64x2::<0b01_00_01_00>(even, odd),
                 f._mm512_shuffle_f64x2::<0b11_10_11_10>(even, odd),
             );
@@ -259,15 +256,28 @@ impl Vector for F32 {
         let sums = f._mm512_mul_pd(sums, f._mm512_set1_pd(WIDENED));
         // Rows a, c, b, d and so on.
         let order: __m512i = pulp::cast([0i64, 2, 1, 3, 4, 6, 5, 7]);
-        let sums = f._mm512_permutexvar_pd(order, sums);
+        f._mm512_permutexvar_pd(order, sums)
+    }
+    #[inline(always)]
+    fn are_positive(self, sums: __m512d) -> bool {
+        let f = self.0.avx512f;
+        // A NaN among the elements has become a number larger than any sum.
+        let small = f._mm512_cmp_pd_mask::<_CMP_LT_OQ>(sums, f._mm512_set1_pd(TOO_LARGE));
+        let positive = f._mm512_cmp_pd_mask::<_CMP_GT_OQ>(sums, f._mm512_setzero_pd());
+        small & positive == 0xff
+    }
+    #[inline(always)]
+    fn reciprocals(
+        self,
+        sums: __m512d,
+        hi: &mut [f32; ROWS_AT_ONCE],
+        lo: &mut [f32; ROWS_AT_ONCE],
+    ) {
+        let f = self.0.avx512f;
         let inverse = f._mm512_div_pd(f._mm512_set1_pd(1.0), sums);
         let high = f._mm512_cvtpd_ps(inverse);
         let low = f._mm512_cvtpd_ps(f._mm512_sub_pd(inverse, f._mm512_cvtps_pd(high)));
         (*hi, *lo) = (pulp::cast(high), pulp::cast(low));
-        // A NaN among the elements has become a number larger than any sum.
-        let good = f._mm512_cmp_pd_mask::<_CMP_LT_OQ>(sums, f._mm512_set1_pd(TOO_LARGE))
-            & f._mm512_cmp_pd_mask::<_CMP_GT_OQ>(sums, f._mm512_setzero_pd());
-        good == 0xff
     }
 
     #[inline(always)]
@@ -383,6 +393,7 @@ impl Vector for F64 {
     fn acc_fold(self, acc: (__m512d, __m512d)) -> Sum {
         fold_f64(pulp::cast(acc.0), pulp::cast(acc.1))
     }
+    sums_one_by_one!();
 
     #[inline(always)]
     fn log_softmax(self, x: __m512d, shift: &LogShift) -> __m512d {

@@ -5,10 +5,10 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 use std::array::from_fn;
 
-use crate::exp2::{Contract, Sum, fold_f32, fold_f64};
+use crate::exp2::{Contract, ROWS_AT_ONCE, Sum, fold_f32, fold_f64};
 use crate::scale::LogShift;
 use crate::table::Isa;
-use crate::vector::{Io, Vector, log_softmax_f64, part, two_sum_lanes};
+use crate::vector::{Io, Vector, log_softmax_f64, part, sums_one_by_one, two_sum_lanes};
 
 /// The proof of NEON.
 #[derive(Clone, Copy)]
@@ -174,6 +174,7 @@ impl Vector for F32 {
     fn acc_fold(self, acc: Self::Acc) -> Sum {
         fold_f32(pulp::cast(acc))
     }
+    sums_one_by_one!();
 
     #[inline(always)]
     fn log_softmax(self, x: Self::V, shift: &LogShift) -> Self::V {
@@ -295,6 +296,7 @@ impl Vector for F64 {
     fn acc_fold(self, acc: Self::Acc) -> Sum {
         fold_f64(pulp::cast(acc.0), pulp::cast(acc.1))
     }
+    sums_one_by_one!();
 
     #[inline(always)]
     fn log_softmax(self, x: Self::V, shift: &LogShift) -> Self::V {

@@ -9,10 +9,10 @@ use half::{bf16, f16};
 use std::array::from_fn;
 use wide::{f32x8, f64x4};
 
-use crate::exp2::{Contract, Sum, fold_f32, fold_f64};
+use crate::exp2::{Contract, ROWS_AT_ONCE, Sum, fold_f32, fold_f64};
 use crate::scale::LogShift;
 use crate::table::Isa;
-use crate::vector::{Io, Vector, log_softmax_f64, part, two_sum_lanes};
+use crate::vector::{Io, Vector, log_softmax_f64, part, sums_one_by_one, two_sum_lanes};
 
 /// Needs no proof.
 #[derive(Clone, Copy)]
@@ -220,6 +220,7 @@ impl Vector for F32 {
         let lanes = acc.map(f64x4::to_array);
         fold_f32(from_fn(|i| lanes[i / 4][i % 4]))
     }
+    sums_one_by_one!();
 
     #[inline(always)]
     fn log_softmax(self, x: Self::V, shift: &LogShift) -> Self::V {
@@ -325,6 +326,7 @@ impl Vector for F64 {
         };
         fold_f64(lanes(acc.0), lanes(acc.1))
     }
+    sums_one_by_one!();
 
     #[inline(always)]
     fn log_softmax(self, x: Self::V, shift: &LogShift) -> Self::V {

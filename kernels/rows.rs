@@ -150,6 +150,15 @@ fn line_ahead<S: Vector, T>(x: *const T) -> *const u8 {
     next.wrapping_add(line % PAGES * PAGE + line / PAGES * LINE)
 }
 
+/// Asks for the lines that a streaming sweep at `x` wants.
+#[inline(always)]
+fn ask_ahead<S: Vector, T>(simd: S, x: *const T) {
+    let line = line_ahead::<S, T>(x);
+    for k in 0..UNROLL * S::LANES * size_of::<T>() / LINE {
+        simd.prefetch_far(line.wrapping_add(k * PAGE));
+    }
+}
+
 /// Bytes of a cache line and of a page, and the number of pages that are asked for in turn.
 const LINE: usize = 64;
 const PAGE: usize = 4096;
@@ -191,17 +200,6 @@ where
         }
         vectors = (n - head) / S::LANES;
     }
-    let mut ask = inlined(
-        #[inline(always)]
-        |i: usize| {
-            if M::STREAM {
-                let line = line_ahead::<S, T>(x.wrapping_add(i));
-                for k in 0..UNROLL * S::LANES * size_of::<T>() / LINE {
-                    simd.prefetch_far(line.wrapping_add(k * PAGE));
-                }
-            }
-        },
-    );
     let mut unfinished = M::FINISH;
     let mut total = Sum::ZERO;
     let mut max = simd.splat(S::E::narrow(f64::NEG_INFINITY));
@@ -249,7 +247,9 @@ where
         if M::FINISH {
             let stop = end.min(vectors * S::LANES);
             while i + UNROLL * S::LANES <= stop {
-                ask(i);
+                if M::STREAM {
+                    ask_ahead(simd, x.wrapping_add(i));
+                }
                 for k in 0..UNROLL {
                     step((i + k * S::LANES, true));
                 }
@@ -266,7 +266,9 @@ where
             }
         } else {
             while i + UNROLL * S::LANES <= end {
-                ask(i);
+                if M::STREAM {
+                    ask_ahead(simd, x.wrapping_add(i));
+                }
                 for k in 0..UNROLL {
                     step((i + k * S::LANES, false));
                 }

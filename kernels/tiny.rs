@@ -8,6 +8,7 @@
 //! The result of a group is staged and written while the next group's exponentials are computed. A group that has odd rows, or for
 //! which no shift serves, is done row by row.
 
+use std::hint::black_box;
 use std::mem::MaybeUninit;
 
 use crate::call::Call;
@@ -43,11 +44,8 @@ impl<const CUT: bool, const FINISH: bool, const STREAM: bool> Mode for Dense<CUT
     const STREAM: bool = STREAM;
 }
 
-/// The reciprocals of the sums of a group's rows, `hi + lo` of each.
-struct Inverses<E> {
-    hi: [E; ROWS],
-    lo: [E; ROWS],
-}
+/// The sums of a group's rows.
+type Sums<S> = [<S as Vector>::Sums; ROWS / ROWS_AT_ONCE];
 
 /// Whether the call's rows can be done here.
 #[inline(always)]
@@ -72,7 +70,8 @@ where
     let rows_of_group = (GROUP / cols).min(ROWS) / ROWS_AT_ONCE * ROWS_AT_ONCE;
     let mut kept = [MaybeUninit::<S::E>::uninit(); GROUP + MARGIN];
     let mut staged = [MaybeUninit::<T>::uninit(); GROUP + MARGIN];
-    let mut inverse = Inverses { hi: [S::E::narrow(0.0); ROWS], lo: [S::E::narrow(0.0); ROWS] };
+    let mut sums = MaybeUninit::<Sums<S>>::uninit();
+    let sums: *mut S::Sums = sums.as_mut_ptr().cast();
     let kept: *mut S::E = kept.as_mut_ptr().cast();
     let staged: *mut T = staged.as_mut_ptr().cast();
     let mut reducer = Reducer::new(simd, &call.scale);
@@ -113,15 +112,15 @@ where
             };
             let good = reducer.judge_rows(found.max.widen(), found.min.widen())
                 && if cols <= S::LANES {
-                    inverses::<S, true>(simd, kept, &mut inverse, rows, cols)
+                    sum::<S, true>(simd, kept, sums, rows, cols)
                 } else {
-                    inverses::<S, false>(simd, kept, &mut inverse, rows, cols)
+                    sum::<S, false>(simd, kept, sums, rows, cols)
                 };
             if good {
                 if cols <= S::LANES {
-                    scale::<S, T, true>(simd, kept, &inverse, staged, rows, cols);
+                    scale::<S, T, true>(simd, kept, sums, staged, rows, cols);
                 } else {
-                    scale::<S, T, false>(simd, kept, &inverse, staged, rows, cols);
+                    scale::<S, T, false>(simd, kept, sums, staged, rows, cols);
                 }
                 last = Some(y);
             } else {
@@ -143,15 +142,16 @@ where
     }
 }
 
-/// The reciprocals of the sums of rows; whether all of the sums are numbers above 0. `ONE` vector holds a row, or it takes more.
+/// The sums of rows; whether all of them are numbers above 0. `ONE` vector holds a row, or it takes more.
 ///
 /// # Safety
-/// `kept` has `rows * cols` elements and is valid for writes of `MARGIN` more.
+/// `kept` has `rows * cols` elements and is valid for writes of `MARGIN` more; `sums` for writes of
+/// one for every [`ROWS_AT_ONCE`] rows or part of them.
 #[inline(always)]
-unsafe fn inverses<S: Io<<S as Vector>::E>, const ONE: bool>(
+unsafe fn sum<S: Io<<S as Vector>::E>, const ONE: bool>(
     simd: S,
     kept: *mut S::E,
-    inverse: &mut Inverses<S::E>,
+    sums: *mut S::Sums,
     rows: usize,
     cols: usize,
 ) -> bool {
@@ -169,8 +169,7 @@ unsafe fn inverses<S: Io<<S as Vector>::E>, const ONE: bool>(
     let (vectors, rest) = ((cols - 1) / S::LANES, (cols - 1) % S::LANES);
     let cut = simd.splat(S::E::narrow(-(rest as f64)));
     let mut good = true;
-    let (hi, lo) = (inverse.hi.as_chunks_mut().0, inverse.lo.as_chunks_mut().0);
-    for (eight, (hi, lo)) in hi.iter_mut().zip(lo).take(rows.div_ceil(ROWS_AT_ONCE)).enumerate() {
+    for eight in 0..rows.div_ceil(ROWS_AT_ONCE) {
         let mut acc = [simd.acc_zero(); ROWS_AT_ONCE];
         for (k, acc) in acc.iter_mut().enumerate() {
             // SAFETY: the last vector of a row starts in the row and ends less than LANES behind it.
@@ -188,31 +187,40 @@ unsafe fn inverses<S: Io<<S as Vector>::E>, const ONE: bool>(
                 }
             }
         }
-        good &= simd.inverses(&acc, hi, lo);
+        let eight_sums = simd.fold_rows(&acc);
+        good &= simd.are_positive(eight_sums);
+        // SAFETY: there is room for as many.
+        unsafe { sums.add(eight).write(eight_sums) };
     }
     good
 }
 
-/// The quotients of rows. Vectors overlap: what one writes behind its row, the next row's overwrite.
+/// The quotients of rows. The reciprocals are computed here rather than with the sums, because the divisions take long
+/// and nothing else here does. Vectors overlap: what one writes behind its row, the next row's overwrite.
 ///
 /// # Safety
 /// `kept` has `rows * cols` elements, `rows` rounded up to a multiple of [`ROWS_AT_ONCE`], and is valid for reads of LANES
-/// more, `staged` for writes of as many.
+/// more, `staged` for writes of as many; `sums` for reads.
 #[inline(always)]
 unsafe fn scale<S, T, const ONE: bool>(
     simd: S,
     kept: *const S::E,
-    inverse: &Inverses<S::E>,
+    sums: *const S::Sums,
     staged: *mut T,
     rows: usize,
     cols: usize,
 ) where
     S: Io<T> + Io<<S as Vector>::E>,
 {
-    let (hi, lo) = (inverse.hi.as_chunks::<ROWS_AT_ONCE>().0, inverse.lo.as_chunks().0);
-    for (eight, (hi, lo)) in hi.iter().zip(lo).take(rows.div_ceil(ROWS_AT_ONCE)).enumerate() {
-        for (k, (&hi, &lo)) in hi.iter().zip::<&[S::E; ROWS_AT_ONCE]>(lo).enumerate() {
-            let inverse = (simd.splat(hi), simd.splat(lo));
+    let zero = S::E::narrow(0.0);
+    for eight in 0..rows.div_ceil(ROWS_AT_ONCE) {
+        let (mut hi, mut lo) = ([zero; ROWS_AT_ONCE], [zero; ROWS_AT_ONCE]);
+        // SAFETY: there are as many.
+        simd.reciprocals(unsafe { *sums.add(eight) }, &mut hi, &mut lo);
+        // The compiler would take lanes from registers, by shuffles; from memory it costs nothing.
+        let (hi, lo) = (black_box(&hi), black_box(&lo));
+        for k in 0..ROWS_AT_ONCE {
+            let inverse = (simd.splat(hi[k]), simd.splat(lo[k]));
             let row = (eight * ROWS_AT_ONCE + k) * cols;
             let mut i = 0;
             loop {

@@ -21,6 +21,8 @@ pub(crate) trait Vector: Copy {
     type Table: Copy;
     /// The running sum of a block, lane by lane.
     type Acc: Copy;
+    /// The sums of several rows.
+    type Sums: Copy;
     /// Elements in a `V`.
     const LANES: usize;
     /// Whether [`Io::stream`] differs from `store`.
@@ -75,22 +77,17 @@ pub(crate) trait Vector: Copy {
     }
     /// All lanes, added as a binary tree: lane i and i + half, and again.
     fn acc_fold(self, acc: Self::Acc) -> Sum;
-    /// `acc_fold` of several rows and the reciprocals of the sums, `hi + lo` of each; whether all sums are numbers above 0.
-    #[inline(always)]
-    fn inverses(
+    /// `acc_fold` of several rows.
+    fn fold_rows(self, acc: &[Self::Acc; ROWS_AT_ONCE]) -> Self::Sums;
+    /// Whether all are numbers above 0.
+    fn are_positive(self, sums: Self::Sums) -> bool;
+    /// The reciprocals of the sums, `hi + lo` of each.
+    fn reciprocals(
         self,
-        acc: &[Self::Acc; ROWS_AT_ONCE],
+        sums: Self::Sums,
         hi: &mut [Self::E; ROWS_AT_ONCE],
         lo: &mut [Self::E; ROWS_AT_ONCE],
-    ) -> bool {
-        let mut good = true;
-        for k in 0..ROWS_AT_ONCE {
-            let sum = self.acc_fold(acc[k]);
-            good &= sum.hi > 0.0;
-            (hi[k], lo[k]) = Self::E::reciprocal(sum);
-        }
-        good
-    }
+    );
     /// Log-softmax of `x`.
     fn log_softmax(self, x: Self::V, shift: &LogShift) -> Self::V;
 }
@@ -152,6 +149,41 @@ pub(crate) fn log_softmax_f64<S: Vector<E = f64>>(s: S, x: S::V, shift: &LogShif
     let tail = s.zero_below(d, s.splat(f64::MIN), tail);
     s.add(z, tail)
 }
+
+/// The operations on the sums of several rows, one by one.
+macro_rules! sums_one_by_one {
+    () => {
+        type Sums = [Sum; ROWS_AT_ONCE];
+        #[inline(always)]
+        fn fold_rows(self, acc: &[Self::Acc; ROWS_AT_ONCE]) -> Self::Sums {
+            let mut sums = [Sum::ZERO; ROWS_AT_ONCE];
+            for (sum, &acc) in sums.iter_mut().zip(acc) {
+                *sum = self.acc_fold(acc);
+            }
+            sums
+        }
+        #[inline(always)]
+        fn are_positive(self, sums: Self::Sums) -> bool {
+            let mut all = true;
+            for sum in sums {
+                all &= sum.hi > 0.0;
+            }
+            all
+        }
+        #[inline(always)]
+        fn reciprocals(
+            self,
+            sums: Self::Sums,
+            hi: &mut [Self::E; ROWS_AT_ONCE],
+            lo: &mut [Self::E; ROWS_AT_ONCE],
+        ) {
+            for k in 0..ROWS_AT_ONCE {
+                (hi[k], lo[k]) = <Self::E as Contract>::reciprocal(sums[k]);
+            }
+        }
+    };
+}
+pub(crate) use sums_one_by_one;
 
 /// `load_part` and `store_part` by way of a full vector in a buffer, for CPUs without masks.
 macro_rules! part {
