@@ -243,7 +243,8 @@ impl Vector for F32 {
         lo: &mut [f32; ROWS_AT_ONCE],
     ) {
         let a = self.0.avx;
-        let (mut high, mut low) = ([self.0.sse._mm_setzero_ps(); 2], [self.0.sse._mm_setzero_ps(); 2]);
+        let (mut high, mut low) =
+            ([self.0.sse._mm_setzero_ps(); 2], [self.0.sse._mm_setzero_ps(); 2]);
         for k in 0..2 {
             let inverse = a._mm256_div_pd(a._mm256_set1_pd(1.0), sums[k]);
             high[k] = a._mm256_cvtpd_ps(inverse);
@@ -492,8 +493,24 @@ macro_rules! io {
     };
 }
 
-io!(F32, f32, 8, self, |p| self.0.avx._mm256_loadu_ps(p), |p, v| self.0.avx._mm256_storeu_ps(p, v), |p, v| _mm256_stream_ps(p, v));
-io!(F64, f64, 4, self, |p| self.0.avx._mm256_loadu_pd(p), |p, v| self.0.avx._mm256_storeu_pd(p, v), |p, v| _mm256_stream_pd(p, v));
+io!(
+    F32,
+    f32,
+    8,
+    self,
+    |p| self.0.avx._mm256_loadu_ps(p),
+    |p, v| self.0.avx._mm256_storeu_ps(p, v),
+    |p, v| _mm256_stream_ps(p, v)
+);
+io!(
+    F64,
+    f64,
+    4,
+    self,
+    |p| self.0.avx._mm256_loadu_pd(p),
+    |p, v| self.0.avx._mm256_storeu_pd(p, v),
+    |p, v| _mm256_stream_pd(p, v)
+);
 io!(
     F32,
     f16,

@@ -14,15 +14,6 @@ pub enum Masked {
     Zero,
 }
 
-/// How a call moves through memory. It changes no bit of any result.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Path {
-    /// The output is written past the caches, which it would not fit. Without effect on work in place.
-    pub stream: bool,
-    /// Exponentials are computed twice rather than kept: the row does not fit the cache near the core.
-    pub recompute: bool,
-}
-
 /// The work of one call. Safe code makes one only from views that were checked ([`Call::new`],
 /// [`Call::in_place`], [`Call::per_row`]); it borrows what it points to.
 #[derive(Debug)]
@@ -38,7 +29,8 @@ pub struct Call<'a, T> {
     pub(crate) cols: usize,
     pub(crate) scale: Scale,
     pub(crate) masked: Masked,
-    pub(crate) path: Path,
+    /// The output is written past the caches.
+    pub(crate) stream: bool,
     borrowed: std::marker::PhantomData<&'a mut T>,
 }
 
@@ -59,7 +51,7 @@ impl<'a, T: Element> Call<'a, T> {
             cols: x.cols(),
             scale,
             masked,
-            path: Path::default(),
+            stream: false,
             borrowed: std::marker::PhantomData,
         })
     }
@@ -76,7 +68,7 @@ impl<'a, T: Element> Call<'a, T> {
             cols: y.cols(),
             scale,
             masked,
-            path: Path::default(),
+            stream: false,
             borrowed: std::marker::PhantomData,
         }
     }
@@ -92,16 +84,16 @@ impl<'a, T: Element> Call<'a, T> {
             cols: x.cols(),
             scale,
             masked: Masked::Nan,
-            path: Path::default(),
+            stream: false,
             borrowed: std::marker::PhantomData,
         })
     }
 
-    /// Chooses how memory is used; by default for matrices that the caches hold.
+    /// Writes the output past the caches, if `yes`: for outputs that would not fit them. Without effect in place, where the
+    /// lines to be written are in the cache already.
     #[must_use]
-    pub fn by(mut self, path: Path) -> Self {
-        // In place, the lines to be written are in the cache already.
-        self.path = Path { stream: path.stream && self.x != self.y.cast_const(), ..path };
+    pub fn streaming(mut self, yes: bool) -> Self {
+        self.stream = yes && self.x != self.y.cast_const();
         self
     }
 }

@@ -33,7 +33,7 @@ pub trait Element: sealed::Sealed + Copy + Send + Sync + std::fmt::Debug + 'stat
     fn from_f64(x: f64) -> Self;
     /// This type's entry points of a kernel.
     #[doc(hidden)]
-    fn ops(kernel: &crate::Kernel) -> &crate::Ops<Self>;
+    fn ops(kernel: &'static crate::Kernel) -> &'static crate::Ops<Self>;
 }
 
 macro_rules! element {
@@ -53,7 +53,7 @@ macro_rules! element {
             fn from_f64(x: f64) -> Self {
                 $from(x)
             }
-            fn ops(kernel: &crate::Kernel) -> &crate::Ops<Self> {
+            fn ops(kernel: &'static crate::Kernel) -> &'static crate::Ops<Self> {
                 &kernel.$field
             }
         }

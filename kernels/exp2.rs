@@ -114,7 +114,7 @@ pub(crate) const ROWS_AT_ONCE: usize = 8;
 /// A row is summed in blocks of this many elements; the sums of the blocks are added in
 /// order. Fixed, because it is part of what defines the bits of a result: a
 /// long row can be cut at these places among threads.
-pub(crate) const BLOCK: usize = 4096;
+pub const BLOCK: usize = 4096;
 
 /// `C` of f32, chosen so that all eight `C * 2^(j/8)` lie within 0.0463 u of an f32 (found by
 /// trying all f32 in [1.05, 2) as the first entry). Only its logarithm is needed.

@@ -2,10 +2,12 @@
 //! about instruction sets. Programs use `softmax`; this crate is its engine and has no stable interface of its own.
 //!
 //! The map: `exp2.rs` the arithmetic contract and its constants; `scale.rs` what is derived from the scale and from a
-//! row's maximum; `vector.rs` what a CPU must offer; `rows.rs` the algorithms; `avx512.rs`, `avx2.rs`,
+//! row's maximum; `guess.rs` one shift for many rows; `vector.rs` what a CPU must offer; `rows.rs` the sweep over a row;
+//! `pipeline.rs` rows one after the other, `tiny.rs` many short ones at once, `blocks.rs` a huge one in pieces; `avx512.rs`, `avx2.rs`,
 //! `neon.rs`, `portable.rs` how each CPU does it; `scalar.rs` the bit reference, plain loops that share
 //! nothing with the others but the constants; `table.rs` the list of kernels.
 
+mod blocks;
 mod call;
 mod element;
 mod exp2;
@@ -28,8 +30,11 @@ mod avx512;
 mod neon;
 mod portable;
 
-pub use call::{Call, Masked, Path};
+pub use blocks::{BlockSum, Extremes, Merged, Piece, PieceOps, PieceOptions, RowShift, Whole};
+pub use call::{Call, Masked};
 pub use element::Element;
+pub use exp2::BLOCK;
 pub use matrix::{Matrix, MatrixMut, ShapeError};
 pub use scale::Scale;
-pub use table::{Kernel, Op, Ops, all};
+pub use table::{Kernel, Op, Ops, Pieces, all};
+pub use tiny::{ROWS_AT_LEAST, TINY};

@@ -193,13 +193,23 @@ impl<T> Clone for Matrix<'_, T> {
 
 impl<T> Copy for Matrix<'_, T> {}
 
-impl<T> Matrix<'_, T> {
+impl<'a, T> Matrix<'a, T> {
+    /// From the first element of row 0 to the last of the last row.
+    pub fn into_slice(self) -> &'a [T] {
+        self.data
+    }
+
     pub(crate) fn as_ptr(&self) -> *const T {
         self.data.as_ptr()
     }
 }
 
-impl<T> MatrixMut<'_, T> {
+impl<'a, T> MatrixMut<'a, T> {
+    /// From the first element of row 0 to the last of the last row.
+    pub fn into_slice(self) -> &'a mut [T] {
+        self.data
+    }
+
     pub(crate) fn as_mut_ptr(&mut self) -> *mut T {
         self.data.as_mut_ptr()
     }

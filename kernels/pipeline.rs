@@ -52,21 +52,21 @@ const PATIENCE: u32 = 16;
 
 /// A row reduced to what its finishing needs.
 pub(crate) struct Reduced<S: Vector> {
-    max: f64,
+    pub(crate) max: f64,
     /// The row's own shift.
-    own: Shift,
+    pub(crate) own: Shift,
     /// The sum by the shift of `exp`.
-    sum: Sum,
+    pub(crate) sum: Sum,
     /// `2^(M of exp - own M)`
-    factor: f64,
+    pub(crate) factor: f64,
     /// What computed the exponentials.
-    exp: Exp<S>,
+    pub(crate) exp: Exp<S>,
 }
 
 impl<S: Vector> Reduced<S> {
     /// What turns the row's elements into their log-softmax.
     #[inline(always)]
-    fn log_shift(&self, scale: &Scale) -> LogShift {
+    pub(crate) fn log_shift(&self, scale: &Scale) -> LogShift {
         let simd = self.exp.simd;
         let top = simd.splat(S::E::narrow(self.max));
         let e_max = simd.first_lane(self.exp.of(true, true, top)).widen();
@@ -132,8 +132,12 @@ impl<'a, S: Vector> Reducer<'a, S> {
                 (Some(f), true) => {
                     sweep::<S, T, D, Guessed<K, true, true, STREAM>>(exp, x, kept, n, &f)
                 }
-                (None, false) => sweep_alone::<S, T, Guessed<K, false, false, false>>(exp, x, kept, n),
-                (None, true) => sweep_alone::<S, T, Guessed<K, true, false, false>>(exp, x, kept, n),
+                (None, false) => {
+                    sweep_alone::<S, T, Guessed<K, false, false, false>>(exp, x, kept, n)
+                }
+                (None, true) => {
+                    sweep_alone::<S, T, Guessed<K, true, false, false>>(exp, x, kept, n)
+                }
             }
         };
         let (max, min) = (found.max.widen(), found.min.widen());
@@ -307,8 +311,8 @@ impl<S: Vector, T: Element> Task<S, T> for Kept {
     }
 }
 
-/// Softmax of rows too long to keep their exponentials, which are computed again, to the same bits.
-struct Again;
+/// Softmax of rows whose exponentials are not kept but computed again, to the same bits.
+pub(crate) struct Again;
 
 impl Keeps for Again {
     const KEEP: bool = false;
@@ -335,7 +339,7 @@ impl<S: Vector, T: Element> Task<S, T> for Again {
 }
 
 /// Log-softmax.
-struct Log;
+pub(crate) struct Log;
 
 impl Keeps for Log {
     const KEEP: bool = false;
@@ -373,7 +377,7 @@ where
     if tiny::suits(call) {
         // SAFETY: as this function's.
         return unsafe {
-            if S::STREAMS && call.path.stream {
+            if S::STREAMS && call.stream {
                 tiny::softmax::<S, T, true>(simd, call);
             } else {
                 tiny::softmax::<S, T, false>(simd, call);
@@ -385,16 +389,14 @@ where
     let in_place = call.x == call.y.cast_const();
     let kept: *mut S::E = if call.cols <= BLOCK {
         stack.as_mut_ptr().cast()
-    } else if T::IS_ARITHMETIC && !in_place && !call.path.stream {
+    } else if T::IS_ARITHMETIC && !in_place && !call.stream {
         // The output itself keeps the exponentials.
         std::ptr::null_mut()
-    } else if !call.path.recompute
-        && let Some(scratch) = Scratch::take::<S::E>(call.cols)
-    {
+    } else if let Some(scratch) = Scratch::take::<S::E>(call.cols) {
         heap.insert(scratch).as_mut_ptr()
     } else {
-        // SAFETY: as this function's.
-        return unsafe { rows::<S, T, Again>(simd, call, std::ptr::null_mut()) };
+        // There is no memory. SAFETY: as this function's.
+        return unsafe { rows_by::<S, T, Again, false>(simd, call, std::ptr::null_mut()) };
     };
     // SAFETY: as this function's. What is kept has room for a row, and is not the input.
     unsafe { rows::<S, T, Kept>(simd, call, kept) }
@@ -464,7 +466,7 @@ where
 {
     // SAFETY: as this function's.
     unsafe {
-        if S::STREAMS && call.path.stream {
+        if S::STREAMS && call.stream {
             rows_by::<S, T, K, true>(simd, call, kept);
         } else {
             rows_by::<S, T, K, false>(simd, call, kept);
@@ -536,7 +538,8 @@ where
         // SAFETY: `row` is one of the call's rows: x points to `cols` elements, y to one. Nothing is kept.
         unsafe {
             let x = call.x.add(row * call.x_stride);
-            let reduced = reducer.reduce::<T, T, fn(S::V) -> S::V, Log, false>(x, none, call.cols, None);
+            let reduced =
+                reducer.reduce::<T, T, fn(S::V) -> S::V, Log, false>(x, none, call.cols, None);
             *call.y.add(row * call.y_stride) = match reduced {
                 Ok(reduced) => T::from_f64(reduced.log_shift(&call.scale).logsumexp()),
                 Err(Odd::AllMasked) => T::NEG_INFINITY,

@@ -209,41 +209,44 @@ where
         let end = n.min(start + BLOCK);
         let mut acc = simd.acc_zero();
         let mut i = start;
-        let mut step = inlined(#[inline(always)]
-        |(i, finishing): (usize, bool)| {
-            if finishing {
-                let at = i + head;
-                // SAFETY: i / LANES < vectors, so LANES elements are there. `y + at` is a multiple of their size if
-                // STREAM, by the choice of `head`.
-                unsafe {
-                    let v = (finish.f)(simd.load(finish.from.add(at)));
-                    let y = finish.y.add(at);
-                    if M::STREAM {
-                        simd.stream(y, v);
-                    } else {
-                        simd.store(y, v);
-                        simd.prefetch(y.wrapping_add(NEAR / size_of::<T>()));
+        let mut step = inlined(
+            #[inline(always)]
+            |(i, finishing): (usize, bool)| {
+                if finishing {
+                    let at = i + head;
+                    // SAFETY: i / LANES < vectors, so LANES elements are there. `y + at` is a multiple of their size if
+                    // STREAM, by the choice of `head`.
+                    unsafe {
+                        let v = (finish.f)(simd.load(finish.from.add(at)));
+                        let y = finish.y.add(at);
+                        if M::STREAM {
+                            simd.stream(y, v);
+                        } else {
+                            simd.store(y, v);
+                            simd.prefetch(y.wrapping_add(NEAR / size_of::<T>()));
+                        }
                     }
                 }
-            }
-            if !M::STREAM {
-                simd.prefetch(x.wrapping_add(i + NEAR / size_of::<T>()));
-            }
-            // SAFETY: the caller of `step` vouches for LANES elements at i.
-            let v = unsafe { simd.load(x.add(i)) };
-            if M::GUESSED {
-                max = simd.max(v, max);
-                min = if M::CUT { simd.min_not_below(min, v, exp.cut) } else { simd.min(v, min) };
-            }
-            let e = exp.of(!M::GUESSED, M::CUT, v);
-            if M::KEEP {
-                // SAFETY: as above, for what is kept.
-                unsafe { simd.store(kept.add(i), e) };
-            }
-            if M::SUM {
-                acc = simd.acc_add(acc, e);
-            }
-        });
+                if !M::STREAM {
+                    simd.prefetch(x.wrapping_add(i + NEAR / size_of::<T>()));
+                }
+                // SAFETY: the caller of `step` vouches for LANES elements at i.
+                let v = unsafe { simd.load(x.add(i)) };
+                if M::GUESSED {
+                    max = simd.max(v, max);
+                    min =
+                        if M::CUT { simd.min_not_below(min, v, exp.cut) } else { simd.min(v, min) };
+                }
+                let e = exp.of(!M::GUESSED, M::CUT, v);
+                if M::KEEP {
+                    // SAFETY: as above, for what is kept.
+                    unsafe { simd.store(kept.add(i), e) };
+                }
+                if M::SUM {
+                    acc = simd.acc_add(acc, e);
+                }
+            },
+        );
         if M::FINISH {
             let stop = end.min(vectors * S::LANES);
             while i + UNROLL * S::LANES <= stop {
@@ -365,16 +368,25 @@ pub(crate) unsafe fn finish_row<S: Io<T> + Io<D>, T, D, const STREAM: bool>(
         // SAFETY: the first i <= n elements, fewer than LANES.
         unsafe { finish_part::<S, T, D>(simd, finish, 0, i) };
     }
-    let mut vector = inlined(#[inline(always)]
-    |i: usize| {
-        // SAFETY: the caller of `vector` vouches for LANES elements at i, at an aligned address if STREAM. The load
-        // comes before the store to the same place.
-        unsafe {
-            let v = (finish.f)(simd.load(finish.from.add(i)));
-            if STREAM { simd.stream(finish.y.add(i), v) } else { simd.store(finish.y.add(i), v) }
-        }
-    });
+    let mut vector = inlined(
+        #[inline(always)]
+        |i: usize| {
+            // SAFETY: the caller of `vector` vouches for LANES elements at i, at an aligned address if STREAM. The load
+            // comes before the store to the same place.
+            unsafe {
+                let v = (finish.f)(simd.load(finish.from.add(i)));
+                if STREAM {
+                    simd.stream(finish.y.add(i), v)
+                } else {
+                    simd.store(finish.y.add(i), v)
+                }
+            }
+        },
+    );
     while n - i >= UNROLL * S::LANES {
+        if STREAM {
+            ask_ahead(simd, finish.from.wrapping_add(i));
+        }
         for k in 0..UNROLL {
             vector(i + k * S::LANES);
         }
@@ -425,7 +437,13 @@ pub(crate) unsafe fn classify<T: Element>(x: *const T, n: usize) -> Odd {
 /// # Safety
 /// `y` is valid for writes of `n` elements.
 #[cold]
-pub(crate) unsafe fn odd_row<T: Element>(odd: Odd, y: *mut T, n: usize, masked: Masked, nothing: T) {
+pub(crate) unsafe fn odd_row<T: Element>(
+    odd: Odd,
+    y: *mut T,
+    n: usize,
+    masked: Masked,
+    nothing: T,
+) {
     let value = match (odd, masked) {
         (Odd::AllMasked, Masked::Zero) => nothing,
         _ => T::NAN,

@@ -1,9 +1,13 @@
 //! The one list of kernels: name, needs, detection, entry points.
 
-use crate::call::Call;
+use crate::blocks::{
+    self, BlockSum, Extremes, Merged, Piece, PieceOps, PieceOptions, RowShift, Whole,
+};
+use crate::call::{Call, Masked};
 use crate::element::Element;
 use crate::pipeline;
 use crate::scalar;
+use crate::scale::Scale;
 use crate::vector::{Io, Vector};
 use half::{bf16, f16};
 
@@ -24,6 +28,8 @@ pub struct Ops<T: 'static> {
     softmax: Entry<T>,
     log_softmax: Entry<T>,
     logsumexp: Entry<T>,
+    /// `None`: the kernel does whole rows only.
+    pieces: Option<PieceOps<T>>,
 }
 
 type Entry<T> = fn(&mut Call<T>);
@@ -59,7 +65,7 @@ impl Kernel {
     /// Does the work of `call`, which is consumed: its views are free again afterwards.
     ///
     /// On a CPU that lacks the kernel's instructions the scalar reference does it instead.
-    pub fn run<T: Element>(&self, op: Op, mut call: Call<'_, T>) {
+    pub fn run<T: Element>(&'static self, op: Op, mut call: Call<'_, T>) {
         let ops = T::ops(self);
         let entry = match op {
             Op::Softmax => ops.softmax,
@@ -69,6 +75,72 @@ impl Kernel {
         if op == Op::LogSumExp || call.cols != 0 {
             entry(&mut call);
         }
+    }
+
+    /// How to do rows in pieces, if this kernel can.
+    pub fn pieces<T: Element>(&'static self) -> Option<Pieces<T>> {
+        T::ops(self).pieces.as_ref().filter(|_| self.is_available()).map(|ops| Pieces { ops })
+    }
+}
+
+/// How a kernel does rows in pieces: [`Pieces::first`], [`Pieces::sum`] of every piece, [`Pieces::merge`], and
+/// [`Pieces::finish`] of every piece.
+#[derive(Clone, Copy, Debug)]
+pub struct Pieces<T: 'static> {
+    ops: &'static PieceOps<T>,
+}
+
+impl<T: Element> Pieces<T> {
+    /// The shift to try first, from the row's first elements.
+    pub fn first(&self, x: &Piece<T>, scale: &Scale) -> RowShift {
+        (self.ops.first)(x, scale)
+    }
+
+    /// Sums the blocks of a piece, to one of `sums` each.
+    pub fn sum(
+        &self,
+        piece: &mut Piece<T>,
+        scale: &Scale,
+        shift: &RowShift,
+        options: PieceOptions,
+        sums: &mut [BlockSum],
+    ) -> Extremes {
+        (self.ops.sum)(piece, scale, shift, options.checked(piece), sums)
+    }
+
+    /// Adds the sums of all the blocks of a row, and judges the shift.
+    pub fn merge(
+        &self,
+        scale: &Scale,
+        shift: &RowShift,
+        extremes: Extremes,
+        sums: &[BlockSum],
+    ) -> Merged {
+        (self.ops.merge)(scale, shift, extremes, sums)
+    }
+
+    /// Finishes a piece, by the options that it was summed by.
+    pub fn finish(
+        &self,
+        piece: &mut Piece<T>,
+        op: Op,
+        scale: &Scale,
+        whole: &Whole,
+        options: PieceOptions,
+    ) {
+        if !piece.is_read_only() {
+            (self.ops.finish)(piece, op, scale, whole, options.checked(piece));
+        }
+    }
+
+    /// The log-sum-exp of a row.
+    pub fn logsumexp(&self, scale: &Scale, whole: &Whole) -> T {
+        (self.ops.logsumexp)(scale, whole)
+    }
+
+    /// Writes what becomes of a row for which [`Merged::Odd`] was said, or, for log-sum-exp, gives it.
+    pub fn odd(&self, row: &mut Piece<T>, op: Op, masked: Masked) -> T {
+        blocks::odd(row, op, masked)
     }
 }
 
@@ -108,6 +180,72 @@ mod generic {
     entry!(softmax);
     entry!(log_softmax);
     entry!(logsumexp);
+
+    // `Kernel::pieces` gives these out only where the instruction set is there.
+
+    pub(super) fn sum<I, S, T>(
+        piece: &mut Piece<T>,
+        scale: &Scale,
+        shift: &RowShift,
+        options: PieceOptions,
+        sums: &mut [BlockSum],
+    ) -> Extremes
+    where
+        I: Isa,
+        S: From<I> + Io<T> + Io<<S as Vector>::E>,
+        T: Element,
+    {
+        let mut extremes = Extremes::NONE;
+        if let Some(isa) = I::detect() {
+            isa.vectorize(
+                #[inline(always)]
+                || {
+                    // SAFETY: a Piece is made only of slices; `Pieces` has checked the options.
+                    extremes =
+                        unsafe { blocks::sum(S::from(isa), piece, scale, shift, options, sums) };
+                },
+            );
+        }
+        extremes
+    }
+
+    pub(super) fn finish<I, S, T>(
+        piece: &mut Piece<T>,
+        op: Op,
+        scale: &Scale,
+        whole: &Whole,
+        options: PieceOptions,
+    ) where
+        I: Isa,
+        S: From<I> + Io<T> + Io<<S as Vector>::E>,
+        T: Element,
+    {
+        if let Some(isa) = I::detect() {
+            isa.vectorize(
+                #[inline(always)]
+                || {
+                    // SAFETY: as above; `Pieces` has checked that there is an output.
+                    unsafe { blocks::finish(S::from(isa), piece, op, scale, whole, options) };
+                },
+            );
+        }
+    }
+
+    pub(super) fn piece_logsumexp<I, S, T>(scale: &Scale, whole: &Whole) -> T
+    where
+        I: Isa,
+        S: From<I> + Vector,
+        T: Element,
+    {
+        let mut value = T::NAN;
+        if let Some(isa) = I::detect() {
+            isa.vectorize(
+                #[inline(always)]
+                || value = blocks::logsumexp(S::from(isa), scale, whole),
+            );
+        }
+        value
+    }
 }
 
 macro_rules! kernel {
@@ -127,6 +265,13 @@ macro_rules! kernel {
             softmax: generic::softmax::<$isa, $v, $t>,
             log_softmax: generic::log_softmax::<$isa, $v, $t>,
             logsumexp: generic::logsumexp::<$isa, $v, $t>,
+            pieces: Some(PieceOps {
+                first: blocks::first::<<$v as Vector>::E, $t>,
+                sum: generic::sum::<$isa, $v, $t>,
+                merge: blocks::merge::<<$v as Vector>::E>,
+                finish: generic::finish::<$isa, $v, $t>,
+                logsumexp: generic::piece_logsumexp::<$isa, $v, $t>,
+            }),
         }
     };
 }
@@ -137,6 +282,7 @@ macro_rules! reference {
             softmax: scalar::softmax,
             log_softmax: scalar::log_softmax,
             logsumexp: scalar::logsumexp,
+            pieces: None,
         }
     };
 }

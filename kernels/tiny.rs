@@ -20,7 +20,10 @@ use crate::rows::{Finish, Mode, finish_row, quotient, sweep};
 use crate::vector::{Io, Vector};
 
 /// Rows up to this long, in elements, are done here.
-pub(crate) const TINY: usize = 64;
+pub const TINY: usize = 64;
+
+/// Fewer rows are not worth a group.
+pub const ROWS_AT_LEAST: usize = ROWS_AT_ONCE;
 
 /// Elements of a group at most: what is read, kept and staged of them stays in the first-level cache.
 const GROUP: usize = 2048;
@@ -51,7 +54,7 @@ type Sums<S> = [<S as Vector>::Sums; ROWS / ROWS_AT_ONCE];
 #[inline(always)]
 pub(crate) fn suits<T>(call: &Call<T>) -> bool {
     call.cols <= TINY
-        && call.rows >= ROWS_AT_ONCE
+        && call.rows >= ROWS_AT_LEAST
         && call.x_stride == call.cols
         && call.y_stride == call.cols
 }
@@ -104,9 +107,7 @@ where
                 (Some(f), false) => {
                     sweep::<S, T, T, Dense<false, true, STREAM>>(exp, x, kept, n, &f)
                 }
-                (Some(f), true) => {
-                    sweep::<S, T, T, Dense<true, true, STREAM>>(exp, x, kept, n, &f)
-                }
+                (Some(f), true) => sweep::<S, T, T, Dense<true, true, STREAM>>(exp, x, kept, n, &f),
                 (None, false) => sweep_alone::<S, T, Dense<false, false, false>>(exp, x, kept, n),
                 (None, true) => sweep_alone::<S, T, Dense<true, false, false>>(exp, x, kept, n),
             };

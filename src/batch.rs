@@ -1,13 +1,12 @@
-//! Whole rows spread over threads. Threads never change bits: a row is always one thread's.
+//! The work of a call, spread over threads. Threads never change bits: a row is always one thread's, or cut where its sum is cut anyway.
 
-use softmax_kernels::{Call, Element, Kernel, Masked, Matrix, MatrixMut, Op, Scale};
+use softmax_kernels::{
+    BlockSum, Call, Element, Extremes, Masked, Matrix, MatrixMut, Merged, Op, Piece, PieceOptions,
+    Pieces, Scale, Whole,
+};
 
-use crate::Threads;
-
-/// Elements below which a part of a batch is not worth a thread of its own: some 20 microseconds
-/// of work, several times what handing it over costs.
-#[cfg(feature = "rayon")]
-const GRAIN: usize = 1 << 16;
+use crate::Plan;
+use crate::plan::{Regime, Shape};
 
 /// What a call works on.
 pub(crate) enum Work<'a, T> {
@@ -20,6 +19,17 @@ pub(crate) enum Work<'a, T> {
 }
 
 impl<'a, T: Element> Work<'a, T> {
+    pub(crate) fn shape(&self) -> Shape {
+        let (in_place, maps) =
+            (matches!(self, Self::InPlace(_)), !matches!(self, Self::PerRow(..)));
+        let dense = match self {
+            Self::Map(x, y) => x.stride() == x.cols() && y.stride() == y.cols(),
+            Self::InPlace(y) => y.stride() == y.cols(),
+            Self::PerRow(x, _) => x.stride() == x.cols(),
+        };
+        Shape { dense, maps, ..Shape::new::<T>(self.rows(), self.cols(), in_place) }
+    }
+
     fn call(self, scale: Scale, masked: Masked) -> Option<Call<'a, T>> {
         match self {
             Self::Map(x, y) => Call::new(x, y, scale, masked),
@@ -29,7 +39,6 @@ impl<'a, T: Element> Work<'a, T> {
     }
 }
 
-#[cfg(feature = "rayon")]
 impl<T: Element> Work<'_, T> {
     fn rows(&self) -> usize {
         match self {
@@ -65,63 +74,154 @@ impl<T: Element> Work<'_, T> {
     }
 }
 
-/// Does the work, in parts if that pays.
-pub(crate) fn run<T: Element>(
-    kernel: &'static Kernel,
-    op: Op,
-    scale: Scale,
-    masked: Masked,
-    threads: Threads,
-    work: Work<T>,
-) {
-    let serial = |work: Work<T>| {
-        // The shapes were compared before.
-        if let Some(call) = work.call(scale, masked) {
-            kernel.run(op, call);
-        }
-    };
-    #[cfg(feature = "rayon")]
-    {
-        let parts = parts(&work, threads);
-        if parts > 1 {
-            return halves(parts, work, &serial);
-        }
-    }
-    #[cfg(not(feature = "rayon"))]
-    let _ = threads;
-    serial(work);
+/// Everything about a call but the matrices.
+#[derive(Clone, Copy)]
+pub(crate) struct Job {
+    pub op: Op,
+    pub scale: Scale,
+    pub masked: Masked,
+    pub plan: Plan,
 }
 
-/// Into how many parts the work is cut.
-#[cfg(feature = "rayon")]
-fn parts<T: Element>(work: &Work<T>, threads: Threads) -> usize {
-    // Decide by the amount of work before asking rayon anything, which would start its threads.
-    let worth = (work.rows().saturating_mul(work.cols()) / GRAIN).min(work.rows());
-    if worth < 2 {
-        return 1;
+impl Job {
+    /// Does the work as planned.
+    pub(crate) fn run<T: Element>(&self, work: Work<T>) {
+        if self.plan.regime == Regime::Pieces
+            && let Some(pieces) = self.plan.kernel.pieces::<T>()
+        {
+            return self.rows_in_pieces(&pieces, work);
+        }
+        halves(
+            self.plan.parts,
+            work,
+            &|work, at, of| {
+                // rows * at / of without overflow.
+                let at = (work.rows() as u128 * at as u128 / of as u128) as usize;
+                work.split(at)
+            },
+            &|work: Work<T>| {
+                // The shapes were compared before.
+                if let Some(call) = work.call(self.scale, self.masked) {
+                    self.plan.kernel.run(self.op, call.streaming(self.plan.stream));
+                }
+            },
+            &|(), ()| (),
+        );
     }
-    match threads {
-        Threads::Serial => 1,
-        // One part per thread: at most that many can run at the same time.
-        Threads::AtMost(n) if n.get() == 1 => 1,
-        Threads::AtMost(n) => worth.min(n.get()).min(rayon::current_num_threads()),
-        // A few parts per thread, so that one slow thread does not hold up the rest.
-        Threads::Auto => match rayon::current_num_threads() {
-            1 => 1,
-            n => worth.min(4 * n),
-        },
+
+    fn rows_in_pieces<T: Element>(&self, pieces: &Pieces<T>, work: Work<T>) {
+        let mut rest = work;
+        while rest.rows() > 0 {
+            let (first, others) = rest.split(1);
+            rest = others;
+            match first {
+                Work::Map(x, y) => {
+                    self.row_in_pieces(pieces, Piece::new(x.into_slice(), y.into_slice()));
+                }
+                Work::InPlace(y) => {
+                    self.row_in_pieces(pieces, Piece::in_place(y.into_slice()));
+                }
+                Work::PerRow(x, y) => {
+                    let value = self.row_in_pieces(pieces, Piece::read(x.into_slice()));
+                    y.fill(value);
+                }
+            }
+        }
+    }
+
+    /// A row; its log-sum-exp, if that is what is asked for.
+    fn row_in_pieces<T: Element>(&self, pieces: &Pieces<T>, mut row: Piece<T>) -> T {
+        let count = BlockSum::count(row.len());
+        // Short rows need no memory: 64 blocks are 256 Ki elements.
+        let mut few = [BlockSum::ZERO; 64];
+        let mut many = Vec::new();
+        let sums = match few.get_mut(..count) {
+            Some(few) => few,
+            None => {
+                many.resize(count, BlockSum::ZERO);
+                &mut many[..]
+            }
+        };
+        let options = PieceOptions {
+            keep: self.op == Op::Softmax && !self.plan.stream,
+            stream: self.plan.stream,
+        };
+        let mut shift = pieces.first(&row, &self.scale);
+        let whole = loop {
+            let extremes = halves(
+                self.plan.parts,
+                (row.reborrow(), &mut sums[..]),
+                &|(piece, sums), at, of| {
+                    let at = sums.len() * at / of;
+                    let (a, b) = piece.split_blocks(at);
+                    let (a_sums, b_sums) = sums.split_at_mut(at);
+                    ((a, a_sums), (b, b_sums))
+                },
+                &|(mut piece, sums): (Piece<T>, &mut [BlockSum])| {
+                    pieces.sum(&mut piece, &self.scale, &shift, options, sums)
+                },
+                &Extremes::and,
+            );
+            match pieces.merge(&self.scale, &shift, extremes, sums) {
+                Merged::Whole(whole) => break whole,
+                // By the row's own maximum, which is always right.
+                Merged::Again(own) => shift = own,
+                Merged::Odd => return pieces.odd(&mut row, self.op, self.masked),
+            }
+        };
+        if self.op == Op::LogSumExp {
+            return pieces.logsumexp(&self.scale, &whole);
+        }
+        self.finish(pieces, row, &whole, options);
+        T::ZERO
+    }
+
+    fn finish<T: Element>(
+        &self,
+        pieces: &Pieces<T>,
+        row: Piece<T>,
+        whole: &Whole,
+        options: PieceOptions,
+    ) {
+        halves(
+            self.plan.parts,
+            row,
+            &|piece, at, of| {
+                let blocks = BlockSum::count(piece.len()) * at / of;
+                piece.split_blocks(blocks)
+            },
+            &|mut piece| pieces.finish(&mut piece, self.op, &self.scale, whole, options),
+            &|(), ()| (),
+        );
     }
 }
 
-/// Cuts the work in two until it is `parts` parts, and does them in parallel. `rayon::join` allocates nothing.
-#[cfg(feature = "rayon")]
-fn halves<T: Element>(parts: usize, work: Work<T>, serial: &(impl Fn(Work<T>) + Sync)) {
+/// Cuts the work in two until it is `parts` parts, does them in parallel, and joins what they give, the first parts first.
+/// `split(work, at, of)` cuts off `at` of `of` parts. `rayon::join` allocates nothing.
+fn halves<W: Send, R: Send>(
+    parts: usize,
+    work: W,
+    split: &(impl Fn(W, usize, usize) -> (W, W) + Sync),
+    run: &(impl Fn(W) -> R + Sync),
+    join: &(impl Fn(R, R) -> R + Sync),
+) -> R {
     if parts <= 1 {
-        return serial(work);
+        return run(work);
     }
     let first = parts / 2;
-    // rows * first / parts without overflow.
-    let at = (work.rows() as u128 * first as u128 / parts as u128) as usize;
-    let (a, b) = work.split(at);
-    rayon::join(|| halves(first, a, serial), || halves(parts - first, b, serial));
+    let (a, b) = split(work, first, parts);
+    let (a, b) =
+        both(|| halves(first, a, split, run, join), || halves(parts - first, b, split, run, join));
+    join(a, b)
+}
+
+/// Both at the same time, if there are threads.
+#[cfg(feature = "rayon")]
+fn both<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B + Send) -> (A, B) {
+    rayon::join(a, b)
+}
+
+#[cfg(not(feature = "rayon"))]
+fn both<A, B>(a: impl FnOnce() -> A, b: impl FnOnce() -> B) -> (A, B) {
+    (a(), b())
 }

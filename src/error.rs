@@ -21,6 +21,11 @@ pub enum Error {
     Scale(f64),
     /// The temperature is NaN, not positive, or out of range.
     Temperature(f64),
+    /// The environment variable `SOFTMAX_CACHES` is not two sizes.
+    Caches {
+        /// What it is.
+        value: String,
+    },
     /// There is no kernel of that name.
     UnknownKernel {
         /// The name asked for.
@@ -51,6 +56,9 @@ impl fmt::Display for Error {
             Self::Scale(value) => write!(f, "the scale must be in 2^-60..=2^60, got {value}"),
             Self::Temperature(value) => {
                 write!(f, "the temperature must be in 2^-60..=2^60, got {value}")
+            }
+            Self::Caches { value } => {
+                write!(f, "SOFTMAX_CACHES must be two sizes like 2M,32M, got {value:?}")
             }
             Self::UnknownKernel { name } => {
                 write!(f, "no kernel is called {name:?}; there is {}", list(|_| true))

@@ -46,14 +46,19 @@
 //!
 //! `SOFTMAX_KERNEL=name` forces a kernel for the whole program; see [`kernels`] for the names. An unknown or
 //! unavailable name makes every call that does not choose a kernel itself return an error.
+//!
+//! `SOFTMAX_CACHES=core,last` overrides the sizes of the caches; see [`Caches`].
 #![forbid(unsafe_code)]
 
 mod batch;
+mod caches;
 mod dispatch;
 mod error;
 mod functions;
 mod options;
+mod plan;
 
+pub use caches::Caches;
 pub use dispatch::{default_kernel, kernel, kernels};
 pub use error::Error;
 pub use functions::{
@@ -62,6 +67,7 @@ pub use functions::{
 };
 pub use half;
 pub use options::{Softmax, Threads};
+pub use plan::{Plan, Regime};
 pub use softmax_kernels::{Element, Kernel, Masked, Matrix, MatrixMut, ShapeError};
 
 /// The examples of the README, compiled and run as tests.

@@ -4,8 +4,9 @@ use std::num::NonZeroUsize;
 
 use softmax_kernels::{Element, Kernel, Masked, Matrix, MatrixMut, Op, Scale};
 
-use crate::batch::{Work, run};
-use crate::{Error, dispatch};
+use crate::batch::{Job, Work};
+use crate::plan::Shape;
+use crate::{Caches, Error, Plan, dispatch};
 
 /// How many threads a call may use. Without the feature `rayon` every call is serial.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +55,7 @@ pub struct Softmax {
     masked: Masked,
     kernel: Option<&'static Kernel>,
     threads: Threads,
+    caches: Option<Caches>,
 }
 
 impl Default for Softmax {
@@ -65,7 +67,13 @@ impl Default for Softmax {
 impl Softmax {
     /// Scale 1, NaN for fully masked rows, the best kernel, as many threads as pay.
     pub const fn new() -> Self {
-        Self { scale: Scale::ONE, masked: Masked::Nan, kernel: None, threads: Threads::Auto }
+        Self {
+            scale: Scale::ONE,
+            masked: Masked::Nan,
+            kernel: None,
+            threads: Threads::Auto,
+            caches: None,
+        }
     }
 
     /// Multiplies every input by `scale`: `exp(scale * x_i) / sum_j exp(scale * x_j)`. Costs nothing per element
@@ -106,6 +114,34 @@ impl Softmax {
     #[must_use]
     pub const fn threads(self, threads: Threads) -> Self {
         Self { threads, ..self }
+    }
+
+    /// What the caches hold, instead of what [`Caches::of_this_machine`] says. Speed depends on it, results do not:
+    /// with caches of 0 bytes even a small matrix goes the way of one that is larger than all caches.
+    #[must_use]
+    pub const fn caches(self, caches: Caches) -> Self {
+        Self { caches: Some(caches), ..self }
+    }
+
+    /// The way that a softmax of `rows` rows of `cols` elements takes, without padding, and why.
+    ///
+    /// # Errors
+    /// A kernel that cannot run; [`Error::Caches`].
+    ///
+    /// ```
+    /// use softmax::{Regime, Softmax, Threads};
+    /// let plan = Softmax::new().threads(Threads::Serial).plan::<f32>(1_000_000, 10, false)?;
+    /// assert_eq!((plan.regime(), plan.threads()), (Regime::Tiny, 1));
+    /// println!("{plan}");
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    pub fn plan<T: Element>(
+        &self,
+        rows: usize,
+        cols: usize,
+        in_place: bool,
+    ) -> Result<Plan, Error> {
+        self.plan_of::<T>(Shape::new::<T>(rows, cols, in_place))
     }
 
     /// The softmax of every row of `x`, into the rows of `y`.
@@ -168,11 +204,16 @@ impl Softmax {
     }
 
     fn run<T: Element>(&self, op: Op, work: Work<T>) -> Result<(), Error> {
+        let plan = self.plan_of::<T>(work.shape())?;
+        Job { op, scale: self.scale, masked: self.masked, plan }.run(work);
+        Ok(())
+    }
+
+    fn plan_of<T: Element>(&self, shape: Shape) -> Result<Plan, Error> {
         let kernel = match self.kernel {
             Some(kernel) => dispatch::available(kernel)?,
             None => dispatch::default_kernel()?,
         };
-        run(kernel, op, self.scale, self.masked, self.threads, work);
-        Ok(())
+        Plan::new(kernel, kernel.pieces::<T>().is_some(), self.threads, self.caches, shape)
     }
 }

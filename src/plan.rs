@@ -1,0 +1,234 @@
+//! Which way a call takes: decided here, before anything is computed, from sizes alone.
+
+use std::fmt;
+
+use softmax_kernels::{BLOCK, Element, Kernel, ROWS_AT_LEAST, TINY};
+
+use crate::{Caches, Error, Threads};
+
+/// How rows are worked on. The bits of the results are the same in all regimes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Regime {
+    /// Many rows of up to 64 elements without padding between them: groups of rows at once.
+    Tiny,
+    /// A row after the other: the exponentials of one are computed while the one before is finished.
+    Rows,
+    /// Rows larger than a core's cache, or shared by threads: each in pieces, which are read twice.
+    Pieces,
+}
+
+/// The way a call takes, and why: what [`Softmax::plan`](crate::Softmax::plan) tells. Printed, it is an explanation for people.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    pub(crate) kernel: &'static Kernel,
+    pub(crate) regime: Regime,
+    pub(crate) stream: bool,
+    pub(crate) parts: usize,
+    pub(crate) threads: usize,
+    caches: Caches,
+    work: Shape,
+}
+
+/// What is decided by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub rows: usize,
+    pub cols: usize,
+    /// Bytes of an element in memory.
+    pub size: usize,
+    /// Bytes of an element as it is computed with.
+    pub computed: usize,
+    /// Whether nothing lies between the rows.
+    pub dense: bool,
+    /// Whether the output is the input.
+    pub in_place: bool,
+    /// Whether the output is a matrix, and not one value per row.
+    pub maps: bool,
+}
+
+impl Shape {
+    pub fn new<T: Element>(rows: usize, cols: usize, in_place: bool) -> Self {
+        let size = size_of::<T>();
+        let computed = if T::IS_ARITHMETIC { size } else { 4 };
+        Self { rows, cols, size, computed, dense: true, in_place, maps: true }
+    }
+
+    fn elements(&self) -> usize {
+        self.rows.saturating_mul(self.cols)
+    }
+
+    fn output(&self) -> usize {
+        self.elements().saturating_mul(self.size)
+    }
+}
+
+/// Elements below which a part of a batch is not worth a thread of its own: some 10 microseconds of work.
+const GRAIN: usize = 1 << 15;
+
+/// Elements below which nothing is shared among threads, whatever they cost: some 50 microseconds of work.
+const LEAST: usize = 1 << 17;
+
+/// Elements that a thread does in a nanosecond, about.
+const SPEED: f64 = 2.5;
+
+/// How many times longer than waking the threads a call must take on one thread to be shared among them. Measured on a virtual
+/// machine with two cores, where waking takes 0.15 to 0.2 milliseconds: two threads take half the time of one and 0.2 to 0.8
+/// milliseconds, so that they draw level between 2 and 4 million elements. `docs/performance.md` has the numbers.
+const WORTH: f64 = 8.0;
+
+/// Outputs up to this many bytes fit any cache that counts: the sizes need not be looked up.
+const SMALL: usize = 64 << 10;
+
+impl Plan {
+    pub(crate) fn new(
+        kernel: &'static Kernel,
+        has_pieces: bool,
+        threads: Threads,
+        caches: Option<Caches>,
+        work: Shape,
+    ) -> Result<Self, Error> {
+        let caches = match caches {
+            Some(caches) => caches,
+            None if work.output() <= SMALL => Caches { core: SMALL, last: SMALL },
+            None => Caches::of_this_machine()?,
+        };
+        let stream = work.maps && !work.in_place && work.output() > caches.last;
+        // A row and its exponentials are to stay in the core's cache.
+        let huge = work.cols.saturating_mul(work.size + work.computed) > caches.core;
+        let threads = available(threads, work.elements());
+        let by_size = work.elements() / GRAIN;
+        let in_pieces = has_pieces && work.cols > BLOCK;
+        let (regime, parts) = if in_pieces && (huge || (threads > 1 && work.rows < threads)) {
+            // Of each row.
+            (Regime::Pieces, (work.cols / GRAIN).min(threads))
+        } else {
+            let tiny = work.maps && work.dense && work.cols <= TINY && work.rows >= ROWS_AT_LEAST;
+            // A few parts per thread, so that one slow thread does not hold up the rest.
+            let parts = if threads > 1 { by_size.min(work.rows).min(4 * threads) } else { 1 };
+            (if tiny { Regime::Tiny } else { Regime::Rows }, parts)
+        };
+        let parts = parts.max(1);
+        Ok(Self { kernel, regime, stream, parts, threads: threads.min(parts), caches, work })
+    }
+
+    /// The kernel.
+    pub fn kernel(&self) -> &'static Kernel {
+        self.kernel
+    }
+
+    /// How rows are worked on.
+    pub fn regime(&self) -> Regime {
+        self.regime
+    }
+
+    /// Whether the output is written past the caches, because it would not fit them.
+    pub fn streams(&self) -> bool {
+        self.stream
+    }
+
+    /// At most how many threads work at the same time.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+}
+
+/// How many threads may work on this many elements. Asks rayon, which may start its threads, only if there is much to do.
+#[cfg(feature = "rayon")]
+fn available(threads: Threads, elements: usize) -> usize {
+    let most = match threads {
+        Threads::Serial => 1,
+        Threads::AtMost(n) => n.get(),
+        Threads::Auto => usize::MAX,
+    };
+    if most == 1 || elements < LEAST {
+        return 1;
+    }
+    match most.min(rayon::current_num_threads()) {
+        1 => 1,
+        n if elements as f64 / SPEED >= WORTH * wake().as_nanos() as f64 => n,
+        _ => 1,
+    }
+}
+
+#[cfg(not(feature = "rayon"))]
+fn available(_: Threads, _: usize) -> usize {
+    1
+}
+
+/// How long it takes to wake sleeping threads and to hear from all of them: 10 microseconds on many machines, more than 100 on virtual
+/// ones. Measured at the first call that might want to know, which takes a millisecond or so.
+#[cfg(feature = "rayon")]
+fn wake() -> std::time::Duration {
+    use std::sync::OnceLock;
+    use std::time::{Duration, Instant};
+    static WAKE: OnceLock<Duration> = OnceLock::new();
+    *WAKE.get_or_init(|| {
+        let once = || {
+            // Long enough for rayon's threads to fall asleep.
+            std::thread::sleep(Duration::from_micros(200));
+            let start = Instant::now();
+            rayon::broadcast(|_| ());
+            start.elapsed()
+        };
+        // The first may have to start them.
+        rayon::broadcast(|_| ());
+        (0..3).map(|_| once()).min().unwrap_or(Duration::MAX)
+    })
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Shape { rows, cols, size, computed, in_place, maps, .. } = self.work;
+        let row = cols.saturating_mul(size + computed);
+        let (core, last) = (self.caches.core, self.caches.last);
+        writeln!(f, "kernel: {}", self.kernel.name())?;
+        match self.regime {
+            Regime::Tiny => {
+                writeln!(f, "rows: in groups, because {rows} rows of {cols} are short")?
+            }
+            Regime::Rows => writeln!(f, "rows: one after the other")?,
+            Regime::Pieces if row > core => writeln!(
+                f,
+                "rows: in pieces read twice, because a row and its exponentials take {}, more than a core's cache of {}",
+                Bytes(row),
+                Bytes(core)
+            )?,
+            Regime::Pieces => {
+                writeln!(
+                    f,
+                    "rows: each in pieces, because there are more threads than the {rows} rows"
+                )?;
+            }
+        }
+        let output = Bytes(self.work.output());
+        match (maps, in_place, self.stream) {
+            (false, ..) => writeln!(f, "output: one value per row")?,
+            (_, true, _) => writeln!(f, "output: in place")?,
+            (_, _, true) => writeln!(
+                f,
+                "output: past the caches, because {output} are more than the {} to count on",
+                Bytes(last)
+            )?,
+            (_, _, false) => writeln!(f, "output: through the caches, which hold its {output}")?,
+        }
+        match self.threads {
+            1 => write!(f, "threads: 1"),
+            n => write!(f, "threads: {n}, in {} parts of at least {GRAIN} elements", self.parts),
+        }
+    }
+}
+
+/// A size for people.
+struct Bytes(usize);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+        match units.into_iter().find(|&(shift, _)| self.0 >> shift > 0) {
+            Some((shift, unit)) => {
+                write!(f, "{:.1} {unit}", self.0 as f64 / (1u64 << shift) as f64)
+            }
+            None => write!(f, "{} bytes", self.0),
+        }
+    }
+}
