@@ -19,6 +19,8 @@ pub enum Threads {
     Serial,
     /// As `Auto`, but no more than this many at the same time.
     AtMost(NonZeroUsize),
+    /// This many of the current pool's threads, however small the call is: for those who know that their threads are awake.
+    Exactly(NonZeroUsize),
 }
 
 /// Softmax and its relatives with options; cheap to make, copy and keep.

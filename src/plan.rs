@@ -95,12 +95,13 @@ impl Plan {
         let stream = work.maps && !work.in_place && work.output() > caches.last;
         // A row and its exponentials are to stay in the core's cache.
         let huge = work.cols.saturating_mul(work.size + work.computed) > caches.core;
+        let grain = if matches!(threads, Threads::Exactly(_)) { 1 } else { GRAIN };
         let threads = available(threads, work.elements());
-        let by_size = work.elements() / GRAIN;
+        let by_size = work.elements() / grain;
         let in_pieces = has_pieces && work.cols > BLOCK;
         let (regime, parts) = if in_pieces && (huge || (threads > 1 && work.rows < threads)) {
             // Of each row.
-            (Regime::Pieces, (work.cols / GRAIN).min(threads))
+            (Regime::Pieces, (work.cols / grain.max(BLOCK)).min(threads))
         } else {
             let tiny = work.maps && work.dense && work.cols <= TINY && work.rows >= ROWS_AT_LEAST;
             // A few parts per thread, so that one slow thread does not hold up the rest.
@@ -138,6 +139,7 @@ fn available(threads: Threads, elements: usize) -> usize {
     let most = match threads {
         Threads::Serial => 1,
         Threads::AtMost(n) => n.get(),
+        Threads::Exactly(n) => return n.get().min(rayon::current_num_threads()),
         Threads::Auto => usize::MAX,
     };
     if most == 1 || elements < LEAST {

@@ -13,6 +13,10 @@ fn at_most(n: usize) -> Threads {
     Threads::AtMost(NonZeroUsize::new(n).expect("at least one thread"))
 }
 
+fn exactly(n: usize) -> Threads {
+    Threads::Exactly(NonZeroUsize::new(n).expect("at least one thread"))
+}
+
 /// Pools that are not rayon's global one, made once.
 #[cfg(feature = "rayon")]
 static POOLS: std::sync::LazyLock<Vec<rayon::ThreadPool>> = std::sync::LazyLock::new(|| {
@@ -24,14 +28,12 @@ static POOLS: std::sync::LazyLock<Vec<rayon::ThreadPool>> = std::sync::LazyLock:
 fn every_way<T: Bits>(what: &str, call: impl Fn(&Softmax) -> Vec<T> + Sync) {
     let options = Softmax::new().masked(Masked::Zero);
     let want = call(&options.threads(Threads::Serial));
-    for threads in [Threads::Auto, at_most(2), at_most(8)] {
+    for threads in [Threads::Auto, at_most(2), at_most(8), exactly(2), exactly(5)] {
         let got = call(&options.threads(threads));
         assert_same(&got, &want, || format!("{what}, {threads:?}"));
     }
     #[cfg(feature = "rayon")]
-    for (pool, threads) in
-        POOLS.iter().zip([Threads::Auto, Threads::Auto, at_most(2), Threads::Auto])
-    {
+    for (pool, threads) in POOLS.iter().zip([Threads::Auto, exactly(2), at_most(2), exactly(7)]) {
         let got = pool.install(|| call(&options.threads(threads)));
         assert_same(&got, &want, || {
             format!("{what}, {threads:?} in a pool of {}", pool.current_num_threads())
@@ -97,7 +99,7 @@ fn a_call_from_a_parallel_loop_keeps_its_bits() {
     let want = call(Threads::Serial);
     for pool in POOLS.iter() {
         let results: Vec<_> =
-            pool.install(|| (0..6).into_par_iter().map(|_| call(Threads::Auto)).collect());
+            pool.install(|| (0..6).into_par_iter().map(|_| call(exactly(3))).collect());
         for got in results {
             assert_same(&got, &want, || format!("in a pool of {}", pool.current_num_threads()));
         }

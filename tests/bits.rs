@@ -81,7 +81,11 @@ fn batches<T: Bits>(kernel: &'static Kernel) {
                 .collect();
             let what = || format!("{} {op:?} {rows} x {cols}", kernel.name());
             assert_same(&run(&options, op, view()), &alone, what);
-            for threads in [Threads::Auto, Threads::AtMost(2.try_into().unwrap())] {
+            for threads in [
+                Threads::Auto,
+                Threads::AtMost(2.try_into().unwrap()),
+                Threads::Exactly(2.try_into().unwrap()),
+            ] {
                 assert_same(&run(&options.threads(threads), op, view()), &alone, what);
             }
             if op == Op::LogSumExp {
@@ -129,12 +133,15 @@ fn threads_do_not_change_bits() {
     for n in 1..=4 {
         let threads = Threads::AtMost(n.try_into().unwrap());
         assert_same(&run(Softmax::new().threads(threads)), &want, || format!("{n} threads"));
+        let threads = Threads::Exactly(n.try_into().unwrap());
+        assert_same(&run(Softmax::new().threads(threads)), &want, || format!("exactly {n}"));
     }
     assert_same(&run(Softmax::new()), &want, || "auto".into());
     #[cfg(feature = "rayon")]
     for n in [1, 2, 3, 8] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
-        assert_same(&pool.install(|| run(Softmax::new())), &want, || format!("a pool of {n}"));
+        let options = Softmax::new().threads(Threads::Exactly(n.try_into().unwrap()));
+        assert_same(&pool.install(|| run(options)), &want, || format!("a pool of {n}"));
     }
 }
 

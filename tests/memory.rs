@@ -10,7 +10,7 @@ use std::ptr;
 use common::*;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 use softmax::half::{bf16, f16};
-use softmax::{Error, Kernel, Masked, Matrix, MatrixMut, ShapeError, Softmax, Threads};
+use softmax::{Caches, Error, Kernel, Masked, Matrix, MatrixMut, ShapeError, Softmax, Threads};
 
 /// A multiple of every page size in use (4, 16 and 64 KiB), so that nobody need ask for it.
 const PAGE: usize = 1 << 16;
@@ -196,6 +196,64 @@ fn stays_between_the_guards_f16() {
 #[test]
 fn stays_between_the_guards_bf16() {
     stays_between_the_guards::<bf16>();
+}
+
+/// Groups of short rows, rows past the caches, and rows in pieces, each at both edges.
+fn every_way_stays_between_the_guards<T: Bits>() {
+    let mut random = Random(12);
+    let room = 9001;
+    let (mut input, mut output) = (Guarded::<T>::new(room), Guarded::<T>::new(room));
+    for kernel in exact() {
+        for (core, last) in [(usize::MAX, usize::MAX), (usize::MAX, 0), (0, usize::MAX), (0, 0)] {
+            let options = on(kernel, 0.7, Masked::Zero).caches(Caches { core, last });
+            for (rows, cols) in [
+                (8, 1),
+                (9, 3),
+                (211, 10),
+                (77, 17),
+                (33, 64),
+                (3, 100),
+                (2, 1000),
+                (2, 4099),
+                (1, 9001),
+            ] {
+                let data: Vec<T> =
+                    (0..rows).flat_map(|r| row::<T>(&mut random, r % 2 * 3, cols)).collect();
+                for op in OPS {
+                    let want = run(
+                        &on(scalar(), 0.7, Masked::Zero),
+                        op,
+                        Matrix::new(&data, cols).unwrap(),
+                    );
+                    for edge in EDGES {
+                        let x = input.copy(edge, &data);
+                        let y = output.at(edge, want.len());
+                        y.fill(T::from_f64(-77.0));
+                        let what = || {
+                            let (kernel, t) = (kernel.name(), T::NAME);
+                            format!(
+                                "{kernel} {op:?} {rows} x {cols} {t}, caches {core}, {last}, {edge:?}"
+                            )
+                        };
+                        run_into(&options, op, Matrix::new(x, cols).unwrap(), y, cols);
+                        assert_same(y, &want, what);
+                        if op != Op::LogSumExp {
+                            run_in_place(&options, op, MatrixMut::new(x, cols).unwrap());
+                            assert_same(x, &want, || format!("{} in place", what()));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_way_stays_between_the_guards_in_every_type() {
+    every_way_stays_between_the_guards::<f32>();
+    every_way_stays_between_the_guards::<f64>();
+    every_way_stays_between_the_guards::<f16>();
+    every_way_stays_between_the_guards::<bf16>();
 }
 
 /// Rows, columns, and the gaps behind the rows of input and output.

@@ -1,0 +1,223 @@
+//! Every way that a call can take gives the bits of the reference: small matrices are sent, by way of the caches' sizes, where only
+//! large ones go by themselves.
+
+mod common;
+
+use std::num::NonZeroUsize;
+
+use common::*;
+use softmax::half::{bf16, f16};
+use softmax::{Caches, Element, Masked, Matrix, MatrixMut, Plan, Regime, Softmax, Threads};
+
+/// Larger than any matrix here.
+const PLENTY: usize = usize::MAX;
+
+/// The ways, by their names.
+fn ways() -> [(&'static str, Caches); 4] {
+    let way = |core, last| Caches { core, last };
+    [
+        ("in cache", way(PLENTY, PLENTY)),
+        ("streaming", way(PLENTY, 0)),
+        ("pieces", way(0, PLENTY)),
+        ("pieces, streaming", way(0, 0)),
+    ]
+}
+
+/// Rows and columns: short rows in groups (full, broken off, fewer than a group of eight), rows around the lanes, the unrolled
+/// loops and the blocks, rows of several blocks.
+const SHAPES: [(usize, usize); 20] = [
+    (8, 1),
+    (300, 2),
+    (700, 3),
+    (211, 10),
+    (29, 15),
+    (130, 16),
+    (77, 17),
+    (40, 33),
+    (70, 64),
+    (7, 64),
+    (5, 65),
+    (4, 127),
+    (3, 1000),
+    (3, 1024),
+    (2, 4095),
+    (2, 4096),
+    (3, 4097),
+    (2, 4111),
+    (2, 9000),
+    (1, 20_001),
+];
+
+/// What the rows of a matrix are like.
+#[derive(Clone, Copy, Debug)]
+enum Rows {
+    /// All of one kind (see [`row`]).
+    Kind(usize),
+    /// Of all kinds, in turn.
+    Mixed,
+    /// Each far above or below the one before, so that no shift serves two of them.
+    Drifting,
+    /// Of elements around those that a guessed shift keeps and the row's own flushes, and the other way round.
+    Edge,
+    /// Ordinary, but for a NaN, an infinity, or nothing but -inf here and there.
+    Odd,
+}
+
+/// `unit` is an octave.
+fn matrix<T: Element>(random: &mut Random, rows: Rows, shape: (usize, usize), unit: f64) -> Vec<T> {
+    let mut x = Vec::new();
+    for i in 0..shape.0 {
+        let kind = match rows {
+            Rows::Kind(kind) => kind,
+            Rows::Mixed => i % KINDS,
+            Rows::Drifting | Rows::Edge | Rows::Odd => 0,
+        };
+        let mut row: Vec<T> = row(random, kind, shape.1);
+        match rows {
+            Rows::Drifting => {
+                let far = random.signed() * 300.0;
+                row.iter_mut().for_each(|v| *v = T::from_f64(v.to_f64() + far));
+            }
+            Rows::Edge => {
+                // In octaves: the first guess is 26, good for maxima up to 34; it keeps what is above -100, while a row flushes what is
+                // 126 below its maximum.
+                let lowest = [-95.5, -104.0, -210.0][random.below(3)];
+                let octaves = |random: &mut Random| match random.below(9) {
+                    0 => lowest + 4.0 * random.signed(),
+                    _ => 10.0 * random.signed(),
+                };
+                row.iter_mut().for_each(|v| *v = T::from_f64(octaves(random) * unit));
+                let top = [30.0, -85.0][usize::from(random.below(4) == 0)] + 6.0 * random.signed();
+                row[random.below(shape.1)] = T::from_f64(top * unit);
+            }
+            Rows::Odd if random.below(3) == 0 => match random.below(4) {
+                0 => row.fill(T::NEG_INFINITY),
+                n => row[random.below(shape.1)] = [T::NAN, T::INFINITY, T::NEG_INFINITY][n - 1],
+            },
+            _ => {}
+        }
+        x.extend(row);
+    }
+    x
+}
+
+/// A softmax or log-softmax to memory that starts `offset` elements behind a 64-byte boundary.
+fn run_at<T: Bits>(options: &Softmax, op: Op, x: &[T], cols: usize, offset: usize) -> Vec<T> {
+    let mut room = vec![T::from_f64(-77.0); x.len() + 128];
+    let start = room.as_ptr().align_offset(64) + offset;
+    let y = &mut room[start..start + x.len()];
+    let (x, view) = (Matrix::new(x, cols).unwrap(), MatrixMut::new(y, cols).unwrap());
+    match op {
+        Op::Softmax => options.softmax(x, view),
+        _ => options.log_softmax(x, view),
+    }
+    .unwrap();
+    y.to_vec()
+}
+
+fn every_way<T: Bits>() {
+    let mut random = Random(31);
+    let quick = std::env::var_os("SOFTMAX_TEST_QUICK").is_some();
+    for (rows, cols) in SHAPES {
+        let mut kinds: Vec<Rows> = (0..KINDS).map(Rows::Kind).collect();
+        if quick {
+            kinds = vec![Rows::Kind(random.below(KINDS)), Rows::Kind(3)];
+        }
+        for kind in kinds.into_iter().chain([Rows::Mixed, Rows::Drifting, Rows::Edge, Rows::Odd]) {
+            let temperature = [1.0, 0.37, 5.0][random.below(3)];
+            let unit = std::f64::consts::LN_2 * temperature;
+            let x: Vec<T> = matrix(&mut random, kind, (rows, cols), unit);
+            let masked = [Masked::Nan, Masked::Zero][random.below(2)];
+            let reference = on(scalar(), temperature, masked);
+            for op in OPS {
+                let want = run(&reference, op, Matrix::new(&x, cols).unwrap());
+                for kernel in exact() {
+                    for (way, caches) in ways() {
+                        let threads = [1, 2, 3][random.below(3)];
+                        let options = on(kernel, temperature, masked)
+                            .caches(caches)
+                            .threads(Threads::Exactly(NonZeroUsize::new(threads).unwrap()));
+                        let what = || {
+                            let (kernel, t) = (kernel.name(), T::NAME);
+                            format!(
+                                "{kernel} {op:?} {rows} x {cols} {t} {kind:?} {way}, {threads} threads"
+                            )
+                        };
+                        if op == Op::LogSumExp {
+                            let got = run(&options, op, Matrix::new(&x, cols).unwrap());
+                            assert_same(&got, &want, what);
+                            continue;
+                        }
+                        let offset = [0, random.below(64)][random.below(2)];
+                        let got = run_at(&options, op, &x, cols, offset);
+                        assert_same(&got, &want, || format!("{} at {offset}", what()));
+                        let mut place = x.clone();
+                        let view = MatrixMut::new(&mut place, cols).unwrap();
+                        match op {
+                            Op::Softmax => options.softmax_in_place(view),
+                            _ => options.log_softmax_in_place(view),
+                        }
+                        .unwrap();
+                        assert_same(&place, &want, || format!("{} in place", what()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_way_gives_the_same_bits_f32() {
+    every_way::<f32>();
+}
+
+#[test]
+fn every_way_gives_the_same_bits_f64() {
+    every_way::<f64>();
+}
+
+#[test]
+fn every_way_gives_the_same_bits_f16() {
+    every_way::<f16>();
+}
+
+#[test]
+fn every_way_gives_the_same_bits_bf16() {
+    every_way::<bf16>();
+}
+
+/// What the tests above rely on: the ways are really different ones.
+#[test]
+fn plans_are_what_the_sizes_say() {
+    let [cached, streaming, pieces, both] = ways().map(|(_, caches)| Softmax::new().caches(caches));
+    let way = |options: Softmax, rows, cols, in_place| {
+        let kernel = softmax::kernels().iter().find(|k| k.is_available()).unwrap();
+        let options = options.kernel(kernel).threads(Threads::Serial);
+        let plan: Plan = options.plan::<f32>(rows, cols, in_place).unwrap();
+        (plan.regime(), plan.streams())
+    };
+    assert_eq!(way(cached, 211, 10, false), (Regime::Tiny, false));
+    assert_eq!(way(streaming, 211, 10, false), (Regime::Tiny, true));
+    assert_eq!(way(streaming, 211, 10, true), (Regime::Tiny, false));
+    assert_eq!(way(cached, 7, 10, false), (Regime::Rows, false));
+    assert_eq!(way(streaming, 3, 1000, false), (Regime::Rows, true));
+    assert_eq!(way(pieces, 3, 4096, false), (Regime::Rows, false));
+    assert_eq!(way(pieces, 3, 4097, false), (Regime::Pieces, false));
+    assert_eq!(way(both, 3, 4097, false), (Regime::Pieces, true));
+    assert_eq!(way(both, 3, 4097, true), (Regime::Pieces, false));
+}
+
+/// An explanation names what was decided and by which numbers.
+#[test]
+fn plans_explain_themselves() {
+    let options = Softmax::new()
+        .kernel(scalar())
+        .threads(Threads::Serial)
+        .caches(Caches { core: 1 << 20, last: 16 << 20 });
+    let text = options.plan::<f32>(131_072, 1024, false).unwrap().to_string();
+    for part in ["scalar", "512.0 MiB", "16.0 MiB", "past the caches", "threads: 1"] {
+        assert!(text.contains(part), "{part:?} is missing in {text:?}");
+    }
+    let text = options.plan::<f64>(1000, 10, true).unwrap().to_string();
+    assert!(text.contains("in groups") && text.contains("in place"), "{text:?}");
+}
