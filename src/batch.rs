@@ -19,15 +19,14 @@ pub(crate) enum Work<'a, T> {
 }
 
 impl<'a, T: Element> Work<'a, T> {
-    pub(crate) fn shape(&self) -> Shape {
-        let (in_place, maps) =
-            (matches!(self, Self::InPlace(_)), !matches!(self, Self::PerRow(..)));
+    pub(crate) fn shape(&self, op: Op) -> Shape {
         let dense = match self {
             Self::Map(x, y) => x.stride() == x.cols() && y.stride() == y.cols(),
             Self::InPlace(y) => y.stride() == y.cols(),
             Self::PerRow(x, _) => x.stride() == x.cols(),
         };
-        Shape { dense, maps, ..Shape::new::<T>(self.rows(), self.cols(), in_place) }
+        let in_place = matches!(self, Self::InPlace(_));
+        Shape { dense, ..Shape::new::<T>(op, self.rows(), self.cols(), in_place) }
     }
 
     fn call(self, scale: Scale, masked: Masked) -> Option<Call<'a, T>> {

@@ -68,7 +68,7 @@ pub use functions::{
 pub use half;
 pub use options::{Softmax, Threads};
 pub use plan::{Plan, Regime};
-pub use softmax_kernels::{Element, Kernel, Masked, Matrix, MatrixMut, ShapeError};
+pub use softmax_kernels::{Element, Kernel, Masked, Matrix, MatrixMut, Op, ShapeError};
 
 /// The examples of the README, compiled and run as tests.
 #[cfg(doctest)]

@@ -125,25 +125,27 @@ impl Softmax {
         Self { caches: Some(caches), ..self }
     }
 
-    /// The way that a softmax of `rows` rows of `cols` elements takes, without padding, and why.
+    /// The way that a call takes on `rows` rows of `cols` elements, without padding, and why.
     ///
     /// # Errors
     /// A kernel that cannot run; [`Error::Caches`].
     ///
     /// ```
-    /// use softmax::{Regime, Softmax, Threads};
-    /// let plan = Softmax::new().threads(Threads::Serial).plan::<f32>(1_000_000, 10, false)?;
+    /// use softmax::{Op, Regime, Softmax, Threads};
+    /// let options = Softmax::new().threads(Threads::Serial);
+    /// let plan = options.plan::<f32>(Op::Softmax, 1_000_000, 10, false)?;
     /// assert_eq!((plan.regime(), plan.threads()), (Regime::Tiny, 1));
     /// println!("{plan}");
     /// # Ok::<(), softmax::Error>(())
     /// ```
     pub fn plan<T: Element>(
         &self,
+        op: Op,
         rows: usize,
         cols: usize,
         in_place: bool,
     ) -> Result<Plan, Error> {
-        self.plan_of::<T>(Shape::new::<T>(rows, cols, in_place))
+        self.plan_of::<T>(Shape::new::<T>(op, rows, cols, in_place))
     }
 
     /// The softmax of every row of `x`, into the rows of `y`.
@@ -206,7 +208,7 @@ impl Softmax {
     }
 
     fn run<T: Element>(&self, op: Op, work: Work<T>) -> Result<(), Error> {
-        let plan = self.plan_of::<T>(work.shape())?;
+        let plan = self.plan_of::<T>(work.shape(op))?;
         Job { op, scale: self.scale, masked: self.masked, plan }.run(work);
         Ok(())
     }

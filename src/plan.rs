@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-use softmax_kernels::{BLOCK, Element, Kernel, ROWS_AT_LEAST, TINY};
+use softmax_kernels::{BLOCK, Element, Kernel, Op, ROWS_AT_LEAST, TINY};
 
 use crate::{Caches, Error, Threads};
 
 /// How rows are worked on. The bits of the results are the same in all regimes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Regime {
-    /// Many rows of up to 64 elements without padding between them: groups of rows at once.
+    /// Softmax of many rows of up to 64 elements without padding between them: groups of rows at once.
     Tiny,
     /// A row after the other: the exponentials of one are computed while the one before is finished.
     Rows,
@@ -42,23 +42,24 @@ pub(crate) struct Shape {
     pub dense: bool,
     /// Whether the output is the input.
     pub in_place: bool,
-    /// Whether the output is a matrix, and not one value per row.
-    pub maps: bool,
+    pub op: Op,
 }
 
 impl Shape {
-    pub fn new<T: Element>(rows: usize, cols: usize, in_place: bool) -> Self {
+    pub fn new<T: Element>(op: Op, rows: usize, cols: usize, in_place: bool) -> Self {
         let size = size_of::<T>();
         let computed = if T::IS_ARITHMETIC { size } else { 4 };
-        Self { rows, cols, size, computed, dense: true, in_place, maps: true }
+        Self { rows, cols, size, computed, dense: true, in_place, op }
     }
 
     fn elements(&self) -> usize {
         self.rows.saturating_mul(self.cols)
     }
 
+    /// Bytes of output.
     fn output(&self) -> usize {
-        self.elements().saturating_mul(self.size)
+        let elements = if self.op == Op::LogSumExp { self.rows } else { self.elements() };
+        elements.saturating_mul(self.size)
     }
 }
 
@@ -89,10 +90,14 @@ impl Plan {
     ) -> Result<Self, Error> {
         let caches = match caches {
             Some(caches) => caches,
-            None if work.output() <= SMALL => Caches { core: SMALL, last: SMALL },
+            None if work.elements().saturating_mul(work.size) <= SMALL => {
+                Caches { core: SMALL, last: SMALL }
+            }
             None => Caches::of_this_machine()?,
         };
-        let stream = work.maps && !work.in_place && work.output() > caches.last;
+        // The scalar reference knows one way only.
+        let stream =
+            has_pieces && !work.in_place && work.op != Op::LogSumExp && work.output() > caches.last;
         // A row and its exponentials are to stay in the core's cache.
         let huge = work.cols.saturating_mul(work.size + work.computed) > caches.core;
         let grain = if matches!(threads, Threads::Exactly(_)) { 1 } else { GRAIN };
@@ -103,7 +108,11 @@ impl Plan {
             // Of each row.
             (Regime::Pieces, (work.cols / grain.max(BLOCK)).min(threads))
         } else {
-            let tiny = work.maps && work.dense && work.cols <= TINY && work.rows >= ROWS_AT_LEAST;
+            let tiny = has_pieces
+                && work.op == Op::Softmax
+                && work.dense
+                && work.cols <= TINY
+                && work.rows >= ROWS_AT_LEAST;
             // A few parts per thread, so that one slow thread does not hold up the rest.
             let parts = if threads > 1 { by_size.min(work.rows).min(4 * threads) } else { 1 };
             (if tiny { Regime::Tiny } else { Regime::Rows }, parts)
@@ -122,7 +131,8 @@ impl Plan {
         self.regime
     }
 
-    /// Whether the output is written past the caches, because it would not fit them.
+    /// Whether the output is written past the caches, because it would not fit them. (Kernels of CPUs without such stores use
+    /// ordinary ones.)
     pub fn streams(&self) -> bool {
         self.stream
     }
@@ -180,7 +190,7 @@ fn wake() -> std::time::Duration {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shape { rows, cols, size, computed, in_place, maps, .. } = self.work;
+        let Shape { rows, cols, size, computed, in_place, op, .. } = self.work;
         let row = cols.saturating_mul(size + computed);
         let (core, last) = (self.caches.core, self.caches.last);
         writeln!(f, "kernel: {}", self.kernel.name())?;
@@ -203,8 +213,8 @@ impl fmt::Display for Plan {
             }
         }
         let output = Bytes(self.work.output());
-        match (maps, in_place, self.stream) {
-            (false, ..) => writeln!(f, "output: one value per row")?,
+        match (op, in_place, self.stream) {
+            (Op::LogSumExp, ..) => writeln!(f, "output: one value per row")?,
             (_, true, _) => writeln!(f, "output: in place")?,
             (_, _, true) => writeln!(
                 f,

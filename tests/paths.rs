@@ -191,9 +191,8 @@ fn every_way_gives_the_same_bits_bf16() {
 fn plans_are_what_the_sizes_say() {
     let [cached, streaming, pieces, both] = ways().map(|(_, caches)| Softmax::new().caches(caches));
     let way = |options: Softmax, rows, cols, in_place| {
-        let kernel = softmax::kernels().iter().find(|k| k.is_available()).unwrap();
-        let options = options.kernel(kernel).threads(Threads::Serial);
-        let plan: Plan = options.plan::<f32>(rows, cols, in_place).unwrap();
+        let options = options.kernel(exact()[0]).threads(Threads::Serial);
+        let plan: Plan = options.plan::<f32>(softmax::Op::Softmax, rows, cols, in_place).unwrap();
         (plan.regime(), plan.streams())
     };
     assert_eq!(way(cached, 211, 10, false), (Regime::Tiny, false));
@@ -211,13 +210,13 @@ fn plans_are_what_the_sizes_say() {
 #[test]
 fn plans_explain_themselves() {
     let options = Softmax::new()
-        .kernel(scalar())
+        .kernel(softmax::kernel("portable").unwrap())
         .threads(Threads::Serial)
         .caches(Caches { core: 1 << 20, last: 16 << 20 });
-    let text = options.plan::<f32>(131_072, 1024, false).unwrap().to_string();
-    for part in ["scalar", "512.0 MiB", "16.0 MiB", "past the caches", "threads: 1"] {
+    let text = options.plan::<f32>(softmax::Op::Softmax, 131_072, 1024, false).unwrap().to_string();
+    for part in ["portable", "512.0 MiB", "16.0 MiB", "past the caches", "threads: 1"] {
         assert!(text.contains(part), "{part:?} is missing in {text:?}");
     }
-    let text = options.plan::<f64>(1000, 10, true).unwrap().to_string();
+    let text = options.plan::<f64>(softmax::Op::Softmax, 1000, 10, true).unwrap().to_string();
     assert!(text.contains("in groups") && text.contains("in place"), "{text:?}");
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use softmax::{Kernel, Masked, Matrix, MatrixMut, Softmax, Threads};
+use softmax::{Kernel, Masked, Matrix, MatrixMut, Op, Softmax, Threads};
 
 use crate::dtype::{Dtype, Value, decode, encode, stored};
 use crate::failure::Failure;
@@ -58,6 +58,9 @@ pub struct Run {
     /// Prints the most likely column of the first N rows.
     #[arg(long, value_name = "N", default_value_t = 0)]
     show: usize,
+    /// Prints which way the computation takes, and why.
+    #[arg(long, short)]
+    verbose: bool,
     /// Replaces OUT if it exists; it may be IN.
     #[arg(long)]
     force: bool,
@@ -183,6 +186,9 @@ impl Work<'_> {
         }
         let input_fail = |e: String| Failure::new(self.run.input.display(), e);
         let most = (BLOCK / size_of::<C>() / cols).clamp(1, tensor.rows) * cols;
+        if self.run.verbose {
+            self.explain::<C>(tensor, most / cols).map_err(|e| input_fail(e.to_string()))?;
+        }
         // The output, and what of the input and the output is not of the type C where it is.
         let mut y: Vec<C> = buffer(most).map_err(input_fail)?;
         let mut decoded: Vec<C> = Vec::new();
@@ -221,6 +227,17 @@ impl Work<'_> {
                 return Err(Failure::new(self.run.output.display(), "interrupted"));
             }
         }
+        Ok(())
+    }
+
+    /// Notes how blocks of `rows` rows are computed.
+    fn explain<C: Value>(&mut self, tensor: &Tensor, rows: usize) -> Result<(), softmax::Error> {
+        let op = if self.run.log { Op::LogSoftmax } else { Op::Softmax };
+        let plan = self.softmax.plan::<C>(op, rows, tensor.cols, false)?;
+        let name = tensor.name.as_deref().unwrap_or("the array");
+        let (rows, all, t) = (rows, tensor.rows, C::NAME);
+        self.shown.push(format!("{name}: {all} rows in blocks of {rows}, computed in {t}"));
+        self.shown.extend(plan.to_string().lines().map(|line| format!("  {line}")));
         Ok(())
     }
 

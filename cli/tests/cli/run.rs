@@ -290,6 +290,23 @@ fn safetensors_keep_names_shapes_and_metadata() {
 }
 
 #[test]
+fn verbose_says_how_and_why() {
+    let folder = Folder::new();
+    let input = folder.file("in.npy", &npy("<f4", &[8, 4], cast_slice(&[[0.5f32; 4]; 8])));
+    let out = folder.path("out.npy");
+    let lines = run_ok(&input, &out, &["--verbose", "--kernel", "portable", "--threads", "1"]);
+    let want = [
+        "the array: 8 rows in blocks of 8, computed in f32",
+        "  kernel: portable",
+        "  rows: in groups, because 8 rows of 4 are short",
+        "  output: through the caches, which hold its 128 bytes",
+        "  threads: 1",
+    ];
+    assert_eq!(lines[1..], want);
+    assert_eq!(run_ok(&input, &out, &["--force"]).len(), 1, "only if asked for");
+}
+
+#[test]
 fn show_names_the_first_of_the_most_likely() {
     let folder = Folder::new();
     let nan = f32::NAN;
