@@ -137,7 +137,7 @@ pub enum Merged {
     Whole(Whole),
     /// The guess was wrong: its pieces are to be summed again.
     Again(RowShift),
-    /// It has a NaN or +inf, or nothing but -inf: [`Kernel::odd`](crate::Kernel::odd) knows what becomes of it.
+    /// It has a NaN or +inf, or nothing but -inf: [`Pieces::odd`](crate::Pieces::odd) knows what becomes of it.
     Odd,
 }
 

@@ -57,6 +57,7 @@ mod error;
 mod functions;
 mod options;
 mod plan;
+mod threads;
 
 pub use caches::Caches;
 pub use dispatch::{default_kernel, kernel, kernels};

@@ -4,7 +4,7 @@ use std::fmt;
 
 use softmax_kernels::{BLOCK, Element, Kernel, Op, ROWS_AT_LEAST, TINY};
 
-use crate::{Caches, Error, Threads};
+use crate::{Caches, Error, Threads, threads};
 
 /// How rows are worked on. The bits of the results are the same in all regimes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,17 +66,6 @@ impl Shape {
 /// Elements below which a part of a batch is not worth a thread of its own: some 10 microseconds of work.
 const GRAIN: usize = 1 << 15;
 
-/// Elements below which nothing is shared among threads, whatever they cost: some 50 microseconds of work.
-const LEAST: usize = 1 << 17;
-
-/// Elements that a thread does in a nanosecond, about.
-const SPEED: f64 = 2.5;
-
-/// How many times longer than waking the threads a call must take on one thread to be shared among them. Measured on a virtual
-/// machine with two cores, where waking takes 0.15 to 0.2 milliseconds: two threads take half the time of one and 0.2 to 0.8
-/// milliseconds, so that they draw level between 2 and 4 million elements. `docs/performance.md` has the numbers.
-const WORTH: f64 = 8.0;
-
 /// Outputs up to this many bytes fit any cache that counts: the sizes need not be looked up.
 const SMALL: usize = 64 << 10;
 
@@ -101,7 +90,7 @@ impl Plan {
         // A row and its exponentials are to stay in the core's cache.
         let huge = work.cols.saturating_mul(work.size + work.computed) > caches.core;
         let grain = if matches!(threads, Threads::Exactly(_)) { 1 } else { GRAIN };
-        let threads = available(threads, work.elements());
+        let threads = threads::available(threads, work.elements());
         let by_size = work.elements() / grain;
         let in_pieces = has_pieces && work.cols > BLOCK;
         let (regime, parts) = if in_pieces && (huge || (threads > 1 && work.rows < threads)) {
@@ -141,51 +130,6 @@ impl Plan {
     pub fn threads(&self) -> usize {
         self.threads
     }
-}
-
-/// How many threads may work on this many elements. Asks rayon, which may start its threads, only if there is much to do.
-#[cfg(feature = "rayon")]
-fn available(threads: Threads, elements: usize) -> usize {
-    let most = match threads {
-        Threads::Serial => 1,
-        Threads::AtMost(n) => n.get(),
-        Threads::Exactly(n) => return n.get().min(rayon::current_num_threads()),
-        Threads::Auto => usize::MAX,
-    };
-    if most == 1 || elements < LEAST {
-        return 1;
-    }
-    match most.min(rayon::current_num_threads()) {
-        1 => 1,
-        n if elements as f64 / SPEED >= WORTH * wake().as_nanos() as f64 => n,
-        _ => 1,
-    }
-}
-
-#[cfg(not(feature = "rayon"))]
-fn available(_: Threads, _: usize) -> usize {
-    1
-}
-
-/// How long it takes to wake sleeping threads and to hear from all of them: 10 microseconds on many machines, more than 100 on virtual
-/// ones. Measured at the first call that might want to know, which takes a millisecond or so.
-#[cfg(feature = "rayon")]
-fn wake() -> std::time::Duration {
-    use std::sync::OnceLock;
-    use std::time::{Duration, Instant};
-    static WAKE: OnceLock<Duration> = OnceLock::new();
-    *WAKE.get_or_init(|| {
-        let once = || {
-            // Long enough for rayon's threads to fall asleep.
-            std::thread::sleep(Duration::from_micros(200));
-            let start = Instant::now();
-            rayon::broadcast(|_| ());
-            start.elapsed()
-        };
-        // The first may have to start them.
-        rayon::broadcast(|_| ());
-        (0..3).map(|_| once()).min().unwrap_or(Duration::MAX)
-    })
 }
 
 impl fmt::Display for Plan {

@@ -97,11 +97,13 @@ fn a_call_from_a_parallel_loop_keeps_its_bits() {
         run(&options, Op::Softmax, Matrix::new(&x, cols).expect("whole rows"))
     };
     let want = call(Threads::Serial);
-    for pool in POOLS.iter() {
+    for (pool, threads) in POOLS.iter().flat_map(|pool| [(pool, Threads::Auto), (pool, exactly(3))])
+    {
         let results: Vec<_> =
-            pool.install(|| (0..6).into_par_iter().map(|_| call(exactly(3))).collect());
+            pool.install(|| (0..6).into_par_iter().map(|_| call(threads)).collect());
         for got in results {
-            assert_same(&got, &want, || format!("in a pool of {}", pool.current_num_threads()));
+            let n = pool.current_num_threads();
+            assert_same(&got, &want, || format!("{threads:?} in a pool of {n}"));
         }
     }
 }
