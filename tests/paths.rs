@@ -117,13 +117,15 @@ fn run_at<T: Bits>(options: &Softmax, op: Op, x: &[T], cols: usize, offset: usiz
 
 fn every_way<T: Bits>() {
     let mut random = Random(31);
+    // Under an emulator, some of it.
     let quick = std::env::var_os("SOFTMAX_TEST_QUICK").is_some();
     for (rows, cols) in SHAPES {
         let mut kinds: Vec<Rows> = (0..KINDS).map(Rows::Kind).collect();
+        kinds.extend([Rows::Mixed, Rows::Drifting, Rows::Edge, Rows::Odd]);
         if quick {
-            kinds = vec![Rows::Kind(random.below(KINDS)), Rows::Kind(3)];
+            kinds = vec![kinds[random.below(kinds.len())], kinds[KINDS + random.below(4)]];
         }
-        for kind in kinds.into_iter().chain([Rows::Mixed, Rows::Drifting, Rows::Edge, Rows::Odd]) {
+        for kind in kinds {
             let temperature = [1.0, 0.37, 5.0][random.below(3)];
             let unit = std::f64::consts::LN_2 * temperature;
             let x: Vec<T> = matrix(&mut random, kind, (rows, cols), unit);
