@@ -376,13 +376,7 @@ where
 {
     if tiny::suits(call) {
         // SAFETY: as this function's.
-        return unsafe {
-            if S::STREAMS && call.stream {
-                tiny::softmax::<S, T, true>(simd, call);
-            } else {
-                tiny::softmax::<S, T, false>(simd, call);
-            }
-        };
+        return unsafe { tiny::softmax(simd, call) };
     }
     let mut stack = MaybeUninit::<[S::E; BLOCK]>::uninit();
     let mut heap = None;

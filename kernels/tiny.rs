@@ -59,12 +59,38 @@ pub(crate) fn suits<T>(call: &Call<T>) -> bool {
         && call.y_stride == call.cols
 }
 
-/// Softmax of every row of the call.
+/// Softmax of every row of the call. A function of its own, because of the room that it takes on the stack: other calls would have
+/// to make it, too.
+///
+/// # Safety
+/// The call's pointers are valid as [`Call`] says, and [`suits`].
+#[inline(never)]
+pub(crate) unsafe fn softmax<S, T>(simd: S, call: &Call<T>)
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    T: Element,
+{
+    simd.vectorize(
+        #[inline(always)]
+        || {
+            // SAFETY: as this function's.
+            unsafe {
+                if S::STREAMS && call.stream {
+                    softmax_by::<S, T, true>(simd, call);
+                } else {
+                    softmax_by::<S, T, false>(simd, call);
+                }
+            }
+        },
+    );
+}
+
+/// As [`softmax`].
 ///
 /// # Safety
 /// The call's pointers are valid as [`Call`] says, and [`suits`].
 #[inline(always)]
-pub(crate) unsafe fn softmax<S, T, const STREAM: bool>(simd: S, call: &Call<T>)
+unsafe fn softmax_by<S, T, const STREAM: bool>(simd: S, call: &Call<T>)
 where
     S: Io<T> + Io<<S as Vector>::E>,
     T: Element,
