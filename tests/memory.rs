@@ -203,8 +203,13 @@ fn every_way_stays_between_the_guards<T: Bits>() {
     let mut random = Random(12);
     let room = 9001;
     let (mut input, mut output) = (Guarded::<T>::new(room), Guarded::<T>::new(room));
+    let mut ways = vec![(usize::MAX, 0), (0, 0), (usize::MAX, usize::MAX), (0, usize::MAX)];
+    // Under an emulator, those that differ the most.
+    if std::env::var_os("SOFTMAX_TEST_QUICK").is_some() {
+        ways.truncate(2);
+    }
     for kernel in exact() {
-        for (core, last) in [(usize::MAX, usize::MAX), (usize::MAX, 0), (0, usize::MAX), (0, 0)] {
+        for &(core, last) in &ways {
             let options = on(kernel, 0.7, Masked::Zero).caches(Caches { core, last });
             for (rows, cols) in [
                 (8, 1),
