@@ -15,6 +15,7 @@ use crate::rows::{
 };
 use crate::scale::{LogShift, Scale, Shift};
 use crate::scratch::Scratch;
+use crate::short;
 use crate::tiny;
 use crate::vector::{Io, Vector};
 
@@ -141,17 +142,26 @@ impl<'a, S: Vector> Reducer<'a, S> {
             }
         };
         let (max, min) = (found.max.widen(), found.min.widen());
-        let own = self.scale.shift(max, S::E::MIN_EXP);
-        if self.guess.is_near(&own) && self.guess.is_low_enough::<S::E>(&own, min) {
+        if let Some(own) = self.judge(max, min) {
             if found.sum.hi.is_nan() {
                 return Err(Odd::Nan);
             }
             let factor = self.guess.factor(&own);
             return Ok(Reduced { max, own, sum: found.sum, factor, exp: self.exp });
         }
-        self.learn(max, min);
         // SAFETY: as this function's.
         unsafe { self.reduce_exactly::<T, K>(x, kept, n, Some(max)) }
+    }
+
+    /// The own shift of a row with these extremes, if the guess was good for it. If not, it will be better for the next one.
+    #[inline(always)]
+    pub(crate) fn judge(&mut self, max: f64, min: f64) -> Option<Shift> {
+        let own = self.scale.shift(max, S::E::MIN_EXP);
+        if self.guess.is_near(&own) && self.guess.is_low_enough::<S::E>(&own, min) {
+            return Some(own);
+        }
+        self.learn(max, min);
+        None
     }
 
     /// Whether the guess was good for every one of several rows of which only the common extremes are known. (It was not for
@@ -377,6 +387,10 @@ where
     if tiny::suits(call) {
         // SAFETY: as this function's.
         return unsafe { tiny::softmax(simd, call) };
+    }
+    if short::suits::<S, T>(call) {
+        // SAFETY: as this function's.
+        return unsafe { short::softmax(simd, call) };
     }
     let mut stack = MaybeUninit::<[S::E; BLOCK]>::uninit();
     let mut heap = None;

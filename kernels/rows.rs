@@ -14,7 +14,7 @@ pub(crate) struct Exp<S: Vector> {
     l8: (S::V, S::V),
     magic: S::V,
     subtract: S::V,
-    cut: S::V,
+    pub(crate) cut: S::V,
     table: S::Table,
 }
 

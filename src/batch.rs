@@ -1,8 +1,8 @@
 //! The work of a call, spread over threads. Threads never change bits: a row is always one thread's, or cut where its sum is cut anyway.
 
 use softmax_kernels::{
-    BlockSum, Call, Element, Extremes, Masked, Matrix, MatrixMut, Merged, Op, Piece, PieceOptions,
-    Pieces, Scale, Whole,
+    BlockSum, Call, Element, Extremes, Kernel, Masked, Matrix, MatrixMut, Merged, Op, Piece,
+    PieceOptions, Pieces, Scale, Whole,
 };
 
 use crate::Plan;
@@ -29,11 +29,23 @@ impl<'a, T: Element> Work<'a, T> {
         Shape { dense, ..Shape::new::<T>(op, self.rows(), self.cols(), in_place) }
     }
 
-    fn call(self, scale: Scale, masked: Masked) -> Option<Call<'a, T>> {
-        match self {
+    /// Does the work on this thread, a row after the other.
+    pub(crate) fn run(
+        self,
+        kernel: &'static Kernel,
+        op: Op,
+        scale: Scale,
+        masked: Masked,
+        stream: bool,
+    ) {
+        let call = match self {
             Self::Map(x, y) => Call::new(x, y, scale, masked),
             Self::InPlace(y) => Some(Call::in_place(y, scale, masked)),
             Self::PerRow(x, y) => Call::per_row(x, y, scale),
+        };
+        // The shapes were compared before.
+        if let Some(call) = call {
+            kernel.run(op, call.streaming(stream));
         }
     }
 }
@@ -99,10 +111,7 @@ impl Job {
                 work.split(at)
             },
             &|work: Work<T>| {
-                // The shapes were compared before.
-                if let Some(call) = work.call(self.scale, self.masked) {
-                    self.plan.kernel.run(self.op, call.streaming(self.plan.stream));
-                }
+                work.run(self.plan.kernel, self.op, self.scale, self.masked, self.plan.stream);
             },
             &|(), ()| (),
         );

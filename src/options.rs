@@ -145,7 +145,7 @@ impl Softmax {
         cols: usize,
         in_place: bool,
     ) -> Result<Plan, Error> {
-        self.plan_of::<T>(Shape::new::<T>(op, rows, cols, in_place))
+        self.plan_of::<T>(self.kernel_to_use()?, Shape::new::<T>(op, rows, cols, in_place))
     }
 
     /// The softmax of every row of `x`, into the rows of `y`.
@@ -208,16 +208,27 @@ impl Softmax {
     }
 
     fn run<T: Element>(&self, op: Op, work: Work<T>) -> Result<(), Error> {
-        let plan = self.plan_of::<T>(work.shape(op))?;
+        let kernel = self.kernel_to_use()?;
+        let shape = work.shape(op);
+        // Making a plan takes as long as a row of 16.
+        if shape.is_small() && self.caches.is_none() && !matches!(self.threads, Threads::Exactly(_))
+        {
+            work.run(kernel, op, self.scale, self.masked, false);
+            return Ok(());
+        }
+        let plan = self.plan_of::<T>(kernel, shape)?;
         Job { op, scale: self.scale, masked: self.masked, plan }.run(work);
         Ok(())
     }
 
-    fn plan_of<T: Element>(&self, shape: Shape) -> Result<Plan, Error> {
-        let kernel = match self.kernel {
-            Some(kernel) => dispatch::available(kernel)?,
-            None => dispatch::default_kernel()?,
-        };
+    fn kernel_to_use(&self) -> Result<&'static Kernel, Error> {
+        match self.kernel {
+            Some(kernel) => dispatch::available(kernel),
+            None => dispatch::default_kernel(),
+        }
+    }
+
+    fn plan_of<T: Element>(&self, kernel: &'static Kernel, shape: Shape) -> Result<Plan, Error> {
         Plan::new(kernel, kernel.pieces::<T>().is_some(), self.threads, self.caches, shape)
     }
 }

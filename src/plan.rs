@@ -56,6 +56,11 @@ impl Shape {
         self.rows.saturating_mul(self.cols)
     }
 
+    /// Whether the way is clear from this alone: on the calling thread, through the caches, whatever their sizes.
+    pub fn is_small(&self) -> bool {
+        self.elements().saturating_mul(self.size + self.computed) <= SMALL
+    }
+
     /// Bytes of output.
     fn output(&self) -> usize {
         let elements = if self.op == Op::LogSumExp { self.rows } else { self.elements() };
@@ -66,7 +71,7 @@ impl Shape {
 /// Elements below which a part of a batch is not worth a thread of its own: some 10 microseconds of work.
 const GRAIN: usize = 1 << 15;
 
-/// Outputs up to this many bytes fit any cache that counts: the sizes need not be looked up.
+/// Matrices and their exponentials up to this many bytes fit any cache that counts: the sizes need not be looked up.
 const SMALL: usize = 64 << 10;
 
 impl Plan {
@@ -79,9 +84,7 @@ impl Plan {
     ) -> Result<Self, Error> {
         let caches = match caches {
             Some(caches) => caches,
-            None if work.elements().saturating_mul(work.size) <= SMALL => {
-                Caches { core: SMALL, last: SMALL }
-            }
+            None if work.is_small() => Caches { core: SMALL, last: SMALL },
             None => Caches::of_this_machine()?,
         };
         // The scalar reference knows one way only.
