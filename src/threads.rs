@@ -20,10 +20,16 @@ mod sharing {
     /// Elements below which nothing is shared among threads, whatever they cost: some 50 microseconds of work.
     const LEAST: usize = 1 << 17;
 
+    /// Elements from which on a call from within a pool is shared: some 70 microseconds of work. There the caller does the first part
+    /// itself, and the others, too, if no other thread has taken them by then: at this size two threads were ahead by 1.07 even when the
+    /// second slept at first, and by 1.7 when it was awake; at half of it they lost up to a tenth.
+    const IN_POOL: usize = 1 << 18;
+
     /// Elements that a thread does in a nanosecond, about.
     const SPEED: f64 = 2.5;
 
-    /// How many times longer than waking the threads a call must take on one thread to be shared among them. Measured on a virtual
+    /// How many times longer than waking the threads a call from outside the pool must take on one thread to be shared among them: its
+    /// caller sleeps, too, and must be woken. Measured on a virtual
     /// machine with two cores, where waking takes 0.15 to 0.2 milliseconds: two threads take half the time of one and 0.2 to 0.8
     /// milliseconds, so that they draw level between 2 and 4 million elements. `docs/performance.md` has the numbers.
     const WORTH: f64 = 8.0;
@@ -41,6 +47,7 @@ mod sharing {
         }
         match most.min(rayon::current_num_threads()) {
             1 => 1,
+            n if elements >= IN_POOL && rayon::current_thread_index().is_some() => n,
             n if elements as f64 / SPEED >= WORTH * wake().as_nanos() as f64 => n,
             _ => 1,
         }

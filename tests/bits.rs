@@ -20,12 +20,15 @@ fn lengths() -> Vec<usize> {
 const TEMPERATURES: [f64; 6] = [1.0, 8.0, 3.0, 0.01, 1048576.0, 1.0 / 1048576.0];
 
 fn every_length<T: Bits>() {
+    let quick = std::env::var_os("SOFTMAX_TEST_QUICK").is_some();
     let mut random = Random(1);
     for n in lengths() {
         for kind in 0..KINDS {
-            // Long rows need not be all kinds at all temperatures.
+            // Long rows need not be all kinds at all temperatures; under an emulator, longer ones still less.
             let temperature = TEMPERATURES[(n + kind) % TEMPERATURES.len()];
-            if n > 5000 && kind % 3 != 0 {
+            if n > if quick { 100 } else { 5000 } && kind % 3 != 0
+                || quick && n > 50_000 && kind > 0
+            {
                 continue;
             }
             let offset = (n + kind) % 18;
