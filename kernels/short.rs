@@ -82,6 +82,7 @@ where
 /// # Safety
 /// `x` is valid for reads and `y` for writes of `n` elements, `1 <= n <= N * LANES`.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // as indices the loops unroll into registers
 unsafe fn softmax_row<S, T, const N: usize>(
     reducer: &mut Reducer<S>,
     x: *const T,
