@@ -7,7 +7,7 @@ use std::array::from_fn;
 use crate::exp2::{Contract, ROWS_AT_ONCE, Sum, fold_f64};
 use crate::scale::LogShift;
 use crate::table::Isa;
-use crate::vector::{Io, Vector, log_softmax_f64, part, sums_one_by_one, two_sum_lanes};
+use crate::vector::{Io, Vector, log_softmax_f64, narrow_io, part, sums_one_by_one, two_sum_lanes};
 
 pulp::simd_type! {
     /// The proof of AVX2, FMA and F16C (which pulp's own V3 lacks).
@@ -61,12 +61,17 @@ impl Vector for F32 {
     /// Lanes 0 to 3, 4 to 7, 8 to 11, 12 to 15.
     type Acc = [__m256d; 4];
     type Sums = [__m256d; 2];
+    type Wide = F64;
     const LANES: usize = 16;
     const STREAMS: bool = true;
 
     #[inline(always)]
     fn vectorize(self, f: impl FnOnce()) {
         Avx2::vectorize(self.0, f);
+    }
+    #[inline(always)]
+    fn wide(self) -> F64 {
+        F64(self.0)
     }
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
@@ -83,6 +88,10 @@ impl Vector for F32 {
     #[inline(always)]
     fn mul(self, a: Self::V, b: Self::V) -> Self::V {
         [self.0.avx._mm256_mul_ps(a[0], b[0]), self.0.avx._mm256_mul_ps(a[1], b[1])]
+    }
+    #[inline(always)]
+    fn div(self, a: Self::V, b: Self::V) -> Self::V {
+        [self.0.avx._mm256_div_ps(a[0], b[0]), self.0.avx._mm256_div_ps(a[1], b[1])]
     }
     #[inline(always)]
     fn max(self, a: Self::V, b: Self::V) -> Self::V {
@@ -107,6 +116,14 @@ impl Vector for F32 {
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         let f = self.0.fma;
         [f._mm256_fmadd_ps(a[0], b[0], c[0]), f._mm256_fmadd_ps(a[1], b[1], c[1])]
+    }
+    #[inline(always)]
+    fn select_below(self, x: Self::V, cut: Self::V, a: Self::V, b: Self::V) -> Self::V {
+        let i = self.0.avx;
+        from_fn(
+            #[inline(always)]
+            |k| i._mm256_blendv_ps(b[k], a[k], i._mm256_cmp_ps::<_CMP_LT_OQ>(x[k], cut[k])),
+        )
     }
     #[inline(always)]
     fn zero_below(self, x: Self::V, cut: Self::V, e: Self::V) -> Self::V {
@@ -276,12 +293,17 @@ impl Vector for F64 {
     /// The lower and the upper halves of the eight entries: AVX2 permutes eight 32-bit numbers, not 64-bit ones.
     type Table = [__m256i; 2];
     type Acc = (Self::V, Self::V);
+    type Wide = F64;
     const LANES: usize = 8;
     const STREAMS: bool = true;
 
     #[inline(always)]
     fn vectorize(self, f: impl FnOnce()) {
         Avx2::vectorize(self.0, f);
+    }
+    #[inline(always)]
+    fn wide(self) -> F64 {
+        self
     }
     #[inline(always)]
     fn splat(self, x: f64) -> Self::V {
@@ -298,6 +320,10 @@ impl Vector for F64 {
     #[inline(always)]
     fn mul(self, a: Self::V, b: Self::V) -> Self::V {
         [self.0.avx._mm256_mul_pd(a[0], b[0]), self.0.avx._mm256_mul_pd(a[1], b[1])]
+    }
+    #[inline(always)]
+    fn div(self, a: Self::V, b: Self::V) -> Self::V {
+        [self.0.avx._mm256_div_pd(a[0], b[0]), self.0.avx._mm256_div_pd(a[1], b[1])]
     }
     #[inline(always)]
     fn max(self, a: Self::V, b: Self::V) -> Self::V {
@@ -322,6 +348,14 @@ impl Vector for F64 {
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         let f = self.0.fma;
         [f._mm256_fmadd_pd(a[0], b[0], c[0]), f._mm256_fmadd_pd(a[1], b[1], c[1])]
+    }
+    #[inline(always)]
+    fn select_below(self, x: Self::V, cut: Self::V, a: Self::V, b: Self::V) -> Self::V {
+        let i = self.0.avx;
+        from_fn(
+            #[inline(always)]
+            |k| i._mm256_blendv_pd(b[k], a[k], i._mm256_cmp_pd::<_CMP_LT_OQ>(x[k], cut[k])),
+        )
     }
     #[inline(always)]
     fn zero_below(self, x: Self::V, cut: Self::V, e: Self::V) -> Self::V {
@@ -529,3 +563,5 @@ io!(
     |p: *mut bf16, v| self.0.sse2._mm_storeu_si128(p.cast(), self.narrow_bf16(v)),
     |p: *mut bf16, v| _mm_stream_si128(p.cast(), self.narrow_bf16(v))
 );
+
+narrow_io!(F64, 8, f32, f16, bf16);

@@ -8,7 +8,7 @@ use std::arch::x86_64::*;
 use crate::exp2::{Contract, ROWS_AT_ONCE, Sum, fold_f64};
 use crate::scale::LogShift;
 use crate::table::Isa;
-use crate::vector::{Io, Vector, log_softmax_f64, sums_one_by_one, two_sum_lanes};
+use crate::vector::{Io, Vector, log_softmax_f64, narrow_io, sums_one_by_one, two_sum_lanes};
 
 /// The proof of AVX-512 F, BW, CD, DQ and VL.
 #[derive(Clone, Copy)]
@@ -87,12 +87,17 @@ impl Vector for F32 {
     /// Even lanes and odd lanes, times [`WIDENED`].
     type Acc = [__m512d; 2];
     type Sums = __m512d;
+    type Wide = F64;
     const LANES: usize = 16;
     const STREAMS: bool = true;
 
     #[inline(always)]
     fn vectorize(self, f: impl FnOnce()) {
         self.0.vectorize(f);
+    }
+    #[inline(always)]
+    fn wide(self) -> F64 {
+        F64(self.0)
     }
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
@@ -111,6 +116,10 @@ impl Vector for F32 {
         self.0.avx512f._mm512_mul_ps(a, b)
     }
     #[inline(always)]
+    fn div(self, a: __m512, b: __m512) -> __m512 {
+        self.0.avx512f._mm512_div_ps(a, b)
+    }
+    #[inline(always)]
     fn max(self, a: __m512, b: __m512) -> __m512 {
         self.0.avx512f._mm512_max_ps(a, b)
     }
@@ -126,6 +135,11 @@ impl Vector for F32 {
     #[inline(always)]
     fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
         self.0.avx512f._mm512_fmadd_ps(a, b, c)
+    }
+    #[inline(always)]
+    fn select_below(self, x: __m512, cut: __m512, a: __m512, b: __m512) -> __m512 {
+        let f = self.0.avx512f;
+        f._mm512_mask_blend_ps(f._mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, cut), b, a)
     }
     #[inline(always)]
     fn zero_below(self, x: __m512, cut: __m512, e: __m512) -> __m512 {
@@ -294,12 +308,17 @@ impl Vector for F64 {
     type V = __m512d;
     type Table = __m512d;
     type Acc = (__m512d, __m512d);
+    type Wide = F64;
     const LANES: usize = 8;
     const STREAMS: bool = true;
 
     #[inline(always)]
     fn vectorize(self, f: impl FnOnce()) {
         self.0.vectorize(f);
+    }
+    #[inline(always)]
+    fn wide(self) -> F64 {
+        self
     }
     #[inline(always)]
     fn splat(self, x: f64) -> __m512d {
@@ -318,6 +337,10 @@ impl Vector for F64 {
         self.0.avx512f._mm512_mul_pd(a, b)
     }
     #[inline(always)]
+    fn div(self, a: __m512d, b: __m512d) -> __m512d {
+        self.0.avx512f._mm512_div_pd(a, b)
+    }
+    #[inline(always)]
     fn max(self, a: __m512d, b: __m512d) -> __m512d {
         self.0.avx512f._mm512_max_pd(a, b)
     }
@@ -333,6 +356,11 @@ impl Vector for F64 {
     #[inline(always)]
     fn fma(self, a: __m512d, b: __m512d, c: __m512d) -> __m512d {
         self.0.avx512f._mm512_fmadd_pd(a, b, c)
+    }
+    #[inline(always)]
+    fn select_below(self, x: __m512d, cut: __m512d, a: __m512d, b: __m512d) -> __m512d {
+        let f = self.0.avx512f;
+        f._mm512_mask_blend_pd(f._mm512_cmp_pd_mask::<_CMP_LT_OQ>(x, cut), b, a)
     }
     #[inline(always)]
     fn zero_below(self, x: __m512d, cut: __m512d, e: __m512d) -> __m512d {
@@ -532,3 +560,5 @@ macro_rules! half_io {
 
 half_io!(f16, widen_f16, narrow_f16);
 half_io!(bf16, widen_bf16, narrow_bf16);
+
+narrow_io!(F64, 8, f32, f16, bf16);

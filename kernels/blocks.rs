@@ -10,7 +10,7 @@ use crate::element::Element;
 use crate::exp2::{BLOCK, Contract, Sum};
 use crate::guess::Guess;
 use crate::pipeline::{Again, Keeps, Kept, Log, Reduced, Task, sweep_alone};
-use crate::rows::{Exp, Finish, Mode, Odd, classify, finish_row, odd_row};
+use crate::rows::{Exp, Finish, Mode, Odd, Plain, finish_row, odd_row};
 use crate::scale::{Scale, Shift};
 use crate::table::Op;
 use crate::vector::{Io, Vector};
@@ -220,10 +220,10 @@ where
         let found = unsafe {
             let (x, kept) = (piece.x.add(start), piece.y.wrapping_add(start).cast());
             match (shift.guess.is_some(), options.keep) {
-                (true, true) => sweep_alone::<S, T, Sums<Kept, true, false>>(&exp, x, kept, n),
-                (true, false) => sweep_alone::<S, T, Sums<Again, true, true>>(&exp, x, kept, n),
-                (false, true) => sweep_alone::<S, T, Sums<Kept, false, false>>(&exp, x, kept, n),
-                (false, false) => sweep_alone::<S, T, Sums<Again, false, true>>(&exp, x, kept, n),
+                (true, true) => sweep_alone::<S, T, _, Sums<Kept, true, false>>(&exp, x, kept, n, &Plain),
+                (true, false) => sweep_alone::<S, T, _, Sums<Again, true, true>>(&exp, x, kept, n, &Plain),
+                (false, true) => sweep_alone::<S, T, _, Sums<Kept, false, false>>(&exp, x, kept, n, &Plain),
+                (false, false) => sweep_alone::<S, T, _, Sums<Again, false, true>>(&exp, x, kept, n, &Plain),
             }
         };
         *sum = BlockSum(found.sum);
@@ -315,16 +315,17 @@ unsafe fn finish_by<S, T, K>(
     let finish = Finish::new(
         K::from(piece.x, piece.y.cast_const().cast()),
         piece.y,
+        piece.n,
         #[inline(always)]
         |v| K::finish(simd, &row, v),
     );
     // SAFETY: as this function's.
     unsafe {
         if S::STREAMS && stream {
-            finish_row::<S, T, K::From, true>(simd, &finish, piece.n);
+            finish_row::<S, T, K::From, true>(simd, &finish);
             simd.fence();
         } else {
-            finish_row::<S, T, K::From, false>(simd, &finish, piece.n);
+            finish_row::<S, T, K::From, false>(simd, &finish);
         }
     }
 }
@@ -344,16 +345,12 @@ fn reduced<S: Vector>(simd: S, scale: &Scale, whole: &Whole) -> Reduced<S> {
 /// What is made of an odd row, which is written to it, or, of log-sum-exp, given back.
 pub(crate) fn odd<T: Element>(piece: &mut Piece<T>, op: Op, masked: Masked) -> T {
     // SAFETY: the piece has n elements to read.
-    let odd = unsafe { classify(piece.x, piece.n) };
+    let odd = Odd::of((0..piece.n).map(|i| unsafe { *piece.x.add(i) }.to_f64()));
     let nothing = if op == Op::Softmax { T::ZERO } else { T::NEG_INFINITY };
     if op == Op::LogSumExp {
-        return match odd {
-            Odd::AllMasked => T::NEG_INFINITY,
-            Odd::PlusInf => T::INFINITY,
-            Odd::Nan => T::NAN,
-        };
+        return odd.value();
     }
     // SAFETY: the piece has n elements to write.
-    unsafe { odd_row(odd, piece.y, piece.n, masked, nothing) };
+    unsafe { odd_row(&odd, piece.y, piece.n, masked, nothing) };
     nothing
 }

@@ -14,6 +14,8 @@ mod sealed {
 ///
 /// `f16` and `bf16` are widened to f32, computed with, and rounded to nearest even once at the store.
 pub trait Element: sealed::Sealed + Copy + Send + Sync + std::fmt::Debug + 'static {
+    /// The type that is computed with: f32, or f64 for f64. Log-sum-exps of attention are of it.
+    type Arithmetic: Element;
     /// The name of the type in files and messages.
     const NAME: &'static str;
     /// 0.
@@ -37,8 +39,9 @@ pub trait Element: sealed::Sealed + Copy + Send + Sync + std::fmt::Debug + 'stat
 }
 
 macro_rules! element {
-    ($t:ident, $field:ident, $arithmetic:literal, $zero:expr, $nan:expr, $to:expr, $from:expr) => {
+    ($t:ident, $field:ident, $e:ident, $arithmetic:literal, $zero:expr, $nan:expr, $to:expr, $from:expr) => {
         impl Element for $t {
+            type Arithmetic = $e;
             const NAME: &'static str = stringify!($t);
             const ZERO: Self = $zero;
             const NAN: Self = $nan;
@@ -60,11 +63,11 @@ macro_rules! element {
     };
 }
 
-element!(f32, f32, true, 0.0, f32::from_bits(0x7fc0_0000), f64::from, |x| x as f32);
-element!(f64, f64, true, 0.0, f64::from_bits(0x7ff8_0000_0000_0000), |x| x, |x| x);
-element!(f16, f16, false, f16::ZERO, f16::from_bits(0x7e00), f16::to_f64, |x| f16::from_f32(
+element!(f32, f32, f32, true, 0.0, f32::from_bits(0x7fc0_0000), f64::from, |x| x as f32);
+element!(f64, f64, f64, true, 0.0, f64::from_bits(0x7ff8_0000_0000_0000), |x| x, |x| x);
+element!(f16, f16, f32, false, f16::ZERO, f16::from_bits(0x7e00), f16::to_f64, |x| f16::from_f32(
     x as f32
 ));
-element!(bf16, bf16, false, bf16::ZERO, bf16::from_bits(0x7fc0), bf16::to_f64, |x| bf16::from_f32(
+element!(bf16, bf16, f32, false, bf16::ZERO, bf16::from_bits(0x7fc0), bf16::to_f64, |x| bf16::from_f32(
     x as f32
 ));

@@ -62,8 +62,12 @@ pub(crate) trait Contract: Copy + 'static {
 
     /// 0, -1, -2 and so on, as many as a vector has lanes: the lanes from the `n`th on are below `1 - n`.
     fn lanes() -> &'static [Self];
+    /// The least finite number.
+    const LEAST: f64;
     /// `8 * scale * log2(e)` as a pair.
     fn l8(scale: &Scale) -> (Self, Self);
+    /// `scale` as a pair.
+    fn scale(scale: &Scale) -> (Self, Self);
     fn widen(self) -> f64;
     /// Rounds to the nearest.
     fn narrow(x: f64) -> Self;
@@ -166,6 +170,7 @@ impl Contract for f32 {
         f32::from_bits(0x361d_944b),
     ];
     const MIN_EXP: i32 = -126;
+    const LEAST: f64 = -f32::MAX as f64;
 
     #[inline(always)]
     fn lanes() -> &'static [f32] {
@@ -182,6 +187,11 @@ impl Contract for f32 {
     #[inline(always)]
     fn l8(scale: &Scale) -> (f32, f32) {
         scale.l8_f32
+    }
+    #[inline(always)]
+    fn scale(scale: &Scale) -> (f32, f32) {
+        let (hi, lo) = scale.pair();
+        (hi as f32, ((hi - f64::from(hi as f32)) + lo) as f32)
     }
     #[inline(always)]
     fn widen(self) -> f64 {
@@ -234,6 +244,7 @@ impl Contract for f64 {
         7.272_645_014_302_940_371_924e-12,
     ];
     const MIN_EXP: i32 = -1022;
+    const LEAST: f64 = f64::MIN;
 
     #[inline(always)]
     fn lanes() -> &'static [f64] {
@@ -250,6 +261,10 @@ impl Contract for f64 {
     #[inline(always)]
     fn l8(scale: &Scale) -> (f64, f64) {
         scale.l8_f64
+    }
+    #[inline(always)]
+    fn scale(scale: &Scale) -> (f64, f64) {
+        scale.pair()
     }
     #[inline(always)]
     fn widen(self) -> f64 {

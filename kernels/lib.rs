@@ -3,10 +3,11 @@
 //!
 //! The map: `exp2.rs` the arithmetic contract and its constants; `scale.rs` what is derived from the scale and from a
 //! row's maximum; `guess.rs` one shift for many rows; `vector.rs` what a CPU must offer; `rows.rs` the sweep over a row;
-//! `pipeline.rs` rows one after the other, `tiny.rs` many short ones at once, `short.rs` few, `blocks.rs` a huge one in pieces; `avx512.rs`, `avx2.rs`,
+//! `pipeline.rs` rows one after the other, `tiny.rs` many short ones at once, `short.rs` few, `blocks.rs` a huge one in pieces, `attend.rs` scores with masks and biases (`scores.rs` the options); `avx512.rs`, `avx2.rs`,
 //! `neon.rs`, `portable.rs` how each CPU does it; `scalar.rs` the bit reference, plain loops that share
 //! nothing with the others but the constants; `table.rs` the list of kernels.
 
+mod attend;
 mod blocks;
 mod call;
 mod element;
@@ -17,6 +18,7 @@ mod pipeline;
 mod rows;
 mod scalar;
 mod scale;
+mod scores;
 mod scratch;
 mod short;
 mod table;
@@ -37,5 +39,6 @@ pub use element::Element;
 pub use exp2::BLOCK;
 pub use matrix::{Matrix, MatrixMut, ShapeError};
 pub use scale::Scale;
-pub use table::{Kernel, Op, Ops, Pieces, all};
+pub use scores::{Attend, AttendError, Mask, MaskData, Scores};
+pub use table::{Kernel, Op, Ops, Pieces, Probs, all};
 pub use tiny::{ROWS_AT_LEAST, TINY};

@@ -8,7 +8,7 @@ use std::array::from_fn;
 use crate::exp2::{Contract, ROWS_AT_ONCE, Sum, fold_f32, fold_f64};
 use crate::scale::LogShift;
 use crate::table::Isa;
-use crate::vector::{Io, Vector, log_softmax_f64, part, sums_one_by_one, two_sum_lanes};
+use crate::vector::{Io, Vector, log_softmax_f64, narrow_io, part, sums_one_by_one, two_sum_lanes};
 
 /// The proof of NEON.
 #[derive(Clone, Copy)]
@@ -64,11 +64,16 @@ impl Vector for F32 {
     type Table = uint8x16x2_t;
     /// Two lanes each, in order.
     type Acc = [float64x2_t; 8];
+    type Wide = F64;
     const LANES: usize = 16;
 
     #[inline(always)]
     fn vectorize(self, f: impl FnOnce()) {
         self.0.vectorize(f);
+    }
+    #[inline(always)]
+    fn wide(self) -> F64 {
+        F64(self.0)
     }
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
@@ -85,6 +90,10 @@ impl Vector for F32 {
     #[inline(always)]
     fn mul(self, a: Self::V, b: Self::V) -> Self::V {
         each!(|k| self.0.neon.vmulq_f32(a[k], b[k]))
+    }
+    #[inline(always)]
+    fn div(self, a: Self::V, b: Self::V) -> Self::V {
+        each!(|k| self.0.neon.vdivq_f32(a[k], b[k]))
     }
     #[inline(always)]
     fn max(self, a: Self::V, b: Self::V) -> Self::V {
@@ -105,6 +114,11 @@ impl Vector for F32 {
     #[inline(always)]
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         each!(|k| self.0.neon.vfmaq_f32(c[k], a[k], b[k]))
+    }
+    #[inline(always)]
+    fn select_below(self, x: Self::V, cut: Self::V, a: Self::V, b: Self::V) -> Self::V {
+        let n = self.0.neon;
+        each!(|k| n.vbslq_f32(n.vcltq_f32(x[k], cut[k]), a[k], b[k]))
     }
     #[inline(always)]
     fn zero_below(self, x: Self::V, cut: Self::V, e: Self::V) -> Self::V {
@@ -196,11 +210,16 @@ impl Vector for F64 {
     type V = [float64x2_t; 4];
     type Table = [u64; 8];
     type Acc = (Self::V, Self::V);
+    type Wide = F64;
     const LANES: usize = 8;
 
     #[inline(always)]
     fn vectorize(self, f: impl FnOnce()) {
         self.0.vectorize(f);
+    }
+    #[inline(always)]
+    fn wide(self) -> F64 {
+        self
     }
     #[inline(always)]
     fn splat(self, x: f64) -> Self::V {
@@ -217,6 +236,10 @@ impl Vector for F64 {
     #[inline(always)]
     fn mul(self, a: Self::V, b: Self::V) -> Self::V {
         each!(|k| self.0.neon.vmulq_f64(a[k], b[k]))
+    }
+    #[inline(always)]
+    fn div(self, a: Self::V, b: Self::V) -> Self::V {
+        each!(|k| self.0.neon.vdivq_f64(a[k], b[k]))
     }
     #[inline(always)]
     fn max(self, a: Self::V, b: Self::V) -> Self::V {
@@ -237,6 +260,11 @@ impl Vector for F64 {
     #[inline(always)]
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         each!(|k| self.0.neon.vfmaq_f64(c[k], a[k], b[k]))
+    }
+    #[inline(always)]
+    fn select_below(self, x: Self::V, cut: Self::V, a: Self::V, b: Self::V) -> Self::V {
+        let n = self.0.neon;
+        each!(|k| n.vbslq_f64(n.vcltq_f64(x[k], cut[k]), a[k], b[k]))
     }
     #[inline(always)]
     fn zero_below(self, x: Self::V, cut: Self::V, e: Self::V) -> Self::V {
@@ -384,3 +412,5 @@ io!(
     |p: *const bf16| self.widen_bf16(self.0.neon.vld1_u16(p.cast())),
     |p: *mut bf16, v| self.0.neon.vst1_u16(p.cast(), self.narrow_bf16(v))
 );
+
+narrow_io!(F64, 8, f32, f16, bf16);

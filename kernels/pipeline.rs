@@ -11,7 +11,8 @@ use crate::element::Element;
 use crate::exp2::{BLOCK, Contract, Sum};
 use crate::guess::Guess;
 use crate::rows::{
-    Exp, Finish, Found, Mode, Odd, classify, finish_row, odd_row, quotient, row_max, sweep,
+    Exp, Finish, Found, Logits, Mode, Odd, Plain, classify, finish_row, odd_row, quotient, row_max,
+    sweep,
 };
 use crate::scale::{LogShift, Scale, Shift};
 use crate::scratch::Scratch;
@@ -98,18 +99,19 @@ impl<'a, S: Vector> Reducer<'a, S> {
     /// Reduces a row, and finishes another on the way.
     ///
     /// # Safety
-    /// `x` is valid for reads of `n` elements, `kept` for writes of as many if `KEEP`; what `finish` points to for reads
-    /// and writes of as many. `kept` is not `x`.
+    /// `x` is valid for reads of `n` elements, for which `logits` was made, `kept` for writes of as many if `KEEP`; what `finish`
+    /// points to for reads and writes of its `n` elements. `kept` is not `x`.
     #[inline(always)]
-    unsafe fn reduce<T: Element, D, F, K: Keeps, const STREAM: bool>(
+    pub(crate) unsafe fn reduce<T: Element, U, D, F, K: Keeps, L: Logits<S>, const STREAM: bool>(
         &mut self,
         x: *const T,
         kept: *mut S::E,
         n: usize,
-        finish: Option<Finish<D, T, F>>,
+        logits: &L,
+        finish: Option<Finish<D, U, F>>,
     ) -> Result<Reduced<S>, Odd>
     where
-        S: Io<T> + Io<D> + Io<<S as Vector>::E>,
+        S: Io<T> + Io<U> + Io<D> + Io<<S as Vector>::E>,
         F: Fn(S::V) -> S::V,
     {
         let simd = self.exp.simd;
@@ -118,29 +120,34 @@ impl<'a, S: Vector> Reducer<'a, S> {
             // SAFETY: as this function's.
             unsafe {
                 if let Some(finish) = finish {
-                    finish_row::<S, T, D, STREAM>(simd, &finish, n);
+                    finish_row::<S, U, D, STREAM>(simd, &finish);
                 }
-                return self.reduce_exactly::<T, K>(x, kept, n, None);
+                return self.reduce_exactly::<T, K, L>(x, kept, n, logits, None);
             }
         }
         // SAFETY: as this function's.
         let found = unsafe {
             let exp = &self.exp;
-            match (finish, self.cut) {
+            match (finish, self.cut || L::VARIES) {
                 (Some(f), false) => {
-                    sweep::<S, T, D, Guessed<K, false, true, STREAM>>(exp, x, kept, n, &f)
+                    sweep::<S, T, U, D, L, Guessed<K, false, true, STREAM>>(
+                        exp, x, kept, n, logits, &f,
+                    )
                 }
                 (Some(f), true) => {
-                    sweep::<S, T, D, Guessed<K, true, true, STREAM>>(exp, x, kept, n, &f)
+                    sweep::<S, T, U, D, L, Guessed<K, true, true, STREAM>>(
+                        exp, x, kept, n, logits, &f,
+                    )
                 }
                 (None, false) => {
-                    sweep_alone::<S, T, Guessed<K, false, false, false>>(exp, x, kept, n)
+                    sweep_alone::<S, T, L, Guessed<K, false, false, false>>(exp, x, kept, n, logits)
                 }
                 (None, true) => {
-                    sweep_alone::<S, T, Guessed<K, true, false, false>>(exp, x, kept, n)
+                    sweep_alone::<S, T, L, Guessed<K, true, false, false>>(exp, x, kept, n, logits)
                 }
             }
         };
+        let found = found.and_sink(&self.exp, false, logits.sink());
         let (max, min) = (found.max.widen(), found.min.widen());
         if let Some(own) = self.judge(max, min) {
             if found.sum.hi.is_nan() {
@@ -150,7 +157,7 @@ impl<'a, S: Vector> Reducer<'a, S> {
             return Ok(Reduced { max, own, sum: found.sum, factor, exp: self.exp });
         }
         // SAFETY: as this function's.
-        unsafe { self.reduce_exactly::<T, K>(x, kept, n, Some(max)) }
+        unsafe { self.reduce_exactly::<T, K, L>(x, kept, n, logits, Some(max)) }
     }
 
     /// The own shift of a row with these extremes, if the guess was good for it. If not, it will be better for the next one.
@@ -202,13 +209,14 @@ impl<'a, S: Vector> Reducer<'a, S> {
     /// Reduces a row by its own maximum, which is `max` if the row has no NaN. Rare, and so a function of its own.
     ///
     /// # Safety
-    /// `x` is valid for reads of `n` elements, `kept` for writes of as many if `KEEP`.
+    /// `x` is valid for reads of `n` elements, for which `logits` was made, `kept` for writes of as many if `KEEP`.
     #[inline(never)]
-    unsafe fn reduce_exactly<T: Element, K: Keeps>(
+    unsafe fn reduce_exactly<T: Element, K: Keeps, L: Logits<S>>(
         &self,
         x: *const T,
         kept: *mut S::E,
         n: usize,
+        logits: &L,
         max: Option<f64>,
     ) -> Result<Reduced<S>, Odd>
     where
@@ -223,15 +231,21 @@ impl<'a, S: Vector> Reducer<'a, S> {
                 unsafe {
                     let max = max.unwrap_or_else(
                         #[inline(always)]
-                        || row_max(simd, x, n),
+                        || {
+                            let sink = logits.sink().map_or(f64::NEG_INFINITY, S::E::widen);
+                            let max = row_max(simd, x, n, logits);
+                            if max > sink { max } else { sink }
+                        },
                     );
                     if !max.is_finite() {
-                        result = Err(classify(x, n));
+                        result = Err(classify(simd, x, n, logits));
                         return;
                     }
                     let own = self.scale.shift(max, S::E::MIN_EXP);
                     let exp = Exp::new(simd, self.scale, &own);
-                    let sum = sweep::<S, T, T, Exact<K>>(&exp, x, kept, n, &nothing()).sum;
+                    let found =
+                        sweep::<S, T, T, T, L, Exact<K>>(&exp, x, kept, n, logits, &nothing());
+                    let sum = found.and_sink(&exp, true, logits.sink()).sum;
                     if !sum.hi.is_nan() {
                         result = Ok(Reduced { max, own, sum, factor: 1.0, exp });
                     }
@@ -247,14 +261,16 @@ impl<'a, S: Vector> Reducer<'a, S> {
 /// # Safety
 /// As [`sweep`].
 #[inline(never)]
-pub(crate) unsafe fn sweep_alone<S, T, M: Mode>(
+pub(crate) unsafe fn sweep_alone<S, T, L, M: Mode>(
     exp: &Exp<S>,
     x: *const T,
     kept: *mut S::E,
     n: usize,
+    logits: &L,
 ) -> Found<S::E>
 where
     S: Io<T> + Io<<S as Vector>::E>,
+    L: Logits<S>,
 {
     let minus_infinity = S::E::narrow(f64::NEG_INFINITY);
     let mut found = Found { sum: Sum::ZERO, max: minus_infinity, min: minus_infinity };
@@ -262,7 +278,7 @@ where
         #[inline(always)]
         || {
             // SAFETY: as this function's.
-            found = unsafe { sweep::<S, T, T, M>(exp, x, kept, n, &nothing()) };
+            found = unsafe { sweep::<S, T, T, T, L, M>(exp, x, kept, n, logits, &nothing()) };
         },
     );
     found
@@ -274,6 +290,7 @@ fn nothing<T, V>() -> Finish<T, T, impl Fn(V) -> V> {
     Finish::new(
         std::ptr::null(),
         std::ptr::null_mut(),
+        0,
         #[inline(always)]
         |v| v,
     )
@@ -444,18 +461,19 @@ pub(crate) unsafe fn row_exactly<S, T, K>(
     let simd = reducer.exp.simd;
     // SAFETY: as this function's.
     unsafe {
-        match reducer.reduce_exactly::<T, K>(x, kept, call.cols, None) {
+        match reducer.reduce_exactly::<T, K, _>(x, kept, call.cols, &Plain, None) {
             Ok(reduced) => {
                 let row = K::row(&call.scale, &reduced);
                 let finish = Finish::new(
                     K::from(x, kept),
                     y,
+                    call.cols,
                     #[inline(always)]
                     |v| K::finish(simd, &row, v),
                 );
-                finish_row::<S, T, _, false>(simd, &finish, call.cols);
+                finish_row::<S, T, _, false>(simd, &finish);
             }
-            Err(odd) => odd_row(odd, y, call.cols, call.masked, K::NOTHING),
+            Err(odd) => odd_row(&odd, y, call.cols, call.masked, K::NOTHING),
         }
     }
 }
@@ -500,6 +518,7 @@ where
         Finish::new(
             from,
             y,
+            n,
             #[inline(always)]
             move |v| K::finish(simd, &row, v),
         )
@@ -512,10 +531,10 @@ where
             let y = call.y.add(row * call.y_stride);
             let kept = if kept.is_null() { y.cast() } else { kept };
             let finish = last.take().map(finishing);
-            last = match reducer.reduce::<T, _, _, K, STREAM>(x, kept, n, finish) {
+            last = match reducer.reduce::<T, T, _, _, K, _, STREAM>(x, kept, n, &Plain, finish) {
                 Ok(reduced) => Some((K::from(x, kept), y, K::row(&call.scale, &reduced))),
                 Err(odd) => {
-                    odd_row(odd, y, n, call.masked, K::NOTHING);
+                    odd_row(&odd, y, n, call.masked, K::NOTHING);
                     None
                 }
             };
@@ -523,7 +542,7 @@ where
     }
     if let Some(last) = last {
         // SAFETY: as above.
-        unsafe { finish_row::<S, T, _, STREAM>(simd, &finishing(last), n) };
+        unsafe { finish_row::<S, T, _, STREAM>(simd, &finishing(last)) };
     }
     if STREAM {
         simd.fence();
@@ -546,13 +565,12 @@ where
         // SAFETY: `row` is one of the call's rows: x points to `cols` elements, y to one. Nothing is kept.
         unsafe {
             let x = call.x.add(row * call.x_stride);
-            let reduced =
-                reducer.reduce::<T, T, fn(S::V) -> S::V, Log, false>(x, none, call.cols, None);
+            let reduced = reducer.reduce::<T, T, T, fn(S::V) -> S::V, Log, _, false>(
+                x, none, call.cols, &Plain, None,
+            );
             *call.y.add(row * call.y_stride) = match reduced {
                 Ok(reduced) => T::from_f64(reduced.log_shift(&call.scale).logsumexp()),
-                Err(Odd::AllMasked) => T::NEG_INFINITY,
-                Err(Odd::PlusInf) => T::INFINITY,
-                Err(Odd::Nan) => T::NAN,
+                Err(odd) => odd.value(),
             };
         }
     }

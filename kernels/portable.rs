@@ -12,7 +12,7 @@ use wide::{f32x8, f64x4};
 use crate::exp2::{Contract, ROWS_AT_ONCE, Sum, fold_f32, fold_f64};
 use crate::scale::LogShift;
 use crate::table::Isa;
-use crate::vector::{Io, Vector, log_softmax_f64, part, sums_one_by_one, two_sum_lanes};
+use crate::vector::{Io, Vector, log_softmax_f64, narrow_io, part, sums_one_by_one, two_sum_lanes};
 
 /// Needs no proof.
 #[derive(Clone, Copy)]
@@ -133,11 +133,16 @@ impl Vector for F32 {
     type V = [f32x8; 2];
     type Table = [u32; 8];
     type Acc = [f64x4; 4];
+    type Wide = F64;
     const LANES: usize = 16;
 
     #[inline(always)]
     fn vectorize(self, f: impl FnOnce()) {
         f();
+    }
+    #[inline(always)]
+    fn wide(self) -> F64 {
+        F64
     }
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
@@ -156,6 +161,10 @@ impl Vector for F32 {
         [a[0] * b[0], a[1] * b[1]]
     }
     #[inline(always)]
+    fn div(self, a: Self::V, b: Self::V) -> Self::V {
+        [a[0] / b[0], a[1] / b[1]]
+    }
+    #[inline(always)]
     fn max(self, a: Self::V, b: Self::V) -> Self::V {
         [a[0].fast_max(b[0]), a[1].fast_max(b[1])]
     }
@@ -170,6 +179,10 @@ impl Vector for F32 {
     #[inline(always)]
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         [fma_f32x8(a[0], b[0], c[0]), fma_f32x8(a[1], b[1], c[1])]
+    }
+    #[inline(always)]
+    fn select_below(self, x: Self::V, cut: Self::V, a: Self::V, b: Self::V) -> Self::V {
+        from_fn(|k| x[k].simd_lt(cut[k]).select(a[k], b[k]))
     }
     #[inline(always)]
     fn zero_below(self, x: Self::V, cut: Self::V, e: Self::V) -> Self::V {
@@ -237,11 +250,16 @@ impl Vector for F64 {
     type V = [f64x4; 2];
     type Table = [u64; 8];
     type Acc = (Self::V, Self::V);
+    type Wide = F64;
     const LANES: usize = 8;
 
     #[inline(always)]
     fn vectorize(self, f: impl FnOnce()) {
         f();
+    }
+    #[inline(always)]
+    fn wide(self) -> F64 {
+        self
     }
     #[inline(always)]
     fn splat(self, x: f64) -> Self::V {
@@ -260,6 +278,10 @@ impl Vector for F64 {
         [a[0] * b[0], a[1] * b[1]]
     }
     #[inline(always)]
+    fn div(self, a: Self::V, b: Self::V) -> Self::V {
+        [a[0] / b[0], a[1] / b[1]]
+    }
+    #[inline(always)]
     fn max(self, a: Self::V, b: Self::V) -> Self::V {
         [a[0].fast_max(b[0]), a[1].fast_max(b[1])]
     }
@@ -274,6 +296,10 @@ impl Vector for F64 {
     #[inline(always)]
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         [fma_f64x4(a[0], b[0], c[0]), fma_f64x4(a[1], b[1], c[1])]
+    }
+    #[inline(always)]
+    fn select_below(self, x: Self::V, cut: Self::V, a: Self::V, b: Self::V) -> Self::V {
+        from_fn(|k| x[k].simd_lt(cut[k]).select(a[k], b[k]))
     }
     #[inline(always)]
     fn zero_below(self, x: Self::V, cut: Self::V, e: Self::V) -> Self::V {
@@ -365,3 +391,5 @@ io!(F32, f32x8, 16, f32, |x: f32| x, |x: f32| x);
 io!(F64, f64x4, 8, f64, |x: f64| x, |x: f64| x);
 io!(F32, f32x8, 16, f16, f16::to_f32, f16::from_f32);
 io!(F32, f32x8, 16, bf16, bf16::to_f32, bf16::from_f32);
+
+narrow_io!(F64, 8, f32, f16, bf16);

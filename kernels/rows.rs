@@ -14,6 +14,8 @@ pub(crate) struct Exp<S: Vector> {
     l8: (S::V, S::V),
     magic: S::V,
     subtract: S::V,
+    /// What the low parts of pairs are multiplied by: 0 where `subtract` is not, else 1.
+    low: S::V,
     pub(crate) cut: S::V,
     table: S::Table,
 }
@@ -27,6 +29,7 @@ impl<S: Vector> Exp<S> {
             l8: (simd.splat(l8.0), simd.splat(l8.1)),
             magic: simd.splat(S::E::MAGIC),
             subtract: simd.splat(S::E::narrow(shift.subtract)),
+            low: simd.splat(S::E::narrow(if shift.is_huge() { 0.0 } else { 1.0 })),
             cut: simd.splat(S::E::narrow(shift.cut)),
             table: simd.table(shift.m),
         }
@@ -43,6 +46,31 @@ impl<S: Vector> Exp<S> {
         let n = s.sub(self.magic, t);
         let r = s.fma(x, self.l8.0, n);
         let r = s.fma(x, self.l8.1, r);
+        let e = self.power(t, r);
+        if cut { s.zero_below(x, self.cut, e) } else { e }
+    }
+
+    /// As [`Exp::of`], with the cut, of `x + lo`: one operation more. In huge rows `lo` does not count.
+    #[inline(always)]
+    pub(crate) fn of_pair(&self, huge: bool, x: S::V, lo: S::V) -> S::V {
+        let s = self.simd;
+        let (x, lo) = if huge {
+            (s.sub(x, self.subtract), s.mul(lo, self.low))
+        } else {
+            (x, lo)
+        };
+        let t = s.fma(x, self.l8.0, self.magic);
+        let n = s.sub(self.magic, t);
+        let r = s.fma(x, self.l8.0, n);
+        let r = s.fma(x, self.l8.1, r);
+        let r = s.fma(lo, self.l8.0, r);
+        s.zero_below(x, self.cut, self.power(t, r))
+    }
+
+    /// `C * 2^(n/8 - M) * 2^(r/8)`, n being the integer in the low bits of `t`.
+    #[inline(always)]
+    fn power(&self, t: S::V, r: S::V) -> S::V {
+        let s = self.simd;
         let power = s.lookup(self.table, t);
         let mut coefficients = S::E::POLY.iter().rev();
         let mut q = s.splat(*coefficients.next().expect("a polynomial has coefficients"));
@@ -50,35 +78,88 @@ impl<S: Vector> Exp<S> {
             q = s.fma(q, r, s.splat(c));
         }
         let u = s.mul(q, r);
-        let e = s.fma(power, u, power);
-        if cut { s.zero_below(x, self.cut, e) } else { e }
+        s.fma(power, u, power)
     }
 }
 
-/// The largest of `n` elements; -inf if there is none. NaN may or may not show.
+/// What a sweep makes of the elements that it reads: the logits that it takes the exponentials of.
 ///
 /// # Safety
-/// `x` is valid for reads of `n` elements.
+/// `at` reads nothing that the value does not vouch for, for elements of the row that it was made for.
+pub(crate) unsafe trait Logits<S: Vector>: Copy {
+    /// Logits are pairs, a value and what it lacks; else the second one is to be ignored.
+    const PAIRS: bool;
+    /// Whether rows differ in length.
+    const VARIES: bool;
+    /// The logits of the elements `v` from the `i`th on, of which `n <= LANES` are there. The missing ones' are -inf, if they are.
+    ///
+    /// # Safety
+    /// The row has elements `i` to `i + n`.
+    unsafe fn at(&self, v: S::V, i: usize, n: usize) -> (S::V, S::V);
+    /// A logit that has its part in the maximum and the sum, and no place in the row.
+    fn sink(&self) -> Option<S::E>;
+    /// How many elements the row's first one is behind the start of a block.
+    fn phase(&self) -> usize;
+    /// Asks for the lines that a streaming sweep wants, which is at its `i`th element, at `x`.
+    fn ask_ahead<T>(&self, simd: S, x: *const T, i: usize);
+}
+
+/// The elements themselves.
+#[derive(Clone, Copy)]
+pub(crate) struct Plain;
+
+// SAFETY: reads nothing.
+unsafe impl<S: Vector> Logits<S> for Plain {
+    const PAIRS: bool = false;
+    const VARIES: bool = false;
+    #[inline(always)]
+    unsafe fn at(&self, v: S::V, _: usize, _: usize) -> (S::V, S::V) {
+        (v, v)
+    }
+    #[inline(always)]
+    fn sink(&self) -> Option<S::E> {
+        None
+    }
+    #[inline(always)]
+    fn phase(&self) -> usize {
+        0
+    }
+    #[inline(always)]
+    fn ask_ahead<T>(&self, simd: S, x: *const T, _: usize) {
+        ask_ahead(simd, x);
+    }
+}
+
+/// The largest of `n` logits; -inf if there is none. NaN may or may not show.
+///
+/// # Safety
+/// `x` is valid for reads of `n` elements, for which `logits` was made.
 #[inline(always)]
-pub(crate) unsafe fn row_max<S: Io<T>, T: Element>(simd: S, x: *const T, n: usize) -> f64 {
+pub(crate) unsafe fn row_max<S, T, L>(simd: S, x: *const T, n: usize, logits: &L) -> f64
+where
+    S: Io<T>,
+    L: Logits<S>,
+{
     let least = S::E::narrow(f64::NEG_INFINITY);
     let mut m = [simd.splat(least); 4];
     let mut i = 0;
     while n - i >= 4 * S::LANES {
         for (k, m) in m.iter_mut().enumerate() {
+            let at = i + k * S::LANES;
             // SAFETY: i + 4 LANES <= n, so this vector lies within the n elements.
-            *m = simd.max(unsafe { simd.load(x.add(i + k * S::LANES)) }, *m);
+            *m = simd.max(unsafe { logits.at(simd.load(x.add(at)), at, S::LANES) }.0, *m);
         }
         i += 4 * S::LANES;
     }
     while n - i >= S::LANES {
         // SAFETY: i + LANES <= n.
-        m[0] = simd.max(unsafe { simd.load(x.add(i)) }, m[0]);
+        m[0] = simd.max(unsafe { logits.at(simd.load(x.add(i)), i, S::LANES) }.0, m[0]);
         i += S::LANES;
     }
     if i < n {
         // SAFETY: n - i elements are left, fewer than LANES.
-        m[1] = simd.max(unsafe { simd.load_part(x.add(i), n - i, least) }, m[1]);
+        let v = unsafe { logits.at(simd.load_part(x.add(i), n - i, least), i, n - i) };
+        m[1] = simd.max(v.0, m[1]);
     }
     let m = simd.max(simd.max(m[0], m[1]), simd.max(m[2], m[3]));
     simd.max_lane(m).widen()
@@ -95,21 +176,46 @@ pub(crate) struct Found<E> {
     pub(crate) min: E,
 }
 
-/// What is left to do for a row whose sum is known: `f` of every vector at `from`, written to `y`.
+impl<E: Contract> Found<E> {
+    /// With a sink, as if it were one more block of the row.
+    #[inline(always)]
+    pub(crate) fn and_sink<S: Vector<E = E>>(
+        mut self,
+        exp: &Exp<S>,
+        huge: bool,
+        sink: Option<E>,
+    ) -> Self {
+        let Some(sink) = sink else { return self };
+        let simd = exp.simd;
+        let e = simd.first_lane(exp.of(huge, true, simd.splat(sink))).widen();
+        self.sum = E::sum_add(self.sum, Sum { hi: e, lo: 0.0 });
+        let value = sink.widen();
+        if value > self.max.widen() {
+            self.max = sink;
+        }
+        if value >= simd.first_lane(exp.cut).widen() && value < self.min.widen() {
+            self.min = sink;
+        }
+        self
+    }
+}
+
+/// What is left to do for a row whose sum is known: `f` of every vector of the `n` elements at `from`, written to `y`.
 #[derive(Clone, Copy)]
 pub(crate) struct Finish<D, T, F> {
     pub(crate) from: *const D,
     pub(crate) y: *mut T,
+    pub(crate) n: usize,
     pub(crate) f: F,
 }
 
 impl<D, T, F> Finish<D, T, F> {
     #[inline(always)]
-    pub(crate) fn new<V>(from: *const D, y: *mut T, f: F) -> Self
+    pub(crate) fn new<V>(from: *const D, y: *mut T, n: usize, f: F) -> Self
     where
         F: Fn(V) -> V,
     {
-        Finish { from, y, f }
+        Finish { from, y, n, f }
     }
 }
 
@@ -131,7 +237,7 @@ pub(crate) trait Mode {
 }
 
 /// Vectors per turn of the loop of a sweep: its counting takes slots on the arithmetic ports, too.
-const UNROLL: usize = 4;
+pub(crate) const UNROLL: usize = 4;
 
 /// Where a streaming sweep that is at `x` finds the first of the lines to ask for in this turn of its loop; the others are a page
 /// apart each. There are as many as a turn uses.
@@ -160,7 +266,7 @@ fn ask_ahead<S: Vector, T>(simd: S, x: *const T) {
 }
 
 /// Bytes of a cache line and of a page, and the number of pages that are asked for in turn.
-const LINE: usize = 64;
+pub(crate) const LINE: usize = 64;
 const PAGE: usize = 4096;
 const PAGES: usize = 8;
 
@@ -174,39 +280,42 @@ const NEAR: usize = 4 << 10;
 /// be kept in the same place.
 ///
 /// # Safety
-/// `x` is valid for reads of `n` elements, `kept` for writes of as many if `KEEP`; what `finish` points to for reads and
-/// writes of as many, if `FINISH`.
+/// `x` is valid for reads of `n` elements, for which `logits` was made, `kept` for writes of as many if `KEEP`; what `finish`
+/// points to for reads and writes of its `n` elements, if `FINISH`.
 #[inline(always)]
-pub(crate) unsafe fn sweep<S, T, D, M: Mode>(
+pub(crate) unsafe fn sweep<S, T, U, D, L, M>(
     exp: &Exp<S>,
     x: *const T,
     kept: *mut S::E,
     n: usize,
-    finish: &Finish<D, T, impl Fn(S::V) -> S::V>,
+    logits: &L,
+    finish: &Finish<D, U, impl Fn(S::V) -> S::V>,
 ) -> Found<S::E>
 where
-    S: Io<T> + Io<D> + Io<<S as Vector>::E>,
+    S: Io<T> + Io<U> + Io<D> + Io<<S as Vector>::E>,
+    L: Logits<S>,
+    M: Mode,
 {
     // A copy, so that the compiler need not suppose that a store changes it.
-    let exp = *exp;
+    let (exp, logits) = (*exp, *logits);
     let simd = exp.simd;
     // Of the row before: elements up to an address where vectors can be streamed, and the number of vectors from there.
     let (mut head, mut vectors) = (0, 0);
     if M::FINISH {
         if M::STREAM {
-            head = to_aligned::<S, T>(finish.y).min(n);
+            head = to_aligned::<S, U>(finish.y).min(finish.n);
             // SAFETY: the first head <= n elements, fewer than LANES.
-            unsafe { finish_part::<S, T, D>(simd, finish, 0, head) };
+            unsafe { finish_part::<S, U, D>(simd, finish, 0, head) };
         }
-        vectors = (n - head) / S::LANES;
+        vectors = (finish.n - head) / S::LANES;
     }
     let mut unfinished = M::FINISH;
     let mut total = Sum::ZERO;
     let mut max = simd.splat(S::E::narrow(f64::NEG_INFINITY));
     let mut min = simd.splat(S::E::narrow(f64::INFINITY));
     let mut start = 0;
+    let mut end = n.min(BLOCK - logits.phase());
     loop {
-        let end = n.min(start + BLOCK);
         let mut acc = simd.acc_zero();
         let mut i = start;
         let mut step = inlined(
@@ -223,7 +332,7 @@ where
                             simd.stream(y, v);
                         } else {
                             simd.store(y, v);
-                            simd.prefetch(y.wrapping_add(NEAR / size_of::<T>()));
+                            simd.prefetch(y.wrapping_add(NEAR / size_of::<U>()));
                         }
                     }
                 }
@@ -231,13 +340,17 @@ where
                     simd.prefetch(x.wrapping_add(i + NEAR / size_of::<T>()));
                 }
                 // SAFETY: the caller of `step` vouches for LANES elements at i.
-                let v = unsafe { simd.load(x.add(i)) };
+                let (v, lo) = unsafe { logits.at(simd.load(x.add(i)), i, S::LANES) };
                 if M::GUESSED {
                     max = simd.max(v, max);
                     min =
                         if M::CUT { simd.min_not_below(min, v, exp.cut) } else { simd.min(v, min) };
                 }
-                let e = exp.of(!M::GUESSED, M::CUT, v);
+                let e = if L::PAIRS {
+                    exp.of_pair(!M::GUESSED, v, lo)
+                } else {
+                    exp.of(!M::GUESSED, M::CUT, v)
+                };
                 if M::KEEP {
                     // SAFETY: as above, for what is kept.
                     unsafe { simd.store(kept.add(i), e) };
@@ -251,7 +364,7 @@ where
             let stop = end.min(vectors * S::LANES);
             while i + UNROLL * S::LANES <= stop {
                 if M::STREAM {
-                    ask_ahead(simd, x.wrapping_add(i));
+                    logits.ask_ahead(simd, x.wrapping_add(i), i);
                 }
                 for k in 0..UNROLL {
                     step((i + k * S::LANES, true));
@@ -264,13 +377,24 @@ where
             }
             if unfinished && i == vectors * S::LANES {
                 unfinished = false;
-                // SAFETY: from head + i to n fewer than LANES elements are left of the row before.
-                unsafe { finish_part::<S, T, D>(simd, finish, head + i, n - head - i) };
+                // SAFETY: from head + i to its end fewer than LANES elements are left of the row before.
+                unsafe { finish_part::<S, U, D>(simd, finish, head + i, finish.n - head - i) };
+            }
+            if L::VARIES && unfinished && end == n {
+                unfinished = false;
+                // SAFETY: the row before is longer. `y + head + i` is aligned if STREAM, as above.
+                unsafe {
+                    if M::STREAM {
+                        finish_from::<S, U, D, true>(simd, finish, head + i);
+                    } else {
+                        finish_from::<S, U, D, false>(simd, finish, head + i);
+                    }
+                }
             }
         } else {
             while i + UNROLL * S::LANES <= end {
                 if M::STREAM {
-                    ask_ahead(simd, x.wrapping_add(i));
+                    logits.ask_ahead(simd, x.wrapping_add(i), i);
                 }
                 for k in 0..UNROLL {
                     step((i + k * S::LANES, false));
@@ -287,16 +411,20 @@ where
             let fill = |value| S::E::narrow(value);
             // SAFETY: n elements are left, fewer than LANES.
             unsafe {
-                let low = simd.load_part(x.add(i), n, fill(f64::NEG_INFINITY));
+                let v = simd.load_part(x.add(i), n, fill(f64::NEG_INFINITY));
+                let (low, lo) = logits.at(v, i, n);
                 // Always with the cut, so that the missing lanes, -inf, add 0.
-                let e = exp.of(!M::GUESSED, true, low);
+                let e = if L::PAIRS {
+                    exp.of_pair(!M::GUESSED, low, lo)
+                } else {
+                    exp.of(!M::GUESSED, true, low)
+                };
                 if M::GUESSED {
-                    let high = simd.load_part(x.add(i), n, fill(f64::INFINITY));
                     max = simd.max(low, max);
                     min = if M::CUT {
-                        simd.min_not_below(min, high, exp.cut)
+                        simd.min_not_below(min, low, exp.cut)
                     } else {
-                        simd.min(high, min)
+                        simd.min(simd.load_part(x.add(i), n, fill(f64::INFINITY)), min)
                     };
                 }
                 if M::KEEP {
@@ -314,6 +442,7 @@ where
             return Found { sum: total, max: simd.max_lane(max), min: simd.min_lane(min) };
         }
         start = end;
+        end = n.min(start + BLOCK);
     }
 }
 
@@ -326,7 +455,7 @@ fn inlined<A, F: FnMut(A)>(f: F) -> F {
 
 /// How many elements from `y` on to an address that is a multiple of a vector's size in memory. Less than `LANES`.
 #[inline(always)]
-fn to_aligned<S: Vector, T>(y: *mut T) -> usize {
+pub(crate) fn to_aligned<S: Vector, T>(y: *mut T) -> usize {
     let vector = S::LANES * size_of::<T>();
     (y.addr().wrapping_neg() % vector) / size_of::<T>()
 }
@@ -353,21 +482,37 @@ unsafe fn finish_part<S: Io<T> + Io<D>, T, D>(
     }
 }
 
-/// Finishes a row of `n` elements by itself.
+/// Finishes a row by itself.
 ///
 /// # Safety
-/// What `finish` points to is valid for reads and writes of `n` elements.
+/// What `finish` points to is valid for reads and writes of its `n` elements.
 #[inline(always)]
 pub(crate) unsafe fn finish_row<S: Io<T> + Io<D>, T, D, const STREAM: bool>(
     simd: S,
     finish: &Finish<D, T, impl Fn(S::V) -> S::V>,
-    n: usize,
 ) {
-    let mut i = if STREAM { to_aligned::<S, T>(finish.y).min(n) } else { 0 };
-    if i > 0 {
-        // SAFETY: the first i <= n elements, fewer than LANES.
-        unsafe { finish_part::<S, T, D>(simd, finish, 0, i) };
+    let i = if STREAM { to_aligned::<S, T>(finish.y).min(finish.n) } else { 0 };
+    // SAFETY: the first i <= n elements, fewer than LANES; the others from an aligned address on, if there are any.
+    unsafe {
+        if i > 0 {
+            finish_part::<S, T, D>(simd, finish, 0, i);
+        }
+        finish_from::<S, T, D, STREAM>(simd, finish, i);
     }
+}
+
+/// Finishes a row from its `i`th element on.
+///
+/// # Safety
+/// What `finish` points to is valid for reads and writes of its `n` elements; `i <= n`. If STREAM, `y + i` is a multiple of a vector's
+/// size, or fewer than LANES elements are left.
+#[inline(always)]
+unsafe fn finish_from<S: Io<T> + Io<D>, T, D, const STREAM: bool>(
+    simd: S,
+    finish: &Finish<D, T, impl Fn(S::V) -> S::V>,
+    mut i: usize,
+) {
+    let n = finish.n;
     let mut vector = inlined(
         #[inline(always)]
         |i: usize| {
@@ -412,25 +557,61 @@ pub(crate) enum Odd {
     AllMasked,
 }
 
+impl Odd {
+    /// Of a row whose maximum is not finite.
+    #[cold]
+    pub(crate) fn of(values: impl Iterator<Item = f64>) -> Odd {
+        let mut odd = Odd::AllMasked;
+        for v in values {
+            if v.is_nan() {
+                return Odd::Nan;
+            }
+            if v == f64::INFINITY {
+                odd = Odd::PlusInf;
+            }
+        }
+        odd
+    }
+
+    /// The row's log-sum-exp.
+    pub(crate) fn value<T: Element>(&self) -> T {
+        match self {
+            Odd::AllMasked => T::NEG_INFINITY,
+            Odd::PlusInf => T::INFINITY,
+            Odd::Nan => T::NAN,
+        }
+    }
+}
+
 /// Looks at a row whose maximum is not finite.
 ///
 /// # Safety
-/// `x` is valid for reads of `n` elements.
+/// `x` is valid for reads of `n` elements, for which `logits` was made.
 #[cold]
-pub(crate) unsafe fn classify<T: Element>(x: *const T, n: usize) -> Odd {
-    let mut odd = Odd::AllMasked;
-    for i in 0..n {
-        // SAFETY: i < n.
-        let v = unsafe { *x.add(i) }.to_f64();
-        if v.is_nan() {
-            return Odd::Nan;
+pub(crate) unsafe fn classify<S, T, L>(simd: S, x: *const T, n: usize, logits: &L) -> Odd
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    L: Logits<S>,
+{
+    let least = S::E::narrow(f64::NEG_INFINITY);
+    let vectors = (0..n).step_by(S::LANES).flat_map(|i| {
+        let mut lanes = [least; MOST_LANES];
+        // SAFETY: n - i elements are left; the lanes have room for a vector.
+        unsafe {
+            let v = if n - i >= S::LANES {
+                logits.at(simd.load(x.add(i)), i, S::LANES)
+            } else {
+                logits.at(simd.load_part(x.add(i), n - i, least), i, n - i)
+            };
+            simd.store(lanes.as_mut_ptr(), v.0);
         }
-        if v == f64::INFINITY {
-            odd = Odd::PlusInf;
-        }
-    }
-    odd
+        lanes
+    });
+    Odd::of(vectors.chain(logits.sink()).map(S::E::widen))
 }
+
+/// As many lanes as a vector has at most.
+const MOST_LANES: usize = 16;
 
 /// Writes the result of an odd row; `nothing` is what it is if fully masked rows are not NaN.
 ///
@@ -438,7 +619,7 @@ pub(crate) unsafe fn classify<T: Element>(x: *const T, n: usize) -> Odd {
 /// `y` is valid for writes of `n` elements.
 #[cold]
 pub(crate) unsafe fn odd_row<T: Element>(
-    odd: Odd,
+    odd: &Odd,
     y: *mut T,
     n: usize,
     masked: Masked,

@@ -7,10 +7,15 @@ use crate::call::{Call, Masked};
 use crate::element::Element;
 use crate::exp2::{BLOCK, Contract, LANES_F32, LANES_F64};
 use crate::scale::{LogShift, Scale, Shift};
+use crate::scores::{Attend, MaskData, Row, Scores};
 
 /// Rows of one element type in the arithmetic it is computed in.
 trait Reference: Copy {
-    fn exp(x: f64, scale: &Scale, shift: &Shift) -> f64;
+    fn exp(x: f64, lo: f64, scale: &Scale, shift: &Shift) -> f64;
+    /// Rounds to the arithmetic type.
+    fn round(x: f64) -> f64;
+    /// `a * b + c` in the arithmetic type.
+    fn fma(a: f64, b: f64, c: f64) -> f64;
     fn sum(e: &mut dyn Iterator<Item = f64>) -> (f64, f64);
     fn quotient(e: f64, sum: (f64, f64)) -> f64;
     fn log_shift(scale: &Scale, row: &Reduced) -> LogShift;
@@ -29,8 +34,17 @@ struct Double;
 impl Reference for Single {
     const MIN_EXP: i32 = -126;
 
-    fn exp(x: f64, scale: &Scale, shift: &Shift) -> f64 {
+    fn round(x: f64) -> f64 {
+        f64::from(x as f32)
+    }
+
+    fn fma(a: f64, b: f64, c: f64) -> f64 {
+        f64::from((a as f32).mul_add(b as f32, c as f32))
+    }
+
+    fn exp(x: f64, lo: f64, scale: &Scale, shift: &Shift) -> f64 {
         let (l_hi, l_lo) = scale.l8_f32;
+        let lo = if shift.is_huge() { 0.0 } else { lo as f32 };
         let x = x as f32 - shift.subtract as f32;
         if x < shift.cut as f32 {
             return 0.0;
@@ -38,7 +52,7 @@ impl Reference for Single {
         let t = x.mul_add(l_hi, f32::MAGIC);
         let n = t - f32::MAGIC;
         let r = x.mul_add(l_hi, -n);
-        let r = x.mul_add(l_lo, r);
+        let r = lo.mul_add(l_hi, x.mul_add(l_lo, r));
         let j = t.to_bits() & 7;
         let s = f32::TABLE[j as usize]
             .wrapping_sub((shift.m as u32) << 23)
@@ -69,7 +83,7 @@ impl Reference for Single {
     }
 
     fn log_shift(scale: &Scale, row: &Reduced) -> LogShift {
-        let e_max = Self::exp(row.max, scale, &row.shift);
+        let e_max = Self::exp(row.max, 0.0, scale, &row.shift);
         scale.log_shift_f32(row.max, e_max, &row.shift, row.sum.0)
     }
 
@@ -90,8 +104,17 @@ fn add(a: (f64, f64), b: (f64, f64)) -> (f64, f64) {
 impl Reference for Double {
     const MIN_EXP: i32 = -1022;
 
-    fn exp(x: f64, scale: &Scale, shift: &Shift) -> f64 {
+    fn round(x: f64) -> f64 {
+        x
+    }
+
+    fn fma(a: f64, b: f64, c: f64) -> f64 {
+        a.mul_add(b, c)
+    }
+
+    fn exp(x: f64, lo: f64, scale: &Scale, shift: &Shift) -> f64 {
         let (l_hi, l_lo) = scale.l8_f64;
+        let lo = if shift.is_huge() { 0.0 } else { lo };
         let x = x - shift.subtract;
         if x < shift.cut {
             return 0.0;
@@ -99,7 +122,7 @@ impl Reference for Double {
         let t = x.mul_add(l_hi, f64::MAGIC);
         let n = t - f64::MAGIC;
         let r = x.mul_add(l_hi, -n);
-        let r = x.mul_add(l_lo, r);
+        let r = lo.mul_add(l_hi, x.mul_add(l_lo, r));
         let j = t.to_bits() & 7;
         let s = f64::TABLE[j as usize]
             .wrapping_sub((i64::from(shift.m) << 52) as u64)
@@ -130,7 +153,7 @@ impl Reference for Double {
     }
 
     fn log_shift(scale: &Scale, row: &Reduced) -> LogShift {
-        let e_max = Self::exp(row.max, scale, &row.shift);
+        let e_max = Self::exp(row.max, 0.0, scale, &row.shift);
         scale.log_shift_f64(row.max, e_max, &row.shift, row.sum)
     }
 
@@ -153,39 +176,51 @@ struct Reduced {
     sum: (f64, f64),
 }
 
-/// The row, or the value that stands for it when its maximum is not finite.
-fn reduce<R: Reference>(x: &[f64], scale: &Scale) -> Result<Reduced, f64> {
-    if x.iter().any(|v| v.is_nan()) {
+/// The row, or the value that stands for it when its maximum is not finite. Logits are pairs; the sink is one without a place.
+fn reduce<R: Reference>(
+    x: &[(f64, f64)],
+    sink: Option<f64>,
+    scale: &Scale,
+) -> Result<Reduced, f64> {
+    let logits = || x.iter().map(|x| x.0).chain(sink);
+    if logits().any(f64::is_nan) {
         return Err(f64::NAN);
     }
-    let max = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let max = logits().fold(f64::NEG_INFINITY, f64::max);
     if max.is_infinite() {
         return Err(max);
     }
     let shift = scale.shift(max, R::MIN_EXP);
-    let mut sum: Option<(f64, f64)> = None;
-    for block in x.chunks(BLOCK) {
-        let s = R::sum(&mut block.iter().map(|&x| R::exp(x, scale, &shift)));
-        sum = Some(match sum {
-            None => s,
-            Some(total) if R::MIN_EXP == -126 => (total.0 + s.0, 0.0),
-            Some(total) => add(total, s),
-        });
+    let exp = |(x, lo): (f64, f64)| R::exp(x, lo, scale, &shift);
+    let blocks = x.chunks(BLOCK).map(|block| R::sum(&mut block.iter().map(|&x| exp(x))));
+    let sums = blocks.chain(sink.map(|sink| (exp((sink, 0.0)), 0.0)));
+    let add_up = |a: (f64, f64), b: (f64, f64)| if R::MIN_EXP == -126 { (a.0 + b.0, 0.0) } else { add(a, b) };
+    let sum = sums.reduce(add_up).unwrap_or_default();
+    if sum.0.is_nan() {
+        return Err(f64::NAN);
     }
-    Ok(Reduced { max, shift, sum: sum.unwrap_or_default() })
+    Ok(Reduced { max, shift, sum })
+}
+
+/// Elements as pairs.
+fn plain(x: &[f64]) -> Vec<(f64, f64)> {
+    x.iter().map(|&x| (x, 0.0)).collect()
 }
 
 /// Softmax of one row, as values of the arithmetic type.
 fn softmax_row<R: Reference>(x: &[f64], scale: &Scale, masked: Masked) -> Vec<f64> {
-    match reduce::<R>(x, scale) {
-        Ok(row) => x.iter().map(|&x| R::quotient(R::exp(x, scale, &row.shift), row.sum)).collect(),
+    match reduce::<R>(&plain(x), None, scale) {
+        Ok(row) => {
+            let exp = |&x: &f64| R::exp(x, 0.0, scale, &row.shift);
+            x.iter().map(|x| R::quotient(exp(x), row.sum)).collect()
+        }
         Err(f64::NEG_INFINITY) if masked == Masked::Zero => vec![0.0; x.len()],
         Err(_) => vec![f64::NAN; x.len()],
     }
 }
 
 fn log_softmax_row<R: Reference>(x: &[f64], scale: &Scale, masked: Masked) -> Vec<f64> {
-    match reduce::<R>(x, scale) {
+    match reduce::<R>(&plain(x), None, scale) {
         Ok(row) => {
             let shift = R::log_shift(scale, &row);
             x.iter().map(|&x| R::log_softmax(x, &shift)).collect()
@@ -196,7 +231,7 @@ fn log_softmax_row<R: Reference>(x: &[f64], scale: &Scale, masked: Masked) -> Ve
 }
 
 fn logsumexp_row<R: Reference>(x: &[f64], scale: &Scale) -> f64 {
-    match reduce::<R>(x, scale) {
+    match reduce::<R>(&plain(x), None, scale) {
         Ok(row) => R::log_shift(scale, &row).logsumexp(),
         Err(value) => value,
     }
@@ -259,6 +294,113 @@ pub(crate) fn logsumexp<T: Element>(call: &mut Call<T>) {
             logsumexp_row::<Single>(x, &scale)
         }]
     });
+}
+
+/// `a * b` as a pair, `b` being one.
+fn product<R: Reference>(a: f64, b: (f64, f64)) -> (f64, f64) {
+    let p = R::round(a * b.0);
+    (p, R::fma(a, b.1, R::fma(a, b.0, 0.0 - p)))
+}
+
+/// The sum of two pairs.
+fn plus<R: Reference>(a: (f64, f64), b: (f64, f64)) -> (f64, f64) {
+    let sum = R::round(a.0 + b.0);
+    let t = R::round(sum - a.0);
+    let error = R::round(R::round(a.0 - R::round(sum - t)) + R::round(b.0 - t));
+    (sum, R::round(a.1 + R::round(error + b.1)))
+}
+
+/// `c * tanh(scale * x / c)`
+fn capped<R: Reference>(x: f64, c: f64, scale: &Scale) -> (f64, f64) {
+    let u = x * (2.0 * scale.get() / c);
+    let u = if 80.0 < u { 80.0 } else { u };
+    let e = Double::exp(u, 0.0, &Scale::ONE, &Shift { subtract: 0.0, m: 0, cut: -160.0 });
+    let one = f64::from_bits(f64::TABLE[0]);
+    let z = c * ((e - one) / (e + one));
+    (R::round(z), R::round(z - R::round(z)))
+}
+
+/// The logit of the score of key `key` in a row, as a pair.
+fn logit<R: Reference>(x: f64, key: usize, attend: &Attend, row: &Row) -> (f64, f64) {
+    const HIDDEN: (f64, f64) = (f64::NEG_INFINITY, 0.0);
+    if key < row.keys.0 || key >= row.keys.1 {
+        return HIDDEN;
+    }
+    if let Some(MaskData::Bool(mask)) = row.mask
+        && !mask[key]
+    {
+        return HIDDEN;
+    }
+    if !attend.has_pairs() {
+        return (x, 0.0);
+    }
+    let mut z = match attend.cap {
+        Some(c) => capped::<R>(x, c, &attend.scale),
+        None => {
+            let (hi, lo) = attend.scale.pair();
+            let pair = (R::round(hi), R::round((hi - R::round(hi)) + lo));
+            product::<R>(x, if R::MIN_EXP == -126 { pair } else { (hi, lo) })
+        }
+    };
+    let mask = match row.mask {
+        None | Some(MaskData::Bool(_)) => None,
+        Some(MaskData::F32(mask)) => Some(mask[key].to_f64()),
+        Some(MaskData::F16(mask)) => Some(mask[key].to_f64()),
+        Some(MaskData::Bf16(mask)) => Some(mask[key].to_f64()),
+    };
+    if let Some(mask) = mask {
+        let slope = row.mask_slope.map(|slope| product::<R>(mask, (slope.into(), 0.0)));
+        z = plus::<R>(z, slope.unwrap_or((mask, 0.0)));
+    }
+    if let Some(slope) = row.slope {
+        let distance = key as f64 - row.position as f64;
+        z = plus::<R>(z, product::<R>(distance, (slope.into(), 0.0)));
+    }
+    let lo = if z.0 == f64::NEG_INFINITY { 0.0 } else { z.1 };
+    let sum = R::round(z.0 + lo);
+    (sum, R::round(lo - R::round(sum - z.0)))
+}
+
+/// Softmax of one row with the options of attention, and its log-sum-exp.
+fn attend_row<R: Reference>(x: &[f64], attend: &Attend, row: &Row) -> (Vec<f64>, f64) {
+    let scale = if attend.has_pairs() { Scale::ONE } else { attend.scale };
+    let logits: Vec<_> =
+        x.iter().enumerate().map(|(key, &x)| logit::<R>(x, key, attend, row)).collect();
+    match reduce::<R>(&logits, row.sink.map(f64::from), &scale) {
+        Ok(reduced) => {
+            let exp = |&(x, lo): &(f64, f64)| R::exp(x, lo, &scale, &reduced.shift);
+            let probs = logits.iter().map(|z| R::quotient(exp(z), reduced.sum)).collect();
+            (probs, R::log_shift(&scale, &reduced).logsumexp())
+        }
+        Err(f64::NEG_INFINITY) if attend.masked == Masked::Zero => {
+            (vec![0.0; x.len()], f64::NEG_INFINITY)
+        }
+        Err(lse) => (vec![f64::NAN; x.len()], lse),
+    }
+}
+
+pub(crate) fn attend<T: Element, U: Element>(call: &mut Scores<T, U>) -> bool {
+    for row in 0..call.rows {
+        let at = |i: usize| row * call.x_stride + i;
+        // SAFETY: row < rows and i < cols, and the scores are valid for reads there.
+        let x: Vec<_> =
+            (0..call.cols).map(|i| unsafe { *call.x.add(at(i)) }.to_f64()).collect();
+        let options = call.options(row);
+        let (probs, lse) = if is_double::<T>() {
+            attend_row::<Double>(&x, &call.attend, &options)
+        } else {
+            attend_row::<Single>(&x, &call.attend, &options)
+        };
+        for (i, p) in probs.into_iter().enumerate() {
+            // SAFETY: row < rows and i < cols, and the probabilities are valid for writes there.
+            unsafe { *call.y.add(row * call.y_stride + i) = element(p) };
+        }
+        if !call.lse.is_null() {
+            // SAFETY: there is one for each row.
+            unsafe { *call.lse.add(row) = element(lse) };
+        }
+    }
+    true
 }
 
 #[cfg(test)]

@@ -94,6 +94,11 @@ impl Scale {
         self.hi
     }
 
+    /// The factor as a pair.
+    pub(crate) fn pair(&self) -> (f64, f64) {
+        (self.hi, self.lo)
+    }
+
     const fn from_parts(hi: f64, lo: f64) -> Scale {
         let (p, p_lo) = two_product(hi, LOG2_E.0);
         let tail = p_lo + (hi * LOG2_E.1 + lo * LOG2_E.0);

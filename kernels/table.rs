@@ -5,9 +5,11 @@ use crate::blocks::{
 };
 use crate::call::{Call, Masked};
 use crate::element::Element;
+use crate::attend;
 use crate::pipeline;
 use crate::scalar;
 use crate::scale::Scale;
+use crate::scores::Scores;
 use crate::vector::{Io, Vector};
 use half::{bf16, f16};
 
@@ -34,6 +36,62 @@ pub struct Ops<T: 'static> {
 
 type Entry<T> = fn(&mut Call<T>);
 
+type Attention<T, U> = fn(&mut Scores<T, U>) -> bool;
+
+/// The entry points of a kernel for attention, by the types of scores and probabilities.
+#[derive(Debug)]
+pub(crate) struct AttentionOps {
+    f32: Attention<f32, f32>,
+    f32_f16: Attention<f32, f16>,
+    f32_bf16: Attention<f32, bf16>,
+    f16: Attention<f16, f16>,
+    f16_f32: Attention<f16, f32>,
+    bf16: Attention<bf16, bf16>,
+    bf16_f32: Attention<bf16, f32>,
+    f64: Attention<f64, f64>,
+}
+
+/// `$attend` for every pair of types, its generic arguments following `$args`: those for f32 and those for f64.
+macro_rules! attention {
+    ($attend:path, $($f32:ty),*; $($f64:ty),*) => {{
+        use $attend as attend;
+        AttentionOps {
+            f32: attend::<$($f32,)* f32, f32>,
+            f32_f16: attend::<$($f32,)* f32, f16>,
+            f32_bf16: attend::<$($f32,)* f32, bf16>,
+            f16: attend::<$($f32,)* f16, f16>,
+            f16_f32: attend::<$($f32,)* f16, f32>,
+            bf16: attend::<$($f32,)* bf16, bf16>,
+            bf16_f32: attend::<$($f32,)* bf16, f32>,
+            f64: attend::<$($f64,)* f64, f64>,
+        }
+    }};
+}
+
+/// A type that probabilities of scores of type `T` may have: `T` itself, and f32 for f16 and bf16 and the other way round.
+pub trait Probs<T: Element>: Element {
+    /// A kernel's entry point.
+    #[doc(hidden)]
+    fn attend(kernel: &Kernel) -> fn(&mut Scores<T, Self>) -> bool;
+}
+
+macro_rules! probs {
+    ($($t:ty => $u:ty: $field:ident),*) => {
+        $(impl Probs<$t> for $u {
+            fn attend(kernel: &Kernel) -> fn(&mut Scores<$t, $u>) -> bool {
+                kernel.attention.$field
+            }
+        })*
+    };
+}
+
+probs!(
+    f32 => f32: f32, f32 => f16: f32_f16, f32 => bf16: f32_bf16,
+    f16 => f16: f16, f16 => f32: f16_f32,
+    bf16 => bf16: bf16, bf16 => f32: bf16_f32,
+    f64 => f64: f64
+);
+
 /// A kernel: one instruction set's way to do every operation.
 #[derive(Debug)]
 pub struct Kernel {
@@ -44,6 +102,7 @@ pub struct Kernel {
     pub(crate) f64: Ops<f64>,
     pub(crate) f16: Ops<f16>,
     pub(crate) bf16: Ops<bf16>,
+    pub(crate) attention: AttentionOps,
 }
 
 impl Kernel {
@@ -75,6 +134,11 @@ impl Kernel {
         if op == Op::LogSumExp || call.cols != 0 {
             entry(&mut call);
         }
+    }
+
+    /// Does the work of `call`. Whether there was memory for the exponentials of a row; if not, nothing is written.
+    pub fn attend<T: Element, U: Probs<T>>(&'static self, mut call: Scores<'_, T, U>) -> bool {
+        U::attend(self)(&mut call)
     }
 
     /// How to do rows in pieces, if this kernel can.
@@ -181,6 +245,29 @@ mod generic {
     entry!(log_softmax);
     entry!(logsumexp);
 
+    pub(super) fn attend<I, S, T, U>(call: &mut Scores<T, U>) -> bool
+    where
+        I: Isa,
+        S: From<I> + attend::Masks + Io<T> + Io<U>,
+        S::Wide: Io<<S as Vector>::E>,
+        T: Element,
+        U: Element,
+    {
+        let Some(isa) = I::detect() else {
+            return scalar::attend(call);
+        };
+        let mut done = false;
+        isa.vectorize(
+            #[inline(always)]
+            || {
+                // SAFETY: Scores are made only from views and options that were checked, so their pointers are valid as their
+                // fields say.
+                done = unsafe { attend::attend(S::from(isa), call) }
+            },
+        );
+        done
+    }
+
     // `Kernel::pieces` gives these out only where the instruction set is there.
 
     pub(super) fn sum<I, S, T>(
@@ -258,6 +345,7 @@ macro_rules! kernel {
             f64: kernel!(@ops $isa, $f64, f64),
             f16: kernel!(@ops $isa, $f32, f16),
             bf16: kernel!(@ops $isa, $f32, bf16),
+            attention: attention!(generic::attend, $isa, $f32; $isa, $f64),
         }
     };
     (@ops $isa:ty, $v:ty, $t:ty) => {
@@ -324,6 +412,7 @@ pub fn all() -> &'static [Kernel] {
             f64: reference!(),
             f16: reference!(),
             bf16: reference!(),
+            attention: attention!(scalar::attend, ; ),
         },
     ];
     ALL

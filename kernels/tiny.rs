@@ -15,8 +15,7 @@ use crate::call::Call;
 use crate::element::Element;
 use crate::exp2::{Contract, ROWS_AT_ONCE};
 use crate::pipeline::{Kept, Reducer, row_exactly, sweep_alone};
-
-use crate::rows::{Finish, Mode, finish_row, quotient, sweep};
+use crate::rows::{Finish, Mode, Plain, finish_row, quotient, sweep};
 use crate::vector::{Io, Vector};
 
 /// Rows up to this long, in elements, are done here.
@@ -105,11 +104,12 @@ where
     let staged: *mut T = staged.as_mut_ptr().cast();
     let mut reducer = Reducer::new(simd, &call.scale);
     // Where the staged results belong.
-    let mut last: Option<*mut T> = None;
-    let finishing = |y: *mut T| {
+    let mut last: Option<(*mut T, usize)> = None;
+    let finishing = |(y, n): (*mut T, usize)| {
         Finish::new(
             staged.cast_const(),
             y,
+            n,
             #[inline(always)]
             |v: S::V| v,
         )
@@ -126,16 +126,16 @@ where
             if rows < rows_of_group
                 && let Some(last) = last.take()
             {
-                finish_row::<S, T, T, STREAM>(simd, &finishing(last), rows_of_group * cols);
+                finish_row::<S, T, T, STREAM>(simd, &finishing(last));
             }
             let exp = &reducer.exp;
             let found = match (last.take().map(finishing), reducer.cut) {
                 (Some(f), false) => {
-                    sweep::<S, T, T, Dense<false, true, STREAM>>(exp, x, kept, n, &f)
+                    sweep::<S, T, T, T, _, Dense<false, true, STREAM>>(exp, x, kept, n, &Plain, &f)
                 }
-                (Some(f), true) => sweep::<S, T, T, Dense<true, true, STREAM>>(exp, x, kept, n, &f),
-                (None, false) => sweep_alone::<S, T, Dense<false, false, false>>(exp, x, kept, n),
-                (None, true) => sweep_alone::<S, T, Dense<true, false, false>>(exp, x, kept, n),
+                (Some(f), true) => sweep::<S, T, T, T, _, Dense<true, true, STREAM>>(exp, x, kept, n, &Plain, &f),
+                (None, false) => sweep_alone::<S, T, _, Dense<false, false, false>>(exp, x, kept, n, &Plain),
+                (None, true) => sweep_alone::<S, T, _, Dense<true, false, false>>(exp, x, kept, n, &Plain),
             };
             let good = reducer.judge_rows(found.max.widen(), found.min.widen())
                 && if cols <= S::LANES {
@@ -149,7 +149,7 @@ where
                 } else {
                     scale::<S, T, false>(simd, kept, sums, staged, rows, cols);
                 }
-                last = Some(y);
+                last = Some((y, n));
             } else {
                 for i in 0..rows {
                     let (x, y) = (x.add(i * cols), y.add(i * cols));
@@ -160,9 +160,8 @@ where
         row += rows;
     }
     if let Some(last) = last {
-        let rows = call.rows - (call.rows - 1) / rows_of_group * rows_of_group;
-        // SAFETY: the last group has that many rows.
-        unsafe { finish_row::<S, T, T, STREAM>(simd, &finishing(last), rows * cols) };
+        // SAFETY: as above.
+        unsafe { finish_row::<S, T, T, STREAM>(simd, &finishing(last)) };
     }
     if STREAM {
         simd.fence();

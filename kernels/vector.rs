@@ -23,6 +23,8 @@ pub(crate) trait Vector: Copy {
     type Acc: Copy;
     /// The sums of several rows.
     type Sums: Copy;
+    /// The same CPU's vectors of f64.
+    type Wide: Vector<E = f64> + Io<f64>;
     /// Elements in a `V`.
     const LANES: usize;
     /// Whether [`Io::stream`] differs from `store`.
@@ -31,10 +33,13 @@ pub(crate) trait Vector: Copy {
     /// Runs `f`, which must be inlined, compiled for this instruction set.
     fn vectorize(self, f: impl FnOnce());
 
+    /// The same CPU in f64.
+    fn wide(self) -> Self::Wide;
     fn splat(self, x: Self::E) -> Self::V;
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
     /// Asks for the cache line at `p` in the first-level cache: a hint, for any address, that changes nothing.
     #[inline(always)]
     fn prefetch<T>(self, _p: *const T) {}
@@ -55,6 +60,8 @@ pub(crate) trait Vector: Copy {
     fn min_not_below(self, m: Self::V, x: Self::V, cut: Self::V) -> Self::V;
     /// `a * b + c`, rounded once.
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `a` where `x` is less than `cut`, `b` elsewhere (or where either is NaN).
+    fn select_below(self, x: Self::V, cut: Self::V, a: Self::V, b: Self::V) -> Self::V;
     /// `e` where `x` is not less than `cut` (or is NaN), 0 elsewhere.
     fn zero_below(self, x: Self::V, cut: Self::V, e: Self::V) -> Self::V;
     /// The largest lane.
@@ -184,6 +191,37 @@ macro_rules! sums_one_by_one {
     };
 }
 pub(crate) use sums_one_by_one;
+
+/// Loads and stores of narrower types as f64, element by element: rare ones, of masks and caps.
+macro_rules! narrow_io {
+    ($s:ty, $lanes:literal, $($t:ty),*) => {$(
+        // SAFETY: every access below is of the elements that the caller vouches for, or of arrays of LANES elements.
+        unsafe impl Io<$t> for $s {
+            #[inline(always)]
+            unsafe fn load(self, p: *const $t) -> Self::V {
+                let mut lanes = [0f64; $lanes];
+                for k in 0..$lanes {
+                    // SAFETY: the caller vouches for LANES elements.
+                    lanes[k] = unsafe { *p.add(k) }.into();
+                }
+                // SAFETY: there are LANES elements.
+                unsafe { self.load(lanes.as_ptr()) }
+            }
+            #[inline(always)]
+            unsafe fn store(self, p: *mut $t, v: Self::V) {
+                let mut lanes = [0f64; $lanes];
+                // SAFETY: there is room for LANES elements.
+                unsafe { self.store(lanes.as_mut_ptr(), v) };
+                for k in 0..$lanes {
+                    // SAFETY: the caller vouches for LANES elements.
+                    unsafe { *p.add(k) = <$t as $crate::element::Element>::from_f64(lanes[k]) };
+                }
+            }
+            $crate::vector::part!($t, $lanes);
+        }
+    )*};
+}
+pub(crate) use narrow_io;
 
 /// `load_part` and `store_part` by way of a full vector in a buffer, for CPUs without masks.
 macro_rules! part {
