@@ -410,8 +410,18 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
             let y = call.y.add(row * call.y_stride);
             let sink = logits.sink().map(S::E::widen);
             let reduced = if options.keys.0 < options.keys.1 {
-                let finish = last.take().map(finishing);
-                reducer.reduce::<T, U, _, _, Kept, L, STREAM>(x, kept, n, &logits, finish).map(Some)
+                // Finishing a row while the next one is swept is for where memory is the limit, and the most to compile: not for pairs,
+                // which take twice the operations, nor for conversions between types.
+                if const { !L::PAIRS && size_of::<T>() == size_of::<U>() } {
+                    let finish = last.take().map(finishing);
+                    reducer.reduce::<T, U, _, _, Kept, L, STREAM>(x, kept, n, &logits, finish)
+                } else {
+                    if let Some(last) = last.take() {
+                        finish_row::<S, U, _, STREAM>(simd, &finishing(last));
+                    }
+                    reducer.reduce_alone::<T, Kept, L>(x, kept, n, &logits)
+                }
+                .map(Some)
             } else if sink.is_some_and(f64::is_finite) {
                 Ok(None)
             } else {

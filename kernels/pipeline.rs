@@ -114,39 +114,78 @@ impl<'a, S: Vector> Reducer<'a, S> {
         S: Io<T> + Io<U> + Io<D> + Io<<S as Vector>::E>,
         F: Fn(S::V) -> S::V,
     {
-        let simd = self.exp.simd;
-        if self.exact > 0 {
-            self.exact -= 1;
+        let Some(finish) = finish else {
             // SAFETY: as this function's.
-            unsafe {
-                if let Some(finish) = finish {
-                    finish_row::<S, U, D, STREAM>(simd, &finish);
-                }
+            return unsafe { self.reduce_alone::<T, K, L>(x, kept, n, logits) };
+        };
+        // SAFETY: as this function's.
+        unsafe {
+            let exp = &self.exp;
+            if self.exact > 0 {
+                finish_row::<S, U, D, STREAM>(exp.simd, &finish);
+                return self.reduce_alone::<T, K, L>(x, kept, n, logits);
+            }
+            // With ranges and masks there is always a cut; nothing else is compiled for them.
+            let found = if const { L::VARIES } || self.cut {
+                sweep::<S, T, U, D, L, Guessed<K, true, true, STREAM>>(
+                    exp, x, kept, n, logits, &finish,
+                )
+            } else {
+                sweep::<S, T, U, D, L, Guessed<K, false, true, STREAM>>(
+                    exp, x, kept, n, logits, &finish,
+                )
+            };
+            self.judge_found::<T, K, L>(found, x, kept, n, logits)
+        }
+    }
+
+    /// Reduces a row.
+    ///
+    /// # Safety
+    /// As [`Reducer::reduce`].
+    #[inline(always)]
+    pub(crate) unsafe fn reduce_alone<T: Element, K: Keeps, L: Logits<S>>(
+        &mut self,
+        x: *const T,
+        kept: *mut S::E,
+        n: usize,
+        logits: &L,
+    ) -> Result<Reduced<S>, Odd>
+    where
+        S: Io<T> + Io<<S as Vector>::E>,
+    {
+        // SAFETY: as this function's.
+        unsafe {
+            if self.exact > 0 {
+                self.exact -= 1;
                 return self.reduce_exactly::<T, K, L>(x, kept, n, logits, None);
             }
-        }
-        // SAFETY: as this function's.
-        let found = unsafe {
             let exp = &self.exp;
-            match (finish, self.cut || L::VARIES) {
-                (Some(f), false) => {
-                    sweep::<S, T, U, D, L, Guessed<K, false, true, STREAM>>(
-                        exp, x, kept, n, logits, &f,
-                    )
-                }
-                (Some(f), true) => {
-                    sweep::<S, T, U, D, L, Guessed<K, true, true, STREAM>>(
-                        exp, x, kept, n, logits, &f,
-                    )
-                }
-                (None, false) => {
-                    sweep_alone::<S, T, L, Guessed<K, false, false, false>>(exp, x, kept, n, logits)
-                }
-                (None, true) => {
-                    sweep_alone::<S, T, L, Guessed<K, true, false, false>>(exp, x, kept, n, logits)
-                }
-            }
-        };
+            let found = if const { L::VARIES } || self.cut {
+                sweep_alone::<S, T, L, Guessed<K, true, false, false>>(exp, x, kept, n, logits)
+            } else {
+                sweep_alone::<S, T, L, Guessed<K, false, false, false>>(exp, x, kept, n, logits)
+            };
+            self.judge_found::<T, K, L>(found, x, kept, n, logits)
+        }
+    }
+
+    /// The row of which a sweep with the guess found that, if the guess was good; else it is done again.
+    ///
+    /// # Safety
+    /// As [`Reducer::reduce`].
+    #[inline(always)]
+    unsafe fn judge_found<T: Element, K: Keeps, L: Logits<S>>(
+        &mut self,
+        found: Found<S::E>,
+        x: *const T,
+        kept: *mut S::E,
+        n: usize,
+        logits: &L,
+    ) -> Result<Reduced<S>, Odd>
+    where
+        S: Io<T> + Io<<S as Vector>::E>,
+    {
         let found = found.and_sink(&self.exp, false, logits.sink());
         let (max, min) = (found.max.widen(), found.min.widen());
         if let Some(own) = self.judge(max, min) {
@@ -565,9 +604,7 @@ where
         // SAFETY: `row` is one of the call's rows: x points to `cols` elements, y to one. Nothing is kept.
         unsafe {
             let x = call.x.add(row * call.x_stride);
-            let reduced = reducer.reduce::<T, T, T, fn(S::V) -> S::V, Log, _, false>(
-                x, none, call.cols, &Plain, None,
-            );
+            let reduced = reducer.reduce_alone::<T, Log, _>(x, none, call.cols, &Plain);
             *call.y.add(row * call.y_stride) = match reduced {
                 Ok(reduced) => T::from_f64(reduced.log_shift(&call.scale).logsumexp()),
                 Err(odd) => odd.value(),

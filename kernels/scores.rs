@@ -32,13 +32,38 @@ impl MaskData<'_> {
     }
 }
 
+macro_rules! mask_data {
+    ($($t:ty: $variant:ident),*) => {
+        $(impl<'a> From<&'a [$t]> for MaskData<'a> {
+            fn from(data: &'a [$t]) -> Self {
+                Self::$variant(data)
+            }
+        })*
+    };
+}
+
+mask_data!(f32: F32, f16: F16, bf16: Bf16, bool: Bool);
+
 /// A mask and its shape.
 #[derive(Clone, Copy, Debug)]
 pub struct Mask<'a> {
-    /// Its elements.
-    pub data: MaskData<'a>,
-    /// Batch, heads, queries: each as many as the scores have, or 1, which serves for all. Its rows are as long as the scores'.
-    pub shape: [usize; 3],
+    pub(crate) data: MaskData<'a>,
+    /// Batch, heads, queries.
+    pub(crate) shape: [usize; 3],
+}
+
+impl<'a> Mask<'a> {
+    /// Elements of f32, f16 or bf16, which are added to logits, or of bool, `true` where a key is seen. `shape` is batch, heads, queries:
+    /// each as many as the scores have, or 1, which serves for all. Rows are as long as the scores'.
+    ///
+    /// ```
+    /// use softmax_kernels::Mask;
+    /// // One row of three keys for all queries of all heads.
+    /// let mask = Mask::new(&[true, true, false][..], [1, 1, 1]);
+    /// ```
+    pub fn new(data: impl Into<MaskData<'a>>, shape: [usize; 3]) -> Self {
+        Self { data: data.into(), shape }
+    }
 }
 
 /// What is done to the scores of attention before, and with, their softmax. Rows are those of a tensor of batch, heads, queries and keys.

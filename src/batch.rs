@@ -206,7 +206,7 @@ impl Job {
 
 /// Cuts the work in two until it is `parts` parts, does them in parallel, and joins what they give, the first parts first.
 /// `split(work, at, of)` cuts off `at` of `of` parts. `rayon::join` allocates nothing.
-fn halves<W: Send, R: Send>(
+pub(crate) fn halves<W: Send, R: Send>(
     parts: usize,
     work: W,
     split: &(impl Fn(W, usize, usize) -> (W, W) + Sync),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use softmax_kernels::ShapeError;
+use softmax_kernels::{AttendError, ShapeError};
 
 /// Why a call was refused. Nothing was written.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +16,13 @@ pub enum Error {
         input: (usize, usize),
         /// Rows and columns of the output.
         output: (usize, usize),
+    },
+    /// Options of attention do not fit the scores.
+    Attention(AttendError),
+    /// There is no memory for a row's exponentials. Of a call on several threads some rows may have been written.
+    Memory {
+        /// Elements of the row.
+        elements: usize,
     },
     /// The scale is NaN, not positive, or out of range.
     Scale(f64),
@@ -46,10 +53,20 @@ impl From<ShapeError> for Error {
     }
 }
 
+impl From<AttendError> for Error {
+    fn from(e: AttendError) -> Self {
+        Self::Attention(e)
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Shape(e) => e.fmt(f),
+            Self::Attention(e) => e.fmt(f),
+            Self::Memory { elements } => {
+                write!(f, "there is no memory for the exponentials of a row of {elements} elements")
+            }
             Self::Mismatch { input: (rows, cols), output: (out_rows, out_cols) } => {
                 write!(f, "the input is {rows} x {cols} but the output {out_rows} x {out_cols}")
             }
@@ -77,6 +94,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Shape(e) => Some(e),
+            Self::Attention(e) => Some(e),
             _ => None,
         }
     }

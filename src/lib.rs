@@ -50,6 +50,7 @@
 //! `SOFTMAX_CACHES=core,last` overrides the sizes of the caches; see [`Caches`].
 #![forbid(unsafe_code)]
 
+mod attention;
 mod batch;
 mod caches;
 mod dispatch;
@@ -59,6 +60,7 @@ mod options;
 mod plan;
 mod threads;
 
+pub use attention::Attention;
 pub use caches::Caches;
 pub use dispatch::{default_kernel, kernel, kernels};
 pub use error::Error;
@@ -69,7 +71,9 @@ pub use functions::{
 pub use half;
 pub use options::{Softmax, Threads};
 pub use plan::{Plan, Regime};
-pub use softmax_kernels::{Element, Kernel, Masked, Matrix, MatrixMut, Op, ShapeError};
+pub use softmax_kernels::{
+    AttendError, Element, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Op, Probs, ShapeError,
+};
 
 /// The examples of the README, compiled and run as tests.
 #[cfg(doctest)]

@@ -113,7 +113,7 @@ fn check_core(step: u32) {
         let unit = C * 2f64.powi(-shift.m);
         let seen = scan(end, step, |x, seen| {
             let exact = f64::from(x).exp() * unit;
-            let e = Single::exp(f64::from(x), &Scale::ONE, &shift);
+            let e = Single::exp(f64::from(x), 0.0, &Scale::ONE, &shift);
             seen.add((e - exact) / exact / U, x);
         });
         println!("exp from 0 to {end}, maximum {max}: {seen:?} u");

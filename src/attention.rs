@@ -1,0 +1,230 @@
+//! Softmax of attention scores.
+
+use softmax_kernels::{
+    Attend, Element, Kernel, Mask, Masked, Matrix, MatrixMut, Op, Probs, Scale, Scores,
+};
+
+use crate::batch::halves;
+use crate::{Caches, Error, Softmax, Threads};
+
+/// The softmax of attention scores: scale, masks, biases, caps and sinks in one pass over the scores.
+///
+/// Scores are a matrix whose rows are those of a tensor of batch, heads, queries and keys, in C order: row
+/// `(b * heads + h) * queries + q` has the scores of query `q` of head `h`, one for each key. There may be any number of sequences in
+/// the batch. With all options the logit of the score `x` of a key is
+///
+/// ```text
+/// z = cap(scale * x) + mask_slope[h] * mask[b, h, q, key] + alibi[h] * (key - position(q))      cap(u) = c tanh(u / c)
+/// ```
+///
+/// and `p = exp(z) / (exp(sink[h]) + sum exp(z))` over the keys that the query sees; the others get exactly 0. What causality, window and
+/// lengths hide is not even read: a causal call takes about half the time of a full one.
+///
+/// Error: at most 3 ULP, as if the logits had been computed exactly, as long as they are below 45,000; above that they are rounded to the
+/// type first. In f64 a soft cap `c` adds up to `4 c` ULP. Bits are the same everywhere, and those of a whole row
+/// with -inf where a key is hidden.
+///
+/// ```
+/// use softmax::{Attention, Matrix, MatrixMut};
+///
+/// // One sequence, one head, two queries, three keys: the queries are the last two of the three tokens.
+/// let scores = [1.0f32, 1.0, 7.0, 2.0, 2.0, 2.0];
+/// let mut probs = [0.0f32; 6];
+/// Attention::new(1, 2).causal().softmax(Matrix::new(&scores, 3)?, MatrixMut::new(&mut probs, 3)?)?;
+/// assert_eq!(probs[..3], [0.5, 0.5, 0.0]);
+/// assert_eq!(probs[3..], [1.0 / 3.0; 3]);
+/// # Ok::<(), softmax::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Attention<'a> {
+    attend: Attend<'a>,
+    /// Kernel, threads and caches.
+    options: Softmax,
+}
+
+impl<'a> Attention<'a> {
+    /// Of so many heads, and queries for each: the plain softmax of every row, until more is asked for.
+    pub const fn new(heads: usize, queries: usize) -> Self {
+        Self { attend: Attend::new(heads, queries), options: Softmax::new() }
+    }
+
+    /// Multiplies the scores by `scale`: mostly `1 / sqrt(d)`, `d` being the size of a head.
+    ///
+    /// # Errors
+    /// [`Error::Scale`] unless `2^-60 <= scale <= 2^60`.
+    pub fn scale(mut self, scale: f64) -> Result<Self, Error> {
+        self.attend.scale = Scale::new(scale).ok_or(Error::Scale(scale))?;
+        Ok(self)
+    }
+
+    /// Caps the scaled scores softly: `c * tanh(x / c)`, before masks and biases. Calls refuse caps outside `2^-20..=2^20`.
+    #[must_use]
+    pub const fn soft_cap(mut self, c: f64) -> Self {
+        self.attend.cap = Some(c);
+        self
+    }
+
+    /// Adds a mask to the logits, or hides keys where it is `false`.
+    #[must_use]
+    pub const fn mask(mut self, mask: Mask<'a>) -> Self {
+        self.attend.mask = Some(mask);
+        self
+    }
+
+    /// Multiplies each head's mask by its own slope: what ggml makes of `max_bias`.
+    #[must_use]
+    pub const fn mask_slopes(mut self, slopes: &'a [f32]) -> Self {
+        self.attend.mask_slopes = Some(slopes);
+        self
+    }
+
+    /// ALiBi: adds each head's slope times the distance of the key from the query's position, which is negative for earlier keys.
+    /// Source: Press et al., Train Short, Test Long, 2021. For up to 2^24 keys.
+    #[must_use]
+    pub const fn alibi(mut self, slopes: &'a [f32]) -> Self {
+        self.attend.slopes = Some(slopes);
+        self
+    }
+
+    /// Each head's sink: a logit that takes its part of the mass and has no output (`-inf`: none; 0 for all: "smooth softmax", the
+    /// `1 +` in the denominator).
+    #[must_use]
+    pub const fn sinks(mut self, sinks: &'a [f32]) -> Self {
+        self.attend.sinks = Some(sinks);
+        self
+    }
+
+    /// How many of the keys are valid: one number for each sequence of the batch, or one for each row. More than there are is all.
+    #[must_use]
+    pub const fn lengths(mut self, lengths: &'a [usize]) -> Self {
+        self.attend.lengths = Some(lengths);
+        self
+    }
+
+    /// Hides the keys behind the query's position.
+    #[must_use]
+    pub const fn causal(mut self) -> Self {
+        self.attend.causal = true;
+        self
+    }
+
+    /// Hides all but the `keys` last keys up to the query's position, its own among them.
+    #[must_use]
+    pub const fn window(mut self, keys: usize) -> Self {
+        self.attend.window = Some(keys);
+        self
+    }
+
+    /// The position of the first query among the keys. Without it the queries are the last tokens: `keys - queries`.
+    #[must_use]
+    pub const fn offset(mut self, offset: isize) -> Self {
+        self.attend.offset = Some(offset);
+        self
+    }
+
+    /// What becomes of rows that see no key and have no sink.
+    #[must_use]
+    pub const fn masked(mut self, masked: Masked) -> Self {
+        self.attend.masked = masked;
+        self
+    }
+
+    /// As [`Softmax::kernel`].
+    #[must_use]
+    pub const fn kernel(mut self, kernel: &'static Kernel) -> Self {
+        self.options = self.options.kernel(kernel);
+        self
+    }
+
+    /// As [`Softmax::threads`].
+    #[must_use]
+    pub const fn threads(mut self, threads: Threads) -> Self {
+        self.options = self.options.threads(threads);
+        self
+    }
+
+    /// As [`Softmax::caches`].
+    #[must_use]
+    pub const fn caches(mut self, caches: Caches) -> Self {
+        self.options = self.options.caches(caches);
+        self
+    }
+
+    /// The probabilities of `scores`, which may be of another type: f32 to f16 or bf16, and the other way round.
+    ///
+    /// # Errors
+    /// [`Error::Attention`] if shapes or options do not fit, [`Error::Memory`] if there is none for one row, or a kernel that cannot run.
+    pub fn softmax<T: Element, U: Probs<T>>(
+        &self,
+        scores: Matrix<T>,
+        probs: MatrixMut<U>,
+    ) -> Result<(), Error> {
+        self.run(Scores::new(scores, probs, None, &self.attend)?, false)
+    }
+
+    /// [`Attention::softmax`], and the log-sum-exp of each row's logits, its sink among them: `-inf` for rows without any. In f32, or f64
+    /// for f64.
+    ///
+    /// ```
+    /// use softmax::{Attention, Matrix, MatrixMut};
+    ///
+    /// let (mut probs, mut lse) = ([0.0f32; 2], [0.0f32; 1]);
+    /// let scores = Matrix::new(&[3.0f32, 3.0], 2)?;
+    /// Attention::new(1, 1).softmax_and_lse(scores, MatrixMut::new(&mut probs, 2)?, &mut lse)?;
+    /// assert_eq!(lse, [3.0 + std::f32::consts::LN_2]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Attention::softmax`].
+    pub fn softmax_and_lse<T: Element, U: Probs<T>>(
+        &self,
+        scores: Matrix<T>,
+        probs: MatrixMut<U>,
+        lse: &mut [T::Arithmetic],
+    ) -> Result<(), Error> {
+        self.run(Scores::new(scores, probs, Some(lse), &self.attend)?, false)
+    }
+
+    /// [`Attention::softmax`] in place. The same bits.
+    ///
+    /// # Errors
+    /// As [`Attention::softmax`].
+    pub fn softmax_in_place<T: Probs<T>>(&self, scores: MatrixMut<T>) -> Result<(), Error> {
+        self.run(Scores::in_place(scores, None, &self.attend)?, true)
+    }
+
+    /// [`Attention::softmax_and_lse`] in place. The same bits.
+    ///
+    /// # Errors
+    /// As [`Attention::softmax`].
+    pub fn softmax_and_lse_in_place<T: Probs<T>>(
+        &self,
+        scores: MatrixMut<T>,
+        lse: &mut [T::Arithmetic],
+    ) -> Result<(), Error> {
+        self.run(Scores::in_place(scores, Some(lse), &self.attend)?, true)
+    }
+
+    fn run<T: Element, U: Probs<T>>(
+        &self,
+        scores: Scores<T, U>,
+        in_place: bool,
+    ) -> Result<(), Error> {
+        let (rows, cols) = (scores.rows(), scores.cols());
+        let plan = self.options.plan::<U>(Op::Softmax, rows, cols, in_place)?;
+        let kernel = plan.kernel();
+        let done = halves(
+            plan.parts.min(rows),
+            scores.streaming(plan.streams()),
+            &|scores, at, of| {
+                // rows * at / of without overflow.
+                let at = (scores.rows() as u128 * at as u128 / of as u128) as usize;
+                scores.split_rows(at)
+            },
+            &|scores: Scores<T, U>| kernel.attend(scores),
+            &|a, b| a && b,
+        );
+        if done { Ok(()) } else { Err(Error::Memory { elements: cols }) }
+    }
+}

@@ -1,0 +1,580 @@
+//! Attention: every combination of options against a model in f64, and every kernel, way, type and number of threads against
+//! the reference, bit for bit.
+
+mod common;
+
+use std::num::NonZeroUsize;
+
+use common::*;
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+use softmax::half::{bf16, f16};
+use softmax::{
+    Attention, Caches, Element, Error, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Probs,
+    Softmax, Threads,
+};
+
+fn config() -> ProptestConfig {
+    let quick = std::env::var_os("SOFTMAX_TEST_QUICK").is_some();
+    ProptestConfig {
+        cases: if quick { 48 } else { 400 },
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(0xa77e_4d10),
+        ..ProptestConfig::default()
+    }
+}
+
+/// A mask that owns its elements.
+#[derive(Clone, Debug)]
+enum Elements {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+    Bf16(Vec<bf16>),
+    Bool(Vec<bool>),
+}
+
+impl Elements {
+    fn data(&self) -> MaskData<'_> {
+        match self {
+            Self::F32(m) => m[..].into(),
+            Self::F16(m) => m[..].into(),
+            Self::Bf16(m) => m[..].into(),
+            Self::Bool(m) => m[..].into(),
+        }
+    }
+
+    /// What is added; -inf where a key is hidden.
+    fn get(&self, i: usize) -> f64 {
+        match self {
+            Self::F32(m) => m[i].to_f64(),
+            Self::F16(m) => m[i].to_f64(),
+            Self::Bf16(m) => m[i].to_f64(),
+            Self::Bool(m) => [f64::NEG_INFINITY, 0.0][usize::from(m[i])],
+        }
+    }
+}
+
+/// Scores' shape, and options.
+#[derive(Clone, Debug)]
+struct Case {
+    batch: usize,
+    heads: usize,
+    queries: usize,
+    keys: usize,
+    scale: f64,
+    cap: Option<f64>,
+    mask: Option<(Elements, [usize; 3])>,
+    mask_slopes: Option<Vec<f32>>,
+    alibi: Option<Vec<f32>>,
+    sinks: Option<Vec<f32>>,
+    lengths: Option<Vec<usize>>,
+    causal: bool,
+    window: Option<usize>,
+    offset: Option<isize>,
+    masked: Masked,
+    /// What the scores are like.
+    kind: usize,
+    seed: u64,
+}
+
+impl Case {
+    fn random(seed: u64) -> Self {
+        let r = &mut Random(seed);
+        let (batch, heads, queries) = (1 + r.below(2), 1 + r.below(3), 1 + r.below(5));
+        let keys = match r.below(8) {
+            0 => 1 + r.below(4),
+            1 => 4090 + r.below(20),
+            2 => 2 * 4096 + r.below(100),
+            _ => 1 + r.below(150),
+        };
+        let one_in = |r: &mut Random, n| r.below(n) == 0;
+        let per_head = |r: &mut Random, size: f64| -> Vec<f32> {
+            (0..heads).map(|_| (r.signed() * size) as f32).collect()
+        };
+        let mask = one_in(r, 2).then(|| {
+            let shape = [batch, heads, queries].map(|n| if r.below(2) == 0 { 1 } else { n });
+            let n = shape.iter().product::<usize>() * keys;
+            let values: Vec<f64> = (0..n)
+                .map(|_| if r.below(5) == 0 { f64::NEG_INFINITY } else { r.signed() * 6.0 })
+                .collect();
+            let elements = match r.below(4) {
+                0 => Elements::F32(values.iter().map(|&v| v as f32).collect()),
+                1 => Elements::F16(values.iter().map(|&v| f16::from_f64(v)).collect()),
+                2 => Elements::Bf16(values.iter().map(|&v| bf16::from_f64(v)).collect()),
+                _ => Elements::Bool(values.iter().map(|v| v.is_finite()).collect()),
+            };
+            (elements, shape)
+        });
+        Self {
+            batch,
+            heads,
+            queries,
+            keys,
+            scale: [1.0, 0.125, 1.0 / 3.0, 0.088_388_347_648_318_44][r.below(4)],
+            cap: one_in(r, 4).then(|| [50.0, 30.0, 1.5, 1000.0][r.below(4)]),
+            mask,
+            mask_slopes: one_in(r, 4).then(|| per_head(r, 1.0)),
+            alibi: one_in(r, 4).then(|| per_head(r, 0.5)),
+            sinks: one_in(r, 4).then(|| per_head(r, 8.0)),
+            lengths: one_in(r, 4).then(|| {
+                let n = if r.below(2) == 0 { batch } else { batch * heads * queries };
+                (0..n).map(|_| r.below(keys + 3)).collect()
+            }),
+            causal: one_in(r, 2),
+            window: one_in(r, 4).then(|| r.below(keys + 2)),
+            offset: one_in(r, 4).then(|| r.below(keys + 4) as isize - 3),
+            masked: [Masked::Nan, Masked::Zero][r.below(2)],
+            // Without the huge ones: see `huge_logits_are_rounded`.
+            kind: [0, 0, 0, 1, 3, 4, 5][r.below(7)],
+            seed,
+        }
+    }
+
+    fn rows(&self) -> usize {
+        self.batch * self.heads * self.queries
+    }
+
+    fn scores<T: Element>(&self, stride: usize) -> Vec<T> {
+        let mut random = Random(self.seed ^ 0x5c0e5);
+        let mut x = Vec::new();
+        for _ in 0..self.rows() {
+            x.extend(row::<T>(&mut random, self.kind, self.keys));
+            // Padding that would show.
+            x.resize(x.len() + stride - self.keys, T::NAN);
+        }
+        x
+    }
+
+    fn attention(&self) -> Attention<'_> {
+        let mut a = Attention::new(self.heads, self.queries).masked(self.masked);
+        a = a.scale(self.scale).expect("a valid scale");
+        if let Some(c) = self.cap {
+            a = a.soft_cap(c);
+        }
+        if let Some((elements, shape)) = &self.mask {
+            a = a.mask(Mask::new(elements.data(), *shape));
+        }
+        if let Some(slopes) = &self.mask_slopes {
+            a = a.mask_slopes(slopes);
+        }
+        if let Some(slopes) = &self.alibi {
+            a = a.alibi(slopes);
+        }
+        if let Some(sinks) = &self.sinks {
+            a = a.sinks(sinks);
+        }
+        if let Some(lengths) = &self.lengths {
+            a = a.lengths(lengths);
+        }
+        if self.causal {
+            a = a.causal();
+        }
+        if let Some(window) = self.window {
+            a = a.window(window);
+        }
+        if let Some(offset) = self.offset {
+            a = a.offset(offset);
+        }
+        a
+    }
+
+    /// The logit of a key in f64, `None` where it is hidden: the definition, written down once more.
+    fn logit(&self, x: f64, b: usize, h: usize, q: usize, key: usize) -> Option<f64> {
+        let offset = self.offset.unwrap_or(self.keys as isize - self.queries as isize);
+        let distance = key as isize - (q as isize + offset);
+        let row = (b * self.heads + h) * self.queries + q;
+        if self.causal && distance > 0
+            || self.window.is_some_and(|w| distance <= -(w as isize))
+            || self.lengths.as_ref().is_some_and(|l| {
+                key >= if l.len() == self.rows() { l[row] } else { l[b] }
+            })
+        {
+            return None;
+        }
+        let mut z = x * self.scale;
+        if let Some(c) = self.cap {
+            z = c * (z / c).tanh();
+        }
+        if let Some((elements, [_, heads, queries])) = &self.mask {
+            let at = |i: usize, n: usize| if n == 1 { 0 } else { i };
+            let batches = elements_of(&self.mask, self.keys) / (heads * queries);
+            let row = (at(b, batches) * heads + at(h, *heads)) * queries + at(q, *queries);
+            let mask = elements.get(row * self.keys + key);
+            if let Elements::Bool(_) = elements {
+                if mask != 0.0 {
+                    return None;
+                }
+            } else {
+                z += mask * self.mask_slopes.as_ref().map_or(1.0, |slopes| slopes[h].into());
+            }
+        }
+        if let Some(slopes) = &self.alibi {
+            z += f64::from(slopes[h]) * distance as f64;
+        }
+        Some(z)
+    }
+
+    /// Probabilities, log-sum-exp and the logits' largest magnitude of a row.
+    fn model(&self, x: &[f64], b: usize, h: usize, q: usize) -> (Vec<f64>, f64, f64) {
+        let logits: Vec<f64> = x
+            .iter()
+            .enumerate()
+            .map(|(key, &x)| self.logit(x, b, h, q, key).unwrap_or(f64::NEG_INFINITY))
+            .collect();
+        let sink = self.sinks.as_ref().map_or(f64::NEG_INFINITY, |sinks| sinks[h].into());
+        let max = logits.iter().copied().fold(sink, f64::max);
+        if max == f64::NEG_INFINITY {
+            let nothing = if self.masked == Masked::Zero { 0.0 } else { f64::NAN };
+            return (vec![nothing; x.len()], max, 0.0);
+        }
+        let e: Vec<f64> = logits.iter().map(|z| (z - max).exp()).collect();
+        let sum = e.iter().sum::<f64>() + (sink - max).exp();
+        let large = logits.iter().filter(|z| z.is_finite()).fold(sink.abs(), |m, z| m.max(z.abs()));
+        (e.iter().map(|e| e / sum).collect(), max + sum.ln(), large)
+    }
+}
+
+/// The rows of a mask.
+fn elements_of(mask: &Option<(Elements, [usize; 3])>, _keys: usize) -> usize {
+    mask.as_ref().map_or(1, |(_, shape)| shape.iter().product())
+}
+
+/// Probabilities and log-sum-exps.
+fn run<T: Element, U: Probs<T> + Bits>(
+    attention: &Attention,
+    case: &Case,
+    x: &[T],
+    stride: usize,
+) -> (Vec<U>, Vec<T::Arithmetic>) {
+    let marker = U::from_f64(-77.0);
+    let (rows, keys) = (case.rows(), case.keys);
+    let mut y = vec![marker; rows * (keys + 3)];
+    let mut lse = vec![T::Arithmetic::ZERO; rows];
+    let scores = Matrix::with_stride(x, rows, keys, stride).expect("a valid shape");
+    let probs = MatrixMut::with_stride(&mut y, rows, keys, keys + 3).expect("a valid shape");
+    attention.softmax_and_lse(scores, probs, &mut lse).expect("a valid call");
+    let mut dense = Vec::new();
+    for row in y.chunks(keys + 3) {
+        dense.extend_from_slice(&row[..keys]);
+        assert_same(&row[keys..], &[marker; 3], || format!("padding, {case:?}"));
+    }
+    (dense, lse)
+}
+
+/// One core's worth of everything that may not change the bits.
+fn ways(attention: Attention<'_>, kernel: &'static Kernel) -> [Attention<'_>; 3] {
+    let attention = attention.kernel(kernel).threads(Threads::Serial);
+    let two = NonZeroUsize::new(2).expect("not 0");
+    [
+        attention,
+        attention.caches(Caches { core: usize::MAX, last: 0 }),
+        attention.caches(Caches { core: 0, last: usize::MAX }).threads(Threads::Exactly(two)),
+    ]
+}
+
+/// Every kernel in every way has the reference's bits.
+fn same_bits<T: Element, U: Probs<T> + Bits>(case: &Case)
+where
+    T::Arithmetic: Bits,
+{
+    let stride = case.keys + case.seed as usize % 3;
+    let x: Vec<T> = case.scores(stride);
+    let attention = case.attention();
+    let want = run::<T, U>(&attention.kernel(scalar()), case, &x, stride);
+    for kernel in exact() {
+        for (way, attention) in ways(attention, kernel).iter().enumerate() {
+            let got = run::<T, U>(attention, case, &x, stride);
+            let what = || format!("{} way {way} {} to {}: {case:?}", kernel.name(), T::NAME, U::NAME);
+            assert_same(&got.0, &want.0, what);
+            assert_same(&got.1, &want.1, what);
+        }
+    }
+}
+
+/// In place, with the bits of the reference.
+fn same_bits_in_place<T: Probs<T> + Bits>(case: &Case) {
+    let stride = case.keys + 2;
+    let x: Vec<T> = case.scores(stride);
+    let (want, _) = run::<T, T>(&case.attention().kernel(scalar()), case, &x, stride);
+    for kernel in exact() {
+        for attention in ways(case.attention(), kernel) {
+            let mut y = x.clone();
+            let view = MatrixMut::with_stride(&mut y, case.rows(), case.keys, stride);
+            attention.softmax_in_place(view.expect("a valid shape")).expect("a valid call");
+            for (row, want) in y.chunks(stride).zip(want.chunks(case.keys)) {
+                assert_same(&row[..case.keys], want, || format!("{} {case:?}", kernel.name()));
+            }
+        }
+    }
+}
+
+/// Errors of f32 in ULP, of every kernel.
+fn accurate(case: &Case) {
+    let x: Vec<f32> = case.scores(case.keys);
+    for kernel in available() {
+        let (probs, lse) = run::<f32, f32>(&case.attention().kernel(kernel), case, &x, case.keys);
+        for (row, got) in probs.chunks(case.keys).enumerate() {
+            let (bh, q) = (row / case.queries, row % case.queries);
+            let wide: Vec<f64> =
+                x[row * case.keys..][..case.keys].iter().map(|&v| v.into()).collect();
+            let (want, want_lse, large) = case.model(&wide, bh / case.heads, bh % case.heads, q);
+            assert!(large < 45_000.0, "the model holds for smaller logits");
+            let largest = want.iter().copied().fold(0.0, f64::max);
+            for (key, (&got, &want)) in got.iter().zip(&want).enumerate() {
+                let what = || format!("{} row {row} key {key}: {got} {want} {case:?}", kernel.name());
+                if want.is_nan() {
+                    assert!(got.is_nan(), "{}", what());
+                    continue;
+                }
+                let ulp = f64::from(f32::EPSILON) * want.max(f64::from(f32::MIN_POSITIVE)) / 2.0;
+                let ulp = ulp.max(f64::from(f32::from_bits(1)));
+                // The model's own error: a logit's ULP in f64. What is 2^-126 of the largest may be 0.
+                let slack = want * large * 1e-15;
+                let flushed = got == 0.0 && want <= largest.max(1e-30) * 2f64.powi(-125);
+                assert!(
+                    (f64::from(got) - want).abs() <= 2.0 * 3.0 * ulp + slack || flushed,
+                    "{}",
+                    what()
+                );
+            }
+            let got = f64::from(lse[row]);
+            let near = (got - want_lse).abs() <= want_lse.abs() * 3e-7 + 3e-7;
+            assert!(near || got == want_lse, "{} {got} {want_lse} {case:?}", kernel.name());
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn any_options_are_accurate(seed: u64) {
+        accurate(&Case::random(seed));
+    }
+
+    #[test]
+    fn any_options_have_the_same_bits(seed: u64) {
+        let case = Case::random(seed);
+        match seed % 8 {
+            0 => same_bits::<f64, f64>(&case),
+            1 => same_bits::<f16, f16>(&case),
+            2 => same_bits::<bf16, bf16>(&case),
+            3 => same_bits::<f32, f16>(&case),
+            4 => same_bits::<f32, bf16>(&case),
+            5 => same_bits::<f16, f32>(&case),
+            6 => same_bits::<bf16, f32>(&case),
+            _ => same_bits::<f32, f32>(&case),
+        }
+    }
+
+    #[test]
+    fn any_options_in_place_have_the_same_bits(seed: u64) {
+        let case = Case::random(seed);
+        match seed % 4 {
+            0 => same_bits_in_place::<f64>(&case),
+            1 => same_bits_in_place::<f16>(&case),
+            2 => same_bits_in_place::<bf16>(&case),
+            _ => same_bits_in_place::<f32>(&case),
+        }
+    }
+
+    /// Ranges and boolean masks are -inf in the scores of a plain softmax.
+    #[test]
+    fn what_is_hidden_is_minus_infinity(seed: u64) {
+        let mut case = Case::random(seed);
+        (case.cap, case.alibi, case.mask_slopes, case.sinks) = (None, None, None, None);
+        if !matches!(case.mask, Some((Elements::Bool(_), _))) {
+            case.mask = None;
+        }
+        let x: Vec<f32> = case.scores(case.keys);
+        let mut hidden = x.clone();
+        for (i, x) in hidden.iter_mut().enumerate() {
+            let (row, key) = (i / case.keys, i % case.keys);
+            let (bh, q) = (row / case.queries, row % case.queries);
+            if case.logit(0.0, bh / case.heads, bh % case.heads, q, key).is_none() {
+                *x = f32::NEG_INFINITY;
+            }
+        }
+        for kernel in available() {
+            let (got, _) = run::<f32, f32>(&case.attention().kernel(kernel), &case, &x, case.keys);
+            let plain = Softmax::new().kernel(kernel).masked(case.masked);
+            let plain = plain.scale(case.scale).expect("a valid scale");
+            let view = Matrix::new(&hidden, case.keys).expect("a valid shape");
+            let want = common::run(&plain, Op::Softmax, view);
+            assert_same(&got, &want, || format!("{} {case:?}", kernel.name()));
+        }
+    }
+}
+
+/// What ggml's `soft_max_ext` computes (scale, mask, max_bias, sinks), a scalar model of it in f64: the slope of head `h` of `n` is
+/// `m0^(h + 1)` for the first power of two of heads, `m1^(2 (h - n) + 1)` for the others.
+#[test]
+fn ggml_soft_max_ext() {
+    let (heads, queries, keys, scale, max_bias) = (6usize, 3, 70, 0.25f64, 8.0f64);
+    let mut random = Random(7);
+    let x: Vec<f32> = row(&mut random, 0, heads * queries * keys);
+    let sinks: Vec<f32> = (0..heads).map(|_| random.signed() as f32).collect();
+    // Its mask: -inf above the diagonal, the negative distance elsewhere, in f16; one for all heads.
+    let mask: Vec<f16> = (0..queries * keys)
+        .map(|i| {
+            let distance = (i % keys) as f64 - (i / keys + keys - queries) as f64;
+            f16::from_f64(if distance > 0.0 { f64::NEG_INFINITY } else { distance })
+        })
+        .collect();
+    let log2 = 1usize << heads.ilog2();
+    let m0 = 2f64.powf(-max_bias / log2 as f64);
+    let m1 = 2f64.powf(-max_bias / 2.0 / log2 as f64);
+    let slopes: Vec<f32> = (0..heads)
+        .map(|h| {
+            let slope = if h < log2 {
+                m0.powi(h as i32 + 1)
+            } else {
+                m1.powi(2 * (h - log2) as i32 + 1)
+            };
+            slope as f32
+        })
+        .collect();
+    let mut y = vec![0.0f32; x.len()];
+    Attention::new(heads, queries)
+        .scale(scale)
+        .expect("a valid scale")
+        .mask(Mask::new(&mask[..], [1, 1, queries]))
+        .mask_slopes(&slopes)
+        .sinks(&sinks)
+        .softmax(
+            Matrix::new(&x, keys).expect("a shape"),
+            MatrixMut::new(&mut y, keys).expect("a shape"),
+        )
+        .expect("a valid call");
+    for (row, got) in y.chunks(keys).enumerate() {
+        let (h, q) = (row / queries, row % queries);
+        let z: Vec<f64> = (0..keys)
+            .map(|k| {
+                f64::from(x[row * keys + k]) * scale
+                    + f64::from(slopes[h]) * mask[q * keys + k].to_f64()
+            })
+            .collect();
+        let sink = f64::from(sinks[h]);
+        let max = z.iter().copied().fold(sink, f64::max);
+        let sum = z.iter().map(|z| (z - max).exp()).sum::<f64>() + (sink - max).exp();
+        for (got, z) in got.iter().zip(z) {
+            let want = (z - max).exp() / sum;
+            assert!((f64::from(*got) - want).abs() <= want * 3.6e-7, "{got} {want}");
+        }
+    }
+}
+
+/// One row of `x`, f32.
+fn one(attention: Attention, x: &[f32]) -> (Vec<f32>, f32) {
+    let (mut y, mut lse) = (vec![-7.0; x.len()], [0.0]);
+    attention
+        .softmax_and_lse(
+            Matrix::new(x, x.len()).expect("a shape"),
+            MatrixMut::new(&mut y, x.len()).expect("a shape"),
+            &mut lse,
+        )
+        .expect("a valid call");
+    (y, lse[0])
+}
+
+#[test]
+fn special_values() {
+    const INF: f32 = f32::INFINITY;
+    for kernel in available() {
+        let a = Attention::new(1, 1).kernel(kernel);
+        // What is hidden may be anything.
+        let seen = [true, false, true, false];
+        let masked = a.mask(Mask::new(&seen[..], [1, 1, 1]));
+        assert_eq!(one(masked, &[1.0, f32::NAN, 1.0, INF]).0, [0.5, 0.0, 0.5, 0.0]);
+        assert_eq!(one(a.lengths(&[2]), &[1.0, 1.0, f32::NAN, INF]).0, [0.5, 0.5, 0.0, 0.0]);
+        assert_eq!(one(a.window(2), &[f32::NAN, INF, 1.0, 1.0]).0, [0.0, 0.0, 0.5, 0.5]);
+        assert_eq!(one(a.alibi(&[0.0]).window(1), &[f32::NAN, INF, 1.0]).0, [0.0, 0.0, 1.0]);
+        // What is seen may not.
+        let (y, lse) = one(a.lengths(&[2]), &[1.0, f32::NAN, 1.0]);
+        assert!(y.iter().all(|v| v.is_nan()) && lse.is_nan());
+        let (y, lse) = one(a.lengths(&[2]), &[1.0, INF, 1.0]);
+        assert!(y.iter().all(|v| v.is_nan()) && lse == INF);
+        // Nothing is seen.
+        for nothing in [a.lengths(&[0]), a.window(0), a.causal().offset(-1)] {
+            let (y, lse) = one(nothing, &[1.0; 3]);
+            assert!(y.iter().all(|v| v.is_nan()) && lse == -INF);
+            assert_eq!(one(nothing.masked(Masked::Zero), &[1.0; 3]), (vec![0.0; 3], -INF));
+            // The sink takes all.
+            assert_eq!(one(nothing.sinks(&[2.5]), &[1.0; 3]), (vec![0.0; 3], 2.5));
+            assert!(one(nothing.sinks(&[f32::NAN]), &[1.0; 3]).1.is_nan());
+        }
+        let hidden = [-INF; 2];
+        let hidden = a.mask(Mask::new(&hidden[..], [1, 1, 1]));
+        assert!(one(hidden, &[1.0; 2]).0[0].is_nan());
+        assert_eq!(one(hidden.masked(Masked::Zero), &[1.0; 2]).0, [0.0; 2]);
+        assert_eq!(one(hidden.sinks(&[1.0]), &[1.0; 2]), (vec![0.0; 2], 1.0));
+        // A sink of -inf is none, one of 0 beside logits of 0 takes its equal share.
+        assert_eq!(one(a.sinks(&[-INF]), &[3.0; 2]).0, [0.5; 2]);
+        assert_eq!(one(a.sinks(&[0.0]), &[0.0; 3]).0, [0.25; 3]);
+        // Far above everything it leaves nothing.
+        assert_eq!(one(a.sinks(&[1e6]), &[0.0; 3]), (vec![0.0; 3], 1e6));
+        // Masks of finite numbers far below; all of them so: no difference is left of the scores.
+        let low = [f32::MIN, 0.0, -1e9, 0.0];
+        let low = a.mask(Mask::new(&low[..], [1, 1, 1]));
+        assert_eq!(one(low, &[5.0, 1.0, 5.0, 1.0]).0, [0.0, 0.5, 0.0, 0.5]);
+        let lowest = [f32::MIN; 2];
+        assert_eq!(one(a.mask(Mask::new(&lowest[..], [1, 1, 1])), &[5.0, 1.0]).0, [0.5; 2]);
+        // Caps: infinities are capped as everything else.
+        let (y, _) = one(a.soft_cap(2.0), &[INF, 1e30, -INF]);
+        assert_eq!(y[0], y[1]);
+        assert!((y[2] / y[0] - (-4.0f32).exp()).abs() < 1e-8);
+        assert!(one(a.soft_cap(2.0), &[f32::NAN, 1.0]).0[1].is_nan());
+    }
+}
+
+/// Above 45,000 logits are rounded before they are used, as others do: 2^24 + 1 is none in f32.
+#[test]
+fn huge_logits_are_rounded() {
+    for kernel in available() {
+        let bias = [16_777_216.0f32; 2];
+        let a = Attention::new(1, 1).kernel(kernel).mask(Mask::new(&bias[..], [1, 1, 1]));
+        assert_eq!(one(a, &[1.0, 0.0]).0, [0.5; 2]);
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_named_and_nothing_is_written() {
+    let x = [1.0f32; 24];
+    let refused = |attention: Attention, message: &str| {
+        let mut y = [-7.0f32; 24];
+        let mut lse = [-7.0f32; 6];
+        let e = attention
+            .softmax_and_lse(
+                Matrix::new(&x, 4).expect("a shape"),
+                MatrixMut::new(&mut y, 4).expect("a shape"),
+                &mut lse,
+            )
+            .expect_err(message);
+        assert!(matches!(e, Error::Attention(_)), "{e:?}");
+        assert!(e.to_string().contains(message), "{e}");
+        assert!(y == [-7.0; 24] && lse == [-7.0; 6]);
+    };
+    let a = Attention::new(2, 3);
+    refused(Attention::new(4, 1), "6 rows are not whole batches of 4 heads of 1 queries");
+    refused(Attention::new(0, 1), "6 rows");
+    refused(Attention::new(usize::MAX, 2), "6 rows");
+    refused(a.soft_cap(f64::NAN), "soft cap must be in 2^-20..=2^20, got NaN");
+    refused(a.soft_cap(0.0), "got 0");
+    refused(a.mask(Mask::new(&x[..8], [1, 2, 2])), "[1, 2, 2] (batch, heads, queries)");
+    refused(a.mask(Mask::new(&x[..11], [1, 1, 3])), "12 elements of the mask are needed, got 11");
+    refused(a.mask_slopes(&x[..3]), "2 slopes of the mask, one for each head, are needed, got 3");
+    refused(a.alibi(&x[..1]), "2 slopes, one for each head, are needed, got 1");
+    refused(a.sinks(&x[..1]), "2 sinks, one for each head, are needed, got 1");
+    refused(a.lengths(&[1, 2]), "lengths, one for each sequence of the batch or each row,");
+    let mut y = [-7.0f32; 24];
+    let e = a.softmax(Matrix::new(&x, 4).expect("a shape"), MatrixMut::new(&mut y, 6).expect("one"));
+    assert!(e.expect_err("other shapes").to_string().contains("6 x 4 but the probabilities 4 x 6"));
+    assert_eq!(y, [-7.0; 24]);
+    let mut lse = [0.0f32; 5];
+    let (x, y) = (Matrix::new(&x, 4).expect("a shape"), MatrixMut::new(&mut y, 4).expect("one"));
+    let e = a.softmax_and_lse(x, y, &mut lse).expect_err("five of six");
+    assert!(e.to_string().contains("6 elements for log-sum-exps, one for each row, are needed, got 5"));
+    // No rows at all are no error.
+    let (x, y) = (Matrix::<f32>::new(&[], 4), MatrixMut::<f32>::new(&mut [], 4));
+    Attention::new(2, 3).softmax(x.expect("a shape"), y.expect("one")).expect("nothing to do");
+}
