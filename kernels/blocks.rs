@@ -220,10 +220,18 @@ where
         let found = unsafe {
             let (x, kept) = (piece.x.add(start), piece.y.wrapping_add(start).cast());
             match (shift.guess.is_some(), options.keep) {
-                (true, true) => sweep_alone::<S, T, _, Sums<Kept, true, false>>(&exp, x, kept, n, &Plain),
-                (true, false) => sweep_alone::<S, T, _, Sums<Again, true, true>>(&exp, x, kept, n, &Plain),
-                (false, true) => sweep_alone::<S, T, _, Sums<Kept, false, false>>(&exp, x, kept, n, &Plain),
-                (false, false) => sweep_alone::<S, T, _, Sums<Again, false, true>>(&exp, x, kept, n, &Plain),
+                (true, true) => {
+                    sweep_alone::<S, T, _, Sums<Kept, true, false>>(&exp, x, kept, n, &Plain)
+                }
+                (true, false) => {
+                    sweep_alone::<S, T, _, Sums<Again, true, true>>(&exp, x, kept, n, &Plain)
+                }
+                (false, true) => {
+                    sweep_alone::<S, T, _, Sums<Kept, false, false>>(&exp, x, kept, n, &Plain)
+                }
+                (false, false) => {
+                    sweep_alone::<S, T, _, Sums<Again, false, true>>(&exp, x, kept, n, &Plain)
+                }
             }
         };
         *sum = BlockSum(found.sum);

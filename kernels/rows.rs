@@ -54,11 +54,7 @@ impl<S: Vector> Exp<S> {
     #[inline(always)]
     pub(crate) fn of_pair(&self, huge: bool, x: S::V, lo: S::V) -> S::V {
         let s = self.simd;
-        let (x, lo) = if huge {
-            (s.sub(x, self.subtract), s.mul(lo, self.low))
-        } else {
-            (x, lo)
-        };
+        let (x, lo) = if huge { (s.sub(x, self.subtract), s.mul(lo, self.low)) } else { (x, lo) };
         let t = s.fma(x, self.l8.0, self.magic);
         let n = s.sub(self.magic, t);
         let r = s.fma(x, self.l8.0, n);

@@ -194,7 +194,9 @@ fn reduce<R: Reference>(
     let exp = |(x, lo): (f64, f64)| R::exp(x, lo, scale, &shift);
     let blocks = x.chunks(BLOCK).map(|block| R::sum(&mut block.iter().map(|&x| exp(x))));
     let sums = blocks.chain(sink.map(|sink| (exp((sink, 0.0)), 0.0)));
-    let add_up = |a: (f64, f64), b: (f64, f64)| if R::MIN_EXP == -126 { (a.0 + b.0, 0.0) } else { add(a, b) };
+    let add_up = |a: (f64, f64), b: (f64, f64)| {
+        if R::MIN_EXP == -126 { (a.0 + b.0, 0.0) } else { add(a, b) }
+    };
     let sum = sums.reduce(add_up).unwrap_or_default();
     if sum.0.is_nan() {
         return Err(f64::NAN);
@@ -383,8 +385,7 @@ pub(crate) fn attend<T: Element, U: Element>(call: &mut Scores<T, U>) -> bool {
     for row in 0..call.rows {
         let at = |i: usize| row * call.x_stride + i;
         // SAFETY: row < rows and i < cols, and the scores are valid for reads there.
-        let x: Vec<_> =
-            (0..call.cols).map(|i| unsafe { *call.x.add(at(i)) }.to_f64()).collect();
+        let x: Vec<_> = (0..call.cols).map(|i| unsafe { *call.x.add(at(i)) }.to_f64()).collect();
         let options = call.options(row);
         let (probs, lse) = if is_double::<T>() {
             attend_row::<Double>(&x, &call.attend, &options)

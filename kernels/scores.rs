@@ -144,7 +144,10 @@ impl std::fmt::Display for AttendError {
                 write!(f, "{rows} rows are not whole batches of {heads} heads of {queries} queries")
             }
             Self::Shapes { scores: (rows, cols), probs: (p_rows, p_cols) } => {
-                write!(f, "the scores are {rows} x {cols} but the probabilities {p_rows} x {p_cols}")
+                write!(
+                    f,
+                    "the scores are {rows} x {cols} but the probabilities {p_rows} x {p_cols}"
+                )
             }
             Self::MaskShape { mask, scores } => write!(
                 f,

@@ -1,11 +1,11 @@
 //! The one list of kernels: name, needs, detection, entry points.
 
+use crate::attend;
 use crate::blocks::{
     self, BlockSum, Extremes, Merged, Piece, PieceOps, PieceOptions, RowShift, Whole,
 };
 use crate::call::{Call, Masked};
 use crate::element::Element;
-use crate::attend;
 use crate::pipeline;
 use crate::scalar;
 use crate::scale::Scale;

@@ -133,9 +133,15 @@ where
                 (Some(f), false) => {
                     sweep::<S, T, T, T, _, Dense<false, true, STREAM>>(exp, x, kept, n, &Plain, &f)
                 }
-                (Some(f), true) => sweep::<S, T, T, T, _, Dense<true, true, STREAM>>(exp, x, kept, n, &Plain, &f),
-                (None, false) => sweep_alone::<S, T, _, Dense<false, false, false>>(exp, x, kept, n, &Plain),
-                (None, true) => sweep_alone::<S, T, _, Dense<true, false, false>>(exp, x, kept, n, &Plain),
+                (Some(f), true) => {
+                    sweep::<S, T, T, T, _, Dense<true, true, STREAM>>(exp, x, kept, n, &Plain, &f)
+                }
+                (None, false) => {
+                    sweep_alone::<S, T, _, Dense<false, false, false>>(exp, x, kept, n, &Plain)
+                }
+                (None, true) => {
+                    sweep_alone::<S, T, _, Dense<true, false, false>>(exp, x, kept, n, &Plain)
+                }
             };
             let good = reducer.judge_rows(found.max.widen(), found.min.widen())
                 && if cols <= S::LANES {

@@ -1,0 +1,100 @@
+//! No call allocates after the first one of its thread and size.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use common::available;
+use softmax::{Attention, Caches, Mask, Matrix, MatrixMut, Softmax, Threads};
+
+/// The system's, counting what the current thread asks for.
+struct Counting;
+
+thread_local! {
+    static COUNT: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: the system's allocator does it all.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // A thread that is ending is not counted.
+        let _ = COUNT.try_with(|count| count.set(count.get() + 1));
+        // SAFETY: as the caller vouches for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
+        // SAFETY: as the caller vouches for.
+        unsafe { System.dealloc(p, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn view(y: &mut [f32], cols: usize) -> MatrixMut<'_, f32> {
+    MatrixMut::new(y, cols).expect("a shape")
+}
+
+/// What the second call allocates.
+fn second(mut call: impl FnMut()) -> usize {
+    call();
+    let before = COUNT.get();
+    call();
+    COUNT.get() - before
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(second(|| drop(std::hint::black_box(vec![1u8]))), 1);
+}
+
+#[test]
+fn rows() {
+    for kernel in available().into_iter().filter(|k| k.name() != "scalar") {
+        let options = Softmax::new().kernel(kernel).threads(Threads::Serial);
+        for (rows, cols) in [(1, 16), (100, 10), (3, 1000), (2, 5000), (1, 200_000)] {
+            for last in [0, usize::MAX] {
+                let options = options.caches(Caches { core: 1 << 20, last });
+                let x = vec![1.0f32; rows * cols];
+                let mut y = vec![0.0f32; rows * cols];
+                let count = second(|| {
+                    let x = Matrix::new(&x, cols).expect("a shape");
+                    options.softmax(x, view(&mut y, cols)).expect("a valid call");
+                    options.log_softmax(x, view(&mut y, cols)).expect("a valid call");
+                    options.softmax_in_place(view(&mut y, cols)).expect("a valid call");
+                });
+                assert_eq!(count, 0, "{} {rows} x {cols}", kernel.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn attention() {
+    let (heads, queries) = (2, 3);
+    for kernel in available().into_iter().filter(|k| k.name() != "scalar") {
+        for keys in [5, 300, 5000] {
+            let x = vec![1.0f32; heads * queries * keys];
+            let mut y = vec![0.0f32; x.len()];
+            let mut lse = vec![0.0f32; heads * queries];
+            let mask = vec![0.5f32; keys];
+            let plain = Attention::new(heads, queries).kernel(kernel).threads(Threads::Serial);
+            let biased = plain
+                .mask(Mask::new(&mask[..], [1, 1, 1]))
+                .alibi(&[0.5, 0.25])
+                .sinks(&[1.0, 2.0])
+                .soft_cap(30.0);
+            for attention in [plain.causal(), biased.window(4)] {
+                let count = second(|| {
+                    let x = Matrix::new(&x, keys).expect("a shape");
+                    attention
+                        .softmax_and_lse(x, view(&mut y, keys), &mut lse)
+                        .expect("a valid call");
+                });
+                assert_eq!(count, 0, "{} {keys} keys", kernel.name());
+            }
+        }
+    }
+}
