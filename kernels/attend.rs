@@ -434,7 +434,11 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
                     T::Arithmetic::from_f64(sink.unwrap_or(0.0))
                 }
                 Ok(Some(reduced)) => {
-                    let value = reduced.log_shift(&scale).logsumexp();
+                    let value = if call.lse.is_null() {
+                        0.0
+                    } else {
+                        reduced.log_shift(&scale).logsumexp()
+                    };
                     // Up to where the next vector starts, the zeros are the row's.
                     simd.store(kept.add(n), simd.splat(S::E::narrow(0.0)));
                     let y_end = y.add(place.start + n);

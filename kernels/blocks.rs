@@ -320,13 +320,14 @@ unsafe fn finish_by<S, T, K>(
     K: Task<S, T>,
 {
     let row = K::row(scale, &reduced(simd, scale, whole));
-    let finish = Finish::new(
+    let mut finish = Finish::new(
         K::from(piece.x, piece.y.cast_const().cast()),
         piece.y,
         piece.n,
         #[inline(always)]
         |v| K::finish(simd, &row, v),
     );
+    finish.input = !K::KEEP;
     // SAFETY: as this function's.
     unsafe {
         if S::STREAMS && stream {

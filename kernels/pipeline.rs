@@ -161,7 +161,10 @@ impl<'a, S: Vector> Reducer<'a, S> {
                 return self.reduce_exactly::<T, K, L>(x, kept, n, logits, None);
             }
             let exp = &self.exp;
-            let found = if const { L::VARIES } || self.cut {
+            let found = if const { L::VARIES } {
+                // They know what to ask for ahead.
+                sweep_alone::<S, T, L, Guessed<K, true, false, true>>(exp, x, kept, n, logits)
+            } else if self.cut {
                 sweep_alone::<S, T, L, Guessed<K, true, false, false>>(exp, x, kept, n, logits)
             } else {
                 sweep_alone::<S, T, L, Guessed<K, false, false, false>>(exp, x, kept, n, logits)

@@ -203,6 +203,8 @@ pub(crate) struct Finish<D, T, F> {
     pub(crate) y: *mut T,
     pub(crate) n: usize,
     pub(crate) f: F,
+    /// `from` is the call's input: a streaming finish asks for what comes next of it.
+    pub(crate) input: bool,
 }
 
 impl<D, T, F> Finish<D, T, F> {
@@ -211,7 +213,7 @@ impl<D, T, F> Finish<D, T, F> {
     where
         F: Fn(V) -> V,
     {
-        Finish { from, y, n, f }
+        Finish { from, y, n, f, input: false }
     }
 }
 
@@ -525,7 +527,7 @@ unsafe fn finish_from<S: Io<T> + Io<D>, T, D, const STREAM: bool>(
         },
     );
     while n - i >= UNROLL * S::LANES {
-        if STREAM {
+        if STREAM && finish.input {
             ask_ahead(simd, finish.from.wrapping_add(i));
         }
         for k in 0..UNROLL {
