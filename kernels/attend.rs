@@ -121,15 +121,8 @@ unsafe fn load_mask<S: Masks>(simd: S, mask: &MaskData, at: usize, n: usize) -> 
             // SAFETY: the caller vouches for n elements there.
             let m = unsafe { std::slice::from_raw_parts(m.as_ptr().add(at), n) };
             let mut seen = [f32::NEG_INFINITY; 16];
-            if n == S::LANES {
-                for k in 0..S::LANES {
-                    seen[k] = if m[k] { 0.0 } else { f32::NEG_INFINITY };
-                }
-            } else {
-                for k in 0..n {
-                    seen[k] = if m[k] { 0.0 } else { f32::NEG_INFINITY };
-                }
-            }
+            let hide = |(seen, &m): (&mut f32, &bool)| *seen = if m { 0.0 } else { *seen };
+            seen.iter_mut().zip(m).for_each(hide);
             // SAFETY: there is room for a vector.
             unsafe { simd.load(seen.as_ptr()) }
         }
@@ -311,9 +304,9 @@ impl Cap {
     }
 
     #[inline(always)]
-    fn of<S: Vector>(&self, simd: S, v: S::V) -> (S::V, S::V)
+    fn of<S>(&self, simd: S, v: S::V) -> (S::V, S::V)
     where
-        S: Io<<S as Vector>::E>,
+        S: Vector + Io<<S as Vector>::E>,
         S::Wide: Io<<S as Vector>::E>,
     {
         let w = simd.wide();
@@ -340,6 +333,13 @@ impl Cap {
             (simd.load(hi.as_ptr()), simd.load(lo.as_ptr()))
         }
     }
+}
+
+/// A row whose exponentials wait to be finished: where they belong, how many they are, and the reciprocal of their sum.
+struct Waiting<U, V> {
+    y: *mut U,
+    n: usize,
+    inverse: (V, V),
 }
 
 /// Softmax of every row of the call. Whether there was memory for a row; if not, nothing is written.
@@ -388,8 +388,8 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
 {
     let scale = if L::PAIRS { Scale::ONE } else { call.attend.scale };
     let mut reducer = Reducer::new(simd, &scale);
-    let mut last: Option<(*mut U, usize, (S::V, S::V))> = None;
-    let finishing = |(y, n, inverse): (*mut U, usize, (S::V, S::V))| {
+    let mut last: Option<Waiting<U, S::V>> = None;
+    let finishing = |Waiting { y, n, inverse }: Waiting<U, S::V>| {
         Finish::new(
             kept.cast_const(),
             y,
@@ -447,7 +447,7 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
                     let end = place.start + n;
                     zeros::<S, U, STREAM>(simd, y.add(end), call.cols - end);
                     let inverse = <Kept as Task<S, T>>::row(&scale, reduced);
-                    last = Some((y.add(place.start), n, inverse));
+                    last = Some(Waiting { y: y.add(place.start), n, inverse });
                     T::Arithmetic::from_f64(value)
                 }
                 Err(odd) => {
