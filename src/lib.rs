@@ -21,7 +21,7 @@
 //! ```
 //!
 //! Functions at the top level use the defaults. [`Softmax`] has everything else: scale or temperature, strided
-//! matrices, fully masked rows, a forced kernel, a limit on threads.
+//! matrices, fully masked rows, a forced kernel, a limit on threads. [`Attention`] is for the scores of attention: masks, biases, caps, sinks.
 //!
 //! # What every input gets
 //!
@@ -79,6 +79,11 @@ pub use softmax_kernels::{
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 pub struct Readme;
+
+/// The examples of the page about attention, likewise.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/attention.md")]
+pub struct AttentionPage;
 
 /// What was built: compiler, target and revision, for benchmark reports.
 ///
