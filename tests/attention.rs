@@ -101,8 +101,8 @@ impl Case {
                 .collect();
             let elements = match r.below(4) {
                 0 => Elements::F32(values.iter().map(|&v| v as f32).collect()),
-                1 => Elements::F16(values.iter().map(|&v| f16::from_f64(v)).collect()),
-                2 => Elements::Bf16(values.iter().map(|&v| bf16::from_f64(v)).collect()),
+                1 => Elements::F16(values.iter().map(|&v| f16::from_f32(v as f32)).collect()),
+                2 => Elements::Bf16(values.iter().map(|&v| bf16::from_f32(v as f32)).collect()),
                 _ => Elements::Bool(values.iter().map(|v| v.is_finite()).collect()),
             };
             (elements, shape)
@@ -424,7 +424,7 @@ fn ggml_soft_max_ext() {
     let mask: Vec<f16> = (0..queries * keys)
         .map(|i| {
             let distance = (i % keys) as f64 - (i / keys + keys - queries) as f64;
-            f16::from_f64(if distance > 0.0 { f64::NEG_INFINITY } else { distance })
+            f16::from_f32(if distance > 0.0 { f32::NEG_INFINITY } else { distance as f32 })
         })
         .collect();
     let log2 = 1usize << heads.ilog2();
@@ -482,7 +482,7 @@ where
 }
 
 /// The one constant for x86-64 and AArch64, of fixed combinations of options. It changes only with the arithmetic contract.
-const DIGEST: u64 = 0x3874_c256_9c70_5556;
+const DIGEST: u64 = 0x93c0_cdf9_e8af_4655;
 
 #[test]
 fn digest_is_the_same_on_every_cpu() {
