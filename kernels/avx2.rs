@@ -7,7 +7,10 @@ use std::array::from_fn;
 use crate::exp2::{Contract, ROWS_AT_ONCE, Sum, fold_f64};
 use crate::scale::LogShift;
 use crate::table::Isa;
-use crate::vector::{Io, Vector, log_softmax_f64, narrow_io, part, sums_one_by_one, two_sum_lanes};
+use crate::vector::{
+    Io, Vector, acc_of_pairs, inverses_f32, log_softmax_f64, narrow_io, part, sums_one_by_one,
+    two_sum_lanes,
+};
 
 pulp::simd_type! {
     /// The proof of AVX2, FMA and F16C (which pulp's own V3 lacks).
@@ -210,6 +213,22 @@ impl Vector for F32 {
             a._mm256_add_pd(acc[2], v[2]),
             a._mm256_add_pd(acc[3], v[3]),
         ]
+    }
+    #[inline(always)]
+    fn acc_plus(self, a: Self::Acc, b: Self::Acc) -> Self::Acc {
+        {
+            let f = self.0.avx;
+            from_fn(
+                #[inline(always)]
+                |k| f._mm256_add_pd(a[k], b[k]),
+            )
+        }
+    }
+    #[inline(always)]
+    unsafe fn acc_inverses(self, acc: Self::Acc, hi: *mut f32, lo: *mut f32) -> bool {
+        let sums = [[acc[0], acc[1]], [acc[2], acc[3]]];
+        // SAFETY: as this function's.
+        unsafe { inverses_f32(self.wide(), sums, hi, lo) }
     }
     #[inline(always)]
     fn acc_fold(self, acc: [__m256d; 4]) -> Sum {
@@ -444,6 +463,7 @@ impl Vector for F64 {
         fold_f64(pulp::cast(acc.0), pulp::cast(acc.1))
     }
     sums_one_by_one!();
+    acc_of_pairs!();
 
     #[inline(always)]
     fn log_softmax(self, x: Self::V, shift: &LogShift) -> Self::V {

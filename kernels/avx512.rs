@@ -8,7 +8,10 @@ use std::arch::x86_64::*;
 use crate::exp2::{Contract, ROWS_AT_ONCE, Sum, fold_f64};
 use crate::scale::LogShift;
 use crate::table::Isa;
-use crate::vector::{Io, Vector, log_softmax_f64, narrow_io, sums_one_by_one, two_sum_lanes};
+use crate::vector::{
+    Io, Vector, acc_of_pairs, inverses_f32, log_softmax_f64, narrow_io, sums_one_by_one,
+    two_sum_lanes,
+};
 
 /// The proof of AVX-512 F, BW, CD, DQ and VL.
 #[derive(Clone, Copy)]
@@ -221,6 +224,26 @@ impl Vector for F32 {
         [f._mm512_add_pd(acc[0], even), f._mm512_add_pd(acc[1], odd)]
     }
     #[inline(always)]
+    fn acc_plus(self, a: Self::Acc, b: Self::Acc) -> Self::Acc {
+        [self.0.avx512f._mm512_add_pd(a[0], b[0]), self.0.avx512f._mm512_add_pd(a[1], b[1])]
+    }
+    #[inline(always)]
+    unsafe fn acc_inverses(self, acc: Self::Acc, hi: *mut f32, lo: *mut f32) -> bool {
+        let sums = {
+            let f = self.0.avx512f;
+            let low: __m512i = pulp::cast([0i64, 8, 1, 9, 2, 10, 3, 11]);
+            let high: __m512i = pulp::cast([4i64, 12, 5, 13, 6, 14, 7, 15]);
+            let [even, odd] = acc;
+            let scale = f._mm512_set1_pd(WIDENED);
+            [
+                f._mm512_mul_pd(f._mm512_permutex2var_pd(even, low, odd), scale),
+                f._mm512_mul_pd(f._mm512_permutex2var_pd(even, high, odd), scale),
+            ]
+        };
+        // SAFETY: as this function's.
+        unsafe { inverses_f32(self.wide(), sums, hi, lo) }
+    }
+    #[inline(always)]
     fn acc_fold(self, acc: [__m512d; 2]) -> Sum {
         let f = self.0.avx512f;
         // Pairs (i, i + 8), then (i, i + 4), then (i, i + 2) of each, then even and odd: the same tree as fold_f32's.
@@ -422,6 +445,7 @@ impl Vector for F64 {
         fold_f64(pulp::cast(acc.0), pulp::cast(acc.1))
     }
     sums_one_by_one!();
+    acc_of_pairs!();
 
     #[inline(always)]
     fn log_softmax(self, x: __m512d, shift: &LogShift) -> __m512d {

@@ -12,6 +12,7 @@ use crate::guess::Guess;
 use crate::pipeline::{Again, Keeps, Kept, Log, Reduced, Task, sweep_alone};
 use crate::rows::{Exp, Finish, Mode, Odd, Plain, finish_row, odd_row};
 use crate::scale::{Scale, Shift};
+use crate::shards::{MergedPartials, Partial};
 use crate::table::Op;
 use crate::vector::{Io, Vector};
 
@@ -59,6 +60,20 @@ impl<'a, T: Element> Piece<'a, T> {
         self.n == 0
     }
 
+    /// Its elements.
+    pub(crate) fn elements(&self) -> impl Iterator<Item = T> {
+        // SAFETY: the piece has n elements to read.
+        (0..self.n).map(|i| unsafe { *self.x.add(i) })
+    }
+
+    /// Writes an element.
+    pub(crate) fn set(&mut self, i: usize, value: T) {
+        if i < self.n && !self.is_read_only() {
+            // SAFETY: the piece has n elements to write.
+            unsafe { *self.y.add(i) = value };
+        }
+    }
+
     /// The same piece, for a while.
     pub fn reborrow(&mut self) -> Piece<'_, T> {
         Piece { x: self.x, y: self.y, n: self.n, borrowed: PhantomData }
@@ -79,7 +94,7 @@ impl<'a, T: Element> Piece<'a, T> {
 
 /// The sum of a block's exponentials.
 #[derive(Clone, Copy, Debug)]
-pub struct BlockSum(Sum);
+pub struct BlockSum(pub(crate) Sum);
 
 impl BlockSum {
     /// Of nothing.
@@ -101,11 +116,40 @@ pub struct RowShift {
     max: f64,
 }
 
+impl RowShift {
+    /// By a maximum.
+    pub(crate) fn own(shift: Shift, max: f64) -> Self {
+        Self { guess: None, shift, max }
+    }
+
+    pub(crate) fn shift(&self) -> &Shift {
+        &self.shift
+    }
+
+    pub(crate) fn is_huge(&self) -> bool {
+        self.shift.is_huge()
+    }
+
+    /// Elements from here on count.
+    pub(crate) fn cut<E: Contract>(&self) -> f64 {
+        E::narrow(self.shift.cut).widen()
+    }
+
+    /// What turns sums by this guess into those by `own`, if the guess was good for a row of which the smallest element that was not dropped is
+    /// `least`.
+    pub(crate) fn factor<E: Contract>(&self, own: &Self, least: f64) -> Option<f64> {
+        let good = |guess: &Guess| {
+            guess.is_near(&own.shift) && guess.is_low_enough::<E>(&own.shift, least)
+        };
+        self.guess.filter(good).map(|guess| guess.factor(&own.shift))
+    }
+}
+
 /// The extremes of a piece.
 #[derive(Clone, Copy, Debug)]
 pub struct Extremes {
-    max: f64,
-    min: f64,
+    pub(crate) max: f64,
+    pub(crate) min: f64,
 }
 
 impl Extremes {
@@ -128,6 +172,19 @@ pub struct Whole {
     used: Shift,
     factor: f64,
     sum: Sum,
+}
+
+impl Whole {
+    /// Summed by the row's own shift.
+    pub(crate) fn by_own(max: f64, own: Shift, sum: Sum) -> Self {
+        Self { max, own, used: own, factor: 1.0, sum }
+    }
+
+    /// The maximum, the own shift, and the sum by it.
+    pub(crate) fn parts(&self) -> (f64, Shift, (f64, f64)) {
+        let sum = self.sum.times(self.factor);
+        (self.max, self.own, (sum.hi, sum.lo))
+    }
 }
 
 /// What the sums of a row's pieces come to.
@@ -167,6 +224,8 @@ pub struct PieceOps<T: 'static> {
     pub(crate) merge: fn(&Scale, &RowShift, Extremes, &[BlockSum]) -> Merged,
     pub(crate) finish: fn(&mut Piece<T>, Op, &Scale, &Whole, PieceOptions),
     pub(crate) logsumexp: fn(&Scale, &Whole) -> T,
+    pub(crate) partials: fn(&Self, &[T], &Scale, Option<f64>, &mut [Partial]),
+    pub(crate) merge_partials: fn(&Scale, &[Partial]) -> MergedPartials,
 }
 
 /// The sums of a piece's blocks.
@@ -185,8 +244,7 @@ const SAMPLE: usize = 256;
 
 /// The guess for a row that starts with these elements.
 pub(crate) fn first<E: Contract, T: Element>(row: &Piece<T>, scale: &Scale) -> RowShift {
-    // SAFETY: the piece has n elements to read.
-    let sample = (0..row.n.min(SAMPLE)).map(|i| unsafe { *row.x.add(i) }.to_f64());
+    let sample = row.elements().take(SAMPLE).map(T::to_f64);
     let max = sample.filter(|v| v.is_finite()).fold(f64::NEG_INFINITY, f64::max);
     let own = scale.shift(max, E::MIN_EXP);
     let guess =
@@ -252,16 +310,16 @@ pub(crate) fn merge<E: Contract>(
     let sum = blocks.fold(first, E::sum_add);
     let (max, own, factor) = match shift.guess {
         None => (shift.max, shift.shift, 1.0),
-        Some(guess) => {
+        Some(_) => {
             let max = extremes.max;
             if !max.is_finite() {
                 return Merged::Odd;
             }
-            let own = scale.shift(max, E::MIN_EXP);
-            if !(guess.is_near(&own) && guess.is_low_enough::<E>(&own, extremes.min)) {
-                return Merged::Again(RowShift { guess: None, shift: own, max });
-            }
-            (max, own, guess.factor(&own))
+            let own = RowShift::own(scale.shift(max, E::MIN_EXP), max);
+            let Some(factor) = shift.factor::<E>(&own, extremes.min) else {
+                return Merged::Again(own);
+            };
+            (max, own.shift, factor)
         }
     };
     if sum.hi.is_nan() {
@@ -353,13 +411,17 @@ fn reduced<S: Vector>(simd: S, scale: &Scale, whole: &Whole) -> Reduced<S> {
 
 /// What is made of an odd row, which is written to it, or, of log-sum-exp, given back.
 pub(crate) fn odd<T: Element>(piece: &mut Piece<T>, op: Op, masked: Masked) -> T {
-    // SAFETY: the piece has n elements to read.
-    let odd = Odd::of((0..piece.n).map(|i| unsafe { *piece.x.add(i) }.to_f64()));
-    let nothing = if op == Op::Softmax { T::ZERO } else { T::NEG_INFINITY };
-    if op == Op::LogSumExp {
+    let odd = Odd::of(piece.elements().map(T::to_f64));
+    write_odd(piece, &odd, op, masked)
+}
+
+/// As [`odd`], of a row of which that is known.
+pub(crate) fn write_odd<T: Element>(piece: &mut Piece<T>, odd: &Odd, op: Op, masked: Masked) -> T {
+    if op == Op::LogSumExp || piece.is_read_only() {
         return odd.value();
     }
+    let nothing = if op == Op::Softmax { T::ZERO } else { T::NEG_INFINITY };
     // SAFETY: the piece has n elements to write.
-    unsafe { odd_row(&odd, piece.y, piece.n, masked, nothing) };
+    unsafe { odd_row(odd, piece.y, piece.n, masked, nothing) };
     nothing
 }

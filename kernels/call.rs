@@ -73,6 +73,23 @@ impl<'a, T: Element> Call<'a, T> {
         }
     }
 
+    /// One row to itself.
+    pub(crate) fn of_row(row: &'a mut [T], scale: Scale, masked: Masked) -> Self {
+        let (p, cols) = (row.as_mut_ptr(), row.len());
+        Call {
+            x: p,
+            x_stride: cols,
+            y: p,
+            y_stride: cols,
+            rows: 1,
+            cols,
+            scale,
+            masked,
+            stream: false,
+            borrowed: std::marker::PhantomData,
+        }
+    }
+
     /// Rows of `x` to one element each of `y`. `None` if `y` has not one element per row.
     pub fn per_row(x: Matrix<'a, T>, y: &'a mut [T], scale: Scale) -> Option<Self> {
         (x.rows() == y.len()).then(|| Call {

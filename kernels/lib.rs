@@ -3,11 +3,12 @@
 //!
 //! The map: `exp2.rs` the arithmetic contract and its constants; `scale.rs` what is derived from the scale and from a
 //! row's maximum; `guess.rs` one shift for many rows; `vector.rs` what a CPU must offer; `rows.rs` the sweep over a row;
-//! `pipeline.rs` rows one after the other, `tiny.rs` many short ones at once, `short.rs` few, `blocks.rs` a huge one in pieces, `attend.rs` scores with masks and biases (`scores.rs` the options); `avx512.rs`, `avx2.rs`,
+//! `pipeline.rs` rows one after the other, `tiny.rs` many short ones at once, `short.rs` few, `blocks.rs` a huge one in pieces, `shards.rs` one that lies in several places, `axis.rs` columns, `attend.rs` scores with masks and biases (`scores.rs` the options); `avx512.rs`, `avx2.rs`,
 //! `neon.rs`, `portable.rs` how each CPU does it; `scalar.rs` the bit reference, plain loops that share
 //! nothing with the others but the constants; `table.rs` the list of kernels.
 
 mod attend;
+mod axis;
 mod blocks;
 mod call;
 mod element;
@@ -20,6 +21,7 @@ mod scalar;
 mod scale;
 mod scores;
 mod scratch;
+mod shards;
 mod short;
 mod table;
 mod tiny;
@@ -33,6 +35,7 @@ mod avx512;
 mod neon;
 mod portable;
 
+pub use axis::Columns;
 pub use blocks::{BlockSum, Extremes, Merged, Piece, PieceOps, PieceOptions, RowShift, Whole};
 pub use call::{Call, Masked};
 pub use element::Element;
@@ -40,5 +43,6 @@ pub use exp2::BLOCK;
 pub use matrix::{Matrix, MatrixMut, ShapeError};
 pub use scale::Scale;
 pub use scores::{Attend, AttendError, Mask, MaskData, Scores};
+pub use shards::{MergedPartials, Partial};
 pub use table::{Kernel, Op, Ops, Pieces, Probs, all};
 pub use tiny::{ROWS_AT_LEAST, TINY};

@@ -26,6 +26,19 @@ pub enum ShapeError {
         /// Elements needed.
         needed: usize,
     },
+    /// The slice has not the length that a tensor needs.
+    Tensor {
+        /// Elements in the slice.
+        len: usize,
+        /// Positions before the axis.
+        outer: usize,
+        /// Elements along the axis.
+        axis: usize,
+        /// Positions behind the axis.
+        inner: usize,
+        /// Elements needed.
+        needed: usize,
+    },
     /// Rows would overlap: the stride is smaller than the row.
     Overlap {
         /// Elements asked for in a row.
@@ -54,6 +67,12 @@ impl fmt::Display for ShapeError {
                 f,
                 "{rows} rows of {cols} with stride {stride} need {needed} elements, got {len}"
             ),
+            Self::Tensor { len, outer, axis, inner, needed } => {
+                write!(
+                    f,
+                    "a tensor of {outer} x {axis} x {inner} needs {needed} elements, got {len}"
+                )
+            }
             Self::Overlap { cols, stride } => {
                 write!(f, "rows of {cols} elements overlap at stride {stride}")
             }

@@ -8,7 +8,10 @@ use std::array::from_fn;
 use crate::exp2::{Contract, ROWS_AT_ONCE, Sum, fold_f32, fold_f64};
 use crate::scale::LogShift;
 use crate::table::Isa;
-use crate::vector::{Io, Vector, log_softmax_f64, narrow_io, part, sums_one_by_one, two_sum_lanes};
+use crate::vector::{
+    Io, Vector, acc_of_pairs, inverses_f32, log_softmax_f64, narrow_io, part, sums_one_by_one,
+    two_sum_lanes,
+};
 
 /// The proof of NEON.
 #[derive(Clone, Copy)]
@@ -185,6 +188,16 @@ impl Vector for F32 {
         each!(|k| self.0.neon.vaddq_f64(acc[k], self.widen(v[k / 2], k % 2 == 1)))
     }
     #[inline(always)]
+    fn acc_plus(self, a: Self::Acc, b: Self::Acc) -> Self::Acc {
+        each!(|k| self.0.neon.vaddq_f64(a[k], b[k]))
+    }
+    #[inline(always)]
+    unsafe fn acc_inverses(self, acc: Self::Acc, hi: *mut f32, lo: *mut f32) -> bool {
+        let sums = [[acc[0], acc[1], acc[2], acc[3]], [acc[4], acc[5], acc[6], acc[7]]];
+        // SAFETY: as this function's.
+        unsafe { inverses_f32(self.wide(), sums, hi, lo) }
+    }
+    #[inline(always)]
     fn acc_fold(self, acc: Self::Acc) -> Sum {
         fold_f32(pulp::cast(acc))
     }
@@ -325,6 +338,7 @@ impl Vector for F64 {
         fold_f64(pulp::cast(acc.0), pulp::cast(acc.1))
     }
     sums_one_by_one!();
+    acc_of_pairs!();
 
     #[inline(always)]
     fn log_softmax(self, x: Self::V, shift: &LogShift) -> Self::V {

@@ -12,7 +12,10 @@ use wide::{f32x8, f64x4};
 use crate::exp2::{Contract, ROWS_AT_ONCE, Sum, fold_f32, fold_f64};
 use crate::scale::LogShift;
 use crate::table::Isa;
-use crate::vector::{Io, Vector, log_softmax_f64, narrow_io, part, sums_one_by_one, two_sum_lanes};
+use crate::vector::{
+    Io, Vector, acc_of_pairs, inverses_f32, log_softmax_f64, narrow_io, part, sums_one_by_one,
+    two_sum_lanes,
+};
 
 /// Needs no proof.
 #[derive(Clone, Copy)]
@@ -229,6 +232,16 @@ impl Vector for F32 {
         [acc[0] + a[0], acc[1] + a[1], acc[2] + b[0], acc[3] + b[1]]
     }
     #[inline(always)]
+    fn acc_plus(self, a: Self::Acc, b: Self::Acc) -> Self::Acc {
+        [a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]]
+    }
+    #[inline(always)]
+    unsafe fn acc_inverses(self, acc: Self::Acc, hi: *mut f32, lo: *mut f32) -> bool {
+        let sums = [[acc[0], acc[1]], [acc[2], acc[3]]];
+        // SAFETY: as this function's.
+        unsafe { inverses_f32(self.wide(), sums, hi, lo) }
+    }
+    #[inline(always)]
     fn acc_fold(self, acc: Self::Acc) -> Sum {
         let lanes = acc.map(f64x4::to_array);
         fold_f32(from_fn(|i| lanes[i / 4][i % 4]))
@@ -353,6 +366,7 @@ impl Vector for F64 {
         fold_f64(lanes(acc.0), lanes(acc.1))
     }
     sums_one_by_one!();
+    acc_of_pairs!();
 
     #[inline(always)]
     fn log_softmax(self, x: Self::V, shift: &LogShift) -> Self::V {

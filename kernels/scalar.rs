@@ -3,11 +3,14 @@
 //! It shares the constants, the row's shift and the element types with the vector kernels, and no other code. Every kernel must equal it bit for bit. It is slow and is not meant for
 //! anything but that, though it runs everywhere.
 
+use crate::axis::Columns;
+use crate::blocks::{BlockSum, Extremes, Piece, PieceOptions, RowShift, Whole};
 use crate::call::{Call, Masked};
 use crate::element::Element;
-use crate::exp2::{BLOCK, Contract, LANES_F32, LANES_F64};
+use crate::exp2::{BLOCK, Contract, LANES_F32, LANES_F64, Sum};
 use crate::scale::{LogShift, Scale, Shift};
 use crate::scores::{Attend, MaskData, Row, Scores};
+use crate::table::Op;
 
 /// Rows of one element type in the arithmetic it is computed in.
 trait Reference: Copy {
@@ -296,6 +299,94 @@ pub(crate) fn logsumexp<T: Element>(call: &mut Call<T>) {
             logsumexp_row::<Single>(x, &scale)
         }]
     });
+}
+
+pub(crate) fn columns<T: Element, const LOG: bool>(call: &mut Columns<T>) -> bool {
+    let (scale, masked) = (call.scale, call.masked);
+    for (start, stride) in call.starts() {
+        // SAFETY: there are `axis` elements of the column, `stride` apart, valid for reads and writes.
+        let x: Vec<_> =
+            (0..call.axis).map(|k| unsafe { *call.x.add(start + k * stride) }.to_f64()).collect();
+        let y = match (is_double::<T>(), LOG) {
+            (false, false) => softmax_row::<Single>(&x, &scale, masked),
+            (false, true) => log_softmax_row::<Single>(&x, &scale, masked),
+            (true, false) => softmax_row::<Double>(&x, &scale, masked),
+            (true, true) => log_softmax_row::<Double>(&x, &scale, masked),
+        };
+        for (k, v) in y.into_iter().enumerate() {
+            // SAFETY: as above.
+            unsafe { *call.y.add(start + k * stride) = element(v) };
+        }
+    }
+    true
+}
+
+/// The sums of a piece's blocks by a shift.
+pub(crate) fn sum<T: Element>(
+    piece: &mut Piece<T>,
+    scale: &Scale,
+    shift: &RowShift,
+    _: PieceOptions,
+    sums: &mut [BlockSum],
+) -> Extremes {
+    let x: Vec<_> = piece.elements().map(T::to_f64).collect();
+    let shift = shift.shift();
+    for (block, sum) in x.chunks(BLOCK).zip(sums) {
+        let (hi, lo) = if block.iter().any(|x| x.is_nan()) {
+            (f64::NAN, 0.0)
+        } else if is_double::<T>() {
+            Double::sum(&mut block.iter().map(|&x| Double::exp(x, 0.0, scale, shift)))
+        } else {
+            Single::sum(&mut block.iter().map(|&x| Single::exp(x, 0.0, scale, shift)))
+        };
+        *sum = BlockSum(Sum { hi, lo });
+    }
+    let cut = if is_double::<T>() { shift.cut } else { Single::round(shift.cut) };
+    let kept = x.iter().copied().filter(|&x| x >= cut);
+    Extremes {
+        max: x.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+        min: kept.fold(f64::INFINITY, f64::min),
+    }
+}
+
+/// Finishes a piece of a row that is summed.
+pub(crate) fn finish<T: Element>(
+    piece: &mut Piece<T>,
+    op: Op,
+    scale: &Scale,
+    whole: &Whole,
+    _: PieceOptions,
+) {
+    fn values<R: Reference>(x: &[f64], op: Op, scale: &Scale, whole: &Whole) -> Vec<f64> {
+        let (max, shift, sum) = whole.parts();
+        let log = R::log_shift(scale, &Reduced { max, shift, sum });
+        let value = |&x: &f64| match op {
+            Op::Softmax => R::quotient(R::exp(x, 0.0, scale, &shift), sum),
+            Op::LogSoftmax | Op::LogSumExp => R::log_softmax(x, &log),
+        };
+        x.iter().map(value).collect()
+    }
+    let x: Vec<_> = piece.elements().map(T::to_f64).collect();
+    let values = if is_double::<T>() {
+        values::<Double>(&x, op, scale, whole)
+    } else {
+        values::<Single>(&x, op, scale, whole)
+    };
+    for (i, v) in values.into_iter().enumerate() {
+        piece.set(i, element(v));
+    }
+}
+
+/// The log-sum-exp of a row that is summed.
+pub(crate) fn piece_logsumexp<T: Element>(scale: &Scale, whole: &Whole) -> T {
+    let (max, shift, sum) = whole.parts();
+    let row = Reduced { max, shift, sum };
+    let log = if is_double::<T>() {
+        Double::log_shift(scale, &row)
+    } else {
+        Single::log_shift(scale, &row)
+    };
+    element(log.logsumexp())
 }
 
 /// `a * b` as a pair, `b` being one.

@@ -1,15 +1,18 @@
 //! The one list of kernels: name, needs, detection, entry points.
 
 use crate::attend;
+use crate::axis::{self, Columns};
 use crate::blocks::{
     self, BlockSum, Extremes, Merged, Piece, PieceOps, PieceOptions, RowShift, Whole,
 };
 use crate::call::{Call, Masked};
 use crate::element::Element;
 use crate::pipeline;
+use crate::rows::Odd;
 use crate::scalar;
 use crate::scale::Scale;
 use crate::scores::Scores;
+use crate::shards::{self, MergedPartials, Partial};
 use crate::vector::{Io, Vector};
 use half::{bf16, f16};
 
@@ -30,11 +33,15 @@ pub struct Ops<T: 'static> {
     softmax: Entry<T>,
     log_softmax: Entry<T>,
     logsumexp: Entry<T>,
-    /// `None`: the kernel does whole rows only.
-    pieces: Option<PieceOps<T>>,
+    softmax_columns: ColumnsEntry<T>,
+    log_softmax_columns: ColumnsEntry<T>,
+    pieces: PieceOps<T>,
+    /// Whether rows are worth doing in pieces.
+    in_pieces: bool,
 }
 
 type Entry<T> = fn(&mut Call<T>);
+type ColumnsEntry<T> = fn(&mut Columns<T>) -> bool;
 
 type Attention<T, U> = fn(&mut Scores<T, U>) -> bool;
 
@@ -136,6 +143,17 @@ impl Kernel {
         }
     }
 
+    /// Softmax or log-softmax of columns. Whether there was memory for some of them; if not, nothing is written. (Log-sum-exp: nothing
+    /// is done.)
+    pub fn columns<T: Element>(&'static self, op: Op, mut call: Columns<'_, T>) -> bool {
+        let ops = T::ops(self);
+        match op {
+            Op::Softmax => (ops.softmax_columns)(&mut call),
+            Op::LogSoftmax => (ops.log_softmax_columns)(&mut call),
+            Op::LogSumExp => true,
+        }
+    }
+
     /// Does the work of `call`. Whether there was memory for the exponentials of a row; if not, nothing is written.
     pub fn attend<T: Element, U: Probs<T>>(&'static self, mut call: Scores<'_, T, U>) -> bool {
         U::attend(self)(&mut call)
@@ -143,7 +161,13 @@ impl Kernel {
 
     /// How to do rows in pieces, if this kernel can.
     pub fn pieces<T: Element>(&'static self) -> Option<Pieces<T>> {
-        T::ops(self).pieces.as_ref().filter(|_| self.is_available()).map(|ops| Pieces { ops })
+        (T::ops(self).in_pieces && self.is_available()).then(|| self.shards())
+    }
+
+    /// How to do rows in shards. On a CPU that lacks the kernel's instructions the scalar reference does it instead.
+    pub fn shards<T: Element>(&'static self) -> Pieces<T> {
+        let able = if self.is_available() { self } else { &all()[all().len() - 1] };
+        Pieces { ops: &T::ops(able).pieces }
     }
 }
 
@@ -202,6 +226,42 @@ impl<T: Element> Pieces<T> {
         (self.ops.logsumexp)(scale, whole)
     }
 
+    /// The partials of a shard that starts at a multiple of [`BLOCK`](crate::BLOCK) in its row, one for each block; by `row_max`, the row's
+    /// largest element, where [`MergedPartials::Again`] has told it.
+    pub fn partials(&self, x: &[T], scale: &Scale, row_max: Option<f64>, partials: &mut [Partial]) {
+        (self.ops.partials)(self.ops, x, scale, row_max, partials);
+    }
+
+    /// Adds the partials of all the blocks of a row.
+    pub fn merge_partials(&self, scale: &Scale, partials: &[Partial]) -> MergedPartials {
+        (self.ops.merge_partials)(scale, partials)
+    }
+
+    /// Finishes a shard of a row whose partials were merged, or, for log-sum-exp, gives it.
+    pub fn finish_shard(
+        &self,
+        piece: &mut Piece<T>,
+        op: Op,
+        scale: &Scale,
+        row: &MergedPartials,
+        masked: Masked,
+    ) -> T {
+        let odd = match row {
+            MergedPartials::Whole(whole) => {
+                if op == Op::LogSumExp {
+                    return self.logsumexp(scale, whole);
+                }
+                self.finish(piece, op, scale, whole, PieceOptions::default());
+                return T::ZERO;
+            }
+            // Of a row that is not summed yet there is no result.
+            MergedPartials::Again(_) | MergedPartials::Nan => Odd::Nan,
+            MergedPartials::PlusInf => Odd::PlusInf,
+            MergedPartials::AllMasked => Odd::AllMasked,
+        };
+        blocks::write_odd(piece, &odd, op, masked)
+    }
+
     /// Writes what becomes of a row for which [`Merged::Odd`] was said, or, for log-sum-exp, gives it.
     pub fn odd(&self, row: &mut Piece<T>, op: Op, masked: Masked) -> T {
         blocks::odd(row, op, masked)
@@ -244,6 +304,26 @@ mod generic {
     entry!(softmax);
     entry!(log_softmax);
     entry!(logsumexp);
+
+    pub(super) fn columns<I, S, T, const LOG: bool>(call: &mut Columns<T>) -> bool
+    where
+        I: Isa,
+        S: From<I> + Io<T> + Io<<S as Vector>::E>,
+        T: Element,
+    {
+        let Some(isa) = I::detect() else {
+            return scalar::columns::<T, LOG>(call);
+        };
+        let mut done = false;
+        isa.vectorize(
+            #[inline(always)]
+            || {
+                // SAFETY: Columns are made only of slices whose lengths were checked, so their pointers are valid as their fields say.
+                done = unsafe { axis::columns::<S, T, LOG>(S::from(isa), call) }
+            },
+        );
+        done
+    }
 
     pub(super) fn attend<I, S, T, U>(call: &mut Scores<T, U>) -> bool
     where
@@ -353,24 +433,40 @@ macro_rules! kernel {
             softmax: generic::softmax::<$isa, $v, $t>,
             log_softmax: generic::log_softmax::<$isa, $v, $t>,
             logsumexp: generic::logsumexp::<$isa, $v, $t>,
-            pieces: Some(PieceOps {
+            softmax_columns: generic::columns::<$isa, $v, $t, false>,
+            log_softmax_columns: generic::columns::<$isa, $v, $t, true>,
+            pieces: PieceOps {
                 first: blocks::first::<<$v as Vector>::E, $t>,
                 sum: generic::sum::<$isa, $v, $t>,
                 merge: blocks::merge::<<$v as Vector>::E>,
                 finish: generic::finish::<$isa, $v, $t>,
                 logsumexp: generic::piece_logsumexp::<$isa, $v, $t>,
-            }),
+                partials: shards::partials::<<$v as Vector>::E, $t>,
+                merge_partials: shards::merge::<<$v as Vector>::E>,
+            },
+            in_pieces: true,
         }
     };
 }
 
 macro_rules! reference {
-    () => {
+    ($e:ty) => {
         Ops {
             softmax: scalar::softmax,
             log_softmax: scalar::log_softmax,
             logsumexp: scalar::logsumexp,
-            pieces: None,
+            softmax_columns: scalar::columns::<_, false>,
+            log_softmax_columns: scalar::columns::<_, true>,
+            pieces: PieceOps {
+                first: blocks::first::<$e, _>,
+                sum: scalar::sum,
+                merge: blocks::merge::<$e>,
+                finish: scalar::finish,
+                logsumexp: scalar::piece_logsumexp,
+                partials: shards::partials::<$e, _>,
+                merge_partials: shards::merge::<$e>,
+            },
+            in_pieces: false,
         }
     };
 }
@@ -408,10 +504,10 @@ pub fn all() -> &'static [Kernel] {
             name: "scalar",
             requires: &[],
             detect: || true,
-            f32: reference!(),
-            f64: reference!(),
-            f16: reference!(),
-            bf16: reference!(),
+            f32: reference!(f32),
+            f64: reference!(f64),
+            f16: reference!(f32),
+            bf16: reference!(f32),
             attention: attention!(scalar::attend, ; ),
         },
     ];

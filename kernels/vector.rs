@@ -82,6 +82,13 @@ pub(crate) trait Vector: Copy {
     fn acc_of(self, v: Self::V) -> Self::Acc {
         self.acc_add(self.acc_zero(), v)
     }
+    /// The sums of two running sums, lane by lane.
+    fn acc_plus(self, a: Self::Acc, b: Self::Acc) -> Self::Acc;
+    /// Writes `1 / sum` of every lane as `hi + lo`; whether all sums are numbers above 0.
+    ///
+    /// # Safety
+    /// `hi` and `lo` are valid for writes of LANES elements.
+    unsafe fn acc_inverses(self, acc: Self::Acc, hi: *mut Self::E, lo: *mut Self::E) -> bool;
     /// All lanes, added as a binary tree: lane i and i + half, and again.
     fn acc_fold(self, acc: Self::Acc) -> Sum;
     /// `acc_fold` of several rows.
@@ -139,6 +146,92 @@ pub(crate) fn two_sum_lanes<S: Vector>(s: S, (hi, lo): (S::V, S::V), v: S::V) ->
     let err = s.add(s.sub(hi, s.sub(sum, t)), s.sub(v, t));
     (sum, s.add(lo, err))
 }
+
+/// As [`Contract::sum_add`], lane by lane.
+#[inline(always)]
+pub(crate) fn plus_lanes<S: Vector<E = f64>>(
+    s: S,
+    (a, a_lo): (S::V, S::V),
+    (b, b_lo): (S::V, S::V),
+) -> (S::V, S::V) {
+    let (sum, error) = two_sum_lanes(s, (a, s.splat(0.0)), b);
+    let error = s.add(error, s.add(a_lo, b_lo));
+    let hi = s.add(sum, error);
+    (hi, s.sub(error, s.sub(hi, sum)))
+}
+
+/// Whether all lanes are numbers above 0. (A NaN among exponentials may have become a large number.)
+#[inline(always)]
+fn all_positive<S: Vector<E = f64> + Io<f64>>(s: S, v: S::V) -> bool {
+    let mut lanes = [0.0; 8];
+    // SAFETY: there is room for LANES elements.
+    unsafe { s.store(lanes.as_mut_ptr(), v) };
+    lanes.iter().fold(true, |all, &lane| all & (lane > 0.0) & (lane < LARGEST_SUM))
+}
+
+/// Above every sum: exponentials are below 2^11, and rows shorter than 2^64.
+const LARGEST_SUM: f64 = f64::from_bits((1023 + 128) << 52);
+
+/// [`Vector::acc_inverses`] of f32, from the sums in f64.
+///
+/// # Safety
+/// `hi` and `lo` are valid for writes of 16 elements.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)] // as indices the loops unroll into registers
+pub(crate) unsafe fn inverses_f32<S>(s: S, sums: [S::V; 2], hi: *mut f32, lo: *mut f32) -> bool
+where
+    S: Vector<E = f64> + Io<f64> + Io<f32>,
+{
+    let mut all = true;
+    for k in 0..2 {
+        let inverse = s.div(s.splat(1.0), sums[k]);
+        // SAFETY: as this function's.
+        unsafe {
+            let (hi, lo) = (hi.add(k * S::LANES), lo.add(k * S::LANES));
+            s.store(hi, inverse);
+            s.store(lo, s.sub(inverse, s.load(hi.cast_const())));
+        }
+        all &= all_positive(s, sums[k]);
+    }
+    all
+}
+
+/// [`Vector::acc_inverses`] of f64.
+///
+/// # Safety
+/// `hi` and `lo` are valid for writes of 8 elements.
+#[inline(always)]
+pub(crate) unsafe fn inverses_f64<S>(s: S, sum: (S::V, S::V), hi: *mut f64, lo: *mut f64) -> bool
+where
+    S: Vector<E = f64> + Io<f64>,
+{
+    let inverse = s.div(s.splat(1.0), sum.0);
+    let negative = s.sub(s.splat(0.0), inverse);
+    let rest = s.fma(negative, sum.0, s.splat(1.0));
+    let rest = s.mul(s.sub(rest, s.mul(inverse, sum.1)), inverse);
+    // SAFETY: as this function's.
+    unsafe {
+        s.store(hi, inverse);
+        s.store(lo, rest);
+    }
+    all_positive(s, sum.0)
+}
+
+/// The running sums of f64, which are pairs.
+macro_rules! acc_of_pairs {
+    () => {
+        #[inline(always)]
+        fn acc_plus(self, a: Self::Acc, b: Self::Acc) -> Self::Acc {
+            $crate::vector::plus_lanes(self, a, b)
+        }
+        #[inline(always)]
+        unsafe fn acc_inverses(self, acc: Self::Acc, hi: *mut f64, lo: *mut f64) -> bool {
+            // SAFETY: as this function's.
+            unsafe { $crate::vector::inverses_f64(self, acc, hi, lo) }
+        }
+    };
+}
+pub(crate) use acc_of_pairs;
 
 /// Log-softmax in f64: `(x - max) * scale - c` with every part carried as a pair, and rounded twice.
 #[inline(always)]

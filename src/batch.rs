@@ -1,5 +1,7 @@
 //! The work of a call, spread over threads. Threads never change bits: a row is always one thread's, or cut where its sum is cut anyway.
 
+use std::cell::Cell;
+
 use softmax_kernels::{
     BlockSum, Call, Element, Extremes, Kernel, Masked, Matrix, MatrixMut, Merged, Op, Piece,
     PieceOptions, Pieces, Scale, Whole,
@@ -138,18 +140,22 @@ impl Job {
     }
 
     /// A row; its log-sum-exp, if that is what is asked for.
-    fn row_in_pieces<T: Element>(&self, pieces: &Pieces<T>, mut row: Piece<T>) -> T {
-        let count = BlockSum::count(row.len());
-        // Short rows need no memory: 64 blocks are 256 Ki elements.
-        let mut few = [BlockSum::ZERO; 64];
-        let mut many = Vec::new();
-        let sums = match few.get_mut(..count) {
-            Some(few) => few,
-            None => {
-                many.resize(count, BlockSum::ZERO);
-                &mut many[..]
-            }
-        };
+    fn row_in_pieces<T: Element>(&self, pieces: &Pieces<T>, row: Piece<T>) -> T {
+        let mut sums = SUMS.take();
+        sums.clear();
+        sums.resize(BlockSum::count(row.len()), BlockSum::ZERO);
+        let value = self.row_with_sums(pieces, row, &mut sums);
+        SUMS.set(sums);
+        value
+    }
+
+    /// The same, with a place for the sums of its blocks.
+    fn row_with_sums<T: Element>(
+        &self,
+        pieces: &Pieces<T>,
+        mut row: Piece<T>,
+        sums: &mut [BlockSum],
+    ) -> T {
         let options = PieceOptions {
             keep: self.op == Op::Softmax && !self.plan.stream,
             stream: self.plan.stream,
@@ -202,6 +208,12 @@ impl Job {
             &|(), ()| (),
         );
     }
+}
+
+thread_local! {
+    /// The sums of a row's blocks, kept so that no call but a thread's first allocates. A thread that gets a second row while it waits for the pieces
+    /// of a first one makes another.
+    static SUMS: Cell<Vec<BlockSum>> = const { Cell::new(Vec::new()) };
 }
 
 /// Cuts the work in two until it is `parts` parts, does them in parallel, and joins what they give, the first parts first.

@@ -19,6 +19,22 @@ pub enum Error {
     },
     /// Options of attention do not fit the scores.
     Attention(AttendError),
+    /// The tensor has no such axis.
+    Axis {
+        /// The axis asked for.
+        axis: isize,
+        /// Dimensions of the tensor.
+        dims: usize,
+    },
+    /// There is not one partial for each block of a shard.
+    Partials {
+        /// Partials that there are.
+        len: usize,
+        /// Partials that the shard has.
+        needed: usize,
+    },
+    /// The largest element of a row is not finite.
+    RowMax(f64),
     /// There is no memory for a row's exponentials. Of a call on several threads some rows may have been written.
     Memory {
         /// Elements of the row.
@@ -64,8 +80,17 @@ impl fmt::Display for Error {
         match self {
             Self::Shape(e) => e.fmt(f),
             Self::Attention(e) => e.fmt(f),
+            Self::Axis { axis, dims } => {
+                write!(f, "there is no axis {axis} in a tensor of {dims} dimensions")
+            }
             Self::Memory { elements } => {
                 write!(f, "there is no memory for the exponentials of a row of {elements} elements")
+            }
+            Self::Partials { len, needed } => {
+                write!(f, "the shard has {needed} blocks, but there are {len} partials")
+            }
+            Self::RowMax(value) => {
+                write!(f, "the row's largest element must be finite, got {value}")
             }
             Self::Mismatch { input: (rows, cols), output: (out_rows, out_cols) } => {
                 write!(f, "the input is {rows} x {cols} but the output {out_rows} x {out_cols}")

@@ -21,7 +21,8 @@
 //! ```
 //!
 //! Functions at the top level use the defaults. [`Softmax`] has everything else: scale or temperature, strided
-//! matrices, fully masked rows, a forced kernel, a limit on threads. [`Attention`] is for the scores of attention: masks, biases, caps, sinks.
+//! matrices, fully masked rows, a forced kernel, a limit on threads. [`Attention`] is for the scores of attention: masks, biases, caps, sinks;
+//! [`Shards`] for rows that lie in several places; `softmax_axis` for any axis of a tensor.
 //!
 //! # What every input gets
 //!
@@ -51,6 +52,7 @@
 #![forbid(unsafe_code)]
 
 mod attention;
+mod axis;
 mod batch;
 mod caches;
 mod dispatch;
@@ -58,6 +60,7 @@ mod error;
 mod functions;
 mod options;
 mod plan;
+mod shards;
 mod threads;
 
 pub use attention::Attention;
@@ -71,8 +74,10 @@ pub use functions::{
 pub use half;
 pub use options::{Softmax, Threads};
 pub use plan::{Plan, Regime};
+pub use shards::{Merged, MergedRow, Shards};
 pub use softmax_kernels::{
-    AttendError, Element, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Op, Probs, ShapeError,
+    AttendError, BLOCK, Element, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Op, Partial,
+    Probs, ShapeError,
 };
 
 /// The examples of the README, compiled and run as tests.
@@ -84,6 +89,11 @@ pub struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/attention.md")]
 pub struct AttentionPage;
+
+/// The examples of the page about axes and shards, likewise.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/tensors.md")]
+pub struct TensorsPage;
 
 /// What was built: compiler, target and revision, for benchmark reports.
 ///

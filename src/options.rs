@@ -221,7 +221,12 @@ impl Softmax {
         Ok(())
     }
 
-    fn kernel_to_use(&self) -> Result<&'static Kernel, Error> {
+    /// What defines the results.
+    pub(crate) fn arithmetic(&self) -> (Scale, Masked) {
+        (self.scale, self.masked)
+    }
+
+    pub(crate) fn kernel_to_use(&self) -> Result<&'static Kernel, Error> {
         match self.kernel {
             Some(kernel) => dispatch::available(kernel),
             None => dispatch::default_kernel(),

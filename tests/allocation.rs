@@ -6,7 +6,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use common::available;
-use softmax::{Attention, Caches, Mask, Matrix, MatrixMut, Softmax, Threads};
+use softmax::{
+    Attention, Caches, Mask, Matrix, MatrixMut, Merged, Partial, Shards, Softmax, Threads,
+};
 
 /// The system's, counting what the current thread asks for.
 struct Counting;
@@ -54,7 +56,8 @@ fn the_counter_counts() {
 fn rows() {
     for kernel in available().into_iter().filter(|k| k.name() != "scalar") {
         let options = Softmax::new().kernel(kernel).threads(Threads::Serial);
-        for (rows, cols) in [(1, 16), (100, 10), (3, 1000), (2, 5000), (1, 200_000)] {
+        for (rows, cols) in [(1, 16), (100, 10), (3, 1000), (2, 5000), (1, 200_000), (1, 1_000_000)]
+        {
             for last in [0, usize::MAX] {
                 let options = options.caches(Caches { core: 1 << 20, last });
                 let x = vec![1.0f32; rows * cols];
@@ -96,5 +99,43 @@ fn attention() {
                 assert_eq!(count, 0, "{} {keys} keys", kernel.name());
             }
         }
+    }
+}
+
+#[test]
+fn axes() {
+    for kernel in available().into_iter().filter(|k| k.name() != "scalar") {
+        let options = Softmax::new().kernel(kernel).threads(Threads::Serial);
+        for shape in [[3, 5, 7], [2, 100, 40], [1, 5000, 17]] {
+            for last in [0, usize::MAX] {
+                let options = options.caches(Caches { core: 1 << 20, last });
+                let x = vec![1.0f32; shape.iter().product()];
+                let mut y = x.clone();
+                let count = second(|| {
+                    options.softmax_axis(&x, &mut y, &shape, 1).expect("a valid call");
+                    options.log_softmax_axis(&x, &mut y, &shape, 1).expect("a valid call");
+                    options.softmax_axis_in_place(&mut y, &shape, 1).expect("a valid call");
+                });
+                assert_eq!(count, 0, "{} {shape:?}", kernel.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn shards() {
+    for kernel in available().into_iter().filter(|k| k.name() != "scalar") {
+        let shards = Shards::with(Softmax::new().kernel(kernel));
+        let x = vec![1.0f32; 300_000];
+        let mut y = x.clone();
+        let mut partials = vec![Partial::NOTHING; Partial::count(x.len())];
+        let count = second(|| {
+            shards.partials(&x, None, &mut partials).expect("a valid shard");
+            let merged = shards.merge::<f32>(&partials).expect("a valid kernel");
+            let Merged::Row(row) = merged else { panic!("{merged:?} of ordinary logits") };
+            shards.softmax(&row, &x, &mut y).expect("a valid shard");
+            shards.log_softmax_in_place(&row, &mut y).expect("a valid shard");
+        });
+        assert_eq!(count, 0, "{}", kernel.name());
     }
 }

@@ -10,7 +10,10 @@ use std::ptr;
 use common::*;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 use softmax::half::{bf16, f16};
-use softmax::{Caches, Error, Kernel, Masked, Matrix, MatrixMut, ShapeError, Softmax, Threads};
+use softmax::{
+    Attention, BLOCK, Caches, Error, Kernel, Mask, Masked, Matrix, MatrixMut, Merged, Partial,
+    Probs, ShapeError, Shards, Softmax, Threads,
+};
 
 /// A multiple of every page size in use (4, 16 and 64 KiB), so that nobody need ask for it.
 const PAGE: usize = 1 << 16;
@@ -277,6 +280,88 @@ const PADDED: [(usize, usize, usize, usize); 8] = [
     // Enough to be cut among threads.
     (3, 50_000, 3, 5),
 ];
+
+/// Attention with a mask at the edge of its memory, and columns: the bits of the reference, and no fault.
+fn scores_and_columns_stay_between_the_guards<T: Probs<T> + Bits>() {
+    let (heads, queries) = (2, 2);
+    let mut random = Random(9);
+    for keys in [1, 7, 8, 15, 16, 17, 33, 66, 130] {
+        let x: Vec<T> = row(&mut random, 3, heads * queries * keys);
+        let mask: Vec<f16> = row(&mut random, 3, queries * keys);
+        let shape = [heads, queries, keys];
+        let (mut from, mut to) = (Guarded::<T>::new(x.len()), Guarded::<T>::new(x.len()));
+        let mut masks = Guarded::<f16>::new(mask.len());
+        for kernel in exact() {
+            for (edge, last) in EDGES.into_iter().flat_map(|edge| [(edge, 0), (edge, usize::MAX)]) {
+                let caches = Caches { core: usize::MAX, last };
+                let x = from.copy(edge, &x);
+                let mask = masks.copy(edge, &mask);
+                let y = to.at(edge, x.len());
+                let plain = Attention::new(heads, queries).masked(Masked::Zero).caches(caches);
+                let added = plain.mask(Mask::new(&*mask, [1, 1, queries]));
+                for attention in [plain.causal().window(5), added, added.causal().window(9)] {
+                    let scores = Matrix::new(&*x, keys).expect("whole rows");
+                    let mut want = vec![T::ZERO; x.len()];
+                    for (kernel, y) in [(scalar(), &mut want[..]), (kernel, &mut *y)] {
+                        let y = MatrixMut::new(y, keys).expect("whole rows");
+                        attention.kernel(kernel).softmax(scores, y).expect("a valid call");
+                    }
+                    assert_same(y, &want, || format!("{} {keys} keys", kernel.name()));
+                }
+                for axis in 0..2 {
+                    let options = Softmax::new().masked(Masked::Zero).caches(caches);
+                    let mut want = vec![T::ZERO; x.len()];
+                    for (kernel, y) in [(scalar(), &mut want[..]), (kernel, &mut *y)] {
+                        let options = options.kernel(kernel);
+                        options.softmax_axis(x, y, &shape, axis).expect("a valid call");
+                    }
+                    assert_same(y, &want, || format!("{} axis {axis} of {shape:?}", kernel.name()));
+                }
+            }
+        }
+    }
+}
+
+fn shards_stay_between_the_guards<T: Bits>() {
+    let mut random = Random(8);
+    for n in [1, 100, BLOCK + 5] {
+        let x: Vec<T> = row(&mut random, 0, n);
+        let (mut from, mut to) = (Guarded::<T>::new(n), Guarded::<T>::new(n));
+        for (kernel, edge) in exact().into_iter().flat_map(|k| EDGES.map(|edge| (k, edge))) {
+            let options = Softmax::new().kernel(kernel);
+            let want = run_row(&options, Op::Softmax, &x);
+            let shards = Shards::with(options);
+            let (x, y) = (from.copy(edge, &x), to.at(edge, n));
+            for row_max in [None, Some(20.0)] {
+                let mut partials = vec![Partial::NOTHING; Partial::count(n)];
+                shards.partials(x, row_max, &mut partials).expect("a valid shard");
+                let merged = shards.merge::<T>(&partials).expect("a valid kernel");
+                let Merged::Row(row) = merged else { panic!("{merged:?} of ordinary logits") };
+                shards.softmax(&row, x, y).expect("a valid shard");
+                if row_max.is_none() {
+                    assert_same(y, &want, || format!("{} {n} elements", kernel.name()));
+                }
+                shards.log_softmax_in_place(&row, y).expect("a valid shard");
+            }
+        }
+    }
+}
+
+#[test]
+fn shards_stay_between_the_guards_in_every_type() {
+    shards_stay_between_the_guards::<f32>();
+    shards_stay_between_the_guards::<f64>();
+    shards_stay_between_the_guards::<f16>();
+    shards_stay_between_the_guards::<bf16>();
+}
+
+#[test]
+fn scores_and_columns_stay_between_the_guards_in_every_type() {
+    scores_and_columns_stay_between_the_guards::<f32>();
+    scores_and_columns_stay_between_the_guards::<f64>();
+    scores_and_columns_stay_between_the_guards::<f16>();
+    scores_and_columns_stay_between_the_guards::<bf16>();
+}
 
 fn padding<T: Bits>(kernel: &'static Kernel) {
     let mut random = Random(12);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use softmax::{Kernel, Masked, Matrix, MatrixMut, Op, Softmax, Threads};
+use softmax::{Kernel, Masked, Op, Softmax, Threads};
 
 use crate::dtype::{Dtype, Value, decode, encode, stored};
 use crate::failure::Failure;
@@ -19,10 +19,10 @@ use crate::tensor::Tensor;
 /// Bytes computed and written at a time, unless a row is longer.
 const BLOCK: usize = 16 << 20;
 
-/// Computes the softmax of every row (the last axis) of the arrays in a file.
+/// Computes the softmax of every row (the last axis, or another one) of the arrays in a file.
 ///
 /// Memory holds a few blocks of some 16 MiB, or a few rows if they are longer, however large the
-/// file is. IN is mapped: do not change it meanwhile.
+/// file is; along another axis than the last, all from that axis on. IN is mapped: do not change it meanwhile.
 #[derive(Debug, clap::Args)]
 pub struct Run {
     /// A .npy or .safetensors file of f32, f64, f16 or bf16.
@@ -34,6 +34,9 @@ pub struct Run {
     /// Computes log-softmax.
     #[arg(long)]
     log: bool,
+    /// The axis; negative ones count from the end.
+    #[arg(long, value_name = "N", default_value_t = -1, allow_hyphen_values = true)]
+    axis: isize,
     /// Divides every input by T.
     #[arg(long, value_name = "T", allow_hyphen_values = true, conflicts_with = "scale")]
     temperature: Option<f64>,
@@ -56,7 +59,7 @@ pub struct Run {
     #[arg(long, value_name = "NAME")]
     tensor: Option<String>,
     /// Prints the most likely column of the first N rows.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "axis")]
     show: usize,
     /// Prints which way the computation takes, and why.
     #[arg(long, short)]
@@ -88,6 +91,9 @@ impl Run {
         let target = output::target(&self.output, self.force)?;
         let input = Input::open(&self.input, self.tensor.as_deref())?;
         let dtype = |t: &Tensor| self.dtype.unwrap_or(t.dtype);
+        for tensor in &input.tensors {
+            tensor.along(self.axis).map_err(|e| Failure::new(self.input.display(), e))?;
+        }
         let header = input.header(dtype).map_err(|e| Failure::new(self.output.display(), e))?;
         if let Some(n) = self.threads {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(n.get());
@@ -180,14 +186,18 @@ impl Work<'_> {
         bytes: &[u8],
         to: Dtype,
     ) -> Result<(), Failure> {
-        let (cols, size) = (tensor.cols, tensor.dtype.size());
+        let size = tensor.dtype.size();
         if tensor.len() == 0 {
             return Ok(());
         }
         let input_fail = |e: String| Failure::new(self.run.input.display(), e);
-        let most = (BLOCK / size_of::<C>() / cols).clamp(1, tensor.rows) * cols;
+        let (axis, inner) = tensor.along(self.run.axis).map_err(input_fail)?;
+        // What cannot be cut: a row, or the matrix that has the axis and all behind it.
+        let unit = axis * inner;
+        let most = (BLOCK / size_of::<C>() / unit).clamp(1, tensor.len() / unit) * unit;
         if self.run.verbose {
-            self.explain::<C>(tensor, most / cols).map_err(|e| input_fail(e.to_string()))?;
+            let rows = most / axis;
+            self.explain::<C>(tensor, rows, axis).map_err(|e| input_fail(e.to_string()))?;
         }
         // The output, and what of the input and the output is not of the type C where it is.
         let mut y: Vec<C> = buffer(most).map_err(input_fail)?;
@@ -211,8 +221,8 @@ impl Work<'_> {
                 }
             };
             let y = &mut y[..n];
-            self.compute(x, y, cols).map_err(|e| input_fail(e.to_string()))?;
-            self.show(tensor, i * (most / cols), y, to);
+            self.compute(x, y, [n / unit, axis, inner]).map_err(|e| input_fail(e.to_string()))?;
+            self.show(tensor, i * (most / unit), y, to);
             let stored = if to == C::DTYPE {
                 bytemuck::cast_slice(y)
             } else {
@@ -231,19 +241,32 @@ impl Work<'_> {
     }
 
     /// Notes how blocks of `rows` rows are computed.
-    fn explain<C: Value>(&mut self, tensor: &Tensor, rows: usize) -> Result<(), softmax::Error> {
+    fn explain<C: Value>(
+        &mut self,
+        tensor: &Tensor,
+        rows: usize,
+        cols: usize,
+    ) -> Result<(), softmax::Error> {
         let op = if self.run.log { Op::LogSoftmax } else { Op::Softmax };
-        let plan = self.softmax.plan::<C>(op, rows, tensor.cols, false)?;
+        let plan = self.softmax.plan::<C>(op, rows, cols, false)?;
         let name = tensor.name.as_deref().unwrap_or("the array");
-        let (rows, all, t) = (rows, tensor.rows, C::NAME);
+        let (all, t) = (tensor.len() / cols, C::NAME);
         self.shown.push(format!("{name}: {all} rows in blocks of {rows}, computed in {t}"));
         self.shown.extend(plan.to_string().lines().map(|line| format!("  {line}")));
         Ok(())
     }
 
-    fn compute<C: Value>(&self, x: &[C], y: &mut [C], cols: usize) -> Result<(), softmax::Error> {
-        let (x, y) = (Matrix::new(x, cols)?, MatrixMut::new(y, cols)?);
-        if self.run.log { self.softmax.log_softmax(x, y) } else { self.softmax.softmax(x, y) }
+    fn compute<C: Value>(
+        &self,
+        x: &[C],
+        y: &mut [C],
+        shape: [usize; 3],
+    ) -> Result<(), softmax::Error> {
+        if self.run.log {
+            self.softmax.log_softmax_axis(x, y, &shape, 1)
+        } else {
+            self.softmax.softmax_axis(x, y, &shape, 1)
+        }
     }
 
     /// Notes the most likely columns of those of the first rows that are in this block.

@@ -40,6 +40,20 @@ impl Tensor {
         Ok(Self { name, shape, rows, cols, dtype, data: start..end })
     }
 
+    /// The length of an axis, and the number of positions behind it. A negative axis counts from the end.
+    pub fn along(&self, axis: isize) -> Result<(usize, usize), String> {
+        let dims = self.shape.len();
+        let index = if axis < 0 { axis.checked_add_unsigned(dims) } else { Some(axis) };
+        let index = index.and_then(|index| usize::try_from(index).ok()).filter(|&i| i < dims);
+        let Some(index) = index else {
+            let name = self.name.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
+            return Err(format!("{name}there is no axis {axis} in {}", self.shape_text()));
+        };
+        // No overflow, unless a size is 0: there are as many elements.
+        let inner = self.shape[index + 1..].iter().fold(1usize, |n, &dim| n.saturating_mul(dim));
+        Ok((self.shape[index], inner))
+    }
+
     /// The number of elements.
     pub fn len(&self) -> usize {
         self.rows * self.cols

@@ -130,6 +130,10 @@ fn options_that_cannot_be_are_refused_by_name() {
     refused(&folder, &input, &out, &["--dtype", "bf16"], (out_name, ".npy has no bf16"));
     let in_name = input.to_str().unwrap();
     refused(&folder, &input, &out, &["--tensor", "x"], (in_name, "--tensor"));
+    for axis in ["2", "-3"] {
+        let message = format!("there is no axis {axis} in 4 x 10");
+        refused(&folder, &input, &out, &["--axis", axis], (in_name, &message));
+    }
     let st = folder.file(
         "in.safetensors",
         &safetensors(&[

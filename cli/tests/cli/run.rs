@@ -289,6 +289,33 @@ fn safetensors_keep_names_shapes_and_metadata() {
     assert_eq!(got.tensor("b \"é\"").unwrap().data(), cast_slice::<bf16, u8>(&y));
 }
 
+/// The bits of moving the axis to the end, in files of one block and of several.
+#[test]
+fn any_axis_is_that_of_the_library() {
+    let folder = Folder::new();
+    for shape in [[3usize, 50, 7], [5, 1000, 900]] {
+        let x: Vec<f32> = values(shape.iter().product());
+        let input = folder.file("in.npy", &npy("<f4", &shape, cast_slice(&x)));
+        let out = folder.path("out.npy");
+        for axis in [-3isize, -2, -1, 0, 1, 2] {
+            let option = format!("--axis={axis}");
+            run_ok(&input, &out, &[&option, "--force"]);
+            let mut y = vec![0.0f32; x.len()];
+            let axis = axis.rem_euclid(3) as usize;
+            let (len, inner) = (shape[axis], shape[axis + 1..].iter().product::<usize>());
+            for start in 0..x.len() / len {
+                let start = start / inner * inner * len + start % inner;
+                let column: Vec<f32> = (0..len).map(|k| x[start + k * inner]).collect();
+                for (k, p) in expected(Softmax::new(), false, &column, len).iter().enumerate() {
+                    y[start + k * inner] = *p;
+                }
+            }
+            let want = npy("<f4", &shape, cast_slice(&y));
+            assert!(fs::read(&out).unwrap() == want, "axis {axis} of {shape:?}");
+        }
+    }
+}
+
 #[test]
 fn verbose_says_how_and_why() {
     let folder = Folder::new();

@@ -1,0 +1,156 @@
+//! Softmax along any axis of a tensor.
+
+use softmax_kernels::{Columns, Element, Masked, Matrix, MatrixMut, Op, Scale, ShapeError};
+
+use crate::batch::halves;
+use crate::{Error, Softmax};
+
+/// Positions before the axis, along it, and behind it. A negative axis counts from the end.
+fn around(shape: &[usize], axis: isize) -> Result<[usize; 3], Error> {
+    let dims = shape.len();
+    let index = if axis < 0 { axis.checked_add_unsigned(dims) } else { Some(axis) };
+    let index = index.and_then(|index| usize::try_from(index).ok()).filter(|&index| index < dims);
+    let Some(index) = index else { return Err(Error::Axis { axis, dims }) };
+    let product = |sizes: &[usize]| sizes.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
+    // An empty tensor may have sizes whose product is too large without the 0.
+    if shape.contains(&0) {
+        return Ok([0, shape[index], 0]);
+    }
+    match (product(&shape[..index]), product(&shape[index + 1..])) {
+        (Some(outer), Some(inner)) => Ok([outer, shape[index], inner]),
+        _ => Err(ShapeError::Overflow { rows: usize::MAX, cols: shape[index], stride: 1 }.into()),
+    }
+}
+
+/// Along an axis of a tensor in C order (the last axis without gaps), given by its shape. The same bits as if the axis had been moved to the end first. For
+/// the last axis it is the softmax of rows.
+impl Softmax {
+    /// The softmax of `x` along an axis, into `y`. Error: as [`Softmax::softmax`].
+    ///
+    /// ```
+    /// use softmax::Softmax;
+    ///
+    /// // A tensor of 2 x 3, along its first axis: three columns of two.
+    /// let x = [1.0f32, 5.0, f32::NEG_INFINITY, 1.0, 5.0, 0.0];
+    /// let mut y = [0.0f32; 6];
+    /// Softmax::new().softmax_axis(&x, &mut y, &[2, 3], 0)?;
+    /// assert_eq!(y, [0.5, 0.5, 0.0, 0.5, 0.5, 1.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Axis`] if there is no such axis (negative ones count from the end), [`Error::Shape`] if the slices have not as many elements as
+    /// the shape says, [`Error::Memory`], or a kernel that cannot run.
+    pub fn softmax_axis<T: Element>(
+        &self,
+        x: &[T],
+        y: &mut [T],
+        shape: &[usize],
+        axis: isize,
+    ) -> Result<(), Error> {
+        self.along(Op::Softmax, x, y, shape, axis)
+    }
+
+    /// [`Softmax::softmax_axis`] in place. The same bits.
+    ///
+    /// # Errors
+    /// As [`Softmax::softmax_axis`].
+    pub fn softmax_axis_in_place<T: Element>(
+        &self,
+        x: &mut [T],
+        shape: &[usize],
+        axis: isize,
+    ) -> Result<(), Error> {
+        self.along_in_place(Op::Softmax, x, shape, axis)
+    }
+
+    /// The log-softmax of `x` along an axis, into `y`. Error: as [`Softmax::log_softmax`]. Axes that are not the last take
+    /// several times as long.
+    ///
+    /// # Errors
+    /// As [`Softmax::softmax_axis`].
+    pub fn log_softmax_axis<T: Element>(
+        &self,
+        x: &[T],
+        y: &mut [T],
+        shape: &[usize],
+        axis: isize,
+    ) -> Result<(), Error> {
+        self.along(Op::LogSoftmax, x, y, shape, axis)
+    }
+
+    /// [`Softmax::log_softmax_axis`] in place. The same bits.
+    ///
+    /// # Errors
+    /// As [`Softmax::softmax_axis`].
+    pub fn log_softmax_axis_in_place<T: Element>(
+        &self,
+        x: &mut [T],
+        shape: &[usize],
+        axis: isize,
+    ) -> Result<(), Error> {
+        self.along_in_place(Op::LogSoftmax, x, shape, axis)
+    }
+
+    fn along<T: Element>(
+        &self,
+        op: Op,
+        x: &[T],
+        y: &mut [T],
+        shape: &[usize],
+        axis: isize,
+    ) -> Result<(), Error> {
+        let sizes = around(shape, axis)?;
+        let (scale, masked) = self.arithmetic();
+        let columns = Columns::new(x, &mut *y, sizes, scale, masked)?;
+        if let [rows, cols, 1] = sizes {
+            let x = Matrix::with_stride(x, rows, cols, cols)?;
+            let y = MatrixMut::with_stride(y, rows, cols, cols)?;
+            return match op {
+                Op::LogSoftmax => self.log_softmax(x, y),
+                _ => self.softmax(x, y),
+            };
+        }
+        self.columns(op, columns, sizes, false)
+    }
+
+    fn along_in_place<T: Element>(
+        &self,
+        op: Op,
+        x: &mut [T],
+        shape: &[usize],
+        axis: isize,
+    ) -> Result<(), Error> {
+        let sizes = around(shape, axis)?;
+        let (scale, masked): (Scale, Masked) = self.arithmetic();
+        let columns = Columns::in_place(&mut *x, sizes, scale, masked)?;
+        if let [rows, cols, 1] = sizes {
+            let x = MatrixMut::with_stride(x, rows, cols, cols)?;
+            return match op {
+                Op::LogSoftmax => self.log_softmax_in_place(x),
+                _ => self.softmax_in_place(x),
+            };
+        }
+        self.columns(op, columns, sizes, true)
+    }
+
+    fn columns<T: Element>(
+        &self,
+        op: Op,
+        columns: Columns<T>,
+        [outer, axis, inner]: [usize; 3],
+        in_place: bool,
+    ) -> Result<(), Error> {
+        // No overflow: there are as many elements.
+        let plan = self.plan::<T>(op, outer * inner, axis, in_place)?;
+        let kernel = plan.kernel();
+        let done = halves(
+            plan.parts,
+            columns.streaming(plan.streams()),
+            &Columns::split,
+            &|columns| kernel.columns(op, columns),
+            &|a, b| a && b,
+        );
+        if done { Ok(()) } else { Err(Error::Memory { elements: axis }) }
+    }
+}

@@ -1,0 +1,214 @@
+//! One row in shards that the caller's own threads, processes or machines hold.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use softmax_kernels::{Element, MergedPartials, Op, Partial, Piece, Pieces, Scale};
+
+use crate::{Error, Softmax};
+
+/// The softmax of a row that is cut in shards: each is reduced where it is, the partial results of all are merged, and each shard is finished where it
+/// is. The same bits as the whole row in one call, however it was cut, as long as every shard but the last has a multiple of [`BLOCK`](crate::BLOCK)
+/// elements.
+///
+/// 1. [`partials`](Shards::partials): one [`Partial`] for every block of a shard.
+/// 2. [`merge`](Shards::merge) of those of all shards, in the order of the row. Everyone who has them may do it; all get the same.
+///    It may say that the blocks have to be summed [again](Merged::Again), by the row's largest element.
+/// 3. [`softmax`](Shards::softmax) of each shard, or one of its relatives.
+///
+/// No thread is started and nothing is allocated here.
+///
+/// ```
+/// use softmax::{BLOCK, Merged, Partial, Shards};
+///
+/// let row: Vec<f32> = (0..3 * BLOCK).map(|i| (i % 100) as f32 / 10.0).collect();
+/// let (a, b) = row.split_at(BLOCK);
+/// let shards = Shards::new();
+/// // One of these may have come from another machine, as four numbers or two.
+/// let mut partials = [Partial::NOTHING; 3];
+/// let mut row_max = None;
+/// let whole = loop {
+///     shards.partials(a, row_max, &mut partials[..1])?;
+///     shards.partials(b, row_max, &mut partials[1..])?;
+///     match shards.merge::<f32>(&partials)? {
+///         Merged::Row(row) => break row,
+///         Merged::Again(max) => row_max = Some(max),
+///     }
+/// };
+/// let mut probs = vec![0.0f32; row.len()];
+/// let (p, q) = probs.split_at_mut(BLOCK);
+/// shards.softmax(&whole, a, p)?;
+/// shards.softmax(&whole, b, q)?;
+///
+/// let mut expected = vec![0.0f32; row.len()];
+/// softmax::softmax(&row, &mut expected)?;
+/// assert_eq!(probs, expected);
+/// # Ok::<(), softmax::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Shards {
+    options: Softmax,
+}
+
+/// What the partials of a row come to.
+#[derive(Clone, Copy, Debug)]
+pub enum Merged<T> {
+    /// The shards can be finished.
+    Row(MergedRow<T>),
+    /// The partials are to be computed again, by this, the row's largest element; merging those gives the row. Rows of which
+    /// the largest element is above 45,000 or below -45,000 (at scale 1) always need it, and rows with elements that are between 80 and 90 below the largest
+    /// (in f64: more than 600) may.
+    Again(f64),
+}
+
+/// A row of which the sum is known.
+#[derive(Clone, Copy)]
+pub struct MergedRow<T> {
+    merged: MergedPartials,
+    scale: Scale,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T> fmt::Debug for MergedRow<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MergedRow").field("merged", &self.merged).finish_non_exhaustive()
+    }
+}
+
+impl Shards {
+    /// Scale 1, NaN for fully masked rows, the best kernel.
+    pub const fn new() -> Self {
+        Self { options: Softmax::new() }
+    }
+
+    /// With the scale, the masked rows and the kernel of these options.
+    pub const fn with(options: Softmax) -> Self {
+        Self { options }
+    }
+
+    /// The partials of a shard, [`Partial::count`] of them: `x` starts at a multiple of [`BLOCK`](crate::BLOCK) in its row.
+    ///
+    /// `row_max` is `None`, or what [`Merged::Again`] has told. Those who know the row's largest element beforehand may give it right away, all of them;
+    /// if an element is larger than that, the results are not specified.
+    ///
+    /// # Errors
+    /// [`Error::Partials`] if there is not one partial for each block, [`Error::RowMax`] if `row_max` is not finite, or a kernel that cannot run.
+    pub fn partials<T: Element>(
+        &self,
+        x: &[T],
+        row_max: Option<f64>,
+        partials: &mut [Partial],
+    ) -> Result<(), Error> {
+        let needed = Partial::count(x.len());
+        if partials.len() != needed {
+            return Err(Error::Partials { len: partials.len(), needed });
+        }
+        if let Some(max) = row_max.filter(|max| !max.is_finite()) {
+            return Err(Error::RowMax(max));
+        }
+        let (scale, _) = self.options.arithmetic();
+        self.pieces::<T>()?.partials(x, &scale, row_max, partials);
+        Ok(())
+    }
+
+    /// Merges the partials of all the blocks of a row of `T`s, in their order. Takes a few nanoseconds for each.
+    ///
+    /// # Errors
+    /// A kernel that cannot run.
+    pub fn merge<T: Element>(&self, partials: &[Partial]) -> Result<Merged<T>, Error> {
+        let (scale, _) = self.options.arithmetic();
+        Ok(match self.pieces::<T>()?.merge_partials(&scale, partials) {
+            MergedPartials::Again(max) => Merged::Again(max),
+            merged => Merged::Row(MergedRow { merged, scale, of: PhantomData }),
+        })
+    }
+
+    /// The probabilities of a shard of `row`, into `y`. Error: as [`Softmax::softmax`].
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if the lengths differ, or a kernel that cannot run.
+    pub fn softmax<T: Element>(
+        &self,
+        row: &MergedRow<T>,
+        x: &[T],
+        y: &mut [T],
+    ) -> Result<(), Error> {
+        self.finish(Op::Softmax, row, both(x, y)?)
+    }
+
+    /// [`Shards::softmax`] in place. The same bits.
+    ///
+    /// # Errors
+    /// A kernel that cannot run.
+    pub fn softmax_in_place<T: Element>(
+        &self,
+        row: &MergedRow<T>,
+        x: &mut [T],
+    ) -> Result<(), Error> {
+        self.finish(Op::Softmax, row, Piece::in_place(x))
+    }
+
+    /// The log-softmax of a shard of `row`, into `y`. Error: as [`Softmax::log_softmax`].
+    ///
+    /// # Errors
+    /// As [`Shards::softmax`].
+    pub fn log_softmax<T: Element>(
+        &self,
+        row: &MergedRow<T>,
+        x: &[T],
+        y: &mut [T],
+    ) -> Result<(), Error> {
+        self.finish(Op::LogSoftmax, row, both(x, y)?)
+    }
+
+    /// [`Shards::log_softmax`] in place. The same bits.
+    ///
+    /// # Errors
+    /// A kernel that cannot run.
+    pub fn log_softmax_in_place<T: Element>(
+        &self,
+        row: &MergedRow<T>,
+        x: &mut [T],
+    ) -> Result<(), Error> {
+        self.finish(Op::LogSoftmax, row, Piece::in_place(x))
+    }
+
+    /// The log-sum-exp of the row.
+    ///
+    /// # Errors
+    /// A kernel that cannot run.
+    pub fn logsumexp<T: Element>(&self, row: &MergedRow<T>) -> Result<T, Error> {
+        let (_, masked) = self.options.arithmetic();
+        let mut nothing = Piece::read(&[]);
+        Ok(self.pieces()?.finish_shard(
+            &mut nothing,
+            Op::LogSumExp,
+            &row.scale,
+            &row.merged,
+            masked,
+        ))
+    }
+
+    fn finish<T: Element>(
+        &self,
+        op: Op,
+        row: &MergedRow<T>,
+        mut piece: Piece<T>,
+    ) -> Result<(), Error> {
+        let (_, masked) = self.options.arithmetic();
+        self.pieces()?.finish_shard(&mut piece, op, &row.scale, &row.merged, masked);
+        Ok(())
+    }
+
+    fn pieces<T: Element>(&self) -> Result<Pieces<T>, Error> {
+        Ok(self.options.kernel_to_use()?.shards())
+    }
+}
+
+/// A shard to be read and one to be written.
+fn both<'a, T: Element>(x: &'a [T], y: &'a mut [T]) -> Result<Piece<'a, T>, Error> {
+    if x.len() != y.len() {
+        return Err(Error::Mismatch { input: (1, x.len()), output: (1, y.len()) });
+    }
+    Ok(Piece::new(x, y))
+}

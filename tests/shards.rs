@@ -1,0 +1,206 @@
+//! A row in shards: the bits of the row in one call.
+
+mod common;
+
+use common::*;
+use proptest::prelude::*;
+use softmax::half::{bf16, f16};
+use softmax::{BLOCK, Element, Error, Kernel, Masked, Merged, MergedRow, Partial, Shards, Softmax};
+
+/// As it would come from another machine.
+fn sent<T: Element>(partial: Partial) -> Partial {
+    if T::NAME == f64::NAME {
+        Partial::from_array(partial.to_array())
+    } else {
+        let pair = Partial::from_pair(partial.to_pair());
+        // NaN is not equal to itself.
+        assert_eq!(format!("{pair:?}"), format!("{partial:?}"));
+        pair
+    }
+}
+
+/// The row whose shards these are, and whether it took a second round.
+fn merged<T: Element>(shards: &Shards, parts: &[&[T]]) -> (MergedRow<T>, bool) {
+    let mut row_max = None;
+    loop {
+        let mut all = Vec::new();
+        for part in parts {
+            let mut partials = vec![Partial::NOTHING; Partial::count(part.len())];
+            shards.partials(part, row_max, &mut partials).expect("a valid shard");
+            all.extend(partials.into_iter().map(sent::<T>));
+        }
+        match shards.merge(&all).expect("a valid kernel") {
+            Merged::Row(row) => return (row, row_max.is_some()),
+            Merged::Again(max) => {
+                assert_eq!(row_max, None, "a second round is enough");
+                row_max = Some(max);
+            }
+        }
+    }
+}
+
+/// Pieces of whole blocks, cut where bits of `cuts` are set.
+fn cut<T>(row: &[T], cuts: u64) -> Vec<&[T]> {
+    let mut parts = Vec::new();
+    let (mut start, mut end) = (0, 0);
+    for block in row.chunks(BLOCK) {
+        end += block.len();
+        let long = (end - start) / BLOCK > 2;
+        if long || cuts >> (parts.len() % 64) & 1 == 1 || end == row.len() {
+            parts.push(&row[start..end]);
+            start = end;
+        }
+    }
+    parts
+}
+
+/// Softmax, log-softmax and log-sum-exp of a row in shards, one behind the other.
+fn in_shards<T: Bits>(options: Softmax, row: &[T], cuts: u64) -> (Vec<T>, bool) {
+    let shards = Shards::with(options);
+    let parts = cut(row, cuts);
+    let (whole, again) = merged(&shards, &parts);
+    let mut all = Vec::new();
+    for log in [false, true] {
+        for part in &parts {
+            let (mut y, mut z) = (vec![T::NAN; part.len()], part.to_vec());
+            if log {
+                shards.log_softmax(&whole, part, &mut y).expect("a valid shard");
+                shards.log_softmax_in_place(&whole, &mut z).expect("a valid shard");
+            } else {
+                shards.softmax(&whole, part, &mut y).expect("a valid shard");
+                shards.softmax_in_place(&whole, &mut z).expect("a valid shard");
+            }
+            assert_same(&z, &y, || "in place".to_string());
+            all.extend(y);
+        }
+    }
+    all.push(shards.logsumexp(&whole).expect("a valid kernel"));
+    (all, again)
+}
+
+/// The same in one call.
+fn whole<T: Element>(options: &Softmax, row: &[T]) -> Vec<T> {
+    OPS.into_iter().flat_map(|op| run_row(options, op, row)).collect()
+}
+
+/// A row whose blocks are of different kinds and heights, so that some are flushed wholly and some in part.
+fn mixed<T: Element>(seed: u64, blocks: usize, end: usize) -> Vec<T> {
+    let mut random = Random(seed);
+    let one = random.below(KINDS);
+    let mut x = Vec::new();
+    for block in 0..blocks {
+        let kind = if seed.is_multiple_of(2) { random.below(KINDS) } else { one };
+        let n = if block + 1 == blocks { end } else { BLOCK };
+        let height = [0.0, 0.0, -60.0, -85.0, -95.0, -740.0][random.below(6)];
+        let values: Vec<f64> = row(&mut random, kind, n);
+        x.extend(values.into_iter().map(|v| T::from_f64(v + height)));
+    }
+    if !x.is_empty() && seed % 16 < 3 {
+        let at = random.below(x.len());
+        x[at] = [T::NAN, T::INFINITY, T::NEG_INFINITY][seed as usize % 16];
+    }
+    if seed % 32 == 31 {
+        x.fill(T::NEG_INFINITY);
+    }
+    x
+}
+
+fn same_bits<T: Bits>(kernel: &'static Kernel, seed: u64, blocks: usize, end: usize) -> bool {
+    let x = mixed::<T>(seed, blocks, end);
+    let temperature = [1.0, 0.25, 10.0][seed as usize % 3];
+    let masked = if seed.is_multiple_of(5) { Masked::Zero } else { Masked::Nan };
+    let want = whole(&on(scalar(), temperature, masked), &x);
+    let (got, again) = in_shards(on(kernel, temperature, masked), &x, seed >> 7);
+    assert_same(&got, &want, || format!("{} {}: seed {seed}, {blocks}", kernel.name(), T::NAME));
+    again
+}
+
+fn all_types(seed: u64, blocks: usize, end: usize) {
+    for kernel in available() {
+        same_bits::<f32>(kernel, seed, blocks, end);
+        same_bits::<f64>(kernel, seed, blocks, end);
+        same_bits::<f16>(kernel, seed, blocks, end);
+        same_bits::<bf16>(kernel, seed, blocks, end);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: if std::env::var_os("SOFTMAX_TEST_QUICK").is_some() { 4 } else { 200 },
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn same_bits_as_the_whole_row(seed: u64, blocks in 1..7usize, end in 1..=BLOCK) {
+        all_types(seed, blocks, end);
+    }
+}
+
+/// One round is enough for what people have, and what needs two exists.
+#[test]
+fn rounds() {
+    let again = |seed| same_bits::<f32>(scalar(), seed, 3, 100);
+    assert!((0..100).any(again) && !(0..100).all(again));
+    for kernel in available() {
+        let again = |x: &[f32]| {
+            let shards = Shards::with(Softmax::new().kernel(kernel));
+            merged(&shards, &cut(x, 1)).1
+        };
+        let mut random = Random(1);
+        let mut x: Vec<f32> = row(&mut random, 0, 3 * BLOCK);
+        assert!(!again(&x), "{}: logits", kernel.name());
+        x[..5000].fill(f32::NEG_INFINITY);
+        assert!(!again(&x), "{}: a mask of -inf", kernel.name());
+        x[..5000].fill(-10_000.0);
+        assert!(!again(&x), "{}: a mask of -10,000", kernel.name());
+        x[..5000].fill(-1e30);
+        assert!(!again(&x), "{}: a mask of -1e30", kernel.name());
+        x[5000] = 100_000.0;
+        assert!(again(&x), "{}: huge", kernel.name());
+    }
+}
+
+#[test]
+fn a_row_of_nothing() {
+    let shards = Shards::new();
+    let (row, _) = merged::<f64>(&shards, &[]);
+    assert_eq!(shards.logsumexp(&row).expect("a valid kernel"), f64::NEG_INFINITY);
+    shards.softmax(&row, &[], &mut []).expect("a valid shard");
+}
+
+#[test]
+fn what_does_not_fit_is_named_and_nothing_is_written() {
+    let shards = Shards::new();
+    let mut partials = [Partial::NOTHING; 2];
+    let x = [1.0f32; BLOCK];
+    let e = shards.partials(&x, None, &mut partials).expect_err("one block");
+    assert_eq!(e, Error::Partials { len: 2, needed: 1 });
+    assert_eq!(e.to_string(), "the shard has 1 blocks, but there are 2 partials");
+    let e = shards.partials(&x, Some(f64::INFINITY), &mut partials[..1]).expect_err("not finite");
+    assert_eq!(e, Error::RowMax(f64::INFINITY));
+    assert_eq!(partials, [Partial::NOTHING; 2]);
+    let (row, _) = merged(&shards, &[&x]);
+    let mut y = [-7.0; 3];
+    let e = shards.softmax(&row, &x[..4], &mut y).expect_err("other lengths");
+    assert_eq!(e, Error::Mismatch { input: (1, 4), output: (1, 3) });
+    assert_eq!(y, [-7.0; 3]);
+}
+
+/// The one constant for x86-64 and AArch64, of fixed rows in shards. It changes only with the arithmetic contract.
+const DIGEST: u64 = 0x6d39_5ff5_dff8_8d86;
+
+#[test]
+fn digest_is_the_same_on_every_cpu() {
+    for kernel in available() {
+        let mut digest = Fnv::default();
+        for seed in 0..20 {
+            let options = on(kernel, 1.0, Masked::Nan);
+            digest.add(&in_shards(options, &mixed::<f32>(seed, 3, 1000), seed).0);
+            digest.add(&in_shards(options, &mixed::<f64>(seed, 3, 1000), seed).0);
+            digest.add(&in_shards(options, &mixed::<bf16>(seed, 3, 1000), seed).0);
+        }
+        println!("{} on {}: {:#018x}", kernel.name(), softmax::build().target, digest.0);
+        assert_eq!(digest.0, DIGEST, "{}: {:#018x}", kernel.name(), digest.0);
+    }
+}
