@@ -495,5 +495,9 @@ pub(crate) fn attend<T: Element, U: Element>(call: &mut Scores<T, U>) -> bool {
     true
 }
 
+mod decide;
+mod loss;
+mod sample;
+
 #[cfg(test)]
 mod exp_core_tests;

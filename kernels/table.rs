@@ -6,9 +6,12 @@ use crate::blocks::{
     self, BlockSum, Extremes, Merged, Piece, PieceOps, PieceOptions, RowShift, Whole,
 };
 use crate::call::{Call, Masked};
+use crate::decide;
 use crate::element::Element;
+use crate::loss;
 use crate::pipeline;
 use crate::rows::Odd;
+use crate::sample;
 use crate::scalar;
 use crate::scale::Scale;
 use crate::scores::Scores;
@@ -38,6 +41,9 @@ pub struct Ops<T: 'static> {
     pieces: PieceOps<T>,
     /// Whether rows are worth doing in pieces.
     in_pieces: bool,
+    pub(crate) decide: decide::Ops<T>,
+    pub(crate) loss: loss::Ops<T>,
+    pub(crate) sample: sample::Ops<T>,
 }
 
 type Entry<T> = fn(&mut Call<T>);
@@ -445,6 +451,9 @@ macro_rules! kernel {
                 merge_partials: shards::merge::<<$v as Vector>::E>,
             },
             in_pieces: true,
+            decide: decide::ops::<$isa, $v, $t>(),
+            loss: loss::ops::<$isa, $v, $t>(),
+            sample: sample::ops::<$isa, $v, $t>(),
         }
     };
 }
@@ -467,6 +476,9 @@ macro_rules! reference {
                 merge_partials: shards::merge::<$e>,
             },
             in_pieces: false,
+            decide: decide::reference(),
+            loss: loss::reference(),
+            sample: sample::reference(),
         }
     };
 }

@@ -17,6 +17,13 @@ pub enum Error {
         /// Rows and columns of the output.
         output: (usize, usize),
     },
+    /// Input and output differ in shape, as tensors of any number of dimensions.
+    Shapes {
+        /// The input's.
+        input: Vec<usize>,
+        /// The output's.
+        output: Vec<usize>,
+    },
     /// Options of attention do not fit the scores.
     Attention(AttendError),
     /// The tensor has no such axis.
@@ -35,7 +42,34 @@ pub enum Error {
     },
     /// The largest element of a row is not finite.
     RowMax(f64),
-    /// There is no memory for a row's exponentials. Of a call on several threads some rows may have been written.
+    /// A slice that goes with the rows has not the length that it needs.
+    Length {
+        /// What it is.
+        what: &'static str,
+        /// Its elements.
+        len: usize,
+        /// Elements needed.
+        needed: usize,
+    },
+    /// An option is NaN or out of its range.
+    Value {
+        /// What it is.
+        what: &'static str,
+        /// What it was.
+        value: f64,
+        /// What it may be.
+        range: &'static str,
+    },
+    /// A label or a token is no column of the row.
+    Column {
+        /// The row.
+        row: usize,
+        /// The label or token.
+        index: i64,
+        /// Columns of a row.
+        cols: usize,
+    },
+    /// There is no memory for a row's exponentials. Of a call on several threads or in several tiles some rows may have been written.
     Memory {
         /// Elements of the row.
         elements: usize,
@@ -86,6 +120,15 @@ impl fmt::Display for Error {
             Self::Memory { elements } => {
                 write!(f, "there is no memory for the exponentials of a row of {elements} elements")
             }
+            Self::Length { what, len, needed } => {
+                write!(f, "{needed} {what} are needed, got {len}")
+            }
+            Self::Value { what, value, range } => {
+                write!(f, "the {what} must be {range}, got {value}")
+            }
+            Self::Column { row, index, cols } => {
+                write!(f, "row {row}: {index} is none of its {cols} columns")
+            }
             Self::Partials { len, needed } => {
                 write!(f, "the shard has {needed} blocks, but there are {len} partials")
             }
@@ -94,6 +137,9 @@ impl fmt::Display for Error {
             }
             Self::Mismatch { input: (rows, cols), output: (out_rows, out_cols) } => {
                 write!(f, "the input is {rows} x {cols} but the output {out_rows} x {out_cols}")
+            }
+            Self::Shapes { input, output } => {
+                write!(f, "the input's shape is {input:?} but the output's {output:?}")
             }
             Self::Scale(value) => write!(f, "the scale must be in 2^-60..=2^60, got {value}"),
             Self::Temperature(value) => {

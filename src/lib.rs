@@ -55,11 +55,16 @@ mod attention;
 mod axis;
 mod batch;
 mod caches;
+mod decide;
 mod dispatch;
 mod error;
 mod functions;
+mod loss;
+#[cfg(feature = "ndarray")]
+mod ndarray_axis;
 mod options;
 mod plan;
+mod sample;
 mod shards;
 mod threads;
 

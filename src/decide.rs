@@ -1,0 +1,1 @@
+//! Decisions: argmax, hardmax, a few log-probabilities, top-k, sigmoid.
