@@ -43,6 +43,7 @@ pub use blocks::{BlockSum, Extremes, Merged, Piece, PieceOps, PieceOptions, RowS
 pub use call::{Call, Masked};
 pub use element::Element;
 pub use exp2::BLOCK;
+pub use loss::{BackwardCall, Loss, LossCall, LossError, Targets};
 pub use matrix::{Matrix, MatrixMut, ShapeError};
 pub use scale::Scale;
 pub use scores::{Attend, AttendError, Mask, MaskData, Scores};

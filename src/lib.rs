@@ -77,12 +77,13 @@ pub use functions::{
     logsumexp_rows, softmax, softmax_in_place, softmax_rows, softmax_rows_in_place,
 };
 pub use half;
+pub use loss::{CrossEntropy, Reduction};
 pub use options::{Softmax, Threads};
 pub use plan::{Plan, Regime};
 pub use shards::{Merged, MergedRow, Shards};
 pub use softmax_kernels::{
     AttendError, BLOCK, Element, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Op, Partial,
-    Probs, ShapeError,
+    Probs, ShapeError, Targets,
 };
 
 /// The examples of the README, compiled and run as tests.
