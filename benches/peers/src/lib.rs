@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use rten_simd::SimdOp;
 use softmax::half::{bf16, f16};
-use softmax::{Attention, Element, Mask, Matrix, MatrixMut, Softmax, Threads};
+use softmax::{Attention, CrossEntropy, Element, Mask, Matrix, MatrixMut, Softmax, Threads};
 use tract_linalg::Func;
 use tract_linalg::element_wise::ElementWise;
 use tract_linalg::reduce::{MapReduce, Reduce};
@@ -180,6 +180,65 @@ pub unsafe extern "C" fn softmax_peers_attention(
         };
         let (x, y) = (Matrix::new(x, cols).ok()?, MatrixMut::new(y, cols).ok()?);
         pool.install(|| attention.softmax(x, y)).ok()
+    })
+}
+
+/// This library: the mean cross-entropy of rows of f32, whose gradient is written to `y`, or over `x == y`.
+///
+/// # Safety
+/// `x` is valid for reads and `y` for writes of the matrix; they are equal or do not overlap. `labels` has one for each row, and `loss` is
+/// valid for writes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_peers_cross_entropy(
+    labels: *const i64,
+    loss: *mut f64,
+    x: *const f32,
+    y: *mut f32,
+    rows: usize,
+    cols: usize,
+) -> i32 {
+    guarded(|| {
+        let (pool, threads) = pool()?;
+        // SAFETY: the caller's promise.
+        let labels = unsafe { std::slice::from_raw_parts(labels, rows) };
+        let with = CrossEntropy::new().options(Softmax::new().threads(threads));
+        let value = if x == y.cast_const() {
+            // SAFETY: the caller's promise.
+            let y = unsafe { std::slice::from_raw_parts_mut(y, rows.checked_mul(cols)?) };
+            let y = MatrixMut::new(y, cols).ok()?;
+            pool.install(|| with.gradient_in_place(y, labels)).ok()?
+        } else {
+            // SAFETY: the caller's promise; not equal, they do not overlap.
+            let (x, y) = unsafe { slices(x, y, rows, cols)? };
+            let (x, y) = (Matrix::new(x, cols).ok()?, MatrixMut::new(y, cols).ok()?);
+            pool.install(|| with.gradient(x, labels, y)).ok()?
+        };
+        // SAFETY: the caller's promise.
+        unsafe { loss.write(value) };
+        Some(())
+    })
+}
+
+/// Reads the matrix, whose elements are of `size` bytes, once.
+///
+/// # Safety
+/// `x` is valid for reads of the matrix, and starts at a multiple of 8 bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_peers_read(
+    size: usize,
+    x: *const c_void,
+    rows: usize,
+    cols: usize,
+) -> i32 {
+    guarded(|| {
+        let words = rows.checked_mul(cols)?.checked_mul(size)? / 8;
+        // SAFETY: the caller's promise.
+        let x = unsafe { std::slice::from_raw_parts(x.cast::<u64>(), words) };
+        let (pool, _) = pool()?;
+        let part = words.div_ceil(pool.current_num_threads()).max(1);
+        let sum = pool.install(|| x.par_chunks(part).map(|x| LIMITS.read(x)).sum::<u64>());
+        black_box(sum);
+        Some(())
     })
 }
 
