@@ -75,6 +75,12 @@ pub(crate) trait Contract: Copy + 'static {
     fn sum_add(total: Sum, block: Sum) -> Sum;
     /// `1 / sum` as a pair.
     fn reciprocal(sum: Sum) -> (Self, Self);
+    /// `factor / sum` as a pair; with a factor of 1 the same as [`Contract::reciprocal`].
+    fn scaled_reciprocal(sum: Sum, factor: f64) -> (Self, Self);
+    /// A number as a pair; nothing is lacking of one that is not finite.
+    fn pair(x: f64) -> (Self, Self);
+    /// `C`, as the exponential of 0 has it.
+    fn one_times_c() -> f64;
     /// What log-softmax needs: see [`Scale::log_shift_f32`].
     fn log_shift(scale: &Scale, max: f64, e_max: f64, shift: &Shift, sum: Sum) -> LogShift;
 }
@@ -207,9 +213,23 @@ impl Contract for f32 {
     }
     #[inline(always)]
     fn reciprocal(sum: Sum) -> (f32, f32) {
-        let inverse = 1.0 / sum.hi;
+        Self::scaled_reciprocal(sum, 1.0)
+    }
+    #[inline(always)]
+    fn scaled_reciprocal(sum: Sum, factor: f64) -> (f32, f32) {
+        let inverse = 1.0 / sum.hi * factor;
         let hi = inverse as f32;
         (hi, (inverse - f64::from(hi)) as f32)
+    }
+    #[inline(always)]
+    fn pair(x: f64) -> (f32, f32) {
+        let hi = x as f32;
+        let lo = x - f64::from(hi);
+        (hi, if lo.is_finite() { lo as f32 } else { 0.0 })
+    }
+    #[inline(always)]
+    fn one_times_c() -> f64 {
+        f32::from_bits(Self::TABLE[0]).into()
     }
     #[inline]
     fn log_shift(scale: &Scale, max: f64, e_max: f64, shift: &Shift, sum: Sum) -> LogShift {
@@ -286,6 +306,20 @@ impl Contract for f64 {
         let hi = 1.0 / sum.hi;
         let (p, p_lo) = two_product(hi, sum.hi);
         (hi, (((1.0 - p) - p_lo) - hi * sum.lo) * hi)
+    }
+    #[inline(always)]
+    fn scaled_reciprocal(sum: Sum, factor: f64) -> (f64, f64) {
+        let (hi, lo) = Self::reciprocal(sum);
+        let (p, p_lo) = two_product(hi, factor);
+        (p, p_lo + lo * factor)
+    }
+    #[inline(always)]
+    fn pair(x: f64) -> (f64, f64) {
+        (x, 0.0)
+    }
+    #[inline(always)]
+    fn one_times_c() -> f64 {
+        f64::from_bits(Self::TABLE[0])
     }
     #[inline]
     fn log_shift(scale: &Scale, max: f64, e_max: f64, shift: &Shift, sum: Sum) -> LogShift {

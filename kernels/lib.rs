@@ -44,6 +44,7 @@ pub use call::{Call, Masked, Ties};
 pub use decide::{PickError, Picks, perplexity};
 pub use element::Element;
 pub use exp2::BLOCK;
+pub use loss::{BackwardCall, Loss, LossCall, LossError, Targets};
 pub use matrix::{Matrix, MatrixMut, ShapeError};
 pub use scale::Scale;
 pub use scores::{Attend, AttendError, Mask, MaskData, Scores};

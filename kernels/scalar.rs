@@ -172,6 +172,11 @@ impl Reference for Double {
     }
 }
 
+/// The sums of two blocks.
+fn add_up<R: Reference>(a: (f64, f64), b: (f64, f64)) -> (f64, f64) {
+    if R::MIN_EXP == -126 { (a.0 + b.0, 0.0) } else { add(a, b) }
+}
+
 /// A row that has a finite maximum, reduced to its shift and its sum.
 struct Reduced {
     max: f64,
@@ -197,10 +202,7 @@ fn reduce<R: Reference>(
     let exp = |(x, lo): (f64, f64)| R::exp(x, lo, scale, &shift);
     let blocks = x.chunks(BLOCK).map(|block| R::sum(&mut block.iter().map(|&x| exp(x))));
     let sums = blocks.chain(sink.map(|sink| (exp((sink, 0.0)), 0.0)));
-    let add_up = |a: (f64, f64), b: (f64, f64)| {
-        if R::MIN_EXP == -126 { (a.0 + b.0, 0.0) } else { add(a, b) }
-    };
-    let sum = sums.reduce(add_up).unwrap_or_default();
+    let sum = sums.reduce(add_up::<R>).unwrap_or_default();
     if sum.0.is_nan() {
         return Err(f64::NAN);
     }
@@ -495,8 +497,13 @@ pub(crate) fn attend<T: Element, U: Element>(call: &mut Scores<T, U>) -> bool {
     true
 }
 
+<<<<<<< HEAD
 pub(crate) mod decide;
 mod loss;
+=======
+mod decide;
+pub(crate) mod loss;
+>>>>>>> main
 mod sample;
 
 #[cfg(test)]

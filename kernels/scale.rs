@@ -64,6 +64,20 @@ impl LogShift {
     }
 }
 
+impl LogShift {
+    /// The log-probability of `x`, `(x - max) * scale - c`, to the precision of f64.
+    pub(crate) fn log_prob(&self, x: f64) -> f64 {
+        let (d, d_lo) = two_sum(x, -self.max);
+        // So large that nothing else counts (and that the exact product would overflow).
+        if d < -1e280 {
+            return d * self.scale.0;
+        }
+        let (p, p_lo) = two_product(d, self.scale.0);
+        let (s, s_lo) = two_sum(p, -self.c.0);
+        s + (s_lo + (p_lo + ((d_lo * self.scale.0 + d * self.scale.1) - self.c.1)))
+    }
+}
+
 impl Scale {
     /// The smallest and the largest scale that is accepted: `2^-60` and `2^60`. Between them no constant
     /// derived from the scale overflows or loses precision.

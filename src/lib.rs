@@ -79,12 +79,17 @@ pub use functions::{
     softmax_in_place, softmax_rows, softmax_rows_in_place,
 };
 pub use half;
+pub use loss::{CrossEntropy, Reduction};
 pub use options::{Softmax, Threads};
 pub use plan::{Plan, Regime};
 pub use shards::{Merged, MergedRow, Shards};
 pub use softmax_kernels::{
     AttendError, BLOCK, Element, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Op, Partial,
+<<<<<<< HEAD
     Probs, ShapeError, Ties,
+=======
+    Probs, ShapeError, Targets,
+>>>>>>> main
 };
 
 /// The examples of the README, compiled and run as tests.

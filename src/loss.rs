@@ -1,1 +1,410 @@
 //! Losses and their gradients.
+
+use std::cell::Cell;
+
+use softmax_kernels::{
+    BackwardCall, Element, Loss, LossCall, LossError, Matrix, MatrixMut, Op, Scale, Targets,
+};
+
+use crate::batch::halves;
+use crate::{Error, Softmax};
+
+/// What becomes of the losses of rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reduction {
+    /// Their sum.
+    Sum,
+    /// Their sum divided by the sum of the rows' weights: with labels, of their classes (1 without [`CrossEntropy::weights`]), ignored rows not
+    /// counted; with probabilities by the number of rows. Of nothing, NaN.
+    #[default]
+    Mean,
+}
+
+/// Cross-entropy of rows of logits against labels or probabilities, and its gradient, in one pass over the logits.
+///
+/// With target probabilities `q` (1 at a label, 0 elsewhere), label smoothing `s`, class weights `w`, `C` classes and scale `a`
+/// the loss of a row of logits `x` is
+///
+/// ```text
+/// t_j  = w_j ((1 - s) q_j + s / C)        (labels: as PyTorch, w of the label for the first part)
+/// loss = - sum_j t_j log_softmax(a x)_j + z logsumexp(a x)^2
+/// ```
+///
+/// and its gradient, which is written to another matrix or over the logits, `a (p_j (sum_i t_i + 2 z lse) - t_j)`, times `1 / N` for the mean.
+///
+/// Losses are f64. Error of a row's loss: 1e-7 of it (f64: 1e-14), since no term of its sum is negative. Error of a gradient without smoothing, weights
+/// and z: 3 ULP (f16, bf16: 0.51), at the label's own column, too, down to probabilities of `1 - 2^-29`; otherwise 3 ULP (f64: 6) of the larger of
+/// `p_j (..)` and `t_j`, whose difference it is. The bits are the same on every CPU, for any number of threads, in place or not; sums over rows are in a fixed
+/// order.
+///
+/// A row with NaN or +inf, or with nothing but -inf, has loss NaN and a gradient of NaN. A label on a logit of -inf has loss +inf, and a gradient as
+/// always.
+///
+/// ```
+/// use softmax::{CrossEntropy, Matrix, MatrixMut};
+///
+/// // Two samples, three classes; the second one's label is ignored (-100, as in PyTorch).
+/// let logits = [2.0f32, 1.0, 0.1, 0.5, 0.5, 0.5];
+/// let mut gradient = [0.0f32; 6];
+/// let loss = CrossEntropy::new().gradient(
+///     Matrix::new(&logits, 3)?, &[0, -100], MatrixMut::new(&mut gradient, 3)?)?;
+/// assert_eq!((loss * 1e4).round(), 4170.0);
+/// assert_eq!(gradient.map(|g| (g * 1e4).round()), [-3410.0, 2424.0, 986.0, 0.0, 0.0, 0.0]);
+/// # Ok::<(), softmax::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct CrossEntropy<'a> {
+    loss: Loss<'a>,
+    reduction: Reduction,
+    factors: Option<&'a [f64]>,
+    options: Softmax,
+}
+
+impl Default for CrossEntropy<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<'a> CrossEntropy<'a> {
+    /// The mean, no smoothing, no weights, label -100 ignored.
+    pub const fn new() -> Self {
+        let loss = Loss {
+            scale: Scale::ONE,
+            ignore: -100,
+            smoothing: 0.0,
+            weights: None,
+            z: 0.0,
+            divergence: false,
+            factor: 1.0,
+        };
+        Self { loss, reduction: Reduction::Mean, factors: None, options: Softmax::new() }
+    }
+
+    /// With the scale or temperature, the kernel, threads and caches of these options. The gradient is with respect to the logits before
+    /// they are scaled.
+    #[must_use]
+    pub fn options(self, options: Softmax) -> Self {
+        let loss = Loss { scale: options.arithmetic().0, ..self.loss };
+        Self { options, loss, ..self }
+    }
+
+    /// How the losses of rows are put together.
+    #[must_use]
+    pub const fn reduction(self, reduction: Reduction) -> Self {
+        Self { reduction, ..self }
+    }
+
+    /// Rows with this label have loss 0 and gradient 0 and do not count in the mean. It may be a class.
+    #[must_use]
+    pub const fn ignore_index(mut self, label: i64) -> Self {
+        self.loss.ignore = label;
+        self
+    }
+
+    /// Spreads this part of every target's mass over all classes. Source: Szegedy et al., Rethinking the Inception Architecture, 2016.
+    ///
+    /// # Errors
+    /// [`Error::Value`] unless it is in `0..=1`.
+    pub fn label_smoothing(mut self, smoothing: f64) -> Result<Self, Error> {
+        if !(0.0..=1.0).contains(&smoothing) {
+            let (what, value) = ("label smoothing", smoothing);
+            return Err(Error::Value { what, value, range: "in 0..=1" });
+        }
+        self.loss.smoothing = smoothing;
+        Ok(self)
+    }
+
+    /// Multiplies each class's part of the loss by its weight.
+    #[must_use]
+    pub const fn weights(mut self, weights: &'a [f32]) -> Self {
+        self.loss.weights = Some(weights);
+        self
+    }
+
+    /// Adds `z` times the square of each row's log-sum-exp, which keeps logits from drifting. Source: Chowdhery et al., PaLM, 2022.
+    ///
+    /// # Errors
+    /// [`Error::Value`] unless it is finite and not negative.
+    pub fn z_loss(mut self, z: f64) -> Result<Self, Error> {
+        if !(0.0..f64::INFINITY).contains(&z) {
+            let (what, value) = ("factor of the z-loss", z);
+            return Err(Error::Value { what, value, range: "finite and not negative" });
+        }
+        self.loss.z = z;
+        Ok(self)
+    }
+
+    /// Takes the entropy of the targets off the loss: the Kullback-Leibler divergence from the targets, `sum_j t_j (ln q_j - ln p_j)`, `q` smoothed. Gradients
+    /// are the same. (About 5 ns more for each element of the targets, for the logarithm.)
+    #[must_use]
+    pub const fn divergence(mut self) -> Self {
+        self.loss.divergence = true;
+        self
+    }
+
+    /// Multiplies each row's loss and gradient by its factor: a weight, an advantage, the gradient with respect to its loss. (Those do not change what
+    /// the mean divides by.)
+    #[must_use]
+    pub const fn row_factors(self, factors: &'a [f64]) -> Self {
+        Self { factors: Some(factors), ..self }
+    }
+
+    /// Multiplies the gradient, but not the loss: the gradient with respect to the loss, or the scale of mixed precision.
+    #[must_use]
+    pub const fn gradient_factor(mut self, factor: f64) -> Self {
+        self.loss.factor = factor;
+        self
+    }
+
+    /// The loss of each row, without a reduction. Nothing of the size of the logits is written.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`], [`Error::Length`] or [`Error::Column`] if shapes, lengths or labels do not fit the logits, or a kernel that cannot run.
+    ///
+    /// ```
+    /// use softmax::{CrossEntropy, Matrix};
+    /// let mut losses = [0.0; 2];
+    /// let logits = [0.0f32, 0.0, 3.0, 3.0];
+    /// CrossEntropy::new().losses(Matrix::new(&logits, 2)?, &[0, 1], &mut losses)?;
+    /// assert!(losses.iter().all(|loss| (loss - std::f64::consts::LN_2).abs() < 1e-7));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    pub fn losses<'t, T: Element>(
+        &self,
+        logits: Matrix<T>,
+        targets: impl Into<Targets<'t, T>>,
+        losses: &mut [f64],
+    ) -> Result<(), Error> {
+        let (shape, targets) = ((logits.rows(), logits.cols()), targets.into());
+        let call = LossCall::new(logits, targets, self.factors, losses, None, self.loss)?;
+        self.run(call, shape, Op::LogSumExp, false)
+    }
+
+    /// The loss.
+    ///
+    /// # Errors
+    /// As [`CrossEntropy::losses`].
+    pub fn loss<'t, T: Element>(
+        &self,
+        logits: Matrix<T>,
+        targets: impl Into<Targets<'t, T>>,
+    ) -> Result<f64, Error> {
+        let targets = targets.into();
+        let divisor = self.divisor(&targets, logits.cols());
+        with_losses(logits.rows(), |losses| {
+            self.losses(logits, targets, losses)?;
+            Ok(sum(losses) / divisor)
+        })
+    }
+
+    /// The loss, and its gradient with respect to the logits.
+    ///
+    /// # Errors
+    /// As [`CrossEntropy::losses`]; [`Error::Memory`].
+    pub fn gradient<'t, T: Element>(
+        &self,
+        logits: Matrix<T>,
+        targets: impl Into<Targets<'t, T>>,
+        gradient: MatrixMut<T>,
+    ) -> Result<f64, Error> {
+        let (shape, targets) = ((logits.rows(), logits.cols()), targets.into());
+        let (divisor, loss) = self.divided(&targets, logits.cols());
+        with_losses(shape.0, |losses| {
+            let gradient = Some(gradient);
+            let call = LossCall::new(logits, targets, self.factors, &mut *losses, gradient, loss)?;
+            self.run(call, shape, Op::Softmax, false)?;
+            Ok(sum(losses) / divisor)
+        })
+    }
+
+    /// The loss; the logits become its gradient. The same bits as [`CrossEntropy::gradient`].
+    ///
+    /// # Errors
+    /// As [`CrossEntropy::gradient`].
+    ///
+    /// ```
+    /// use softmax::{CrossEntropy, MatrixMut};
+    /// // One step of gradient descent on the logits themselves.
+    /// let mut x = [0.5f64, -0.5];
+    /// let mut g = x;
+    /// let before = CrossEntropy::new().gradient_in_place(MatrixMut::new(&mut g, 2)?, &[1])?;
+    /// x.iter_mut().zip(g).for_each(|(x, g)| *x -= 0.1 * g);
+    /// let after = CrossEntropy::new().gradient_in_place(MatrixMut::new(&mut x, 2)?, &[1])?;
+    /// assert!(after < before);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    pub fn gradient_in_place<'t, T: Element>(
+        &self,
+        logits: MatrixMut<T>,
+        targets: impl Into<Targets<'t, T>>,
+    ) -> Result<f64, Error> {
+        let (shape, targets) = ((logits.rows(), logits.cols()), targets.into());
+        let (divisor, loss) = self.divided(&targets, logits.cols());
+        with_losses(shape.0, |losses| {
+            let call = LossCall::in_place(logits, targets, self.factors, &mut *losses, loss)?;
+            self.run(call, shape, Op::Softmax, true)?;
+            Ok(sum(losses) / divisor)
+        })
+    }
+
+    /// What the sum of losses is divided by.
+    fn divisor<T>(&self, targets: &Targets<T>, cols: usize) -> f64 {
+        match (self.reduction, targets) {
+            (Reduction::Sum, _) => 1.0,
+            (Reduction::Mean, Targets::Probs(q)) => q.rows() as f64,
+            (Reduction::Mean, Targets::Labels(labels)) => {
+                let counted = labels.iter().filter(|&&label| label != self.loss.ignore);
+                match self.loss.weights {
+                    // Whether they are columns is checked later.
+                    Some(w) if w.len() == cols => {
+                        let index = |&label: &i64| usize::try_from(label).unwrap_or(cols);
+                        counted.map(|label| w.get(index(label)).map_or(0.0, |&w| w.into())).sum()
+                    }
+                    _ => counted.count() as f64,
+                }
+            }
+        }
+    }
+
+    /// The divisor, and the options with a gradient that is divided by it.
+    fn divided<T>(&self, targets: &Targets<T>, cols: usize) -> (f64, Loss<'a>) {
+        let divisor = self.divisor(targets, cols);
+        (divisor, Loss { factor: self.loss.factor / divisor, ..self.loss })
+    }
+
+    fn run<T: Element>(
+        &self,
+        call: LossCall<T>,
+        (rows, cols): (usize, usize),
+        like: Op,
+        in_place: bool,
+    ) -> Result<(), Error> {
+        let plan = self.options.plan::<T>(like, rows, cols, in_place)?;
+        let kernel = plan.kernel();
+        let done = halves(
+            plan.parts.min(rows),
+            call.streaming(plan.streams()),
+            &|call: LossCall<T>, at, of| {
+                let at = share(call.rows(), at, of);
+                call.split_rows(at)
+            },
+            &|call| kernel.loss(call),
+            &|a, b| a && b,
+        );
+        if done { Ok(()) } else { Err(Error::Memory { elements: cols }) }
+    }
+}
+
+/// `n * at / of` without overflow.
+fn share(n: usize, at: usize, of: usize) -> usize {
+    (n as u128 * at as u128 / of as u128) as usize
+}
+
+impl Softmax {
+    /// The gradient through a softmax: of the output `probs` of [`Softmax::softmax`] by these options and the gradient `upstream` with respect to it, the gradient with
+    /// respect to its input, `a p_j (u_j - sum_i p_i u_i)`, `a` being the scale.
+    ///
+    /// Error: 3 ULP of `a p_j` times the larger of `|u_j|` and the sum, which is in f64.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if the shapes differ, or a kernel that cannot run.
+    ///
+    /// ```
+    /// use softmax::{Matrix, MatrixMut, Softmax};
+    /// let mut gradient = [0.0f32; 2];
+    /// let (probs, upstream) = ([0.25f32, 0.75], [1.0f32, 0.0]);
+    /// Softmax::new().softmax_backward(
+    ///     Matrix::new(&probs, 2)?, Matrix::new(&upstream, 2)?, MatrixMut::new(&mut gradient, 2)?)?;
+    /// assert_eq!(gradient, [0.1875, -0.1875]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    pub fn softmax_backward<T: Element>(
+        &self,
+        probs: Matrix<T>,
+        upstream: Matrix<T>,
+        gradient: MatrixMut<T>,
+    ) -> Result<(), Error> {
+        self.backward(probs, upstream, gradient, false)
+    }
+
+    /// The gradient through a log-softmax: of its output `log_probs` and the gradient `upstream` with respect to it, `a (u_j - p_j sum_i u_i)`.
+    ///
+    /// Error: 3 ULP of `a` times the larger of `|u_j|` and `p_j` times the sum, besides what the rounding of `log_probs` makes of `p_j`.
+    ///
+    /// # Errors
+    /// As [`Softmax::softmax_backward`].
+    pub fn log_softmax_backward<T: Element>(
+        &self,
+        log_probs: Matrix<T>,
+        upstream: Matrix<T>,
+        gradient: MatrixMut<T>,
+    ) -> Result<(), Error> {
+        self.backward(log_probs, upstream, gradient, true)
+    }
+
+    fn backward<T: Element>(
+        &self,
+        output: Matrix<T>,
+        upstream: Matrix<T>,
+        gradient: MatrixMut<T>,
+        log: bool,
+    ) -> Result<(), Error> {
+        let shape = (output.rows(), output.cols());
+        let other = (upstream.rows(), upstream.cols());
+        let other = if other == shape { (gradient.rows(), gradient.cols()) } else { other };
+        let Some(call) = BackwardCall::new(output, upstream, gradient, &self.arithmetic().0, log)
+        else {
+            return Err(Error::Mismatch { input: shape, output: other });
+        };
+        let plan = self.plan::<T>(Op::Softmax, shape.0, shape.1, false)?;
+        let kernel = plan.kernel();
+        halves(
+            plan.parts.min(shape.0),
+            call,
+            &|call: BackwardCall<T>, at, of| {
+                let at = share(call.rows(), at, of);
+                call.split_rows(at)
+            },
+            &|call| kernel.backward(call),
+            &|(), ()| (),
+        );
+        Ok(())
+    }
+}
+
+thread_local! {
+    /// The losses of rows that are only wanted reduced, kept so that no call but a thread's first allocates.
+    static LOSSES: Cell<Vec<f64>> = const { Cell::new(Vec::new()) };
+}
+
+/// Room for the losses of rows.
+fn with_losses<R>(rows: usize, f: impl FnOnce(&mut [f64]) -> Result<R, Error>) -> Result<R, Error> {
+    let mut losses = LOSSES.take();
+    losses.clear();
+    losses.resize(rows, 0.0);
+    let result = f(&mut losses);
+    LOSSES.set(losses);
+    result
+}
+
+/// A sum in a fixed order: that of eight lanes, each in order.
+fn sum(values: &[f64]) -> f64 {
+    let mut lanes = [0.0; 8];
+    for values in values.chunks(lanes.len()) {
+        for (lane, value) in lanes.iter_mut().zip(values) {
+            *lane += value;
+        }
+    }
+    lanes.iter().sum()
+}
+
+impl From<LossError> for Error {
+    fn from(e: LossError) -> Self {
+        match e {
+            LossError::Shapes { logits, other } => Self::Mismatch { input: logits, output: other },
+            LossError::Length { what, len, needed } => Self::Length { what, len, needed },
+            LossError::Label { row, label, cols } => Self::Column { row, index: label, cols },
+        }
+    }
+}

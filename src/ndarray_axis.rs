@@ -28,6 +28,9 @@ const RUN: usize = 512;
 /// Elements of a block in which two orders of axes are copied into each other: both sides stay in the first-level cache.
 const BLOCK: usize = 256;
 
+/// Elements from a neighbour to the next at most, for cache lines to be used up in one go.
+const NEAR: isize = 4;
+
 /// Along an axis of `ndarray`'s views (feature `ndarray`): of any number of dimensions, in C order, Fortran order, permuted, sliced with steps, reversed; the input may be broadcast. The
 /// same bits as [`Softmax::softmax`] of every lane. Elements between those of the views are neither read nor written.
 ///
@@ -218,6 +221,9 @@ impl<'a, T: Element, D: Dimension> Arrays<'a, T, D> {
         let index = usize::try_from(index).ok().filter(|&index| index < dims);
         let Some(index) = index else { return Err(Error::Axis { axis, dims }) };
         let mut arrays = Self { x, y, axis: index };
+        if arrays.is_dense() {
+            return Ok(arrays);
+        }
         for to in 0..dims {
             // The order along the axis is that of the sum, and matters.
             if to != index && arrays.y.stride_of(Axis(to)) < 0 {
@@ -303,7 +309,7 @@ impl<'a, T: Element, D: Dimension> Arrays<'a, T, D> {
 /// Copies, in blocks if neighbours of the one are not those of the other.
 fn copy<T: Element, D: Dimension>(from: ArrayView<T, D>, mut to: ArrayViewMut<T, D>) {
     let last = Axis(from.ndim() - 1);
-    let across = from.stride_of(last).abs().max(to.stride_of(last).abs()) > 1;
+    let across = from.stride_of(last).abs().max(to.stride_of(last).abs()) > NEAR;
     if !across || from.len() <= BLOCK {
         return to.assign(&from);
     }

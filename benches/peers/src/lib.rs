@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use rten_simd::SimdOp;
 use softmax::half::{bf16, f16};
-use softmax::{Element, Matrix, MatrixMut, Softmax, Threads};
+use softmax::{Attention, CrossEntropy, Element, Mask, Matrix, MatrixMut, Softmax, Threads};
 use tract_linalg::Func;
 use tract_linalg::element_wise::ElementWise;
 use tract_linalg::reduce::{MapReduce, Reduce};
@@ -43,6 +43,13 @@ pub extern "C" fn softmax_peers_start(threads: usize) -> i32 {
         let pool = if threads == 1 { pool.use_current_thread() } else { pool };
         POOL.set(pool.build().ok()?).ok()
     })
+}
+
+/// The pool, and this library's threads in it.
+fn pool() -> Option<(&'static ThreadPool, Threads)> {
+    let pool = POOL.get()?;
+    let serial = pool.current_num_threads() == 1;
+    Some((pool, if serial { Threads::Serial } else { Threads::Auto }))
 }
 
 /// How `softmax_peers_nt_copy` stores.
@@ -105,8 +112,7 @@ unsafe fn ours<T: Element>(
     rows: usize,
     cols: usize,
 ) -> Option<()> {
-    let pool = POOL.get()?;
-    let threads = if pool.current_num_threads() == 1 { Threads::Serial } else { Threads::Auto };
+    let (pool, threads) = pool()?;
     let softmax = softmax.threads(threads);
     let done = if x == y.cast_const() {
         // SAFETY: the caller's promise.
@@ -120,6 +126,120 @@ unsafe fn ours<T: Element>(
         pool.install(|| softmax.softmax(x, y))
     };
     done.ok()
+}
+
+/// This library along an axis of the matrix as a tensor of `rows / middle` x `middle` x `cols`.
+///
+/// # Safety
+/// `x` is valid for reads and `y` for writes of the matrix; they do not overlap.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_peers_axis(
+    axis: isize,
+    middle: usize,
+    x: *const f32,
+    y: *mut f32,
+    rows: usize,
+    cols: usize,
+) -> i32 {
+    guarded(|| {
+        let (pool, threads) = pool()?;
+        // SAFETY: the caller's promise.
+        let (x, y) = unsafe { slices(x, y, rows, cols)? };
+        let shape = [rows.checked_div(middle)?, middle, cols];
+        let softmax = Softmax::new().threads(threads);
+        pool.install(|| softmax.softmax_axis(x, y, &shape, axis)).ok()
+    })
+}
+
+/// This library on scores of `rows / queries` heads: causal if `mask` is NULL, else with that mask, of `queries` rows,
+/// added for every head.
+///
+/// # Safety
+/// `x` is valid for reads and `y` for writes of the matrix; they do not overlap. `mask` is NULL or valid for reads of
+/// `queries * cols` elements.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_peers_attention(
+    mask: *const f32,
+    queries: usize,
+    x: *const f32,
+    y: *mut f32,
+    rows: usize,
+    cols: usize,
+) -> i32 {
+    guarded(|| {
+        let (pool, threads) = pool()?;
+        // SAFETY: the caller's promise.
+        let (x, y) = unsafe { slices(x, y, rows, cols)? };
+        let attention = Attention::new(rows.checked_div(queries)?, queries).threads(threads);
+        let attention = if mask.is_null() {
+            attention.causal()
+        } else {
+            // SAFETY: the caller's promise.
+            let mask = unsafe { std::slice::from_raw_parts(mask, queries.checked_mul(cols)?) };
+            attention.mask(Mask::new(mask, [1, 1, queries]))
+        };
+        let (x, y) = (Matrix::new(x, cols).ok()?, MatrixMut::new(y, cols).ok()?);
+        pool.install(|| attention.softmax(x, y)).ok()
+    })
+}
+
+/// This library: the mean cross-entropy of rows of f32, whose gradient is written to `y`, or over `x == y`.
+///
+/// # Safety
+/// `x` is valid for reads and `y` for writes of the matrix; they are equal or do not overlap. `labels` has one for each row, and `loss` is
+/// valid for writes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_peers_cross_entropy(
+    labels: *const i64,
+    loss: *mut f64,
+    x: *const f32,
+    y: *mut f32,
+    rows: usize,
+    cols: usize,
+) -> i32 {
+    guarded(|| {
+        let (pool, threads) = pool()?;
+        // SAFETY: the caller's promise.
+        let labels = unsafe { std::slice::from_raw_parts(labels, rows) };
+        let with = CrossEntropy::new().options(Softmax::new().threads(threads));
+        let value = if x == y.cast_const() {
+            // SAFETY: the caller's promise.
+            let y = unsafe { std::slice::from_raw_parts_mut(y, rows.checked_mul(cols)?) };
+            let y = MatrixMut::new(y, cols).ok()?;
+            pool.install(|| with.gradient_in_place(y, labels)).ok()?
+        } else {
+            // SAFETY: the caller's promise; not equal, they do not overlap.
+            let (x, y) = unsafe { slices(x, y, rows, cols)? };
+            let (x, y) = (Matrix::new(x, cols).ok()?, MatrixMut::new(y, cols).ok()?);
+            pool.install(|| with.gradient(x, labels, y)).ok()?
+        };
+        // SAFETY: the caller's promise.
+        unsafe { loss.write(value) };
+        Some(())
+    })
+}
+
+/// Reads the matrix, whose elements are of `size` bytes, once.
+///
+/// # Safety
+/// `x` is valid for reads of the matrix, and starts at a multiple of 8 bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_peers_read(
+    size: usize,
+    x: *const c_void,
+    rows: usize,
+    cols: usize,
+) -> i32 {
+    guarded(|| {
+        let words = rows.checked_mul(cols)?.checked_mul(size)? / 8;
+        // SAFETY: the caller's promise.
+        let x = unsafe { std::slice::from_raw_parts(x.cast::<u64>(), words) };
+        let (pool, _) = pool()?;
+        let part = words.div_ceil(pool.current_num_threads()).max(1);
+        let sum = pool.install(|| x.par_chunks(part).map(|x| LIMITS.read(x)).sum::<u64>());
+        black_box(sum);
+        Some(())
+    })
 }
 
 /// # Safety

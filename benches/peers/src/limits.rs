@@ -8,6 +8,7 @@ pub struct Limits {
     pub stores: &'static CStr,
     copy: unsafe fn(&[f32], &mut [f32]),
     scale: unsafe fn(&mut [f32], f32),
+    read: unsafe fn(&[u64]) -> u64,
 }
 
 impl Limits {
@@ -24,15 +25,21 @@ impl Limits {
         unsafe { (self.scale)(y, factor) }
     }
 
+    /// Reads all of `x`: the sum of its words.
+    pub fn read(&self, x: &[u64]) -> u64 {
+        // SAFETY: `detect` saw that this CPU has what the function needs.
+        unsafe { (self.read)(x) }
+    }
+
     #[cfg(target_arch = "x86_64")]
     pub fn detect() -> Self {
         use x86::*;
         if is_x86_feature_detected!("avx512f") {
-            Self { stores: c"AVX-512 stores", copy: copy512, scale: scale512 }
+            Self { stores: c"AVX-512 stores", copy: copy512, scale: scale512, read: read512 }
         } else if is_x86_feature_detected!("avx") {
-            Self { stores: c"AVX stores", copy: copy256, scale: scale256 }
+            Self { stores: c"AVX stores", copy: copy256, scale: scale256, read: read256 }
         } else {
-            Self { stores: c"SSE stores", copy: copy128, scale: scale128 }
+            Self { stores: c"SSE stores", copy: copy128, scale: scale128, read: read128 }
         }
     }
 
@@ -42,6 +49,7 @@ impl Limits {
             stores: c"only memcpy, because this is not x86-64",
             copy: |x, y| y.copy_from_slice(x),
             scale: |y, factor| y.iter_mut().for_each(|v| *v *= factor),
+            read: |x| x.iter().fold(0, |sum, v| sum.wrapping_add(*v)),
         }
     }
 }
@@ -51,7 +59,7 @@ mod x86 {
     use std::arch::x86_64::*;
 
     macro_rules! limits {
-        ($copy:ident, $scale:ident, $feature:literal, $lanes:literal, $load:ident, $stream:ident) => {
+        ($copy:ident, $scale:ident, $read:ident, $feature:literal, $lanes:literal, $load:ident, $stream:ident) => {
             /// # Safety
             /// `y` is as long as `x` and starts at a multiple of a vector's size.
             #[target_feature(enable = $feature)]
@@ -70,10 +78,21 @@ mod x86 {
             pub fn $scale(y: &mut [f32], factor: f32) {
                 y.iter_mut().for_each(|v| *v *= factor);
             }
+
+            #[target_feature(enable = $feature)]
+            pub fn $read(x: &[u64]) -> u64 {
+                // Two cache lines at a time, so that additions do not wait for each other.
+                let (x, rest) = x.as_chunks::<16>();
+                let mut sums = [0u64; 16];
+                for x in x {
+                    sums.iter_mut().zip(x).for_each(|(sum, v)| *sum = sum.wrapping_add(*v));
+                }
+                sums.iter().chain(rest).fold(0, |sum, v| sum.wrapping_add(*v))
+            }
         };
     }
 
-    limits!(copy512, scale512, "avx512f", 16, _mm512_loadu_ps, _mm512_stream_ps);
-    limits!(copy256, scale256, "avx", 8, _mm256_loadu_ps, _mm256_stream_ps);
-    limits!(copy128, scale128, "sse2", 4, _mm_loadu_ps, _mm_stream_ps);
+    limits!(copy512, scale512, read512, "avx512f", 16, _mm512_loadu_ps, _mm512_stream_ps);
+    limits!(copy256, scale256, read256, "avx", 8, _mm256_loadu_ps, _mm256_stream_ps);
+    limits!(copy128, scale128, read128, "sse2", 4, _mm_loadu_ps, _mm_stream_ps);
 }
