@@ -356,7 +356,7 @@ pub(crate) unsafe fn finish<S, T>(
             (Op::LogSoftmax, _) => {
                 finish_by::<S, T, Log>(simd, piece, scale, whole, options.stream)
             }
-            (Op::LogSumExp, _) => {}
+            _ => {}
         }
     }
 }

@@ -14,6 +14,16 @@ pub enum Masked {
     Zero,
 }
 
+/// What becomes of several elements that are the largest of their row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ties {
+    /// Each of `N` gets `1/N`: what softmax tends to as the temperature goes to 0.
+    #[default]
+    Share,
+    /// The first of them gets 1, as ONNX defines Hardmax.
+    First,
+}
+
 /// The work of one call. Safe code makes one only from views that were checked ([`Call::new`],
 /// [`Call::in_place`], [`Call::per_row`]); it borrows what it points to.
 #[derive(Debug)]
@@ -29,7 +39,7 @@ pub struct Call<'a, T> {
     pub(crate) cols: usize,
     pub(crate) scale: Scale,
     pub(crate) masked: Masked,
-    /// The output is written past the caches.
+    /// The output is written past the caches; of log-sum-exp, the input does not come from them.
     pub(crate) stream: bool,
     borrowed: std::marker::PhantomData<&'a mut T>,
 }
@@ -106,8 +116,8 @@ impl<'a, T: Element> Call<'a, T> {
         })
     }
 
-    /// Writes the output past the caches, if `yes`: for outputs that would not fit them. Without effect in place, where the
-    /// lines to be written are in the cache already.
+    /// Writes the output past the caches, if `yes`: for outputs that would not fit them (log-sum-exp: for such inputs). Without effect
+    /// in place, where the lines to be written are in the cache already.
     #[must_use]
     pub fn streaming(mut self, yes: bool) -> Self {
         self.stream = yes && self.x != self.y.cast_const();

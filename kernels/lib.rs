@@ -40,7 +40,8 @@ mod portable;
 
 pub use axis::Columns;
 pub use blocks::{BlockSum, Extremes, Merged, Piece, PieceOps, PieceOptions, RowShift, Whole};
-pub use call::{Call, Masked};
+pub use call::{Call, Masked, Ties};
+pub use decide::{PickError, Picks, perplexity};
 pub use element::Element;
 pub use exp2::BLOCK;
 pub use loss::{BackwardCall, Loss, LossCall, LossError, Targets};

@@ -364,7 +364,7 @@ pub(crate) fn finish<T: Element>(
         let log = R::log_shift(scale, &Reduced { max, shift, sum });
         let value = |&x: &f64| match op {
             Op::Softmax => R::quotient(R::exp(x, 0.0, scale, &shift), sum),
-            Op::LogSoftmax | Op::LogSumExp => R::log_softmax(x, &log),
+            _ => R::log_softmax(x, &log),
         };
         x.iter().map(value).collect()
     }
@@ -497,8 +497,13 @@ pub(crate) fn attend<T: Element, U: Element>(call: &mut Scores<T, U>) -> bool {
     true
 }
 
+<<<<<<< HEAD
+pub(crate) mod decide;
+mod loss;
+=======
 mod decide;
 pub(crate) mod loss;
+>>>>>>> main
 mod sample;
 
 #[cfg(test)]

@@ -55,8 +55,8 @@ impl LogShift {
     /// The log-sum-exp of the row: `max * scale + c`.
     pub(crate) fn logsumexp(&self) -> f64 {
         let (p, p_lo) = two_product(self.max, self.scale.0);
-        // So large that c is far below half an ULP (and that the exact product would overflow).
-        if p.abs() > 1e280 {
+        // So large that c is far below half an ULP (and that the exact product, or a step on the way to it, would overflow).
+        if p.abs() > 1e280 || self.max.abs() > 6e299 {
             return p;
         }
         let (s, s_lo) = two_sum(p, self.c.0);
@@ -91,16 +91,23 @@ impl Scale {
         if a >= Self::RANGE.0 && a <= Self::RANGE.1 { Some(Self::from_parts(a, 0.0)) } else { None }
     }
 
-    /// The scale `1/t`, or `None` when that is NaN or outside [`Scale::RANGE`].
+    /// The smallest and the largest temperature that is told from its neighbours: `2^-100` and `2^100`. The pairs of f32 hold
+    /// their scales to full precision, too.
+    ///
+    /// Below them softmax has reached its limit for logits that are further apart than 2^-90 (f32: 2^-93); above, for logits below 2^46 (f32: 2^75).
+    pub const TEMPERATURES: (f64, f64) =
+        (f64::from_bits((1023 - 100) << 52), f64::from_bits((1023 + 100) << 52));
+
+    /// The scale `1/t`, that of the nearest of [`Scale::TEMPERATURES`] where `t` is outside of them. `None` when `t` is NaN, infinite or not
+    /// above 0.
     pub fn from_temperature(t: f64) -> Option<Scale> {
-        // RANGE is symmetric, so the same test serves for the inverse.
-        if t >= Self::RANGE.0 && t <= Self::RANGE.1 {
-            let hi = 1.0 / t;
-            let (p, p_lo) = two_product(hi, t);
-            Some(Self::from_parts(hi, ((1.0 - p) - p_lo) / t))
-        } else {
-            None
+        if !(t > 0.0 && t.is_finite()) {
+            return None;
         }
+        let t = t.clamp(Self::TEMPERATURES.0, Self::TEMPERATURES.1);
+        let hi = 1.0 / t;
+        let (p, p_lo) = two_product(hi, t);
+        Some(Self::from_parts(hi, ((1.0 - p) - p_lo) / t))
     }
 
     /// The factor, rounded to f64.
@@ -225,10 +232,16 @@ mod tests {
                 "{good}"
             );
         }
-        for bad in [0.0, -1.0, f64::NAN, f64::INFINITY, Scale::RANGE.0 / 2.0, Scale::RANGE.1 * 2.0]
-        {
+        for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             assert!(Scale::new(bad).is_none() && Scale::from_temperature(bad).is_none(), "{bad}");
         }
+        let out = [Scale::RANGE.0 / 2.0, Scale::RANGE.1 * 2.0];
+        assert!(out.iter().all(|&a| Scale::new(a).is_none()));
+        let (least, most) = Scale::TEMPERATURES;
+        for (t, nearest) in [(5e-324, least), (1e-31, least), (1e31, most), (f64::MAX, most)] {
+            assert_eq!(Scale::from_temperature(t), Scale::from_temperature(nearest));
+        }
+        assert_ne!(Scale::from_temperature(1e-30), Scale::from_temperature(least));
     }
 
     #[test]

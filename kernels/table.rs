@@ -5,7 +5,7 @@ use crate::axis::{self, Columns};
 use crate::blocks::{
     self, BlockSum, Extremes, Merged, Piece, PieceOps, PieceOptions, RowShift, Whole,
 };
-use crate::call::{Call, Masked};
+use crate::call::{Call, Masked, Ties};
 use crate::decide;
 use crate::element::Element;
 use crate::loss;
@@ -28,11 +28,23 @@ pub enum Op {
     LogSoftmax,
     /// `ln(sum_j exp(a x_j))`, one value per row
     LogSumExp,
+    /// `1 / (1 + exp(-a x_i))`
+    Sigmoid,
+    /// `-ln(1 + exp(-a x_i))`
+    LogSigmoid,
+    /// The largest element of each row, or each of them, has all the mass: softmax at temperature 0.
+    Hardmax(Ties),
+    /// The logarithm of hardmax with shared ties.
+    LogHardmax,
+    /// All elements of a row but -inf have the same mass: softmax at infinite temperature.
+    Uniform,
+    /// The logarithm of that.
+    LogUniform,
 }
 
 /// The entry points of a kernel for one element type.
 #[derive(Debug)]
-pub struct Ops<T: 'static> {
+pub struct Ops<T: Element> {
     softmax: Entry<T>,
     log_softmax: Entry<T>,
     logsumexp: Entry<T>,
@@ -143,20 +155,26 @@ impl Kernel {
             Op::Softmax => ops.softmax,
             Op::LogSoftmax => ops.log_softmax,
             Op::LogSumExp => ops.logsumexp,
+            _ => {
+                if call.cols != 0 {
+                    (ops.decide.call)(&mut call, op);
+                }
+                return;
+            }
         };
         if op == Op::LogSumExp || call.cols != 0 {
             entry(&mut call);
         }
     }
 
-    /// Softmax or log-softmax of columns. Whether there was memory for some of them; if not, nothing is written. (Log-sum-exp: nothing
+    /// Softmax or log-softmax of columns. Whether there was memory for some of them; if not, nothing is written. (Of other operations nothing
     /// is done.)
     pub fn columns<T: Element>(&'static self, op: Op, mut call: Columns<'_, T>) -> bool {
         let ops = T::ops(self);
         match op {
             Op::Softmax => (ops.softmax_columns)(&mut call),
             Op::LogSoftmax => (ops.log_softmax_columns)(&mut call),
-            Op::LogSumExp => true,
+            _ => true,
         }
     }
 

@@ -101,7 +101,7 @@ impl Softmax {
         axis: isize,
     ) -> Result<(), Error> {
         let sizes = around(shape, axis)?;
-        let (scale, masked) = self.arithmetic();
+        let (scale, masked) = self.arithmetic()?;
         let columns = Columns::new(x, &mut *y, sizes, scale, masked)?;
         if let [rows, cols, 1] = sizes {
             let x = Matrix::with_stride(x, rows, cols, cols)?;
@@ -122,7 +122,7 @@ impl Softmax {
         axis: isize,
     ) -> Result<(), Error> {
         let sizes = around(shape, axis)?;
-        let (scale, masked): (Scale, Masked) = self.arithmetic();
+        let (scale, masked): (Scale, Masked) = self.arithmetic()?;
         let columns = Columns::in_place(&mut *x, sizes, scale, masked)?;
         if let [rows, cols, 1] = sizes {
             let x = MatrixMut::with_stride(x, rows, cols, cols)?;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use softmax_kernels::{AttendError, ShapeError};
+use softmax_kernels::{AttendError, PickError, ShapeError};
 
 /// Why a call was refused. Nothing was written.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,7 +76,7 @@ pub enum Error {
     },
     /// The scale is NaN, not positive, or out of range.
     Scale(f64),
-    /// The temperature is NaN, not positive, or out of range.
+    /// The temperature is NaN or below 0; or it is 0 or infinite, which only softmax and log-softmax of rows have a meaning for.
     Temperature(f64),
     /// The environment variable `SOFTMAX_CACHES` is not two sizes.
     Caches {
@@ -106,6 +106,18 @@ impl From<ShapeError> for Error {
 impl From<AttendError> for Error {
     fn from(e: AttendError) -> Self {
         Self::Attention(e)
+    }
+}
+
+impl From<PickError> for Error {
+    fn from(e: PickError) -> Self {
+        match e {
+            PickError::Length { what, len, needed } => Self::Length { what, len, needed },
+            PickError::Value { what, value, range } => Self::Value { what, value, range },
+            PickError::Column { row, index, cols } => {
+                Self::Column { row, index: index.try_into().unwrap_or(i64::MAX), cols }
+            }
+        }
     }
 }
 
@@ -142,8 +154,13 @@ impl fmt::Display for Error {
                 write!(f, "the input's shape is {input:?} but the output's {output:?}")
             }
             Self::Scale(value) => write!(f, "the scale must be in 2^-60..=2^60, got {value}"),
+            // The limits of those that have some.
+            Self::Temperature(value @ (0.0 | f64::INFINITY)) => write!(
+                f,
+                "the temperature must be above 0 and finite for all but softmax and log-softmax of rows, got {value}"
+            ),
             Self::Temperature(value) => {
-                write!(f, "the temperature must be in 2^-60..=2^60, got {value}")
+                write!(f, "the temperature must be 0 or above, got {value}")
             }
             Self::Caches { value } => {
                 write!(f, "SOFTMAX_CACHES must be two sizes like 2M,32M, got {value:?}")

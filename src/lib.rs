@@ -70,11 +70,13 @@ mod threads;
 
 pub use attention::Attention;
 pub use caches::Caches;
+pub use decide::perplexity;
 pub use dispatch::{default_kernel, kernel, kernels};
 pub use error::Error;
 pub use functions::{
-    log_softmax, log_softmax_in_place, log_softmax_rows, log_softmax_rows_in_place, logsumexp,
-    logsumexp_rows, softmax, softmax_in_place, softmax_rows, softmax_rows_in_place,
+    argmax, log_sigmoid, log_softmax, log_softmax_in_place, log_softmax_rows,
+    log_softmax_rows_in_place, logsumexp, logsumexp_rows, sigmoid, sigmoid_in_place, softmax,
+    softmax_in_place, softmax_rows, softmax_rows_in_place,
 };
 pub use half;
 pub use loss::{CrossEntropy, Reduction};
@@ -83,7 +85,11 @@ pub use plan::{Plan, Regime};
 pub use shards::{Merged, MergedRow, Shards};
 pub use softmax_kernels::{
     AttendError, BLOCK, Element, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Op, Partial,
+<<<<<<< HEAD
+    Probs, ShapeError, Ties,
+=======
     Probs, ShapeError, Targets,
+>>>>>>> main
 };
 
 /// The examples of the README, compiled and run as tests.

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use softmax_kernels::{Element, Kernel, Masked, Matrix, MatrixMut, Op, Scale};
+use softmax_kernels::{Element, Kernel, Masked, Matrix, MatrixMut, Op, Scale, Ties};
 
 use crate::batch::{Job, Work};
 use crate::plan::Shape;
@@ -54,6 +54,8 @@ pub enum Threads {
 #[derive(Clone, Copy, Debug)]
 pub struct Softmax {
     scale: Scale,
+    /// Temperature 0 or infinity, which are no scale.
+    limit: Option<f64>,
     masked: Masked,
     kernel: Option<&'static Kernel>,
     threads: Threads,
@@ -71,6 +73,7 @@ impl Softmax {
     pub const fn new() -> Self {
         Self {
             scale: Scale::ONE,
+            limit: None,
             masked: Masked::Nan,
             kernel: None,
             threads: Threads::Auto,
@@ -85,18 +88,39 @@ impl Softmax {
     /// [`Error::Scale`] unless `2^-60 <= scale <= 2^60`.
     pub fn scale(self, scale: f64) -> Result<Self, Error> {
         let scale = Scale::new(scale).ok_or(Error::Scale(scale))?;
-        Ok(Self { scale, ..self })
+        Ok(Self { scale, limit: None, ..self })
     }
 
     /// Divides every input by `temperature`: the Boltzmann distribution. As [`Softmax::scale`] of
     /// `1 / temperature`, but without rounding that quotient; the later of the two calls counts.
     ///
+    /// Softmax and log-softmax of rows have limits: at temperature 0 all the mass is the largest element's, shared equally by all
+    /// that are as large ([`Softmax::hardmax`]); at `f64::INFINITY` all elements but `-inf` have the same. Temperatures between 0 and 2^-100 count as
+    /// 2^-100, at which logits that are further apart than 1e-27 have reached the first limit; finite ones above 2^100 count as 2^100, at which
+    /// logits below 7e13 (in f32 3e22) have reached the second.
+    ///
     /// # Errors
-    /// [`Error::Temperature`] unless `2^-60 <= temperature <= 2^60`. Temperature 0 is a maximum, not
-    /// a softmax.
+    /// [`Error::Temperature`] if it is NaN or below 0; and, from everything that is not softmax or log-softmax of rows, if it is 0 or infinite.
+    ///
+    /// ```
+    /// use softmax::{Matrix, MatrixMut, Softmax};
+    ///
+    /// let x = [1.0f32, 3.0, 3.0, f32::NEG_INFINITY];
+    /// let mut y = [0.0f32; 4];
+    /// let cold = Softmax::new().temperature(0.0)?;
+    /// cold.softmax(Matrix::new(&x, 4)?, MatrixMut::new(&mut y, 4)?)?;
+    /// assert_eq!(y, [0.0, 0.5, 0.5, 0.0]);
+    /// let hot = Softmax::new().temperature(f64::INFINITY)?;
+    /// hot.softmax(Matrix::new(&x, 4)?, MatrixMut::new(&mut y, 4)?)?;
+    /// assert_eq!(y, [1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0, 0.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn temperature(self, temperature: f64) -> Result<Self, Error> {
+        if temperature == 0.0 || temperature == f64::INFINITY {
+            return Ok(Self { scale: Scale::ONE, limit: Some(temperature.abs()), ..self });
+        }
         let scale = Scale::from_temperature(temperature).ok_or(Error::Temperature(temperature))?;
-        Ok(Self { scale, ..self })
+        Ok(Self { scale, limit: None, ..self })
     }
 
     /// What a row becomes whose every entry is `-inf`.
@@ -128,7 +152,7 @@ impl Softmax {
     /// The way that a call takes on `rows` rows of `cols` elements, without padding, and why.
     ///
     /// # Errors
-    /// A kernel that cannot run; [`Error::Caches`].
+    /// A kernel that cannot run; [`Error::Caches`]; [`Error::Temperature`].
     ///
     /// ```
     /// use softmax::{Op, Regime, Softmax, Threads};
@@ -145,7 +169,8 @@ impl Softmax {
         cols: usize,
         in_place: bool,
     ) -> Result<Plan, Error> {
-        self.plan_of::<T>(self.kernel_to_use()?, Shape::new::<T>(op, rows, cols, in_place))
+        let shape = Shape::new::<T>(self.at_limit(op)?, rows, cols, in_place);
+        self.plan_of::<T>(self.kernel_to_use()?, shape)
     }
 
     /// The softmax of every row of `x`, into the rows of `y`.
@@ -199,7 +224,12 @@ impl Softmax {
         self.run(Op::LogSumExp, Work::PerRow(x, y))
     }
 
-    fn map<T: Element>(&self, op: Op, x: Matrix<T>, y: MatrixMut<T>) -> Result<(), Error> {
+    pub(crate) fn map<T: Element>(
+        &self,
+        op: Op,
+        x: Matrix<T>,
+        y: MatrixMut<T>,
+    ) -> Result<(), Error> {
         let (input, output) = ((x.rows(), x.cols()), (y.rows(), y.cols()));
         if input != output {
             return Err(Error::Mismatch { input, output });
@@ -207,7 +237,8 @@ impl Softmax {
         self.run(op, Work::Map(x, y))
     }
 
-    fn run<T: Element>(&self, op: Op, work: Work<T>) -> Result<(), Error> {
+    pub(crate) fn run<T: Element>(&self, op: Op, work: Work<T>) -> Result<(), Error> {
+        let op = self.at_limit(op)?;
         let kernel = self.kernel_to_use()?;
         let shape = work.shape(op);
         // Making a plan takes as long as a row of 16.
@@ -221,9 +252,27 @@ impl Softmax {
         Ok(())
     }
 
-    /// What defines the results.
-    pub(crate) fn arithmetic(&self) -> (Scale, Masked) {
-        (self.scale, self.masked)
+    /// What defines the results, if the temperature is no limit.
+    pub(crate) fn arithmetic(&self) -> Result<(Scale, Masked), Error> {
+        match self.limit {
+            Some(temperature) => Err(Error::Temperature(temperature)),
+            None => Ok((self.scale, self.masked)),
+        }
+    }
+
+    /// What an operation is at the temperature.
+    fn at_limit(&self, op: Op) -> Result<Op, Error> {
+        let Some(temperature) = self.limit else { return Ok(op) };
+        match (op, temperature == 0.0) {
+            (Op::Softmax, true) => Ok(Op::Hardmax(Ties::Share)),
+            (Op::LogSoftmax, true) => Ok(Op::LogHardmax),
+            (Op::Softmax, false) => Ok(Op::Uniform),
+            (Op::LogSoftmax, false) => Ok(Op::LogUniform),
+            (Op::LogSumExp | Op::Sigmoid | Op::LogSigmoid, _) => {
+                Err(Error::Temperature(temperature))
+            }
+            (op, _) => Ok(op),
+        }
     }
 
     pub(crate) fn kernel_to_use(&self) -> Result<&'static Kernel, Error> {
@@ -233,7 +282,11 @@ impl Softmax {
         }
     }
 
-    fn plan_of<T: Element>(&self, kernel: &'static Kernel, shape: Shape) -> Result<Plan, Error> {
+    pub(crate) fn plan_of<T: Element>(
+        &self,
+        kernel: &'static Kernel,
+        shape: Shape,
+    ) -> Result<Plan, Error> {
         Plan::new(kernel, kernel.pieces::<T>().is_some(), self.threads, self.caches, shape)
     }
 }

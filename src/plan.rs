@@ -22,6 +22,7 @@ pub enum Regime {
 pub struct Plan {
     pub(crate) kernel: &'static Kernel,
     pub(crate) regime: Regime,
+    /// The output is written past the caches, or, of log-sum-exp, the input comes from memory.
     pub(crate) stream: bool,
     pub(crate) parts: usize,
     pub(crate) threads: usize,
@@ -61,6 +62,11 @@ impl Shape {
         self.elements().saturating_mul(self.size + self.computed) <= SMALL
     }
 
+    /// Bytes that the call writes; of log-sum-exp, those that it reads.
+    fn streamed(&self) -> usize {
+        self.elements().saturating_mul(self.size)
+    }
+
     /// Bytes of output.
     fn output(&self) -> usize {
         let elements = if self.op == Op::LogSumExp { self.rows } else { self.elements() };
@@ -88,14 +94,14 @@ impl Plan {
             None => Caches::of_this_machine()?,
         };
         // The scalar reference knows one way only.
-        let stream =
-            has_pieces && !work.in_place && work.op != Op::LogSumExp && work.output() > caches.last;
+        let stream = has_pieces && !work.in_place && work.streamed() > caches.last;
         // A row and its exponentials are to stay in the core's cache.
         let huge = work.cols.saturating_mul(work.size + work.computed) > caches.core;
         let grain = if matches!(threads, Threads::Exactly(_)) { 1 } else { GRAIN };
         let threads = threads::available(threads, work.elements());
         let by_size = work.elements() / grain;
-        let in_pieces = has_pieces && work.cols > BLOCK;
+        let sums = matches!(work.op, Op::Softmax | Op::LogSoftmax | Op::LogSumExp);
+        let in_pieces = has_pieces && sums && work.cols > BLOCK;
         let (regime, parts) = if in_pieces && (huge || (threads > 1 && work.rows < threads)) {
             // Of each row.
             (Regime::Pieces, (work.cols / grain.max(BLOCK)).min(threads))
@@ -126,7 +132,7 @@ impl Plan {
     /// Whether the output is written past the caches, because it would not fit them. (Kernels of CPUs without such stores use
     /// ordinary ones.)
     pub fn streams(&self) -> bool {
-        self.stream
+        self.stream && self.work.op != Op::LogSumExp
     }
 
     /// At most how many threads work at the same time.

@@ -106,7 +106,7 @@ impl Shards {
         if let Some(max) = row_max.filter(|max| !max.is_finite()) {
             return Err(Error::RowMax(max));
         }
-        let (scale, _) = self.options.arithmetic();
+        let (scale, _) = self.options.arithmetic()?;
         self.pieces::<T>()?.partials(x, &scale, row_max, partials);
         Ok(())
     }
@@ -116,7 +116,7 @@ impl Shards {
     /// # Errors
     /// A kernel that cannot run.
     pub fn merge<T: Element>(&self, partials: &[Partial]) -> Result<Merged<T>, Error> {
-        let (scale, _) = self.options.arithmetic();
+        let (scale, _) = self.options.arithmetic()?;
         Ok(match self.pieces::<T>()?.merge_partials(&scale, partials) {
             MergedPartials::Again(max) => Merged::Again(max),
             merged => Merged::Row(MergedRow { merged, scale, of: PhantomData }),
@@ -178,7 +178,7 @@ impl Shards {
     /// # Errors
     /// A kernel that cannot run.
     pub fn logsumexp<T: Element>(&self, row: &MergedRow<T>) -> Result<T, Error> {
-        let (_, masked) = self.options.arithmetic();
+        let (_, masked) = self.options.arithmetic()?;
         let mut nothing = Piece::read(&[]);
         Ok(self.pieces()?.finish_shard(
             &mut nothing,
@@ -195,7 +195,7 @@ impl Shards {
         row: &MergedRow<T>,
         mut piece: Piece<T>,
     ) -> Result<(), Error> {
-        let (_, masked) = self.options.arithmetic();
+        let (_, masked) = self.options.arithmetic()?;
         self.pieces()?.finish_shard(&mut piece, op, &row.scale, &row.merged, masked);
         Ok(())
     }

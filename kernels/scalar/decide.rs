@@ -1,1 +1,141 @@
-//! The reference of `decide.rs`.
+//! The bit reference of `decide.rs`.
+
+use super::{Double, Reference, Single, element, for_rows, is_double, plain, reduce};
+use crate::call::{Call, Masked, Ties};
+use crate::decide::{ATANH, ATANH_F32, Limit, Picks, Wanted, no_shift};
+use crate::element::Element;
+use crate::scale::Scale;
+use crate::table::Op;
+
+fn sigmoid<R: Reference>(x: f64, scale: &Scale) -> f64 {
+    if x.is_nan() {
+        return x;
+    }
+    let exp = |x| R::exp(x, 0.0, scale, &no_shift(scale, R::MIN_EXP));
+    let (one, e) = (exp(0.0), exp(-x.abs()));
+    R::round(if x < 0.0 { e } else { one } / R::round(one + e))
+}
+
+fn log_sigmoid<R: Reference>(x: f64, scale: &Scale) -> f64 {
+    if x.is_nan() {
+        return x;
+    }
+    let exp = |x| Double::exp(x, 0.0, scale, &no_shift(scale, Double::MIN_EXP));
+    let (one, e) = (exp(0.0), exp(-x.abs()));
+    let s = e / (2.0 * one + e);
+    let double = R::MIN_EXP == Double::MIN_EXP;
+    let terms = if double { ATANH.len() } else { ATANH_F32 };
+    let q = ATANH[..terms].iter().rev().copied().reduce(|q, term| q.mul_add(s * s, term));
+    let log1p = (2.0 * s * (s * s)).mul_add(q.unwrap_or(0.0), 2.0 * s);
+    let low = if x < 0.0 { x } else { 0.0 };
+    let (hi, lo) = scale.pair();
+    let y = low.mul_add(hi, 0.0 - log1p);
+    let tail = if double && low >= f64::MIN { low * lo } else { 0.0 };
+    R::round(y + tail)
+}
+
+/// The limit of softmax of one row.
+fn limit_row<R: Reference>(x: &[f64], limit: Limit, masked: Masked) -> Vec<f64> {
+    let max = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let (_, nothing) = limit.shares(1);
+    if x.iter().any(|x| x.is_nan()) || (limit.hot && max == f64::INFINITY) {
+        return vec![f64::NAN; x.len()];
+    }
+    if max == f64::NEG_INFINITY {
+        return vec![if masked == Masked::Zero { nothing } else { f64::NAN }; x.len()];
+    }
+    let shares = |x: f64| if limit.hot { x > f64::NEG_INFINITY } else { x == max };
+    let sharing = x.iter().filter(|&&x| shares(x)).count();
+    if limit.ties == Ties::First {
+        let mut y = vec![nothing; x.len()];
+        y[largest(x)] = 1.0;
+        return y;
+    }
+    let (share, nothing) = limit.shares(sharing);
+    x.iter().map(|&x| if shares(x) { R::round(share) } else { nothing }).collect()
+}
+
+pub(crate) fn call<T: Element>(call: &mut Call<T>, op: Op) {
+    fn row<R: Reference>(x: &[f64], op: Op, scale: &Scale, masked: Masked) -> Vec<f64> {
+        match (Limit::of(op), op) {
+            (Some(limit), _) => limit_row::<R>(x, limit, masked),
+            (None, Op::LogSigmoid) => x.iter().map(|&x| log_sigmoid::<R>(x, scale)).collect(),
+            (None, _) => x.iter().map(|&x| sigmoid::<R>(x, scale)).collect(),
+        }
+    }
+    let (scale, masked) = (call.scale, call.masked);
+    for_rows(call, |x| {
+        if is_double::<T>() {
+            row::<Double>(x, op, &scale, masked)
+        } else {
+            row::<Single>(x, op, &scale, masked)
+        }
+    });
+}
+
+/// The index of the first NaN, else of the first of the largest.
+fn largest(x: &[f64]) -> usize {
+    let mut best = 0;
+    for (i, &v) in x.iter().enumerate() {
+        if v.is_nan() {
+            return i;
+        }
+        if v > x[best] {
+            best = i;
+        }
+    }
+    best
+}
+
+/// The log-probabilities of some elements of a row, and its log-sum-exp.
+fn log_probs<R: Reference>(
+    x: &[f64],
+    tokens: &[usize],
+    scale: &Scale,
+    masked: Masked,
+) -> (Vec<f64>, f64) {
+    match reduce::<R>(&plain(x), None, scale) {
+        Ok(row) => {
+            let shift = R::log_shift(scale, &row);
+            (tokens.iter().map(|&t| R::log_softmax(x[t], &shift)).collect(), shift.logsumexp())
+        }
+        Err(f64::NEG_INFINITY) if masked == Masked::Zero => {
+            (vec![f64::NEG_INFINITY; tokens.len()], f64::NEG_INFINITY)
+        }
+        Err(value) => (vec![f64::NAN; tokens.len()], value),
+    }
+}
+
+pub(crate) fn pick<T: Element>(picks: &mut Picks<T>) {
+    let k = picks.k;
+    for r in 0..picks.x.rows() {
+        let x: Vec<_> = picks.row(r).iter().map(|x| x.to_f64()).collect();
+        let tokens = match &mut picks.wanted {
+            Wanted::Largest(indices) => {
+                indices[r] = largest(&x);
+                continue;
+            }
+            Wanted::Tokens(tokens) => tokens[r * k..][..k].to_vec(),
+            Wanted::Top(indices) => {
+                let mut order: Vec<_> = (0..x.len()).collect();
+                if !x.iter().any(|x| x.is_nan()) {
+                    // A stable sort: the first of equals stays the first.
+                    order.sort_by(|&a, &b| x[b].partial_cmp(&x[a]).expect("no NaN"));
+                }
+                indices[r * k..][..k].copy_from_slice(&order[..k]);
+                order[..k].to_vec()
+            }
+        };
+        let (values, lse) = if is_double::<T>() {
+            log_probs::<Double>(&x, &tokens, &picks.scale, picks.masked)
+        } else {
+            log_probs::<Single>(&x, &tokens, &picks.scale, picks.masked)
+        };
+        for (place, v) in picks.log_probs[r * k..][..k].iter_mut().zip(values) {
+            *place = element(v);
+        }
+        if let Some(place) = picks.lse.get_mut(r) {
+            *place = element(lse);
+        }
+    }
+}
