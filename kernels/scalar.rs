@@ -497,13 +497,8 @@ pub(crate) fn attend<T: Element, U: Element>(call: &mut Scores<T, U>) -> bool {
     true
 }
 
-<<<<<<< HEAD
 pub(crate) mod decide;
-mod loss;
-=======
-mod decide;
 pub(crate) mod loss;
->>>>>>> main
 mod sample;
 
 #[cfg(test)]

@@ -85,11 +85,7 @@ pub use plan::{Plan, Regime};
 pub use shards::{Merged, MergedRow, Shards};
 pub use softmax_kernels::{
     AttendError, BLOCK, Element, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Op, Partial,
-<<<<<<< HEAD
-    Probs, ShapeError, Ties,
-=======
-    Probs, ShapeError, Targets,
->>>>>>> main
+    Probs, ShapeError, Targets, Ties,
 };
 
 /// The examples of the README, compiled and run as tests.
