@@ -22,7 +22,8 @@
 //!
 //! Functions at the top level use the defaults. [`Softmax`] has everything else: scale or temperature, strided
 //! matrices, fully masked rows, a forced kernel, a limit on threads. [`Attention`] is for the scores of attention: masks, biases, caps, sinks;
-//! [`Shards`] for rows that lie in several places; `softmax_axis` for any axis of a tensor.
+//! [`Shards`] for rows that lie in several places; `softmax_axis` for any axis of a tensor, and with the feature `ndarray`
+//! `softmax_array` for the views of that crate, whatever their layout.
 //!
 //! # What every input gets
 //!
@@ -79,6 +80,8 @@ pub use functions::{
     softmax_in_place, softmax_rows, softmax_rows_in_place,
 };
 pub use half;
+#[cfg(feature = "ndarray")]
+pub use ndarray;
 pub use loss::{CrossEntropy, Reduction};
 pub use options::{Softmax, Threads};
 pub use plan::{Plan, Regime};

@@ -82,11 +82,10 @@ impl<'a> CrossEntropy<'a> {
     }
 
     /// With the scale or temperature, the kernel, threads and caches of these options. The gradient is with respect to the logits before
-    /// they are scaled.
+    /// they are scaled. Temperatures 0 and infinity have no losses: calls refuse them.
     #[must_use]
-    pub fn options(self, options: Softmax) -> Self {
-        let loss = Loss { scale: options.arithmetic().0, ..self.loss };
-        Self { options, loss, ..self }
+    pub const fn options(self, options: Softmax) -> Self {
+        Self { options, ..self }
     }
 
     /// How the losses of rows are put together.
@@ -177,7 +176,8 @@ impl<'a> CrossEntropy<'a> {
         losses: &mut [f64],
     ) -> Result<(), Error> {
         let (shape, targets) = ((logits.rows(), logits.cols()), targets.into());
-        let call = LossCall::new(logits, targets, self.factors, losses, None, self.loss)?;
+        let loss = self.divided(1.0)?;
+        let call = LossCall::new(logits, targets, self.factors, losses, None, loss)?;
         self.run(call, shape, Op::LogSumExp, false)
     }
 
@@ -209,7 +209,8 @@ impl<'a> CrossEntropy<'a> {
         gradient: MatrixMut<T>,
     ) -> Result<f64, Error> {
         let (shape, targets) = ((logits.rows(), logits.cols()), targets.into());
-        let (divisor, loss) = self.divided(&targets, logits.cols());
+        let divisor = self.divisor(&targets, logits.cols());
+        let loss = self.divided(divisor)?;
         with_losses(shape.0, |losses| {
             let gradient = Some(gradient);
             let call = LossCall::new(logits, targets, self.factors, &mut *losses, gradient, loss)?;
@@ -240,7 +241,8 @@ impl<'a> CrossEntropy<'a> {
         targets: impl Into<Targets<'t, T>>,
     ) -> Result<f64, Error> {
         let (shape, targets) = ((logits.rows(), logits.cols()), targets.into());
-        let (divisor, loss) = self.divided(&targets, logits.cols());
+        let divisor = self.divisor(&targets, logits.cols());
+        let loss = self.divided(divisor)?;
         with_losses(shape.0, |losses| {
             let call = LossCall::in_place(logits, targets, self.factors, &mut *losses, loss)?;
             self.run(call, shape, Op::Softmax, true)?;
@@ -267,10 +269,10 @@ impl<'a> CrossEntropy<'a> {
         }
     }
 
-    /// The divisor, and the options with a gradient that is divided by it.
-    fn divided<T>(&self, targets: &Targets<T>, cols: usize) -> (f64, Loss<'a>) {
-        let divisor = self.divisor(targets, cols);
-        (divisor, Loss { factor: self.loss.factor / divisor, ..self.loss })
+    /// The options, with a gradient that is divided by this.
+    fn divided(&self, divisor: f64) -> Result<Loss<'a>, Error> {
+        let (scale, _) = self.options.arithmetic()?;
+        Ok(Loss { scale, factor: self.loss.factor / divisor, ..self.loss })
     }
 
     fn run<T: Element>(
@@ -353,8 +355,8 @@ impl Softmax {
         let shape = (output.rows(), output.cols());
         let other = (upstream.rows(), upstream.cols());
         let other = if other == shape { (gradient.rows(), gradient.cols()) } else { other };
-        let Some(call) = BackwardCall::new(output, upstream, gradient, &self.arithmetic().0, log)
-        else {
+        let (scale, _) = self.arithmetic()?;
+        let Some(call) = BackwardCall::new(output, upstream, gradient, &scale, log) else {
             return Err(Error::Mismatch { input: shape, output: other });
         };
         let plan = self.plan::<T>(Op::Softmax, shape.0, shape.1, false)?;

@@ -1,7 +1,7 @@
 //! Softmax along an axis of the crate `ndarray`'s views, whatever lies where in memory.
 //!
-//! Views have gaps that may belong to other views, so a slice over them cannot be had. What lies without gaps, in the same order in both views, is done where it is, be it all or a
-//! part along the other axes; the rest goes through a small copy, a tile at a time.
+//! A slice over a view with gaps cannot be had: what lies in the gaps may be another view's. So what has no gaps, and the same order of axes in input and output, is done where it
+//! is, be it all of it or parts along the outer axes; everything else in a small copy, a tile at a time.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -31,11 +31,12 @@ const BLOCK: usize = 256;
 /// Elements from a neighbour to the next at most, for cache lines to be used up in one go.
 const NEAR: isize = 4;
 
-/// Along an axis of `ndarray`'s views (feature `ndarray`): of any number of dimensions, in C order, Fortran order, permuted, sliced with steps, reversed; the input may be broadcast. The
-/// same bits as [`Softmax::softmax`] of every lane. Elements between those of the views are neither read nor written.
+/// Along an axis of `ndarray`'s views (feature `ndarray`), of any number of dimensions and any layout: C order, Fortran order, permuted, reversed, sliced with
+/// steps; the input may be broadcast. The same bits as [`Softmax::softmax`] of every lane. What lies between the elements of the views is neither read nor written.
 ///
-/// Views that lie in memory without gaps and in the same order of axes, whichever that is, are worked on where they are, like [`Softmax::softmax_axis`]; so are parts of them of some hundred elements
-/// without gaps (matrices with padding, along the rows). All others are copied, half a mebibyte at a time for each thread (more if 16 lanes are more, up to 32 MiB; or a single lane).
+/// Views without gaps whose axes lie in the same order, whichever that is, are worked on where they are, as by [`Softmax::softmax_axis`]; so are parts of some
+/// hundred elements without gaps (long rows with padding between them). Everything else is copied a tile at a time, into memory that each thread keeps for its next call: half a mebibyte,
+/// or what a lane needs, or, if neighbouring lanes share cache lines, 16 of them, but not more than 32 MiB.
 impl Softmax {
     /// The softmax of `x` along an axis, into `y`. Error: as [`Softmax::softmax`].
     ///
