@@ -424,10 +424,7 @@ fn special_values() {
 /// What is picked has the bits of log-softmax, in the order of a sort.
 #[test]
 fn picks_are_those_of_the_whole_row() {
-    fn check<T: Bits>(kernel: &'static Kernel, x: &[T], k: usize)
-    where
-        T: Element<Arithmetic = T>,
-    {
+    fn check<T: Bits + Element<Arithmetic = T>>(kernel: &'static Kernel, x: &[T], k: usize) {
         let n = x.len();
         let options = on(kernel, 0.7, Masked::Nan);
         let log = run_row(&options, Op::LogSoftmax, x);
