@@ -118,8 +118,10 @@ fn options_that_cannot_be_are_refused_by_name() {
     let input = folder.file("in.npy", &npy("<f4", &[4, 10], &[0; 160]));
     let out = folder.path("out.npy");
     let t = ("--temperature", "temperature");
-    for value in ["nan", "0", "-1", "-0.0", "inf", "-inf", "1e300"] {
+    for value in ["nan", "-1", "-inf"] {
         refused(&folder, &input, &out, &["--temperature", value], t);
+    }
+    for value in ["nan", "0", "-1", "-0.0", "inf", "-inf", "1e300"] {
         refused(&folder, &input, &out, &["--scale", value], ("--scale", "scale"));
     }
     refused(&folder, &input, &out, &["--kernel", "mmx"], ("--kernel", "mmx"));
