@@ -80,9 +80,9 @@ pub use functions::{
     softmax_in_place, softmax_rows, softmax_rows_in_place,
 };
 pub use half;
+pub use loss::{CrossEntropy, Reduction};
 #[cfg(feature = "ndarray")]
 pub use ndarray;
-pub use loss::{CrossEntropy, Reduction};
 pub use options::{Softmax, Threads};
 pub use plan::{Plan, Regime};
 pub use shards::{Merged, MergedRow, Shards};

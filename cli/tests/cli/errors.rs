@@ -185,7 +185,7 @@ fn files_that_cannot_be_read_or_written_are_refused_by_name() {
     let text = folder.path("in.txt");
     refused(&folder, &text, &out, &[], (text.to_str().unwrap(), ".npy or .safetensors"));
     let other = folder.path("out.safetensors");
-    refused(&folder, &input, &other, &[], (other.to_str().unwrap(), "that of the input, .npy"));
+    refused(&folder, &input, &other, &[], (other.to_str().unwrap(), "the extension must be .npy"));
     // A name with a line break does not break the line.
     let broken = folder.path("a\nb.npy");
     let name = broken.to_str().unwrap().replace('\n', " ");
