@@ -85,8 +85,12 @@ impl Run {
         let dtype = |t: &Tensor| self.dtype.unwrap_or(t.dtype);
         for tensor in &input.tensors {
             let (_, inner) = tensor.along(self.axis).map_err(|e| self.source.failed(e))?;
-            if self.op() == Op::Hardmax(Ties::First) && inner > 1 {
-                return Err(Failure::new("--axis", "hardmax is along the last axis only"));
+            if inner > 1 {
+                // Temperatures 0 and infinity have a meaning for rows only.
+                self.scaling.finite(softmax)?;
+                if self.op() == Op::Hardmax(Ties::First) {
+                    return Err(Failure::new("--axis", "hardmax is along the last axis only"));
+                }
             }
         }
         let header = input.header(dtype).map_err(|e| target.failed(e))?;
@@ -212,15 +216,21 @@ impl<'a> Work<'a> {
         y: &mut [C],
         shape: [usize; 3],
     ) -> Result<(), softmax::Error> {
-        let (softmax, cols) = (&self.softmax, shape[1]);
-        match self.run.op() {
-            Op::LogSoftmax => softmax.log_softmax_axis(x, y, &shape, 1),
-            Op::Sigmoid => softmax.sigmoid(Matrix::new(x, cols)?, MatrixMut::new(y, cols)?),
-            Op::LogSigmoid => softmax.log_sigmoid(Matrix::new(x, cols)?, MatrixMut::new(y, cols)?),
-            Op::Hardmax(ties) => {
-                softmax.hardmax(ties, Matrix::new(x, cols)?, MatrixMut::new(y, cols)?)
-            }
-            _ => softmax.softmax_axis(x, y, &shape, 1),
+        let (softmax, [_, axis, inner]) = (&self.softmax, shape);
+        let op = self.run.op();
+        if inner > 1 && op == Op::Softmax {
+            return softmax.softmax_axis(x, y, &shape, 1);
+        }
+        if inner > 1 && op == Op::LogSoftmax {
+            return softmax.log_softmax_axis(x, y, &shape, 1);
+        }
+        let (x, y) = (Matrix::new(x, axis)?, MatrixMut::new(y, axis)?);
+        match op {
+            Op::LogSoftmax => softmax.log_softmax(x, y),
+            Op::Sigmoid => softmax.sigmoid(x, y),
+            Op::LogSigmoid => softmax.log_sigmoid(x, y),
+            Op::Hardmax(ties) => softmax.hardmax(ties, x, y),
+            _ => softmax.softmax(x, y),
         }
     }
 
