@@ -7,7 +7,8 @@ use std::cell::Cell;
 
 use common::available;
 use softmax::{
-    Attention, Caches, Mask, Matrix, MatrixMut, Merged, Partial, Shards, Softmax, Threads,
+    Attention, Caches, CrossEntropy, Mask, Matrix, MatrixMut, Merged, Partial, Shards, Softmax,
+    Threads,
 };
 
 /// The system's, counting what the current thread asks for.
@@ -137,5 +138,33 @@ fn shards() {
             shards.log_softmax_in_place(&row, &mut y).expect("a valid shard");
         });
         assert_eq!(count, 0, "{}", kernel.name());
+    }
+}
+
+#[test]
+fn losses() {
+    for kernel in available().into_iter().filter(|k| k.name() != "scalar") {
+        let options = Softmax::new().kernel(kernel).threads(Threads::Serial);
+        for (rows, cols) in [(3, 10), (2, 5000)] {
+            let x = vec![1.0f32; rows * cols];
+            let (labels, weights) = (vec![1; rows], vec![0.5f32; cols]);
+            let (mut y, mut losses) = (x.clone(), vec![0.0; rows]);
+            let plain = CrossEntropy::new().options(options);
+            let smooth = plain.label_smoothing(0.1).expect("0 to 1").weights(&weights);
+            let count = second(|| {
+                let view = || Matrix::new(&x, cols).expect("whole rows");
+                for loss in [plain, smooth] {
+                    let to = MatrixMut::new(&mut y, cols).expect("whole rows");
+                    loss.gradient(view(), &labels, to).expect("a valid call");
+                    let to = MatrixMut::new(&mut y, cols).expect("whole rows");
+                    loss.gradient_in_place(to, view()).expect("a valid call");
+                    loss.loss(view(), &labels).expect("a valid call");
+                    loss.losses(view(), view(), &mut losses).expect("a valid call");
+                }
+                let to = MatrixMut::new(&mut y, cols).expect("whole rows");
+                options.softmax_backward(view(), view(), to).expect("a valid call");
+            });
+            assert_eq!(count, 0, "{} {rows} x {cols}", kernel.name());
+        }
     }
 }

@@ -11,8 +11,8 @@ use common::*;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 use softmax::half::{bf16, f16};
 use softmax::{
-    Attention, BLOCK, Caches, Error, Kernel, Mask, Masked, Matrix, MatrixMut, Merged, Partial,
-    Probs, ShapeError, Shards, Softmax, Threads,
+    Attention, BLOCK, Caches, CrossEntropy, Error, Kernel, Mask, Masked, Matrix, MatrixMut, Merged,
+    Partial, Probs, ShapeError, Shards, Softmax, Threads,
 };
 
 /// A multiple of every page size in use (4, 16 and 64 KiB), so that nobody need ask for it.
@@ -345,6 +345,54 @@ fn shards_stay_between_the_guards<T: Bits>() {
             }
         }
     }
+}
+
+/// Losses with all that is read beside the logits, and the gradients through softmax.
+fn losses_stay_between_the_guards<T: Bits>() {
+    let rows = 3;
+    let mut random = Random(10);
+    for cols in [1, 7, 8, 15, 16, 17, 33, 66, 130] {
+        let n = rows * cols;
+        let x: Vec<T> = row(&mut random, 0, n);
+        let weights: Vec<f32> = row(&mut random, 5, cols);
+        let labels: Vec<i64> = (0..rows).map(|i| ((i * 5 + cols - 1) % cols) as i64).collect();
+        let (mut from, mut to) = (Guarded::<T>::new(n), Guarded::<T>::new(n));
+        let (mut others, mut of_classes) = (Guarded::<T>::new(n), Guarded::<f32>::new(cols));
+        for kernel in exact() {
+            for (edge, last) in EDGES.into_iter().flat_map(|edge| [(edge, 0), (edge, usize::MAX)]) {
+                let (x, q) = (from.copy(edge, &x), others.copy(edge, &x));
+                let weights = of_classes.copy(edge, &weights);
+                let (x, q) = (Matrix::new(&*x, cols), Matrix::new(&*q, cols));
+                let (x, q) = (x.expect("whole rows"), q.expect("whole rows"));
+                let y = to.at(edge, n);
+                let options = Softmax::new().caches(Caches { core: usize::MAX, last });
+                for soft in [false, true] {
+                    let mut want = vec![T::ZERO; n];
+                    for (kernel, y) in [(scalar(), &mut want[..]), (kernel, &mut *y)] {
+                        let mut loss = CrossEntropy::new().options(options.kernel(kernel));
+                        let y = MatrixMut::new(y, cols).expect("whole rows");
+                        if soft {
+                            loss = loss.label_smoothing(0.1).expect("0 to 1").weights(weights);
+                            loss.gradient(x, q, y).expect("a valid call");
+                        } else {
+                            loss.gradient(x, &labels, y).expect("a valid call");
+                        }
+                    }
+                    assert_same(y, &want, || format!("{} {cols} columns", kernel.name()));
+                }
+                let y = MatrixMut::new(y, cols).expect("whole rows");
+                options.kernel(kernel).log_softmax_backward(x, q, y).expect("a valid call");
+            }
+        }
+    }
+}
+
+#[test]
+fn losses_stay_between_the_guards_in_every_type() {
+    losses_stay_between_the_guards::<f32>();
+    losses_stay_between_the_guards::<f64>();
+    losses_stay_between_the_guards::<f16>();
+    losses_stay_between_the_guards::<bf16>();
 }
 
 #[test]
