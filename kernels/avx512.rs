@@ -6,6 +6,7 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use crate::exp2::{Contract, ROWS_AT_ONCE, Sum, fold_f64};
+use crate::sample::Bands;
 use crate::scale::LogShift;
 use crate::table::Isa;
 use crate::vector::{
@@ -586,3 +587,10 @@ half_io!(f16, widen_f16, narrow_f16);
 half_io!(bf16, widen_bf16, narrow_bf16);
 
 narrow_io!(F64, 8, f32, f16, bf16);
+
+impl Bands for F32 {
+    #[inline(always)]
+    fn less(self, a: __m512, b: __m512) -> u32 {
+        self.0.avx512f._mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b).into()
+    }
+}

@@ -499,5 +499,7 @@ mod decide;
 mod loss;
 mod sample;
 
+pub(crate) use sample::{exps, scan, widen};
+
 #[cfg(test)]
 mod exp_core_tests;
