@@ -15,7 +15,7 @@ use crate::element::Element;
 use crate::exp2::Contract;
 use crate::guess::Guess;
 use crate::pipeline::{Kept, Reducer};
-use crate::rows::{Exp, Plain, row_max};
+use crate::rows::{Exp, Plain, inlined, row_max};
 use crate::scalar;
 use crate::scale::Scale;
 use crate::table::{Isa, Kernel};
@@ -262,11 +262,15 @@ mod entry {
             #[inline(always)]
             || {
                 let simd = S::from(isa);
-                // Of many rows the upper set is empty.
+                // Less to do for what is asked for most.
                 found = if high == f32::INFINITY {
-                    super::scan::<S, false>(simd, masses, low, high, parts, band)
+                    super::scan::<S, false, true>(simd, masses, low, high, parts, band)
+                } else if low < high {
+                    super::scan::<S, true, true>(simd, masses, low, high, parts, band)
+                } else if high > LEAST_MASS {
+                    super::scan::<S, true, false>(simd, masses, low, high, parts, band)
                 } else {
-                    super::scan::<S, true>(simd, masses, low, high, parts, band)
+                    super::scan::<S, false, false>(simd, masses, low, high, parts, band)
                 };
             },
         );
@@ -380,9 +384,9 @@ where
     }
 }
 
-/// As [`Kernel::scan`].
+/// As [`Kernel::scan`]. Without `ABOVE` there is no upper set, without `BAND` no band; without both, everything is in the upper set.
 #[inline(always)]
-fn scan<S: Bands, const ABOVE: bool>(
+fn scan<S: Bands, const ABOVE: bool, const BAND: bool>(
     simd: S,
     masses: Masses<'_>,
     low: f32,
@@ -396,40 +400,53 @@ fn scan<S: Bands, const ABOVE: bool>(
     let mut parts = parts.iter_mut();
     for (part, exps) in masses.exps.chunks(PART).enumerate() {
         let (mut total, mut above) = (simd.acc_zero(), simd.acc_zero());
-        let mut i = 0;
-        while i < exps.len() {
-            let left = exps.len() - i;
-            // SAFETY: `left` elements are there. Missing ones have no mass.
-            let e = unsafe {
-                let p = exps.as_ptr().add(i);
-                if left >= S::LANES { simd.load(p) } else { simd.load_part(p, left, 0.0) }
-            };
-            // The product is exact: no need of a fused operation.
-            let mass = simd.sub(simd.add(simd.mul(e, factor), round), round);
-            total = simd.acc_add(total, mass);
-            let mut hits = !simd.less(mass, lows) & LANES;
-            if ABOVE {
-                let below = simd.less(mass, highs);
-                above = simd.acc_add(above, simd.zero_below(mass, highs, mass));
+        let mut vector = inlined(
+            #[inline(always)]
+            |(i, e): (usize, S::V)| {
+                // The product is exact: no need of a fused operation.
+                let mass = simd.sub(simd.add(simd.mul(e, factor), round), round);
+                total = simd.acc_add(total, mass);
+                let below = if ABOVE || !BAND { simd.less(mass, highs) } else { LANES };
                 found.above.0 += u64::from((!below & LANES).count_ones());
-                hits &= below;
-            }
-            if hits != 0 {
-                let mut lanes = [0.0f32; 16];
-                // SAFETY: there is room for 16 lanes.
-                unsafe { simd.store(lanes.as_mut_ptr(), mass) };
-                while hits != 0 {
-                    let lane = hits.trailing_zeros() as usize;
-                    if let Some(place) = band.get_mut(found.band) {
-                        *place = rank(lanes[lane % 16], part * PART + i + lane);
-                    }
-                    found.band += 1;
-                    hits &= hits - 1;
+                if ABOVE {
+                    above = simd.acc_add(above, simd.zero_below(mass, highs, mass));
                 }
-            }
+                if BAND {
+                    let mut hits = !simd.less(mass, lows) & below;
+                    if hits != 0 {
+                        let mut lanes = [0.0f32; 16];
+                        // SAFETY: there is room for 16 lanes.
+                        unsafe { simd.store(lanes.as_mut_ptr(), mass) };
+                        while hits != 0 {
+                            let lane = hits.trailing_zeros() as usize;
+                            if let Some(place) = band.get_mut(found.band) {
+                                *place = rank(lanes[lane % 16], part * PART + i + lane);
+                            }
+                            found.band += 1;
+                            hits &= hits - 1;
+                        }
+                    }
+                }
+            },
+        );
+        let whole = exps.len() / S::LANES * S::LANES;
+        let mut i = 0;
+        while i < whole {
+            // SAFETY: LANES elements are there.
+            vector((i, unsafe { simd.load(exps.as_ptr().add(i)) }));
             i += S::LANES;
         }
-        let [total, above] = [total, above].map(|acc| (simd.acc_fold(acc).hi * UNITS) as u64);
+        if i < exps.len() {
+            // SAFETY: fewer than LANES elements are left. Missing ones have no mass.
+            let e = unsafe { simd.load_part(exps.as_ptr().add(i), exps.len() - i, 0.0) };
+            vector((i, e));
+        }
+        let total = (simd.acc_fold(total).hi * UNITS) as u64;
+        let above = match (ABOVE, BAND) {
+            (true, _) => (simd.acc_fold(above).hi * UNITS) as u64,
+            (false, true) => 0,
+            (false, false) => total,
+        };
         found.total += total;
         found.above.1 += above;
         if let Some(place) = parts.next() {
