@@ -159,8 +159,40 @@ pub(crate) const fn scan_of<I: Isa, S: From<I> + Bands>() -> Scan {
 
 /// Comparisons that end in bits.
 pub(crate) trait Bands: Vector<E = f32> + Io<f32> {
+    /// Whether [`Bands::collect`] takes no longer when it has something to do.
+    const STEADY: bool = false;
+
     /// Bit `i` tells whether lane `i` of `a` is less than that of `b`.
     fn less(self, a: Self::V, b: Self::V) -> u32;
+
+    /// Writes the ranks of the lanes of `hits` to `ranks` from the `n`th on, as many as there is room for; `index` is that of lane 0.
+    #[inline(always)]
+    fn collect(self, mass: Self::V, hits: u32, index: usize, ranks: &mut [u64], n: usize) {
+        collect(self, mass, hits, index, ranks, n);
+    }
+}
+
+/// As [`Bands::collect`], one by one.
+#[inline(always)]
+pub(crate) fn collect<S: Bands>(
+    simd: S,
+    mass: S::V,
+    mut hits: u32,
+    index: usize,
+    ranks: &mut [u64],
+    mut n: usize,
+) {
+    let mut lanes = [0.0f32; 16];
+    // SAFETY: there is room for 16 lanes.
+    unsafe { simd.store(lanes.as_mut_ptr(), mass) };
+    while hits != 0 {
+        let lane = hits.trailing_zeros() as usize;
+        if let Some(place) = ranks.get_mut(n) {
+            *place = rank(lanes[lane % 16], index + lane);
+        }
+        n += 1;
+        hits &= hits - 1;
+    }
 }
 
 impl Kernel {
@@ -412,19 +444,11 @@ fn scan<S: Bands, const ABOVE: bool, const BAND: bool>(
                     above = simd.acc_add(above, simd.zero_below(mass, highs, mass));
                 }
                 if BAND {
-                    let mut hits = !simd.less(mass, lows) & below;
-                    if hits != 0 {
-                        let mut lanes = [0.0f32; 16];
-                        // SAFETY: there is room for 16 lanes.
-                        unsafe { simd.store(lanes.as_mut_ptr(), mass) };
-                        while hits != 0 {
-                            let lane = hits.trailing_zeros() as usize;
-                            if let Some(place) = band.get_mut(found.band) {
-                                *place = rank(lanes[lane % 16], part * PART + i + lane);
-                            }
-                            found.band += 1;
-                            hits &= hits - 1;
-                        }
+                    let hits = !simd.less(mass, lows) & below;
+                    // Beside an upper set a band is wide enough for no branch to foresee it.
+                    if hits != 0 || (ABOVE && S::STEADY) {
+                        simd.collect(mass, hits, part * PART + i, band, found.band);
+                        found.band += hits.count_ones() as usize;
                     }
                 }
             },

@@ -63,6 +63,9 @@ const SHORT: usize = 2048;
 /// Where no more are expected above a band, they are collected along with it.
 const FEW: f64 = 1024.0;
 
+/// Room behind a band, for kernels that write whole vectors.
+const MARGIN: usize = 16;
+
 /// The rank of the least token that has mass.
 fn least_rank() -> u64 {
     rank(LEAST_MASS, u32::MAX as usize)
@@ -194,41 +197,48 @@ impl<'a> Kept<'a> {
                 high = f32::INFINITY;
             }
             let parts = room(&mut self.lists.sums, n.div_ceil(PART));
-            let band = room(&mut self.lists.band, n);
+            let band = room(&mut self.lists.band, n + MARGIN);
             let found = self.kernel.scan(self.masses, low, high, parts, band);
-            // Without those that an earlier filter took away.
-            let tokens = &mut self.lists.tokens;
-            tokens.clear();
-            tokens.extend(band[..found.band].iter().filter(|&&token| token <= before));
-            let total = known.unwrap_or(found.total);
+            let band = &band[..found.band];
             let (above, target) = match need {
                 Need::Count(k) => (found.above.0, k),
-                Need::Share(p) => (found.above.1, share(p, total)),
+                Need::Share(p) => (found.above.1, share(p, known.unwrap_or(found.total))),
                 Need::OfLargest(_) | Need::Typical(_) => return,
             };
-            let weight = |token| if let Need::Count(_) = need { 1 } else { mass_of(token) };
             if above >= target {
                 continue;
             }
             let ranks = &mut self.lists.ranks;
             ranks.clear();
-            ranks.extend_from_slice(tokens);
-            let last = match reach(ranks, weight, target - above) {
+            if known.is_none() {
+                ranks.extend_from_slice(band);
+            } else {
+                // Without those that an earlier filter took away.
+                ranks.extend(band.iter().filter(|&&token| token <= before));
+            }
+            let reached = match need {
+                Need::Count(_) => reach(ranks, |_| 1, target - above),
+                _ => reach(ranks, mass_of, target - above),
+            };
+            let last = match reached {
                 Some(last) => last,
                 // Fewer than that are there.
                 None if is_all => before,
                 None => continue,
             };
-            tokens.retain(|&token| token <= last);
             if high == f32::INFINITY {
+                self.lists.tokens.clear();
+                self.lists.tokens.extend(band.iter().filter(|&&token| token <= last));
                 self.state = State::List;
                 return;
             }
             let mut mass = found.above.1;
-            for &token in &*tokens {
+            for &token in band {
                 let (m, i) = of_rank(token);
-                parts[i / PART] += units(m);
-                mass += units(m);
+                // No branch could foresee it.
+                let m = units(m) & u64::from(token <= last).wrapping_neg();
+                parts[i / PART] += m;
+                mass += m;
             }
             self.state = State::Upto { last, mass };
             return;
@@ -241,7 +251,7 @@ impl<'a> Kept<'a> {
             return;
         }
         let last = self.last();
-        let band = room(&mut self.lists.band, self.masses.len());
+        let band = room(&mut self.lists.band, self.masses.len() + MARGIN);
         let least = of_rank(last).0;
         let found = self.kernel.scan(self.masses, least, f32::INFINITY, &mut [], band);
         let tokens = &mut self.lists.tokens;
@@ -456,7 +466,7 @@ impl Sample {
         let (mut low, mut high, mut above) = (LEAST_MASS, f32::INFINITY, 0.0);
         // Standard deviations.
         let z = match try_ {
-            0 => 3.5,
+            0 => 3.0,
             1 => 12.0,
             _ => return (low, high, above),
         };
