@@ -6,7 +6,7 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use crate::exp2::{Contract, ROWS_AT_ONCE, Sum, fold_f64};
-use crate::sample::{Bands, collect};
+use crate::sample::{Bands, Found};
 use crate::scale::LogShift;
 use crate::table::Isa;
 use crate::vector::{
@@ -596,24 +596,12 @@ impl Bands for F32 {
         self.0.avx512f._mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b).into()
     }
     #[inline(always)]
-    fn collect(self, mass: __m512, hits: u32, index: usize, ranks: &mut [u64], n: usize) {
-        let Some(place) = ranks.get_mut(n..).and_then(|rest| rest.first_chunk_mut::<16>()) else {
-            return collect(self, mass, hits, index, ranks, n);
-        };
+    fn collect(self, hits: u32, index: u32, found: &mut Found, n: usize) {
         let f = self.0.avx512f;
         let lanes: __m512i = pulp::cast([0u32, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
-        let index = f._mm512_add_epi32(lanes, f._mm512_set1_epi32(index as i32));
-        let mass = f._mm512_xor_si512(f._mm512_castps_si512(mass), f._mm512_set1_epi32(-1));
-        let (low, high) = (
-            f._mm512_maskz_compress_epi32(hits as u16, index),
-            f._mm512_maskz_compress_epi32(hits as u16, mass),
-        );
-        let first: __m512i =
-            pulp::cast([0u32, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23]);
-        let second: __m512i =
-            pulp::cast([8u32, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31]);
-        let first = f._mm512_permutex2var_epi32(low, first, high);
-        let second = f._mm512_permutex2var_epi32(low, second, high);
-        *place = pulp::cast([first, second]);
+        let lanes = f._mm512_add_epi32(lanes, f._mm512_set1_epi32(index as i32));
+        if let Some(place) = found.get_mut(n..).and_then(|rest| rest.first_chunk_mut::<16>()) {
+            *place = pulp::cast(f._mm512_maskz_compress_epi32(hits as u16, lanes));
+        }
     }
 }

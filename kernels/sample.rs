@@ -165,35 +165,21 @@ pub(crate) trait Bands: Vector<E = f32> + Io<f32> {
     /// Bit `i` tells whether lane `i` of `a` is less than that of `b`.
     fn less(self, a: Self::V, b: Self::V) -> u32;
 
-    /// Writes the ranks of the lanes of `hits` to `ranks` from the `n`th on, as many as there is room for; `index` is that of lane 0.
+    /// Writes the lanes of `hits`, each plus `index`, to `found` from the `n`th on; what is behind them there is lost.
     #[inline(always)]
-    fn collect(self, mass: Self::V, hits: u32, index: usize, ranks: &mut [u64], n: usize) {
-        collect(self, mass, hits, index, ranks, n);
+    fn collect(self, mut hits: u32, index: u32, found: &mut Found, mut n: usize) {
+        while hits != 0 {
+            if let Some(place) = found.get_mut(n) {
+                *place = index + hits.trailing_zeros();
+            }
+            n += 1;
+            hits &= hits - 1;
+        }
     }
 }
 
-/// As [`Bands::collect`], one by one.
-#[inline(always)]
-pub(crate) fn collect<S: Bands>(
-    simd: S,
-    mass: S::V,
-    mut hits: u32,
-    index: usize,
-    ranks: &mut [u64],
-    mut n: usize,
-) {
-    let mut lanes = [0.0f32; 16];
-    // SAFETY: there is room for 16 lanes.
-    unsafe { simd.store(lanes.as_mut_ptr(), mass) };
-    while hits != 0 {
-        let lane = hits.trailing_zeros() as usize;
-        if let Some(place) = ranks.get_mut(n) {
-            *place = rank(lanes[lane % 16], index + lane);
-        }
-        n += 1;
-        hits &= hits - 1;
-    }
-}
+/// Indices within a part, and room for a vector behind them.
+pub(crate) type Found = [u32; PART + 16];
 
 impl Kernel {
     /// The exponentials of a row, one of `exps` each, those that are yet to be multiplied. `None` if the row has NaN, +inf, or nothing but -inf, or
@@ -429,9 +415,11 @@ fn scan<S: Bands, const ABOVE: bool, const BAND: bool>(
     let (factor, round) = (simd.splat(masses.factor), simd.splat(ROUND));
     let (lows, highs) = (simd.splat(low), simd.splat(high));
     let mut found = Scanned::default();
+    let mut in_band: Found = [0; PART + 16];
     let mut parts = parts.iter_mut();
     for (part, exps) in masses.exps.chunks(PART).enumerate() {
         let (mut total, mut above) = (simd.acc_zero(), simd.acc_zero());
+        let mut n = 0;
         let mut vector = inlined(
             #[inline(always)]
             |(i, e): (usize, S::V)| {
@@ -447,8 +435,8 @@ fn scan<S: Bands, const ABOVE: bool, const BAND: bool>(
                     let hits = !simd.less(mass, lows) & below;
                     // Beside an upper set a band is wide enough for no branch to foresee it.
                     if hits != 0 || (ABOVE && S::STEADY) {
-                        simd.collect(mass, hits, part * PART + i, band, found.band);
-                        found.band += hits.count_ones() as usize;
+                        simd.collect(hits, i as u32, &mut in_band, n);
+                        n += hits.count_ones() as usize;
                     }
                 }
             },
@@ -465,6 +453,11 @@ fn scan<S: Bands, const ABOVE: bool, const BAND: bool>(
             let e = unsafe { simd.load_part(exps.as_ptr().add(i), exps.len() - i, 0.0) };
             vector((i, e));
         }
+        let places = band.iter_mut().skip(found.band);
+        for (place, &i) in places.zip(&in_band[..n.min(PART)]) {
+            *place = rank(masses.of(exps[i as usize % PART]), part * PART + i as usize);
+        }
+        found.band += n;
         let total = (simd.acc_fold(total).hi * UNITS) as u64;
         let above = match (ABOVE, BAND) {
             (true, _) => (simd.acc_fold(above).hi * UNITS) as u64,

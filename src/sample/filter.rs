@@ -63,9 +63,6 @@ const SHORT: usize = 2048;
 /// Where no more are expected above a band, they are collected along with it.
 const FEW: f64 = 1024.0;
 
-/// Room behind a band, for kernels that write whole vectors.
-const MARGIN: usize = 16;
-
 /// The rank of the least token that has mass.
 fn least_rank() -> u64 {
     rank(LEAST_MASS, u32::MAX as usize)
@@ -197,7 +194,7 @@ impl<'a> Kept<'a> {
                 high = f32::INFINITY;
             }
             let parts = room(&mut self.lists.sums, n.div_ceil(PART));
-            let band = room(&mut self.lists.band, n + MARGIN);
+            let band = room(&mut self.lists.band, n);
             let found = self.kernel.scan(self.masses, low, high, parts, band);
             let band = &band[..found.band];
             let (above, target) = match need {
@@ -251,7 +248,7 @@ impl<'a> Kept<'a> {
             return;
         }
         let last = self.last();
-        let band = room(&mut self.lists.band, self.masses.len() + MARGIN);
+        let band = room(&mut self.lists.band, self.masses.len());
         let least = of_rank(last).0;
         let found = self.kernel.scan(self.masses, least, f32::INFINITY, &mut [], band);
         let tokens = &mut self.lists.tokens;
