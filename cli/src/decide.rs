@@ -1,9 +1,11 @@
 //! `softmax argmax` and `softmax sample`: one number for each row, or some.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use clap::value_parser;
 use serde_json::json;
-use softmax::{Error, Matrix, Softmax};
+use softmax::{Error, Matrix, Method, Order, Sampler, Softmax};
 
 use crate::blocks::{Source, Walk, buffer, with_type};
 use crate::dtype::Value;
@@ -30,6 +32,83 @@ impl Argmax {
     }
 }
 
+/// Draws a column, or some, from every row (the last axis), by the probabilities that are its softmax.
+///
+/// A draw depends on its row, the options, the seed, the step and the numbers of row and draw alone: not on the CPU, the kernel or the number of threads.
+/// -1 stands for rows with nothing to draw: with NaN or +inf, or with nothing but -inf.
+#[derive(Debug, clap::Args)]
+pub struct Sample {
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    columns: Columns,
+    /// What the random numbers start from.
+    #[arg(long, value_name = "S")]
+    seed: u64,
+    /// Draws N columns from each row, which are a last axis of OUT.
+    #[arg(long, value_name = "N")]
+    draws: Option<NonZeroUsize>,
+    /// The position in the sequence: another step, other draws.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = value_parser!(u64).range(..1 << 48))]
+    step: u64,
+    /// Divides every input by T; 0 takes the largest.
+    #[arg(long, value_name = "T", default_value_t = 1.0, allow_hyphen_values = true)]
+    temperature: f64,
+    /// Keeps the K most likely columns; 0 keeps all.
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    top_k: usize,
+    /// Keeps the fewest of the most likely columns that have P of the probability together.
+    #[arg(long, value_name = "P", default_value_t = 1.0, allow_hyphen_values = true)]
+    top_p: f64,
+    /// Keeps the columns that are at least P times as likely as the most likely one.
+    #[arg(long, value_name = "P", default_value_t = 0.0, allow_hyphen_values = true)]
+    min_p: f64,
+    /// Keeps the fewest columns of the most typical information that have P of the probability together.
+    #[arg(long, value_name = "P", default_value_t = 1.0, allow_hyphen_values = true)]
+    typical_p: f64,
+    /// The order of filters and temperature.
+    #[arg(long, value_enum, default_value_t = Filters::Transformers)]
+    order: Filters,
+    /// Draws the largest of log-probability and Gumbel noise: columns keep their noise when the logits of others change.
+    #[arg(long)]
+    gumbel: bool,
+}
+
+/// [`Order`] on the command line.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Filters {
+    /// Temperature, top-k, top-p, min-p, typical-p
+    Transformers,
+    /// Top-k, typical-p, top-p, min-p, and then the temperature
+    LlamaCpp,
+}
+
+impl Sample {
+    /// Does it all.
+    pub fn run(&self) -> Result<(), Failure> {
+        let option = |name| move |e| Failure::new(name, e);
+        let sampler = Sampler::new(self.seed)
+            .kernel(self.source.kernel()?)
+            .threads(self.source.threads())
+            .step(self.step)
+            .temperature(self.temperature)
+            .map_err(option("--temperature"))?
+            .top_k(self.top_k)
+            .top_p(self.top_p)
+            .map_err(option("--top-p"))?
+            .min_p(self.min_p)
+            .map_err(option("--min-p"))?
+            .typical_p(self.typical_p)
+            .map_err(option("--typical-p"))?
+            .order(match self.order {
+                Filters::Transformers => Order::Transformers,
+                Filters::LlamaCpp => Order::LlamaCpp,
+            })
+            .method(if self.gumbel { Method::GumbelMax } else { Method::InverseCdf });
+        self.columns.run(&self.source, self.draws.map(NonZeroUsize::get), &By::Draw(sampler))
+    }
+}
+
 /// Where columns go: to a file, or to standard output.
 #[derive(Debug, clap::Args)]
 struct Columns {
@@ -47,18 +126,20 @@ struct Columns {
 /// How columns are chosen.
 enum By {
     Largest(Softmax),
+    Draw(Sampler<'static>),
 }
 
 impl By {
     /// Chooses from some rows, of which the first is number `first`.
     fn choose<C: Value>(
         &self,
-        _first: usize,
+        first: usize,
         logits: Matrix<C>,
         columns: &mut [usize],
     ) -> Result<(), Error> {
         match self {
             Self::Largest(options) => options.argmax(logits, columns),
+            Self::Draw(sampler) => sampler.first_row(first as u64).sample(logits, columns),
         }
     }
 }

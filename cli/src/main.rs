@@ -33,6 +33,7 @@ enum Cli {
     Argmax(decide::Argmax),
     #[command(name = "topk")]
     TopK(topk::TopK),
+    Sample(decide::Sample),
     Info(info::Info),
 }
 
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Cli::Loss(loss) => loss.run(),
         Cli::Argmax(argmax) => argmax.run(),
         Cli::TopK(topk) => topk.run(),
+        Cli::Sample(sample) => sample.run(),
         Cli::Info(info) => info.run(),
     };
     match done {

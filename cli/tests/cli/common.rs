@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use bytemuck::Pod;
+use bytemuck::{Pod, cast_slice};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorView};
 use softmax::Element;
@@ -164,4 +164,14 @@ impl File for bf16 {
 /// [`logits`] of a type.
 pub fn values<T: Element>(n: usize) -> Vec<T> {
     logits(n).into_iter().map(T::from_f64).collect()
+}
+
+/// The files of an array, one for each format that has its type.
+pub fn files<T: File>(folder: &Folder, shape: &[usize], x: &[T]) -> Vec<PathBuf> {
+    let tensors = safetensors(&[("x", T::DTYPE, shape, cast_slice(x))]);
+    let mut files = vec![folder.file("in.safetensors", &tensors)];
+    if let Some(descr) = T::DESCR {
+        files.push(folder.file("in.npy", &npy(descr, shape, cast_slice(x))));
+    }
+    files
 }

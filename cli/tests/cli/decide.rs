@@ -1,24 +1,16 @@
-//! `softmax argmax` and `topk`: the columns of the library, in files and in text.
+//! `softmax argmax`, `topk` and `sample`: the columns of the library, in files and in text.
 
 use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 
-use crate::common::{File, Folder, call_ok, call_refused, npy, safetensors, softmax, values};
+use crate::common::{
+    File, Folder, arguments, call, call_ok, call_refused, files, npy, softmax, values,
+};
 use bytemuck::cast_slice;
 use half::{bf16, f16};
 use serde_json::Value;
-use softmax::{Element, Matrix, Softmax};
-
-/// The files of an array, one for each format that has its type.
-fn files<T: File>(folder: &Folder, shape: &[usize], x: &[T]) -> Vec<std::path::PathBuf> {
-    let tensors = safetensors(&[("x", T::DTYPE, shape, cast_slice(x))]);
-    let mut files = vec![folder.file("in.safetensors", &tensors)];
-    if let Some(descr) = T::DESCR {
-        files.push(folder.file("in.npy", &npy(descr, shape, cast_slice(x))));
-    }
-    files
-}
+use softmax::{Element, Matrix, Method, Order, Sampler, Softmax};
 
 fn numbers(columns: &[usize]) -> Vec<i64> {
     columns.iter().map(|&c| i64::try_from(c).unwrap_or(-1)).collect()
@@ -69,6 +61,18 @@ fn several_blocks_are_one_file() {
     call_ok("argmax", &[&input, &out]);
     assert!(fs::read(&out).unwrap() == npy("<i8", &[rows], cast_slice(&numbers(&want))));
     assert!(call_ok("argmax", &[&input]) == lines(&want, 1));
+
+    // Rows of all blocks have their own random numbers, and so have those that were cut for the room that draws need.
+    let flat = vec![0.0f32; 3000];
+    let small = folder.file("small.npy", &npy("<f4", &[1000, 3], cast_slice(&flat)));
+    for (input, x, cols, draws) in [(&input, &x, cols, 1), (&small, &flat, 3, 3000)] {
+        let mut want = vec![0; x.len() / cols * draws];
+        Sampler::new(1).sample(Matrix::new(x, cols).unwrap(), &mut want).unwrap();
+        let n = draws.to_string();
+        call_ok("sample", &[input, &out, &"--seed", &"1", &"--draws", &n, &"--force"]);
+        let shape = [x.len() / cols, draws];
+        assert!(fs::read(&out).unwrap() == npy("<i8", &shape, cast_slice(&numbers(&want))));
+    }
 
     let (mut want, mut want_log) = (vec![0; rows * 3], vec![0.0f32; rows * 3]);
     Softmax::new().top_k(m, 3, &mut want, &mut want_log).unwrap();
@@ -138,6 +142,67 @@ fn topk_is_that_of_the_library() {
 }
 
 #[test]
+fn sample_is_that_of_the_library() {
+    fn check<T: File>() {
+        let folder = Folder::new();
+        let (shape, cols) = ([6, 5, 31], 31);
+        let mut x: Vec<T> = values(30 * cols);
+        x[40] = T::from_f64(f64::NAN);
+        let plain = Sampler::new(7);
+        let cases: [(&[&str], Sampler); 6] = [
+            (&[], plain),
+            (&["--temperature", "9", "--step", "3"], plain.step(3).temperature(9.0).unwrap()),
+            (&["--temperature", "0"], plain.temperature(0.0).unwrap()),
+            (&["--temperature", "5", "--top-k", "9", "--top-p", "0.8", "--gumbel"], {
+                let filtered = plain.temperature(5.0).unwrap().top_k(9).top_p(0.8).unwrap();
+                filtered.method(Method::GumbelMax)
+            }),
+            (&["--temperature", "5", "--min-p", "0.1", "--typical-p", "0.7"], {
+                let hot = plain.temperature(5.0).unwrap();
+                hot.min_p(0.1).unwrap().typical_p(0.7).unwrap()
+            }),
+            (&["--temperature", "5", "--top-p", "0.9", "--order", "llama-cpp"], {
+                plain.temperature(5.0).unwrap().top_p(0.9).unwrap().order(Order::LlamaCpp)
+            }),
+        ];
+        for input in files(&folder, &shape, &x) {
+            for (options, sampler) in &cases {
+                let options = [&["--seed", "7"], *options].concat();
+                let drawn = |n: usize| {
+                    let mut want = vec![0; 30 * n];
+                    sampler.sample(Matrix::new(&x, cols).unwrap(), &mut want).unwrap();
+                    want
+                };
+                let sample = |more: &[&str]| {
+                    call_ok("sample", &arguments(&[&input], &[&options[..], more].concat()))
+                };
+                let (one, three) = (drawn(1), drawn(3));
+                assert_eq!(numbers(&one)[1], -1, "a row with NaN");
+                assert_eq!(sample(&[]), lines(&one, 1), "{} {options:?}", T::NAME);
+                assert_eq!(sample(&["--draws", "3"]), lines(&three, 3));
+                let json = serde_json::from_str::<Vec<i64>>(&sample(&["--json"])).unwrap();
+                assert_eq!(json, numbers(&one));
+                let json = sample(&["--json", "--draws", "3"]);
+                let json = serde_json::from_str::<Vec<Vec<i64>>>(&json).unwrap();
+                assert_eq!(json.concat(), numbers(&three));
+                let out = folder.path("out.npy");
+                let path = out.to_str().unwrap();
+                sample(&[path, "--force", "--draws", "3"]);
+                let want = npy("<i8", &[6, 5, 3], cast_slice(&numbers(&three)));
+                assert_eq!(fs::read(&out).unwrap(), want);
+                sample(&[path, "--force"]);
+                let want = npy("<i8", &[6, 5], cast_slice(&numbers(&one)));
+                assert_eq!(fs::read(&out).unwrap(), want);
+            }
+        }
+    }
+    check::<f32>();
+    check::<f64>();
+    check::<f16>();
+    check::<bf16>();
+}
+
+#[test]
 fn topk_shows_people_the_first_rows() {
     let folder = Folder::new();
     let x = [[0.0f32, 5.0, 5.0, 0.0], [9.0, 1.0, 1.0, 1.0], [f32::NAN, 0.0, 0.0, 0.0]];
@@ -197,6 +262,25 @@ fn what_does_not_fit_is_refused_by_name() {
             ("--temperature", "must be"),
         );
     }
+    for (option, values) in [
+        ("--temperature", &["-1", "nan"][..]),
+        ("--top-p", &["-0.1", "1.1", "nan"]),
+        ("--min-p", &["-0.1", "1.1", "nan"]),
+        ("--typical-p", &["-0.1", "1.1", "nan"]),
+    ] {
+        for value in values {
+            let arguments: [&dyn AsRef<OsStr>; 5] = [&input, &"--seed", &"1", &option, value];
+            call_refused(&folder, "sample", &arguments, (option, "must be"));
+        }
+    }
+    for options in [
+        &["--top-k", "1"][..],
+        &["--seed", "1", "--draws", "0"],
+        &["--seed", "1", "--step", "281474976710656"],
+    ] {
+        let out = call("sample", &arguments(&[&input], options));
+        assert_eq!(out.status.code(), Some(2), "no seed, no draws, no such step");
+    }
     let empty = folder.file("empty.npy", &npy("<f4", &[2, 0], &[]));
     let integers = folder.file("integers.npy", &npy("<i8", &[2, 1], &[0; 16]));
     let missing = folder.path("missing.npy");
@@ -224,7 +308,8 @@ fn a_reader_that_has_gone_is_no_error() {
     let input = folder.file("in.npy", &npy("<f4", &[100_000, 1], &[0; 400_000]));
     let indices = folder.path("indices.npy");
     let indices = indices.to_str().unwrap();
-    let cases: [&[&str]; 5] = [
+    let cases: [&[&str]; 6] = [
+        &["sample", "--seed", "1"],
         &["argmax"],
         &["argmax", "--json"],
         &["topk", "-k", "1", "--show", "0"],

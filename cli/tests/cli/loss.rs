@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::common::{
-    File, Folder, arguments, call, call_ok, call_refused, npy, safetensors, softmax, values,
+    File, Folder, arguments, call, call_ok, call_refused, files, npy, safetensors, softmax, values,
 };
 use bytemuck::cast_slice;
 use half::{bf16, f16};
@@ -38,12 +38,6 @@ fn every_type_and_format_gives_the_bits_of_the_library() {
         let y = folder.file("labels.npy", &npy("<i8", &[4, 15], cast_slice(&labels)));
         let w = folder.file("weights.npy", &npy("<f4", &[cols], cast_slice(&weights)));
         let w = w.to_str().unwrap();
-        let mut files = vec![
-            folder.file("in.safetensors", &safetensors(&[("x", T::DTYPE, &shape, cast_slice(&x))])),
-        ];
-        if let Some(descr) = T::DESCR {
-            files.push(folder.file("in.npy", &npy(descr, &shape, cast_slice(&x))));
-        }
         let plain = CrossEntropy::new();
         let warm = Softmax::new().temperature(2.5).unwrap();
         let cases: [(&[&str], CrossEntropy); 7] = [
@@ -59,7 +53,7 @@ fn every_type_and_format_gives_the_bits_of_the_library() {
             }),
             (&["--temperature", "2.5"], plain.options(warm)),
         ];
-        for input in &files {
+        for input in &files(&folder, &shape, &x) {
             let extension = input.extension().unwrap().to_str().unwrap();
             let (g, l) = (folder.path(&format!("g.{extension}")), folder.path("l.npy"));
             for (options, loss) in &cases {
@@ -73,8 +67,8 @@ fn every_type_and_format_gives_the_bits_of_the_library() {
                 let about = format!("{} {extension} {options:?}", T::NAME);
                 assert_eq!(printed(input, &y, options).to_bits(), want.to_bits(), "{about}");
                 let (gs, ls) = (g.to_str().unwrap(), l.to_str().unwrap());
-                let files = ["--force", "--gradient", gs, "--losses", ls];
-                let got = printed(input, &y, &[options, &files[..]].concat());
+                let outputs = ["--force", "--gradient", gs, "--losses", ls];
+                let got = printed(input, &y, &[options, &outputs[..]].concat());
                 assert_eq!(got.to_bits(), want.to_bits(), "{about}, with the gradient");
                 assert_eq!(fs::read(&l).unwrap(), npy("<f8", &[4, 15], cast_slice(&losses)));
                 let bytes = fs::read(&g).unwrap();
