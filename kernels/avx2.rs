@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 use std::array::from_fn;
 
 use crate::exp2::{Contract, ROWS_AT_ONCE, Sum, fold_f64};
+use crate::sample::Bands;
 use crate::scale::LogShift;
 use crate::table::Isa;
 use crate::vector::{
@@ -585,3 +586,13 @@ io!(
 );
 
 narrow_io!(F64, 8, f32, f16, bf16);
+
+impl Bands for F32 {
+    #[inline(always)]
+    fn less(self, a: Self::V, b: Self::V) -> u32 {
+        let i = self.0.avx;
+        let low = i._mm256_movemask_ps(i._mm256_cmp_ps::<_CMP_LT_OQ>(a[0], b[0])) as u32;
+        let high = i._mm256_movemask_ps(i._mm256_cmp_ps::<_CMP_LT_OQ>(a[1], b[1])) as u32;
+        low | high << 8
+    }
+}

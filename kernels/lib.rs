@@ -46,6 +46,7 @@ pub use element::Element;
 pub use exp2::BLOCK;
 pub use loss::{BackwardCall, Loss, LossCall, LossError, Targets};
 pub use matrix::{Matrix, MatrixMut, ShapeError};
+pub use sample::{Exps, LEAST_MASS, Learned, Masses, PART, Scanned, of_rank, rank, units};
 pub use scale::Scale;
 pub use scores::{Attend, AttendError, Mask, MaskData, Scores};
 pub use shards::{MergedPartials, Partial};

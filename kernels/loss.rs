@@ -76,6 +76,34 @@ pub struct Loss<'a> {
     pub factor: f64,
 }
 
+impl Loss<'_> {
+    /// Whether labels are columns or ignored.
+    ///
+    /// # Errors
+    /// [`LossError::Label`] at the first that is neither.
+    pub fn check_labels(&self, labels: &[i64], cols: usize) -> Result<(), LossError> {
+        let column = |label: i64| usize::try_from(label).is_ok_and(|label| label < cols);
+        for (row, &label) in labels.iter().enumerate() {
+            if label != self.ignore && !column(label) {
+                return Err(LossError::Label { row, label, cols });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there is a weight for each class, if there are any.
+    ///
+    /// # Errors
+    /// [`LossError::Length`].
+    pub fn check_weights(&self, cols: usize) -> Result<(), LossError> {
+        self.weights.map_or(Ok(()), |w| length("weights, one for each class,", w.len(), cols))
+    }
+}
+
+fn length(what: &'static str, len: usize, needed: usize) -> Result<(), LossError> {
+    if len == needed { Ok(()) } else { Err(LossError::Length { what, len, needed }) }
+}
+
 /// Why a loss cannot be computed of these.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum LossError {
@@ -185,25 +213,15 @@ impl<'a, T: Element> LossCall<'a, T> {
         options: Loss<'a>,
     ) -> Result<Self, LossError> {
         let (rows, cols) = logits;
-        let length = |what, len, needed| {
-            if len == needed { Ok(()) } else { Err(LossError::Length { what, len, needed }) }
-        };
         length("losses, one for each row,", losses.len(), rows)?;
         if let Some(factors) = factors {
             length("row factors", factors.len(), rows)?;
         }
-        if let Some(weights) = options.weights {
-            length("weights, one for each class,", weights.len(), cols)?;
-        }
+        options.check_weights(cols)?;
         match targets {
             Targets::Labels(labels) => {
                 length("labels, one for each row,", labels.len(), rows)?;
-                let column = |label: i64| usize::try_from(label).is_ok_and(|label| label < cols);
-                for (row, &label) in labels.iter().enumerate() {
-                    if label != options.ignore && !column(label) {
-                        return Err(LossError::Label { row, label, cols });
-                    }
-                }
+                options.check_labels(labels, cols)?;
             }
             Targets::Probs(q) => {
                 let other = (q.rows(), q.cols());

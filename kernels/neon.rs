@@ -6,6 +6,7 @@ use std::arch::asm;
 use std::array::from_fn;
 
 use crate::exp2::{Contract, ROWS_AT_ONCE, Sum, fold_f32, fold_f64};
+use crate::sample::Bands;
 use crate::scale::LogShift;
 use crate::table::Isa;
 use crate::vector::{
@@ -428,3 +429,17 @@ io!(
 );
 
 narrow_io!(F64, 8, f32, f16, bf16);
+
+impl Bands for F32 {
+    #[inline(always)]
+    fn less(self, a: Self::V, b: Self::V) -> u32 {
+        let n = self.0.neon;
+        let weights: uint32x4_t = pulp::cast([1u32, 2, 4, 8]);
+        let mut bits = 0;
+        for k in 0..4 {
+            let lanes = n.vandq_u32(n.vcltq_f32(a[k], b[k]), weights);
+            bits |= n.vaddvq_u32(lanes) << (4 * k);
+        }
+        bits
+    }
+}

@@ -80,12 +80,12 @@ impl<S: Vector> Reduced<S> {
 /// Reduces row after row, with a guess that follows them.
 pub(crate) struct Reducer<'a, S: Vector> {
     scale: &'a Scale,
-    guess: Guess,
+    pub(crate) guess: Guess,
     pub(crate) exp: Exp<S>,
     /// Rows had elements far below the others: a mask's, say.
     pub(crate) cut: bool,
     /// Rows to do without guessing.
-    exact: u32,
+    pub(crate) exact: u32,
 }
 
 impl<'a, S: Vector> Reducer<'a, S> {

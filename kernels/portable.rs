@@ -10,6 +10,7 @@ use std::array::from_fn;
 use wide::{f32x8, f64x4};
 
 use crate::exp2::{Contract, ROWS_AT_ONCE, Sum, fold_f32, fold_f64};
+use crate::sample::Bands;
 use crate::scale::LogShift;
 use crate::table::Isa;
 use crate::vector::{
@@ -407,3 +408,10 @@ io!(F32, f32x8, 16, f16, f16::to_f32, f16::from_f32);
 io!(F32, f32x8, 16, bf16, bf16::to_f32, bf16::from_f32);
 
 narrow_io!(F64, 8, f32, f16, bf16);
+
+impl Bands for F32 {
+    #[inline(always)]
+    fn less(self, a: Self::V, b: Self::V) -> u32 {
+        a[0].simd_lt(b[0]).to_bitmask() | a[1].simd_lt(b[1]).to_bitmask() << 8
+    }
+}

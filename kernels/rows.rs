@@ -447,7 +447,7 @@ where
 /// The closure itself; the attribute that a closure needs to be compiled for the kernel's instruction set is allowed only in
 /// an argument.
 #[inline(always)]
-fn inlined<A, F: FnMut(A)>(f: F) -> F {
+pub(crate) fn inlined<A, F: FnMut(A)>(f: F) -> F {
     f
 }
 

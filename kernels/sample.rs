@@ -1,29 +1,477 @@
-//! What drawing from a row needs: integer masses, and sums over those above thresholds.
-
-use std::marker::PhantomData;
+//! What drawing from a row needs: exponentials, integer masses, and sums over those above a threshold.
+//!
+//! The mass of an element is its exponential, by the row's own shift, rounded to a multiple of 2^-30:
+//!
+//! ```text
+//! e     as exp2.rs defines it, rounded to f32 where it is f64: below 8, the largest of a row at least 2
+//! mass  = (e + 1.5 * 2^-7) - 1.5 * 2^-7           in f32
+//! ```
+//!
+//! Below 2^-7 that rounds to the nearest multiple of 2^-30 (what is below 2^-31 has no mass); above, e is a multiple already, or is made one of 2^-29 or more,
+//! by half an ULP at most. So masses are integers in units of 2^-30, their sums over fewer than 2^20 elements are exact in f64 in any order, and whatever
+//! is defined by sums of them has one result, however it is computed.
 
 use crate::element::Element;
-use crate::table::Isa;
+use crate::exp2::Contract;
+use crate::guess::Guess;
+use crate::pipeline::{Kept, Reducer};
+use crate::rows::{Exp, Plain, inlined, row_max};
+use crate::scalar;
+use crate::scale::Scale;
+use crate::table::{Isa, Kernel};
 use crate::vector::{Io, Vector};
+
+/// What is added to an exponential and subtracted again.
+const ROUND: f32 = 1.5 / 128.0;
+
+/// Units of mass in 1.
+const UNITS: f64 = (1u64 << 30) as f64;
+
+/// A row's elements whose masses are summed together.
+pub const PART: usize = 1024;
+
+/// The exponentials of a row.
+#[derive(Clone, Copy, Debug)]
+pub struct Exps {
+    /// The row's largest element.
+    pub max: f64,
+    /// The sum of the exponentials, about: `factor` is in it already.
+    pub sum: f64,
+    /// What the exponentials are yet to be multiplied by, a power of two.
+    pub factor: f32,
+}
+
+/// What was learned from a row for the next one of the same type and scale.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Learned(Option<(Guess, bool, u32)>);
+
+/// A row's masses.
+#[derive(Clone, Copy, Debug)]
+pub struct Masses<'a> {
+    exps: &'a [f32],
+    factor: f32,
+}
+
+/// The least mass that is not 0.
+pub const LEAST_MASS: f32 = 1.0 / (1u32 << 30) as f32;
+
+impl<'a> Masses<'a> {
+    /// Those of exponentials that are yet to be multiplied by `factor`.
+    pub fn new(exps: &'a [f32], factor: f32) -> Self {
+        Self { exps, factor }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.exps.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.exps.is_empty()
+    }
+
+    /// The exponentials themselves.
+    pub fn exps(&self) -> &'a [f32] {
+        self.exps
+    }
+
+    /// The factor.
+    pub fn factor(&self) -> f32 {
+        self.factor
+    }
+
+    /// The mass made of an exponential.
+    #[inline(always)]
+    pub fn of(&self, e: f32) -> f32 {
+        (e * self.factor + ROUND) - ROUND
+    }
+
+    /// Masses of the elements of a part, and the first one's index.
+    pub fn part(&self, part: usize) -> (usize, impl Iterator<Item = f32> + 'a) {
+        let start = part.saturating_mul(PART).min(self.exps.len());
+        let end = (start + PART).min(self.exps.len());
+        let this = *self;
+        (start, self.exps[start..end].iter().map(move |&e| this.of(e)))
+    }
+}
+
+/// A mass in units.
+#[inline(always)]
+pub fn units(mass: f32) -> u64 {
+    (f64::from(mass) * UNITS) as u64
+}
+
+/// An element by its rank: the larger mass first, of equal ones the one with the lower index. Compared as a number.
+#[inline(always)]
+pub fn rank(mass: f32, index: usize) -> u64 {
+    u64::from(!mass.to_bits()) << 32 | index as u64
+}
+
+/// The mass and the index of a rank.
+#[inline(always)]
+pub fn of_rank(rank: u64) -> (f32, usize) {
+    (f32::from_bits(!((rank >> 32) as u32)), (rank & 0xffff_ffff) as usize)
+}
+
+/// What a scan found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scanned {
+    /// All masses, in units.
+    pub total: u64,
+    /// How many are in the upper set, and their sum.
+    pub above: (u64, u64),
+    /// How many are in the band.
+    pub band: usize,
+}
+
+/// Sums the masses not below `high`, for each part of the row in `parts`, and collects those below it that are not below `low`, by rank and in order
+/// of index, in `band`.
+pub(crate) type Scan =
+    fn(masses: Masses<'_>, low: f32, high: f32, parts: &mut [u64], band: &mut [u64]) -> Scanned;
 
 /// The entry points of a kernel for one element type.
 #[derive(Debug)]
-pub(crate) struct Ops<T: 'static> {
-    none: PhantomData<fn(T)>,
+pub(crate) struct Ops<T: Element> {
+    pub(crate) exps: fn(&[T], &Scale, &mut Learned, &mut [f32]) -> Option<Exps>,
+    pub(crate) widen: fn(&[T], &mut [T::Arithmetic]),
 }
 
 /// Those of an instruction set.
 pub(crate) const fn ops<I, S, T>() -> Ops<T>
 where
     I: Isa,
-    S: From<I> + Io<T> + Io<<S as Vector>::E>,
-    S::Wide: Io<<S as Vector>::E>,
+    S: From<I> + Io<T> + Io<<S as Vector>::E> + Io<f32> + Io<T::Arithmetic>,
     T: Element,
 {
-    Ops { none: PhantomData }
+    Ops { exps: entry::exps::<I, S, T>, widen: entry::widen::<I, S, T> }
 }
 
 /// Those of the scalar reference.
 pub(crate) const fn reference<T: Element>() -> Ops<T> {
-    Ops { none: PhantomData }
+    Ops { exps: scalar::exps, widen: scalar::widen }
 }
+
+/// The scan of an instruction set.
+pub(crate) const fn scan_of<I: Isa, S: From<I> + Bands>() -> Scan {
+    entry::scan::<I, S>
+}
+
+/// Comparisons that end in bits.
+pub(crate) trait Bands: Vector<E = f32> + Io<f32> {
+    /// Whether [`Bands::collect`] takes no longer when it has something to do.
+    const STEADY: bool = false;
+
+    /// Bit `i` tells whether lane `i` of `a` is less than that of `b`.
+    fn less(self, a: Self::V, b: Self::V) -> u32;
+
+    /// Writes the lanes of `hits`, each plus `index`, to `found` from the `n`th on; what is behind them there is lost.
+    #[inline(always)]
+    fn collect(self, mut hits: u32, index: u32, found: &mut Found, mut n: usize) {
+        while hits != 0 {
+            if let Some(place) = found.get_mut(n) {
+                *place = index + hits.trailing_zeros();
+            }
+            n += 1;
+            hits &= hits - 1;
+        }
+    }
+}
+
+/// Indices within a part, and room for a vector behind them.
+pub(crate) type Found = [u32; PART + 16];
+
+impl Kernel {
+    /// The exponentials of a row, one of `exps` each, those that are yet to be multiplied. `None` if the row has NaN, +inf, or nothing but -inf, or
+    /// `exps` is not as long as the row.
+    pub fn exps<T: Element>(
+        &'static self,
+        x: &[T],
+        scale: &Scale,
+        learned: &mut Learned,
+        exps: &mut [f32],
+    ) -> Option<Exps> {
+        if x.is_empty() || x.len() != exps.len() {
+            return None;
+        }
+        (T::ops(self).sample.exps)(x, scale, learned, exps)
+    }
+
+    /// A row in the type that is computed with: as many elements as there are in both.
+    pub fn widen<T: Element>(&'static self, x: &[T], y: &mut [T::Arithmetic]) {
+        let n = x.len().min(y.len());
+        (T::ops(self).sample.widen)(&x[..n], &mut y[..n]);
+    }
+
+    /// Sums the masses not below `high`, for each part of the row in `parts` (those that are there), and collects those below it that are not below
+    /// `low`, by rank and in order of index, in `band` (as many as it has room for).
+    pub fn scan(
+        &'static self,
+        masses: Masses<'_>,
+        low: f32,
+        high: f32,
+        parts: &mut [u64],
+        band: &mut [u64],
+    ) -> Scanned {
+        (self.scan)(masses, low, high, parts, band)
+    }
+}
+
+/// The entry points that run the generic algorithms on an instruction set.
+mod entry {
+    use super::*;
+
+    pub(super) fn exps<I, S, T>(
+        x: &[T],
+        scale: &Scale,
+        learned: &mut Learned,
+        exps: &mut [f32],
+    ) -> Option<Exps>
+    where
+        I: Isa,
+        S: From<I> + Io<T> + Io<<S as Vector>::E> + Io<f32>,
+        T: Element,
+    {
+        let Some(isa) = I::detect() else {
+            return scalar::exps(x, scale, learned, exps);
+        };
+        let mut found = None;
+        isa.vectorize(
+            #[inline(always)]
+            || {
+                let simd = S::from(isa);
+                found = if size_of::<S::E>() == size_of::<f32>() {
+                    super::exps(simd, x, scale, learned, exps)
+                } else {
+                    exps_of_f64(simd, x, scale, exps)
+                };
+            },
+        );
+        found
+    }
+
+    pub(super) fn widen<I, S, T>(x: &[T], y: &mut [T::Arithmetic])
+    where
+        I: Isa,
+        S: From<I> + Io<T> + Io<T::Arithmetic>,
+        T: Element,
+    {
+        let Some(isa) = I::detect() else {
+            return scalar::widen(x, y);
+        };
+        isa.vectorize(
+            #[inline(always)]
+            || super::widen(S::from(isa), x, y),
+        );
+    }
+
+    pub(super) fn scan<I: Isa, S: From<I> + Bands>(
+        masses: Masses<'_>,
+        low: f32,
+        high: f32,
+        parts: &mut [u64],
+        band: &mut [u64],
+    ) -> Scanned {
+        let Some(isa) = I::detect() else {
+            return scalar::scan(masses, low, high, parts, band);
+        };
+        let mut found = Scanned::default();
+        isa.vectorize(
+            #[inline(always)]
+            || {
+                let simd = S::from(isa);
+                // Less to do for what is asked for most.
+                found = if high == f32::INFINITY {
+                    super::scan::<S, false, true>(simd, masses, low, high, parts, band)
+                } else if low < high {
+                    super::scan::<S, true, true>(simd, masses, low, high, parts, band)
+                } else if high > LEAST_MASS {
+                    super::scan::<S, true, false>(simd, masses, low, high, parts, band)
+                } else {
+                    super::scan::<S, false, false>(simd, masses, low, high, parts, band)
+                };
+            },
+        );
+        found
+    }
+}
+
+/// Of rows that are computed in f32: one sweep by a guessed shift.
+#[inline(always)]
+fn exps<S, T>(
+    simd: S,
+    x: &[T],
+    scale: &Scale,
+    learned: &mut Learned,
+    exps: &mut [f32],
+) -> Option<Exps>
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    T: Element,
+{
+    let mut reducer = Reducer::new(simd, scale);
+    match learned.0 {
+        Some((guess, cut, exact)) => {
+            reducer.exp = Exp::new(simd, scale, &guess.shift());
+            (reducer.guess, reducer.cut, reducer.exact) = (guess, cut, exact);
+        }
+        None => {
+            let n = x.len().min(FIRST);
+            // SAFETY: the slice has n elements.
+            let max = unsafe { row_max(simd, x.as_ptr(), n, &Plain) };
+            let own = scale.shift(max, S::E::MIN_EXP);
+            if max.is_finite() && !own.is_huge() {
+                reducer.guess = Guess::like::<S::E>(&own, scale);
+                reducer.exp = Exp::new(simd, scale, &reducer.guess.shift());
+            }
+            // Masks are common.
+            reducer.cut = true;
+        }
+    }
+    let kept = exps.as_mut_ptr().cast::<S::E>();
+    // SAFETY: both slices have as many elements, which the caller has compared; S::E is f32, which the caller has seen to. A slice that is written is not
+    // the one that is read.
+    let reduced = unsafe { reducer.reduce_alone::<T, Kept, _>(x.as_ptr(), kept, x.len(), &Plain) };
+    learned.0 = Some((reducer.guess, reducer.cut, reducer.exact));
+    let reduced = reduced.ok()?;
+    let sum = reduced.sum.hi * reduced.factor;
+    Some(Exps { max: reduced.max, sum, factor: reduced.factor as f32 })
+}
+
+/// How many of a first row's elements its guess is made from.
+const FIRST: usize = 4096;
+
+/// Of rows that are computed in f64: by their own maximum.
+#[inline(always)]
+fn exps_of_f64<S, T>(simd: S, x: &[T], scale: &Scale, exps: &mut [f32]) -> Option<Exps>
+where
+    S: Io<T> + Io<<S as Vector>::E> + Io<f32>,
+    T: Element,
+{
+    let n = x.len();
+    // SAFETY: the slice has n elements.
+    let max = unsafe { row_max(simd, x.as_ptr(), n, &Plain) };
+    if !max.is_finite() {
+        return None;
+    }
+    let exp = Exp::new(simd, scale, &scale.shift(max, S::E::MIN_EXP));
+    let mut acc = simd.acc_zero();
+    let mut i = 0;
+    while i < n {
+        let left = n - i;
+        // SAFETY: `left` elements are there in both slices, which the caller has compared.
+        unsafe {
+            if left >= S::LANES {
+                let e = exp.of(true, true, simd.load(x.as_ptr().add(i)));
+                simd.store(exps.as_mut_ptr().add(i), e);
+                acc = simd.acc_add(acc, e);
+            } else {
+                let v = simd.load_part(x.as_ptr().add(i), left, S::E::narrow(f64::NEG_INFINITY));
+                let e = exp.of(true, true, v);
+                simd.store_part(exps.as_mut_ptr().add(i), left, e);
+                acc = simd.acc_add(acc, e);
+            }
+        }
+        i += S::LANES;
+    }
+    let sum = simd.acc_fold(acc).hi;
+    // NaN shows here.
+    (sum > 0.0).then_some(Exps { max, sum, factor: 1.0 })
+}
+
+/// A row in the type that is computed with.
+#[inline(always)]
+fn widen<S, T>(simd: S, x: &[T], y: &mut [T::Arithmetic])
+where
+    S: Io<T> + Io<T::Arithmetic>,
+    T: Element,
+{
+    let n = x.len().min(y.len());
+    let mut i = 0;
+    while i < n {
+        // SAFETY: n - i elements are left in both.
+        unsafe {
+            let (x, y) = (x.as_ptr().add(i), y.as_mut_ptr().add(i));
+            if n - i >= S::LANES {
+                simd.store(y, simd.load(x));
+            } else {
+                simd.store_part(y, n - i, simd.load_part(x, n - i, S::E::narrow(0.0)));
+            }
+        }
+        i += S::LANES;
+    }
+}
+
+/// As [`Kernel::scan`]. Without `ABOVE` there is no upper set, without `BAND` no band; without both, everything is in the upper set.
+#[inline(always)]
+fn scan<S: Bands, const ABOVE: bool, const BAND: bool>(
+    simd: S,
+    masses: Masses<'_>,
+    low: f32,
+    high: f32,
+    parts: &mut [u64],
+    band: &mut [u64],
+) -> Scanned {
+    let (factor, round) = (simd.splat(masses.factor), simd.splat(ROUND));
+    let (lows, highs) = (simd.splat(low), simd.splat(high));
+    let mut found = Scanned::default();
+    let mut in_band: Found = [0; PART + 16];
+    let mut parts = parts.iter_mut();
+    for (part, exps) in masses.exps.chunks(PART).enumerate() {
+        let (mut total, mut above) = (simd.acc_zero(), simd.acc_zero());
+        let mut n = 0;
+        let mut vector = inlined(
+            #[inline(always)]
+            |(i, e): (usize, S::V)| {
+                // The product is exact: no need of a fused operation.
+                let mass = simd.sub(simd.add(simd.mul(e, factor), round), round);
+                total = simd.acc_add(total, mass);
+                let below = if ABOVE || !BAND { simd.less(mass, highs) } else { LANES };
+                found.above.0 += u64::from((!below & LANES).count_ones());
+                if ABOVE {
+                    above = simd.acc_add(above, simd.zero_below(mass, highs, mass));
+                }
+                if BAND {
+                    let hits = !simd.less(mass, lows) & below;
+                    // Beside an upper set a band is wide enough for no branch to foresee it.
+                    if hits != 0 || (ABOVE && S::STEADY) {
+                        simd.collect(hits, i as u32, &mut in_band, n);
+                        n += hits.count_ones() as usize;
+                    }
+                }
+            },
+        );
+        let whole = exps.len() / S::LANES * S::LANES;
+        let mut i = 0;
+        while i < whole {
+            // SAFETY: LANES elements are there.
+            vector((i, unsafe { simd.load(exps.as_ptr().add(i)) }));
+            i += S::LANES;
+        }
+        if i < exps.len() {
+            // SAFETY: fewer than LANES elements are left. Missing ones have no mass.
+            let e = unsafe { simd.load_part(exps.as_ptr().add(i), exps.len() - i, 0.0) };
+            vector((i, e));
+        }
+        let places = band.iter_mut().skip(found.band);
+        for (place, &i) in places.zip(&in_band[..n.min(PART)]) {
+            *place = rank(masses.of(exps[i as usize % PART]), part * PART + i as usize);
+        }
+        found.band += n;
+        let total = (simd.acc_fold(total).hi * UNITS) as u64;
+        let above = match (ABOVE, BAND) {
+            (true, _) => (simd.acc_fold(above).hi * UNITS) as u64,
+            (false, true) => 0,
+            (false, false) => total,
+        };
+        found.total += total;
+        found.above.1 += above;
+        if let Some(place) = parts.next() {
+            *place = above;
+        }
+    }
+    found
+}
+
+/// All lanes of a vector.
+const LANES: u32 = 0xffff;

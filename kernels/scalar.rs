@@ -501,5 +501,7 @@ pub(crate) mod decide;
 pub(crate) mod loss;
 mod sample;
 
+pub(crate) use sample::{exps, scan, widen};
+
 #[cfg(test)]
 mod exp_core_tests;

@@ -128,6 +128,7 @@ pub struct Kernel {
     pub(crate) f16: Ops<f16>,
     pub(crate) bf16: Ops<bf16>,
     pub(crate) attention: AttentionOps,
+    pub(crate) scan: sample::Scan,
 }
 
 impl Kernel {
@@ -450,6 +451,7 @@ macro_rules! kernel {
             f16: kernel!(@ops $isa, $f32, f16),
             bf16: kernel!(@ops $isa, $f32, bf16),
             attention: attention!(generic::attend, $isa, $f32; $isa, $f64),
+            scan: sample::scan_of::<$isa, $f32>(),
         }
     };
     (@ops $isa:ty, $v:ty, $t:ty) => {
@@ -539,6 +541,7 @@ pub fn all() -> &'static [Kernel] {
             f16: reference!(f32),
             bf16: reference!(f32),
             attention: attention!(scalar::attend, ; ),
+            scan: scalar::scan,
         },
     ];
     ALL

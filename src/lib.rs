@@ -94,6 +94,7 @@ pub use loss::{CrossEntropy, Reduction};
 pub use ndarray;
 pub use options::{Softmax, Threads};
 pub use plan::{Plan, Regime};
+pub use sample::{Method, Order, Sampler};
 pub use shards::{Merged, MergedRow, Shards};
 pub use softmax_kernels::{
     AttendError, BLOCK, Element, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Op, Partial,

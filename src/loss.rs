@@ -181,6 +181,59 @@ impl<'a> CrossEntropy<'a> {
         self.run(call, shape, Op::LogSumExp, false)
     }
 
+    /// The loss of each row, and the gradient of [`CrossEntropy::gradient`], whose loss is [`CrossEntropy::reduce`] of them.
+    ///
+    /// # Errors
+    /// As [`CrossEntropy::gradient`].
+    pub fn losses_and_gradient<'t, T: Element>(
+        &self,
+        logits: Matrix<T>,
+        targets: impl Into<Targets<'t, T>>,
+        losses: &mut [f64],
+        gradient: MatrixMut<T>,
+    ) -> Result<(), Error> {
+        let (shape, targets) = ((logits.rows(), logits.cols()), targets.into());
+        let loss = self.divided(self.divides(&targets, shape.1))?;
+        let call = LossCall::new(logits, targets, self.factors, losses, Some(gradient), loss)?;
+        self.run(call, shape, Op::Softmax, false)
+    }
+
+    /// What the sum of the losses of rows with these labels is divided by, and 1 for a sum: for those who compute the rows in parts. With
+    /// [`CrossEntropy::losses_and_gradient`] of each part as a sum, with its inverse as [`CrossEntropy::gradient_factor`], and [`CrossEntropy::reduce`] of the losses of all
+    /// parts, the loss and the gradient have the bits of one call. Labels and weights are checked as in that call.
+    ///
+    /// # Errors
+    /// [`Error::Column`] if a label is none of `cols` columns and not ignored, [`Error::Length`] if there is not one weight for each column.
+    ///
+    /// ```
+    /// use softmax::{CrossEntropy, Matrix, MatrixMut, Reduction};
+    ///
+    /// let (logits, labels) = ([2.0f32, 1.0, 0.5, 0.5, -1.0, 3.0], [0, 1, 1]);
+    /// let (mut whole, mut parts) = ([0.0f32; 6], [0.0f32; 6]);
+    /// let mean = CrossEntropy::new();
+    /// let loss = mean.gradient(Matrix::new(&logits, 2)?, &labels, MatrixMut::new(&mut whole, 2)?)?;
+    ///
+    /// let mut losses = [0.0; 3];
+    /// let part = mean.reduction(Reduction::Sum).gradient_factor(1.0 / mean.divisor(&labels, 2)?);
+    /// for row in 0..3 {
+    ///     let (logits, gradient) = (&logits[2 * row..][..2], &mut parts[2 * row..][..2]);
+    ///     let (label, loss) = (&labels[row..][..1], &mut losses[row..][..1]);
+    ///     part.losses_and_gradient(Matrix::new(logits, 2)?, label, loss, MatrixMut::new(gradient, 2)?)?;
+    /// }
+    /// assert_eq!((mean.reduce(&losses, mean.divisor(&labels, 2)?), parts), (loss, whole));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    pub fn divisor(&self, labels: &[i64], cols: usize) -> Result<f64, Error> {
+        self.loss.check_weights(cols)?;
+        self.loss.check_labels(labels, cols)?;
+        Ok(self.divides(&Targets::<f32>::Labels(labels), cols))
+    }
+
+    /// The loss from those of all rows: their sum, in the order of all calls (that of eight lanes, each in order), divided by `divisor`.
+    pub fn reduce(&self, losses: &[f64], divisor: f64) -> f64 {
+        sum(losses) / divisor
+    }
+
     /// The loss.
     ///
     /// # Errors
@@ -191,10 +244,10 @@ impl<'a> CrossEntropy<'a> {
         targets: impl Into<Targets<'t, T>>,
     ) -> Result<f64, Error> {
         let targets = targets.into();
-        let divisor = self.divisor(&targets, logits.cols());
+        let divisor = self.divides(&targets, logits.cols());
         with_losses(logits.rows(), |losses| {
             self.losses(logits, targets, losses)?;
-            Ok(sum(losses) / divisor)
+            Ok(self.reduce(losses, divisor))
         })
     }
 
@@ -208,14 +261,11 @@ impl<'a> CrossEntropy<'a> {
         targets: impl Into<Targets<'t, T>>,
         gradient: MatrixMut<T>,
     ) -> Result<f64, Error> {
-        let (shape, targets) = ((logits.rows(), logits.cols()), targets.into());
-        let divisor = self.divisor(&targets, logits.cols());
-        let loss = self.divided(divisor)?;
-        with_losses(shape.0, |losses| {
-            let gradient = Some(gradient);
-            let call = LossCall::new(logits, targets, self.factors, &mut *losses, gradient, loss)?;
-            self.run(call, shape, Op::Softmax, false)?;
-            Ok(sum(losses) / divisor)
+        let targets = targets.into();
+        let divisor = self.divides(&targets, logits.cols());
+        with_losses(logits.rows(), |losses| {
+            self.losses_and_gradient(logits, targets, &mut *losses, gradient)?;
+            Ok(self.reduce(losses, divisor))
         })
     }
 
@@ -241,17 +291,17 @@ impl<'a> CrossEntropy<'a> {
         targets: impl Into<Targets<'t, T>>,
     ) -> Result<f64, Error> {
         let (shape, targets) = ((logits.rows(), logits.cols()), targets.into());
-        let divisor = self.divisor(&targets, logits.cols());
+        let divisor = self.divides(&targets, logits.cols());
         let loss = self.divided(divisor)?;
         with_losses(shape.0, |losses| {
             let call = LossCall::in_place(logits, targets, self.factors, &mut *losses, loss)?;
             self.run(call, shape, Op::Softmax, true)?;
-            Ok(sum(losses) / divisor)
+            Ok(self.reduce(losses, divisor))
         })
     }
 
-    /// What the sum of losses is divided by.
-    fn divisor<T>(&self, targets: &Targets<T>, cols: usize) -> f64 {
+    /// [`CrossEntropy::divisor`] without the checks.
+    fn divides<T>(&self, targets: &Targets<T>, cols: usize) -> f64 {
         match (self.reduction, targets) {
             (Reduction::Sum, _) => 1.0,
             (Reduction::Mean, Targets::Probs(q)) => q.rows() as f64,

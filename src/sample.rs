@@ -1,1 +1,539 @@
-//! Draws from rows.
+//! Draws from rows of logits.
+
+mod filter;
+mod random;
+
+use std::any::Any;
+use std::cell::RefCell;
+
+use softmax_kernels::{Element, Kernel, Learned, Masses, Matrix, Op, Scale};
+
+use crate::batch::halves;
+use crate::{Caches, Error, Softmax, Threads};
+use filter::{Kept, Lists, Need};
+use random::Stream;
+
+/// The order of filters and temperature: the libraries agree in all but the place of the temperature and of typical-p.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// Hugging Face transformers': temperature, top-k, top-p, min-p, typical-p.
+    #[default]
+    Transformers,
+    /// llama.cpp's: top-k, typical-p, top-p, min-p at temperature 1, and then the temperature, for what is left.
+    LlamaCpp,
+}
+
+/// How a token is drawn from what the filters left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Method {
+    /// One random number a draw, looked up in the running sums of the masses: the fastest.
+    #[default]
+    InverseCdf,
+    /// One random number a token: the largest of `ln(mass) + Gumbel noise`. Tokens keep their noise when the logits of others change, so that two models
+    /// with the same seed draw the same token more often than not.
+    GumbelMax,
+}
+
+/// Draws tokens from rows of logits: temperature, the usual filters and penalties, random numbers by counters.
+///
+/// A draw depends on its row, the options, the seed and the counters alone (number of the row, step, number of the draw): it is the same token on every CPU,
+/// with every kernel and number of threads, and however a batch is cut. What makes that possible are integer masses: a token's
+/// mass is `exp((logit - max) / temperature)`, in f32, rounded to a multiple of 2^-30 (the largest is 2 or more). Everything is defined by sums of masses, which are exact; there
+/// is an order of the tokens, by falling mass and then rising index; tokens below 2^-33 of the most likely one have no mass and are never
+/// drawn. `docs/sampling.md` has the definitions, and what other libraries do differently.
+///
+/// ```
+/// use softmax::{Matrix, Sampler};
+///
+/// // Two rows of four tokens; three draws from each.
+/// let logits = [1.0f32, 2.0, 3.0, -9.0, f32::NEG_INFINITY, 5.0, 5.0, -3.0];
+/// let mut draws = [0; 6];
+/// let sampler = Sampler::new(42).temperature(0.8)?.top_k(3).top_p(0.95)?;
+/// sampler.sample(Matrix::new(&logits, 4)?, &mut draws)?;
+/// assert!(draws[..3].iter().all(|&token| token <= 2));
+/// assert!(draws[3..].iter().all(|&token| token == 1 || token == 2));
+///
+/// // The next position of the sequence: other draws. Temperature 0: the largest.
+/// sampler.step(1).temperature(0.0)?.sample(Matrix::new(&logits, 4)?, &mut draws[..2])?;
+/// assert_eq!(draws[..2], [2, 1]);
+/// # Ok::<(), softmax::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Sampler<'a> {
+    seed: u64,
+    step: u64,
+    first_row: u64,
+    temperature: Temperature,
+    order: Order,
+    method: Method,
+    top_k: usize,
+    top_p: f64,
+    min_p: f64,
+    typical_p: f64,
+    bias: &'a [(usize, f32)],
+    history: &'a [&'a [usize]],
+    repetition: f64,
+    presence: f64,
+    frequency: f64,
+    /// Kernel, threads and caches.
+    options: Softmax,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Temperature {
+    Zero,
+    Finite(Scale),
+    Infinite,
+}
+
+/// What is written where there is nothing to draw.
+const NONE: usize = usize::MAX;
+
+/// Rows and steps are numbered below this.
+const NUMBERS: u64 = 1 << 48;
+
+fn in_range(
+    what: &'static str,
+    value: f64,
+    range: &'static str,
+    is: impl Fn(f64) -> bool,
+) -> Result<f64, Error> {
+    if is(value) { Ok(value) } else { Err(Error::Value { what, value, range }) }
+}
+
+fn share(what: &'static str, value: f64) -> Result<f64, Error> {
+    in_range(what, value, "in 0..=1", |v| (0.0..=1.0).contains(&v))
+}
+
+impl<'a> Sampler<'a> {
+    /// Draws by this seed from the plain distribution of each row, until more is asked for.
+    pub const fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            step: 0,
+            first_row: 0,
+            temperature: Temperature::Finite(Scale::ONE),
+            order: Order::Transformers,
+            method: Method::InverseCdf,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            typical_p: 1.0,
+            bias: &[],
+            history: &[],
+            repetition: 1.0,
+            presence: 0.0,
+            frequency: 0.0,
+            options: Softmax::new(),
+        }
+    }
+
+    /// Divides the logits by `temperature`. 0 takes the largest logit, the first of equal ones, whatever the filters; infinity makes
+    /// all tokens equally likely whose logits are not -inf.
+    ///
+    /// # Errors
+    /// [`Error::Value`] unless it is 0, in `2^-60..=2^60` or infinite.
+    pub fn temperature(mut self, temperature: f64) -> Result<Self, Error> {
+        self.temperature = if temperature == 0.0 {
+            Temperature::Zero
+        } else if temperature == f64::INFINITY {
+            Temperature::Infinite
+        } else {
+            let error = Error::Value {
+                what: "temperature",
+                value: temperature,
+                range: "0, in 2^-60..=2^60 or infinite",
+            };
+            Temperature::Finite(Scale::from_temperature(temperature).ok_or(error)?)
+        };
+        Ok(self)
+    }
+
+    /// Keeps the `k` most likely tokens, exactly so many if there are; 0 keeps all.
+    #[must_use]
+    pub const fn top_k(mut self, k: usize) -> Self {
+        self.top_k = k;
+        self
+    }
+
+    /// Keeps the fewest of the most likely tokens that have `p` of the mass together, one at least. 1 keeps all.
+    /// Source: Holtzman et al., The Curious Case of Neural Text Degeneration, 2020 (nucleus sampling).
+    ///
+    /// # Errors
+    /// [`Error::Value`] unless `0 <= p <= 1`.
+    pub fn top_p(mut self, p: f64) -> Result<Self, Error> {
+        self.top_p = share("top-p", p)?;
+        Ok(self)
+    }
+
+    /// Keeps the tokens that are at least `p` times as likely as the most likely one. 0 keeps all.
+    /// Source: Nguyen et al., Turning Up the Heat: Min-p Sampling, 2024.
+    ///
+    /// # Errors
+    /// [`Error::Value`] unless `0 <= p <= 1`.
+    pub fn min_p(mut self, p: f64) -> Result<Self, Error> {
+        self.min_p = share("min-p", p)?;
+        Ok(self)
+    }
+
+    /// Keeps the fewest tokens that have `p` of the mass together, one at least, those first whose information `-ln(probability)` is nearest
+    /// to the entropy. 1 keeps all. Takes several times as long as the other filters, unless these leave few tokens.
+    /// Source: Meister et al., Locally Typical Sampling, 2023.
+    ///
+    /// # Errors
+    /// [`Error::Value`] unless `0 <= p <= 1`.
+    pub fn typical_p(mut self, p: f64) -> Result<Self, Error> {
+        self.typical_p = share("typical-p", p)?;
+        Ok(self)
+    }
+
+    /// The order of filters and temperature.
+    #[must_use]
+    pub const fn order(mut self, order: Order) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// Adds to the logits of tokens, in every row and before anything else; -inf bans a token. Calls refuse NaN and +inf.
+    #[must_use]
+    pub const fn bias(mut self, bias: &'a [(usize, f32)]) -> Self {
+        self.bias = bias;
+        self
+    }
+
+    /// The tokens that the penalties are for: one list for each row, or one for all. They may be in any order; how often one is there counts for the frequency penalty.
+    #[must_use]
+    pub const fn history(mut self, history: &'a [&'a [usize]]) -> Self {
+        self.history = history;
+        self
+    }
+
+    /// Divides positive logits of tokens in the history by `penalty`, and multiplies the others by it. 1 changes nothing.
+    /// Source: Keskar et al., CTRL, 2019, with the correction for negative logits that is in use.
+    ///
+    /// # Errors
+    /// [`Error::Value`] unless it is positive and finite.
+    pub fn repetition_penalty(mut self, penalty: f64) -> Result<Self, Error> {
+        self.repetition =
+            in_range("repetition penalty", penalty, "positive", |v| v > 0.0 && v.is_finite())?;
+        Ok(self)
+    }
+
+    /// Subtracts `penalty` from the logits of tokens in the history, after the repetition penalty.
+    ///
+    /// # Errors
+    /// [`Error::Value`] unless it is finite.
+    pub fn presence_penalty(mut self, penalty: f64) -> Result<Self, Error> {
+        self.presence = in_range("presence penalty", penalty, "finite", f64::is_finite)?;
+        Ok(self)
+    }
+
+    /// Subtracts `penalty` from the logits of tokens for each time that they are in the history, after the repetition penalty.
+    ///
+    /// # Errors
+    /// [`Error::Value`] unless it is finite.
+    pub fn frequency_penalty(mut self, penalty: f64) -> Result<Self, Error> {
+        self.frequency = in_range("frequency penalty", penalty, "finite", f64::is_finite)?;
+        Ok(self)
+    }
+
+    /// The position in the sequence: another step, other draws. Calls refuse 2^48 and more.
+    #[must_use]
+    pub const fn step(mut self, step: u64) -> Self {
+        self.step = step;
+        self
+    }
+
+    /// The number of the first row of the matrix, so that a batch may be cut. Calls refuse rows numbered 2^48 and more.
+    #[must_use]
+    pub const fn first_row(mut self, row: u64) -> Self {
+        self.first_row = row;
+        self
+    }
+
+    /// How a token is drawn from what the filters left.
+    #[must_use]
+    pub const fn method(mut self, method: Method) -> Self {
+        self.method = method;
+        self
+    }
+
+    /// As [`Softmax::kernel`].
+    #[must_use]
+    pub const fn kernel(mut self, kernel: &'static Kernel) -> Self {
+        self.options = self.options.kernel(kernel);
+        self
+    }
+
+    /// As [`Softmax::threads`].
+    #[must_use]
+    pub const fn threads(mut self, threads: Threads) -> Self {
+        self.options = self.options.threads(threads);
+        self
+    }
+
+    /// As [`Softmax::caches`].
+    #[must_use]
+    pub const fn caches(mut self, caches: Caches) -> Self {
+        self.options = self.options.caches(caches);
+        self
+    }
+
+    /// Draws from every row: `draws.len() / rows` tokens each, those of a row one behind the other.
+    ///
+    /// Where there is nothing to draw, because the row's logits (with bias and penalties) have NaN or +inf, or nothing but -inf, `usize::MAX` is written, and the other rows
+    /// are not affected.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if `draws` is not a multiple of the rows long, or there are neither one history nor one for each row; [`Error::Column`] for
+    /// tokens of bias or history that are none of the row's; [`Error::Value`] for a bias, a row or a step out of range, or 2^32 columns; or a kernel that
+    /// cannot run. Nothing is written.
+    pub fn sample<T: Element>(&self, logits: Matrix<T>, draws: &mut [usize]) -> Result<(), Error> {
+        let (rows, cols) = (logits.rows(), logits.cols());
+        self.check(rows, cols, draws.len())?;
+        let plan = self.options.plan::<T>(Op::LogSumExp, rows, cols, false)?;
+        if rows == 0 {
+            return Ok(());
+        }
+        let each = draws.len() / rows;
+        let kernel = plan.kernel();
+        halves(
+            plan.parts.min(rows),
+            (logits, draws, 0),
+            &|(logits, draws, first), at, of| {
+                // rows * at / of without overflow.
+                let at = (logits.rows() as u128 * at as u128 / of as u128) as usize;
+                let (a, b) = logits.split_rows(at);
+                let (a_draws, b_draws) = draws.split_at_mut(at * each);
+                ((a, a_draws, first), (b, b_draws, first + at))
+            },
+            &|(logits, draws, first): (Matrix<T>, &mut [usize], usize)| {
+                SCRATCH.with_borrow_mut(|scratch| {
+                    self.rows(kernel, logits, each, draws, first, scratch);
+                });
+            },
+            &|(), ()| (),
+        );
+        Ok(())
+    }
+
+    fn check(&self, rows: usize, cols: usize, draws: usize) -> Result<(), Error> {
+        let whole = match draws.checked_rem(rows) {
+            Some(rest) => rest == 0 && draws > 0,
+            None => draws == 0,
+        };
+        if !whole {
+            let needed = draws.next_multiple_of(rows.max(1)).max(rows);
+            let needed = if rows == 0 { 0 } else { needed };
+            return Err(Error::Length { what: "draws", len: draws, needed });
+        }
+        let below = |what, value: u64, bound: u64, range| {
+            let value = (value >= bound).then_some(value as f64);
+            value.map_or(Ok(()), |value| Err(Error::Value { what, value, range }))
+        };
+        below("number of columns", cols as u64, 1 << 32, "below 2^32")?;
+        below("number of draws", (draws / rows.max(1)) as u64, 1 << 32, "below 2^32")?;
+        below("step", self.step, NUMBERS, "below 2^48")?;
+        let last = self.first_row.saturating_add(rows.saturating_sub(1) as u64);
+        below("number of a row", last, NUMBERS, "below 2^48")?;
+        for &(token, bias) in self.bias {
+            if token >= cols {
+                return Err(Error::Column { row: 0, index: token as i64, cols });
+            }
+            in_range("bias", bias.into(), "less than infinity", |v| v < f64::INFINITY)?;
+        }
+        if !self.history.is_empty() && self.history.len() != 1 && self.history.len() != rows {
+            let len = self.history.len();
+            return Err(Error::Length { what: "histories", len, needed: rows });
+        }
+        for (row, history) in self.history.iter().enumerate() {
+            if let Some(&token) = history.iter().find(|&&token| token >= cols) {
+                return Err(Error::Column { row, index: token as i64, cols });
+            }
+        }
+        Ok(())
+    }
+
+    fn penalises(&self) -> bool {
+        self.repetition != 1.0 || self.presence != 0.0 || self.frequency != 0.0
+    }
+
+    /// Some rows, of which the first is number `first` of the matrix.
+    fn rows<T: Element>(
+        &self,
+        kernel: &'static Kernel,
+        logits: Matrix<T>,
+        each: usize,
+        draws: &mut [usize],
+        first: usize,
+        scratch: &mut Scratch,
+    ) {
+        let cols = logits.cols();
+        let (mut learned, mut learned_edited) = (Learned::default(), Learned::default());
+        let mut rest = logits;
+        for (i, draws) in draws.chunks_mut(each.max(1)).enumerate() {
+            let (row, others) = rest.split_rows(1);
+            rest = others;
+            let x = row.into_slice();
+            let history = match self.history {
+                [] => &[],
+                [all] => *all,
+                _ => self.history[first + i],
+            };
+            let history = if self.penalises() { history } else { &[] };
+            let stream = Stream {
+                seed: self.seed,
+                row: self.first_row + (first + i) as u64,
+                step: self.step,
+            };
+            if self.bias.is_empty() && history.is_empty() {
+                self.row(kernel, x, &mut learned, draws, stream, &mut scratch.row);
+            } else {
+                let edited = logits_of::<T::Arithmetic>(&mut scratch.edited);
+                if edited.len() < cols {
+                    edited.resize(cols, T::Arithmetic::ZERO);
+                }
+                let edited = &mut edited[..cols];
+                kernel.widen(x, edited);
+                self.edit(edited, history, &mut scratch.counted);
+                self.row(kernel, edited, &mut learned_edited, draws, stream, &mut scratch.row);
+            }
+        }
+    }
+
+    /// Bias and penalties.
+    fn edit<A: Element>(&self, x: &mut [A], history: &[usize], counted: &mut Vec<usize>) {
+        for &(token, bias) in self.bias {
+            x[token] = A::from_f64(x[token].to_f64() + f64::from(bias));
+        }
+        counted.clear();
+        counted.extend_from_slice(history);
+        counted.sort_unstable();
+        for run in counted.chunk_by(|a, b| a == b) {
+            let v = x[run[0]].to_f64();
+            let v = if v > 0.0 { v / self.repetition } else { v * self.repetition };
+            let count = run.len() as f64;
+            x[run[0]] = A::from_f64(v - (count * self.frequency + self.presence));
+        }
+    }
+
+    /// The draws of one row.
+    fn row<T: Element>(
+        &self,
+        kernel: &'static Kernel,
+        x: &[T],
+        learned: &mut Learned,
+        draws: &mut [usize],
+        stream: Stream,
+        scratch: &mut RowScratch,
+    ) {
+        let cols = x.len();
+        if scratch.exps.len() < cols {
+            scratch.exps.resize(cols, 0.0);
+        }
+        let filters = self.filters();
+        // Without filters their order does not matter.
+        let after = self.order == Order::LlamaCpp && filters.iter().any(Option::is_some);
+        let temperature = if after { Temperature::Finite(Scale::ONE) } else { self.temperature };
+        let scale = match temperature {
+            Temperature::Finite(scale) => scale,
+            Temperature::Zero | Temperature::Infinite => Scale::ONE,
+        };
+        let Some(mut exps) = kernel.exps(x, &scale, learned, &mut scratch.exps[..cols]) else {
+            return draws.fill(NONE);
+        };
+        if let Temperature::Zero = self.temperature {
+            let token = x.iter().position(|x| x.to_f64() == exps.max);
+            return draws.fill(token.unwrap_or(NONE));
+        }
+        if let Temperature::Infinite = temperature {
+            let mut sum = 0.0;
+            for (e, x) in scratch.exps.iter_mut().zip(x) {
+                *e = if x.to_f64() > f64::NEG_INFINITY { 1.0 } else { 0.0 };
+                sum += f64::from(*e);
+            }
+            (exps.factor, exps.sum) = (1.0, sum);
+        }
+        let masses = Masses::new(&scratch.exps[..cols], exps.factor);
+        let mut kept = Kept::all(kernel, masses, exps.sum, &mut scratch.lists);
+        for need in filters.into_iter().flatten() {
+            kept.filter(need);
+        }
+        let one = matches!(self.temperature, Temperature::Finite(scale) if scale == Scale::ONE);
+        if after && !one {
+            let mut list = kept.into_list();
+            let logits = logits_of::<T>(&mut scratch.logits);
+            logits.clear();
+            logits.extend(list.indices().map(|i| x[i]));
+            let n = logits.len();
+            if scratch.again.len() < n {
+                scratch.again.resize(n, 0.0);
+            }
+            let again = &mut scratch.again[..n];
+            match self.temperature {
+                Temperature::Finite(scale) => {
+                    let mut learned = Learned::default();
+                    let Some(exps) = kernel.exps(logits, &scale, &mut learned, again) else {
+                        return draws.fill(NONE);
+                    };
+                    list.reweigh(Masses::new(again, exps.factor));
+                }
+                _ => {
+                    again.fill(1.0);
+                    list.reweigh(Masses::new(again, 1.0));
+                }
+            }
+            return list.draw(self.method, stream, draws);
+        }
+        kept.draw(self.method, stream, draws);
+    }
+
+    /// The filters in order, those that are on.
+    fn filters(&self) -> [Option<Need>; 4] {
+        let top_k = (self.top_k > 0).then_some(Need::Count(self.top_k as u64));
+        let top_p = (self.top_p < 1.0).then_some(Need::Share(self.top_p));
+        let min_p = (self.min_p > 0.0).then_some(Need::OfLargest(self.min_p));
+        let typical = (self.typical_p < 1.0).then_some(Need::Typical(self.typical_p));
+        match self.order {
+            Order::Transformers => [top_k, top_p, min_p, typical],
+            Order::LlamaCpp => [top_k, typical, top_p, min_p],
+        }
+    }
+}
+
+/// Memory that the next call of the thread uses again.
+#[derive(Default)]
+struct Scratch {
+    edited: Logits,
+    counted: Vec<usize>,
+    row: RowScratch,
+}
+
+#[derive(Default)]
+struct RowScratch {
+    exps: Vec<f32>,
+    logits: Logits,
+    again: Vec<f32>,
+    lists: Lists,
+}
+
+/// Logits of every type; those of a type stay in their own place.
+#[derive(Default)]
+struct Logits {
+    f32: Vec<f32>,
+    f64: Vec<f64>,
+    f16: Vec<half::f16>,
+    bf16: Vec<half::bf16>,
+}
+
+/// Those of one type.
+fn logits_of<T: Element>(logits: &mut Logits) -> &mut Vec<T> {
+    let all: [&mut dyn Any; 4] =
+        [&mut logits.f32, &mut logits.f64, &mut logits.f16, &mut logits.bf16];
+    let found = all.into_iter().find_map(|v| v.downcast_mut::<Vec<T>>());
+    found.expect("elements are of one of these types")
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}

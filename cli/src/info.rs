@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use softmax::Kernel;
 
 use crate::failure::Failure;
+use crate::stdout;
 
 /// Shows the CPU, its caches, the kernels and the build.
 #[derive(Debug, clap::Args)]
@@ -17,12 +18,13 @@ pub struct Info {
 }
 
 impl Info {
-    /// The lines to print, and what is wrong with the environment, if anything.
-    pub fn run(&self) -> (Vec<String>, Option<Failure>) {
+    /// Prints it all, and says what is wrong with the environment, if anything.
+    pub fn run(&self) -> Result<(), Failure> {
         let default = softmax::default_kernel();
         let chosen = default.as_ref().ok().map(|k| k.name());
         let lines = if self.json { vec![self::json(chosen).to_string()] } else { text(chosen) };
-        (lines, default.err().map(|e| Failure::new("SOFTMAX_KERNEL", e)))
+        stdout::print(&lines)?;
+        default.map(drop).map_err(|e| Failure::new("SOFTMAX_KERNEL", e))
     }
 }
 

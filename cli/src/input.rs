@@ -55,12 +55,7 @@ impl Input {
             let cause = "--tensor is for .safetensors: an .npy file has one array without a name";
             return Err(Failure::new(path.display(), cause));
         }
-        let fail = |e: std::io::Error| Failure::new(path.display(), e);
-        // Asked before opening, as opening a pipe would wait for its writer.
-        if !fs::metadata(path).map_err(fail)?.is_file() {
-            return Err(Failure::new(path.display(), "not a regular file"));
-        }
-        let bytes = File::open(path).and_then(|file| map::map(&file)).map_err(fail)?;
+        let bytes = map(path)?;
         let read = match format {
             Format::Npy => npy::read(&bytes).map(|tensor| (vec![tensor], None)),
             Format::Safetensors => safetensors_file::read(&bytes, only),
@@ -72,8 +67,23 @@ impl Input {
     /// The header of an output with the same tensors, as types that `dtype` chooses.
     pub fn header(&self, dtype: impl Fn(&Tensor) -> Dtype) -> Result<Vec<u8>, String> {
         match (self.format, &*self.tensors) {
-            (Format::Npy, [tensor]) => npy::header(&tensor.shape, dtype(tensor)),
+            (Format::Npy, [tensor]) => npy::header(&tensor.shape, npy::descr(dtype(tensor))?),
             _ => Ok(safetensors_file::header(&self.tensors, dtype, &self.notes)),
         }
     }
+}
+
+/// The bytes of a file.
+fn map(path: &Path) -> Result<Mmap, Failure> {
+    let fail = |e: std::io::Error| Failure::new(path.display(), e);
+    // Asked before opening, as opening a pipe would wait for its writer.
+    if !fs::metadata(path).map_err(fail)?.is_file() {
+        return Err(Failure::new(path.display(), "not a regular file"));
+    }
+    File::open(path).and_then(|file| map::map(&file)).map_err(fail)
+}
+
+/// The integers in an .npy file, and their shape.
+pub fn integers(path: &Path) -> Result<(Vec<usize>, Vec<i64>), Failure> {
+    npy::read_integers(&map(path)?).map_err(|e| Failure::new(path.display(), e))
 }

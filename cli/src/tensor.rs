@@ -35,7 +35,7 @@ impl Tensor {
             .and_then(|n| n.checked_mul(dtype.size()))
             .and_then(|bytes| bytes.checked_add(start));
         let (Some(rows), Some(end)) = (rows, end) else {
-            return Err(format!("the shape {shape:?} overflows the address space"));
+            return Err(overflows(&shape));
         };
         Ok(Self { name, shape, rows, cols, dtype, data: start..end })
     }
@@ -61,7 +61,22 @@ impl Tensor {
 
     /// Its shape as people write it.
     pub fn shape_text(&self) -> String {
-        let dims: Vec<_> = self.shape.iter().map(usize::to_string).collect();
-        dims.join(" x ")
+        shape_text(&self.shape)
     }
+
+    /// The axes before the last, whose product is the number of rows.
+    pub fn outer(&self) -> &[usize] {
+        self.shape.split_last().map_or(&[], |(_, outer)| outer)
+    }
+}
+
+/// A shape as people write it.
+pub fn shape_text(shape: &[usize]) -> String {
+    let dims: Vec<_> = shape.iter().map(usize::to_string).collect();
+    if dims.is_empty() { "()".into() } else { dims.join(" x ") }
+}
+
+/// The message about a shape that is too large.
+pub fn overflows(shape: &[usize]) -> String {
+    format!("the shape {shape:?} overflows the address space")
 }

@@ -1,1 +1,74 @@
 //! The reference of `sample.rs`.
+
+use super::{Double, Reference, Single, is_double};
+use crate::element::Element;
+use crate::sample::{Exps, Learned, Masses, PART, Scanned, rank, units};
+use crate::scale::Scale;
+
+/// The exponentials of a row, by its own maximum.
+pub(crate) fn exps<T: Element>(
+    x: &[T],
+    scale: &Scale,
+    _: &mut Learned,
+    exps: &mut [f32],
+) -> Option<Exps> {
+    fn row<R: Reference, T: Element>(x: &[T], scale: &Scale, exps: &mut [f32]) -> Option<Exps> {
+        let values = || x.iter().map(|x| x.to_f64());
+        let max = values().fold(f64::NEG_INFINITY, f64::max);
+        if !max.is_finite() || values().any(f64::is_nan) {
+            return None;
+        }
+        let shift = scale.shift(max, R::MIN_EXP);
+        let mut sum = 0.0;
+        for (x, e) in values().zip(exps) {
+            *e = R::exp(x, 0.0, scale, &shift) as f32;
+            sum += f64::from(*e);
+        }
+        Some(Exps { max, sum, factor: 1.0 })
+    }
+    if is_double::<T>() {
+        row::<Double, T>(x, scale, exps)
+    } else {
+        row::<Single, T>(x, scale, exps)
+    }
+}
+
+/// A row in the type that is computed with.
+pub(crate) fn widen<T: Element>(x: &[T], y: &mut [T::Arithmetic]) {
+    for (x, y) in x.iter().zip(y) {
+        *y = <T::Arithmetic as Element>::from_f64(x.to_f64());
+    }
+}
+
+/// Sums and the band of a row's masses.
+pub(crate) fn scan(
+    masses: Masses<'_>,
+    low: f32,
+    high: f32,
+    parts: &mut [u64],
+    band: &mut [u64],
+) -> Scanned {
+    let mut found = Scanned::default();
+    let mut band = band.iter_mut();
+    for part in 0..masses.len().div_ceil(PART) {
+        let (start, masses) = masses.part(part);
+        let mut sum = 0;
+        for (i, mass) in masses.enumerate() {
+            found.total += units(mass);
+            if mass >= high {
+                sum += units(mass);
+                found.above.0 += 1;
+            } else if mass >= low {
+                if let Some(place) = band.next() {
+                    *place = rank(mass, start + i);
+                }
+                found.band += 1;
+            }
+        }
+        found.above.1 += sum;
+        if let Some(place) = parts.get_mut(part) {
+            *place = sum;
+        }
+    }
+    found
+}

@@ -1,9 +1,13 @@
 //! Files to feed the command with, and the command itself.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use bytemuck::{Pod, cast_slice};
+use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorView};
+use softmax::Element;
 use tempfile::TempDir;
 
 /// The command, with an environment that chooses no kernel.
@@ -42,6 +46,46 @@ impl Folder {
     }
 }
 
+/// Files and options.
+pub fn arguments<'a>(files: &'a [&'a Path], options: &'a [&'a str]) -> Vec<&'a dyn AsRef<OsStr>> {
+    let files = files.iter().map(|file| file as &dyn AsRef<OsStr>);
+    files.chain(options.iter().map(|option| option as &dyn AsRef<OsStr>)).collect()
+}
+
+/// Runs `softmax command arguments ...`.
+pub fn call(command: &str, arguments: &[&dyn AsRef<OsStr>]) -> Output {
+    softmax().arg(command).args(arguments).output().unwrap()
+}
+
+/// As [`call`], which must succeed; gives what was printed.
+pub fn call_ok(command: &str, arguments: &[&dyn AsRef<OsStr>]) -> String {
+    let out = call(command, arguments);
+    let stderr = String::from_utf8(out.stderr).unwrap();
+    assert!(out.status.success(), "{command}: {stderr}");
+    assert_eq!(stderr, "", "nothing is printed on a stderr that is no terminal");
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// As [`call`], which must fail with one line that names `about.0` and has `about.1`, and must add no file to the folder.
+pub fn call_refused(
+    folder: &Folder,
+    command: &str,
+    arguments: &[&dyn AsRef<OsStr>],
+    about: (&str, &str),
+) {
+    let before = folder.names();
+    let out = call(command, arguments);
+    let stderr = String::from_utf8(out.stderr).unwrap();
+    let (subject, cause) = about;
+    assert_eq!(out.status.code(), Some(2), "{command} {about:?}: {stderr}");
+    assert_eq!(out.stdout, b"", "{about:?}");
+    assert!(stderr.starts_with(&format!("softmax: {subject}: ")), "{subject}: {stderr}");
+    assert!(stderr.contains(cause), "{cause}: {stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.ends_with('\n'));
+    assert_eq!(folder.names(), before, "{cause}");
+}
+
 /// Runs `softmax run input output ...`.
 pub fn run(input: &Path, output: &Path, options: &[&str]) -> Output {
     softmax().arg("run").args([input, output]).args(options).output().unwrap()
@@ -49,11 +93,7 @@ pub fn run(input: &Path, output: &Path, options: &[&str]) -> Output {
 
 /// As [`run`], which must succeed; gives the lines printed.
 pub fn run_ok(input: &Path, output: &Path, options: &[&str]) -> Vec<String> {
-    let out = run(input, output, options);
-    let stderr = String::from_utf8(out.stderr).unwrap();
-    assert!(out.status.success(), "{input:?} {options:?}: {stderr}");
-    assert_eq!(stderr, "", "nothing is printed on a stderr that is no terminal");
-    String::from_utf8(out.stdout).unwrap().lines().map(str::to_owned).collect()
+    call_ok("run", &arguments(&[input, output], options)).lines().map(str::to_owned).collect()
 }
 
 /// A `.npy` file whose data starts at a multiple of `align`.
@@ -96,4 +136,42 @@ pub fn logits(n: usize) -> Vec<f64> {
         (state >> 11) as f64 / (1u64 << 53) as f64 * 24.0 - 12.0
     };
     (0..n).map(next).collect()
+}
+
+/// An element type, as the two formats and the option `--dtype` name it.
+pub trait File: Element + Pod {
+    const DESCR: Option<&'static str>;
+    const DTYPE: Dtype;
+}
+
+impl File for f32 {
+    const DESCR: Option<&'static str> = Some("<f4");
+    const DTYPE: Dtype = Dtype::F32;
+}
+impl File for f64 {
+    const DESCR: Option<&'static str> = Some("<f8");
+    const DTYPE: Dtype = Dtype::F64;
+}
+impl File for f16 {
+    const DESCR: Option<&'static str> = Some("<f2");
+    const DTYPE: Dtype = Dtype::F16;
+}
+impl File for bf16 {
+    const DESCR: Option<&'static str> = None;
+    const DTYPE: Dtype = Dtype::BF16;
+}
+
+/// [`logits`] of a type.
+pub fn values<T: Element>(n: usize) -> Vec<T> {
+    logits(n).into_iter().map(T::from_f64).collect()
+}
+
+/// The files of an array, one for each format that has its type.
+pub fn files<T: File>(folder: &Folder, shape: &[usize], x: &[T]) -> Vec<PathBuf> {
+    let tensors = safetensors(&[("x", T::DTYPE, shape, cast_slice(x))]);
+    let mut files = vec![folder.file("in.safetensors", &tensors)];
+    if let Some(descr) = T::DESCR {
+        files.push(folder.file("in.npy", &npy(descr, shape, cast_slice(x))));
+    }
+    files
 }

@@ -3,22 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use crate::common::{Folder, npy, npy_aligned, run, safetensors, softmax};
+use crate::common::{Folder, arguments, call_refused, npy, npy_aligned, run, safetensors, softmax};
 use safetensors::Dtype;
 
 /// The run must fail with one line that names `subject` and has `cause`, and must add no file to the folder.
 fn refused(folder: &Folder, input: &Path, output: &Path, options: &[&str], about: (&str, &str)) {
-    let before = folder.names();
-    let out = run(input, output, options);
-    let stderr = String::from_utf8(out.stderr).unwrap();
-    let (subject, cause) = about;
-    assert_eq!(out.status.code(), Some(2), "{input:?} {options:?}: {stderr}");
-    assert_eq!(out.stdout, b"");
-    assert!(stderr.starts_with(&format!("softmax: {subject}: ")), "{subject}: {stderr}");
-    assert!(stderr.contains(cause), "{cause}: {stderr}");
-    assert_eq!(stderr.lines().count(), 1, "{stderr}");
-    assert!(stderr.ends_with('\n'));
-    assert_eq!(folder.names(), before, "{cause}");
+    call_refused(folder, "run", &arguments(&[input, output], options), about);
 }
 
 #[test]
@@ -121,6 +111,14 @@ fn options_that_cannot_be_are_refused_by_name() {
     for value in ["nan", "-1", "-inf"] {
         refused(&folder, &input, &out, &["--temperature", value], t);
     }
+    // Which have a meaning for softmax of rows.
+    for value in ["0", "inf"] {
+        for op in ["sigmoid", "log-sigmoid"] {
+            refused(&folder, &input, &out, &["--op", op, "--temperature", value], t);
+        }
+        refused(&folder, &input, &out, &["--axis", "0", "--temperature", value], t);
+    }
+    refused(&folder, &input, &out, &["--op", "hardmax", "--axis", "0"], ("--axis", "hardmax"));
     for value in ["nan", "0", "-1", "-0.0", "inf", "-inf", "1e300"] {
         refused(&folder, &input, &out, &["--scale", value], ("--scale", "scale"));
     }
@@ -162,6 +160,8 @@ fn usage_errors_are_2_too() {
         &["--temperature", "warm"],
         &["--scale", "1", "--temperature", "1"],
         &["--masked", "one"],
+        &["--op", "softmin"],
+        &["--op", "sigmoid", "--log"],
         &["--no-such-option"],
     ] {
         assert_eq!(run(&input, &out, options).status.code(), Some(2), "{options:?}");
@@ -187,7 +187,7 @@ fn files_that_cannot_be_read_or_written_are_refused_by_name() {
     let text = folder.path("in.txt");
     refused(&folder, &text, &out, &[], (text.to_str().unwrap(), ".npy or .safetensors"));
     let other = folder.path("out.safetensors");
-    refused(&folder, &input, &other, &[], (other.to_str().unwrap(), "that of the input, .npy"));
+    refused(&folder, &input, &other, &[], (other.to_str().unwrap(), "the extension must be .npy"));
     // A name with a line break does not break the line.
     let broken = folder.path("a\nb.npy");
     let name = broken.to_str().unwrap().replace('\n', " ");

@@ -2,38 +2,11 @@
 
 use std::fs;
 
-use crate::common::{Folder, logits, npy, npy_aligned, run, run_ok, safetensors, softmax};
-use bytemuck::{Pod, cast_slice};
+use crate::common::{File, Folder, npy, npy_aligned, run, run_ok, safetensors, softmax, values};
+use bytemuck::cast_slice;
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors};
-use softmax::{Element, Masked, Matrix, MatrixMut, Softmax};
-
-/// An element type, as the two formats and the option `--dtype` name it.
-trait File: Element + Pod {
-    const DESCR: Option<&'static str>;
-    const DTYPE: Dtype;
-}
-
-impl File for f32 {
-    const DESCR: Option<&'static str> = Some("<f4");
-    const DTYPE: Dtype = Dtype::F32;
-}
-impl File for f64 {
-    const DESCR: Option<&'static str> = Some("<f8");
-    const DTYPE: Dtype = Dtype::F64;
-}
-impl File for f16 {
-    const DESCR: Option<&'static str> = Some("<f2");
-    const DTYPE: Dtype = Dtype::F16;
-}
-impl File for bf16 {
-    const DESCR: Option<&'static str> = None;
-    const DTYPE: Dtype = Dtype::BF16;
-}
-
-fn values<T: Element>(n: usize) -> Vec<T> {
-    logits(n).into_iter().map(T::from_f64).collect()
-}
+use softmax::{Element, Masked, Matrix, MatrixMut, Softmax, Ties};
 
 /// The library's own result.
 fn expected<T: Element>(softmax: Softmax, log: bool, x: &[T], cols: usize) -> Vec<T> {
@@ -289,6 +262,39 @@ fn safetensors_keep_names_shapes_and_metadata() {
     assert_eq!(got.names(), ["b \"é\""]);
     let y = expected(Softmax::new(), false, &b, 9);
     assert_eq!(got.tensor("b \"é\"").unwrap().data(), cast_slice::<bf16, u8>(&y));
+}
+
+#[test]
+fn other_operations_are_those_of_the_library() {
+    type Map = fn(Matrix<f32>, MatrixMut<f32>) -> Result<(), softmax::Error>;
+    let folder = Folder::new();
+    let x: Vec<f32> = values(60 * 7);
+    let input = folder.file("in.npy", &npy("<f4", &[60, 7], cast_slice(&x)));
+    let out = folder.path("out.npy");
+    let cold = Softmax::new().temperature(0.0).unwrap();
+    let hot = Softmax::new().temperature(f64::INFINITY).unwrap();
+    let cases: [(&[&str], Map); 5] = [
+        (&["--op", "sigmoid"], |x, y| Softmax::new().sigmoid(x, y)),
+        (&["--op", "log-sigmoid", "--scale", "0.5"], |x, y| {
+            Softmax::new().scale(0.5)?.log_sigmoid(x, y)
+        }),
+        (&["--op", "hardmax"], |x, y| Softmax::new().hardmax(Ties::First, x, y)),
+        (&["--op", "log-softmax"], |x, y| Softmax::new().log_softmax(x, y)),
+        (&["--op", "softmax"], |x, y| Softmax::new().softmax(x, y)),
+    ];
+    let want = |map: &dyn Fn(Matrix<f32>, MatrixMut<f32>) -> Result<(), softmax::Error>| {
+        let mut y = vec![0.0f32; x.len()];
+        map(Matrix::new(&x, 7).unwrap(), MatrixMut::new(&mut y, 7).unwrap()).unwrap();
+        npy("<f4", &[60, 7], cast_slice(&y))
+    };
+    for (options, map) in cases {
+        run_ok(&input, &out, &[options, &["--force"]].concat());
+        assert!(fs::read(&out).unwrap() == want(&map), "{options:?}");
+    }
+    for (t, options) in [("0", cold), ("inf", hot)] {
+        run_ok(&input, &out, &["--force", "--temperature", t]);
+        assert!(fs::read(&out).unwrap() == want(&|x, y| options.softmax(x, y)), "{t}");
+    }
 }
 
 /// The bits of moving the axis to the end, in files of one block and of several.

@@ -1,0 +1,215 @@
+//! `softmax loss`: cross-entropy, and its gradient.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use softmax::{CrossEntropy, Error, Matrix, MatrixMut, Reduction};
+
+use crate::blocks::{Blocks, Scaling, Source, Walk, buffer, with_type};
+use crate::dtype::{Dtype, Value, decode};
+use crate::failure::Failure;
+use crate::input::{self, Format, Input};
+use crate::output::{Output, Target};
+use crate::tensor::{Tensor, shape_text};
+use crate::{npy, stdout};
+
+/// Computes the cross-entropy of rows of logits (the last axis) and labels, and its gradient.
+///
+/// Beside blocks of some 16 MiB, or a few rows if they are longer, memory holds 16 bytes for each row. LOGITS is mapped: do not change
+/// it meanwhile.
+#[derive(Debug, clap::Args)]
+pub struct Loss {
+    #[command(flatten)]
+    source: Source,
+    /// An .npy file of integers, the column of each row's class, in the shape of LOGITS without its last axis or in one axis.
+    #[arg(value_name = "LABELS")]
+    labels: PathBuf,
+    /// Rows with this label do not count.
+    #[arg(long, value_name = "N", default_value_t = -100, allow_hyphen_values = true)]
+    ignore_index: i64,
+    /// Spreads this part of every label's mass over all classes.
+    #[arg(long, value_name = "S", default_value_t = 0.0, allow_hyphen_values = true)]
+    label_smoothing: f64,
+    /// Adds Z times the square of each row's log-sum-exp.
+    #[arg(long, value_name = "Z", default_value_t = 0.0, allow_hyphen_values = true)]
+    z_loss: f64,
+    /// A file with one f32 for each class, which its part of the loss is multiplied by.
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+    #[command(flatten)]
+    scaling: Scaling,
+    /// How the losses of rows are put together.
+    #[arg(long, value_enum, default_value_t = Together::Mean)]
+    reduction: Together,
+    /// Writes the gradient of the loss to this file, in the format, type and shape of LOGITS.
+    #[arg(long, value_name = "OUT")]
+    gradient: Option<PathBuf>,
+    /// Writes the loss of each row to this .npy file, as f64.
+    #[arg(long, value_name = "OUT")]
+    losses: Option<PathBuf>,
+    /// Replaces output files that exist.
+    #[arg(long)]
+    force: bool,
+    /// Prints one JSON object; a loss that is not finite is null.
+    #[arg(long)]
+    json: bool,
+}
+
+/// [`Reduction`] on the command line.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Together {
+    /// Their sum divided by that of the rows' weights, which are 1 without --weights
+    Mean,
+    /// Their sum
+    Sum,
+}
+
+impl Loss {
+    /// Does it all.
+    pub fn run(&self) -> Result<(), Failure> {
+        let walk = Walk::new(&self.source.path)?;
+        let options = self.scaling.finite(self.source.options()?)?;
+        if self.gradient.is_some() && self.gradient == self.losses {
+            return Err(Failure::new("--losses", "must be another file than --gradient"));
+        }
+        let format = Format::of(&self.source.path)?;
+        let gradient = Target::wanted(self.gradient.as_deref(), format, self.force)?;
+        let rows_losses = Target::wanted(self.losses.as_deref(), Format::Npy, self.force)?;
+
+        let input = self.source.open_one()?;
+        let tensor = &input.tensors[0];
+        let labels = self.labels(tensor)?;
+        let weights = self.weights.as_deref().map(weights).transpose()?;
+        let loss = self.loss(weights.as_deref())?.options(options);
+        let divisor =
+            loss.divisor(&labels, tensor.cols).map_err(|e| match (&e, &self.weights) {
+                (Error::Length { .. }, Some(path)) => Failure::new(path.display(), e),
+                _ => Failure::new(self.labels.display(), e),
+            })?;
+
+        let mut losses = buffer(tensor.rows).map_err(|e| self.source.failed(e))?;
+        let gradient = gradient.map(|target| {
+            let header = input.header(|t| t.dtype).map_err(|e| target.failed(e))?;
+            target.create(&header)
+        });
+        let part = loss.reduction(Reduction::Sum).gradient_factor(1.0 / divisor);
+        let mut parts = Parts {
+            loss: part,
+            labels: &labels,
+            losses: &mut losses,
+            gradient: gradient.transpose()?,
+        };
+        let bytes = &input.bytes[tensor.data.clone()];
+        let (source, cols) = (&self.source, tensor.cols);
+        with_type!(tensor.dtype, C => {
+            parts.compute(walk.blocks::<C>(source, tensor.dtype, bytes, cols, 0), source, cols)?;
+        });
+        let gradient = parts.gradient;
+        if let Some(target) = rows_losses {
+            let mut output = target.create_npy(tensor.outer(), npy::F64)?;
+            output.write(bytemuck::cast_slice(&losses))?;
+            output.finish()?;
+        }
+        gradient.map(Output::finish).transpose()?;
+
+        let ignored = labels.iter().filter(|&&label| label == self.ignore_index).count();
+        stdout::print(&[self.report(loss.reduce(&losses, divisor), tensor, ignored)])
+    }
+
+    /// The options of the library for those of the command line.
+    fn loss<'a>(&self, weights: Option<&'a [f32]>) -> Result<CrossEntropy<'a>, Failure> {
+        let loss = CrossEntropy::new()
+            .ignore_index(self.ignore_index)
+            .reduction(match self.reduction {
+                Together::Mean => Reduction::Mean,
+                Together::Sum => Reduction::Sum,
+            })
+            .label_smoothing(self.label_smoothing)
+            .map_err(|e| Failure::new("--label-smoothing", e))?
+            .z_loss(self.z_loss)
+            .map_err(|e| Failure::new("--z-loss", e))?;
+        Ok(weights.map_or(loss, |weights| loss.weights(weights)))
+    }
+
+    /// The labels, one for each row.
+    fn labels(&self, tensor: &Tensor) -> Result<Vec<i64>, Failure> {
+        let (shape, labels) = input::integers(&self.labels)?;
+        if shape != tensor.outer() && shape != [tensor.rows] {
+            let (found, needed) = (shape_text(&shape), shape_text(tensor.outer()));
+            let logits = format!("{}, {}", self.source.path.display(), tensor.shape_text());
+            let cause =
+                format!("one label for each row of {logits}, is needed: {needed}, got {found}");
+            return Err(Failure::new(self.labels.display(), cause));
+        }
+        Ok(labels)
+    }
+
+    /// What is printed.
+    fn report(&self, loss: f64, tensor: &Tensor, ignored: usize) -> String {
+        let name = match self.reduction {
+            Together::Mean => "mean",
+            Together::Sum => "sum",
+        };
+        let rows = tensor.rows - ignored;
+        if self.json {
+            let (cols, dtype) = (tensor.cols, tensor.dtype.name());
+            let report = json!({
+                "loss": loss, "reduction": name, "rows": rows, "ignored": ignored, "cols": cols,
+                "dtype": dtype,
+            });
+            return report.to_string();
+        }
+        let ignored = if ignored == 0 { String::new() } else { format!(" ({ignored} ignored)") };
+        format!("{name} loss {loss} of {rows} rows{ignored}")
+    }
+}
+
+/// The weights in a file.
+fn weights(path: &Path) -> Result<Vec<f32>, Failure> {
+    let input = Input::open(path, None)?;
+    match &*input.tensors {
+        [t] if t.dtype == Dtype::F32 && t.shape.len() == 1 => {
+            let mut weights = vec![0.0; t.len()];
+            decode(t.dtype, &input.bytes[t.data.clone()], &mut weights);
+            Ok(weights)
+        }
+        _ => Err(Failure::new(path.display(), "weights must be one array of one axis, of f32")),
+    }
+}
+
+/// The work of all blocks.
+struct Parts<'a> {
+    /// As a sum, its gradient divided as that of all rows.
+    loss: CrossEntropy<'a>,
+    /// Of all rows.
+    labels: &'a [i64],
+    losses: &'a mut [f64],
+    gradient: Option<Output>,
+}
+
+impl Parts<'_> {
+    fn compute<C: Value>(
+        &mut self,
+        mut blocks: Blocks<C>,
+        source: &Source,
+        cols: usize,
+    ) -> Result<(), Failure> {
+        let most = if self.gradient.is_some() { blocks.most() } else { 0 };
+        let mut gradient: Vec<C> = buffer(most).map_err(|e| source.failed(e))?;
+        while let Some((first, x)) = blocks.advance()? {
+            let rows = first..first + x.len() / cols;
+            let (labels, losses) = (&self.labels[rows.clone()], &mut self.losses[rows]);
+            let failed = |e| source.failed(e);
+            let logits = Matrix::new(x, cols).map_err(|e| source.failed(e))?;
+            let Some(output) = &mut self.gradient else {
+                self.loss.losses(logits, labels, losses).map_err(failed)?;
+                continue;
+            };
+            let y = &mut gradient[..x.len()];
+            let gradient = MatrixMut::new(y, cols).map_err(|e| source.failed(e))?;
+            self.loss.losses_and_gradient(logits, labels, losses, gradient).map_err(failed)?;
+            output.write(bytemuck::cast_slice(y))?;
+        }
+        Ok(())
+    }
+}

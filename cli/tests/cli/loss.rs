@@ -1,0 +1,292 @@
+//! `softmax loss`: the numbers of the library, to the bit, in files of one block and of several.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+
+use crate::common::{
+    File, Folder, arguments, call, call_ok, call_refused, files, npy, safetensors, softmax, values,
+};
+use bytemuck::cast_slice;
+use half::{bf16, f16};
+use safetensors::SafeTensors;
+use serde_json::Value;
+use softmax::{CrossEntropy, Matrix, MatrixMut, Reduction, Softmax};
+
+/// The loss as it is printed for people, in full.
+fn printed(logits: &Path, labels: &Path, options: &[&str]) -> f64 {
+    let text = call_ok("loss", &arguments(&[logits, labels], options));
+    let words: Vec<_> = text.split_whitespace().collect();
+    assert_eq!((words[1], words[3]), ("loss", "of"), "{text}");
+    words[2].parse().unwrap()
+}
+
+/// Labels that differ, some of them -100.
+fn labels(rows: usize, cols: usize) -> Vec<i64> {
+    let label = |i| if i % 7 == 3 { -100 } else { (i * i + 3 * i) as i64 % cols as i64 };
+    (0..rows).map(label).collect()
+}
+
+#[test]
+fn every_type_and_format_gives_the_bits_of_the_library() {
+    fn check<T: File>() {
+        let folder = Folder::new();
+        let (shape, cols, rows) = ([4, 15, 77], 77, 60);
+        let x: Vec<T> = values(rows * cols);
+        let labels = labels(rows, cols);
+        let weights: Vec<f32> = (0..cols).map(|i| 0.25 + i as f32 / 64.0).collect();
+        let y = folder.file("labels.npy", &npy("<i8", &[4, 15], cast_slice(&labels)));
+        let w = folder.file("weights.npy", &npy("<f4", &[cols], cast_slice(&weights)));
+        let w = w.to_str().unwrap();
+        let plain = CrossEntropy::new();
+        let warm = Softmax::new().temperature(2.5).unwrap();
+        let cases: [(&[&str], CrossEntropy); 7] = [
+            (&[], plain),
+            (&["--reduction", "sum"], plain.reduction(Reduction::Sum)),
+            (&["--ignore-index", "-100", "--label-smoothing", "0.125"], {
+                plain.label_smoothing(0.125).unwrap()
+            }),
+            (&["--z-loss", "0.001"], plain.z_loss(0.001).unwrap()),
+            (&["--weights", w], plain.weights(&weights)),
+            (&["--weights", w, "--reduction", "sum", "--label-smoothing", "0.1"], {
+                plain.weights(&weights).reduction(Reduction::Sum).label_smoothing(0.1).unwrap()
+            }),
+            (&["--temperature", "2.5"], plain.options(warm)),
+        ];
+        for input in &files(&folder, &shape, &x) {
+            let extension = input.extension().unwrap().to_str().unwrap();
+            let (g, l) = (folder.path(&format!("g.{extension}")), folder.path("l.npy"));
+            for (options, loss) in &cases {
+                let matrix = || Matrix::new(&x, cols).unwrap();
+                let mut gradient = vec![T::ZERO; x.len()];
+                let to = MatrixMut::new(&mut gradient, cols).unwrap();
+                let want = loss.gradient(matrix(), &labels, to).unwrap();
+                let mut losses = vec![0.0; rows];
+                loss.losses(matrix(), &labels, &mut losses).unwrap();
+
+                let about = format!("{} {extension} {options:?}", T::NAME);
+                assert_eq!(printed(input, &y, options).to_bits(), want.to_bits(), "{about}");
+                let (gs, ls) = (g.to_str().unwrap(), l.to_str().unwrap());
+                let outputs = ["--force", "--gradient", gs, "--losses", ls];
+                let got = printed(input, &y, &[options, &outputs[..]].concat());
+                assert_eq!(got.to_bits(), want.to_bits(), "{about}, with the gradient");
+                assert_eq!(fs::read(&l).unwrap(), npy("<f8", &[4, 15], cast_slice(&losses)));
+                let bytes = fs::read(&g).unwrap();
+                if extension == "npy" {
+                    let descr = T::DESCR.unwrap();
+                    assert_eq!(bytes, npy(descr, &shape, cast_slice(&gradient)), "{about}");
+                } else {
+                    let got = SafeTensors::deserialize(&bytes).unwrap();
+                    let got = got.tensor("x").unwrap();
+                    assert_eq!((got.dtype(), got.shape()), (T::DTYPE, &shape[..]));
+                    assert_eq!(got.data(), cast_slice::<T, u8>(&gradient), "{about}");
+                }
+            }
+        }
+    }
+    check::<f32>();
+    check::<f64>();
+    check::<f16>();
+    check::<bf16>();
+}
+
+#[test]
+fn several_blocks_are_one_loss() {
+    // 17.8 MB: one block of 16 MiB and a bit.
+    let (rows, cols) = (4443, 1001);
+    let folder = Folder::new();
+    let x: Vec<f32> = values(rows * cols);
+    let labels = labels(rows, cols);
+    let input = folder.file("in.npy", &npy("<f4", &[rows, cols], cast_slice(&x)));
+    let y = folder.file("labels.npy", &npy("<i8", &[rows], cast_slice(&labels)));
+    let mut gradient = vec![0.0f32; x.len()];
+    let to = MatrixMut::new(&mut gradient, cols).unwrap();
+    let loss = CrossEntropy::new().label_smoothing(0.1).unwrap();
+    let want = loss.gradient(Matrix::new(&x, cols).unwrap(), &labels, to).unwrap();
+    let g = folder.path("g.npy");
+    let smooth = ["--label-smoothing", "0.1"];
+    assert_eq!(printed(&input, &y, &smooth).to_bits(), want.to_bits());
+    for threads in ["1", "2"] {
+        let options = ["--threads", threads, "--force", "--gradient", g.to_str().unwrap()];
+        let got = printed(&input, &y, &[&smooth[..], &options].concat());
+        assert_eq!(got.to_bits(), want.to_bits());
+        assert!(fs::read(&g).unwrap() == npy("<f4", &[rows, cols], cast_slice(&gradient)));
+    }
+    // A label in the second block is named by its row in the file.
+    let mut wrong = labels;
+    wrong[4321] = 1001;
+    let y = folder.file("wrong.npy", &npy("<i8", &[rows], cast_slice(&wrong)));
+    let g = folder.path("none.npy");
+    let arguments: [&dyn AsRef<OsStr>; 4] = [&input, &y, &"--gradient", &g];
+    let about = (y.to_str().unwrap(), "row 4321: 1001 is none of its 1001 columns");
+    call_refused(&folder, "loss", &arguments, about);
+}
+
+#[test]
+fn labels_may_be_any_integers() {
+    fn check<I: bytemuck::Pod + TryFrom<i64>>(descr: &str, rows: usize) {
+        let folder = Folder::new();
+        let x: Vec<f32> = values(rows * 10);
+        let labels: Vec<i64> = (0..rows as i64).map(|i| i % 10).collect();
+        let narrow = labels.iter().map(|&l| I::try_from(l).unwrap_or_else(|_| panic!()));
+        let narrow: Vec<I> = narrow.collect();
+        let input = folder.file("in.npy", &npy("<f4", &[rows, 10], cast_slice(&x)));
+        let y = folder.file("labels.npy", &npy(descr, &[rows], cast_slice(&narrow)));
+        let m = Matrix::new(&x, 10).unwrap();
+        let want = CrossEntropy::new().loss(m, &labels).unwrap();
+        assert_eq!(printed(&input, &y, &[]).to_bits(), want.to_bits(), "{descr}");
+    }
+    check::<i8>("|i1", 21);
+    check::<i16>("<i2", 21);
+    check::<i32>("<i4", 21);
+    check::<i64>("<i8", 21);
+    check::<u8>("|u1", 21);
+    check::<u16>("<u2", 21);
+    check::<u32>("<u4", 21);
+    check::<u64>("<u8", 21);
+}
+
+#[test]
+fn json_has_the_loss_and_what_it_is_of() {
+    let folder = Folder::new();
+    let x = [2.0f32, 1.0, 0.1, 0.5, 0.5, 0.5];
+    let input = folder.file("in.npy", &npy("<f4", &[2, 3], cast_slice(&x)));
+    let y = folder.file("labels.npy", &npy("<i8", &[2], cast_slice(&[0i64, -1])));
+    let json = |options: &[&str]| -> (String, Value) {
+        let text = call_ok("loss", &arguments(&[&input, &y], &[&["--json"], options].concat()));
+        let value = serde_json::from_str(&text).unwrap();
+        (text, value)
+    };
+    let (text, value) = json(&["--ignore-index", "-1"]);
+    let m = Matrix::new(&x, 3).unwrap();
+    let loss = CrossEntropy::new().ignore_index(-1).loss(m, &[0, -1]).unwrap();
+    assert!(text.contains(&format!("\"loss\":{loss},")), "{text}");
+    assert_eq!(text.lines().count(), 1);
+    let keys: Vec<_> = value.as_object().unwrap().keys().cloned().collect();
+    assert_eq!(keys, ["cols", "dtype", "ignored", "loss", "reduction", "rows"]);
+    assert_eq!(
+        (&value["rows"], &value["ignored"], &value["cols"]),
+        (&1.into(), &1.into(), &3.into())
+    );
+    assert_eq!((&value["dtype"], &value["reduction"]), (&"f32".into(), &"mean".into()));
+    // The mean of nothing.
+    let y = folder.file("none.npy", &npy("<i8", &[2], cast_slice(&[-100i64; 2])));
+    let text = call_ok("loss", &arguments(&[&input, &y], &["--json"]));
+    assert!(text.contains("\"loss\":null"), "{text}");
+    assert_eq!(
+        call_ok("loss", &arguments(&[&input, &y], &[])),
+        "mean loss NaN of 0 rows (2 ignored)\n"
+    );
+}
+
+#[test]
+fn the_digits_of_the_readme() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data");
+    let (logits, labels) = (data.join("digits_logits.npy"), data.join("digits_labels.npy"));
+    let text = call_ok("loss", &arguments(&[&logits, &labels], &[]));
+    let readme = fs::read_to_string(data.join("../README.md")).unwrap();
+    assert!(readme.contains(&text), "{text}");
+}
+
+#[test]
+fn what_does_not_fit_is_refused_by_name() {
+    let folder = Folder::new();
+    let file = |name: &str, bytes: &[u8]| folder.file(name, bytes);
+    let input = file("in.npy", &npy("<f4", &[2, 3], &[0; 24]));
+    let good = file("good.npy", &npy("<i8", &[2], &[0; 16]));
+    let refused = |labels: &Path, options: &[&str], about: (&str, &str)| {
+        call_refused(&folder, "loss", &arguments(&[&input, labels], options), about);
+    };
+    let cases: &[(&str, Vec<u8>, &str)] = &[
+        ("short", npy("<i8", &[1], &[0; 8]), "in.npy, 2 x 3, is needed"),
+        ("short", npy("<i8", &[1], &[0; 8]), "needed: 2, got 1"),
+        ("turned", npy("<i8", &[2, 1], &[0; 16]), "needed: 2, got 2 x 1"),
+        ("large", npy("<i8", &[2], cast_slice(&[0i64, 3])), "row 1: 3 is none of its 3 columns"),
+        ("negative", npy("|i1", &[2], &[0xff, 0]), "row 0: -1 is none of its 3 columns"),
+        (
+            "huge",
+            npy("<u8", &[2], cast_slice(&[1u64, 1 << 63])),
+            "9223372036854775808, which is beyond i64",
+        ),
+        ("float", npy("<f4", &[2], &[0; 8]), "the dtype <f4 is none of integers"),
+        ("bool", npy("|b1", &[2], &[0; 2]), "the dtype |b1 is none of integers"),
+        ("big", npy(">i8", &[2], &[0; 16]), "big-endian"),
+        ("cut", npy("<i4", &[2], &[0; 7]), "truncated: the shape 2 needs 8 bytes of data, got 7"),
+        ("long", npy("<i4", &[2], &[0; 9]), "too long"),
+        ("overflow", npy("<i4", &[usize::MAX, 3], &[]), "overflows"),
+        ("text", b"0 1".to_vec(), "magic"),
+    ];
+    for (name, bytes, cause) in cases {
+        let labels = file(&format!("{name}.npy"), bytes);
+        let outputs = [folder.path("g.npy"), folder.path("l.npy")].map(|p| p.display().to_string());
+        let options = ["--gradient", &outputs[0], "--losses", &outputs[1]];
+        refused(&labels, &options, (labels.to_str().unwrap(), cause));
+    }
+    let missing = folder.path("missing.npy");
+    refused(&missing, &[], (missing.to_str().unwrap(), "No such file"));
+
+    for (option, values) in [
+        ("--label-smoothing", &["-0.1", "1.5", "nan"][..]),
+        ("--z-loss", &["-1", "inf", "nan"]),
+        ("--temperature", &["0", "inf", "-1", "nan"]),
+        ("--scale", &["0", "nan"]),
+    ] {
+        for value in values {
+            refused(&good, &[option, value], (option, "must be"));
+        }
+    }
+    let weights = |name: &str, bytes: &[u8], cause| {
+        let w = file(name, bytes);
+        let w = w.to_str().unwrap();
+        refused(&good, &["--weights", w], (w, cause));
+    };
+    weights(
+        "w1.npy",
+        &npy("<f4", &[2], &[0; 8]),
+        "3 weights, one for each class, are needed, got 2",
+    );
+    weights("w2.npy", &npy("<f8", &[3], &[0; 24]), "of f32");
+    weights("w3.npy", &npy("<f4", &[3, 1], &[0; 12]), "of one axis");
+
+    let taken = file("taken.npy", b"precious");
+    let taken = taken.to_str().unwrap();
+    let other = folder.path("g.safetensors");
+    let other = other.to_str().unwrap();
+    for option in ["--gradient", "--losses"] {
+        refused(&good, &[option, taken], (taken, "exists already; --force replaces it"));
+        refused(&good, &[option, other], (other, "the extension must be .npy"));
+    }
+    let same = folder.path("same.npy");
+    let same = same.to_str().unwrap();
+    let options = ["--gradient", same, "--losses", same];
+    refused(&good, &options, ("--losses", "another file than --gradient"));
+    assert_eq!(fs::read(taken).unwrap(), b"precious");
+    assert_eq!(call("loss", &[&input]).status.code(), Some(2), "no labels at all");
+}
+
+#[test]
+fn one_tensor_of_several_is_chosen() {
+    let folder = Folder::new();
+    let x: Vec<f32> = values(12);
+    let tensors = safetensors(&[
+        ("a", f32::DTYPE, &[2, 3], cast_slice(&x[..6])),
+        ("b", f32::DTYPE, &[2, 3], cast_slice(&x[6..])),
+    ]);
+    let input = folder.file("in.safetensors", &tensors);
+    let y = folder.file("labels.npy", &npy("<i8", &[2], cast_slice(&[2i64, 0])));
+    let about = (input.to_str().unwrap(), "choose one tensor with --tensor; there is a, b");
+    call_refused(&folder, "loss", &arguments(&[&input, &y], &[]), about);
+    let want = CrossEntropy::new().loss(Matrix::new(&x[6..], 3).unwrap(), &[2, 0]).unwrap();
+    assert_eq!(printed(&input, &y, &["--tensor", "b"]), want);
+}
+
+#[test]
+fn a_reader_that_has_gone_is_no_error() {
+    let folder = Folder::new();
+    let input = folder.file("in.npy", &npy("<f4", &[2, 3], &[0; 24]));
+    let y = folder.file("labels.npy", &npy("<i8", &[2], &[0; 16]));
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let out = softmax().arg("loss").args([&input, &y]).stdout(writer).output().unwrap();
+    assert_eq!((out.status.code(), &*out.stderr), (Some(0), &b""[..]));
+}

@@ -1,0 +1,586 @@
+//! Sampling: every kernel, type, number of threads and cut of a batch against a naive model that sorts whole rows of integers; and the distribution of
+//! the draws.
+
+mod common;
+
+use std::num::NonZeroUsize;
+
+use common::*;
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+use softmax::half::{bf16, f16};
+use softmax::{Element, Error, Matrix, Method, Order, Sampler, Threads};
+use softmax_kernels::{Learned, Scale};
+
+fn quick() -> bool {
+    std::env::var_os("SOFTMAX_TEST_QUICK").is_some()
+}
+
+fn config() -> ProptestConfig {
+    ProptestConfig {
+        cases: if quick() { 40 } else { 500 },
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(0x5a3_9713),
+        ..ProptestConfig::default()
+    }
+}
+
+/// A shape and options.
+#[derive(Clone, Debug)]
+struct Case {
+    rows: usize,
+    cols: usize,
+    each: usize,
+    kind: usize,
+    seed: u64,
+    temperature: f64,
+    top_k: usize,
+    top_p: f64,
+    min_p: f64,
+    typical_p: f64,
+    order: Order,
+    method: Method,
+    bias: Vec<(usize, f32)>,
+    history: Vec<Vec<usize>>,
+    repetition: f64,
+    presence: f64,
+    frequency: f64,
+    step: u64,
+    first_row: u64,
+}
+
+impl Case {
+    fn random(seed: u64) -> Self {
+        let r = &mut Random(seed);
+        let rows = 1 + r.below(4);
+        let cols = match r.below(8) {
+            0 => 1 + r.below(4),
+            1 => 2040 + r.below(20),
+            2 | 3 => 4000 + r.below(4000),
+            4 => 20_000 + r.below(20_000),
+            _ => 1 + r.below(300),
+        };
+        let one_in = |r: &mut Random, n| r.below(n) == 0;
+        let share = |r: &mut Random| [0.9, 0.5, 0.95, 0.01, 0.999, 0.3, 0.0][r.below(7)];
+        let bias = if one_in(r, 4) {
+            let value = |r: &mut Random| match r.below(5) {
+                0 => f32::NEG_INFINITY,
+                _ => (r.signed() * 10.0) as f32,
+            };
+            (0..1 + r.below(5)).map(|_| (r.below(cols), value(r))).collect()
+        } else {
+            Vec::new()
+        };
+        let histories = [0, 1, rows][r.below(3)];
+        let history =
+            (0..histories).map(|_| (0..r.below(20)).map(|_| r.below(cols)).collect()).collect();
+        Self {
+            rows,
+            cols,
+            each: 1 + r.below(3),
+            kind: r.below(KINDS + 3),
+            seed,
+            temperature: [1.0, 1.0, 0.7, 1.5, 0.01, 50.0, f64::INFINITY, 0.0][r.below(8)],
+            top_k: if one_in(r, 3) { [1, 5, 50, 3000, 1 + r.below(cols)][r.below(5)] } else { 0 },
+            top_p: if one_in(r, 2) { share(r) } else { 1.0 },
+            min_p: if one_in(r, 4) { [0.05, 0.5, 1.0, 1e-4, 1e-9][r.below(5)] } else { 0.0 },
+            typical_p: if one_in(r, 5) { share(r) } else { 1.0 },
+            order: [Order::Transformers, Order::LlamaCpp][r.below(2)],
+            method: [Method::InverseCdf, Method::InverseCdf, Method::GumbelMax][r.below(3)],
+            bias,
+            history,
+            repetition: [1.0, 1.3][r.below(2)],
+            presence: [0.0, 0.5][r.below(2)],
+            frequency: [0.0, 0.25][r.below(2)],
+            step: [0, 1, 77 << 32][r.below(3)],
+            first_row: [0, 5, 3 << 40][r.below(3)],
+        }
+    }
+
+    fn logits<T: Element>(&self) -> Vec<T> {
+        let mut r = Random(self.seed ^ 0x10617);
+        let one = |r: &mut Random| match self.kind {
+            // Many equal ones.
+            KINDS => {
+                (0..self.cols).map(|_| T::from_f64((r.signed() * 6.0).round() / 2.0)).collect()
+            }
+            // One far ahead of the others.
+            8.. => {
+                let mut row: Vec<T> = row(r, 0, self.cols);
+                row[r.below(self.cols)] = T::from_f64([12.0, 30.0][self.kind - 9]);
+                row
+            }
+            kind => row(r, kind, self.cols),
+        };
+        let mut x: Vec<T> = (0..self.rows).flat_map(|_| one(&mut r)).collect();
+        // Now and then a row without a token.
+        if r.below(5) == 0 {
+            let place = r.below(x.len());
+            x[place] = [T::NAN, T::INFINITY, T::NEG_INFINITY][r.below(3)];
+        }
+        x
+    }
+
+    fn run(&self, sampler: impl Fn(Sampler<'_>, &mut [usize])) -> Vec<usize> {
+        let history: Vec<&[usize]> = self.history.iter().map(|h| &h[..]).collect();
+        let mut draws = vec![7_777_777; self.rows * self.each];
+        let options = || {
+            Sampler::new(self.seed)
+                .temperature(self.temperature)?
+                .top_k(self.top_k)
+                .top_p(self.top_p)?
+                .min_p(self.min_p)?
+                .typical_p(self.typical_p)?
+                .order(self.order)
+                .method(self.method)
+                .repetition_penalty(self.repetition)?
+                .presence_penalty(self.presence)?
+                .frequency_penalty(self.frequency)
+        };
+        let options: Result<Sampler, Error> = options();
+        let options = options.expect("valid options");
+        let options = options.step(self.step).first_row(self.first_row);
+        sampler(options.bias(&self.bias).history(&history), &mut draws);
+        draws
+    }
+}
+
+/// Philox4x32-10, once more.
+fn philox(mut c: [u32; 4], mut k: [u32; 2]) -> [u32; 4] {
+    for _ in 0..10 {
+        let product = |m: u32, x: u32| u64::from(m) * u64::from(x);
+        let (p0, p1) = (product(0xD251_1F53, c[0]), product(0xCD9E_8D57, c[2]));
+        let high = |p: u64| (p >> 32) as u32;
+        c = [high(p1) ^ c[1] ^ k[0], p1 as u32, high(p0) ^ c[3] ^ k[1], p0 as u32];
+        k = [k[0].wrapping_add(0x9E37_79B9), k[1].wrapping_add(0xBB67_AE85)];
+    }
+    c
+}
+
+/// A token: its mass in units of 2^-30 and its index.
+type Token = (u64, usize);
+
+/// The masses of a row, from the reference's exponentials.
+fn masses<A: Element>(x: &[A], temperature: f64) -> Option<Vec<Token>> {
+    let scale = if temperature == f64::INFINITY { 1.0 } else { temperature };
+    let scale = Scale::from_temperature(scale).expect("a temperature");
+    let mut e = vec![0.0f32; x.len()];
+    scalar().exps(x, &scale, &mut Learned::default(), &mut e)?;
+    let mass = |(e, x): (&f32, &A)| {
+        if temperature == f64::INFINITY {
+            return u64::from(x.to_f64() > f64::NEG_INFINITY) << 30;
+        }
+        let mass = (e + 1.5 / 128.0) - 1.5 / 128.0;
+        (f64::from(mass) * f64::from(1u32 << 30)) as u64
+    };
+    Some(e.iter().zip(x).map(mass).enumerate().map(|(i, m)| (m, i)).collect())
+}
+
+fn total(tokens: &[Token]) -> u64 {
+    tokens.iter().map(|t| t.0).sum()
+}
+
+/// The fewest of the first tokens that have so much of the mass.
+fn prefix(tokens: &mut Vec<Token>, p: f64) {
+    let need = ((p * total(tokens) as f64).ceil() as u64).max(1);
+    let mut sum = 0;
+    let last = tokens.iter().position(|t| {
+        sum += t.0;
+        sum >= need
+    });
+    tokens.truncate(last.expect("no more is needed than there is") + 1);
+}
+
+/// The draws of one row: everything is sorted.
+fn model_row<A: Element>(case: &Case, mut x: Vec<A>, row: usize) -> Vec<usize> {
+    for &(token, bias) in &case.bias {
+        x[token] = A::from_f64(x[token].to_f64() + f64::from(bias));
+    }
+    let history = match case.history.len() {
+        0 => &Vec::new(),
+        1 => &case.history[0],
+        _ => &case.history[row],
+    };
+    let edits = case.repetition != 1.0 || case.presence != 0.0 || case.frequency != 0.0;
+    for token in (0..x.len()).filter(|_| edits) {
+        let count = history.iter().filter(|&&t| t == token).count();
+        if count > 0 {
+            let v = x[token].to_f64();
+            let v = if v > 0.0 { v / case.repetition } else { v * case.repetition };
+            x[token] = A::from_f64(v - (count as f64 * case.frequency + case.presence));
+        }
+    }
+    let llama = case.order == Order::LlamaCpp
+        && (case.top_k > 0 || case.top_p < 1.0 || case.min_p > 0.0 || case.typical_p < 1.0);
+    let first = if llama || case.temperature == 0.0 { 1.0 } else { case.temperature };
+    let Some(mut tokens) = masses(&x, first) else {
+        return vec![usize::MAX; case.each];
+    };
+    if case.temperature == 0.0 {
+        let largest = x.iter().map(|x| x.to_f64()).fold(f64::NEG_INFINITY, f64::max);
+        let token = x.iter().position(|x| x.to_f64() == largest);
+        return vec![token.expect("it is there"); case.each];
+    }
+    tokens.retain(|t| t.0 > 0);
+    tokens.sort_by_key(|&(m, i)| (std::cmp::Reverse(m), i));
+    let top_k = |tokens: &mut Vec<Token>| {
+        if case.top_k > 0 {
+            tokens.truncate(case.top_k);
+        }
+    };
+    let top_p = |tokens: &mut Vec<Token>| {
+        if case.top_p < 1.0 {
+            prefix(tokens, case.top_p);
+        }
+    };
+    let min_p = |tokens: &mut Vec<Token>| {
+        let bound = case.min_p * tokens[0].0 as f64;
+        tokens.retain(|t| t.0 as f64 >= bound);
+    };
+    let typical = |tokens: &mut Vec<Token>| {
+        if case.typical_p < 1.0 {
+            let ln = |t: &Token| libm::log(t.0 as f64 / f64::from(1u32 << 30));
+            let mut by_index = tokens.clone();
+            by_index.sort_by_key(|t| t.1);
+            let unit = f64::from(1u32 << 30);
+            let mut mean = 0.0;
+            for t in &by_index {
+                mean += t.0 as f64 / unit * ln(t);
+            }
+            let mean = mean / (total(tokens) as f64 / unit);
+            // Stable: equal distances stay in the order that they have.
+            tokens.sort_by(|a, b| (ln(a) - mean).abs().total_cmp(&(ln(b) - mean).abs()));
+            prefix(tokens, case.typical_p);
+            tokens.sort_by_key(|&(m, i)| (std::cmp::Reverse(m), i));
+        }
+    };
+    if case.order == Order::Transformers {
+        top_k(&mut tokens);
+        top_p(&mut tokens);
+        min_p(&mut tokens);
+        typical(&mut tokens);
+    } else {
+        top_k(&mut tokens);
+        typical(&mut tokens);
+        top_p(&mut tokens);
+        min_p(&mut tokens);
+    }
+    tokens.sort_by_key(|t| t.1);
+    if llama && case.temperature != 1.0 {
+        let left: Vec<A> = tokens.iter().map(|t| x[t.1]).collect();
+        let again = masses(&left, case.temperature).expect("all are finite");
+        for (token, again) in tokens.iter_mut().zip(again) {
+            token.0 = again.0;
+        }
+    }
+    let number = case.first_row + row as u64;
+    let draw = |draw: usize| {
+        let upper = (case.step >> 32) << 16 | number >> 32;
+        let counter = [draw as u32, number as u32, case.step as u32, upper as u32];
+        let bits = philox(counter, [case.seed as u32, (case.seed >> 32) as u32]);
+        if case.method == Method::InverseCdf {
+            let bits = u128::from(bits[0]) | u128::from(bits[1]) << 32;
+            let target = (bits * u128::from(total(&tokens)) >> 64) as u64;
+            let mut sum = 0;
+            let token = tokens.iter().find(|t| {
+                sum += t.0;
+                sum > target
+            });
+            return token.expect("the target is below the sum").1;
+        }
+        let times = tokens.iter().filter(|t| t.0 > 0).map(|&(m, i)| {
+            let noise = philox([i as u32 / 2, 0, bits[2], bits[3]], [bits[0], bits[1]]);
+            let noise = [noise[i % 2 * 2], noise[i % 2 * 2 + 1]].map(u64::from);
+            let noise = (noise[0] | noise[1] << 32) >> 12;
+            let v = (noise as f64 + 0.5) / 2f64.powi(52);
+            (-libm::log1p(-v) / (m as f64 / 2f64.powi(30)), i)
+        });
+        times.min_by(|a, b| a.0.total_cmp(&b.0)).expect("there is a token").1
+    };
+    (0..case.each).map(draw).collect()
+}
+
+fn model<T: Element>(case: &Case, x: &[T]) -> Vec<usize> {
+    let rows = x.chunks(case.cols).enumerate();
+    rows.flat_map(|(i, x)| {
+        let x: Vec<_> = x.iter().map(|x| T::Arithmetic::from_f64(x.to_f64())).collect();
+        model_row(case, x, i)
+    })
+    .collect()
+}
+
+fn check<T: Element>(case: &Case) {
+    let x = case.logits::<T>();
+    let want = model(case, &x);
+    let matrix = |x| Matrix::<T>::new(x, case.cols).expect("whole rows");
+    for kernel in available() {
+        let got = case.run(|sampler, draws| {
+            sampler.kernel(kernel).sample(matrix(&x), draws).expect("a valid call");
+        });
+        assert_eq!(got, want, "{} {} {case:?}", kernel.name(), T::NAME);
+        let got = case.run(|sampler, draws| {
+            let threads = Threads::Exactly(NonZeroUsize::new(3).expect("not 0"));
+            let sampler = sampler.kernel(kernel).threads(threads);
+            sampler.sample(matrix(&x), draws).expect("a valid call");
+        });
+        assert_eq!(got, want, "{} {} {case:?}, threads", kernel.name(), T::NAME);
+        if case.history.len() <= 1 {
+            // A row in each call.
+            let got = case.run(|sampler, draws| {
+                for (i, x) in x.chunks(case.cols).enumerate() {
+                    let sampler = sampler.kernel(kernel).first_row(case.first_row + i as u64);
+                    let draws = &mut draws[i * case.each..][..case.each];
+                    sampler.sample(matrix(x), draws).expect("a valid call");
+                }
+            });
+            assert_eq!(got, want, "{} {} {case:?}, cut", kernel.name(), T::NAME);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn draws_are_the_models(seed: u64) {
+        let case = Case::random(seed);
+        check::<f32>(&case);
+        match seed % 3 {
+            0 => check::<f64>(&case),
+            1 => check::<f16>(&case),
+            _ => check::<bf16>(&case),
+        }
+    }
+}
+
+/// Logits of a row whose probabilities range from a tenth of a percent to more than half.
+fn uneven() -> Vec<f32> {
+    (0..40).map(|i| ((i * 7) % 40) as f32 * -0.15).collect()
+}
+
+/// Probabilities in f64.
+fn probabilities(x: &[f32]) -> Vec<f64> {
+    let e: Vec<f64> = x.iter().map(|&x| f64::from(x).exp()).collect();
+    let sum: f64 = e.iter().sum();
+    e.iter().map(|e| e / sum).collect()
+}
+
+/// The chi-squared statistic in standard deviations above its mean.
+fn surprise(draws: &[usize], p: &[f64]) -> f64 {
+    let mut counts = vec![0.0; p.len()];
+    draws.iter().for_each(|&d| counts[d] += 1.0);
+    let n = draws.len() as f64;
+    let chi: f64 = counts.iter().zip(p).map(|(c, p)| (c - n * p).powi(2) / (n * p)).sum();
+    let freedom = (p.len() - 1) as f64;
+    (chi - freedom) / (2.0 * freedom).sqrt()
+}
+
+#[test]
+fn draws_have_the_distribution() {
+    let n = if quick() { 20_000 } else { 400_000 };
+    let x = uneven();
+    for method in [Method::InverseCdf, Method::GumbelMax] {
+        for (temperature, seed) in [(1.0, 1), (0.6, 2), (3.0, 3)] {
+            let sampler = Sampler::new(seed).method(method);
+            let sampler = sampler.temperature(temperature).expect("a temperature");
+            let scaled: Vec<f32> = x.iter().map(|x| x / temperature as f32).collect();
+            let p = probabilities(&scaled);
+            // Many draws of one row; one draw of many rows; one draw of many steps.
+            let mut draws = vec![0; n];
+            sampler.sample(Matrix::new(&x, 40).expect("a row"), &mut draws).expect("a valid call");
+            assert!(surprise(&draws, &p) < 5.0, "{method:?} {temperature}");
+            let rows: Vec<f32> = x.iter().copied().cycle().take(40 * 5000).collect();
+            let mut by_row = vec![0; 5000];
+            let matrix = Matrix::new(&rows, 40).expect("rows");
+            sampler.sample(matrix, &mut by_row).expect("a valid call");
+            assert!(surprise(&by_row, &p) < 5.0, "{method:?} {temperature}, rows");
+            let steps: Vec<usize> = (0..5000)
+                .map(|step| {
+                    let mut draw = [0];
+                    let row = Matrix::new(&x, 40).expect("a row");
+                    sampler.step(step).sample(row, &mut draw).expect("a valid call");
+                    draw[0]
+                })
+                .collect();
+            assert!(surprise(&steps, &p) < 5.0, "{method:?} {temperature}, steps");
+            assert!(by_row != steps && by_row != draws[..5000]);
+            // The test sees a distribution that is 3 percent wrong in a few tokens.
+            let mut wrong = p.clone();
+            wrong.iter_mut().step_by(3).for_each(|p| *p *= 1.1);
+            let sum: f64 = wrong.iter().sum();
+            wrong.iter_mut().for_each(|p| *p /= sum);
+            assert!(surprise(&draws, &wrong) > 5.0, "{method:?} {temperature}: blind");
+        }
+    }
+}
+
+#[test]
+fn draws_are_independent() {
+    let n = if quick() { 20_000 } else { 200_000 };
+    let x = [0.0f32, 0.5, 1.0, -0.5];
+    let p = probabilities(&x);
+    let pairs: Vec<f64> = p.iter().flat_map(|a| p.iter().map(move |b| a * b)).collect();
+    for method in [Method::InverseCdf, Method::GumbelMax] {
+        let sampler = Sampler::new(9).method(method);
+        let run = |sampler: Sampler| {
+            let mut draws = vec![0; n];
+            sampler.sample(Matrix::new(&x, 4).expect("a row"), &mut draws).expect("a valid call");
+            draws
+        };
+        let one = run(sampler);
+        let others = [
+            one[1..].to_vec(),
+            run(sampler.step(1)),
+            run(sampler.first_row(1)),
+            run(sampler.step(1 << 32)),
+            run(sampler.first_row(1 << 32)),
+            run(Sampler::new(10).method(method)),
+        ];
+        for (i, other) in others.iter().enumerate() {
+            let both: Vec<_> = one.iter().zip(other).map(|(a, b)| 4 * a + b).collect();
+            assert!(surprise(&both, &pairs) < 5.0, "{method:?} {i}");
+        }
+        let same: Vec<_> = one.iter().map(|a| 5 * a).collect();
+        assert!(surprise(&same, &pairs) > 5.0, "{method:?}: blind");
+    }
+}
+
+#[test]
+fn filters_keep_what_they_say() {
+    // Probabilities 0.5, 0.25, 0.125, and two of 0.0625.
+    let p = [0.0625, 0.25, 0.5, 0.0625, 0.125];
+    let x = p.map(|p: f64| p.ln() as f32);
+    let seen = |sampler: Sampler| {
+        let mut draws = [0; 2000];
+        sampler.sample(Matrix::new(&x, 5).expect("a row"), &mut draws).expect("a valid call");
+        let mut seen = draws.to_vec();
+        seen.sort_unstable();
+        seen.dedup();
+        seen
+    };
+    let all = Sampler::new(3);
+    let ok = |sampler: Result<Sampler<'static>, Error>| sampler.expect("in range");
+    assert_eq!(seen(all), [0, 1, 2, 3, 4]);
+    assert_eq!(seen(all.top_k(2)), [1, 2]);
+    // Of equal ones the first.
+    assert_eq!(seen(all.top_k(4)), [0, 1, 2, 4]);
+    assert_eq!(seen(ok(all.top_p(0.7))), [1, 2]);
+    assert_eq!(seen(ok(all.top_p(0.8))), [1, 2, 4]);
+    assert_eq!(seen(ok(all.top_p(0.0))), [2]);
+    assert_eq!(seen(ok(all.min_p(0.2))), [1, 2, 4]);
+    assert_eq!(seen(ok(all.min_p(1.0))), [2]);
+    // Top-p of what top-k left: 0.5 is 2/3 of it.
+    assert_eq!(seen(ok(all.top_k(2).top_p(0.6))), [2]);
+    // The entropy is 1.875 bits: 2 bits are nearest, then 1, then 3.
+    assert_eq!(seen(ok(all.typical_p(0.2))), [1]);
+    assert_eq!(seen(ok(all.typical_p(0.6))), [1, 2]);
+    assert_eq!(seen(ok(all.typical_p(0.8))), [1, 2, 4]);
+    // A high temperature before min-p lets everything pass, after it nothing more.
+    let hot = ok(ok(all.temperature(10.0)).min_p(0.5));
+    assert_eq!(seen(hot), [0, 1, 2, 3, 4]);
+    assert_eq!(seen(hot.order(Order::LlamaCpp)), [1, 2]);
+    assert_eq!(seen(ok(all.temperature(0.0)).bias(&[(1, 1.0)])), [1]);
+    assert_eq!(seen(all.bias(&[(2, f32::NEG_INFINITY), (0, f32::NEG_INFINITY)])), [1, 3, 4]);
+    // Penalties: -0.69 - 0.5 * 3 is less than -1.39.
+    let history: &[&[usize]] = &[&[2, 2, 2]];
+    let greedy = ok(all.temperature(0.0)).history(history);
+    assert_eq!(seen(greedy), [2]);
+    assert_eq!(seen(ok(greedy.frequency_penalty(0.5))), [1]);
+    assert_eq!(seen(ok(greedy.presence_penalty(0.5))), [2]);
+    assert_eq!(seen(ok(greedy.presence_penalty(0.8))), [1]);
+    assert_eq!(seen(ok(greedy.repetition_penalty(3.0))), [1]);
+}
+
+#[test]
+fn rows_without_a_token_do_not_hurt_the_others() {
+    let (inf, nan) = (f32::INFINITY, f32::NAN);
+    let x = [1.0, nan, 2.0, inf, 1.0, 2.0, -inf, -inf, -inf, 1.0, -inf, -inf];
+    for kernel in available() {
+        for temperature in [0.0, 1.0, 3.0, f64::INFINITY] {
+            let sampler = Sampler::new(1).kernel(kernel).top_k(2);
+            let sampler = sampler.temperature(temperature).expect("a temperature");
+            for order in [Order::Transformers, Order::LlamaCpp] {
+                let mut draws = [5; 8];
+                let x = Matrix::new(&x, 3).expect("rows");
+                sampler.order(order).sample(x, &mut draws).expect("a valid call");
+                let none = usize::MAX;
+                assert_eq!(draws, [none, none, none, none, none, none, 0, 0]);
+            }
+        }
+    }
+    // No columns, no rows.
+    let none = Matrix::<f32>::with_stride(&[], 2, 0, 0).expect("empty rows");
+    let mut draws = [5; 2];
+    Sampler::new(1).sample(none, &mut draws).expect("a valid call");
+    assert_eq!(draws, [usize::MAX; 2]);
+    let none = Matrix::<f32>::new(&[], 3).expect("no rows");
+    Sampler::new(1).sample(none, &mut []).expect("a valid call");
+}
+
+#[test]
+fn padding_is_not_drawn() {
+    let x = [1.0f32, 2.0, 1e9, 3.0, 4.0, f32::NAN];
+    let x = Matrix::with_stride(&x, 2, 2, 3).expect("rows");
+    let mut draws = [9; 40];
+    Sampler::new(1).sample(x, &mut draws).expect("a valid call");
+    assert!(draws.iter().all(|&d| d < 2) && draws.contains(&0) && draws.contains(&1));
+}
+
+#[test]
+fn errors_name_what_is_wrong() {
+    let new = Sampler::new(1);
+    for bad in [f64::NAN, -1.0, 1.5, f64::INFINITY] {
+        for result in [new.top_p(bad), new.min_p(bad), new.typical_p(bad)] {
+            assert!(
+                matches!(result, Err(Error::Value { value, .. }) if value.to_bits() == bad.to_bits())
+            );
+        }
+    }
+    for bad in [f64::NAN, -1.0, 1e-30, 1e30, f64::NEG_INFINITY] {
+        let e = new.temperature(bad).expect_err("out of range").to_string();
+        assert!(e.starts_with("the temperature must be 0, in 2^-60..=2^60 or infinite"), "{e}");
+    }
+    assert!(new.temperature(-0.0).is_ok());
+    for bad in [f64::NAN, 0.0, -2.0, f64::INFINITY] {
+        assert!(matches!(new.repetition_penalty(bad), Err(Error::Value { .. })));
+    }
+    for bad in [f64::NAN, f64::INFINITY] {
+        assert!(matches!(new.presence_penalty(bad), Err(Error::Value { .. })));
+        assert!(matches!(new.frequency_penalty(bad), Err(Error::Value { .. })));
+    }
+    let x = [0.0f32; 6];
+    let refused = |sampler: Sampler, len: usize| {
+        let mut draws = vec![5; len];
+        let e = sampler.sample(Matrix::new(&x, 3).expect("rows"), &mut draws);
+        assert!(draws.iter().all(|&d| d == 5), "written");
+        e.expect_err("wrong").to_string()
+    };
+    assert_eq!(refused(new, 3), "4 draws are needed, got 3");
+    assert_eq!(refused(new, 0), "2 draws are needed, got 0");
+    assert_eq!(refused(new.bias(&[(1, 0.0), (3, 0.0)]), 2), "row 0: 3 is none of its 3 columns");
+    let e = refused(new.bias(&[(1, f32::NAN)]), 2);
+    assert_eq!(e, "the bias must be less than infinity, got NaN");
+    let history: &[&[usize]] = &[&[1], &[2, 4]];
+    assert_eq!(refused(new.history(history), 2), "row 1: 4 is none of its 3 columns");
+    let history: &[&[usize]] = &[&[1], &[2], &[0]];
+    assert_eq!(refused(new.history(history), 2), "2 histories are needed, got 3");
+    assert!(refused(new.step(1 << 48), 2).starts_with("the step must be below 2^48"));
+    let e = refused(new.first_row((1 << 48) - 1), 2);
+    assert!(e.starts_with("the number of a row must be below 2^48"), "{e}");
+}
+
+/// The same draws on every platform, and in every version that does not say otherwise.
+#[test]
+fn digest() {
+    let mut fnv = Fnv(0xcbf2_9ce4_8422_2325);
+    for seed in 0..60 {
+        let case = Case::random(seed);
+        let draws = case.run(|sampler, draws| {
+            let x = case.logits::<f32>();
+            let x = Matrix::new(&x, case.cols).expect("whole rows");
+            sampler.sample(x, draws).expect("a valid call");
+        });
+        draws.iter().for_each(|&d| fnv.add(&[f64::from_bits(d as u64)]));
+    }
+    assert_eq!(fnv.0, 0x0, "{:#x}", fnv.0);
+}
