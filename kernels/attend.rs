@@ -42,124 +42,6 @@ struct Place<S: Vector> {
     /// The first line to ask for, of the first of the rows that are asked for in turn, and their stride in bytes.
     ahead: *const u8,
     stride: usize,
-    /// What is written on the way.
-    zeros: *mut Zeros<S>,
-}
-
-/// The zeros of a call's rows behind their last keys, written past the caches while rows are swept: a few lines at every turn of the loop, so that memory has
-/// something to do while the sweep computes. They are written ahead of the sweep: the long rows at the end of a causal head write those of the short ones at the
-/// start of the next. (AMD Zen 4, 32 heads x 2,048 x 2,048 f32: causal takes 0.78 of the time without a mask when each row's zeros are written at once, ZEN4 so.)
-struct Zeros<S> {
-    simd: S,
-    /// The row that they are of.
-    row: usize,
-    /// The next line, at a multiple of its size.
-    next: *mut u8,
-    /// Lines left in the row.
-    lines: usize,
-    /// The call, if there is any.
-    call: *const (),
-    next_row: unsafe fn(&mut Zeros<S>),
-}
-
-impl<S: Masks> Zeros<S> {
-    /// Those of a call whose output is streamed in vectors of whole lines; of others, and in place, none.
-    #[inline(always)]
-    fn new<T, U, const STREAM: bool>(simd: S, call: &Scores<T, U>) -> Self
-    where
-        S: Io<U>,
-        T: Element,
-        U: Element,
-    {
-        let some = STREAM && S::LANES * size_of::<U>() == LINE;
-        let call = if some { std::ptr::from_ref(call).cast() } else { std::ptr::null() };
-        let next_row = next_row::<S, T, U>;
-        // Before the first row.
-        let row = usize::MAX;
-        let mut zeros = Zeros { simd, row, next: std::ptr::null_mut(), lines: 0, call, next_row };
-        if some {
-            // SAFETY: the call is there.
-            unsafe { next_row(&mut zeros) };
-        }
-        zeros
-    }
-
-    /// Writes some lines.
-    ///
-    /// # Safety
-    /// The call that this was made for is there, and nobody has written to its later rows.
-    #[inline(always)]
-    unsafe fn advance(&mut self) {
-        // SAFETY: as this function's; there are so many lines.
-        unsafe {
-            if self.lines >= UNROLL {
-                for k in 0..UNROLL {
-                    self.write(k);
-                }
-                self.next = self.next.add(UNROLL * LINE);
-                self.lines -= UNROLL;
-            } else if !self.call.is_null() {
-                (self.next_row)(self);
-            }
-        }
-    }
-
-    /// Writes the `k`th line from here.
-    ///
-    /// # Safety
-    /// There is this line.
-    #[inline(always)]
-    unsafe fn write(&mut self, k: usize) {
-        let zero = self.simd.splat(S::E::narrow(0.0));
-        // SAFETY: as this function's; a line is a vector's size.
-        unsafe { self.simd.stream(self.next.add(k * LINE).cast::<S::E>(), zero) };
-    }
-}
-
-/// The columns of a row behind its keys that are whole lines: where they start, how many lines, and where they end.
-#[inline(always)]
-fn lines_behind<S: Vector, U>(y: *mut U, keys: usize, cols: usize) -> (usize, usize, usize) {
-    let from = keys + to_aligned::<S, U>(y.wrapping_add(keys)).min(cols - keys);
-    let lines = (cols - from) / S::LANES;
-    (from, lines, from + lines * S::LANES)
-}
-
-/// Writes the rest of a row's lines, and goes on to the next row. Rarer, and so a function of its own.
-///
-/// # Safety
-/// The call is there, and of these types.
-#[inline(never)]
-unsafe fn next_row<S, T, U>(zeros: &mut Zeros<S>)
-where
-    S: Masks + Io<U>,
-    T: Element,
-    U: Element,
-{
-    let simd = zeros.simd;
-    simd.vectorize(
-        #[inline(always)]
-        || {
-            // SAFETY: as this function's; there are so many lines, and the row is one of the call's.
-            unsafe {
-                for k in 0..zeros.lines {
-                    zeros.write(k);
-                }
-                zeros.lines = 0;
-                let call = &*zeros.call.cast::<Scores<T, U>>();
-                if zeros.row == usize::MAX || zeros.row < call.rows {
-                    zeros.row = zeros.row.wrapping_add(1);
-                }
-                if zeros.row < call.rows {
-                    let keys = call.options(zeros.row).keys;
-                    if keys.0 < keys.1 {
-                        let y = call.y.add(zeros.row * call.y_stride);
-                        let (from, lines, _) = lines_behind::<S, U>(y, keys.1, call.cols);
-                        (zeros.next, zeros.lines) = (y.add(from).cast(), lines);
-                    }
-                }
-            }
-        },
-    );
 }
 
 /// How far ahead a streaming call asks for its scores, in bytes: as the sweep over whole rows does.
@@ -167,13 +49,7 @@ const AHEAD: usize = 32 << 10;
 
 impl<S: Vector> Place<S> {
     #[inline(always)]
-    fn new<T, U>(
-        simd: S,
-        call: &Scores<T, U>,
-        row: usize,
-        keys: (usize, usize),
-        zeros: *mut Zeros<S>,
-    ) -> Self
+    fn new<T, U>(simd: S, call: &Scores<T, U>, row: usize, keys: (usize, usize)) -> Self
     where
         S: Io<<S as Vector>::E>,
         T: Element,
@@ -190,8 +66,7 @@ impl<S: Vector> Place<S> {
         let ahead = (AHEAD / (stride + 1)).next_multiple_of(group).max(group);
         let next = call.x.cast::<u8>().wrapping_add((row / group * group + ahead) * stride);
         let line = row % group * turns * LINE + start * size_of::<T>();
-        let (skip, ahead) = (keys.0 - start, next.wrapping_add(line));
-        Place { simd, lanes, skip, start, ahead, stride, zeros }
+        Place { simd, lanes, skip: keys.0 - start, start, ahead: next.wrapping_add(line), stride }
     }
 
     /// -inf in the lanes that are not the row's.
@@ -208,9 +83,7 @@ impl<S: Vector> Place<S> {
         }
         v
     }
-}
 
-impl<S: Masks> Place<S> {
     #[inline(always)]
     fn ask_ahead<T>(&self, i: usize) {
         let turn = UNROLL * S::LANES * size_of::<T>();
@@ -218,8 +91,6 @@ impl<S: Masks> Place<S> {
         for k in 0..turn / LINE {
             self.simd.prefetch_far(line.wrapping_add(k * self.stride));
         }
-        // SAFETY: they are the call's whose row this is, and only used here and between rows.
-        unsafe { (*self.zeros).advance() };
     }
 }
 
@@ -517,8 +388,6 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
 {
     let scale = if L::PAIRS { Scale::ONE } else { call.attend.scale };
     let mut reducer = Reducer::new(simd, &scale);
-    let mut zero_lines = Zeros::new::<T, U, STREAM>(simd, call);
-    let zero_lines: *mut Zeros<S> = &mut zero_lines;
     let mut last: Option<Waiting<U, S::V>> = None;
     let finishing = |Waiting { y, n, inverse }: Waiting<U, S::V>| {
         Finish::new(
@@ -531,13 +400,7 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
     };
     for row in 0..call.rows {
         let options = call.options(row);
-        // SAFETY: the call is there. What is left of this row's zeros is written before the row may become NaN.
-        unsafe {
-            if (*zero_lines).row == row {
-                ((*zero_lines).next_row)(&mut *zero_lines);
-            }
-        }
-        let place = Place::new(simd, call, row, options.keys, zero_lines);
+        let place = Place::new(simd, call, row, options.keys);
         let logits = L::new(place, &call.attend, &options);
         let n = options.keys.1 - place.start;
         // SAFETY: `row` is one of the call's rows, so x and y point to `cols` elements, of which start + n are no more; what is
@@ -578,12 +441,11 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
                     };
                     // Up to where the next vector starts, the zeros are the row's.
                     simd.store(kept.add(n), simd.splat(S::E::narrow(0.0)));
+                    let y_end = y.add(place.start + n);
+                    let n = n + to_aligned::<S, U>(y_end).min(call.cols - place.start - n);
                     zeros::<S, U, STREAM>(simd, y, place.start);
-                    let (end, _, behind) = lines_behind::<S, U>(y, options.keys.1, call.cols);
-                    // The lines between have been written.
-                    let rest = if (*zero_lines).call.is_null() { end } else { behind };
-                    zeros::<S, U, STREAM>(simd, y.add(rest), call.cols - rest);
-                    let n = end - place.start;
+                    let end = place.start + n;
+                    zeros::<S, U, STREAM>(simd, y.add(end), call.cols - end);
                     let inverse = <Kept as Task<S, T>>::row(&scale, reduced);
                     last = Some(Waiting { y: y.add(place.start), n, inverse });
                     T::Arithmetic::from_f64(value)

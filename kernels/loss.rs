@@ -706,9 +706,20 @@ where
             };
             let reduced = reducer.reduce::<T, T, _, _, Kept, _, STREAM>(x, kept, n, &Plain, finish);
             correct(before);
-            let loss = match &reduced {
-                Ok(reduced) => {
-                    let of_row = row_loss(simd, call, &targets, x, reduced);
+            let loss = match reduced {
+                Ok(mut reduced) => {
+                    let of_row = row_loss(simd, call, &targets, x, &reduced);
+                    if is_tiny::<S::E>(of_row.of_probs)
+                        && let Ok(exactly) = reducer.reduce_exactly::<T, Kept, _>(
+                            x,
+                            kept,
+                            n,
+                            &Plain,
+                            Some(reduced.max),
+                        )
+                    {
+                        reduced = exactly;
+                    }
                     let inverse = S::E::scaled_reciprocal(reduced.sum, of_row.of_probs);
                     let inverse = (simd.splat(inverse.0), simd.splat(inverse.1));
                     let label = targets.label.map(|label| {
@@ -750,6 +761,14 @@ where
         simd.fence();
     }
     true
+}
+
+/// Whether the factor of a row's probabilities is so small that its quotient by the sum may be no normal number. Then its bits depend on the
+/// shift, which must be the row's own.
+#[inline(always)]
+fn is_tiny<E: Contract>(factor: f64) -> bool {
+    let least = f64::from_bits(((1023 + E::MIN_EXP / 2) as u64) << 52);
+    factor != 0.0 && factor.abs() < least
 }
 
 /// Writes the label's column of a row that was finished.
@@ -863,6 +882,7 @@ where
 /// # Safety
 /// `x` is valid for reads of `n` elements; there are as many probabilities, if any, and weights, if any.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // as indices the loops unroll into registers
 unsafe fn soft_sums<S, T>(simd: S, x: *const T, n: usize, soft: &Soft<T>, max: f64) -> SoftSums
 where
     S: Io<T> + Io<f32> + Io<<S as Vector>::E>,
@@ -991,6 +1011,7 @@ fn one_nan<S: Vector>(simd: S, v: S::V) -> S::V {
 /// # Safety
 /// The views of the call are of one shape.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // as indices the loops unroll into registers
 unsafe fn backward<S, T, const LOG: bool>(simd: S, call: &mut BackwardCall<T>)
 where
     S: Io<T> + Io<<S as Vector>::E>,

@@ -253,7 +253,7 @@ impl<'a, S: Vector> Reducer<'a, S> {
     /// # Safety
     /// `x` is valid for reads of `n` elements, for which `logits` was made, `kept` for writes of as many if `KEEP`.
     #[inline(never)]
-    unsafe fn reduce_exactly<T: Element, K: Keeps, L: Logits<S>>(
+    pub(crate) unsafe fn reduce_exactly<T: Element, K: Keeps, L: Logits<S>>(
         &self,
         x: *const T,
         kept: *mut S::E,

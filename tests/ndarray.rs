@@ -1,0 +1,407 @@
+//! Any axis of `ndarray`'s views, whatever lies where: the bits of the lane alone, and nothing else touched.
+
+mod common;
+
+use std::num::NonZeroUsize;
+
+use common::*;
+use ndarray::{
+    Array1, Array2, Array3, ArrayD, ArrayView, ArrayView2, ArrayViewD, ArrayViewMutD, Axis,
+    Dimension, Ix1, Ix2, Ix3, Ix4, IxDyn, ShapeBuilder, Slice, arr0, indices, s,
+};
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+use softmax::half::{bf16, f16};
+use softmax::{Caches, Element, Error, Masked, Softmax, Threads};
+
+const MARKER: f64 = -77.0;
+
+fn config() -> ProptestConfig {
+    let quick = std::env::var_os("SOFTMAX_TEST_QUICK").is_some();
+    ProptestConfig {
+        cases: if quick { 32 } else { 256 },
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(0x0a88_a700),
+        ..ProptestConfig::default()
+    }
+}
+
+/// How a view of some shape lies in memory.
+#[derive(Clone, Debug)]
+struct Layout {
+    /// The axes, from the outermost to the innermost.
+    order: Vec<usize>,
+    /// Of each axis, how many elements on the next one is.
+    steps: Vec<isize>,
+    /// Of each axis, elements before the first.
+    gaps: Vec<usize>,
+    /// Of each axis, whether all positions are one and the same.
+    broadcast: Vec<bool>,
+}
+
+impl Layout {
+    /// C order.
+    fn standard(dims: usize) -> Self {
+        Self {
+            order: (0..dims).collect(),
+            steps: vec![1; dims],
+            gaps: vec![0; dims],
+            broadcast: vec![false; dims],
+        }
+    }
+
+    fn fortran(dims: usize) -> Self {
+        Self::standard(dims).order((0..dims).rev())
+    }
+
+    fn order(self, order: impl IntoIterator<Item = usize>) -> Self {
+        Self { order: order.into_iter().collect(), ..self }
+    }
+
+    fn step(mut self, axis: usize, step: isize) -> Self {
+        self.steps[axis] = step;
+        self
+    }
+
+    fn gap(mut self, axis: usize, gap: usize) -> Self {
+        self.gaps[axis] = gap;
+        self
+    }
+
+    fn broadcast(mut self, axis: usize) -> Self {
+        self.broadcast[axis] = true;
+        self
+    }
+
+    fn any(dims: usize, may_broadcast: bool) -> impl Strategy<Value = Self> {
+        // Of all arrays many have no gaps, and most axes have none.
+        let step = prop_oneof![6 => Just(1isize), 2 => Just(-1), 1 => Just(2), 1 => Just(-3)];
+        let gap = prop_oneof![4 => Just(0usize), 1 => 1..3usize];
+        let broadcast = prop::bool::weighted(if may_broadcast { 0.15 } else { 0.0 });
+        (
+            prop_oneof![
+                Just((0..dims).collect::<Vec<_>>()),
+                Just((0..dims).collect::<Vec<_>>()).prop_shuffle(),
+            ],
+            prop_oneof![Just(vec![1; dims]), prop::collection::vec(step, dims)],
+            prop_oneof![Just(vec![0; dims]), prop::collection::vec(gap, dims)],
+            prop::collection::vec(broadcast, dims),
+        )
+            .prop_map(|(order, steps, gaps, broadcast)| Self {
+                order,
+                steps,
+                gaps,
+                broadcast,
+            })
+    }
+
+    /// Elements along the axes in memory.
+    fn sizes(&self, shape: &[usize]) -> Vec<usize> {
+        let size = |axis: usize| {
+            let len = if self.broadcast[axis] { 1 } else { shape[axis] };
+            self.gaps[axis] + len * self.steps[axis].unsigned_abs()
+        };
+        self.order.iter().map(|&axis| size(axis)).collect()
+    }
+
+    fn slice(&self, axis: usize) -> Slice {
+        Slice::new(self.gaps[axis] as isize, None, self.steps[axis])
+    }
+
+    /// Where in memory each axis of the view is.
+    fn places(&self) -> Vec<usize> {
+        let place = |axis| self.order.iter().position(|&a| a == axis).expect("a permutation");
+        (0..self.order.len()).map(place).collect()
+    }
+
+    fn view<'a, T: Element>(&self, memory: &'a ArrayD<T>) -> ArrayViewD<'a, T> {
+        let mut view = memory.view();
+        view.slice_each_axis_inplace(|a| self.slice(self.order[a.axis.index()]));
+        view.permuted_axes(self.places())
+    }
+
+    fn view_mut<'a, T: Element>(&self, memory: &'a mut ArrayD<T>) -> ArrayViewMutD<'a, T> {
+        let mut view = memory.view_mut();
+        view.slice_each_axis_inplace(|a| self.slice(self.order[a.axis.index()]));
+        view.permuted_axes(self.places())
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Case {
+    shape: Vec<usize>,
+    axis: usize,
+    x: Layout,
+    y: Layout,
+}
+
+impl Case {
+    fn any() -> impl Strategy<Value = Self> {
+        let shape = |dims| (prop::collection::vec(0..7usize, dims), 0..dims, 500..700usize);
+        let shape = (1..=4usize).prop_flat_map(shape).prop_flat_map(|(small, at, long)| {
+            let mut one_long = small.clone();
+            one_long[at] = long;
+            prop_oneof![4 => Just(small), 1 => Just(one_long)]
+        });
+        shape.prop_flat_map(|shape| {
+            let dims = shape.len();
+            // Half of the pairs lie in memory alike, or nothing would be done in one go.
+            let layouts = prop_oneof![
+                Layout::any(dims, false).prop_map(|layout| (layout.clone(), layout)),
+                (Layout::any(dims, true), Layout::any(dims, false)),
+            ];
+            (Just(shape), 0..dims, layouts).prop_map(|(shape, axis, (x, y))| Self {
+                shape,
+                axis,
+                x,
+                y,
+            })
+        })
+    }
+
+    /// All operations on elements of a kind, from `x` to `y` and in place.
+    fn check<T: Bits>(&self, kind: usize, options: &Softmax) {
+        let Self { shape, axis, x, y } = self;
+        let mut random = Random((kind + shape.iter().sum::<usize>()) as u64);
+        let sizes = x.sizes(shape);
+        let values = row::<T>(&mut random, kind, sizes.iter().product());
+        let x_memory = ArrayD::from_shape_vec(sizes, values).expect("as many");
+        let x = x.view(&x_memory);
+        let x = x.broadcast(shape.clone()).expect("of this shape");
+        let empty = ArrayD::from_elem(y.sizes(shape), T::from_f64(MARKER));
+        for op in [Op::Softmax, Op::LogSoftmax] {
+            let mut want = empty.clone();
+            lanes(options, op, *axis, &x, y.view_mut(&mut want));
+            let what = |way| move || format!("{way} {op:?} kind {kind} {self:?}");
+            let axis = *axis as isize;
+
+            let mut got = empty.clone();
+            call(options, op, Some(x.view()), y.view_mut(&mut got), axis).expect("a valid call");
+            assert_same(all(&got), all(&want), what("to"));
+
+            let mut got = empty.clone();
+            y.view_mut(&mut got).assign(&x);
+            call(options, op, None, y.view_mut(&mut got), axis - shape.len() as isize)
+                .expect("a valid call");
+            assert_same(all(&got), all(&want), what("in place"));
+        }
+    }
+}
+
+fn all<T>(memory: &ArrayD<T>) -> &[T] {
+    memory.as_slice().expect("C order")
+}
+
+/// Lane by lane, element by element.
+fn lanes<T: Element>(
+    options: &Softmax,
+    op: Op,
+    axis: usize,
+    x: &ArrayViewD<T>,
+    mut y: ArrayViewMutD<T>,
+) {
+    let mut others = x.raw_dim();
+    let len = std::mem::replace(&mut others[axis], 1);
+    for at in indices(others) {
+        let at = |k| {
+            let mut at = at.clone();
+            at[axis] = k;
+            at
+        };
+        let lane: Vec<T> = (0..len).map(|k| x[at(k)]).collect();
+        for (k, value) in run_row(options, op, &lane).into_iter().enumerate() {
+            y[at(k)] = value;
+        }
+    }
+}
+
+/// In place if there is no `x`; by a type of fixed dimensions if there is one.
+fn call<T: Element>(
+    options: &Softmax,
+    op: Op,
+    x: Option<ArrayViewD<T>>,
+    y: ArrayViewMutD<T>,
+    axis: isize,
+) -> Result<(), Error> {
+    fn call<T: Element, D: Dimension>(
+        options: &Softmax,
+        op: Op,
+        x: Option<ArrayViewD<T>>,
+        y: ArrayViewMutD<T>,
+        axis: isize,
+    ) -> Result<(), Error> {
+        let x = x.map(|x| x.into_dimensionality::<D>().expect("as many"));
+        let y = y.into_dimensionality::<D>().expect("as many");
+        match (op, x) {
+            (Op::Softmax, Some(x)) => options.softmax_array(x, y, axis),
+            (Op::Softmax, None) => options.softmax_array_in_place(y, axis),
+            (_, Some(x)) => options.log_softmax_array(x, y, axis),
+            (_, None) => options.log_softmax_array_in_place(y, axis),
+        }
+    }
+    match y.ndim() {
+        1 => call::<T, Ix1>(options, op, x, y, axis),
+        2 => call::<T, Ix2>(options, op, x, y, axis),
+        3 => call::<T, Ix3>(options, op, x, y, axis),
+        4 if axis < 0 => call::<T, Ix4>(options, op, x, y, axis),
+        _ => call::<T, IxDyn>(options, op, x, y, axis),
+    }
+}
+
+fn threads(n: usize) -> Threads {
+    Threads::Exactly(NonZeroUsize::new(n).expect("not 0"))
+}
+
+/// The defaults, and others that take other ways.
+fn options() -> impl Strategy<Value = Softmax> {
+    let cold = Caches { core: 1, last: 0 };
+    prop::sample::select(vec![
+        Softmax::new(),
+        Softmax::new().threads(threads(2)).masked(Masked::Zero),
+        Softmax::new().temperature(0.7).expect("a temperature").caches(cold),
+    ])
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn same_bits_f32(case in Case::any(), kind in 0..KINDS, options in options()) {
+        case.check::<f32>(kind, &options);
+    }
+
+    #[test]
+    fn same_bits_f64(case in Case::any(), kind in 0..KINDS, options in options()) {
+        case.check::<f64>(kind, &options);
+    }
+
+    #[test]
+    fn same_bits_f16(case in Case::any(), kind in 0..KINDS, options in options()) {
+        case.check::<f16>(kind, &options);
+    }
+
+    #[test]
+    fn same_bits_bf16(case in Case::any(), kind in 0..KINDS, options in options()) {
+        case.check::<bf16>(kind, &options);
+    }
+}
+
+/// Arrays that are cut into many tiles, and spread over threads.
+#[test]
+fn large_arrays() {
+    let (c, f) = (Layout::standard, Layout::fortran);
+    let cases: Vec<(Vec<usize>, Layout, Layout)> = vec![
+        (vec![900, 700], c(2), f(2)),
+        (vec![700, 900], f(2).gap(0, 3), f(2).gap(0, 3)),
+        (vec![40, 9000], c(2).step(1, -1), c(2)),
+        (vec![3, 200_000], f(2), c(2).gap(0, 2)),
+        (vec![30_000, 11], c(2).gap(1, 5), c(2).gap(1, 5)),
+        (vec![90, 80, 70], c(3).order([2, 1, 0]), c(3)),
+        (vec![90, 80, 70], c(3).broadcast(0), c(3).step(1, -2)),
+        (vec![30, 40, 20, 24], c(4).order([0, 2, 1, 3]), c(4)),
+        (vec![30, 40, 20, 24], c(4).step(0, -1), c(4).step(0, -1).step(2, -1)),
+    ];
+    for (shape, x, y) in cases {
+        for axis in 0..shape.len() {
+            let case = Case { shape: shape.clone(), axis, x: x.clone(), y: y.clone() };
+            case.check::<f32>(0, &Softmax::new().threads(Threads::Serial));
+            case.check::<f16>(3, &Softmax::new().threads(threads(2)));
+        }
+    }
+}
+
+/// Lanes of which several are too much for a tile; and a single one.
+#[test]
+fn long_lanes() {
+    let case = |lanes, x, y| Case { shape: vec![3_000_000, lanes], axis: 0, x, y };
+    let (c, f) = (Layout::standard(2), Layout::fortran(2));
+    case(3, c.clone(), f.clone()).check::<f32>(0, &Softmax::new());
+    case(3, c.clone(), c.clone().gap(1, 1)).check::<f16>(0, &Softmax::new().threads(threads(2)));
+    case(1, c.clone().step(0, -1), c).check::<f64>(0, &Softmax::new().threads(threads(2)));
+}
+
+#[test]
+fn views_that_overlap_themselves() {
+    let logits: Vec<f32> = row(&mut Random(1), 0, 9);
+    let windows = ArrayView::from_shape((5, 5).strides((1, 1)), &logits).expect("within");
+    for axis in [0, 1] {
+        let mut probs = Array2::zeros((5, 5));
+        Softmax::new().softmax_array(windows, probs.view_mut(), axis).expect("a valid call");
+        for (k, probs) in probs.axis_iter(Axis(1 - axis as usize)).enumerate() {
+            let want = run_row(&Softmax::new(), Op::Softmax, &logits[k..k + 5]);
+            assert_same(&probs.to_vec(), &want, || format!("window {k}, axis {axis}"));
+        }
+    }
+}
+
+#[test]
+fn two_views_of_one_array() {
+    let mut array = Array2::from_elem((3, 8), 1.0f64);
+    let (left, right) = array.view_mut().split_at(Axis(1), 4);
+    Softmax::new().softmax_array(left.view(), right, -1).expect("a valid call");
+    assert_eq!(array.row(2).to_vec(), [1.0, 1.0, 1.0, 1.0, 0.25, 0.25, 0.25, 0.25]);
+}
+
+#[test]
+fn empty_arrays() {
+    let options = Softmax::new();
+    for shape in [[0, 3, 2], [3, 0, 2], [3, 2, 0], [0, 0, 0]] {
+        for axis in -3..3 {
+            let x = Array3::<f32>::zeros(shape);
+            let mut y = Array3::zeros(shape.f());
+            options.softmax_array(x.view(), y.view_mut(), axis).expect("nothing to do");
+            let y = y.slice_mut(s![..;-1, .., ..]);
+            options.log_softmax_array_in_place(y, axis).expect("nothing to do");
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_named_and_nothing_is_written() {
+    let options = Softmax::new();
+    let x = Array2::<f32>::zeros((2, 3));
+    let mut y = Array2::from_elem((3, 2), MARKER as f32);
+
+    let e = options.softmax_array(x.view(), y.view_mut(), 0).expect_err("other shapes");
+    assert_eq!(e, Error::Shapes { input: vec![2, 3], output: vec![3, 2] });
+    assert_eq!(e.to_string(), "the input's shape is [2, 3] but the output's [3, 2]");
+    let e = options.log_softmax_array(x.view(), y.view_mut(), 5).expect_err("other shapes");
+    assert_eq!(e, Error::Shapes { input: vec![2, 3], output: vec![3, 2] });
+
+    for axis in [2, -3, isize::MAX, isize::MIN] {
+        let e = options.softmax_array(x.t(), y.view_mut(), axis).expect_err("no such axis");
+        assert_eq!(e, Error::Axis { axis, dims: 2 });
+        let e = options.log_softmax_array_in_place(y.view_mut(), axis).expect_err("no such axis");
+        assert_eq!(e, Error::Axis { axis, dims: 2 });
+    }
+
+    for kernel in softmax::kernels().iter().filter(|k| !k.is_available()) {
+        let e = options.kernel(kernel).softmax_array(x.t(), y.view_mut(), 0);
+        assert!(matches!(e, Err(Error::UnavailableKernel { .. })), "{e:?}");
+    }
+    assert_eq!(y, Array2::from_elem((3, 2), MARKER as f32));
+
+    for axis in [0, -1] {
+        let e = options.softmax_array(arr0(1.0f32).view(), arr0(2.0).view_mut(), axis);
+        assert_eq!(e, Err(Error::Axis { axis, dims: 0 }));
+    }
+    let (dynamic, mut longer) = (ArrayD::<f32>::zeros(vec![2]), ArrayD::zeros(vec![2, 1]));
+    let e = options.softmax_array(dynamic.view(), longer.view_mut(), 0).expect_err("2 x 1");
+    assert_eq!(e, Error::Shapes { input: vec![2], output: vec![2, 1] });
+}
+
+#[test]
+fn options_count() {
+    let x = Array1::from(vec![f64::NEG_INFINITY; 4]);
+    let mut y = Array1::zeros(8);
+    let options = Softmax::new().masked(Masked::Zero);
+    options.softmax_array(x.view(), y.slice_mut(s![..;2]), 0).expect("a valid call");
+    assert_eq!(y, Array1::<f64>::zeros(8));
+
+    let x: ArrayView2<f64> = ArrayView::from_shape((1, 2), &[0.0, 2.0]).expect("2");
+    let mut y = Array2::zeros((2, 1));
+    let hot = options.temperature(2.0).expect("a temperature");
+    hot.softmax_array(x.reversed_axes(), y.view_mut(), 0).expect("a valid call");
+    let want = run_row(&options, Op::Softmax, &[0.0, 1.0]);
+    assert_same(y.as_slice().expect("C order"), &want, || "hot".into());
+}
