@@ -39,7 +39,7 @@ pub struct Call<'a, T> {
     pub(crate) cols: usize,
     pub(crate) scale: Scale,
     pub(crate) masked: Masked,
-    /// The output is written past the caches; of log-sum-exp, the input does not come from them.
+    /// The output is written past the caches.
     pub(crate) stream: bool,
     borrowed: std::marker::PhantomData<&'a mut T>,
 }
@@ -116,8 +116,8 @@ impl<'a, T: Element> Call<'a, T> {
         })
     }
 
-    /// Writes the output past the caches, if `yes`: for outputs that would not fit them (log-sum-exp: for such inputs). Without effect
-    /// in place, where the lines to be written are in the cache already.
+    /// Writes the output past the caches, if `yes`: for outputs that would not fit them. Without effect in place, where the
+    /// lines to be written are in the cache already.
     #[must_use]
     pub fn streaming(mut self, yes: bool) -> Self {
         self.stream = yes && self.x != self.y.cast_const();

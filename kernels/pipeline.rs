@@ -155,25 +155,6 @@ impl<'a, S: Vector> Reducer<'a, S> {
         S: Io<T> + Io<<S as Vector>::E>,
     {
         // SAFETY: as this function's.
-        unsafe { self.reduce_from::<T, K, L, false>(x, kept, n, logits) }
-    }
-
-    /// Reduces a row, which comes from memory if `AHEAD`, and not from a cache.
-    ///
-    /// # Safety
-    /// As [`Reducer::reduce`].
-    #[inline(always)]
-    pub(crate) unsafe fn reduce_from<T: Element, K: Keeps, L: Logits<S>, const AHEAD: bool>(
-        &mut self,
-        x: *const T,
-        kept: *mut S::E,
-        n: usize,
-        logits: &L,
-    ) -> Result<Reduced<S>, Odd>
-    where
-        S: Io<T> + Io<<S as Vector>::E>,
-    {
-        // SAFETY: as this function's.
         unsafe {
             if self.exact > 0 {
                 self.exact -= 1;
@@ -184,9 +165,9 @@ impl<'a, S: Vector> Reducer<'a, S> {
                 // They know what to ask for ahead.
                 sweep_alone::<S, T, L, Guessed<K, true, false, true>>(exp, x, kept, n, logits)
             } else if self.cut {
-                sweep_alone::<S, T, L, Guessed<K, true, false, AHEAD>>(exp, x, kept, n, logits)
+                sweep_alone::<S, T, L, Guessed<K, true, false, false>>(exp, x, kept, n, logits)
             } else {
-                sweep_alone::<S, T, L, Guessed<K, false, false, AHEAD>>(exp, x, kept, n, logits)
+                sweep_alone::<S, T, L, Guessed<K, false, false, false>>(exp, x, kept, n, logits)
             };
             self.judge_found::<T, K, L>(found, x, kept, n, logits)
         }
@@ -620,33 +601,13 @@ where
     S: Io<T> + Io<<S as Vector>::E>,
     T: Element,
 {
-    // SAFETY: as this function's.
-    unsafe {
-        if call.stream {
-            logsumexp_by::<S, T, true>(simd, call);
-        } else {
-            logsumexp_by::<S, T, false>(simd, call);
-        }
-    }
-}
-
-/// As [`logsumexp`].
-///
-/// # Safety
-/// As [`logsumexp`].
-#[inline(always)]
-unsafe fn logsumexp_by<S, T, const AHEAD: bool>(simd: S, call: &Call<T>)
-where
-    S: Io<T> + Io<<S as Vector>::E>,
-    T: Element,
-{
     let mut reducer = Reducer::new(simd, &call.scale);
     let none = std::ptr::null_mut();
     for row in 0..call.rows {
         // SAFETY: `row` is one of the call's rows: x points to `cols` elements, y to one. Nothing is kept.
         unsafe {
             let x = call.x.add(row * call.x_stride);
-            let reduced = reducer.reduce_from::<T, Log, _, AHEAD>(x, none, call.cols, &Plain);
+            let reduced = reducer.reduce_alone::<T, Log, _>(x, none, call.cols, &Plain);
             *call.y.add(row * call.y_stride) = match reduced {
                 Ok(reduced) => T::from_f64(reduced.log_shift(&call.scale).logsumexp()),
                 Err(odd) => odd.value(),

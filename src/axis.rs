@@ -101,7 +101,7 @@ impl Softmax {
         axis: isize,
     ) -> Result<(), Error> {
         let sizes = around(shape, axis)?;
-        let (scale, masked) = self.arithmetic()?;
+        let (scale, masked) = self.of_columns(sizes)?;
         let columns = Columns::new(x, &mut *y, sizes, scale, masked)?;
         if let [rows, cols, 1] = sizes {
             let x = Matrix::with_stride(x, rows, cols, cols)?;
@@ -122,7 +122,7 @@ impl Softmax {
         axis: isize,
     ) -> Result<(), Error> {
         let sizes = around(shape, axis)?;
-        let (scale, masked): (Scale, Masked) = self.arithmetic()?;
+        let (scale, masked) = self.of_columns(sizes)?;
         let columns = Columns::in_place(&mut *x, sizes, scale, masked)?;
         if let [rows, cols, 1] = sizes {
             let x = MatrixMut::with_stride(x, rows, cols, cols)?;
@@ -132,6 +132,11 @@ impl Softmax {
             };
         }
         self.columns(op, columns, sizes, true)
+    }
+
+    /// What defines the results of columns; rows know for themselves what temperatures they have.
+    fn of_columns(&self, sizes: [usize; 3]) -> Result<(Scale, Masked), Error> {
+        if let [_, _, 1] = sizes { Ok((Scale::ONE, Masked::Nan)) } else { self.arithmetic() }
     }
 
     fn columns<T: Element>(

@@ -193,7 +193,7 @@ impl Softmax {
         let plan = self.plan_of::<T>(self.kernel_to_use()?, shape)?;
         halves(
             plan.parts.min(rows),
-            picks.streaming(plan.stream),
+            picks,
             &|picks, at, of| {
                 // rows * at / of without overflow.
                 let at = (picks.rows() as u128 * at as u128 / of as u128) as usize;

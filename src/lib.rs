@@ -21,7 +21,7 @@
 //! ```
 //!
 //! Functions at the top level use the defaults. [`Softmax`] has everything else: scale or temperature, strided
-//! matrices, fully masked rows, a forced kernel, a limit on threads. [`Attention`] is for the scores of attention: masks, biases, caps, sinks;
+//! matrices, fully masked rows, a forced kernel, a limit on threads; the largest elements and the log-probabilities of tokens. [`Attention`] is for the scores of attention: masks, biases, caps, sinks;
 //! [`Shards`] for rows that lie in several places; `softmax_axis` for any axis of a tensor, and with the feature `ndarray`
 //! `softmax_array` for the views of that crate, whatever their layout.
 //!
@@ -36,6 +36,15 @@
 //! | all entries equal | equal, within 1 ULP of 1/n; exactly 1/n if n is a power of two | | |
 //! | one entry | exactly 1 | exactly 0 | that entry, scaled |
 //! | no entries, or no rows | nothing is written | nothing is written | `-inf` for each row |
+//!
+//! | input | sigmoid | log-sigmoid | [hardmax](Softmax::hardmax), temperature 0 | infinite temperature | [argmax](Softmax::argmax) |
+//! |---|---|---|---|---|---|
+//! | NaN | NaN there | NaN there | NaN in the whole row | NaN in the whole row | the first NaN |
+//! | `-inf` | exactly 0 | `-inf` | 0 | 0 | smaller than all others |
+//! | every entry `-inf` | | | as softmax | as softmax | 0 |
+//! | `+inf` | exactly 1 | exactly 0 | the largest | NaN in the whole row | the largest |
+//! | 0, of either sign | exactly 0.5 | `-ln 2` | equal | equal | equal |
+//! | several largest entries | | | `1/N` each, or the first 1 | | the first |
 //!
 //! A probability that is below 2^-126 of its row's largest (f64: 2^-1022) may be 0. Every NaN that is written is the same one: quiet,
 //! positive, without payload. Elements between rows (a stride larger than the

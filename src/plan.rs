@@ -22,7 +22,6 @@ pub enum Regime {
 pub struct Plan {
     pub(crate) kernel: &'static Kernel,
     pub(crate) regime: Regime,
-    /// The output is written past the caches, or, of log-sum-exp, the input comes from memory.
     pub(crate) stream: bool,
     pub(crate) parts: usize,
     pub(crate) threads: usize,
@@ -62,11 +61,6 @@ impl Shape {
         self.elements().saturating_mul(self.size + self.computed) <= SMALL
     }
 
-    /// Bytes that the call writes; of log-sum-exp, those that it reads.
-    fn streamed(&self) -> usize {
-        self.elements().saturating_mul(self.size)
-    }
-
     /// Bytes of output.
     fn output(&self) -> usize {
         let elements = if self.op == Op::LogSumExp { self.rows } else { self.elements() };
@@ -94,7 +88,8 @@ impl Plan {
             None => Caches::of_this_machine()?,
         };
         // The scalar reference knows one way only.
-        let stream = has_pieces && !work.in_place && work.streamed() > caches.last;
+        let stream =
+            has_pieces && !work.in_place && work.op != Op::LogSumExp && work.output() > caches.last;
         // A row and its exponentials are to stay in the core's cache.
         let huge = work.cols.saturating_mul(work.size + work.computed) > caches.core;
         let grain = if matches!(threads, Threads::Exactly(_)) { 1 } else { GRAIN };
@@ -132,7 +127,7 @@ impl Plan {
     /// Whether the output is written past the caches, because it would not fit them. (Kernels of CPUs without such stores use
     /// ordinary ones.)
     pub fn streams(&self) -> bool {
-        self.stream && self.work.op != Op::LogSumExp
+        self.stream
     }
 
     /// At most how many threads work at the same time.

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use common::available;
 use softmax::{
     Attention, Caches, CrossEntropy, Mask, Matrix, MatrixMut, Merged, Partial, Shards, Softmax,
-    Threads,
+    Threads, Ties,
 };
 
 /// The system's, counting what the current thread asks for.
@@ -165,6 +165,37 @@ fn losses() {
                 options.softmax_backward(view(), view(), to).expect("a valid call");
             });
             assert_eq!(count, 0, "{} {rows} x {cols}", kernel.name());
+        }
+    }
+}
+
+#[test]
+fn decisions() {
+    for kernel in available().into_iter().filter(|k| k.name() != "scalar") {
+        let options = Softmax::new().kernel(kernel).threads(Threads::Serial);
+        for (rows, cols) in [(1, 16), (100, 10), (2, 5000), (1, 300_000)] {
+            for last in [0, usize::MAX] {
+                let options = options.caches(Caches { core: 1 << 20, last });
+                let x: Vec<f32> = (0..rows * cols).map(|i| (i * 7 % 1001) as f32).collect();
+                let mut y = x.clone();
+                let mut indices = vec![0; rows * 10];
+                let mut log_probs = vec![0.0f32; rows * 10];
+                let count = second(|| {
+                    let x = Matrix::new(&x, cols).expect("a shape");
+                    options.sigmoid(x, view(&mut y, cols)).expect("a valid call");
+                    options.log_sigmoid_in_place(view(&mut y, cols)).expect("a valid call");
+                    options.hardmax(Ties::Share, x, view(&mut y, cols)).expect("a valid call");
+                    options
+                        .hardmax_in_place(Ties::First, view(&mut y, cols))
+                        .expect("a valid call");
+                    options.top_k(x, 10, &mut indices, &mut log_probs).expect("a valid call");
+                    options.argmax(x, &mut indices[..rows]).expect("a valid call");
+                    options
+                        .log_probs(x, &indices[..rows], &mut log_probs[..rows])
+                        .expect("a valid call");
+                });
+                assert_eq!(count, 0, "{} {rows} x {cols}", kernel.name());
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, m
 use softmax::half::{bf16, f16};
 use softmax::{
     Attention, BLOCK, Caches, CrossEntropy, Error, Kernel, Mask, Masked, Matrix, MatrixMut, Merged,
-    Partial, Probs, ShapeError, Shards, Softmax, Threads,
+    Partial, Probs, ShapeError, Shards, Softmax, Threads, Ties,
 };
 
 /// A multiple of every page size in use (4, 16 and 64 KiB), so that nobody need ask for it.
@@ -554,4 +554,61 @@ fn refused_calls_write_nothing() {
     refusals_write_nothing::<f64>();
     refusals_write_nothing::<f16>();
     refusals_write_nothing::<bf16>();
+}
+
+/// Sigmoid and hardmax write between the guards; what is picked from rows reads between them.
+fn decisions_stay_between_the_guards<T: Bits>()
+where
+    T::Arithmetic: Bits,
+{
+    type Run<T> = fn(&Softmax, Matrix<T>, MatrixMut<T>) -> Result<(), Error>;
+    let maps: [Run<T>; 4] = [
+        |options, x, y| options.sigmoid(x, y),
+        |options, x, y| options.log_sigmoid(x, y),
+        |options, x, y| options.hardmax(Ties::Share, x, y),
+        |options, x, y| options.hardmax(Ties::First, x, y),
+    ];
+    let mut random = Random(21);
+    let (mut input, mut output) = (Guarded::<T>::new(4097), Guarded::<T>::new(4097));
+    for kernel in exact() {
+        for (n, last) in lengths(kernel).into_iter().flat_map(|n| [(n, 0), (n, usize::MAX)]) {
+            let options =
+                |kernel| on(kernel, 0.7, Masked::Zero).caches(Caches { core: usize::MAX, last });
+            let (options, reference) = (options(kernel), options(scalar()));
+            let row: Vec<T> = row(&mut random, n % KINDS, n);
+            for edge in EDGES {
+                let what = || format!("{} {n} {} at {edge:?}", kernel.name(), T::NAME);
+                let x = Matrix::new(&*input.copy(edge, &row), n).unwrap();
+                for map in maps {
+                    let mut want = vec![T::ZERO; n];
+                    map(&reference, x, MatrixMut::new(&mut want, n).unwrap()).unwrap();
+                    let y = output.at(edge, n);
+                    y.fill(T::from_f64(-77.0));
+                    map(&options, x, MatrixMut::new(&mut *y, n).unwrap()).unwrap();
+                    assert_same(y, &want, what);
+                }
+                let pick = |options: &Softmax| {
+                    let k = n.min(3);
+                    let (mut index, mut indices) = ([0], vec![0; k]);
+                    let mut log_probs = vec![<T::Arithmetic as softmax::Element>::ZERO; k + 1];
+                    options.argmax(x, &mut index).unwrap();
+                    options.top_k(x, k, &mut indices, &mut log_probs[..k]).unwrap();
+                    options.log_probs(x, &[n - 1], &mut log_probs[k..]).unwrap();
+                    indices.extend(index);
+                    (indices, log_probs)
+                };
+                let (got, want) = (pick(&options), pick(&reference));
+                assert_eq!(got.0, want.0, "{}", what());
+                assert_same(&got.1, &want.1, what);
+            }
+        }
+    }
+}
+
+#[test]
+fn decisions_stay_between_the_guards_of_every_type() {
+    decisions_stay_between_the_guards::<f32>();
+    decisions_stay_between_the_guards::<f64>();
+    decisions_stay_between_the_guards::<f16>();
+    decisions_stay_between_the_guards::<bf16>();
 }

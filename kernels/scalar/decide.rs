@@ -22,11 +22,18 @@ fn log_sigmoid<R: Reference>(x: f64, scale: &Scale) -> f64 {
     }
     let exp = |x| Double::exp(x, 0.0, scale, &no_shift(scale, Double::MIN_EXP));
     let (one, e) = (exp(0.0), exp(-x.abs()));
-    let s = e / (2.0 * one + e);
+    let sum = 2.0 * one + e;
+    let s = e / sum;
     let double = R::MIN_EXP == Double::MIN_EXP;
     let terms = if double { ATANH.len() } else { ATANH_F32 };
     let q = ATANH[..terms].iter().rev().copied().reduce(|q, term| q.mul_add(s * s, term));
-    let log1p = (2.0 * s * (s * s)).mul_add(q.unwrap_or(0.0), 2.0 * s);
+    let (q, cube) = (q.unwrap_or(0.0), 2.0 * s * (s * s));
+    let log1p = if double {
+        let rest = (-s).mul_add(e - (sum - 2.0 * one), (-s).mul_add(sum, e));
+        2.0 * s + cube.mul_add(q, rest * (1.0 / one) * (1.0 - s))
+    } else {
+        cube.mul_add(q, 2.0 * s)
+    };
     let low = if x < 0.0 { x } else { 0.0 };
     let (hi, lo) = scale.pair();
     let y = low.mul_add(hi, 0.0 - log1p);

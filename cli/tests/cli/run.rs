@@ -24,10 +24,12 @@ fn every_type_and_format_gives_the_bits_of_the_library() {
         let mut x: Vec<T> = values(3 * 5 * 77);
         x[77..2 * 77].fill(T::NEG_INFINITY);
         let plain = Softmax::new();
-        let cases: [(&[&str], Softmax, bool); 6] = [
+        let cases: [(&[&str], Softmax, bool); 8] = [
             (&[], plain, false),
             (&["--log"], plain, true),
             (&["--temperature", "2.5"], plain.temperature(2.5).unwrap(), false),
+            (&["--temperature", "0"], plain.temperature(0.0).unwrap(), false),
+            (&["--temperature", "inf", "--log"], plain.temperature(f64::INFINITY).unwrap(), true),
             (&["--scale", "0.125", "--log"], plain.scale(0.125).unwrap(), true),
             (&["--masked", "zero"], plain.masked(Masked::Zero), false),
             (&["--masked", "nan"], plain, false),
