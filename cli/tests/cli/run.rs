@@ -266,34 +266,33 @@ fn safetensors_keep_names_shapes_and_metadata() {
 
 #[test]
 fn other_operations_are_those_of_the_library() {
-    type Map = fn(Matrix<f32>, MatrixMut<f32>) -> Result<(), softmax::Error>;
+    type Map = fn(Softmax, Matrix<f32>, MatrixMut<f32>) -> Result<(), softmax::Error>;
     let folder = Folder::new();
     let x: Vec<f32> = values(60 * 7);
     let input = folder.file("in.npy", &npy("<f4", &[60, 7], cast_slice(&x)));
     let out = folder.path("out.npy");
     let cold = Softmax::new().temperature(0.0).unwrap();
     let hot = Softmax::new().temperature(f64::INFINITY).unwrap();
-    let cases: [(&[&str], Map); 5] = [
-        (&["--op", "sigmoid"], |x, y| Softmax::new().sigmoid(x, y)),
-        (&["--op", "log-sigmoid", "--scale", "0.5"], |x, y| {
-            Softmax::new().scale(0.5)?.log_sigmoid(x, y)
-        }),
-        (&["--op", "hardmax"], |x, y| Softmax::new().hardmax(Ties::First, x, y)),
-        (&["--op", "log-softmax"], |x, y| Softmax::new().log_softmax(x, y)),
-        (&["--op", "softmax"], |x, y| Softmax::new().softmax(x, y)),
+    let (plain, half) = (Softmax::new(), Softmax::new().scale(0.5).unwrap());
+    let softmax: Map = |options, x, y| options.softmax(x, y);
+    let cases: [(&[&str], Softmax, Map); 7] = [
+        (&["--op", "sigmoid"], plain, |options, x, y| options.sigmoid(x, y)),
+        (&["--op", "log-sigmoid", "--scale", "0.5"], half, |o, x, y| o.log_sigmoid(x, y)),
+        (&["--op", "hardmax"], plain, |options, x, y| options.hardmax(Ties::First, x, y)),
+        (&["--op", "log-softmax"], plain, |options, x, y| options.log_softmax(x, y)),
+        (&["--op", "softmax"], plain, softmax),
+        (&["--temperature", "0"], cold, softmax),
+        (&["--temperature", "inf"], hot, softmax),
     ];
-    let want = |map: &dyn Fn(Matrix<f32>, MatrixMut<f32>) -> Result<(), softmax::Error>| {
+    let want = |map: Map, options: Softmax| {
         let mut y = vec![0.0f32; x.len()];
-        map(Matrix::new(&x, 7).unwrap(), MatrixMut::new(&mut y, 7).unwrap()).unwrap();
+        let (m, to) = (Matrix::new(&x, 7).unwrap(), MatrixMut::new(&mut y, 7).unwrap());
+        map(options, m, to).unwrap();
         npy("<f4", &[60, 7], cast_slice(&y))
     };
-    for (options, map) in cases {
+    for (options, softmax, map) in cases {
         run_ok(&input, &out, &[options, &["--force"]].concat());
-        assert!(fs::read(&out).unwrap() == want(&map), "{options:?}");
-    }
-    for (t, options) in [("0", cold), ("inf", hot)] {
-        run_ok(&input, &out, &["--force", "--temperature", t]);
-        assert!(fs::read(&out).unwrap() == want(&|x, y| options.softmax(x, y)), "{t}");
+        assert!(fs::read(&out).unwrap() == want(map, softmax), "{options:?}");
     }
 }
 
