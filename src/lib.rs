@@ -22,7 +22,7 @@
 //!
 //! Functions at the top level use the defaults. [`Softmax`] has everything else: scale or temperature, strided
 //! matrices, fully masked rows, a forced kernel, a limit on threads. [`Attention`] is for the scores of attention: masks, biases, caps, sinks;
-//! [`Shards`] for rows that lie in several places; `softmax_axis` for any axis of a tensor.
+//! [`Shards`] for rows that lie in several places; `softmax_axis` for any axis of a tensor. [`Sampler`] draws tokens from rows of logits.
 //!
 //! # What every input gets
 //!
@@ -100,6 +100,11 @@ pub struct AttentionPage;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/tensors.md")]
 pub struct TensorsPage;
+
+/// The examples of the page about sampling, likewise.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/sampling.md")]
+pub struct SamplingPage;
 
 /// What was built: compiler, target and revision, for benchmark reports.
 ///
