@@ -3,7 +3,7 @@
 //!
 //! The map: `exp2.rs` the arithmetic contract and its constants; `scale.rs` what is derived from the scale and from a
 //! row's maximum; `guess.rs` one shift for many rows; `vector.rs` what a CPU must offer; `rows.rs` the sweep over a row;
-//! `pipeline.rs` rows one after the other, `tiny.rs` many short ones at once, `short.rs` few, `blocks.rs` a huge one in pieces, `shards.rs` one that lies in several places, `axis.rs` columns, `attend.rs` scores with masks and biases (`scores.rs` the options); `avx512.rs`, `avx2.rs`,
+//! `pipeline.rs` rows one after the other, `tiny.rs` many short ones at once, `short.rs` few, `blocks.rs` a huge one in pieces, `shards.rs` one that lies in several places, `axis.rs` columns, `attend.rs` scores with masks and biases (`scores.rs` the options), `sample.rs` masses to draw by; `avx512.rs`, `avx2.rs`,
 //! `neon.rs`, `portable.rs` how each CPU does it; `scalar.rs` the bit reference, plain loops that share
 //! nothing with the others but the constants; `table.rs` the list of kernels.
 

@@ -23,7 +23,7 @@
 //! Functions at the top level use the defaults. [`Softmax`] has everything else: scale or temperature, strided
 //! matrices, fully masked rows, a forced kernel, a limit on threads; the largest elements and the log-probabilities of tokens. [`Attention`] is for the scores of attention: masks, biases, caps, sinks;
 //! [`Shards`] for rows that lie in several places; `softmax_axis` for any axis of a tensor, and with the feature `ndarray`
-//! `softmax_array` for the views of that crate, whatever their layout.
+//! `softmax_array` for the views of that crate, whatever their layout. [`CrossEntropy`] is for losses and their gradients, [`Sampler`] draws tokens from rows of logits.
 //!
 //! # What every input gets
 //!
@@ -111,10 +111,20 @@ pub struct Readme;
 #[doc = include_str!("../docs/attention.md")]
 pub struct AttentionPage;
 
+/// The examples of the page about losses and decisions, likewise.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/decisions.md")]
+pub struct DecisionsPage;
+
 /// The examples of the page about axes and shards, likewise.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/tensors.md")]
 pub struct TensorsPage;
+
+/// The examples of the page about sampling, likewise.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/sampling.md")]
+pub struct SamplingPage;
 
 /// What was built: compiler, target and revision, for benchmark reports.
 ///

@@ -7,8 +7,8 @@ use std::cell::Cell;
 
 use common::available;
 use softmax::{
-    Attention, Caches, CrossEntropy, Mask, Matrix, MatrixMut, Merged, Partial, Shards, Softmax,
-    Threads, Ties,
+    Attention, Caches, CrossEntropy, Error, Mask, Matrix, MatrixMut, Merged, Method, Order,
+    Partial, Sampler, Shards, Softmax, Threads, Ties,
 };
 
 /// The system's, counting what the current thread asks for.
@@ -195,6 +195,36 @@ fn decisions() {
                         .expect("a valid call");
                 });
                 assert_eq!(count, 0, "{} {rows} x {cols}", kernel.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn sampling() {
+    let history: &[&[usize]] = &[&[1, 2, 2]];
+    for kernel in available().into_iter() {
+        for cols in [5, 5000, 100_000] {
+            // Of different sizes, some of them equal.
+            let x: Vec<f32> = (0..2 * cols).map(|i| ((i * 7919) % 10_007) as f32 * 1e-3).collect();
+            let plain = Sampler::new(1).kernel(kernel).threads(Threads::Serial);
+            let options = || -> Result<_, Error> {
+                Ok([
+                    plain,
+                    plain.temperature(0.0)?,
+                    plain.top_p(0.9)?.method(Method::GumbelMax),
+                    plain.top_k(30_000).top_p(0.9)?.min_p(0.01)?,
+                    plain.top_k(40).typical_p(0.9)?.order(Order::LlamaCpp).temperature(0.7)?,
+                    plain.history(history).repetition_penalty(1.1)?.bias(&[(3, 1.0)]),
+                ])
+            };
+            for sampler in options().expect("valid options") {
+                let mut draws = [0; 6];
+                let count = second(|| {
+                    let x = Matrix::new(&x, cols).expect("a shape");
+                    sampler.sample(x, &mut draws).expect("a valid call");
+                });
+                assert_eq!(count, 0, "{} {cols} {sampler:?}", kernel.name());
             }
         }
     }
