@@ -15,7 +15,9 @@ use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use rten_simd::SimdOp;
 use softmax::half::{bf16, f16};
-use softmax::{Attention, CrossEntropy, Element, Mask, Matrix, MatrixMut, Softmax, Threads};
+use softmax::{
+    Attention, CrossEntropy, Element, Mask, Matrix, MatrixMut, Sampler, Softmax, Threads,
+};
 use tract_linalg::Func;
 use tract_linalg::element_wise::ElementWise;
 use tract_linalg::reduce::{MapReduce, Reduce};
@@ -216,6 +218,60 @@ pub unsafe extern "C" fn softmax_peers_cross_entropy(
         // SAFETY: the caller's promise.
         unsafe { loss.write(value) };
         Some(())
+    })
+}
+
+/// This library: a token of each row of f32, by top-p at temperature 1.
+///
+/// # Safety
+/// `x` is valid for reads of the matrix and `tokens` for writes of one for each row.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_peers_sample(
+    top_p: f64,
+    tokens: *mut usize,
+    x: *const f32,
+    rows: usize,
+    cols: usize,
+) -> i32 {
+    guarded(|| {
+        let (pool, threads) = pool()?;
+        // SAFETY: the caller's promise.
+        let (x, tokens) = unsafe {
+            (
+                std::slice::from_raw_parts(x, rows.checked_mul(cols)?),
+                std::slice::from_raw_parts_mut(tokens, rows),
+            )
+        };
+        let sampler = Sampler::new(1).top_p(top_p).ok()?.threads(threads);
+        let x = Matrix::new(x, cols).ok()?;
+        pool.install(|| sampler.sample(x, tokens)).ok()
+    })
+}
+
+/// This library: the log-probability of a token of each row of bf16.
+///
+/// # Safety
+/// `x` is valid for reads of the matrix, `tokens` of one for each row, `log_probs` for writes of as many.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_peers_log_probs(
+    tokens: *const usize,
+    log_probs: *mut f32,
+    x: *const bf16,
+    rows: usize,
+    cols: usize,
+) -> i32 {
+    guarded(|| {
+        let (pool, threads) = pool()?;
+        // SAFETY: the caller's promise.
+        let (x, tokens, log_probs) = unsafe {
+            (
+                std::slice::from_raw_parts(x, rows.checked_mul(cols)?),
+                std::slice::from_raw_parts(tokens, rows),
+                std::slice::from_raw_parts_mut(log_probs, rows),
+            )
+        };
+        let (softmax, x) = (Softmax::new().threads(threads), Matrix::new(x, cols).ok()?);
+        pool.install(|| softmax.log_probs(x, tokens, log_probs)).ok()
     })
 }
 
