@@ -437,9 +437,9 @@ fn draws_have_the_distribution() {
                 .collect();
             assert!(surprise(&steps, &p) < 5.0, "{method:?} {temperature}, steps");
             assert!(by_row != steps && by_row != draws[..5000]);
-            // The test sees a distribution that is 3 percent wrong in a few tokens.
+            // The test sees a distribution that is wrong by a few percent.
             let mut wrong = p.clone();
-            wrong.iter_mut().step_by(3).for_each(|p| *p *= 1.1);
+            wrong.iter_mut().step_by(3).for_each(|p| *p *= 1.2);
             let sum: f64 = wrong.iter().sum();
             wrong.iter_mut().for_each(|p| *p /= sum);
             assert!(surprise(&draws, &wrong) > 5.0, "{method:?} {temperature}: blind");
