@@ -132,18 +132,15 @@ impl<'a> Sampler<'a> {
     /// all tokens equally likely whose logits are not -inf.
     ///
     /// # Errors
-    /// [`Error::Value`] unless it is 0, in `2^-60..=2^60` or infinite.
+    /// [`Error::Value`] if it is NaN or negative. (Beyond 2^-100 and 2^100 it is as these.)
     pub fn temperature(mut self, temperature: f64) -> Result<Self, Error> {
         self.temperature = if temperature == 0.0 {
             Temperature::Zero
         } else if temperature == f64::INFINITY {
             Temperature::Infinite
         } else {
-            let error = Error::Value {
-                what: "temperature",
-                value: temperature,
-                range: "0, in 2^-60..=2^60 or infinite",
-            };
+            let error =
+                Error::Value { what: "temperature", value: temperature, range: "0 or more" };
             Temperature::Finite(Scale::from_temperature(temperature).ok_or(error)?)
         };
         Ok(self)

@@ -334,6 +334,25 @@ fn views_that_overlap_themselves() {
     }
 }
 
+/// A lane is summed in its own order, not in that of memory. It takes a rare row to tell: one whose sum is next to where rounding turns.
+#[test]
+fn a_reversed_axis_is_summed_in_its_order() {
+    let mut random = Random(75_862);
+    let lane: Vec<f32> = (0..4096).map(|_| (random.signed() * 15.0) as f32).collect();
+    let reversed: Vec<f32> = lane.iter().rev().copied().collect();
+    let want = run_row(&Softmax::new(), Op::Softmax, &lane);
+    let mut other = run_row(&Softmax::new(), Op::Softmax, &reversed);
+    other.reverse();
+    assert_ne!(want, other, "a row of which the order counts is needed here");
+
+    let x = Array1::from(reversed);
+    let mut y = Array1::zeros(x.len());
+    let (x, reversed) = (x.slice(s![..;-1]), y.slice_mut(s![..;-1]));
+    Softmax::new().softmax_array(x, reversed, 0).expect("a valid call");
+    y.invert_axis(Axis(0));
+    assert_same(&y.to_vec(), &want, || "reversed".into());
+}
+
 #[test]
 fn two_views_of_one_array() {
     let mut array = Array2::from_elem((3, 8), 1.0f64);

@@ -569,9 +569,9 @@ fn errors_name_what_is_wrong() {
             );
         }
     }
-    for bad in [f64::NAN, -1.0, 1e-30, 1e30, f64::NEG_INFINITY] {
+    for bad in [f64::NAN, -1.0, f64::NEG_INFINITY] {
         let e = new.temperature(bad).expect_err("out of range").to_string();
-        assert!(e.starts_with("the temperature must be 0, in 2^-60..=2^60 or infinite"), "{e}");
+        assert!(e.starts_with("the temperature must be 0 or more, got"), "{e}");
     }
     assert!(new.temperature(-0.0).is_ok());
     for bad in [f64::NAN, 0.0, -2.0, f64::INFINITY] {
