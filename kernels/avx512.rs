@@ -6,7 +6,7 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use crate::exp2::{Contract, ROWS_AT_ONCE, Sum, fold_f64};
-use crate::sample::{Bands, Found};
+use crate::sample::Bands;
 use crate::scale::LogShift;
 use crate::table::Isa;
 use crate::vector::{
@@ -589,19 +589,8 @@ half_io!(bf16, widen_bf16, narrow_bf16);
 narrow_io!(F64, 8, f32, f16, bf16);
 
 impl Bands for F32 {
-    const STEADY: bool = true;
-
     #[inline(always)]
     fn less(self, a: __m512, b: __m512) -> u32 {
         self.0.avx512f._mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b).into()
-    }
-    #[inline(always)]
-    fn collect(self, hits: u32, index: u32, found: &mut Found, n: usize) {
-        let f = self.0.avx512f;
-        let lanes: __m512i = pulp::cast([0u32, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
-        let lanes = f._mm512_add_epi32(lanes, f._mm512_set1_epi32(index as i32));
-        if let Some(place) = found.get_mut(n..).and_then(|rest| rest.first_chunk_mut::<16>()) {
-            *place = pulp::cast(f._mm512_maskz_compress_epi32(hits as u16, lanes));
-        }
     }
 }

@@ -35,6 +35,8 @@ pub const PART: usize = 1024;
 pub struct Exps {
     /// The row's largest element.
     pub max: f64,
+    /// The largest exponential.
+    pub largest: f32,
     /// The sum of the exponentials, about: `factor` is in it already.
     pub sum: f64,
     /// What the exponentials are yet to be multiplied by, a power of two.
@@ -159,27 +161,9 @@ pub(crate) const fn scan_of<I: Isa, S: From<I> + Bands>() -> Scan {
 
 /// Comparisons that end in bits.
 pub(crate) trait Bands: Vector<E = f32> + Io<f32> {
-    /// Whether [`Bands::collect`] takes no longer when it has something to do.
-    const STEADY: bool = false;
-
     /// Bit `i` tells whether lane `i` of `a` is less than that of `b`.
     fn less(self, a: Self::V, b: Self::V) -> u32;
-
-    /// Writes the lanes of `hits`, each plus `index`, to `found` from the `n`th on; what is behind them there is lost.
-    #[inline(always)]
-    fn collect(self, mut hits: u32, index: u32, found: &mut Found, mut n: usize) {
-        while hits != 0 {
-            if let Some(place) = found.get_mut(n) {
-                *place = index + hits.trailing_zeros();
-            }
-            n += 1;
-            hits &= hits - 1;
-        }
-    }
 }
-
-/// Indices within a part, and room for a vector behind them.
-pub(crate) type Found = [u32; PART + 16];
 
 impl Kernel {
     /// The exponentials of a row, one of `exps` each, those that are yet to be multiplied. `None` if the row has NaN, +inf, or nothing but -inf, or
@@ -335,7 +319,9 @@ where
     learned.0 = Some((reducer.guess, reducer.cut, reducer.exact));
     let reduced = reduced.ok()?;
     let sum = reduced.sum.hi * reduced.factor;
-    Some(Exps { max: reduced.max, sum, factor: reduced.factor as f32 })
+    let top = reduced.exp.of(true, true, simd.splat(S::E::narrow(reduced.max)));
+    let largest = simd.first_lane(top).widen() as f32;
+    Some(Exps { max: reduced.max, largest, sum, factor: reduced.factor as f32 })
 }
 
 /// How many of a first row's elements its guess is made from.
@@ -376,7 +362,8 @@ where
     }
     let sum = simd.acc_fold(acc).hi;
     // NaN shows here.
-    (sum > 0.0).then_some(Exps { max, sum, factor: 1.0 })
+    let largest = simd.first_lane(exp.of(true, true, simd.splat(S::E::narrow(max)))).widen() as f32;
+    (sum > 0.0).then_some(Exps { max, largest, sum, factor: 1.0 })
 }
 
 /// A row in the type that is computed with.
@@ -415,11 +402,11 @@ fn scan<S: Bands, const ABOVE: bool, const BAND: bool>(
     let (factor, round) = (simd.splat(masses.factor), simd.splat(ROUND));
     let (lows, highs) = (simd.splat(low), simd.splat(high));
     let mut found = Scanned::default();
-    let mut in_band: Found = [0; PART + 16];
     let mut parts = parts.iter_mut();
     for (part, exps) in masses.exps.chunks(PART).enumerate() {
         let (mut total, mut above) = (simd.acc_zero(), simd.acc_zero());
-        let mut n = 0;
+        // A bit for each element, 16 of a vector.
+        let mut hits = [0u16; PART / 16];
         let mut vector = inlined(
             #[inline(always)]
             |(i, e): (usize, S::V)| {
@@ -432,12 +419,8 @@ fn scan<S: Bands, const ABOVE: bool, const BAND: bool>(
                     above = simd.acc_add(above, simd.zero_below(mass, highs, mass));
                 }
                 if BAND {
-                    let hits = !simd.less(mass, lows) & below;
-                    // Beside an upper set a band is wide enough for no branch to foresee it.
-                    if hits != 0 || (ABOVE && S::STEADY) {
-                        simd.collect(hits, i as u32, &mut in_band, n);
-                        n += hits.count_ones() as usize;
-                    }
+                    // No branch could foresee them; they are looked at later, 64 at once.
+                    hits[i / S::LANES] = (!simd.less(mass, lows) & below) as u16;
                 }
             },
         );
@@ -453,11 +436,20 @@ fn scan<S: Bands, const ABOVE: bool, const BAND: bool>(
             let e = unsafe { simd.load_part(exps.as_ptr().add(i), exps.len() - i, 0.0) };
             vector((i, e));
         }
-        let places = band.iter_mut().skip(found.band);
-        for (place, &i) in places.zip(&in_band[..n.min(PART)]) {
-            *place = rank(masses.of(exps[i as usize % PART]), part * PART + i as usize);
+        if BAND {
+            for (k, &[a, b, c, d]) in hits.as_chunks::<4>().0.iter().enumerate() {
+                let word = [a, b, c, d].map(u64::from);
+                let mut word = word[0] | word[1] << 16 | word[2] << 32 | word[3] << 48;
+                while word != 0 {
+                    let i = 64 * k + word.trailing_zeros() as usize;
+                    if let (Some(place), Some(&e)) = (band.get_mut(found.band), exps.get(i)) {
+                        *place = rank(masses.of(e), part * PART + i);
+                    }
+                    found.band += 1;
+                    word &= word - 1;
+                }
+            }
         }
-        found.band += n;
         let total = (simd.acc_fold(total).hi * UNITS) as u64;
         let above = match (ABOVE, BAND) {
             (true, _) => (simd.acc_fold(above).hi * UNITS) as u64,

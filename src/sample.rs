@@ -449,10 +449,10 @@ impl<'a> Sampler<'a> {
                 *e = if x.to_f64() > f64::NEG_INFINITY { 1.0 } else { 0.0 };
                 sum += f64::from(*e);
             }
-            (exps.factor, exps.sum) = (1.0, sum);
+            (exps.factor, exps.largest, exps.sum) = (1.0, 1.0, sum);
         }
         let masses = Masses::new(&scratch.exps[..cols], exps.factor);
-        let mut kept = Kept::all(kernel, masses, exps.sum, &mut scratch.lists);
+        let mut kept = Kept::all(kernel, masses, &exps, &mut scratch.lists);
         for need in filters.into_iter().flatten() {
             kept.filter(need);
         }

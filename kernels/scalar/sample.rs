@@ -24,7 +24,8 @@ pub(crate) fn exps<T: Element>(
             *e = R::exp(x, 0.0, scale, &shift) as f32;
             sum += f64::from(*e);
         }
-        Some(Exps { max, sum, factor: 1.0 })
+        let largest = R::exp(max, 0.0, scale, &shift) as f32;
+        Some(Exps { max, largest, sum, factor: 1.0 })
     }
     if is_double::<T>() {
         row::<Double, T>(x, scale, exps)

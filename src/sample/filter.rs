@@ -4,7 +4,7 @@
 //! the last of the ranks is almost certainly; one scan of the row sums what is above the band and collects what is within; and among these few the last rank is
 //! selected. Where few tokens are left, they are a list from then on.
 
-use softmax_kernels::{Kernel, LEAST_MASS, Masses, PART, of_rank, rank, units};
+use softmax_kernels::{Exps, Kernel, LEAST_MASS, Masses, PART, of_rank, rank, units};
 
 use super::Method;
 use super::random::{Bits, Stream};
@@ -41,7 +41,8 @@ pub(super) struct Lists {
 pub(super) struct Kept<'a> {
     kernel: &'static Kernel,
     masses: Masses<'a>,
-    /// Of all masses: about.
+    /// The largest mass, and the sum of all, about.
+    largest: f32,
     sum: f64,
     state: State,
     lists: &'a mut Lists,
@@ -125,10 +126,11 @@ impl<'a> Kept<'a> {
     pub(super) fn all(
         kernel: &'static Kernel,
         masses: Masses<'a>,
-        sum: f64,
+        exps: &Exps,
         lists: &'a mut Lists,
     ) -> Self {
-        Self { kernel, masses, sum, state: State::All, lists }
+        let (largest, sum) = (masses.of(exps.largest), exps.sum);
+        Self { kernel, masses, largest, sum, state: State::All, lists }
     }
 
     /// What a filter leaves of them.
@@ -142,7 +144,7 @@ impl<'a> Kept<'a> {
                 self.make_list();
                 self.list().filter(need);
             }
-            Need::OfLargest(p) => self.at_least(least_of(p, self.largest())),
+            Need::OfLargest(p) => self.at_least(least_of(p, self.largest)),
             Need::Count(_) | Need::Share(_) => self.first_ranks(need),
         }
     }
@@ -157,10 +159,6 @@ impl<'a> Kept<'a> {
             State::Upto { last, .. } => last,
             State::All | State::List => least_rank(),
         }
-    }
-
-    fn largest(&self) -> f32 {
-        self.masses.of(self.masses.exps().iter().fold(0.0, |a: f32, &b| a.max(b)))
     }
 
     /// Keeps those with this mass or more.
