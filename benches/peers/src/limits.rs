@@ -8,7 +8,7 @@ pub struct Limits {
     pub stores: &'static CStr,
     copy: unsafe fn(&[f32], &mut [f32]),
     scale: unsafe fn(&mut [f32], f32),
-    read: unsafe fn(&[u64]) -> u64,
+    read: unsafe fn(&[f32]) -> f32,
 }
 
 impl Limits {
@@ -25,8 +25,8 @@ impl Limits {
         unsafe { (self.scale)(y, factor) }
     }
 
-    /// Reads all of `x`: the sum of its words.
-    pub fn read(&self, x: &[u64]) -> u64 {
+    /// Reads all of `x`: the largest.
+    pub fn read(&self, x: &[f32]) -> f32 {
         // SAFETY: `detect` saw that this CPU has what the function needs.
         unsafe { (self.read)(x) }
     }
@@ -49,7 +49,7 @@ impl Limits {
             stores: c"only memcpy, because this is not x86-64",
             copy: |x, y| y.copy_from_slice(x),
             scale: |y, factor| y.iter_mut().for_each(|v| *v *= factor),
-            read: |x| x.iter().fold(0, |sum, v| sum.wrapping_add(*v)),
+            read: |x| x.iter().fold(0.0, |a: f32, b| a.max(*b)),
         }
     }
 }
@@ -59,7 +59,7 @@ mod x86 {
     use std::arch::x86_64::*;
 
     macro_rules! limits {
-        ($copy:ident, $scale:ident, $read:ident, $feature:literal, $lanes:literal, $load:ident, $stream:ident) => {
+        ($copy:ident, $scale:ident, $read:ident, $feature:literal, $lanes:literal, $load:ident, $stream:ident, $max:ident, $store:ident) => {
             /// # Safety
             /// `y` is as long as `x` and starts at a multiple of a vector's size.
             #[target_feature(enable = $feature)]
@@ -80,19 +80,59 @@ mod x86 {
             }
 
             #[target_feature(enable = $feature)]
-            pub fn $read(x: &[u64]) -> u64 {
-                // Two cache lines at a time, so that additions do not wait for each other.
-                let (x, rest) = x.as_chunks::<16>();
-                let mut sums = [0u64; 16];
+            #[target_feature(enable = $feature)]
+            pub fn $read(x: &[f32]) -> f32 {
+                // Four vectors at a time, so that they do not wait for each other.
+                let (x, rest) = x.as_chunks::<{ 4 * $lanes }>();
+                // SAFETY: there are four vectors.
+                let load =
+                    |x: &[f32; 4 * $lanes], k: usize| unsafe { $load(x.as_ptr().add(k * $lanes)) };
+                let mut max = [load(&[0.0; 4 * $lanes], 0); 4];
                 for x in x {
-                    sums.iter_mut().zip(x).for_each(|(sum, v)| *sum = sum.wrapping_add(*v));
+                    for k in 0..4 {
+                        max[k] = $max(max[k], load(x, k));
+                    }
                 }
-                sums.iter().chain(rest).fold(0, |sum, v| sum.wrapping_add(*v))
+                let mut lanes = [0.0f32; $lanes];
+                let max = $max($max(max[0], max[1]), $max(max[2], max[3]));
+                // SAFETY: there is room for a vector.
+                unsafe { $store(lanes.as_mut_ptr(), max) };
+                lanes.iter().chain(rest).fold(0.0, |a: f32, b| a.max(*b))
             }
         };
     }
 
-    limits!(copy512, scale512, read512, "avx512f", 16, _mm512_loadu_ps, _mm512_stream_ps);
-    limits!(copy256, scale256, read256, "avx", 8, _mm256_loadu_ps, _mm256_stream_ps);
-    limits!(copy128, scale128, read128, "sse2", 4, _mm_loadu_ps, _mm_stream_ps);
+    limits!(
+        copy512,
+        scale512,
+        read512,
+        "avx512f",
+        16,
+        _mm512_loadu_ps,
+        _mm512_stream_ps,
+        _mm512_max_ps,
+        _mm512_storeu_ps
+    );
+    limits!(
+        copy256,
+        scale256,
+        read256,
+        "avx",
+        8,
+        _mm256_loadu_ps,
+        _mm256_stream_ps,
+        _mm256_max_ps,
+        _mm256_storeu_ps
+    );
+    limits!(
+        copy128,
+        scale128,
+        read128,
+        "sse2",
+        4,
+        _mm_loadu_ps,
+        _mm_stream_ps,
+        _mm_max_ps,
+        _mm_storeu_ps
+    );
 }
