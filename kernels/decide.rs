@@ -996,5 +996,7 @@ impl<E: Element> Heap<'_, E> {
 /// `exp(-mean)` of log-probabilities: the same bits everywhere.
 pub fn perplexity<T: Element>(log_probs: &[T]) -> f64 {
     let sum: f64 = log_probs.iter().map(|p| p.to_f64()).sum();
-    libm::exp(-sum / log_probs.len() as f64)
+    let perplexity = libm::exp(-sum / log_probs.len() as f64);
+    // Which NaN an operation gives depends on the CPU.
+    if perplexity.is_nan() { f64::NAN } else { perplexity }
 }

@@ -231,7 +231,9 @@ impl<'a> CrossEntropy<'a> {
 
     /// The loss from those of all rows: their sum, in the order of all calls (that of eight lanes, each in order), divided by `divisor`.
     pub fn reduce(&self, losses: &[f64], divisor: f64) -> f64 {
-        sum(losses) / divisor
+        let loss = sum(losses) / divisor;
+        // Which NaN a division gives depends on the CPU.
+        if loss.is_nan() { f64::NAN } else { loss }
     }
 
     /// The loss.
