@@ -4,8 +4,6 @@
 //! rows that are finished. Hardmax and the uniform distribution, the limits of softmax, are maps with a threshold that is found before. What is picked
 //! from rows (the index of the largest, some log-probabilities) writes nothing of a row's size and reads the row once from memory.
 
-use std::fmt;
-
 use crate::call::{Call, Masked, Ties};
 use crate::element::Element;
 use crate::exp2::{BLOCK, Contract};
@@ -648,24 +646,6 @@ pub enum PickError {
         cols: usize,
     },
 }
-
-impl fmt::Display for PickError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Length { what, len, needed } => {
-                write!(f, "{needed} {what} are needed, got {len}")
-            }
-            Self::Value { what, value, range } => {
-                write!(f, "the {what} must be {range}, got {value}")
-            }
-            Self::Column { row, index, cols } => {
-                write!(f, "row {row}: {index} is none of its {cols} columns")
-            }
-        }
-    }
-}
-
-impl std::error::Error for PickError {}
 
 fn check(what: &'static str, len: usize, needed: usize) -> Result<(), PickError> {
     if len == needed { Ok(()) } else { Err(PickError::Length { what, len, needed }) }

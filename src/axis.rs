@@ -5,12 +5,16 @@ use softmax_kernels::{Columns, Element, Masked, Matrix, MatrixMut, Op, Scale, Sh
 use crate::batch::halves;
 use crate::{Error, Softmax};
 
-/// Positions before the axis, along it, and behind it. A negative axis counts from the end.
-fn around(shape: &[usize], axis: isize) -> Result<[usize; 3], Error> {
-    let dims = shape.len();
+/// Which of so many axes that is. A negative one counts from the end.
+pub(crate) fn index_of(axis: isize, dims: usize) -> Result<usize, Error> {
     let index = if axis < 0 { axis.checked_add_unsigned(dims) } else { Some(axis) };
     let index = index.and_then(|index| usize::try_from(index).ok()).filter(|&index| index < dims);
-    let Some(index) = index else { return Err(Error::Axis { axis, dims }) };
+    index.ok_or(Error::Axis { axis, dims })
+}
+
+/// Positions before the axis, along it, and behind it.
+fn around(shape: &[usize], axis: isize) -> Result<[usize; 3], Error> {
+    let index = index_of(axis, shape.len())?;
     let product = |sizes: &[usize]| sizes.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
     // An empty tensor may have sizes whose product is too large without the 0.
     if shape.contains(&0) {

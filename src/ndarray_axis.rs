@@ -10,6 +10,7 @@ use std::cmp::Reverse;
 use ndarray::{ArrayView, ArrayViewMut, Axis, Dimension};
 use softmax_kernels::{Element, Op};
 
+use crate::axis::index_of;
 use crate::batch::halves;
 use crate::{Error, Softmax, Threads};
 
@@ -218,9 +219,7 @@ impl<'a, T: Element, D: Dimension> Arrays<'a, T, D> {
             return Err(Error::Shapes { input: x.shape().into(), output: y.shape().into() });
         }
         let dims = y.ndim();
-        let index = if axis < 0 { axis.saturating_add_unsigned(dims) } else { axis };
-        let index = usize::try_from(index).ok().filter(|&index| index < dims);
-        let Some(index) = index else { return Err(Error::Axis { axis, dims }) };
+        let index = index_of(axis, dims)?;
         let mut arrays = Self { x, y, axis: index };
         if arrays.is_dense() {
             return Ok(arrays);
