@@ -121,7 +121,7 @@ unsafe fn load_mask<S: Masks>(simd: S, mask: &MaskData, at: usize, n: usize) -> 
             // SAFETY: the caller vouches for n elements there.
             let m = unsafe { std::slice::from_raw_parts(m.as_ptr().add(at), n) };
             let mut seen = [f32::NEG_INFINITY; 16];
-            let hide = |(seen, &m): (&mut f32, &bool)| *seen = if m { 0.0 } else { *seen };
+            let hide = |(seen, &m): (&mut f32, &u8)| *seen = if m != 0 { 0.0 } else { *seen };
             seen.iter_mut().zip(m).for_each(hide);
             // SAFETY: there is room for a vector.
             unsafe { simd.load(seen.as_ptr()) }

@@ -157,6 +157,19 @@ const AHEAD: usize = 2;
 /// Bytes of a tile's exponentials, if it is wider than a vector: what a core's own cache holds easily.
 const TILE: usize = 1 << 20;
 
+/// Bytes of scratch memory for columns of so many elements, at least: see [`columns`].
+pub const fn room_for_columns<T: Element>(axis: usize) -> usize {
+    const WIDE: usize = size_of::<f64>();
+    // All vectors are of 64 bytes, and what sums their lanes is of 128.
+    let narrow = axis.saturating_mul(2 * 64);
+    let kept = if narrow > TILE { narrow } else { TILE };
+    let widest = axis.saturating_mul(2 * WIDEST * WIDE);
+    let kept = if kept < widest { kept } else { widest };
+    let sums = 2 * 2 * WIDEST * WIDE + WIDEST * 128 + WIDEST / 8 * 128;
+    // Up to a cache line more for each of seven pieces.
+    kept.saturating_add(sums + 7 * 64).saturating_add(axis.saturating_mul(size_of::<T>()))
+}
+
 /// What tiles need in memory.
 struct Room<S: Vector, T> {
     /// Columns of a tile at most.

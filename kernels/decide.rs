@@ -771,8 +771,7 @@ impl<'a, T: Element> Picks<'a, T> {
 
     /// A row.
     pub(crate) fn row(&self, row: usize) -> &'a [T] {
-        let (data, stride) = (self.x.into_slice(), self.x.stride());
-        data.get(row * stride..).and_then(|data| data.get(..self.x.cols())).unwrap_or_default()
+        self.x.row(row)
     }
 }
 

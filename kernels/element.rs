@@ -13,7 +13,9 @@ mod sealed {
 /// An element of a matrix: `f32`, `f64`, [`half::f16`] or [`half::bf16`].
 ///
 /// `f16` and `bf16` are widened to f32, computed with, and rounded to nearest even once at the store.
-pub trait Element: sealed::Sealed + Copy + Send + Sync + std::fmt::Debug + 'static {
+pub trait Element:
+    sealed::Sealed + crate::scratch::Plain + Send + Sync + std::fmt::Debug + 'static
+{
     /// The type that is computed with: f32, or f64 for f64. Log-sum-exps of attention are of it.
     type Arithmetic: Element;
     /// The name of the type in files and messages.

@@ -38,7 +38,7 @@ mod avx512;
 mod neon;
 mod portable;
 
-pub use axis::Columns;
+pub use axis::{Columns, room_for_columns};
 pub use blocks::{BlockSum, Extremes, Merged, Piece, PieceOps, PieceOptions, RowShift, Whole};
 pub use call::{Call, Masked, Ties};
 pub use decide::{PickError, Picks, perplexity};
@@ -49,6 +49,8 @@ pub use matrix::{Matrix, MatrixMut, ShapeError};
 pub use sample::{Exps, LEAST_MASS, Learned, Masses, PART, Scanned, of_rank, rank, units};
 pub use scale::Scale;
 pub use scores::{Attend, AttendError, Mask, MaskData, Scores};
+pub use scratch::{Plain, lend, room_for, with_lent, with_room};
 pub use shards::{MergedPartials, Partial};
 pub use table::{Kernel, Op, Ops, Pieces, Probs, all};
 pub use tiny::{ROWS_AT_LEAST, TINY};
+pub use vector::MOST_LANES;

@@ -22,7 +22,7 @@ use crate::scalar;
 use crate::scale::{LogShift, Scale, Shift};
 use crate::scratch::Scratch;
 use crate::table::{Isa, Kernel};
-use crate::vector::{Io, Vector, two_sum_lanes};
+use crate::vector::{Io, MOST_LANES, Vector, two_sum_lanes};
 
 /// What rows are measured against.
 #[derive(Clone, Copy, Debug)]
@@ -313,9 +313,7 @@ impl<'a, T: Element> LossCall<'a, T> {
                 Some(RowTargets { label: Some(label), soft, factor })
             }
             Targets::Probs(q) => {
-                let start = row * q.stride();
-                let probs = &q.into_slice()[start..start + self.cols];
-                let soft = Some(Soft { probs, weights, own: 1.0 - smoothing, spread });
+                let soft = Some(Soft { probs: q.row(row), weights, own: 1.0 - smoothing, spread });
                 Some(RowTargets { label: None, soft, factor })
             }
         };
@@ -791,9 +789,6 @@ unsafe fn fill<T: Element>(y: *mut T, n: usize, value: T) {
         unsafe { *y.add(i) = value };
     }
 }
-
-/// As many lanes as a vector has at most.
-const MOST_LANES: usize = 16;
 
 /// Up to LANES elements; where there are fewer, `fill` behind them.
 ///

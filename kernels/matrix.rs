@@ -1,6 +1,7 @@
 //! Views of matrices whose rows are contiguous.
 
 use std::fmt;
+use std::marker::PhantomData;
 
 /// Why a slice is not a matrix of the shape that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,12 +100,12 @@ fn extent(rows: usize, cols: usize, stride: usize) -> Result<usize, ShapeError> 
         .ok_or(ShapeError::Overflow { rows, cols, stride })
 }
 
-fn check(len: usize, rows: usize, cols: usize, stride: usize) -> Result<usize, ShapeError> {
+fn check(len: usize, rows: usize, cols: usize, stride: usize) -> Result<(), ShapeError> {
     let needed = extent(rows, cols, stride)?;
     if len < needed {
         return Err(ShapeError::Length { len, rows, cols, stride, needed });
     }
-    Ok(needed)
+    Ok(())
 }
 
 fn rows_of(len: usize, cols: usize) -> Result<usize, ShapeError> {
@@ -116,15 +117,16 @@ fn rows_of(len: usize, cols: usize) -> Result<usize, ShapeError> {
 }
 
 macro_rules! view {
-    ($(#[$doc:meta])* $name:ident, $slice:ty, $get:ident, $split:ident) => {
+    ($(#[$doc:meta])* $name:ident, $slice:ty, $pointer:ty, $as_ptr:ident) => {
         $(#[$doc])*
         #[derive(Debug)]
         pub struct $name<'a, T> {
-            /// Exactly from the first element of row 0 to the last of the last row.
-            data: $slice,
+            /// Row `i` starts at `data + i * stride`. The view borrows the rows alone, not what lies between them.
+            data: $pointer,
             rows: usize,
             cols: usize,
             stride: usize,
+            borrowed: PhantomData<$slice>,
         }
 
         impl<'a, T> $name<'a, T> {
@@ -134,7 +136,7 @@ macro_rules! view {
             /// [`ShapeError::NotDivisible`] if `cols` does not divide `data.len()`.
             pub fn new(data: $slice, cols: usize) -> Result<Self, ShapeError> {
                 let rows = rows_of(data.len(), cols)?;
-                Ok(Self { data, rows, cols, stride: cols })
+                Ok(Self { data: data.$as_ptr(), rows, cols, stride: cols, borrowed: PhantomData })
             }
 
             /// `rows` rows of `cols` elements, each starting `stride` elements after the one before it.
@@ -148,9 +150,30 @@ macro_rules! view {
                 cols: usize,
                 stride: usize,
             ) -> Result<Self, ShapeError> {
-                let needed = check(data.len(), rows, cols, stride)?;
-                let data = data.$get(..needed).unwrap_or_default();
-                Ok(Self { data, rows, cols, stride })
+                check(data.len(), rows, cols, stride)?;
+                Ok(Self { data: data.$as_ptr(), rows, cols, stride, borrowed: PhantomData })
+            }
+
+            /// As [`Self::with_stride`] from a pointer to the first element of row 0: for rows between which there is what others may write.
+            ///
+            /// # Errors
+            /// If rows overlap or sizes overflow.
+            ///
+            /// # Safety
+            /// Each row, `cols` elements from `data + i * stride` on, is aligned and initialised and may be borrowed for `'a` as a slice is that
+            /// [`Self::new`] takes. If there are no elements, `data` may be anything.
+            pub unsafe fn from_raw(
+                data: $pointer,
+                rows: usize,
+                cols: usize,
+                stride: usize,
+            ) -> Result<Self, ShapeError> {
+                let bytes = extent(rows, cols, stride)?.checked_mul(size_of::<T>());
+                if bytes.is_none_or(|bytes| bytes > isize::MAX as usize) {
+                    return Err(ShapeError::Overflow { rows, cols, stride });
+                }
+                let data = if bytes == Some(0) { <$slice>::default().$as_ptr() } else { data };
+                Ok(Self { data, rows, cols, stride, borrowed: PhantomData })
             }
 
             /// Number of rows.
@@ -168,19 +191,26 @@ macro_rules! view {
                 self.stride
             }
 
+            /// The elements of all rows, if nothing lies between these, or there is no more than one.
+            fn dense(&self) -> Option<usize> {
+                // No overflow: there are as many elements.
+                match self.rows {
+                    0 => Some(0),
+                    1 => Some(self.cols),
+                    n => (self.stride == self.cols || self.cols == 0).then(|| n * self.cols),
+                }
+            }
+
             /// The first `at` rows and the others. All and none if there are fewer than `at`.
             pub fn split_rows(self, at: usize) -> (Self, Self) {
                 let at = at.min(self.rows);
-                // The rows before `at` end, at the latest, where row `at` starts.
-                let cut = at.saturating_mul(self.stride).min(self.data.len());
-                let (head, tail) = self.data.$split(cut);
-                let view = |data: $slice, rows| {
-                    // The head's last stride may be longer than its last row.
-                    let len = extent(rows, self.cols, self.stride).unwrap_or(0);
-                    let data = data.$get(..len).unwrap_or_default();
-                    Self { data, rows, cols: self.cols, stride: self.stride }
-                };
-                (view(head, at), view(tail, self.rows - at))
+                let Self { data, rows, cols, stride, borrowed } = self;
+                // No row is there, if `at` is none of them or they are empty, and the pointer is not used.
+                let tail = data.wrapping_add(at.wrapping_mul(stride));
+                (
+                    Self { data, rows: at, cols, stride, borrowed },
+                    Self { data: tail, rows: rows - at, cols, stride, borrowed },
+                )
             }
         }
     };
@@ -196,13 +226,22 @@ view! {
     /// assert_eq!((m.rows(), m.cols(), m.stride()), (2, 3, 4));
     /// # Ok::<(), softmax_kernels::ShapeError>(())
     /// ```
-    Matrix, &'a [T], get, split_at
+    Matrix, &'a [T], *const T, as_ptr
 }
 
 view! {
     /// A matrix to write, or to work on in place: as [`Matrix`].
-    MatrixMut, &'a mut [T], get_mut, split_at_mut
+    MatrixMut, &'a mut [T], *mut T, as_mut_ptr
 }
+
+// SAFETY: it is a shared borrow of its rows.
+unsafe impl<T: Sync> Send for Matrix<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for Matrix<'_, T> {}
+// SAFETY: it is an exclusive borrow of its rows.
+unsafe impl<T: Send> Send for MatrixMut<'_, T> {}
+// SAFETY: nothing can be done with it through a shared reference but to ask for its shape.
+unsafe impl<T: Sync> Sync for MatrixMut<'_, T> {}
 
 impl<T> Clone for Matrix<'_, T> {
     fn clone(&self) -> Self {
@@ -213,24 +252,43 @@ impl<T> Clone for Matrix<'_, T> {
 impl<T> Copy for Matrix<'_, T> {}
 
 impl<'a, T> Matrix<'a, T> {
-    /// From the first element of row 0 to the last of the last row.
-    pub fn into_slice(self) -> &'a [T] {
-        self.data
+    /// All elements, if nothing lies between the rows, or there is no more than one.
+    pub fn into_slice(self) -> Option<&'a [T]> {
+        let len = self.dense()?;
+        // SAFETY: all rows are borrowed, and one is behind the other.
+        Some(if len == 0 { &[] } else { unsafe { std::slice::from_raw_parts(self.data, len) } })
+    }
+
+    /// A row; empty if there is none of that number.
+    pub fn row(self, row: usize) -> &'a [T] {
+        if row >= self.rows || self.cols == 0 {
+            return &[];
+        }
+        // SAFETY: the row is there and borrowed.
+        unsafe { std::slice::from_raw_parts(self.data.add(row * self.stride), self.cols) }
     }
 
     pub(crate) fn as_ptr(&self) -> *const T {
-        self.data.as_ptr()
+        self.data
     }
 }
 
 impl<'a, T> MatrixMut<'a, T> {
-    /// From the first element of row 0 to the last of the last row.
-    pub fn into_slice(self) -> &'a mut [T] {
-        self.data
+    /// All elements, if nothing lies between the rows, or there is no more than one; else the matrix itself.
+    ///
+    /// # Errors
+    /// The matrix, if it has padding between rows.
+    pub fn into_slice(self) -> Result<&'a mut [T], Self> {
+        match self.dense() {
+            None => Err(self),
+            Some(0) => Ok(&mut []),
+            // SAFETY: all rows are borrowed, and one is behind the other.
+            Some(len) => Ok(unsafe { std::slice::from_raw_parts_mut(self.data, len) }),
+        }
     }
 
     pub(crate) fn as_mut_ptr(&mut self) -> *mut T {
-        self.data.as_mut_ptr()
+        self.data
     }
 }
 
@@ -261,11 +319,39 @@ mod tests {
     fn splitting_keeps_rows_and_drops_padding() {
         let d: Vec<u32> = (0..11).collect();
         let (a, b) = Matrix::with_stride(&d, 3, 3, 4).unwrap().split_rows(2);
-        assert_eq!((a.data, a.rows), (&d[..7], 2));
-        assert_eq!((b.data, b.rows), (&d[8..], 1));
+        assert_eq!((a.row(0), a.row(1), a.rows()), (&d[..3], &d[4..7], 2));
+        assert_eq!((b.into_slice(), b.rows()), (Some(&d[8..]), 1));
         let (a, b) = Matrix::with_stride(&d, 3, 3, 4).unwrap().split_rows(9);
-        assert_eq!((a.data, a.rows, b.data.len(), b.rows), (&d[..], 3, 0, 0));
+        assert_eq!(
+            (a.into_slice(), a.rows(), b.into_slice(), b.rows()),
+            (None, 3, Some(&[][..]), 0)
+        );
         let (a, b) = Matrix::with_stride(&d, 3, 3, 4).unwrap().split_rows(0);
-        assert_eq!((a.data.len(), b.data), (0, &d[..]));
+        assert_eq!((a.rows(), b.row(2)), (0, &d[8..]));
+        let (a, _) = Matrix::new(&d[..6], 3).unwrap().split_rows(2);
+        assert_eq!((a.into_slice(), a.row(2)), (Some(&d[..6]), &[][..]));
+    }
+
+    #[test]
+    fn rows_between_which_others_write() {
+        let mut d = [0u32; 8];
+        let p = d.as_mut_ptr();
+        // SAFETY: the rows of the two views are disjoint.
+        let (mut left, mut right) = unsafe {
+            (
+                MatrixMut::from_raw(p, 2, 2, 4).unwrap(),
+                MatrixMut::from_raw(p.add(2), 2, 2, 4).unwrap(),
+            )
+        };
+        for (i, half) in [&mut left, &mut right].into_iter().enumerate() {
+            for row in 0..2 {
+                // SAFETY: the row is there.
+                unsafe { half.as_mut_ptr().add(row * 4 + 1).write(i as u32 + 1) };
+            }
+        }
+        assert_eq!(d, [0, 1, 0, 2, 0, 1, 0, 2]);
+        // SAFETY: refused.
+        let big = unsafe { Matrix::<u32>::from_raw(p, 1, usize::MAX / 4, 0) };
+        assert!(matches!(big, Err(ShapeError::Overflow { .. })));
     }
 }

@@ -422,7 +422,7 @@ fn logit<R: Reference>(x: f64, key: usize, attend: &Attend, row: &Row) -> (f64, 
         return HIDDEN;
     }
     if let Some(MaskData::Bool(mask)) = row.mask
-        && !mask[key]
+        && mask[key] == 0
     {
         return HIDDEN;
     }

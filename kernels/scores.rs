@@ -17,8 +17,8 @@ pub enum MaskData<'a> {
     F16(&'a [f16]),
     /// Added.
     Bf16(&'a [bf16]),
-    /// `true`: the key is seen.
-    Bool(&'a [bool]),
+    /// Not 0: the key is seen.
+    Bool(&'a [u8]),
 }
 
 impl MaskData<'_> {
@@ -42,7 +42,14 @@ macro_rules! mask_data {
     };
 }
 
-mask_data!(f32: F32, f16: F16, bf16: Bf16, bool: Bool);
+mask_data!(f32: F32, f16: F16, bf16: Bf16, u8: Bool);
+
+impl<'a> From<&'a [bool]> for MaskData<'a> {
+    fn from(data: &'a [bool]) -> Self {
+        // SAFETY: a bool is a byte, 0 or 1.
+        Self::Bool(unsafe { std::slice::from_raw_parts(data.as_ptr().cast(), data.len()) })
+    }
+}
 
 /// A mask and its shape.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +60,7 @@ pub struct Mask<'a> {
 }
 
 impl<'a> Mask<'a> {
-    /// Elements of f32, f16 or bf16, which are added to logits, or of bool, `true` where a key is seen. `shape` is batch, heads, queries:
+    /// Elements of f32, f16 or bf16, which are added to logits, or of bool or u8, `true` or not 0 where a key is seen. `shape` is batch, heads, queries:
     /// each as many as the scores have, or 1, which serves for all. Rows are as long as the scores'.
     ///
     /// ```

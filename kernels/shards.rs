@@ -83,6 +83,22 @@ pub enum MergedPartials {
     AllMasked,
 }
 
+impl MergedPartials {
+    /// As the partial of a row of one block: merged again, alone, it comes to the same. `None` if the blocks are to be summed again.
+    pub fn to_partial(&self) -> Option<Partial> {
+        match self {
+            Self::Whole(whole) => {
+                let (max, _, (hi, lo)) = whole.parts();
+                Some(Partial::new(max, f64::INFINITY, Sum { hi, lo }))
+            }
+            Self::Again(_) => None,
+            Self::Nan => Some(Partial::unsummed(f64::NAN)),
+            Self::PlusInf => Some(Partial::unsummed(f64::INFINITY)),
+            Self::AllMasked => Some(Partial::NOTHING),
+        }
+    }
+}
+
 /// Sums a block by a shift; NaN if the block has one.
 fn block_sum<T: Element>(
     ops: &PieceOps<T>,

@@ -9,6 +9,9 @@
 use crate::exp2::{Contract, ROWS_AT_ONCE, Sum};
 use crate::scale::LogShift;
 
+/// As many lanes as a vector has at most.
+pub const MOST_LANES: usize = 16;
+
 /// The vector operations of one CPU in one arithmetic type.
 ///
 /// Every method is one IEEE operation per lane (or exact), so its result does not depend on the CPU.

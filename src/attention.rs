@@ -4,8 +4,7 @@ use softmax_kernels::{
     Attend, Element, Kernel, Mask, Masked, Matrix, MatrixMut, Op, Probs, Scale, Scores,
 };
 
-use crate::batch::halves;
-use crate::{Caches, Error, Softmax, Threads};
+use crate::{Caches, Error, Executor, Softmax, Threads};
 
 /// The softmax of attention scores: scale, masks, biases, caps and sinks in one pass over the scores.
 ///
@@ -39,7 +38,7 @@ use crate::{Caches, Error, Softmax, Threads};
 pub struct Attention<'a> {
     attend: Attend<'a>,
     /// Kernel, threads and caches.
-    options: Softmax,
+    options: Softmax<'a>,
 }
 
 impl<'a> Attention<'a> {
@@ -143,6 +142,13 @@ impl<'a> Attention<'a> {
         self
     }
 
+    /// As [`Softmax::executor`].
+    #[must_use]
+    pub const fn executor(mut self, executor: &'a dyn Executor) -> Self {
+        self.options = self.options.executor(executor);
+        self
+    }
+
     /// As [`Softmax::caches`].
     #[must_use]
     pub const fn caches(mut self, caches: Caches) -> Self {
@@ -206,6 +212,10 @@ impl<'a> Attention<'a> {
         self.run(Scores::in_place(scores, Some(lse), &self.attend)?, true)
     }
 
+    pub(crate) fn options(&self) -> &Softmax<'a> {
+        &self.options
+    }
+
     fn run<T: Element, U: Probs<T>>(
         &self,
         scores: Scores<T, U>,
@@ -214,7 +224,8 @@ impl<'a> Attention<'a> {
         let (rows, cols) = (scores.rows(), scores.cols());
         let plan = self.options.plan::<U>(Op::Softmax, rows, cols, in_place)?;
         let kernel = plan.kernel();
-        let done = halves(
+        let done = self.options.crew().share(
+            plan.threads,
             plan.parts.min(rows),
             scores.streaming(plan.streams()),
             &|scores, at, of| {

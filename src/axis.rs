@@ -2,7 +2,6 @@
 
 use softmax_kernels::{Columns, Element, Masked, Matrix, MatrixMut, Op, Scale, ShapeError};
 
-use crate::batch::halves;
 use crate::{Error, Softmax};
 
 /// Which of so many axes that is. A negative one counts from the end.
@@ -13,7 +12,7 @@ pub(crate) fn index_of(axis: isize, dims: usize) -> Result<usize, Error> {
 }
 
 /// Positions before the axis, along it, and behind it.
-fn around(shape: &[usize], axis: isize) -> Result<[usize; 3], Error> {
+pub(crate) fn around(shape: &[usize], axis: isize) -> Result<[usize; 3], Error> {
     let index = index_of(axis, shape.len())?;
     let product = |sizes: &[usize]| sizes.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
     // An empty tensor may have sizes whose product is too large without the 0.
@@ -28,7 +27,7 @@ fn around(shape: &[usize], axis: isize) -> Result<[usize; 3], Error> {
 
 /// Along an axis of a tensor in C order (the last axis without gaps), given by its shape. The same bits as if the axis had been moved to the end first. For
 /// the last axis it is the softmax of rows.
-impl Softmax {
+impl Softmax<'_> {
     /// The softmax of `x` along an axis, into `y`. Error: as [`Softmax::softmax`].
     ///
     /// ```
@@ -153,7 +152,8 @@ impl Softmax {
         // No overflow: there are as many elements.
         let plan = self.plan::<T>(op, outer * inner, axis, in_place)?;
         let kernel = plan.kernel();
-        let done = halves(
+        let done = self.crew().share(
+            plan.threads,
             plan.parts,
             columns.streaming(plan.streams()),
             &Columns::split,

@@ -1,14 +1,13 @@
 //! The work of a call, spread over threads. Threads never change bits: a row is always one thread's, or cut where its sum is cut anyway.
 
-use std::cell::Cell;
-
 use softmax_kernels::{
     BlockSum, Call, Element, Extremes, Kernel, Masked, Matrix, MatrixMut, Merged, Op, Piece,
-    PieceOptions, Pieces, Scale, Whole,
+    PieceOptions, Pieces, Scale, Whole, with_room,
 };
 
-use crate::Plan;
+use crate::executor::Crew;
 use crate::plan::{Regime, Shape};
+use crate::{Error, Plan};
 
 /// What a call works on.
 pub(crate) enum Work<'a, T> {
@@ -89,22 +88,27 @@ impl<T: Element> Work<'_, T> {
 
 /// Everything about a call but the matrices.
 #[derive(Clone, Copy)]
-pub(crate) struct Job {
+pub(crate) struct Job<'a> {
+    pub crew: Crew<'a>,
     pub op: Op,
     pub scale: Scale,
     pub masked: Masked,
     pub plan: Plan,
 }
 
-impl Job {
+impl Job<'_> {
     /// Does the work as planned.
-    pub(crate) fn run<T: Element>(&self, work: Work<T>) {
+    ///
+    /// # Errors
+    /// [`Error::Memory`] if there is none for the sums of a row's blocks.
+    pub(crate) fn run<T: Element>(&self, work: Work<T>) -> Result<(), Error> {
         if self.plan.regime == Regime::Pieces
             && let Some(pieces) = self.plan.kernel.pieces::<T>()
         {
             return self.rows_in_pieces(&pieces, work);
         }
-        halves(
+        self.crew.share(
+            self.plan.threads,
             self.plan.parts,
             work,
             &|work, at, of| {
@@ -117,22 +121,41 @@ impl Job {
             },
             &|(), ()| (),
         );
+        Ok(())
     }
 
-    fn rows_in_pieces<T: Element>(&self, pieces: &Pieces<T>, work: Work<T>) {
+    fn rows_in_pieces<T: Element>(&self, pieces: &Pieces<T>, work: Work<T>) -> Result<(), Error> {
+        let elements = work.cols();
+        // Those of a row after the other.
+        let done = with_room(BlockSum::count(elements), |sums: &mut [BlockSum]| {
+            sums.fill(BlockSum::ZERO);
+            self.rows_with_sums(pieces, work, sums);
+        });
+        done.ok_or(Error::Memory { elements })
+    }
+
+    fn rows_with_sums<T: Element>(&self, pieces: &Pieces<T>, work: Work<T>, sums: &mut [BlockSum]) {
         let mut rest = work;
         while rest.rows() > 0 {
             let (first, others) = rest.split(1);
             rest = others;
             match first {
                 Work::Map(x, y) => {
-                    self.row_in_pieces(pieces, Piece::new(x.into_slice(), y.into_slice()));
+                    self.row_in_pieces(
+                        pieces,
+                        Piece::new(x.row(0), y.into_slice().unwrap_or_default()),
+                        sums,
+                    );
                 }
                 Work::InPlace(y) => {
-                    self.row_in_pieces(pieces, Piece::in_place(y.into_slice()));
+                    self.row_in_pieces(
+                        pieces,
+                        Piece::in_place(y.into_slice().unwrap_or_default()),
+                        sums,
+                    );
                 }
                 Work::PerRow(x, y) => {
-                    let value = self.row_in_pieces(pieces, Piece::read(x.into_slice()));
+                    let value = self.row_in_pieces(pieces, Piece::read(x.row(0)), sums);
                     y.fill(value);
                 }
             }
@@ -140,17 +163,7 @@ impl Job {
     }
 
     /// A row; its log-sum-exp, if that is what is asked for.
-    fn row_in_pieces<T: Element>(&self, pieces: &Pieces<T>, row: Piece<T>) -> T {
-        let mut sums = SUMS.take();
-        sums.clear();
-        sums.resize(BlockSum::count(row.len()), BlockSum::ZERO);
-        let value = self.row_with_sums(pieces, row, &mut sums);
-        SUMS.set(sums);
-        value
-    }
-
-    /// The same, with a place for the sums of its blocks.
-    fn row_with_sums<T: Element>(
+    fn row_in_pieces<T: Element>(
         &self,
         pieces: &Pieces<T>,
         mut row: Piece<T>,
@@ -162,7 +175,8 @@ impl Job {
         };
         let mut shift = pieces.first(&row, &self.scale);
         let whole = loop {
-            let extremes = halves(
+            let extremes = self.crew.share(
+                self.plan.threads,
                 self.plan.parts,
                 (row.reborrow(), &mut sums[..]),
                 &|(piece, sums), at, of| {
@@ -197,7 +211,8 @@ impl Job {
         whole: &Whole,
         options: PieceOptions,
     ) {
-        halves(
+        self.crew.share(
+            self.plan.threads,
             self.plan.parts,
             row,
             &|piece, at, of| {
@@ -208,40 +223,4 @@ impl Job {
             &|(), ()| (),
         );
     }
-}
-
-thread_local! {
-    /// The sums of a row's blocks, kept so that no call but a thread's first allocates. A thread that gets a second row while it waits for the pieces
-    /// of a first one makes another.
-    static SUMS: Cell<Vec<BlockSum>> = const { Cell::new(Vec::new()) };
-}
-
-/// Cuts the work in two until it is `parts` parts, does them in parallel, and joins what they give, the first parts first.
-/// `split(work, at, of)` cuts off `at` of `of` parts. `rayon::join` allocates nothing.
-pub(crate) fn halves<W: Send, R: Send>(
-    parts: usize,
-    work: W,
-    split: &(impl Fn(W, usize, usize) -> (W, W) + Sync),
-    run: &(impl Fn(W) -> R + Sync),
-    join: &(impl Fn(R, R) -> R + Sync),
-) -> R {
-    if parts <= 1 {
-        return run(work);
-    }
-    let first = parts / 2;
-    let (a, b) = split(work, first, parts);
-    let (a, b) =
-        both(|| halves(first, a, split, run, join), || halves(parts - first, b, split, run, join));
-    join(a, b)
-}
-
-/// Both at the same time, if there are threads.
-#[cfg(feature = "rayon")]
-fn both<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B + Send) -> (A, B) {
-    rayon::join(a, b)
-}
-
-#[cfg(not(feature = "rayon"))]
-fn both<A, B>(a: impl FnOnce() -> A, b: impl FnOnce() -> B) -> (A, B) {
-    (a(), b())
 }

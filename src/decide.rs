@@ -2,11 +2,11 @@
 
 use softmax_kernels::{Element, Matrix, MatrixMut, Op, Picks, Ties};
 
-use crate::batch::{Work, halves};
+use crate::batch::Work;
 use crate::plan::Shape;
 use crate::{Error, Softmax};
 
-impl Softmax {
+impl Softmax<'_> {
     /// The sigmoid of every element of `x`, into `y`: `1 / (1 + exp(-scale * x_i))`, which is `softmax([x_i, 0])[0]`. Elements that are 0
     /// give exactly 0.5, `-inf` 0, `+inf` 1 and NaN NaN. Masks have no meaning here.
     ///
@@ -191,7 +191,8 @@ impl Softmax {
         // It reads as log-sum-exp does.
         let shape = Shape::new::<T>(Op::LogSumExp, rows, cols, false);
         let plan = self.plan_of::<T>(self.kernel_to_use()?, shape)?;
-        halves(
+        self.crew().share(
+            plan.threads,
             plan.parts.min(rows),
             picks,
             &|picks, at, of| {
@@ -207,18 +208,22 @@ impl Softmax {
 
     /// A map of elements: those of a matrix without padding are a column, which may be cut anywhere.
     fn elements<T: Element>(&self, op: Op, x: Matrix<T>, y: MatrixMut<T>) -> Result<(), Error> {
-        let (rows, cols) = (x.rows(), x.cols());
-        if (rows, cols) != (y.rows(), y.cols()) || x.stride() != cols || y.stride() != cols {
+        if (x.rows(), x.cols()) != (y.rows(), y.cols()) {
             return self.map(op, x, y);
         }
-        let (x, y) = (x.into_slice(), y.into_slice());
-        self.map(op, Matrix::new(x, 1)?, MatrixMut::new(y, 1)?)
+        match (x.into_slice(), y.into_slice()) {
+            (Some(x), Ok(y)) => self.map(op, Matrix::new(x, 1)?, MatrixMut::new(y, 1)?),
+            (_, Ok(y)) => self.map(op, x, MatrixMut::new(y, x.cols())?),
+            (_, Err(y)) => self.map(op, x, y),
+        }
     }
 
     /// As [`Softmax::elements`].
     fn elements_in_place<T: Element>(&self, op: Op, x: MatrixMut<T>) -> Result<(), Error> {
-        let dense = x.stride() == x.cols();
-        let x = if dense { MatrixMut::new(x.into_slice(), 1)? } else { x };
+        let x = match x.into_slice() {
+            Ok(x) => MatrixMut::new(x, 1)?,
+            Err(x) => x,
+        };
         self.run(op, Work::InPlace(x))
     }
 }

@@ -68,6 +68,7 @@ mod caches;
 mod decide;
 mod dispatch;
 mod error;
+mod executor;
 mod functions;
 mod loss;
 #[cfg(feature = "ndarray")]
@@ -75,6 +76,7 @@ mod ndarray_axis;
 mod options;
 mod plan;
 mod sample;
+mod scratch;
 mod shards;
 mod threads;
 
@@ -83,6 +85,7 @@ pub use caches::Caches;
 pub use decide::perplexity;
 pub use dispatch::{default_kernel, kernel, kernels};
 pub use error::Error;
+pub use executor::Executor;
 pub use functions::{
     argmax, log_sigmoid, log_softmax, log_softmax_in_place, log_softmax_rows,
     log_softmax_rows_in_place, logsumexp, logsumexp_rows, sigmoid, sigmoid_in_place, softmax,
@@ -95,6 +98,7 @@ pub use ndarray;
 pub use options::{Softmax, Threads};
 pub use plan::{Plan, Regime};
 pub use sample::{Method, Order, Sampler};
+pub use scratch::with_scratch;
 pub use shards::{Merged, MergedRow, Shards};
 pub use softmax_kernels::{
     AttendError, BLOCK, Element, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Op, Partial,

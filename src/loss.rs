@@ -1,12 +1,10 @@
 //! Losses and their gradients.
 
-use std::cell::Cell;
-
 use softmax_kernels::{
     BackwardCall, Element, Loss, LossCall, LossError, Matrix, MatrixMut, Op, Scale, Targets,
+    with_room,
 };
 
-use crate::batch::halves;
 use crate::{Error, Softmax};
 
 /// What becomes of the losses of rows.
@@ -57,7 +55,7 @@ pub struct CrossEntropy<'a> {
     loss: Loss<'a>,
     reduction: Reduction,
     factors: Option<&'a [f64]>,
-    options: Softmax,
+    options: Softmax<'a>,
 }
 
 impl Default for CrossEntropy<'_> {
@@ -84,7 +82,7 @@ impl<'a> CrossEntropy<'a> {
     /// With the scale or temperature, the kernel, threads and caches of these options. The gradient is with respect to the logits before
     /// they are scaled. Temperatures 0 and infinity have no losses: calls refuse them.
     #[must_use]
-    pub const fn options(self, options: Softmax) -> Self {
+    pub const fn options(self, options: Softmax<'a>) -> Self {
         Self { options, ..self }
     }
 
@@ -292,14 +290,32 @@ impl<'a> CrossEntropy<'a> {
         logits: MatrixMut<T>,
         targets: impl Into<Targets<'t, T>>,
     ) -> Result<f64, Error> {
-        let (shape, targets) = ((logits.rows(), logits.cols()), targets.into());
+        let targets = targets.into();
         let divisor = self.divides(&targets, logits.cols());
-        let loss = self.divided(divisor)?;
-        with_losses(shape.0, |losses| {
-            let call = LossCall::in_place(logits, targets, self.factors, &mut *losses, loss)?;
-            self.run(call, shape, Op::Softmax, true)?;
+        with_losses(logits.rows(), |losses| {
+            self.losses_and_gradient_in_place(logits, targets, &mut *losses)?;
             Ok(self.reduce(losses, divisor))
         })
+    }
+
+    /// [`CrossEntropy::losses_and_gradient`]; the logits become the gradient. The same bits.
+    ///
+    /// # Errors
+    /// As [`CrossEntropy::gradient`].
+    pub fn losses_and_gradient_in_place<'t, T: Element>(
+        &self,
+        logits: MatrixMut<T>,
+        targets: impl Into<Targets<'t, T>>,
+        losses: &mut [f64],
+    ) -> Result<(), Error> {
+        let (shape, targets) = ((logits.rows(), logits.cols()), targets.into());
+        let loss = self.divided(self.divides(&targets, shape.1))?;
+        let call = LossCall::in_place(logits, targets, self.factors, losses, loss)?;
+        self.run(call, shape, Op::Softmax, true)
+    }
+
+    pub(crate) fn softmax_options(&self) -> &Softmax<'a> {
+        &self.options
     }
 
     /// [`CrossEntropy::divisor`] without the checks.
@@ -336,7 +352,8 @@ impl<'a> CrossEntropy<'a> {
     ) -> Result<(), Error> {
         let plan = self.options.plan::<T>(like, rows, cols, in_place)?;
         let kernel = plan.kernel();
-        let done = halves(
+        let done = self.options.crew().share(
+            plan.threads,
             plan.parts.min(rows),
             call.streaming(plan.streams()),
             &|call: LossCall<T>, at, of| {
@@ -355,7 +372,7 @@ fn share(n: usize, at: usize, of: usize) -> usize {
     (n as u128 * at as u128 / of as u128) as usize
 }
 
-impl Softmax {
+impl Softmax<'_> {
     /// The gradient through a softmax: of the output `probs` of [`Softmax::softmax`] by these options and the gradient `upstream` with respect to it, the gradient with
     /// respect to its input, `a p_j (u_j - sum_i p_i u_i)`, `a` being the scale.
     ///
@@ -413,7 +430,8 @@ impl Softmax {
         };
         let plan = self.plan::<T>(Op::Softmax, shape.0, shape.1, false)?;
         let kernel = plan.kernel();
-        halves(
+        self.crew().share(
+            plan.threads,
             plan.parts.min(shape.0),
             call,
             &|call: BackwardCall<T>, at, of| {
@@ -427,19 +445,9 @@ impl Softmax {
     }
 }
 
-thread_local! {
-    /// The losses of rows that are only wanted reduced, kept so that no call but a thread's first allocates.
-    static LOSSES: Cell<Vec<f64>> = const { Cell::new(Vec::new()) };
-}
-
-/// Room for the losses of rows.
+/// Room for the losses of rows that are only wanted reduced.
 fn with_losses<R>(rows: usize, f: impl FnOnce(&mut [f64]) -> Result<R, Error>) -> Result<R, Error> {
-    let mut losses = LOSSES.take();
-    losses.clear();
-    losses.resize(rows, 0.0);
-    let result = f(&mut losses);
-    LOSSES.set(losses);
-    result
+    with_room(rows, f).unwrap_or(Err(Error::Memory { elements: rows }))
 }
 
 /// A sum in a fixed order: that of eight lanes, each in order.

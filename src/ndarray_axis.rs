@@ -11,7 +11,6 @@ use ndarray::{ArrayView, ArrayViewMut, Axis, Dimension};
 use softmax_kernels::{Element, Op};
 
 use crate::axis::index_of;
-use crate::batch::halves;
 use crate::{Error, Softmax, Threads};
 
 /// Bytes of a tile that is copied: it stays in a core's own cache.
@@ -38,7 +37,7 @@ const NEAR: isize = 4;
 /// Views without gaps whose axes lie in the same order, whichever that is, are worked on where they are, as by [`Softmax::softmax_axis`]; so are parts of some
 /// hundred elements without gaps (long rows with padding between them). Everything else is copied a tile at a time, into memory that each thread keeps for its next call: half a mebibyte,
 /// or what a lane needs, or, if neighbouring lanes share cache lines, 16 of them, but not more than 32 MiB.
-impl Softmax {
+impl Softmax<'_> {
     /// The softmax of `x` along an axis, into `y`. Error: as [`Softmax::softmax`].
     ///
     /// ```
@@ -139,7 +138,7 @@ impl Softmax {
         }
         let one = if plan.threads() > 1 { self.threads(Threads::Serial) } else { *self };
         let run = |arrays: Arrays<T, D>| one.scattered(op, arrays);
-        halves(plan.parts, arrays, &Arrays::split, &run, &|a, b| a.and(b))
+        self.crew().share(plan.threads, plan.parts, arrays, &Arrays::split, &run, &|a, b| a.and(b))
     }
 
     /// Cuts arrays until what is left is dense, or small enough to be copied.

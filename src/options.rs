@@ -5,8 +5,9 @@ use std::num::NonZeroUsize;
 use softmax_kernels::{Element, Kernel, Masked, Matrix, MatrixMut, Op, Scale, Ties};
 
 use crate::batch::{Job, Work};
+use crate::executor::Crew;
 use crate::plan::Shape;
-use crate::{Caches, Error, Plan, dispatch};
+use crate::{Caches, Error, Executor, Plan, dispatch};
 
 /// How many threads a call may use. Without the feature `rayon` every call is serial.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,23 +53,23 @@ pub enum Threads {
 /// # Ok::<(), softmax::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
-pub struct Softmax {
+pub struct Softmax<'a> {
     scale: Scale,
     /// Temperature 0 or infinity, which are no scale.
     limit: Option<f64>,
     masked: Masked,
     kernel: Option<&'static Kernel>,
-    threads: Threads,
+    crew: Crew<'a>,
     caches: Option<Caches>,
 }
 
-impl Default for Softmax {
+impl Default for Softmax<'_> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Softmax {
+impl<'a> Softmax<'a> {
     /// Scale 1, NaN for fully masked rows, the best kernel, as many threads as pay.
     pub const fn new() -> Self {
         Self {
@@ -76,7 +77,7 @@ impl Softmax {
             limit: None,
             masked: Masked::Nan,
             kernel: None,
-            threads: Threads::Auto,
+            crew: Crew { threads: Threads::Auto, executor: None },
             caches: None,
         }
     }
@@ -138,8 +139,28 @@ impl Softmax {
 
     /// How many threads a call may use.
     #[must_use]
-    pub const fn threads(self, threads: Threads) -> Self {
-        Self { threads, ..self }
+    pub const fn threads(mut self, threads: Threads) -> Self {
+        self.crew.threads = threads;
+        self
+    }
+
+    /// Whose threads calls use, instead of the current rayon pool's: a `rayon::ThreadPool`, or those of the caller's own. How many of them is as
+    /// [`Softmax::threads`] says. The same bits.
+    ///
+    /// ```
+    /// # #[cfg(feature = "rayon")] {
+    /// # use softmax::{MatrixMut, Softmax};
+    /// let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    /// let mut x = vec![0.0f32; 1 << 20];
+    /// Softmax::new().executor(&pool).softmax_in_place(MatrixMut::new(&mut x, 1024)?)?;
+    /// assert_eq!(x[0], 1.0 / 1024.0);
+    /// # }
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    #[must_use]
+    pub const fn executor(mut self, executor: &'a dyn Executor) -> Self {
+        self.crew.executor = Some(executor);
+        self
     }
 
     /// What the caches hold, instead of what [`Caches::of_this_machine`] says. Speed depends on it, results do not:
@@ -242,14 +263,15 @@ impl Softmax {
         let kernel = self.kernel_to_use()?;
         let shape = work.shape(op);
         // Making a plan takes as long as a row of 16.
-        if shape.is_small() && self.caches.is_none() && !matches!(self.threads, Threads::Exactly(_))
+        if shape.is_small()
+            && self.caches.is_none()
+            && !matches!(self.crew.threads, Threads::Exactly(_))
         {
             work.run(kernel, op, self.scale, self.masked, false);
             return Ok(());
         }
         let plan = self.plan_of::<T>(kernel, shape)?;
-        Job { op, scale: self.scale, masked: self.masked, plan }.run(work);
-        Ok(())
+        Job { crew: self.crew, op, scale: self.scale, masked: self.masked, plan }.run(work)
     }
 
     /// What defines the results, if the temperature is no limit.
@@ -275,6 +297,10 @@ impl Softmax {
         }
     }
 
+    pub(crate) fn crew(&self) -> Crew<'a> {
+        self.crew
+    }
+
     pub(crate) fn kernel_to_use(&self) -> Result<&'static Kernel, Error> {
         match self.kernel {
             Some(kernel) => dispatch::available(kernel),
@@ -287,6 +313,6 @@ impl Softmax {
         kernel: &'static Kernel,
         shape: Shape,
     ) -> Result<Plan, Error> {
-        Plan::new(kernel, kernel.pieces::<T>().is_some(), self.threads, self.caches, shape)
+        Plan::new(kernel, kernel.pieces::<T>().is_some(), &self.crew, self.caches, shape)
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use softmax_kernels::{BLOCK, Element, Kernel, Op, ROWS_AT_LEAST, TINY};
 
+use crate::executor::Crew;
 use crate::{Caches, Error, Threads, threads};
 
 /// How rows are worked on. The bits of the results are the same in all regimes.
@@ -78,7 +79,7 @@ impl Plan {
     pub(crate) fn new(
         kernel: &'static Kernel,
         has_pieces: bool,
-        threads: Threads,
+        crew: &Crew,
         caches: Option<Caches>,
         work: Shape,
     ) -> Result<Self, Error> {
@@ -92,8 +93,8 @@ impl Plan {
             has_pieces && !work.in_place && work.op != Op::LogSumExp && work.output() > caches.last;
         // A row and its exponentials are to stay in the core's cache.
         let huge = work.cols.saturating_mul(work.size + work.computed) > caches.core;
-        let grain = if matches!(threads, Threads::Exactly(_)) { 1 } else { GRAIN };
-        let threads = threads::available(threads, work.elements());
+        let grain = if matches!(crew.threads, Threads::Exactly(_)) { 1 } else { GRAIN };
+        let threads = threads::available(crew, work.elements());
         let by_size = work.elements() / grain;
         let sums = matches!(work.op, Op::Softmax | Op::LogSoftmax | Op::LogSumExp);
         let in_pieces = has_pieces && sums && work.cols > BLOCK;

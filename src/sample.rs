@@ -3,13 +3,9 @@
 mod filter;
 mod random;
 
-use std::any::Any;
-use std::cell::RefCell;
+use softmax_kernels::{Element, Kernel, Learned, Masses, Matrix, Op, Scale, room_for, with_room};
 
-use softmax_kernels::{Element, Kernel, Learned, Masses, Matrix, Op, Scale};
-
-use crate::batch::halves;
-use crate::{Caches, Error, Softmax, Threads};
+use crate::{Caches, Error, Executor, Softmax, Threads};
 use filter::{Kept, Lists, Need};
 use random::Stream;
 
@@ -70,13 +66,13 @@ pub struct Sampler<'a> {
     top_p: f64,
     min_p: f64,
     typical_p: f64,
-    bias: &'a [(usize, f32)],
-    history: &'a [&'a [usize]],
+    bias: Bias<'a>,
+    history: History<'a>,
     repetition: f64,
     presence: f64,
     frequency: f64,
     /// Kernel, threads and caches.
-    options: Softmax,
+    options: Softmax<'a>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +80,63 @@ enum Temperature {
     Zero,
     Finite(Scale),
     Infinite,
+}
+
+/// What is added to tokens.
+#[derive(Clone, Copy, Debug)]
+enum Bias<'a> {
+    Pairs(&'a [(usize, f32)]),
+    /// Of one length.
+    Lists(&'a [usize], &'a [f32]),
+}
+
+impl<'a> Bias<'a> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Pairs(pairs) => pairs.len(),
+            Self::Lists(tokens, _) => tokens.len(),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (usize, f32)> + 'a {
+        let of = *self;
+        (0..of.len()).map(move |i| match of {
+            Self::Pairs(pairs) => pairs[i],
+            Self::Lists(tokens, bias) => (tokens[i], bias[i]),
+        })
+    }
+}
+
+/// The tokens of each row's past, or one list for all.
+#[derive(Clone, Copy, Debug)]
+enum History<'a> {
+    Lists(&'a [&'a [usize]]),
+    /// The tokens, and in rising order where each list starts and ends.
+    Packed(&'a [usize], &'a [usize]),
+}
+
+impl<'a> History<'a> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Lists(lists) => lists.len(),
+            Self::Packed(_, starts) => starts.len().saturating_sub(1),
+        }
+    }
+
+    fn get(&self, i: usize) -> &'a [usize] {
+        match self {
+            Self::Lists(lists) => lists[i],
+            Self::Packed(tokens, starts) => &tokens[starts[i]..starts[i + 1]],
+        }
+    }
+
+    fn of_row(&self, row: usize) -> &'a [usize] {
+        match self.len() {
+            0 => &[],
+            1 => self.get(0),
+            _ => self.get(row),
+        }
+    }
 }
 
 /// What is written where there is nothing to draw.
@@ -119,8 +172,8 @@ impl<'a> Sampler<'a> {
             top_p: 1.0,
             min_p: 0.0,
             typical_p: 1.0,
-            bias: &[],
-            history: &[],
+            bias: Bias::Pairs(&[]),
+            history: History::Lists(&[]),
             repetition: 1.0,
             presence: 0.0,
             frequency: 0.0,
@@ -194,15 +247,61 @@ impl<'a> Sampler<'a> {
     /// Adds to the logits of tokens, in every row and before anything else; -inf bans a token. Calls refuse NaN and +inf.
     #[must_use]
     pub const fn bias(mut self, bias: &'a [(usize, f32)]) -> Self {
-        self.bias = bias;
+        self.bias = Bias::Pairs(bias);
         self
+    }
+
+    /// [`Sampler::bias`] from two lists of one length.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if they differ.
+    pub fn bias_lists(mut self, tokens: &'a [usize], bias: &'a [f32]) -> Result<Self, Error> {
+        if tokens.len() != bias.len() {
+            let (what, len, needed) = ("biases", bias.len(), tokens.len());
+            return Err(Error::Length { what, len, needed });
+        }
+        self.bias = Bias::Lists(tokens, bias);
+        Ok(self)
     }
 
     /// The tokens that the penalties are for: one list for each row, or one for all. They may be in any order; how often one is there counts for the frequency penalty.
     #[must_use]
     pub const fn history(mut self, history: &'a [&'a [usize]]) -> Self {
-        self.history = history;
+        self.history = History::Lists(history);
         self
+    }
+
+    /// [`Sampler::history`] from one list with the histories of all, one behind the other: number `i` is `tokens[starts[i]..starts[i + 1]]`.
+    ///
+    /// # Errors
+    /// [`Error::Value`] if a start is before the one before it or beyond the end of the list.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[1.0f32, 1.1, 0.9, 1.0, 1.1, 0.9], 3)?;
+    /// let mut draws = [0; 2];
+    /// // Greedy: the first row has had tokens 1 and 0, the second one token 1.
+    /// let sampler = Sampler::new(1).temperature(0.0)?.presence_penalty(1.0)?;
+    /// sampler.packed_history(&[1, 0, 1], &[0, 2, 3])?.sample(logits, &mut draws)?;
+    /// assert_eq!(draws, [2, 0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    pub fn packed_history(
+        mut self,
+        tokens: &'a [usize],
+        starts: &'a [usize],
+    ) -> Result<Self, Error> {
+        let mut before = 0;
+        for &start in starts {
+            if start < before || start > tokens.len() {
+                let (what, value) = ("start of a history", start as f64);
+                let range = "no less than the one before and no more than there are tokens";
+                return Err(Error::Value { what, value, range });
+            }
+            before = start;
+        }
+        self.history = History::Packed(tokens, starts);
+        Ok(self)
     }
 
     /// Divides positive logits of tokens in the history by `penalty`, and multiplies the others by it. 1 changes nothing.
@@ -269,6 +368,13 @@ impl<'a> Sampler<'a> {
         self
     }
 
+    /// As [`Softmax::executor`].
+    #[must_use]
+    pub const fn executor(mut self, executor: &'a dyn Executor) -> Self {
+        self.options = self.options.executor(executor);
+        self
+    }
+
     /// As [`Softmax::caches`].
     #[must_use]
     pub const fn caches(mut self, caches: Caches) -> Self {
@@ -293,8 +399,9 @@ impl<'a> Sampler<'a> {
             return Ok(());
         }
         let each = draws.len() / rows;
-        let kernel = plan.kernel();
-        halves(
+        let (kernel, needs) = (plan.kernel(), self.needs(cols));
+        let done = self.options.crew().share(
+            plan.threads,
             plan.parts.min(rows),
             (logits, draws, 0),
             &|(logits, draws, first), at, of| {
@@ -305,13 +412,11 @@ impl<'a> Sampler<'a> {
                 ((a, a_draws, first), (b, b_draws, first + at))
             },
             &|(logits, draws, first): (Matrix<T>, &mut [usize], usize)| {
-                SCRATCH.with_borrow_mut(|scratch| {
-                    self.rows(kernel, logits, each, draws, first, scratch);
-                });
+                needs.with(|scratch| self.rows(kernel, logits, each, draws, first, scratch))
             },
-            &|(), ()| (),
+            &Option::and,
         );
-        Ok(())
+        done.ok_or(Error::Memory { elements: cols })
     }
 
     fn check(&self, rows: usize, cols: usize, draws: usize) -> Result<(), Error> {
@@ -333,17 +438,18 @@ impl<'a> Sampler<'a> {
         below("step", self.step, NUMBERS, "below 2^48")?;
         let last = self.first_row.saturating_add(rows.saturating_sub(1) as u64);
         below("number of a row", last, NUMBERS, "below 2^48")?;
-        for &(token, bias) in self.bias {
+        for (token, bias) in self.bias.iter() {
             if token >= cols {
                 return Err(Error::Column { row: 0, index: token as i64, cols });
             }
             in_range("bias", bias.into(), "less than infinity", |v| v < f64::INFINITY)?;
         }
-        if !self.history.is_empty() && self.history.len() != 1 && self.history.len() != rows {
+        if self.history.len() > 1 && self.history.len() != rows {
             let len = self.history.len();
             return Err(Error::Length { what: "histories", len, needed: rows });
         }
-        for (row, history) in self.history.iter().enumerate() {
+        for row in 0..self.history.len() {
+            let history = self.history.get(row);
             if let Some(&token) = history.iter().find(|&&token| token >= cols) {
                 return Err(Error::Column { row, index: token as i64, cols });
             }
@@ -363,80 +469,66 @@ impl<'a> Sampler<'a> {
         each: usize,
         draws: &mut [usize],
         first: usize,
-        scratch: &mut Scratch,
+        mut scratch: Scratch<T::Arithmetic>,
     ) {
-        let cols = logits.cols();
         let (mut learned, mut learned_edited) = (Learned::default(), Learned::default());
-        let mut rest = logits;
         for (i, draws) in draws.chunks_mut(each.max(1)).enumerate() {
-            let (row, others) = rest.split_rows(1);
-            rest = others;
-            let x = row.into_slice();
-            let history = match self.history {
-                [] => &[],
-                [all] => *all,
-                _ => self.history[first + i],
-            };
-            let history = if self.penalises() { history } else { &[] };
+            let x = logits.row(i);
+            let history = if self.penalises() { self.history.of_row(first + i) } else { &[] };
             let stream = Stream {
                 seed: self.seed,
                 row: self.first_row + (first + i) as u64,
                 step: self.step,
             };
-            if self.bias.is_empty() && history.is_empty() {
-                self.row(kernel, x, &mut learned, draws, stream, &mut scratch.row);
+            if self.bias.len() == 0 && history.is_empty() {
+                self.row(kernel, x, &mut learned, draws, stream, &mut scratch);
             } else {
-                let edited = logits_of::<T::Arithmetic>(&mut scratch.edited);
-                if edited.len() < cols {
-                    edited.resize(cols, T::Arithmetic::ZERO);
-                }
-                let edited = &mut edited[..cols];
+                let edited = std::mem::take(&mut scratch.edited);
                 kernel.widen(x, edited);
-                self.edit(edited, history, &mut scratch.counted);
-                self.row(kernel, edited, &mut learned_edited, draws, stream, &mut scratch.row);
+                self.edit(edited, history, scratch.counted);
+                self.row(kernel, edited, &mut learned_edited, draws, stream, &mut scratch);
+                scratch.edited = edited;
             }
         }
     }
 
     /// Bias and penalties.
-    fn edit<A: Element>(&self, x: &mut [A], history: &[usize], counted: &mut Vec<usize>) {
-        for &(token, bias) in self.bias {
+    fn edit<A: Element>(&self, x: &mut [A], history: &[usize], counted: &mut [u64]) {
+        for (token, bias) in self.bias.iter() {
             x[token] = A::from_f64(x[token].to_f64() + f64::from(bias));
         }
-        counted.clear();
-        counted.extend_from_slice(history);
+        let counted = &mut counted[..history.len()];
+        for (counted, &token) in counted.iter_mut().zip(history) {
+            *counted = token as u64;
+        }
         counted.sort_unstable();
         for run in counted.chunk_by(|a, b| a == b) {
-            let v = x[run[0]].to_f64();
+            let token = run[0] as usize;
+            let v = x[token].to_f64();
             let v = if v > 0.0 { v / self.repetition } else { v * self.repetition };
             let count = run.len() as f64;
-            x[run[0]] = A::from_f64(v - (count * self.frequency + self.presence));
+            x[token] = A::from_f64(v - (count * self.frequency + self.presence));
         }
     }
 
     /// The draws of one row.
-    fn row<T: Element>(
+    fn row<T: Element, A: Element>(
         &self,
         kernel: &'static Kernel,
         x: &[T],
         learned: &mut Learned,
         draws: &mut [usize],
         stream: Stream,
-        scratch: &mut RowScratch,
+        scratch: &mut Scratch<A>,
     ) {
-        let cols = x.len();
-        if scratch.exps.len() < cols {
-            scratch.exps.resize(cols, 0.0);
-        }
         let filters = self.filters();
-        // Without filters their order does not matter.
-        let after = self.order == Order::LlamaCpp && filters.iter().any(Option::is_some);
+        let after = self.is_after();
         let temperature = if after { Temperature::Finite(Scale::ONE) } else { self.temperature };
         let scale = match temperature {
             Temperature::Finite(scale) => scale,
             Temperature::Zero | Temperature::Infinite => Scale::ONE,
         };
-        let Some(mut exps) = kernel.exps(x, &scale, learned, &mut scratch.exps[..cols]) else {
+        let Some(mut exps) = kernel.exps(x, &scale, learned, scratch.exps) else {
             return draws.fill(NONE);
         };
         if let Temperature::Zero = self.temperature {
@@ -451,38 +543,68 @@ impl<'a> Sampler<'a> {
             }
             (exps.factor, exps.largest, exps.sum) = (1.0, 1.0, sum);
         }
-        let masses = Masses::new(&scratch.exps[..cols], exps.factor);
+        let masses = Masses::new(scratch.exps, exps.factor);
         let mut kept = Kept::all(kernel, masses, &exps, &mut scratch.lists);
         for need in filters.into_iter().flatten() {
             kept.filter(need);
         }
-        let one = matches!(self.temperature, Temperature::Finite(scale) if scale == Scale::ONE);
-        if after && !one {
-            let mut list = kept.into_list();
-            let logits = logits_of::<T>(&mut scratch.logits);
-            logits.clear();
-            logits.extend(list.indices().map(|i| x[i]));
-            let n = logits.len();
-            if scratch.again.len() < n {
-                scratch.again.resize(n, 0.0);
-            }
-            let again = &mut scratch.again[..n];
-            match self.temperature {
-                Temperature::Finite(scale) => {
-                    let mut learned = Learned::default();
-                    let Some(exps) = kernel.exps(logits, &scale, &mut learned, again) else {
-                        return draws.fill(NONE);
-                    };
-                    list.reweigh(Masses::new(again, exps.factor));
-                }
-                _ => {
-                    again.fill(1.0);
-                    list.reweigh(Masses::new(again, 1.0));
-                }
-            }
-            return list.draw(self.method, stream, draws);
+        if !after || self.has_no_temperature() {
+            return kept.draw(self.method, stream, draws);
         }
-        kept.draw(self.method, stream, draws);
+        let mut list = kept.into_list();
+        let (logits, again) = (&mut *scratch.logits, &mut *scratch.again);
+        let (logits, again) = (&mut logits[..list.len()], &mut again[..list.len()]);
+        for (logit, i) in logits.iter_mut().zip(list.indices()) {
+            *logit = A::from_f64(x[i].to_f64());
+        }
+        let factor = match self.temperature {
+            Temperature::Finite(scale) => {
+                let exps = kernel.exps(logits, &scale, &mut Learned::default(), again);
+                let Some(exps) = exps else { return draws.fill(NONE) };
+                exps.factor
+            }
+            Temperature::Zero | Temperature::Infinite => {
+                again.fill(1.0);
+                1.0
+            }
+        };
+        list.reweigh(Masses::new(again, factor));
+        list.draw(self.method, stream, draws);
+    }
+
+    /// Whether the temperature comes after filters: without these the order does not matter.
+    fn is_after(&self) -> bool {
+        self.order == Order::LlamaCpp && self.filters().iter().any(Option::is_some)
+    }
+
+    fn has_no_temperature(&self) -> bool {
+        matches!(self.temperature, Temperature::Finite(scale) if scale == Scale::ONE)
+    }
+
+    /// Whether logits are changed before anything else.
+    fn edits(&self) -> bool {
+        self.bias.len() > 0 || (self.penalises() && self.history.len() > 0)
+    }
+
+    pub(crate) fn options(&self) -> &Softmax<'a> {
+        &self.options
+    }
+
+    /// Bytes of scratch memory for a thread.
+    pub(crate) fn memory<A: Element>(&self, cols: usize) -> usize {
+        self.needs(cols).size::<A>()
+    }
+
+    fn needs(&self, cols: usize) -> Needs {
+        let if_ = |needed, n| if needed { n } else { 0 };
+        let longest = (0..self.history.len()).map(|i| self.history.get(i).len()).max().unwrap_or(0);
+        Needs {
+            cols,
+            edited: if_(self.edits(), cols),
+            counted: if_(self.edits(), longest),
+            distances: if_(self.typical_p < 1.0, cols),
+            again: if_(self.is_after() && !self.has_no_temperature(), cols),
+        }
     }
 
     /// The filters in order, those that are on.
@@ -498,39 +620,62 @@ impl<'a> Sampler<'a> {
     }
 }
 
-/// Memory that the next call of the thread uses again.
-#[derive(Default)]
-struct Scratch {
-    edited: Logits,
-    counted: Vec<usize>,
-    row: RowScratch,
+/// Memory for the rows of one thread.
+struct Scratch<'m, A> {
+    exps: &'m mut [f32],
+    lists: Lists<'m>,
+    /// Of a row: its changed logits, and its history.
+    edited: &'m mut [A],
+    counted: &'m mut [u64],
+    /// Of what filters leave.
+    logits: &'m mut [A],
+    again: &'m mut [f32],
 }
 
-#[derive(Default)]
-struct RowScratch {
-    exps: Vec<f32>,
-    logits: Logits,
-    again: Vec<f32>,
-    lists: Lists,
+/// How many elements of it are needed.
+#[derive(Clone, Copy)]
+struct Needs {
+    cols: usize,
+    edited: usize,
+    counted: usize,
+    distances: usize,
+    again: usize,
 }
 
-/// Logits of every type; those of a type stay in their own place.
-#[derive(Default)]
-struct Logits {
-    f32: Vec<f32>,
-    f64: Vec<f64>,
-    f16: Vec<half::f16>,
-    bf16: Vec<half::bf16>,
-}
+impl Needs {
+    /// Elements of f32, of the type that is computed with, of u64, and of pairs.
+    fn rooms(self) -> [usize; 4] {
+        let Self { cols, edited, counted, distances, again } = self;
+        let words = cols.saturating_mul(4).saturating_add(counted);
+        [cols.saturating_add(again), edited.saturating_add(again), words, distances]
+    }
 
-/// Those of one type.
-fn logits_of<T: Element>(logits: &mut Logits) -> &mut Vec<T> {
-    let all: [&mut dyn Any; 4] =
-        [&mut logits.f32, &mut logits.f64, &mut logits.f16, &mut logits.bf16];
-    let found = all.into_iter().find_map(|v| v.downcast_mut::<Vec<T>>());
-    found.expect("elements are of one of these types")
-}
+    /// `None` if there is no memory.
+    fn with<A: Element>(self, f: impl FnOnce(Scratch<A>)) -> Option<()> {
+        let [floats, logits, words, pairs] = self.rooms();
+        with_room(floats, |floats: &mut [f32]| {
+            with_room(logits, |logits: &mut [A]| {
+                with_room(words, |words: &mut [u64]| {
+                    with_room(pairs, |pairs: &mut [[u64; 2]]| {
+                        let (exps, again) = floats.split_at_mut(self.cols);
+                        let (edited, logits) = logits.split_at_mut(self.edited);
+                        let (counted, lists) = words.split_at_mut(self.counted);
+                        let lists = Lists::new(self.cols, lists, pairs);
+                        f(Scratch { exps, lists, edited, counted, logits, again });
+                    })
+                })
+            })
+        })
+        .flatten()
+        .flatten()
+        .flatten()
+    }
 
-thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
+    /// Bytes.
+    fn size<A: Element>(self) -> usize {
+        let [floats, logits, words, pairs] = self.rooms();
+        [room_for::<f32>(floats), room_for::<A>(logits), room_for::<u64>(words)]
+            .into_iter()
+            .fold(room_for::<[u64; 2]>(pairs), usize::saturating_add)
+    }
 }

@@ -46,8 +46,8 @@ use crate::{Error, Softmax};
 /// # Ok::<(), softmax::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Shards {
-    options: Softmax,
+pub struct Shards<'a> {
+    options: Softmax<'a>,
 }
 
 /// What the partials of a row come to.
@@ -69,20 +69,41 @@ pub struct MergedRow<T> {
     of: PhantomData<fn() -> T>,
 }
 
+impl<T> MergedRow<T> {
+    /// The row as a partial: [`Shards::merge`] of it alone, by the same options, gives the row again. For those who merge in one place and
+    /// finish in others.
+    ///
+    /// ```
+    /// use softmax::{Merged, Partial, Shards};
+    ///
+    /// let (shards, x) = (Shards::new(), [1.0f32, 2.0, 3.0]);
+    /// let mut partials = [Partial::NOTHING];
+    /// shards.partials(&x, None, &mut partials)?;
+    /// let Merged::Row(row) = shards.merge::<f32>(&partials)? else { panic!("its elements are small") };
+    /// let Merged::Row(again) = shards.merge::<f32>(&[row.to_partial()])? else { panic!("it is one row") };
+    /// assert_eq!(shards.logsumexp(&row)?, shards.logsumexp(&again)?);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    pub fn to_partial(&self) -> Partial {
+        // Rows that are to be summed again are none.
+        self.merged.to_partial().unwrap_or(Partial::NOTHING)
+    }
+}
+
 impl<T> fmt::Debug for MergedRow<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MergedRow").field("merged", &self.merged).finish_non_exhaustive()
     }
 }
 
-impl Shards {
+impl<'a> Shards<'a> {
     /// Scale 1, NaN for fully masked rows, the best kernel.
     pub const fn new() -> Self {
         Self { options: Softmax::new() }
     }
 
     /// With the scale, the masked rows and the kernel of these options.
-    pub const fn with(options: Softmax) -> Self {
+    pub const fn with(options: Softmax<'a>) -> Self {
         Self { options }
     }
 

@@ -1,24 +1,39 @@
 //! How many threads a call is worth.
 
-#[cfg(feature = "rayon")]
-pub(crate) use sharing::available;
+use crate::Threads;
+use crate::executor::Crew;
 
-/// Without rayon every call is serial.
-#[cfg(not(feature = "rayon"))]
-pub(crate) fn available(_: crate::Threads, _: usize) -> usize {
-    1
+/// Elements below which nothing is shared among threads, whatever they cost: some 50 microseconds of work.
+const LEAST: usize = 1 << 17;
+
+/// How many threads may work on this many elements. Asks rayon, which may start its threads, only if there is much to do.
+pub(crate) fn available(crew: &Crew, elements: usize) -> usize {
+    let most = match crew.threads {
+        Threads::Serial => 1,
+        Threads::AtMost(n) => n.get(),
+        Threads::Exactly(n) => n.get(),
+        Threads::Auto => usize::MAX,
+    };
+    let exactly = matches!(crew.threads, Threads::Exactly(_));
+    if most == 1 || (elements < LEAST && !exactly) {
+        return 1;
+    }
+    match crew.executor {
+        // Its threads are taken to be awake.
+        Some(executor) => most.min(executor.threads()).max(1),
+        #[cfg(feature = "rayon")]
+        None => most.min(pool::available(elements, exactly)),
+        #[cfg(not(feature = "rayon"))]
+        None => 1,
+    }
 }
 
+/// The current rayon pool.
 #[cfg(feature = "rayon")]
-mod sharing {
+mod pool {
     use std::sync::{OnceLock, mpsc};
     use std::thread;
     use std::time::{Duration, Instant};
-
-    use crate::Threads;
-
-    /// Elements below which nothing is shared among threads, whatever they cost: some 50 microseconds of work.
-    const LEAST: usize = 1 << 17;
 
     /// Elements from which on a call from within a pool is shared: some 70 microseconds of work. There the caller does the first part
     /// itself, and the others, too, if no other thread has taken them by then: at this size two threads were ahead by 1.07 even when the
@@ -34,19 +49,11 @@ mod sharing {
     /// milliseconds, so that they draw level between 2 and 4 million elements. `docs/performance.md` has the numbers.
     const WORTH: f64 = 8.0;
 
-    /// How many threads may work on this many elements. Asks rayon, which may start its threads, only if there is much to do.
-    pub(crate) fn available(threads: Threads, elements: usize) -> usize {
-        let most = match threads {
-            Threads::Serial => 1,
-            Threads::AtMost(n) => n.get(),
-            Threads::Exactly(n) => return n.get().min(rayon::current_num_threads()),
-            Threads::Auto => usize::MAX,
-        };
-        if most == 1 || elements < LEAST {
-            return 1;
-        }
-        match most.min(rayon::current_num_threads()) {
+    /// How many of its threads may work on this many elements.
+    pub(crate) fn available(elements: usize, exactly: bool) -> usize {
+        match rayon::current_num_threads() {
             1 => 1,
+            n if exactly => n,
             n if elements >= IN_POOL && rayon::current_thread_index().is_some() => n,
             n if elements as f64 / SPEED >= WORTH * wake().as_nanos() as f64 => n,
             _ => 1,

@@ -91,7 +91,7 @@ impl Case {
             .collect()
     }
 
-    fn loss(&self, options: Softmax) -> CrossEntropy<'_> {
+    fn loss(&self, options: Softmax<'static>) -> CrossEntropy<'_> {
         let options = options.temperature(self.temperature).expect("a valid temperature");
         let mut loss = CrossEntropy::new().options(options).gradient_factor(self.factor);
         loss = loss
@@ -170,7 +170,7 @@ impl Case {
 }
 
 /// Loss and gradient.
-fn run<T: Element>(case: &Case, options: Softmax, x: &[T], q: &[T]) -> (f64, Vec<T>) {
+fn run<T: Element>(case: &Case, options: Softmax<'static>, x: &[T], q: &[T]) -> (f64, Vec<T>) {
     let mut y = vec![T::from_f64(-77.0); x.len()];
     let x = Matrix::new(x, case.cols).expect("whole rows");
     let y_view = MatrixMut::new(&mut y, case.cols).expect("whole rows");

@@ -115,7 +115,7 @@ impl Source {
     }
 
     /// The library's options for these.
-    pub fn options(&self) -> Result<Softmax, Failure> {
+    pub fn options(&self) -> Result<Softmax<'static>, Failure> {
         Ok(Softmax::new().kernel(self.kernel()?).threads(self.threads()))
     }
 
@@ -127,7 +127,7 @@ impl Source {
 
 impl Scaling {
     /// The options with this scale.
-    pub fn of(&self, mut options: Softmax) -> Result<Softmax, Failure> {
+    pub fn of(&self, mut options: Softmax<'static>) -> Result<Softmax<'static>, Failure> {
         if let Some(t) = self.temperature {
             options = options.temperature(t).map_err(|e| Failure::new("--temperature", e))?;
         }
@@ -138,7 +138,7 @@ impl Scaling {
     }
 
     /// As [`Scaling::of`], for what has no meaning at temperatures 0 and infinity.
-    pub fn finite(&self, options: Softmax) -> Result<Softmax, Failure> {
+    pub fn finite(&self, options: Softmax<'static>) -> Result<Softmax<'static>, Failure> {
         if let Some(t @ (0.0 | f64::INFINITY)) = self.temperature {
             return Err(Failure::new("--temperature", softmax::Error::Temperature(t)));
         }

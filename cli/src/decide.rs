@@ -125,7 +125,7 @@ struct Columns {
 
 /// How columns are chosen.
 enum By {
-    Largest(Softmax),
+    Largest(Softmax<'static>),
     Draw(Sampler<'static>),
 }
 

@@ -122,7 +122,7 @@ impl Run {
     }
 
     /// What to call, and the kernel that it will use.
-    fn softmax(&self) -> Result<(Softmax, &'static Kernel), Failure> {
+    fn softmax(&self) -> Result<(Softmax<'static>, &'static Kernel), Failure> {
         let options = self.source.options()?.masked(match self.masked {
             MaskedRow::Nan => Masked::Nan,
             MaskedRow::Zero => Masked::Zero,
@@ -138,7 +138,7 @@ impl Run {
 /// Everything that the blocks share.
 struct Work<'a> {
     run: &'a Run,
-    softmax: Softmax,
+    softmax: Softmax<'static>,
     walk: &'a Walk,
     several: bool,
     output: Output,

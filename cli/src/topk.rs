@@ -90,7 +90,7 @@ impl TopK {
 /// Everything that the blocks share.
 struct Work<'a> {
     run: &'a TopK,
-    options: Softmax,
+    options: Softmax<'static>,
     cols: usize,
     /// Of indices and of log-probabilities.
     files: [Option<Output>; 2],

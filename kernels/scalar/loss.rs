@@ -133,11 +133,9 @@ fn backward_row<R: Reference>(y: &[f64], u: &[f64], scale: f64, log: bool) -> Ve
 }
 
 pub(crate) fn backward<T: Element>(call: &mut BackwardCall<T>) {
-    let cols = call.output.cols();
     for row in 0..call.output.rows() {
-        let wide = |m: &crate::Matrix<T>| -> Vec<f64> {
-            m.into_slice()[row * m.stride()..][..cols].iter().map(|v| v.to_f64()).collect()
-        };
+        let wide =
+            |m: &crate::Matrix<T>| -> Vec<f64> { m.row(row).iter().map(|v| v.to_f64()).collect() };
         let (y, u) = (wide(&call.output), wide(&call.upstream));
         let v = if is_double::<T>() {
             backward_row::<Double>(&y, &u, call.scale, call.log)

@@ -4,6 +4,8 @@
 //! the last of the ranks is almost certainly; one scan of the row sums what is above the band and collects what is within; and among these few the last rank is
 //! selected. Where few tokens are left, they are a list from then on.
 
+use tinyvec::SliceVec;
+
 use softmax_kernels::{Exps, Kernel, LEAST_MASS, Masses, PART, of_rank, rank, units};
 
 use super::Method;
@@ -22,30 +24,45 @@ pub(super) enum Need {
     Typical(f64),
 }
 
-/// Memory for lists.
-#[derive(Default)]
-pub(super) struct Lists {
-    /// What a scan collects: of any length, so that it is filled once.
-    band: Vec<u64>,
+/// Memory for lists, each of which has room for a row.
+pub(super) struct Lists<'m> {
+    /// What a scan collects.
+    band: &'m mut [u64],
     /// Tokens by rank, in the order of their indices.
-    tokens: Vec<u64>,
+    tokens: SliceVec<'m, u64>,
     /// Ranks to be selected from.
-    ranks: Vec<u64>,
-    /// The same with their distances from the entropy.
-    distances: Vec<(u64, u64)>,
+    ranks: SliceVec<'m, u64>,
+    /// The same with their distances from the entropy, if a filter needs them.
+    distances: SliceVec<'m, [u64; 2]>,
     /// The sums of a row's parts, or running sums.
-    sums: Vec<u64>,
+    sums: &'m mut [u64],
+}
+
+impl<'m> Lists<'m> {
+    /// For rows of so many tokens out of four times as many elements, and as many, or no, `distances`.
+    pub(super) fn new(n: usize, memory: &'m mut [u64], distances: &'m mut [[u64; 2]]) -> Self {
+        let (band, rest) = memory.split_at_mut(n);
+        let (tokens, rest) = rest.split_at_mut(n);
+        let (ranks, sums) = rest.split_at_mut(n);
+        Self {
+            band,
+            tokens: SliceVec::from_slice_len(tokens, 0),
+            ranks: SliceVec::from_slice_len(ranks, 0),
+            distances: SliceVec::from_slice_len(distances, 0),
+            sums,
+        }
+    }
 }
 
 /// The tokens that are left.
-pub(super) struct Kept<'a> {
+pub(super) struct Kept<'a, 'm> {
     kernel: &'static Kernel,
     masses: Masses<'a>,
     /// The largest mass, and the sum of all, about.
     largest: f32,
     sum: f64,
     state: State,
-    lists: &'a mut Lists,
+    lists: &'a mut Lists<'m>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -113,21 +130,13 @@ fn mass_of(rank: u64) -> u64 {
     units(of_rank(rank).0)
 }
 
-/// So many elements of its type at least.
-fn room<T: Clone + Default>(v: &mut Vec<T>, n: usize) -> &mut [T] {
-    if v.len() < n {
-        v.resize(n, T::default());
-    }
-    &mut v[..n]
-}
-
-impl<'a> Kept<'a> {
+impl<'a, 'm> Kept<'a, 'm> {
     /// All tokens.
     pub(super) fn all(
         kernel: &'static Kernel,
         masses: Masses<'a>,
         exps: &Exps,
-        lists: &'a mut Lists,
+        lists: &'a mut Lists<'m>,
     ) -> Self {
         let (largest, sum) = (masses.of(exps.largest), exps.sum);
         Self { kernel, masses, largest, sum, state: State::All, lists }
@@ -149,7 +158,7 @@ impl<'a> Kept<'a> {
         }
     }
 
-    fn list(&mut self) -> List<'_> {
+    fn list(&mut self) -> List<'_, 'm> {
         List { lists: self.lists }
     }
 
@@ -167,7 +176,7 @@ impl<'a> Kept<'a> {
         if last >= self.last() && self.state != State::All {
             return;
         }
-        let parts = room(&mut self.lists.sums, self.masses.len().div_ceil(PART));
+        let parts = &mut self.lists.sums[..self.masses.len().div_ceil(PART)];
         let found = self.kernel.scan(self.masses, mass, mass, parts, &mut []);
         self.state = State::Upto { last, mass: found.above.1 };
     }
@@ -191,8 +200,8 @@ impl<'a> Kept<'a> {
             if above <= FEW || high <= low {
                 high = f32::INFINITY;
             }
-            let parts = room(&mut self.lists.sums, n.div_ceil(PART));
-            let band = room(&mut self.lists.band, n);
+            let parts = &mut self.lists.sums[..n.div_ceil(PART)];
+            let band = &mut self.lists.band[..n];
             let found = self.kernel.scan(self.masses, low, high, parts, band);
             let band = &band[..found.band];
             let (above, target) = match need {
@@ -209,7 +218,7 @@ impl<'a> Kept<'a> {
                 ranks.extend_from_slice(band);
             } else {
                 // Without those that an earlier filter took away.
-                ranks.extend(band.iter().filter(|&&token| token <= before));
+                ranks.extend(band.iter().copied().filter(|&token| token <= before));
             }
             let reached = match need {
                 Need::Count(_) => reach(ranks, |_| 1, target - above),
@@ -223,7 +232,7 @@ impl<'a> Kept<'a> {
             };
             if high == f32::INFINITY {
                 self.lists.tokens.clear();
-                self.lists.tokens.extend(band.iter().filter(|&&token| token <= last));
+                self.lists.tokens.extend(band.iter().copied().filter(|&token| token <= last));
                 self.state = State::List;
                 return;
             }
@@ -246,17 +255,17 @@ impl<'a> Kept<'a> {
             return;
         }
         let last = self.last();
-        let band = room(&mut self.lists.band, self.masses.len());
+        let band = &mut self.lists.band[..self.masses.len()];
         let least = of_rank(last).0;
         let found = self.kernel.scan(self.masses, least, f32::INFINITY, &mut [], band);
         let tokens = &mut self.lists.tokens;
         tokens.clear();
-        tokens.extend(band[..found.band].iter().filter(|&&token| token <= last));
+        tokens.extend(band[..found.band].iter().copied().filter(|&token| token <= last));
         self.state = State::List;
     }
 
     /// What is left as a list.
-    pub(super) fn into_list(mut self) -> List<'a> {
+    pub(super) fn into_list(mut self) -> List<'a, 'm> {
         self.make_list();
         List { lists: self.lists }
     }
@@ -334,11 +343,15 @@ fn race(tokens: impl Iterator<Item = (usize, usize, f32)>, bits: Bits) -> usize 
 }
 
 /// Few tokens, in the order of their indices.
-pub(super) struct List<'a> {
-    lists: &'a mut Lists,
+pub(super) struct List<'a, 'm> {
+    lists: &'a mut Lists<'m>,
 }
 
-impl List<'_> {
+impl List<'_, '_> {
+    pub(super) fn len(&self) -> usize {
+        self.lists.tokens.len()
+    }
+
     /// Their indices.
     pub(super) fn indices(&self) -> impl Iterator<Item = usize> {
         self.lists.tokens.iter().map(|&token| of_rank(token).1)
@@ -382,11 +395,11 @@ impl List<'_> {
                 let mean = mean.fold(0.0, |sum, v| sum + v) / (total as f64 / UNITS);
                 let distance = |token: u64| {
                     let distance = (libm::log(f64::from(of_rank(token).0)) - mean).abs();
-                    (distance.to_bits(), token)
+                    [distance.to_bits(), token]
                 };
                 distances.clear();
                 distances.extend(tokens.iter().map(|&token| distance(token)));
-                let last = reach(distances, |(_, token)| mass_of(token), share(p, total));
+                let last = reach(distances, |[_, token]| mass_of(token), share(p, total));
                 if let Some(last) = last {
                     tokens.retain(|&token| distance(token) <= last);
                 }
@@ -408,12 +421,12 @@ impl List<'_> {
             }
             return;
         }
-        sums.clear();
+        let sums = &mut sums[..tokens.len()];
         let mut total = 0;
-        sums.extend(tokens.iter().map(|&token| {
+        for (sum, &token) in sums.iter_mut().zip(tokens.iter()) {
             total += mass_of(token);
-            total
-        }));
+            *sum = total;
+        }
         for (draw, token) in draws.iter_mut().enumerate() {
             let target = stream.draw(draw).below(total);
             let place = sums.partition_point(|&sum| sum <= target);

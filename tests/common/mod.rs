@@ -140,7 +140,7 @@ pub fn run_row<T: Element>(options: &Softmax, op: Op, x: &[T]) -> Vec<T> {
 }
 
 /// Options for one kernel.
-pub fn on(kernel: &'static Kernel, temperature: f64, masked: Masked) -> Softmax {
+pub fn on(kernel: &'static Kernel, temperature: f64, masked: Masked) -> Softmax<'static> {
     let options = Softmax::new().kernel(kernel).masked(masked);
     options.temperature(temperature).expect("a valid temperature")
 }

@@ -1,0 +1,162 @@
+//! Who works: rayon's threads, or the caller's own.
+
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use softmax_kernels::{lend, with_lent};
+
+use crate::Threads;
+
+/// Threads of the caller's own: the pool of an engine, or a rayon pool that is not the current one.
+///
+/// Results are the same bits whoever computes them. With the feature `rayon`, `rayon::ThreadPool` is one.
+///
+/// ```
+/// use softmax::{Executor, MatrixMut, Softmax};
+///
+/// /// Three threads, made for each call.
+/// struct Scoped;
+///
+/// impl Executor for Scoped {
+///     fn threads(&self) -> usize {
+///         3
+///     }
+///
+///     fn parallel_for(&self, count: usize, body: &(dyn Fn(usize) + Sync)) {
+///         std::thread::scope(|scope| (0..count).for_each(|i| drop(scope.spawn(move || body(i)))));
+///     }
+/// }
+///
+/// let mut x = vec![0.0f64; 1 << 20];
+/// Softmax::new().executor(&Scoped).softmax_in_place(MatrixMut::new(&mut x, 1024)?)?;
+/// assert_eq!(x[0], 1.0 / 1024.0);
+/// # Ok::<(), softmax::Error>(())
+/// ```
+pub trait Executor: Sync {
+    /// How many threads there are: at most so many calls of a body are of use at the same time.
+    fn threads(&self) -> usize;
+
+    /// Calls `body(0)` to `body(count - 1)`, in any order and on any threads, mostly at the same time, and returns when all of these calls have.
+    /// `count` is at most [`Executor::threads`]. What calls are left out, the calling thread makes up for.
+    fn parallel_for(&self, count: usize, body: &(dyn Fn(usize) + Sync));
+}
+
+#[cfg(feature = "rayon")]
+impl Executor for rayon::ThreadPool {
+    fn threads(&self) -> usize {
+        self.current_num_threads()
+    }
+
+    fn parallel_for(&self, count: usize, body: &(dyn Fn(usize) + Sync)) {
+        self.install(|| spread(0, count, body));
+    }
+}
+
+/// Calls the body on rayon's threads. `rayon::join` allocates nothing.
+#[cfg(feature = "rayon")]
+fn spread(from: usize, to: usize, body: &(dyn Fn(usize) + Sync)) {
+    match to - from {
+        0 => {}
+        1 => body(from),
+        n => {
+            let middle = from + n / 2;
+            rayon::join(|| spread(from, middle, body), || spread(middle, to, body));
+        }
+    }
+}
+
+/// The threads of a call, and how many of them it may use.
+#[derive(Clone, Copy)]
+pub(crate) struct Crew<'a> {
+    pub threads: Threads,
+    /// `None`: rayon's.
+    pub executor: Option<&'a dyn Executor>,
+}
+
+impl fmt::Debug for Crew<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let threads = self.executor.map(Executor::threads);
+        f.debug_struct("Crew").field("threads", &self.threads).field("of", &threads).finish()
+    }
+}
+
+/// What is left of a call's work.
+struct Queue<'m, W, R> {
+    rest: Option<W>,
+    parts: usize,
+    /// Scratch memory for those who come to work, each of whom gets so much.
+    memory: &'m mut [u8],
+    each: usize,
+    done: Option<R>,
+}
+
+fn lock<T>(queue: &Mutex<T>) -> MutexGuard<'_, T> {
+    queue.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Crew<'_> {
+    /// Does the work in `parts` parts on `threads` threads, each of which takes one after the other, and joins what they give, in any order.
+    /// `split(work, at, of)` cuts off `at` of `of` parts. Nothing is allocated.
+    pub fn share<W: Send, R: Send>(
+        &self,
+        threads: usize,
+        parts: usize,
+        work: W,
+        split: &(impl Fn(W, usize, usize) -> (W, W) + Sync),
+        run: &(impl Fn(W) -> R + Sync),
+        join: &(impl Fn(R, R) -> R + Sync),
+    ) -> R {
+        let threads = threads.min(parts);
+        if threads <= 1 {
+            return run(work);
+        }
+        with_lent(|memory| {
+            let each = memory.len() / threads / 64 * 64;
+            let queue = Queue { rest: Some(work), parts, memory, each, done: None };
+            let queue = Mutex::new(queue);
+            let next = || {
+                let mut queue = lock(&queue);
+                let rest = queue.rest.take()?;
+                if queue.parts == 1 {
+                    return Some(rest);
+                }
+                let (part, rest) = split(rest, 1, queue.parts);
+                queue.parts -= 1;
+                queue.rest = Some(rest);
+                Some(part)
+            };
+            let work = || {
+                while let Some(part) = next() {
+                    let result = run(part);
+                    let mut queue = lock(&queue);
+                    queue.done = Some(match queue.done.take() {
+                        Some(done) => join(done, result),
+                        None => result,
+                    });
+                }
+            };
+            let body = |_: usize| {
+                let memory = {
+                    let mut queue = lock(&queue);
+                    let (all, each) = (std::mem::take(&mut queue.memory), queue.each);
+                    let (own, rest) = all.split_at_mut(each.min(all.len()));
+                    queue.memory = rest;
+                    own
+                };
+                // Its own memory is better than none.
+                if memory.is_empty() { work() } else { lend(memory, work) }
+            };
+            match self.executor {
+                Some(executor) => executor.parallel_for(threads, &body),
+                #[cfg(feature = "rayon")]
+                None => spread(0, threads, &body),
+                #[cfg(not(feature = "rayon"))]
+                None => {}
+            }
+            // What the executor has left out.
+            work();
+            let done = lock(&queue).done.take();
+            done.unwrap_or_else(|| unreachable!("there is a part, and it has been done"))
+        })
+    }
+}
