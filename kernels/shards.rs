@@ -11,7 +11,8 @@ use crate::exp2::{BLOCK, Contract, Sum};
 use crate::rows::Odd;
 use crate::scale::Scale;
 
-/// What a block of a row, [`BLOCK`] elements or its last few, comes to.
+/// What a block of a row, [`BLOCK`] elements or its last few, comes to. In memory it is the four numbers of [`Partial::to_array`].
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Partial {
     /// The block's largest element, or the row's, if that gave the shift. NaN if the block has one.

@@ -128,6 +128,16 @@ impl<'a> Attention<'a> {
         self
     }
 
+    /// All that [`Softmax`] has, too: the scale or temperature, masked rows, kernel, threads and caches.
+    ///
+    /// # Errors
+    /// [`Error::Temperature`] if it is 0 or infinite.
+    pub fn options(mut self, options: Softmax<'a>) -> Result<Self, Error> {
+        (self.attend.scale, self.attend.masked) = options.arithmetic()?;
+        self.options = options;
+        Ok(self)
+    }
+
     /// As [`Softmax::kernel`].
     #[must_use]
     pub const fn kernel(mut self, kernel: &'static Kernel) -> Self {
@@ -212,7 +222,7 @@ impl<'a> Attention<'a> {
         self.run(Scores::in_place(scores, Some(lse), &self.attend)?, true)
     }
 
-    pub(crate) fn options(&self) -> &Softmax<'a> {
+    pub(crate) fn softmax_options(&self) -> &Softmax<'a> {
         &self.options
     }
 

@@ -297,6 +297,11 @@ impl<'a> Softmax<'a> {
         }
     }
 
+    /// Without scale and temperature.
+    pub(crate) const fn plain(self) -> Self {
+        Self { scale: Scale::ONE, limit: None, ..self }
+    }
+
     pub(crate) fn crew(&self) -> Crew<'a> {
         self.crew
     }

@@ -354,6 +354,13 @@ impl<'a> Sampler<'a> {
         self
     }
 
+    /// With the kernel, threads and caches of these options. Their scale and temperature do not count.
+    #[must_use]
+    pub const fn options(mut self, options: Softmax<'a>) -> Self {
+        self.options = options.plain();
+        self
+    }
+
     /// As [`Softmax::kernel`].
     #[must_use]
     pub const fn kernel(mut self, kernel: &'static Kernel) -> Self {
@@ -586,7 +593,7 @@ impl<'a> Sampler<'a> {
         self.bias.len() > 0 || (self.penalises() && self.history.len() > 0)
     }
 
-    pub(crate) fn options(&self) -> &Softmax<'a> {
+    pub(crate) fn softmax_options(&self) -> &Softmax<'a> {
         &self.options
     }
 

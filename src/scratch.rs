@@ -77,7 +77,7 @@ impl Attention<'_> {
         rows: usize,
         cols: usize,
     ) -> Result<usize, Error> {
-        let plan = self.options().plan::<U>(Op::Softmax, rows, cols, false)?;
+        let plan = self.softmax_options().plan::<U>(Op::Softmax, rows, cols, false)?;
         Ok(total(&plan, 0, row::<T>(cols)))
     }
 }
@@ -99,7 +99,7 @@ impl Sampler<'_> {
     /// # Errors
     /// As [`Softmax::plan`].
     pub fn scratch_size<T: Element>(&self, rows: usize, cols: usize) -> Result<usize, Error> {
-        let plan = self.options().plan::<T>(Op::LogSumExp, rows, cols, false)?;
+        let plan = self.softmax_options().plan::<T>(Op::LogSumExp, rows, cols, false)?;
         Ok(total(&plan, 0, self.memory::<T::Arithmetic>(cols)))
     }
 }

@@ -1,0 +1,815 @@
+/* Softmax over the rows of matrices, and its relatives: at most 3 ULP of error, the same bits on every CPU, thread count and
+ * sharding. MIT OR Apache-2.0.
+ *
+ * Made by cbindgen from capi/src; do not edit.
+ *
+ * Every function that can fail returns a status. When that is not SOFTMAX_STATUS_OK, nothing was written, but for a message where
+ * softmax_options.message says (and, where that status says so, some rows). No panic and no exception leaves a function. All functions may be called by any
+ * number of threads at the same time, as long as what one writes no other uses. The library keeps no state but the choice of the kernel (the
+ * environment variable SOFTMAX_KERNEL, read once), the sizes of the caches (SOFTMAX_CACHES, likewise), its pool of threads, and each thread's scratch memory.
+ *
+ * Structs start with their size, so that later versions can add fields: fill them by the functions ..._default at the end of this file, and then
+ * set what differs. Options may be null: that is the default.
+ *
+ * Safety, of all functions: pointers are null or valid for what the function and its structs say of them, for the time of the call;
+ * what is read is not written meanwhile, and what is written is used by nobody else. What can be checked is checked, and is a status: null
+ * pointers, alignment, lengths, strides, overlaps, sizes that overflow.
+ */
+
+
+#ifndef SOFTMAX_H
+#define SOFTMAX_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Written as a token where there is none to draw. */
+#define SOFTMAX_NO_TOKEN SIZE_MAX
+
+// Hides the keys behind the query's position.
+#define SOFTMAX_ATTENTION_CAUSAL 1
+
+// `window` counts.
+#define SOFTMAX_ATTENTION_WINDOW 2
+
+// `offset` counts.
+#define SOFTMAX_ATTENTION_OFFSET 4
+
+// The mean of the rows' losses.
+#define SOFTMAX_REDUCTION_MEAN 0
+
+// Their sum.
+#define SOFTMAX_REDUCTION_SUM 1
+
+// Takes the entropy of the targets off the loss: the Kullback-Leibler divergence.
+#define SOFTMAX_CROSS_ENTROPY_DIVERGENCE 1
+
+// Rows of nothing but -inf become 0 instead of NaN.
+#define SOFTMAX_MASKED_ZERO 1
+
+// `threads` threads work, however small the call is.
+#define SOFTMAX_THREADS_EXACT 2
+
+// `cache_core` and `cache_last` count.
+#define SOFTMAX_CACHES 4
+
+// Groups of short rows at once.
+#define SOFTMAX_REGIME_TINY 0
+
+// A row after the other.
+#define SOFTMAX_REGIME_ROWS 1
+
+// Each row in pieces.
+#define SOFTMAX_REGIME_PIECES 2
+
+// Hugging Face transformers' order: temperature, top-k, top-p, min-p, typical-p.
+#define SOFTMAX_ORDER_TRANSFORMERS 0
+
+// llama.cpp's: top-k, typical-p, top-p, min-p at temperature 1, and then the temperature.
+#define SOFTMAX_ORDER_LLAMA_CPP 1
+
+// One random number a draw.
+#define SOFTMAX_METHOD_INVERSE_CDF 0
+
+// The largest of logarithm and Gumbel noise: one random number a token.
+#define SOFTMAX_METHOD_GUMBEL_MAX 1
+
+// Elements of a block: shards of a row start at multiples of it.
+#define SOFTMAX_BLOCK 4096
+
+// What a call returns. Whatever is not `SOFTMAX_STATUS_OK` means that nothing was written, but for a message; after
+// `SOFTMAX_STATUS_MEMORY` and `SOFTMAX_STATUS_INTERNAL` some rows may have been.
+typedef enum softmax_status {
+    // All is done.
+    SOFTMAX_STATUS_OK = 0,
+    // A pointer is null that must not be.
+    SOFTMAX_STATUS_NULL_POINTER = 1,
+    // The `size` of a struct is none that this library knows, or a newer field is set that it does not have.
+    SOFTMAX_STATUS_STRUCT_SIZE = 2,
+    // There is no such dtype, or it is none for this call.
+    SOFTMAX_STATUS_DTYPE = 3,
+    // Shapes do not fit each other.
+    SOFTMAX_STATUS_SHAPE = 4,
+    // Sizes overflow the address space.
+    SOFTMAX_STATUS_OVERFLOW = 5,
+    // Rows of one matrix overlap: its stride is less than its columns.
+    SOFTMAX_STATUS_STRIDE = 6,
+    // What is written overlaps something else.
+    SOFTMAX_STATUS_OVERLAP = 7,
+    // A pointer is not aligned as its type needs.
+    SOFTMAX_STATUS_ALIGNMENT = 8,
+    // An array has not the length that it needs.
+    SOFTMAX_STATUS_LENGTH = 9,
+    // An option is out of its range.
+    SOFTMAX_STATUS_VALUE = 10,
+    // A label or token is no column.
+    SOFTMAX_STATUS_COLUMN = 11,
+    // The tensor has no such axis.
+    SOFTMAX_STATUS_AXIS = 12,
+    // There is no memory.
+    SOFTMAX_STATUS_MEMORY = 13,
+    // The scratch buffer is too small.
+    SOFTMAX_STATUS_SCRATCH = 14,
+    // There is no such kernel, or this CPU cannot run it.
+    SOFTMAX_STATUS_KERNEL = 15,
+    // The environment variable SOFTMAX_CACHES is not two sizes.
+    SOFTMAX_STATUS_CACHES = 16,
+    // The partials are to be computed again by the row's largest element: see `softmax_merge`.
+    SOFTMAX_STATUS_AGAIN = 17,
+    // A bug in this library.
+    SOFTMAX_STATUS_INTERNAL = 18,
+} softmax_status;
+
+// The caller's own threads.
+typedef struct softmax_parallel {
+    // `sizeof(softmax_parallel)`.
+    size_t size;
+    // Handed to `parallel_for`.
+    void *context;
+    // How many threads there are.
+    size_t threads;
+    // Calls `body(argument, 0)` to `body(argument, count - 1)`, in any order and on any threads, mostly at the same time, and returns when all of these calls have.
+    // `count` is at most `threads`. Calls that are left out the calling thread makes up for; none may be made later. It must not throw.
+    void (*parallel_for)(void *context,
+                         size_t count,
+                         void (*body)(void *argument, size_t index),
+                         void *argument);
+} softmax_parallel;
+
+// The options of all calls. `softmax_options_default` has those of a call with a null pointer.
+typedef struct softmax_options {
+    // `sizeof(softmax_options)`.
+    size_t size;
+    // What inputs are multiplied by, within 2^-60 to 2^60; exactly, at no cost. 1 by default.
+    double scale;
+    // What inputs are divided by; 1 by default. One of scale and temperature must be 1. Softmax and log-softmax of rows know 0 and infinity.
+    double temperature;
+    // Any of `SOFTMAX_MASKED_ZERO`, `SOFTMAX_THREADS_EXACT` and `SOFTMAX_CACHES`.
+    uint32_t flags;
+    // The name of a kernel; null for the fastest that this CPU can run.
+    const char *kernel;
+    // How many threads may work: 0 for as many as pay, 1 for the calling thread alone.
+    size_t threads;
+    // Whose threads; null for those of the library's pool, which is made when a call first needs it.
+    const struct softmax_parallel *parallel;
+    // Memory for intermediate results, as large as the function `softmax_scratch_size` or its relatives say, with any alignment; null for
+    // memory of the threads' own, which is kept for the next call.
+    void *scratch;
+    // Bytes of it.
+    size_t scratch_size;
+    // Bytes of the largest cache that a core has to itself. Speed depends on it, results do not.
+    size_t cache_core;
+    // Bytes of output that calls may count on keeping in a cache.
+    size_t cache_last;
+    // Where a message is written, with a 0 at its end, if the call fails: it names the sizes or values that are wrong. Null for none.
+    char *message;
+    // Bytes for it. Messages that are longer are cut.
+    size_t message_size;
+} softmax_options;
+
+// The type of elements: one of `SOFTMAX_F32`, `SOFTMAX_F64`, `SOFTMAX_F16` and `SOFTMAX_BF16`; for masks also `SOFTMAX_BOOL`.
+typedef uint32_t softmax_dtype;
+
+// A matrix: `rows` rows of `cols` elements beside each other, `stride` elements from the start of one row to the start of the next. What lies between the rows is
+// neither read nor written, so that others may use it at the same time. `softmax_matrix_of` makes one.
+typedef struct softmax_matrix {
+    // `sizeof(softmax_matrix)`.
+    size_t size;
+    // The first element of row 0. May be null if there are no elements.
+    void *data;
+    // The type of the elements.
+    softmax_dtype dtype;
+    // Number of rows.
+    size_t rows;
+    // Elements in a row.
+    size_t cols;
+    // Elements from one row to the next: `cols` or more.
+    size_t stride;
+} softmax_matrix;
+
+// The options of attention. Scores are a matrix whose rows are those of a tensor of batch, heads, queries and keys, in C order: row
+// `(b * heads + h) * queries + q` has the scores of query `q` of head `h`, one for each key. The logit of the score `x` of a key is
+// `cap(scale * x) + mask_slopes[h] * mask[b][h][q][key] + alibi[h] * (key - position(q))` with `cap(u) = c * tanh(u / c)`; the probability is
+// `exp(logit) / (exp(sinks[h]) + sum exp(logits))` over the keys that the query sees, and 0 for the others.
+// `softmax_attention_default` makes one.
+typedef struct softmax_attention {
+    // `sizeof(softmax_attention)`.
+    size_t size;
+    // Heads.
+    size_t heads;
+    // Queries of a head.
+    size_t queries;
+    // Any of `SOFTMAX_ATTENTION_...`.
+    uint32_t flags;
+    // The soft cap `c`, within 2^-20 to 2^20; 0 for none.
+    double soft_cap;
+    // A mask without gaps; null for none.
+    const void *mask;
+    // `SOFTMAX_F32`, `SOFTMAX_F16` or `SOFTMAX_BF16`, which are added, or `SOFTMAX_BOOL`: not 0 where a key is seen.
+    softmax_dtype mask_dtype;
+    // The mask's batch, heads and queries: as many as the scores have, or 1, which serves for all. Its rows are as long as the scores'.
+    size_t mask_shape[3];
+    // Each head's factor of the mask; null for 1.
+    const float *mask_slopes;
+    // Each head's slope of ALiBi; null for none.
+    const float *alibi;
+    // Each head's sink; null for none.
+    const float *sinks;
+    // How many keys are valid, of each sequence of the batch or of each row; null for all.
+    const size_t *lengths;
+    // How many lengths there are.
+    size_t lengths_count;
+    // How many of the last keys up to its position a query sees.
+    size_t window;
+    // The position of the first query among the keys; without the flag it is keys - queries.
+    ptrdiff_t offset;
+} softmax_attention;
+
+// The options of losses. With target probabilities `q` (1 at a label), label smoothing `s`, class weights `w`, `C` classes and scale `a` the loss of a row of logits `x`
+// is `- sum_j t_j log_softmax(a x)_j + z logsumexp(a x)^2` with `t_j = w_j ((1 - s) q_j + s / C)`. `softmax_cross_entropy_default` has those of a call with a null
+// pointer.
+typedef struct softmax_cross_entropy {
+    // `sizeof(softmax_cross_entropy)`.
+    size_t size;
+    // `SOFTMAX_REDUCTION_MEAN` or `SOFTMAX_REDUCTION_SUM`.
+    uint32_t reduction;
+    // 0 or `SOFTMAX_CROSS_ENTROPY_DIVERGENCE`.
+    uint32_t flags;
+    // Rows with this label have loss 0 and gradient 0 and do not count in the mean. -100 by default.
+    int64_t ignore_index;
+    // The part of every target's mass that is spread over all classes, within 0 to 1.
+    double label_smoothing;
+    // The factor of the square of each row's log-sum-exp.
+    double z_loss;
+    // One weight for each class; null for 1.
+    const float *weights;
+    // One factor for each row's loss and gradient; null for 1.
+    const double *row_factors;
+    // Multiplies the gradient, but not the loss. 1 by default.
+    double gradient_factor;
+} softmax_cross_entropy;
+
+// What becomes of several largest elements of a row: `SOFTMAX_TIES_SHARE` or `SOFTMAX_TIES_FIRST`.
+typedef uint32_t softmax_ties;
+
+// An operation on rows: one of `SOFTMAX_OP_...`.
+typedef uint32_t softmax_op;
+
+// The way that a call takes: see `softmax_plan_of`.
+typedef struct softmax_plan {
+    // `sizeof(softmax_plan)`, set by the caller.
+    size_t size;
+    // The name of the kernel, valid for as long as the library is loaded.
+    const char *kernel;
+    // How many threads work at most.
+    size_t threads;
+    // One of `SOFTMAX_REGIME_...`.
+    uint32_t regime;
+    // Whether the output is written past the caches.
+    uint32_t streams;
+} softmax_plan;
+
+// How tokens are drawn. A draw depends on its row, these options, the seed, the number of the row, the step and the number of the draw alone.
+// `softmax_sampler_default` makes one that draws from the plain distribution.
+typedef struct softmax_sampler {
+    // `sizeof(softmax_sampler)`.
+    size_t size;
+    // The seed.
+    uint64_t seed;
+    // The position in the sequence, below 2^48.
+    uint64_t step;
+    // The number of the first row of the matrix, so that a batch may be cut. Rows are numbered below 2^48.
+    uint64_t first_row;
+    // What logits are divided by; 0 takes the largest. 1 by default. (Scale and temperature of `softmax_options` do not count.)
+    double temperature;
+    // `SOFTMAX_ORDER_TRANSFORMERS` or `SOFTMAX_ORDER_LLAMA_CPP`.
+    uint32_t order;
+    // `SOFTMAX_METHOD_INVERSE_CDF` or `SOFTMAX_METHOD_GUMBEL_MAX`.
+    uint32_t method;
+    // Keeps so many of the most likely tokens; 0 for all.
+    size_t top_k;
+    // Keeps the most likely tokens that have so much of the mass; 1, the default, keeps all.
+    double top_p;
+    // Keeps the tokens that are so many times as likely as the most likely one; 0 keeps all.
+    double min_p;
+    // Keeps the tokens nearest to the entropy that have so much of the mass; 1, the default, keeps all.
+    double typical_p;
+    // Divides positive logits of tokens in the history and multiplies the others. 1 by default.
+    double repetition_penalty;
+    // Subtracted from the logits of tokens in the history.
+    double presence_penalty;
+    // Subtracted for each time that a token is in the history.
+    double frequency_penalty;
+    // Tokens whose logits are changed first.
+    const size_t *bias_tokens;
+    // What is added to them; -inf bans a token.
+    const float *bias;
+    // How many there are.
+    size_t bias_count;
+    // The histories, one behind the other.
+    const size_t *history;
+    // Where each of them starts in `history`, and in the end where the last one ends: `history_count + 1` numbers.
+    const size_t *history_starts;
+    // How many histories there are: 0, one for all rows, or one for each.
+    size_t history_count;
+} softmax_sampler;
+
+// What a block of a row comes to: four numbers, which may be stored and sent.
+typedef struct softmax_partial {
+    // What it has of the row's largest element.
+    double max;
+    // What it has of the least that counts.
+    double least;
+    // The sum.
+    double sum;
+    // What the sum lacks.
+    double rest;
+} softmax_partial;
+
+// `float`.
+#define SOFTMAX_F32 0
+
+// `double`.
+#define SOFTMAX_F64 1
+
+// IEEE half precision, two bytes.
+#define SOFTMAX_F16 2
+
+// bfloat16, the upper half of a float.
+#define SOFTMAX_BF16 3
+
+// A byte, 0 or not. For masks only.
+#define SOFTMAX_BOOL 4
+
+// `softmax_softmax`.
+#define SOFTMAX_OP_SOFTMAX 0
+
+// `softmax_log_softmax`.
+#define SOFTMAX_OP_LOG_SOFTMAX 1
+
+// `softmax_logsumexp`.
+#define SOFTMAX_OP_LOGSUMEXP 2
+
+// `softmax_sigmoid`.
+#define SOFTMAX_OP_SIGMOID 3
+
+// `softmax_log_sigmoid`.
+#define SOFTMAX_OP_LOG_SIGMOID 4
+
+// `softmax_hardmax`.
+#define SOFTMAX_OP_HARDMAX 5
+
+// Each of N gets 1/N.
+#define SOFTMAX_TIES_SHARE 0
+
+// The first of them gets 1.
+#define SOFTMAX_TIES_FIRST 1
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+// The version of the library, like "0.1.0". Never null.
+const char *softmax_version(void);
+
+// The name of kernel number `index`, of those that are compiled for this architecture, the fastest first, and whether (not 0) this CPU can run it. Each is
+// written unless it is null. `SOFTMAX_STATUS_LENGTH` if there are not so many.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_kernel(size_t index,
+                                   const char **name,
+                                   int32_t *available);
+
+// The name of the kernel that calls use with these options.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_kernel_in_use(const char **name, const struct softmax_options *options);
+
+// The softmax of attention scores, into `probs`: a matrix of the same shape, which is `scores` itself (in place) or does not overlap it. Its dtype is that of the scores; those of f32
+// may become f16 or bf16, and the other way round. What causality, window and lengths hide is not even read. The
+// log-sum-exp of each row's logits is written to `lse` (float, or double for f64), unless it is null.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_attention_softmax(const struct softmax_matrix *scores,
+                                              const struct softmax_matrix *probs,
+                                              void *lse,
+                                              const struct softmax_attention *attention,
+                                              const struct softmax_options *options);
+
+// As `softmax_scratch_size`, for scores and probabilities of the shape and dtypes of these matrices, whose data does not count.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_attention_scratch_size(const struct softmax_matrix *scores,
+                                                   const struct softmax_matrix *probs,
+                                                   size_t *bytes,
+                                                   const struct softmax_options *options);
+
+// Cross-entropy of rows of logits against `labels`, one for each row: the loss of each row to `losses`, the reduced loss to `loss`, the gradient with respect to the
+// logits to `gradient`, each unless it is null. The gradient is a matrix of the logits' shape and dtype, which is `logits` itself (in place) or does not overlap it. A
+// `cross_entropy` of null is the default.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_cross_entropy_labels(const struct softmax_matrix *logits,
+                                                 const int64_t *labels,
+                                                 double *losses,
+                                                 double *loss,
+                                                 const struct softmax_matrix *gradient,
+                                                 const struct softmax_cross_entropy *cross_entropy,
+                                                 const struct softmax_options *options);
+
+// As `softmax_cross_entropy_labels`, against the probabilities `targets`, a matrix of the logits' shape and dtype.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_cross_entropy_probs(const struct softmax_matrix *logits,
+                                                const struct softmax_matrix *targets,
+                                                double *losses,
+                                                double *loss,
+                                                const struct softmax_matrix *gradient,
+                                                const struct softmax_cross_entropy *cross_entropy,
+                                                const struct softmax_options *options);
+
+// What the sum of the losses of `rows` rows with these labels is divided by: for those who compute the rows in parts, each as a sum with the inverse of this as its
+// `gradient_factor`, and reduce the losses of all of them in the end.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_cross_entropy_divisor(const int64_t *labels,
+                                                  size_t rows,
+                                                  size_t cols,
+                                                  double *divisor,
+                                                  const struct softmax_cross_entropy *cross_entropy,
+                                                  const struct softmax_options *options);
+
+// The loss from those of all rows: their sum, in the order of all calls, divided by `divisor`.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_cross_entropy_reduce(const double *losses,
+                                                 size_t rows,
+                                                 double divisor,
+                                                 double *loss);
+
+// As `softmax_scratch_size`, for losses of logits of the shape and dtype of this matrix, whose data does not count.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_cross_entropy_scratch_size(const struct softmax_matrix *logits,
+                                                       size_t *bytes,
+                                                       const struct softmax_options *options);
+
+// The gradient through a softmax: of its output `probs` and the gradient `upstream` with respect to that, the gradient with respect to its input, into `gradient`. Three
+// matrices of one shape and dtype, of which the last overlaps neither of the others.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_softmax_backward(const struct softmax_matrix *probs,
+                                             const struct softmax_matrix *upstream,
+                                             const struct softmax_matrix *gradient,
+                                             const struct softmax_options *options);
+
+// As `softmax_softmax_backward`, through a log-softmax, whose output is `log_probs`.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_log_softmax_backward(const struct softmax_matrix *log_probs,
+                                                 const struct softmax_matrix *upstream,
+                                                 const struct softmax_matrix *gradient,
+                                                 const struct softmax_options *options);
+
+// The softmax of every row of `x`, into the rows of `y`: a matrix of the same shape and dtype, which is `x` itself (in place) or does not overlap it. At most 3 ULP of error in
+// f32 and f64; f16 and bf16 are rounded once.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_softmax(const struct softmax_matrix *x,
+                                    const struct softmax_matrix *y,
+                                    const struct softmax_options *options);
+
+// As `softmax_softmax`, the logarithms: `scale * x_i - ln(sum_j exp(scale * x_j))`. At most 2 ULP or 1e-7 of error in f32, 3 ULP or 3e-16 in f64.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_log_softmax(const struct softmax_matrix *x,
+                                        const struct softmax_matrix *y,
+                                        const struct softmax_options *options);
+
+// As `softmax_softmax`, the sigmoid of every element: `1 / (1 + exp(-scale * x_i))`.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_sigmoid(const struct softmax_matrix *x,
+                                    const struct softmax_matrix *y,
+                                    const struct softmax_options *options);
+
+// As `softmax_softmax`, the logarithm of the sigmoid of every element.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_log_sigmoid(const struct softmax_matrix *x,
+                                        const struct softmax_matrix *y,
+                                        const struct softmax_options *options);
+
+// As `softmax_softmax`, 1 for the largest element of each row and 0 for the others. Scale and temperature do not count.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_hardmax(const struct softmax_matrix *x,
+                                    const struct softmax_matrix *y,
+                                    softmax_ties ties,
+                                    const struct softmax_options *options);
+
+// The log-sum-exp of every row of `x`, into `lse`: one element of the dtype of `x` for each row.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_logsumexp(const struct softmax_matrix *x,
+                                      void *lse,
+                                      const struct softmax_options *options);
+
+// The index of the largest element of every row of `x`, into `indices`, one for each row: the first of equals, or that of the row's first NaN.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_argmax(const struct softmax_matrix *x,
+                                   size_t *indices,
+                                   const struct softmax_options *options);
+
+// The log-probabilities of some elements of each row, `tokens_per_row` of them: those of row `i` are number `tokens[i * tokens_per_row + j]`, and their
+// log-probabilities are written in the same places of `log_probs`; the log-sum-exp of each row to `lse`, unless it is null. Both are float, or double for f64.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_log_probs(const struct softmax_matrix *x,
+                                      const size_t *tokens,
+                                      size_t tokens_per_row,
+                                      void *log_probs,
+                                      void *lse,
+                                      const struct softmax_options *options);
+
+// The `k` largest elements of each row, the largest first and the first of equals first: their indices, and their log-probabilities in the whole row (float, or
+// double for f64), `k` of each a row.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_top_k(const struct softmax_matrix *x,
+                                  size_t k,
+                                  size_t *indices,
+                                  void *log_probs,
+                                  const struct softmax_options *options);
+
+// The perplexity of a text from the log-probabilities of its tokens: `exp(-mean)`. NaN if there are none.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_perplexity(const void *log_probs,
+                                       softmax_dtype dtype,
+                                       size_t len,
+                                       double *perplexity);
+
+// What way a call of an operation takes on a matrix of the shape and dtype of `x` (its data does not count), in place (not 0) or not.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_plan_of(softmax_op op,
+                                    const struct softmax_matrix *x,
+                                    int32_t in_place,
+                                    struct softmax_plan *plan,
+                                    const struct softmax_options *options);
+
+// How many bytes of scratch memory a call of an operation needs on a matrix of the shape and dtype of `x` (its data does not count), with these options, in place or
+// not.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_scratch_size(softmax_op op,
+                                         const struct softmax_matrix *x,
+                                         size_t *bytes,
+                                         const struct softmax_options *options);
+
+// Draws `draws_per_row` tokens from every row of `logits`, into `draws`: those of a row one behind the other. `SOFTMAX_NO_TOKEN` is written where there is nothing to draw, because
+// the row has NaN or +inf, or nothing but -inf.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_sample(const struct softmax_matrix *logits,
+                                   size_t *draws,
+                                   size_t draws_per_row,
+                                   const struct softmax_sampler *sampler,
+                                   const struct softmax_options *options);
+
+// As `softmax_scratch_size`, for draws from logits of the shape and dtype of this matrix, whose data does not count.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_sample_scratch_size(const struct softmax_matrix *logits,
+                                                const struct softmax_sampler *sampler,
+                                                size_t *bytes,
+                                                const struct softmax_options *options);
+
+// What a status means, in a few English words; never null, and valid for as long as the library is loaded. Numbers that are no status have a text, too.
+// (What was wrong with a call in particular says `softmax_options.message`.)
+const char *softmax_status_message(int32_t status);
+
+// The softmax along an axis (negative ones count from the end) of a tensor of `dims` dimensions in C order, without gaps, from `x` to `y`, which is `x` itself (in
+// place) or does not overlap it. The same bits as if the axis had been the last.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_softmax_axis(const void *x,
+                                         void *y,
+                                         softmax_dtype dtype,
+                                         const size_t *shape,
+                                         size_t dims,
+                                         ptrdiff_t axis,
+                                         const struct softmax_options *options);
+
+// As `softmax_softmax_axis`, the log-softmax.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_log_softmax_axis(const void *x,
+                                             void *y,
+                                             softmax_dtype dtype,
+                                             const size_t *shape,
+                                             size_t dims,
+                                             ptrdiff_t axis,
+                                             const struct softmax_options *options);
+
+// As `softmax_scratch_size`, for calls along an axis.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_axis_scratch_size(softmax_dtype dtype,
+                                              const size_t *shape,
+                                              size_t dims,
+                                              ptrdiff_t axis,
+                                              size_t *bytes,
+                                              const struct softmax_options *options);
+
+// How many partials a shard of `len` elements has: one for each block of `SOFTMAX_BLOCK` elements, and one for the last few.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_partial_count(size_t len,
+                                          size_t *count);
+
+// The partials of a shard of a row: `x` has `len` elements and starts at a multiple of `SOFTMAX_BLOCK` in its row; there is room for `count` partials, which must be as many as
+// `softmax_partial_count` says. `row_max` is null, or the row's largest element, if `softmax_merge` has asked for that.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_partials(const void *x,
+                                     softmax_dtype dtype,
+                                     size_t len,
+                                     const double *row_max,
+                                     struct softmax_partial *partials,
+                                     size_t count,
+                                     const struct softmax_options *options);
+
+// Merges the partials of all blocks of a row, in their order, into `row`, which is the partial of the whole row and all that its shards are finished with. (Partials of
+// parts of a row cannot be merged first and then once more: sums are in the order of the blocks.)
+//
+// Returns `SOFTMAX_STATUS_AGAIN`, and the row's largest element in `row_max`, if the partials are to be computed once more, by that; then
+// merging succeeds.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_merge(softmax_dtype dtype,
+                                  const struct softmax_partial *partials,
+                                  size_t count,
+                                  struct softmax_partial *row,
+                                  double *row_max,
+                                  const struct softmax_options *options);
+
+// The probabilities of a shard of a row that was merged, from `x` to `y`, which is `x` itself or does not overlap it. The bits of the whole row in one call. The options are
+// those that the row was merged with.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_shard_softmax(const void *x,
+                                          void *y,
+                                          softmax_dtype dtype,
+                                          size_t len,
+                                          const struct softmax_partial *row,
+                                          const struct softmax_options *options);
+
+// As `softmax_shard_softmax`, the log-probabilities.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_shard_log_softmax(const void *x,
+                                              void *y,
+                                              softmax_dtype dtype,
+                                              size_t len,
+                                              const struct softmax_partial *row,
+                                              const struct softmax_options *options);
+
+// The log-sum-exp of a row that was merged: one element of the dtype.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_shard_logsumexp(softmax_dtype dtype,
+                                            const struct softmax_partial *row,
+                                            void *lse,
+                                            const struct softmax_options *options);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* SOFTMAX_H */
+
+#include <string.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* A matrix without padding. `data` is written only by functions that say so. */
+static inline softmax_matrix softmax_matrix_of(const void *data, softmax_dtype dtype, size_t rows,
+                                               size_t cols) {
+    softmax_matrix matrix;
+    memset(&matrix, 0, sizeof matrix);
+    matrix.size = sizeof matrix;
+    memcpy(&matrix.data, &data, sizeof data);
+    matrix.dtype = dtype;
+    matrix.rows = rows;
+    matrix.cols = cols;
+    matrix.stride = cols;
+    return matrix;
+}
+
+/* The options of a call with a null pointer. */
+static inline softmax_options softmax_options_default(void) {
+    softmax_options options;
+    memset(&options, 0, sizeof options);
+    options.size = sizeof options;
+    options.scale = 1.0;
+    options.temperature = 1.0;
+    return options;
+}
+
+/* The caller's own threads. */
+static inline softmax_parallel softmax_parallel_of(
+    void *context, size_t threads,
+    void (*parallel_for)(void *context, size_t count, void (*body)(void *argument, size_t index),
+                         void *argument)) {
+    softmax_parallel parallel;
+    memset(&parallel, 0, sizeof parallel);
+    parallel.size = sizeof parallel;
+    parallel.context = context;
+    parallel.threads = threads;
+    parallel.parallel_for = parallel_for;
+    return parallel;
+}
+
+/* The plain softmax of scores of so many heads, and queries for each. */
+static inline softmax_attention softmax_attention_default(size_t heads, size_t queries) {
+    softmax_attention attention;
+    memset(&attention, 0, sizeof attention);
+    attention.size = sizeof attention;
+    attention.heads = heads;
+    attention.queries = queries;
+    return attention;
+}
+
+/* The mean loss, no smoothing, no weights, label -100 ignored. */
+static inline softmax_cross_entropy softmax_cross_entropy_default(void) {
+    softmax_cross_entropy cross_entropy;
+    memset(&cross_entropy, 0, sizeof cross_entropy);
+    cross_entropy.size = sizeof cross_entropy;
+    cross_entropy.ignore_index = -100;
+    cross_entropy.gradient_factor = 1.0;
+    return cross_entropy;
+}
+
+/* Draws from the plain distribution. */
+static inline softmax_sampler softmax_sampler_default(uint64_t seed) {
+    softmax_sampler sampler;
+    memset(&sampler, 0, sizeof sampler);
+    sampler.size = sizeof sampler;
+    sampler.seed = seed;
+    sampler.temperature = 1.0;
+    sampler.top_p = 1.0;
+    sampler.typical_p = 1.0;
+    sampler.repetition_penalty = 1.0;
+    return sampler;
+}
+
+/* A plan to be filled by softmax_plan_of. */
+static inline softmax_plan softmax_plan_empty(void) {
+    softmax_plan plan;
+    memset(&plan, 0, sizeof plan);
+    plan.size = sizeof plan;
+    return plan;
+}
+
+#ifdef __cplusplus
+}
+#endif

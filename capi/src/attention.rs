@@ -1,0 +1,281 @@
+//! Softmax of attention scores.
+
+use std::ffi::c_void;
+
+use softmax::half::{bf16, f16};
+use softmax::{Attention, Element, Mask, MaskData, Probs};
+
+use crate::options::{Call, softmax_options};
+use crate::raw::{
+    Descriptor, Region, SOFTMAX_BF16, SOFTMAX_BOOL, SOFTMAX_F16, SOFTMAX_F32, SOFTMAX_F64, read,
+    slice, slice_mut, slice_or_none, softmax_dtype, softmax_matrix, write,
+};
+use crate::status::{Failure, call, softmax_status};
+
+/// Hides the keys behind the query's position.
+pub const SOFTMAX_ATTENTION_CAUSAL: u32 = 1;
+/// `window` counts.
+pub const SOFTMAX_ATTENTION_WINDOW: u32 = 2;
+/// `offset` counts.
+pub const SOFTMAX_ATTENTION_OFFSET: u32 = 4;
+
+/// The options of attention. Scores are a matrix whose rows are those of a tensor of batch, heads, queries and keys, in C order: row
+/// `(b * heads + h) * queries + q` has the scores of query `q` of head `h`, one for each key. The logit of the score `x` of a key is
+/// `cap(scale * x) + mask_slopes[h] * mask[b][h][q][key] + alibi[h] * (key - position(q))` with `cap(u) = c * tanh(u / c)`; the probability is
+/// `exp(logit) / (exp(sinks[h]) + sum exp(logits))` over the keys that the query sees, and 0 for the others.
+/// `softmax_attention_default` makes one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct softmax_attention {
+    /// `sizeof(softmax_attention)`.
+    pub size: usize,
+    /// Heads.
+    pub heads: usize,
+    /// Queries of a head.
+    pub queries: usize,
+    /// Any of `SOFTMAX_ATTENTION_...`.
+    pub flags: u32,
+    /// The soft cap `c`, within 2^-20 to 2^20; 0 for none.
+    pub soft_cap: f64,
+    /// A mask without gaps; null for none.
+    pub mask: *const c_void,
+    /// `SOFTMAX_F32`, `SOFTMAX_F16` or `SOFTMAX_BF16`, which are added, or `SOFTMAX_BOOL`: not 0 where a key is seen.
+    pub mask_dtype: softmax_dtype,
+    /// The mask's batch, heads and queries: as many as the scores have, or 1, which serves for all. Its rows are as long as the scores'.
+    pub mask_shape: [usize; 3],
+    /// Each head's factor of the mask; null for 1.
+    pub mask_slopes: *const f32,
+    /// Each head's slope of ALiBi; null for none.
+    pub alibi: *const f32,
+    /// Each head's sink; null for none.
+    pub sinks: *const f32,
+    /// How many keys are valid, of each sequence of the batch or of each row; null for all.
+    pub lengths: *const usize,
+    /// How many lengths there are.
+    pub lengths_count: usize,
+    /// How many of the last keys up to its position a query sees.
+    pub window: usize,
+    /// The position of the first query among the keys; without the flag it is keys - queries.
+    pub offset: isize,
+}
+
+// SAFETY: numbers and pointers.
+unsafe impl Descriptor for softmax_attention {
+    const NAME: &'static str = "softmax_attention";
+}
+
+/// # Safety
+/// The mask is valid for reads of so many elements.
+unsafe fn mask_of<'a>(a: &softmax_attention, n: usize) -> Result<MaskData<'a>, Failure> {
+    // SAFETY: as this function's.
+    unsafe {
+        Ok(match a.mask_dtype {
+            SOFTMAX_F32 => slice("mask", a.mask.cast::<f32>(), n)?.into(),
+            SOFTMAX_F16 => slice("mask", a.mask.cast::<f16>(), n)?.into(),
+            SOFTMAX_BF16 => slice("mask", a.mask.cast::<bf16>(), n)?.into(),
+            SOFTMAX_BOOL => slice("mask", a.mask.cast::<u8>(), n)?.into(),
+            dtype => return Err(Failure::Dtype { of: "a mask", dtype }),
+        })
+    }
+}
+
+/// With what the arrays of the options take in memory.
+///
+/// # Safety
+/// The arrays are valid for reads.
+unsafe fn options_of<'a>(
+    call: &Call<'a>,
+    a: &softmax_attention,
+    keys: usize,
+) -> Result<(Attention<'a>, [Region; 5]), Failure> {
+    const FLAGS: u32 =
+        SOFTMAX_ATTENTION_CAUSAL | SOFTMAX_ATTENTION_WINDOW | SOFTMAX_ATTENTION_OFFSET;
+    let unknown = a.flags & !FLAGS;
+    if unknown != 0 {
+        return Err(Failure::Flags { of: softmax_attention::NAME, flags: unknown });
+    }
+    let mut attention = Attention::new(a.heads, a.queries).options(call.softmax)?;
+    if a.soft_cap != 0.0 {
+        attention = attention.soft_cap(a.soft_cap);
+    }
+    let mut mask_bytes = 0;
+    if !a.mask.is_null() {
+        let [batch, heads, queries] = a.mask_shape;
+        let n = [heads, queries, keys].into_iter().try_fold(batch, usize::checked_mul);
+        let n = n.ok_or(Failure::TooLarge("mask"))?;
+        // SAFETY: as this function's.
+        let data = unsafe { mask_of(a, n) }?;
+        mask_bytes = match data {
+            MaskData::F32(_) => n.saturating_mul(4),
+            MaskData::F16(_) | MaskData::Bf16(_) => n.saturating_mul(2),
+            MaskData::Bool(_) => n,
+        };
+        attention = attention.mask(Mask::new(data, a.mask_shape));
+    }
+    // SAFETY: as this function's.
+    let heads = |what, p| unsafe { slice_or_none(what, p, a.heads) };
+    if let Some(slopes) = heads("mask_slopes", a.mask_slopes)? {
+        attention = attention.mask_slopes(slopes);
+    }
+    if let Some(slopes) = heads("alibi", a.alibi)? {
+        attention = attention.alibi(slopes);
+    }
+    if let Some(sinks) = heads("sinks", a.sinks)? {
+        attention = attention.sinks(sinks);
+    }
+    // SAFETY: as this function's.
+    if let Some(lengths) = unsafe { slice_or_none("lengths", a.lengths, a.lengths_count) }? {
+        attention = attention.lengths(lengths);
+    }
+    if a.flags & SOFTMAX_ATTENTION_CAUSAL != 0 {
+        attention = attention.causal();
+    }
+    if a.flags & SOFTMAX_ATTENTION_WINDOW != 0 {
+        attention = attention.window(a.window);
+    }
+    if a.flags & SOFTMAX_ATTENTION_OFFSET != 0 {
+        attention = attention.offset(a.offset);
+    }
+    let regions = [
+        Region::of("mask", a.mask.cast::<u8>(), mask_bytes),
+        Region::of("mask_slopes", a.mask_slopes, a.heads),
+        Region::of("alibi", a.alibi, a.heads),
+        Region::of("sinks", a.sinks, a.heads),
+        Region::of("lengths", a.lengths, a.lengths_count),
+    ];
+    Ok((attention, regions))
+}
+
+/// Calls the expression with `$t` and `$u` as the types of scores and probabilities.
+macro_rules! by_dtypes {
+    ($scores:expr, $probs:expr, $t:ident, $u:ident => $e:expr, $($a:ident $ty:ty, $b:ident $uy:ty;)*) => {
+        match ($scores, $probs) {
+            $(($a, $b) => {
+                type $t = $ty;
+                type $u = $uy;
+                $e
+            })*
+            dtypes => Err(Failure::Dtypes { of: "scores and probabilities", dtypes }),
+        }
+    };
+    ($scores:expr, $probs:expr, $t:ident, $u:ident => $e:expr) => {
+        by_dtypes!(
+            $scores, $probs, $t, $u => $e,
+            SOFTMAX_F32 f32, SOFTMAX_F32 f32;
+            SOFTMAX_F32 f32, SOFTMAX_F16 f16;
+            SOFTMAX_F32 f32, SOFTMAX_BF16 bf16;
+            SOFTMAX_F16 f16, SOFTMAX_F16 f16;
+            SOFTMAX_F16 f16, SOFTMAX_F32 f32;
+            SOFTMAX_BF16 bf16, SOFTMAX_BF16 bf16;
+            SOFTMAX_BF16 bf16, SOFTMAX_F32 f32;
+            SOFTMAX_F64 f64, SOFTMAX_F64 f64;
+        )
+    };
+}
+
+/// # Safety
+/// As [`softmax_attention_softmax`].
+unsafe fn attend<T: Element, U: Probs<T>>(
+    call: &Call,
+    scores: &softmax_matrix,
+    probs: &softmax_matrix,
+    lse: *mut T::Arithmetic,
+    attention: &softmax_attention,
+) -> Result<(), Failure> {
+    let (rows, cols) = (scores.rows, scores.cols);
+    // SAFETY: as this function's.
+    let (attention, [a, b, c, d, e]) = unsafe { options_of(call, attention, cols) }?;
+    let written = [probs.region("probs"), Region::of("lse", lse, rows)];
+    call.disjoint(&written, &[scores.region("scores"), a, b, c, d, e])?;
+    let needed = || attention.scratch_size::<T, U>(rows, cols);
+    let n = if lse.is_null() { 0 } else { rows };
+    // SAFETY: as this function's; what is written does not overlap anything.
+    let (scores, probs, lse_or_none) = unsafe {
+        let lse_or_none = (!lse.is_null()).then_some(slice_mut("lse", lse, n)?);
+        (scores.view::<T>("scores")?, probs.view_mut::<U>("probs")?, lse_or_none)
+    };
+    call.run(needed, || match lse_or_none {
+        Some(lse) => attention.softmax_and_lse(scores, probs, lse),
+        None => attention.softmax(scores, probs),
+    })
+}
+
+/// As [`attend`], of scores that become their own probabilities.
+///
+/// # Safety
+/// As [`softmax_attention_softmax`].
+unsafe fn attend_in_place<T: Probs<T>>(
+    call: &Call,
+    scores: &softmax_matrix,
+    lse: *mut T::Arithmetic,
+    attention: &softmax_attention,
+) -> Result<(), Failure> {
+    let (rows, cols) = (scores.rows, scores.cols);
+    // SAFETY: as this function's.
+    let (attention, read) = unsafe { options_of(call, attention, cols) }?;
+    call.disjoint(&[scores.region("scores"), Region::of("lse", lse, rows)], &read)?;
+    let needed = || attention.scratch_size::<T, T>(rows, cols);
+    let n = if lse.is_null() { 0 } else { rows };
+    // SAFETY: as this function's.
+    let (scores, lse_or_none) = unsafe {
+        let lse_or_none = (!lse.is_null()).then_some(slice_mut("lse", lse, n)?);
+        (scores.view_mut::<T>("scores")?, lse_or_none)
+    };
+    call.run(needed, || match lse_or_none {
+        Some(lse) => attention.softmax_and_lse_in_place(scores, lse),
+        None => attention.softmax_in_place(scores),
+    })
+}
+
+/// The softmax of attention scores, into `probs`: a matrix of the same shape, which is `scores` itself (in place) or does not overlap it. Its dtype is that of the scores; those of f32
+/// may become f16 or bf16, and the other way round. What causality, window and lengths hide is not even read. The
+/// log-sum-exp of each row's logits is written to `lse` (float, or double for f64), unless it is null.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_attention_softmax(
+    scores: *const softmax_matrix,
+    probs: *const softmax_matrix,
+    lse: *mut c_void,
+    attention: *const softmax_attention,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe {
+        call(options, |call| {
+            let (scores, probs, attention) = (read(scores)?, read(probs)?, read(attention)?);
+            if scores.is(&probs) {
+                return crate::raw::by_dtype!("scores", scores.dtype, T => {
+                    attend_in_place::<T>(call, &scores, lse.cast(), &attention)
+                });
+            }
+            by_dtypes!(scores.dtype, probs.dtype, T, U => {
+                attend::<T, U>(call, &scores, &probs, lse.cast(), &attention)
+            })
+        })
+    }
+}
+
+/// As `softmax_scratch_size`, for scores and probabilities of the shape and dtypes of these matrices, whose data does not count.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_attention_scratch_size(
+    scores: *const softmax_matrix,
+    probs: *const softmax_matrix,
+    bytes: *mut usize,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe {
+        call(options, |call| {
+            let (scores, probs) = (read(scores)?, read(probs)?);
+            let attention = Attention::new(1, 1).options(call.softmax)?;
+            by_dtypes!(scores.dtype, probs.dtype, T, U => {
+                write("bytes", bytes, attention.scratch_size::<T, U>(scores.rows, scores.cols)?)
+            })
+        })
+    }
+}

@@ -1,0 +1,100 @@
+//! The C ABI of the crate [`softmax`]: `include/softmax.h` is generated from this file and its neighbours. From Rust use that crate.
+//!
+//! # Safety
+//!
+//! Of all functions: pointers are null or valid for what the function and its structs say of them, for the time of the call; what is read is not written meanwhile, and
+//! what is written is used by nobody else. The functions check what can be checked: null, alignment, sizes, overlaps.
+#![allow(non_camel_case_types)]
+
+mod attention;
+mod loss;
+mod options;
+mod raw;
+mod rows;
+mod sample;
+mod status;
+mod tensors;
+
+use std::ffi::{CStr, c_char};
+
+pub use attention::*;
+pub use loss::*;
+pub use options::*;
+pub use raw::*;
+pub use rows::*;
+pub use sample::*;
+pub use status::{softmax_status, softmax_status_message};
+pub use tensors::*;
+
+use status::{call, plain_call};
+
+/// The version of the library, like "0.1.0". Never null.
+#[unsafe(no_mangle)]
+pub extern "C" fn softmax_version() -> *const c_char {
+    const VERSION: &CStr =
+        match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
+            Ok(version) => version,
+            Err(_) => c"",
+        };
+    VERSION.as_ptr()
+}
+
+/// The name of a kernel with a 0 at its end.
+fn name_of(kernel: &softmax::Kernel) -> &'static CStr {
+    match kernel.name() {
+        "avx512" => c"avx512",
+        "avx2" => c"avx2",
+        "neon" => c"neon",
+        "portable" => c"portable",
+        "scalar" => c"scalar",
+        _ => c"unknown",
+    }
+}
+
+/// The name of kernel number `index`, of those that are compiled for this architecture, the fastest first, and whether (not 0) this CPU can run it. Each is
+/// written unless it is null. `SOFTMAX_STATUS_LENGTH` if there are not so many.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_kernel(
+    index: usize,
+    name: *mut *const c_char,
+    available: *mut i32,
+) -> softmax_status {
+    plain_call(|| {
+        let kernels = softmax::kernels();
+        let kernel = kernels.get(index).ok_or_else(|| {
+            let (what, len) = ("kernels", kernels.len());
+            softmax::Error::Length { what, len, needed: index.saturating_add(1) }
+        })?;
+        // SAFETY: as this function's.
+        unsafe {
+            if !name.is_null() {
+                write("name", name, name_of(kernel).as_ptr())?;
+            }
+            if !available.is_null() {
+                write("available", available, kernel.is_available().into())?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The name of the kernel that calls use with these options.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_kernel_in_use(
+    name: *mut *const c_char,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe {
+        call(options, |call| {
+            let plan = call.softmax.plan::<f32>(softmax::Op::Softmax, 1, 1, true)?;
+            write("name", name, name_of(plan.kernel()).as_ptr())
+        })
+    }
+}

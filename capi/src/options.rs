@@ -1,0 +1,256 @@
+//! The options of all calls.
+
+use std::ffi::{CStr, c_char, c_void};
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use softmax::{Caches, Error, Executor, Masked, Softmax, Threads};
+
+use crate::raw::{Descriptor, Region, disjoint, read, read_or, slice_mut};
+use crate::status::Failure;
+
+/// Rows of nothing but -inf become 0 instead of NaN.
+pub const SOFTMAX_MASKED_ZERO: u32 = 1;
+/// `threads` threads work, however small the call is.
+pub const SOFTMAX_THREADS_EXACT: u32 = 2;
+/// `cache_core` and `cache_last` count.
+pub const SOFTMAX_CACHES: u32 = 4;
+
+/// The caller's own threads.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct softmax_parallel {
+    /// `sizeof(softmax_parallel)`.
+    pub size: usize,
+    /// Handed to `parallel_for`.
+    pub context: *mut c_void,
+    /// How many threads there are.
+    pub threads: usize,
+    /// Calls `body(argument, 0)` to `body(argument, count - 1)`, in any order and on any threads, mostly at the same time, and returns when all of these calls have.
+    /// `count` is at most `threads`. Calls that are left out the calling thread makes up for; none may be made later. It must not throw.
+    pub parallel_for: Option<
+        unsafe extern "C" fn(
+            context: *mut c_void,
+            count: usize,
+            body: Option<unsafe extern "C" fn(argument: *mut c_void, index: usize)>,
+            argument: *mut c_void,
+        ),
+    >,
+}
+
+// SAFETY: numbers and pointers; no function is none.
+unsafe impl Descriptor for softmax_parallel {
+    const NAME: &'static str = "softmax_parallel";
+}
+
+/// The options of all calls. `softmax_options_default` has those of a call with a null pointer.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct softmax_options {
+    /// `sizeof(softmax_options)`.
+    pub size: usize,
+    /// What inputs are multiplied by, within 2^-60 to 2^60; exactly, at no cost. 1 by default.
+    pub scale: f64,
+    /// What inputs are divided by; 1 by default. One of scale and temperature must be 1. Softmax and log-softmax of rows know 0 and infinity.
+    pub temperature: f64,
+    /// Any of `SOFTMAX_MASKED_ZERO`, `SOFTMAX_THREADS_EXACT` and `SOFTMAX_CACHES`.
+    pub flags: u32,
+    /// The name of a kernel; null for the fastest that this CPU can run.
+    pub kernel: *const c_char,
+    /// How many threads may work: 0 for as many as pay, 1 for the calling thread alone.
+    pub threads: usize,
+    /// Whose threads; null for those of the library's pool, which is made when a call first needs it.
+    pub parallel: *const softmax_parallel,
+    /// Memory for intermediate results, as large as the function `softmax_scratch_size` or its relatives say, with any alignment; null for
+    /// memory of the threads' own, which is kept for the next call.
+    pub scratch: *mut c_void,
+    /// Bytes of it.
+    pub scratch_size: usize,
+    /// Bytes of the largest cache that a core has to itself. Speed depends on it, results do not.
+    pub cache_core: usize,
+    /// Bytes of output that calls may count on keeping in a cache.
+    pub cache_last: usize,
+    /// Where a message is written, with a 0 at its end, if the call fails: it names the sizes or values that are wrong. Null for none.
+    pub message: *mut c_char,
+    /// Bytes for it. Messages that are longer are cut.
+    pub message_size: usize,
+}
+
+// SAFETY: numbers and pointers.
+unsafe impl Descriptor for softmax_options {
+    const NAME: &'static str = "softmax_options";
+}
+
+const DEFAULT: softmax_options = softmax_options {
+    size: size_of::<softmax_options>(),
+    scale: 1.0,
+    temperature: 1.0,
+    flags: 0,
+    kernel: std::ptr::null(),
+    threads: 0,
+    parallel: std::ptr::null(),
+    scratch: std::ptr::null_mut(),
+    scratch_size: 0,
+    cache_core: 0,
+    cache_last: 0,
+    message: std::ptr::null_mut(),
+    message_size: 0,
+};
+
+/// The threads behind a [`softmax_parallel`].
+struct CallerThreads(softmax_parallel);
+
+// SAFETY: the caller vouches that its function may be called; it is called by the thread of the call only.
+unsafe impl Sync for CallerThreads {}
+
+/// What the caller's threads call.
+struct Body<'a> {
+    body: &'a (dyn Fn(usize) + Sync),
+    panicked: AtomicBool,
+}
+
+/// # Safety
+/// `argument` is the [`Body`] of a call that has not returned.
+unsafe extern "C" fn run(argument: *mut c_void, index: usize) {
+    // SAFETY: as this function's.
+    let body = unsafe { &*argument.cast::<Body>() };
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (body.body)(index))) {
+        std::mem::forget(panic);
+        body.panicked.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Executor for CallerThreads {
+    fn threads(&self) -> usize {
+        self.0.threads
+    }
+
+    fn parallel_for(&self, count: usize, body: &(dyn Fn(usize) + Sync)) {
+        let Some(parallel_for) = self.0.parallel_for else { return };
+        let body = Body { body, panicked: AtomicBool::new(false) };
+        let argument = std::ptr::from_ref(&body).cast_mut().cast();
+        // SAFETY: the caller's function may be called with its context, and makes no call of the body after it has returned.
+        unsafe { parallel_for(self.0.context, count, Some(run), argument) };
+        assert!(!body.panicked.load(Ordering::Relaxed), "a thread has panicked");
+    }
+}
+
+/// The options of a call as it goes on.
+pub(crate) struct Call<'a> {
+    pub softmax: Softmax<'a>,
+    /// Where scratch memory starts, and how many bytes it has.
+    scratch: Option<(*mut u8, usize)>,
+}
+
+impl Call<'_> {
+    /// # Safety
+    /// The options are null or valid.
+    pub(crate) unsafe fn with(
+        options: *const softmax_options,
+        f: impl FnOnce(&Call) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        if options.is_null() {
+            return f(&Call { softmax: Softmax::new(), scratch: None });
+        }
+        // SAFETY: as this function's.
+        let options = unsafe { read_or(options, DEFAULT) }?;
+        let mut softmax = arithmetic(&options)?;
+        if !options.kernel.is_null() {
+            // SAFETY: a string.
+            let name = unsafe { CStr::from_ptr(options.kernel) };
+            let name = name.to_str().map_err(|_| Failure::Name(name.to_bytes().to_vec()))?;
+            softmax = softmax.kernel(softmax::kernel(name)?);
+        }
+        let exact = options.flags & SOFTMAX_THREADS_EXACT != 0;
+        softmax = softmax.threads(match (NonZeroUsize::new(options.threads), exact) {
+            (None, _) => Threads::Auto,
+            (Some(NonZeroUsize::MIN), _) => Threads::Serial,
+            (Some(n), false) => Threads::AtMost(n),
+            (Some(n), true) => Threads::Exactly(n),
+        });
+        if options.flags & SOFTMAX_CACHES != 0 {
+            let (core, last) = (options.cache_core, options.cache_last);
+            softmax = softmax.caches(Caches { core, last });
+        }
+        let scratch = (!options.scratch.is_null())
+            .then_some((options.scratch.cast::<u8>(), options.scratch_size));
+        if options.parallel.is_null() {
+            return f(&Call { softmax, scratch });
+        }
+        // SAFETY: not null, and valid.
+        let parallel = unsafe { read(options.parallel) }?;
+        if parallel.parallel_for.is_none() {
+            return Err(Failure::Null("parallel_for"));
+        }
+        let threads = CallerThreads(parallel);
+        f(&Call { softmax: softmax.executor(&threads), scratch })
+    }
+
+    /// Refuses memory to be written that overlaps other memory of the call.
+    pub(crate) fn disjoint(&self, written: &[Region], read: &[Region]) -> Result<(), Failure> {
+        disjoint(written, read)?;
+        let Some((p, size)) = self.scratch else { return Ok(()) };
+        let scratch = [Region::of("scratch", p, size)];
+        disjoint(&scratch, written)?;
+        disjoint(&scratch, read)
+    }
+
+    /// Does the work in the caller's scratch memory, if there is any, and if it is large enough.
+    pub(crate) fn run(
+        &self,
+        needed: impl FnOnce() -> Result<usize, Error>,
+        work: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<(), Failure> {
+        let Some((p, size)) = self.scratch else { return Ok(work()?) };
+        let needed = needed()?;
+        if size < needed {
+            return Err(Failure::Scratch { size, needed });
+        }
+        // SAFETY: the caller lends it for the time of the call. Memory that another language hands over has some value.
+        let memory = unsafe { slice_mut("scratch", p, size) }?;
+        Ok(softmax::with_scratch(memory, work)?)
+    }
+}
+
+fn arithmetic(options: &softmax_options) -> Result<Softmax<'static>, Failure> {
+    const FLAGS: u32 = SOFTMAX_MASKED_ZERO | SOFTMAX_THREADS_EXACT | SOFTMAX_CACHES;
+    let unknown = options.flags & !FLAGS;
+    if unknown != 0 {
+        return Err(Failure::Flags { of: softmax_options::NAME, flags: unknown });
+    }
+    let (scale, temperature) = (options.scale, options.temperature);
+    let softmax = match (scale == 1.0, temperature == 1.0) {
+        (true, true) => Softmax::new(),
+        (false, true) => Softmax::new().scale(scale)?,
+        (true, false) => Softmax::new().temperature(temperature)?,
+        (false, false) => {
+            let (what, range) = ("temperature of a scale other than 1", "1");
+            return Err(Error::Value { what, value: temperature, range }.into());
+        }
+    };
+    let zero = options.flags & SOFTMAX_MASKED_ZERO != 0;
+    Ok(softmax.masked(if zero { Masked::Zero } else { Masked::Nan }))
+}
+
+/// Writes what was wrong to where the options say.
+///
+/// # Safety
+/// The options are null or valid.
+pub(crate) unsafe fn message(options: *const softmax_options, failure: &Failure) {
+    // SAFETY: as this function's.
+    let Ok(options) = (unsafe { read_or(options, DEFAULT) }) else { return };
+    if options.message.is_null() || options.message_size == 0 {
+        return;
+    }
+    let text = failure.to_string();
+    // SAFETY: the caller lends it for the time of the call.
+    let place = unsafe { slice_mut("message", options.message.cast::<u8>(), options.message_size) };
+    let Ok([text_place @ .., _]) = place.as_deref() else { return };
+    // Not within a character.
+    let n = text.floor_char_boundary(text_place.len());
+    if let Ok(place) = place {
+        place[..n].copy_from_slice(&text.as_bytes()[..n]);
+        place[n] = 0;
+    }
+}

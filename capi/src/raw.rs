@@ -1,0 +1,351 @@
+//! From what C hands over to what Rust can borrow.
+
+use softmax::{Element, Matrix, MatrixMut};
+
+use crate::status::Failure;
+
+/// The type of elements: one of `SOFTMAX_F32`, `SOFTMAX_F64`, `SOFTMAX_F16` and `SOFTMAX_BF16`; for masks also `SOFTMAX_BOOL`.
+pub type softmax_dtype = u32;
+
+/// `float`.
+pub const SOFTMAX_F32: softmax_dtype = 0;
+/// `double`.
+pub const SOFTMAX_F64: softmax_dtype = 1;
+/// IEEE half precision, two bytes.
+pub const SOFTMAX_F16: softmax_dtype = 2;
+/// bfloat16, the upper half of a float.
+pub const SOFTMAX_BF16: softmax_dtype = 3;
+/// A byte, 0 or not. For masks only.
+pub const SOFTMAX_BOOL: softmax_dtype = 4;
+
+/// A matrix: `rows` rows of `cols` elements beside each other, `stride` elements from the start of one row to the start of the next. What lies between the rows is
+/// neither read nor written, so that others may use it at the same time. `softmax_matrix_of` makes one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct softmax_matrix {
+    /// `sizeof(softmax_matrix)`.
+    pub size: usize,
+    /// The first element of row 0. May be null if there are no elements.
+    pub data: *mut std::ffi::c_void,
+    /// The type of the elements.
+    pub dtype: softmax_dtype,
+    /// Number of rows.
+    pub rows: usize,
+    /// Elements in a row.
+    pub cols: usize,
+    /// Elements from one row to the next: `cols` or more.
+    pub stride: usize,
+}
+
+/// Structs whose first field is their size in bytes.
+///
+/// # Safety
+/// `repr(C)`, the first field is a `usize`, and all bit patterns are values.
+pub(crate) unsafe trait Descriptor: Copy {
+    /// For messages.
+    const NAME: &'static str;
+}
+
+// SAFETY: numbers and pointers.
+unsafe impl Descriptor for softmax_matrix {
+    const NAME: &'static str = "softmax_matrix";
+}
+
+/// No struct will ever be larger: what claims to be was not initialised.
+const LARGEST: usize = 4096;
+
+/// Reads a struct: of this version, or of a later one of which nothing is set that is unknown here.
+///
+/// # Safety
+/// Null, or valid for reads of as many bytes as its first field says.
+pub(crate) unsafe fn read<D: Descriptor>(p: *const D) -> Result<D, Failure> {
+    if p.is_null() {
+        return Err(Failure::Null(D::NAME));
+    }
+    if !p.is_aligned() {
+        return Err(Failure::Alignment(D::NAME));
+    }
+    // SAFETY: not null, aligned; its first field is its size.
+    let size = unsafe { p.cast::<usize>().read() };
+    let (known, of) = (size_of::<D>(), D::NAME);
+    if size != known {
+        if !(known..=LARGEST).contains(&size) {
+            return Err(Failure::StructSize { of, size });
+        }
+        // SAFETY: so many bytes there are.
+        let rest = unsafe { std::slice::from_raw_parts(p.cast::<u8>().add(known), size - known) };
+        if rest.iter().any(|&byte| byte != 0) {
+            return Err(Failure::StructSize { of, size });
+        }
+    }
+    // SAFETY: so many bytes there are, and any are a value.
+    Ok(unsafe { p.read() })
+}
+
+/// As [`read`], if it is not null.
+///
+/// # Safety
+/// As [`read`].
+pub(crate) unsafe fn read_or<D: Descriptor>(p: *const D, default: D) -> Result<D, Failure> {
+    // SAFETY: as this function's.
+    if p.is_null() { Ok(default) } else { unsafe { read(p) } }
+}
+
+/// Calls the expression with `$t` as the type of the dtype.
+macro_rules! by_dtype {
+    ($of:expr, $dtype:expr, $t:ident => $e:expr) => {
+        match $dtype {
+            $crate::raw::SOFTMAX_F32 => {
+                type $t = f32;
+                $e
+            }
+            $crate::raw::SOFTMAX_F64 => {
+                type $t = f64;
+                $e
+            }
+            $crate::raw::SOFTMAX_F16 => {
+                type $t = softmax::half::f16;
+                $e
+            }
+            $crate::raw::SOFTMAX_BF16 => {
+                type $t = softmax::half::bf16;
+                $e
+            }
+            dtype => Err($crate::status::Failure::Dtype { of: $of, dtype }),
+        }
+    };
+}
+pub(crate) use by_dtype;
+
+/// Memory that a call uses: `rows` pieces of `len` bytes, `stride` bytes apart.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Region {
+    what: &'static str,
+    start: usize,
+    len: usize,
+    stride: usize,
+    /// From the start to the end of the last piece.
+    extent: usize,
+}
+
+impl Region {
+    /// Of one piece. What is null has no bytes.
+    pub(crate) fn of<T>(what: &'static str, p: *const T, n: usize) -> Self {
+        let len = if p.is_null() { 0 } else { n.saturating_mul(size_of::<T>()) };
+        Self { what, start: p.addr(), len, stride: len, extent: len }
+    }
+
+    fn overlaps(&self, other: &Self) -> bool {
+        if self.extent == 0 || other.extent == 0 {
+            return false;
+        }
+        // Both lie in the address space.
+        let apart = |a: &Self, b: &Self| a.start.saturating_add(a.extent) <= b.start;
+        if apart(self, other) || apart(other, self) {
+            return false;
+        }
+        // Columns of one matrix beside each other.
+        let stride = self.stride;
+        if stride != other.stride || stride == 0 {
+            return true;
+        }
+        let (a, b) = if self.start <= other.start { (self, other) } else { (other, self) };
+        let shift = (b.start - a.start) % stride;
+        !(shift >= a.len && shift + b.len <= stride)
+    }
+}
+
+/// Refuses regions to be written that overlap each other, or any to be read.
+pub(crate) fn disjoint(written: &[Region], read: &[Region]) -> Result<(), Failure> {
+    for (i, a) in written.iter().enumerate() {
+        let others = written[i + 1..].iter().chain(read);
+        if let Some(b) = others.into_iter().find(|b| a.overlaps(b)) {
+            return Err(Failure::Overlap(a.what, b.what));
+        }
+    }
+    Ok(())
+}
+
+impl softmax_matrix {
+    /// A pointer to elements of this type, if the matrix can be one of them.
+    fn pointer<T: Element>(&self, what: &'static str) -> Result<*mut T, Failure> {
+        let p = self.data.cast::<T>();
+        if self.rows > 0 && self.cols > 0 {
+            if p.is_null() {
+                return Err(Failure::Null(what));
+            }
+            if !p.is_aligned() {
+                return Err(Failure::Alignment(what));
+            }
+            let elements = (self.rows - 1).checked_mul(self.stride);
+            let elements = elements.and_then(|n| n.checked_add(self.cols));
+            let bytes = elements.and_then(|n| n.checked_mul(size_of::<T>()));
+            if bytes.and_then(|bytes| bytes.checked_add(p.addr())).is_none() {
+                return Err(Failure::TooLarge(what));
+            }
+        }
+        Ok(p)
+    }
+
+    /// A view to read.
+    ///
+    /// # Safety
+    /// The rows are valid for reads of elements of this type while the view is used, and nobody writes them.
+    pub(crate) unsafe fn view<'a, T: Element>(
+        &self,
+        what: &'static str,
+    ) -> Result<Matrix<'a, T>, Failure> {
+        let p = self.pointer::<T>(what)?.cast_const();
+        // SAFETY: aligned and not null; the rest is this function's.
+        Ok(unsafe { Matrix::from_raw(p, self.rows, self.cols, self.stride) }?)
+    }
+
+    /// A view to write.
+    ///
+    /// # Safety
+    /// The rows are valid for reads and writes of elements of this type while the view is used, and nobody else uses them.
+    pub(crate) unsafe fn view_mut<'a, T: Element>(
+        &self,
+        what: &'static str,
+    ) -> Result<MatrixMut<'a, T>, Failure> {
+        let p = self.pointer::<T>(what)?;
+        // SAFETY: aligned and not null; the rest is this function's.
+        Ok(unsafe { MatrixMut::from_raw(p, self.rows, self.cols, self.stride) }?)
+    }
+
+    pub(crate) fn region(&self, what: &'static str) -> Region {
+        let size = match self.dtype {
+            SOFTMAX_F64 => 8,
+            SOFTMAX_F16 | SOFTMAX_BF16 => 2,
+            _ => 4,
+        };
+        let len = self.cols.saturating_mul(size);
+        let stride = self.stride.saturating_mul(size);
+        let extent = match self.rows {
+            0 => 0,
+            n if len > 0 => (n - 1).saturating_mul(stride).saturating_add(len),
+            _ => 0,
+        };
+        Region { what, start: self.data.addr(), len, stride, extent }
+    }
+
+    /// Whether it is the same memory, seen in the same way.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.data == other.data
+            && (self.dtype, self.rows, self.cols) == (other.dtype, other.rows, other.cols)
+            && (self.stride == other.stride || self.rows <= 1)
+    }
+}
+
+/// `n` elements to read.
+///
+/// # Safety
+/// If they can be a slice, they are valid for reads while it is used, and nobody writes them.
+pub(crate) unsafe fn slice<'a, T>(
+    what: &'static str,
+    p: *const T,
+    n: usize,
+) -> Result<&'a [T], Failure> {
+    if n == 0 {
+        return Ok(&[]);
+    }
+    check(what, p, n)?;
+    // SAFETY: not null, aligned, not too long; the rest is this function's.
+    Ok(unsafe { std::slice::from_raw_parts(p, n) })
+}
+
+/// `n` elements to write.
+///
+/// # Safety
+/// If they can be a slice, they are valid for reads and writes while it is used, and nobody else uses them.
+pub(crate) unsafe fn slice_mut<'a, T>(
+    what: &'static str,
+    p: *mut T,
+    n: usize,
+) -> Result<&'a mut [T], Failure> {
+    if n == 0 {
+        return Ok(&mut []);
+    }
+    check(what, p, n)?;
+    // SAFETY: not null, aligned, not too long; the rest is this function's.
+    Ok(unsafe { std::slice::from_raw_parts_mut(p, n) })
+}
+
+/// As [`slice`]; `None` if it is null.
+///
+/// # Safety
+/// As [`slice`].
+pub(crate) unsafe fn slice_or_none<'a, T>(
+    what: &'static str,
+    p: *const T,
+    n: usize,
+) -> Result<Option<&'a [T]>, Failure> {
+    // SAFETY: as this function's.
+    if p.is_null() { Ok(None) } else { unsafe { slice(what, p, n) }.map(Some) }
+}
+
+fn check<T>(what: &'static str, p: *const T, n: usize) -> Result<(), Failure> {
+    if p.is_null() {
+        return Err(Failure::Null(what));
+    }
+    if !p.is_aligned() {
+        return Err(Failure::Alignment(what));
+    }
+    let bytes = n.checked_mul(size_of::<T>()).filter(|&bytes| bytes <= isize::MAX as usize);
+    if bytes.and_then(|bytes| bytes.checked_add(p.addr())).is_none() {
+        return Err(Failure::TooLarge(what));
+    }
+    Ok(())
+}
+
+/// Writes a result that the caller wants.
+///
+/// # Safety
+/// Valid for a write.
+pub(crate) unsafe fn write<T>(what: &'static str, p: *mut T, value: T) -> Result<(), Failure> {
+    check(what, p, 1)?;
+    // SAFETY: not null and aligned; the rest is this function's.
+    unsafe { p.write(value) };
+    Ok(())
+}
+
+/// Refuses two matrices of different types.
+pub(crate) fn same_dtype(
+    of: &'static str,
+    a: &softmax_matrix,
+    b: &softmax_matrix,
+) -> Result<(), Failure> {
+    let dtypes = (a.dtype, b.dtype);
+    if dtypes.0 == dtypes.1 { Ok(()) } else { Err(Failure::Dtypes { of, dtypes }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overlaps() {
+        let region = |start, rows: usize, len, stride| {
+            let extent = (rows - 1) * stride + len;
+            Region { what: "", start, len, stride, extent }
+        };
+        let a = region(1000, 4, 8, 32);
+        // Before and behind it, in its gaps, across its rows, with another stride.
+        for (other, overlaps) in [
+            (region(992, 1, 8, 8), false),
+            (region(993, 1, 8, 8), true),
+            (region(1104, 1, 8, 8), false),
+            (region(1103, 1, 8, 8), true),
+            (region(1008, 3, 24, 32), false),
+            (region(1008, 3, 25, 32), true),
+            (region(1007, 3, 8, 32), true),
+            (region(1000 - 24, 4, 24, 32), false),
+            (region(1000 - 24, 4, 25, 32), true),
+            (region(1000, 4, 8, 32), true),
+            (region(1008, 2, 8, 48), true),
+        ] {
+            assert_eq!(a.overlaps(&other), overlaps, "{other:?}");
+            assert_eq!(other.overlaps(&a), overlaps, "{other:?}");
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! Maps of rows, log-sum-exp, decisions.
+
+use softmax::{Element, Op, Ties};
+
+use crate::options::{Call, softmax_options};
+use crate::raw::{
+    Descriptor, Region, by_dtype, read, same_dtype, slice, slice_mut, softmax_dtype,
+    softmax_matrix, write,
+};
+use crate::status::{Failure, call, plain_call, softmax_status};
+
+/// An operation on rows: one of `SOFTMAX_OP_...`.
+pub type softmax_op = u32;
+
+/// `softmax_softmax`.
+pub const SOFTMAX_OP_SOFTMAX: softmax_op = 0;
+/// `softmax_log_softmax`.
+pub const SOFTMAX_OP_LOG_SOFTMAX: softmax_op = 1;
+/// `softmax_logsumexp`.
+pub const SOFTMAX_OP_LOGSUMEXP: softmax_op = 2;
+/// `softmax_sigmoid`.
+pub const SOFTMAX_OP_SIGMOID: softmax_op = 3;
+/// `softmax_log_sigmoid`.
+pub const SOFTMAX_OP_LOG_SIGMOID: softmax_op = 4;
+/// `softmax_hardmax`.
+pub const SOFTMAX_OP_HARDMAX: softmax_op = 5;
+
+/// What becomes of several largest elements of a row: `SOFTMAX_TIES_SHARE` or `SOFTMAX_TIES_FIRST`.
+pub type softmax_ties = u32;
+
+/// Each of N gets 1/N.
+pub const SOFTMAX_TIES_SHARE: softmax_ties = 0;
+/// The first of them gets 1.
+pub const SOFTMAX_TIES_FIRST: softmax_ties = 1;
+
+/// Written as a token where there is none to draw.
+///
+/// cbindgen:ignore
+pub const SOFTMAX_NO_TOKEN: usize = usize::MAX;
+
+/// Rows of a matrix to rows of another, or to themselves.
+///
+/// # Safety
+/// As the head of the crate says.
+unsafe fn map(
+    op: Op,
+    x: *const softmax_matrix,
+    y: *const softmax_matrix,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe {
+        call(options, |call| {
+            let (x, y) = (read(x)?, read(y)?);
+            same_dtype("input and output", &x, &y)?;
+            by_dtype!("a matrix", x.dtype, T => map_of::<T>(call, op, &x, &y))
+        })
+    }
+}
+
+/// # Safety
+/// As [`map`].
+unsafe fn map_of<T: Element>(
+    call: &Call,
+    op: Op,
+    x: &softmax_matrix,
+    y: &softmax_matrix,
+) -> Result<(), Failure> {
+    let (rows, cols, softmax) = (x.rows, x.cols, &call.softmax);
+    let in_place = x.is(y);
+    let needed = || softmax.scratch_size::<T>(op, rows, cols, in_place);
+    if in_place {
+        call.disjoint(&[y.region("output")], &[])?;
+        // SAFETY: as this function's.
+        let y = unsafe { y.view_mut::<T>("output") }?;
+        return call.run(needed, || match op {
+            Op::LogSoftmax => softmax.log_softmax_in_place(y),
+            Op::Sigmoid => softmax.sigmoid_in_place(y),
+            Op::LogSigmoid => softmax.log_sigmoid_in_place(y),
+            Op::Hardmax(ties) => softmax.hardmax_in_place(ties, y),
+            _ => softmax.softmax_in_place(y),
+        });
+    }
+    call.disjoint(&[y.region("output")], &[x.region("input")])?;
+    // SAFETY: as this function's; they do not overlap.
+    let (x, y) = unsafe { (x.view::<T>("input")?, y.view_mut::<T>("output")?) };
+    call.run(needed, || match op {
+        Op::LogSoftmax => softmax.log_softmax(x, y),
+        Op::Sigmoid => softmax.sigmoid(x, y),
+        Op::LogSigmoid => softmax.log_sigmoid(x, y),
+        Op::Hardmax(ties) => softmax.hardmax(ties, x, y),
+        _ => softmax.softmax(x, y),
+    })
+}
+
+/// The softmax of every row of `x`, into the rows of `y`: a matrix of the same shape and dtype, which is `x` itself (in place) or does not overlap it. At most 3 ULP of error in
+/// f32 and f64; f16 and bf16 are rounded once.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_softmax(
+    x: *const softmax_matrix,
+    y: *const softmax_matrix,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe { map(Op::Softmax, x, y, options) }
+}
+
+/// As `softmax_softmax`, the logarithms: `scale * x_i - ln(sum_j exp(scale * x_j))`. At most 2 ULP or 1e-7 of error in f32, 3 ULP or 3e-16 in f64.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_log_softmax(
+    x: *const softmax_matrix,
+    y: *const softmax_matrix,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe { map(Op::LogSoftmax, x, y, options) }
+}
+
+/// As `softmax_softmax`, the sigmoid of every element: `1 / (1 + exp(-scale * x_i))`.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_sigmoid(
+    x: *const softmax_matrix,
+    y: *const softmax_matrix,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe { map(Op::Sigmoid, x, y, options) }
+}
+
+/// As `softmax_softmax`, the logarithm of the sigmoid of every element.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_log_sigmoid(
+    x: *const softmax_matrix,
+    y: *const softmax_matrix,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe { map(Op::LogSigmoid, x, y, options) }
+}
+
+/// As `softmax_softmax`, 1 for the largest element of each row and 0 for the others. Scale and temperature do not count.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_hardmax(
+    x: *const softmax_matrix,
+    y: *const softmax_matrix,
+    ties: softmax_ties,
+    options: *const softmax_options,
+) -> softmax_status {
+    let ties = match ties {
+        SOFTMAX_TIES_SHARE => Ties::Share,
+        SOFTMAX_TIES_FIRST => Ties::First,
+        value => {
+            let failure = Failure::Choice { of: "way with ties", value };
+            // SAFETY: as this function's.
+            return unsafe { call(options, |_| Err(failure)) };
+        }
+    };
+    // SAFETY: as this function's.
+    unsafe { map(Op::Hardmax(ties), x, y, options) }
+}
+
+/// The log-sum-exp of every row of `x`, into `lse`: one element of the dtype of `x` for each row.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_logsumexp(
+    x: *const softmax_matrix,
+    lse: *mut std::ffi::c_void,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe {
+        call(options, |call| {
+            let x = read(x)?;
+            by_dtype!("a matrix", x.dtype, T => {
+                let lse = lse.cast::<T>();
+                call.disjoint(&[Region::of("lse", lse, x.rows)], &[x.region("input")])?;
+                let (rows, cols) = (x.rows, x.cols);
+                let (x, lse) = (x.view::<T>("input")?, slice_mut("lse", lse, rows)?);
+                let softmax = &call.softmax;
+                call.run(
+                    || softmax.scratch_size::<T>(Op::LogSumExp, rows, cols, false),
+                    || softmax.logsumexp(x, lse),
+                )
+            })
+        })
+    }
+}
+
+/// The index of the largest element of every row of `x`, into `indices`, one for each row: the first of equals, or that of the row's first NaN.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_argmax(
+    x: *const softmax_matrix,
+    indices: *mut usize,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe {
+        call(options, |call| {
+            let x = read(x)?;
+            by_dtype!("a matrix", x.dtype, T => {
+                call.disjoint(&[Region::of("indices", indices, x.rows)], &[x.region("input")])?;
+                let indices = slice_mut("indices", indices, x.rows)?;
+                Ok(call.softmax.argmax(x.view::<T>("input")?, indices)?)
+            })
+        })
+    }
+}
+
+/// The log-probabilities of some elements of each row, `tokens_per_row` of them: those of row `i` are number `tokens[i * tokens_per_row + j]`, and their
+/// log-probabilities are written in the same places of `log_probs`; the log-sum-exp of each row to `lse`, unless it is null. Both are float, or double for f64.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_log_probs(
+    x: *const softmax_matrix,
+    tokens: *const usize,
+    tokens_per_row: usize,
+    log_probs: *mut std::ffi::c_void,
+    lse: *mut std::ffi::c_void,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe {
+        call(options, |call| {
+            let x = read(x)?;
+            by_dtype!("a matrix", x.dtype, T => {
+                let log_probs = log_probs.cast::<<T as Element>::Arithmetic>();
+                let lse = lse.cast::<<T as Element>::Arithmetic>();
+                let n = x.rows.checked_mul(tokens_per_row).ok_or(Failure::TooLarge("tokens"))?;
+                call.disjoint(
+                    &[Region::of("log_probs", log_probs, n), Region::of("lse", lse, x.rows)],
+                    &[x.region("input"), Region::of("tokens", tokens, n)],
+                )?;
+                let rows = x.rows;
+                let x = x.view::<T>("input")?;
+                let tokens = slice("tokens", tokens, n)?;
+                let log_probs = slice_mut("log_probs", log_probs, n)?;
+                if lse.is_null() {
+                    return Ok(call.softmax.log_probs(x, tokens, log_probs)?);
+                }
+                let lse = slice_mut("lse", lse, rows)?;
+                Ok(call.softmax.log_probs_and_lse(x, tokens, log_probs, lse)?)
+            })
+        })
+    }
+}
+
+/// The `k` largest elements of each row, the largest first and the first of equals first: their indices, and their log-probabilities in the whole row (float, or
+/// double for f64), `k` of each a row.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_top_k(
+    x: *const softmax_matrix,
+    k: usize,
+    indices: *mut usize,
+    log_probs: *mut std::ffi::c_void,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe {
+        call(options, |call| {
+            let x = read(x)?;
+            by_dtype!("a matrix", x.dtype, T => {
+                let log_probs = log_probs.cast::<<T as Element>::Arithmetic>();
+                let n = x.rows.checked_mul(k).ok_or(Failure::TooLarge("indices"))?;
+                call.disjoint(
+                    &[Region::of("indices", indices, n), Region::of("log_probs", log_probs, n)],
+                    &[x.region("input")],
+                )?;
+                let indices = slice_mut("indices", indices, n)?;
+                let log_probs = slice_mut("log_probs", log_probs, n)?;
+                Ok(call.softmax.top_k(x.view::<T>("input")?, k, indices, log_probs)?)
+            })
+        })
+    }
+}
+
+/// The perplexity of a text from the log-probabilities of its tokens: `exp(-mean)`. NaN if there are none.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_perplexity(
+    log_probs: *const std::ffi::c_void,
+    dtype: softmax_dtype,
+    len: usize,
+    perplexity: *mut f64,
+) -> softmax_status {
+    plain_call(|| {
+        by_dtype!("log_probs", dtype, T => {
+            // SAFETY: as this function's.
+            let log_probs = unsafe { slice("log_probs", log_probs.cast::<T>(), len) }?;
+            let value = softmax::perplexity(log_probs);
+            // SAFETY: as this function's.
+            unsafe { write("perplexity", perplexity, value) }
+        })
+    })
+}
+
+/// The way that a call takes: see `softmax_plan_of`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct softmax_plan {
+    /// `sizeof(softmax_plan)`, set by the caller.
+    pub size: usize,
+    /// The name of the kernel, valid for as long as the library is loaded.
+    pub kernel: *const std::ffi::c_char,
+    /// How many threads work at most.
+    pub threads: usize,
+    /// One of `SOFTMAX_REGIME_...`.
+    pub regime: u32,
+    /// Whether the output is written past the caches.
+    pub streams: u32,
+}
+
+// SAFETY: numbers and pointers.
+unsafe impl Descriptor for softmax_plan {
+    const NAME: &'static str = "softmax_plan";
+}
+
+/// Groups of short rows at once.
+pub const SOFTMAX_REGIME_TINY: u32 = 0;
+/// A row after the other.
+pub const SOFTMAX_REGIME_ROWS: u32 = 1;
+/// Each row in pieces.
+pub const SOFTMAX_REGIME_PIECES: u32 = 2;
+
+fn op_of(op: softmax_op) -> Result<Op, Failure> {
+    Ok(match op {
+        SOFTMAX_OP_SOFTMAX => Op::Softmax,
+        SOFTMAX_OP_LOG_SOFTMAX => Op::LogSoftmax,
+        SOFTMAX_OP_LOGSUMEXP => Op::LogSumExp,
+        SOFTMAX_OP_SIGMOID => Op::Sigmoid,
+        SOFTMAX_OP_LOG_SIGMOID => Op::LogSigmoid,
+        SOFTMAX_OP_HARDMAX => Op::Hardmax(Ties::Share),
+        value => return Err(Failure::Choice { of: "operation", value }),
+    })
+}
+
+/// What way a call of an operation takes on a matrix of the shape and dtype of `x` (its data does not count), in place (not 0) or not.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_plan_of(
+    op: softmax_op,
+    x: *const softmax_matrix,
+    in_place: i32,
+    plan: *mut softmax_plan,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe {
+        call(options, |call| {
+            let (op, x, mut told) = (op_of(op)?, read(x)?, read(plan.cast_const())?);
+            let found = by_dtype!("a matrix", x.dtype, T => {
+                Ok(call.softmax.plan::<T>(op, x.rows, x.cols, in_place != 0)?)
+            })?;
+            told.kernel = crate::name_of(found.kernel()).as_ptr();
+            told.threads = found.threads();
+            told.streams = found.streams().into();
+            told.regime = match found.regime() {
+                softmax::Regime::Tiny => SOFTMAX_REGIME_TINY,
+                softmax::Regime::Rows => SOFTMAX_REGIME_ROWS,
+                softmax::Regime::Pieces => SOFTMAX_REGIME_PIECES,
+            };
+            write("softmax_plan", plan, told)
+        })
+    }
+}
+
+/// How many bytes of scratch memory a call of an operation needs on a matrix of the shape and dtype of `x` (its data does not count), with these options, in place or
+/// not.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_scratch_size(
+    op: softmax_op,
+    x: *const softmax_matrix,
+    bytes: *mut usize,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe {
+        call(options, |call| {
+            let (op, x) = (op_of(op)?, read(x)?);
+            by_dtype!("a matrix", x.dtype, T => {
+                let of = |in_place| call.softmax.scratch_size::<T>(op, x.rows, x.cols, in_place);
+                write("bytes", bytes, of(false)?.max(of(true)?))
+            })
+        })
+    }
+}

@@ -1,0 +1,234 @@
+//! What calls return.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use softmax::{AttendError, Error, ShapeError};
+
+use crate::options::{Call, message, softmax_options};
+
+/// What a call returns. Whatever is not `SOFTMAX_STATUS_OK` means that nothing was written, but for a message; after
+/// `SOFTMAX_STATUS_MEMORY` and `SOFTMAX_STATUS_INTERNAL` some rows may have been.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum softmax_status {
+    /// All is done.
+    Ok = 0,
+    /// A pointer is null that must not be.
+    NullPointer = 1,
+    /// The `size` of a struct is none that this library knows, or a newer field is set that it does not have.
+    StructSize = 2,
+    /// There is no such dtype, or it is none for this call.
+    Dtype = 3,
+    /// Shapes do not fit each other.
+    Shape = 4,
+    /// Sizes overflow the address space.
+    Overflow = 5,
+    /// Rows of one matrix overlap: its stride is less than its columns.
+    Stride = 6,
+    /// What is written overlaps something else.
+    Overlap = 7,
+    /// A pointer is not aligned as its type needs.
+    Alignment = 8,
+    /// An array has not the length that it needs.
+    Length = 9,
+    /// An option is out of its range.
+    Value = 10,
+    /// A label or token is no column.
+    Column = 11,
+    /// The tensor has no such axis.
+    Axis = 12,
+    /// There is no memory.
+    Memory = 13,
+    /// The scratch buffer is too small.
+    Scratch = 14,
+    /// There is no such kernel, or this CPU cannot run it.
+    Kernel = 15,
+    /// The environment variable SOFTMAX_CACHES is not two sizes.
+    Caches = 16,
+    /// The partials are to be computed again by the row's largest element: see `softmax_merge`.
+    Again = 17,
+    /// A bug in this library.
+    Internal = 18,
+}
+
+use softmax_status as Status;
+
+impl Status {
+    const ALL: [(Self, &'static std::ffi::CStr); 19] = [
+        (Self::Ok, c"all is done"),
+        (Self::NullPointer, c"a pointer is null that must not be"),
+        (Self::StructSize, c"the size of a struct is none that this library knows"),
+        (Self::Dtype, c"there is no such dtype, or it is none for this call"),
+        (Self::Shape, c"shapes do not fit each other"),
+        (Self::Overflow, c"sizes overflow the address space"),
+        (Self::Stride, c"rows of a matrix overlap: its stride is less than its columns"),
+        (Self::Overlap, c"what is written overlaps something else"),
+        (Self::Alignment, c"a pointer is not aligned as its type needs"),
+        (Self::Length, c"an array has not the length that it needs"),
+        (Self::Value, c"an option is out of its range"),
+        (Self::Column, c"a label or token is no column"),
+        (Self::Axis, c"the tensor has no such axis"),
+        (Self::Memory, c"there is no memory"),
+        (Self::Scratch, c"the scratch buffer is too small"),
+        (Self::Kernel, c"there is no such kernel, or this CPU cannot run it"),
+        (Self::Caches, c"SOFTMAX_CACHES is not two sizes"),
+        (Self::Again, c"the partials are to be computed again by the row's largest element"),
+        (Self::Internal, c"a bug in this library"),
+    ];
+}
+
+/// What a status means, in a few English words; never null, and valid for as long as the library is loaded. Numbers that are no status have a text, too.
+/// (What was wrong with a call in particular says `softmax_options.message`.)
+#[unsafe(no_mangle)]
+pub extern "C" fn softmax_status_message(status: i32) -> *const std::ffi::c_char {
+    let known = Status::ALL.iter().find(|(known, _)| *known as i32 == status);
+    known.map_or(c"no status of this library", |&(_, text)| text).as_ptr()
+}
+
+/// Why a call was refused.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    Crate(Error),
+    Null(&'static str),
+    StructSize {
+        of: &'static str,
+        size: usize,
+    },
+    Dtype {
+        of: &'static str,
+        dtype: u32,
+    },
+    Dtypes {
+        of: &'static str,
+        dtypes: (u32, u32),
+    },
+    Overlap(&'static str, &'static str),
+    Alignment(&'static str),
+    TooLarge(&'static str),
+    Scratch {
+        size: usize,
+        needed: usize,
+    },
+    /// A choice that is none of those that there are.
+    Choice {
+        of: &'static str,
+        value: u32,
+    },
+    Flags {
+        of: &'static str,
+        flags: u32,
+    },
+    Name(Vec<u8>),
+    Again(f64),
+}
+
+impl From<Error> for Failure {
+    fn from(e: Error) -> Self {
+        Self::Crate(e)
+    }
+}
+
+impl From<ShapeError> for Failure {
+    fn from(e: ShapeError) -> Self {
+        Self::Crate(e.into())
+    }
+}
+
+impl Failure {
+    fn status(&self) -> Status {
+        match self {
+            Self::Crate(e) => match e {
+                Error::Shape(ShapeError::Overflow { .. }) => Status::Overflow,
+                Error::Shape(ShapeError::Overlap { .. }) => Status::Stride,
+                Error::Shape(_) | Error::Mismatch { .. } | Error::Shapes { .. } => Status::Shape,
+                Error::Attention(AttendError::Length { .. }) => Status::Length,
+                Error::Attention(AttendError::Cap(_)) => Status::Value,
+                Error::Attention(_) => Status::Shape,
+                Error::Axis { .. } => Status::Axis,
+                Error::Partials { .. } | Error::Length { .. } => Status::Length,
+                Error::RowMax(_) | Error::Value { .. } => Status::Value,
+                Error::Scale(_) | Error::Temperature(_) => Status::Value,
+                Error::Column { .. } => Status::Column,
+                Error::Memory { .. } => Status::Memory,
+                Error::Caches { .. } => Status::Caches,
+                Error::UnknownKernel { .. } | Error::UnavailableKernel { .. } => Status::Kernel,
+                _ => Status::Internal,
+            },
+            Self::Null(_) => Status::NullPointer,
+            Self::StructSize { .. } => Status::StructSize,
+            Self::Dtype { .. } | Self::Dtypes { .. } => Status::Dtype,
+            Self::Overlap(..) => Status::Overlap,
+            Self::Alignment(_) => Status::Alignment,
+            Self::TooLarge(_) => Status::Overflow,
+            Self::Scratch { .. } => Status::Scratch,
+            Self::Choice { .. } | Self::Flags { .. } => Status::Value,
+            Self::Name(_) => Status::Kernel,
+            Self::Again(_) => Status::Again,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Crate(e) => e.fmt(f),
+            Self::Null(what) => write!(f, "{what} is null"),
+            Self::StructSize { of, size } => {
+                write!(f, "a {of} of {size} bytes is none that this library knows all of")
+            }
+            Self::Dtype { of, dtype } => write!(f, "dtype {dtype} is none for {of}"),
+            Self::Dtypes { of, dtypes: (a, b) } => write!(f, "{of} have dtypes {a} and {b}"),
+            Self::Overlap(a, b) => write!(f, "{a} overlaps {b}"),
+            Self::Alignment(what) => write!(f, "{what} is not aligned"),
+            Self::TooLarge(what) => write!(f, "{what} overflows the address space"),
+            Self::Scratch { size, needed } => {
+                write!(f, "{needed} bytes of scratch are needed, got {size}")
+            }
+            Self::Choice { of, value } => write!(f, "{value} is no {of}"),
+            Self::Flags { of, flags } => write!(f, "the flags {flags:#x} of {of} are unknown"),
+            Self::Name(name) => {
+                write!(f, "no kernel is called {:?}", String::from_utf8_lossy(name))
+            }
+            Self::Again(max) => {
+                write!(f, "the partials are to be computed again by the largest element, {max}")
+            }
+        }
+    }
+}
+
+/// A call: reads the options, does the work, says what became of it. No panic leaves it.
+///
+/// # Safety
+/// The options are null or valid.
+pub(crate) unsafe fn call(
+    options: *const softmax_options,
+    f: impl FnOnce(&Call) -> Result<(), Failure>,
+) -> softmax_status {
+    // What a panic left half-done is output of this call, of which nothing is promised then.
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: as this function's.
+        unsafe { Call::with(options, f) }
+    }));
+    match result {
+        Ok(Ok(())) => Status::Ok,
+        Ok(Err(failure)) => {
+            let told = catch_unwind(AssertUnwindSafe(|| {
+                // SAFETY: as this function's.
+                unsafe { message(options, &failure) };
+            }));
+            if told.is_ok() { failure.status() } else { Status::Internal }
+        }
+        Err(panic) => {
+            // Dropping it may panic, too.
+            std::mem::forget(panic);
+            Status::Internal
+        }
+    }
+}
+
+/// A call without options.
+pub(crate) fn plain_call(f: impl FnOnce() -> Result<(), Failure>) -> softmax_status {
+    // SAFETY: null is valid.
+    unsafe { call(std::ptr::null(), |_| f()) }
+}

@@ -1,0 +1,328 @@
+//! Along any axis of a tensor, and rows in shards.
+
+use std::ffi::c_void;
+
+use softmax::{Element, Merged, MergedRow, Partial, Shards};
+
+use crate::options::{Call, softmax_options};
+use crate::raw::{Region, by_dtype, slice, slice_mut, slice_or_none, softmax_dtype, write};
+use crate::status::{Failure, call, plain_call, softmax_status};
+
+/// A tensor in C order.
+#[derive(Clone, Copy)]
+struct Tensor {
+    x: *const c_void,
+    y: *mut c_void,
+    shape: *const usize,
+    dims: usize,
+    axis: isize,
+}
+
+impl Tensor {
+    /// # Safety
+    /// The shape is valid for reads of `dims` sizes, `x` for reads and `y` for writes of their product.
+    unsafe fn run<T: Element>(&self, call: &Call, log: bool) -> Result<(), Failure> {
+        let Self { dims, axis, .. } = *self;
+        // SAFETY: as this function's.
+        let shape = unsafe { slice("shape", self.shape, dims) }?;
+        let product = shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
+        let n = if shape.contains(&0) { 0 } else { product.ok_or(Failure::TooLarge("shape"))? };
+        let (x, y) = (self.x.cast::<T>(), self.y.cast::<T>());
+        let softmax = &call.softmax;
+        let needed = || softmax.axis_scratch_size::<T>(shape, axis);
+        let shape_region = Region::of("shape", self.shape, dims);
+        if x == y.cast_const() {
+            call.disjoint(&[Region::of("output", y, n)], &[shape_region])?;
+            // SAFETY: as this function's.
+            let y = unsafe { slice_mut("output", y, n) }?;
+            return call.run(needed, || match log {
+                true => softmax.log_softmax_axis_in_place(y, shape, axis),
+                false => softmax.softmax_axis_in_place(y, shape, axis),
+            });
+        }
+        call.disjoint(&[Region::of("output", y, n)], &[Region::of("input", x, n), shape_region])?;
+        // SAFETY: as this function's; they do not overlap.
+        let (x, y) = unsafe { (slice("input", x, n)?, slice_mut("output", y, n)?) };
+        call.run(needed, || match log {
+            true => softmax.log_softmax_axis(x, y, shape, axis),
+            false => softmax.softmax_axis(x, y, shape, axis),
+        })
+    }
+}
+
+/// The softmax along an axis (negative ones count from the end) of a tensor of `dims` dimensions in C order, without gaps, from `x` to `y`, which is `x` itself (in
+/// place) or does not overlap it. The same bits as if the axis had been the last.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_softmax_axis(
+    x: *const c_void,
+    y: *mut c_void,
+    dtype: softmax_dtype,
+    shape: *const usize,
+    dims: usize,
+    axis: isize,
+    options: *const softmax_options,
+) -> softmax_status {
+    let tensor = Tensor { x, y, shape, dims, axis };
+    // SAFETY: as this function's.
+    unsafe { call(options, |call| by_dtype!("a tensor", dtype, T => tensor.run::<T>(call, false))) }
+}
+
+/// As `softmax_softmax_axis`, the log-softmax.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_log_softmax_axis(
+    x: *const c_void,
+    y: *mut c_void,
+    dtype: softmax_dtype,
+    shape: *const usize,
+    dims: usize,
+    axis: isize,
+    options: *const softmax_options,
+) -> softmax_status {
+    let tensor = Tensor { x, y, shape, dims, axis };
+    // SAFETY: as this function's.
+    unsafe { call(options, |call| by_dtype!("a tensor", dtype, T => tensor.run::<T>(call, true))) }
+}
+
+/// As `softmax_scratch_size`, for calls along an axis.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_axis_scratch_size(
+    dtype: softmax_dtype,
+    shape: *const usize,
+    dims: usize,
+    axis: isize,
+    bytes: *mut usize,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe {
+        call(options, |call| {
+            let shape = slice("shape", shape, dims)?;
+            by_dtype!("a tensor", dtype, T => {
+                write("bytes", bytes, call.softmax.axis_scratch_size::<T>(shape, axis)?)
+            })
+        })
+    }
+}
+
+/// Elements of a block: shards of a row start at multiples of it.
+pub const SOFTMAX_BLOCK: usize = 4096;
+
+const _: () = assert!(SOFTMAX_BLOCK == softmax::BLOCK);
+
+/// What a block of a row comes to: four numbers, which may be stored and sent.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct softmax_partial {
+    /// What it has of the row's largest element.
+    pub max: f64,
+    /// What it has of the least that counts.
+    pub least: f64,
+    /// The sum.
+    pub sum: f64,
+    /// What the sum lacks.
+    pub rest: f64,
+}
+
+// The same four numbers.
+const _: () = assert!(size_of::<softmax_partial>() == size_of::<Partial>());
+
+/// How many partials a shard of `len` elements has: one for each block of `SOFTMAX_BLOCK` elements, and one for the last few.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_partial_count(len: usize, count: *mut usize) -> softmax_status {
+    // SAFETY: as this function's.
+    plain_call(|| unsafe { write("count", count, Partial::count(len)) })
+}
+
+/// The partials of a shard of a row: `x` has `len` elements and starts at a multiple of `SOFTMAX_BLOCK` in its row; there is room for `count` partials, which must be as many as
+/// `softmax_partial_count` says. `row_max` is null, or the row's largest element, if `softmax_merge` has asked for that.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_partials(
+    x: *const c_void,
+    dtype: softmax_dtype,
+    len: usize,
+    row_max: *const f64,
+    partials: *mut softmax_partial,
+    count: usize,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe {
+        call(options, |call| {
+            by_dtype!("a shard", dtype, T => {
+                let x = x.cast::<T>();
+                let region = Region::of("partials", partials, count);
+                call.disjoint(&[region], &[Region::of("input", x, len)])?;
+                let x = slice("input", x, len)?;
+                let partials = slice_mut("partials", partials.cast::<Partial>(), count)?;
+                let row_max = slice_or_none("row_max", row_max, 1)?.map(|max| max[0]);
+                Ok(Shards::with(call.softmax).partials(x, row_max, partials)?)
+            })
+        })
+    }
+}
+
+/// Merges the partials of all blocks of a row, in their order, into `row`, which is the partial of the whole row and all that its shards are finished with. (Partials of
+/// parts of a row cannot be merged first and then once more: sums are in the order of the blocks.)
+///
+/// Returns `SOFTMAX_STATUS_AGAIN`, and the row's largest element in `row_max`, if the partials are to be computed once more, by that; then
+/// merging succeeds.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_merge(
+    dtype: softmax_dtype,
+    partials: *const softmax_partial,
+    count: usize,
+    row: *mut softmax_partial,
+    row_max: *mut f64,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe {
+        call(options, |call| {
+            let regions = [Region::of("row", row, 1), Region::of("row_max", row_max, 1)];
+            call.disjoint(&regions, &[Region::of("partials", partials, count)])?;
+            let partials = slice("partials", partials.cast::<Partial>(), count)?;
+            let shards = Shards::with(call.softmax);
+            by_dtype!("a row", dtype, T => match shards.merge::<T>(partials)? {
+                Merged::Row(merged) => write("row", row.cast(), merged.to_partial()),
+                Merged::Again(max) => {
+                    write("row_max", row_max, max)?;
+                    Err(Failure::Again(max))
+                }
+            })
+        })
+    }
+}
+
+/// The row of one partial.
+///
+/// # Safety
+/// As [`slice`].
+unsafe fn row_of<T: Element>(
+    call: &Call,
+    row: *const softmax_partial,
+) -> Result<MergedRow<T>, Failure> {
+    // SAFETY: as this function's.
+    let row = unsafe { slice("row", row.cast::<Partial>(), 1) }?;
+    match Shards::with(call.softmax).merge(row)? {
+        Merged::Row(row) => Ok(row),
+        Merged::Again(max) => Err(Failure::Again(max)),
+    }
+}
+
+/// # Safety
+/// As the functions that call it.
+unsafe fn finish<T: Element>(
+    call: &Call,
+    x: *const c_void,
+    y: *mut c_void,
+    len: usize,
+    row: *const softmax_partial,
+    log: bool,
+) -> Result<(), Failure> {
+    let (x, y) = (x.cast::<T>(), y.cast::<T>());
+    let shards = Shards::with(call.softmax);
+    // SAFETY: as this function's.
+    let merged = unsafe { row_of::<T>(call, row) }?;
+    let (written, row) = (Region::of("output", y, len), Region::of("row", row, 1));
+    if x == y.cast_const() {
+        call.disjoint(&[written], &[row])?;
+        // SAFETY: as this function's.
+        let y = unsafe { slice_mut("output", y, len) }?;
+        return Ok(match log {
+            true => shards.log_softmax_in_place(&merged, y)?,
+            false => shards.softmax_in_place(&merged, y)?,
+        });
+    }
+    call.disjoint(&[written], &[Region::of("input", x, len), row])?;
+    // SAFETY: as this function's; they do not overlap.
+    let (x, y) = unsafe { (slice("input", x, len)?, slice_mut("output", y, len)?) };
+    Ok(match log {
+        true => shards.log_softmax(&merged, x, y)?,
+        false => shards.softmax(&merged, x, y)?,
+    })
+}
+
+/// The probabilities of a shard of a row that was merged, from `x` to `y`, which is `x` itself or does not overlap it. The bits of the whole row in one call. The options are
+/// those that the row was merged with.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_shard_softmax(
+    x: *const c_void,
+    y: *mut c_void,
+    dtype: softmax_dtype,
+    len: usize,
+    row: *const softmax_partial,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe {
+        call(
+            options,
+            |call| by_dtype!("a shard", dtype, T => finish::<T>(call, x, y, len, row, false)),
+        )
+    }
+}
+
+/// As `softmax_shard_softmax`, the log-probabilities.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_shard_log_softmax(
+    x: *const c_void,
+    y: *mut c_void,
+    dtype: softmax_dtype,
+    len: usize,
+    row: *const softmax_partial,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe {
+        call(
+            options,
+            |call| by_dtype!("a shard", dtype, T => finish::<T>(call, x, y, len, row, true)),
+        )
+    }
+}
+
+/// The log-sum-exp of a row that was merged: one element of the dtype.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_shard_logsumexp(
+    dtype: softmax_dtype,
+    row: *const softmax_partial,
+    lse: *mut c_void,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe {
+        call(options, |call| {
+            by_dtype!("a row", dtype, T => {
+                let merged = row_of::<T>(call, row)?;
+                write("lse", lse.cast::<T>(), Shards::with(call.softmax).logsumexp(&merged)?)
+            })
+        })
+    }
+}
