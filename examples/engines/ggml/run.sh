@@ -10,10 +10,16 @@ manifest=$(cargo metadata --locked --format-version 1 | python3 -c '
 import json, sys
 packages = json.load(sys.stdin)["packages"]
 print(next(p["manifest_path"] for p in packages if p["name"] == "llama-cpp-sys-2"))')
-sources=$(dirname "$manifest")/llama.cpp/ggml
 build=${SOFTMAX_GGML_BUILD:-$PWD/target/ggml}
+sources=$build/sources
+mkdir -p "$build"
+rm -rf "$sources"
+cp -Rp "$(dirname "$manifest")/llama.cpp/ggml" "$sources"
+# The crate leaves it out; it is for an installation.
+touch "$sources/ggml.pc.in"
 cmake -S "$sources" -B "$build" -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DGGML_NATIVE=ON \
-  -DGGML_OPENMP=OFF -DGGML_CCACHE=OFF -DGGML_BUILD_TESTS=OFF -DGGML_BUILD_EXAMPLES=OFF >/dev/null
+  -DGGML_OPENMP=OFF -DGGML_CCACHE=OFF -DGGML_BUILD_TESTS=OFF -DGGML_BUILD_EXAMPLES=OFF \
+  -DCMAKE_C_FLAGS=-w -DCMAKE_CXX_FLAGS=-w >/dev/null
 cmake --build "$build" --target ggml-cpu --parallel 2 >/dev/null
 export PKG_CONFIG_PATH="$prefix/lib/pkgconfig" LD_LIBRARY_PATH="$prefix/lib"
 # ggml's headers are not C99 without extensions.
