@@ -228,7 +228,7 @@ impl Process<'_> {
             );
         }
 
-        // The sums themselves: another order changes their last bits, but an f32 probability only about once in 2^28.
+        // The sums themselves: another order changes their last bits, but an f32 probability only about once in 2^29.
         for (i, (row, merged)) in x.chunks(cols).zip(&merged).enumerate() {
             let (got, want) =
                 (format!("{merged:?}"), format!("{:?}", merged_alone(&self.shards, row)?));
