@@ -16,7 +16,8 @@ struct Lines {
 }
 
 impl Lines {
-    const NONE: Self = Self { base: ptr::null_mut(), count: 0 };
+    /// Aligned, as pieces of no lines are.
+    const NONE: Self = Self { base: ptr::without_provenance_mut(LINE), count: 0 };
 
     fn layout(count: usize) -> Option<Layout> {
         Layout::from_size_align(count.checked_mul(LINE)?, LINE).ok()

@@ -65,7 +65,8 @@ impl Partial {
     }
 
     fn new(max: f64, least: f64, sum: Sum) -> Self {
-        Self { max, least, sum: sum.hi, rest: sum.lo }
+        // Which zero the maximum of both is depends on the kernel.
+        Self { max: max + 0.0, least: least + 0.0, sum: sum.hi, rest: sum.lo }
     }
 }
 

@@ -6,9 +6,10 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use common::available;
+use softmax::half::bf16;
 use softmax::{
-    Attention, Caches, CrossEntropy, Error, Mask, Matrix, MatrixMut, Merged, Method, Order,
-    Partial, Sampler, Shards, Softmax, Threads, Ties,
+    Attention, Caches, CrossEntropy, Element, Error, Executor, Kernel, Mask, Matrix, MatrixMut,
+    Merged, Method, Op, Order, Partial, Probs, Sampler, Shards, Softmax, Threads, Ties,
 };
 
 /// The system's, counting what the current thread asks for.
@@ -227,5 +228,118 @@ fn sampling() {
                 assert_eq!(count, 0, "{} {cols} {sampler:?}", kernel.name());
             }
         }
+    }
+}
+
+/// Calls the body on the calling thread, for whom what is allocated is counted.
+struct Alone;
+
+impl Executor for Alone {
+    fn threads(&self) -> usize {
+        3
+    }
+
+    fn parallel_for(&self, count: usize, body: &(dyn Fn(usize) + Sync)) {
+        (0..count).for_each(body);
+    }
+}
+
+/// What a call allocates on a thread that has no memory yet, in lent memory of the size that is said to be enough.
+fn lent(size: usize, call: impl FnOnce() + Send) -> usize {
+    // At an odd address.
+    let mut memory = vec![0; size + 1];
+    std::thread::scope(|scope| {
+        let counted = scope.spawn(|| {
+            softmax::with_scratch(&mut memory[1..], || {
+                let before = COUNT.get();
+                call();
+                COUNT.get() - before
+            })
+        });
+        counted.join().expect("no panic")
+    })
+}
+
+fn in_lent_memory<T: Element + Probs<T>>(kernel: &'static Kernel, rows: usize, cols: usize) {
+    let x: Vec<T> = (0..rows * cols).map(|i| T::from_f64((i * 7919 % 100) as f64 / 10.0)).collect();
+    let x = Matrix::new(&x, cols).expect("a shape");
+    let three = Threads::Exactly(3.try_into().expect("not 0"));
+    for (threads, last) in [(Threads::Serial, usize::MAX), (three, usize::MAX), (three, 0)] {
+        let caches = Caches { core: 1 << 20, last };
+        let options = Softmax::new().kernel(kernel).threads(threads).caches(caches);
+        let options = options.executor(&Alone);
+        let what = format!("{} {} {rows} x {cols} {threads:?}", kernel.name(), T::NAME);
+        let mut y = vec![T::ZERO; rows * cols];
+        let y = &mut y[..];
+        for op in [Op::Softmax, Op::LogSoftmax] {
+            let size = options.scratch_size::<T>(op, rows, cols, false).expect("a size");
+            let y = MatrixMut::new(&mut *y, cols).expect("a shape");
+            let count = lent(size, || match op {
+                Op::Softmax => options.softmax(x, y).expect("a valid call"),
+                _ => options.log_softmax(x, y).expect("a valid call"),
+            });
+            assert_eq!(count, 0, "{what} {op:?}");
+        }
+        let size = options.scratch_size::<T>(Op::Softmax, rows, cols, true).expect("a size");
+        let count = lent(size, || {
+            let y = MatrixMut::new(&mut *y, cols).expect("a shape");
+            options.softmax_in_place(y).expect("a valid call");
+        });
+        assert_eq!(count, 0, "{what} in place");
+        for shape in [[1, cols, rows], [rows, 1, cols], [1, rows, cols]] {
+            let size = options.axis_scratch_size::<T>(&shape, 1).expect("a size");
+            let count = lent(size, || {
+                options.softmax_axis_in_place(y, &shape, 1).expect("a valid call");
+                options.log_softmax_axis_in_place(y, &shape, 1).expect("a valid call");
+            });
+            assert_eq!(count, 0, "{what} {shape:?}");
+        }
+        let attention = Attention::new(1, rows).options(options).expect("a temperature");
+        let size = attention.scratch_size::<T, T>(rows, cols).expect("a size");
+        let count = lent(size, || {
+            let y = MatrixMut::new(&mut *y, cols).expect("a shape");
+            attention.causal().alibi(&[0.5]).softmax(x, y).expect("a valid call");
+        });
+        assert_eq!(count, 0, "{what} attention");
+        let loss = CrossEntropy::new().options(options);
+        let (labels, size) = (vec![0; rows], loss.scratch_size::<T>(rows, cols).expect("a size"));
+        let count = lent(size, || {
+            let y = MatrixMut::new(&mut *y, cols).expect("a shape");
+            loss.loss(x, &labels).expect("a valid call");
+            loss.gradient(x, &labels, y).expect("a valid call");
+        });
+        assert_eq!(count, 0, "{what} loss");
+        let (history, mut draws): (&[&[usize]], _) = (&[&[1, 2, 2]], vec![0; rows]);
+        let plain = Sampler::new(1).options(options);
+        let typical = plain.typical_p(0.9).and_then(|s| s.temperature(0.7)).expect("in range");
+        let typical = typical.top_k(40).order(Order::LlamaCpp).bias(&[(0, 1.0)]);
+        let biased = typical.history(history).presence_penalty(0.1).expect("in range");
+        for sampler in [plain, plain.top_k(7), typical, biased] {
+            let size = sampler.scratch_size::<T>(rows, cols).expect("a size");
+            let count = lent(size, || sampler.sample(x, &mut draws).expect("a valid call"));
+            assert_eq!(count, 0, "{what} {sampler:?}");
+        }
+    }
+}
+
+#[test]
+fn nothing_with_lent_memory() {
+    for kernel in available().into_iter().filter(|k| k.name() != "scalar") {
+        for (rows, cols) in [(7, 10), (7, 1000), (4, 5000), (1, 200_000)] {
+            in_lent_memory::<f32>(kernel, rows, cols);
+            in_lent_memory::<f64>(kernel, rows, cols);
+            in_lent_memory::<bf16>(kernel, rows, cols);
+        }
+    }
+}
+
+#[test]
+fn lent_memory_that_is_too_small_does_no_harm() {
+    let x = vec![1.0f32; 5000];
+    let x = Matrix::new(&x, 5000).expect("a shape");
+    let mut draws = [0];
+    for size in [0, 1, 64, 1000, 30_000] {
+        let count = lent(size, || Sampler::new(1).sample(x, &mut draws).expect("a valid call"));
+        assert!(count > 0 && draws[0] < 5000, "{size} bytes are less than it needs");
     }
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use common::*;
 use softmax::half::{bf16, f16};
-use softmax::{Element, Masked, Matrix, MatrixMut, Softmax, Threads};
+use softmax::{Element, Executor, Masked, Matrix, MatrixMut, Softmax, Threads};
 
 fn at_most(n: usize) -> Threads {
     Threads::AtMost(NonZeroUsize::new(n).expect("at least one thread"))
@@ -24,6 +24,40 @@ static POOLS: std::sync::LazyLock<Vec<rayon::ThreadPool>> = std::sync::LazyLock:
     [1, 2, 3, 8].map(pool).into()
 });
 
+/// Executors, each with another way to call a body.
+enum Caller {
+    /// On threads made for it.
+    Scoped(usize),
+    /// One after the other, the last first.
+    Backwards(usize),
+    /// Only every other call, twice.
+    Careless(usize),
+    /// Not at all.
+    Idle(usize),
+}
+
+impl Executor for Caller {
+    fn threads(&self) -> usize {
+        match *self {
+            Self::Scoped(n) | Self::Backwards(n) | Self::Careless(n) | Self::Idle(n) => n,
+        }
+    }
+
+    fn parallel_for(&self, count: usize, body: &(dyn Fn(usize) + Sync)) {
+        assert!((2..=self.threads()).contains(&count), "{count} calls of a body");
+        match self {
+            Self::Scoped(_) => std::thread::scope(|scope| {
+                (0..count).for_each(|i| drop(scope.spawn(move || body(i))));
+            }),
+            Self::Backwards(_) => (0..count).rev().for_each(body),
+            Self::Careless(_) => {
+                (0..count).step_by(2).for_each(|i| [i, i].into_iter().for_each(body))
+            }
+            Self::Idle(_) => {}
+        }
+    }
+}
+
 /// However the rows are shared out, `call` must give what one thread gives.
 fn every_way<T: Bits>(what: &str, call: impl Fn(&Softmax) -> Vec<T> + Sync) {
     let options = Softmax::new().masked(Masked::Zero);
@@ -31,6 +65,24 @@ fn every_way<T: Bits>(what: &str, call: impl Fn(&Softmax) -> Vec<T> + Sync) {
     for threads in [Threads::Auto, at_most(2), at_most(8), exactly(2), exactly(5)] {
         let got = call(&options.threads(threads));
         assert_same(&got, &want, || format!("{what}, {threads:?}"));
+    }
+    let callers = [
+        (Caller::Scoped(3), exactly(3)),
+        (Caller::Scoped(2), Threads::Auto),
+        (Caller::Backwards(7), exactly(5)),
+        (Caller::Careless(4), exactly(9)),
+        (Caller::Idle(2), at_most(8)),
+        (Caller::Idle(0), exactly(2)),
+    ];
+    for (i, (caller, threads)) in callers.iter().enumerate() {
+        let got = call(&options.threads(*threads).executor(caller));
+        assert_same(&got, &want, || format!("{what}, {threads:?} of executor {i}"));
+    }
+    #[cfg(feature = "rayon")]
+    for (pool, threads) in POOLS.iter().zip([Threads::Auto, exactly(2), at_most(2), exactly(7)]) {
+        let got = call(&options.threads(threads).executor(pool));
+        let n = pool.current_num_threads();
+        assert_same(&got, &want, || format!("{what}, {threads:?} of an executor of {n}"));
     }
     #[cfg(feature = "rayon")]
     for (pool, threads) in POOLS.iter().zip([Threads::Auto, exactly(2), at_most(2), exactly(7)]) {
@@ -106,6 +158,37 @@ fn a_call_from_a_parallel_loop_keeps_its_bits() {
             assert_same(&got, &want, || format!("{threads:?} in a pool of {n}"));
         }
     }
+}
+
+/// At most two threads are two, even if the pool has more and there are more parts.
+#[cfg(feature = "rayon")]
+#[test]
+fn a_limit_of_threads_is_kept() {
+    use std::sync::Mutex;
+    use std::thread::{ThreadId, current};
+
+    /// Notes who works.
+    struct Noting<'a>(&'a rayon::ThreadPool, Mutex<Vec<ThreadId>>);
+
+    impl Executor for Noting<'_> {
+        fn threads(&self) -> usize {
+            self.0.current_num_threads()
+        }
+
+        fn parallel_for(&self, count: usize, body: &(dyn Fn(usize) + Sync)) {
+            self.0.parallel_for(count, &|i| {
+                self.1.lock().expect("no panic").push(current().id());
+                body(i);
+            });
+        }
+    }
+
+    let pool = POOLS.iter().find(|pool| pool.current_num_threads() == 8).expect("it is there");
+    let noting = Noting(pool, Mutex::default());
+    let mut x = vec![1.0f32; 1 << 20];
+    let options = Softmax::new().threads(at_most(2)).executor(&noting);
+    options.softmax_in_place(MatrixMut::new(&mut x, 1024).expect("whole rows")).expect("a call");
+    assert_eq!(noting.1.into_inner().expect("no panic").len(), 2);
 }
 
 /// The calls of which the child below makes one: rows of 1,000, and the threads allowed.

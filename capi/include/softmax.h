@@ -171,7 +171,7 @@ typedef struct softmax_options {
 typedef uint32_t softmax_dtype;
 
 // A matrix: `rows` rows of `cols` elements beside each other, `stride` elements from the start of one row to the start of the next. What lies between the rows is
-// neither read nor written, so that others may use it at the same time. `softmax_matrix_of` makes one.
+// neither read nor written, so that others may use it at the same time. `softmax_matrix_of` makes one to read, `softmax_matrix_mut` one to write.
 typedef struct softmax_matrix {
     // `sizeof(softmax_matrix)`.
     size_t size;
@@ -729,17 +729,25 @@ enum softmax_status softmax_shard_logsumexp(softmax_dtype dtype,
 extern "C" {
 #endif
 
-/* A matrix without padding. `data` is written only by functions that say so. */
-static inline softmax_matrix softmax_matrix_of(const void *data, softmax_dtype dtype, size_t rows,
-                                               size_t cols) {
+/* A matrix to read or write, without padding. */
+static inline softmax_matrix softmax_matrix_mut(void *data, softmax_dtype dtype, size_t rows,
+                                                size_t cols) {
     softmax_matrix matrix;
     memset(&matrix, 0, sizeof matrix);
     matrix.size = sizeof matrix;
-    memcpy(&matrix.data, &data, sizeof data);
+    matrix.data = data;
     matrix.dtype = dtype;
     matrix.rows = rows;
     matrix.cols = cols;
     matrix.stride = cols;
+    return matrix;
+}
+
+/* A matrix to read, without padding. */
+static inline softmax_matrix softmax_matrix_of(const void *data, softmax_dtype dtype, size_t rows,
+                                               size_t cols) {
+    softmax_matrix matrix = softmax_matrix_mut(NULL, dtype, rows, cols);
+    memcpy(&matrix.data, &data, sizeof data);
     return matrix;
 }
 

@@ -19,7 +19,7 @@ pub const SOFTMAX_BF16: softmax_dtype = 3;
 pub const SOFTMAX_BOOL: softmax_dtype = 4;
 
 /// A matrix: `rows` rows of `cols` elements beside each other, `stride` elements from the start of one row to the start of the next. What lies between the rows is
-/// neither read nor written, so that others may use it at the same time. `softmax_matrix_of` makes one.
+/// neither read nor written, so that others may use it at the same time. `softmax_matrix_of` makes one to read, `softmax_matrix_mut` one to write.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct softmax_matrix {

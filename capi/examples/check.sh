@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Builds the examples as a user would, with gcc and with clang, against an installed library, and runs them, under valgrind too.
+# check.sh PREFIX: where `cargo cinstall -p softmax-capi --profile dist --prefix PREFIX --libdir lib` has put it.
+set -euo pipefail
+prefix=$(realpath "$1")
+cd "$(dirname "$0")"
+export PKG_CONFIG_PATH="$prefix/lib/pkgconfig" LD_LIBRARY_PATH="$prefix/lib"
+out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
+warnings="-O2 -g -Wall -Wextra -Werror -pedantic"
+flags=$(pkg-config --cflags --libs softmax)
+for cc in gcc clang; do
+  $cc -std=c99 $warnings attention.c $flags -lm -lpthread -o "$out/attention-$cc"
+  "$out/attention-$cc"
+done
+for cxx in g++ clang++; do
+  $cxx -std=c++17 $warnings logits.cpp $flags -o "$out/logits-$cxx"
+  "$out/logits-$cxx"
+done
+# The static library, with what it needs of the system.
+gcc -std=c99 $warnings attention.c -I"$prefix/include" "$prefix/lib/libsoftmax.a" $(pkg-config --static --libs softmax | sed 's/-lsoftmax//') -o "$out/static"
+"$out/static" >/dev/null
+# Valgrind 3.19 knows no AVX-512.
+export SOFTMAX_KERNEL=${SOFTMAX_VALGRIND_KERNEL-avx2}
+for program in attention-gcc logits-g++; do
+  valgrind -q --error-exitcode=1 --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite \
+    "$out/$program" >/dev/null
+done
+# Nothing but the ABI is exported.
+others=$(nm -D --defined-only "$prefix/lib/libsoftmax.so" | awk '{print $3}' | grep -v '^softmax_' || true)
+if [ -n "$others" ]; then echo "exported, too: $others"; exit 1; fi
+echo "exported: $(nm -D --defined-only "$prefix/lib/libsoftmax.so" | wc -l) functions, all softmax_"
