@@ -4,7 +4,7 @@
  * Made by cbindgen from capi/src; do not edit.
  *
  * Every function that can fail returns a status. When that is not SOFTMAX_STATUS_OK, nothing was written, but for a message where
- * softmax_options.message says (and, where that status says so, some rows). No panic and no exception leaves a function. All functions may be called by any
+ * softmax_options.message says, and for what that status itself says. No panic and no exception leaves a function. All functions may be called by any
  * number of threads at the same time, as long as what one writes no other uses. The library keeps no state but the choice of the kernel (the
  * environment variable SOFTMAX_KERNEL, read once), the sizes of the caches (SOFTMAX_CACHES, likewise), its pool of threads, and each thread's scratch memory.
  *
@@ -16,9 +16,9 @@
  * pointers, alignment, lengths, strides, overlaps, sizes that overflow.
  */
 
-
 #ifndef SOFTMAX_H
 #define SOFTMAX_H
+
 
 #include <stddef.h>
 #include <stdint.h>
@@ -78,7 +78,7 @@
 #define SOFTMAX_BLOCK 4096
 
 // What a call returns. Whatever is not `SOFTMAX_STATUS_OK` means that nothing was written, but for a message; after
-// `SOFTMAX_STATUS_MEMORY` and `SOFTMAX_STATUS_INTERNAL` some rows may have been.
+// `SOFTMAX_STATUS_MEMORY` and `SOFTMAX_STATUS_INTERNAL` some rows may have been, and after `SOFTMAX_STATUS_AGAIN` the row's largest element.
 typedef enum softmax_status {
     // All is done.
     SOFTMAX_STATUS_OK = 0,
@@ -723,8 +723,6 @@ enum softmax_status softmax_shard_logsumexp(softmax_dtype dtype,
 }  // extern "C"
 #endif  // __cplusplus
 
-#endif  /* SOFTMAX_H */
-
 #include <string.h>
 
 #ifdef __cplusplus
@@ -821,3 +819,5 @@ static inline softmax_plan softmax_plan_empty(void) {
 #ifdef __cplusplus
 }
 #endif
+
+#endif /* SOFTMAX_H */

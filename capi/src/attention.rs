@@ -137,11 +137,11 @@ unsafe fn options_of<'a>(
         attention = attention.offset(a.offset);
     }
     let regions = [
-        Region::of("mask", a.mask.cast::<u8>(), mask_bytes),
-        Region::of("mask_slopes", a.mask_slopes, a.heads),
-        Region::of("alibi", a.alibi, a.heads),
-        Region::of("sinks", a.sinks, a.heads),
-        Region::of("lengths", a.lengths, a.lengths_count),
+        Region::of("mask", a.mask.cast::<u8>(), mask_bytes)?,
+        Region::of("mask_slopes", a.mask_slopes, a.heads)?,
+        Region::of("alibi", a.alibi, a.heads)?,
+        Region::of("sinks", a.sinks, a.heads)?,
+        Region::of("lengths", a.lengths, a.lengths_count)?,
     ];
     Ok((attention, regions))
 }
@@ -185,8 +185,8 @@ unsafe fn attend<T: Element, U: Probs<T>>(
     let (rows, cols) = (scores.rows, scores.cols);
     // SAFETY: as this function's.
     let (attention, [a, b, c, d, e]) = unsafe { options_of(call, attention, cols) }?;
-    let written = [probs.region("probs"), Region::of("lse", lse, rows)];
-    call.disjoint(&written, &[scores.region("scores"), a, b, c, d, e])?;
+    let written = [probs.region::<U>("probs")?, Region::of("lse", lse, rows)?];
+    call.disjoint(&written, &[scores.region::<T>("scores")?, a, b, c, d, e])?;
     let needed = || attention.scratch_size::<T, U>(rows, cols);
     let n = if lse.is_null() { 0 } else { rows };
     // SAFETY: as this function's; what is written does not overlap anything.
@@ -213,7 +213,7 @@ unsafe fn attend_in_place<T: Probs<T>>(
     let (rows, cols) = (scores.rows, scores.cols);
     // SAFETY: as this function's.
     let (attention, read) = unsafe { options_of(call, attention, cols) }?;
-    call.disjoint(&[scores.region("scores"), Region::of("lse", lse, rows)], &read)?;
+    call.disjoint(&[scores.region::<T>("scores")?, Region::of("lse", lse, rows)?], &read)?;
     let needed = || attention.scratch_size::<T, T>(rows, cols);
     let n = if lse.is_null() { 0 } else { rows };
     // SAFETY: as this function's.

@@ -26,6 +26,7 @@ pub use sample::*;
 pub use status::{softmax_status, softmax_status_message};
 pub use tensors::*;
 
+use raw::{Region, disjoint};
 use status::{call, plain_call};
 
 /// The version of the library, like "0.1.0". Never null.
@@ -68,6 +69,8 @@ pub unsafe extern "C" fn softmax_kernel(
             let (what, len) = ("kernels", kernels.len());
             softmax::Error::Length { what, len, needed: index.saturating_add(1) }
         })?;
+        // Before either is written.
+        disjoint(&[Region::of("name", name, 1)?, Region::of("available", available, 1)?], &[])?;
         // SAFETY: as this function's.
         unsafe {
             if !name.is_null() {

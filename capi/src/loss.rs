@@ -132,26 +132,29 @@ unsafe fn run<T: Element>(
         false => Some(unsafe { read(wanted.gradient) }?),
     };
     let in_place = gradient.is_some_and(|gradient| gradient.is(logits));
-    let none = Region::of("nothing", std::ptr::null::<u8>(), 0);
+    let none = Region::of("nothing", std::ptr::null::<u8>(), 0)?;
     if let Some(gradient) = &gradient {
         same_dtype("logits and gradient", logits, gradient)?;
     }
     let targets_region = match against {
-        Against::Labels(labels) => Region::of("labels", labels, rows),
-        Against::Probs(targets) => targets.region("targets"),
+        Against::Labels(labels) => Region::of("labels", labels, rows)?,
+        Against::Probs(targets) => targets.region::<T>("targets")?,
     };
     let written = [
-        Region::of("losses", wanted.losses, rows),
-        Region::of("loss", wanted.loss, 1),
-        gradient.map_or(none, |gradient| gradient.region("gradient")),
+        Region::of("losses", wanted.losses, rows)?,
+        Region::of("loss", wanted.loss, 1)?,
+        match &gradient {
+            Some(gradient) => gradient.region::<T>("gradient")?,
+            None => none,
+        },
     ];
     call.disjoint(
         &written,
         &[
-            if in_place { none } else { logits.region("logits") },
+            if in_place { none } else { logits.region::<T>("logits")? },
             targets_region,
-            Region::of("weights", o.weights, cols),
-            Region::of("row_factors", o.row_factors, rows),
+            Region::of("weights", o.weights, cols)?,
+            Region::of("row_factors", o.row_factors, rows)?,
         ],
     )?;
     // SAFETY: as this function's; nothing that is written overlaps anything.
@@ -354,17 +357,17 @@ unsafe fn backward(
             let (output, upstream, gradient) = (read(output)?, read(upstream)?, read(gradient)?);
             same_dtype("output and upstream gradient", &output, &upstream)?;
             same_dtype("output and gradient", &output, &gradient)?;
-            call.disjoint(
-                &[gradient.region("gradient")],
-                &[output.region("output"), upstream.region("upstream")],
-            )?;
             by_dtype!("a gradient", output.dtype, T => {
+                call.disjoint(
+                    &[gradient.region::<T>("gradient")?],
+                    &[output.region::<T>("output")?, upstream.region::<T>("upstream")?],
+                )?;
                 let (y, u) = (output.view::<T>("output")?, upstream.view::<T>("upstream")?);
                 let gradient = gradient.view_mut::<T>("gradient")?;
                 Ok(match log {
-                    true => call.softmax.log_softmax_backward(y, u, gradient)?,
-                    false => call.softmax.softmax_backward(y, u, gradient)?,
-                })
+                    true => call.softmax.log_softmax_backward(y, u, gradient),
+                    false => call.softmax.softmax_backward(y, u, gradient),
+                }?)
             })
         })
     }

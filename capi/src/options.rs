@@ -191,7 +191,7 @@ impl Call<'_> {
     pub(crate) fn disjoint(&self, written: &[Region], read: &[Region]) -> Result<(), Failure> {
         disjoint(written, read)?;
         let Some((p, size)) = self.scratch else { return Ok(()) };
-        let scratch = [Region::of("scratch", p, size)];
+        let scratch = [Region::of("scratch", p, size)?];
         disjoint(&scratch, written)?;
         disjoint(&scratch, read)
     }

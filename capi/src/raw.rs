@@ -129,10 +129,10 @@ pub(crate) struct Region {
 }
 
 impl Region {
-    /// Of one piece. What is null has no bytes.
-    pub(crate) fn of<T>(what: &'static str, p: *const T, n: usize) -> Self {
-        let len = if p.is_null() { 0 } else { n.saturating_mul(size_of::<T>()) };
-        Self { what, start: p.addr(), len, stride: len, extent: len }
+    /// Of one piece, which must be possible. What is null has no bytes.
+    pub(crate) fn of<T>(what: &'static str, p: *const T, n: usize) -> Result<Self, Failure> {
+        let len = if p.is_null() || n == 0 { 0 } else { check(what, p, n)? };
+        Ok(Self { what, start: p.addr(), len, stride: len, extent: len })
     }
 
     fn overlaps(&self, other: &Self) -> bool {
@@ -140,7 +140,7 @@ impl Region {
             return false;
         }
         // Both lie in the address space.
-        let apart = |a: &Self, b: &Self| a.start.saturating_add(a.extent) <= b.start;
+        let apart = |a: &Self, b: &Self| a.start + a.extent <= b.start;
         if apart(self, other) || apart(other, self) {
             return false;
         }
@@ -213,20 +213,14 @@ impl softmax_matrix {
         Ok(unsafe { MatrixMut::from_raw(p, self.rows, self.cols, self.stride) }?)
     }
 
-    pub(crate) fn region(&self, what: &'static str) -> Region {
-        let size = match self.dtype {
-            SOFTMAX_F64 => 8,
-            SOFTMAX_F16 | SOFTMAX_BF16 => 2,
-            _ => 4,
-        };
-        let len = self.cols.saturating_mul(size);
-        let stride = self.stride.saturating_mul(size);
-        let extent = match self.rows {
-            0 => 0,
-            n if len > 0 => (n - 1).saturating_mul(stride).saturating_add(len),
-            _ => 0,
-        };
-        Region { what, start: self.data.addr(), len, stride, extent }
+    /// Its memory, if it can be a matrix of elements of this type.
+    pub(crate) fn region<T: Element>(&self, what: &'static str) -> Result<Region, Failure> {
+        let start = self.pointer::<T>(what)?.addr();
+        let bytes = |n: usize| n.saturating_mul(size_of::<T>());
+        let (len, stride) = (bytes(self.cols), bytes(self.stride));
+        let empty = self.rows == 0 || self.cols == 0;
+        let extent = if empty { 0 } else { (self.rows - 1) * stride + len };
+        Ok(Region { what, start, len, stride, extent })
     }
 
     /// Whether it is the same memory, seen in the same way.
@@ -284,7 +278,8 @@ pub(crate) unsafe fn slice_or_none<'a, T>(
     if p.is_null() { Ok(None) } else { unsafe { slice(what, p, n) }.map(Some) }
 }
 
-fn check<T>(what: &'static str, p: *const T, n: usize) -> Result<(), Failure> {
+/// The bytes of `n` elements, if they can be a slice.
+fn check<T>(what: &'static str, p: *const T, n: usize) -> Result<usize, Failure> {
     if p.is_null() {
         return Err(Failure::Null(what));
     }
@@ -292,10 +287,8 @@ fn check<T>(what: &'static str, p: *const T, n: usize) -> Result<(), Failure> {
         return Err(Failure::Alignment(what));
     }
     let bytes = n.checked_mul(size_of::<T>()).filter(|&bytes| bytes <= isize::MAX as usize);
-    if bytes.and_then(|bytes| bytes.checked_add(p.addr())).is_none() {
-        return Err(Failure::TooLarge(what));
-    }
-    Ok(())
+    let bytes = bytes.filter(|&bytes| p.addr().checked_add(bytes).is_some());
+    bytes.ok_or(Failure::TooLarge(what))
 }
 
 /// Writes a result that the caller wants.

@@ -70,7 +70,7 @@ unsafe fn map_of<T: Element>(
     let in_place = x.is(y);
     let needed = || softmax.scratch_size::<T>(op, rows, cols, in_place);
     if in_place {
-        call.disjoint(&[y.region("output")], &[])?;
+        call.disjoint(&[y.region::<T>("output")?], &[])?;
         // SAFETY: as this function's.
         let y = unsafe { y.view_mut::<T>("output") }?;
         return call.run(needed, || match op {
@@ -81,7 +81,7 @@ unsafe fn map_of<T: Element>(
             _ => softmax.softmax_in_place(y),
         });
     }
-    call.disjoint(&[y.region("output")], &[x.region("input")])?;
+    call.disjoint(&[y.region::<T>("output")?], &[x.region::<T>("input")?])?;
     // SAFETY: as this function's; they do not overlap.
     let (x, y) = unsafe { (x.view::<T>("input")?, y.view_mut::<T>("output")?) };
     call.run(needed, || match op {
@@ -190,7 +190,7 @@ pub unsafe extern "C" fn softmax_logsumexp(
             let x = read(x)?;
             by_dtype!("a matrix", x.dtype, T => {
                 let lse = lse.cast::<T>();
-                call.disjoint(&[Region::of("lse", lse, x.rows)], &[x.region("input")])?;
+                call.disjoint(&[Region::of("lse", lse, x.rows)?], &[x.region::<T>("input")?])?;
                 let (rows, cols) = (x.rows, x.cols);
                 let (x, lse) = (x.view::<T>("input")?, slice_mut("lse", lse, rows)?);
                 let softmax = &call.softmax;
@@ -218,7 +218,8 @@ pub unsafe extern "C" fn softmax_argmax(
         call(options, |call| {
             let x = read(x)?;
             by_dtype!("a matrix", x.dtype, T => {
-                call.disjoint(&[Region::of("indices", indices, x.rows)], &[x.region("input")])?;
+                let written = [Region::of("indices", indices, x.rows)?];
+                call.disjoint(&written, &[x.region::<T>("input")?])?;
                 let indices = slice_mut("indices", indices, x.rows)?;
                 Ok(call.softmax.argmax(x.view::<T>("input")?, indices)?)
             })
@@ -249,8 +250,8 @@ pub unsafe extern "C" fn softmax_log_probs(
                 let lse = lse.cast::<<T as Element>::Arithmetic>();
                 let n = x.rows.checked_mul(tokens_per_row).ok_or(Failure::TooLarge("tokens"))?;
                 call.disjoint(
-                    &[Region::of("log_probs", log_probs, n), Region::of("lse", lse, x.rows)],
-                    &[x.region("input"), Region::of("tokens", tokens, n)],
+                    &[Region::of("log_probs", log_probs, n)?, Region::of("lse", lse, x.rows)?],
+                    &[x.region::<T>("input")?, Region::of("tokens", tokens, n)?],
                 )?;
                 let rows = x.rows;
                 let x = x.view::<T>("input")?;
@@ -287,8 +288,8 @@ pub unsafe extern "C" fn softmax_top_k(
                 let log_probs = log_probs.cast::<<T as Element>::Arithmetic>();
                 let n = x.rows.checked_mul(k).ok_or(Failure::TooLarge("indices"))?;
                 call.disjoint(
-                    &[Region::of("indices", indices, n), Region::of("log_probs", log_probs, n)],
-                    &[x.region("input")],
+                    &[Region::of("indices", indices, n)?, Region::of("log_probs", log_probs, n)?],
+                    &[x.region::<T>("input")?],
                 )?;
                 let indices = slice_mut("indices", indices, n)?;
                 let log_probs = slice_mut("log_probs", log_probs, n)?;

@@ -106,10 +106,10 @@ unsafe fn options_of<'a>(
         sampler = sampler.bias_lists(tokens, slice("bias", s.bias, s.bias_count)?)?;
     }
     let mut regions = [
-        Region::of("bias_tokens", s.bias_tokens, s.bias_count),
-        Region::of("bias", s.bias, s.bias_count),
-        Region::of("history", s.history, 0),
-        Region::of("history_starts", s.history_starts, 0),
+        Region::of("bias_tokens", s.bias_tokens, s.bias_count)?,
+        Region::of("bias", s.bias, s.bias_count)?,
+        Region::of("history", s.history, 0)?,
+        Region::of("history_starts", s.history_starts, 0)?,
     ];
     if s.history_count > 0 {
         let n = s.history_count.checked_add(1).ok_or(Failure::TooLarge("history_starts"))?;
@@ -119,9 +119,9 @@ unsafe fn options_of<'a>(
             let len = starts.last().copied().unwrap_or(0);
             let history = slice("history", s.history, len)?;
             sampler = sampler.packed_history(history, starts)?;
-            regions[2] = Region::of("history", s.history, len);
+            regions[2] = Region::of("history", s.history, len)?;
         }
-        regions[3] = Region::of("history_starts", s.history_starts, n);
+        regions[3] = Region::of("history_starts", s.history_starts, n)?;
     }
     Ok((sampler, regions))
 }
@@ -146,10 +146,10 @@ pub unsafe extern "C" fn softmax_sample(
             let (rows, cols) = (logits.rows, logits.cols);
             let n = rows.checked_mul(draws_per_row).ok_or(Failure::TooLarge("draws"))?;
             let (sampler, [a, b, c, d]) = options_of(call, &sampler)?;
-            let written = [Region::of("draws", draws, n)];
-            call.disjoint(&written, &[logits.region("logits"), a, b, c, d])?;
-            let draws = slice_mut("draws", draws, n)?;
             by_dtype!("logits", logits.dtype, T => {
+                let written = [Region::of("draws", draws, n)?];
+                call.disjoint(&written, &[logits.region::<T>("logits")?, a, b, c, d])?;
+                let draws = slice_mut("draws", draws, n)?;
                 let needed = || sampler.scratch_size::<T>(rows, cols);
                 let logits = logits.view::<T>("logits")?;
                 call.run(needed, || sampler.sample(logits, draws))

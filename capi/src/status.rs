@@ -8,7 +8,7 @@ use softmax::{AttendError, Error, ShapeError};
 use crate::options::{Call, message, softmax_options};
 
 /// What a call returns. Whatever is not `SOFTMAX_STATUS_OK` means that nothing was written, but for a message; after
-/// `SOFTMAX_STATUS_MEMORY` and `SOFTMAX_STATUS_INTERNAL` some rows may have been.
+/// `SOFTMAX_STATUS_MEMORY` and `SOFTMAX_STATUS_INTERNAL` some rows may have been, and after `SOFTMAX_STATUS_AGAIN` the row's largest element.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum softmax_status {

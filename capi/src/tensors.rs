@@ -30,9 +30,9 @@ impl Tensor {
         let (x, y) = (self.x.cast::<T>(), self.y.cast::<T>());
         let softmax = &call.softmax;
         let needed = || softmax.axis_scratch_size::<T>(shape, axis);
-        let shape_region = Region::of("shape", self.shape, dims);
+        let shape_region = Region::of("shape", self.shape, dims)?;
         if x == y.cast_const() {
-            call.disjoint(&[Region::of("output", y, n)], &[shape_region])?;
+            call.disjoint(&[Region::of("output", y, n)?], &[shape_region])?;
             // SAFETY: as this function's.
             let y = unsafe { slice_mut("output", y, n) }?;
             return call.run(needed, || match log {
@@ -40,7 +40,7 @@ impl Tensor {
                 false => softmax.softmax_axis_in_place(y, shape, axis),
             });
         }
-        call.disjoint(&[Region::of("output", y, n)], &[Region::of("input", x, n), shape_region])?;
+        call.disjoint(&[Region::of("output", y, n)?], &[Region::of("input", x, n)?, shape_region])?;
         // SAFETY: as this function's; they do not overlap.
         let (x, y) = unsafe { (slice("input", x, n)?, slice_mut("output", y, n)?) };
         call.run(needed, || match log {
@@ -165,8 +165,10 @@ pub unsafe extern "C" fn softmax_partials(
         call(options, |call| {
             by_dtype!("a shard", dtype, T => {
                 let x = x.cast::<T>();
-                let region = Region::of("partials", partials, count);
-                call.disjoint(&[region], &[Region::of("input", x, len)])?;
+                call.disjoint(
+                    &[Region::of("partials", partials, count)?],
+                    &[Region::of("input", x, len)?, Region::of("row_max", row_max, 1)?],
+                )?;
                 let x = slice("input", x, len)?;
                 let partials = slice_mut("partials", partials.cast::<Partial>(), count)?;
                 let row_max = slice_or_none("row_max", row_max, 1)?.map(|max| max[0]);
@@ -196,14 +198,20 @@ pub unsafe extern "C" fn softmax_merge(
     // SAFETY: as this function's.
     unsafe {
         call(options, |call| {
-            let regions = [Region::of("row", row, 1), Region::of("row_max", row_max, 1)];
-            call.disjoint(&regions, &[Region::of("partials", partials, count)])?;
+            let regions = [Region::of("row", row, 1)?, Region::of("row_max", row_max, 1)?];
+            call.disjoint(&regions, &[Region::of("partials", partials, count)?])?;
             let partials = slice("partials", partials.cast::<Partial>(), count)?;
+            // Whichever of them is written: what is wrong does not depend on the row.
+            let row = slice_mut("row", row.cast::<Partial>(), 1)?;
+            let row_max = slice_mut("row_max", row_max, 1)?;
             let shards = Shards::with(call.softmax);
             by_dtype!("a row", dtype, T => match shards.merge::<T>(partials)? {
-                Merged::Row(merged) => write("row", row.cast(), merged.to_partial()),
+                Merged::Row(merged) => {
+                    row[0] = merged.to_partial();
+                    Ok(())
+                }
                 Merged::Again(max) => {
-                    write("row_max", row_max, max)?;
+                    row_max[0] = max;
                     Err(Failure::Again(max))
                 }
             })
@@ -241,23 +249,23 @@ unsafe fn finish<T: Element>(
     let shards = Shards::with(call.softmax);
     // SAFETY: as this function's.
     let merged = unsafe { row_of::<T>(call, row) }?;
-    let (written, row) = (Region::of("output", y, len), Region::of("row", row, 1));
+    let (written, row) = (Region::of("output", y, len)?, Region::of("row", row, 1)?);
     if x == y.cast_const() {
         call.disjoint(&[written], &[row])?;
         // SAFETY: as this function's.
         let y = unsafe { slice_mut("output", y, len) }?;
         return Ok(match log {
-            true => shards.log_softmax_in_place(&merged, y)?,
-            false => shards.softmax_in_place(&merged, y)?,
-        });
+            true => shards.log_softmax_in_place(&merged, y),
+            false => shards.softmax_in_place(&merged, y),
+        }?);
     }
-    call.disjoint(&[written], &[Region::of("input", x, len), row])?;
+    call.disjoint(&[written], &[Region::of("input", x, len)?, row])?;
     // SAFETY: as this function's; they do not overlap.
     let (x, y) = unsafe { (slice("input", x, len)?, slice_mut("output", y, len)?) };
     Ok(match log {
-        true => shards.log_softmax(&merged, x, y)?,
-        false => shards.softmax(&merged, x, y)?,
-    })
+        true => shards.log_softmax(&merged, x, y),
+        false => shards.softmax(&merged, x, y),
+    }?)
 }
 
 /// The probabilities of a shard of a row that was merged, from `x` to `y`, which is `x` itself or does not overlap it. The bits of the whole row in one call. The options are

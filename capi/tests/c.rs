@@ -1,0 +1,164 @@
+//! The C ABI as C sees it: each file of tests/c is compiled by the system's compilers, linked to the static library, and run.
+#![cfg(unix)]
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::SystemTime;
+use std::{env, fs};
+
+const C: [&str; 2] = ["-std=c99", "-pedantic"];
+
+/// As `rustc --print native-static-libs` says of the library.
+const LINKED: [&str; 7] = ["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl", "-lc"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files(of: &Path, extension: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(of).expect("a directory").map(|entry| entry.expect("a file").path());
+    entries.filter(|path| path.extension() == Some(OsStr::new(extension))).collect()
+}
+
+/// The static library beside this test. Cargo compiles the library before its integration tests, and one run of rustc makes all its kinds, under names without a hash.
+fn library() -> PathBuf {
+    let exe = env::current_exe().expect("the path of the test");
+    let library = exe.with_file_name("libsoftmax_capi.a");
+    let changed = |path: &Path| -> SystemTime {
+        let metadata = fs::metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        metadata.modified().expect("a time")
+    };
+    let made = changed(&library);
+    for source in files(&root().join("src"), "rs") {
+        assert!(
+            changed(&source) <= made,
+            "{} is older than {}",
+            library.display(),
+            source.display()
+        );
+    }
+    library
+}
+
+/// Fails with all that the command has printed.
+fn run(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+}
+
+/// Compiles a file of tests/c and runs it.
+fn check(name: &str, compiler: &str, language: &[&str]) -> PathBuf {
+    let source = root().join("tests/c").join(name).with_extension("c");
+    let program = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{compiler}"));
+    let include = root().join("include");
+    // With optimisation compilers see more, and warn of more.
+    run(Command::new(compiler)
+        .args(language)
+        .args(["-Wall", "-Wextra", "-Werror", "-O1", "-g", "-I"])
+        .args([&include, &source])
+        // What follows is no source in the language of -x.
+        .args(["-x", "none", "-o"])
+        .args([&program, &library()])
+        .args(LINKED));
+    run(&mut Command::new(&program));
+    program
+}
+
+/// If it is asked for, runs a program in valgrind, which finds what is used without being there.
+fn check_memory(program: &Path) {
+    if env::var_os("SOFTMAX_VALGRIND").is_none() {
+        return;
+    }
+    let suppressions = root().join("tests/c/valgrind.supp");
+    // The pool's threads live on, and so does their memory. The CPU that valgrind shows has no AVX-512: kernels up to AVX2 run.
+    run(Command::new("valgrind")
+        .args(["-q", "--error-exitcode=1", "--leak-check=full"])
+        .args(["--show-leak-kinds=definite", "--errors-for-leak-kinds=definite"])
+        .arg(format!("--suppressions={}", suppressions.display()))
+        .arg(program)
+        .env("SOFTMAX_TEST_QUICK", "1")
+        .env_remove("SOFTMAX_KERNEL"));
+}
+
+macro_rules! c_tests {
+    ($($name:ident)*) => {
+        $(
+            #[test]
+            fn $name() {
+                check_memory(&check(stringify!($name), "gcc", &C));
+                check(stringify!($name), "clang", &C);
+            }
+        )*
+
+        const NAMES: &[&str] = &[$(stringify!($name)),*];
+    };
+}
+
+c_tests! { attention decide environment header loss options rows sample shards tensors threads }
+
+#[test]
+fn header_is_cpp() {
+    check("header", "g++", &["-std=c++17", "-x", "c++"]);
+}
+
+#[test]
+fn every_file_is_run() {
+    for path in files(&root().join("tests/c"), "c") {
+        let name = path.file_stem().expect("a name").to_string_lossy();
+        assert!(NAMES.contains(&&*name), "no test runs {}", path.display());
+    }
+}
+
+/// The names of all functions that the header declares.
+fn functions(header: &str) -> Vec<String> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    // Behind them are the helpers, which are C.
+    let (declared, _) = header.split_once("static inline").expect("helpers");
+    let code = declared.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let code = code.filter(|line| !line.starts_with(" *") && !line.starts_with("/*"));
+    let mut names = Vec::new();
+    for line in code {
+        for (at, _) in line.match_indices('(') {
+            let name = line[..at].rsplit(|c| !is_name(c)).next().unwrap_or_default();
+            if name.starts_with("softmax_") {
+                names.push(name.to_owned());
+            }
+        }
+    }
+    names
+}
+
+#[test]
+fn every_function_is_called_well_and_badly() {
+    let read = |path: &Path| fs::read_to_string(path).expect("text");
+    let functions = functions(&read(&root().join("include/softmax.h")));
+    // Whatever the header looks like: all are found.
+    let exported = files(&root().join("src"), "rs")
+        .iter()
+        .map(|path| read(path).matches("no_mangle").count())
+        .sum::<usize>();
+    assert_eq!(functions.len(), exported, "{functions:?}");
+    let mut code = String::new();
+    for path in files(&root().join("tests/c"), "c") {
+        code.extend(read(&path).chars().filter(|c| !c.is_whitespace()));
+    }
+    for name in functions {
+        let call = format!("{name}(");
+        // Those that cannot fail.
+        if ["softmax_version", "softmax_status_message"].contains(&&*name) {
+            assert!(code.contains(&call), "no test in C calls {name}");
+            continue;
+        }
+        assert!(code.contains(&format!("GOOD({call}")), "no good call of {name} in C");
+        let bad = code.split("BAD(").skip(1).filter_map(|rest| rest.split_once(','));
+        let bad = bad.into_iter().any(|(_, rest)| rest.starts_with(&call));
+        assert!(bad, "no bad call of {name} in C");
+    }
+}
