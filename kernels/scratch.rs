@@ -241,13 +241,9 @@ pub fn with_lent<R>(f: impl FnOnce(&mut [u8]) -> R) -> R {
     let rest = |arena: &Arena| if arena.depth > 0 { arena.lines.count - arena.used } else { 0 };
     let rest = with_arena(|arena| rest(arena)).unwrap_or(0);
     let mut scratch = (rest > 0).then(|| Scratch::take::<[u8; LINE]>(rest)).flatten();
-    match &mut scratch {
-        // SAFETY: there are so many lines, and they are used for the time of the call only.
-        Some(scratch) => {
-            f(unsafe { std::slice::from_raw_parts_mut(scratch.as_mut_ptr(), rest * LINE) })
-        }
-        None => f(&mut []),
-    }
+    let Some(scratch) = &mut scratch else { return f(&mut []) };
+    // SAFETY: there are so many lines, and they are used for the time of the call only.
+    f(unsafe { std::slice::from_raw_parts_mut(scratch.as_mut_ptr(), rest * LINE) })
 }
 
 /// Bytes that so many elements take as scratch memory.

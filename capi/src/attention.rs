@@ -10,7 +10,7 @@ use crate::raw::{
     Descriptor, Region, SOFTMAX_BF16, SOFTMAX_BOOL, SOFTMAX_F16, SOFTMAX_F32, SOFTMAX_F64, read,
     slice, slice_mut, slice_or_none, softmax_dtype, softmax_matrix, write,
 };
-use crate::status::{Failure, call, softmax_status};
+use crate::status::{Failure, Reason, call, softmax_status};
 
 /// Hides the keys behind the query's position.
 pub const SOFTMAX_ATTENTION_CAUSAL: u32 = 1;
@@ -74,7 +74,7 @@ unsafe fn mask_of<'a>(a: &softmax_attention, n: usize) -> Result<MaskData<'a>, F
             SOFTMAX_F16 => slice("mask", a.mask.cast::<f16>(), n)?.into(),
             SOFTMAX_BF16 => slice("mask", a.mask.cast::<bf16>(), n)?.into(),
             SOFTMAX_BOOL => slice("mask", a.mask.cast::<u8>(), n)?.into(),
-            dtype => return Err(Failure::Dtype { of: "a mask", dtype }),
+            dtype => return Err(Reason::Dtype { of: "a mask", dtype }.into()),
         })
     }
 }
@@ -92,7 +92,7 @@ unsafe fn options_of<'a>(
         SOFTMAX_ATTENTION_CAUSAL | SOFTMAX_ATTENTION_WINDOW | SOFTMAX_ATTENTION_OFFSET;
     let unknown = a.flags & !FLAGS;
     if unknown != 0 {
-        return Err(Failure::Flags { of: softmax_attention::NAME, flags: unknown });
+        return Err(Reason::Flags { of: softmax_attention::NAME, flags: unknown }.into());
     }
     let mut attention = Attention::new(a.heads, a.queries).options(call.softmax)?;
     if a.soft_cap != 0.0 {
@@ -102,7 +102,7 @@ unsafe fn options_of<'a>(
     if !a.mask.is_null() {
         let [batch, heads, queries] = a.mask_shape;
         let n = [heads, queries, keys].into_iter().try_fold(batch, usize::checked_mul);
-        let n = n.ok_or(Failure::TooLarge("mask"))?;
+        let n = n.ok_or(Reason::TooLarge("mask"))?;
         // SAFETY: as this function's.
         let data = unsafe { mask_of(a, n) }?;
         mask_bytes = match data {
@@ -155,7 +155,7 @@ macro_rules! by_dtypes {
                 type $u = $uy;
                 $e
             })*
-            dtypes => Err(Failure::Dtypes { of: "scores and probabilities", dtypes }),
+            dtypes => Err(Reason::Dtypes { of: "scores and probabilities", dtypes }.into()),
         }
     };
     ($scores:expr, $probs:expr, $t:ident, $u:ident => $e:expr) => {
@@ -245,13 +245,13 @@ pub unsafe extern "C" fn softmax_attention_softmax(
     unsafe {
         call(options, |call| {
             let (scores, probs, attention) = (read(scores)?, read(probs)?, read(attention)?);
-            if scores.is(&probs) {
+            if scores.is(probs) {
                 return crate::raw::by_dtype!("scores", scores.dtype, T => {
-                    attend_in_place::<T>(call, &scores, lse.cast(), &attention)
+                    attend_in_place::<T>(call, scores, lse.cast(), attention)
                 });
             }
             by_dtypes!(scores.dtype, probs.dtype, T, U => {
-                attend::<T, U>(call, &scores, &probs, lse.cast(), &attention)
+                attend::<T, U>(call, scores, probs, lse.cast(), attention)
             })
         })
     }

@@ -7,7 +7,7 @@ use crate::raw::{
     Descriptor, Region, by_dtype, read, read_or, same_dtype, slice, slice_mut, slice_or_none,
     softmax_matrix, write,
 };
-use crate::status::{Failure, call, softmax_status};
+use crate::status::{Failure, Reason, call, softmax_status};
 
 /// The mean of the rows' losses.
 pub const SOFTMAX_REDUCTION_MEAN: u32 = 0;
@@ -70,12 +70,12 @@ unsafe fn options_of<'a>(
 ) -> Result<CrossEntropy<'a>, Failure> {
     let unknown = o.flags & !SOFTMAX_CROSS_ENTROPY_DIVERGENCE;
     if unknown != 0 {
-        return Err(Failure::Flags { of: softmax_cross_entropy::NAME, flags: unknown });
+        return Err(Reason::Flags { of: softmax_cross_entropy::NAME, flags: unknown }.into());
     }
     let reduction = match o.reduction {
         SOFTMAX_REDUCTION_MEAN => Reduction::Mean,
         SOFTMAX_REDUCTION_SUM => Reduction::Sum,
-        value => return Err(Failure::Choice { of: "reduction", value }),
+        value => return Err(Reason::Choice { of: "reduction", value }.into()),
     };
     let mut loss = CrossEntropy::new()
         .options(call.softmax)
@@ -126,10 +126,11 @@ unsafe fn run<T: Element>(
     let (rows, cols) = (logits.rows, logits.cols);
     // SAFETY: as this function's.
     let loss = unsafe { options_of(call, o, rows, cols) }?;
-    // SAFETY: as this function's.
-    let gradient = match wanted.gradient.is_null() {
-        true => None,
-        false => Some(unsafe { read(wanted.gradient) }?),
+    let gradient = if wanted.gradient.is_null() {
+        None
+    } else {
+        // SAFETY: as this function's.
+        Some(unsafe { read(wanted.gradient) }?)
     };
     let in_place = gradient.is_some_and(|gradient| gradient.is(logits));
     let none = Region::of("nothing", std::ptr::null::<u8>(), 0)?;
@@ -239,10 +240,10 @@ pub unsafe extern "C" fn softmax_cross_entropy_labels(
     // SAFETY: as this function's.
     unsafe {
         call(options, |call| {
-            let (logits, o) = (read(logits)?, read_or(cross_entropy, DEFAULT)?);
+            let (logits, o) = (read(logits)?, read_or(cross_entropy, &DEFAULT)?);
             let wanted = Wanted { losses, loss, gradient };
             by_dtype!("logits", logits.dtype, T => {
-                run::<T>(call, &logits, Against::Labels(labels), wanted, &o)
+                run::<T>(call, logits, Against::Labels(labels), wanted, o)
             })
         })
     }
@@ -266,11 +267,11 @@ pub unsafe extern "C" fn softmax_cross_entropy_probs(
     unsafe {
         call(options, |call| {
             let (logits, targets) = (read(logits)?, read(targets)?);
-            let o = read_or(cross_entropy, DEFAULT)?;
-            same_dtype("logits and targets", &logits, &targets)?;
+            let o = read_or(cross_entropy, &DEFAULT)?;
+            same_dtype("logits and targets", logits, targets)?;
             let wanted = Wanted { losses, loss, gradient };
             by_dtype!("logits", logits.dtype, T => {
-                run::<T>(call, &logits, Against::Probs(targets), wanted, &o)
+                run::<T>(call, logits, Against::Probs(*targets), wanted, o)
             })
         })
     }
@@ -293,7 +294,7 @@ pub unsafe extern "C" fn softmax_cross_entropy_divisor(
     // SAFETY: as this function's.
     unsafe {
         call(options, |call| {
-            let mut o = read_or(cross_entropy, DEFAULT)?;
+            let mut o = *read_or(cross_entropy, &DEFAULT)?;
             // They do not change it.
             o.row_factors = std::ptr::null();
             let loss = options_of(call, &o, rows, cols)?;
@@ -355,8 +356,8 @@ unsafe fn backward(
     unsafe {
         call(options, |call| {
             let (output, upstream, gradient) = (read(output)?, read(upstream)?, read(gradient)?);
-            same_dtype("output and upstream gradient", &output, &upstream)?;
-            same_dtype("output and gradient", &output, &gradient)?;
+            same_dtype("output and upstream gradient", output, upstream)?;
+            same_dtype("output and gradient", output, gradient)?;
             by_dtype!("a gradient", output.dtype, T => {
                 call.disjoint(
                     &[gradient.region::<T>("gradient")?],

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use softmax::{Caches, Error, Executor, Masked, Softmax, Threads};
 
 use crate::raw::{Descriptor, Region, disjoint, read, read_or, slice_mut};
-use crate::status::Failure;
+use crate::status::{Failure, Reason};
 
 /// Rows of nothing but -inf become 0 instead of NaN.
 pub const SOFTMAX_MASKED_ZERO: u32 = 1;
@@ -154,12 +154,12 @@ impl Call<'_> {
             return f(&Call { softmax: Softmax::new(), scratch: None });
         }
         // SAFETY: as this function's.
-        let options = unsafe { read_or(options, DEFAULT) }?;
-        let mut softmax = arithmetic(&options)?;
+        let options = unsafe { read_or(options, &DEFAULT) }?;
+        let mut softmax = arithmetic(options)?;
         if !options.kernel.is_null() {
             // SAFETY: a string.
             let name = unsafe { CStr::from_ptr(options.kernel) };
-            let name = name.to_str().map_err(|_| Failure::Name(name.to_bytes().to_vec()))?;
+            let name = name.to_str().map_err(|_| Reason::Name(name.to_bytes().to_vec()))?;
             softmax = softmax.kernel(softmax::kernel(name)?);
         }
         let exact = options.flags & SOFTMAX_THREADS_EXACT != 0;
@@ -181,9 +181,9 @@ impl Call<'_> {
         // SAFETY: not null, and valid.
         let parallel = unsafe { read(options.parallel) }?;
         if parallel.parallel_for.is_none() {
-            return Err(Failure::Null("parallel_for"));
+            return Err(Reason::Null("parallel_for").into());
         }
-        let threads = CallerThreads(parallel);
+        let threads = CallerThreads(*parallel);
         f(&Call { softmax: softmax.executor(&threads), scratch })
     }
 
@@ -205,7 +205,7 @@ impl Call<'_> {
         let Some((p, size)) = self.scratch else { return Ok(work()?) };
         let needed = needed()?;
         if size < needed {
-            return Err(Failure::Scratch { size, needed });
+            return Err(Reason::Scratch { size, needed }.into());
         }
         // SAFETY: the caller lends it for the time of the call. Memory that another language hands over has some value.
         let memory = unsafe { slice_mut("scratch", p, size) }?;
@@ -217,7 +217,7 @@ fn arithmetic(options: &softmax_options) -> Result<Softmax<'static>, Failure> {
     const FLAGS: u32 = SOFTMAX_MASKED_ZERO | SOFTMAX_THREADS_EXACT | SOFTMAX_CACHES;
     let unknown = options.flags & !FLAGS;
     if unknown != 0 {
-        return Err(Failure::Flags { of: softmax_options::NAME, flags: unknown });
+        return Err(Reason::Flags { of: softmax_options::NAME, flags: unknown }.into());
     }
     let (scale, temperature) = (options.scale, options.temperature);
     let softmax = match (scale == 1.0, temperature == 1.0) {
@@ -237,9 +237,9 @@ fn arithmetic(options: &softmax_options) -> Result<Softmax<'static>, Failure> {
 ///
 /// # Safety
 /// The options are null or valid.
-pub(crate) unsafe fn message(options: *const softmax_options, failure: &Failure) {
+pub(crate) unsafe fn message(options: *const softmax_options, failure: &Reason) {
     // SAFETY: as this function's.
-    let Ok(options) = (unsafe { read_or(options, DEFAULT) }) else { return };
+    let Ok(options) = (unsafe { read_or(options, &DEFAULT) }) else { return };
     if options.message.is_null() || options.message_size == 0 {
         return;
     }

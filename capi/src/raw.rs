@@ -2,7 +2,7 @@
 
 use softmax::{Element, Matrix, MatrixMut};
 
-use crate::status::Failure;
+use crate::status::{Failure, Reason};
 
 /// The type of elements: one of `SOFTMAX_F32`, `SOFTMAX_F64`, `SOFTMAX_F16` and `SOFTMAX_BF16`; for masks also `SOFTMAX_BOOL`.
 pub type softmax_dtype = u32;
@@ -54,39 +54,52 @@ unsafe impl Descriptor for softmax_matrix {
 /// No struct will ever be larger: what claims to be was not initialised.
 const LARGEST: usize = 4096;
 
-/// Reads a struct: of this version, or of a later one of which nothing is set that is unknown here.
+/// Borrows a struct: of this version, or of a later one of which nothing is set that is unknown here. (A copy would have to wait for the caller's stores.)
 ///
 /// # Safety
-/// Null, or valid for reads of as many bytes as its first field says.
-pub(crate) unsafe fn read<D: Descriptor>(p: *const D) -> Result<D, Failure> {
+/// Null, or valid for reads of as many bytes as its first field says, while it is borrowed.
+#[inline]
+pub(crate) unsafe fn read<'a, D: Descriptor>(p: *const D) -> Result<&'a D, Failure> {
     if p.is_null() {
-        return Err(Failure::Null(D::NAME));
+        return Err(Reason::Null(D::NAME).into());
     }
     if !p.is_aligned() {
-        return Err(Failure::Alignment(D::NAME));
+        return Err(Reason::Alignment(D::NAME).into());
     }
     // SAFETY: not null, aligned; its first field is its size.
     let size = unsafe { p.cast::<usize>().read() };
-    let (known, of) = (size_of::<D>(), D::NAME);
-    if size != known {
-        if !(known..=LARGEST).contains(&size) {
-            return Err(Failure::StructSize { of, size });
-        }
+    if size != size_of::<D>() {
         // SAFETY: so many bytes there are.
-        let rest = unsafe { std::slice::from_raw_parts(p.cast::<u8>().add(known), size - known) };
-        if rest.iter().any(|&byte| byte != 0) {
-            return Err(Failure::StructSize { of, size });
-        }
+        unsafe { check_rest(p, size) }?;
     }
     // SAFETY: so many bytes there are, and any are a value.
-    Ok(unsafe { p.read() })
+    Ok(unsafe { &*p })
+}
+
+/// Whether this struct of another size can be read.
+///
+/// # Safety
+/// Valid for reads of so many bytes.
+#[cold]
+unsafe fn check_rest<D: Descriptor>(p: *const D, size: usize) -> Result<(), Failure> {
+    let (known, of) = (size_of::<D>(), D::NAME);
+    if !(known..=LARGEST).contains(&size) {
+        return Err(Reason::StructSize { of, size }.into());
+    }
+    // SAFETY: as this function's.
+    let rest = unsafe { std::slice::from_raw_parts(p.cast::<u8>().add(known), size - known) };
+    if rest.iter().any(|&byte| byte != 0) {
+        return Err(Reason::StructSize { of, size }.into());
+    }
+    Ok(())
 }
 
 /// As [`read`], if it is not null.
 ///
 /// # Safety
 /// As [`read`].
-pub(crate) unsafe fn read_or<D: Descriptor>(p: *const D, default: D) -> Result<D, Failure> {
+#[inline]
+pub(crate) unsafe fn read_or<D: Descriptor>(p: *const D, default: &D) -> Result<&D, Failure> {
     // SAFETY: as this function's.
     if p.is_null() { Ok(default) } else { unsafe { read(p) } }
 }
@@ -111,7 +124,7 @@ macro_rules! by_dtype {
                 type $t = softmax::half::bf16;
                 $e
             }
-            dtype => Err($crate::status::Failure::Dtype { of: $of, dtype }),
+            dtype => Err($crate::status::Reason::Dtype { of: $of, dtype }.into()),
         }
     };
 }
@@ -160,7 +173,7 @@ pub(crate) fn disjoint(written: &[Region], read: &[Region]) -> Result<(), Failur
     for (i, a) in written.iter().enumerate() {
         let others = written[i + 1..].iter().chain(read);
         if let Some(b) = others.into_iter().find(|b| a.overlaps(b)) {
-            return Err(Failure::Overlap(a.what, b.what));
+            return Err(Reason::Overlap(a.what, b.what).into());
         }
     }
     Ok(())
@@ -172,16 +185,16 @@ impl softmax_matrix {
         let p = self.data.cast::<T>();
         if self.rows > 0 && self.cols > 0 {
             if p.is_null() {
-                return Err(Failure::Null(what));
+                return Err(Reason::Null(what).into());
             }
             if !p.is_aligned() {
-                return Err(Failure::Alignment(what));
+                return Err(Reason::Alignment(what).into());
             }
             let elements = (self.rows - 1).checked_mul(self.stride);
             let elements = elements.and_then(|n| n.checked_add(self.cols));
             let bytes = elements.and_then(|n| n.checked_mul(size_of::<T>()));
             if bytes.and_then(|bytes| bytes.checked_add(p.addr())).is_none() {
-                return Err(Failure::TooLarge(what));
+                return Err(Reason::TooLarge(what).into());
             }
         }
         Ok(p)
@@ -281,14 +294,14 @@ pub(crate) unsafe fn slice_or_none<'a, T>(
 /// The bytes of `n` elements, if they can be a slice.
 fn check<T>(what: &'static str, p: *const T, n: usize) -> Result<usize, Failure> {
     if p.is_null() {
-        return Err(Failure::Null(what));
+        return Err(Reason::Null(what).into());
     }
     if !p.is_aligned() {
-        return Err(Failure::Alignment(what));
+        return Err(Reason::Alignment(what).into());
     }
     let bytes = n.checked_mul(size_of::<T>()).filter(|&bytes| bytes <= isize::MAX as usize);
     let bytes = bytes.filter(|&bytes| p.addr().checked_add(bytes).is_some());
-    bytes.ok_or(Failure::TooLarge(what))
+    bytes.ok_or_else(|| Reason::TooLarge(what).into())
 }
 
 /// Writes a result that the caller wants.
@@ -309,7 +322,7 @@ pub(crate) fn same_dtype(
     b: &softmax_matrix,
 ) -> Result<(), Failure> {
     let dtypes = (a.dtype, b.dtype);
-    if dtypes.0 == dtypes.1 { Ok(()) } else { Err(Failure::Dtypes { of, dtypes }) }
+    if dtypes.0 == dtypes.1 { Ok(()) } else { Err(Reason::Dtypes { of, dtypes }.into()) }
 }
 
 #[cfg(test)]

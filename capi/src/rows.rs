@@ -7,7 +7,7 @@ use crate::raw::{
     Descriptor, Region, by_dtype, read, same_dtype, slice, slice_mut, softmax_dtype,
     softmax_matrix, write,
 };
-use crate::status::{Failure, call, plain_call, softmax_status};
+use crate::status::{Failure, Reason, call, plain_call, softmax_status};
 
 /// An operation on rows: one of `SOFTMAX_OP_...`.
 pub type softmax_op = u32;
@@ -52,8 +52,8 @@ unsafe fn map(
     unsafe {
         call(options, |call| {
             let (x, y) = (read(x)?, read(y)?);
-            same_dtype("input and output", &x, &y)?;
-            by_dtype!("a matrix", x.dtype, T => map_of::<T>(call, op, &x, &y))
+            same_dtype("input and output", x, y)?;
+            by_dtype!("a matrix", x.dtype, T => map_of::<T>(call, op, x, y))
         })
     }
 }
@@ -165,9 +165,9 @@ pub unsafe extern "C" fn softmax_hardmax(
         SOFTMAX_TIES_SHARE => Ties::Share,
         SOFTMAX_TIES_FIRST => Ties::First,
         value => {
-            let failure = Failure::Choice { of: "way with ties", value };
+            let failure = Reason::Choice { of: "way with ties", value };
             // SAFETY: as this function's.
-            return unsafe { call(options, |_| Err(failure)) };
+            return unsafe { call(options, |_| Err(failure.into())) };
         }
     };
     // SAFETY: as this function's.
@@ -248,7 +248,7 @@ pub unsafe extern "C" fn softmax_log_probs(
             by_dtype!("a matrix", x.dtype, T => {
                 let log_probs = log_probs.cast::<<T as Element>::Arithmetic>();
                 let lse = lse.cast::<<T as Element>::Arithmetic>();
-                let n = x.rows.checked_mul(tokens_per_row).ok_or(Failure::TooLarge("tokens"))?;
+                let n = x.rows.checked_mul(tokens_per_row).ok_or(Reason::TooLarge("tokens"))?;
                 call.disjoint(
                     &[Region::of("log_probs", log_probs, n)?, Region::of("lse", lse, x.rows)?],
                     &[x.region::<T>("input")?, Region::of("tokens", tokens, n)?],
@@ -286,7 +286,7 @@ pub unsafe extern "C" fn softmax_top_k(
             let x = read(x)?;
             by_dtype!("a matrix", x.dtype, T => {
                 let log_probs = log_probs.cast::<<T as Element>::Arithmetic>();
-                let n = x.rows.checked_mul(k).ok_or(Failure::TooLarge("indices"))?;
+                let n = x.rows.checked_mul(k).ok_or(Reason::TooLarge("indices"))?;
                 call.disjoint(
                     &[Region::of("indices", indices, n)?, Region::of("log_probs", log_probs, n)?],
                     &[x.region::<T>("input")?],
@@ -357,7 +357,7 @@ fn op_of(op: softmax_op) -> Result<Op, Failure> {
         SOFTMAX_OP_SIGMOID => Op::Sigmoid,
         SOFTMAX_OP_LOG_SIGMOID => Op::LogSigmoid,
         SOFTMAX_OP_HARDMAX => Op::Hardmax(Ties::Share),
-        value => return Err(Failure::Choice { of: "operation", value }),
+        value => return Err(Reason::Choice { of: "operation", value }.into()),
     })
 }
 
@@ -376,10 +376,11 @@ pub unsafe extern "C" fn softmax_plan_of(
     // SAFETY: as this function's.
     unsafe {
         call(options, |call| {
-            let (op, x, mut told) = (op_of(op)?, read(x)?, read(plan.cast_const())?);
-            let found = by_dtype!("a matrix", x.dtype, T => {
+            let (op, x, mut told) = (op_of(op)?, read(x)?, *read(plan.cast_const())?);
+            let found: Result<_, Failure> = by_dtype!("a matrix", x.dtype, T => {
                 Ok(call.softmax.plan::<T>(op, x.rows, x.cols, in_place != 0)?)
-            })?;
+            });
+            let found = found?;
             told.kernel = crate::name_of(found.kernel()).as_ptr();
             told.threads = found.threads();
             told.streams = found.streams().into();

@@ -4,7 +4,7 @@ use softmax::{Method, Order, Sampler};
 
 use crate::options::{Call, softmax_options};
 use crate::raw::{Descriptor, Region, by_dtype, read, slice, slice_mut, softmax_matrix, write};
-use crate::status::{Failure, call, softmax_status};
+use crate::status::{Failure, Reason, call, softmax_status};
 
 /// Hugging Face transformers' order: temperature, top-k, top-p, min-p, typical-p.
 pub const SOFTMAX_ORDER_TRANSFORMERS: u32 = 0;
@@ -79,12 +79,12 @@ unsafe fn options_of<'a>(
     let order = match s.order {
         SOFTMAX_ORDER_TRANSFORMERS => Order::Transformers,
         SOFTMAX_ORDER_LLAMA_CPP => Order::LlamaCpp,
-        value => return Err(Failure::Choice { of: "order", value }),
+        value => return Err(Reason::Choice { of: "order", value }.into()),
     };
     let method = match s.method {
         SOFTMAX_METHOD_INVERSE_CDF => Method::InverseCdf,
         SOFTMAX_METHOD_GUMBEL_MAX => Method::GumbelMax,
-        value => return Err(Failure::Choice { of: "method", value }),
+        value => return Err(Reason::Choice { of: "method", value }.into()),
     };
     let mut sampler = Sampler::new(s.seed)
         .options(call.softmax)
@@ -112,7 +112,7 @@ unsafe fn options_of<'a>(
         Region::of("history_starts", s.history_starts, 0)?,
     ];
     if s.history_count > 0 {
-        let n = s.history_count.checked_add(1).ok_or(Failure::TooLarge("history_starts"))?;
+        let n = s.history_count.checked_add(1).ok_or(Reason::TooLarge("history_starts"))?;
         // SAFETY: as this function's.
         unsafe {
             let starts = slice("history_starts", s.history_starts, n)?;
@@ -144,8 +144,8 @@ pub unsafe extern "C" fn softmax_sample(
         call(options, |call| {
             let (logits, sampler) = (read(logits)?, read(sampler)?);
             let (rows, cols) = (logits.rows, logits.cols);
-            let n = rows.checked_mul(draws_per_row).ok_or(Failure::TooLarge("draws"))?;
-            let (sampler, [a, b, c, d]) = options_of(call, &sampler)?;
+            let n = rows.checked_mul(draws_per_row).ok_or(Reason::TooLarge("draws"))?;
+            let (sampler, [a, b, c, d]) = options_of(call, sampler)?;
             by_dtype!("logits", logits.dtype, T => {
                 let written = [Region::of("draws", draws, n)?];
                 call.disjoint(&written, &[logits.region::<T>("logits")?, a, b, c, d])?;
@@ -173,7 +173,7 @@ pub unsafe extern "C" fn softmax_sample_scratch_size(
     unsafe {
         call(options, |call| {
             let (logits, sampler) = (read(logits)?, read(sampler)?);
-            let (sampler, _) = options_of(call, &sampler)?;
+            let (sampler, _) = options_of(call, sampler)?;
             by_dtype!("logits", logits.dtype, T => {
                 write("bytes", bytes, sampler.scratch_size::<T>(logits.rows, logits.cols)?)
             })

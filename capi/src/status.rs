@@ -86,9 +86,20 @@ pub extern "C" fn softmax_status_message(status: i32) -> *const std::ffi::c_char
     known.map_or(c"no status of this library", |&(_, text)| text).as_ptr()
 }
 
+/// Why a call was refused: a pointer, so that what can fail is returned in registers.
+#[derive(Debug)]
+pub(crate) struct Failure(Box<Reason>);
+
+impl<T: Into<Reason>> From<T> for Failure {
+    #[cold]
+    fn from(reason: T) -> Self {
+        Self(Box::new(reason.into()))
+    }
+}
+
 /// Why a call was refused.
 #[derive(Debug)]
-pub(crate) enum Failure {
+pub(crate) enum Reason {
     Crate(Error),
     Null(&'static str),
     StructSize {
@@ -123,19 +134,19 @@ pub(crate) enum Failure {
     Again(f64),
 }
 
-impl From<Error> for Failure {
+impl From<Error> for Reason {
     fn from(e: Error) -> Self {
         Self::Crate(e)
     }
 }
 
-impl From<ShapeError> for Failure {
+impl From<ShapeError> for Reason {
     fn from(e: ShapeError) -> Self {
         Self::Crate(e.into())
     }
 }
 
-impl Failure {
+impl Reason {
     fn status(&self) -> Status {
         match self {
             Self::Crate(e) => match e {
@@ -169,7 +180,7 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Crate(e) => e.fmt(f),
@@ -215,9 +226,9 @@ pub(crate) unsafe fn call(
         Ok(Err(failure)) => {
             let told = catch_unwind(AssertUnwindSafe(|| {
                 // SAFETY: as this function's.
-                unsafe { message(options, &failure) };
+                unsafe { message(options, &failure.0) };
             }));
-            if told.is_ok() { failure.status() } else { Status::Internal }
+            if told.is_ok() { failure.0.status() } else { Status::Internal }
         }
         Err(panic) => {
             // Dropping it may panic, too.

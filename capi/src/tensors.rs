@@ -6,7 +6,7 @@ use softmax::{Element, Merged, MergedRow, Partial, Shards};
 
 use crate::options::{Call, softmax_options};
 use crate::raw::{Region, by_dtype, slice, slice_mut, slice_or_none, softmax_dtype, write};
-use crate::status::{Failure, call, plain_call, softmax_status};
+use crate::status::{Failure, Reason, call, plain_call, softmax_status};
 
 /// A tensor in C order.
 #[derive(Clone, Copy)]
@@ -26,7 +26,7 @@ impl Tensor {
         // SAFETY: as this function's.
         let shape = unsafe { slice("shape", self.shape, dims) }?;
         let product = shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
-        let n = if shape.contains(&0) { 0 } else { product.ok_or(Failure::TooLarge("shape"))? };
+        let n = if shape.contains(&0) { 0 } else { product.ok_or(Reason::TooLarge("shape"))? };
         let (x, y) = (self.x.cast::<T>(), self.y.cast::<T>());
         let softmax = &call.softmax;
         let needed = || softmax.axis_scratch_size::<T>(shape, axis);
@@ -212,7 +212,7 @@ pub unsafe extern "C" fn softmax_merge(
                 }
                 Merged::Again(max) => {
                     row_max[0] = max;
-                    Err(Failure::Again(max))
+                    Err(Reason::Again(max).into())
                 }
             })
         })
@@ -231,7 +231,7 @@ unsafe fn row_of<T: Element>(
     let row = unsafe { slice("row", row.cast::<Partial>(), 1) }?;
     match Shards::with(call.softmax).merge(row)? {
         Merged::Row(row) => Ok(row),
-        Merged::Again(max) => Err(Failure::Again(max)),
+        Merged::Again(max) => Err(Reason::Again(max).into()),
     }
 }
 
