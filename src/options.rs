@@ -71,6 +71,7 @@ impl Default for Softmax<'_> {
 
 impl<'a> Softmax<'a> {
     /// Scale 1, NaN for fully masked rows, the best kernel, as many threads as pay.
+    #[inline]
     pub const fn new() -> Self {
         Self {
             scale: Scale::ONE,
@@ -87,6 +88,7 @@ impl<'a> Softmax<'a> {
     ///
     /// # Errors
     /// [`Error::Scale`] unless `2^-60 <= scale <= 2^60`.
+    #[inline]
     pub fn scale(self, scale: f64) -> Result<Self, Error> {
         let scale = Scale::new(scale).ok_or(Error::Scale(scale))?;
         Ok(Self { scale, limit: None, ..self })
@@ -116,6 +118,7 @@ impl<'a> Softmax<'a> {
     /// assert_eq!(y, [1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0, 0.0]);
     /// # Ok::<(), softmax::Error>(())
     /// ```
+    #[inline]
     pub fn temperature(self, temperature: f64) -> Result<Self, Error> {
         if temperature == 0.0 || temperature == f64::INFINITY {
             return Ok(Self { scale: Scale::ONE, limit: Some(temperature.abs()), ..self });
@@ -125,6 +128,7 @@ impl<'a> Softmax<'a> {
     }
 
     /// What a row becomes whose every entry is `-inf`.
+    #[inline]
     #[must_use]
     pub const fn masked(self, masked: Masked) -> Self {
         Self { masked, ..self }
@@ -132,12 +136,14 @@ impl<'a> Softmax<'a> {
 
     /// Forces a kernel (see [`kernel`](crate::kernel()) and [`kernels`](crate::kernels)). If this CPU cannot run it, calls return
     /// [`Error::UnavailableKernel`].
+    #[inline]
     #[must_use]
     pub const fn kernel(self, kernel: &'static Kernel) -> Self {
         Self { kernel: Some(kernel), ..self }
     }
 
     /// How many threads a call may use.
+    #[inline]
     #[must_use]
     pub const fn threads(mut self, threads: Threads) -> Self {
         self.crew.threads = threads;
@@ -157,6 +163,7 @@ impl<'a> Softmax<'a> {
     /// # }
     /// # Ok::<(), softmax::Error>(())
     /// ```
+    #[inline]
     #[must_use]
     pub const fn executor(mut self, executor: &'a dyn Executor) -> Self {
         self.crew.executor = Some(executor);
@@ -165,6 +172,7 @@ impl<'a> Softmax<'a> {
 
     /// What the caches hold, instead of what [`Caches::of_this_machine`] says. Speed depends on it, results do not:
     /// with caches of 0 bytes even a small matrix goes the way of one that is larger than all caches.
+    #[inline]
     #[must_use]
     pub const fn caches(self, caches: Caches) -> Self {
         Self { caches: Some(caches), ..self }
