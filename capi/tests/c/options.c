@@ -49,6 +49,8 @@ static void kernels(void) {
             memset(output, 0xA5, sizeof output);
             GOOD(softmax_softmax(&x, &y, &options));
             CHECK(memcmp(output, plain, sizeof plain) == 0);
+            softmax_matrix none = softmax_matrix_mut(NULL, SOFTMAX_F32, 0, SIZE_MAX);
+            GOOD(softmax_softmax(&none, &none, &options));
             GOOD(softmax_kernel_in_use(&used, &options));
             CHECK(strcmp(used, name) == 0);
         } else {
