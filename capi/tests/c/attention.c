@@ -68,7 +68,7 @@ static void compare(const softmax_attention *a, softmax_dtype in, softmax_dtype 
     }
     reference(a, scale, wide, wanted, wanted_lse);
     softmax_matrix x = softmax_matrix_of(scores, in, ROWS, KEYS);
-    softmax_matrix y = softmax_matrix_of(probs, out, ROWS, KEYS);
+    softmax_matrix y = softmax_matrix_mut(probs, out, ROWS, KEYS);
     softmax_options options = softmax_options_default();
     options.scale = scale;
     GOOD(softmax_attention_softmax(&x, &y, lse, a, &options));
@@ -86,7 +86,7 @@ static void compare(const softmax_attention *a, softmax_dtype in, softmax_dtype 
     }
     /* Without the log-sum-exp, in lent memory, in place. */
     char again[N * 8];
-    softmax_matrix z = softmax_matrix_of(again, out, ROWS, KEYS);
+    softmax_matrix z = softmax_matrix_mut(again, out, ROWS, KEYS);
     GOOD(softmax_attention_softmax(&x, &z, NULL, a, &options));
     CHECK(memcmp(again, probs, N * size_of(out)) == 0);
     size_t needed = 0;
@@ -116,8 +116,10 @@ static void values(void) {
         mask_bool[i] = i % 3 == 0 ? 0 : (unsigned char)i;
     }
     static const softmax_dtype pairs[][2] = {
-        {SOFTMAX_F32, SOFTMAX_F32}, {SOFTMAX_F32, SOFTMAX_F16},   {SOFTMAX_F32, SOFTMAX_BF16}, {SOFTMAX_F16, SOFTMAX_F16},
-        {SOFTMAX_F16, SOFTMAX_F32}, {SOFTMAX_BF16, SOFTMAX_BF16}, {SOFTMAX_BF16, SOFTMAX_F32}, {SOFTMAX_F64, SOFTMAX_F64}};
+        {SOFTMAX_F32, SOFTMAX_F32},  {SOFTMAX_F32, SOFTMAX_F16},
+        {SOFTMAX_F32, SOFTMAX_BF16}, {SOFTMAX_F16, SOFTMAX_F16},
+        {SOFTMAX_F16, SOFTMAX_F32},  {SOFTMAX_BF16, SOFTMAX_BF16},
+        {SOFTMAX_BF16, SOFTMAX_F32}, {SOFTMAX_F64, SOFTMAX_F64}};
     for (size_t p = 0; p < sizeof pairs / sizeof *pairs; p++) {
         for (int which = 0; which < 10; which++) {
             softmax_attention a = softmax_attention_default(HEADS, QUERIES);
@@ -189,7 +191,7 @@ static void hidden(void) {
     float x[2][3] = {{1.0f, NAN, NAN}, {1.0f, 1.0f, NAN}};
     float y[2][3];
     softmax_matrix in = softmax_matrix_of(x, SOFTMAX_F32, 2, 3);
-    softmax_matrix out = softmax_matrix_of(y, SOFTMAX_F32, 2, 3);
+    softmax_matrix out = softmax_matrix_mut(y, SOFTMAX_F32, 2, 3);
     softmax_attention a = softmax_attention_default(1, 2);
     a.flags = SOFTMAX_ATTENTION_CAUSAL | SOFTMAX_ATTENTION_OFFSET;
     GOOD(softmax_attention_softmax(&in, &out, NULL, &a, NULL));
@@ -224,7 +226,7 @@ static void bad(void) {
         all_lengths[i] = i;
     }
     softmax_matrix in = softmax_matrix_of(x, SOFTMAX_F32, ROWS, KEYS);
-    softmax_matrix out = softmax_matrix_of(y, SOFTMAX_F32, ROWS, KEYS);
+    softmax_matrix out = softmax_matrix_mut(y, SOFTMAX_F32, ROWS, KEYS);
     softmax_attention a = softmax_attention_default(HEADS, QUERIES);
     watch(x, sizeof x);
     watch(y, sizeof y);

@@ -10,7 +10,7 @@ int main(void) {
     char message[300];
     fill_random(SOFTMAX_F32, in, ROWS * COLS, 1);
     softmax_matrix x = softmax_matrix_of(in, SOFTMAX_F32, ROWS, COLS);
-    softmax_matrix y = softmax_matrix_of(out, SOFTMAX_F32, ROWS, COLS);
+    softmax_matrix y = softmax_matrix_mut(out, SOFTMAX_F32, ROWS, COLS);
     softmax_options options = told(message, sizeof message);
     watch(out, ROWS * COLS * sizeof *out);
     const char *name = NULL;

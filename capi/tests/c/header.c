@@ -14,7 +14,7 @@ static void twice(void *context, size_t count, void (*body)(void *argument, size
 
 int main(void) {
     double x[4] = {0.0, 0.0, 1.0, 1.0};
-    softmax_matrix m = softmax_matrix_of(x, SOFTMAX_F64, 2, 2);
+    softmax_matrix m = softmax_matrix_mut(x, SOFTMAX_F64, 2, 2);
     softmax_parallel parallel = softmax_parallel_of(NULL, 2, twice);
     softmax_options options = softmax_options_default();
     options.parallel = &parallel;

@@ -49,6 +49,8 @@ static void kernels(void) {
             memset(output, 0xA5, sizeof output);
             GOOD(softmax_softmax(&x, &y, &options));
             CHECK(memcmp(output, plain, sizeof plain) == 0);
+            softmax_matrix none = softmax_matrix_mut(NULL, SOFTMAX_F32, 0, SIZE_MAX);
+            GOOD(softmax_softmax(&none, &none, &options));
             GOOD(softmax_kernel_in_use(&used, &options));
             CHECK(strcmp(used, name) == 0);
         } else {
@@ -115,7 +117,7 @@ static void arithmetic(void) {
         half[i / COLS][i % COLS] = input[i / COLS][i % COLS] / 2.0f;
     }
     softmax_matrix h = softmax_matrix_of(half, SOFTMAX_F32, ROWS, COLS);
-    softmax_matrix w = softmax_matrix_of(wanted, SOFTMAX_F32, ROWS, COLS);
+    softmax_matrix w = softmax_matrix_mut(wanted, SOFTMAX_F32, ROWS, COLS);
     GOOD(softmax_softmax(&h, &w, NULL));
     options.scale = 0.5;
     GOOD(softmax_softmax(&x, &y, &options));
@@ -200,12 +202,13 @@ static void ways(void) {
     float *second = (float *)memory(MANY * WIDE * sizeof *big);
     fill_random(SOFTMAX_F32, big, MANY * WIDE, 77);
     softmax_matrix in = softmax_matrix_of(big, SOFTMAX_F32, MANY, WIDE);
-    softmax_matrix one = softmax_matrix_of(first, SOFTMAX_F32, MANY, WIDE);
-    softmax_matrix two = softmax_matrix_of(second, SOFTMAX_F32, MANY, WIDE);
+    softmax_matrix one = softmax_matrix_mut(first, SOFTMAX_F32, MANY, WIDE);
+    softmax_matrix two = softmax_matrix_mut(second, SOFTMAX_F32, MANY, WIDE);
     softmax_options options = softmax_options_default();
     options.threads = 1;
     GOOD(softmax_softmax(&in, &one, &options));
-    static const size_t caches[][2] = {{0, 0}, {4096, 4096}, {SIZE_MAX, SIZE_MAX}, {SIZE_MAX, 0}, {0, SIZE_MAX}};
+    static const size_t caches[][2] = {
+        {0, 0}, {4096, 4096}, {SIZE_MAX, SIZE_MAX}, {SIZE_MAX, 0}, {0, SIZE_MAX}};
     static const size_t threads[] = {0, 1, 2, 3, SIZE_MAX};
     for (size_t i = 0; i < 5; i++) {
         for (size_t j = 0; j < 5; j += quick() ? 2 : 1) {
@@ -352,8 +355,8 @@ static void scratch(void) {
             void *wanted = memory(bytes);
             fill_random(dtype, in, rows * cols, 8);
             softmax_matrix a = softmax_matrix_of(in, dtype, rows, cols);
-            softmax_matrix b = softmax_matrix_of(out, dtype, rows, cols);
-            softmax_matrix c = softmax_matrix_of(wanted, dtype, rows, cols);
+            softmax_matrix b = softmax_matrix_mut(out, dtype, rows, cols);
+            softmax_matrix c = softmax_matrix_mut(wanted, dtype, rows, cols);
             for (size_t threads = 0; threads <= 2; threads++) {
                 softmax_options options = told(message, sizeof message);
                 options.threads = threads;

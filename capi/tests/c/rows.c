@@ -73,7 +73,7 @@ static void values(void) {
             fill_random(dtype, input, bytes / size_of(dtype), 17);
             memcpy(before, input, bytes);
             softmax_matrix x = softmax_matrix_of(input, dtype, rows, cols);
-            softmax_matrix y = softmax_matrix_of(output, dtype, rows, cols);
+            softmax_matrix y = softmax_matrix_mut(output, dtype, rows, cols);
             x.stride = stride;
             y.stride = stride;
             for (int which = 0; which < MAPS; which++) {
@@ -144,7 +144,7 @@ static void facts(void) {
                 put(dtype, x, i, 2.5);
             }
             softmax_matrix in = softmax_matrix_of(x, dtype, 1, n);
-            softmax_matrix out = softmax_matrix_of(y, dtype, 1, n);
+            softmax_matrix out = softmax_matrix_mut(y, dtype, 1, n);
             GOOD(softmax_softmax(&in, &out, NULL));
             for (size_t i = 0; i < n; i++) {
                 CHECK(get(dtype, y, i) == 1.0 / (double)n);
@@ -161,7 +161,7 @@ static void facts(void) {
     float y[4][3];
     float lse[4];
     softmax_matrix in = softmax_matrix_of(x, SOFTMAX_F32, 4, 3);
-    softmax_matrix out = softmax_matrix_of(y, SOFTMAX_F32, 4, 3);
+    softmax_matrix out = softmax_matrix_mut(y, SOFTMAX_F32, 4, 3);
     GOOD(softmax_softmax(&in, &out, NULL));
     CHECK(y[0][0] == 0.5f && y[0][1] == 0.0f && y[0][2] == 0.5f);
     for (int i = 1; i < 4; i++) {
@@ -185,7 +185,7 @@ static void hardmax(void) {
     double x[2][4] = {{1.0, 3.0, 3.0, 2.0}, {0.0, 0.0, 0.0, 0.0}};
     double y[2][4];
     softmax_matrix in = softmax_matrix_of(x, SOFTMAX_F64, 2, 4);
-    softmax_matrix out = softmax_matrix_of(y, SOFTMAX_F64, 2, 4);
+    softmax_matrix out = softmax_matrix_mut(y, SOFTMAX_F64, 2, 4);
     GOOD(softmax_hardmax(&in, &out, SOFTMAX_TIES_SHARE, NULL));
     CHECK(y[0][0] == 0.0 && y[0][1] == 0.5 && y[0][2] == 0.5 && y[0][3] == 0.0 && y[1][3] == 0.25);
     GOOD(softmax_hardmax(&in, &out, SOFTMAX_TIES_FIRST, NULL));
@@ -212,7 +212,7 @@ static void bad_matrices(map f) {
     fill_random(SOFTMAX_F32, input, ROWS * STRIDE, 5);
     memset(output, 0xA5, sizeof output);
     softmax_matrix x = softmax_matrix_of(input, SOFTMAX_F32, ROWS, COLS);
-    softmax_matrix y = softmax_matrix_of(output, SOFTMAX_F32, ROWS, COLS);
+    softmax_matrix y = softmax_matrix_mut(output, SOFTMAX_F32, ROWS, COLS);
     x.stride = STRIDE;
     y.stride = STRIDE;
     watch(input, sizeof input);
@@ -331,13 +331,13 @@ static void good_matrices(map f) {
     float wanted[ROWS][COLS];
     fill_random(SOFTMAX_F32, apart, ROWS * COLS, 9);
     softmax_matrix a = softmax_matrix_of(apart, SOFTMAX_F32, ROWS, COLS);
-    softmax_matrix b = softmax_matrix_of(wanted, SOFTMAX_F32, ROWS, COLS);
+    softmax_matrix b = softmax_matrix_mut(wanted, SOFTMAX_F32, ROWS, COLS);
     GOOD(f(&a, &b, NULL));
     for (size_t i = 0; i < ROWS; i++) {
         memcpy(both[i], apart[i], sizeof apart[i]);
     }
     softmax_matrix x = softmax_matrix_of(both, SOFTMAX_F32, ROWS, COLS);
-    softmax_matrix y = softmax_matrix_of(&both[0][COLS], SOFTMAX_F32, ROWS, COLS);
+    softmax_matrix y = softmax_matrix_mut(&both[0][COLS], SOFTMAX_F32, ROWS, COLS);
     x.stride = 2 * COLS;
     y.stride = 2 * COLS;
     GOOD(f(&x, &y, NULL));
@@ -356,7 +356,7 @@ static void good_matrices(map f) {
         static const size_t empty[][2] = {{0, 0}, {0, 5}, {5, 0}, {0, SIZE_MAX}};
         for (size_t i = 0; i < sizeof empty / sizeof *empty; i++) {
             softmax_matrix none = softmax_matrix_of(NULL, dtypes[d], empty[i][0], empty[i][1]);
-            softmax_matrix other = softmax_matrix_of(both, dtypes[d], empty[i][0], empty[i][1]);
+            softmax_matrix other = softmax_matrix_mut(both, dtypes[d], empty[i][0], empty[i][1]);
             GOOD(f(&none, &none, NULL));
             GOOD(f(&none, &other, NULL));
             GOOD(f(&other, &none, NULL));
@@ -368,7 +368,7 @@ static void named(void) {
     float x[2] = {0.0f, 0.0f};
     float y[2];
     softmax_matrix in = softmax_matrix_of(x, SOFTMAX_F32, 1, 2);
-    softmax_matrix out = softmax_matrix_of(y, SOFTMAX_F32, 1, 2);
+    softmax_matrix out = softmax_matrix_mut(y, SOFTMAX_F32, 1, 2);
     GOOD(softmax_softmax(&in, &out, NULL));
     CHECK(y[0] == 0.5f && y[1] == 0.5f);
     GOOD(softmax_log_softmax(&in, &out, NULL));

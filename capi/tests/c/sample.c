@@ -90,7 +90,10 @@ static void values(void) {
 
 /* Bias, histories and penalties; rows without anything to draw. */
 static void lists(void) {
-    float x[4][4] = {{1.0f, 1.1f, 0.9f, 0.0f}, {1.0f, 1.1f, 0.9f, 0.0f}, {0.0f, NAN, 0.0f, 0.0f}, {-INFINITY, -INFINITY, -INFINITY, -INFINITY}};
+    float x[4][4] = {{1.0f, 1.1f, 0.9f, 0.0f},
+                     {1.0f, 1.1f, 0.9f, 0.0f},
+                     {0.0f, NAN, 0.0f, 0.0f},
+                     {-INFINITY, -INFINITY, -INFINITY, -INFINITY}};
     softmax_matrix logits = softmax_matrix_of(x, SOFTMAX_F32, 2, 4);
     size_t draws[4];
     static const size_t history[3] = {1, 0, 1};

@@ -20,8 +20,8 @@ static void same_bits(softmax_dtype dtype, double shift, double scale, int again
     softmax_options options = softmax_options_default();
     options.scale = scale;
     softmax_matrix in = softmax_matrix_of(x, dtype, 1, N);
-    softmax_matrix out = softmax_matrix_of(wanted, dtype, 1, N);
-    softmax_matrix out_log = softmax_matrix_of(wanted_log, dtype, 1, N);
+    softmax_matrix out = softmax_matrix_mut(wanted, dtype, 1, N);
+    softmax_matrix out_log = softmax_matrix_mut(wanted_log, dtype, 1, N);
     GOOD(softmax_softmax(&in, &out, &options));
     GOOD(softmax_log_softmax(&in, &out_log, &options));
     GOOD(softmax_logsumexp(&in, wanted_lse, &options));

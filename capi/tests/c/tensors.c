@@ -36,7 +36,7 @@ static void values(softmax_dtype dtype) {
                     for (size_t j = 0; j < shape[a]; j++) {
                         memcpy(lane + j * size, x + (first + j * steps[a]) * size, size);
                     }
-                    softmax_matrix row = softmax_matrix_of(lane, dtype, 1, shape[a]);
+                    softmax_matrix row = softmax_matrix_mut(lane, dtype, 1, shape[a]);
                     if (log) {
                         GOOD(softmax_log_softmax(&row, &row, NULL));
                     } else {
