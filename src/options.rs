@@ -253,12 +253,13 @@ impl<'a> Softmax<'a> {
         self.run(Op::LogSumExp, Work::PerRow(x, y))
     }
 
-    pub(crate) fn map<T: Element>(
-        &self,
-        op: Op,
-        x: Matrix<T>,
-        y: MatrixMut<T>,
-    ) -> Result<(), Error> {
+    /// An operation from rows to rows that is chosen while the program runs: for bindings. Not for sigmoids of matrices with padding.
+    ///
+    /// # Errors
+    /// As the operation's own method.
+    #[doc(hidden)]
+    #[inline]
+    pub fn map<T: Element>(&self, op: Op, x: Matrix<T>, y: MatrixMut<T>) -> Result<(), Error> {
         let (input, output) = ((x.rows(), x.cols()), (y.rows(), y.cols()));
         if input != output {
             return Err(Error::Mismatch { input, output });

@@ -243,7 +243,7 @@ pub unsafe extern "C" fn softmax_attention_softmax(
 ) -> softmax_status {
     // SAFETY: as this function's.
     unsafe {
-        call(options, |call| {
+        call(options, &|call| {
             let (scores, probs, attention) = (read(scores)?, read(probs)?, read(attention)?);
             if scores.is(probs) {
                 return crate::raw::by_dtype!("scores", scores.dtype, T => {
@@ -270,7 +270,7 @@ pub unsafe extern "C" fn softmax_attention_scratch_size(
 ) -> softmax_status {
     // SAFETY: as this function's.
     unsafe {
-        call(options, |call| {
+        call(options, &|call| {
             let (scores, probs) = (read(scores)?, read(probs)?);
             let attention = Attention::new(1, 1).options(call.softmax)?;
             by_dtypes!(scores.dtype, probs.dtype, T, U => {

@@ -95,7 +95,7 @@ pub unsafe extern "C" fn softmax_kernel_in_use(
 ) -> softmax_status {
     // SAFETY: as this function's.
     unsafe {
-        call(options, |call| {
+        call(options, &|call| {
             let plan = call.softmax.plan::<f32>(softmax::Op::Softmax, 1, 1, true)?;
             write("name", name, name_of(plan.kernel()).as_ptr())
         })

@@ -184,14 +184,14 @@ unsafe fn run<T: Element>(
                 call.run(needed, || {
                     loss.losses(logits, targets, losses)?;
                     reduced = Some(loss.reduce(losses, divisor(&loss)?));
-                    Ok(())
+                    Ok::<_, softmax::Error>(())
                 })?;
             }
             (None, None) => {
                 let logits = logits.view::<T>("logits")?;
                 call.run(needed, || {
                     reduced = Some(loss.loss(logits, targets)?);
-                    Ok(())
+                    Ok::<_, softmax::Error>(())
                 })?;
             }
             (losses, Some(gradient)) => {
@@ -210,7 +210,7 @@ unsafe fn run<T: Element>(
                         (None, Some(logits)) => loss.gradient(logits, targets, gradient)?,
                         (None, None) => loss.gradient_in_place(gradient, targets)?,
                     });
-                    Ok(())
+                    Ok::<_, softmax::Error>(())
                 })?;
             }
         }
@@ -239,7 +239,7 @@ pub unsafe extern "C" fn softmax_cross_entropy_labels(
 ) -> softmax_status {
     // SAFETY: as this function's.
     unsafe {
-        call(options, |call| {
+        call(options, &|call| {
             let (logits, o) = (read(logits)?, read_or(cross_entropy, &DEFAULT)?);
             let wanted = Wanted { losses, loss, gradient };
             by_dtype!("logits", logits.dtype, T => {
@@ -265,7 +265,7 @@ pub unsafe extern "C" fn softmax_cross_entropy_probs(
 ) -> softmax_status {
     // SAFETY: as this function's.
     unsafe {
-        call(options, |call| {
+        call(options, &|call| {
             let (logits, targets) = (read(logits)?, read(targets)?);
             let o = read_or(cross_entropy, &DEFAULT)?;
             same_dtype("logits and targets", logits, targets)?;
@@ -293,7 +293,7 @@ pub unsafe extern "C" fn softmax_cross_entropy_divisor(
 ) -> softmax_status {
     // SAFETY: as this function's.
     unsafe {
-        call(options, |call| {
+        call(options, &|call| {
             let mut o = *read_or(cross_entropy, &DEFAULT)?;
             // They do not change it.
             o.row_factors = std::ptr::null();
@@ -333,7 +333,7 @@ pub unsafe extern "C" fn softmax_cross_entropy_scratch_size(
 ) -> softmax_status {
     // SAFETY: as this function's.
     unsafe {
-        call(options, |call| {
+        call(options, &|call| {
             let logits = read(logits)?;
             let loss = CrossEntropy::new().options(call.softmax);
             by_dtype!("logits", logits.dtype, T => {
@@ -354,7 +354,7 @@ unsafe fn backward(
 ) -> softmax_status {
     // SAFETY: as this function's.
     unsafe {
-        call(options, |call| {
+        call(options, &|call| {
             let (output, upstream, gradient) = (read(output)?, read(upstream)?, read(gradient)?);
             same_dtype("output and upstream gradient", output, upstream)?;
             same_dtype("output and gradient", output, gradient)?;

@@ -144,39 +144,46 @@ pub(crate) struct Call<'a> {
 }
 
 impl Call<'_> {
+    /// A call with these options. They are put together where they stay: a copy has to wait for what was just stored, 4 ns each time.
+    ///
     /// # Safety
     /// The options are null or valid.
+    #[inline(always)]
     pub(crate) unsafe fn with(
         options: *const softmax_options,
-        f: impl FnOnce(&Call) -> Result<(), Failure>,
+        f: &impl Fn(&Call) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
+        let mut call = Call { softmax: Softmax::new(), scratch: None };
         if options.is_null() {
-            return f(&Call { softmax: Softmax::new(), scratch: None });
+            return f(&call);
         }
         // SAFETY: as this function's.
-        let options = unsafe { read_or(options, &DEFAULT) }?;
-        let mut softmax = arithmetic(options)?;
+        let options = unsafe { read(options) }?;
+        if options.scale != 1.0 || options.temperature != 1.0 {
+            call.softmax = arithmetic(options)?;
+        }
+        if options.flags != 0 {
+            call.softmax = flags(call.softmax, options)?;
+        }
         if !options.kernel.is_null() {
             // SAFETY: a string.
             let name = unsafe { CStr::from_ptr(options.kernel) };
             let name = name.to_str().map_err(|_| Reason::Name(name.to_bytes().to_vec()))?;
-            softmax = softmax.kernel(softmax::kernel(name)?);
+            call.softmax = call.softmax.kernel(softmax::kernel(name)?);
         }
-        let exact = options.flags & SOFTMAX_THREADS_EXACT != 0;
-        softmax = softmax.threads(match (NonZeroUsize::new(options.threads), exact) {
-            (None, _) => Threads::Auto,
-            (Some(NonZeroUsize::MIN), _) => Threads::Serial,
-            (Some(n), false) => Threads::AtMost(n),
-            (Some(n), true) => Threads::Exactly(n),
-        });
-        if options.flags & SOFTMAX_CACHES != 0 {
-            let (core, last) = (options.cache_core, options.cache_last);
-            softmax = softmax.caches(Caches { core, last });
+        if let Some(n) = NonZeroUsize::new(options.threads) {
+            let exact = options.flags & SOFTMAX_THREADS_EXACT != 0;
+            call.softmax = call.softmax.threads(match (n, exact) {
+                (NonZeroUsize::MIN, _) => Threads::Serial,
+                (n, false) => Threads::AtMost(n),
+                (n, true) => Threads::Exactly(n),
+            });
         }
-        let scratch = (!options.scratch.is_null())
-            .then_some((options.scratch.cast::<u8>(), options.scratch_size));
+        if !options.scratch.is_null() {
+            call.scratch = Some((options.scratch.cast::<u8>(), options.scratch_size));
+        }
         if options.parallel.is_null() {
-            return f(&Call { softmax, scratch });
+            return f(&call);
         }
         // SAFETY: not null, and valid.
         let parallel = unsafe { read(options.parallel) }?;
@@ -184,7 +191,12 @@ impl Call<'_> {
             return Err(Reason::Null("parallel_for").into());
         }
         let threads = CallerThreads(*parallel);
-        f(&Call { softmax: softmax.executor(&threads), scratch })
+        f(&Call { softmax: call.softmax.executor(&threads), scratch: call.scratch })
+    }
+
+    /// Whether the caller lends scratch memory.
+    pub(crate) fn has_scratch(&self) -> bool {
+        self.scratch.is_some()
     }
 
     /// Refuses memory to be written that overlaps other memory of the call.
@@ -197,12 +209,28 @@ impl Call<'_> {
     }
 
     /// Does the work in the caller's scratch memory, if there is any, and if it is large enough.
-    pub(crate) fn run(
+    #[inline(always)]
+    pub(crate) fn run<E>(
         &self,
         needed: impl FnOnce() -> Result<usize, Error>,
-        work: impl FnOnce() -> Result<(), Error>,
-    ) -> Result<(), Failure> {
-        let Some((p, size)) = self.scratch else { return Ok(work()?) };
+        work: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), Failure>
+    where
+        Failure: From<E>,
+    {
+        if self.scratch.is_none() { Ok(work()?) } else { self.run_in_scratch(needed, work) }
+    }
+
+    #[cold]
+    fn run_in_scratch<E>(
+        &self,
+        needed: impl FnOnce() -> Result<usize, Error>,
+        work: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), Failure>
+    where
+        Failure: From<E>,
+    {
+        let (p, size) = self.scratch.unwrap_or((std::ptr::null_mut(), 0));
         let needed = needed()?;
         if size < needed {
             return Err(Reason::Scratch { size, needed }.into());
@@ -213,24 +241,34 @@ impl Call<'_> {
     }
 }
 
+/// With a scale or a temperature.
 fn arithmetic(options: &softmax_options) -> Result<Softmax<'static>, Failure> {
+    let (scale, temperature) = (options.scale, options.temperature);
+    if temperature == 1.0 {
+        return Ok(Softmax::new().scale(scale)?);
+    }
+    if scale == 1.0 {
+        return Ok(Softmax::new().temperature(temperature)?);
+    }
+    let (what, range) = ("temperature of a scale other than 1", "1");
+    Err(Error::Value { what, value: temperature, range }.into())
+}
+
+/// With what the flags say, but for the number of threads.
+fn flags(
+    softmax: Softmax<'static>,
+    options: &softmax_options,
+) -> Result<Softmax<'static>, Failure> {
     const FLAGS: u32 = SOFTMAX_MASKED_ZERO | SOFTMAX_THREADS_EXACT | SOFTMAX_CACHES;
     let unknown = options.flags & !FLAGS;
     if unknown != 0 {
         return Err(Reason::Flags { of: softmax_options::NAME, flags: unknown }.into());
     }
-    let (scale, temperature) = (options.scale, options.temperature);
-    let softmax = match (scale == 1.0, temperature == 1.0) {
-        (true, true) => Softmax::new(),
-        (false, true) => Softmax::new().scale(scale)?,
-        (true, false) => Softmax::new().temperature(temperature)?,
-        (false, false) => {
-            let (what, range) = ("temperature of a scale other than 1", "1");
-            return Err(Error::Value { what, value: temperature, range }.into());
-        }
-    };
     let zero = options.flags & SOFTMAX_MASKED_ZERO != 0;
-    Ok(softmax.masked(if zero { Masked::Zero } else { Masked::Nan }))
+    let softmax = softmax.masked(if zero { Masked::Zero } else { Masked::Nan });
+    let (core, last) = (options.cache_core, options.cache_last);
+    let caches = options.flags & SOFTMAX_CACHES != 0;
+    Ok(if caches { softmax.caches(Caches { core, last }) } else { softmax })
 }
 
 /// Writes what was wrong to where the options say.

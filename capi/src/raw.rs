@@ -58,7 +58,7 @@ const LARGEST: usize = 4096;
 ///
 /// # Safety
 /// Null, or valid for reads of as many bytes as its first field says, while it is borrowed.
-#[inline]
+#[inline(always)]
 pub(crate) unsafe fn read<'a, D: Descriptor>(p: *const D) -> Result<&'a D, Failure> {
     if p.is_null() {
         return Err(Reason::Null(D::NAME).into());
@@ -148,13 +148,17 @@ impl Region {
         Ok(Self { what, start: p.addr(), len, stride: len, extent: len })
     }
 
+    /// Whether one lies behind the other. (Both lie in the address space.)
+    #[inline(always)]
+    pub(crate) fn is_apart_from(&self, other: &Self) -> bool {
+        self.start + self.extent <= other.start || other.start + other.extent <= self.start
+    }
+
     fn overlaps(&self, other: &Self) -> bool {
         if self.extent == 0 || other.extent == 0 {
             return false;
         }
-        // Both lie in the address space.
-        let apart = |a: &Self, b: &Self| a.start + a.extent <= b.start;
-        if apart(self, other) || apart(other, self) {
+        if self.is_apart_from(other) {
             return false;
         }
         // Columns of one matrix beside each other.
@@ -181,6 +185,7 @@ pub(crate) fn disjoint(written: &[Region], read: &[Region]) -> Result<(), Failur
 
 impl softmax_matrix {
     /// A pointer to elements of this type, if the matrix can be one of them.
+    #[inline(always)]
     fn pointer<T: Element>(&self, what: &'static str) -> Result<*mut T, Failure> {
         let p = self.data.cast::<T>();
         if self.rows > 0 && self.cols > 0 {
@@ -204,6 +209,7 @@ impl softmax_matrix {
     ///
     /// # Safety
     /// The rows are valid for reads of elements of this type while the view is used, and nobody writes them.
+    #[inline(always)]
     pub(crate) unsafe fn view<'a, T: Element>(
         &self,
         what: &'static str,
@@ -217,6 +223,7 @@ impl softmax_matrix {
     ///
     /// # Safety
     /// The rows are valid for reads and writes of elements of this type while the view is used, and nobody else uses them.
+    #[inline(always)]
     pub(crate) unsafe fn view_mut<'a, T: Element>(
         &self,
         what: &'static str,
@@ -227,6 +234,7 @@ impl softmax_matrix {
     }
 
     /// Its memory, if it can be a matrix of elements of this type.
+    #[inline(always)]
     pub(crate) fn region<T: Element>(&self, what: &'static str) -> Result<Region, Failure> {
         let start = self.pointer::<T>(what)?.addr();
         let bytes = |n: usize| n.saturating_mul(size_of::<T>());
@@ -237,6 +245,7 @@ impl softmax_matrix {
     }
 
     /// Whether it is the same memory, seen in the same way.
+    #[inline(always)]
     pub(crate) fn is(&self, other: &Self) -> bool {
         self.data == other.data
             && (self.dtype, self.rows, self.cols) == (other.dtype, other.rows, other.cols)

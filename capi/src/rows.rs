@@ -50,7 +50,7 @@ unsafe fn map(
 ) -> softmax_status {
     // SAFETY: as this function's.
     unsafe {
-        call(options, |call| {
+        call(options, &|call| {
             let (x, y) = (read(x)?, read(y)?);
             same_dtype("input and output", x, y)?;
             by_dtype!("a matrix", x.dtype, T => map_of::<T>(call, op, x, y))
@@ -71,25 +71,35 @@ unsafe fn map_of<T: Element>(
     let needed = || softmax.scratch_size::<T>(op, rows, cols, in_place);
     if in_place {
         call.disjoint(&[y.region::<T>("output")?], &[])?;
-        // SAFETY: as this function's.
-        let y = unsafe { y.view_mut::<T>("output") }?;
-        return call.run(needed, || match op {
-            Op::LogSoftmax => softmax.log_softmax_in_place(y),
-            Op::Sigmoid => softmax.sigmoid_in_place(y),
-            Op::LogSigmoid => softmax.log_sigmoid_in_place(y),
-            Op::Hardmax(ties) => softmax.hardmax_in_place(ties, y),
-            _ => softmax.softmax_in_place(y),
+        return call.run(needed, || {
+            // SAFETY: as this function's.
+            let y = unsafe { y.view_mut::<T>("output") }?;
+            match op {
+                Op::LogSoftmax => softmax.log_softmax_in_place(y),
+                Op::Sigmoid => softmax.sigmoid_in_place(y),
+                Op::LogSigmoid => softmax.log_sigmoid_in_place(y),
+                Op::Hardmax(ties) => softmax.hardmax_in_place(ties, y),
+                _ => softmax.softmax_in_place(y),
+            }
+            .map_err(Failure::from)
         });
     }
-    call.disjoint(&[y.region::<T>("output")?], &[x.region::<T>("input")?])?;
-    // SAFETY: as this function's; they do not overlap.
-    let (x, y) = unsafe { (x.view::<T>("input")?, y.view_mut::<T>("output")?) };
-    call.run(needed, || match op {
-        Op::LogSoftmax => softmax.log_softmax(x, y),
-        Op::Sigmoid => softmax.sigmoid(x, y),
-        Op::LogSigmoid => softmax.log_sigmoid(x, y),
-        Op::Hardmax(ties) => softmax.hardmax(ties, x, y),
-        _ => softmax.softmax(x, y),
+    let (written, read) = (y.region::<T>("output")?, x.region::<T>("input")?);
+    if !written.is_apart_from(&read) || call.has_scratch() {
+        call.disjoint(&[written], &[read])?;
+    }
+    // The views are made where they go: a copy waits until their parts have been stored, 5 ns.
+    call.run(needed, || {
+        if let Op::Sigmoid | Op::LogSigmoid = op {
+            // SAFETY: as this function's; they do not overlap.
+            let (x, y) = unsafe { (x.view::<T>("input")?, y.view_mut::<T>("output")?) };
+            let log = op == Op::LogSigmoid;
+            let done = if log { softmax.log_sigmoid(x, y) } else { softmax.sigmoid(x, y) };
+            return done.map_err(Failure::from);
+        }
+        // SAFETY: as above.
+        let (x, y) = unsafe { (x.view::<T>("input")?, y.view_mut::<T>("output")?) };
+        softmax.map(op, x, y).map_err(Failure::from)
     })
 }
 
@@ -165,9 +175,10 @@ pub unsafe extern "C" fn softmax_hardmax(
         SOFTMAX_TIES_SHARE => Ties::Share,
         SOFTMAX_TIES_FIRST => Ties::First,
         value => {
-            let failure = Reason::Choice { of: "way with ties", value };
             // SAFETY: as this function's.
-            return unsafe { call(options, |_| Err(failure.into())) };
+            return unsafe {
+                call(options, &|_| Err(Reason::Choice { of: "way with ties", value }.into()))
+            };
         }
     };
     // SAFETY: as this function's.
@@ -186,7 +197,7 @@ pub unsafe extern "C" fn softmax_logsumexp(
 ) -> softmax_status {
     // SAFETY: as this function's.
     unsafe {
-        call(options, |call| {
+        call(options, &|call| {
             let x = read(x)?;
             by_dtype!("a matrix", x.dtype, T => {
                 let lse = lse.cast::<T>();
@@ -215,7 +226,7 @@ pub unsafe extern "C" fn softmax_argmax(
 ) -> softmax_status {
     // SAFETY: as this function's.
     unsafe {
-        call(options, |call| {
+        call(options, &|call| {
             let x = read(x)?;
             by_dtype!("a matrix", x.dtype, T => {
                 let written = [Region::of("indices", indices, x.rows)?];
@@ -243,7 +254,7 @@ pub unsafe extern "C" fn softmax_log_probs(
 ) -> softmax_status {
     // SAFETY: as this function's.
     unsafe {
-        call(options, |call| {
+        call(options, &|call| {
             let x = read(x)?;
             by_dtype!("a matrix", x.dtype, T => {
                 let log_probs = log_probs.cast::<<T as Element>::Arithmetic>();
@@ -282,7 +293,7 @@ pub unsafe extern "C" fn softmax_top_k(
 ) -> softmax_status {
     // SAFETY: as this function's.
     unsafe {
-        call(options, |call| {
+        call(options, &|call| {
             let x = read(x)?;
             by_dtype!("a matrix", x.dtype, T => {
                 let log_probs = log_probs.cast::<<T as Element>::Arithmetic>();
@@ -375,7 +386,7 @@ pub unsafe extern "C" fn softmax_plan_of(
 ) -> softmax_status {
     // SAFETY: as this function's.
     unsafe {
-        call(options, |call| {
+        call(options, &|call| {
             let (op, x, mut told) = (op_of(op)?, read(x)?, *read(plan.cast_const())?);
             let found: Result<_, Failure> = by_dtype!("a matrix", x.dtype, T => {
                 Ok(call.softmax.plan::<T>(op, x.rows, x.cols, in_place != 0)?)
@@ -408,7 +419,7 @@ pub unsafe extern "C" fn softmax_scratch_size(
 ) -> softmax_status {
     // SAFETY: as this function's.
     unsafe {
-        call(options, |call| {
+        call(options, &|call| {
             let (op, x) = (op_of(op)?, read(x)?);
             by_dtype!("a matrix", x.dtype, T => {
                 let of = |in_place| call.softmax.scratch_size::<T>(op, x.rows, x.cols, in_place);

@@ -141,7 +141,7 @@ pub unsafe extern "C" fn softmax_sample(
 ) -> softmax_status {
     // SAFETY: as this function's.
     unsafe {
-        call(options, |call| {
+        call(options, &|call| {
             let (logits, sampler) = (read(logits)?, read(sampler)?);
             let (rows, cols) = (logits.rows, logits.cols);
             let n = rows.checked_mul(draws_per_row).ok_or(Reason::TooLarge("draws"))?;
@@ -171,7 +171,7 @@ pub unsafe extern "C" fn softmax_sample_scratch_size(
 ) -> softmax_status {
     // SAFETY: as this function's.
     unsafe {
-        call(options, |call| {
+        call(options, &|call| {
             let (logits, sampler) = (read(logits)?, read(sampler)?);
             let (sampler, _) = options_of(call, sampler)?;
             by_dtype!("logits", logits.dtype, T => {

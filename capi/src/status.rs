@@ -214,12 +214,14 @@ impl fmt::Display for Reason {
 /// The options are null or valid.
 pub(crate) unsafe fn call(
     options: *const softmax_options,
-    f: impl FnOnce(&Call) -> Result<(), Failure>,
+    f: &impl Fn(&Call) -> Result<(), Failure>,
 ) -> softmax_status {
+    // One pointer is all that has to be handed over.
+    let work = &(options, f);
     // What a panic left half-done is output of this call, of which nothing is promised then.
-    let result = catch_unwind(AssertUnwindSafe(|| {
+    let result = catch_unwind(AssertUnwindSafe(move || {
         // SAFETY: as this function's.
-        unsafe { Call::with(options, f) }
+        unsafe { Call::with(work.0, work.1) }
     }));
     match result {
         Ok(Ok(())) => Status::Ok,
@@ -239,7 +241,7 @@ pub(crate) unsafe fn call(
 }
 
 /// A call without options.
-pub(crate) fn plain_call(f: impl FnOnce() -> Result<(), Failure>) -> softmax_status {
+pub(crate) fn plain_call(f: impl Fn() -> Result<(), Failure>) -> softmax_status {
     // SAFETY: null is valid.
-    unsafe { call(std::ptr::null(), |_| f()) }
+    unsafe { call(std::ptr::null(), &|_| f()) }
 }

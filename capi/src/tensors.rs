@@ -67,7 +67,9 @@ pub unsafe extern "C" fn softmax_softmax_axis(
 ) -> softmax_status {
     let tensor = Tensor { x, y, shape, dims, axis };
     // SAFETY: as this function's.
-    unsafe { call(options, |call| by_dtype!("a tensor", dtype, T => tensor.run::<T>(call, false))) }
+    unsafe {
+        call(options, &|call| by_dtype!("a tensor", dtype, T => tensor.run::<T>(call, false)))
+    }
 }
 
 /// As `softmax_softmax_axis`, the log-softmax.
@@ -86,7 +88,7 @@ pub unsafe extern "C" fn softmax_log_softmax_axis(
 ) -> softmax_status {
     let tensor = Tensor { x, y, shape, dims, axis };
     // SAFETY: as this function's.
-    unsafe { call(options, |call| by_dtype!("a tensor", dtype, T => tensor.run::<T>(call, true))) }
+    unsafe { call(options, &|call| by_dtype!("a tensor", dtype, T => tensor.run::<T>(call, true))) }
 }
 
 /// As `softmax_scratch_size`, for calls along an axis.
@@ -104,7 +106,7 @@ pub unsafe extern "C" fn softmax_axis_scratch_size(
 ) -> softmax_status {
     // SAFETY: as this function's.
     unsafe {
-        call(options, |call| {
+        call(options, &|call| {
             let shape = slice("shape", shape, dims)?;
             by_dtype!("a tensor", dtype, T => {
                 write("bytes", bytes, call.softmax.axis_scratch_size::<T>(shape, axis)?)
@@ -162,7 +164,7 @@ pub unsafe extern "C" fn softmax_partials(
 ) -> softmax_status {
     // SAFETY: as this function's.
     unsafe {
-        call(options, |call| {
+        call(options, &|call| {
             by_dtype!("a shard", dtype, T => {
                 let x = x.cast::<T>();
                 call.disjoint(
@@ -197,7 +199,7 @@ pub unsafe extern "C" fn softmax_merge(
 ) -> softmax_status {
     // SAFETY: as this function's.
     unsafe {
-        call(options, |call| {
+        call(options, &|call| {
             let regions = [Region::of("row", row, 1)?, Region::of("row_max", row_max, 1)?];
             call.disjoint(&regions, &[Region::of("partials", partials, count)?])?;
             let partials = slice("partials", partials.cast::<Partial>(), count)?;
@@ -286,7 +288,7 @@ pub unsafe extern "C" fn softmax_shard_softmax(
     unsafe {
         call(
             options,
-            |call| by_dtype!("a shard", dtype, T => finish::<T>(call, x, y, len, row, false)),
+            &|call| by_dtype!("a shard", dtype, T => finish::<T>(call, x, y, len, row, false)),
         )
     }
 }
@@ -308,7 +310,7 @@ pub unsafe extern "C" fn softmax_shard_log_softmax(
     unsafe {
         call(
             options,
-            |call| by_dtype!("a shard", dtype, T => finish::<T>(call, x, y, len, row, true)),
+            &|call| by_dtype!("a shard", dtype, T => finish::<T>(call, x, y, len, row, true)),
         )
     }
 }
@@ -326,7 +328,7 @@ pub unsafe extern "C" fn softmax_shard_logsumexp(
 ) -> softmax_status {
     // SAFETY: as this function's.
     unsafe {
-        call(options, |call| {
+        call(options, &|call| {
             by_dtype!("a row", dtype, T => {
                 let merged = row_of::<T>(call, row)?;
                 write("lse", lse.cast::<T>(), Shards::with(call.softmax).logsumexp(&merged)?)

@@ -124,6 +124,7 @@ struct Columns {
 }
 
 /// How columns are chosen.
+#[allow(clippy::large_enum_variant)] // There is one of it.
 enum By {
     Largest(Softmax<'static>),
     Draw(Sampler<'static>),
