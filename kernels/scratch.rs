@@ -16,7 +16,8 @@ struct Lines {
 }
 
 impl Lines {
-    const NONE: Self = Self { base: ptr::null_mut(), count: 0 };
+    /// None, where slices of nothing may start.
+    const NONE: Self = Self { base: ptr::without_provenance_mut(LINE), count: 0 };
 
     fn layout(count: usize) -> Option<Layout> {
         Layout::from_size_align(count.checked_mul(LINE)?, LINE).ok()
@@ -305,6 +306,8 @@ mod tests {
         assert_eq!(address(&mut Scratch::take::<u8>(1).unwrap()), own);
         with_lent(|rest| assert!(rest.is_empty()));
         lend(&mut [], || assert!(Scratch::take::<u8>(1).is_some()));
+        // Of a thread that has no memory yet, too, nothing is at an address.
+        lend(&mut [], || assert!(address(&mut Scratch::take::<u64>(0).unwrap()) > 0));
         assert!(Scratch::take::<u64>(usize::MAX / 4).is_none());
     }
 }
