@@ -250,7 +250,8 @@ fn element<T: Element>(v: f64) -> T {
 }
 
 fn for_rows<T: Element>(call: &mut Call<T>, f: impl Fn(&[f64]) -> Vec<f64>) {
-    let mut x = Vec::with_capacity(call.cols);
+    // As large as a row, if there is one.
+    let mut x = Vec::new();
     for row in 0..call.rows {
         x.clear();
         for i in 0..call.cols {
