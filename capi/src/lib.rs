@@ -26,6 +26,7 @@ pub use sample::*;
 pub use status::{softmax_status, softmax_status_message};
 pub use tensors::*;
 
+use raw::check;
 use status::{call, plain_call};
 
 /// The version of the library, like "0.1.0". Never null.
@@ -68,6 +69,10 @@ pub unsafe extern "C" fn softmax_kernel(
             let (what, len) = ("kernels", kernels.len());
             softmax::Error::Length { what, len, needed: index.saturating_add(1) }
         })?;
+        // Before anything is written.
+        if !available.is_null() {
+            check("available", available, 1)?;
+        }
         // SAFETY: as this function's.
         unsafe {
             if !name.is_null() {
@@ -96,5 +101,22 @@ pub unsafe extern "C" fn softmax_kernel_in_use(
             let plan = call.softmax.plan::<f32>(softmax::Op::Softmax, 1, 1, true)?;
             write("name", name, name_of(plan.kernel()).as_ptr())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_of_a_kernel_are_written_or_none() {
+        let (mut name, mut available) = (std::ptr::null(), [7i32; 2]);
+        let p = available.as_mut_ptr();
+        // SAFETY: both are there.
+        let status = unsafe { softmax_kernel(0, &raw mut name, p.wrapping_byte_add(2)) };
+        assert!(status == softmax_status::Alignment && name.is_null());
+        // SAFETY: as above.
+        let status = unsafe { softmax_kernel(0, &raw mut name, p) };
+        assert!(status == softmax_status::Ok && !name.is_null() && available[0] < 2);
     }
 }

@@ -4,8 +4,8 @@ use softmax::{CrossEntropy, Element, Reduction, Targets};
 
 use crate::options::{Call, softmax_options};
 use crate::raw::{
-    Descriptor, Region, by_dtype, read, read_or, same_dtype, slice, slice_mut, slice_or_none,
-    softmax_matrix, write,
+    Descriptor, Region, by_dtype, check, read, read_or, same_dtype, slice, slice_mut,
+    slice_or_none, softmax_matrix, write,
 };
 use crate::status::{Failure, call, softmax_status};
 
@@ -154,6 +154,10 @@ unsafe fn run<T: Element>(
             Region::of("row_factors", o.row_factors, rows),
         ],
     )?;
+    // It is written last, after what may be refused no more.
+    if !wanted.loss.is_null() {
+        check("loss", wanted.loss, 1)?;
+    }
     // SAFETY: as this function's; nothing that is written overlaps anything.
     let targets: Targets<T> = unsafe {
         match against {
@@ -399,4 +403,33 @@ pub unsafe extern "C" fn softmax_log_softmax_backward(
 ) -> softmax_status {
     // SAFETY: as this function's.
     unsafe { backward(log_probs, upstream, gradient, options, true) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SOFTMAX_F32;
+
+    #[test]
+    fn a_loss_that_cannot_be_written_leaves_the_gradient_alone() {
+        let (mut x, mut losses, labels) = ([1.0f32, 2.0], [7.0f64; 2], [0i64]);
+        let logits = softmax_matrix {
+            size: size_of::<softmax_matrix>(),
+            data: x.as_mut_ptr().cast(),
+            dtype: SOFTMAX_F32,
+            rows: 1,
+            cols: 2,
+            stride: 2,
+        };
+        let loss = losses.as_mut_ptr().wrapping_byte_add(4);
+        let (none, defaults) = (std::ptr::null_mut(), std::ptr::null());
+        // SAFETY: the row, the label and the loss are there.
+        let status = unsafe {
+            let (labels, at) = (labels.as_ptr(), &raw const logits);
+            let defaults_too = std::ptr::null();
+            softmax_cross_entropy_labels(at, labels, none, loss, at, defaults, defaults_too)
+        };
+        assert_eq!(status, softmax_status::Alignment);
+        assert_eq!((x, losses), ([1.0, 2.0], [7.0; 2]));
+    }
 }

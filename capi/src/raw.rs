@@ -284,7 +284,8 @@ pub(crate) unsafe fn slice_or_none<'a, T>(
     if p.is_null() { Ok(None) } else { unsafe { slice(what, p, n) }.map(Some) }
 }
 
-fn check<T>(what: &'static str, p: *const T, n: usize) -> Result<(), Failure> {
+/// Refuses what can be no slice.
+pub(crate) fn check<T>(what: &'static str, p: *const T, n: usize) -> Result<(), Failure> {
     if p.is_null() {
         return Err(Failure::Null(what));
     }
