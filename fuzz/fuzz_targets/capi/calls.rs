@@ -7,6 +7,9 @@ use softmax_capi::*;
 use crate::input::{Arg, Input, Layout, number, size_of_dtype};
 use crate::memory::{Memory, Written};
 
+/// What is wrong with a result.
+pub type Checked = Result<(), String>;
+
 pub type Call = Box<dyn Fn(*const softmax_options) -> softmax_status>;
 
 /// A call that is to be made.
@@ -23,12 +26,14 @@ pub struct Planned {
     pub again: Option<Written>,
     /// Whether nothing is written when it fails.
     pub whole: bool,
+    /// Whether it has options, and so a message.
+    pub has_options: bool,
     /// Whether the reference gives the same bits.
     pub bits: bool,
     /// Whether it refuses scratch memory that overlaps what it writes.
     pub guards_scratch: bool,
     /// What must be true after success; rows of nothing but -inf may be 0.
-    pub check: Box<dyn Fn(bool)>,
+    pub check: Box<dyn Fn(bool) -> Checked>,
 }
 
 impl Planned {
@@ -44,9 +49,10 @@ impl Planned {
             written: Vec::new(),
             again: None,
             whole: true,
+            has_options: true,
             bits: true,
             guards_scratch: true,
-            check: Box::new(|_| {}),
+            check: Box::new(|_| Ok(())),
         }
     }
 
@@ -71,9 +77,14 @@ impl Planned {
         self
     }
 
-    fn checks(mut self, check: impl Fn(bool) + 'static) -> Self {
+    fn checks(mut self, check: impl Fn(bool) -> Checked + 'static) -> Self {
         self.check = Box::new(check);
         self
+    }
+
+    /// Of a function without options.
+    fn plain(self) -> Self {
+        Self { has_options: false, ..self.of_its_own() }
     }
 
     /// Of a result that depends on the kernel, threads or caches.
@@ -143,7 +154,7 @@ fn rows_of(arg: &Arg) -> impl Iterator<Item = Vec<f64>> + use<> {
 }
 
 /// Rows are NaN, or sum to 1, as far as they are rounded; those of nothing to 0 if that is asked for. With a sink they may sum to less.
-fn are_probabilities(y: &Arg, zero: bool, sink: bool) {
+fn are_probabilities(y: &Arg, zero: bool, sink: bool) -> Checked {
     let (relative, absolute) = match y.matrix.dtype {
         SOFTMAX_F64 => (1e-12, 0.0),
         SOFTMAX_F16 => (1e-3, 6e-8),
@@ -157,16 +168,28 @@ fn are_probabilities(y: &Arg, zero: bool, sink: bool) {
         let in_range = row.iter().all(|p| (0.0..=1.0).contains(p));
         let (sum, error) = (row.iter().sum::<f64>(), relative + absolute * row.len() as f64);
         let sums = (sum - 1.0).abs() <= error || (sink && sum <= 1.0 + error);
-        assert!(in_range && sums, "row {i} sums to {sum}: {:?}", &row[..row.len().min(32)]);
+        if !in_range || !sums {
+            return Err(format!("row {i} sums to {sum}: {:?}", &row[..row.len().min(32)]));
+        }
     }
+    Ok(())
 }
 
-/// Elements are NaN, or no more than 0, as far as they are rounded.
-fn are_logarithms(y: &Arg) {
+/// Elements are NaN, or right.
+fn all(y: &Arg, right: impl Fn(f64) -> bool) -> Checked {
     for (i, row) in rows_of(y).enumerate() {
-        let right = row.iter().all(|&p| p.is_nan() || p <= 1e-6);
-        assert!(right, "row {i}: {:?}", &row[..row.len().min(32)]);
+        if let Some(p) = row.into_iter().find(|&p| !p.is_nan() && !right(p)) {
+            return Err(format!("row {i} has {p}"));
+        }
     }
+    Ok(())
+}
+
+/// Numbers that were written are right.
+fn all_indices(p: *const usize, n: usize, right: impl Fn(usize) -> bool) -> Checked {
+    // SAFETY: the call has written them.
+    let wrong = (0..n).map(|i| unsafe { p.add(i).read() }).find(|&index| !right(index));
+    wrong.map_or(Ok(()), |index| Err(format!("{index} is no column")))
 }
 
 fn map(input: &mut Input, name: &'static str, f: Map, op: softmax_op) -> Planned {
@@ -180,12 +203,9 @@ fn map(input: &mut Input, name: &'static str, f: Map, op: softmax_op) -> Planned
         .writes([y.rows])
         .checks(move |zero| match op {
             SOFTMAX_OP_SOFTMAX => are_probabilities(&y, zero, false),
-            SOFTMAX_OP_LOG_SOFTMAX | SOFTMAX_OP_LOG_SIGMOID => are_logarithms(&y),
-            SOFTMAX_OP_SIGMOID => {
-                let right = |p: f64| p.is_nan() || (0.0..=1.0).contains(&p);
-                assert!(rows_of(&y).all(|row| row.into_iter().all(right)), "not within 0 and 1");
-            }
-            _ => {}
+            // As far as they are rounded.
+            SOFTMAX_OP_LOG_SOFTMAX | SOFTMAX_OP_LOG_SIGMOID => all(&y, |p| p <= 1e-6),
+            _ => all(&y, |p| (0.0..=1.0).contains(&p)),
         })
 }
 
@@ -252,11 +272,7 @@ fn argmax(input: &mut Input) -> Planned {
     })
     .reads([x.rows])
     .writes([Written::of(indices, rows)])
-    .checks(move |_| {
-        // SAFETY: the call has written them.
-        let right = |i| unsafe { indices.add(i).read() } < cols;
-        assert!((0..rows).all(right), "an index is no column");
-    })
+    .checks(move |_| all_indices(indices, rows, |index| index < cols))
 }
 
 /// A column, mostly.
@@ -297,11 +313,7 @@ fn top_k(input: &mut Input) -> Planned {
     })
     .reads([x.rows])
     .writes([Written::of(indices, n), written])
-    .checks(move |_| {
-        // SAFETY: the call has written them.
-        let right = |i| unsafe { indices.add(i).read() } < cols;
-        assert!((0..n).all(right), "an index is no column");
-    })
+    .checks(move |_| all_indices(indices, n, |index| index < cols))
 }
 
 fn perplexity(input: &mut Input) -> Planned {
@@ -313,7 +325,7 @@ fn perplexity(input: &mut Input) -> Planned {
     let call = move |_: *const softmax_options| unsafe {
         softmax_perplexity(log_probs, dtype, n, perplexity)
     };
-    Planned::new("softmax_perplexity", call).writes([Written::of(perplexity, 1)]).of_its_own()
+    Planned::new("softmax_perplexity", call).writes([Written::of(perplexity, 1)]).plain()
 }
 
 fn op(input: &mut Input) -> softmax_op {
@@ -357,9 +369,11 @@ fn plan_of(input: &mut Input) -> Planned {
         let plan = unsafe { plan.read() };
         // SAFETY: a name of the library.
         let name = unsafe { CStr::from_ptr(plan.kernel) };
-        assert!(name != c"unknown", "the kernel has no name");
-        assert!(plan.regime <= SOFTMAX_REGIME_PIECES && plan.streams <= 1, "{plan:?}");
-        assert!(plan.threads > 0, "{plan:?}");
+        let known = name != c"unknown" && plan.threads > 0;
+        match known && plan.regime <= SOFTMAX_REGIME_PIECES && plan.streams <= 1 {
+            true => Ok(()),
+            false => Err(format!("the plan is {plan:?}")),
+        }
     })
 }
 
@@ -450,7 +464,7 @@ fn partial_count(input: &mut Input) -> Planned {
     // SAFETY: as in `map`.
     Planned::new("softmax_partial_count", move |_| unsafe { softmax_partial_count(len, count) })
         .writes([Written::of(count, 1)])
-        .of_its_own()
+        .plain()
 }
 
 /// Elements of a shard.
@@ -490,9 +504,15 @@ fn garbage(input: &mut Input) -> softmax_partial {
 }
 
 /// Partials, mostly those of a row.
-fn some_partials(input: &mut Input, dtype: softmax_dtype, count: usize) -> *const softmax_partial {
+///
+/// Returns whether they are.
+fn some_partials(
+    input: &mut Input,
+    dtype: softmax_dtype,
+    count: usize,
+) -> (*const softmax_partial, bool) {
     if count >= 8 || input.rarely(4) {
-        return input.array(count, |input, _| garbage(input));
+        return (input.array(count, |input, _| garbage(input)), false);
     }
     let len = if count == 0 { 0 } else { (count - 1) * SOFTMAX_BLOCK + 1 + input.below(99) };
     let x = input.memory.take(len * size_of_dtype(dtype), true, 0);
@@ -502,13 +522,13 @@ fn some_partials(input: &mut Input, dtype: softmax_dtype, count: usize) -> *cons
         input.fill(x, len, dtype);
         softmax_partials(x.cast(), dtype, len, std::ptr::null(), partials, count, std::ptr::null());
     }
-    partials
+    (partials, true)
 }
 
 fn merge(input: &mut Input) -> Planned {
     let dtype = input.dtype();
     let count = input.size(6);
-    let partials = some_partials(input, dtype, count);
+    let (partials, _) = some_partials(input, dtype, count);
     let (row, row_max) = (input.output(1, None), input.output(1, None));
     let planned = Planned::new("softmax_merge", move |options| {
         // SAFETY: as in `map`.
@@ -522,7 +542,7 @@ fn shard(input: &mut Input, log: bool) -> Planned {
     let (dtype, len) = (input.dtype(), shard_len(input));
     let (x, y) = flat_pair(input, len, dtype);
     let in_place = x == y.cast_const();
-    let row = some_partials(input, dtype, 1);
+    let (row, _) = some_partials(input, dtype, 1);
     let (name, f) = if log {
         (
             "softmax_shard_log_softmax",
@@ -542,14 +562,15 @@ fn shard(input: &mut Input, log: bool) -> Planned {
 
 fn shard_logsumexp(input: &mut Input) -> Planned {
     let dtype = input.dtype();
-    let row = some_partials(input, dtype, 1);
+    let (row, bits) = some_partials(input, dtype, 1);
     let size = size_of_dtype(dtype);
     let lse = input.room(1, size);
     let planned = Planned::new("softmax_shard_logsumexp", move |options| {
         // SAFETY: as in `map`.
         unsafe { softmax_shard_logsumexp(dtype, row, lse.cast(), options) }
     });
-    Planned { guards_scratch: false, ..planned.writes([Written::of(lse, size)]) }
+    // Of garbage any number may come.
+    Planned { guards_scratch: false, bits, ..planned.writes([Written::of(lse, size)]) }
 }
 
 /// A row in shards, all steps, beside the row in one call.
@@ -588,10 +609,7 @@ fn shards(input: &mut Input) -> Planned {
                     ok(softmax_partials(x.cast(), dtype, a, max, partials, cut, options))?;
                     ok(softmax_partials(b.cast(), dtype, rest, max, of_b, count - cut, options))?;
                     match softmax_merge(dtype, partials, count, row, row_max, options) {
-                        softmax_status::Again => {
-                            assert!(max.is_null(), "merging asks for a second time");
-                            max = row_max.cast_const();
-                        }
+                        softmax_status::Again if max.is_null() => max = row_max.cast_const(),
                         status => break ok(status)?,
                     }
                 }
@@ -611,7 +629,7 @@ fn shards(input: &mut Input) -> Planned {
         .checks(move |_| {
             // SAFETY: the call has written them.
             let bytes = |p: *mut u8| unsafe { std::slice::from_raw_parts(p, len * size) };
-            assert!(bytes(y) == bytes(z), "the shards are not the row");
+            if bytes(y) == bytes(z) { Ok(()) } else { Err("the shards are not the row".into()) }
         });
     // Some steps may be done when one fails; and partials are the kernel's own where they are not used.
     Planned { whole: false, ..planned }
@@ -845,7 +863,7 @@ fn reduce(input: &mut Input) -> Planned {
         // SAFETY: as in `map`.
         unsafe { softmax_cross_entropy_reduce(losses, rows, divisor, loss) }
     });
-    planned.writes([Written::of(loss, 1)]).of_its_own()
+    planned.writes([Written::of(loss, 1)]).plain()
 }
 
 fn cross_entropy_scratch_size(input: &mut Input) -> Planned {
@@ -953,12 +971,7 @@ fn sample(input: &mut Input) -> Planned {
     })
     .reads([logits.rows])
     .writes([Written::of(draws, n)])
-    .checks(move |_| {
-        // SAFETY: the call has written them.
-        let draw = |i| unsafe { draws.add(i).read() };
-        let right = (0..n).map(draw).all(|token| token < cols || token == SOFTMAX_NO_TOKEN);
-        assert!(right, "a token is no column");
-    })
+    .checks(move |_| all_indices(draws, n, |token| token < cols || token == SOFTMAX_NO_TOKEN))
 }
 
 fn sample_scratch_size(input: &mut Input) -> Planned {
@@ -974,10 +987,10 @@ fn sample_scratch_size(input: &mut Input) -> Planned {
 }
 
 /// A string of the library.
-fn is_text(p: *const c_char) {
-    assert!(!p.is_null(), "a text is null");
+fn is_text(p: *const c_char) -> Checked {
     // SAFETY: the library says that it is one.
-    assert!(!unsafe { CStr::from_ptr(p) }.is_empty(), "a text is empty");
+    let empty = p.is_null() || unsafe { CStr::from_ptr(p) }.is_empty();
+    if empty { Err("a text is null or empty".into()) } else { Ok(()) }
 }
 
 fn kernel(input: &mut Input) -> Planned {
@@ -987,12 +1000,10 @@ fn kernel(input: &mut Input) -> Planned {
     // SAFETY: as in `map`.
     Planned::new("softmax_kernel", move |_| unsafe { softmax_kernel(index, name, available) })
         .writes([Written::of(name, 1), Written::of(available, 1)])
-        .of_its_own()
+        .plain()
         .checks(move |_| {
-            if !name.is_null() {
-                // SAFETY: the call has written it.
-                is_text(unsafe { name.read() });
-            }
+            // SAFETY: the call has written it.
+            if name.is_null() { Ok(()) } else { is_text(unsafe { name.read() }) }
         })
 }
 
@@ -1008,10 +1019,7 @@ fn kernel_in_use(input: &mut Input) -> Planned {
 
 fn strings(input: &mut Input) -> Planned {
     let status = if input.below(2) == 0 { input.below(20) as i32 } else { input.u64() as i32 };
-    Planned::new("softmax_status_message", move |_| {
-        is_text(softmax_version());
-        is_text(softmax_status_message(status));
-        softmax_status::Ok
-    })
-    .of_its_own()
+    Planned::new("softmax_status_message", |_| softmax_status::Ok)
+        .plain()
+        .checks(move |_| is_text(softmax_version()).and(is_text(softmax_status_message(status))))
 }

@@ -298,10 +298,13 @@ impl Input<'_> {
             stride = self.below(cols.clamp(1, 4096));
         }
         let empty = rows == 0 || cols == 0;
-        let n = if empty { 0 } else { (rows - 1) * stride + cols };
-        if bytes(n, size) > Memory::MOST - 64 {
+        let n = match empty {
+            true => 0,
+            false => (rows - 1).saturating_mul(stride).saturating_add(cols),
+        };
+        if n > Memory::MOST / size - 64 {
             // The shape of another matrix with a larger type.
-            return self.matrix_with_gap(dtype, (1, cols.min(1000)), 0);
+            return self.matrix_with_gap(dtype, (rows.min(10), cols.min(1000)), 0);
         }
         let data = self.room(n, size);
         // SAFETY: that is how much was taken.

@@ -45,13 +45,23 @@ fn overlap(written: &[Written], read: &[Written]) -> bool {
     })
 }
 
+/// What is wrong with a call, and what it was.
+fn fail(planned: &Planned, options: &Options, what: &str) -> ! {
+    let Planned { name, read, written, .. } = planned;
+    let given = (!options.pointer.is_null()).then_some(options.value);
+    panic!("{name}: {what}\n reads {read:?}\n writes {written:?}\n options {given:?}")
+}
+
 fn check(memory: &mut Memory, planned: &Planned, options: &Options) {
     memory.remember();
     let status = (planned.call)(options.pointer);
-    let name = planned.name;
-    assert!((0..=18).contains(&(status as i32)), "{name}: status {}", status as i32);
-    assert!(status != Status::Internal, "{name}: an internal error");
-    assert!(!options.crew.wrong.load(Ordering::Relaxed), "{name}: a wrong call of parallel_for");
+    let fail = |what: &str| fail(planned, options, &format!("{status:?}, but {what}"));
+    if !(0..=18).contains(&(status as i32)) || status == Status::Internal {
+        fail("that is no status to give");
+    }
+    if options.crew.wrong.load(Ordering::Relaxed) {
+        fail("parallel_for was not called as is said");
+    }
 
     // What may be written, and what was.
     let mut written = options.written(status);
@@ -63,37 +73,47 @@ fn check(memory: &mut Memory, planned: &Planned, options: &Options) {
         written.extend(planned.again);
     }
     if let Some(changed) = memory.changed(&written) {
-        panic!("{name}: {status:?}, but {changed}");
+        fail(&changed);
     }
 
     if !done {
-        if let Some(message) = options.message() {
+        if let Some(message) = options.message().filter(|_| planned.has_options) {
             // SAFETY: as many bytes as characters.
             let bytes =
                 unsafe { std::slice::from_raw_parts(message.as_ptr().cast(), message.len()) };
-            let text = CStr::from_bytes_until_nul(bytes);
-            let text = text.unwrap_or_else(|_| panic!("{name}: {status:?} without a message"));
-            assert!(text.to_str().is_ok(), "{name}: the message is cut within a character");
+            match CStr::from_bytes_until_nul(bytes).map(CStr::to_str) {
+                Err(_) => fail("there is no message"),
+                Ok(Err(_)) => fail("the message is cut within a character"),
+                Ok(Ok(_)) => {}
+            }
         }
-        let enough = status == Status::Scratch && options.enough;
-        assert!(!enough, "{name}: as much scratch memory as it said was not enough");
+        if status == Status::Scratch && options.enough {
+            fail("there is as much as is needed");
+        }
         return;
     }
-    assert!(!overlap(&planned.written, &planned.read), "{name}: an overlap was not refused");
-    if options.readable() && planned.guards_scratch {
+    if overlap(&planned.written, &planned.read) {
+        fail("something overlaps what is written");
+    }
+    if options.readable() && planned.guards_scratch && planned.whole {
         let scratch = options.written(status);
-        let overlaps = overlap(&scratch, &planned.written) && planned.whole;
-        assert!(!overlaps, "{name}: scratch memory may not be what is written");
+        if scratch.iter().any(|scratch| planned.written.iter().any(|w| w.meets(scratch))) {
+            fail("scratch memory overlaps what is written");
+        }
     }
     let zero = options.readable() && options.value.flags & softmax_capi::SOFTMAX_MASKED_ZERO != 0;
-    (planned.check)(zero);
-    if planned.bits {
-        bits(memory, planned, options);
+    if let Err(what) = (planned.check)(zero) {
+        fail(&what);
+    }
+    if planned.bits
+        && let Err(what) = bits(memory, planned, options)
+    {
+        fail(&what);
     }
 }
 
-/// The reference on one thread gives the same bits.
-fn bits(memory: &mut Memory, planned: &Planned, options: &Options) {
+/// Whether the reference on one thread gives the same bits.
+fn bits(memory: &mut Memory, planned: &Planned, options: &Options) -> Result<(), String> {
     let bytes = |written: &Written| -> Vec<u8> {
         let pieces = written.pieces();
         // SAFETY: the call has written it.
@@ -104,12 +124,18 @@ fn bits(memory: &mut Memory, planned: &Planned, options: &Options) {
     memory.restore();
     let reference = options.reference();
     let status = (planned.call)(&raw const reference);
-    let name = planned.name;
-    assert!(status == Status::Ok, "{name}: the reference says {status:?}");
-    for (a, b) in found.iter().zip(planned.written.iter().map(bytes)) {
+    if status != Status::Ok {
+        return Err(format!("the reference says {status:?}"));
+    }
+    for (number, (a, b)) in found.iter().zip(planned.written.iter().map(bytes)).enumerate() {
         if let Some(at) = a.iter().zip(&b).position(|(a, b)| a != b) {
             let near = |of: &[u8]| of[at & !7..].iter().take(16).copied().collect::<Vec<_>>();
-            panic!("{name}: byte {at} differs, {:x?}, by the reference {:x?}", near(a), near(&b));
+            let (a, b) = (near(a), near(&b));
+            let at = at & !7;
+            return Err(format!(
+                "output {number} has {a:x?} from byte {at} on, by the reference {b:x?}"
+            ));
         }
     }
+    Ok(())
 }

@@ -151,7 +151,7 @@ impl Options {
         let mut enough = false;
         match input.below(6) {
             1..4 => {
-                let needed = needed(&raw const value).filter(|&n| n + 64 <= Memory::MOST);
+                let needed = needed(&raw const value).filter(|&n| n <= Memory::MOST - 64);
                 enough = needed.is_some();
                 value.scratch_size = needed.unwrap_or(64);
                 let shift = input.below(64);
