@@ -719,6 +719,7 @@ where
                         reduced = exactly;
                     }
                     let inverse = S::E::scaled_reciprocal(reduced.sum, of_row.of_probs);
+                    let finite = inverse.0.widen().is_finite();
                     let inverse = (simd.splat(inverse.0), simd.splat(inverse.1));
                     let label = targets.label.map(|label| {
                         let x = simd.splat(S::E::narrow(label.logit));
@@ -727,11 +728,16 @@ where
                         (label.column, if value.is_nan() { T::NAN } else { T::from_f64(value) })
                     });
                     match (&targets.soft, label) {
-                        (None, Some(label)) => last = Some(Waiting { y, inverse, label }),
+                        (None, Some(label)) if finite => {
+                            last = Some(Waiting { y, inverse, label });
+                        }
                         (soft, label) => {
                             if let Some(soft) = soft {
                                 let of_targets = of_row.of_targets;
                                 finish_soft::<S, T>(simd, kept, y, n, inverse, soft, of_targets);
+                            } else {
+                                // What is not finite has no parts: NaN, and always the same one.
+                                fill(y, n, T::NAN);
                             }
                             if let Some((column, value)) = label {
                                 *y.add(column) = value;

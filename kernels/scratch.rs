@@ -302,6 +302,8 @@ mod tests {
         assert_eq!(address(&mut Scratch::take::<u8>(1).unwrap()), own);
         with_lent(|rest| assert!(rest.is_empty()));
         lend(&mut [], || assert!(Scratch::take::<u8>(1).is_some()));
+        // Of a thread that has no memory yet, too, nothing is at an address.
+        lend(&mut [], || assert!(address(&mut Scratch::take::<u64>(0).unwrap()) > 0));
         assert!(Scratch::take::<u64>(usize::MAX / 4).is_none());
     }
 }

@@ -175,7 +175,7 @@ impl<'a> Attention<'a> {
         scores: Matrix<T>,
         probs: MatrixMut<U>,
     ) -> Result<(), Error> {
-        self.run(Scores::new(scores, probs, None, &self.attend)?, false)
+        self.run(Scores::new(scores, probs, None, &self.attend)?, false, false)
     }
 
     /// [`Attention::softmax`], and the log-sum-exp of each row's logits, its sink among them: `-inf` for rows without any. In f32, or f64
@@ -199,7 +199,7 @@ impl<'a> Attention<'a> {
         probs: MatrixMut<U>,
         lse: &mut [T::Arithmetic],
     ) -> Result<(), Error> {
-        self.run(Scores::new(scores, probs, Some(lse), &self.attend)?, false)
+        self.run(Scores::new(scores, probs, Some(lse), &self.attend)?, false, true)
     }
 
     /// [`Attention::softmax`] in place. The same bits.
@@ -207,7 +207,7 @@ impl<'a> Attention<'a> {
     /// # Errors
     /// As [`Attention::softmax`].
     pub fn softmax_in_place<T: Probs<T>>(&self, scores: MatrixMut<T>) -> Result<(), Error> {
-        self.run(Scores::in_place(scores, None, &self.attend)?, true)
+        self.run(Scores::in_place(scores, None, &self.attend)?, true, false)
     }
 
     /// [`Attention::softmax_and_lse`] in place. The same bits.
@@ -219,7 +219,7 @@ impl<'a> Attention<'a> {
         scores: MatrixMut<T>,
         lse: &mut [T::Arithmetic],
     ) -> Result<(), Error> {
-        self.run(Scores::in_place(scores, Some(lse), &self.attend)?, true)
+        self.run(Scores::in_place(scores, Some(lse), &self.attend)?, true, true)
     }
 
     pub(crate) fn softmax_options(&self) -> &Softmax<'a> {
@@ -230,9 +230,14 @@ impl<'a> Attention<'a> {
         &self,
         scores: Scores<T, U>,
         in_place: bool,
+        lse: bool,
     ) -> Result<(), Error> {
         let (rows, cols) = (scores.rows(), scores.cols());
         let plan = self.options.plan::<U>(Op::Softmax, rows, cols, in_place)?;
+        // Rows without keys, of which there may be any number, have no probabilities.
+        if cols == 0 && !lse {
+            return Ok(());
+        }
         let kernel = plan.kernel();
         let done = self.options.crew().share(
             plan.threads,

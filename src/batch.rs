@@ -39,6 +39,10 @@ impl<'a, T: Element> Work<'a, T> {
         masked: Masked,
         stream: bool,
     ) {
+        // Rows of nothing become nothing, and there may be any number of them.
+        if self.cols() == 0 && !matches!(self, Self::PerRow(..)) {
+            return;
+        }
         let call = match self {
             Self::Map(x, y) => Call::new(x, y, scale, masked),
             Self::InPlace(y) => Some(Call::in_place(y, scale, masked)),

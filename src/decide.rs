@@ -102,7 +102,7 @@ impl Softmax<'_> {
     /// # Ok::<(), softmax::Error>(())
     /// ```
     pub fn argmax<T: Element>(&self, x: Matrix<T>, indices: &mut [usize]) -> Result<(), Error> {
-        self.pick(Picks::largest(x, indices)?)
+        self.pick(Picks::largest(x, indices)?, false)
     }
 
     /// The log-probabilities of some elements of each row: element `tokens[i * k + j]` of row `i` for every `j` below `k`, which is
@@ -133,7 +133,7 @@ impl Softmax<'_> {
         tokens: &[usize],
         log_probs: &mut [T::Arithmetic],
     ) -> Result<(), Error> {
-        self.pick(Picks::tokens(x, tokens, log_probs, None)?)
+        self.pick(Picks::tokens(x, tokens, log_probs, None)?, false)
     }
 
     /// [`Softmax::log_probs`], and the log-sum-exp of each row, as [`Softmax::logsumexp`] has it before it rounds.
@@ -147,7 +147,7 @@ impl Softmax<'_> {
         log_probs: &mut [T::Arithmetic],
         lse: &mut [T::Arithmetic],
     ) -> Result<(), Error> {
-        self.pick(Picks::tokens(x, tokens, log_probs, Some(lse))?)
+        self.pick(Picks::tokens(x, tokens, log_probs, Some(lse))?, true)
     }
 
     /// The `k` largest elements of each row, the largest first and the first of equals first: their indices and their log-probabilities in the
@@ -176,11 +176,11 @@ impl Softmax<'_> {
         indices: &mut [usize],
         log_probs: &mut [T::Arithmetic],
     ) -> Result<(), Error> {
-        self.pick(Picks::top(x, k, indices, log_probs)?)
+        self.pick(Picks::top(x, k, indices, log_probs)?, false)
     }
 
     /// Picks from the rows. Shared among threads row by row.
-    fn pick<T: Element>(&self, picks: Picks<T>) -> Result<(), Error> {
+    fn pick<T: Element>(&self, picks: Picks<T>, lse: bool) -> Result<(), Error> {
         let picks = if picks.needs_scale() {
             let (scale, masked) = self.arithmetic()?;
             picks.scaled(scale, masked)
@@ -191,6 +191,10 @@ impl Softmax<'_> {
         // It reads as log-sum-exp does.
         let shape = Shape::new::<T>(Op::LogSumExp, rows, cols, false);
         let plan = self.plan_of::<T>(self.kernel_to_use()?, shape)?;
+        // Of rows of nothing, of which there may be any number, nothing can be picked.
+        if cols == 0 && !lse {
+            return Ok(());
+        }
         self.crew().share(
             plan.threads,
             plan.parts.min(rows),

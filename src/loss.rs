@@ -429,6 +429,10 @@ impl Softmax<'_> {
             return Err(Error::Mismatch { input: shape, output: other });
         };
         let plan = self.plan::<T>(Op::Softmax, shape.0, shape.1, false)?;
+        // Rows of nothing have none, and there may be any number of them.
+        if shape.1 == 0 {
+            return Ok(());
+        }
         let kernel = plan.kernel();
         self.crew().share(
             plan.threads,

@@ -108,7 +108,8 @@ impl Plan {
                 && work.cols <= TINY
                 && work.rows >= ROWS_AT_LEAST;
             // A few parts per thread, so that one slow thread does not hold up the rest.
-            let parts = if threads > 1 { by_size.min(work.rows).min(4 * threads) } else { 1 };
+            let parts =
+                if threads > 1 { by_size.min(work.rows).min(threads.saturating_mul(4)) } else { 1 };
             (if tiny { Regime::Tiny } else { Regime::Rows }, parts)
         };
         let parts = parts.max(1);

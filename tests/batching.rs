@@ -129,6 +129,36 @@ fn sharing_a_matrix_keeps_its_bits() {
     sharing::<bf16>(191, 777, 5, &[Op::LogSoftmax]);
 }
 
+/// As many rows as there can be take no time, as many columns no memory, and as many threads are no more than there is work for.
+#[test]
+fn sizes_may_be_any() {
+    struct Endless;
+    impl softmax::Executor for Endless {
+        fn threads(&self) -> usize {
+            usize::MAX
+        }
+        fn parallel_for(&self, count: usize, body: &(dyn Fn(usize) + Sync)) {
+            (0..count).for_each(body);
+        }
+    }
+    for kernel in available() {
+        let options = Softmax::new().kernel(kernel).executor(&Endless).threads(exactly(usize::MAX));
+        for (rows, cols) in [(usize::MAX, 0), (0, usize::MAX)] {
+            let x = Matrix::<f32>::with_stride(&[], rows, cols, cols).expect("no elements");
+            let y = || MatrixMut::with_stride(&mut [], rows, cols, cols).expect("no elements");
+            options.softmax(x, y()).expect("a valid call");
+            options.log_softmax_in_place(y()).expect("a valid call");
+            options.softmax_backward(x, x, y()).expect("a valid call");
+            options.log_probs(x, &[], &mut []).expect("a valid call");
+            let attention = softmax::Attention::new(1, 1).options(options).expect("a scale");
+            attention.softmax(x, y()).expect("a valid call");
+        }
+        let mut x = [1.0f32; 12];
+        options.softmax_in_place(MatrixMut::new(&mut x, 2).expect("6 rows")).expect("a valid call");
+        assert_eq!(x, [0.5; 12]);
+    }
+}
+
 #[test]
 fn sharing_odd_shapes_keeps_their_bits() {
     // Fewer rows than threads, a single one, and many of next to nothing.

@@ -505,6 +505,13 @@ fn special_values() {
             (0.0, vec![0.0; 2])
         );
         assert_eq!(one(loss.ignore_index(1).reduction(Reduction::Sum), &[3.0, 1.0], 1).0, 0.0);
+        // Factors of more than there is: the one NaN, whichever the CPU's own is.
+        for factor in [INF.into(), f64::NAN, f64::MAX] {
+            let x = [-120.0, 0.5, 0.5, 1.0];
+            let (_, y) = one(loss.gradient_factor(factor), &x, 1);
+            assert!(y.iter().all(|v| v.to_bits() == 0x7fc0_0000 || *v == -INF), "{factor}: {y:?}");
+            assert!(y[2].is_nan() && y[0].is_nan(), "{factor}: {y:?}");
+        }
         // Nearly certain: the label's gradient is not 1 - 1.
         let (l, y) = one(loss, &[0.0, 15.0], 1);
         let want = (-15.0f64).exp() / (1.0 + (-15.0f64).exp());

@@ -1,0 +1,1025 @@
+//! A call of any function of the ABI, with what it may write and what must be true afterwards.
+
+use std::ffi::{CStr, c_char, c_void};
+
+use softmax_capi::*;
+
+use crate::input::{Arg, Input, Layout, number, size_of_dtype};
+use crate::memory::{Memory, Written};
+
+/// What is wrong with a result.
+pub type Checked = Result<(), String>;
+
+pub type Call = Box<dyn Fn(*const softmax_options) -> softmax_status>;
+
+/// A call that is to be made.
+pub struct Planned {
+    pub name: &'static str,
+    pub call: Call,
+    /// How much scratch memory it needs, if it needs any.
+    pub needed: Box<dyn Fn(*const softmax_options) -> Option<usize>>,
+    /// What it reads, but for what becomes its output in place.
+    pub read: Vec<Written>,
+    /// What it writes if all is well.
+    pub written: Vec<Written>,
+    /// And when the partials are to be computed again.
+    pub again: Option<Written>,
+    /// Whether nothing is written when it fails.
+    pub whole: bool,
+    /// Whether it has options, and so a message.
+    pub has_options: bool,
+    /// Whether the reference gives the same bits.
+    pub bits: bool,
+    /// Whether it refuses scratch memory that overlaps what it writes.
+    pub guards_scratch: bool,
+    /// What must be true after success; rows of nothing but -inf may be 0.
+    pub check: Box<dyn Fn(bool) -> Checked>,
+}
+
+impl Planned {
+    fn new(
+        name: &'static str,
+        call: impl Fn(*const softmax_options) -> softmax_status + 'static,
+    ) -> Self {
+        Self {
+            name,
+            call: Box::new(call),
+            needed: Box::new(|_| None),
+            read: Vec::new(),
+            written: Vec::new(),
+            again: None,
+            whole: true,
+            has_options: true,
+            bits: true,
+            guards_scratch: true,
+            check: Box::new(|_| Ok(())),
+        }
+    }
+
+    fn reads(mut self, read: impl IntoIterator<Item = Written>) -> Self {
+        self.read.extend(read);
+        self
+    }
+
+    fn writes(mut self, written: impl IntoIterator<Item = Written>) -> Self {
+        self.written.extend(written);
+        self
+    }
+
+    fn needs(
+        mut self,
+        of: impl Fn(*mut usize, *const softmax_options) -> softmax_status + 'static,
+    ) -> Self {
+        self.needed = Box::new(move |options| {
+            let mut bytes = 0;
+            (of(&raw mut bytes, options) == softmax_status::Ok).then_some(bytes)
+        });
+        self
+    }
+
+    fn checks(mut self, check: impl Fn(bool) -> Checked + 'static) -> Self {
+        self.check = Box::new(check);
+        self
+    }
+
+    /// Of a function without options.
+    fn plain(self) -> Self {
+        Self { has_options: false, ..self.of_its_own() }
+    }
+
+    /// Of a result that depends on the kernel, threads or caches.
+    fn of_its_own(self) -> Self {
+        Self { bits: false, guards_scratch: false, ..self }
+    }
+}
+
+type Map = unsafe extern "C" fn(
+    *const softmax_matrix,
+    *const softmax_matrix,
+    *const softmax_options,
+) -> softmax_status;
+
+/// The first byte of the input chooses the function.
+pub fn plan(input: &mut Input) -> Planned {
+    match input.byte() % 36 {
+        0 => map(input, "softmax_softmax", softmax_softmax, SOFTMAX_OP_SOFTMAX),
+        1 => map(input, "softmax_log_softmax", softmax_log_softmax, SOFTMAX_OP_LOG_SOFTMAX),
+        2 => map(input, "softmax_sigmoid", softmax_sigmoid, SOFTMAX_OP_SIGMOID),
+        3 => map(input, "softmax_log_sigmoid", softmax_log_sigmoid, SOFTMAX_OP_LOG_SIGMOID),
+        4 => hardmax(input),
+        5 => logsumexp(input),
+        6 => argmax(input),
+        7 => log_probs(input),
+        8 => top_k(input),
+        9 => perplexity(input),
+        10 => plan_of(input),
+        11 => scratch_size(input),
+        12 => along_axis(input, false),
+        13 => along_axis(input, true),
+        14 => axis_scratch_size(input),
+        15 => partial_count(input),
+        16 => partials(input),
+        17 => merge(input),
+        18 => shard(input, false),
+        19 => shard(input, true),
+        20 => shard_logsumexp(input),
+        21 => attention(input),
+        22 => attention_scratch_size(input),
+        23 => cross_entropy(input, true),
+        24 => cross_entropy(input, false),
+        25 => divisor(input),
+        26 => reduce(input),
+        27 => cross_entropy_scratch_size(input),
+        28 => backward(input, "softmax_softmax_backward", softmax_softmax_backward),
+        29 => backward(input, "softmax_log_softmax_backward", softmax_log_softmax_backward),
+        30 => sample(input),
+        31 => sample_scratch_size(input),
+        32 => kernel(input),
+        33 => kernel_in_use(input),
+        34 => strings(input),
+        _ => shards(input),
+    }
+}
+
+/// Rows of a matrix as numbers.
+fn rows_of(arg: &Arg) -> impl Iterator<Item = Vec<f64>> + use<> {
+    let (rows, matrix) = (arg.rows, arg.matrix);
+    let cols = if rows.rows == 0 { 0 } else { matrix.cols };
+    (0..rows.rows).map(move |row| {
+        let start = rows.start.wrapping_add(row * rows.stride);
+        let element = |i| start.wrapping_add(i * size_of_dtype(matrix.dtype)).cast_const();
+        // SAFETY: the call said that these rows are there.
+        (0..cols).map(|i| unsafe { number(element(i), matrix.dtype) }).collect()
+    })
+}
+
+/// Rows are NaN, or sum to 1, as far as they are rounded; those of nothing to 0 if that is asked for. With a sink they may sum to less.
+fn are_probabilities(y: &Arg, zero: bool, sink: bool) -> Checked {
+    let (relative, absolute) = match y.matrix.dtype {
+        SOFTMAX_F64 => (1e-12, 0.0),
+        SOFTMAX_F16 => (1e-3, 6e-8),
+        SOFTMAX_BF16 => (8e-3, 0.0),
+        _ => (1e-6, 0.0),
+    };
+    for (i, row) in rows_of(y).enumerate() {
+        if row.iter().all(|p| p.is_nan()) || (zero && row.iter().all(|&p| p == 0.0)) {
+            continue;
+        }
+        let in_range = row.iter().all(|p| (0.0..=1.0).contains(p));
+        let (sum, error) = (row.iter().sum::<f64>(), relative + absolute * row.len() as f64);
+        let sums = (sum - 1.0).abs() <= error || (sink && sum <= 1.0 + error);
+        if !in_range || !sums {
+            return Err(format!("row {i} sums to {sum}: {:?}", &row[..row.len().min(32)]));
+        }
+    }
+    Ok(())
+}
+
+/// Elements are NaN, or right.
+fn all(y: &Arg, right: impl Fn(f64) -> bool) -> Checked {
+    for (i, row) in rows_of(y).enumerate() {
+        if let Some(p) = row.into_iter().find(|&p| !p.is_nan() && !right(p)) {
+            return Err(format!("row {i} has {p}"));
+        }
+    }
+    Ok(())
+}
+
+/// Numbers that were written are right.
+fn all_indices(p: *const usize, n: usize, right: impl Fn(usize) -> bool) -> Checked {
+    // SAFETY: the call has written them.
+    let wrong = (0..n).map(|i| unsafe { p.add(i).read() }).find(|&index| !right(index));
+    wrong.map_or(Ok(()), |index| Err(format!("{index} is no column")))
+}
+
+fn map(input: &mut Input, name: &'static str, f: Map, op: softmax_op) -> Planned {
+    let (dtype, shape) = (input.dtype(), input.shape());
+    let (x, y, place) = input.pair((dtype, dtype), shape);
+    // SAFETY: the matrices are as they say, or must be refused.
+    Planned::new(name, move |options| unsafe { f(x.pointer, y.pointer, options) })
+        // SAFETY: as above.
+        .needs(move |bytes, options| unsafe { softmax_scratch_size(op, x.pointer, bytes, options) })
+        .reads((place != Layout::InPlace).then_some(x.rows))
+        .writes([y.rows])
+        .checks(move |zero| match op {
+            SOFTMAX_OP_SOFTMAX => are_probabilities(&y, zero, false),
+            // As far as they are rounded.
+            SOFTMAX_OP_LOG_SOFTMAX | SOFTMAX_OP_LOG_SIGMOID => all(&y, |p| p <= 1e-6),
+            _ => all(&y, |p| (0.0..=1.0).contains(&p)),
+        })
+}
+
+fn hardmax(input: &mut Input) -> Planned {
+    let (dtype, shape) = (input.dtype(), input.shape());
+    let (x, y, place) = input.pair((dtype, dtype), shape);
+    let ties = if input.rarely(32) { u32::MAX } else { input.below(2) as u32 };
+    // SAFETY: as in `map`.
+    let call = move |options: *const softmax_options| unsafe {
+        softmax_hardmax(x.pointer, y.pointer, ties, options)
+    };
+    Planned::new("softmax_hardmax", call)
+        .needs(move |bytes, options| {
+            // SAFETY: as in `map`.
+            unsafe { softmax_scratch_size(SOFTMAX_OP_HARDMAX, x.pointer, bytes, options) }
+        })
+        .reads((place != Layout::InPlace).then_some(x.rows))
+        .writes([y.rows])
+        .checks(move |zero| are_probabilities(&y, zero, false))
+}
+
+/// Bytes of what is computed with.
+fn arithmetic(dtype: softmax_dtype) -> usize {
+    if dtype == SOFTMAX_F64 { 8 } else { 4 }
+}
+
+/// An output of elements of so many bytes.
+fn values(input: &mut Input, n: usize, size: usize, null: bool, x: &Arg) -> (*mut c_void, Written) {
+    let p: *mut u8 = match (null, size) {
+        (true, 8) => input.output_or_null::<f64>(n, Some(x)).cast(),
+        (true, _) => input.output_or_null::<f32>(n, Some(x)).cast(),
+        (false, 8) => input.output::<f64>(n, Some(x)).cast(),
+        (false, 2) => input.output::<u16>(n, Some(x)).cast(),
+        (false, _) => input.output::<f32>(n, Some(x)).cast(),
+    };
+    (p.cast(), Written::of(p, n.saturating_mul(size)))
+}
+
+fn logsumexp(input: &mut Input) -> Planned {
+    let (dtype, shape) = (input.dtype(), input.shape());
+    let x = input.matrix(dtype, shape);
+    let size = size_of_dtype(dtype);
+    let (lse, written) = values(input, x.matrix.rows, size, false, &x);
+    // SAFETY: as in `map`.
+    Planned::new("softmax_logsumexp", move |options| unsafe {
+        softmax_logsumexp(x.pointer, lse, options)
+    })
+    .needs(move |bytes, options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_scratch_size(SOFTMAX_OP_LOGSUMEXP, x.pointer, bytes, options) }
+    })
+    .reads([x.rows])
+    .writes([written])
+}
+
+fn argmax(input: &mut Input) -> Planned {
+    let (dtype, shape) = (input.dtype(), input.shape());
+    let x = input.matrix(dtype, shape);
+    let (rows, cols) = (x.matrix.rows, x.matrix.cols);
+    let indices: *mut usize = input.output(rows, Some(&x));
+    // SAFETY: as in `map`.
+    Planned::new("softmax_argmax", move |options| unsafe {
+        softmax_argmax(x.pointer, indices, options)
+    })
+    .reads([x.rows])
+    .writes([Written::of(indices, rows)])
+    .checks(move |_| all_indices(indices, rows, |index| index < cols))
+}
+
+/// A column, mostly.
+fn token(input: &mut Input, cols: usize) -> usize {
+    if input.rarely(200) { input.u64() as usize } else { input.below(cols.max(1)) }
+}
+
+fn log_probs(input: &mut Input) -> Planned {
+    let (dtype, shape) = (input.dtype(), input.shape());
+    let x = input.matrix(dtype, shape);
+    let (rows, cols) = (x.matrix.rows, x.matrix.cols);
+    let each = input.size(4);
+    let n = rows.saturating_mul(each);
+    let tokens = input.array(n, |input, _| token(input, cols)).cast_const();
+    let size = arithmetic(dtype);
+    let (log_probs, written) = values(input, n, size, false, &x);
+    let (lse, written_lse) = values(input, rows, size, true, &x);
+    Planned::new("softmax_log_probs", move |options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_log_probs(x.pointer, tokens, each, log_probs, lse, options) }
+    })
+    .reads([x.rows, Written::of(tokens.cast_mut(), n)])
+    .writes([written, written_lse])
+}
+
+fn top_k(input: &mut Input) -> Planned {
+    let (dtype, shape) = (input.dtype(), input.shape());
+    let x = input.matrix(dtype, shape);
+    let (rows, cols) = (x.matrix.rows, x.matrix.cols);
+    let most = (20_000 / rows.max(1)).clamp(1, 300);
+    let k = if input.below(4) == 0 { input.size(most) } else { input.below(most.min(cols) + 1) };
+    let n = rows.saturating_mul(k);
+    let indices: *mut usize = input.output(n, Some(&x));
+    let (log_probs, written) = values(input, n, arithmetic(dtype), false, &x);
+    Planned::new("softmax_top_k", move |options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_top_k(x.pointer, k, indices, log_probs, options) }
+    })
+    .reads([x.rows])
+    .writes([Written::of(indices, n), written])
+    .checks(move |_| all_indices(indices, n, |index| index < cols))
+}
+
+fn perplexity(input: &mut Input) -> Planned {
+    let dtype = input.dtype();
+    let n = input.size(100);
+    let log_probs = input.elements(n, dtype).cast_const();
+    let perplexity: *mut f64 = input.output(1, None);
+    // SAFETY: as in `map`.
+    let call = move |_: *const softmax_options| unsafe {
+        softmax_perplexity(log_probs, dtype, n, perplexity)
+    };
+    Planned::new("softmax_perplexity", call).writes([Written::of(perplexity, 1)]).plain()
+}
+
+fn op(input: &mut Input) -> softmax_op {
+    if input.rarely(32) { u32::MAX } else { input.below(7) as softmax_op }
+}
+
+/// A matrix whose data does not count.
+fn shape_only(input: &mut Input) -> Arg {
+    let dtype = input.dtype();
+    let shape =
+        if input.rarely(4) { (input.size(1 << 40), input.size(1 << 40)) } else { input.shape() };
+    let matrix = softmax_matrix {
+        size: size_of::<softmax_matrix>(),
+        data: std::ptr::null_mut(),
+        dtype,
+        rows: shape.0,
+        cols: shape.1,
+        stride: input.size(1 << 20),
+    };
+    let rows = Written::of(std::ptr::null_mut::<u8>(), 0);
+    Arg { matrix, pointer: input.descriptor(matrix), rows }
+}
+
+fn plan_of(input: &mut Input) -> Planned {
+    let (op, x, in_place) = (op(input), shape_only(input), input.below(2) as i32);
+    let plan = input.descriptor(softmax_plan {
+        size: size_of::<softmax_plan>(),
+        kernel: std::ptr::null(),
+        threads: 77,
+        regime: 77,
+        streams: 77,
+    });
+    Planned::new("softmax_plan_of", move |options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_plan_of(op, x.pointer, in_place, plan, options) }
+    })
+    .writes([Written::of(plan, 1)])
+    .of_its_own()
+    .checks(move |_| {
+        // SAFETY: the call has written it.
+        let plan = unsafe { plan.read() };
+        // SAFETY: a name of the library.
+        let name = unsafe { CStr::from_ptr(plan.kernel) };
+        let known = name != c"unknown" && plan.threads > 0;
+        match known && plan.regime <= SOFTMAX_REGIME_PIECES && plan.streams <= 1 {
+            true => Ok(()),
+            false => Err(format!("the plan is {plan:?}")),
+        }
+    })
+}
+
+fn scratch_size(input: &mut Input) -> Planned {
+    let (op, x, bytes) = (op(input), shape_only(input), input.output(1, None));
+    Planned::new("softmax_scratch_size", move |options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_scratch_size(op, x.pointer, bytes, options) }
+    })
+    .writes([Written::of(bytes, 1)])
+    .of_its_own()
+}
+
+/// The shape of a tensor, its dimensions and elements, and an axis.
+fn tensor(input: &mut Input) -> (*const usize, usize, usize, isize) {
+    let dims = if input.rarely(128) { input.huge() } else { input.below(6) };
+    let mut n = 1usize;
+    let shape = input.array(dims, |input, i| {
+        let most = 9000 / n.clamp(1, 9000);
+        let size = match input.below(32) {
+            31 => input.huge(),
+            30 => input.below(most + 1),
+            _ if i == 0 && n == 1 && input.rarely(8) => input.below(9000),
+            _ => input.below(8).min(most),
+        };
+        n = n.saturating_mul(size);
+        size
+    });
+    let axis = if input.rarely(32) { input.u64() as isize } else { input.below(13) as isize - 6 };
+    (shape, dims, if dims > 6 { 0 } else { n }, axis)
+}
+
+fn along_axis(input: &mut Input, log: bool) -> Planned {
+    let dtype = input.dtype();
+    let (shape, dims, n, axis) = tensor(input);
+    let (x, y) = flat_pair(input, n, dtype);
+    let in_place = x == y.cast_const();
+    let (name, f) = if log {
+        (
+            "softmax_log_softmax_axis",
+            softmax_log_softmax_axis as unsafe extern "C" fn(_, _, _, _, _, _, _) -> _,
+        )
+    } else {
+        ("softmax_softmax_axis", softmax_softmax_axis as _)
+    };
+    let bytes = n.saturating_mul(size_of_dtype(dtype));
+    // SAFETY: as in `map`.
+    Planned::new(name, move |options| unsafe { f(x, y, dtype, shape, dims, axis, options) })
+        .needs(move |bytes, options| {
+            // SAFETY: as in `map`.
+            unsafe { softmax_axis_scratch_size(dtype, shape, dims, axis, bytes, options) }
+        })
+        .reads((!in_place).then_some(Written::of(x.cast_mut().cast::<u8>(), bytes)))
+        .writes([Written::of(y.cast::<u8>(), bytes)])
+}
+
+/// An input and an output without gaps: apart, the same, or rarely across each other.
+fn flat_pair(input: &mut Input, n: usize, dtype: softmax_dtype) -> (*const c_void, *mut c_void) {
+    match input.below(16) {
+        8..15 => {
+            let x = input.elements(n, dtype);
+            (x, x)
+        }
+        15 if n > 1 && n < 10_000 => {
+            let x = input.elements(2 * n, dtype);
+            let shift = input.below(n + 1) * size_of_dtype(dtype);
+            let y = if x.is_null() { x } else { x.wrapping_byte_add(shift) };
+            (x, y)
+        }
+        _ => (input.elements(n, dtype), input.room(n, size_of_dtype(dtype)).cast()),
+    }
+}
+
+fn axis_scratch_size(input: &mut Input) -> Planned {
+    let dtype = input.dtype();
+    let (shape, dims, _, axis) = tensor(input);
+    let bytes = input.output(1, None);
+    Planned::new("softmax_axis_scratch_size", move |options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_axis_scratch_size(dtype, shape, dims, axis, bytes, options) }
+    })
+    .writes([Written::of(bytes, 1)])
+    .of_its_own()
+}
+
+fn partial_count(input: &mut Input) -> Planned {
+    let (len, count) = (input.u64() as usize, input.output(1, None));
+    // SAFETY: as in `map`.
+    Planned::new("softmax_partial_count", move |_| unsafe { softmax_partial_count(len, count) })
+        .writes([Written::of(count, 1)])
+        .plain()
+}
+
+/// Elements of a shard.
+fn shard_len(input: &mut Input) -> usize {
+    match input.below(16) {
+        12..15 => 4000 + input.below(5000),
+        15 => input.size(13_000),
+        _ => input.below(300),
+    }
+}
+
+fn partials(input: &mut Input) -> Planned {
+    let (dtype, len) = (input.dtype(), shard_len(input));
+    let x = input.elements(len, dtype).cast_const();
+    let row_max = if input.rarely(4) {
+        input.array(1, |input, _| input.float(&[0.0, 100.0, f64::INFINITY])).cast_const()
+    } else {
+        std::ptr::null()
+    };
+    let count = if input.rarely(16) { input.size(5) } else { len.div_ceil(SOFTMAX_BLOCK) };
+    let count = if len >= 1 << 63 { 2 } else { count };
+    let partials: *mut softmax_partial = input.output(count, None);
+    let planned = Planned::new("softmax_partials", move |options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_partials(x, dtype, len, row_max, partials, count, options) }
+    });
+    // By a number that is not the largest element the results are not specified.
+    let bits = row_max.is_null();
+    Planned { bits, ..planned.writes([Written::of(partials, count)]) }
+}
+
+/// Four numbers that may be no partial.
+fn garbage(input: &mut Input) -> softmax_partial {
+    const LIKELY: [f64; 6] = [0.0, 1.0, 90.0, 50000.0, f64::NEG_INFINITY, f64::INFINITY];
+    let [max, least, sum, rest] = [(); 4].map(|()| input.float(&LIKELY));
+    softmax_partial { max, least, sum, rest }
+}
+
+/// Partials, mostly those of a row.
+///
+/// Returns whether they are.
+fn some_partials(
+    input: &mut Input,
+    dtype: softmax_dtype,
+    count: usize,
+) -> (*const softmax_partial, bool) {
+    if count >= 8 || input.rarely(4) {
+        return (input.array(count, |input, _| garbage(input)), false);
+    }
+    let len = if count == 0 { 0 } else { (count - 1) * SOFTMAX_BLOCK + 1 + input.below(99) };
+    let x = input.memory.take(len * size_of_dtype(dtype), true, 0);
+    let partials = input.array(count, |input, _| garbage(input));
+    // SAFETY: that is how much was taken.
+    unsafe {
+        input.fill(x, len, dtype);
+        softmax_partials(x.cast(), dtype, len, std::ptr::null(), partials, count, std::ptr::null());
+    }
+    (partials, true)
+}
+
+fn merge(input: &mut Input) -> Planned {
+    let dtype = input.dtype();
+    let count = input.size(6);
+    let (partials, _) = some_partials(input, dtype, count);
+    let (row, row_max) = (input.output(1, None), input.output(1, None));
+    let planned = Planned::new("softmax_merge", move |options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_merge(dtype, partials, count, row, row_max, options) }
+    });
+    let again = Some(Written::of(row_max, 1));
+    Planned { again, ..planned.writes([Written::of(row, 1)]) }
+}
+
+fn shard(input: &mut Input, log: bool) -> Planned {
+    let (dtype, len) = (input.dtype(), shard_len(input));
+    let (x, y) = flat_pair(input, len, dtype);
+    let in_place = x == y.cast_const();
+    let (row, _) = some_partials(input, dtype, 1);
+    let (name, f) = if log {
+        (
+            "softmax_shard_log_softmax",
+            softmax_shard_log_softmax as unsafe extern "C" fn(_, _, _, _, _, _) -> _,
+        )
+    } else {
+        ("softmax_shard_softmax", softmax_shard_softmax as _)
+    };
+    let bytes = len.saturating_mul(size_of_dtype(dtype));
+    // SAFETY: as in `map`.
+    let planned = Planned::new(name, move |options| unsafe { f(x, y, dtype, len, row, options) })
+        .reads((!in_place).then_some(Written::of(x.cast_mut().cast::<u8>(), bytes)))
+        .writes([Written::of(y.cast::<u8>(), bytes)]);
+    // The row is not that of the shard.
+    Planned { bits: false, ..planned }
+}
+
+fn shard_logsumexp(input: &mut Input) -> Planned {
+    let dtype = input.dtype();
+    let (row, bits) = some_partials(input, dtype, 1);
+    let size = size_of_dtype(dtype);
+    let lse = input.room(1, size);
+    let planned = Planned::new("softmax_shard_logsumexp", move |options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_shard_logsumexp(dtype, row, lse.cast(), options) }
+    });
+    // Of garbage any number may come.
+    Planned { guards_scratch: false, bits, ..planned.writes([Written::of(lse, size)]) }
+}
+
+/// A row in shards, all steps, beside the row in one call.
+fn shards(input: &mut Input) -> Planned {
+    let dtype = input.pick(&[SOFTMAX_F32, SOFTMAX_F64, SOFTMAX_F16, SOFTMAX_BF16]);
+    let size = size_of_dtype(dtype);
+    let len = 1 + input.below(3 * SOFTMAX_BLOCK);
+    let cut = input.below(len / SOFTMAX_BLOCK + 1);
+    let (a, count) = (cut * SOFTMAX_BLOCK, len.div_ceil(SOFTMAX_BLOCK));
+    let x = input.memory.take(len * size, true, 0);
+    // SAFETY: that is how much was taken.
+    unsafe { input.fill(x, len, dtype) };
+    let [y, z] = [(); 2].map(|()| input.memory.take(len * size, true, 0));
+    let partials: *mut softmax_partial = input.memory.take(count * 32, true, 0).cast();
+    let row: *mut softmax_partial = input.memory.take(32, true, 0).cast();
+    let row_max: *mut f64 = input.memory.take(8, true, 0).cast();
+    let log = input.below(2) == 1;
+    let call = move |options: *const softmax_options| {
+        let matrix = |data: *mut u8| softmax_matrix {
+            size: size_of::<softmax_matrix>(),
+            data: data.cast(),
+            dtype,
+            rows: 1,
+            cols: len,
+            stride: len,
+        };
+        let (from, to) = (matrix(x), matrix(z));
+        let mut max = std::ptr::null();
+        let ok = |status| if status == softmax_status::Ok { Ok(()) } else { Err(status) };
+        let mut all = || -> Result<(), softmax_status> {
+            // SAFETY: all the memory was taken for this.
+            unsafe {
+                loop {
+                    let (b, rest) = (x.add(a * size), len - a);
+                    let of_b = partials.add(cut);
+                    ok(softmax_partials(x.cast(), dtype, a, max, partials, cut, options))?;
+                    ok(softmax_partials(b.cast(), dtype, rest, max, of_b, count - cut, options))?;
+                    match softmax_merge(dtype, partials, count, row, row_max, options) {
+                        softmax_status::Again if max.is_null() => max = row_max.cast_const(),
+                        status => break ok(status)?,
+                    }
+                }
+                let f = if log { softmax_shard_log_softmax } else { softmax_shard_softmax };
+                ok(f(x.cast(), y.cast(), dtype, a, row, options))?;
+                let (b, to_b) = (x.add(a * size), y.add(a * size));
+                ok(f(b.cast(), to_b.cast(), dtype, len - a, row, options))?;
+                let f: Map = if log { softmax_log_softmax } else { softmax_softmax };
+                ok(f(&raw const from, &raw const to, options))
+            }
+        };
+        all().err().unwrap_or(softmax_status::Ok)
+    };
+    let planned = Planned::new("shards of a row", call)
+        .writes([Written::of(y, len * size), Written::of(z, len * size)])
+        .writes([Written::of(partials, count), Written::of(row, 1), Written::of(row_max, 1)])
+        .checks(move |_| {
+            // SAFETY: the call has written them.
+            let bytes = |p: *mut u8| unsafe { std::slice::from_raw_parts(p, len * size) };
+            if bytes(y) == bytes(z) { Ok(()) } else { Err("the shards are not the row".into()) }
+        });
+    // Some steps may be done when one fails; and partials are the kernel's own where they are not used.
+    Planned { whole: false, ..planned }
+}
+
+fn attention_dtypes(input: &mut Input) -> (softmax_dtype, softmax_dtype) {
+    let dtype = input.dtype();
+    if input.below(3) == 2 { (dtype, input.dtype()) } else { (dtype, dtype) }
+}
+
+fn attention(input: &mut Input) -> Planned {
+    let dtypes = attention_dtypes(input);
+    let (batch, mut heads, mut queries) = (input.below(4), 1 + input.below(4), 1 + input.below(6));
+    let keys = match input.below(16) {
+        15 if batch * heads * queries <= 4 => 4090 + input.below(5000),
+        14 => 0,
+        n if n % 2 == 0 => input.below(20),
+        _ => input.below(100),
+    };
+    let shape = (batch * heads * queries, keys);
+    let (scores, probs, place) = input.pair(dtypes, shape);
+    let (rows, keys) = (scores.matrix.rows, scores.matrix.cols);
+    match input.below(64) {
+        62 => heads = input.size(6),
+        63 => queries = input.size(8),
+        _ => {}
+    }
+    let mask_dtype = match input.below(32) {
+        31 => input.pick(&[SOFTMAX_F64, 5, u32::MAX]),
+        n => [SOFTMAX_F32, SOFTMAX_F16, SOFTMAX_BF16, SOFTMAX_BOOL][n % 4],
+    };
+    let of = [batch, heads, queries];
+    let mask_shape = of.map(|n| match input.below(32) {
+        31 => input.size(6),
+        n if n % 3 == 2 => 1,
+        _ => n,
+    });
+    let n = mask_shape.into_iter().fold(keys, usize::saturating_mul);
+    let possible = n <= Memory::MOST / 8 || n >= 1 << 63;
+    let mask = if possible && input.below(2) == 1 {
+        input.elements(n, mask_dtype).cast_const()
+    } else {
+        std::ptr::null()
+    };
+    let per_head = |input: &mut Input| match input.below(4) {
+        3 => input.elements(heads, SOFTMAX_F32).cast::<f32>().cast_const(),
+        _ => std::ptr::null(),
+    };
+    let [mask_slopes, alibi, sinks] = [per_head(input), per_head(input), per_head(input)];
+    let lengths_count = match input.below(16) {
+        15 => input.size(9),
+        n if n % 2 == 0 => batch,
+        _ => rows,
+    };
+    let lengths = if input.below(3) == 2 {
+        let length =
+            |input: &mut Input, _| if input.rarely(32) { usize::MAX } else { token(input, keys) };
+        input.array(lengths_count, length).cast_const()
+    } else {
+        std::ptr::null()
+    };
+    let mut flags = input.below(8) as u32;
+    if input.rarely(128) {
+        flags |= 1 << input.below(32);
+    }
+    let soft_cap = if input.below(3) == 2 { input.float(&[30.0, 1.0, 1e-3, 1e7]) } else { 0.0 };
+    let window = if input.rarely(8) { input.u64() as usize } else { input.below(40) };
+    let offset = match input.below(16) {
+        14 => isize::MIN,
+        15 => input.u64() as isize,
+        _ => input.below(64) as isize - 20,
+    };
+    let options = input.descriptor(softmax_attention {
+        size: size_of::<softmax_attention>(),
+        heads,
+        queries,
+        flags,
+        soft_cap,
+        mask,
+        mask_dtype,
+        mask_shape,
+        mask_slopes,
+        alibi,
+        sinks,
+        lengths,
+        lengths_count,
+        window,
+        offset,
+    });
+    let (lse, written) = values(input, rows, arithmetic(dtypes.0), true, &scores);
+    Planned::new("softmax_attention_softmax", move |o| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_attention_softmax(scores.pointer, probs.pointer, lse, options, o) }
+    })
+    .needs(move |bytes, o| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_attention_scratch_size(scores.pointer, probs.pointer, bytes, o) }
+    })
+    .reads((place != Layout::InPlace).then_some(scores.rows))
+    .writes([probs.rows, written])
+    .checks(move |zero| are_probabilities(&probs, zero, !sinks.is_null()))
+}
+
+fn attention_scratch_size(input: &mut Input) -> Planned {
+    let (scores, mut probs) = (shape_only(input), shape_only(input));
+    if input.below(4) != 3 {
+        probs.pointer = scores.pointer;
+    }
+    let bytes = input.output(1, None);
+    Planned::new("softmax_attention_scratch_size", move |options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_attention_scratch_size(scores.pointer, probs.pointer, bytes, options) }
+    })
+    .writes([Written::of(bytes, 1)])
+    .of_its_own()
+}
+
+const IGNORED: i64 = -100;
+
+fn labels(input: &mut Input, rows: usize, cols: usize) -> *const i64 {
+    input.array(rows, |input, _| match input.below(16) {
+        15 => IGNORED,
+        _ => token(input, cols) as i64,
+    })
+}
+
+/// The options of a loss, or null.
+fn cross_entropy_options(
+    input: &mut Input,
+    rows: usize,
+    cols: usize,
+) -> (*const softmax_cross_entropy, Vec<Written>) {
+    if input.below(4) == 3 {
+        return (std::ptr::null(), Vec::new());
+    }
+    let weights = if input.below(3) == 2 {
+        input.elements(cols, SOFTMAX_F32).cast::<f32>().cast_const()
+    } else {
+        std::ptr::null()
+    };
+    let row_factors = if input.below(3) == 2 {
+        input.elements(rows, SOFTMAX_F64).cast::<f64>().cast_const()
+    } else {
+        std::ptr::null()
+    };
+    let mut value = softmax_cross_entropy {
+        size: size_of::<softmax_cross_entropy>(),
+        reduction: if input.rarely(64) { 2 } else { input.below(2) as u32 },
+        flags: if input.rarely(64) { 6 } else { input.below(2) as u32 },
+        ignore_index: input.pick(&[IGNORED, 0, i64::MIN]),
+        label_smoothing: 0.0,
+        z_loss: 0.0,
+        weights,
+        row_factors,
+        gradient_factor: 1.0,
+    };
+    if input.below(2) == 1 {
+        value.label_smoothing = input.float(&[0.1, 1.0, 0.0, -1.0]);
+        value.z_loss = input.float(&[1e-4, 0.0, 1e300, -1.0]);
+        value.gradient_factor = input.float(&[1.0, 65536.0, 0.0, f64::INFINITY, f64::NAN]);
+    }
+    let read = vec![
+        Written::of(weights.cast_mut(), if cols >> 63 > 0 { 0 } else { cols }),
+        Written::of(row_factors.cast_mut(), if rows >> 63 > 0 { 0 } else { rows }),
+    ];
+    (input.descriptor(value), read)
+}
+
+fn cross_entropy(input: &mut Input, by_labels: bool) -> Planned {
+    let (dtype, shape) = (input.dtype(), input.shape());
+    let (logits, gradient, place) = input.pair((dtype, dtype), shape);
+    let (rows, cols) = (logits.matrix.rows, logits.matrix.cols);
+    let wanted = input.below(4) != 3;
+    let losses: *mut f64 = input.output_or_null(rows, Some(&logits));
+    let loss: *mut f64 = input.output_or_null(1, Some(&logits));
+    let (options, mut read) = cross_entropy_options(input, rows, cols);
+    let to = if wanted { gradient.pointer } else { std::ptr::null() };
+    let (name, call): (_, Call) = if by_labels {
+        let labels = labels(input, rows, cols);
+        let call = move |o: *const softmax_options| {
+            // SAFETY: as in `map`.
+            unsafe {
+                softmax_cross_entropy_labels(logits.pointer, labels, losses, loss, to, options, o)
+            }
+        };
+        ("softmax_cross_entropy_labels", Box::new(call))
+    } else {
+        let shape = input.like((rows, cols));
+        let targets = input.matrix(dtype, shape);
+        read.push(targets.rows);
+        let call = move |o: *const softmax_options| {
+            let targets = targets.pointer;
+            // SAFETY: as in `map`.
+            unsafe {
+                softmax_cross_entropy_probs(logits.pointer, targets, losses, loss, to, options, o)
+            }
+        };
+        ("softmax_cross_entropy_probs", Box::new(call))
+    };
+    // Without a descriptor nothing is written to the gradient.
+    let in_place = place == Layout::InPlace && !to.is_null();
+    Planned::new(name, call)
+        .needs(move |bytes, o| {
+            // SAFETY: as in `map`.
+            unsafe { softmax_cross_entropy_scratch_size(logits.pointer, bytes, o) }
+        })
+        .reads(read)
+        .reads((!in_place).then_some(logits.rows))
+        .writes((!to.is_null()).then_some(gradient.rows))
+        .writes([Written::of(losses, rows), Written::of(loss, 1)])
+}
+
+fn divisor(input: &mut Input) -> Planned {
+    let (rows, cols) = (input.size(100), input.size(100));
+    let (options, _) = cross_entropy_options(input, rows, cols);
+    let labels = labels(input, rows, cols);
+    let divisor: *mut f64 = input.output(1, None);
+    let planned = Planned::new("softmax_cross_entropy_divisor", move |o| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_cross_entropy_divisor(labels, rows, cols, divisor, options, o) }
+    });
+    Planned { guards_scratch: false, ..planned.writes([Written::of(divisor, 1)]) }
+}
+
+fn reduce(input: &mut Input) -> Planned {
+    let rows = input.size(100);
+    let losses = input.elements(rows, SOFTMAX_F64).cast::<f64>().cast_const();
+    let divisor = input.float(&[1.0, 100.0, 0.0]);
+    let loss: *mut f64 = input.output(1, None);
+    let planned = Planned::new("softmax_cross_entropy_reduce", move |_| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_cross_entropy_reduce(losses, rows, divisor, loss) }
+    });
+    planned.writes([Written::of(loss, 1)]).plain()
+}
+
+fn cross_entropy_scratch_size(input: &mut Input) -> Planned {
+    let (logits, bytes) = (shape_only(input), input.output(1, None));
+    Planned::new("softmax_cross_entropy_scratch_size", move |options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_cross_entropy_scratch_size(logits.pointer, bytes, options) }
+    })
+    .writes([Written::of(bytes, 1)])
+    .of_its_own()
+}
+
+type Backward = unsafe extern "C" fn(
+    *const softmax_matrix,
+    *const softmax_matrix,
+    *const softmax_matrix,
+    *const softmax_options,
+) -> softmax_status;
+
+fn backward(input: &mut Input, name: &'static str, f: Backward) -> Planned {
+    let (dtype, shape) = (input.dtype(), input.shape());
+    // In place it must be refused.
+    let (probs, gradient, _) = input.pair((dtype, dtype), shape);
+    let like = input.like((probs.matrix.rows, probs.matrix.cols));
+    let upstream = input.matrix(dtype, like);
+    Planned::new(name, move |options| {
+        // SAFETY: as in `map`.
+        unsafe { f(probs.pointer, upstream.pointer, gradient.pointer, options) }
+    })
+    .reads([probs.rows, upstream.rows])
+    .writes([gradient.rows])
+}
+
+fn sampler(input: &mut Input, rows: usize, cols: usize) -> *const softmax_sampler {
+    let share = |input: &mut Input, plain: f64| match input.below(3) {
+        2 => input.float(&[0.9, 0.5, 0.1, 0.0, 1.0, 2.0]),
+        _ => plain,
+    };
+    let bias_count = if input.below(3) == 2 { input.size(6) } else { 0 };
+    let bias_tokens = input.array(bias_count, |input, _| token(input, cols)).cast_const();
+    let bias = input.array(bias_count, |input, _| {
+        input.float(&[1.0, -5.0, f64::NEG_INFINITY, 100.0, 0.0]) as f32
+    });
+    let history_count = match input.below(8) {
+        5 => 1,
+        6 => rows,
+        7 => input.size(5),
+        _ => 0,
+    };
+    let len = if input.rarely(64) { input.huge() } else { input.below(30) };
+    let history = input.array(len, |input, _| token(input, cols)).cast_const();
+    let mut start = 0;
+    let starts = if history_count == 0 { 0 } else { history_count.saturating_add(1) };
+    let history_starts = input.array(starts, |input, i| {
+        start = if input.rarely(100) { input.u64() as usize } else { start + input.below(4) };
+        start = if start > len { len } else { start };
+        if i == history_count {
+            len
+        } else if input.rarely(100) {
+            input.u64() as usize
+        } else {
+            start
+        }
+    });
+    let sampler = softmax_sampler {
+        size: size_of::<softmax_sampler>(),
+        seed: input.u64(),
+        step: if input.rarely(8) { input.u64() } else { 3 },
+        first_row: if input.rarely(8) { input.u64() } else { 0 },
+        temperature: input.float(&[1.0, 0.7, 0.0, f64::INFINITY, 1e30, 1e-30, -1.0]),
+        order: if input.rarely(64) { 2 } else { input.below(2) as u32 },
+        method: if input.rarely(64) { 2 } else { input.below(2) as u32 },
+        top_k: if input.below(3) == 2 { input.size(50) } else { 0 },
+        top_p: share(input, 1.0),
+        min_p: share(input, 0.0),
+        typical_p: share(input, 1.0),
+        repetition_penalty: share(input, 1.0),
+        presence_penalty: share(input, 0.0),
+        frequency_penalty: share(input, 0.0),
+        bias_tokens,
+        bias,
+        bias_count,
+        history,
+        history_starts,
+        history_count,
+    };
+    input.descriptor(sampler)
+}
+
+fn sample(input: &mut Input) -> Planned {
+    let (dtype, shape) = (input.dtype(), input.shape());
+    let logits = input.matrix(dtype, shape);
+    let (rows, cols) = (logits.matrix.rows, logits.matrix.cols);
+    let each = if input.rarely(16) { input.size(5) } else { 1 };
+    let n = rows.saturating_mul(each);
+    let sampler = sampler(input, rows, cols);
+    let draws: *mut usize = input.output(n, Some(&logits));
+    Planned::new("softmax_sample", move |options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_sample(logits.pointer, draws, each, sampler, options) }
+    })
+    .needs(move |bytes, options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_sample_scratch_size(logits.pointer, sampler, bytes, options) }
+    })
+    .reads([logits.rows])
+    .writes([Written::of(draws, n)])
+    .checks(move |_| all_indices(draws, n, |token| token < cols || token == SOFTMAX_NO_TOKEN))
+}
+
+fn sample_scratch_size(input: &mut Input) -> Planned {
+    let logits = shape_only(input);
+    let sampler = sampler(input, 3, 10);
+    let bytes = input.output(1, None);
+    Planned::new("softmax_sample_scratch_size", move |options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_sample_scratch_size(logits.pointer, sampler, bytes, options) }
+    })
+    .writes([Written::of(bytes, 1)])
+    .of_its_own()
+}
+
+/// A string of the library.
+fn is_text(p: *const c_char) -> Checked {
+    // SAFETY: the library says that it is one.
+    let empty = p.is_null() || unsafe { CStr::from_ptr(p) }.is_empty();
+    if empty { Err("a text is null or empty".into()) } else { Ok(()) }
+}
+
+fn kernel(input: &mut Input) -> Planned {
+    let index = input.size(8);
+    let name: *mut *const c_char = input.output_or_null(1, None);
+    let available: *mut i32 = input.output_or_null(1, None);
+    // SAFETY: as in `map`.
+    Planned::new("softmax_kernel", move |_| unsafe { softmax_kernel(index, name, available) })
+        .writes([Written::of(name, 1), Written::of(available, 1)])
+        .plain()
+        .checks(move |_| {
+            // SAFETY: the call has written it.
+            if name.is_null() { Ok(()) } else { is_text(unsafe { name.read() }) }
+        })
+}
+
+fn kernel_in_use(input: &mut Input) -> Planned {
+    let name: *mut *const c_char = input.output(1, None);
+    // SAFETY: as in `map`.
+    Planned::new("softmax_kernel_in_use", move |o| unsafe { softmax_kernel_in_use(name, o) })
+        .writes([Written::of(name, 1)])
+        .of_its_own()
+        // SAFETY: the call has written it.
+        .checks(move |_| is_text(unsafe { name.read() }))
+}
+
+fn strings(input: &mut Input) -> Planned {
+    let status = if input.below(2) == 0 { input.below(20) as i32 } else { input.u64() as i32 };
+    Planned::new("softmax_status_message", |_| softmax_status::Ok)
+        .plain()
+        .checks(move |_| is_text(softmax_version()).and(is_text(softmax_status_message(status))))
+}
