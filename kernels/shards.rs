@@ -61,11 +61,12 @@ impl Partial {
 
     /// Of a block that is not summed.
     fn unsummed(max: f64) -> Self {
-        Self { max, least: max, sum: 0.0, rest: 0.0 }
+        Self::new(max, max, Sum::ZERO)
     }
 
+    /// Which zero is the larger one depends on the kernel: there is one.
     fn new(max: f64, least: f64, sum: Sum) -> Self {
-        Self { max, least, sum: sum.hi, rest: sum.lo }
+        Self { max: max + 0.0, least: least + 0.0, sum: sum.hi, rest: sum.lo }
     }
 }
 
