@@ -310,8 +310,9 @@ impl Contract for f64 {
     #[inline(always)]
     fn scaled_reciprocal(sum: Sum, factor: f64) -> (f64, f64) {
         let (hi, lo) = Self::reciprocal(sum);
-        let (p, p_lo) = two_product(hi, factor);
-        (p, p_lo + lo * factor)
+        let p = hi * factor;
+        // The factor may be any, and parts of it overflow in `two_product`.
+        (p, hi.mul_add(factor, -p) + lo * factor)
     }
     #[inline(always)]
     fn pair(x: f64) -> (f64, f64) {

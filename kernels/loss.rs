@@ -707,7 +707,7 @@ where
             let loss = match reduced {
                 Ok(mut reduced) => {
                     let of_row = row_loss(simd, call, &targets, x, &reduced);
-                    if is_tiny::<S::E>(of_row.of_probs)
+                    if is_extreme::<S::E>(of_row.of_probs)
                         && let Ok(exactly) = reducer.reduce_exactly::<T, Kept, _>(
                             x,
                             kept,
@@ -767,12 +767,12 @@ where
     true
 }
 
-/// Whether the factor of a row's probabilities is so small that its quotient by the sum may be no normal number. Then its bits depend on the
-/// shift, which must be the row's own.
+/// Whether the factor of a row's probabilities is so small or large that its quotient by the sum may be no normal number. Then its bits depend on
+/// the shift, which must be the row's own.
 #[inline(always)]
-fn is_tiny<E: Contract>(factor: f64) -> bool {
+fn is_extreme<E: Contract>(factor: f64) -> bool {
     let least = f64::from_bits(((1023 + E::MIN_EXP / 2) as u64) << 52);
-    factor != 0.0 && factor.abs() < least
+    factor != 0.0 && (factor.abs() < least || factor.abs() > 1.0 / least)
 }
 
 /// Writes the label's column of a row that was finished.

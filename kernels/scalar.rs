@@ -163,7 +163,7 @@ impl Reference for Double {
     fn log_softmax(x: f64, shift: &LogShift) -> f64 {
         let d = x - shift.max;
         let z = d.mul_add(shift.scale.0, -shift.c.0);
-        if d < f64::MIN {
+        if z < f64::MIN {
             return z;
         }
         let t = d - x;

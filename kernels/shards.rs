@@ -61,11 +61,11 @@ impl Partial {
 
     /// Of a block that is not summed.
     fn unsummed(max: f64) -> Self {
-        Self { max, least: max, sum: 0.0, rest: 0.0 }
+        Self::new(max, max, Sum::ZERO)
     }
 
+    /// Which zero is the larger one depends on the kernel: there is one.
     fn new(max: f64, least: f64, sum: Sum) -> Self {
-        // Which zero the maximum of both is depends on the kernel.
         Self { max: max + 0.0, least: least + 0.0, sum: sum.hi, rest: sum.lo }
     }
 }

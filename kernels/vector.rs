@@ -248,8 +248,8 @@ pub(crate) fn log_softmax_f64<S: Vector<E = f64>>(s: S, x: S::V, shift: &LogShif
     let d_lo = s.sub(s.sub(x, s.sub(d, t)), s.add(max, t));
     let z = s.fma(d, scale, minus_c);
     let tail = s.fma(d, scale_lo, s.fma(d_lo, scale, minus_c_lo));
-    // An infinite difference has no tail (it would be NaN).
-    let tail = s.zero_below(d, s.splat(f64::MIN), tail);
+    // What is infinite has no tail (it may be NaN, or infinite the other way).
+    let tail = s.zero_below(z, s.splat(f64::MIN), tail);
     s.add(z, tail)
 }
 

@@ -78,7 +78,7 @@ impl<'a> Attention<'a> {
     }
 
     /// ALiBi: adds each head's slope times the distance of the key from the query's position, which is negative for earlier keys.
-    /// Source: Press et al., Train Short, Test Long, 2021. For up to 2^24 keys.
+    /// Source: Press et al., Train Short, Test Long, 2021. For distances up to 2^24.
     #[must_use]
     pub const fn alibi(mut self, slopes: &'a [f32]) -> Self {
         self.attend.slopes = Some(slopes);

@@ -512,6 +512,15 @@ fn special_values() {
             assert!(y.iter().all(|v| v.to_bits() == 0x7fc0_0000 || *v == -INF), "{factor}: {y:?}");
             assert!(y[2].is_nan() && y[0].is_nan(), "{factor}: {y:?}");
         }
+        // Of all but that much the gradient is right, whatever exponentials are multiplied by on the way.
+        for (x, factor) in [([121.0f32; 4], 1e38), ([-80.0; 4], -3e38)] {
+            let (_, y) = one(loss.gradient_factor(factor), &x, 1);
+            assert_eq!(y[3], (factor / 4.0) as f32);
+        }
+        let mut y = [3.0f64; 2];
+        let view = MatrixMut::new(&mut y, 2).expect("a row");
+        loss.gradient_factor(1e306).gradient_in_place(view, &[0]).expect("a valid call");
+        assert_eq!(y, [-5e305, 5e305]);
         // Nearly certain: the label's gradient is not 1 - 1.
         let (l, y) = one(loss, &[0.0, 15.0], 1);
         let want = (-15.0f64).exp() / (1.0 + (-15.0f64).exp());

@@ -208,3 +208,17 @@ fn digest_is_the_same_on_every_cpu() {
         assert_eq!(digest.0, DIGEST, "{}: {:#018x}", kernel.name(), digest.0);
     }
 }
+
+/// Zeros of both signs, of which any may be found to be the largest: their partial is one.
+#[test]
+fn partials_have_the_same_bits() {
+    for kernel in available() {
+        let shards = Shards::with(on(kernel, 1.0, Masked::Nan));
+        for x in [[0.0f32, -0.0], [-0.0, 0.0], [-0.0, -0.0]].map(|pair| pair.repeat(40)) {
+            let mut partials = [Partial::NOTHING];
+            shards.partials(&x, None, &mut partials).expect("a valid shard");
+            let [max, least, ..] = partials[0].to_array().map(f64::to_bits);
+            assert_eq!([max, least], [0, 0], "{}: {partials:?}", kernel.name());
+        }
+    }
+}

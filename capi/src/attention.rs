@@ -45,7 +45,7 @@ pub struct softmax_attention {
     pub mask_shape: [usize; 3],
     /// Each head's factor of the mask; null for 1.
     pub mask_slopes: *const f32,
-    /// Each head's slope of ALiBi; null for none.
+    /// Each head's slope of ALiBi, for distances up to 2^24; null for none.
     pub alibi: *const f32,
     /// Each head's sink; null for none.
     pub sinks: *const f32,

@@ -168,7 +168,7 @@ impl Region {
         }
         let (a, b) = if self.start <= other.start { (self, other) } else { (other, self) };
         let shift = (b.start - a.start) % stride;
-        !(shift >= a.len && shift + b.len <= stride)
+        !(shift >= a.len && b.len <= stride - shift)
     }
 }
 
@@ -362,5 +362,8 @@ mod tests {
             assert_eq!(a.overlaps(&other), overlaps, "{other:?}");
             assert_eq!(other.overlaps(&a), overlaps, "{other:?}");
         }
+        // What is longer than the address space overflows nothing.
+        let endless = Region { len: usize::MAX, extent: usize::MAX, ..region(1008, 1, 0, 32) };
+        assert!(a.overlaps(&endless) && endless.overlaps(&a));
     }
 }

@@ -720,7 +720,9 @@ fn attention(input: &mut Input) -> Planned {
         offset,
     });
     let (lse, written) = values(input, rows, arithmetic(dtypes.0), true, &scores);
-    Planned::new("softmax_attention_softmax", move |o| {
+    // Distances of more than 2^24 are none for ALiBi.
+    let bits = alibi.is_null() || offset.unsigned_abs() < 1 << 24;
+    let planned = Planned::new("softmax_attention_softmax", move |o| {
         // SAFETY: as in `map`.
         unsafe { softmax_attention_softmax(scores.pointer, probs.pointer, lse, options, o) }
     })
@@ -730,7 +732,8 @@ fn attention(input: &mut Input) -> Planned {
     })
     .reads((place != Layout::InPlace).then_some(scores.rows))
     .writes([probs.rows, written])
-    .checks(move |zero| are_probabilities(&probs, zero, !sinks.is_null()))
+    .checks(move |zero| are_probabilities(&probs, zero, !sinks.is_null()));
+    Planned { bits, ..planned }
 }
 
 fn attention_scratch_size(input: &mut Input) -> Planned {

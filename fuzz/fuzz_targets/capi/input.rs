@@ -1,6 +1,7 @@
 //! From the fuzzer's bytes to arguments of calls. Without any bytes left everything is as plain as can be.
 
 use std::ffi::c_void;
+use std::fmt::Debug;
 
 use arbitrary::Unstructured;
 use half::{bf16, f16};
@@ -15,6 +16,8 @@ const TOO_MANY: usize = 1 << 63;
 pub struct Input<'a> {
     pub bytes: Unstructured<'a>,
     pub memory: &'a mut Memory,
+    /// The structs that are handed over, for people.
+    pub structs: Vec<Box<dyn Debug>>,
 }
 
 /// A matrix as the call gets it.
@@ -253,7 +256,8 @@ impl Input<'_> {
     }
 
     /// A struct that the call reads: rarely null, of another size, or not aligned.
-    pub fn descriptor<D: Copy>(&mut self, value: D) -> *mut D {
+    pub fn descriptor<D: Copy + Debug + 'static>(&mut self, value: D) -> *mut D {
+        self.structs.push(Box::new(value));
         let known = size_of::<D>();
         // The first field of all.
         let (size, room, tail) = match self.below(96) {

@@ -25,9 +25,11 @@ thread_local! {
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     MEMORY.with_borrow_mut(|memory| {
         memory.clear();
-        let mut input = Input { bytes: Unstructured::new(data), memory };
+        let bytes = Unstructured::new(data);
+        let mut input = Input { bytes, memory, structs: Vec::new() };
         let planned = calls::plan(&mut input);
-        let options = Options::new(&mut input, &*planned.needed, shared(&planned));
+        let mut options = Options::new(&mut input, &*planned.needed, shared(&planned));
+        options.structs = input.structs;
         check(memory, &planned, &options);
     });
 });
@@ -48,8 +50,8 @@ fn overlap(written: &[Written], read: &[Written]) -> bool {
 /// What is wrong with a call, and what it was.
 fn fail(planned: &Planned, options: &Options, what: &str) -> ! {
     let Planned { name, read, written, .. } = planned;
-    let given = (!options.pointer.is_null()).then_some(options.value);
-    panic!("{name}: {what}\n reads {read:?}\n writes {written:?}\n options {given:?}")
+    let structs = &options.structs;
+    panic!("{name}: {what}\n reads {read:?}\n writes {written:?}\n structs {structs:#?}")
 }
 
 fn check(memory: &mut Memory, planned: &Planned, options: &Options) {
@@ -64,8 +66,8 @@ fn check(memory: &mut Memory, planned: &Planned, options: &Options) {
     }
 
     // What may be written, and what was.
-    let mut written = options.written(status);
     let done = status == Status::Ok;
+    let mut written = options.written(!done || !planned.whole);
     if done || status == Status::Memory || !planned.whole {
         written.extend(&planned.written);
     }
@@ -96,7 +98,7 @@ fn check(memory: &mut Memory, planned: &Planned, options: &Options) {
         fail("something overlaps what is written");
     }
     if options.readable() && planned.guards_scratch && planned.whole {
-        let scratch = options.written(status);
+        let scratch = options.written(false);
         if scratch.iter().any(|scratch| planned.written.iter().any(|w| w.meets(scratch))) {
             fail("scratch memory overlaps what is written");
         }

@@ -16,6 +16,8 @@ pub struct Options {
     pub crew: Box<Crew>,
     /// Whether there is as much scratch memory as asked for.
     pub enough: bool,
+    /// All structs of the call.
+    pub structs: Vec<Box<dyn std::fmt::Debug>>,
 }
 
 /// How a caller's threads behave.
@@ -96,11 +98,18 @@ impl Options {
             message: std::ptr::null_mut(),
             message_size: 0,
         };
+        let plain = value;
         let threads = input.below(5);
         let kind = input.below(6);
         let mut crew = Box::new(Crew { kind, threads, wrong: AtomicBool::new(false) });
         if input.rarely(8) {
-            return Self { value, pointer: std::ptr::null(), crew, enough: false };
+            return Self {
+                value,
+                pointer: std::ptr::null(),
+                crew,
+                enough: false,
+                structs: Vec::new(),
+            };
         }
         match input.below(6) {
             2 => value.scale = input.float(&[0.125, 8.0, 1e-18, 1e18, 0.0, -1.0, f64::INFINITY]),
@@ -176,7 +185,10 @@ impl Options {
             _ => {}
         }
         let pointer = input.descriptor(value);
-        Self { value, pointer, crew, enough }
+        if pointer.is_null() {
+            return Self { value: plain, pointer, crew, enough: false, structs: Vec::new() };
+        }
+        Self { value, pointer, crew, enough, structs: Vec::new() }
     }
 
     /// Whether the call can read them.
@@ -197,8 +209,8 @@ impl Options {
         }
     }
 
-    /// What every call may write: scratch memory, and after a failure the message.
-    pub fn written(&self, status: softmax_status) -> Vec<Written> {
+    /// What every call may write: scratch memory, and the message, if it is one that fails.
+    pub fn written(&self, fails: bool) -> Vec<Written> {
         let mut written = Vec::new();
         if !self.readable() {
             return written;
@@ -207,7 +219,7 @@ impl Options {
         if o.scratch_size <= Memory::MOST {
             written.push(Written::of(o.scratch.cast::<u8>(), o.scratch_size));
         }
-        if status != softmax_status::Ok && o.message_size <= Memory::MOST {
+        if fails && o.message_size <= Memory::MOST {
             written.push(Written::of(o.message, o.message_size));
         }
         written
