@@ -151,7 +151,8 @@ impl Region {
     /// Whether one lies behind the other. (Both lie in the address space.)
     #[inline(always)]
     pub(crate) fn is_apart_from(&self, other: &Self) -> bool {
-        self.start + self.extent <= other.start || other.start + other.extent <= self.start
+        self.start.saturating_add(self.extent) <= other.start
+            || other.start.saturating_add(other.extent) <= self.start
     }
 
     fn overlaps(&self, other: &Self) -> bool {
