@@ -326,6 +326,10 @@ fn in_lent_memory<T: Element + Probs<T>>(kernel: &'static Kernel, rows: usize, c
 fn nothing_with_lent_memory() {
     for kernel in available().into_iter().filter(|k| k.name() != "scalar") {
         for (rows, cols) in [(7, 10), (7, 1000), (4, 5000), (1, 200_000)] {
+            // Under an emulator the largest takes minutes.
+            if cols > 5000 && std::env::var_os("SOFTMAX_TEST_QUICK").is_some() {
+                continue;
+            }
             in_lent_memory::<f32>(kernel, rows, cols);
             in_lent_memory::<f64>(kernel, rows, cols);
             in_lent_memory::<bf16>(kernel, rows, cols);
