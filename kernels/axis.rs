@@ -157,7 +157,7 @@ const AHEAD: usize = 2;
 /// Bytes of a tile's exponentials, if it is wider than a vector: what a core's own cache holds easily.
 const TILE: usize = 1 << 20;
 
-/// Bytes of scratch memory for columns of so many elements, at least: see [`columns`].
+/// Bytes of scratch memory for columns of so many elements, at least: the pieces of `columns` below.
 pub const fn room_for_columns<T: Element>(axis: usize) -> usize {
     const WIDE: usize = size_of::<f64>();
     // All vectors are of 64 bytes, and what sums their lanes is of 128.

@@ -253,7 +253,7 @@ fn threads(n: usize) -> Threads {
 }
 
 /// The defaults, and others that take other ways.
-fn options() -> impl Strategy<Value = Softmax> {
+fn options() -> impl Strategy<Value = Softmax<'static>> {
     let cold = Caches { core: 1, last: 0 };
     prop::sample::select(vec![
         Softmax::new(),
