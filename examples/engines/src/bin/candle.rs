@@ -17,7 +17,7 @@ use softmax_engines::{
 /// `tensor.inplace_op1(&SoftmaxLastDim::default())` overwrites it. Both run on rayon's threads where that pays, as candle's own.
 #[derive(Default)]
 struct SoftmaxLastDim {
-    options: softmax::Softmax,
+    options: softmax::Softmax<'static>,
 }
 
 /// The elements of a tensor of which the last axis is `cols` long. As in candle's own op they must lie one behind the other, from anywhere on.

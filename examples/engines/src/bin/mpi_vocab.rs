@@ -84,7 +84,7 @@ struct Process<'a> {
     world: &'a SimpleCommunicator,
     rank: usize,
     split: Split,
-    shards: Shards,
+    shards: Shards<'static>,
 }
 
 /// What a batch took: seconds of this process, and what was sent.
