@@ -234,8 +234,8 @@ impl<'a> Attention<'a> {
     ) -> Result<(), Error> {
         let (rows, cols) = (scores.rows(), scores.cols());
         let plan = self.options.plan::<U>(Op::Softmax, rows, cols, in_place)?;
-        // Rows without keys, of which there may be any number, have no probabilities.
-        if cols == 0 && !lse {
+        // Rows without keys, of which there may be any number, have no probabilities; and no rows need no memory for one.
+        if rows == 0 || (cols == 0 && !lse) {
             return Ok(());
         }
         let kernel = plan.kernel();

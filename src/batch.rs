@@ -106,6 +106,10 @@ impl Job<'_> {
     /// # Errors
     /// [`Error::Memory`] if there is none for the sums of a row's blocks.
     pub(crate) fn run<T: Element>(&self, work: Work<T>) -> Result<(), Error> {
+        // No rows need no memory for one.
+        if work.rows() == 0 {
+            return Ok(());
+        }
         if self.plan.regime == Regime::Pieces
             && let Some(pieces) = self.plan.kernel.pieces::<T>()
         {

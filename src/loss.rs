@@ -351,6 +351,10 @@ impl<'a> CrossEntropy<'a> {
         in_place: bool,
     ) -> Result<(), Error> {
         let plan = self.options.plan::<T>(like, rows, cols, in_place)?;
+        // No rows need no memory for one.
+        if rows == 0 {
+            return Ok(());
+        }
         let kernel = plan.kernel();
         let done = self.options.crew().share(
             plan.threads,
