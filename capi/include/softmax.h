@@ -211,7 +211,7 @@ typedef struct softmax_attention {
     size_t mask_shape[3];
     // Each head's factor of the mask; null for 1.
     const float *mask_slopes;
-    // Each head's slope of ALiBi; null for none.
+    // Each head's slope of ALiBi, for distances up to 2^24; null for none.
     const float *alibi;
     // Each head's sink; null for none.
     const float *sinks;
