@@ -151,6 +151,10 @@ impl Softmax<'_> {
     ) -> Result<(), Error> {
         // No overflow: there are as many elements.
         let plan = self.plan::<T>(op, outer * inner, axis, in_place)?;
+        // Nothing has no parts, however long the axis is.
+        if outer * inner == 0 {
+            return Ok(());
+        }
         let kernel = plan.kernel();
         let done = self.crew().share(
             plan.threads,

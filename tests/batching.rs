@@ -153,6 +153,12 @@ fn sizes_may_be_any() {
             let attention = softmax::Attention::new(1, 1).options(options).expect("a scale");
             attention.softmax(x, y()).expect("a valid call");
         }
+        let wide = MatrixMut::with_stride(&mut [], 0, usize::MAX, usize::MAX).expect("no rows");
+        let loss = softmax::CrossEntropy::new().options(options);
+        let labels: &[i64] = &[];
+        assert!(loss.gradient_in_place::<f32>(wide, labels).expect("a valid call").is_nan());
+        let shape = [0, usize::MAX, 2];
+        options.softmax_axis::<f32>(&[], &mut [], &shape, 1).expect("a valid call");
         let mut x = [1.0f32; 12];
         options.softmax_in_place(MatrixMut::new(&mut x, 2).expect("6 rows")).expect("a valid call");
         assert_eq!(x, [0.5; 12]);
