@@ -64,8 +64,9 @@ impl Partial {
         Self::new(max, max, Sum::ZERO)
     }
 
-    /// Which zero is the larger one depends on the kernel: there is one.
+    /// Which zero is the larger one depends on the kernel, and which NaN a sum is: there is one of each.
     fn new(max: f64, least: f64, sum: Sum) -> Self {
+        let sum = if sum.hi.is_nan() { Sum { hi: f64::NAN, lo: 0.0 } } else { sum };
         Self { max: max + 0.0, least: least + 0.0, sum: sum.hi, rest: sum.lo }
     }
 }

@@ -209,10 +209,25 @@ fn digest_is_the_same_on_every_cpu() {
     }
 }
 
-/// Zeros of both signs, of which any may be found to be the largest: their partial is one.
+/// Zeros of both signs, of which any may be found to be the largest: their partial is one. So is that of NaN, whatever its payload and sign.
 #[test]
 fn partials_have_the_same_bits() {
     for kernel in available() {
+        let shards = Shards::with(on(kernel, 1.0, Masked::Nan));
+        for row_max in [None, Some(3.0)] {
+            let mut partials = [[Partial::NOTHING]; 4];
+            let [single, payload, double, lone] = &mut partials;
+            let row = |nan: f32| [[1.0; 20], [nan; 20]].concat();
+            shards.partials(&row(f32::NAN), row_max, single).expect("a valid shard");
+            let odd = row(f32::from_bits(0xffff_a000));
+            shards.partials(&odd, row_max, payload).expect("a valid shard");
+            let nan = f64::from_bits(0xfff8_0000_0000_1234);
+            shards.partials(&[1.0, nan, 2.0], row_max, double).expect("a valid shard");
+            shards.partials(&[nan], row_max, lone).expect("a valid shard");
+            let [first, others @ ..] = partials.map(|[p]| p.to_array().map(f64::to_bits));
+            assert!(f64::from_bits(first[2]).is_nan() || f64::from_bits(first[0]).is_nan());
+            assert_eq!(others, [first; 3], "{} {row_max:?}", kernel.name());
+        }
         let shards = Shards::with(on(kernel, 1.0, Masked::Nan));
         for x in [[0.0f32, -0.0], [-0.0, 0.0], [-0.0, -0.0]].map(|pair| pair.repeat(40)) {
             let mut partials = [Partial::NOTHING];
