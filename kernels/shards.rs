@@ -61,12 +61,15 @@ impl Partial {
 
     /// Of a block that is not summed.
     fn unsummed(max: f64) -> Self {
-        Self::new(max, max, Sum::ZERO)
+        let max = max + 0.0;
+        Self { max, least: max, sum: 0.0, rest: 0.0 }
     }
 
-    /// Which zero is the larger one depends on the kernel, and which NaN a sum is: there is one of each.
+    /// Which zero is the larger one depends on the kernel, and in a block with NaN which of its elements are: there is one of each.
     fn new(max: f64, least: f64, sum: Sum) -> Self {
-        let sum = if sum.hi.is_nan() { Sum { hi: f64::NAN, lo: 0.0 } } else { sum };
+        if sum.hi.is_nan() {
+            return Self::unsummed(f64::NAN);
+        }
         Self { max: max + 0.0, least: least + 0.0, sum: sum.hi, rest: sum.lo }
     }
 }
