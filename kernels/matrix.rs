@@ -176,6 +176,20 @@ macro_rules! view {
                 Ok(Self { data, rows, cols, stride, borrowed: PhantomData })
             }
 
+            /// As [`Self::from_raw`] of a shape that it has accepted, or would.
+            ///
+            /// # Safety
+            /// As there; `data` is not null, and with it the shape needs no check.
+            #[inline(always)]
+            pub unsafe fn from_raw_unchecked(
+                data: $pointer,
+                rows: usize,
+                cols: usize,
+                stride: usize,
+            ) -> Self {
+                Self { data, rows, cols, stride, borrowed: PhantomData }
+            }
+
             /// Number of rows.
             pub fn rows(&self) -> usize {
                 self.rows

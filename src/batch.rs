@@ -20,6 +20,7 @@ pub(crate) enum Work<'a, T> {
 }
 
 impl<'a, T: Element> Work<'a, T> {
+    #[inline(always)]
     pub(crate) fn shape(&self, op: Op) -> Shape {
         let dense = match self {
             Self::Map(x, y) => x.stride() == x.cols() && y.stride() == y.cols(),
@@ -31,6 +32,7 @@ impl<'a, T: Element> Work<'a, T> {
     }
 
     /// Does the work on this thread, a row after the other.
+    #[inline(always)]
     pub(crate) fn run(
         self,
         kernel: &'static Kernel,

@@ -49,12 +49,19 @@ pub(crate) fn available(kernel: &'static Kernel) -> Result<&'static Kernel, Erro
 ///
 /// # Errors
 /// As [`kernel`], if `SOFTMAX_KERNEL` is set to something else than an available kernel.
+#[inline]
 pub fn default_kernel() -> Result<&'static Kernel, Error> {
-    static DEFAULT: OnceLock<Result<&'static Kernel, Error>> = OnceLock::new();
-    match DEFAULT.get_or_init(find_default) {
-        Ok(kernel) => Ok(kernel),
-        Err(e) => Err(e.clone()),
+    match DEFAULT.get() {
+        Some(Ok(kernel)) => Ok(kernel),
+        _ => first_default(),
     }
+}
+
+static DEFAULT: OnceLock<Result<&'static Kernel, Error>> = OnceLock::new();
+
+#[cold]
+fn first_default() -> Result<&'static Kernel, Error> {
+    DEFAULT.get_or_init(find_default).clone()
 }
 
 fn find_default() -> Result<&'static Kernel, Error> {

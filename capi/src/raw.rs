@@ -1,6 +1,8 @@
 //! From what C hands over to what Rust can borrow.
 
-use softmax::{Element, Matrix, MatrixMut};
+use std::ptr::NonNull;
+
+use softmax::{Element, Matrix, MatrixMut, ShapeError};
 
 use crate::status::{Failure, Reason};
 
@@ -185,64 +187,90 @@ pub(crate) fn disjoint(written: &[Region], read: &[Region]) -> Result<(), Failur
 }
 
 impl softmax_matrix {
-    /// A pointer to elements of this type, if the matrix can be one of them.
+    /// Its memory, if it can be a matrix of elements of this type.
     #[inline(always)]
-    fn pointer<T: Element>(&self, what: &'static str) -> Result<*mut T, Failure> {
+    pub(crate) fn region<T: Element>(&self, what: &'static str) -> Result<Region, Failure> {
+        let Self { rows, cols, stride, .. } = *self;
         let p = self.data.cast::<T>();
-        if self.rows > 0 && self.cols > 0 {
-            if p.is_null() {
-                return Err(Reason::Null(what).into());
-            }
-            if !p.is_aligned() {
-                return Err(Reason::Alignment(what).into());
-            }
-            let elements = (self.rows - 1).checked_mul(self.stride);
-            let elements = elements.and_then(|n| n.checked_add(self.cols));
-            let bytes = elements.and_then(|n| n.checked_mul(size_of::<T>()));
-            if bytes.and_then(|bytes| bytes.checked_add(p.addr())).is_none() {
-                return Err(Reason::TooLarge(what).into());
-            }
+        if rows == 0 || cols == 0 {
+            return Ok(Region { what, start: p.addr(), len: 0, stride: 0, extent: 0 });
         }
-        Ok(p)
+        if p.is_null() {
+            return Err(Reason::Null(what).into());
+        }
+        if !p.is_aligned() {
+            return Err(Reason::Alignment(what).into());
+        }
+        if rows > 1 && stride < cols {
+            return Err(ShapeError::Overlap { cols, stride }.into());
+        }
+        let elements = (rows - 1).checked_mul(stride).and_then(|n| n.checked_add(cols));
+        let extent = elements.and_then(|n| n.checked_mul(size_of::<T>()));
+        match extent.filter(|&bytes| bytes <= isize::MAX as usize) {
+            Some(extent) if p.addr().checked_add(extent).is_some() => {
+                let bytes = |n: usize| n.wrapping_mul(size_of::<T>());
+                // A single row may have any stride.
+                let stride = if rows > 1 { bytes(stride) } else { extent };
+                Ok(Region { what, start: p.addr(), len: bytes(cols), stride, extent })
+            }
+            _ => Err(Reason::TooLarge(what).into()),
+        }
+    }
+
+    /// A pointer that is not null.
+    #[inline(always)]
+    fn pointer<T: Element>(&self) -> *mut T {
+        if self.data.is_null() { NonNull::dangling().as_ptr() } else { self.data.cast() }
+    }
+
+    /// A view to read.
+    ///
+    /// # Safety
+    /// [`softmax_matrix::region`] has accepted it for this type; the rows are valid for reads while the view is used, and nobody writes them.
+    #[inline(always)]
+    pub(crate) unsafe fn view_unchecked<'a, T: Element>(&self) -> Matrix<'a, T> {
+        // SAFETY: as this function's.
+        unsafe {
+            Matrix::from_raw_unchecked(self.pointer::<T>(), self.rows, self.cols, self.stride)
+        }
+    }
+
+    /// A view to write.
+    ///
+    /// # Safety
+    /// [`softmax_matrix::region`] has accepted it for this type; the rows are valid for reads and writes while the view is used, and nobody else uses them.
+    #[inline(always)]
+    pub(crate) unsafe fn view_mut_unchecked<'a, T: Element>(&self) -> MatrixMut<'a, T> {
+        // SAFETY: as this function's.
+        unsafe {
+            MatrixMut::from_raw_unchecked(self.pointer::<T>(), self.rows, self.cols, self.stride)
+        }
     }
 
     /// A view to read.
     ///
     /// # Safety
     /// The rows are valid for reads of elements of this type while the view is used, and nobody writes them.
-    #[inline(always)]
     pub(crate) unsafe fn view<'a, T: Element>(
         &self,
         what: &'static str,
     ) -> Result<Matrix<'a, T>, Failure> {
-        let p = self.pointer::<T>(what)?.cast_const();
-        // SAFETY: aligned and not null; the rest is this function's.
-        Ok(unsafe { Matrix::from_raw(p, self.rows, self.cols, self.stride) }?)
+        self.region::<T>(what)?;
+        // SAFETY: accepted; the rest is this function's.
+        Ok(unsafe { self.view_unchecked() })
     }
 
     /// A view to write.
     ///
     /// # Safety
     /// The rows are valid for reads and writes of elements of this type while the view is used, and nobody else uses them.
-    #[inline(always)]
     pub(crate) unsafe fn view_mut<'a, T: Element>(
         &self,
         what: &'static str,
     ) -> Result<MatrixMut<'a, T>, Failure> {
-        let p = self.pointer::<T>(what)?;
-        // SAFETY: aligned and not null; the rest is this function's.
-        Ok(unsafe { MatrixMut::from_raw(p, self.rows, self.cols, self.stride) }?)
-    }
-
-    /// Its memory, if it can be a matrix of elements of this type.
-    #[inline(always)]
-    pub(crate) fn region<T: Element>(&self, what: &'static str) -> Result<Region, Failure> {
-        let start = self.pointer::<T>(what)?.addr();
-        let bytes = |n: usize| n.saturating_mul(size_of::<T>());
-        let (len, stride) = (bytes(self.cols), bytes(self.stride));
-        let empty = self.rows == 0 || self.cols == 0;
-        let extent = if empty { 0 } else { (self.rows - 1) * stride + len };
-        Ok(Region { what, start, len, stride, extent })
+        self.region::<T>(what)?;
+        // SAFETY: accepted; the rest is this function's.
+        Ok(unsafe { self.view_mut_unchecked() })
     }
 
     /// Whether it is the same memory, seen in the same way.

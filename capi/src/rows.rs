@@ -69,11 +69,14 @@ unsafe fn map_of<T: Element>(
     let (rows, cols, softmax) = (x.rows, x.cols, &call.softmax);
     let in_place = x.is(y);
     let needed = || softmax.scratch_size::<T>(op, rows, cols, in_place);
+    let written = y.region::<T>("output")?;
     if in_place {
-        call.disjoint(&[y.region::<T>("output")?], &[])?;
+        if call.has_scratch() {
+            call.disjoint(&[written], &[])?;
+        }
         return call.run(needed, || {
-            // SAFETY: as this function's.
-            let y = unsafe { y.view_mut::<T>("output") }?;
+            // SAFETY: as this function's; accepted above.
+            let y = unsafe { y.view_mut_unchecked::<T>() };
             match op {
                 Op::LogSoftmax => softmax.log_softmax_in_place(y),
                 Op::Sigmoid => softmax.sigmoid_in_place(y),
@@ -81,25 +84,23 @@ unsafe fn map_of<T: Element>(
                 Op::Hardmax(ties) => softmax.hardmax_in_place(ties, y),
                 _ => softmax.softmax_in_place(y),
             }
-            .map_err(Failure::from)
         });
     }
-    let (written, read) = (y.region::<T>("output")?, x.region::<T>("input")?);
+    let read = x.region::<T>("input")?;
     if !written.is_apart_from(&read) || call.has_scratch() {
         call.disjoint(&[written], &[read])?;
     }
     // The views are made where they go: a copy waits until their parts have been stored, 5 ns.
     call.run(needed, || {
         if let Op::Sigmoid | Op::LogSigmoid = op {
-            // SAFETY: as this function's; they do not overlap.
-            let (x, y) = unsafe { (x.view::<T>("input")?, y.view_mut::<T>("output")?) };
+            // SAFETY: as this function's; they do not overlap, and were accepted above.
+            let (x, y) = unsafe { (x.view_unchecked::<T>(), y.view_mut_unchecked::<T>()) };
             let log = op == Op::LogSigmoid;
-            let done = if log { softmax.log_sigmoid(x, y) } else { softmax.sigmoid(x, y) };
-            return done.map_err(Failure::from);
+            return if log { softmax.log_sigmoid(x, y) } else { softmax.sigmoid(x, y) };
         }
         // SAFETY: as above.
-        let (x, y) = unsafe { (x.view::<T>("input")?, y.view_mut::<T>("output")?) };
-        softmax.map(op, x, y).map_err(Failure::from)
+        let (x, y) = unsafe { (x.view_unchecked::<T>(), y.view_mut_unchecked::<T>()) };
+        softmax.map(op, x, y)
     })
 }
 
