@@ -94,7 +94,7 @@ unsafe fn options_of<'a>(
     if unknown != 0 {
         return Err(Reason::Flags { of: softmax_attention::NAME, flags: unknown }.into());
     }
-    let mut attention = Attention::new(a.heads, a.queries).options(call.softmax)?;
+    let mut attention = Attention::new(a.heads, a.queries).options(*call.softmax)?;
     if a.soft_cap != 0.0 {
         attention = attention.soft_cap(a.soft_cap);
     }
@@ -272,7 +272,7 @@ pub unsafe extern "C" fn softmax_attention_scratch_size(
     unsafe {
         call(options, &|call| {
             let (scores, probs) = (read(scores)?, read(probs)?);
-            let attention = Attention::new(1, 1).options(call.softmax)?;
+            let attention = Attention::new(1, 1).options(*call.softmax)?;
             by_dtypes!(scores.dtype, probs.dtype, T, U => {
                 write("bytes", bytes, attention.scratch_size::<T, U>(scores.rows, scores.cols)?)
             })

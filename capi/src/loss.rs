@@ -78,7 +78,7 @@ unsafe fn options_of<'a>(
         value => return Err(Reason::Choice { of: "reduction", value }.into()),
     };
     let mut loss = CrossEntropy::new()
-        .options(call.softmax)
+        .options(*call.softmax)
         .reduction(reduction)
         .ignore_index(o.ignore_index)
         .label_smoothing(o.label_smoothing)?
@@ -335,7 +335,7 @@ pub unsafe extern "C" fn softmax_cross_entropy_scratch_size(
     unsafe {
         call(options, &|call| {
             let logits = read(logits)?;
-            let loss = CrossEntropy::new().options(call.softmax);
+            let loss = CrossEntropy::new().options(*call.softmax);
             by_dtype!("logits", logits.dtype, T => {
                 write("bytes", bytes, loss.scratch_size::<T>(logits.rows, logits.cols)?)
             })

@@ -66,7 +66,7 @@ unsafe fn map_of<T: Element>(
     x: &softmax_matrix,
     y: &softmax_matrix,
 ) -> Result<(), Failure> {
-    let (rows, cols, softmax) = (x.rows, x.cols, &call.softmax);
+    let (rows, cols, softmax) = (x.rows, x.cols, call.softmax);
     let in_place = x.is(y);
     let needed = || softmax.scratch_size::<T>(op, rows, cols, in_place);
     let written = y.region::<T>("output")?;
@@ -205,7 +205,7 @@ pub unsafe extern "C" fn softmax_logsumexp(
                 call.disjoint(&[Region::of("lse", lse, x.rows)?], &[x.region::<T>("input")?])?;
                 let (rows, cols) = (x.rows, x.cols);
                 let (x, lse) = (x.view::<T>("input")?, slice_mut("lse", lse, rows)?);
-                let softmax = &call.softmax;
+                let softmax = call.softmax;
                 call.run(
                     || softmax.scratch_size::<T>(Op::LogSumExp, rows, cols, false),
                     || softmax.logsumexp(x, lse),

@@ -87,7 +87,7 @@ unsafe fn options_of<'a>(
         value => return Err(Reason::Choice { of: "method", value }.into()),
     };
     let mut sampler = Sampler::new(s.seed)
-        .options(call.softmax)
+        .options(*call.softmax)
         .step(s.step)
         .first_row(s.first_row)
         .temperature(s.temperature)?

@@ -212,6 +212,7 @@ impl fmt::Display for Reason {
 ///
 /// # Safety
 /// The options are null or valid.
+#[inline(always)]
 pub(crate) unsafe fn call(
     options: *const softmax_options,
     f: &impl Fn(&Call) -> Result<(), Failure>,
@@ -225,19 +226,28 @@ pub(crate) unsafe fn call(
     }));
     match result {
         Ok(Ok(())) => Status::Ok,
-        Ok(Err(failure)) => {
-            let told = catch_unwind(AssertUnwindSafe(|| {
-                // SAFETY: as this function's.
-                unsafe { message(options, &failure.0) };
-            }));
-            if told.is_ok() { failure.0.status() } else { Status::Internal }
-        }
+        // SAFETY: as this function's.
+        Ok(Err(failure)) => unsafe { refused(options, failure) },
         Err(panic) => {
             // Dropping it may panic, too.
             std::mem::forget(panic);
             Status::Internal
         }
     }
+}
+
+/// Writes the message of a failure, and gives its status.
+///
+/// # Safety
+/// The options are null or valid.
+#[cold]
+#[inline(never)]
+unsafe fn refused(options: *const softmax_options, failure: Failure) -> softmax_status {
+    let told = catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: as this function's.
+        unsafe { message(options, &failure.0) };
+    }));
+    if told.is_ok() { failure.0.status() } else { Status::Internal }
 }
 
 /// A call without options.
