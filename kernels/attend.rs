@@ -431,7 +431,8 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
                 // The sink takes all the mass.
                 Ok(None) => {
                     zeros::<S, U, STREAM>(simd, y, call.cols);
-                    T::Arithmetic::from_f64(sink.unwrap_or(0.0))
+                    // -0 + ln(1) is 0.
+                    T::Arithmetic::from_f64(sink.unwrap_or(0.0) + 0.0)
                 }
                 Ok(Some(reduced)) => {
                     let value = if call.lse.is_null() {

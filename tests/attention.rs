@@ -614,3 +614,30 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
     let (x, y) = (Matrix::<f32>::new(&[], 4), MatrixMut::<f32>::new(&mut [], 4));
     Attention::new(2, 3).softmax(x.expect("a shape"), y.expect("one")).expect("nothing to do");
 }
+
+/// Rows that see no key: the log-sum-exp is their sink's logit, and of a sink of -0 it is 0 with every kernel.
+#[test]
+fn sinks_alone() {
+    fn lse<T: Probs<T>>(kernel: &'static Kernel, sink: f32) -> f64 {
+        let (x, mut y, mut lse) = ([T::ZERO; 3], [T::NAN; 3], [T::Arithmetic::NAN]);
+        let (sinks, lengths) = ([sink], [0]);
+        let attention = Attention::new(1, 1).kernel(kernel).sinks(&sinks).lengths(&lengths);
+        let (x, y_view) = (Matrix::new(&x, 3), MatrixMut::new(&mut y, 3));
+        let (x, y_view) = (x.expect("a shape"), y_view.expect("a shape"));
+        attention.softmax_and_lse(x, y_view, &mut lse).expect("a valid call");
+        assert!(y.iter().all(|y| y.to_f64() == 0.0));
+        lse[0].to_f64()
+    }
+    for kernel in available() {
+        for sink in [0.0, -0.0, 1.5, -30_000.0] {
+            let want = (f64::from(sink) + 0.0).to_bits();
+            let got = [
+                lse::<f32>(kernel, sink),
+                lse::<f64>(kernel, sink),
+                lse::<f16>(kernel, sink),
+                lse::<bf16>(kernel, sink),
+            ];
+            assert_eq!(got.map(f64::to_bits), [want; 4], "{} {sink}", kernel.name());
+        }
+    }
+}
