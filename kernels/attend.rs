@@ -229,12 +229,12 @@ where
             None => product(simd, v, self.scale),
         };
         let zero = simd.splat(S::E::narrow(0.0));
-        let least = simd.splat(S::E::narrow(f64::NEG_INFINITY));
+        let mut seen = None;
         if let Some(data) = &self.mask {
             // SAFETY: the row, and so its mask, has n elements from there on.
             let mask = unsafe { load_mask(simd, data, self.place.start + i, n) };
             if let MaskData::Bool(_) = data {
-                hi = simd.select_below(mask, zero, least, hi);
+                seen = Some(mask);
             } else if let Some(slope) = self.mask_slope {
                 (hi, lo) = plus(simd, (hi, lo), product(simd, mask, (slope, zero)));
             } else {
@@ -245,6 +245,11 @@ where
             let first = simd.splat(S::E::narrow(self.distance + i as f64));
             let distance = simd.sub(first, self.place.lanes);
             (hi, lo) = plus(simd, (hi, lo), product(simd, distance, (slope, zero)));
+        }
+        // Hidden is hidden, whatever was added.
+        if let Some(seen) = seen {
+            let least = simd.splat(S::E::narrow(f64::NEG_INFINITY));
+            hi = simd.select_below(seen, zero, least, hi);
         }
         // What infinities leave in the low part is nothing.
         lo = simd.zero_below(hi, simd.splat(S::E::narrow(S::E::LEAST)), lo);

@@ -536,6 +536,10 @@ fn special_values() {
             assert_eq!(one(nothing.sinks(&[2.5]), &[1.0; 3]), (vec![0.0; 3], 2.5));
             assert!(one(nothing.sinks(&[f32::NAN]), &[1.0; 3]).1.is_nan());
         }
+        // Nor is what is hidden by a mask, whatever would be added to it.
+        let none = Mask::new(&[0u8; 3][..], [1, 1, 1]);
+        let far = a.mask(none).alibi(&[-INF]).offset(9).sinks(&[1.0]);
+        assert_eq!(one(far, &[1.0; 3]), (vec![0.0; 3], 1.0));
         let hidden = [-INF; 2];
         let hidden = a.mask(Mask::new(&hidden[..], [1, 1, 1]));
         assert!(one(hidden, &[1.0; 2]).0[0].is_nan());
