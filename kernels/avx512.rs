@@ -94,6 +94,7 @@ impl Vector for F32 {
     type Wide = F64;
     const LANES: usize = 16;
     const STREAMS: bool = true;
+    const CHAINS: usize = 12;
 
     #[inline(always)]
     fn vectorize(self, f: impl FnOnce()) {
@@ -335,6 +336,7 @@ impl Vector for F64 {
     type Wide = F64;
     const LANES: usize = 8;
     const STREAMS: bool = true;
+    const CHAINS: usize = 12;
 
     #[inline(always)]
     fn vectorize(self, f: impl FnOnce()) {

@@ -12,7 +12,7 @@ use crate::element::Element;
 use crate::exp2::{BLOCK, Contract};
 use crate::matrix::ShapeError;
 use crate::pipeline::{Kept, Log, Reducer, row_exactly};
-use crate::rows::{Exp, quotient};
+use crate::rows::{Exp, quotient, to_aligned};
 use crate::scale::Scale;
 use crate::scratch::Scratch;
 use crate::vector::{Io, Vector};
@@ -495,12 +495,6 @@ unsafe fn finish<S, T>(
             }
         }
     }
-}
-
-/// How many elements from `y` on there are before one that [`Io::stream`] could start at.
-#[inline(always)]
-fn to_aligned<S: Vector, T>(y: *mut T) -> usize {
-    y.addr().wrapping_neg() % (S::LANES * size_of::<T>()) / size_of::<T>()
 }
 
 /// The columns of a tile one by one, each as a row.

@@ -5,7 +5,7 @@
 //! row's maximum; `guess.rs` one shift for many rows; `vector.rs` what a CPU must offer; `rows.rs` the sweep over a row;
 //! `pipeline.rs` rows one after the other, `tiny.rs` many short ones at once, `short.rs` few, `blocks.rs` a huge one in pieces, `shards.rs` one that lies in several places, `axis.rs` columns, `attend.rs` scores with masks and biases (`scores.rs` the options), `sample.rs` masses to draw by; `avx512.rs`, `avx2.rs`,
 //! `neon.rs`, `portable.rs` how each CPU does it; `scalar.rs` the bit reference, plain loops that share
-//! nothing with the others but the constants; `table.rs` the list of kernels.
+//! nothing with the others but the constants; `table.rs` the list of kernels; `limits.rs` loops to measure against.
 
 mod attend;
 mod axis;
@@ -15,6 +15,7 @@ mod decide;
 mod element;
 mod exp2;
 mod guess;
+mod limits;
 mod loss;
 mod matrix;
 mod pipeline;
@@ -44,6 +45,7 @@ pub use call::{Call, Masked, Ties};
 pub use decide::{PickError, Picks, perplexity};
 pub use element::Element;
 pub use exp2::BLOCK;
+pub use limits::Limits;
 pub use loss::{BackwardCall, Loss, LossCall, LossError, Targets};
 pub use matrix::{Matrix, MatrixMut, ShapeError};
 pub use sample::{Exps, LEAST_MASS, Learned, Masses, PART, Scanned, of_rank, rank, units};

@@ -139,6 +139,8 @@ impl Vector for F32 {
     type Acc = [f64x4; 4];
     type Wide = F64;
     const LANES: usize = 16;
+    const FUSED: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
+    const CHAINS: usize = 3;
 
     #[inline(always)]
     fn vectorize(self, f: impl FnOnce()) {
@@ -266,6 +268,8 @@ impl Vector for F64 {
     type Acc = (Self::V, Self::V);
     type Wide = F64;
     const LANES: usize = 8;
+    const FUSED: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
+    const CHAINS: usize = 3;
 
     #[inline(always)]
     fn vectorize(self, f: impl FnOnce()) {

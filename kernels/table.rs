@@ -8,6 +8,7 @@ use crate::blocks::{
 use crate::call::{Call, Masked, Ties};
 use crate::decide;
 use crate::element::Element;
+use crate::limits::{self, Limits};
 use crate::loss;
 use crate::pipeline;
 use crate::rows::Odd;
@@ -129,6 +130,7 @@ pub struct Kernel {
     pub(crate) bf16: Ops<bf16>,
     pub(crate) attention: AttentionOps,
     pub(crate) scan: sample::Scan,
+    pub(crate) limits: Limits,
 }
 
 impl Kernel {
@@ -452,6 +454,7 @@ macro_rules! kernel {
             bf16: kernel!(@ops $isa, $f32, bf16),
             attention: attention!(generic::attend, $isa, $f32; $isa, $f64),
             scan: sample::scan_of::<$isa, $f32>(),
+            limits: limits::limits_of::<$isa, $f32, $f64>(),
         }
     };
     (@ops $isa:ty, $v:ty, $t:ty) => {
@@ -542,6 +545,7 @@ pub fn all() -> &'static [Kernel] {
             bf16: reference!(f32),
             attention: attention!(scalar::attend, ; ),
             scan: scalar::scan,
+            limits: limits::reference(),
         },
     ];
     ALL

@@ -32,6 +32,10 @@ pub(crate) trait Vector: Copy {
     const LANES: usize;
     /// Whether [`Io::stream`] differs from `store`.
     const STREAMS: bool = false;
+    /// Whether `fma` is one operation of the CPU.
+    const FUSED: bool = true;
+    /// How many `V` keep the units for arithmetic busy, each with an operation that waits for the one before, and find room in the registers.
+    const CHAINS: usize = 6;
 
     /// Runs `f`, which must be inlined, compiled for this instruction set.
     fn vectorize(self, f: impl FnOnce());
