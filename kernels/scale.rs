@@ -59,7 +59,7 @@ impl LogShift {
         if p.abs() > 1e280 || self.max.abs() > 6e299 {
             return p;
         }
-        let (s, s_lo) = two_sum(p, self.c.0);
+        let (s, s_lo) = two_sum(p, self.c.0 + 0.0);
         s + (s_lo + (p_lo + (self.c.1 + self.max * self.scale.1)))
     }
 }
@@ -162,7 +162,7 @@ impl Scale {
             let (d, d_lo) = self.of_maximum(max, shift);
             (libm::log(sum) - LN_C_F32) + (d + d_lo)
         };
-        LogShift { max, scale: (self.hi, self.lo), c: (c, 0.0) }
+        self.log_shift(max, (c, 0.0))
     }
 
     /// As [`Scale::log_shift_f32`] for a row of f64, whose sum is `sum.0 + sum.1`.
@@ -184,7 +184,12 @@ impl Scale {
             let hi = c + c_lo;
             (hi, (c - hi) + c_lo)
         };
-        LogShift { max, scale: (self.hi, self.lo), c }
+        self.log_shift(max, c)
+    }
+
+    /// A `c` of 0 is -0: subtracted, it makes 0 of the largest element whether that is 0 or -0, and so is `max`.
+    fn log_shift(&self, max: f64, c: (f64, f64)) -> LogShift {
+        LogShift { max, scale: (self.hi, self.lo), c: (-(0.0 - c.0), c.1) }
     }
 
     /// `M ln(2) - max * scale` as a pair; in a huge row the maximum is gone from the exponents already.

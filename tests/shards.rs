@@ -237,3 +237,21 @@ fn partials_have_the_same_bits() {
         }
     }
 }
+
+/// Rows of one element: all that there are.
+#[test]
+fn single_elements() {
+    fn check<T: Bits>(kernel: &'static Kernel, all: impl Iterator<Item = T>) {
+        let options = on(kernel, 1.0, Masked::Nan);
+        for x in all {
+            let (got, _) = in_shards(options, &[x], 0);
+            assert_same(&got, &whole(&options, &[x]), || format!("{} {x:?}", kernel.name()));
+        }
+    }
+    let quick = std::env::var_os("SOFTMAX_TEST_QUICK").is_some();
+    let bits = || (0..=u16::MAX).step_by(if quick { 97 } else { 1 });
+    for kernel in available() {
+        check(kernel, bits().map(f16::from_bits));
+        check(kernel, bits().map(bf16::from_bits));
+    }
+}
