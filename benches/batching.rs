@@ -7,7 +7,7 @@
 
 mod common;
 
-use common::Op;
+use common::Operation;
 use criterion::{Criterion, criterion_group, criterion_main};
 use softmax::{Softmax, Threads};
 
@@ -46,7 +46,7 @@ fn batching(c: &mut Criterion) {
         for (name, threads) in &settings {
             let options = Softmax::new().threads(*threads);
             let id = format!("{rows}x{cols}/{name}");
-            common::bench(&mut group, &id, Op::Softmax, options, cols, &x);
+            common::bench(&mut group, &id, Operation::Softmax, options, cols, &x);
         }
     }
     group.finish();

@@ -8,7 +8,7 @@ mod common;
 
 use std::hint::black_box;
 
-use common::Op;
+use common::{Operation, Side};
 use criterion::{Criterion, criterion_group, criterion_main};
 use softmax::{Softmax, Threads};
 
@@ -19,20 +19,24 @@ fn dispatch(c: &mut Criterion) {
     eprintln!("kernel: {}", kernel.name());
     let x = common::logits::<f32>(COLS);
     let mut y = [f32::NAN; COLS];
+    let mut side = Side::new(Operation::Softmax, 1, COLS);
     let prepared = Softmax::new().kernel(kernel).threads(Threads::Serial);
 
     softmax::softmax(&x, &mut y).expect("the lengths agree");
-    common::check("function/16", Op::Softmax, COLS, &x, &y);
+    common::check("function/16", Operation::Softmax, COLS, &x, &y, &side);
     y.fill(f32::NAN);
-    common::run(Op::Softmax, prepared, COLS, &x, &mut y);
-    common::check("prepared/16", Op::Softmax, COLS, &x, &y);
+    common::run(Operation::Softmax, prepared, COLS, &x, &mut y, &mut side);
+    common::check("prepared/16", Operation::Softmax, COLS, &x, &y, &side);
 
     let mut group = c.benchmark_group("dispatch");
     group.bench_function("function/16", |b| {
         b.iter(|| softmax::softmax(black_box(&x[..]), black_box(&mut y[..])));
     });
     group.bench_function("prepared/16", |b| {
-        b.iter(|| common::run(Op::Softmax, prepared, COLS, black_box(&x), black_box(&mut y)));
+        b.iter(|| {
+            let (x, y) = (black_box(&x), black_box(&mut y));
+            common::run(Operation::Softmax, prepared, COLS, x, y, &mut side)
+        });
     });
     group.bench_function("function/0", |b| {
         b.iter(|| softmax::softmax(black_box(&x[..0]), black_box(&mut y[..0])));

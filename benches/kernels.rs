@@ -8,24 +8,29 @@
 
 mod common;
 
-use common::Op;
+use common::Operation;
 use criterion::{Criterion, criterion_group, criterion_main};
 use softmax::half::{bf16, f16};
-use softmax::{Element, Kernel, Softmax, Threads};
+use softmax::{Kernel, Probs, Softmax, Threads};
+use softmax_measure::data::Number;
 
 const COLS: [usize; 6] = [10, 16, 64, 1024, 32_000, 128_256];
 const ELEMENTS: usize = 1 << 18;
 
 /// The cases of one operation and type, named `op/type/kernel/rows x cols`.
-fn shapes<T: Element>(c: &mut Criterion, name: &str, op: Op, kernels: &[&'static Kernel]) {
-    let mut group = c.benchmark_group(format!("{name}/{}", T::NAME));
+fn shapes<T: Number + Probs<T>>(
+    c: &mut Criterion,
+    operation: Operation,
+    kernels: &[&'static Kernel],
+) {
+    let mut group = c.benchmark_group(format!("{operation}/{}", T::NAME));
     for cols in COLS {
         let rows = (ELEMENTS / cols).max(1);
         let x = common::logits::<T>(rows * cols);
         for &kernel in kernels {
             let options = Softmax::new().kernel(kernel).threads(Threads::Serial);
             let id = format!("{}/{rows}x{cols}", kernel.name());
-            common::bench(&mut group, &id, op, options, cols, &x);
+            common::bench(&mut group, &id, operation, options, cols, &x);
         }
     }
     group.finish();
@@ -33,13 +38,13 @@ fn shapes<T: Element>(c: &mut Criterion, name: &str, op: Op, kernels: &[&'static
 
 fn kernels(c: &mut Criterion) {
     let all = common::available_kernels();
-    shapes::<f32>(c, "softmax", Op::Softmax, &all);
-    shapes::<f64>(c, "softmax", Op::Softmax, &all);
-    shapes::<f16>(c, "softmax", Op::Softmax, &all);
-    shapes::<bf16>(c, "softmax", Op::Softmax, &all);
+    shapes::<f32>(c, Operation::Softmax, &all);
+    shapes::<f64>(c, Operation::Softmax, &all);
+    shapes::<f16>(c, Operation::Softmax, &all);
+    shapes::<bf16>(c, Operation::Softmax, &all);
     let best = [common::default_kernel()];
-    shapes::<f32>(c, "log_softmax", Op::LogSoftmax, &best);
-    shapes::<f32>(c, "logsumexp", Op::LogSumExp, &best);
+    shapes::<f32>(c, Operation::LogSoftmax, &best);
+    shapes::<f32>(c, Operation::LogSumExp, &best);
 }
 
 criterion_group! { name = benches; config = common::criterion(); targets = kernels }

@@ -47,6 +47,7 @@ impl Limits {
 
 impl Kernel {
     /// The loops of this kernel.
+    #[doc(hidden)]
     pub fn limits(&self) -> &Limits {
         &self.limits
     }

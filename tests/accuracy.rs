@@ -1,12 +1,11 @@
 //! The bounds that the documentation states, on every kernel, against the double-double oracle.
 
 mod common;
-mod oracle;
 
 use common::*;
-use oracle::{BF16, Dd, F16, F32, F64, Format, exact, ulps};
 use softmax::half::{bf16, f16};
 use softmax::{Kernel, Masked};
+use softmax_measure::oracle::{BF16, Dd, F16, F32, F64, Format, exact, ulps};
 
 /// Under an emulator: fewer and shorter rows.
 fn quick() -> bool {

@@ -2,12 +2,10 @@
 //! the reference, bit for bit.
 
 mod common;
-mod oracle;
 
 use std::num::NonZeroUsize;
 
 use common::*;
-use oracle::{Dd, F32, ulps};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use softmax::half::{bf16, f16};
@@ -15,6 +13,7 @@ use softmax::{
     Attention, Caches, Element, Error, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Probs,
     Softmax, Threads,
 };
+use softmax_measure::oracle::{Dd, F32, ulps};
 
 fn config() -> ProptestConfig {
     let quick = std::env::var_os("SOFTMAX_TEST_QUICK").is_some();

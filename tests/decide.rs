@@ -1,13 +1,12 @@
 //! Sigmoid, hardmax, argmax, log-probabilities of tokens, top-k, and the limits of the temperature.
 
 mod common;
-mod oracle;
 
 use common::*;
-use oracle::{BF16, Dd, F16, F32, F64, Format, ulps};
 use proptest::prelude::*;
 use softmax::half::{bf16, f16};
 use softmax::{Caches, Element, Error, Kernel, Masked, Matrix, MatrixMut, Softmax, Threads, Ties};
+use softmax_measure::oracle::{self, BF16, Dd, F16, F32, F64, Format, ulps};
 use std::num::NonZeroUsize;
 
 /// Around the vectors of every type, the unrolled loops, the blocks.

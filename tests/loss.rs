@@ -2,12 +2,10 @@
 //! finite differences; every kernel and way against the reference, bit for bit.
 
 mod common;
-mod oracle;
 
 use std::num::NonZeroUsize;
 
 use common::*;
-use oracle::{Dd, F32, F64, Format, exact, ulps};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use softmax::half::{bf16, f16};
@@ -15,6 +13,7 @@ use softmax::{
     Caches, CrossEntropy, Element, Error, Kernel, Masked, Matrix, MatrixMut, Reduction, Softmax,
     Targets, Threads,
 };
+use softmax_measure::oracle::{Dd, F32, F64, Format, exact, ulps};
 
 fn config() -> ProptestConfig {
     let quick = std::env::var_os("SOFTMAX_TEST_QUICK").is_some();

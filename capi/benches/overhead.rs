@@ -6,13 +6,13 @@
 use std::ffi::c_void;
 use std::hint::black_box;
 use std::sync::{Barrier, Mutex};
-use std::time::Instant;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use softmax::{Matrix, MatrixMut, Softmax, Threads};
 use softmax_capi::{
     SOFTMAX_F32, softmax_matrix, softmax_options, softmax_parallel, softmax_softmax, softmax_status,
 };
+use softmax_measure::timing::{Statistics, interleaved, seconds};
 
 const COLS: usize = 16;
 
@@ -60,21 +60,12 @@ fn rust_call(x: &[f32], y: &mut [f32], cols: usize, options: &Softmax) {
     options.softmax(x.expect("a shape"), y.expect("a shape")).expect("a valid call");
 }
 
-fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
-}
-
 /// Medians of the times of two things, done in turns.
 fn in_turns(rounds: usize, mut a: impl FnMut(), mut b: impl FnMut()) -> (f64, f64) {
-    let seconds = |f: &mut dyn FnMut()| {
-        let start = Instant::now();
-        f();
-        start.elapsed().as_secs_f64()
-    };
-    let times: Vec<_> = (0..rounds).map(|_| (seconds(&mut a), seconds(&mut b))).collect();
-    let (a, b) = times.into_iter().unzip();
-    (median(a), median(b))
+    let time = |i| Some(if i == 0 { seconds(1, &mut a) } else { seconds(1, &mut b) });
+    let times = interleaved(rounds, 2, time);
+    let median = |i: usize| Statistics::of(&times[i]).expect("there are rounds").median;
+    (median(0), median(1))
 }
 
 fn is_test() -> bool {

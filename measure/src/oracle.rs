@@ -1,7 +1,6 @@
 //! The accuracy oracle: softmax in double-double arithmetic (about 100 bits), and errors in ULP.
 //!
 //! It subtracts the maximum and knows nothing of the exact shift.
-#![allow(dead_code)] // Each test file uses its own part.
 
 /// A number as the unevaluated sum of two f64.
 #[derive(Clone, Copy, Debug)]
@@ -9,28 +8,35 @@ pub struct Dd(pub f64, pub f64);
 
 const LN_2: Dd = Dd(std::f64::consts::LN_2, 2.319_046_813_846_299_6e-17);
 
+// As methods, chains of them read in their order.
+#[allow(clippy::should_implement_trait)]
 impl Dd {
+    /// `a + b`, exactly (Knuth).
     pub fn sum(a: f64, b: f64) -> Dd {
         let s = a + b;
         let t = s - a;
         Dd(s, (a - (s - t)) + (b - t))
     }
 
+    /// The sum.
     pub fn add(self, b: Dd) -> Dd {
         let s = Dd::sum(self.0, b.0);
         Dd::sum(s.0, s.1 + (self.1 + b.1))
     }
 
+    /// The product.
     pub fn mul(self, b: Dd) -> Dd {
         let p = self.0 * b.0;
         let e = self.0.mul_add(b.0, -p);
         Dd::sum(p, e + (self.0 * b.1 + self.1 * b.0))
     }
 
+    /// Times a power of two.
     pub fn scaled(self, power_of_two: f64) -> Dd {
         Dd(self.0 * power_of_two, self.1 * power_of_two)
     }
 
+    /// The quotient.
     pub fn div(self, b: Dd) -> Dd {
         let q = self.0 / b.0;
         let r = self.add(b.mul(Dd(-q, 0.0)));
@@ -66,9 +72,13 @@ impl Dd {
 }
 
 /// A row's exact results.
+#[derive(Clone, Debug)]
 pub struct Exact {
+    /// Of every element.
     pub softmax: Vec<Dd>,
+    /// Of every element.
     pub log_softmax: Vec<Dd>,
+    /// Of the row.
     pub logsumexp: Dd,
 }
 
@@ -94,13 +104,19 @@ pub fn exact(x: &[f64], temperature: f64) -> Exact {
 /// A floating-point format: bits of the significand, least normal exponent.
 #[derive(Clone, Copy, Debug)]
 pub struct Format {
+    /// Bits of the significand.
     pub digits: i32,
+    /// Exponent of the least normal number.
     pub min_exp: i32,
 }
 
+/// `f32`
 pub const F32: Format = Format { digits: 24, min_exp: -126 };
+/// `f64`
 pub const F64: Format = Format { digits: 53, min_exp: -1022 };
+/// `f16`
 pub const F16: Format = Format { digits: 11, min_exp: -14 };
+/// `bf16`
 pub const BF16: Format = Format { digits: 8, min_exp: -126 };
 
 /// The error of `got` in units of the last place of the larger of the two (see docs/accuracy.md).

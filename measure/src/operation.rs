@@ -1,0 +1,212 @@
+//! The operations that are timed.
+
+use std::fmt;
+
+use softmax::{
+    Attention, CrossEntropy, Element, Error, Matrix, MatrixMut, Probs, Reduction, Sampler, Softmax,
+};
+
+use crate::data::Number;
+
+/// What is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// Of every row.
+    Softmax,
+    /// Of every row.
+    LogSoftmax,
+    /// Of every row.
+    LogSumExp,
+    /// The loss of every row, whose label is one of its columns, and the gradient of their sum.
+    CrossEntropy,
+    /// Causal self-attention: heads of square matrices, if there are rows for them.
+    Attention,
+    /// A draw from every row.
+    Sample,
+}
+
+impl Operation {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Softmax,
+        Self::LogSoftmax,
+        Self::LogSumExp,
+        Self::CrossEntropy,
+        Self::Attention,
+        Self::Sample,
+    ];
+
+    /// As reports name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Softmax => "softmax",
+            Self::LogSoftmax => "log_softmax",
+            Self::LogSumExp => "logsumexp",
+            Self::CrossEntropy => "cross_entropy",
+            Self::Attention => "attention",
+            Self::Sample => "sample",
+        }
+    }
+
+    /// Whether the output is a matrix of the input's shape; else it is a number for each row.
+    pub fn has_matrix(self) -> bool {
+        !matches!(self, Self::LogSumExp | Self::Sample)
+    }
+
+    /// After how many rows everything starts again: those of the input come from a tile of so many rows or of a part of it.
+    pub fn period(self, rows: usize, cols: usize) -> usize {
+        match self {
+            Self::Attention => queries(rows, cols),
+            // Each row has its own random number.
+            Self::Sample => rows,
+            _ => tile_rows(rows, cols),
+        }
+    }
+
+    /// Elements of one call: of attention those that are seen.
+    pub fn elements(self, rows: usize, cols: usize) -> u64 {
+        let (rows, cols) = (rows as u64, cols as u64);
+        match self {
+            Self::Attention => {
+                let queries = queries(rows as usize, cols as usize) as u64;
+                // The last queries of the tokens: they see cols - queries + 1, and so on to cols.
+                rows / queries * (queries * (2 * cols - queries + 1) / 2)
+            }
+            _ => rows * cols,
+        }
+    }
+
+    /// Bytes that a call must read and write at least.
+    pub fn traffic(self, rows: usize, cols: usize, size: usize) -> u64 {
+        let read = self.elements(rows, cols) * size as u64;
+        let per_row = match self {
+            Self::LogSumExp => size,
+            Self::CrossEntropy => 16,
+            Self::Sample => 8,
+            _ => 0,
+        };
+        let written = if self.has_matrix() { rows * cols * size } else { 0 };
+        read + (written + rows * per_row) as u64
+    }
+
+    /// Operations of vectors per element, as the kernels' source has them (`rows.rs`, `vector.rs`): what limits a call that waits for no memory.
+    /// Per element of f32: 12 for the exponential, 2 for the extremes, 4 to add in f64; 2 to multiply by the inverse of the sum, which is a pair.
+    /// Per element of f64: 3 more for the polynomial and 5 more for the sum, which is double-double; 1 more for the inverse. Log-softmax is
+    /// computed in f64, from the elements: 6 of f32, 16 of f64. Those of f16 and bf16 are converted to f32, and back.
+    pub fn operations(self, dtype: &str) -> f64 {
+        let double = dtype == f64::NAME;
+        let sum = if double { 26.0 } else { 18.0 };
+        let finish = match self {
+            Self::LogSoftmax => [6.0, 16.0],
+            Self::LogSumExp => [0.0, 0.0],
+            // The sum of the masses is looked through for the number that was drawn.
+            Self::Sample => [1.0, 1.0],
+            _ => [2.0, 3.0],
+        }[usize::from(double)];
+        let narrow = if size_of_dtype(dtype) == 2 { 1.0 } else { 0.0 };
+        let reads = if self == Self::LogSoftmax { 2.0 } else { 1.0 };
+        sum + finish + narrow * (reads + if self.has_matrix() { 1.0 } else { 0.0 })
+    }
+}
+
+fn size_of_dtype(dtype: &str) -> usize {
+    match dtype {
+        "f64" => 8,
+        "f32" => 4,
+        _ => 2,
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Elements of the input before it repeats itself, about.
+const TILE: usize = 1 << 16;
+
+/// Rows of the input before it repeats itself.
+pub fn tile_rows(rows: usize, cols: usize) -> usize {
+    (TILE / cols).clamp(1, rows.max(1))
+}
+
+/// Queries of a head.
+fn queries(rows: usize, cols: usize) -> usize {
+    if rows.is_multiple_of(cols) { cols } else { rows }
+}
+
+/// What an operation needs and gives besides its matrices.
+#[derive(Debug)]
+pub struct Side {
+    labels: Vec<i64>,
+    /// Of every row, after cross-entropy.
+    pub losses: Vec<f64>,
+    /// Of every row, after a sample.
+    pub draws: Vec<usize>,
+}
+
+impl Side {
+    /// For an operation on a matrix.
+    pub fn new(operation: Operation, rows: usize, cols: usize) -> Self {
+        let tile = tile_rows(rows, cols);
+        let label = |row: usize| (row % tile * 7919 % cols) as i64;
+        let of = |this: Operation| if operation == this { rows } else { 0 };
+        Self {
+            labels: (0..of(Operation::CrossEntropy)).map(label).collect(),
+            losses: vec![f64::NAN; of(Operation::CrossEntropy)],
+            draws: vec![usize::MAX; of(Operation::Sample)],
+        }
+    }
+
+    /// The column of a row that its loss is of.
+    pub fn label(&self, row: usize) -> usize {
+        self.labels[row] as usize
+    }
+}
+
+/// One call: `y` has as many elements as `x`, or one for each row.
+///
+/// # Errors
+/// As the call's: if the shapes do not fit each other, or the kernel cannot run.
+pub fn run<T: Number + Probs<T>>(
+    operation: Operation,
+    options: Softmax,
+    cols: usize,
+    x: &[T],
+    y: &mut [T],
+    side: &mut Side,
+) -> Result<(), Error> {
+    let x = Matrix::new(x, cols)?;
+    match operation {
+        Operation::Softmax => options.softmax(x, MatrixMut::new(y, cols)?),
+        Operation::LogSoftmax => options.log_softmax(x, MatrixMut::new(y, cols)?),
+        Operation::LogSumExp => options.logsumexp(x, y),
+        Operation::CrossEntropy => CrossEntropy::new()
+            .options(options)
+            .reduction(Reduction::Sum)
+            .losses_and_gradient(x, &side.labels, &mut side.losses, MatrixMut::new(y, cols)?),
+        Operation::Attention => {
+            let queries = queries(x.rows(), cols);
+            let attention = Attention::new(x.rows() / queries, queries).causal();
+            attention.options(options)?.softmax(x, MatrixMut::new(y, cols)?)
+        }
+        Operation::Sample => Sampler::new(7).options(options).sample(x, &mut side.draws),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causal_attention_sees_half() {
+        let attention = Operation::Attention;
+        assert_eq!(attention.elements(4, 4), 1 + 2 + 3 + 4);
+        assert_eq!(attention.elements(8, 4), 20);
+        // Two queries at the end of four tokens.
+        assert_eq!(attention.elements(2, 4), 3 + 4);
+        assert_eq!(attention.traffic(4, 4, 4), 40 + 64);
+        assert_eq!(Operation::LogSumExp.traffic(2, 8, 8), 128 + 16);
+    }
+}
