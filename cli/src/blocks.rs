@@ -268,7 +268,7 @@ pub fn buffer<T: bytemuck::Zeroable + Clone>(len: usize) -> Result<Vec<T>, Strin
 }
 
 /// A flag that Ctrl-C and its like set, so that the temporary file is removed before the program ends; a second one ends it.
-fn catch_signals() -> Result<Arc<AtomicBool>, Failure> {
+pub fn catch_signals() -> Result<Arc<AtomicBool>, Failure> {
     let flag = Arc::new(AtomicBool::new(false));
     #[cfg(unix)]
     {

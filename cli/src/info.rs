@@ -1,12 +1,10 @@
 //! `softmax info`: what this machine and this build are.
 
-use std::fs;
-use std::path::Path;
-
 use serde_json::{Value, json};
 use softmax::Kernel;
 
 use crate::failure::Failure;
+use crate::machine::{caches, cpu, threads};
 use crate::stdout;
 
 /// Shows the CPU, its caches, the kernels and the build.
@@ -29,8 +27,7 @@ impl Info {
 }
 
 fn json(chosen: Option<&str>) -> Value {
-    let cache = |c: &Cache| json!({ "level": c.level, "type": c.kind, "size": c.size });
-    let kernel = |k: &Kernel| {
+        let kernel = |k: &Kernel| {
         json!({
             "name": k.name(),
             "requires": k.requires(),
@@ -42,7 +39,7 @@ fn json(chosen: Option<&str>) -> Value {
     json!({
         "cpu": cpu(),
         "architecture": std::env::consts::ARCH,
-        "caches": caches().iter().map(cache).collect::<Vec<_>>(),
+        "caches": caches(),
         "threads": threads(),
         "kernels": softmax::kernels().iter().map(kernel).collect::<Vec<_>>(),
         "build": {
@@ -85,54 +82,4 @@ fn text(chosen: Option<&str>) -> Vec<String> {
         lines.push(format!("  {:<9} {state:<12} needs {needs}", k.name()));
     }
     lines
-}
-
-fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |n| n.get())
-}
-
-/// The CPU's own name for itself.
-#[cfg(target_arch = "x86_64")]
-fn cpu() -> String {
-    let brand = raw_cpuid::CpuId::new().get_processor_brand_string();
-    brand.map_or("unknown".into(), |brand| brand.as_str().trim().to_owned())
-}
-
-/// The system's name for the CPU.
-#[cfg(not(target_arch = "x86_64"))]
-fn cpu() -> String {
-    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let mut fields = text.lines().filter_map(|line| line.split_once(':'));
-    let name = fields.find(|(key, _)| ["model name", "Model", "uarch"].contains(&key.trim()));
-    name.map_or("unknown".into(), |(_, name)| name.trim().to_owned())
-}
-
-/// A cache of the first CPU.
-struct Cache {
-    level: u32,
-    /// `Data`, `Instruction` or `Unified`.
-    kind: String,
-    /// Bytes.
-    size: u64,
-}
-
-/// The caches as Linux lists them, the nearest first; none elsewhere.
-fn caches() -> Vec<Cache> {
-    let cache = |folder: &Path| {
-        let read = |name| fs::read_to_string(folder.join(name)).ok().map(|s| s.trim().to_owned());
-        let size = read("size")?;
-        let (number, unit) = size.split_at(size.find(char::is_alphabetic).unwrap_or(size.len()));
-        let unit = match unit {
-            "K" => 10,
-            "M" => 20,
-            _ => 0,
-        };
-        let size = number.parse::<u64>().ok()? << unit;
-        Some(Cache { level: read("level")?.parse().ok()?, kind: read("type")?, size })
-    };
-    let folder = Path::new("/sys/devices/system/cpu/cpu0/cache");
-    let mut caches: Vec<_> =
-        (0..).map_while(|i| cache(&folder.join(format!("index{i}")))).collect();
-    caches.sort_by(|a, b| (a.level, &a.kind).cmp(&(b.level, &b.kind)));
-    caches
 }

@@ -1,6 +1,7 @@
 //! The command `softmax`: softmax over the rows of `.npy` and `.safetensors` files, of any size.
 #![deny(unsafe_code)]
 
+mod bench;
 mod blocks;
 mod decide;
 mod dtype;
@@ -9,10 +10,12 @@ mod info;
 mod input;
 // Mapping a file cannot be safe; the module says why it is sound enough here.
 mod loss;
+mod machine;
 #[allow(unsafe_code)]
 mod map;
 mod npy;
 mod output;
+mod report;
 mod run;
 mod safetensors_file;
 mod stdout;
@@ -35,6 +38,8 @@ enum Cli {
     TopK(topk::TopK),
     Sample(decide::Sample),
     Info(info::Info),
+    Bench(bench::Bench),
+    Report(report::Report),
 }
 
 fn main() -> ExitCode {
@@ -45,14 +50,15 @@ fn main() -> ExitCode {
         Cli::TopK(topk) => topk.run(),
         Cli::Sample(sample) => sample.run(),
         Cli::Info(info) => info.run(),
+        Cli::Bench(bench) => bench.run(),
+        Cli::Report(report) => report.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             // Nobody is left to tell if this fails.
             let _ = writeln!(std::io::stderr(), "softmax: {failure}");
-            // As clap does for usage errors.
-            ExitCode::from(2)
+            ExitCode::from(failure.code())
         }
     }
 }

@@ -30,10 +30,16 @@ pub struct Target {
 impl Target {
     /// Refuses a file that exists, unless `force`, and one of another format.
     pub fn new(path: &Path, format: Format, force: bool) -> Result<Self, Failure> {
-        let fail = |cause: &str| Err(Failure::new(path.display(), cause));
         if Format::of(path)? != format {
-            return fail(&format!("the extension must be {}", format.extension()));
+            let cause = format!("the extension must be {}", format.extension());
+            return Err(Failure::new(path.display(), cause));
         }
+        Self::any(path, force)
+    }
+
+    /// As [`Target::new`], of any format.
+    pub fn any(path: &Path, force: bool) -> Result<Self, Failure> {
+        let fail = |cause: &str| Err(Failure::new(path.display(), cause));
         let new = |target| Self { name: path.display().to_string(), target, replace: force };
         if fs::symlink_metadata(path).is_err() {
             return Ok(new(path.to_owned()));

@@ -1,0 +1,117 @@
+//! What this machine is.
+
+use std::fs;
+use std::path::Path;
+
+use softmax_report::schema::{Cache, Machine};
+use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
+
+/// Hardware threads that this program may use.
+pub fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}
+
+/// The CPU's own name for itself.
+#[cfg(target_arch = "x86_64")]
+pub fn cpu() -> String {
+    let brand = raw_cpuid::CpuId::new().get_processor_brand_string();
+    brand.map_or("unknown".into(), |brand| brand.as_str().trim().to_owned())
+}
+
+/// The system's name for the CPU.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn cpu() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let mut fields = text.lines().filter_map(|line| line.split_once(':'));
+    let name = fields.find(|(key, _)| ["model name", "Model", "uarch"].contains(&key.trim()));
+    name.map_or("unknown".into(), |(_, name)| name.trim().to_owned())
+}
+
+/// The caches as Linux lists them, the nearest first; none elsewhere.
+pub fn caches() -> Vec<Cache> {
+    let cache = |folder: &Path| {
+        let read = |name| fs::read_to_string(folder.join(name)).ok().map(|s| s.trim().to_owned());
+        let size = read("size")?;
+        let (number, unit) = size.split_at(size.find(char::is_alphabetic).unwrap_or(size.len()));
+        let unit = match unit {
+            "K" => 10,
+            "M" => 20,
+            _ => 0,
+        };
+        let size = number.parse::<u64>().ok()? << unit;
+        Some(Cache { level: read("level")?.parse().ok()?, kind: read("type")?, size })
+    };
+    let folder = Path::new("/sys/devices/system/cpu/cpu0/cache");
+    let mut caches: Vec<_> =
+        (0..).map_while(|i| cache(&folder.join(format!("index{i}")))).collect();
+    caches.sort_by(|a, b| (a.level, &a.kind).cmp(&(b.level, &b.kind)));
+    caches
+}
+
+/// All of it. The numbers of an emulated CPU are its host's.
+pub fn machine(label: Option<String>, emulated: bool, pinned: bool) -> Machine {
+    let refresh = RefreshKind::nothing()
+        .with_cpu(CpuRefreshKind::nothing().with_frequency())
+        .with_memory(MemoryRefreshKind::nothing().with_ram());
+    let system = System::new_with_specifics(refresh);
+    let cpu = cpu();
+    let available = softmax::kernels().iter().filter(|kernel| kernel.is_available());
+    let mut features: Vec<_> =
+        available.flat_map(|kernel| kernel.requires()).map(|&feature| feature.to_owned()).collect();
+    features.sort();
+    features.dedup();
+    let frequency = system.cpus().iter().map(|cpu| cpu.frequency()).max();
+    let os = [System::long_os_version(), System::kernel_long_version().into()];
+    Machine {
+        label: label.unwrap_or_else(|| cpu.clone()),
+        cpu,
+        architecture: std::env::consts::ARCH.to_owned(),
+        features,
+        emulated,
+        physical_cores: System::physical_core_count(),
+        logical_cores: threads(),
+        caches: caches(),
+        memory_bytes: system.total_memory(),
+        frequency_mhz: frequency.filter(|&mhz| mhz > 0),
+        os: os.into_iter().flatten().collect::<Vec<_>>().join(", "),
+        on_battery: on_battery(),
+        pinned,
+    }
+}
+
+/// Bytes of memory that programs may still use.
+pub fn available_memory() -> u64 {
+    let refresh = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
+    System::new_with_specifics(refresh).available_memory()
+}
+
+/// Whether a battery is discharging.
+fn on_battery() -> Option<bool> {
+    let mut batteries = starship_battery::Manager::new().ok()?.batteries().ok()?.flatten().peekable();
+    batteries.peek()?;
+    Some(batteries.any(|battery| battery.state() == starship_battery::State::Discharging))
+}
+
+/// Whether an emulator runs this program, as far as it shows: qemu's name in the CPU's own words.
+#[cfg(target_arch = "x86_64")]
+pub fn is_emulated() -> bool {
+    let cpu = raw_cpuid::CpuId::new();
+    let says = |hypervisor: &raw_cpuid::HypervisorInfo| {
+        matches!(hypervisor.identify(), raw_cpuid::Hypervisor::QEMU)
+    };
+    cpu.get_hypervisor_info().as_ref().is_some_and(says)
+        || cpu.get_processor_brand_string().is_some_and(|brand| brand.as_str().contains("QEMU"))
+        || is_other_architecture("CPU implementer")
+}
+
+/// Whether an emulator runs this program, as far as it shows: the system tells of another architecture's CPU.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn is_emulated() -> bool {
+    is_other_architecture("vendor_id")
+}
+
+/// Whether Linux has a line of the other architecture in what it says of the CPU.
+fn is_other_architecture(key: &str) -> bool {
+    fs::read_to_string("/proc/cpuinfo")
+        .is_ok_and(|text| text.lines().any(|line| line.starts_with(key)))
+}
