@@ -16,6 +16,9 @@ const RIGHT: f64 = WIDTH - 14.0;
 /// Of a line of text.
 const LINE: f64 = 15.0;
 
+/// Left, top, right, bottom.
+type Box = [f64; 4];
+
 /// An axis and what it says.
 #[derive(Debug)]
 pub struct Axis {
@@ -30,8 +33,10 @@ pub struct Frame {
     y: Option<Axis>,
     height: f64,
     body: String,
-    /// What labels must not lie on: left, top, right, bottom.
-    taken: Vec<[f64; 4]>,
+    /// Of labels and marks.
+    taken: Vec<Box>,
+    /// Of short parts of lines.
+    lines: Vec<Box>,
     above: Vec<(f64, String)>,
     legend: Vec<(Markup, String)>,
 }
@@ -108,8 +113,8 @@ pub struct Drawing {
 impl Frame {
     /// With a plot of this height.
     pub fn new(x: Axis, y: Option<Axis>, height: f64) -> Self {
-        let (body, taken, above, legend) = (String::new(), vec![], vec![], vec![]);
-        Self { x, y, height, body, taken, above, legend }
+        let (taken, lines, above, legend) = (vec![], vec![], vec![], vec![]);
+        Self { x, y, height, body: String::new(), taken, lines, above, legend }
     }
 
     fn left(&self) -> f64 {
@@ -132,43 +137,54 @@ impl Frame {
 
     /// A line that is no series: of the class `ax`, with `d` dashed.
     pub fn classed_line(&mut self, class: &str, points: &[(f64, f64)], title: &str) {
-        let finite = points.iter().filter(|(x, y)| x.is_finite() && y.is_finite());
-        let places: Vec<_> = finite.map(|&(x, y)| (self.x(x), self.y(y))).collect();
+        let places = points.iter().map(|&(x, y)| (self.x(x), self.y(y)));
+        let places: Vec<_> = places.filter(|(x, y)| x.is_finite() && y.is_finite()).collect();
         if places.len() > 1 {
             self.body += &path(class, &places, title).0;
+        }
+        for ends in places.windows(2) {
+            let ((x0, y0), (x1, y1)) = (ends[0], ends[1]);
+            let parts = ((x1 - x0).abs().max((y1 - y0).abs()) / 3.0).ceil().max(1.0);
+            let at = |i: f64| (x0 + (x1 - x0) * i / parts, y0 + (y1 - y0) * i / parts);
+            let dots = (0..=parts as usize).map(|i| at(i as f64));
+            self.lines.extend(dots.map(|(x, y)| [x, y, x, y]));
         }
     }
 
     /// A mark that says what it is.
     pub fn mark(&mut self, look: Look, (x, y): (f64, f64), title: &str) {
+        let (x, y) = (self.x(x), self.y(y));
         if x.is_finite() && y.is_finite() {
-            let (x, y) = (self.x(x), self.y(y));
             self.taken.push([x - 4.0, y - 4.0, x + 4.0, y + 4.0]);
             self.body += &look.mark(x, y, title).0;
         }
     }
 
-    /// A text that starts above one of these points: the first where it lies on nothing, and nowhere if there is none.
-    pub fn label(&mut self, text: &str, places: impl IntoIterator<Item = (f64, f64)>) {
+    /// A text above one of these points, or before it if the line there rises: the first where it lies on nothing, or if there is none,
+    /// on no other text or mark; and nowhere if there is none of those either.
+    pub fn label(&mut self, text: &str, rises: bool, places: impl IntoIterator<Item = (f64, f64)>) {
         let text = clip(text, 120.0, |c| width(c) * FONT);
         let long = length(&text, FONT);
-        let boxes = places.into_iter().map(|(x, y)| (self.x(x) + 2.0, self.y(y) - 4.0));
-        let mut boxes = boxes.map(|(x, y)| [x, y - FONT, x + long, y + 2.0]);
-        let free = |&[left, top, right, bottom]: &[f64; 4]| {
-            let inside = left >= self.left() && right <= RIGHT && top >= 0.0;
-            let apart = |t: &[f64; 4]| right < t[0] || left > t[2] || bottom < t[1] || top > t[3];
-            inside && self.taken.iter().all(apart)
+        let (left, below) = if rises { (-long - 1.0, 0.0) } else { (2.0, 3.0) };
+        let places = places.into_iter().map(|(x, y)| (self.x(x) + left, self.y(y) - below));
+        let boxes: Vec<_> = places.map(|(x, y)| [x, y - FONT - 2.0, x + long, y]).collect();
+        let apart = |a: &Box, b: &Box| a[2] < b[0] || a[0] > b[2] || a[3] < b[1] || a[1] > b[3];
+        let free = |place: &&Box| {
+            let inside = place[0] >= self.left() && place[2] <= RIGHT && place[1] >= 0.0;
+            inside && self.taken.iter().all(|taken| apart(place, taken))
         };
-        if let Some(place) = boxes.find(free) {
-            self.text(&text, place[0], place[3] - 2.0);
+        let clear = |place: &&Box| free(place) && self.lines.iter().all(|line| apart(place, line));
+        let place = boxes.iter().find(clear).or_else(|| boxes.iter().find(free));
+        if let Some(&place) = place {
+            self.text(&text, place[0], place[3] - 3.0);
             self.taken.push(place);
         }
     }
 
     /// A text at the left of the plot, at this height.
     pub fn row_label(&mut self, text: &str, y: f64) {
-        let text = clip(text, RIGHT - MARGIN, |c| width(c) * FONT).into_owned();
-        self.text(&text, MARGIN, y);
+        let text = clip(text, RIGHT - MARGIN - 3.0, |c| width(c) * FONT).into_owned();
+        self.text(&text, MARGIN + 3.0, y);
     }
 
     fn text(&mut self, text: &str, x: f64, y: f64) {
@@ -198,9 +214,9 @@ impl Frame {
         };
         let (names, rows) = self.names_above();
         let named = f64::from(u8::from(self.y.is_some())) * LINE;
-        let top = 16.0 + LINE + named + rows as f64 * LINE + 8.0;
+        let top = 16.0 + LINE + named + rows as f64 * LINE + 11.0;
         let (legend, lines) = self.legend_rows();
-        let height = top + self.height + 34.0 + lines as f64 * LINE + 8.0;
+        let height = top + self.height + 36.0 + lines as f64 * LINE + 8.0;
         let body = html! {
             text class="t" x=(MARGIN) y="16" { (fit(title, TITLE)) }
             text x=(MARGIN) y="31" { (fit(subtitle, FONT)) }
@@ -235,10 +251,10 @@ impl Frame {
             @for tick in &ticks {
                 @let (x, middle, _) = place(tick);
                 (path("g", &[(x, 0.0), (x, self.height)], ""))
-                text x=(n(middle)) y=(n(self.height + 14.0)) text-anchor="middle" { (scale.tick(*tick)) }
+                text x=(n(middle)) y=(n(self.height + 17.0)) text-anchor="middle" { (scale.tick(*tick)) }
             }
             (path("ax", &[(low, self.height), (high, self.height)], ""))
-            text x=(n((low + high) / 2.0)) y=(n(self.height + 29.0)) text-anchor="middle" { (self.x.name) }
+            text x=(n((low + high) / 2.0)) y=(n(self.height + 31.0)) text-anchor="middle" { (self.x.name) }
         }
     }
 
@@ -248,7 +264,7 @@ impl Frame {
             @for tick in scale.ticks(|ticks| ticks.windows(2).all(apart)) {
                 @let y = self.y(tick);
                 (path("g", &[(self.left(), y), (RIGHT, y)], ""))
-                text x=(n(self.left() - 5.0)) y=(n(y + 4.0)) text-anchor="end" { (scale.tick(tick)) }
+                text x=(n(self.left() - 5.0)) y=(n(y + 3.5)) text-anchor="end" { (scale.tick(tick)) }
             }
         }
     }
@@ -280,7 +296,7 @@ impl Frame {
             }
             let left = x;
             x += long + 14.0;
-            (left, self.height + 34.0 + LINE * (row as f64 + 1.0))
+            (left, self.height + 36.0 + LINE * (row as f64 + 1.0))
         };
         let rows = html! {
             @for (swatch, text) in &self.legend {

@@ -5,7 +5,7 @@ use super::name;
 use super::scale::Scale;
 use super::strips::{Mark, Row, Strips};
 use crate::compare::common;
-use crate::format::number;
+use crate::format::{number, plural};
 use crate::schema::Report;
 
 /// How many times as fast as in the first report the best kernel of each case is in the others. Nothing if there is no such case.
@@ -34,8 +34,8 @@ pub fn draw(reports: &[Report]) -> Vec<Drawing> {
     let (low, high) = ratios().fold((1.0, 1.0), |(low, high), x: f64| (x.min(low), x.max(high)));
     let scale = if high > 4.0 * low { Scale::ten(ratios()) } else { Scale::linear(ratios()) };
     let Some(scale) = scale.filter(|_| !rows.is_empty()) else { return vec![] };
-    let first = name(reports, 0);
-    let subtitle = format!("{} cases; the first report is {first}", rows.len());
+    let first = &reports[0].machine.label;
+    let subtitle = format!("{}; the first report: {first}", plural(rows.len(), "case"));
     let strips = Strips {
         title: "Times as fast as the first report",
         subtitle: &subtitle,

@@ -1,7 +1,11 @@
 //! From values to places on an axis.
 
+use std::ops::RangeInclusive;
+
 /// The numbers that ticks are powers of ten of.
 const STEPS: [f64; 3] = [1.0, 2.0, 5.0];
+/// What counts: others, which are in no file, would need more care than they are worth.
+const SANE: RangeInclusive<f64> = 1e-60..=1e60;
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
@@ -21,9 +25,9 @@ pub struct Scale {
 }
 
 impl Scale {
-    /// With room for these values; those that are not finite do not count.
+    /// With room for these values; those that are not sane do not count.
     pub fn linear(values: impl IntoIterator<Item = f64>) -> Option<Self> {
-        let (low, high) = range(values, |x| x.is_finite())?;
+        let (low, high) = range(values, |x| x.abs() <= *SANE.end())?;
         let width = if high > low { high - low } else { high.abs().max(1e-3) };
         let step = steps(width / 5.0).next()?;
         let low = (low / step + 1e-9).floor() * step;
@@ -31,9 +35,9 @@ impl Scale {
         Some(Self { kind: Kind::Linear, low, high })
     }
 
-    /// With room for these values, by powers of ten; only those that are positive and finite count.
+    /// With room for these values, by powers of ten; only those that are positive and sane count.
     pub fn ten(values: impl IntoIterator<Item = f64>) -> Option<Self> {
-        let (low, high) = range(values, |x| x.is_finite() && x > 0.0)?;
+        let (low, high) = range(values, |x| SANE.contains(&x))?;
         let grid = || exponents(low, high).flat_map(|k| STEPS.map(|m| power(m, k)));
         let low = grid().take_while(|&x| x <= low * (1.0 + 1e-9)).last()?;
         let high = grid().find(|&x| x >= high * (1.0 - 1e-9) && x > low)?;
@@ -42,7 +46,7 @@ impl Scale {
 
     /// The same by powers of two.
     pub fn two(values: impl IntoIterator<Item = f64>) -> Option<Self> {
-        let (low, high) = range(values, |x| x.is_finite() && x > 0.0)?;
+        let (low, high) = range(values, |x| SANE.contains(&x))?;
         let low = low.log2().floor().exp2();
         let high = high.log2().ceil().exp2().max(2.0 * low);
         Some(Self { kind: Kind::Two, low, high })
@@ -50,7 +54,7 @@ impl Scale {
 
     /// As [`Scale::linear`] from zero, or if the values differ too much for that, as [`Scale::ten`].
     pub fn from_zero(values: &[f64]) -> Option<Self> {
-        let (low, high) = range(values.iter().copied(), |x| x.is_finite() && x > 0.0)?;
+        let (low, high) = range(values.iter().copied(), |x| SANE.contains(&x))?;
         if high > 300.0 * low { Self::ten([low, high]) } else { Self::linear([0.0, low, high]) }
     }
 
@@ -107,7 +111,8 @@ impl Scale {
         match self.kind {
             Kind::Two if x >= (1 << 20) as f64 => format!("{}Mi", x / (1 << 20) as f64),
             Kind::Two if x >= 1024.0 => format!("{}Ki", x / 1024.0),
-            Kind::Two if x < 1.0 => format!("1/{}", 1.0 / x),
+            Kind::Two if x < 1e-3 => format!("{x:.0e}"),
+            Kind::Two if x < 1.0 => format!("1/{}", (1.0 / x).round()),
             _ if x != 0.0 && !(1e-3..1e5).contains(&x.abs()) => format!("{x:e}"),
             _ => x.to_string(),
         }
@@ -123,7 +128,7 @@ fn range(values: impl IntoIterator<Item = f64>, good: impl Fn(f64) -> bool) -> O
 }
 
 /// Of the powers of ten around these values.
-fn exponents(low: f64, high: f64) -> std::ops::RangeInclusive<i32> {
+fn exponents(low: f64, high: f64) -> RangeInclusive<i32> {
     (low.log10().floor() as i32 - 1)..=(high.log10().ceil() as i32 + 1)
 }
 

@@ -171,9 +171,9 @@ fn case(
     let arithmetic = kind.factor * peak(kernel) * threads as f64 / operations;
     let compute = kind.factor * peak(kernel) * 0.95 / operations * gain * short;
     let (level, bandwidth) = match traffic {
-        ..=49_152 => ("L1", 240.0),
-        ..=2_097_152 => ("L2", 110.0),
-        ..=272_629_760 => ("L3", 42.0),
+        0..=49_152 => ("L1", 240.0),
+        49_153..=2_097_152 => ("L2", 110.0),
+        2_097_153..=272_629_760 => ("L3", 42.0),
         _ => ("memory", 20.0 * 9.0_f64.min(threads as f64) / threads as f64),
     };
     let bytes_per_second = kind.factor * bandwidth * 1e9 * threads as f64;
