@@ -117,18 +117,17 @@ impl Roof {
     }
 
     fn labels(&self, frame: &mut Frame, x: (f64, f64), y: (f64, f64)) {
-        let threads = if self.solid { String::new() } else { format!(" ({})", self.threads) };
         // Along the line, from its left end.
         let along =
             |from: f64, to: f64| (0..60).map(move |i| from * (to / from).powf(f64::from(i) / 60.0));
         for (kernel, speed) in &self.flats {
             let places = along(self.flat(*speed, x), x.1).map(|x| (x, *speed));
-            frame.label(&format!("{kernel}{threads}"), false, places.rev());
+            frame.label(kernel, false, places.rev());
         }
         for (level, bandwidth) in &self.slopes {
             if let Some([from, to]) = self.slope(*bandwidth, x, y) {
                 let places = along(from, to).map(|x| (x, x * bandwidth));
-                frame.label(&format!("{level}{threads}"), true, places);
+                frame.label(level, true, places);
             }
         }
     }

@@ -12,6 +12,9 @@ use crate::schema::{Case, Report};
 const POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:";
 
+/// How many wrong answers are described.
+const MOST_WRONG: usize = 20;
+
 /// A page with the machines, charts and tables of all reports. It needs no other file and no network; without scripts only the values
 /// that show at marks are slower to come.
 pub fn html(reports: &[Report]) -> String {
@@ -34,11 +37,11 @@ pub fn html(reports: &[Report]) -> String {
                 (failures(reports))
                 section aria-labelledby="machines" {
                     h2 id="machines" { @if reports.len() == 1 { "Machine" } @else { "Machines" } }
-                    div class="grid cards" {
-                        @for (i, report) in reports.iter().enumerate() { (card(report, &name(reports, i))) }
+                    div class={ "grid cards" @if reports.len() == 1 { " single" } } {
+                        @for (i, report) in reports.iter().enumerate() { (card(report, (reports.len() > 1).then_some(i + 1))) }
                     }
                 }
-                @for section in SECTIONS { (charts(section, &figures, reports)) }
+                (charts(&figures, reports))
                 (tables::limits(reports))
                 (tables::cases(reports))
                 script { (PreEscaped(include_str!("page.js"))) }
@@ -53,7 +56,7 @@ struct Section {
     kind: Kind,
     title: &'static str,
     about: &'static str,
-    /// Why there may be none; empty if that need not be said.
+    /// Why there may be none.
     none: &'static str,
 }
 
@@ -61,7 +64,7 @@ const SECTIONS: &[Section] = &[
     Section {
         kind: Kind::Compare,
         title: "Comparison",
-        about: "The best kernel of each case that the first report has too.",
+        about: "The best kernel of each case that is in the first report and another one: the same work, not the same kernel.",
         none: "No case of the first report is in another one.",
     },
     Section {
@@ -91,19 +94,39 @@ const SECTIONS: &[Section] = &[
     },
 ];
 
-fn charts(section: &Section, figures: &[Figure], reports: &[Report]) -> Markup {
-    let of_kind: Vec<_> = figures.iter().filter(|figure| figure.kind == section.kind).collect();
-    let compare = section.kind == Kind::Compare;
-    if compare && reports.len() < 2 {
-        return html! {};
+/// All charts: those of one report beside each other, those of several by what they show.
+fn charts(figures: &[Figure], reports: &[Report]) -> Markup {
+    let of = |section: &Section| {
+        let kind = section.kind;
+        figures.iter().filter(move |f| f.kind == kind)
+    };
+    if reports.len() == 1 {
+        let sections = || SECTIONS.iter().filter(|section| section.kind != Kind::Compare);
+        return html! {
+            section {
+                h2 { "Charts" }
+                div class="grid" {
+                    @for section in sections() {
+                        @for figure in of(section) {
+                            figure { (figure.svg(false)) figcaption { (section.about) } }
+                        }
+                    }
+                }
+                @for section in sections().filter(|section| of(section).next().is_none()) {
+                    p { (section.title) ": " (section.none) }
+                }
+            }
+        };
     }
     html! {
-        section {
-            h2 { (section.title) }
-            @if of_kind.is_empty() { p { (section.none) } } @else {
-                p { (section.about) }
-                div class="grid" { @for figure in of_kind { figure { (figure.svg(false)) } } }
-                @if compare { (tables::ratios(reports)) }
+        @for section in SECTIONS {
+            section {
+                h2 { (section.title) }
+                @if of(section).next().is_none() { p { (section.none) } } @else {
+                    p { (section.about) }
+                    div class="grid" { @for figure in of(section) { figure { (figure.svg(false)) } } }
+                    @if section.kind == Kind::Compare { (tables::ratios(reports)) }
+                }
             }
         }
     }
@@ -120,7 +143,8 @@ fn failures(reports: &[Report]) -> Markup {
                 @for (i, list) in failures.iter().enumerate() {
                     @if !list.is_empty() {
                         h3 { (name(reports, i)) }
-                        ul { @for wrong in list { li { (wrong) } } }
+                        ul { @for wrong in list.iter().take(MOST_WRONG) { li { (wrong) } } }
+                        @if list.len() > MOST_WRONG { p { "And " (list.len() - MOST_WRONG) " more: see all cases." } }
                     }
                 }
             }
@@ -129,7 +153,7 @@ fn failures(reports: &[Report]) -> Markup {
 }
 
 /// A machine and its run.
-fn card(report: &Report, name: &str) -> Markup {
+fn card(report: &Report, number: Option<usize>) -> Markup {
     let Report { machine, build, .. } = report;
     let yes = |yes| if yes { "yes" } else { "no" }.to_owned();
     let optional = |text: Option<String>| text.unwrap_or_else(|| "unknown".into());
@@ -181,7 +205,7 @@ fn card(report: &Report, name: &str) -> Markup {
         ];
     html! {
         article class="card" {
-            h3 { (name) }
+            h3 { @if let Some(number) = number { (number) ": " } (machine.label) }
             @for mark in report.marks() { p class="mark" { (mark) } }
             @if !report.warnings.is_empty() {
                 ul class="warnings" { @for warning in &report.warnings { li { (warning) } } }

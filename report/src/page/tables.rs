@@ -4,32 +4,56 @@ use maud::{Markup, html};
 
 use crate::chart::name;
 use crate::compare::common;
-use crate::format::{bytes, number, percent};
+use crate::format::{bytes, number, percent, plural};
 use crate::schema::{Case, Report};
 
-/// The loops and the arithmetic.
+/// The loops and the arithmetic, by threads.
 pub fn limits(reports: &[Report]) -> Markup {
-    let rows = |report: &Report| -> Vec<Vec<String>> {
-        let memory = report.limits.memory.iter().map(|l| {
-            let speed = format!("{} GB/s", number(l.gb_per_second));
-            vec![l.name.clone(), bytes(l.bytes), l.threads.to_string(), speed, spread(&l.timing)]
+    html! {
+        section {
+            h2 { "Limits" }
+            p { "What the machine does at best, by loops that do nothing else." }
+            @for (i, report) in reports.iter().enumerate() {
+                @let name = name(reports, i);
+                @let limits = &report.limits;
+                @if reports.len() > 1 { h3 { (name) } }
+                (by_threads("Memory, GB/s", &name, limits.memory.iter().map(|l| {
+                    (format!("{}, {}", l.name, bytes(l.bytes)), l.threads, l.gb_per_second)
+                })))
+                (by_threads("Arithmetic, G operations/s", &name, limits.arithmetic.iter().map(|l| {
+                    (format!("{}, {}", l.kernel, l.dtype), l.threads, l.gops_per_second)
+                })))
+                @if limits.memory.is_empty() && limits.arithmetic.is_empty() { p { "None." } }
+            }
+        }
+    }
+}
+
+/// A row for each name, a column for each number of threads; nothing if there are none.
+fn by_threads(
+    title: &str,
+    machine: &str,
+    values: impl Iterator<Item = (String, usize, f64)>,
+) -> Markup {
+    let values: Vec<_> = values.collect();
+    let mut threads: Vec<_> = values.iter().map(|(_, threads, _)| *threads).collect();
+    threads.sort_unstable();
+    threads.dedup();
+    let mut rows: Vec<Vec<String>> = vec![];
+    for (name, count, x) in &values {
+        let row = rows.iter().position(|row| row[0] == *name).unwrap_or_else(|| {
+            let mut row = vec![String::new(); threads.len() + 1];
+            row[0].clone_from(name);
+            rows.push(row);
+            rows.len() - 1
         });
-        let arithmetic = report.limits.arithmetic.iter().map(|l| {
-            let speed = format!("{} G operations/s", number(l.gops_per_second));
-            let name = format!("{} arithmetic", l.kernel);
-            vec![name, l.dtype.clone(), l.threads.to_string(), speed, spread(&l.timing)]
-        });
-        memory.chain(arithmetic).collect()
-    };
-    let names = ["Loop", "Size or type", "Threads", "Speed", "Spread"];
-    section(
-        "Limits",
-        "What the machine does at best, by loops that do nothing else.",
-        reports,
-        &names,
-        1,
-        rows,
-    )
+        let column = threads.iter().position(|t| t == count).unwrap_or(0);
+        rows[row][column + 1] = number(*x);
+    }
+    let columns = threads.iter().map(|&threads| plural(threads, "thread"));
+    let names: Vec<_> = std::iter::once(title.to_owned()).chain(columns).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    html! { @if !rows.is_empty() { (table(&format!("{title} of {machine}"), &names, 1, &rows)) } }
 }
 
 /// All cases.
@@ -52,15 +76,18 @@ pub fn cases(reports: &[Report]) -> Markup {
         "Max ULP",
         "Answer",
     ];
-    let rows = |report: &Report| report.cases.iter().map(case).collect();
-    section(
-        "All cases",
-        "Speeds are those of the median round; the spread is between the quartiles.",
-        reports,
-        &names,
-        5,
-        rows,
-    )
+    html! {
+        section {
+            h2 { "All cases" }
+            p { "Speeds are those of the median round; the spread is between the quartiles." }
+            @for (i, report) in reports.iter().enumerate() {
+                @let name = name(reports, i);
+                @let rows: Vec<_> = report.cases.iter().map(case).collect();
+                @if reports.len() > 1 { h3 { (name) } }
+                @if rows.is_empty() { p { "None." } } @else { (table(&format!("Cases of {name}"), &names, 5, &rows)) }
+            }
+        }
+    }
 }
 
 fn case(case: &Case) -> Vec<String> {
@@ -104,7 +131,7 @@ pub fn ratios(reports: &[Report]) -> Markup {
         let mut row = vec![case.key.to_string(), number(case.first.speed() / 1e9)];
         for (other, ratio) in case.others.iter().zip(case.ratios()) {
             row.push(other.map_or_else(String::new, |case| number(case.speed() / 1e9)));
-            row.push(ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}")));
+            row.push(ratio.map_or_else(String::new, number));
         }
         row
     });
@@ -114,30 +141,6 @@ pub fn ratios(reports: &[Report]) -> Markup {
 
 fn spread(timing: &crate::schema::Timing) -> String {
     percent(timing.spread)
-}
-
-/// A table for each report that has rows.
-fn section(
-    title: &str,
-    about: &str,
-    reports: &[Report],
-    names: &[&str],
-    text: usize,
-    rows: impl Fn(&Report) -> Vec<Vec<String>>,
-) -> Markup {
-    html! {
-        section {
-            h2 { (title) }
-            p { (about) }
-            @for (i, report) in reports.iter().enumerate() {
-                @let rows = rows(report);
-                @if reports.len() > 1 { h3 { (name(reports, i)) } }
-                @if rows.is_empty() { p { "None." } } @else {
-                    (table(&format!("{title} of {}", name(reports, i)), names, text, &rows))
-                }
-            }
-        }
-    }
 }
 
 /// The first `text` columns are flush left.
