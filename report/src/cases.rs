@@ -63,7 +63,7 @@ impl Case {
             text += &format!("; digest {}, expected {}", check.digest, check.expected);
         }
         if let (Some(error), Some(limit)) = (check.max_ulp, check.limit_ulp) {
-            text += &format!("; error {error} ULP of {limit} that are promised");
+            text += &format!("; error {error:.4} ULP of {limit} that are promised");
         }
         Some(text)
     }

@@ -2,14 +2,14 @@
 
 use std::borrow::Cow;
 
-/// Three digits, or four, of a number that is not negative.
+/// Three digits (four, or five, before the point) of a number that is not negative.
 pub fn number(x: f64) -> String {
     match x {
         0.0 => "0".into(),
         1e5.. => format!("{x:.2e}"),
         100.0.. => format!("{x:.0}"),
         10.0.. => format!("{x:.1}"),
-        0.1.. => format!("{x:.2}"),
+        1.0.. => format!("{x:.2}"),
         1e-4.. => format!("{x:.*}", (2.0 - x.log10().floor()) as usize),
         _ => format!("{x:.2e}"),
     }

@@ -25,7 +25,11 @@ pub fn table(reports: &[Report]) -> String {
             text += &part;
         }
     }
-    text + &ratios(reports)
+    text += &ratios(reports);
+    if text.ends_with("\n\n") {
+        text.pop();
+    }
+    text
 }
 
 fn head(report: &Report) -> String {
