@@ -72,7 +72,8 @@ fn operations() -> clap::builder::PossibleValuesParser {
 
 /// Bytes: `262144`, `48K`, `2M`, `1G`.
 fn bytes(text: &str) -> Result<u64, String> {
-    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let (number, unit) =
+        text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let shift = match unit {
         "" => 0,
         "K" => 10,
@@ -88,7 +89,8 @@ impl Bench {
     /// Does it all.
     pub fn run(&self) -> Result<(), Failure> {
         let started = Instant::now();
-        let target = self.output.as_deref().map(|path| Target::any(path, self.force)).transpose()?;
+        let target =
+            self.output.as_deref().map(|path| Target::any(path, self.force)).transpose()?;
         let date = jiff::Timestamp::now().strftime("%FT%TZ").to_string();
         let kernels = self.kernels()?;
         let threads = self.threads();
@@ -180,7 +182,9 @@ impl Bench {
         let find = |name: &String| softmax::kernel(name).map_err(|e| Failure::new("--kernel", e));
         let mut kernels = self.kernel.iter().map(find).collect::<Result<Vec<_>, _>>()?;
         // The fastest first.
-        kernels.sort_by_key(|kernel| softmax::kernels().iter().position(|k| k.name() == kernel.name()));
+        kernels.sort_by_key(|kernel| {
+            softmax::kernels().iter().position(|k| k.name() == kernel.name())
+        });
         kernels.dedup_by_key(|kernel| kernel.name());
         Ok(kernels)
     }
@@ -215,12 +219,14 @@ impl Bench {
             return Err(Failure::new("bench", "nothing is left to time"));
         }
         // The input and the output have room for the largest of all cases each.
-        let room = machine::available_memory() / 4 * 3;
+        let room = machine::available_memory().unwrap_or(u64::MAX) / 4 * 3;
         let before = cases.len();
         cases.retain(|case| case.bytes() <= room);
         if cases.len() < before {
             let left = before - cases.len();
-            warnings.push(format!("{left} cases were left out that need more memory than {room} bytes"));
+            warnings.push(format!(
+                "{left} cases were left out that need more memory than {room} bytes"
+            ));
         }
         Ok(cases)
     }
@@ -251,7 +257,9 @@ impl Bench {
             clock.iter().fold((f64::INFINITY, 0.0f64), |(a, b), &t| (a.min(t), b.max(t)));
         if most > 1.05 * least {
             let percent = 100.0 * (1.0 - least / most);
-            warnings.push(format!("the clock moved: the same arithmetic was up to {percent:.0}% slower in some rounds"));
+            warnings.push(format!(
+                "the clock moved: the same arithmetic was up to {percent:.0}% slower in some rounds"
+            ));
         }
         warnings
     }
@@ -268,7 +276,8 @@ fn info(kernel: &Kernel) -> KernelInfo {
 /// A bar with what runs now and what is left, on a terminal.
 fn bar(items: usize) -> ProgressBar {
     let bar = ProgressBar::new(items as u64);
-    if let Ok(style) = ProgressStyle::with_template("{wide_msg} {bar:24} {percent:>3}% {eta} left") {
+    if let Ok(style) = ProgressStyle::with_template("{wide_msg} {bar:24} {percent:>3}% {eta} left")
+    {
         bar.set_style(style);
     }
     bar

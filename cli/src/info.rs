@@ -6,6 +6,7 @@ use softmax::Kernel;
 use crate::failure::Failure;
 use crate::machine::{caches, cpu, threads};
 use crate::stdout;
+use softmax_report::schema::Cache;
 
 /// Shows the CPU, its caches, the kernels and the build.
 #[derive(Debug, clap::Args)]
@@ -27,7 +28,7 @@ impl Info {
 }
 
 fn json(chosen: Option<&str>) -> Value {
-        let kernel = |k: &Kernel| {
+    let kernel = |k: &Kernel| {
         json!({
             "name": k.name(),
             "requires": k.requires(),

@@ -53,14 +53,14 @@ pub fn machine(label: Option<String>, emulated: bool, pinned: bool) -> Machine {
     let refresh = RefreshKind::nothing()
         .with_cpu(CpuRefreshKind::nothing().with_frequency())
         .with_memory(MemoryRefreshKind::nothing().with_ram());
-    let system = System::new_with_specifics(refresh);
+    let system = System::new_with_specifics(refresh).ok();
     let cpu = cpu();
     let available = softmax::kernels().iter().filter(|kernel| kernel.is_available());
     let mut features: Vec<_> =
         available.flat_map(|kernel| kernel.requires()).map(|&feature| feature.to_owned()).collect();
     features.sort();
     features.dedup();
-    let frequency = system.cpus().iter().map(|cpu| cpu.frequency()).max();
+    let frequency = system.iter().flat_map(System::cpus).map(|cpu| cpu.frequency()).max();
     let os = [System::long_os_version(), System::kernel_long_version().into()];
     Machine {
         label: label.unwrap_or_else(|| cpu.clone()),
@@ -68,10 +68,10 @@ pub fn machine(label: Option<String>, emulated: bool, pinned: bool) -> Machine {
         architecture: std::env::consts::ARCH.to_owned(),
         features,
         emulated,
-        physical_cores: System::physical_core_count(),
+        physical_cores: System::physical_core_count().ok(),
         logical_cores: threads(),
         caches: caches(),
-        memory_bytes: system.total_memory(),
+        memory_bytes: system.as_ref().map_or(0, System::total_memory),
         frequency_mhz: frequency.filter(|&mhz| mhz > 0),
         os: os.into_iter().flatten().collect::<Vec<_>>().join(", "),
         on_battery: on_battery(),
@@ -79,15 +79,16 @@ pub fn machine(label: Option<String>, emulated: bool, pinned: bool) -> Machine {
     }
 }
 
-/// Bytes of memory that programs may still use.
-pub fn available_memory() -> u64 {
+/// Bytes of memory that programs may still use, if the system tells.
+pub fn available_memory() -> Option<u64> {
     let refresh = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
-    System::new_with_specifics(refresh).available_memory()
+    Some(System::new_with_specifics(refresh).ok()?.available_memory())
 }
 
 /// Whether a battery is discharging.
 fn on_battery() -> Option<bool> {
-    let mut batteries = starship_battery::Manager::new().ok()?.batteries().ok()?.flatten().peekable();
+    let mut batteries =
+        starship_battery::Manager::new().ok()?.batteries().ok()?.flatten().peekable();
     batteries.peek()?;
     Some(batteries.any(|battery| battery.state() == starship_battery::State::Discharging))
 }
@@ -96,10 +97,8 @@ fn on_battery() -> Option<bool> {
 #[cfg(target_arch = "x86_64")]
 pub fn is_emulated() -> bool {
     let cpu = raw_cpuid::CpuId::new();
-    let says = |hypervisor: &raw_cpuid::HypervisorInfo| {
-        matches!(hypervisor.identify(), raw_cpuid::Hypervisor::QEMU)
-    };
-    cpu.get_hypervisor_info().as_ref().is_some_and(says)
+    cpu.get_hypervisor_info()
+        .is_some_and(|hypervisor| hypervisor.identify() == raw_cpuid::Hypervisor::QEMU)
         || cpu.get_processor_brand_string().is_some_and(|brand| brand.as_str().contains("QEMU"))
         || is_other_architecture("CPU implementer")
 }

@@ -70,7 +70,8 @@ impl Report {
                     files.push((folder.join(format!("{}.png", chart.name)), image));
                 }
                 if let Some(folder) = &self.svg {
-                    files.push((folder.join(format!("{}.svg", chart.name)), chart.svg.into_bytes()));
+                    files
+                        .push((folder.join(format!("{}.svg", chart.name)), chart.svg.into_bytes()));
                 }
             }
         }

@@ -1,7 +1,5 @@
 //! The things that are timed, the memory that they share, and what comes of their times.
 
-use std::collections::HashMap;
-
 use rayon::prelude::*;
 use softmax::{Kernel, Softmax, Threads};
 use softmax_measure::check::{self, Errors, Reference};
@@ -11,7 +9,9 @@ use softmax_measure::operation::{self, Operation, Side, tile_rows};
 use softmax_measure::plan::{Case, footprints, is_for_threads, with_dtype};
 use softmax_measure::pool::Pools;
 use softmax_measure::timing::{Statistics, seconds};
-use softmax_report::schema::{self, ArithmeticLimit, Cache, CaseResult, Check, MemoryLimit, Timing};
+use softmax_report::schema::{
+    self, ArithmeticLimit, Cache, CaseResult, Check, MemoryLimit, Timing,
+};
 
 use crate::failure::Failure;
 
@@ -79,8 +79,8 @@ impl Session {
     ) -> Result<Self, Failure> {
         let most = cases.iter().map(|c| c.rows * c.cols * c.size()).max().unwrap_or(0);
         let room = || {
-            // The loops that have one matrix go over it all.
-            Buffer::new(most).map_err(|bytes| Failure::new("bench", format!("no memory for {bytes} bytes")))
+            let none = |bytes| Failure::new("bench", format!("no memory for {bytes} bytes"));
+            Buffer::new(most).map_err(none)
         };
         let items: Vec<_> = cases.into_iter().map(Item::Case).collect();
         Ok(Self {
@@ -168,8 +168,9 @@ impl Session {
         {
             let calls = self.states[i].calls;
             let cycles = self.run_case(&case, calls, cycles);
-            self.states[i].cycles =
-                cycles.map(|n| n as f64 / calls as f64 / case.operation.elements(case.rows, case.cols) as f64);
+            self.states[i].cycles = cycles.map(|n| {
+                n as f64 / calls as f64 / case.operation.elements(case.rows, case.cols) as f64
+            });
         }
         Ok(Ok(()))
     }
@@ -189,8 +190,13 @@ impl Session {
         }
         match self.items[i] {
             Item::Clock => {
-                let kernel = self.kernel;
-                self.on(1, move |_, _| seconds(calls, || drop(arithmetic(kernel, true, TURNS))))
+                // Of the reference: no wide vectors, for which some CPUs slow down.
+                let kernel = &softmax::kernels()[softmax::kernels().len() - 1];
+                self.on(1, move |_, _| {
+                    seconds(calls, || {
+                        arithmetic(kernel, true, TURNS);
+                    })
+                })
             }
             Item::Arithmetic { kernel, double, threads } => self.on(threads, move |_, _| {
                 seconds(calls, || {
@@ -215,12 +221,16 @@ impl Session {
                     seconds(calls, pass)
                 })
             }
-            Item::Case(case) => self.run_case(&case, calls, seconds),
+            Item::Case(case) => self.run_case(&case, calls, |calls, call| seconds(calls, call)),
         }
     }
 
     /// Runs something on so many threads.
-    fn on<R: Send>(&mut self, threads: usize, f: impl FnOnce(&Buffer, &mut Buffer) -> R + Send) -> R {
+    fn on<R: Send>(
+        &mut self,
+        threads: usize,
+        f: impl FnOnce(&Buffer, &mut Buffer) -> R + Send,
+    ) -> R {
         let (x, y) = (&self.x, &mut self.y);
         match self.pools.get(threads) {
             Some(pool) => pool.install(|| f(x, y)),
@@ -292,7 +302,10 @@ impl Session {
         self.filled = Some((T::NAME, cols, n));
     }
 
-    fn check_case<T: Number + softmax::Probs<T>>(&mut self, case: &Case) -> Result<Check, softmax::Error> {
+    fn check_case<T: Number + softmax::Probs<T>>(
+        &mut self,
+        case: &Case,
+    ) -> Result<Check, softmax::Error> {
         let Case { operation, rows, cols, threads, kernel, .. } = *case;
         self.fill::<T>(cols, rows * cols);
         let mut side = self.take_side(case);
@@ -314,9 +327,9 @@ impl Session {
             let unit = if operation.has_matrix() { period * cols } else { period };
             let (first, rest) = y.split_at(unit.min(y.len()));
             let repeats = operation == Operation::Sample
-                || rest.par_chunks(unit).all(|part| {
-                    part.iter().zip(first).all(|(a, b)| a.bits() == b.bits())
-                });
+                || rest
+                    .par_chunks(unit)
+                    .all(|part| part.iter().zip(first).all(|(a, b)| a.bits() == b.bits()));
             Ok::<_, softmax::Error>((errors, digest, repeats))
         });
         self.side = Some(((operation, rows, cols), side));
@@ -377,7 +390,8 @@ impl Session {
         let mut cases = Vec::new();
         for (i, item) in self.items.iter().enumerate() {
             let (Item::Case(case), Some(check)) = (item, &self.states[i].check) else { continue };
-            let result = timing(i).map(|timing| result(case, timing, self.states[i].cycles, &limits));
+            let result =
+                timing(i).map(|timing| result(case, timing, self.states[i].cycles, &limits));
             let Case { operation, dtype, rows, cols, threads, kernel } = *case;
             cases.push(schema::Case {
                 operation: operation.name().into(),
@@ -418,8 +432,7 @@ impl Session {
             let threads = if cache.level <= 2 { case.threads as u64 } else { 1 };
             case.bytes() / threads <= cache.size
         };
-        let levels: HashMap<bool, u32> = HashMap::from_iter(data.find(fits).map(|c| (true, c.level)));
-        levels.get(&true).map_or("memory".into(), |level| format!("L{level}"))
+        data.find(fits).map_or("memory".into(), |cache| format!("L{}", cache.level))
     }
 }
 
@@ -438,7 +451,8 @@ fn result(case: &Case, timing: Timing, cycles: Option<f64>, limits: &schema::Lim
     let memory = loops.iter().filter_map(of).max_by(f64::total_cmp);
     let wide = if dtype == "f64" { "f64" } else { "f32" };
     let arithmetic = limits.arithmetic.iter().find(|limit| {
-        (limit.kernel.as_str(), limit.dtype.as_str(), limit.threads) == (kernel.name(), wide, threads)
+        (limit.kernel.as_str(), limit.dtype.as_str(), limit.threads)
+            == (kernel.name(), wide, threads)
     });
     let operations = operation.operations(dtype) * elements;
     let bound = memory.zip(arithmetic).map(|(memory, arithmetic)| {

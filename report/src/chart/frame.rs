@@ -1,0 +1,348 @@
+//! What all charts have: axes, marks, labels that do not overlap, a legend.
+
+use maud::{Markup, html};
+
+use super::scale::Scale;
+use crate::format::clip;
+
+/// Of every chart, in units: as wide as a phone.
+pub const WIDTH: f64 = 360.0;
+/// Of all text but titles.
+const FONT: f64 = 11.0;
+const TITLE: f64 = 13.0;
+/// The left side of what is not a plot.
+const MARGIN: f64 = 10.0;
+const RIGHT: f64 = WIDTH - 14.0;
+/// Of a line of text.
+const LINE: f64 = 15.0;
+
+/// Left, top, right, bottom.
+type Box = [f64; 4];
+
+/// An axis and what it says.
+#[derive(Debug)]
+pub struct Axis {
+    pub scale: Scale,
+    pub name: &'static str,
+}
+
+/// A chart that is being drawn. Marks are in the order that they are drawn in.
+#[derive(Debug)]
+pub struct Frame {
+    x: Axis,
+    y: Option<Axis>,
+    height: f64,
+    body: String,
+    /// Of labels and marks.
+    taken: Vec<Box>,
+    /// Of short parts of lines.
+    lines: Vec<Box>,
+    above: Vec<(f64, String)>,
+    legend: Vec<(Markup, String)>,
+}
+
+/// What a line or mark looks like.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    /// Colour and shape.
+    pub series: usize,
+    /// Marks filled, lines solid.
+    pub full: bool,
+}
+
+impl Look {
+    /// Always the same for a kernel.
+    pub fn kernel(name: &str, full: bool) -> Self {
+        let known = ["avx512", "avx2", "neon", "portable", "scalar"];
+        let other = || known.len() + name.bytes().map(usize::from).sum::<usize>() % 3;
+        let series = known.iter().position(|&k| k == name).unwrap_or_else(other);
+        Self { series, full }
+    }
+
+    fn colour(self) -> String {
+        format!("c{}", self.series % 8)
+    }
+
+    /// The mark in the legend.
+    pub fn swatch(self) -> Markup {
+        self.mark(8.0, -4.0, "")
+    }
+
+    /// The line in the legend.
+    pub fn line_swatch(self) -> Markup {
+        path(&self.line_class(), &[(0.0, -4.0), (18.0, -4.0)], "")
+    }
+
+    fn line_class(self) -> String {
+        format!("l {}{}", self.colour(), if self.full { "" } else { " d" })
+    }
+
+    fn mark(self, x: f64, y: f64, title: &str) -> Markup {
+        // Around the middle.
+        let shape: &[(f64, f64)] = match self.series % 6 {
+            0 => {
+                return html! { circle class=(self.mark_class()) cx=(n(x)) cy=(n(y)) r="3.5" { (tip(title)) } };
+            }
+            1 => &[(-3.0, -3.0), (3.0, -3.0), (3.0, 3.0), (-3.0, 3.0)],
+            2 => &[(0.0, -4.0), (4.0, 3.0), (-4.0, 3.0)],
+            3 => &[(0.0, -4.5), (4.5, 0.0), (0.0, 4.5), (-4.5, 0.0)],
+            4 => &[(-4.0, -3.0), (4.0, -3.0), (0.0, 4.0)],
+            _ => &[(-4.5, -1.5), (4.5, -1.5), (4.5, 1.5), (-4.5, 1.5)],
+        };
+        let mut d = String::new();
+        for (i, (dx, dy)) in shape.iter().enumerate() {
+            d += &format!("{}{} {}", if i == 0 { 'M' } else { 'L' }, n(x + dx), n(y + dy));
+        }
+        html! { path class=(self.mark_class()) d={ (d) "Z" } { (tip(title)) } }
+    }
+
+    fn mark_class(self) -> String {
+        format!("{} {}", if self.full { "m" } else { "h" }, self.colour())
+    }
+}
+
+/// What is drawn: all but the frame of the file.
+#[derive(Debug)]
+pub struct Drawing {
+    pub title: String,
+    pub subtitle: String,
+    pub height: f64,
+    pub body: Markup,
+}
+
+impl Frame {
+    /// With a plot of this height.
+    pub fn new(x: Axis, y: Option<Axis>, height: f64) -> Self {
+        let (taken, lines, above, legend) = (vec![], vec![], vec![], vec![]);
+        Self { x, y, height, body: String::new(), taken, lines, above, legend }
+    }
+
+    fn left(&self) -> f64 {
+        if self.y.is_some() { 48.0 } else { MARGIN }
+    }
+
+    fn x(&self, x: f64) -> f64 {
+        self.left() + self.x.scale.part(x) * (RIGHT - self.left())
+    }
+
+    /// Without a scale, `y` is a height already.
+    fn y(&self, y: f64) -> f64 {
+        self.y.as_ref().map_or(y, |axis| (1.0 - axis.scale.part(y)) * self.height)
+    }
+
+    /// A line through these points; `title` may be empty.
+    pub fn line(&mut self, look: Look, points: &[(f64, f64)], title: &str) {
+        self.classed_line(&look.line_class(), points, title);
+    }
+
+    /// A line that is no series: of the class `ax`, with `d` dashed.
+    pub fn classed_line(&mut self, class: &str, points: &[(f64, f64)], title: &str) {
+        let places = points.iter().map(|&(x, y)| (self.x(x), self.y(y)));
+        let places: Vec<_> = places.filter(|(x, y)| x.is_finite() && y.is_finite()).collect();
+        if places.len() > 1 {
+            self.body += &path(class, &places, title).0;
+        }
+        for ends in places.windows(2) {
+            let ((x0, y0), (x1, y1)) = (ends[0], ends[1]);
+            let parts = ((x1 - x0).abs().max((y1 - y0).abs()) / 3.0).ceil().max(1.0);
+            let at = |i: f64| (x0 + (x1 - x0) * i / parts, y0 + (y1 - y0) * i / parts);
+            let dots = (0..=parts as usize).map(|i| at(i as f64));
+            self.lines.extend(dots.map(|(x, y)| [x, y, x, y]));
+        }
+    }
+
+    /// A mark that says what it is.
+    pub fn mark(&mut self, look: Look, (x, y): (f64, f64), title: &str) {
+        let (x, y) = (self.x(x), self.y(y));
+        if x.is_finite() && y.is_finite() {
+            self.taken.push([x - 4.0, y - 4.0, x + 4.0, y + 4.0]);
+            self.body += &look.mark(x, y, title).0;
+        }
+    }
+
+    /// A text above one of these points, or before it if the line there rises: the first where it lies on nothing, or if there is none,
+    /// on no other text or mark; and nowhere if there is none of those either.
+    pub fn label(&mut self, text: &str, rises: bool, places: impl IntoIterator<Item = (f64, f64)>) {
+        let text = clip(text, 120.0, |c| width(c) * FONT);
+        let long = length(&text, FONT);
+        let (left, below) = if rises { (-long - 1.0, 0.0) } else { (2.0, 3.0) };
+        let places = places.into_iter().map(|(x, y)| (self.x(x) + left, self.y(y) - below));
+        let boxes: Vec<_> = places.map(|(x, y)| [x, y - FONT - 2.0, x + long, y]).collect();
+        let apart = |a: &Box, b: &Box| a[2] < b[0] || a[0] > b[2] || a[3] < b[1] || a[1] > b[3];
+        let free = |place: &&Box| {
+            let inside = place[0] >= self.left() && place[2] <= RIGHT && place[1] >= 0.0;
+            inside && self.taken.iter().all(|taken| apart(place, taken))
+        };
+        let clear = |place: &&Box| free(place) && self.lines.iter().all(|line| apart(place, line));
+        let place = boxes.iter().find(clear).or_else(|| boxes.iter().find(free));
+        if let Some(&place) = place {
+            self.text(&text, place[0], place[3] - 3.0);
+            self.taken.push(place);
+        }
+    }
+
+    /// A text at the left of the plot, at this height.
+    pub fn row_label(&mut self, text: &str, y: f64) {
+        let text = clip(text, RIGHT - MARGIN - 3.0, |c| width(c) * FONT).into_owned();
+        self.text(&text, MARGIN + 3.0, y);
+    }
+
+    fn text(&mut self, text: &str, x: f64, y: f64) {
+        self.body += &html! { text class="o" x=(n(x)) y=(n(y)) { (text) } }.0;
+    }
+
+    /// A vertical line with its name above the plot; nothing if it lies outside.
+    pub fn vertical(&mut self, x: f64, name: String) {
+        let (low, high) = self.x.scale.ends();
+        if (low..=high).contains(&x) {
+            let x = self.x(x);
+            let ends = [(x, 0.0), (x, self.height)];
+            self.body += &path("ax d", &ends, &name).0;
+            self.above.push((x, name));
+        }
+    }
+
+    /// A line of the legend, where they fit several in one.
+    pub fn legend(&mut self, swatch: Markup, text: &str) {
+        self.legend.push((swatch, clip(text, 300.0, |c| width(c) * FONT).into_owned()));
+    }
+
+    /// The chart with everything around it.
+    pub fn finish(mut self, title: &str, subtitle: &str) -> Drawing {
+        let fit = |text: &str, size: f64| {
+            clip(text, WIDTH - 2.0 * MARGIN, |c| width(c) * size).into_owned()
+        };
+        let (names, rows) = self.names_above();
+        let named = f64::from(u8::from(self.y.is_some())) * LINE;
+        let top = 16.0 + LINE + named + rows as f64 * LINE + 11.0;
+        let (legend, lines) = self.legend_rows();
+        let height = top + self.height + 36.0 + lines as f64 * LINE + 8.0;
+        let body = html! {
+            text class="t" x=(MARGIN) y="16" { (fit(title, TITLE)) }
+            text x=(MARGIN) y="31" { (fit(subtitle, FONT)) }
+            @if let Some(y) = &self.y { text x=(MARGIN) y="46" { (y.name) } }
+            g transform={ "translate(0 " (n(top)) ")" } {
+                (names)
+                (self.x_axis())
+                @if let Some(y) = &self.y { (self.y_axis(&y.scale)) }
+                (maud::PreEscaped(&self.body))
+                (legend)
+            }
+        };
+        Drawing { title: title.into(), subtitle: subtitle.into(), height, body }
+    }
+
+    fn x_axis(&self) -> Markup {
+        let scale = &self.x.scale;
+        // Half of each must not reach over the side, nor to its neighbour.
+        let place = |&tick: &f64| {
+            let half = length(&scale.tick(tick), FONT) / 2.0;
+            let x = self.x(tick);
+            let middle = x.clamp(half, WIDTH - half);
+            (x, middle, half)
+        };
+        let ticks = scale.ticks(|ticks| {
+            let places: Vec<_> = ticks.iter().map(place).collect();
+            let apart = |w: &[(f64, f64, f64)]| w[0].1 + w[0].2 + 8.0 < w[1].1 - w[1].2;
+            places.windows(2).all(apart)
+        });
+        let (low, high) = (self.left(), RIGHT);
+        html! {
+            @for tick in &ticks {
+                @let (x, middle, _) = place(tick);
+                (path("g", &[(x, 0.0), (x, self.height)], ""))
+                text x=(n(middle)) y=(n(self.height + 17.0)) text-anchor="middle" { (scale.tick(*tick)) }
+            }
+            (path("ax", &[(low, self.height), (high, self.height)], ""))
+            text x=(n((low + high) / 2.0)) y=(n(self.height + 31.0)) text-anchor="middle" { (self.x.name) }
+        }
+    }
+
+    fn y_axis(&self, scale: &Scale) -> Markup {
+        let apart = |w: &[f64]| (self.y(w[0]) - self.y(w[1])).abs() >= 22.0;
+        html! {
+            @for tick in scale.ticks(|ticks| ticks.windows(2).all(apart)) {
+                @let y = self.y(tick);
+                (path("g", &[(self.left(), y), (RIGHT, y)], ""))
+                text x=(n(self.left() - 5.0)) y=(n(y + 3.5)) text-anchor="end" { (scale.tick(tick)) }
+            }
+        }
+    }
+
+    /// The names of vertical lines, in as many rows as they need: each in the lowest where it is free.
+    fn names_above(&mut self) -> (Markup, usize) {
+        self.above.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut ends: Vec<f64> = vec![];
+        let names = html! {
+            @for (x, name) in &self.above {
+                @let half = length(name, FONT) / 2.0;
+                @let middle = x.clamp(MARGIN + half, WIDTH - half - 2.0);
+                @let row = ends.iter().position(|&end| end + 6.0 < middle - half);
+                @let row = row.unwrap_or_else(|| { ends.push(0.0); ends.len() - 1 });
+                @let y = -6.0 - row as f64 * LINE;
+                text x=(n(middle)) y=(n(y)) text-anchor="middle" { (name) }
+                @let () = ends[row] = middle + half;
+            }
+        };
+        (names, ends.len())
+    }
+
+    fn legend_rows(&self) -> (Markup, usize) {
+        let (mut x, mut row) = (MARGIN, 0);
+        let mut place = |text: &str| {
+            let long = 22.0 + length(text, FONT);
+            if x > MARGIN && x + long > WIDTH {
+                (x, row) = (MARGIN, row + 1);
+            }
+            let left = x;
+            x += long + 14.0;
+            (left, self.height + 36.0 + LINE * (row as f64 + 1.0))
+        };
+        let rows = html! {
+            @for (swatch, text) in &self.legend {
+                @let (x, y) = place(text);
+                g transform={ "translate(" (n(x)) " " (n(y)) ")" } {
+                    (swatch)
+                    text x="22" y="0" { (text) }
+                }
+            }
+        };
+        (rows, row + usize::from(!self.legend.is_empty()))
+    }
+}
+
+/// A bar of strips in the legend.
+pub fn bar_swatch() -> Markup {
+    path("b", &[(8.0, -10.0), (8.0, 2.0)], "")
+}
+
+fn path(class: &str, points: &[(f64, f64)], title: &str) -> Markup {
+    let points: Vec<_> = points.iter().map(|&(x, y)| format!("{},{}", n(x), n(y))).collect();
+    html! { polyline class=(class) points=(points.join(" ")) { (tip(title)) } }
+}
+
+fn tip(title: &str) -> Markup {
+    html! { @if !title.is_empty() { title { (title) } } }
+}
+
+/// A coordinate.
+fn n(x: f64) -> f64 {
+    (x * 10.0).round() / 10.0
+}
+
+/// At least what the text takes in the usual fonts.
+fn length(text: &str, size: f64) -> f64 {
+    text.chars().map(width).sum::<f64>() * size
+}
+
+/// As a part of the font's size.
+fn width(c: char) -> f64 {
+    match c {
+        'i' | 'j' | 'l' | '.' | ',' | ':' | '\'' | '|' | '!' => 0.34,
+        ' ' | 'f' | 't' | 'r' | '(' | ')' | '-' | '/' => 0.42,
+        'm' | 'w' | 'M' | 'W' | '@' | '%' | '…' => 1.0,
+        'A'..='Z' => 0.76,
+        c if c.is_ascii() => 0.645,
+        _ => 1.1,
+    }
+}

@@ -1,0 +1,9 @@
+//! What users see of reports.
+
+mod charts;
+mod compare;
+mod csv;
+mod page;
+mod read;
+mod sample;
+mod table;
