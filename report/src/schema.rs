@@ -182,7 +182,7 @@ pub struct Case {
     pub elements: u64,
     /// Bytes that one call must read and write at least.
     pub traffic: u64,
-    /// Vector operations per element, counted in the source.
+    /// Multiplications per element, fused with an addition or not, counted in the source: what arithmetic needs at least.
     pub operations: f64,
     /// Of the answer, before it was timed.
     pub check: Check,

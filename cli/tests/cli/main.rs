@@ -1,5 +1,6 @@
 //! The command `softmax`, run as its users run it.
 
+mod bench;
 mod common;
 mod decide;
 mod errors;

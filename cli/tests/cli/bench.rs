@@ -1,0 +1,209 @@
+//! `softmax bench` and `softmax report`.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::common::{Folder, call, call_refused, softmax};
+use softmax_report::schema::Report;
+
+/// Three rounds of small matrices.
+const TINY: [&str; 7] = ["--quick", "--rounds", "3", "--dtype", "f32", "--label", "a machine"];
+
+/// Runs `softmax bench`, and gives its report and what was printed.
+fn bench(path: &Path, more: &[&str]) -> (Report, String) {
+    let out = softmax().arg("bench").args(TINY).args(more).arg("-o").arg(path).output().unwrap();
+    let stderr = String::from_utf8(out.stderr).unwrap();
+    assert!(out.status.success(), "{stderr}");
+    assert_eq!(stderr, "");
+    (read(path), String::from_utf8(out.stdout).unwrap())
+}
+
+fn read(path: &Path) -> Report {
+    softmax_report::read(&std::fs::read(path).unwrap(), "report").unwrap()
+}
+
+#[test]
+fn every_kernel_is_checked_and_timed() {
+    let folder = Folder::new();
+    let (report, text) = bench(&folder.path("report.json"), &["--max-size", "600K"]);
+    assert!(report.complete);
+    assert_eq!(report.machine.label, "a machine");
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    assert!(text.contains("a machine"));
+    for kernel in softmax::kernels().iter().filter(|k| k.is_available() && k.name() != "scalar") {
+        for operation in ["softmax", "attention"] {
+            let is = |c: &&softmax_report::schema::Case| {
+                (&*c.kernel, &*c.operation) == (kernel.name(), operation)
+            };
+            let case = report.cases.iter().find(is).unwrap_or_else(|| panic!("{operation}"));
+            let result = case.result.as_ref().unwrap();
+            assert_eq!(result.timing.seconds.len(), 3);
+            assert!(case.check.passed && case.check.digest == case.check.expected);
+            assert!(case.check.max_ulp.unwrap() <= 3.0);
+            assert!(result.fraction_of_limit.unwrap() > 0.0);
+        }
+    }
+    for name in ["read", "copy", "copy_nt", "scale"] {
+        assert!(report.limits.memory.iter().any(|limit| limit.name == name), "{name}");
+    }
+    assert_eq!(report.clock.len(), 3);
+    // The answers of all kernels to the same matrix have one digest.
+    for a in &report.cases {
+        for b in report
+            .cases
+            .iter()
+            .filter(|b| (&a.operation, a.rows, a.cols) == (&b.operation, b.rows, b.cols))
+        {
+            assert_eq!(a.check.digest, b.check.digest);
+        }
+    }
+}
+
+#[test]
+fn filters_leave_what_they_say() {
+    let folder = Folder::new();
+    let filters = ["--kernel", "scalar,portable", "--op", "logsumexp,sample", "--threads", "1"];
+    let all = ["--max-size", "1M", "--rounds", "1"];
+    let path = folder.path("some.json");
+    let mut bench = softmax();
+    bench.args(["bench", "--quick"]).args(filters).args(all).arg("-o").arg(&path);
+    assert!(bench.output().unwrap().status.success());
+    let report = read(&path);
+    let mut names: Vec<_> = report.cases.iter().map(|c| (&*c.kernel, &*c.operation)).collect();
+    names.sort_unstable();
+    let want = [
+        ("portable", "logsumexp"),
+        ("portable", "sample"),
+        ("scalar", "logsumexp"),
+        ("scalar", "sample"),
+    ];
+    assert_eq!(names, want);
+}
+
+#[test]
+fn what_cannot_be_measured_is_refused() {
+    let folder = Folder::new();
+    let there = folder.file("there.json", b"{}");
+    let refused = |arguments: &[&str], about| {
+        let arguments: Vec<_> =
+            arguments.iter().map(|a| a as &dyn AsRef<std::ffi::OsStr>).collect();
+        call_refused(&folder, "bench", &arguments, about);
+    };
+    refused(&["--kernel", "mmx"], ("--kernel", "mmx"));
+    refused(&["--max-size", "1K"], ("bench", "nothing is left"));
+    let there = there.to_str().unwrap();
+    refused(&["-o", there], (there, "exists already"));
+    assert_eq!(std::fs::read(there).unwrap(), b"{}");
+}
+
+/// What was done before Ctrl-C is reported.
+#[test]
+#[cfg(unix)]
+fn an_interrupted_run_is_reported() {
+    let folder = Folder::new();
+    let path = folder.path("part.json");
+    let mut bench = softmax();
+    // Far more rounds than there is patience for.
+    bench.args(["bench", "--quick", "--max-size", "40K", "--rounds", "1000", "-o"]).arg(&path);
+    let child = bench.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(4));
+    let kill = ["-INT", &child.id().to_string()].map(str::to_owned);
+    assert!(std::process::Command::new("kill").args(kill).status().unwrap().success());
+    let started = Instant::now();
+    let out = child.wait_with_output().unwrap();
+    assert!(started.elapsed() < Duration::from_secs(60));
+    assert_eq!(out.status.code(), Some(2));
+    assert!(String::from_utf8(out.stderr).unwrap().contains("interrupted"));
+    let report = read(&path);
+    assert!(!report.complete);
+    assert!(!report.cases.is_empty());
+}
+
+/// A report, and one of a machine that is slower by a factor at everything.
+fn two_reports(folder: &Folder, factor: f64) -> [PathBuf; 2] {
+    let paths = [folder.path("a.json"), folder.path("b.json")];
+    let (mut report, _) = bench(&paths[0], &["--op", "softmax", "--max-size", "40K"]);
+    report.machine.label = "another".into();
+    for result in report.cases.iter_mut().filter_map(|case| case.result.as_mut()) {
+        result.elements_per_second *= factor;
+    }
+    std::fs::write(&paths[1], softmax_report::write(&report)).unwrap();
+    paths
+}
+
+#[test]
+fn reports_become_tables_pages_and_charts() {
+    let folder = Folder::new();
+    let [a, b] = two_reports(&folder, 0.5);
+    let text = |arguments: &[&dyn AsRef<std::ffi::OsStr>]| {
+        let out = call("report", arguments);
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let table = text(&[&a, &b]);
+    assert!(table.contains("another") && table.contains("0.50"), "{table}");
+    assert!(table.lines().all(|line| line.chars().count() <= 100));
+
+    let (html, csv) = (folder.path("r.html"), folder.path("r.csv"));
+    let (svg, png) = (folder.path("svg"), folder.path("png"));
+    let quiet = text(&[&a, &b, &"-o", &html, &"--csv", &csv, &"--svg", &svg, &"--png", &png]);
+    assert_eq!(quiet, "");
+    let page = std::fs::read_to_string(&html).unwrap();
+    assert!(page.starts_with("<!DOCTYPE html>") && page.contains("<svg"));
+    let lines = std::fs::read_to_string(&csv).unwrap();
+    assert_eq!(lines.lines().count(), 1 + 2 * read(&a).cases.len());
+    let count = |folder: &Path| std::fs::read_dir(folder).unwrap().count();
+    assert!(count(&svg) >= 3);
+    assert_eq!(count(&svg), count(&png));
+    let first = std::fs::read_dir(&png).unwrap().next().unwrap().unwrap();
+    assert_eq!(std::fs::read(first.path()).unwrap()[..4], *b"\x89PNG");
+
+    // Nothing is replaced unasked, and nothing is written if something would be.
+    let (arguments, new) =
+        ([&a as &dyn AsRef<std::ffi::OsStr>, &"-o", &html, &"--csv"], folder.path("n.csv"));
+    let mut arguments = arguments.to_vec();
+    arguments.push(&new);
+    call_refused(&folder, "report", &arguments, (html.to_str().unwrap(), "exists already"));
+}
+
+#[test]
+fn slower_cases_fail_and_are_named() {
+    let folder = Folder::new();
+    let [a, b] = two_reports(&folder, 0.9);
+    let below = |factor: &str| call("report", &[&a, &b, &"--fail-below", &factor]);
+    let fails = below("0.95");
+    assert_eq!(fails.status.code(), Some(1));
+    let stdout = String::from_utf8(fails.stdout).unwrap();
+    assert!(stdout.contains("softmax") && stdout.contains("0.9"), "{stdout}");
+    assert!(String::from_utf8(fails.stderr).unwrap().contains("below 0.95"));
+    assert_eq!(below("0.8").status.code(), Some(0));
+    assert_eq!(below("-1").status.code(), Some(2));
+    // Of one report there is nothing to compare.
+    assert_eq!(call("report", &[&a, &"--fail-below", &"0.9"]).status.code(), Some(2));
+}
+
+#[test]
+fn what_is_no_report_is_refused() {
+    let folder = Folder::new();
+    let whole = {
+        let (report, _) =
+            bench(&folder.path("whole.json"), &["--op", "softmax", "--max-size", "40K"]);
+        softmax_report::write(&report)
+    };
+    let refused = |name: &str, bytes: &[u8], about: &str| {
+        let path = folder.file(name, bytes);
+        call_refused(&folder, "report", &[&path], ("report", about));
+    };
+    refused("text.json", b"hello", "line 1");
+    refused("foreign.json", br#"{"schema": "something else", "version": 1}"#, "schema");
+    refused("old.json", whole.replace("\"version\": 1", "\"version\": 0").as_bytes(), "version");
+    refused("truncated.json", &whole.as_bytes()[..whole.len() / 2], "line");
+    refused("without.json", whole.replace("\"median\"", "\"mean\"").as_bytes(), "median");
+    call_refused(
+        &folder,
+        "report",
+        &[&folder.path("none.json")],
+        (folder.path("none.json").to_str().unwrap(), "No such file"),
+    );
+}
