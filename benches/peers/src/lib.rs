@@ -16,18 +16,20 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use rten_simd::SimdOp;
 use softmax::half::{bf16, f16};
 use softmax::{
-    Attention, CrossEntropy, Element, Mask, Matrix, MatrixMut, Sampler, Softmax, Threads,
+    Attention, CrossEntropy, Element, Kernel, Mask, Matrix, MatrixMut, Sampler, Softmax, Threads,
 };
 use tract_linalg::Func;
 use tract_linalg::element_wise::ElementWise;
 use tract_linalg::reduce::{MapReduce, Reduce};
 
-mod limits;
-use limits::Limits;
-
 /// The threads of everything here; one number of threads per process.
 static POOL: OnceLock<ThreadPool> = OnceLock::new();
-static LIMITS: LazyLock<Limits> = LazyLock::new(Limits::detect);
+
+/// Whose loops are the machine's limits: the kernel of the widest vectors.
+static WIDEST: LazyLock<&Kernel> = LazyLock::new(|| {
+    let available = softmax::kernels().iter().find(|kernel| kernel.is_available());
+    available.expect("the reference is always there")
+});
 
 fn guarded(f: impl FnOnce() -> Option<()>) -> i32 {
     match catch_unwind(AssertUnwindSafe(f)) {
@@ -57,7 +59,12 @@ fn pool() -> Option<(&'static ThreadPool, Threads)> {
 /// How `softmax_peers_nt_copy` stores.
 #[unsafe(no_mangle)]
 pub extern "C" fn softmax_peers_nt_stores() -> *const c_char {
-    LIMITS.stores.as_ptr()
+    let stores = match WIDEST.name() {
+        "avx512" => c"AVX-512 stores",
+        "avx2" => c"AVX stores",
+        _ => c"ordinary stores: this kernel knows no others",
+    };
+    stores.as_ptr()
 }
 
 /// 1 if this CPU can run the kernel of that name, else 0.
@@ -292,7 +299,7 @@ pub unsafe extern "C" fn softmax_peers_read(
         let x = unsafe { std::slice::from_raw_parts(x.cast::<f32>(), words) };
         let (pool, _) = pool()?;
         let part = words.div_ceil(pool.current_num_threads()).max(1);
-        let read = |x: &[f32]| LIMITS.read(x);
+        let read = |x: &[f32]| WIDEST.limits().read(x);
         black_box(pool.install(|| x.par_chunks(part).map(read).reduce(|| 0.0, f32::max)));
         Some(())
     })
@@ -346,7 +353,7 @@ from_x_to_y! {
     /// The C library's memcpy.
     softmax_peers_memcpy => |x, y, _| in_parts(x, y, 16, |x, y| y.copy_from_slice(x));
     /// A copy with non-temporal stores. `y` starts at a multiple of 64 bytes.
-    softmax_peers_nt_copy => |x, y, _| in_parts(x, y, 16, |x, y| LIMITS.copy(x, y));
+    softmax_peers_nt_copy => |x, y, _| in_parts(x, y, 16, |x, y| WIDEST.limits().copy(x, y));
     /// rten-vecmath, row by row; equal parts of the rows on each thread.
     softmax_peers_rten => |x, y, cols| in_parts(x, y, cols, |x, y| {
         for (x, y) in x.chunks_exact(cols).zip(y.chunks_exact_mut(cols)) {
@@ -405,7 +412,7 @@ pub unsafe extern "C" fn softmax_peers_scale(y: *mut f32, rows: usize, cols: usi
         // SAFETY: the caller's promise.
         let y = unsafe { std::slice::from_raw_parts_mut(y, rows.checked_mul(cols)?) };
         let part = y.len().div_ceil(pool.current_num_threads());
-        pool.install(|| y.par_chunks_mut(part).for_each(|y| LIMITS.scale(y, 0.9999)));
+        pool.install(|| y.par_chunks_mut(part).for_each(|y| WIDEST.limits().scale(y, 0.9999)));
         Some(())
     })
 }
