@@ -118,11 +118,20 @@ fn screenshots(tab: &Tab, name: &str, width: u32) {
     }
 }
 
-/// The pages, by names.
+/// The pages, by names. One is of the reports that the environment variable `SOFTMAX_REPORTS` lists, as `PATH` lists folders.
 fn pages() -> Vec<(&'static str, Vec<Report>)> {
     let two_machines = vec![sample_report(&BIG), sample_report(&ARM)];
     let nasty = vec![nasty_report(), sample_report(&SMALL), bare_report()];
-    vec![("one", vec![sample_report(&BIG)]), ("two", two_machines), ("nasty", nasty)]
+    let mut pages =
+        vec![("one", vec![sample_report(&BIG)]), ("two", two_machines), ("nasty", nasty)];
+    if let Some(given) = std::env::var_os("SOFTMAX_REPORTS") {
+        let read = |path: PathBuf| {
+            let bytes = std::fs::read(&path).expect("a file of SOFTMAX_REPORTS");
+            softmax_report::read(&bytes, &path.to_string_lossy()).expect("a report")
+        };
+        pages.push(("given", std::env::split_paths(&given).map(read).collect()));
+    }
+    pages
 }
 
 #[test]

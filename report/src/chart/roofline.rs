@@ -22,8 +22,8 @@ pub fn draw(report: &Report, machine: &str) -> Option<Drawing> {
     let ys = points.iter().flat_map(|(_, (_, y))| [y / 2.0, y * 1.5]);
     let y = Scale::ten(ys.chain(flats).chain(slopes))?;
     let mut frame = Frame::new(
-        Axis { scale: x, name: "vector operations per byte" },
-        Some(Axis { scale: y, name: "G vector operations/s" }),
+        Axis { scale: x, name: "multiplications per byte" },
+        Some(Axis { scale: y, name: "G multiplications/s" }),
         230.0,
     );
     for roof in &roofs {
