@@ -25,7 +25,7 @@ fn dispatch(c: &mut Criterion) {
     softmax::softmax(&x, &mut y).expect("the lengths agree");
     common::check("function/16", Operation::Softmax, COLS, &x, &y, &side);
     y.fill(f32::NAN);
-    common::run(Operation::Softmax, prepared, COLS, &x, &mut y, &mut side);
+    common::run((Operation::Softmax, prepared, COLS), &x, &mut y, &mut side);
     common::check("prepared/16", Operation::Softmax, COLS, &x, &y, &side);
 
     let mut group = c.benchmark_group("dispatch");
@@ -35,7 +35,7 @@ fn dispatch(c: &mut Criterion) {
     group.bench_function("prepared/16", |b| {
         b.iter(|| {
             let (x, y) = (black_box(&x), black_box(&mut y));
-            common::run(Operation::Softmax, prepared, COLS, x, y, &mut side)
+            common::run((Operation::Softmax, prepared, COLS), x, y, &mut side)
         });
     });
     group.bench_function("function/0", |b| {

@@ -49,15 +49,13 @@ pub fn default_kernel() -> &'static Kernel {
 
 /// One call of the public interface.
 pub fn run<T: Number + Probs<T>>(
-    operation: Operation,
-    options: Softmax,
-    cols: usize,
+    (operation, options, cols): (Operation, Softmax, usize),
     x: &[T],
     y: &mut [T],
     side: &mut Side,
 ) {
-    operation::run(operation, options, cols, x, y, side)
-        .expect("the shapes agree and the kernel is available");
+    let done = operation::run(operation, options, cols, x, y, side);
+    done.expect("the shapes agree and the kernel is available");
 }
 
 /// Times one call as `id` in the group. The first time that criterion asks for it, its answer is checked and the
@@ -77,10 +75,10 @@ pub fn bench<T: Number + Probs<T>>(
     group.bench_function(id, |b| {
         if y.is_empty() {
             y.resize(if operation.has_matrix() { x.len() } else { rows }, T::NAN);
-            run(operation, options, cols, x, &mut y, &mut side);
+            run((operation, options, cols), x, &mut y, &mut side);
             check(id, operation, cols, x, &y, &side);
         }
-        b.iter(|| run(operation, options, cols, black_box(x), black_box(&mut y), &mut side));
+        b.iter(|| run((operation, options, cols), black_box(x), black_box(&mut y), &mut side));
     });
 }
 

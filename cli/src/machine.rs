@@ -61,7 +61,7 @@ pub fn machine(label: Option<String>, emulated: bool, pinned: bool) -> Machine {
     features.sort();
     features.dedup();
     let frequency = system.iter().flat_map(System::cpus).map(|cpu| cpu.frequency()).max();
-    let os = [System::long_os_version(), System::kernel_long_version().into()];
+    let os = [System::long_os_version(), System::kernel_long_version()];
     Machine {
         label: label.unwrap_or_else(|| cpu.clone()),
         cpu,

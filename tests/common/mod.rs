@@ -1,8 +1,9 @@
 //! What the tests share: the kernels to walk, inputs that are the same on every platform, a digest.
-#![allow(dead_code)] // Each test file uses its own part.
+#![allow(dead_code, unused_imports)] // Each test file uses its own part.
 
-use softmax::half::{bf16, f16};
 use softmax::{Element, Kernel, Masked, Matrix, MatrixMut, Softmax};
+pub use softmax_measure::check::Fnv;
+pub use softmax_measure::data::Number as Bits;
 
 /// The kernels that this CPU can run; the others are reported by name. A kernel that the
 /// environment variable `SOFTMAX_REQUIRE` lists must be among them.
@@ -32,23 +33,6 @@ pub fn exact() -> Vec<&'static Kernel> {
 pub fn scalar() -> &'static Kernel {
     softmax::kernel("scalar").expect("the reference is always there")
 }
-
-/// An element whose bits can be compared.
-pub trait Bits: Element {
-    fn bits(self) -> u64;
-}
-
-macro_rules! bits {
-    ($($t:ty),*) => {
-        $(impl Bits for $t {
-            fn bits(self) -> u64 {
-                self.to_bits().into()
-            }
-        })*
-    };
-}
-
-bits!(f32, f64, f16, bf16);
 
 /// Whether two results are the same bits; if not, where and what.
 pub fn assert_same<T: Bits>(got: &[T], want: &[T], what: impl Fn() -> String) {
@@ -143,23 +127,4 @@ pub fn run_row<T: Element>(options: &Softmax, op: Op, x: &[T]) -> Vec<T> {
 pub fn on(kernel: &'static Kernel, temperature: f64, masked: Masked) -> Softmax<'static> {
     let options = Softmax::new().kernel(kernel).masked(masked);
     options.temperature(temperature).expect("a valid temperature")
-}
-
-/// FNV-1a over the bytes of the bits.
-pub struct Fnv(pub u64);
-
-impl Default for Fnv {
-    fn default() -> Self {
-        Fnv(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Fnv {
-    pub fn add<T: Bits>(&mut self, values: &[T]) {
-        for v in values {
-            for byte in v.bits().to_le_bytes() {
-                self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-            }
-        }
-    }
 }

@@ -53,9 +53,12 @@ pub struct Session {
     filled: Option<(&'static str, usize, usize)>,
     side: Option<((Operation, usize, usize), Side)>,
     /// Of the last shape that was checked.
-    reference: Option<((Operation, &'static str, usize, usize), Option<Reference>)>,
+    reference: Option<(Shape, Option<Reference>)>,
     target: f64,
 }
+
+/// Operation, type, rows and columns.
+type Shape = (Operation, &'static str, usize, usize);
 
 /// Everything that is reported of the items.
 pub struct Results {
@@ -212,7 +215,7 @@ impl Session {
                 let (kernel, n) = (self.kernel, name.elements(bytes));
                 self.on(threads, move |x, y| {
                     let y = y.get_mut::<f32>(n);
-                    let x = &x.get::<f32>(y.len())[..];
+                    let x = x.get::<f32>(y.len());
                     let part = y.len().div_ceil(threads).next_multiple_of(16);
                     let mut pass = || match threads {
                         1 => name.run(kernel, x, y),
