@@ -17,7 +17,7 @@ const RIGHT: f64 = WIDTH - 14.0;
 const LINE: f64 = 15.0;
 
 /// Left, top, right, bottom.
-type Box = [f64; 4];
+type Area = [f64; 4];
 
 /// An axis and what it says.
 #[derive(Debug)]
@@ -34,9 +34,9 @@ pub struct Frame {
     height: f64,
     body: String,
     /// Of labels and marks.
-    taken: Vec<Box>,
+    taken: Vec<Area>,
     /// Of short parts of lines.
-    lines: Vec<Box>,
+    lines: Vec<Area>,
     above: Vec<(f64, String)>,
     legend: Vec<(Markup, String)>,
 }
@@ -163,17 +163,17 @@ impl Frame {
     /// A text above one of these points, or before it if the line there rises: the first where it lies on nothing, or if there is none,
     /// on no other text or mark; and nowhere if there is none of those either.
     pub fn label(&mut self, text: &str, rises: bool, places: impl IntoIterator<Item = (f64, f64)>) {
-        let text = clip(text, 120.0, |c| width(c) * FONT);
+        let text = fit(text, 120.0, FONT);
         let long = length(&text, FONT);
         let (left, below) = if rises { (-long - 1.0, 0.0) } else { (2.0, 3.0) };
         let places = places.into_iter().map(|(x, y)| (self.x(x) + left, self.y(y) - below));
         let boxes: Vec<_> = places.map(|(x, y)| [x, y - FONT - 2.0, x + long, y]).collect();
-        let apart = |a: &Box, b: &Box| a[2] < b[0] || a[0] > b[2] || a[3] < b[1] || a[1] > b[3];
-        let free = |place: &&Box| {
+        let apart = |a: &Area, b: &Area| a[2] < b[0] || a[0] > b[2] || a[3] < b[1] || a[1] > b[3];
+        let free = |place: &&Area| {
             let inside = place[0] >= self.left() && place[2] <= RIGHT && place[1] >= 0.0;
             inside && self.taken.iter().all(|taken| apart(place, taken))
         };
-        let clear = |place: &&Box| free(place) && self.lines.iter().all(|line| apart(place, line));
+        let clear = |place: &&Area| free(place) && self.lines.iter().all(|line| apart(place, line));
         let place = boxes.iter().find(clear).or_else(|| boxes.iter().find(free));
         if let Some(&place) = place {
             self.text(&text, place[0], place[3] - 3.0);
@@ -183,7 +183,7 @@ impl Frame {
 
     /// A text at the left of the plot, at this height.
     pub fn row_label(&mut self, text: &str, y: f64) {
-        let text = clip(text, RIGHT - MARGIN - 3.0, |c| width(c) * FONT).into_owned();
+        let text = fit(text, RIGHT - MARGIN - 3.0, FONT);
         self.text(&text, MARGIN + 3.0, y);
     }
 
@@ -204,22 +204,20 @@ impl Frame {
 
     /// A line of the legend, where they fit several in one.
     pub fn legend(&mut self, swatch: Markup, text: &str) {
-        self.legend.push((swatch, clip(text, 300.0, |c| width(c) * FONT).into_owned()));
+        self.legend.push((swatch, fit(text, 300.0, FONT)));
     }
 
     /// The chart with everything around it.
     pub fn finish(mut self, title: &str, subtitle: &str) -> Drawing {
-        let fit = |text: &str, size: f64| {
-            clip(text, WIDTH - 2.0 * MARGIN, |c| width(c) * size).into_owned()
-        };
+        let most = WIDTH - 2.0 * MARGIN;
         let (names, rows) = self.names_above();
         let named = f64::from(u8::from(self.y.is_some())) * LINE;
         let top = 16.0 + LINE + named + rows as f64 * LINE + 11.0;
         let (legend, lines) = self.legend_rows();
         let height = top + self.height + 36.0 + lines as f64 * LINE + 8.0;
         let body = html! {
-            text class="t" x=(MARGIN) y="16" { (fit(title, TITLE)) }
-            text x=(MARGIN) y="31" { (fit(subtitle, FONT)) }
+            text class="t" x=(MARGIN) y="16" { (fit(title, most, TITLE)) }
+            text x=(MARGIN) y="31" { (fit(subtitle, most, FONT)) }
             @if let Some(y) = &self.y { text x=(MARGIN) y="46" { (y.name) } }
             g transform={ "translate(0 " (n(top)) ")" } {
                 (names)
@@ -328,6 +326,11 @@ fn tip(title: &str) -> Markup {
 /// A coordinate.
 fn n(x: f64) -> f64 {
     (x * 10.0).round() / 10.0
+}
+
+/// The text, cut to so many units.
+fn fit(text: &str, most: f64, size: f64) -> String {
+    clip(text, most, |c| width(c) * size).into_owned()
 }
 
 /// At least what the text takes in the usual fonts.
