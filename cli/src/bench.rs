@@ -236,7 +236,7 @@ impl Bench {
         if let Some(rounds) = self.rounds {
             return rounds.into();
         }
-        let all = Duration::from_secs(if self.quick { 45 } else { 900 });
+        let all = Duration::from_secs(if self.quick { 32 } else { 900 });
         let left = all.saturating_sub(started.elapsed()).as_secs_f64();
         ((left / seconds) as usize).clamp(LEAST, MOST)
     }
