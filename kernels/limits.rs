@@ -211,7 +211,8 @@ fn arithmetic<S: Vector>(simd: S, turns: usize) -> u64 {
     // Values stay near 1.
     let (a, b) = black_box((0.75, 0.25));
     let (a, b) = (simd.splat(S::E::narrow(a)), simd.splat(S::E::narrow(b)));
-    let mut chains = [a; MOST_CHAINS];
+    // Unknown to the compiler, which else makes one chain of those that are alike.
+    let mut chains = black_box([0.5; MOST_CHAINS]).map(|x| simd.splat(S::E::narrow(x)));
     for _ in 0..turns {
         for k in 0..S::CHAINS {
             chains[k] = if S::FUSED {
