@@ -102,7 +102,7 @@ impl Bench {
         let machine = machine::machine(self.label.clone(), emulated, pools.pinned);
 
         let target_time = if self.quick { 4e-3 } else { 20e-3 };
-        let mut session = Session::new(pools, cases, kernels[0], &machine.caches, target_time)?;
+        let mut session = Session::new(pools, cases, kernels[0], target_time)?;
         session.add_limits(&kernels, &threads, self.quick, self.max_size.unwrap_or(u64::MAX));
         let bar = bar(session.items().len());
         let mut wrong = Vec::new();
@@ -135,7 +135,7 @@ impl Bench {
         });
         bar.finish_and_clear();
         let complete = done == session.items().len() * rounds;
-        let results = session.results(&times);
+        let results = session.results(&times, &machine);
         warnings.extend(results.warnings);
         warnings.extend(self.warn(&machine, &results.clock));
         warnings.extend(wrong.iter().map(|what| format!("WRONG: {what}")));

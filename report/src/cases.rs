@@ -23,6 +23,13 @@ impl fmt::Display for Key<'_> {
     }
 }
 
+/// What was computed and by which kernel.
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}", self.key(), self.kernel)
+    }
+}
+
 impl Case {
     pub(crate) fn key(&self) -> Key<'_> {
         let Self { operation, dtype, rows, cols, threads, .. } = self;
@@ -41,7 +48,7 @@ impl Case {
 
     /// What is known of it, in words.
     pub(crate) fn about(&self) -> String {
-        let mut text = format!("{}, {}", self.key(), self.kernel);
+        let mut text = self.to_string();
         if let Some(result) = self.timed() {
             let (elements, bytes) = (result.elements_per_second / 1e9, result.gb_per_second);
             text += &format!(": {} G elements/s, {} GB/s", number(elements), number(bytes));
@@ -58,7 +65,7 @@ impl Case {
         if check.passed {
             return None;
         }
-        let mut text = format!("{}, {}", self.key(), self.kernel);
+        let mut text = self.to_string();
         if check.digest != check.expected {
             text += &format!("; digest {}, expected {}", check.digest, check.expected);
         }
@@ -100,6 +107,7 @@ impl Report {
         limits.sort_by_key(|limit| limit.bytes);
         for limit in limits {
             let level = self.machine.level(limit.bytes, threads);
+            let level = level.unwrap_or_else(|| bytes(limit.bytes));
             match best.iter_mut().find(|(other, _)| *other == level) {
                 None => best.push((level, limit)),
                 Some((_, other)) if limit.gb_per_second > other.gb_per_second => *other = limit,
@@ -126,15 +134,14 @@ impl Machine {
         self.caches.iter().filter(|cache| cache.kind != "Instruction")
     }
 
-    /// Where so many bytes lie if the threads share them; the bytes themselves if the caches are unknown.
-    fn level(&self, size: u64, threads: usize) -> String {
-        if self.data_caches().next().is_none() {
-            return bytes(size);
-        }
+    /// Where so many bytes lie if the threads share them: `L1`, `L2`, `L3` or `memory`, the nearest level that has room for a thread's part of them, or if the
+    /// level is shared, for all of them. Nothing is known if the system does not tell its caches.
+    pub fn level(&self, bytes: u64, threads: usize) -> Option<String> {
+        self.data_caches().next()?;
         // The first two are each core's own.
         let share =
-            |cache: &Cache| if cache.level <= 2 { size / threads.max(1) as u64 } else { size };
+            |cache: &Cache| if cache.level <= 2 { bytes / threads.max(1) as u64 } else { bytes };
         let cache = self.data_caches().find(|cache| share(cache) <= cache.size);
-        cache.map_or("memory".into(), |cache| format!("L{}", cache.level))
+        Some(cache.map_or("memory".into(), |cache| format!("L{}", cache.level)))
     }
 }

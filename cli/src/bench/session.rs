@@ -10,7 +10,7 @@ use softmax_measure::plan::{Case, footprints, is_for_threads, with_dtype};
 use softmax_measure::pool::Pools;
 use softmax_measure::timing::{Statistics, seconds};
 use softmax_report::schema::{
-    self, ArithmeticLimit, Cache, CaseResult, Check, MemoryLimit, Timing,
+    self, ArithmeticLimit, CaseResult, Check, Machine, MemoryLimit, Timing,
 };
 
 use crate::failure::Failure;
@@ -46,7 +46,6 @@ pub struct Session {
     states: Vec<State>,
     /// Whose loops are the machine's limits.
     kernel: &'static Kernel,
-    caches: Vec<Cache>,
     x: Buffer,
     y: Buffer,
     /// The type and columns of what is in `x`, and how many elements of it.
@@ -77,7 +76,6 @@ impl Session {
         pools: Pools,
         cases: Vec<Case>,
         kernel: &'static Kernel,
-        caches: &[Cache],
         target: f64,
     ) -> Result<Self, Failure> {
         let most = cases.iter().map(|c| c.rows * c.cols * c.size()).max().unwrap_or(0);
@@ -91,7 +89,6 @@ impl Session {
             items,
             states: Vec::new(),
             kernel,
-            caches: caches.to_vec(),
             x: room()?,
             y: room()?,
             filled: None,
@@ -362,7 +359,7 @@ impl Session {
     }
 
     /// What all the times come to.
-    pub fn results(&self, times: &[Vec<f64>]) -> Results {
+    pub fn results(&self, times: &[Vec<f64>], machine: &Machine) -> Results {
         let mut limits = schema::Limits::default();
         let mut clock = Vec::new();
         let timing = |i: usize| -> Option<Timing> {
@@ -413,7 +410,7 @@ impl Session {
                 threads,
                 kernel: kernel.name().into(),
                 bytes: case.bytes(),
-                level: self.level(case),
+                level: machine.level(case.bytes(), threads).unwrap_or_else(|| "unknown".into()),
                 elements: operation.elements(rows, cols),
                 traffic: operation.traffic(rows, cols, case.size()),
                 operations: operation.operations(dtype),
@@ -421,30 +418,17 @@ impl Session {
                 result,
             });
         }
-        let spreads = cases.iter().filter_map(|case| case.result.as_ref()).map(|r| r.timing.spread);
-        let noisy: Vec<f64> = spreads.filter(|&spread| spread > 0.05).collect();
+        let spread = |case: &schema::Case| case.result.as_ref().map_or(0.0, |r| r.timing.spread);
+        let noisy: Vec<_> = cases.iter().filter(|&case| spread(case) > 0.05).collect();
         let mut warnings = Vec::new();
-        if !noisy.is_empty() {
+        if let Some(&most) = noisy.iter().max_by(|a, b| spread(a).total_cmp(&spread(b))) {
             let (n, of) = (noisy.len(), cases.len());
-            let most = 100.0 * noisy.iter().copied().fold(0.0, f64::max);
             warnings.push(format!(
-                "noisy: the rounds of {n} of {of} cases differ by more than 5% (between the quartiles; at most {most:.0}%)"
+                "noisy: the rounds of {n} of {of} cases differ by more than 5% between the quartiles, the most by {:.0}%: {most}",
+                100.0 * spread(most)
             ));
         }
         Results { limits, clock, cases, warnings }
-    }
-
-    /// Where a case's matrices lie: the nearest level that has room for a thread's part of them, or for all of them if it is shared.
-    fn level(&self, case: &Case) -> String {
-        let mut data = self.caches.iter().filter(|cache| cache.kind != "Instruction").peekable();
-        if data.peek().is_none() {
-            return "unknown".into();
-        }
-        let fits = |cache: &&Cache| {
-            let threads = if cache.level <= 2 { case.threads as u64 } else { 1 };
-            case.bytes() / threads <= cache.size
-        };
-        data.find(fits).map_or("memory".into(), |cache| format!("L{}", cache.level))
     }
 }
 

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use crate::chart::name;
 use crate::compare::common;
 use crate::format::{bytes, number, percent, plural};
-use crate::schema::{Case, Report};
+use crate::schema::{Case, Report, Timing};
 
 /// The loops and the arithmetic, by threads.
 pub fn limits(reports: &[Report]) -> Markup {
@@ -79,7 +79,7 @@ pub fn cases(reports: &[Report]) -> Markup {
     html! {
         section {
             h2 { "All cases" }
-            p { "Speeds are those of the median round; the spread is between the quartiles." }
+            p { "Speeds are those of the median round; the spread is between the quartiles; outliers are rounds that took longer, and how many times the median." }
             @for (i, report) in reports.iter().enumerate() {
                 @let name = name(reports, i);
                 @let rows: Vec<_> = report.cases.iter().map(case).collect();
@@ -110,7 +110,7 @@ fn case(case: &Case) -> Vec<String> {
         part,
         optional(result.and_then(|r| r.cycles_per_element)),
         timing.map_or_else(String::new, spread),
-        timing.map_or_else(String::new, |t| format!("{} of {}", t.outliers.len(), t.seconds.len())),
+        timing.map_or_else(String::new, outliers),
         optional(case.check.max_ulp),
         match (case.check.passed, result) {
             (false, _) => "WRONG",
@@ -139,8 +139,14 @@ pub fn ratios(reports: &[Report]) -> Markup {
     table("Comparison", &names, 1, &rows.collect::<Vec<_>>())
 }
 
-fn spread(timing: &crate::schema::Timing) -> String {
+fn spread(timing: &Timing) -> String {
     percent(timing.spread)
+}
+
+/// Which rounds, counted from 1, and how long they took.
+fn outliers(timing: &Timing) -> String {
+    let name = |&i: &usize| format!("{} ({}x)", i + 1, number(timing.seconds[i] / timing.median));
+    timing.outliers.iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
 /// The first `text` columns are flush left.
