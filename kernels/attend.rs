@@ -15,10 +15,9 @@ use half::{bf16, f16};
 
 use crate::element::Element;
 use crate::exp2::{BLOCK, Contract};
+use crate::memory::{self, LINE};
 use crate::pipeline::{Kept, Reducer, Task};
-use crate::rows::{
-    Exp, Finish, LINE, Logits, Odd, UNROLL, finish_row, odd_row, quotient, to_aligned,
-};
+use crate::rows::{Exp, Finish, Logits, Odd, UNROLL, finish_row, odd_row, quotient, to_aligned};
 use crate::scale::{Scale, Shift};
 use crate::scores::{Attend, MaskData, Row, Scores};
 use crate::scratch::Scratch;
@@ -42,6 +41,8 @@ struct Place<S: Vector> {
     /// The first line to ask for, of the first of the rows that are asked for in turn, and their stride in bytes.
     ahead: *const u8,
     stride: usize,
+    /// Whether to ask.
+    asks: bool,
 }
 
 /// How far ahead a streaming call asks for its scores, in bytes: as the sweep over whole rows does.
@@ -66,7 +67,8 @@ impl<S: Vector> Place<S> {
         let ahead = (AHEAD / (stride + 1)).next_multiple_of(group).max(group);
         let next = call.x.cast::<u8>().wrapping_add((row / group * group + ahead) * stride);
         let line = row % group * turns * LINE + start * size_of::<T>();
-        Place { simd, lanes, skip: keys.0 - start, start, ahead: next.wrapping_add(line), stride }
+        let (ahead, asks) = (next.wrapping_add(line), memory::asks(call.stream));
+        Place { simd, lanes, skip: keys.0 - start, start, ahead, stride, asks }
     }
 
     /// -inf in the lanes that are not the row's.
@@ -209,6 +211,10 @@ unsafe impl<S: Masks> Logits<S> for Seen<'_, S> {
         self.place.start % BLOCK
     }
     #[inline(always)]
+    fn asks(&self) -> bool {
+        self.place.asks
+    }
+    #[inline(always)]
     fn ask_ahead<T>(&self, _: S, _: *const T, i: usize) {
         self.place.ask_ahead::<T>(i);
     }
@@ -264,6 +270,10 @@ where
     #[inline(always)]
     fn phase(&self) -> usize {
         self.place.start % BLOCK
+    }
+    #[inline(always)]
+    fn asks(&self) -> bool {
+        self.place.asks
     }
     #[inline(always)]
     fn ask_ahead<T>(&self, _: S, _: *const T, i: usize) {
@@ -366,7 +376,7 @@ where
     let kept = kept.as_mut_ptr();
     // SAFETY: as this function's; what is kept has room for a row and a vector.
     unsafe {
-        match (call.attend.has_pairs(), S::STREAMS && call.stream) {
+        match (call.attend.has_pairs(), S::STREAMS && call.stream && memory::streams()) {
             (false, false) => rows::<S, T, U, Seen<S>, false>(simd, call, kept),
             (false, true) => rows::<S, T, U, Seen<S>, true>(simd, call, kept),
             (true, false) => rows::<S, T, U, Biased<S>, false>(simd, call, kept),

@@ -9,6 +9,7 @@ use crate::call::Masked;
 use crate::element::Element;
 use crate::exp2::{BLOCK, Contract, Sum};
 use crate::guess::Guess;
+use crate::memory;
 use crate::pipeline::{Again, Keeps, Kept, Log, Reduced, Task, sweep_alone};
 use crate::rows::{Exp, Finish, Mode, Odd, Plain, finish_row, odd_row};
 use crate::scale::{Scale, Shift};
@@ -270,6 +271,7 @@ where
     T: Element,
 {
     let exp = Exp::new(simd, scale, &shift.shift);
+    let plain = Plain::of(options.stream);
     let mut extremes = Extremes::NONE;
     for (i, sum) in sums.iter_mut().enumerate().take(BlockSum::count(piece.n)) {
         let start = i * BLOCK;
@@ -279,16 +281,16 @@ where
             let (x, kept) = (piece.x.add(start), piece.y.wrapping_add(start).cast());
             match (shift.guess.is_some(), options.keep) {
                 (true, true) => {
-                    sweep_alone::<S, T, _, Sums<Kept, true, false>>(&exp, x, kept, n, &Plain)
+                    sweep_alone::<S, T, _, Sums<Kept, true, false>>(&exp, x, kept, n, &plain)
                 }
                 (true, false) => {
-                    sweep_alone::<S, T, _, Sums<Again, true, true>>(&exp, x, kept, n, &Plain)
+                    sweep_alone::<S, T, _, Sums<Again, true, true>>(&exp, x, kept, n, &plain)
                 }
                 (false, true) => {
-                    sweep_alone::<S, T, _, Sums<Kept, false, false>>(&exp, x, kept, n, &Plain)
+                    sweep_alone::<S, T, _, Sums<Kept, false, false>>(&exp, x, kept, n, &plain)
                 }
                 (false, false) => {
-                    sweep_alone::<S, T, _, Sums<Again, false, true>>(&exp, x, kept, n, &Plain)
+                    sweep_alone::<S, T, _, Sums<Again, false, true>>(&exp, x, kept, n, &plain)
                 }
             }
         };
@@ -385,10 +387,10 @@ unsafe fn finish_by<S, T, K>(
         #[inline(always)]
         |v| K::finish(simd, &row, v),
     );
-    finish.input = !K::KEEP;
+    finish.input = !K::KEEP && memory::asks(stream);
     // SAFETY: as this function's.
     unsafe {
-        if S::STREAMS && stream {
+        if S::STREAMS && stream && memory::streams() {
             finish_row::<S, T, K::From, true>(simd, &finish);
             simd.fence();
         } else {

@@ -373,7 +373,7 @@ where
     unsafe {
         let (max, odd) = top(simd, x, n);
         let odd = if odd || max.widen() == f64::NEG_INFINITY {
-            match classify(simd, x, n, &Plain) {
+            match classify(simd, x, n, &Plain::NEAR) {
                 // They have the mass, whatever the temperature above 0.
                 Odd::PlusInf if !limit.hot => None,
                 odd => Some(odd),
@@ -803,7 +803,7 @@ where
         // SAFETY: the slice is valid for reads; nothing is kept.
         let reduced = unsafe {
             let none = std::ptr::null_mut();
-            reducer.reduce_alone::<T, Log, _>(row.as_ptr(), none, row.len(), &Plain)
+            reducer.reduce_alone::<T, Log, _>(row.as_ptr(), none, row.len(), &Plain::NEAR)
         };
         let reduced = match reduced {
             Ok(reduced) => Ok(reduced.log_shift(&scale)),

@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use crate::rows::to_aligned;
 use crate::table::{Isa, Kernel};
-use crate::vector::{Io, Vector};
+use crate::vector::{Io, MOST_LANES, Vector};
 
 /// The loops of a kernel. On a CPU that lacks the kernel's instructions the scalar ones run instead.
 #[derive(Debug)]
@@ -57,8 +57,8 @@ impl Kernel {
 pub(crate) const fn limits_of<I, S, D>() -> Limits
 where
     I: Isa,
-    S: From<I> + Io<f32>,
-    D: From<I> + Vector,
+    S: From<I> + Io<f32> + Io<<S as Vector>::E>,
+    D: From<I> + Io<<D as Vector>::E>,
 {
     Limits {
         read: entry::read::<I, S>,
@@ -109,7 +109,7 @@ mod entry {
         );
     }
 
-    pub(super) fn arithmetic<I: Isa, S: From<I> + Vector>(turns: usize) -> u64 {
+    pub(super) fn arithmetic<I: Isa, S: From<I> + Io<<S as Vector>::E>>(turns: usize) -> u64 {
         let Some(isa) = I::detect() else { return scalar::arithmetic(turns) };
         let mut operations = 0;
         isa.vectorize(
@@ -205,14 +205,20 @@ const MOST_CHAINS: usize = 12;
 
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // as indices the loops unroll into registers
-fn arithmetic<S: Vector>(simd: S, turns: usize) -> u64 {
+fn arithmetic<S: Io<<S as Vector>::E>>(simd: S, turns: usize) -> u64 {
     use crate::exp2::Contract;
     const { assert!(S::CHAINS <= MOST_CHAINS) };
     // Values stay near 1.
     let (a, b) = black_box((0.75, 0.25));
     let (a, b) = (simd.splat(S::E::narrow(a)), simd.splat(S::E::narrow(b)));
-    // Unknown to the compiler, which else makes one chain of those that are alike.
-    let mut chains = black_box([0.5; MOST_CHAINS]).map(|x| simd.splat(S::E::narrow(x)));
+    // Unknown to the compiler, which else makes one chain of those that are alike, and one of the parts of a vector.
+    let start = black_box([[S::E::narrow(0.5); MOST_LANES]; MOST_CHAINS]);
+    // SAFETY: there are LANES elements.
+    let mut chains = [unsafe { simd.load(start[0].as_ptr()) }; MOST_CHAINS];
+    for k in 1..S::CHAINS {
+        // SAFETY: as above.
+        chains[k] = unsafe { simd.load(start[k].as_ptr()) };
+    }
     for _ in 0..turns {
         for k in 0..S::CHAINS {
             chains[k] = if S::FUSED {

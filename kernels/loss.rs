@@ -16,6 +16,7 @@ use std::marker::PhantomData;
 use crate::element::Element;
 use crate::exp2::{BLOCK, Contract, Sum, fold_f32, fold_f64};
 use crate::matrix::{Matrix, MatrixMut};
+use crate::memory;
 use crate::pipeline::{Kept, Log, Reduced, Reducer};
 use crate::rows::{Exp, Finish, Odd, Plain, finish_row, quotient};
 use crate::scalar;
@@ -559,7 +560,7 @@ where
                 if call.y.is_null() {
                     losses::<S, T>(simd, call);
                     true
-                } else if S::STREAMS && call.stream {
+                } else if S::STREAMS && call.stream && memory::streams() {
                     gradients::<S, T, true>(simd, call)
                 } else {
                     gradients::<S, T, false>(simd, call)
@@ -615,7 +616,7 @@ where
                 None => 0.0,
                 Some(targets) => {
                     let none = std::ptr::null_mut();
-                    match reducer.reduce_alone::<T, Log, _>(x, none, call.cols, &Plain) {
+                    match reducer.reduce_alone::<T, Log, _>(x, none, call.cols, &Plain::NEAR) {
                         Ok(reduced) => row_loss(simd, call, &targets, x, &reduced).loss,
                         Err(_) => f64::NAN,
                     }
@@ -674,6 +675,7 @@ where
     let (scale, n) = (call.options.scale, call.cols);
     let Some(mut kept) = Scratch::take::<S::E>(n) else { return false };
     let kept: *mut S::E = kept.as_mut_ptr();
+    let plain = Plain::of(call.stream);
     let mut reducer = Reducer::new(simd, &scale);
     let mut last: Option<Waiting<T, S::V>> = None;
     let finishing = |waiting: &Waiting<T, S::V>| {
@@ -702,7 +704,7 @@ where
                 call.set(row, 0.0);
                 continue;
             };
-            let reduced = reducer.reduce::<T, T, _, _, Kept, _, STREAM>(x, kept, n, &Plain, finish);
+            let reduced = reducer.reduce::<T, T, _, _, Kept, _, STREAM>(x, kept, n, &plain, finish);
             correct(before);
             let loss = match reduced {
                 Ok(mut reduced) => {
@@ -712,7 +714,7 @@ where
                             x,
                             kept,
                             n,
-                            &Plain,
+                            &Plain::NEAR,
                             Some(reduced.max),
                         )
                     {

@@ -10,6 +10,7 @@ use crate::call::Call;
 use crate::element::Element;
 use crate::exp2::{BLOCK, Contract, Sum};
 use crate::guess::Guess;
+use crate::memory::{self, PAGE};
 use crate::rows::{
     Exp, Finish, Found, Logits, Mode, Odd, Plain, classify, finish_row, odd_row, quotient, row_max,
     sweep,
@@ -451,11 +452,15 @@ where
         // SAFETY: as this function's.
         return unsafe { short::softmax(simd, call) };
     }
-    let mut stack = MaybeUninit::<[S::E; BLOCK]>::uninit();
+    // With a page more than is needed.
+    let mut stack = MaybeUninit::<([S::E; BLOCK], [u8; PAGE])>::uninit();
     let mut heap = None;
     let in_place = call.x == call.y.cast_const();
     let kept: *mut S::E = if call.cols <= BLOCK {
-        stack.as_mut_ptr().cast()
+        let stack = stack.as_mut_ptr();
+        // Of the row after the first, which is read while the first is written.
+        let x = call.x.wrapping_add(call.x_stride);
+        stack.wrapping_byte_add(memory::offset(stack.addr(), x.addr(), call.y.addr())).cast()
     } else if T::IS_ARITHMETIC && !in_place && !call.stream {
         // The output itself keeps the exponentials.
         std::ptr::null_mut()
@@ -503,7 +508,7 @@ pub(crate) unsafe fn row_exactly<S, T, K>(
     let simd = reducer.exp.simd;
     // SAFETY: as this function's.
     unsafe {
-        match reducer.reduce_exactly::<T, K, _>(x, kept, call.cols, &Plain, None) {
+        match reducer.reduce_exactly::<T, K, _>(x, kept, call.cols, &Plain::NEAR, None) {
             Ok(reduced) => {
                 let row = K::row(&call.scale, &reduced);
                 let finish = Finish::new(
@@ -534,7 +539,7 @@ where
 {
     // SAFETY: as this function's.
     unsafe {
-        if S::STREAMS && call.stream {
+        if S::STREAMS && call.stream && memory::streams() {
             rows_by::<S, T, K, true>(simd, call, kept);
         } else {
             rows_by::<S, T, K, false>(simd, call, kept);
@@ -554,6 +559,7 @@ where
     K: Task<S, T>,
 {
     let n = call.cols;
+    let plain = Plain::of(call.stream);
     let mut reducer = Reducer::new(simd, &call.scale);
     let mut last: Option<(*const K::From, *mut T, K::Row)> = None;
     let finishing = |(from, y, row): (*const K::From, *mut T, K::Row)| {
@@ -573,7 +579,7 @@ where
             let y = call.y.add(row * call.y_stride);
             let kept = if kept.is_null() { y.cast() } else { kept };
             let finish = last.take().map(finishing);
-            last = match reducer.reduce::<T, T, _, _, K, _, STREAM>(x, kept, n, &Plain, finish) {
+            last = match reducer.reduce::<T, T, _, _, K, _, STREAM>(x, kept, n, &plain, finish) {
                 Ok(reduced) => Some((K::from(x, kept), y, K::row(&call.scale, &reduced))),
                 Err(odd) => {
                     odd_row(&odd, y, n, call.masked, K::NOTHING);
@@ -607,7 +613,7 @@ where
         // SAFETY: `row` is one of the call's rows: x points to `cols` elements, y to one. Nothing is kept.
         unsafe {
             let x = call.x.add(row * call.x_stride);
-            let reduced = reducer.reduce_alone::<T, Log, _>(x, none, call.cols, &Plain);
+            let reduced = reducer.reduce_alone::<T, Log, _>(x, none, call.cols, &Plain::NEAR);
             *call.y.add(row * call.y_stride) = match reduced {
                 Ok(reduced) => T::from_f64(reduced.log_shift(&call.scale).logsumexp()),
                 Err(odd) => odd.value(),

@@ -4,6 +4,7 @@
 use crate::call::Masked;
 use crate::element::Element;
 use crate::exp2::{BLOCK, Contract, Sum};
+use crate::memory::{self, LINE, PAGE};
 use crate::scale::{Scale, Shift};
 use crate::vector::{Io, Vector};
 
@@ -96,13 +97,28 @@ pub(crate) unsafe trait Logits<S: Vector>: Copy {
     fn sink(&self) -> Option<S::E>;
     /// How many elements the row's first one is behind the start of a block.
     fn phase(&self) -> usize;
+    /// Whether memory is to be asked for before it is used.
+    fn asks(&self) -> bool;
     /// Asks for the lines that a streaming sweep wants, which is at its `i`th element, at `x`.
     fn ask_ahead<T>(&self, simd: S, x: *const T, i: usize);
 }
 
 /// The elements themselves.
 #[derive(Clone, Copy)]
-pub(crate) struct Plain;
+pub(crate) struct Plain {
+    asks: bool,
+}
+
+impl Plain {
+    /// Of a call whose output is, or is not, larger than the caches.
+    #[inline(always)]
+    pub(crate) fn of(large: bool) -> Self {
+        Plain { asks: memory::asks(large) }
+    }
+
+    /// Of a call that writes nothing large.
+    pub(crate) const NEAR: Plain = Plain { asks: true };
+}
 
 // SAFETY: reads nothing.
 unsafe impl<S: Vector> Logits<S> for Plain {
@@ -119,6 +135,10 @@ unsafe impl<S: Vector> Logits<S> for Plain {
     #[inline(always)]
     fn phase(&self) -> usize {
         0
+    }
+    #[inline(always)]
+    fn asks(&self) -> bool {
+        self.asks
     }
     #[inline(always)]
     fn ask_ahead<T>(&self, simd: S, x: *const T, _: usize) {
@@ -263,9 +283,7 @@ fn ask_ahead<S: Vector, T>(simd: S, x: *const T) {
     }
 }
 
-/// Bytes of a cache line and of a page, and the number of pages that are asked for in turn.
-pub(crate) const LINE: usize = 64;
-const PAGE: usize = 4096;
+/// How many pages are asked for in turn.
 const PAGES: usize = 8;
 
 /// How many bytes ahead of their use a sweep in cache asks for its input and its output.
@@ -297,13 +315,26 @@ where
     // A copy, so that the compiler need not suppose that a store changes it.
     let (exp, logits) = (*exp, *logits);
     let simd = exp.simd;
-    // Of the row before: elements up to an address where vectors can be streamed, and the number of vectors from there.
+    let asks = logits.asks();
+    // Of the row before: elements that are finished first, up to an address where vectors can be streamed and out of the way of what
+    // is read, and the number of vectors from there.
     let (mut head, mut vectors) = (0, 0);
     if M::FINISH {
         if M::STREAM {
             head = to_aligned::<S, U>(finish.y).min(finish.n);
             // SAFETY: the first head <= n elements, fewer than LANES.
             unsafe { finish_part::<S, U, D>(simd, finish, 0, head) };
+        }
+        for _ in 0..memory::lead(x, finish.y.wrapping_add(head), S::LANES, finish.n) {
+            // SAFETY: rows have twice as many vectors at least, and this one is aligned if STREAM.
+            unsafe {
+                if M::STREAM {
+                    finish_vector::<S, U, D, true>(simd, finish, head);
+                } else {
+                    finish_vector::<S, U, D, false>(simd, finish, head);
+                }
+            }
+            head += S::LANES;
         }
         vectors = (finish.n - head) / S::LANES;
     }
@@ -330,11 +361,13 @@ where
                             simd.stream(y, v);
                         } else {
                             simd.store(y, v);
-                            simd.prefetch(y.wrapping_add(NEAR / size_of::<U>()));
+                            if asks {
+                                simd.prefetch(y.wrapping_add(NEAR / size_of::<U>()));
+                            }
                         }
                     }
                 }
-                if !M::STREAM {
+                if !M::STREAM && asks {
                     simd.prefetch(x.wrapping_add(i + NEAR / size_of::<T>()));
                 }
                 // SAFETY: the caller of `step` vouches for LANES elements at i.
@@ -361,7 +394,7 @@ where
         if M::FINISH {
             let stop = end.min(vectors * S::LANES);
             while i + UNROLL * S::LANES <= stop {
-                if M::STREAM {
+                if M::STREAM && asks {
                     logits.ask_ahead(simd, x.wrapping_add(i), i);
                 }
                 for k in 0..UNROLL {
@@ -391,7 +424,7 @@ where
             }
         } else {
             while i + UNROLL * S::LANES <= end {
-                if M::STREAM {
+                if M::STREAM && asks {
                     logits.ask_ahead(simd, x.wrapping_add(i), i);
                 }
                 for k in 0..UNROLL {
@@ -480,6 +513,27 @@ unsafe fn finish_part<S: Io<T> + Io<D>, T, D>(
     }
 }
 
+/// Finishes the vector at the `i`th element.
+///
+/// # Safety
+/// What `finish` points to is valid for reads and writes of `i + LANES` elements; if STREAM, `y + i` is a multiple of a vector's size.
+#[inline(always)]
+unsafe fn finish_vector<S: Io<T> + Io<D>, T, D, const STREAM: bool>(
+    simd: S,
+    finish: &Finish<D, T, impl Fn(S::V) -> S::V>,
+    i: usize,
+) {
+    // SAFETY: as this function's. The load comes before the store to the same place.
+    unsafe {
+        let v = (finish.f)(simd.load(finish.from.add(i)));
+        if STREAM {
+            simd.stream(finish.y.add(i), v);
+        } else {
+            simd.store(finish.y.add(i), v);
+        }
+    }
+}
+
 /// Finishes a row by itself.
 ///
 /// # Safety
@@ -511,32 +565,19 @@ unsafe fn finish_from<S: Io<T> + Io<D>, T, D, const STREAM: bool>(
     mut i: usize,
 ) {
     let n = finish.n;
-    let mut vector = inlined(
-        #[inline(always)]
-        |i: usize| {
-            // SAFETY: the caller of `vector` vouches for LANES elements at i, at an aligned address if STREAM. The load
-            // comes before the store to the same place.
-            unsafe {
-                let v = (finish.f)(simd.load(finish.from.add(i)));
-                if STREAM {
-                    simd.stream(finish.y.add(i), v)
-                } else {
-                    simd.store(finish.y.add(i), v)
-                }
-            }
-        },
-    );
     while n - i >= UNROLL * S::LANES {
         if STREAM && finish.input {
             ask_ahead(simd, finish.from.wrapping_add(i));
         }
         for k in 0..UNROLL {
-            vector(i + k * S::LANES);
+            // SAFETY: UNROLL vectors are left, aligned if STREAM.
+            unsafe { finish_vector::<S, T, D, STREAM>(simd, finish, i + k * S::LANES) };
         }
         i += UNROLL * S::LANES;
     }
     while n - i >= S::LANES {
-        vector(i);
+        // SAFETY: a vector is left, aligned if STREAM.
+        unsafe { finish_vector::<S, T, D, STREAM>(simd, finish, i) };
         i += S::LANES;
     }
     if i < n {

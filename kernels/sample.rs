@@ -302,7 +302,7 @@ where
         None => {
             let n = x.len().min(FIRST);
             // SAFETY: the slice has n elements.
-            let max = unsafe { row_max(simd, x.as_ptr(), n, &Plain) };
+            let max = unsafe { row_max(simd, x.as_ptr(), n, &Plain::NEAR) };
             let own = scale.shift(max, S::E::MIN_EXP);
             if max.is_finite() && !own.is_huge() {
                 reducer.guess = Guess::like::<S::E>(&own, scale);
@@ -315,7 +315,8 @@ where
     let kept = exps.as_mut_ptr().cast::<S::E>();
     // SAFETY: both slices have as many elements, which the caller has compared; S::E is f32, which the caller has seen to. A slice that is written is not
     // the one that is read.
-    let reduced = unsafe { reducer.reduce_alone::<T, Kept, _>(x.as_ptr(), kept, x.len(), &Plain) };
+    let reduced =
+        unsafe { reducer.reduce_alone::<T, Kept, _>(x.as_ptr(), kept, x.len(), &Plain::NEAR) };
     learned.0 = Some((reducer.guess, reducer.cut, reducer.exact));
     let reduced = reduced.ok()?;
     let sum = reduced.sum.hi * reduced.factor;
@@ -336,7 +337,7 @@ where
 {
     let n = x.len();
     // SAFETY: the slice has n elements.
-    let max = unsafe { row_max(simd, x.as_ptr(), n, &Plain) };
+    let max = unsafe { row_max(simd, x.as_ptr(), n, &Plain::NEAR) };
     if !max.is_finite() {
         return None;
     }

@@ -5,8 +5,8 @@ use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 
-/// Scratch memory starts at a cache line and is of whole ones.
-const LINE: usize = 64;
+// Scratch memory starts at a cache line and is of whole ones.
+use crate::memory::LINE;
 
 /// Lines of memory, initialised.
 #[derive(Clone, Copy)]

@@ -102,6 +102,7 @@ where
     let sums: *mut S::Sums = sums.as_mut_ptr().cast();
     let kept: *mut S::E = kept.as_mut_ptr().cast();
     let staged: *mut T = staged.as_mut_ptr().cast();
+    let plain = Plain::of(call.stream);
     let mut reducer = Reducer::new(simd, &call.scale);
     // Where the staged results belong.
     let mut last: Option<(*mut T, usize)> = None;
@@ -131,16 +132,20 @@ where
             let exp = &reducer.exp;
             let found = match (last.take().map(finishing), reducer.cut) {
                 (Some(f), false) => {
-                    sweep::<S, T, T, T, _, Dense<false, true, STREAM>>(exp, x, kept, n, &Plain, &f)
+                    sweep::<S, T, T, T, _, Dense<false, true, STREAM>>(exp, x, kept, n, &plain, &f)
                 }
                 (Some(f), true) => {
-                    sweep::<S, T, T, T, _, Dense<true, true, STREAM>>(exp, x, kept, n, &Plain, &f)
+                    sweep::<S, T, T, T, _, Dense<true, true, STREAM>>(exp, x, kept, n, &plain, &f)
                 }
-                (None, false) => {
-                    sweep_alone::<S, T, _, Dense<false, false, false>>(exp, x, kept, n, &Plain)
-                }
+                (None, false) => sweep_alone::<S, T, _, Dense<false, false, false>>(
+                    exp,
+                    x,
+                    kept,
+                    n,
+                    &Plain::NEAR,
+                ),
                 (None, true) => {
-                    sweep_alone::<S, T, _, Dense<true, false, false>>(exp, x, kept, n, &Plain)
+                    sweep_alone::<S, T, _, Dense<true, false, false>>(exp, x, kept, n, &Plain::NEAR)
                 }
             };
             let good = reducer.judge_rows(found.max.widen(), found.min.widen())

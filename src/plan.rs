@@ -126,8 +126,8 @@ impl Plan {
         self.regime
     }
 
-    /// Whether the output is written past the caches, because it would not fit them. (Kernels of CPUs without such stores use
-    /// ordinary ones.)
+    /// Whether the output would not fit the caches, and is written past them: by CPUs that have such stores and are faster with them. (AMD's are
+    /// not, but for tiny rows.)
     pub fn streams(&self) -> bool {
         self.stream
     }
@@ -166,6 +166,11 @@ impl fmt::Display for Plan {
         match (op, in_place, self.stream) {
             (Op::LogSumExp, ..) => writeln!(f, "output: one value per row")?,
             (_, true, _) => writeln!(f, "output: in place")?,
+            (_, _, true) if self.regime != Regime::Tiny && !softmax_kernels::streams() => writeln!(
+                f,
+                "output: through the caches, as this CPU does it best, though {output} are more than the {} to count on",
+                Bytes(last)
+            )?,
             (_, _, true) => writeln!(
                 f,
                 "output: past the caches, because {output} are more than the {} to count on",

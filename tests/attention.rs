@@ -644,3 +644,8 @@ fn sinks_alone() {
         }
     }
 }
+
+#[test]
+fn by_either_stores() {
+    with_either_stores("have_the_same_bits");
+}

@@ -3,7 +3,6 @@
 mod common;
 
 use std::num::NonZeroUsize;
-use std::process::Command;
 
 use common::*;
 use softmax::half::{bf16, f16};
@@ -256,12 +255,7 @@ fn child_counts_the_threads_that_a_call_starts() {
 #[test]
 fn only_a_call_that_is_worth_it_starts_threads() {
     for (name, ..) in CALLS {
-        let runner = std::env::var("SOFTMAX_TEST_RUNNER").unwrap_or_default();
-        let this = std::env::current_exe().expect("the path of this test");
-        let this = this.to_str().expect("a path of Unicode");
-        let mut words = runner.split_whitespace().chain([this]);
-        let output = Command::new(words.next().expect("the test itself at least"))
-            .args(words)
+        let output = itself()
             .args(["--exact", "child_counts_the_threads_that_a_call_starts"])
             .args(["--ignored", "--nocapture"])
             .env("SOFTMAX_TEST_CALL", name)

@@ -2,26 +2,14 @@
 
 mod common;
 
-use std::process::{Command, Output};
+use std::process::Output;
 
 use common::*;
 use softmax::{Error, Matrix, MatrixMut, Softmax};
 
-/// Runs one of the ignored tests below in a process of its own, where `SOFTMAX_KERNEL` is what is asked for. Under an
-/// emulator, `SOFTMAX_TEST_RUNNER` is the command that runs a test binary.
+/// Runs one of the ignored tests below in a process of its own, where `SOFTMAX_KERNEL` is what is asked for.
 fn child(test: &str, kernel: &str) -> Output {
-    let this = std::env::current_exe().expect("the path of this test");
-    let runner = std::env::var("SOFTMAX_TEST_RUNNER").unwrap_or_default();
-    let mut words = runner.split_whitespace();
-    let mut command = match words.next() {
-        Some(program) => {
-            let mut command = Command::new(program);
-            command.args(words).arg(this);
-            command
-        }
-        None => Command::new(this),
-    };
-    command
+    itself()
         .args(["--exact", test, "--ignored", "--nocapture"])
         .env("SOFTMAX_KERNEL", kernel)
         .output()

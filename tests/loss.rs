@@ -609,3 +609,8 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
     let e = Softmax::new().softmax_backward(view, narrow, to).expect_err("other shapes");
     assert!(e.to_string().contains("2 x 3 but the output 2 x 2"), "{e}");
 }
+
+#[test]
+fn by_either_stores() {
+    with_either_stores("have_the_same_bits");
+}

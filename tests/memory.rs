@@ -612,3 +612,8 @@ fn decisions_stay_between_the_guards_of_every_type() {
     decisions_stay_between_the_guards::<f16>();
     decisions_stay_between_the_guards::<bf16>();
 }
+
+#[test]
+fn by_either_stores() {
+    with_either_stores("_between_the_guards");
+}

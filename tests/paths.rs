@@ -216,9 +216,14 @@ fn plans_explain_themselves() {
         .threads(Threads::Serial)
         .caches(Caches { core: 1 << 20, last: 16 << 20 });
     let text = options.plan::<f32>(softmax::Op::Softmax, 131_072, 1024, false).unwrap().to_string();
-    for part in ["portable", "512.0 MiB", "16.0 MiB", "past the caches", "threads: 1"] {
+    for part in ["portable", "512.0 MiB", "16.0 MiB to count on", "threads: 1"] {
         assert!(text.contains(part), "{part:?} is missing in {text:?}");
     }
     let text = options.plan::<f64>(softmax::Op::Softmax, 1000, 10, true).unwrap().to_string();
     assert!(text.contains("in groups") && text.contains("in place"), "{text:?}");
+}
+
+#[test]
+fn by_either_stores() {
+    with_either_stores("every_way_gives");
 }

@@ -1,6 +1,9 @@
 //! What the tests share: the kernels to walk, inputs that are the same on every platform, a digest.
 #![allow(dead_code, unused_imports)] // Each test file uses its own part.
 
+use std::ffi::OsStr;
+use std::process::Command;
+
 use softmax::{Element, Kernel, Masked, Matrix, MatrixMut, Softmax};
 pub use softmax_measure::check::Fnv;
 pub use softmax_measure::data::Number as Bits;
@@ -39,6 +42,28 @@ pub fn assert_same<T: Bits>(got: &[T], want: &[T], what: impl Fn() -> String) {
     assert_eq!(got.len(), want.len(), "{}", what());
     for (i, (g, w)) in got.iter().zip(want).enumerate() {
         assert!(g.bits() == w.bits(), "{}: element {i} is {g:?}, not {w:?}", what());
+    }
+}
+
+/// This test's own binary, to be run in a process of its own. Under an emulator, `SOFTMAX_TEST_RUNNER` is the command that runs one.
+pub fn itself() -> Command {
+    let this = std::env::current_exe().expect("the path of this test");
+    let runner = std::env::var_os("SOFTMAX_TEST_RUNNER").unwrap_or_default();
+    let runner = runner.into_string().expect("a command of Unicode");
+    let mut words = runner.split_whitespace().map(OsStr::new).chain([this.as_os_str()]);
+    let mut command = Command::new(words.next().expect("the test itself at least"));
+    command.args(words);
+    command
+}
+
+/// Runs those tests of this binary that have this in their name as on a CPU that writes large outputs past its caches, and as on
+/// one that does not. (Only one of them is what this one does by itself.)
+pub fn with_either_stores(tests: &str) {
+    for streams in ["0", "1"] {
+        let output =
+            itself().arg(tests).env("SOFTMAX_STREAMS", streams).output().expect("the binary runs");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && !text.contains("running 0 tests"), "{output:?}");
     }
 }
 
