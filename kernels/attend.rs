@@ -369,11 +369,11 @@ where
     T: Element,
     U: Element,
 {
-    // A vector of zeros behind the longest row.
-    let Some(mut kept) = call.cols.checked_add(S::LANES).and_then(Scratch::take::<S::E>) else {
+    // With a vector of zeros behind the longest row, and out of the way of the row after the first, which is read while the first is written.
+    let next = call.x.wrapping_add(call.x_stride).addr();
+    let Some((_scratch, kept)) = Scratch::take_row(call.cols, next, call.y.addr()) else {
         return false;
     };
-    let kept = kept.as_mut_ptr();
     // SAFETY: as this function's; what is kept has room for a row and a vector.
     unsafe {
         match (call.attend.has_pairs(), S::STREAMS && call.stream && memory::streams()) {

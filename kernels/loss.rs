@@ -673,8 +673,11 @@ where
     T: Element,
 {
     let (scale, n) = (call.options.scale, call.cols);
-    let Some(mut kept) = Scratch::take::<S::E>(n) else { return false };
-    let kept: *mut S::E = kept.as_mut_ptr();
+    // Out of the way of the row after the first, which is read while the first is written.
+    let next = call.x.wrapping_add(call.x_stride).addr();
+    let Some((_scratch, kept)) = Scratch::take_row::<S::E>(n, next, call.y.addr()) else {
+        return false;
+    };
     let plain = Plain::of(call.stream);
     let mut reducer = Reducer::new(simd, &scale);
     let mut last: Option<Waiting<T, S::V>> = None;

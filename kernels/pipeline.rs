@@ -452,20 +452,21 @@ where
         // SAFETY: as this function's.
         return unsafe { short::softmax(simd, call) };
     }
-    // With a page more than is needed.
+    // Out of the way of the row after the first, which is read while the first is written.
+    let (next, y) = (call.x.wrapping_add(call.x_stride).addr(), call.y.addr());
+    // With a page to choose the place in.
     let mut stack = MaybeUninit::<([S::E; BLOCK], [u8; PAGE])>::uninit();
-    let mut heap = None;
+    let _heap;
     let in_place = call.x == call.y.cast_const();
     let kept: *mut S::E = if call.cols <= BLOCK {
         let stack = stack.as_mut_ptr();
-        // Of the row after the first, which is read while the first is written.
-        let x = call.x.wrapping_add(call.x_stride);
-        stack.wrapping_byte_add(memory::offset(stack.addr(), x.addr(), call.y.addr())).cast()
+        stack.wrapping_byte_add(memory::offset(stack.addr(), next, y)).cast()
     } else if T::IS_ARITHMETIC && !in_place && !call.stream {
         // The output itself keeps the exponentials.
         std::ptr::null_mut()
-    } else if let Some(scratch) = Scratch::take::<S::E>(call.cols) {
-        heap.insert(scratch).as_mut_ptr()
+    } else if let Some((scratch, kept)) = Scratch::take_row(call.cols, next, y) {
+        _heap = scratch;
+        kept
     } else {
         // There is no memory. SAFETY: as this function's.
         return unsafe { rows_by::<S, T, Again, false>(simd, call, std::ptr::null_mut()) };

@@ -6,7 +6,8 @@ use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 
 // Scratch memory starts at a cache line and is of whole ones.
-use crate::memory::LINE;
+use crate::memory::{LINE, PAGE, offset};
+use crate::vector::MOST_LANES;
 
 /// Lines of memory, initialised.
 #[derive(Clone, Copy)]
@@ -161,6 +162,14 @@ impl Scratch {
         Some(Self { lines, depth, start: None, here: PhantomData })
     }
 
+    /// Room for a row of `n` elements and a vector more, where it is out of the way of reading at `x` and writing at `y` ([`offset`]).
+    pub(crate) fn take_row<E>(n: usize, x: usize, y: usize) -> Option<(Self, *mut E)> {
+        let mut scratch = Self::take::<u8>(room_for_row::<E>(n))?;
+        let row: *mut u8 = scratch.as_mut_ptr();
+        let row = row.wrapping_add(offset(row.addr(), x, y)).cast();
+        Some((scratch, row))
+    }
+
     /// The memory: as many elements as were asked for.
     pub(crate) fn as_mut_ptr<E>(&mut self) -> *mut E {
         self.lines.base.cast()
@@ -249,6 +258,11 @@ pub fn with_lent<R>(f: impl FnOnce(&mut [u8]) -> R) -> R {
 /// Bytes that so many elements take as scratch memory.
 pub const fn room_for<E>(n: usize) -> usize {
     n.saturating_mul(size_of::<E>()).saturating_add(LINE - 1) / LINE * LINE
+}
+
+/// Bytes that a row takes as scratch memory: a vector more than it has, and a page to choose its place in.
+pub const fn room_for_row<E>(n: usize) -> usize {
+    room_for::<E>(n.saturating_add(MOST_LANES)).saturating_add(PAGE)
 }
 
 #[cfg(test)]

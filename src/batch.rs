@@ -179,10 +179,7 @@ impl Job<'_> {
         mut row: Piece<T>,
         sums: &mut [BlockSum],
     ) -> T {
-        let options = PieceOptions {
-            keep: self.op == Op::Softmax && !self.plan.stream,
-            stream: self.plan.stream,
-        };
+        let options = PieceOptions { keep: self.plan.keeps(), stream: self.plan.stream };
         let mut shift = pieces.first(&row, &self.scale);
         let whole = loop {
             let extremes = self.crew.share(

@@ -132,6 +132,14 @@ impl Plan {
         self.stream
     }
 
+    /// Whether exponentials of rows in pieces are kept in the output, instead of being computed twice: where it holds them until they are read again.
+    pub(crate) fn keeps(&self) -> bool {
+        let Shape { op, cols, size, .. } = self.work;
+        let row = || cols.saturating_mul(size);
+        op == Op::Softmax
+            && (!self.stream || !softmax_kernels::streams() && row() <= self.caches.last)
+    }
+
     /// At most how many threads work at the same time.
     pub fn threads(&self) -> usize {
         self.threads

@@ -1,6 +1,6 @@
 //! Scratch memory that the caller lends.
 
-use softmax_kernels::{BlockSum, Element, MOST_LANES, Op, room_for, room_for_columns};
+use softmax_kernels::{BlockSum, Element, Op, room_for, room_for_columns, room_for_row};
 
 use crate::axis::around;
 use crate::{Attention, CrossEntropy, Error, Plan, Sampler, Softmax};
@@ -27,9 +27,9 @@ fn total(plan: &Plan, caller: usize, worker: usize) -> usize {
     worker.saturating_mul(plan.threads()).saturating_add(caller).saturating_add(64)
 }
 
-/// A row of what is computed with, and a vector.
+/// A row of what is computed with.
 fn row<T: Element>(cols: usize) -> usize {
-    room_for::<T::Arithmetic>(cols.saturating_add(MOST_LANES))
+    room_for_row::<T::Arithmetic>(cols)
 }
 
 impl Softmax<'_> {
