@@ -88,7 +88,7 @@ mod tests {
             assert!(lead <= 9, "{x_at} {y_at}: {lead}");
             for kept in [0x30000, 0x30000 + 196] {
                 let offset = offset(kept, x.addr(), y.addr());
-                assert!(offset < PAGE && (kept + offset) % LINE == 0);
+                assert!(offset < PAGE && (kept + offset).is_multiple_of(LINE));
                 for (a, b) in [(x.addr(), kept + offset), (kept + offset, y.addr())] {
                     let distance = a.wrapping_sub(b) % PAGE;
                     assert!((960..=3136).contains(&distance), "{x_at} {y_at} {kept}: {distance}");
