@@ -303,7 +303,8 @@ mod tests {
                 room.fill(1.0);
                 assert!(inside(room.as_ptr().addr()));
                 with_lent(|rest| {
-                    assert!((128..=192).contains(&rest.len()));
+                    // Of five lines one is taken, and one is lost if the memory does not start with a line.
+                    assert!(matches!(rest.len(), 192 | 256));
                     lend(rest, || {
                         assert!(inside(address(&mut Scratch::take::<u8>(128).unwrap())));
                         assert!(!inside(address(&mut Scratch::take::<u8>(1000).unwrap())));
