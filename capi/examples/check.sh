@@ -27,6 +27,8 @@ for program in attention-gcc logits-g++; do
     "$out/$program" >/dev/null
 done
 # Nothing but the ABI is exported.
-others=$(nm -D --defined-only "$prefix/lib/libsoftmax.so" | awk '{print $3}' | grep -v '^softmax_' || true)
+symbols=$(nm -D --defined-only "$prefix/lib/libsoftmax.so" | awk '{print $3}')
+others=$(awk '!/^softmax_/' <<<"$symbols")
 if [ -n "$others" ]; then echo "exported, too: $others"; exit 1; fi
-echo "exported: $(nm -D --defined-only "$prefix/lib/libsoftmax.so" | wc -l) functions, all softmax_"
+if [ -z "$symbols" ]; then echo "nothing is exported"; exit 1; fi
+echo "exported: $(wc -l <<<"$symbols") functions, all softmax_"
