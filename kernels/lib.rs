@@ -32,11 +32,11 @@ mod table;
 mod tiny;
 mod vector;
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(softmax_portable)))]
 mod avx2;
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(softmax_portable)))]
 mod avx512;
-#[cfg(target_arch = "aarch64")]
+#[cfg(all(target_arch = "aarch64", not(softmax_portable)))]
 mod neon;
 mod portable;
 

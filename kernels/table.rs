@@ -510,7 +510,7 @@ macro_rules! reference {
 /// `scalar` are always available.
 pub fn all() -> &'static [Kernel] {
     static ALL: &[Kernel] = &[
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", not(softmax_portable)))]
         kernel!(
             "avx512",
             ["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"],
@@ -518,7 +518,7 @@ pub fn all() -> &'static [Kernel] {
             crate::avx512::F32,
             crate::avx512::F64
         ),
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", not(softmax_portable)))]
         kernel!(
             "avx2",
             ["avx2", "fma", "f16c"],
@@ -526,7 +526,7 @@ pub fn all() -> &'static [Kernel] {
             crate::avx2::F32,
             crate::avx2::F64
         ),
-        #[cfg(target_arch = "aarch64")]
+        #[cfg(all(target_arch = "aarch64", not(softmax_portable)))]
         kernel!("neon", ["neon"], crate::neon::Neon, crate::neon::F32, crate::neon::F64),
         kernel!(
             "portable",
