@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use softmax_kernels::{lend, with_lent};
+use softmax_kernels::{in_default_environment, lend, with_lent};
 
 use crate::Threads;
 
@@ -108,7 +108,7 @@ impl Crew<'_> {
     ) -> R {
         let threads = threads.min(parts);
         if threads <= 1 {
-            return run(work);
+            return in_default_environment(|| run(work));
         }
         with_lent(|memory| {
             let each = memory.len() / threads / 64 * 64;
@@ -143,8 +143,10 @@ impl Crew<'_> {
                     queue.memory = rest;
                     own
                 };
-                // Its own memory is better than none.
-                if memory.is_empty() { work() } else { lend(memory, work) }
+                // The thread's environment is somebody else's. Its own memory is better than none.
+                in_default_environment(
+                    || if memory.is_empty() { work() } else { lend(memory, work) },
+                );
             };
             match self.executor {
                 Some(executor) => executor.parallel_for(threads, &body),
@@ -154,7 +156,7 @@ impl Crew<'_> {
                 None => {}
             }
             // What the executor has left out.
-            work();
+            in_default_environment(work);
             let done = lock(&queue).done.take();
             done.unwrap_or_else(|| unreachable!("there is a part, and it has been done"))
         })

@@ -50,8 +50,9 @@
 //! positive, without payload. Elements between rows (a stride larger than the
 //! row) and around the matrix are neither read nor written.
 //!
-//! The promise of equal bits supposes the default floating-point environment: a thread that has set
-//! flush-to-zero gets 0 where others get a subnormal.
+//! On x86-64 and AArch64 the caller's floating-point environment makes no difference: a thread may have set flush-to-zero, another rounding mode or
+//! traps, and gets the same bits. Calls, and their parts on other threads, enter the default environment, and leave the one that they found, with its sticky
+//! flags. (An [`Executor`] is called in its caller's.)
 //!
 //! # Environment
 //!
@@ -100,6 +101,8 @@ pub use plan::{Plan, Regime};
 pub use sample::{Method, Order, Sampler};
 pub use scratch::with_scratch;
 pub use shards::{Merged, MergedRow, Shards};
+#[doc(hidden)] // for bindings
+pub use softmax_kernels::in_default_environment;
 pub use softmax_kernels::{
     AttendError, BLOCK, Element, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Op, Partial,
     Probs, ShapeError, Targets, Ties,

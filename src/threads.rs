@@ -35,6 +35,8 @@ mod pool {
     use std::thread;
     use std::time::{Duration, Instant};
 
+    use softmax_kernels::in_default_environment;
+
     /// Elements from which on a call from within a pool is shared: some 70 microseconds of work. There the caller does the first part
     /// itself, and the others, too, if no other thread has taken them by then: at this size two threads were ahead by 1.07 even when the
     /// second slept at first, and by 1.7 when it was awake; at half of it they lost up to a tenth.
@@ -55,9 +57,14 @@ mod pool {
             1 => 1,
             n if exactly => n,
             n if elements >= IN_POOL && rayon::current_thread_index().is_some() => n,
-            n if elements as f64 / SPEED >= WORTH * wake().as_nanos() as f64 => n,
+            n if is_worth_waking(elements) => n,
             _ => 1,
         }
+    }
+
+    fn is_worth_waking(elements: usize) -> bool {
+        let wake = wake();
+        in_default_environment(|| elements as f64 / SPEED >= WORTH * wake.as_nanos() as f64)
     }
 
     /// How long it takes to wake a sleeping thread and to hear from it: 10 microseconds on many machines, more than 100 on virtual
