@@ -65,7 +65,7 @@ pub use memory::streams;
 pub use sample::{Exps, LEAST_MASS, Learned, Masses, PART, Scanned, of_rank, rank, units};
 pub use scale::Scale;
 pub use scores::{Attend, AttendError, Mask, MaskData, Scores};
-pub use scratch::{Plain, lend, room_for, room_for_row, with_lent, with_room};
+pub use scratch::{Plain, lend, release_scratch, room_for, room_for_row, with_lent, with_room};
 pub use shards::{MergedPartials, Partial};
 pub use table::{Kernel, Op, Ops, Pieces, Probs, all};
 pub use tiny::{ROWS_AT_LEAST, TINY};

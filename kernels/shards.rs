@@ -115,8 +115,9 @@ fn block_sum<T: Element>(
     shift: &RowShift,
 ) -> (Sum, f64, f64) {
     let mut sums = [BlockSum::ZERO];
-    let found =
-        (ops.sum)(&mut Piece::read(block), scale, shift, PieceOptions::default(), &mut sums);
+    let options = PieceOptions::default();
+    // SAFETY: every piece allows these options.
+    let found = unsafe { (ops.sum)(&mut Piece::read(block), scale, shift, options, &mut sums) };
     (sums[0].0, found.max, found.min)
 }
 

@@ -225,7 +225,8 @@ impl<T: Element> Pieces<T> {
         options: PieceOptions,
         sums: &mut [BlockSum],
     ) -> Extremes {
-        (self.ops.sum)(piece, scale, shift, options.checked(piece), sums)
+        // SAFETY: the options are checked.
+        unsafe { (self.ops.sum)(piece, scale, shift, options.checked(piece), sums) }
     }
 
     /// Adds the sums of all the blocks of a row, and judges the shift.
@@ -250,7 +251,8 @@ impl<T: Element> Pieces<T> {
         options: PieceOptions,
     ) {
         if !piece.is_read_only() {
-            (self.ops.finish)(piece, op, scale, whole, options.checked(piece));
+            // SAFETY: the options are checked, and there is an output.
+            unsafe { (self.ops.finish)(piece, op, scale, whole, options.checked(piece)) };
         }
     }
 
@@ -387,7 +389,9 @@ mod generic {
 
     // `Kernel::pieces` gives these out only where the instruction set is there.
 
-    pub(super) fn sum<I, S, T>(
+    /// # Safety
+    /// The options are [`PieceOptions::checked`].
+    pub(super) unsafe fn sum<I, S, T>(
         piece: &mut Piece<T>,
         scale: &Scale,
         shift: &RowShift,
@@ -404,7 +408,7 @@ mod generic {
             isa.vectorize(
                 #[inline(always)]
                 || {
-                    // SAFETY: a Piece is made only of slices; `Pieces` has checked the options.
+                    // SAFETY: a Piece is made only of slices; the options as this function's.
                     extremes =
                         unsafe { blocks::sum(S::from(isa), piece, scale, shift, options, sums) };
                 },
@@ -413,7 +417,9 @@ mod generic {
         extremes
     }
 
-    pub(super) fn finish<I, S, T>(
+    /// # Safety
+    /// The options are [`PieceOptions::checked`], and the piece has an output.
+    pub(super) unsafe fn finish<I, S, T>(
         piece: &mut Piece<T>,
         op: Op,
         scale: &Scale,
@@ -428,7 +434,7 @@ mod generic {
             isa.vectorize(
                 #[inline(always)]
                 || {
-                    // SAFETY: as above; `Pieces` has checked that there is an output.
+                    // SAFETY: as above.
                     unsafe { blocks::finish(S::from(isa), piece, op, scale, whole, options) };
                 },
             );

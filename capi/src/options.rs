@@ -60,10 +60,11 @@ pub struct softmax_options {
     pub kernel: *const c_char,
     /// How many threads may work: 0 for as many as pay, 1 for the calling thread alone.
     pub threads: usize,
-    /// Whose threads; null for those of the library's pool, which is made when a call first needs it.
+    /// Whose threads; null for those of the library's pool, which is made when a call first needs it. In a child of a process that has it, and where no thread can
+    /// be made, the calling thread does all.
     pub parallel: *const softmax_parallel,
     /// Memory for intermediate results, as large as the function `softmax_scratch_size` or its relatives say, with any alignment; null for
-    /// memory of the threads' own, which is kept for the next call.
+    /// memory of the threads' own, which is kept for the next call, until `softmax_release_scratch`.
     pub scratch: *mut c_void,
     /// Bytes of it.
     pub scratch_size: usize,
