@@ -327,9 +327,9 @@ impl<W: Vector<E = f64>> LogSigmoid<W> {
         let low = w.select_below(x, zero, x, zero);
         let mut y = w.fma(low, self.scale.0, w.sub(zero, log1p));
         if double {
-            // -inf has no tail (it might be NaN).
+            // A result of -inf has no tail: it might be NaN, or infinite the other way.
             let tail = w.mul(low, self.scale.1);
-            y = w.add(y, w.zero_below(low, w.splat(f64::MIN), tail));
+            y = w.add(y, w.zero_below(y, w.splat(f64::MIN), tail));
         }
         or_top(w, x, y, 0.0)
     }

@@ -37,7 +37,7 @@ fn log_sigmoid<R: Reference>(x: f64, scale: &Scale) -> f64 {
     let low = if x < 0.0 { x } else { 0.0 };
     let (hi, lo) = scale.pair();
     let y = low.mul_add(hi, 0.0 - log1p);
-    let tail = if double && low >= f64::MIN { low * lo } else { 0.0 };
+    let tail = if double && y >= f64::MIN { low * lo } else { 0.0 };
     R::round(y + tail)
 }
 
