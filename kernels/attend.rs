@@ -18,13 +18,14 @@
 use half::{bf16, f16};
 
 use crate::element::Element;
-use crate::exp2::{BLOCK, Contract};
+use crate::exp2::{BLOCK, Contract, Sum};
 use crate::memory::{self, LINE};
 use crate::pipeline::{Kept, Reduced, Reducer, Task};
 use crate::rows::{
-    Exp, Finish, Logits, Odd, UNROLL, finish_row, inlined, odd_row, quotient, row_max, to_aligned,
+    Exp, Finish, Inverse, Logits, Odd, UNROLL, finish_row, inlined, odd_row, prob, row_max,
+    to_aligned,
 };
-use crate::scale::{Scale, Shift, two_product};
+use crate::scale::{LogShift, Scale, Shift, two_product, two_sum};
 use crate::scores::{Attend, MaskData, Row, Scores};
 use crate::scratch::Scratch;
 use crate::vector::{Io, MOST_LANES, Vector};
@@ -417,7 +418,7 @@ impl Cap {
 struct Waiting<U, V> {
     y: *mut U,
     n: usize,
-    inverse: (V, V),
+    inverse: Inverse<V>,
 }
 
 /// Softmax of every row of the call. Whether there was memory for a row; if not, nothing is written.
@@ -473,7 +474,7 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
             y,
             n,
             #[inline(always)]
-            move |v| quotient(simd, v, inverse),
+            move |v| prob(simd, v, inverse),
         )
     };
     for row in 0..call.rows {
@@ -598,9 +599,6 @@ where
 
 /// The log-sum-exp of a row of pairs.
 ///
-/// Where the largest logit has half of the mass or more its exponential must be that of the pair, lest its error count twice.
-/// That is divided by `exp(low)`, so that it is one of the high part, which is all that is known of the maximum.
-///
 /// # Safety
 /// `x` is valid for reads of `n` elements, for which `logits` was made, and `kept` for reads of their exponentials.
 #[inline(always)]
@@ -618,28 +616,43 @@ where
     L: Logits<S>,
 {
     let top = simd.splat(S::E::narrow(reduced.max));
-    let e = |low: S::E| {
-        simd.first_lane(reduced.exp.of_pair(true, top, simd.splat(low))).widen() * reduced.factor
+    let e = |low: f64| {
+        let low = simd.splat(S::E::narrow(low));
+        simd.first_lane(reduced.exp.of_pair(true, top, low)).widen() * reduced.factor
     };
     let sum = reduced.sum.times(reduced.factor);
-    let mut e_max = e(S::E::narrow(0.0));
+    let mut largest = (e(0.0), 0.0);
     // No low part changes as much as a hundredth, and elsewhere it does not count.
-    if !reduced.own.is_huge() && sum.hi <= 2.1 * e_max {
-        let least = 0.9 * e_max / reduced.factor;
+    if !reduced.own.is_huge() && sum.hi <= 2.1 * largest.0 {
+        let least = 0.9 * largest.0 / reduced.factor;
         // SAFETY: as this function's.
         let low = unsafe { largest_low(simd, x, kept, n, logits, reduced.max, least) };
         let low = match logits.sink() {
-            Some(sink) if sink.widen() == reduced.max && low.is_none_or(|low| low < 0.0) => 0.0,
+            Some(sink) if sink.widen() == reduced.max => low.map_or(0.0, |low| f64::max(low, 0.0)),
             _ => low.unwrap_or(0.0),
         };
-        e_max = of_high_part(e(S::E::narrow(low)), low * scale.get());
+        largest = (e(low), low);
     }
-    S::E::log_shift(scale, reduced.max, e_max, &reduced.own, sum).logsumexp()
+    log_shift_of_pairs::<S::E>(scale, reduced.max, largest, &reduced.own, sum).logsumexp()
 }
 
-/// `e exp(-low)`
-pub(crate) fn of_high_part(e: f64, low: f64) -> f64 {
-    if low == 0.0 { e } else { e * libm::exp(-low) }
+/// [`Contract::log_shift`] of a row whose largest logit is `max + low` and has the exponential `e`, which are `largest`.
+///
+/// Where the largest element has half of the mass or more its `e` must be the one in the sum, lest its error count twice. `e exp(-low)`
+/// is such a one of `max` alone; what is missing when that is rounded is added to the logarithm.
+pub(crate) fn log_shift_of_pairs<E: Contract>(
+    scale: &Scale,
+    max: f64,
+    (e, low): (f64, f64),
+    shift: &Shift,
+    sum: Sum,
+) -> LogShift {
+    let (e_max, rest) = two_sum(e, e * libm::expm1(-(low * scale.get())));
+    let mut log = E::log_shift(scale, max, e_max, shift, sum);
+    if sum.hi <= 2.0 * e_max {
+        log.c.1 -= rest / e_max;
+    }
+    log
 }
 
 /// The largest low part of the pairs whose high part is `max`, and whose exponential so `least` at least.

@@ -16,6 +16,7 @@ mod element;
 mod exp2;
 mod guess;
 mod limits;
+mod ln;
 mod loss;
 mod matrix;
 mod memory;

@@ -3,7 +3,7 @@
 //! It shares the constants, the row's shift and the element types with the vector kernels, and no other code. Every kernel must equal it bit for bit. It is slow and is not meant for
 //! anything but that, though it runs everywhere.
 
-use crate::attend::{Cap, FAR, far_scale, of_high_part};
+use crate::attend::{Cap, FAR, far_scale, log_shift_of_pairs};
 use crate::axis::Columns;
 use crate::blocks::{BlockSum, Extremes, Piece, PieceOptions, RowShift, Whole};
 use crate::call::{Call, Masked};
@@ -12,6 +12,9 @@ use crate::exp2::{BLOCK, Contract, LANES_F32, LANES_F64, Sum};
 use crate::scale::{LogShift, Scale, Shift};
 use crate::scores::{Attend, MaskData, Row, Scores};
 use crate::table::Op;
+
+/// Quotients are computed of `2^64 e`, so that `e lo` is a normal number even where `e / sum` is the least one.
+const UP: f64 = (1u128 << 64) as f64;
 
 /// Rows of one element type in the arithmetic it is computed in.
 trait Reference: Copy {
@@ -22,11 +25,9 @@ trait Reference: Copy {
     fn fma(a: f64, b: f64, c: f64) -> f64;
     fn sum(e: &mut dyn Iterator<Item = f64>) -> (f64, f64);
     fn quotient(e: f64, sum: (f64, f64)) -> f64;
-    /// By the exponential of the row's maximum.
-    fn log_shift(scale: &Scale, row: &Reduced) -> LogShift {
-        Self::log_shift_of(scale, row, Self::exp(row.max, 0.0, scale, &row.shift))
-    }
-    fn log_shift_of(scale: &Scale, row: &Reduced, e_max: f64) -> LogShift;
+    fn log_shift(scale: &Scale, row: &Reduced) -> LogShift;
+    /// Of a row of pairs, by the exponential and the low part of its largest element.
+    fn log_shift_of(scale: &Scale, row: &Reduced, largest: (f64, f64)) -> LogShift;
     fn log_softmax(x: f64, shift: &LogShift) -> f64;
     const MIN_EXP: i32;
 }
@@ -86,12 +87,18 @@ impl Reference for Single {
         let inverse = 1.0 / sum.0;
         let hi = inverse as f32;
         let lo = (inverse - f64::from(hi)) as f32;
-        let e = e as f32;
-        f64::from(e.mul_add(hi, e * lo))
+        let e = e as f32 * UP as f32;
+        f64::from(e.mul_add(hi, e * lo) * (1.0 / UP) as f32)
     }
 
-    fn log_shift_of(scale: &Scale, row: &Reduced, e_max: f64) -> LogShift {
+    fn log_shift(scale: &Scale, row: &Reduced) -> LogShift {
+        let e_max = Self::exp(row.max, 0.0, scale, &row.shift);
         scale.log_shift_f32(row.max, e_max, &row.shift, row.sum.0)
+    }
+
+    fn log_shift_of(scale: &Scale, row: &Reduced, largest: (f64, f64)) -> LogShift {
+        let sum = Sum { hi: row.sum.0, lo: 0.0 };
+        log_shift_of_pairs::<f32>(scale, row.max, largest, &row.shift, sum)
     }
 
     fn log_softmax(x: f64, shift: &LogShift) -> f64 {
@@ -156,14 +163,22 @@ impl Reference for Double {
         let hi = 1.0 / sum.0;
         // 1 - hi * sum, exactly: the product of two f64 is exact in the fused operation.
         let lo = ((-hi).mul_add(sum.0, 1.0) - hi * sum.1) * hi;
-        e.mul_add(hi, e * lo)
+        let e = e * UP;
+        e.mul_add(hi, e * lo) * (1.0 / UP)
     }
 
-    fn log_shift_of(scale: &Scale, row: &Reduced, e_max: f64) -> LogShift {
+    fn log_shift(scale: &Scale, row: &Reduced) -> LogShift {
+        let e_max = Self::exp(row.max, 0.0, scale, &row.shift);
         scale.log_shift_f64(row.max, e_max, &row.shift, row.sum)
     }
 
+    fn log_shift_of(scale: &Scale, row: &Reduced, largest: (f64, f64)) -> LogShift {
+        let sum = Sum { hi: row.sum.0, lo: row.sum.1 };
+        log_shift_of_pairs::<f64>(scale, row.max, largest, &row.shift, sum)
+    }
+
     fn log_softmax(x: f64, shift: &LogShift) -> f64 {
+        let x = if shift.halved { 0.5 * x } else { x };
         let d = x - shift.max;
         let z = d.mul_add(shift.scale.0, -shift.c.0);
         if z < f64::MIN {
@@ -511,8 +526,8 @@ fn attend_row<R: Reference>(x: &[f64], attend: &Attend, row: &Row) -> (Vec<f64>,
             let largest = logits.iter().copied().chain(sink).filter(|z| z.0 == reduced.max);
             let low = largest.map(|z| z.1).fold(f64::NEG_INFINITY, f64::max);
             let low = if attend.has_pairs() && !reduced.shift.is_huge() { low } else { 0.0 };
-            let e_max = of_high_part(exp(&(reduced.max, low)), low * scale.get());
-            (probs, R::log_shift_of(&scale, &reduced, e_max).logsumexp())
+            let largest = (exp(&(reduced.max, low)), low);
+            (probs, R::log_shift_of(&scale, &reduced, largest).logsumexp())
         }
         Err(f64::NEG_INFINITY) if attend.masked == Masked::Zero => {
             (vec![0.0; x.len()], f64::NEG_INFINITY)
