@@ -138,8 +138,8 @@ impl RowShift {
         E::narrow(self.shift.cut).widen()
     }
 
-    /// What turns sums by this guess into those by `own`, if the guess was good for a row of which the smallest element that was not dropped is
-    /// `least`.
+    /// The power of two that turns sums by this guess into sums by `own`; `None` where the guess was not good for a row whose
+    /// smallest element, but for those that were dropped, is `least`.
     pub(crate) fn factor<E: Contract>(&self, own: &Self, least: f64) -> Option<f64> {
         let good = |guess: &Guess| {
             guess.is_near(&own.shift) && guess.is_low_enough::<E>(&own.shift, least)
@@ -214,7 +214,7 @@ pub struct PieceOptions {
 }
 
 impl PieceOptions {
-    /// What of it the piece allows.
+    /// The options without those that this piece cannot have: keeping needs an output of the arithmetic type.
     pub(crate) fn checked<T: Element>(self, piece: &Piece<T>) -> Self {
         let separate = !piece.y.is_null() && piece.x != piece.y.cast_const();
         Self { keep: self.keep && T::IS_ARITHMETIC && separate, stream: self.stream && separate }

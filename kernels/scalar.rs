@@ -1,7 +1,8 @@
 //! The bit reference: the contract of `exp2.rs` and `rows.rs` in plain loops over scalars.
 //!
-//! It shares the constants, the row's shift and the element types with the vector kernels, and no other code. Every kernel must equal it bit for bit. It is slow and is not meant for
-//! anything but that, though it runs everywhere.
+//! It shares with the vector kernels the constants, the views, the element types and what is computed once a row in scalars (the
+//! shift, the logarithm of the sum, a row's loss, the merging of blocks), but no loop over elements. Every kernel must equal it
+//! bit for bit. It is slow and is meant for nothing but that, though it runs everywhere.
 
 use crate::attend::{Cap, FAR, far_scale, log_shift_of_pairs};
 use crate::axis::Columns;

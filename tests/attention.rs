@@ -1019,5 +1019,5 @@ fn sinks_alone() {
 
 #[test]
 fn by_either_stores() {
-    with_either_stores("have_the_same_bits");
+    with_the_other_stores("have_the_same_bits");
 }

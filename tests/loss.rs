@@ -612,5 +612,5 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
 
 #[test]
 fn by_either_stores() {
-    with_either_stores("have_the_same_bits");
+    with_the_other_stores("have_the_same_bits");
 }
