@@ -11,9 +11,10 @@
 //! given, the logit is the score, and the scale is folded into the exponential. The sums have their elements in the
 //! lanes where a whole row would have them: a row with a mask has the bits of one with -inf there.
 //!
-//! A key whose mask is -inf, or to which -inf is added, is hidden, whatever its score is. A row of pairs without a finite maximum
-//! is looked at once more with logits that are 2^100 times smaller: what passed the type's range on the way does not do so
-//! there, and what is odd then is so by its scores, masks and biases.
+//! A key whose mask is -inf, or to which -inf is added, is hidden, whatever its score is. A row of
+//! pairs without a finite maximum is looked at once more with logits that are 2^100 times smaller:
+//! what passed the type's range on the way does not do so there, and what is odd then is so by its
+//! scores, masks and biases.
 
 use half::{bf16, f16};
 
@@ -166,7 +167,8 @@ trait RowLogits<'a, S: Vector>: Logits<S> {
     fn new(place: Place<S>, attend: &Attend<'a>, row: &Row<'a>, far: bool) -> Self;
 }
 
-/// What the logits of far rows are yet to be multiplied by: no more than any scale, so that no score passes the type's range.
+/// What the logits of far rows are yet to be multiplied by: no more than any scale, so that no
+/// score passes the type's range.
 pub(crate) fn far_scale() -> Scale {
     Scale::from_temperature(FAR).expect("a temperature in range")
 }
@@ -333,8 +335,9 @@ fn plus<S: Vector>(s: S, (a, a_lo): (S::V, S::V), (b, b_lo): (S::V, S::V)) -> (S
 
 /// `c tanh(scale x / c)`, computed in f64: `c (e - 1) / (e + 1)`, `e = exp(2 scale x / c)`.
 ///
-/// In rows of f64 every step but the exponential is a pair: `c (1 - q)`, `q = 2 / (e + 1)`. The error of `e` is 1.22 u at most (u is
-/// 2^-53), and half of it reaches the hyperbolic tangent: 0.61 c u of the logit, and at most 1.22 c ULP of a probability.
+/// In rows of f64 every step but the exponential is a pair: `c (1 - q)`, `q = 2 / (e + 1)`. The
+/// error of `e` is 1.22 u at most (u is 2^-53), and half of it reaches the hyperbolic tangent: 0.61
+/// c u of the logit, and at most 1.22 c ULP of a probability.
 #[derive(Clone, Copy)]
 pub(crate) struct Cap {
     /// In units of the row's logits.
@@ -600,7 +603,8 @@ where
 /// The log-sum-exp of a row of pairs.
 ///
 /// # Safety
-/// `x` is valid for reads of `n` elements, for which `logits` was made, and `kept` for reads of their exponentials.
+/// `x` is valid for reads of `n` elements, for which `logits` was made, and `kept` for reads of
+/// their exponentials.
 #[inline(always)]
 unsafe fn logsumexp_of_pairs<S, T, L>(
     simd: S,
@@ -636,10 +640,12 @@ where
     log_shift_of_pairs::<S::E>(scale, reduced.max, largest, &reduced.own, sum).logsumexp()
 }
 
-/// [`Contract::log_shift`] of a row whose largest logit is `max + low` and has the exponential `e`, which are `largest`.
+/// [`Contract::log_shift`] of a row whose largest logit is `max + low` and has the exponential `e`,
+/// which are `largest`.
 ///
-/// Where the largest element has half of the mass or more its `e` must be the one in the sum, lest its error count twice. `e exp(-low)`
-/// is such a one of `max` alone; what is missing when that is rounded is added to the logarithm.
+/// Where the largest element has half of the mass or more its `e` must be the one in the sum, lest
+/// its error count twice. `e exp(-low)` is such a one of `max` alone; what is missing when that is
+/// rounded is added to the logarithm.
 pub(crate) fn log_shift_of_pairs<E: Contract>(
     scale: &Scale,
     max: f64,
@@ -655,7 +661,8 @@ pub(crate) fn log_shift_of_pairs<E: Contract>(
     log
 }
 
-/// The largest low part of the pairs whose high part is `max`, and whose exponential so `least` at least.
+/// The largest low part of the pairs whose high part is `max`, and whose exponential so `least` at
+/// least.
 ///
 /// # Safety
 /// As [`logsumexp_of_pairs`].

@@ -678,7 +678,8 @@ impl<'a, T: Element> Picks<'a, T> {
         Ok(Self::new(x, k, Wanted::Tokens(tokens), log_probs, lse))
     }
 
-    /// The `k` largest elements of each row: their indices and log-probabilities, and their probabilities, if there are places for them.
+    /// The `k` largest elements of each row: their indices and log-probabilities, and their
+    /// probabilities, if there are places for them.
     ///
     /// # Errors
     /// More than there are in a row, or lengths that do not fit the rows.

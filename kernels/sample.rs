@@ -1,6 +1,7 @@
 //! What drawing from a row needs: exponentials, integer masses, and sums over those above a threshold.
 //!
-//! The mass of an element is its exponential, by the row's own shift, in units of 2^-30, and a rest in units of 2^-62:
+//! The mass of an element is its exponential, by the row's own shift, in units of 2^-30, and a rest
+//! in units of 2^-62:
 //!
 //! ```text
 //! e      as exp2.rs defines it, rounded to f32 where it is f64: below 8, the largest of a row at least 2
@@ -8,9 +9,11 @@
 //! rest   = e - units where e is below 2^-8, else 0           in units of 2^-62, rounded down
 //! ```
 //!
-//! Below 2^-8 the units are `e` rounded down (or, of odd multiples of 2^-30, the one below), and the rest is a unit at most; above, they
-//! are `e` within 2^-21 of it. So units are integers, their sums over fewer than 2^20 elements are exact in f64 in any order, and whatever
-//! is defined by sums of them has one result, however it is computed. Rests are summed in the rare cases that ask for them.
+//! Below 2^-8 the units are `e` rounded down (or, of odd multiples of 2^-30, the one below), and
+//! the rest is a unit at most; above, they are `e` within 2^-21 of it. So units are integers, their
+//! sums over fewer than 2^20 elements are exact in f64 in any order, and whatever is defined by
+//! sums of them has one result, however it is computed. Rests are summed in the rare cases that ask
+//! for them.
 
 use crate::element::Element;
 use crate::exp2::Contract;
@@ -123,7 +126,8 @@ pub fn rest(e: f32) -> u64 {
     }
 }
 
-/// An element by its rank: the larger exponential first, of equal ones the one with the lower index. Compared as a number.
+/// An element by its rank: the larger exponential first, of equal ones the one with the lower
+/// index. Compared as a number.
 #[inline(always)]
 pub fn rank(e: f32, index: usize) -> u64 {
     u64::from(!e.to_bits()) << 32 | index as u64
@@ -146,8 +150,9 @@ pub struct Scanned {
     pub band: usize,
 }
 
-/// Sums the units of elements whose exponentials are not below `high`, for each part of the row in `parts`, and collects those below it that
-/// are not below `low`, by rank and in order of index, in `band`.
+/// Sums the units of elements whose exponentials are not below `high`, for each part of the row in
+/// `parts`, and collects those below it that are not below `low`, by rank and in order of index, in
+/// `band`.
 pub(crate) type Scan =
     fn(masses: Masses<'_>, low: f32, high: f32, parts: &mut [u64], band: &mut [u64]) -> Scanned;
 
@@ -206,8 +211,9 @@ impl Kernel {
         (T::ops(self).sample.widen)(&x[..n], &mut y[..n]);
     }
 
-    /// Sums the units of elements whose exponentials, by the row's own shift, are not below `high`, for each part of the row in `parts` (those that are
-    /// there), and collects those below it that are not below `low`, by rank and in order of index, in `band` (as many as it has room for).
+    /// Sums the units of elements whose exponentials, by the row's own shift, are not below `high`,
+    /// for each part of the row in `parts` (those that are there), and collects those below it that
+    /// are not below `low`, by rank and in order of index, in `band` (as many as it has room for).
     /// Both bounds are at least [`LEAST`].
     pub fn scan(
         &'static self,

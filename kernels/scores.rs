@@ -186,8 +186,8 @@ impl std::error::Error for AttendError {}
 /// The soft caps that are allowed: within them a capped logit is right to an absolute 2^-30 in f32.
 const CAPS: (f64, f64) = (1.0 / 1_048_576.0, 1_048_576.0);
 
-/// How far a key may be from a query for ALiBi: up to where all numbers are whole, less than a vector before it, which may start at
-/// keys that are not seen.
+/// How far a key may be from a query for ALiBi: up to where all numbers are whole, less than a
+/// vector before it, which may start at keys that are not seen.
 fn max_distance<A>() -> i64 {
     let digits = if size_of::<A>() == size_of::<f64>() {
         f64::MANTISSA_DIGITS
@@ -231,7 +231,8 @@ impl<'a> Attend<'a> {
         }
     }
 
-    /// Whether everything has the length that scores of this shape need, which are computed in the type `A`.
+    /// Whether everything has the length that scores of this shape need, which are computed in the
+    /// type `A`.
     fn check<A>(&self, rows: usize, cols: usize) -> Result<(), AttendError> {
         let &Attend { heads, queries, .. } = self;
         let per_batch = heads.checked_mul(queries).filter(|&n| n > 0);

@@ -179,8 +179,9 @@ impl Softmax<'_> {
         self.pick(Picks::top(x, k, indices, log_probs, None)?, false)
     }
 
-    /// [`Softmax::top_k`], and the probabilities of these elements in the whole row: what [`Softmax::softmax`] gives there, to the bit; of
-    /// f16 and bf16 what it gives before it rounds. (The exponential of a log-probability is off by as much as its last place is worth.)
+    /// [`Softmax::top_k`], and the probabilities of these elements in the whole row: what
+    /// [`Softmax::softmax`] gives there, to the bit; of f16 and bf16 what it gives before it
+    /// rounds. (The exponential of a log-probability is off by as much as its last place is worth.)
     ///
     /// Error: of probabilities as [`Softmax::softmax`] in f32 or f64, at most 3 ULP.
     ///

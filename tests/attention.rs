@@ -190,8 +190,8 @@ impl Case {
         a
     }
 
-    /// The scaled score, its cap, its mask and its bias of a key in `Dd`: `None` where it is hidden. The definition, written down
-    /// once more.
+    /// The scaled score, its cap, its mask and its bias of a key in `Dd`: `None` where it is
+    /// hidden. The definition, written down once more.
     fn logit_dd(&self, x: f64, b: usize, h: usize, q: usize, key: usize) -> Option<Dd> {
         let offset = self.offset.unwrap_or(self.keys as isize - self.queries as isize);
         let distance = key as isize - (q as isize + offset);
@@ -474,7 +474,8 @@ proptest! {
     }
 }
 
-/// Few keys, of which one or two have the mass often, and sizes at which the parts of logits cancel.
+/// Few keys, of which one or two have the mass often, and sizes at which the parts of logits
+/// cancel.
 fn small(seed: u64) -> Case {
     let r = &mut Random(seed);
     let mut case = Case::random(seed);
@@ -502,7 +503,8 @@ fn log_error(got: f64, want: Dd, format: Format, most: f64, absolute: f64) -> f6
     (ulps(got, want, format) / most).min(error / absolute)
 }
 
-/// The largest errors of probabilities and of log-sum-exps in rows of few keys, in parts of what is allowed.
+/// The largest errors of probabilities and of log-sum-exps in rows of few keys, in parts of what is
+/// allowed.
 fn worst<T: Probs<T>>(kernel: &'static Kernel, format: Format, cases: u64) -> (f64, f64) {
     let double = format.digits == 53;
     let (mut most, mut most_lse) = (0f64, 0f64);
@@ -547,8 +549,9 @@ fn worst<T: Probs<T>>(kernel: &'static Kernel, format: Format, cases: u64) -> (f
     (most, most_lse)
 }
 
-/// Products and sums of logits are pairs: nothing is lost of them, neither in probabilities nor in log-sum-exps near 0, and the soft
-/// cap of f64 adds no more than it may. `SOFTMAX_SEARCH` is for how many seconds, about, this looks.
+/// Products and sums of logits are pairs: nothing is lost of them, neither in probabilities nor in
+/// log-sum-exps near 0, and the soft cap of f64 adds no more than it may. `SOFTMAX_SEARCH` is for
+/// how many seconds, about, this looks.
 #[test]
 fn few_keys_are_as_accurate_as_promised() {
     let seconds = std::env::var("SOFTMAX_SEARCH").ok().and_then(|s| s.parse::<u64>().ok());
@@ -562,7 +565,8 @@ fn few_keys_are_as_accurate_as_promised() {
     }
 }
 
-/// The log-sum-exp is that of the sums of scores and masks, not of their high parts, and the cap of f64 as good as is said.
+/// The log-sum-exp is that of the sums of scores and masks, not of their high parts, and the cap of
+/// f64 as good as is said.
 #[test]
 fn known_logsumexps() {
     let mask = [-1.075_217_1, -1.171_052_3, -0.042_878_963_053_226_47f32];
@@ -581,7 +585,8 @@ fn known_logsumexps() {
     }
 }
 
-/// Whatever stands behind the -inf of a mask or of ALiBi, or out of the ranges that are seen, changes no bit.
+/// Whatever stands behind the -inf of a mask or of ALiBi, or out of the ranges that are seen,
+/// changes no bit.
 fn hidden_by_anything<T: Element, U: Probs<T> + Bits>(case: &Case)
 where
     T::Arithmetic: Bits,
@@ -797,7 +802,8 @@ fn special_values() {
     }
 }
 
-/// Logits beyond the type's range are what they are without a mask; what is odd is odd by what was given.
+/// Logits beyond the type's range are what they are without a mask; what is odd is odd by what was
+/// given.
 #[test]
 fn logits_beyond_the_range() {
     fn check<T: Probs<T>>(kernel: &'static Kernel, large: f64) {

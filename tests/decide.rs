@@ -300,7 +300,8 @@ fn sigmoids_are_as_accurate_as_promised() {
     }
 }
 
-/// Results of all sizes that a temperature can make of any logit: right, of the reference's bits, and infinite where the result is.
+/// Results of all sizes that a temperature can make of any logit: right, of the reference's bits,
+/// and infinite where the result is.
 #[test]
 fn sigmoids_of_any_logit_at_any_temperature() {
     fn check<T: Bits>(ends: [i32; 2], log_format: Format) {

@@ -475,7 +475,8 @@ fn draws_have_the_distribution() {
     }
 }
 
-/// Many tokens, each of which is less likely than the most likely one by a factor of 2^30 and more, are drawn as often as they should be.
+/// Many tokens, each of which is less likely than the most likely one by a factor of 2^30 and more,
+/// are drawn as often as they should be.
 #[test]
 fn tails_are_drawn() {
     let (many, draws) = if quick() { (1 << 17, 100_000) } else { (1 << 19, 400_000) };
@@ -500,7 +501,8 @@ fn tails_are_drawn() {
     }
 }
 
-/// What a filter keeps at temperature 1 may be likely at the temperature that follows it, though one token be 2^57 times as likely before.
+/// What a filter keeps at temperature 1 may be likely at the temperature that follows it, though
+/// one token be 2^57 times as likely before.
 #[test]
 fn ranks_reach_far_below_the_largest() {
     let x: Vec<f32> = (0..4000).map(|i| if i == 7 { 39.5 } else { 0.0 }).collect();

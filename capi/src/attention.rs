@@ -47,7 +47,8 @@ pub struct softmax_attention {
     pub mask_shape: [usize; 3],
     /// Each head's factor of the mask; null for 1.
     pub mask_slopes: *const f32,
-    /// Each head's slope of ALiBi; null for none. Keys that queries see may be 2^24 - 16 (f64: 2^53 - 16) from them.
+    /// Each head's slope of ALiBi; null for none. Keys that queries see may be as far as 2^24 - 16
+    /// (f64: 2^53 - 16) from them.
     pub alibi: *const f32,
     /// Each head's sink; null for none.
     pub sinks: *const f32,
@@ -55,7 +56,8 @@ pub struct softmax_attention {
     pub lengths: *const usize,
     /// How many lengths there are.
     pub lengths_count: usize,
-    /// How many of the keys up to its position a query sees, its own among them: the last ones. Those behind it stay as they are.
+    /// How many of the keys up to its position a query sees, its own among them: the last ones.
+    /// Those behind it stay as they are.
     pub window: usize,
     /// The position of the first query among the keys; without the flag it is keys - queries.
     pub offset: isize,
@@ -236,12 +238,16 @@ unsafe fn attend_in_place<T: Probs<T>>(
     })
 }
 
-/// The softmax of attention scores, into `probs`: a matrix of the same shape, which is `scores` itself (in place) or does not overlap it. Its dtype is that of the scores; those of f32
-/// may become f16 or bf16, and the other way round. What causality, windows and lengths hide is not even read, and what -inf of a mask hides may
-/// be anything. The log-sum-exp of each row's logits is written to `lse` (float, or double for f64), unless it is null.
+/// The softmax of attention scores, into `probs`: a matrix of the same shape, which is `scores`
+/// itself (in place) or does not overlap it. Its dtype is that of the scores; those of f32 may
+/// become f16 or bf16, and the other way round. What causality, windows and lengths hide is not
+/// even read, and what -inf of a mask hides may be anything. The log-sum-exp of each row's logits
+/// is written to `lse` (float, or double for f64), unless it is null.
 ///
-/// Errors are those of `softmax_softmax` and `softmax_logsumexp`, as if the logits had been computed exactly, as long as they are below 45,000; above
-/// that they are rounded to the type first. In f64 a soft cap `c` adds up to `1.25 c` ULP to probabilities, and `0.61 c` 2^-53 to log-sum-exps.
+/// Errors are those of `softmax_softmax` and `softmax_logsumexp`, as if the logits had been
+/// computed exactly, as long as they are below 45,000; above that they are rounded to the type
+/// first. In f64 a soft cap `c` adds up to `1.25 c` ULP to probabilities, and `0.61 c` 2^-53 to
+/// log-sum-exps.
 ///
 /// # Safety
 /// As the head of this file says.

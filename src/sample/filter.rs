@@ -147,8 +147,8 @@ impl Rests {
         Rests { tokens: tokens as u64, sum: None }
     }
 
-    /// Where a draw lands among the rests, if it does so. `total` are the units; `sum` sums the rests, each of which is a unit at most: so few
-    /// draws need to know.
+    /// Where a draw lands among the rests, if it does so. `total` are the units; `sum` sums the
+    /// rests, each of which is a unit at most: so few draws need to know.
     fn target(&mut self, bits: Bits, total: u64, sum: impl FnOnce() -> u64) -> Option<u64> {
         if !bits.says(self.tokens, u128::from(total) + u128::from(self.tokens)) {
             return None;
@@ -437,7 +437,8 @@ impl List<'_, '_> {
                 }
             }
             Need::Typical(p) => {
-                // ln(e) = ln(probability) + ln(total), so that the entropy is ln(total) less the mean of ln(e).
+                // ln(e) = ln(probability) + ln(total), so that the entropy is ln(total) less the
+                // mean of ln(e).
                 let mean = tokens.iter().map(|&token| {
                     let e = of_rank(token).0;
                     units(e) as f64 / UNITS * libm::log(e.into())
@@ -530,8 +531,9 @@ impl Sample {
         Sample { counts, each: exps.len() as f64 / n.max(1) as f64 }
     }
 
-    /// A band of exponentials in which the last of the ranks of a filter lies, probably: its lower and its upper end, and how many tokens are above, about. The sum of
-    /// the units is known about.
+    /// A band of exponentials in which the last of the ranks of a filter lies, probably: its lower
+    /// and its upper end, and how many tokens are above, about. The sum of the units is known
+    /// about.
     fn band(&self, need: Need, sum: f64, try_: u32) -> (f32, f32, f64) {
         // A share of the units is reached by a token with some.
         let least = if let Need::Share(_) = need { LEAST_UNIT } else { LEAST };
