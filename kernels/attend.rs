@@ -257,8 +257,8 @@ where
             None => product(simd, v, self.scale),
         };
         let zero = simd.splat(S::E::narrow(0.0));
-        let (infinity, least) = (f64::INFINITY, simd.splat(S::E::narrow(S::E::LEAST)));
-        let [infinity, hidden] = [infinity, -infinity].map(|x| simd.splat(S::E::narrow(x)));
+        let least = simd.splat(S::E::narrow(S::E::LEAST));
+        let hidden = simd.splat(S::E::narrow(f64::NEG_INFINITY));
         // What is added; -inf hides.
         let (mut masked, mut biased) = (None, None);
         if let Some(data) = &self.mask {
@@ -285,13 +285,16 @@ where
             biased = Some(added.0);
         }
         // Hidden is hidden, whatever else is there.
-        for added in [masked, biased].into_iter().flatten() {
+        if let Some(added) = masked {
+            hi = simd.select_below(added, least, hidden, hi);
+        }
+        if let Some(added) = biased {
             hi = simd.select_below(added, least, hidden, hi);
         }
         // What infinities leave in the low part is nothing.
         lo = simd.zero_below(hi, least, lo);
         if self.far {
-            lo = simd.select_below(hi, infinity, lo, zero);
+            lo = simd.select_below(hi, simd.splat(S::E::narrow(f64::INFINITY)), lo, zero);
         }
         let z = simd.add(hi, lo);
         lo = simd.sub(lo, simd.sub(z, hi));
@@ -371,8 +374,8 @@ impl Cap {
     {
         let w = simd.wide();
         let exp = Exp::new(w, &Scale::ONE, &Self::SHIFT);
-        let [c, factor, factor_lo, end] =
-            [self.c, self.factor.0, self.factor.1, Self::END].map(|x| w.splat(x));
+        let (c, end) = (w.splat(self.c), w.splat(Self::END));
+        let (factor, factor_lo) = (w.splat(self.factor.0), w.splat(self.factor.1));
         let (none, one) = (w.splat(0.0), w.splat(f64::from_bits(f64::TABLE[0])));
         let two = w.add(one, one);
         let half = w.div(w.splat(1.0), two);
