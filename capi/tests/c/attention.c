@@ -369,6 +369,12 @@ static void bad(void) {
 
     /* Lengths. */
     a = softmax_attention_default(HEADS, QUERIES);
+    a.alibi = alibi;
+    a.flags = SOFTMAX_ATTENTION_OFFSET;
+    a.offset = 19692841;
+    BAD(VALUE, softmax_attention_softmax(&in, &out, lse, &a, &options));
+    SAYS(message, "distances");
+    a = softmax_attention_default(HEADS, QUERIES);
     a.lengths = all_lengths;
     static const size_t wrong[] = {0, 1, 3, ROWS - 1};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
