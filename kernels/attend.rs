@@ -710,12 +710,14 @@ where
         #[inline(always)]
         || {
             let mut i = 0;
-            // SAFETY: as many elements are left, and were kept.
             while n - i >= UNROLL * S::LANES {
+                // SAFETY: as many elements are left, and were kept.
                 let v = |k: usize| unsafe { simd.load(kept.add(i + k * S::LANES)) };
                 let all = simd.max(simd.max(v(0), v(1)), simd.max(v(2), v(3)));
                 if simd.max_lane(all).widen() >= least {
-                    (0..UNROLL).for_each(|k| look((i + k * S::LANES, S::LANES)));
+                    for k in 0..UNROLL {
+                        look((i + k * S::LANES, S::LANES));
+                    }
                 }
                 i += UNROLL * S::LANES;
             }
