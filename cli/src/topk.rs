@@ -73,7 +73,7 @@ impl TopK {
                 log_probs.map(|t| t.create_npy(&shape, descr)).transpose()?,
             ];
             let mut work = Work { run: self, options, cols, files, stdout: Stdout::new() };
-            let beside = k.saturating_mul(2 * size_of::<usize>());
+            let beside = k.saturating_mul(3 * size_of::<usize>());
             work.compute(walk.blocks::<C>(&self.source, tensor.dtype, bytes, cols, beside))?;
             let Work { files, mut stdout, .. } = work;
             if self.json {
@@ -106,6 +106,7 @@ impl Work<'_> {
         let most = blocks.most_units().saturating_mul(k);
         let mut indices = buffer(most).map_err(|e| source.failed(e))?;
         let mut log_probs: Vec<C::Arithmetic> = buffer(most).map_err(|e| source.failed(e))?;
+        let mut probs: Vec<C::Arithmetic> = buffer(most).map_err(|e| source.failed(e))?;
         if !self.run.json {
             self.stdout.line("     row   column         p       log p")?;
         }
@@ -113,7 +114,8 @@ impl Work<'_> {
             let logits = Matrix::new(x, self.cols).map_err(|e| source.failed(e))?;
             let n = logits.rows() * k;
             let (indices, log_probs) = (&mut indices[..n], &mut log_probs[..n]);
-            let done = self.options.top_k(logits, k, indices, log_probs);
+            let probs = &mut probs[..n];
+            let done = self.options.top_k_and_probs(logits, k, indices, log_probs, probs);
             done.map_err(|e| source.failed(e))?;
             let [indices_file, log_probs_file] = &mut self.files;
             if let Some(file) = indices_file {
@@ -123,9 +125,9 @@ impl Work<'_> {
             if let Some(file) = log_probs_file {
                 file.write(bytemuck::cast_slice(log_probs))?;
             }
-            for (i, (indices, log_probs)) in indices.chunks(k).zip(log_probs.chunks(k)).enumerate()
-            {
-                self.show(first + i, indices, log_probs)?;
+            let rows = indices.chunks(k).zip(log_probs.chunks(k)).zip(probs.chunks(k));
+            for (i, ((indices, log_probs), probs)) in rows.enumerate() {
+                self.show(first + i, indices, log_probs, probs)?;
             }
             if self.stdout.is_gone() && self.files.iter().all(Option::is_none) {
                 break;
@@ -139,12 +141,11 @@ impl Work<'_> {
         row: usize,
         indices: &[usize],
         log_probs: &[A],
+        probs: &[A],
     ) -> Result<(), Failure> {
-        // The inverse of the perplexity of a text of one token, which is the same on all machines, unlike `exp`.
-        let prob = |&log_prob: &A| softmax::perplexity(&[log_prob]).recip();
         if self.run.json {
-            let probs: Vec<_> = log_probs.iter().map(prob).collect();
-            let log_probs: Vec<_> = log_probs.iter().map(|v| v.to_f64()).collect();
+            let [log_probs, probs] =
+                [log_probs, probs].map(|v| v.iter().map(|v| v.to_f64()).collect::<Vec<_>>());
             return self.stdout.item(
                 &json!({ "row": row, "indices": indices, "log_probs": log_probs, "probs": probs }),
             );
@@ -152,8 +153,8 @@ impl Work<'_> {
         if self.run.show > 0 && row >= self.run.show {
             return Ok(());
         }
-        for (column, log_prob) in indices.iter().zip(log_probs) {
-            let (p, log_p) = (prob(log_prob), log_prob.to_f64());
+        for ((column, log_p), p) in indices.iter().zip(log_probs).zip(probs) {
+            let (p, log_p) = (p.to_f64(), log_p.to_f64());
             self.stdout.line(&format!("{row:8} {column:8} {p:9.4} {log_p:11.4}"))?;
         }
         Ok(())
