@@ -475,6 +475,7 @@ impl From<LossError> for Error {
             LossError::Shapes { logits, other } => Self::Mismatch { input: logits, output: other },
             LossError::Length { what, len, needed } => Self::Length { what, len, needed },
             LossError::Label { row, label, cols } => Self::Column { row, index: label, cols },
+            LossError::Weight { class, weight } => Self::Weight { class, weight },
         }
     }
 }
