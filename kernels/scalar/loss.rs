@@ -76,7 +76,14 @@ fn row<R: Reference, E: Contract, T: Element>(
         .enumerate()
         .map(|(j, &x)| {
             let e = exp(x);
-            let Some(soft) = soft else { return element(R::fma(e, hi, R::round(e * lo))) };
+            let Some(soft) = soft else {
+                // What is not finite has no parts.
+                return if hi.is_finite() {
+                    element(R::fma(e, hi, R::round(e * lo)))
+                } else {
+                    T::NAN
+                };
+            };
             let p = if R::MIN_EXP == -126 { e * wide.0 } else { e.mul_add(wide.0, e * wide.1) };
             let (own, spread) = loss.of_soft(options, !soft.probs.is_empty(), n);
             let (weight, q) = target(soft, j);
