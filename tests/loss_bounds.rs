@@ -51,10 +51,10 @@ macro_rules! stated {
         }
     };
 }
-stated!(f32, F32: 1e-7, 3.0, 3.0, 3.0, 1e-13, 0.51, 5e-13, 3.0);
-stated!(f64, F64: 2e-15, 3.0, 4.0, 6.0, 1e-14, 3.0, 1e-24, 3.0);
-stated!(f16, F16: 1e-7, 0.51, 0.51, 0.51, 1e-13, 0.51, 5e-13, 0.51);
-stated!(bf16, BF16: 1e-7, 0.51, 0.51, 0.51, 1e-13, 0.51, 5e-13, 0.51);
+stated!(f32, F32: 1e-7, 3.0, 3.0, 3.0, 5e-13, 0.51, 5e-13, 3.0);
+stated!(f64, F64: 2e-15, 3.0, 4.0, 6.0, 2e-15, 3.0, 1e-24, 3.0);
+stated!(f16, F16: 1e-7, 0.51, 0.51, 0.51, 5e-13, 0.51, 5e-13, 0.51);
+stated!(bf16, BF16: 1e-7, 0.51, 0.51, 0.51, 5e-13, 0.51, 5e-13, 0.51);
 
 /// An ULP of the type at this size.
 fn ulp(size: f64, format: Format) -> f64 {
@@ -324,8 +324,8 @@ fn labels_of_many_rows() {
 }
 
 #[test]
-fn labels_by_either_stores() {
-    with_either_stores("labels_of_many_rows");
+fn labels_by_the_other_stores() {
+    with_the_other_stores("labels_of_many_rows");
 }
 
 #[test]
@@ -421,6 +421,41 @@ fn divergence(q: &[f64], of: &Exact) -> (Dd, f64) {
         size += q * (1.0 + entropy.0.abs() + log.0.abs());
     }
     (sum, size)
+}
+
+/// The largest element's exponential is not added to the others' where those would get lost, in rows of any length.
+#[test]
+fn tails_of_long_rows_count() {
+    fn check<T: Stated>(kernel: &'static Kernel) {
+        for n in [17, 4096, 4097, 70_001] {
+            for (case, gap) in [5.0, 10.0, 12.5, 13.25, 14.0, 22.0, 35.0].into_iter().enumerate() {
+                let random = &mut Random(case as u64);
+                let mut x: Vec<T> = (0..n).map(|_| T::from_f64(random.signed())).collect();
+                let label = [0, n / 2, n - 1][case % 3];
+                x[label] = T::from_f64(gap + (n as f64).ln());
+                let of = exact(&x.iter().map(|x| x.to_f64()).collect::<Vec<_>>(), 1.0);
+                let others =
+                    (0..n).filter(|&j| j != label).fold(Dd(0.0, 0.0), |s, j| s.add(of.softmax[j]));
+                let (mut loss, mut gradient) = ([0.0], vec![T::ZERO; n]);
+                let to = MatrixMut::new(&mut gradient, n).expect("a row");
+                let options = Softmax::new().kernel(kernel).threads(Threads::Serial);
+                let cross_entropy = CrossEntropy::new().options(options);
+                cross_entropy
+                    .losses_and_gradient(rows(&x, n), &[label as i64], &mut loss, to)
+                    .expect("a valid call");
+                let want = of.log_softmax[label].scaled(-1.0);
+                let error = Dd::sum(loss[0], -want.0).add(Dd(-want.1, 0.0)).0.abs();
+                let part = part(gradient[label], others.scaled(-1.0), 0.0, T::LABELS, 0.0);
+                let what =
+                    || format!("{} {} {n} {gap}: {loss:?} {want:?} {part}", kernel.name(), T::NAME);
+                assert!(error <= T::LOSS * want.0 && part <= 1.0, "{}", what());
+            }
+        }
+    }
+    for kernel in available() {
+        check::<f32>(kernel);
+        check::<f64>(kernel);
+    }
 }
 
 /// What a search tries: numbers of any meaning.
@@ -637,7 +672,7 @@ fn search(name: &str, part: impl Fn(&Try) -> f64) {
         }
     }
     println!("{name}: {overall:.3} of what is stated after {tried} tries");
-    assert!(overall > 0.05, "{name}: a search that finds nothing");
+    assert!(overall > 1e-4, "{name}: a search that finds nothing");
 }
 
 macro_rules! searches {

@@ -35,7 +35,7 @@ pub struct softmax_cross_entropy {
     pub label_smoothing: f64,
     /// The factor of the square of each row's log-sum-exp.
     pub z_loss: f64,
-    /// One weight for each class; null for 1.
+    /// One weight for each class, finite and not negative, else the call is refused as `SOFTMAX_ERROR_VALUE`; null for 1.
     pub weights: *const f32,
     /// One factor for each row's loss and gradient; null for 1.
     pub row_factors: *const f64,

@@ -1,11 +1,10 @@
 //! The reference of `loss.rs`.
 
-use super::{Double, Reduced, Reference, add_up, element, is_double, plain, reduce};
+use super::{Double, Reduced, Reference, UP, add_up, element, is_double, plain, reduce};
 use crate::element::Element;
 use crate::exp2::{BLOCK, Contract, Sum};
-use crate::loss::{
-    BackwardCall, LossCall, RowLoss, RowTargets, Soft, SoftSums, Sums, backward_sum,
-};
+use crate::loss::{BackwardCall, LossCall, RowTargets, Soft};
+use crate::row_loss::{RowLoss, SoftSums, Sums, backward_sum};
 use crate::scale::{LogShift, Scale, Shift};
 
 /// Terms added as the exponentials of a row are.
@@ -71,20 +70,26 @@ fn row<R: Reference, E: Contract, T: Element>(
     let (hi, lo) = loss.inverse(sum);
     let (hi, lo) = (hi.widen(), lo.widen());
     let wide = loss.wide_inverse(sum);
+    let up = if loss.may_be_small() { UP } else { 1.0 };
     let mut gradient: Vec<T> = x
         .iter()
         .enumerate()
         .map(|(j, &x)| {
-            let e = exp(x);
+            let e = exp(x) * up;
             let Some(soft) = soft else {
+                let quotient = R::fma(e, hi, R::round(e * lo));
                 // What is not finite has no parts.
                 return if hi.is_finite() {
-                    element(R::fma(e, hi, R::round(e * lo)))
+                    element(R::round(quotient * (1.0 / up)))
                 } else {
                     T::NAN
                 };
             };
-            let p = if R::MIN_EXP == -126 { e * wide.0 } else { e.mul_add(wide.0, e * wide.1) };
+            let p = if R::MIN_EXP == -126 {
+                exp(x) * wide.0
+            } else {
+                e.mul_add(wide.0, e * wide.1) * (1.0 / up)
+            };
             let (own, spread) = loss.of_soft(options, !soft.probs.is_empty(), n);
             let (weight, q) = target(soft, j);
             let t = if soft.probs.is_empty() { spread } else { q.mul_add(own, spread) };
