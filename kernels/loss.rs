@@ -1,18 +1,22 @@
 //! Cross-entropy and its gradient, and the gradients of softmax and log-softmax.
 //!
-//! A row's loss against targets `t` (one-hot or probabilities, smoothed and weighted, see [`Loss`]) is
+//! A row's loss against targets `t` (one-hot or probabilities, smoothed and weighted, see [`Loss`])
+//! is
 //!
 //! ```text
-//! loss = sum_j t_j (lse - a x_j) + z lse^2 = A c + a sum_j t_j (max - x_j) + z lse^2        c = lse - a max, A = sum_j t_j
+//! loss = sum_j t_j (lse - a x_j) + z lse^2 = A c + a sum_j t_j (max - x_j) + z lse^2
+//! c = lse - a max, A = sum_j t_j
 //! dloss / dx_j = a (p_j (A + 2 z lse) - t_j)
 //! ```
 //!
-//! of which no term of the second form is negative, so that nothing cancels. `c` is the logarithm of `1 + others / top`, the largest element's exponential
-//! apart from the sum of all others ([`Sums`]), so that it is right relative to itself however near to 0 it is.
+//! of which no term of the second form is negative, so that nothing cancels. `c` is the logarithm
+//! of `1 + others / top`, the largest element's exponential apart from the sum of all others
+//! ([`Sums`]), so that it is right relative to itself however near to 0 it is.
 //!
-//! The exponentials of a row become its gradient when the row after it is swept, as they become probabilities in `pipeline.rs`: the same
-//! sweep, the same two operations for each element. What a label adds to its own column is computed once a row, in f64 (for rows of f64 in pairs),
-//! from `others / sum` rather than `p - 1`, which would cancel.
+//! The exponentials of a row become its gradient when the row after it is swept, as they become
+//! probabilities in `pipeline.rs`: the same sweep, the same two operations for each element. What a
+//! label adds to its own column is computed once a row, in f64 (for rows of f64 in pairs), from
+//! `others / sum` rather than `p - 1`, which would cancel.
 
 use std::marker::PhantomData;
 
@@ -96,7 +100,8 @@ impl Loss<'_> {
         Ok(())
     }
 
-    /// Whether there is a weight for each class, if there are any, and none is negative, infinite or NaN.
+    /// Whether there is a weight for each class, if there are any, and none is negative, infinite
+    /// or NaN.
     ///
     /// # Errors
     /// [`LossError::Length`]; [`LossError::Weight`] at the first that is.
@@ -160,7 +165,8 @@ pub struct LossCall<'a, T> {
     /// Row `i` starts at `x + i * x_stride`; each has `cols` elements, valid for reads.
     x: *const T,
     x_stride: usize,
-    /// Row `i` starts at `y + i * y_stride`; each has `cols` elements, valid for writes. Disjoint from `x`, or the very same rows; or null.
+    /// Row `i` starts at `y + i * y_stride`; each has `cols` elements, valid for writes. Disjoint
+    /// from `x`, or the very same rows; or null.
     y: *mut T,
     y_stride: usize,
     cols: usize,
@@ -308,7 +314,8 @@ impl<'a, T: Element> LossCall<'a, T> {
         )
     }
 
-    /// A row: its elements, the place of its gradient, and what it is measured against. `None` if it is to be ignored.
+    /// A row: its elements, the place of its gradient, and what it is measured against. `None` if
+    /// it is to be ignored.
     ///
     /// # Safety
     /// There is this row.
@@ -368,7 +375,8 @@ pub(crate) struct Label {
     pub(crate) weight: f64,
 }
 
-/// Targets of all columns: `weight_j * (own * q_j + spread)`, `q` being 0 if there are no probabilities.
+/// Targets of all columns: `weight_j * (own * q_j + spread)`, `q` being 0 if there are no
+/// probabilities.
 #[derive(Clone, Copy)]
 pub(crate) struct Soft<'a, T> {
     pub(crate) probs: &'a [T],
@@ -393,7 +401,8 @@ impl<T: Element> Soft<'_, T> {
     }
 }
 
-/// The gradient through softmax or log-softmax, given its output and the gradient with respect to that.
+/// The gradient through softmax or log-softmax, given its output and the gradient with respect to
+/// that.
 #[derive(Debug)]
 pub struct BackwardCall<'a, T> {
     /// The output of the forward call.
@@ -446,7 +455,8 @@ pub(crate) struct Ops<T: 'static> {
 }
 
 impl Kernel {
-    /// The losses of a call, and its gradient; rows without columns have a loss of 0. Whether there was memory for the exponentials of a row; if not, nothing is written.
+    /// The losses of a call, and its gradient; rows without columns have a loss of 0. Whether there
+    /// was memory for the exponentials of a row; if not, nothing is written.
     pub fn loss<T: Element>(&'static self, mut call: LossCall<'_, T>) -> bool {
         if call.cols == 0 {
             call.losses.fill(0.0);
@@ -490,7 +500,8 @@ where
         #[inline(always)]
         || {
             let simd = S::from(isa);
-            // SAFETY: a call is made only of views that were checked, so its pointers are valid as its fields say.
+            // SAFETY: a call is made only of views that were checked, so its pointers are valid as
+            // its fields say.
             done = unsafe {
                 if call.y.is_null() {
                     losses::<S, T>(simd, call);
@@ -594,7 +605,8 @@ where
     (RowLoss::new(&call.options, targets, n, &sums, soft, exact), sums)
 }
 
-/// The exponentials of all elements below the row's maximum, added as the row's are. Rare, and so a function of its own.
+/// The exponentials of all elements below the row's maximum, added as the row's are. Rare, and so a
+/// function of its own.
 ///
 /// # Safety
 /// `x` is valid for reads of `n` elements.
@@ -628,7 +640,7 @@ unsafe fn sum_below<S: Io<T>, T>(exp: &Exp<S>, x: *const T, n: usize, max: f64) 
     total
 }
 
-/// What turns a row of f32 into its log-softmax, from exponentials in f64: 24 times as exact as the row's own. Rare, and so a
+/// What turns a row of f32 into its log-softmax, from exponentials in f64. Rare, and so a
 /// function of its own.
 ///
 /// # Safety
@@ -704,8 +716,8 @@ where
         )
     };
     for row in 0..call.rows() {
-        // SAFETY: there is this row, of n elements, and what is kept has room for as many. The row before was one of the call's, too; a
-        // label is a column.
+        // SAFETY: there is this row, of n elements, and what is kept has room for as many. The row
+        // before was one of the call's, too; a label is a column.
         unsafe {
             let (x, y, targets) = call.row(row);
             let before = last.take();
@@ -789,8 +801,8 @@ where
     true
 }
 
-/// What the columns of labels are to be, in rows that are finished: written at once or, if the rows were streamed, after a fence, which an
-/// ordinary store to the same memory has to wait for.
+/// What the columns of labels are to be, in rows that are finished: written at once or, if the rows
+/// were streamed, after a fence, which an ordinary store to the same memory has to wait for.
 struct Labels<S, T, const STREAM: bool> {
     simd: S,
     waiting: [(*mut T, T); LABELS],
@@ -861,9 +873,10 @@ const fn halves<S: Vector>() -> usize {
     S::LANES / (MOST_LANES / 2)
 }
 
-/// `N` sums over a row, as the sum of its exponentials is added: element `i` of a block of [`BLOCK`] to lane `i % LANES`, for f32 in f64, for f64 in
-/// double-double; lanes as a binary tree, blocks in order. `terms` gives those of the up to LANES elements from the `i`th on, which are as many as
-/// its second argument says, in two vectors of f64, of which f64 rows have only the first.
+/// `N` sums over a row, as the sum of its exponentials is added: element `i` of a block of
+/// [`BLOCK`] to lane `i % LANES`, for f32 in f64, for f64 in double-double; lanes as a binary tree,
+/// blocks in order. `terms` gives those of the up to LANES elements from the `i`th on, which are as
+/// many as its second argument says, in two vectors of f64, of which f64 rows have only the first.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // as indices the loops unroll into registers
 fn row_sums<S: Vector, const N: usize>(
@@ -912,7 +925,8 @@ fn row_sums<S: Vector, const N: usize>(
 /// The sums over the targets of all columns of a row with this maximum.
 ///
 /// # Safety
-/// `x` is valid for reads of `n` elements; there are as many probabilities, if any, and weights, if any.
+/// `x` is valid for reads of `n` elements; there are as many probabilities, if any, and weights, if
+/// any.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // as indices the loops unroll into registers
 unsafe fn soft_sums<S, T>(simd: S, x: *const T, n: usize, soft: &Soft<T>, max: f64) -> SoftSums
@@ -972,10 +986,12 @@ fn ones<S: Io<<S as Vector>::E>>(simd: S, n: usize) -> S::V {
     simd.select_below(lanes, splat(1.0 - n as f64), splat(0.0), splat(1.0))
 }
 
-/// The gradient of a row with targets for all columns, in f64: `inverse` is of [`RowLoss::wide_inverse`], `of_soft` [`RowLoss::of_soft`].
+/// The gradient of a row with targets for all columns, in f64: `inverse` is of
+/// [`RowLoss::wide_inverse`], `of_soft` [`RowLoss::of_soft`].
 ///
 /// # Safety
-/// `kept` is valid for reads and `y` for writes of `n` elements; there are as many probabilities, if any, and weights, if any.
+/// `kept` is valid for reads and `y` for writes of `n` elements; there are as many probabilities,
+/// if any, and weights, if any.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // as indices the loops unroll into registers
 unsafe fn finish_soft<S, T>(
@@ -1058,8 +1074,9 @@ fn one_nan<S: Vector>(simd: S, v: S::V) -> S::V {
     simd.select_below(splat(-S::E::LEAST), v, v, finite)
 }
 
-/// The gradient through softmax or, if `LOG`, log-softmax, in f64: rows of f32 are rounded once, in the end, for rows of f64 what is multiplied is in
-/// pairs. The products are summed with what their rounding lost, so that nothing is lost where they cancel.
+/// The gradient through softmax or, if `LOG`, log-softmax, in f64: rows of f32 are rounded once, in
+/// the end, for rows of f64 what is multiplied is in pairs. The products are summed with what their
+/// rounding lost, so that nothing is lost where they cancel.
 ///
 /// # Safety
 /// The views of the call are of one shape.

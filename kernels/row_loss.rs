@@ -1,4 +1,5 @@
-//! A row's loss, and what its gradient is made of: scalars in f64, computed once a row, the same for every kernel.
+//! A row's loss, and what its gradient is made of: scalars in f64, computed once a row, the same
+//! for every kernel.
 
 use std::marker::PhantomData;
 
@@ -23,7 +24,8 @@ impl SoftSums {
     pub(crate) const ZERO: Self = Self { probs: Sum::ZERO, weights: Sum::ZERO, below: 0.0 };
 }
 
-/// A number of a row of which more is to be known than `E` holds: in rows of f64 a pair; in others an f64, and `lo` is 0.
+/// A number of a row of which more is to be known than `E` holds: in rows of f64 a pair; in others
+/// an f64, and `lo` is 0.
 #[derive(Clone, Copy)]
 pub(crate) struct Pair<E> {
     hi: f64,
@@ -87,7 +89,8 @@ impl<E: Contract> Pair<E> {
     }
 }
 
-/// The exponentials of a row summed, the largest apart: by the row's own shift, so that all is the same however they were computed.
+/// The exponentials of a row summed, the largest apart: by the row's own shift, so that all is the
+/// same however they were computed.
 #[derive(Clone, Copy)]
 pub(crate) struct Sums {
     max: f64,
@@ -105,11 +108,14 @@ pub(crate) struct Sums {
 const C_F32: f64 = 1.087_714_908_591_550_9;
 
 impl Sums {
-    /// Of a row of `n` elements. `others` adds up the exponentials of all elements below the maximum.
+    /// Of a row of `n` elements. `others` adds up the exponentials of all elements below the
+    /// maximum.
     ///
-    /// The difference `sum - e_max` has what the additions lost after `e_max` was among them: of rows of f32 at most 2^-53 of the sum at each of up
-    /// to 255 in its lane, 4 of lanes and one for each block. Where that is more than 2^-26 of the difference itself the others are added again
-    /// without it. (There is no other of the same size then.) Sums of f64 rows have lost 2^-90 at most: 2^-58 of the difference.
+    /// The difference `sum - e_max` has what the additions lost after `e_max` was among them: of
+    /// rows of f32 at most 2^-53 of the sum at each of up to 255 in its lane, 4 of lanes and one
+    /// for each block. Where that is more than 2^-26 of the difference itself the others are added
+    /// again without it. (There is no other of the same size then.) Sums of f64 rows have lost
+    /// 2^-90 at most: 2^-58 of the difference.
     #[inline(always)]
     pub(crate) fn new<E: Contract>(
         scale: &Scale,
@@ -136,10 +142,11 @@ impl Sums {
         Self { max, own, sum, e_max, top, others: rest }
     }
 
-    /// What turns the row's elements into their log-softmax. `c` is right relative to itself: of f32 to 1.22 u and 2^-26.
+    /// What turns the row's elements into their log-softmax. `c` is right relative to itself: of
+    /// f32 to 1.22 u and 2^-26.
     ///
-    /// With `q` the others' part of the row, an error `d` of their sum makes `d q` of `c = -ln(1 - q) >= q`. Where the
-    /// largest element has less than a quarter of the row, `c` is above 1.38.
+    /// With `q` the others' part of the row, an error `d` of their sum makes `d q` of `c = -ln(1 -
+    /// q) >= q`. Where the largest element has less than a quarter of the row, `c` is above 1.38.
     pub(crate) fn log_shift<E: Contract>(&self, scale: &Scale) -> LogShift {
         let lost = self.others.hi < ADD_F64 * self.sum.hi;
         if is_single::<E>() && 4.0 * self.e_max >= self.sum.hi {
@@ -161,7 +168,8 @@ impl Sums {
 const ADD_F32: f64 = f64::from_bits((1023 - 27) << 52);
 const ADD_F64: f64 = f64::from_bits((1023 - 40) << 52);
 
-/// What is known of a row before its gradient is written: scalars in f64, the same for every kernel.
+/// What is known of a row before its gradient is written: scalars in f64, the same for every
+/// kernel.
 #[derive(Clone, Copy)]
 pub(crate) struct RowLoss<E> {
     pub(crate) loss: f64,
@@ -169,14 +177,16 @@ pub(crate) struct RowLoss<E> {
     of_probs: Pair<E>,
     /// What targets are multiplied by.
     of_targets: Pair<E>,
-    /// The gradient of the label's column is `mass * p - target = rest - mass * (1 - p)`, times `of_targets`.
+    /// The gradient of the label's column is `mass * p - target = rest - mass * (1 - p)`, times
+    /// `of_targets`.
     target: Pair<E>,
     rest: Pair<E>,
     mass: Pair<E>,
 }
 
 impl<E: Contract> RowLoss<E> {
-    /// `exact` is what turns the row's elements into their log-softmax from exponentials in f64, for rows of f32.
+    /// `exact` is what turns the row's elements into their log-softmax from exponentials in f64,
+    /// for rows of f32.
     #[inline(always)]
     pub(crate) fn new<T: Element>(
         options: &Loss,
@@ -221,7 +231,8 @@ impl<E: Contract> RowLoss<E> {
                 }
             };
             loss += entropy;
-            // No distribution is nearer to another than that (the log-sum inequality), whose targets add up to this.
+            // No distribution is nearer to another than that (the log-sum inequality), whose
+            // targets add up to this.
             let sum = if targets.label.is_some() { 1.0 } else { of_all.value() };
             let least = if sum > 0.0 { sum * libm::log(sum) } else { 0.0 };
             if options.weights.is_none() && loss < least {
@@ -233,7 +244,8 @@ impl<E: Contract> RowLoss<E> {
         if options.z != 0.0 {
             let z = Pair::of(2.0 * options.z);
             let mut lse = log.logsumexp();
-            // Its error from exponentials in f32, and whether that counts where the mass cancels or there is little else.
+            // Its error from exponentials in f32, and whether that counts where the mass cancels or
+            // there is little else.
             let error = c.min(1.0) * f64::from_bits((1023 - 23) << 52);
             let with = (mass.hi + z.hi * lse).abs() * f64::from_bits((1023 - 30) << 52);
             let square = (loss + options.z * lse * lse) * f64::from_bits((1023 - 26) << 52);
@@ -263,7 +275,8 @@ impl<E: Contract> RowLoss<E> {
         }
     }
 
-    /// What exponentials with this sum are multiplied by to be probabilities in the gradient: a pair of `E`.
+    /// What exponentials with this sum are multiplied by to be probabilities in the gradient: a
+    /// pair of `E`.
     pub(crate) fn inverse(&self, sum: Sum) -> (E, E) {
         let (hi, lo) = self.wide_inverse(sum);
         if is_single::<E>() { E::pair(hi) } else { (E::narrow(hi), E::narrow(lo)) }
@@ -275,8 +288,9 @@ impl<E: Contract> RowLoss<E> {
         (inverse.hi, inverse.lo)
     }
 
-    /// Whether [`RowLoss::inverse`] as a pair of `E` has the same bits for all powers of two that the sum is multiplied by between these two
-    /// sums: nothing overflows, and no low part is subnormal.
+    /// Whether [`RowLoss::inverse`] as a pair of `E` has the same bits for all powers of two that
+    /// the sum is multiplied by between these two sums: nothing overflows, and no low part is
+    /// subnormal.
     #[inline(always)]
     pub(crate) fn is_safe(&self, sums: [f64; 2]) -> bool {
         let least = f64::from_bits(((1023 + E::MIN_EXP / 4 * 3) as u64) << 52);
@@ -286,14 +300,14 @@ impl<E: Contract> RowLoss<E> {
         factor == 0.0 || safe(sums[0]) && safe(sums[1])
     }
 
-    /// Whether quotients are to be computed of `2^64 e`, as [`prob`] does, unless it is known that no `e lo` is subnormal. (Of larger factors no result
-    /// is so small that it counts.)
+    /// Whether quotients are to be computed of `2^64 e`, as [`prob`] does, unless it is known that
+    /// no `e lo` is subnormal. (Of larger factors no result is so small that it counts.)
     pub(crate) fn may_be_small(&self) -> bool {
         self.of_probs.hi.abs() < f64::from_bits((1023 + 60) << 52)
     }
 
-    /// The same for a row of `n` elements of which it is known whether it is wide: with a factor of `n` 2^-32 or more quotients are above 2^-41-32, as
-    /// [`Scale::is_wide`] wants them.
+    /// The same for a row of `n` elements of which it is known whether it is wide: with a factor of
+    /// `n` 2^-32 or more quotients are above 2^-41-32, as [`Scale::is_wide`] wants them.
     pub(crate) fn is_wide(&self, wide: bool, n: usize) -> bool {
         let least = n as f64 * f64::from_bits((1023 - 32) << 52);
         self.may_be_small() && (wide || self.of_probs.hi.abs() < least)
@@ -335,7 +349,8 @@ impl Loss<'_> {
     }
 }
 
-/// What the gradient takes from the sum over a row: for log-softmax without the `C` of the exponentials and, for rows of f64, scaled.
+/// What the gradient takes from the sum over a row: for log-softmax without the `C` of the
+/// exponentials and, for rows of f64, scaled.
 pub(crate) fn backward_sum<E: Contract>(sum: Sum, scale: (f64, f64), log: bool) -> (f64, f64) {
     let mut sum = Pair::<E>::sum(sum);
     if log {

@@ -1,5 +1,6 @@
-//! The stated errors of losses, their gradients and the gradients through softmax and log-softmax: for rows that are hard to get right, whose exact
-//! values are known to 32 digits, and for what a search finds in its time. Every kernel, a row alone and among others.
+//! The stated errors of losses, their gradients and the gradients through softmax and log-softmax:
+//! for rows that are hard to get right, whose exact values are known to 32 digits, and for what a
+//! search finds in its time. Every kernel, a row alone and among others.
 //!
 //! `SOFTMAX_SEARCH=600` searches each bound for 600 seconds, and says what was the worst.
 
@@ -180,7 +181,8 @@ fn check_loss<T: Stated>(fixture: &Fixture) {
             let part = part(got, want, sizes[j], bound, besides);
             assert!(part <= 1.0, "{}: column {j}: {got:?} {want:?}, {part}", what());
         }
-        // Among rows whose shifts are far from this one's, where the guess is wrong or only just right.
+        // Among rows whose shifts are far from this one's, where the guess is wrong or only just
+        // right.
         for far in [-24.0, 60.0, -70.0, 3e4] {
             let mut among: Vec<T> = x.iter().map(|x| T::from_f64(x.to_f64() + far)).collect();
             among.extend_from_slice(&x.repeat(copies));
@@ -250,7 +252,8 @@ fn hard_rows_are_within_the_stated_errors() {
     }
 }
 
-/// The gradient of a row depends on it and the options alone, whatever the factor and the rows before it.
+/// The gradient of a row depends on it and the options alone, whatever the factor and the rows
+/// before it.
 #[test]
 fn rows_do_not_change_their_neighbours() {
     fn check<T: Stated>(kernel: &'static Kernel) {
@@ -411,8 +414,8 @@ fn divergences_are_not_negative() {
     }
 }
 
-/// The divergence of a row from its targets, and what its error is measured by: the cross-entropy and the entropy that it is the difference of, and
-/// the targets, added up.
+/// The divergence of a row from its targets, and what its error is measured by: the cross-entropy
+/// and the entropy that it is the difference of, and the targets, added up.
 fn divergence(q: &[f64], of: &Exact) -> (Dd, f64) {
     let (mut sum, mut size) = (Dd(0.0, 0.0), 0.0);
     for (&q, log) in q.iter().zip(&of.log_softmax).filter(|(q, _)| **q > 0.0) {
@@ -423,7 +426,8 @@ fn divergence(q: &[f64], of: &Exact) -> (Dd, f64) {
     (sum, size)
 }
 
-/// The largest element's exponential is not added to the others' where those would get lost, in rows of any length.
+/// The largest element's exponential is not added to the others' where those would get lost, in
+/// rows of any length.
 #[test]
 fn tails_of_long_rows_count() {
     fn check<T: Stated>(kernel: &'static Kernel) {
@@ -517,7 +521,8 @@ impl Try {
         options.temperature(self.temperature).expect("a valid temperature")
     }
 
-    /// Loss and gradient with these targets, of labels if there are none: the largest part of what is allowed.
+    /// Loss and gradient with these targets, of labels if there are none: the largest part of what
+    /// is allowed.
     fn loss<T: Stated>(&self, soft: bool, of_loss: bool) -> f64 {
         let (x, of) = self.logits::<T>();
         let n = x.len();
@@ -559,7 +564,8 @@ impl Try {
         let far = 1.0 + lse.0.abs();
         if of_loss {
             let error = Dd::sum(one[0], -value.0).add(Dd(-value.1, 0.0)).0.abs();
-            // What is below every other element by more than a type holds is 0 (see the constants of `Scale`).
+            // What is below every other element by more than a type holds is 0 (see the constants
+            // of `Scale`).
             let flushed = n as f64 * 2f64.powi(T::FORMAT.min_exp.max(-1000) + 1);
             return error / (T::LOSS * value.0 + T::EXACT * 2.0 * z * lse.0.abs() * far + flushed);
         }
