@@ -298,10 +298,11 @@ impl Vector for F32 {
     #[inline(always)]
     fn narrow(self, v: [[__m256d; 2]; 2]) -> Self::V {
         let a = self.0.avx;
-        v.map(
-            #[inline(always)]
-            |v| a._mm256_set_m128(a._mm256_cvtpd_ps(v[1]), a._mm256_cvtpd_ps(v[0])),
-        )
+        let [[x, y], [z, w]] = v;
+        [
+            a._mm256_set_m128(a._mm256_cvtpd_ps(y), a._mm256_cvtpd_ps(x)),
+            a._mm256_set_m128(a._mm256_cvtpd_ps(w), a._mm256_cvtpd_ps(z)),
+        ]
     }
     #[inline(always)]
     fn log_softmax(self, x: Self::V, shift: &LogShift) -> Self::V {

@@ -108,7 +108,7 @@ impl Loss<'_> {
     pub fn check_weights(&self, cols: usize) -> Result<(), LossError> {
         let Some(weights) = self.weights else { return Ok(()) };
         length("weights, one for each class,", weights.len(), cols)?;
-        let good = |weight: f32| (weight >= 0.0) & (weight < f32::INFINITY);
+        let good = |weight: f32| (0.0..f32::INFINITY).contains(&weight);
         // All of them, without a branch, which the compiler makes vectors of.
         if weights.iter().fold(true, |all, &weight| all & good(weight)) {
             return Ok(());
@@ -571,11 +571,12 @@ where
     }
 }
 
-/// What becomes of a row whose exponentials are known.
+/// What becomes of a row whose exponentials are known. As long as a short row, and so a function of
+/// its own, for all ways to get there.
 ///
 /// # Safety
 /// `x` is the row of the call that the targets are of.
-#[inline(always)]
+#[inline(never)]
 unsafe fn row_loss<S, T>(
     simd: S,
     call: &LossCall<T>,
@@ -589,20 +590,27 @@ where
 {
     let (scale, n) = (&call.options.scale, call.cols);
     let (max, own, exp) = (reduced.max, reduced.own, &reduced.exp);
-    let top = simd.splat(S::E::narrow(max));
-    let e_max = simd.first_lane(exp.of(true, true, top)).widen() * reduced.factor;
-    let sum = reduced.sum.times(reduced.factor);
-    // SAFETY: as this function's.
-    let others = || unsafe { sum_below(exp, x, n, max) }.times(reduced.factor);
-    let sums = Sums::new::<S::E>(scale, max, own, sum, e_max, n, others);
-    let soft = match &targets.soft {
-        // SAFETY: as this function's.
-        Some(soft) => unsafe { soft_sums(simd, x, n, soft, max) },
-        None => SoftSums::ZERO,
-    };
-    // SAFETY: as this function's.
-    let exact = || unsafe { exact_shift(simd, x, n, scale, max) };
-    (RowLoss::new(&call.options, targets, n, &sums, soft, exact), sums)
+    let mut result = None;
+    simd.vectorize(
+        #[inline(always)]
+        || {
+            let top = simd.splat(S::E::narrow(max));
+            let e_max = simd.first_lane(exp.of(true, true, top)).widen() * reduced.factor;
+            let sum = reduced.sum.times(reduced.factor);
+            // SAFETY: as this function's.
+            let others = || unsafe { sum_below(exp, x, n, max) }.times(reduced.factor);
+            let sums = Sums::new::<S::E>(scale, max, own, sum, e_max, n, others);
+            let soft = match &targets.soft {
+                // SAFETY: as this function's.
+                Some(soft) => unsafe { soft_sums(simd, x, n, soft, max) },
+                None => SoftSums::ZERO,
+            };
+            // SAFETY: as this function's.
+            let exact = || unsafe { exact_shift(simd, x, n, scale, max) };
+            result = Some((RowLoss::new(&call.options, targets, n, &sums, soft, exact), sums));
+        },
+    );
+    result.expect("vectorize runs what it is given")
 }
 
 /// The exponentials of all elements below the row's maximum, added as the row's are. Rare, and so a
@@ -665,10 +673,8 @@ where
                 |i, n| {
                     // SAFETY: n elements are there from i on. The exponential of -inf is 0.
                     let x = unsafe { load(simd, x.add(i), n, f64::NEG_INFINITY) };
-                    [simd.widen(x).map(
-                        #[inline(always)]
-                        |x| exp.of(true, true, x),
-                    )]
+                    let [a, b] = simd.widen(x);
+                    [[exp.of(true, true, a), exp.of(true, true, b)]]
                 },
             );
             e_max = w.first_lane(exp.of(true, true, w.splat(max)));

@@ -253,11 +253,11 @@ impl Vector for F32 {
 
     #[inline(always)]
     fn widen(self, v: Self::V) -> [[f64x4; 2]; 2] {
-        v.map(widen)
+        [widen(v[0]), widen(v[1])]
     }
     #[inline(always)]
     fn narrow(self, v: [[f64x4; 2]; 2]) -> Self::V {
-        v.map(narrow)
+        [narrow(v[0]), narrow(v[1])]
     }
     #[inline(always)]
     fn log_softmax(self, x: Self::V, shift: &LogShift) -> Self::V {

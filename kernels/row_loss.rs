@@ -105,7 +105,7 @@ pub(crate) struct Sums {
 }
 
 /// `C` of f32.
-const C_F32: f64 = 1.087_714_908_591_550_9;
+const C_F32: f64 = 1.087_714_908_591_551;
 
 impl Sums {
     /// Of a row of `n` elements. `others` adds up the exponentials of all elements below the
