@@ -10,8 +10,8 @@
 //! - CPUs: `vector.rs` what one must offer, `avx512.rs`, `avx2.rs`, `neon.rs` and `portable.rs` how each does it;
 //! - rows: `rows.rs` the sweep over a row, `pipeline.rs` row after row, `tiny.rs` many short rows at once, `short.rs` few of them,
 //!   `blocks.rs` a huge row in pieces, `shards.rs` one that lies in several places, `axis.rs` columns;
-//! - relatives: `attend.rs` scores with masks and biases, `loss.rs` cross-entropy and gradients, `decide.rs` sigmoid, hardmax,
-//!   argmax, top-k and log-probabilities, `sample.rs` masses to draw by;
+//! - relatives: `attend.rs` scores with masks and biases, `loss.rs` cross-entropy and gradients, `row_loss.rs` their scalars, `decide.rs`
+//!   sigmoid, hardmax, argmax, top-k and log-probabilities, `sample.rs` masses to draw by;
 //! - checks: `scalar.rs` the bit reference, plain loops over scalars, which share with the others the contract, the views and what
 //!   is computed once a row in scalars; `limits.rs` loops to measure against;
 //! - `table.rs` the list of kernels.
@@ -30,6 +30,7 @@ mod loss;
 mod matrix;
 mod memory;
 mod pipeline;
+mod row_loss;
 mod rows;
 mod sample;
 mod scalar;

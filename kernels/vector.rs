@@ -111,6 +111,10 @@ pub(crate) trait Vector: Copy {
         hi: &mut [Self::E; ROWS_AT_ONCE],
         lo: &mut [Self::E; ROWS_AT_ONCE],
     );
+    /// The lanes in f64: of f32 the first eight and the others, of f64 all of them, twice.
+    fn widen(self, v: Self::V) -> [<Self::Wide as Vector>::V; 2];
+    /// What [`Vector::widen`] gives, rounded to nearest; of f64 the first.
+    fn narrow(self, v: [<Self::Wide as Vector>::V; 2]) -> Self::V;
     /// Log-softmax of `x`.
     fn log_softmax(self, x: Self::V, shift: &LogShift) -> Self::V;
 }

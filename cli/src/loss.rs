@@ -83,7 +83,9 @@ impl Loss {
         let loss = self.loss(weights.as_deref())?.options(options);
         let divisor =
             loss.divisor(&labels, tensor.cols).map_err(|e| match (&e, &self.weights) {
-                (Error::Length { .. }, Some(path)) => Failure::new(path.display(), e),
+                (Error::Length { .. } | Error::Weight { .. }, Some(path)) => {
+                    Failure::new(path.display(), e)
+                }
                 _ => Failure::new(self.labels.display(), e),
             })?;
 

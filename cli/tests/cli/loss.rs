@@ -246,6 +246,11 @@ fn what_does_not_fit_is_refused_by_name() {
         "3 weights, one for each class, are needed, got 2",
     );
     weights("w2.npy", &npy("<f8", &[3], &[0; 24]), "of f32");
+    weights(
+        "w3.npy",
+        &npy("<f4", &[3], cast_slice(&[1.0f32, -0.5, 1.0])),
+        "the weight of class 1 must be finite and not negative, got -0.5",
+    );
     weights("w3.npy", &npy("<f4", &[3, 1], &[0; 12]), "of one axis");
 
     let taken = file("taken.npy", b"precious");
