@@ -378,4 +378,51 @@ mod tests {
         assert!(header(&[0, isize::MAX as usize / 4]).is_ok());
         assert!(header(&[0, isize::MAX as usize / 4 + 1]).unwrap_err().contains("address space"));
     }
+
+    /// Whatever its bytes are, a dictionary takes no longer than they do.
+    #[test]
+    fn no_dictionary_takes_long() {
+        let good = b"{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }";
+        let pieces: [&[u8]; 16] = [
+            b"[", b"]", b"(", b")", b"{", b"}", b"'", b"\"", b",", b":", b"1", b" ", b"\\", b"\n",
+            b"'descr': ", b"'shape': (",
+        ];
+        let mut state = 1u64;
+        let mut random = move |n: usize| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) as usize % n
+        };
+        let started = std::time::Instant::now();
+        const ROUNDS: usize = 20_000;
+        for _ in 0..ROUNDS {
+            let mut text = good.to_vec();
+            for _ in 0..1 + random(4) {
+                let at = random(text.len() + 1);
+                match random(3) {
+                    0 => drop(text.drain(at..(at + random(20)).min(text.len()))),
+                    1 => text.extend(pieces[random(pieces.len())]),
+                    _ => {
+                        let times = 1 << random(11);
+                        let piece = pieces[random(pieces.len())].repeat(times);
+                        text.splice(at..at, piece);
+                    }
+                }
+            }
+            text.truncate(MOST);
+            let _ = dictionary(&text);
+        }
+        // Some microseconds each, of which a loaded machine makes hundreds.
+        assert!(started.elapsed().as_millis() < ROUNDS as u128, "{:?}", started.elapsed());
+        // The longest of each kind.
+        for piece in pieces {
+            for before in [&b"{'shape': "[..], b"{'descr': ", b"{", b"{'x': ", b"", good] {
+                let mut text = before.to_vec();
+                text.extend(piece.repeat(MOST / piece.len()));
+                text.truncate(MOST);
+                let started = std::time::Instant::now();
+                let _ = dictionary(&text);
+                assert!(started.elapsed().as_millis() < 100, "{:?}", started.elapsed());
+            }
+        }
+    }
 }

@@ -90,7 +90,7 @@ fn broken_files_are_refused_by_name() {
     let cases: &[(Vec<u8>, &str)] = &[
         (vec![], "not a .safetensors file"),
         (one[..4].to_vec(), "not a .safetensors file"),
-        (one[..40].to_vec(), "truncated: the header has 144 bytes, of which 32 are there"),
+        (one[..40].to_vec(), "truncated: the header has 112 bytes, of which 32 are there"),
         (one[..one.len() - 1].to_vec(), "truncated: the tensors need 160 bytes of data, got 159"),
         ([&one[..], &[0]].concat(), "too long: the tensors need 160 bytes of data, got 161"),
         (good.clone(), "not a .safetensors file"),
