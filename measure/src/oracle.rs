@@ -116,6 +116,10 @@ impl Dd {
 
     /// By one step of Newton's iteration from the f64 logarithm.
     pub fn ln(self) -> Dd {
+        // Where the exponential would end.
+        if self.0 < 1e-200 {
+            return self.scaled(2f64.powi(900)).ln().sub(LN_2.mul(Dd(900.0, 0.0)));
+        }
         let y = Dd(self.0.ln(), 0.0);
         let e = Dd(-y.0, 0.0).exp().mul(self);
         // ln(x) = y + ln(x exp(-y)), and the latter is within 1e-15 of 1.

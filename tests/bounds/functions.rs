@@ -575,8 +575,9 @@ fn measure_loss<T: Type>(input: &Input, divergence: bool) -> Worst {
         (want, size) = (want.add(z), size.add(z));
     }
     // Where f64 ends.
-    let absolute =
-        1e-300 + flushed + if divergence { loss_bound::<T>() * size.to_dd().0 } else { 0.0 };
+    let rounded = f64::EPSILON * target.sum(input).0;
+    let parts = if divergence { loss_bound::<T>() * size.to_dd().0 + rounded } else { 0.0 };
+    let absolute = 1e-300 + flushed + parts;
     let bound = if divergence { 0.0 } else { loss_bound::<T>() };
     worst.add(relative_error(got[0], want, bound, absolute), 0, got[0], want.to_dd());
     worst

@@ -266,7 +266,19 @@ fn case(
     // Seeds that follow each other have nothing in common.
     r.0 = r.next();
     let operation = operations::any(r);
-    let operation = &*operation;
+    examine(&*operation, &format!("SOFTMAX_FUZZ_SEED={seed}"), counts, 3, |_| {
+        (Way::any(r, kernels), any_rows(r, &*operation))
+    })
+}
+
+/// An operation's rows, each alone by the reference, and in as many ways as are asked for.
+fn examine(
+    operation: &dyn Operation,
+    of: &str,
+    counts: &mut BTreeMap<String, Counts>,
+    ways: usize,
+    mut way: impl FnMut(usize) -> (Way, Vec<usize>),
+) -> Result<(), String> {
     let mut want = Vec::new();
     for row in 0..operation.rows() {
         let alone = operation.run(&[row], &Way::reference());
@@ -277,7 +289,7 @@ fn case(
     let counts = counts.entry(name).or_default();
     let fail = |row: Option<usize>, what: &str, rest: String| {
         let data = row.map(|row| operation.show(row)).unwrap_or_default();
-        Err(format!("SOFTMAX_FUZZ_SEED={seed}: {operation:?}\n    {what}\n    {rest}\n    {data}"))
+        Err(format!("{of}: {operation:?}\n    {what}\n    {rest}\n    {data}"))
     };
     for (row, want) in want.iter().enumerate() {
         let want = match want {
@@ -308,9 +320,8 @@ fn case(
             return fail(Some(row), &what, "the reference".into());
         }
     }
-    for _ in 0..3 {
-        let way = Way::any(r, kernels);
-        let rows = any_rows(r, operation);
+    for i in 0..ways {
+        let (way, rows) = way(i);
         counts.calls += 1;
         if let Err((row, what)) = compare(operation, &rows, &way, &want) {
             let (fewer, simpler, again) = simplest(operation, &rows, &way, row, &want);
@@ -325,6 +336,48 @@ fn case(
         counts.informative += rows.iter().filter(informative).count();
     }
     Ok(())
+}
+
+/// Small shapes of every operation: groups of rows that are full, broken off or of one; every length around a vector; a row of several blocks in pieces. The
+/// same cases every time, and few: for memory checkers, which `.ci/memcheck` runs.
+#[test]
+fn small_shapes() {
+    let kernels = common::exact();
+    let mut shapes = vec![(13, 10), (9, 1), (9, 3), (9, 17), (64, 2), (1, 4500)];
+    shapes.extend((1..=70).map(|cols| ([1, 8, 9, 19][cols % 4], cols)));
+    let (mut r, mut counts) = (Random(17), BTreeMap::new());
+    for (at, &shape) in shapes.iter().enumerate() {
+        for kind in 0..operations::KINDS {
+            for dtype in 0..4 {
+                // All types of the first shapes, one of the others.
+                if at >= 6 && (at + kind) % 4 != dtype {
+                    continue;
+                }
+                let operation = operations::case(&mut r, kind, dtype, shape);
+                let all: Vec<usize> = (0..operation.rows()).collect();
+                let of = format!("small_shapes {shape:?} kind {kind} type {dtype}");
+                let seed = r.next() | 1;
+                let way = |i: usize| {
+                    let way = Way {
+                        kernel: kernels[(at + i) % kernels.len()],
+                        kernels: kernels.clone(),
+                        // One way in pieces, where a row is longer than a block.
+                        caches: (i == 1).then_some(Caches { core: 0, last: 0 }),
+                        in_place: i == 2,
+                        layout: if i == 2 { Layout::Loose } else { Layout::Plain },
+                        seed,
+                        ..Way::reference()
+                    };
+                    (way, all.clone())
+                };
+                examine(&*operation, &of, &mut counts, 3, way).unwrap_or_else(|e| panic!("{e}"));
+            }
+        }
+    }
+    for (name, counts) in &counts {
+        println!("{name}: {counts:?}");
+        assert!(counts.informative * 3 > counts.rows, "{name}: too few rows say anything");
+    }
 }
 
 fn number(name: &str) -> Option<u64> {

@@ -100,16 +100,7 @@ impl<T> Debug for Map<T> {
 }
 
 impl<T: Number> Map<T> {
-    pub fn new(r: &mut Random) -> Self {
-        let (rows, cols) = shape(r);
-        let op = match r.below(16) {
-            0..6 => MapOf::Softmax,
-            6..9 => MapOf::LogSoftmax,
-            9..12 => MapOf::LogSumExp,
-            12 => MapOf::Sigmoid,
-            13 => MapOf::LogSigmoid,
-            _ => MapOf::Hardmax(r.one(&[Ties::Share, Ties::First])),
-        };
+    fn new(r: &mut Random, (rows, cols): (usize, usize), op: MapOf) -> Self {
         let heat = Heat::any(r);
         let x = logits(r, rows, cols, heat.scale());
         Self { op, heat, masked: masked(r), cols, x }
@@ -206,8 +197,7 @@ impl<T> Debug for Pick<T> {
 }
 
 impl<T: Number> Pick<T> {
-    pub fn new(r: &mut Random) -> Self {
-        let (rows, cols) = shape(r);
+    fn new(r: &mut Random, (rows, cols): (usize, usize)) -> Self {
         let wanted = match r.below(5) {
             0 => Wanted::Largest,
             1 | 2 => {
@@ -321,8 +311,7 @@ impl<T> Debug for Loss<T> {
 }
 
 impl<T: Number> Loss<T> {
-    pub fn new(r: &mut Random) -> Self {
-        let (rows, cols) = shape(r);
+    fn new(r: &mut Random, (rows, cols): (usize, usize)) -> Self {
         let cols = cols.max(1);
         let heat = Heat::any(r);
         let x = logits(r, rows, cols, heat.scale());
@@ -521,8 +510,7 @@ impl<T> Debug for Backward<T> {
 }
 
 impl<T: Number> Backward<T> {
-    pub fn new(r: &mut Random) -> Self {
-        let (rows, cols) = shape(r);
+    fn new(r: &mut Random, (rows, cols): (usize, usize)) -> Self {
         let (log, heat) = (r.once_in(2), Heat::any(r));
         let output = if r.once_in(4) {
             logits(r, rows, cols, 1.0)
@@ -595,8 +583,7 @@ impl<T> Debug for Axis<T> {
 }
 
 impl<T: Number> Axis<T> {
-    pub fn new(r: &mut Random) -> Self {
-        let (rows, cols) = shape(r);
+    fn new(r: &mut Random, (rows, cols): (usize, usize)) -> Self {
         let heat = Heat::any(r);
         let x = logits(r, rows, cols, heat.scale());
         Self { log: r.once_in(2), heat, masked: masked(r), cols, x }
@@ -687,8 +674,9 @@ impl<T> Debug for Sharded<T> {
 }
 
 impl<T: Number> Sharded<T> {
-    pub fn new(r: &mut Random) -> Self {
-        let cols = if r.once_in(3) { r.size(1, 3 * BLOCK) } else { r.size(1, 300) };
+    fn new(r: &mut Random, (_, cols): (usize, usize)) -> Self {
+        // Some of several blocks.
+        let cols = if r.once_in(3) { r.size(1, 3 * BLOCK) } else { cols.max(1) };
         let heat = Heat::any(r);
         let x = logits(r, 1, cols, heat.scale());
         Self { log: r.once_in(2), heat, masked: masked(r), x }
@@ -886,14 +874,10 @@ impl<T, U> Debug for Attend<T, U> {
 }
 
 impl<T: Number, U: Number> Attend<T, U> {
-    pub fn new(r: &mut Random) -> Self {
-        let (batch, heads, queries) = (r.size(1, 3), r.size(1, 4), r.size(1, 6));
+    fn new(r: &mut Random, (rows, cols): (usize, usize)) -> Self {
+        let (batch, heads) = (r.size(1, 3), r.size(1, 4));
+        let queries = (rows / (batch * heads)).clamp(1, 6);
         let rows = batch * heads * queries;
-        let cols = match r.below(40) {
-            0 => 0,
-            1 if rows <= 4 => r.size(4000, 9000),
-            _ => r.size(1, 150),
-        };
         let heat = Heat::any(r);
         let x = logits(r, rows, cols, heat.scale());
         let per_head =
@@ -1197,8 +1181,7 @@ impl<T> Debug for Sample<T> {
 }
 
 impl<T: Number> Sample<T> {
-    pub fn new(r: &mut Random) -> Self {
-        let (rows, cols) = shape(r);
+    fn new(r: &mut Random, (rows, cols): (usize, usize)) -> Self {
         let cols = cols.max(1);
         let temperature = match r.below(12) {
             0 => 0.0,
@@ -1318,35 +1301,59 @@ impl<T: Number> Operation for Sample<T> {
     }
 }
 
-/// A case of any operation.
-pub fn any(r: &mut Random) -> Box<dyn Operation> {
+/// Kinds of operations.
+pub const KINDS: usize = 14;
+
+/// A case of a kind, with scores of the `dtype`th type.
+pub fn case(
+    r: &mut Random,
+    kind: usize,
+    dtype: usize,
+    shape: (usize, usize),
+) -> Box<dyn Operation> {
     macro_rules! of {
-        ($case:ident) => {
-            match r.below(4) {
-                0 => Box::new($case::<f32>::new(r)),
-                1 => Box::new($case::<f64>::new(r)),
-                2 => Box::new($case::<f16>::new(r)),
-                _ => Box::new($case::<bf16>::new(r)),
+        ($case:ident $(, $what:expr)?) => {
+            match dtype {
+                0 => Box::new($case::<f32>::new(r, shape $(, $what)?)),
+                1 => Box::new($case::<f64>::new(r, shape $(, $what)?)),
+                2 => Box::new($case::<f16>::new(r, shape $(, $what)?)),
+                _ => Box::new($case::<bf16>::new(r, shape $(, $what)?)),
             }
         };
     }
-    match r.below(16) {
-        0..4 => of!(Map),
-        4 | 5 => of!(Pick),
-        6..9 => of!(Loss),
+    match kind {
+        0 => of!(Map, MapOf::Softmax),
+        1 => of!(Map, MapOf::LogSoftmax),
+        2 => of!(Map, MapOf::LogSumExp),
+        3 => of!(Map, MapOf::Sigmoid),
+        4 => of!(Map, MapOf::LogSigmoid),
+        5 => of!(Map, MapOf::Hardmax(Ties::Share)),
+        6 => of!(Map, MapOf::Hardmax(Ties::First)),
+        7 => of!(Pick),
+        8 => of!(Loss),
         9 => of!(Backward),
         10 => of!(Axis),
         11 => of!(Sharded),
         12 => of!(Sample),
-        _ => match r.below(8) {
-            0 => Box::new(Attend::<f32, f32>::new(r)),
-            1 => Box::new(Attend::<f32, f16>::new(r)),
-            2 => Box::new(Attend::<f32, bf16>::new(r)),
-            3 => Box::new(Attend::<f16, f16>::new(r)),
-            4 => Box::new(Attend::<f16, f32>::new(r)),
-            5 => Box::new(Attend::<bf16, bf16>::new(r)),
-            6 => Box::new(Attend::<bf16, f32>::new(r)),
-            _ => Box::new(Attend::<f64, f64>::new(r)),
+        _ => match (dtype, r.below(3)) {
+            (0, 0) => Box::new(Attend::<f32, f32>::new(r, shape)),
+            (0, 1) => Box::new(Attend::<f32, f16>::new(r, shape)),
+            (0, _) => Box::new(Attend::<f32, bf16>::new(r, shape)),
+            (1, _) => Box::new(Attend::<f64, f64>::new(r, shape)),
+            (2, 0) => Box::new(Attend::<f16, f32>::new(r, shape)),
+            (2, _) => Box::new(Attend::<f16, f16>::new(r, shape)),
+            (_, 0) => Box::new(Attend::<bf16, f32>::new(r, shape)),
+            _ => Box::new(Attend::<bf16, bf16>::new(r, shape)),
         },
     }
+}
+
+/// A case of any operation and shape.
+pub fn any(r: &mut Random) -> Box<dyn Operation> {
+    let kind = r.one(&[
+        0, 0, 0, 0, 1, 1, 2, 2, 3, 4, 5, 6, 7, 7, 7, 8, 8, 8, 8, 8, 8, 9, 9, 10, 10, 11, 12, 12,
+        13, 13, 13, 13,
+    ]);
+    let (dtype, shape) = (r.below(4), shape(r));
+    case(r, kind, dtype, shape)
 }
