@@ -17,7 +17,9 @@ use crate::element::Element;
 use crate::exp2::{BLOCK, Contract};
 use crate::memory::{self, LINE};
 use crate::pipeline::{Kept, Reducer, Task};
-use crate::rows::{Exp, Finish, Logits, Odd, UNROLL, finish_row, odd_row, quotient, to_aligned};
+use crate::rows::{
+    Exp, Finish, Inverse, Logits, Odd, UNROLL, finish_row, odd_row, prob, to_aligned,
+};
 use crate::scale::{Scale, Shift};
 use crate::scores::{Attend, MaskData, Row, Scores};
 use crate::scratch::Scratch;
@@ -354,7 +356,7 @@ impl Cap {
 struct Waiting<U, V> {
     y: *mut U,
     n: usize,
-    inverse: (V, V),
+    inverse: Inverse<V>,
 }
 
 /// Softmax of every row of the call. Whether there was memory for a row; if not, nothing is written.
@@ -410,7 +412,7 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
             y,
             n,
             #[inline(always)]
-            move |v| quotient(simd, v, inverse),
+            move |v| prob(simd, v, inverse),
         )
     };
     for row in 0..call.rows {

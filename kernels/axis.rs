@@ -12,7 +12,7 @@ use crate::element::Element;
 use crate::exp2::{BLOCK, Contract};
 use crate::matrix::ShapeError;
 use crate::pipeline::{Kept, Log, Reducer, row_exactly};
-use crate::rows::{Exp, quotient, to_aligned};
+use crate::rows::{Exp, Inverse, prob, to_aligned};
 use crate::scale::Scale;
 use crate::scratch::Scratch;
 use crate::vector::{Io, Vector};
@@ -191,6 +191,8 @@ struct Tile<S: Vector, T> {
     kept: *mut S::E,
     /// The reciprocals of the sums: `width` high parts, and as many low ones.
     inverses: *mut S::E,
+    /// [`Scale::is_wide`] of the tile's extremes.
+    wide: bool,
 }
 
 /// Softmax, or log-softmax if `LOG`, of every column of the call. Whether there was memory for it; if not, nothing is written.
@@ -252,11 +254,11 @@ where
             let n = most.min(call.count - done);
             let kept = memory.wrapping_add(offsets[2 * turn]).cast();
             let inverses = memory.wrapping_add(offsets[2 * turn + 1]).cast();
-            let tile = Tile { x, y, n, kept, inverses };
+            let mut tile = Tile { x, y, n, kept, inverses, wide: true };
             // SAFETY: n columns from `first + done` on are the call's, and there is room for as many.
             unsafe {
-                let good = if LOG {
-                    false
+                let wide = if LOG {
+                    None
                 } else {
                     let with = waiting.take_if(|before| before.goes_with(&tile, call));
                     if let Some(before) = waiting.take() {
@@ -276,9 +278,13 @@ where
                         }
                     }
                 };
-                if !good {
+                let Some(wide) = wide else {
                     turned_round::<S, T, LOG>(&reducer, call, &room, &tile);
-                } else if stream {
+                    done += n;
+                    continue;
+                };
+                tile.wide = wide;
+                if stream {
                     waiting = Some(tile);
                     turn = 1 - turn;
                 } else {
@@ -310,8 +316,8 @@ impl<S: Vector, T> Tile<S, T> {
     }
 }
 
-/// The exponentials of a tile and the reciprocals of their sums, and on the way the quotients of the one before, if `FINISH`. Whether
-/// the guess was good for all its columns, and none is odd.
+/// The exponentials of a tile and the reciprocals of their sums, and on the way the quotients of the one before, if `FINISH`.
+/// [`Tile::wide`] if the guess was good for all its columns and none is odd, else `None`.
 ///
 /// # Safety
 /// There are these tiles, and room for them; if `FINISH`, `before` was summed and goes with `tile`.
@@ -322,7 +328,7 @@ unsafe fn sum<S, T, const CUT: bool, const FINISH: bool>(
     room: &Room<S, T>,
     tile: &Tile<S, T>,
     before: &Tile<S, T>,
-) -> bool
+) -> Option<bool>
 where
     S: Io<T> + Io<<S as Vector>::E>,
     T: Element,
@@ -369,13 +375,13 @@ where
             }
             start = end;
         }
-        let (max, min) = (simd.max_lane(add.max), simd.min_lane(add.min));
-        let mut good = reducer.judge_rows(max.widen(), min.widen());
+        let (max, min) = (simd.max_lane(add.max).widen(), simd.min_lane(add.min).widen());
+        let mut good = reducer.judge_rows(max, min);
         for v in 0..vectors {
             let hi = tile.inverses.add(v * S::LANES);
             good &= simd.acc_inverses(*room.totals.add(v), hi, hi.add(room.width));
         }
-        good
+        good.then(|| call.scale.is_wide(max, min, call.axis))
     }
 }
 
@@ -413,9 +419,10 @@ where
                 let mut acc = *lanes.add(v);
                 let inverse = if FINISH {
                     let hi = before.inverses.add(at);
-                    (simd.load(hi), simd.load(hi.add(room.width)))
+                    let (hi, lo) = (simd.load(hi), simd.load(hi.add(room.width)));
+                    Inverse { hi, lo, wide: before.wide }
                 } else {
-                    (max, max)
+                    Inverse { hi: max, lo: max, wide: false }
                 };
                 for r in 0..R {
                     let k = first + r * S::LANES;
@@ -438,7 +445,7 @@ where
                     simd.store(tile.kept.add(kept), e);
                     acc = simd.acc_add(acc, e);
                     if FINISH {
-                        let value = quotient(simd, simd.load(before.kept.add(kept)), inverse);
+                        let value = prob(simd, simd.load(before.kept.add(kept)), inverse);
                         let y = before.y.add(k * call.inner + at);
                         simd.stream(y, value);
                     }
@@ -478,14 +485,15 @@ unsafe fn finish<S, T>(
                 let lo = hi.add(room.width);
                 if n < S::LANES {
                     let zero = S::E::narrow(0.0);
-                    let inverse = (simd.load_part(hi, n, zero), simd.load_part(lo, n, zero));
+                    let (hi, lo) = (simd.load_part(hi, n, zero), simd.load_part(lo, n, zero));
+                    let inverse = Inverse { hi, lo, wide: tile.wide };
                     let e = simd.load_part(kept.add(at), n, zero);
-                    simd.store_part(y, n, quotient(simd, e, inverse));
+                    simd.store_part(y, n, prob(simd, e, inverse));
                     at += n;
                     continue;
                 }
-                let inverse = (simd.load(hi), simd.load(lo));
-                let value = quotient(simd, simd.load(kept.add(at)), inverse);
+                let inverse = Inverse { hi: simd.load(hi), lo: simd.load(lo), wide: tile.wide };
+                let value = prob(simd, simd.load(kept.add(at)), inverse);
                 if stream {
                     simd.stream(y, value);
                 } else {

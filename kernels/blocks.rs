@@ -38,7 +38,9 @@ impl<'a, T: Element> Piece<'a, T> {
 
     /// `y` to itself.
     pub fn in_place(y: &'a mut [T]) -> Self {
-        Self { x: y.as_ptr(), y: y.as_mut_ptr(), n: y.len(), borrowed: PhantomData }
+        // One pointer: another, made of the slice before it, would not be valid any more.
+        let (n, y) = (y.len(), y.as_mut_ptr());
+        Self { x: y, y, n, borrowed: PhantomData }
     }
 
     /// `x`, of which nothing but its log-sum-exp is wanted.
@@ -136,8 +138,8 @@ impl RowShift {
         E::narrow(self.shift.cut).widen()
     }
 
-    /// What turns sums by this guess into those by `own`, if the guess was good for a row of which the smallest element that was not dropped is
-    /// `least`.
+    /// The power of two that turns sums by this guess into sums by `own`; `None` where the guess was not good for a row whose
+    /// smallest element, but for those that were dropped, is `least`.
     pub(crate) fn factor<E: Contract>(&self, own: &Self, least: f64) -> Option<f64> {
         let good = |guess: &Guess| {
             guess.is_near(&own.shift) && guess.is_low_enough::<E>(&own.shift, least)
@@ -173,12 +175,14 @@ pub struct Whole {
     used: Shift,
     factor: f64,
     sum: Sum,
+    /// [`Scale::is_wide`]; true where the smallest element is not known.
+    wide: bool,
 }
 
 impl Whole {
     /// Summed by the row's own shift.
     pub(crate) fn by_own(max: f64, own: Shift, sum: Sum) -> Self {
-        Self { max, own, used: own, factor: 1.0, sum }
+        Self { max, own, used: own, factor: 1.0, sum, wide: true }
     }
 
     /// The maximum, the own shift, and the sum by it.
@@ -210,7 +214,7 @@ pub struct PieceOptions {
 }
 
 impl PieceOptions {
-    /// What of it the piece allows.
+    /// The options without those that this piece cannot have: keeping needs an output of the arithmetic type.
     pub(crate) fn checked<T: Element>(self, piece: &Piece<T>) -> Self {
         let separate = !piece.y.is_null() && piece.x != piece.y.cast_const();
         Self { keep: self.keep && T::IS_ARITHMETIC && separate, stream: self.stream && separate }
@@ -310,8 +314,8 @@ pub(crate) fn merge<E: Contract>(
     let mut blocks = sums.iter().map(|sum| sum.0);
     let Some(first) = blocks.next() else { return Merged::Odd };
     let sum = blocks.fold(first, E::sum_add);
-    let (max, own, factor) = match shift.guess {
-        None => (shift.max, shift.shift, 1.0),
+    let (max, own, factor, wide) = match shift.guess {
+        None => (shift.max, shift.shift, 1.0, true),
         Some(_) => {
             let max = extremes.max;
             if !max.is_finite() {
@@ -321,13 +325,13 @@ pub(crate) fn merge<E: Contract>(
             let Some(factor) = shift.factor::<E>(&own, extremes.min) else {
                 return Merged::Again(own);
             };
-            (max, own.shift, factor)
+            (max, own.shift, factor, scale.is_wide(max, extremes.min, sums.len() * BLOCK))
         }
     };
     if sum.hi.is_nan() {
         return Merged::Odd;
     }
-    Merged::Whole(Whole { max, own, used: shift.shift, factor, sum })
+    Merged::Whole(Whole { max, own, used: shift.shift, factor, sum, wide })
 }
 
 /// Finishes a piece of a row that is summed.
@@ -408,7 +412,8 @@ pub(crate) fn logsumexp<S: Vector, T: Element>(simd: S, scale: &Scale, whole: &W
 #[inline(always)]
 fn reduced<S: Vector>(simd: S, scale: &Scale, whole: &Whole) -> Reduced<S> {
     let exp = Exp::new(simd, scale, &whole.used);
-    Reduced { max: whole.max, own: whole.own, sum: whole.sum, factor: whole.factor, exp }
+    let Whole { max, own, sum, factor, wide, .. } = *whole;
+    Reduced { max, own, sum, factor, wide, exp }
 }
 
 /// What is made of an odd row, which is written to it, or, of log-sum-exp, given back.

@@ -1,11 +1,20 @@
 //! The vector kernels of the crate [`softmax`](https://docs.rs/softmax): everything that knows
 //! about instruction sets. Programs use `softmax`; this crate is its engine and has no stable interface of its own.
 //!
-//! The map: `exp2.rs` the arithmetic contract and its constants; `scale.rs` what is derived from the scale and from a
-//! row's maximum; `guess.rs` one shift for many rows; `vector.rs` what a CPU must offer; `rows.rs` the sweep over a row;
-//! `pipeline.rs` rows one after the other, `tiny.rs` many short ones at once, `short.rs` few, `blocks.rs` a huge one in pieces, `shards.rs` one that lies in several places, `axis.rs` columns, `attend.rs` scores with masks and biases (`scores.rs` the options), `sample.rs` masses to draw by; `avx512.rs`, `avx2.rs`,
-//! `neon.rs`, `portable.rs` how each CPU does it; `scalar.rs` the bit reference, plain loops that share
-//! nothing with the others but the constants; `table.rs` the list of kernels; `limits.rs` loops to measure against.
+//! The map:
+//!
+//! - the contract: `exp2.rs` the arithmetic and its constants, `scale.rs` what follows from the scale and a row's maximum,
+//!   `guess.rs` one shift for many rows, `ln.rs` the logarithm of a sum, `element.rs` the types of elements;
+//! - memory: `memory.rs` what this CPU's wants, `scratch.rs` intermediate results;
+//! - calls: `matrix.rs` views, `call.rs` rows, `scores.rs` attention and its options;
+//! - CPUs: `vector.rs` what one must offer, `avx512.rs`, `avx2.rs`, `neon.rs` and `portable.rs` how each does it;
+//! - rows: `rows.rs` the sweep over a row, `pipeline.rs` row after row, `tiny.rs` many short rows at once, `short.rs` few of them,
+//!   `blocks.rs` a huge row in pieces, `shards.rs` one that lies in several places, `axis.rs` columns;
+//! - relatives: `attend.rs` scores with masks and biases, `loss.rs` cross-entropy and gradients, `decide.rs` sigmoid, hardmax,
+//!   argmax, top-k and log-probabilities, `sample.rs` masses to draw by;
+//! - checks: `scalar.rs` the bit reference, plain loops over scalars, which share with the others the contract, the views and what
+//!   is computed once a row in scalars; `limits.rs` loops to measure against;
+//! - `table.rs` the list of kernels.
 
 mod attend;
 mod axis;
@@ -16,6 +25,7 @@ mod element;
 mod exp2;
 mod guess;
 mod limits;
+mod ln;
 mod loss;
 mod matrix;
 mod memory;

@@ -108,6 +108,11 @@ fn check(len: usize, rows: usize, cols: usize, stride: usize) -> Result<(), Shap
     Ok(())
 }
 
+/// The stride of a view. Where there is no second row to reach, any is allowed, and none may be multiplied or added.
+fn settled(rows: usize, cols: usize, stride: usize) -> usize {
+    if rows <= 1 || cols == 0 { cols } else { stride }
+}
+
 fn rows_of(len: usize, cols: usize) -> Result<usize, ShapeError> {
     match len.checked_rem(cols) {
         Some(0) => Ok(len / cols),
@@ -151,6 +156,7 @@ macro_rules! view {
                 stride: usize,
             ) -> Result<Self, ShapeError> {
                 check(data.len(), rows, cols, stride)?;
+                let stride = settled(rows, cols, stride);
                 Ok(Self { data: data.$as_ptr(), rows, cols, stride, borrowed: PhantomData })
             }
 
@@ -173,6 +179,7 @@ macro_rules! view {
                     return Err(ShapeError::Overflow { rows, cols, stride });
                 }
                 let data = if bytes == Some(0) { <$slice>::default().$as_ptr() } else { data };
+                let stride = settled(rows, cols, stride);
                 Ok(Self { data, rows, cols, stride, borrowed: PhantomData })
             }
 

@@ -358,7 +358,7 @@ impl F32 {
     fn widen_f16(self, h: uint16x4_t) -> float32x4_t {
         let v: float32x4_t;
         // SAFETY: fcvtl is part of NEON, which the token proves; it touches registers only.
-        // (The intrinsic is not stable on the oldest compiler that is supported.)
+        // (The intrinsic is not stable in Debian's compiler, which the tests under emulation use.)
         unsafe {
             asm!("fcvtl {0:v}.4s, {1:v}.4h", out(vreg) v, in(vreg) h, options(pure, nomem, nostack))
         };
@@ -377,7 +377,7 @@ impl F32 {
     fn widen_bf16(self, h: uint16x4_t) -> float32x4_t {
         self.0.neon.vreinterpretq_f32_u32(self.0.neon.vshll_n_u16::<16>(h))
     }
-    /// Ties to even. For numbers and infinities; results that are NaN are not written by vectors.
+    /// Ties to even. Of NaNs it is right for `NAN` alone, which stays a NaN when it is rounded: no other reaches it.
     #[inline(always)]
     fn narrow_bf16(self, v: float32x4_t) -> uint16x4_t {
         let n = self.0.neon;

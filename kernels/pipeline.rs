@@ -12,8 +12,8 @@ use crate::exp2::{BLOCK, Contract, Sum};
 use crate::guess::Guess;
 use crate::memory::{self, PAGE};
 use crate::rows::{
-    Exp, Finish, Found, Logits, Mode, Odd, Plain, classify, finish_row, odd_row, quotient, row_max,
-    sweep,
+    Exp, Finish, Found, Inverse, Logits, Mode, Odd, Plain, classify, finish_row, odd_row, prob,
+    row_max, sweep,
 };
 use crate::scale::{LogShift, Scale, Shift};
 use crate::scratch::Scratch;
@@ -62,6 +62,8 @@ pub(crate) struct Reduced<S: Vector> {
     pub(crate) sum: Sum,
     /// `2^(M of exp - own M)`
     pub(crate) factor: f64,
+    /// [`Scale::is_wide`]; true where the smallest element is not known.
+    pub(crate) wide: bool,
     /// What computed the exponentials.
     pub(crate) exp: Exp<S>,
 }
@@ -80,7 +82,7 @@ impl<S: Vector> Reduced<S> {
 
 /// Reduces row after row, with a guess that follows them.
 pub(crate) struct Reducer<'a, S: Vector> {
-    scale: &'a Scale,
+    pub(crate) scale: &'a Scale,
     pub(crate) guess: Guess,
     pub(crate) exp: Exp<S>,
     /// Rows had elements far below the others: a mask's, say.
@@ -197,7 +199,8 @@ impl<'a, S: Vector> Reducer<'a, S> {
                 return Err(Odd::Nan);
             }
             let factor = self.guess.factor(&own);
-            return Ok(Reduced { max, own, sum: found.sum, factor, exp: self.exp });
+            let wide = self.scale.is_wide(max, min, n);
+            return Ok(Reduced { max, own, sum: found.sum, factor, wide, exp: self.exp });
         }
         // SAFETY: as this function's.
         unsafe { self.reduce_exactly::<T, K, L>(x, kept, n, logits, Some(max)) }
@@ -290,7 +293,7 @@ impl<'a, S: Vector> Reducer<'a, S> {
                         sweep::<S, T, T, T, L, Exact<K>>(&exp, x, kept, n, logits, &nothing());
                     let sum = found.and_sink(&exp, true, logits.sink()).sum;
                     if !sum.hi.is_nan() {
-                        result = Ok(Reduced { max, own, sum, factor: 1.0, exp });
+                        result = Ok(Reduced { max, own, sum, factor: 1.0, wide: true, exp });
                     }
                 }
             },
@@ -362,18 +365,18 @@ impl Keeps for Kept {
 
 impl<S: Vector, T: Element> Task<S, T> for Kept {
     type From = S::E;
-    type Row = (S::V, S::V);
+    type Row = Inverse<S::V>;
     const NOTHING: T = T::ZERO;
 
     #[inline(always)]
-    fn row(_: &Scale, reduced: &Reduced<S>) -> (S::V, S::V) {
+    fn row(_: &Scale, reduced: &Reduced<S>) -> Inverse<S::V> {
         let simd = reduced.exp.simd;
         let (hi, lo) = S::E::reciprocal(reduced.sum);
-        (simd.splat(hi), simd.splat(lo))
+        Inverse { hi: simd.splat(hi), lo: simd.splat(lo), wide: reduced.wide }
     }
     #[inline(always)]
-    fn finish(simd: S, inverse: &(S::V, S::V), e: S::V) -> S::V {
-        quotient(simd, e, *inverse)
+    fn finish(simd: S, inverse: &Inverse<S::V>, e: S::V) -> S::V {
+        prob(simd, e, *inverse)
     }
     #[inline(always)]
     fn from(_: *const T, kept: *const S::E) -> *const S::E {
@@ -390,7 +393,7 @@ impl Keeps for Again {
 
 impl<S: Vector, T: Element> Task<S, T> for Again {
     type From = T;
-    type Row = (Exp<S>, (S::V, S::V));
+    type Row = (Exp<S>, Inverse<S::V>);
     const NOTHING: T = T::ZERO;
 
     #[inline(always)]
@@ -400,7 +403,7 @@ impl<S: Vector, T: Element> Task<S, T> for Again {
     #[inline(always)]
     fn finish(simd: S, (exp, inverse): &Self::Row, x: S::V) -> S::V {
         // What is subtracted is 0 in most rows: one operation of no effect, where memory is the limit.
-        quotient(simd, exp.of(true, true, x), *inverse)
+        prob(simd, exp.of(true, true, x), *inverse)
     }
     #[inline(always)]
     fn from(x: *const T, _: *const S::E) -> *const T {

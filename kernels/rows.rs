@@ -1,6 +1,8 @@
 //! What the algorithms are made of, written once for all CPUs and element types: the exponential, the sweep that computes
 //! a row's exponentials, their sum and the row's extremes, and what is made of odd rows.
 
+use std::hint::cold_path;
+
 use crate::call::Masked;
 use crate::element::Element;
 use crate::exp2::{BLOCK, Contract, Sum};
@@ -672,6 +674,31 @@ pub(crate) unsafe fn odd_row<T: Element>(
         // SAFETY: i < n.
         unsafe { *y.add(i) = value };
     }
+}
+
+/// The reciprocal of a row's sum, as a pair.
+#[derive(Clone, Copy)]
+pub(crate) struct Inverse<V> {
+    pub(crate) hi: V,
+    pub(crate) lo: V,
+    /// The row may have elements whose `e lo` is subnormal: [`Scale::is_wide`].
+    pub(crate) wide: bool,
+}
+
+/// What a wide row's exponentials are multiplied by, and its quotients divided by.
+pub(crate) const UP: f64 = (1u128 << 64) as f64;
+
+/// The probability `e / sum`. In wide rows by way of `2^64 e`: near the least normal number `e lo` would be subnormal, and its
+/// rounding would cost half an ULP more. Elsewhere that changes no bit.
+#[inline(always)]
+pub(crate) fn prob<S: Vector>(simd: S, e: S::V, Inverse { hi, lo, wide }: Inverse<S::V>) -> S::V {
+    if wide {
+        // Rare: a branch costs other rows nothing that can be measured, an operation would.
+        cold_path();
+        let (up, down) = (simd.splat(S::E::narrow(UP)), simd.splat(S::E::narrow(1.0 / UP)));
+        return simd.mul(quotient(simd, simd.mul(e, up), (hi, lo)), down);
+    }
+    quotient(simd, e, (hi, lo))
 }
 
 /// `e` times the reciprocal of the sum, which is a pair: half an ULP of error, so

@@ -1,7 +1,8 @@
 //! The bit reference: the contract of `exp2.rs` and `rows.rs` in plain loops over scalars.
 //!
-//! It shares the constants, the row's shift and the element types with the vector kernels, and no other code. Every kernel must equal it bit for bit. It is slow and is not meant for
-//! anything but that, though it runs everywhere.
+//! It shares with the vector kernels the constants, the views, the element types and what is computed once a row in scalars (the
+//! shift, the logarithm of the sum, a row's loss, the merging of blocks), but no loop over elements. Every kernel must equal it
+//! bit for bit. It is slow and is meant for nothing but that, though it runs everywhere.
 
 use crate::axis::Columns;
 use crate::blocks::{BlockSum, Extremes, Piece, PieceOptions, RowShift, Whole};
@@ -11,6 +12,9 @@ use crate::exp2::{BLOCK, Contract, LANES_F32, LANES_F64, Sum};
 use crate::scale::{LogShift, Scale, Shift};
 use crate::scores::{Attend, MaskData, Row, Scores};
 use crate::table::Op;
+
+/// Quotients are computed of `2^64 e`, so that `e lo` is a normal number even where `e / sum` is the least one.
+const UP: f64 = (1u128 << 64) as f64;
 
 /// Rows of one element type in the arithmetic it is computed in.
 trait Reference: Copy {
@@ -81,8 +85,8 @@ impl Reference for Single {
         let inverse = 1.0 / sum.0;
         let hi = inverse as f32;
         let lo = (inverse - f64::from(hi)) as f32;
-        let e = e as f32;
-        f64::from(e.mul_add(hi, e * lo))
+        let e = e as f32 * UP as f32;
+        f64::from(e.mul_add(hi, e * lo) * (1.0 / UP) as f32)
     }
 
     fn log_shift(scale: &Scale, row: &Reduced) -> LogShift {
@@ -152,7 +156,8 @@ impl Reference for Double {
         let hi = 1.0 / sum.0;
         // 1 - hi * sum, exactly: the product of two f64 is exact in the fused operation.
         let lo = ((-hi).mul_add(sum.0, 1.0) - hi * sum.1) * hi;
-        e.mul_add(hi, e * lo)
+        let e = e * UP;
+        e.mul_add(hi, e * lo) * (1.0 / UP)
     }
 
     fn log_shift(scale: &Scale, row: &Reduced) -> LogShift {
@@ -161,6 +166,7 @@ impl Reference for Double {
     }
 
     fn log_softmax(x: f64, shift: &LogShift) -> f64 {
+        let x = if shift.halved { 0.5 * x } else { x };
         let d = x - shift.max;
         let z = d.mul_add(shift.scale.0, -shift.c.0);
         if z < f64::MIN {

@@ -1,6 +1,7 @@
 //! The factor in `exp(scale * x)` and everything derived from it once per call.
 
 use crate::exp2::{LN_C_F32, LN_C_F64};
+use crate::ln::ln_pair;
 
 const LOG2_E: (f64, f64) = (std::f64::consts::LOG2_E, f64::from_bits(0x3c77_77d0_ffda_0d24));
 const LN_2: (f64, f64) = (std::f64::consts::LN_2, f64::from_bits(0x3c7a_bc9e_3b39_803f));
@@ -49,7 +50,12 @@ pub(crate) struct LogShift {
     pub(crate) scale: (f64, f64),
     /// `ln(sum_j exp(scale * (x_j - max)))`
     pub(crate) c: (f64, f64),
+    /// `max` is so large that `x - max` may overflow: both are to be halved, as `max` is here, and `scale` is doubled.
+    pub(crate) halved: bool,
 }
+
+/// Above this, a maximum and the least number may be further apart than the largest.
+const FAR: f64 = f64::from_bits((1023 + 969) << 52);
 
 impl LogShift {
     /// The log-sum-exp of the row: `max * scale + c`.
@@ -67,6 +73,7 @@ impl LogShift {
 impl LogShift {
     /// The log-probability of `x`, `(x - max) * scale - c`, to the precision of f64.
     pub(crate) fn log_prob(&self, x: f64) -> f64 {
+        let x = if self.halved { 0.5 * x } else { x };
         let (d, d_lo) = two_sum(x, -self.max);
         // So large that nothing else counts (and that the exact product would overflow).
         if d < -1e280 {
@@ -145,6 +152,16 @@ impl Scale {
         Shift { subtract, m, cut: self.cut(m, min_exp) }
     }
 
+    /// Whether a row of `n` elements with these extremes is so wide that low parts of its quotients may be subnormal.
+    ///
+    /// They are not within 40 octaves: `e / s` is above `2^-41 / n` there, and the low part of `1/s` at least `2^-53` of it,
+    /// or 0 (of f64: `2^-200`, as it is a sum of multiples of that); together above 2^-126 for less than 2^32 elements.
+    #[inline(always)]
+    pub(crate) fn is_wide(&self, max: f64, min: f64, n: usize) -> bool {
+        let narrow = (max - min) * self.l8_f64.0 < 8.0 * 40.0;
+        !narrow || (n as u64) >> 32 != 0
+    }
+
     /// The element whose exponential, shifted by `m`, is `2^min_exp` (times C).
     pub(crate) fn cut(&self, m: i32, min_exp: i32) -> f64 {
         f64::from(m + min_exp) * self.inv_l
@@ -165,7 +182,7 @@ impl Scale {
         self.log_shift(max, (c, 0.0))
     }
 
-    /// As [`Scale::log_shift_f32`] for a row of f64, whose sum is `sum.0 + sum.1`.
+    /// As [`Scale::log_shift_f32`] for a row of f64, whose sum is `sum.0 + sum.1`: `c` has the error of the sum alone.
     pub(crate) fn log_shift_f64(
         &self,
         max: f64,
@@ -174,22 +191,37 @@ impl Scale {
         sum: (f64, f64),
     ) -> LogShift {
         let c = if sum.0 <= 2.0 * e_max {
-            (libm::log1p(((sum.0 - e_max) + sum.1) / e_max), 0.0)
+            let others = ((sum.0 - e_max) + sum.1) / e_max;
+            if others < 0.125 {
+                (libm::log1p(others), 0.0)
+            } else {
+                // Here a logarithm's last place counts.
+                let ratio = sum.0 / e_max;
+                let (p, p_lo) = two_product(ratio, e_max);
+                ln_pair(ratio, (((sum.0 - p) - p_lo) + sum.1) / e_max)
+            }
         } else {
-            let (ln, ln_lo) = two_sum(libm::log(sum.0), -LN_C_F64.0);
-            let ln_lo = ln_lo + (sum.1 / sum.0 - LN_C_F64.1);
+            let (ln, ln_lo) = ln_pair(sum.0, sum.1);
+            let (ln, error) = two_sum(ln, -LN_C_F64.0);
+            let ln_lo = error + (ln_lo - LN_C_F64.1);
             let (d, d_lo) = self.of_maximum(max, shift);
             let (c, c_lo) = two_sum(d, ln);
             let c_lo = c_lo + (d_lo + ln_lo);
             let hi = c + c_lo;
             (hi, (c - hi) + c_lo)
         };
-        self.log_shift(max, c)
+        let log = self.log_shift(max, c);
+        let halved = max > FAR;
+        if halved {
+            let scale = (2.0 * log.scale.0, 2.0 * log.scale.1);
+            return LogShift { max: 0.5 * max, scale, halved, ..log };
+        }
+        log
     }
 
     /// A `c` of 0 is -0: subtracted, it makes 0 of the largest element whether that is 0 or -0, and so is `max`.
     fn log_shift(&self, max: f64, c: (f64, f64)) -> LogShift {
-        LogShift { max, scale: (self.hi, self.lo), c: (-(0.0 - c.0), c.1) }
+        LogShift { max, scale: (self.hi, self.lo), c: (-(0.0 - c.0), c.1), halved: false }
     }
 
     /// `M ln(2) - max * scale` as a pair; in a huge row the maximum is gone from the exponents already.

@@ -7,7 +7,7 @@ use crate::call::Call;
 use crate::element::Element;
 use crate::exp2::Contract;
 use crate::pipeline::{Kept, Reducer, row_exactly};
-use crate::rows::quotient;
+use crate::rows::{Inverse, prob};
 use crate::vector::{Io, Vector};
 
 /// Vectors that a row may have.
@@ -119,18 +119,19 @@ where
         acc = simd.acc_add(acc, kept[k]);
     }
     let sum = simd.acc_fold(acc);
-    let good = reducer.judge(simd.max_lane(max).widen(), simd.min_lane(min).widen()).is_some();
-    if !good || sum.hi.is_nan() {
+    let (max, min) = (simd.max_lane(max).widen(), simd.min_lane(min).widen());
+    if reducer.judge(max, min).is_none() || sum.hi.is_nan() {
         return false;
     }
     let (hi, lo) = S::E::reciprocal(sum);
-    let inverse = (simd.splat(hi), simd.splat(lo));
+    let wide = reducer.scale.is_wide(max, min, n);
+    let inverse = Inverse { hi: simd.splat(hi), lo: simd.splat(lo), wide };
     for k in 0..N {
         let at = k * S::LANES;
         if at >= n {
             break;
         }
-        let v = quotient(simd, kept[k], inverse);
+        let v = prob(simd, kept[k], inverse);
         // SAFETY: n - at elements are there.
         unsafe {
             if n - at >= S::LANES {

@@ -15,7 +15,7 @@ use crate::call::Call;
 use crate::element::Element;
 use crate::exp2::{Contract, ROWS_AT_ONCE};
 use crate::pipeline::{Kept, Reducer, row_exactly, sweep_alone};
-use crate::rows::{Finish, Mode, Plain, finish_row, quotient, sweep};
+use crate::rows::{Finish, Inverse, Mode, Plain, finish_row, prob, sweep};
 use crate::vector::{Io, Vector};
 
 /// Rows up to this long, in elements, are done here.
@@ -148,17 +148,19 @@ where
                     sweep_alone::<S, T, _, Dense<true, false, false>>(exp, x, kept, n, &Plain::NEAR)
                 }
             };
-            let good = reducer.judge_rows(found.max.widen(), found.min.widen())
+            let (max, min) = (found.max.widen(), found.min.widen());
+            let good = reducer.judge_rows(max, min)
                 && if cols <= S::LANES {
                     sum::<S, true>(simd, kept, sums, rows, cols)
                 } else {
                     sum::<S, false>(simd, kept, sums, rows, cols)
                 };
             if good {
+                let wide = call.scale.is_wide(max, min, n);
                 if cols <= S::LANES {
-                    scale::<S, T, true>(simd, kept, sums, staged, rows, cols);
+                    scale::<S, T, true>(simd, kept, sums, staged, rows, cols, wide);
                 } else {
-                    scale::<S, T, false>(simd, kept, sums, staged, rows, cols);
+                    scale::<S, T, false>(simd, kept, sums, staged, rows, cols, wide);
                 }
                 last = Some((y, n));
             } else {
@@ -193,10 +195,11 @@ unsafe fn sum<S: Io<<S as Vector>::E>, const ONE: bool>(
     cols: usize,
 ) -> bool {
     let n = rows * cols;
-    // Rows that are not there shall not look odd; and nothing uninitialised shall be read behind the last one.
+    // Rows that are not there shall not look odd; and nothing uninitialised shall be read behind the last one, whose
+    // last vector ends less than LANES behind n + missing.
     let missing = rows.next_multiple_of(ROWS_AT_ONCE) * cols - n;
-    for i in 0..missing / S::LANES + 1 {
-        // SAFETY: ends at most LANES behind n + missing, and missing < MARGIN - LANES.
+    for i in 0..missing.div_ceil(S::LANES) + 1 {
+        // SAFETY: ends less than 2 LANES behind n + missing, and missing <= 7 TINY, so within MARGIN.
         unsafe { simd.store(kept.add(n + i * S::LANES), simd.splat(S::E::narrow(1.0))) };
     }
     // Lanes from `cols % LANES` on are zeroed as if they were below a cut.
@@ -246,6 +249,7 @@ unsafe fn scale<S, T, const ONE: bool>(
     staged: *mut T,
     rows: usize,
     cols: usize,
+    wide: bool,
 ) where
     S: Io<T> + Io<<S as Vector>::E>,
 {
@@ -257,14 +261,14 @@ unsafe fn scale<S, T, const ONE: bool>(
         // The compiler would take lanes from registers, by shuffles; from memory it costs nothing.
         let (hi, lo) = (black_box(&hi), black_box(&lo));
         for k in 0..ROWS_AT_ONCE {
-            let inverse = (simd.splat(hi[k]), simd.splat(lo[k]));
+            let inverse = Inverse { hi: simd.splat(hi[k]), lo: simd.splat(lo[k]), wide };
             let row = (eight * ROWS_AT_ONCE + k) * cols;
             let mut i = 0;
             loop {
                 // SAFETY: i < cols, and the row is one of those there are.
                 unsafe {
                     let e = simd.load(kept.add(row + i));
-                    simd.store(staged.add(row + i), quotient(simd, e, inverse));
+                    simd.store(staged.add(row + i), prob(simd, e, inverse));
                 }
                 i += S::LANES;
                 if ONE || i >= cols {

@@ -6,6 +6,8 @@
 //! written once, the order of every addition is the same everywhere, and narrow
 //! CPUs get their unrolling for free.
 
+use std::hint::cold_path;
+
 use crate::exp2::{Contract, ROWS_AT_ONCE, Sum};
 use crate::scale::LogShift;
 
@@ -243,6 +245,12 @@ pub(crate) use acc_of_pairs;
 /// Log-softmax in f64: `(x - max) * scale - c` with every part carried as a pair, and rounded twice.
 #[inline(always)]
 pub(crate) fn log_softmax_f64<S: Vector<E = f64>>(s: S, x: S::V, shift: &LogShift) -> S::V {
+    let x = if shift.halved {
+        cold_path();
+        s.mul(x, s.splat(0.5))
+    } else {
+        x
+    };
     let max = s.splat(shift.max);
     let (scale, scale_lo) = (s.splat(shift.scale.0), s.splat(shift.scale.1));
     let (minus_c, minus_c_lo) = (s.splat(-shift.c.0), s.splat(-shift.c.1));

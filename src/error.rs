@@ -4,7 +4,7 @@ use std::fmt;
 
 use softmax_kernels::{AttendError, PickError, ShapeError};
 
-/// Why a call was refused. Nothing was written.
+/// Why a call was refused. Nothing was written, except where [`Error::Memory`] says so.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Error {

@@ -59,6 +59,9 @@
 //! unavailable name makes every call that does not choose a kernel itself return an error.
 //!
 //! `SOFTMAX_CACHES=core,last` overrides the sizes of the caches; see [`Caches`].
+//!
+//! `SOFTMAX_STREAMS=1` writes outputs that are larger than the caches past them, `SOFTMAX_STREAMS=0` never does, whatever is
+//! usual on this CPU. Results do not depend on it.
 #![forbid(unsafe_code)]
 
 mod attention;

@@ -141,7 +141,7 @@ fn axes_are_counted_from_both_ends() {
 }
 
 /// The one constant for x86-64 and AArch64, of fixed tensors. It changes only with the arithmetic contract.
-const DIGEST: u64 = 0x1eb4_a108_9636_ba1b;
+const DIGEST: u64 = 0xd3ae_5542_159e_673e;
 
 #[test]
 fn digest_is_the_same_on_every_cpu() {

@@ -547,5 +547,5 @@ fn decisions_stay_between_the_guards_of_every_type() {
 
 #[test]
 fn by_either_stores() {
-    with_either_stores("_between_the_guards");
+    with_the_other_stores("_between_the_guards");
 }

@@ -225,5 +225,5 @@ fn plans_explain_themselves() {
 
 #[test]
 fn by_either_stores() {
-    with_either_stores("every_way_gives");
+    with_the_other_stores("every_way_gives");
 }

@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use softmax::half::{bf16, f16};
-use softmax::{Element, Kernel, Masked};
+use softmax::{Attention, Element, Kernel, Masked, Matrix, MatrixMut, Softmax};
 
 const LENGTHS: [usize; 11] = [1, 2, 3, 15, 16, 17, 33, 64, 100, 4097, 5000];
 
@@ -171,6 +171,34 @@ fn neighbours_of_a_bad_row_are_untouched() {
         let good = run_row(&options, Op::Softmax, &logits::<f32>(cols));
         for (r, want) in [(0, &good), (3, &good), (1, &vec![f32::NAN; cols])] {
             assert_same(&y[r * cols..][..cols], want, || format!("{} row {r}", kernel.name()));
+        }
+    }
+}
+
+/// Where there is no second row to reach, any stride is one: it is neither multiplied nor added.
+#[test]
+fn single_and_empty_rows_take_any_stride() {
+    let x = [0.0f32; 4];
+    for kernel in available() {
+        let options = Softmax::new().kernel(kernel);
+        for stride in [0, 1, usize::MAX / 2, usize::MAX] {
+            let row = Matrix::with_stride(&x, 1, 4, stride).expect("one row");
+            for op in OPS {
+                let want = if op == Op::LogSumExp { 1 } else { 4 };
+                assert_eq!(run(&options, op, row).len(), want, "{}", kernel.name());
+            }
+            let attention = Attention::new(1, 1).options(options).expect("a scale of 1");
+            let mut y = [0.0f32; 4];
+            let view = MatrixMut::with_stride(&mut y, 1, 4, stride).expect("one row");
+            attention.softmax(row, view).expect("a valid call");
+            assert_eq!(y, [0.25; 4], "{}", kernel.name());
+
+            let empty = Matrix::<f32>::with_stride(&[], 3, 0, stride).expect("rows of nothing");
+            assert_eq!(run(&options, Op::LogSumExp, empty), [f32::NEG_INFINITY; 3]);
+            assert_eq!(run(&options, Op::Softmax, empty), []);
+            let view = MatrixMut::<f32>::with_stride(&mut [], 3, 0, stride).expect("no elements");
+            let attention = Attention::new(1, 3).options(options).expect("a scale of 1");
+            attention.softmax(empty, view).expect("a valid call");
         }
     }
 }

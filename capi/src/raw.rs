@@ -209,12 +209,17 @@ impl softmax_matrix {
         match extent.filter(|&bytes| bytes <= isize::MAX as usize) {
             Some(extent) if p.addr().checked_add(extent).is_some() => {
                 let bytes = |n: usize| n.wrapping_mul(size_of::<T>());
-                // A single row may have any stride.
-                let stride = if rows > 1 { bytes(stride) } else { extent };
+                let stride = bytes(self.stride());
                 Ok(Region { what, start: p.addr(), len: bytes(cols), stride, extent })
             }
             _ => Err(Reason::TooLarge(what).into()),
         }
+    }
+
+    /// The stride; of a single row, which may have any, one that can be multiplied and added.
+    #[inline(always)]
+    fn stride(&self) -> usize {
+        if self.rows <= 1 || self.cols == 0 { self.cols } else { self.stride }
     }
 
     /// A pointer that is not null.
@@ -231,7 +236,7 @@ impl softmax_matrix {
     pub(crate) unsafe fn view_unchecked<'a, T: Element>(&self) -> Matrix<'a, T> {
         // SAFETY: as this function's.
         unsafe {
-            Matrix::from_raw_unchecked(self.pointer::<T>(), self.rows, self.cols, self.stride)
+            Matrix::from_raw_unchecked(self.pointer::<T>(), self.rows, self.cols, self.stride())
         }
     }
 
@@ -243,7 +248,7 @@ impl softmax_matrix {
     pub(crate) unsafe fn view_mut_unchecked<'a, T: Element>(&self) -> MatrixMut<'a, T> {
         // SAFETY: as this function's.
         unsafe {
-            MatrixMut::from_raw_unchecked(self.pointer::<T>(), self.rows, self.cols, self.stride)
+            MatrixMut::from_raw_unchecked(self.pointer::<T>(), self.rows, self.cols, self.stride())
         }
     }
 

@@ -253,12 +253,21 @@ pub const BF16: Format = Format { digits: 8, min_exp: -126 };
 /// The error of `got` in units of the last place of the larger of the two (see docs/accuracy.md).
 pub fn ulps(got: f64, exact: Dd, format: Format) -> f64 {
     let error = (Dd::sum(got, -exact.0).add(Dd(-exact.1, 0.0))).0.abs();
+    let exponent = ulp_exponent(got, exact, format);
+    // 2^exponent may be subnormal: divide in two steps.
+    error * 2f64.powi(-(exponent / 2)) * 2f64.powi(-(exponent - exponent / 2))
+}
+
+/// The unit of [`ulps`]. Of f64 it may be subnormal.
+pub fn ulp(got: f64, exact: Dd, format: Format) -> f64 {
+    2f64.powi(ulp_exponent(got, exact, format))
+}
+
+fn ulp_exponent(got: f64, exact: Dd, format: Format) -> i32 {
     let larger = got.abs().max(exact.0.abs());
     // The exponent of a normal f64; a subnormal or 0 is below every format's least but f64's own.
     let exponent = ((larger.to_bits() >> 52) as i32 - 1023).max(format.min_exp);
-    let ulp_exponent = exponent - format.digits + 1;
-    // 2^ulp_exponent may be subnormal: divide in two steps.
-    error * 2f64.powi(-(ulp_exponent / 2)) * 2f64.powi(-(ulp_exponent - ulp_exponent / 2))
+    exponent - format.digits + 1
 }
 
 /// As [`ulps`], of a number of any size; infinite for what is no number.
