@@ -68,12 +68,14 @@ impl<S: Vector> Place<S> {
         let lanes = unsafe { simd.load(S::E::lanes().as_ptr()) };
         // While one group of rows is read, lines of all the rows of another are asked for in turn: they lie on several pages, which
         // memory serves faster than one.
-        let stride = call.x_stride * size_of::<T>();
+        // Addresses that are only asked for: they may be anything.
+        let stride = call.x_stride.wrapping_mul(size_of::<T>());
         let turn = UNROLL * S::LANES * size_of::<T>();
         let group = turn / LINE;
         let turns = (keys.1 - start) * size_of::<T>() / turn;
-        let ahead = (AHEAD / (stride + 1)).next_multiple_of(group).max(group);
-        let next = call.x.cast::<u8>().wrapping_add((row / group * group + ahead) * stride);
+        let ahead = (AHEAD / stride.max(1)).next_multiple_of(group).max(group);
+        let next = (row / group * group + ahead).wrapping_mul(stride);
+        let next = call.x.cast::<u8>().wrapping_add(next);
         let line = row % group * turns * LINE + start * size_of::<T>();
         let (ahead, asks) = (next.wrapping_add(line), memory::asks(call.stream));
         Place { simd, lanes, skip: keys.0 - start, start, ahead, stride, asks }

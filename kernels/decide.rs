@@ -7,6 +7,7 @@
 use crate::call::{Call, Masked, Ties};
 use crate::element::Element;
 use crate::exp2::{BLOCK, Contract};
+use crate::fpenv::in_default_environment;
 use crate::matrix::Matrix;
 use crate::pipeline::{Again, Log, Reduced, Reducer, Task};
 use crate::rows::{Exp, Finish, Odd, Plain, UNROLL, classify, finish_row, odd_row};
@@ -1019,6 +1020,10 @@ impl<E: Element> Heap<'_, E> {
 
 /// `exp(-mean)` of log-probabilities: the same bits everywhere.
 pub fn perplexity<T: Element>(log_probs: &[T]) -> f64 {
+    in_default_environment(|| perplexity_of(log_probs))
+}
+
+fn perplexity_of<T: Element>(log_probs: &[T]) -> f64 {
     let sum: f64 = log_probs.iter().map(|p| p.to_f64()).sum();
     let perplexity = libm::exp(-sum / log_probs.len() as f64);
     // Which NaN an operation gives depends on the CPU.

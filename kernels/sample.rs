@@ -250,8 +250,9 @@ mod entry {
             #[inline(always)]
             || {
                 let simd = S::from(isa);
-                found = if size_of::<S::E>() == size_of::<f32>() {
-                    super::exps(simd, x, scale, learned, exps)
+                found = if size_of::<S::E>() == size_of::<f32>() && x.len() == exps.len() {
+                    // SAFETY: as was just compared.
+                    unsafe { super::exps(simd, x, scale, learned, exps) }
                 } else {
                     exps_of_f64(simd, x, scale, exps)
                 };
@@ -307,8 +308,11 @@ mod entry {
 }
 
 /// Of rows that are computed in f32: one sweep by a guessed shift.
+///
+/// # Safety
+/// `exps` is as long as `x`, and `S::E` is f32.
 #[inline(always)]
-fn exps<S, T>(
+unsafe fn exps<S, T>(
     simd: S,
     x: &[T],
     scale: &Scale,
@@ -339,8 +343,7 @@ where
         }
     }
     let kept = exps.as_mut_ptr().cast::<S::E>();
-    // SAFETY: both slices have as many elements, which the caller has compared; S::E is f32, which the caller has seen to. A slice that is written is not
-    // the one that is read.
+    // SAFETY: both slices have as many elements, of f32 those that are written. A slice that is written is not the one that is read.
     let reduced =
         unsafe { reducer.reduce_alone::<T, Kept, _>(x.as_ptr(), kept, x.len(), &Plain::NEAR) };
     learned.0 = Some((reducer.guess, reducer.cut, reducer.exact));

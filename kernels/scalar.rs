@@ -179,7 +179,8 @@ impl Reference for Double {
     }
 
     fn log_softmax(x: f64, shift: &LogShift) -> f64 {
-        let x = if shift.halved { 0.5 * x } else { x };
+        let far = (0.5 * x, &shift.halved());
+        let (x, shift) = if shift.is_far() { far } else { (x, shift) };
         let d = x - shift.max;
         let z = d.mul_add(shift.scale.0, -shift.c.0);
         if z < f64::MIN {

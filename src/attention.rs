@@ -1,9 +1,11 @@
 //! Softmax of attention scores.
 
 use softmax_kernels::{
-    Attend, Element, Kernel, Mask, Masked, Matrix, MatrixMut, Op, Probs, Scale, Scores,
+    Attend, Element, Kernel, Mask, Masked, Matrix, MatrixMut, Op, Probs, Scores,
+    in_default_environment,
 };
 
+use crate::options::scale_of;
 use crate::{Caches, Error, Executor, Softmax, Threads};
 
 /// The softmax of attention scores: scale, masks, biases, caps and sinks in one pass over the scores.
@@ -57,7 +59,7 @@ impl<'a> Attention<'a> {
     /// # Errors
     /// [`Error::Scale`] unless `2^-60 <= scale <= 2^60`.
     pub fn scale(mut self, scale: f64) -> Result<Self, Error> {
-        self.attend.scale = Scale::new(scale).ok_or(Error::Scale(scale))?;
+        self.attend.scale = scale_of(scale)?;
         Ok(self)
     }
 
@@ -219,7 +221,11 @@ impl<'a> Attention<'a> {
         scores: Matrix<T>,
         probs: MatrixMut<U>,
     ) -> Result<(), Error> {
-        self.run(Scores::new(scores, probs, None, &self.attend)?, false, false)
+        self.run(
+            in_default_environment(|| Scores::new(scores, probs, None, &self.attend))?,
+            false,
+            false,
+        )
     }
 
     /// [`Attention::softmax`], and the log-sum-exp of each row's logits, its sink among them: `-inf` for rows without any. In f32, or f64
@@ -247,7 +253,11 @@ impl<'a> Attention<'a> {
         probs: MatrixMut<U>,
         lse: &mut [T::Arithmetic],
     ) -> Result<(), Error> {
-        self.run(Scores::new(scores, probs, Some(lse), &self.attend)?, false, true)
+        self.run(
+            in_default_environment(|| Scores::new(scores, probs, Some(lse), &self.attend))?,
+            false,
+            true,
+        )
     }
 
     /// [`Attention::softmax`] in place. The same bits.
@@ -255,7 +265,11 @@ impl<'a> Attention<'a> {
     /// # Errors
     /// As [`Attention::softmax`].
     pub fn softmax_in_place<T: Probs<T>>(&self, scores: MatrixMut<T>) -> Result<(), Error> {
-        self.run(Scores::in_place(scores, None, &self.attend)?, true, false)
+        self.run(
+            in_default_environment(|| Scores::in_place(scores, None, &self.attend))?,
+            true,
+            false,
+        )
     }
 
     /// [`Attention::softmax_and_lse`] in place. The same bits.
@@ -267,7 +281,11 @@ impl<'a> Attention<'a> {
         scores: MatrixMut<T>,
         lse: &mut [T::Arithmetic],
     ) -> Result<(), Error> {
-        self.run(Scores::in_place(scores, Some(lse), &self.attend)?, true, true)
+        self.run(
+            in_default_environment(|| Scores::in_place(scores, Some(lse), &self.attend))?,
+            true,
+            true,
+        )
     }
 
     pub(crate) fn softmax_options(&self) -> &Softmax<'a> {

@@ -1,6 +1,6 @@
 //! Decisions: the largest elements of rows, one-hot rows, the log-probabilities of some tokens, and the two-class case.
 
-use softmax_kernels::{Element, Matrix, MatrixMut, Op, Picks, Ties};
+use softmax_kernels::{Element, Matrix, MatrixMut, Op, Picks, Ties, in_default_environment};
 
 use crate::batch::Work;
 use crate::plan::Shape;
@@ -176,7 +176,7 @@ impl Softmax<'_> {
         indices: &mut [usize],
         log_probs: &mut [T::Arithmetic],
     ) -> Result<(), Error> {
-        self.pick(Picks::top(x, k, indices, log_probs, None)?, false)
+        self.pick_top(x, k, indices, log_probs, None)
     }
 
     /// [`Softmax::top_k`], and the probabilities of these elements in the whole row: what
@@ -204,7 +204,20 @@ impl Softmax<'_> {
         log_probs: &mut [T::Arithmetic],
         probs: &mut [T::Arithmetic],
     ) -> Result<(), Error> {
-        self.pick(Picks::top(x, k, indices, log_probs, Some(probs))?, false)
+        self.pick_top(x, k, indices, log_probs, Some(probs))
+    }
+
+    fn pick_top<T: Element>(
+        &self,
+        x: Matrix<T>,
+        k: usize,
+        indices: &mut [usize],
+        log_probs: &mut [T::Arithmetic],
+        probs: Option<&mut [T::Arithmetic]>,
+    ) -> Result<(), Error> {
+        // An error has k as an f64, which it may have to be rounded for.
+        let picks = in_default_environment(|| Picks::top(x, k, indices, log_probs, probs))?;
+        self.pick(picks, false)
     }
 
     /// Picks from the rows. Shared among threads row by row.

@@ -101,8 +101,10 @@ impl Case {
                 .collect();
             let elements = match r.below(4) {
                 0 => Elements::F32(values.iter().map(|&v| v as f32).collect()),
-                1 => Elements::F16(values.iter().map(|&v| f16::from_f32(v as f32)).collect()),
-                2 => Elements::Bf16(values.iter().map(|&v| bf16::from_f32(v as f32)).collect()),
+                1 => Elements::F16(values.iter().map(|&v| f16::from_f32_const(v as f32)).collect()),
+                2 => {
+                    Elements::Bf16(values.iter().map(|&v| bf16::from_f32_const(v as f32)).collect())
+                }
                 _ => Elements::Bool(values.iter().map(|v| v.is_finite()).collect()),
             };
             (elements, shape)
@@ -662,7 +664,7 @@ fn ggml_soft_max_ext() {
     let mask: Vec<f16> = (0..queries * keys)
         .map(|i| {
             let distance = (i % keys) as f64 - (i / keys + keys - queries) as f64;
-            f16::from_f32(if distance > 0.0 { f32::NEG_INFINITY } else { distance as f32 })
+            f16::from_f32_const(if distance > 0.0 { f32::NEG_INFINITY } else { distance as f32 })
         })
         .collect();
     let log2 = 1usize << heads.ilog2();

@@ -103,7 +103,7 @@ unsafe fn options_of<'a>(
         return Err(Reason::Flags { of: softmax_attention::NAME, flags: unknown }.into());
     }
     let mut attention = Attention::new(a.heads, a.queries).options(*call.softmax)?;
-    if a.soft_cap != 0.0 {
+    if softmax::in_default_environment(|| a.soft_cap != 0.0) {
         attention = attention.soft_cap(a.soft_cap);
     }
     let mut mask_bytes = 0;

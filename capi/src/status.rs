@@ -160,7 +160,7 @@ impl Reason {
                 Error::Attention(_) => Status::Shape,
                 Error::Axis { .. } => Status::Axis,
                 Error::Partials { .. } | Error::Length { .. } => Status::Length,
-                Error::RowMax(_) | Error::Value { .. } => Status::Value,
+                Error::RowMax(_) | Error::Value { .. } | Error::Weight { .. } => Status::Value,
                 Error::Scale(_) | Error::Temperature(_) => Status::Value,
                 Error::Column { .. } => Status::Column,
                 Error::Memory { .. } => Status::Memory,

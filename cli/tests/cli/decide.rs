@@ -37,6 +37,10 @@ fn argmax_is_that_of_the_library() {
             let json = call_ok("argmax", &[&input, &"--json"]);
             assert_eq!(serde_json::from_str::<Vec<usize>>(&json).unwrap(), want);
             let out = folder.path("out.npy");
+            let json = call_ok("argmax", &[&input, &out, &"--force", &"--json"]);
+            let json: Value = serde_json::from_str(&json).unwrap();
+            assert_eq!(json["output"], out.to_str().unwrap());
+            assert_eq!((&json["shape"], &json["dtype"]), (&vec![6, 5].into(), &"i64".into()));
             let text = call_ok("argmax", &[&input, &out, &"--force"]);
             assert!(text.starts_with(&format!("{}: 6 x 5 i64, kernel ", out.display())), "{text}");
             assert_eq!(fs::read(&out).unwrap(), npy("<i8", &[6, 5], cast_slice(&numbers(&want))));
@@ -251,6 +255,15 @@ fn topk_shows_people_the_first_rows() {
     let json = call_ok("topk", &[&input, &"-k", &"1", &"--json"]);
     let rows: Vec<Value> = serde_json::from_str(&json).unwrap();
     assert_eq!((&rows[2]["log_probs"][0], &rows[2]["probs"][0]), (&Value::Null, &Value::Null));
+    // As is the logarithm of nothing, whose probability is 0.
+    let never = folder.file("never.npy", &npy("<f4", &[2], cast_slice(&[0.0, f32::NEG_INFINITY])));
+    let json = call_ok("topk", &[&never, &"--json"]);
+    let rows: Vec<Value> = serde_json::from_str(&json).unwrap();
+    assert_eq!((&rows[0]["log_probs"][1], &rows[0]["probs"][1]), (&Value::Null, &0.0.into()));
+    // Five, unless rows have fewer.
+    assert_eq!(words(&call_ok("topk", &[&input])).len(), 1 + 3 * 4);
+    let wide = folder.file("wide.npy", &npy("<f4", &[1, 7], &[0; 28]));
+    assert_eq!(words(&call_ok("topk", &[&wide])).len(), 1 + 5);
 }
 
 #[test]
