@@ -23,6 +23,7 @@ mod call;
 mod decide;
 mod element;
 mod exp2;
+mod fpenv;
 mod guess;
 mod limits;
 mod ln;
@@ -57,14 +58,17 @@ pub use call::{Call, Masked, Ties};
 pub use decide::{PickError, Picks, perplexity};
 pub use element::Element;
 pub use exp2::BLOCK;
+pub use fpenv::in_default_environment;
 pub use limits::Limits;
 pub use loss::{BackwardCall, Loss, LossCall, LossError, Targets};
 pub use matrix::{Matrix, MatrixMut, ShapeError};
 pub use memory::streams;
-pub use sample::{Exps, LEAST_MASS, Learned, Masses, PART, Scanned, of_rank, rank, units};
+pub use sample::{
+    Exps, LEAST, LEAST_UNIT, Learned, Masses, PART, RESTS, Scanned, of_rank, rank, rest, units,
+};
 pub use scale::Scale;
 pub use scores::{Attend, AttendError, Mask, MaskData, Scores};
-pub use scratch::{Plain, lend, room_for, room_for_row, with_lent, with_room};
+pub use scratch::{Plain, lend, release_scratch, room_for, room_for_row, with_lent, with_room};
 pub use shards::{MergedPartials, Partial};
 pub use table::{Kernel, Op, Ops, Pieces, Probs, all};
 pub use tiny::{ROWS_AT_LEAST, TINY};

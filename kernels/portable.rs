@@ -424,8 +424,8 @@ macro_rules! io {
 
 io!(F32, f32x8, 16, f32, |x: f32| x, |x: f32| x);
 io!(F64, f64x4, 8, f64, |x: f64| x, |x: f64| x);
-io!(F32, f32x8, 16, f16, f16::to_f32, f16::from_f32);
-io!(F32, f32x8, 16, bf16, bf16::to_f32, bf16::from_f32);
+io!(F32, f32x8, 16, f16, f16::to_f32_const, f16::from_f32_const);
+io!(F32, f32x8, 16, bf16, bf16::to_f32_const, bf16::from_f32_const);
 
 narrow_io!(F64, 8, f32, f16, bf16);
 

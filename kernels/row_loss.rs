@@ -153,7 +153,7 @@ impl Sums {
             let c = libm::log1p(self.others.hi / self.top);
             // As `Scale::log_shift`: a c of 0 is -0.
             let (max, scale, c) = (self.max, scale.pair(), (-(0.0 - c), 0.0));
-            return LogShift { max, scale, c, halved: false };
+            return LogShift { max, scale, c };
         }
         let log = E::log_shift(scale, self.max, self.e_max, &self.own, self.sum);
         if is_single::<E>() || !lost {

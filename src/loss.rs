@@ -2,7 +2,7 @@
 
 use softmax_kernels::{
     BackwardCall, Element, Loss, LossCall, LossError, Matrix, MatrixMut, Op, Scale, Targets,
-    with_room,
+    in_default_environment, with_room,
 };
 
 use crate::{Error, Softmax};
@@ -126,7 +126,7 @@ impl<'a> CrossEntropy<'a> {
     /// # Errors
     /// [`Error::Value`] unless it is in `0..=1`.
     pub fn label_smoothing(mut self, smoothing: f64) -> Result<Self, Error> {
-        if !(0.0..=1.0).contains(&smoothing) {
+        if !in_default_environment(|| (0.0..=1.0).contains(&smoothing)) {
             let (what, value) = ("label smoothing", smoothing);
             return Err(Error::Value { what, value, range: "in 0..=1" });
         }
@@ -150,7 +150,7 @@ impl<'a> CrossEntropy<'a> {
     /// # Errors
     /// [`Error::Value`] unless it is finite and not negative.
     pub fn z_loss(mut self, z: f64) -> Result<Self, Error> {
-        if !(0.0..f64::INFINITY).contains(&z) {
+        if !in_default_environment(|| (0.0..f64::INFINITY).contains(&z)) {
             let (what, value) = ("factor of the z-loss", z);
             return Err(Error::Value { what, value, range: "finite and not negative" });
         }
@@ -269,9 +269,11 @@ impl<'a> CrossEntropy<'a> {
     /// The loss from those of all rows: their sum, in the order of all calls (that of eight lanes,
     /// each in order), divided by `divisor`.
     pub fn reduce(&self, losses: &[f64], divisor: f64) -> f64 {
-        let loss = sum(losses) / divisor;
-        // Which NaN a division gives depends on the CPU.
-        if loss.is_nan() { f64::NAN } else { loss }
+        in_default_environment(|| {
+            let loss = sum(losses) / divisor;
+            // Which NaN a division gives depends on the CPU.
+            if loss.is_nan() { f64::NAN } else { loss }
+        })
     }
 
     /// The loss.
@@ -360,6 +362,10 @@ impl<'a> CrossEntropy<'a> {
 
     /// [`CrossEntropy::divisor`] without the checks.
     fn divides<T>(&self, targets: &Targets<T>, cols: usize) -> f64 {
+        in_default_environment(|| self.divides_by(targets, cols))
+    }
+
+    fn divides_by<T>(&self, targets: &Targets<T>, cols: usize) -> f64 {
         match (self.reduction, targets) {
             (Reduction::Sum, _) => 1.0,
             (Reduction::Mean, Targets::Probs(q)) => q.rows() as f64,
@@ -380,7 +386,8 @@ impl<'a> CrossEntropy<'a> {
     /// The options, with a gradient that is divided by this.
     fn divided(&self, divisor: f64) -> Result<Loss<'a>, Error> {
         let (scale, _) = self.options.arithmetic()?;
-        Ok(Loss { scale, factor: self.loss.factor / divisor, ..self.loss })
+        let factor = in_default_environment(|| self.loss.factor / divisor);
+        Ok(Loss { scale, factor, ..self.loss })
     }
 
     fn run<T: Element>(
@@ -474,7 +481,8 @@ impl Softmax<'_> {
         let other = (upstream.rows(), upstream.cols());
         let other = if other == shape { (gradient.rows(), gradient.cols()) } else { other };
         let (scale, _) = self.arithmetic()?;
-        let Some(call) = BackwardCall::new(output, upstream, gradient, &scale, log) else {
+        let call = || BackwardCall::new(output, upstream, gradient, &scale, log);
+        let Some(call) = in_default_environment(call) else {
             return Err(Error::Mismatch { input: shape, output: other });
         };
         let plan = self.plan::<T>(Op::Softmax, shape.0, shape.1, false)?;

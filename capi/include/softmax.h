@@ -150,10 +150,11 @@ typedef struct softmax_options {
     const char *kernel;
     // How many threads may work: 0 for as many as pay, 1 for the calling thread alone.
     size_t threads;
-    // Whose threads; null for those of the library's pool, which is made when a call first needs it.
+    // Whose threads; null for those of the library's pool, which is made when a call first needs it. In a child of a process that has it, and where no thread can
+    // be made, the calling thread does all.
     const struct softmax_parallel *parallel;
     // Memory for intermediate results, as large as the function `softmax_scratch_size` or its relatives say, with any alignment; null for
-    // memory of the threads' own, which is kept for the next call.
+    // memory of the threads' own, which is kept for the next call, until `softmax_release_scratch`.
     void *scratch;
     // Bytes of it.
     size_t scratch_size;
@@ -499,7 +500,8 @@ enum softmax_status softmax_softmax(const struct softmax_matrix *x,
                                     const struct softmax_matrix *y,
                                     const struct softmax_options *options);
 
-// As `softmax_softmax`, the logarithms: `scale * x_i - ln(sum_j exp(scale * x_j))`. At most 2 ULP or 1e-7 of error in f32, 3 ULP or 3e-16 in f64.
+// As `softmax_softmax`, the logarithms: `scale * x_i - ln(sum_j exp(scale * x_j))`. At most 2 ULP or 1e-7 of error
+// in f32, 3 ULP or 3e-16 in f64, whichever is larger; in f16 and bf16 at most 0.51 ULP of the type and 1e-7 on top.
 //
 // # Safety
 // As the head of this file says.
@@ -579,6 +581,10 @@ enum softmax_status softmax_perplexity(const void *log_probs,
                                        softmax_dtype dtype,
                                        size_t len,
                                        double *perplexity);
+
+// Frees the memory that this thread, and those of the library's pool, keep for their next calls: as much as the largest call so far has needed. Other threads
+// free theirs when they end, or by calling this themselves.
+void softmax_release_scratch(void);
 
 // What way a call of an operation takes on a matrix of the shape and dtype of `x` (its data does not count), in place (not 0) or not.
 //
