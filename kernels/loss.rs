@@ -108,7 +108,9 @@ impl Loss<'_> {
     pub fn check_weights(&self, cols: usize) -> Result<(), LossError> {
         let Some(weights) = self.weights else { return Ok(()) };
         length("weights, one for each class,", weights.len(), cols)?;
-        let good = |weight: f32| (0.0..f32::INFINITY).contains(&weight);
+        // By their bits, as the caller's floating-point environment may trap at NaN.
+        let good =
+            |weight: f32| weight.to_bits() < f32::INFINITY.to_bits() || weight.to_bits() == 1 << 31;
         // All of them, without a branch, which the compiler makes vectors of.
         if weights.iter().fold(true, |all, &weight| all & good(weight)) {
             return Ok(());

@@ -206,9 +206,10 @@ impl Vector for F32 {
 
     #[inline(always)]
     fn widen(self, v: Self::V) -> [[float64x2_t; 4]; 2] {
-        let half = #[inline(always)]
-        |at: usize| each!(|k| self.lanes(v[at + k / 2], k % 2 == 1));
-        [half(0), half(2)]
+        [
+            each!(|k| self.lanes(v[k / 2], k % 2 == 1)),
+            each!(|k| self.lanes(v[2 + k / 2], k % 2 == 1)),
+        ]
     }
     #[inline(always)]
     fn narrow(self, v: [[float64x2_t; 4]; 2]) -> Self::V {

@@ -36,10 +36,12 @@ pub enum Reduction {
 ///
 /// # Errors of results
 ///
-/// Losses are f64. A row's loss has an error of at most 1e-7 of it (rows of f64: 2e-15), however
-/// near to 0 it is: no term of its sum is negative, and the exponential of the row's largest
-/// element is never added to the others'. Exponentials below 2^-126 of the row's largest (f64:
-/// 2^-1022) may count as 0. With [`CrossEntropy::z_loss`] there is besides `2 z |lse| d`, `d` being
+/// In all of them, exponentials below 2^-126 of the row's largest (rows of f64: 2^-1022) may count
+/// as 0.
+///
+/// Losses are f64. A row's loss has an error of at most 1e-7 of it (f64: 2e-15), however near to 0
+/// it is: no term of its sum is negative, and the exponential of the row's largest element is never
+/// added to the others'. With [`CrossEntropy::z_loss`] there is besides `2 z |lse| d`, `d` being
 /// 5e-13 (f64: 2e-15) times `1 + |lse|`. (All of rows of up to 2^24 elements.)
 ///
 /// Error of a gradient against labels without smoothing and z: 3 ULP (f16, bf16: 0.51), in the

@@ -34,6 +34,8 @@ trait Stated: Bits {
     const SUM: f64;
     /// Of gradients through log-softmax, in ULP of the largest of the terms and the gradient.
     const LOG: f64;
+    /// What is below this part of a row's largest exponential may count as 0.
+    const FLUSHED: f64;
 }
 
 macro_rules! stated {
@@ -49,6 +51,8 @@ macro_rules! stated {
             const SOFTMAX: f64 = $softmax;
             const SUM: f64 = $sum;
             const LOG: f64 = $log;
+            const FLUSHED: f64 =
+                if $format.digits == 53 { f64::MIN_POSITIVE } else { f32::MIN_POSITIVE as f64 };
         }
     };
 }
@@ -564,9 +568,7 @@ impl Try {
         let far = 1.0 + lse.0.abs();
         if of_loss {
             let error = Dd::sum(one[0], -value.0).add(Dd(-value.1, 0.0)).0.abs();
-            // What is below every other element by more than a type holds is 0 (see the constants
-            // of `Scale`).
-            let flushed = n as f64 * 2f64.powi(T::FORMAT.min_exp.max(-1000) + 1);
+            let flushed = mass.0 * n as f64 * 2.0 * T::FLUSHED;
             return error / (T::LOSS * value.0 + T::EXACT * 2.0 * z * lse.0.abs() * far + flushed);
         }
         let outer = Dd(self.factor, 0.0).div(Dd(self.temperature, 0.0));
@@ -582,12 +584,13 @@ impl Try {
                 want = others.mul(mass).mul(outer).scaled(-1.0);
             }
             let size = if pure { want.0.abs() } else { p.0.abs().max(t.0.abs()).max(want.0.abs()) };
-            let least = 2f64.powi(T::FORMAT.min_exp + 2 * T::FORMAT.digits);
-            // Near the smallest numbers what is multiplied has lost its own last digits.
+            let least = if T::FORMAT.digits == 53 { 2f64.powi(-960) } else { 0.0 };
+            // Below, a pair's low part may have lost its last digits.
             if size < least || size > 1e38 {
                 continue;
             }
-            let besides = T::EXACT * (2.0 * z * of.softmax[j].0 * outer.0).abs() * far;
+            let flushed = (of_lse.0 * outer.0).abs() * n as f64 * 2.0 * T::FLUSHED;
+            let besides = T::EXACT * (2.0 * z * of.softmax[j].0 * outer.0).abs() * far + flushed;
             let bound = if pure { T::LABELS } else { T::SOFT };
             worst = worst.max(part(gradient[j], want, size, bound, besides));
         }
@@ -636,7 +639,7 @@ impl Try {
                 let want = a.mul(p[j]).mul(u.add(dot.scaled(-1.0)));
                 (want, want.0.abs(), T::SUM * (a.0 * p[j].0 * around))
             };
-            let least = 2f64.powi(T::FORMAT.min_exp + 2 * T::FORMAT.digits);
+            let least = if T::FORMAT.digits == 53 { 2f64.powi(-960) } else { 0.0 };
             if size < least || size > 1e38 {
                 continue;
             }
