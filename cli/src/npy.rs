@@ -384,8 +384,22 @@ mod tests {
     fn no_dictionary_takes_long() {
         let good = b"{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }";
         let pieces: [&[u8]; 16] = [
-            b"[", b"]", b"(", b")", b"{", b"}", b"'", b"\"", b",", b":", b"1", b" ", b"\\", b"\n",
-            b"'descr': ", b"'shape': (",
+            b"[",
+            b"]",
+            b"(",
+            b")",
+            b"{",
+            b"}",
+            b"'",
+            b"\"",
+            b",",
+            b":",
+            b"1",
+            b" ",
+            b"\\",
+            b"\n",
+            b"'descr': ",
+            b"'shape': (",
         ];
         let mut state = 1u64;
         let mut random = move |n: usize| {
