@@ -353,24 +353,27 @@ fn small_shapes() {
                 if at >= 6 && (at + kind) % 4 != dtype {
                     continue;
                 }
-                let operation = operations::case(&mut r, kind, dtype, shape);
-                let all: Vec<usize> = (0..operation.rows()).collect();
-                let of = format!("small_shapes {shape:?} kind {kind} type {dtype}");
-                let seed = r.next() | 1;
-                let way = |i: usize| {
-                    let way = Way {
-                        kernel: kernels[(at + i) % kernels.len()],
-                        kernels: kernels.clone(),
-                        // One way in pieces, where a row is longer than a block.
-                        caches: (i == 1).then_some(Caches { core: 0, last: 0 }),
-                        in_place: i == 2,
-                        layout: if i == 2 { Layout::Loose } else { Layout::Plain },
-                        seed,
-                        ..Way::reference()
+                for _ in 0..2 {
+                    let operation = operations::case(&mut r, kind, dtype, shape);
+                    let all: Vec<usize> = (0..operation.rows()).collect();
+                    let of = format!("small_shapes {shape:?} kind {kind} type {dtype}");
+                    let seed = r.next() | 1;
+                    let way = |i: usize| {
+                        let way = Way {
+                            kernel: kernels[(at + i) % kernels.len()],
+                            kernels: kernels.clone(),
+                            // One way in pieces, where a row is longer than a block.
+                            caches: (i == 1).then_some(Caches { core: 0, last: 0 }),
+                            in_place: i == 2,
+                            layout: if i == 2 { Layout::Loose } else { Layout::Plain },
+                            seed,
+                            ..Way::reference()
+                        };
+                        (way, all.clone())
                     };
-                    (way, all.clone())
-                };
-                examine(&*operation, &of, &mut counts, 3, way).unwrap_or_else(|e| panic!("{e}"));
+                    examine(&*operation, &of, &mut counts, 3, way)
+                        .unwrap_or_else(|e| panic!("{e}"));
+                }
             }
         }
     }
