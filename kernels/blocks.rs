@@ -225,9 +225,11 @@ impl PieceOptions {
 #[derive(Debug)]
 pub struct PieceOps<T: 'static> {
     pub(crate) first: fn(&Piece<T>, &Scale) -> RowShift,
-    pub(crate) sum: fn(&mut Piece<T>, &Scale, &RowShift, PieceOptions, &mut [BlockSum]) -> Extremes,
+    /// The options are [`PieceOptions::checked`], as those of `finish`, which is for pieces with an output.
+    pub(crate) sum:
+        unsafe fn(&mut Piece<T>, &Scale, &RowShift, PieceOptions, &mut [BlockSum]) -> Extremes,
     pub(crate) merge: fn(&Scale, &RowShift, Extremes, &[BlockSum]) -> Merged,
-    pub(crate) finish: fn(&mut Piece<T>, Op, &Scale, &Whole, PieceOptions),
+    pub(crate) finish: unsafe fn(&mut Piece<T>, Op, &Scale, &Whole, PieceOptions),
     pub(crate) logsumexp: fn(&Scale, &Whole) -> T,
     pub(crate) partials: fn(&Self, &[T], &Scale, Option<f64>, &mut [Partial]),
     pub(crate) merge_partials: fn(&Scale, &[Partial]) -> MergedPartials,

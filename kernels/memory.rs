@@ -1,6 +1,6 @@
 //! What this CPU's memory wants: which stores, whether to be asked ahead, and loads and stores out of each other's way.
 
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Bytes of a cache line.
 pub(crate) const LINE: usize = 64;
@@ -16,12 +16,25 @@ pub(crate) const PAGE: usize = 4096;
 ///
 /// The environment variable `SOFTMAX_STREAMS` says otherwise by 0 or 1. Read once.
 pub fn streams() -> bool {
-    static STREAMS: OnceLock<bool> = OnceLock::new();
-    *STREAMS.get_or_init(|| match std::env::var("SOFTMAX_STREAMS").as_deref() {
+    // 2: not known yet. No lock: a process that is forked while another thread holds it would wait for ever.
+    static STREAMS: AtomicU8 = AtomicU8::new(2);
+    match STREAMS.load(Ordering::Relaxed) {
+        2 => {
+            let streams = find_streams();
+            STREAMS.store(streams.into(), Ordering::Relaxed);
+            streams
+        }
+        known => known == 1,
+    }
+}
+
+#[cold]
+fn find_streams() -> bool {
+    match std::env::var("SOFTMAX_STREAMS").as_deref() {
         Ok("0") => false,
         Ok("1") => true,
         _ => !is_amd(),
-    })
+    }
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -252,6 +252,14 @@ impl Vector for F32 {
     sums_one_by_one!();
 
     #[inline(always)]
+    fn widen(self, v: Self::V) -> [[f64x4; 2]; 2] {
+        [widen(v[0]), widen(v[1])]
+    }
+    #[inline(always)]
+    fn narrow(self, v: [[f64x4; 2]; 2]) -> Self::V {
+        [narrow(v[0]), narrow(v[1])]
+    }
+    #[inline(always)]
     fn log_softmax(self, x: Self::V, shift: &LogShift) -> Self::V {
         let [max, scale, minus_c] = [shift.max, shift.scale.0, -shift.c.0].map(f64x4::splat);
         x.map(
@@ -374,6 +382,14 @@ impl Vector for F64 {
     acc_of_pairs!();
 
     #[inline(always)]
+    fn widen(self, v: Self::V) -> [Self::V; 2] {
+        [v; 2]
+    }
+    #[inline(always)]
+    fn narrow(self, v: [Self::V; 2]) -> Self::V {
+        v[0]
+    }
+    #[inline(always)]
     fn log_softmax(self, x: Self::V, shift: &LogShift) -> Self::V {
         log_softmax_f64(self, x, shift)
     }
@@ -408,8 +424,8 @@ macro_rules! io {
 
 io!(F32, f32x8, 16, f32, |x: f32| x, |x: f32| x);
 io!(F64, f64x4, 8, f64, |x: f64| x, |x: f64| x);
-io!(F32, f32x8, 16, f16, f16::to_f32, f16::from_f32);
-io!(F32, f32x8, 16, bf16, bf16::to_f32, bf16::from_f32);
+io!(F32, f32x8, 16, f16, f16::to_f32_const, f16::from_f32_const);
+io!(F32, f32x8, 16, bf16, bf16::to_f32_const, bf16::from_f32_const);
 
 narrow_io!(F64, 8, f32, f16, bf16);
 

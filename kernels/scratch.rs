@@ -65,22 +65,26 @@ impl Arena {
     const EMPTY: Self =
         Self { lines: Lines::NONE, used: 0, pieces: 0, outside: 0, wanted: 0, depth: 0 };
 
-    /// Makes a thread's own memory as large as it should be, if it is not in use.
-    fn grow(&mut self) {
-        if self.pieces == 0 && self.depth == 0 && self.lines.count < self.wanted {
-            // SAFETY: it is the thread's own, and no piece of it is in use.
-            unsafe { self.lines.free() };
-            self.lines = Lines::new(self.wanted).unwrap_or(Lines::NONE);
-            // What there was no memory for now may never be asked for again.
-            self.wanted = self.lines.count;
-        }
+    /// Whether it is the thread's own and not in use.
+    fn is_free(&self) -> bool {
+        self.pieces == 0 && self.depth == 0
+    }
+
+    /// Notes that so many lines are wanted. Whether there is to be more memory first.
+    fn want(&mut self, count: usize) -> bool {
+        let all = self.used.saturating_add(self.outside).saturating_add(count);
+        self.wanted = self.wanted.max(all);
+        self.is_small()
+    }
+
+    /// Whether it is to be replaced.
+    fn is_small(&self) -> bool {
+        self.is_free() && self.lines.count < self.wanted
     }
 
     /// So many lines, and where they start.
     fn take(&mut self, count: usize) -> Option<(*mut u8, usize)> {
         let start = self.used;
-        self.wanted = self.wanted.max(start.saturating_add(self.outside).saturating_add(count));
-        self.grow();
         if self.lines.count - start < count {
             return None;
         }
@@ -89,19 +93,21 @@ impl Arena {
         Some((self.lines.base.wrapping_add(start * LINE), start))
     }
 
-    fn give_back(&mut self, start: Option<usize>, count: usize) {
+    /// Whether there is to be more memory, so that the next call finds all that this one has needed.
+    fn give_back(&mut self, start: Option<usize>, count: usize) -> bool {
         let Some(start) = start else {
             self.outside -= count;
-            return;
+            return false;
         };
         self.pieces -= 1;
         if self.pieces == 0 {
             self.used = 0;
-            // So that the next call finds all that this one has needed.
-            self.grow();
-        } else if start + count == self.used {
+            return self.is_small();
+        }
+        if start + count == self.used {
             self.used = start;
         }
+        false
     }
 }
 
@@ -134,6 +140,38 @@ fn with_arena<R>(f: impl FnOnce(&mut Arena) -> R) -> Option<R> {
         .ok()
 }
 
+/// Makes the thread's own memory as large as it should be, if it is not in use. The allocator may be one that makes calls itself: what it frees is no arena's any
+/// more, and what it gives is none's yet.
+#[cold]
+fn grow() {
+    let small = with_arena(|arena| {
+        arena.is_small().then(|| (std::mem::replace(&mut arena.lines, Lines::NONE), arena.wanted))
+    });
+    let Some((old, wanted)) = small.flatten() else { return };
+    // SAFETY: it was the thread's own, and no piece of it was in use.
+    unsafe { old.free() };
+    let new = Lines::new(wanted).unwrap_or(Lines::NONE);
+    let spare = with_arena(|arena| {
+        // What there was no memory for now may never be asked for again.
+        arena.wanted = arena.wanted.min(new.count);
+        if arena.is_free() { std::mem::replace(&mut arena.lines, new) } else { new }
+    });
+    // SAFETY: no piece of it is in use.
+    unsafe { spare.unwrap_or(new).free() };
+}
+
+/// Frees the memory that this thread keeps for its next call, unless a call is using it.
+pub fn release_scratch() {
+    let old = with_arena(|arena| {
+        let free = arena.is_free();
+        free.then(|| std::mem::replace(arena, Arena::EMPTY).lines)
+    });
+    if let Some(old) = old.flatten() {
+        // SAFETY: it was the thread's own, and no piece of it was in use.
+        unsafe { old.free() };
+    }
+}
+
 /// Memory for the time of a call, handed back when dropped. Initialised with anything.
 pub(crate) struct Scratch {
     lines: Lines,
@@ -149,6 +187,9 @@ impl Scratch {
     /// Room for `n` elements of type `E`, which must not need more alignment than a cache line has. `None` if there is no memory.
     pub(crate) fn take<E>(n: usize) -> Option<Self> {
         let count = n.checked_mul(size_of::<E>())?.div_ceil(LINE);
+        if with_arena(|arena| arena.want(count)) == Some(true) {
+            grow();
+        }
         let (depth, place) = match with_arena(|arena| (arena.depth, arena.take(count))) {
             Some((depth, place)) => (Some(depth), place),
             None => (None, None),
@@ -179,11 +220,12 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         // A piece of another lending is not given back: that memory is used no more in any case.
-        with_arena(|arena| {
-            if Some(arena.depth) == self.depth {
-                arena.give_back(self.start, self.lines.count);
-            }
+        let is_small = with_arena(|arena| {
+            Some(arena.depth) == self.depth && arena.give_back(self.start, self.lines.count)
         });
+        if is_small == Some(true) {
+            grow();
+        }
         if self.start.is_none() {
             // SAFETY: made for this piece alone.
             unsafe { self.lines.free() };
@@ -320,5 +362,21 @@ mod tests {
         // Of a thread that has no memory yet, too, nothing is at an address.
         lend(&mut [], || assert!(address(&mut Scratch::take::<u64>(0).unwrap()) > 0));
         assert!(Scratch::take::<u64>(usize::MAX / 4).is_none());
+    }
+
+    #[test]
+    fn released_memory_is_made_again() {
+        let lines = || with_arena(|arena| (arena.lines.count, arena.wanted)).unwrap();
+        drop(Scratch::take::<u8>(64 * 100));
+        assert_eq!(lines(), (100, 100));
+        release_scratch();
+        assert_eq!(lines(), (0, 0));
+        // Not while it is in use, nor what is somebody else's.
+        let piece = Scratch::take::<u8>(64 * 3);
+        release_scratch();
+        assert_eq!(lines(), (3, 3));
+        drop(piece);
+        lend(&mut [0; 64 * 9], release_scratch);
+        assert_eq!(lines(), (3, 3));
     }
 }

@@ -8,6 +8,7 @@
 use crate::blocks::{BlockSum, Piece, PieceOps, PieceOptions, RowShift, Whole, first};
 use crate::element::Element;
 use crate::exp2::{BLOCK, Contract, Sum};
+use crate::fpenv::in_default_environment;
 use crate::rows::Odd;
 use crate::scale::Scale;
 
@@ -46,16 +47,17 @@ impl Partial {
     }
 
     /// As two numbers, the shift and the sum, for partials of f32, f16 and bf16. (Those of f64 would lose bits.)
-    pub const fn to_pair(self) -> [u64; 2] {
-        let shift =
-            (self.max as f32).to_bits() as u64 | ((self.least as f32).to_bits() as u64) << 32;
+    pub fn to_pair(self) -> [u64; 2] {
+        let [max, least] = in_default_environment(|| [self.max as f32, self.least as f32]);
+        let shift = u64::from(max.to_bits()) | u64::from(least.to_bits()) << 32;
         [shift, self.sum.to_bits()]
     }
 
     /// From the two numbers that [`Partial::to_pair`] gave.
-    pub const fn from_pair([shift, sum]: [u64; 2]) -> Self {
-        let max = f32::from_bits(shift as u32) as f64;
-        let least = f32::from_bits((shift >> 32) as u32) as f64;
+    pub fn from_pair([shift, sum]: [u64; 2]) -> Self {
+        let wide = |bits: u32| f64::from(f32::from_bits(bits));
+        let [max, least] =
+            in_default_environment(|| [wide(shift as u32), wide((shift >> 32) as u32)]);
         Self { max, least, sum: f64::from_bits(sum), rest: 0.0 }
     }
 
@@ -92,7 +94,7 @@ pub enum MergedPartials {
 impl MergedPartials {
     /// As the partial of a row of one block: merged again, alone, it comes to the same. `None` if the blocks are to be summed again.
     pub fn to_partial(&self) -> Option<Partial> {
-        match self {
+        in_default_environment(|| match self {
             Self::Whole(whole) => {
                 let (max, _, (hi, lo)) = whole.parts();
                 Some(Partial::new(max, f64::INFINITY, Sum { hi, lo }))
@@ -101,7 +103,7 @@ impl MergedPartials {
             Self::Nan => Some(Partial::unsummed(f64::NAN)),
             Self::PlusInf => Some(Partial::unsummed(f64::INFINITY)),
             Self::AllMasked => Some(Partial::NOTHING),
-        }
+        })
     }
 }
 
@@ -113,8 +115,9 @@ fn block_sum<T: Element>(
     shift: &RowShift,
 ) -> (Sum, f64, f64) {
     let mut sums = [BlockSum::ZERO];
-    let found =
-        (ops.sum)(&mut Piece::read(block), scale, shift, PieceOptions::default(), &mut sums);
+    let options = PieceOptions::default();
+    // SAFETY: every piece allows these options.
+    let found = unsafe { (ops.sum)(&mut Piece::read(block), scale, shift, options, &mut sums) };
     (sums[0].0, found.max, found.min)
 }
 

@@ -8,6 +8,7 @@ use crate::blocks::{
 use crate::call::{Call, Masked, Ties};
 use crate::decide;
 use crate::element::Element;
+use crate::fpenv::{Environment, in_default_environment};
 use crate::limits::{self, Limits};
 use crate::loss;
 use crate::pipeline;
@@ -149,11 +150,14 @@ impl Kernel {
         (self.detect)()
     }
 
-    /// Does the work of `call`, which is consumed: its views are free again afterwards.
+    /// Does the work of `call`, which is consumed: its views are free again afterwards. In the default floating-point environment.
     ///
     /// On a CPU that lacks the kernel's instructions the scalar reference does it instead.
+    #[inline]
     pub fn run<T: Element>(&'static self, op: Op, mut call: Call<'_, T>) {
         let ops = T::ops(self);
+        // What it stands around is called through pointers.
+        let _environment = Environment::enter();
         let entry = match op {
             Op::Softmax => ops.softmax,
             Op::LogSoftmax => ops.log_softmax,
@@ -208,6 +212,7 @@ pub struct Pieces<T: 'static> {
 impl<T: Element> Pieces<T> {
     /// The shift to try first, from the row's first elements.
     pub fn first(&self, x: &Piece<T>, scale: &Scale) -> RowShift {
+        let _environment = Environment::enter();
         (self.ops.first)(x, scale)
     }
 
@@ -220,7 +225,8 @@ impl<T: Element> Pieces<T> {
         options: PieceOptions,
         sums: &mut [BlockSum],
     ) -> Extremes {
-        (self.ops.sum)(piece, scale, shift, options.checked(piece), sums)
+        // SAFETY: the options are checked.
+        unsafe { (self.ops.sum)(piece, scale, shift, options.checked(piece), sums) }
     }
 
     /// Adds the sums of all the blocks of a row, and judges the shift.
@@ -231,6 +237,7 @@ impl<T: Element> Pieces<T> {
         extremes: Extremes,
         sums: &[BlockSum],
     ) -> Merged {
+        let _environment = Environment::enter();
         (self.ops.merge)(scale, shift, extremes, sums)
     }
 
@@ -244,23 +251,27 @@ impl<T: Element> Pieces<T> {
         options: PieceOptions,
     ) {
         if !piece.is_read_only() {
-            (self.ops.finish)(piece, op, scale, whole, options.checked(piece));
+            // SAFETY: the options are checked, and there is an output.
+            unsafe { (self.ops.finish)(piece, op, scale, whole, options.checked(piece)) };
         }
     }
 
     /// The log-sum-exp of a row.
     pub fn logsumexp(&self, scale: &Scale, whole: &Whole) -> T {
+        let _environment = Environment::enter();
         (self.ops.logsumexp)(scale, whole)
     }
 
     /// The partials of a shard that starts at a multiple of [`BLOCK`](crate::BLOCK) in its row, one for each block; by `row_max`, the row's
     /// largest element, where [`MergedPartials::Again`] has told it.
     pub fn partials(&self, x: &[T], scale: &Scale, row_max: Option<f64>, partials: &mut [Partial]) {
+        let _environment = Environment::enter();
         (self.ops.partials)(self.ops, x, scale, row_max, partials);
     }
 
     /// Adds the partials of all the blocks of a row.
     pub fn merge_partials(&self, scale: &Scale, partials: &[Partial]) -> MergedPartials {
+        let _environment = Environment::enter();
         (self.ops.merge_partials)(scale, partials)
     }
 
@@ -273,6 +284,7 @@ impl<T: Element> Pieces<T> {
         row: &MergedPartials,
         masked: Masked,
     ) -> T {
+        let _environment = Environment::enter();
         let odd = match row {
             MergedPartials::Whole(whole) => {
                 if op == Op::LogSumExp {
@@ -291,7 +303,7 @@ impl<T: Element> Pieces<T> {
 
     /// Writes what becomes of a row for which [`Merged::Odd`] was said, or, for log-sum-exp, gives it.
     pub fn odd(&self, row: &mut Piece<T>, op: Op, masked: Masked) -> T {
-        blocks::odd(row, op, masked)
+        in_default_environment(|| blocks::odd(row, op, masked))
     }
 }
 
@@ -377,7 +389,9 @@ mod generic {
 
     // `Kernel::pieces` gives these out only where the instruction set is there.
 
-    pub(super) fn sum<I, S, T>(
+    /// # Safety
+    /// The options are [`PieceOptions::checked`].
+    pub(super) unsafe fn sum<I, S, T>(
         piece: &mut Piece<T>,
         scale: &Scale,
         shift: &RowShift,
@@ -394,7 +408,7 @@ mod generic {
             isa.vectorize(
                 #[inline(always)]
                 || {
-                    // SAFETY: a Piece is made only of slices; `Pieces` has checked the options.
+                    // SAFETY: a Piece is made only of slices; the options as this function's.
                     extremes =
                         unsafe { blocks::sum(S::from(isa), piece, scale, shift, options, sums) };
                 },
@@ -403,7 +417,9 @@ mod generic {
         extremes
     }
 
-    pub(super) fn finish<I, S, T>(
+    /// # Safety
+    /// The options are [`PieceOptions::checked`], and the piece has an output.
+    pub(super) unsafe fn finish<I, S, T>(
         piece: &mut Piece<T>,
         op: Op,
         scale: &Scale,
@@ -418,7 +434,7 @@ mod generic {
             isa.vectorize(
                 #[inline(always)]
                 || {
-                    // SAFETY: as above; `Pieces` has checked that there is an output.
+                    // SAFETY: as above.
                     unsafe { blocks::finish(S::from(isa), piece, op, scale, whole, options) };
                 },
             );

@@ -1,6 +1,6 @@
 //! How large this machine's caches are.
 
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::Error;
 
@@ -34,8 +34,17 @@ impl Caches {
     /// # Ok::<(), softmax::Error>(())
     /// ```
     pub fn of_this_machine() -> Result<Self, Error> {
-        static CACHES: OnceLock<Result<Caches, Error>> = OnceLock::new();
-        CACHES.get_or_init(find).clone()
+        // No lock: a process that is forked while another thread holds it would wait for ever. Whoever finds them finds the same.
+        static CORE: AtomicUsize = AtomicUsize::new(usize::MAX);
+        static LAST: AtomicUsize = AtomicUsize::new(usize::MAX);
+        let (core, last) = (CORE.load(Ordering::Relaxed), LAST.load(Ordering::Relaxed));
+        if core != usize::MAX && last != usize::MAX {
+            return Ok(Caches { core, last });
+        }
+        let found = find()?;
+        CORE.store(found.core, Ordering::Relaxed);
+        LAST.store(found.last, Ordering::Relaxed);
+        Ok(found)
     }
 }
 

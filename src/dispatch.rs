@@ -1,6 +1,6 @@
 //! Which kernel runs.
 
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use softmax_kernels::Kernel;
 
@@ -51,17 +51,21 @@ pub(crate) fn available(kernel: &'static Kernel) -> Result<&'static Kernel, Erro
 /// As [`kernel`], if `SOFTMAX_KERNEL` is set to something else than an available kernel.
 #[inline]
 pub fn default_kernel() -> Result<&'static Kernel, Error> {
-    match DEFAULT.get() {
-        Some(Ok(kernel)) => Ok(kernel),
-        _ => first_default(),
+    match kernels().get(DEFAULT.load(Ordering::Relaxed)) {
+        Some(kernel) => Ok(kernel),
+        None => first_default(),
     }
 }
 
-static DEFAULT: OnceLock<Result<&'static Kernel, Error>> = OnceLock::new();
+/// The kernel's number, once it is known. No lock: a process that is forked while another thread holds it would wait for ever.
+static DEFAULT: AtomicUsize = AtomicUsize::new(usize::MAX);
 
 #[cold]
 fn first_default() -> Result<&'static Kernel, Error> {
-    DEFAULT.get_or_init(find_default).clone()
+    let found = find_default()?;
+    let number = kernels().iter().position(|kernel| std::ptr::eq(kernel, found));
+    DEFAULT.store(number.unwrap_or(usize::MAX), Ordering::Relaxed);
+    Ok(found)
 }
 
 fn find_default() -> Result<&'static Kernel, Error> {

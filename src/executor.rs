@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use softmax_kernels::{lend, with_lent};
+use softmax_kernels::{in_default_environment, lend, with_lent};
 
 use crate::Threads;
 
@@ -37,7 +37,8 @@ pub trait Executor: Sync {
     fn threads(&self) -> usize;
 
     /// Calls `body(0)` to `body(count - 1)`, in any order and on any threads, mostly at the same time, and returns when all of these calls have.
-    /// `count` is at most [`Executor::threads`]. What calls are left out, the calling thread makes up for.
+    /// `count` is at most [`Executor::threads`]. What calls are left out, the calling thread makes up for. A panic of a body is to be passed on; if
+    /// it is not, the call that it was a part of panics instead.
     fn parallel_for(&self, count: usize, body: &(dyn Fn(usize) + Sync));
 }
 
@@ -84,6 +85,8 @@ impl fmt::Debug for Crew<'_> {
 struct Queue<'m, W, R> {
     rest: Option<W>,
     parts: usize,
+    /// Parts that were taken and are not done.
+    begun: usize,
     /// Scratch memory for those who come to work, each of whom gets so much.
     memory: &'m mut [u8],
     each: usize,
@@ -108,15 +111,16 @@ impl Crew<'_> {
     ) -> R {
         let threads = threads.min(parts);
         if threads <= 1 {
-            return run(work);
+            return in_default_environment(|| run(work));
         }
         with_lent(|memory| {
             let each = memory.len() / threads / 64 * 64;
-            let queue = Queue { rest: Some(work), parts, memory, each, done: None };
+            let queue = Queue { rest: Some(work), parts, begun: 0, memory, each, done: None };
             let queue = Mutex::new(queue);
             let next = || {
                 let mut queue = lock(&queue);
                 let rest = queue.rest.take()?;
+                queue.begun += 1;
                 if queue.parts == 1 {
                     return Some(rest);
                 }
@@ -129,6 +133,7 @@ impl Crew<'_> {
                 while let Some(part) = next() {
                     let result = run(part);
                     let mut queue = lock(&queue);
+                    queue.begun -= 1;
                     queue.done = Some(match queue.done.take() {
                         Some(done) => join(done, result),
                         None => result,
@@ -143,8 +148,10 @@ impl Crew<'_> {
                     queue.memory = rest;
                     own
                 };
-                // Its own memory is better than none.
-                if memory.is_empty() { work() } else { lend(memory, work) }
+                // The thread's environment is somebody else's. Its own memory is better than none.
+                in_default_environment(
+                    || if memory.is_empty() { work() } else { lend(memory, work) },
+                );
             };
             match self.executor {
                 Some(executor) => executor.parallel_for(threads, &body),
@@ -154,9 +161,55 @@ impl Crew<'_> {
                 None => {}
             }
             // What the executor has left out.
-            work();
-            let done = lock(&queue).done.take();
+            in_default_environment(work);
+            let mut queue = lock(&queue);
+            assert!(queue.begun == 0, "a part has panicked, and the executor has not said so");
+            let done = queue.done.take();
             done.unwrap_or_else(|| unreachable!("there is a part, and it has been done"))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    /// Calls all bodies and keeps their panics to itself.
+    struct Swallows;
+
+    impl Executor for Swallows {
+        fn threads(&self) -> usize {
+            3
+        }
+
+        fn parallel_for(&self, count: usize, body: &(dyn Fn(usize) + Sync)) {
+            for i in 0..count {
+                let _ = catch_unwind(AssertUnwindSafe(|| body(i)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_swallowed_panic_of_a_part_is_no_success() {
+        let crew = Crew { threads: Threads::Auto, executor: Some(&Swallows) };
+        let sum_but = |bad: usize| {
+            let run = |(from, to): (usize, usize)| {
+                assert!(!(from..to).contains(&bad), "asked for");
+                (from..to).sum::<usize>()
+            };
+            let split = |(from, to): (usize, usize), at: usize, of: usize| {
+                let middle = from + (to - from) * at / of;
+                ((from, middle), (middle, to))
+            };
+            catch_unwind(AssertUnwindSafe(|| {
+                crew.share(3, 5, (0, 100), &split, &run, &|a, b| a + b)
+            }))
+        };
+        assert_eq!(sum_but(100).expect("no panic"), 4950);
+        for bad in [0, 50, 99] {
+            assert!(sum_but(bad).is_err(), "{bad}");
+        }
     }
 }

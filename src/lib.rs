@@ -50,8 +50,16 @@
 //! positive, without payload. Elements between rows (a stride larger than the
 //! row) and around the matrix are neither read nor written.
 //!
-//! The promise of equal bits supposes the default floating-point environment: a thread that has set
-//! flush-to-zero gets 0 where others get a subnormal.
+//! On x86-64 and AArch64 the caller's floating-point environment makes no difference: a thread may have set flush-to-zero, another rounding mode or
+//! traps, and gets the same bits. Calls, and their parts on other threads, enter the default environment, and leave the one that they found, with its sticky
+//! flags. (An [`Executor`] is called in its caller's.)
+//!
+//! # Processes and threads
+//!
+//! The pool of threads is rayon's: the current one, or the global one, which is made when a call is first worth it. If no thread can be made, that and all
+//! later calls are done by the thread that calls. So are calls in a process that was forked from one that has used the pool, whatever that's threads were
+//! doing; for more threads there, a pool that was made there is current in `pool.install(..)`, or an [`Executor`]. (Whoever forks within a pool's job,
+//! or hands an executor to the child, must know that its threads are not there.)
 //!
 //! # Environment
 //!
@@ -101,8 +109,10 @@ pub use ndarray;
 pub use options::{Softmax, Threads};
 pub use plan::{Plan, Regime};
 pub use sample::{Method, Order, Sampler};
-pub use scratch::with_scratch;
+pub use scratch::{release_scratch, with_scratch};
 pub use shards::{Merged, MergedRow, Shards};
+#[doc(hidden)] // for bindings
+pub use softmax_kernels::in_default_environment;
 pub use softmax_kernels::{
     AttendError, BLOCK, Element, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Op, Partial,
     Probs, ShapeError, Targets, Ties,

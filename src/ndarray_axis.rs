@@ -328,6 +328,11 @@ thread_local! {
     static SPARE: Cell<Option<Box<dyn Any>>> = const { Cell::new(None) };
 }
 
+/// Frees what this thread keeps.
+pub(crate) fn release_spare() {
+    let _ = SPARE.try_with(Cell::take);
+}
+
 impl Spare {
     fn take() -> Self {
         // A thread that is ending has no spare any more.

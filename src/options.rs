@@ -2,7 +2,9 @@
 
 use std::num::NonZeroUsize;
 
-use softmax_kernels::{Element, Kernel, Masked, Matrix, MatrixMut, Op, Scale, Ties};
+use softmax_kernels::{
+    Element, Kernel, Masked, Matrix, MatrixMut, Op, Scale, Ties, in_default_environment,
+};
 
 use crate::batch::{Job, Work};
 use crate::executor::Crew;
@@ -56,11 +58,33 @@ pub enum Threads {
 pub struct Softmax<'a> {
     scale: Scale,
     /// Temperature 0 or infinity, which are no scale.
-    limit: Option<f64>,
+    limit: Option<Limit>,
     masked: Masked,
     kernel: Option<&'static Kernel>,
     crew: Crew<'a>,
     caches: Option<Caches>,
+}
+
+/// The temperatures that are no scale. Not as numbers: a comparison, which the compiler may make before it knows that there is something to compare, might
+/// trap in the caller's floating-point environment.
+#[derive(Clone, Copy, Debug)]
+enum Limit {
+    Zero,
+    Infinite,
+}
+
+impl Limit {
+    fn refused(self) -> Error {
+        Error::Temperature(match self {
+            Self::Zero => 0.0,
+            Self::Infinite => f64::INFINITY,
+        })
+    }
+}
+
+/// The constants of a scale, whatever the caller's rounding mode.
+pub(crate) fn scale_of(scale: f64) -> Result<Scale, Error> {
+    in_default_environment(|| Scale::new(scale).ok_or(Error::Scale(scale)))
 }
 
 impl Default for Softmax<'_> {
@@ -90,7 +114,7 @@ impl<'a> Softmax<'a> {
     /// [`Error::Scale`] unless `2^-60 <= scale <= 2^60`.
     #[inline]
     pub fn scale(self, scale: f64) -> Result<Self, Error> {
-        let scale = Scale::new(scale).ok_or(Error::Scale(scale))?;
+        let scale = scale_of(scale)?;
         Ok(Self { scale, limit: None, ..self })
     }
 
@@ -120,11 +144,18 @@ impl<'a> Softmax<'a> {
     /// ```
     #[inline]
     pub fn temperature(self, temperature: f64) -> Result<Self, Error> {
-        if temperature == 0.0 || temperature == f64::INFINITY {
-            return Ok(Self { scale: Scale::ONE, limit: Some(temperature.abs()), ..self });
-        }
-        let scale = Scale::from_temperature(temperature).ok_or(Error::Temperature(temperature))?;
-        Ok(Self { scale, limit: None, ..self })
+        in_default_environment(|| {
+            let limit = match temperature {
+                0.0 => Some(Limit::Zero),
+                f64::INFINITY => Some(Limit::Infinite),
+                _ => None,
+            };
+            if limit.is_some() {
+                return Ok(Self { scale: Scale::ONE, limit, ..self });
+            }
+            let scale = Scale::from_temperature(temperature);
+            Ok(Self { scale: scale.ok_or(Error::Temperature(temperature))?, limit, ..self })
+        })
     }
 
     /// What a row becomes whose every entry is `-inf`.
@@ -298,7 +329,7 @@ impl<'a> Softmax<'a> {
     /// What defines the results, if the temperature is no limit.
     pub(crate) fn arithmetic(&self) -> Result<(Scale, Masked), Error> {
         match self.limit {
-            Some(temperature) => Err(Error::Temperature(temperature)),
+            Some(limit) => Err(limit.refused()),
             None => Ok((self.scale, self.masked)),
         }
     }
@@ -306,15 +337,13 @@ impl<'a> Softmax<'a> {
     /// What an operation is at the temperature.
     #[inline]
     fn at_limit(&self, op: Op) -> Result<Op, Error> {
-        let Some(temperature) = self.limit else { return Ok(op) };
-        match (op, temperature == 0.0) {
-            (Op::Softmax, true) => Ok(Op::Hardmax(Ties::Share)),
-            (Op::LogSoftmax, true) => Ok(Op::LogHardmax),
-            (Op::Softmax, false) => Ok(Op::Uniform),
-            (Op::LogSoftmax, false) => Ok(Op::LogUniform),
-            (Op::LogSumExp | Op::Sigmoid | Op::LogSigmoid, _) => {
-                Err(Error::Temperature(temperature))
-            }
+        let Some(limit) = self.limit else { return Ok(op) };
+        match (op, limit) {
+            (Op::Softmax, Limit::Zero) => Ok(Op::Hardmax(Ties::Share)),
+            (Op::LogSoftmax, Limit::Zero) => Ok(Op::LogHardmax),
+            (Op::Softmax, Limit::Infinite) => Ok(Op::Uniform),
+            (Op::LogSoftmax, Limit::Infinite) => Ok(Op::LogUniform),
+            (Op::LogSumExp | Op::Sigmoid | Op::LogSigmoid, _) => Err(limit.refused()),
             (op, _) => Ok(op),
         }
     }

@@ -3,7 +3,10 @@
 mod filter;
 mod random;
 
-use softmax_kernels::{Element, Kernel, Learned, Masses, Matrix, Op, Scale, room_for, with_room};
+use softmax_kernels::{
+    Element, Kernel, Learned, Masses, Matrix, Op, Scale, in_default_environment, room_for,
+    with_room,
+};
 
 use crate::{Caches, Error, Executor, Softmax, Threads};
 use filter::{Kept, Lists, Need};
@@ -32,11 +35,14 @@ pub enum Method {
 
 /// Draws tokens from rows of logits: temperature, the usual filters and penalties, random numbers by counters.
 ///
-/// A draw depends on its row, the options, the seed and the counters alone (number of the row, step, number of the draw): it is the same token on every CPU,
-/// with every kernel and number of threads, and however a batch is cut. What makes that possible are integer masses: a token's
-/// mass is `exp((logit - max) / temperature)`, in f32, rounded to a multiple of 2^-30 (the largest is 2 or more). Everything is defined by sums of masses, which are exact; there
-/// is an order of the tokens, by falling mass and then rising index; tokens below 2^-33 of the most likely one have no mass and are never
-/// drawn. `docs/sampling.md` has the definitions, and what other libraries do differently.
+/// A draw depends on its row, the options, the seed and the counters alone (number of the row,
+/// step, number of the draw): it is the same token on every CPU, with every kernel and number of
+/// threads, and however a batch is cut. What makes that possible are integer masses: a token's mass
+/// is `exp((logit - max) / temperature)`, in f32, as units of 2^-30 and a rest in units of 2^-62
+/// (the largest is 2 or more). Everything is defined by sums of them, which are exact; there is an
+/// order of the tokens, by falling exponential and then rising index. Tokens below 2^-65 of the
+/// most likely one are never drawn. `docs/sampling.md` has the definitions, and what other
+/// libraries do differently.
 ///
 /// ```
 /// use softmax::{Matrix, Sampler};
@@ -151,7 +157,11 @@ fn in_range(
     range: &'static str,
     is: impl Fn(f64) -> bool,
 ) -> Result<f64, Error> {
-    if is(value) { Ok(value) } else { Err(Error::Value { what, value, range }) }
+    if in_default_environment(|| is(value)) {
+        Ok(value)
+    } else {
+        Err(Error::Value { what, value, range })
+    }
 }
 
 fn share(what: &'static str, value: f64) -> Result<f64, Error> {
@@ -187,15 +197,18 @@ impl<'a> Sampler<'a> {
     /// # Errors
     /// [`Error::Value`] if it is NaN or negative. (Beyond 2^-100 and 2^100 it is as these.)
     pub fn temperature(mut self, temperature: f64) -> Result<Self, Error> {
-        self.temperature = if temperature == 0.0 {
-            Temperature::Zero
-        } else if temperature == f64::INFINITY {
-            Temperature::Infinite
-        } else {
-            let error =
-                Error::Value { what: "temperature", value: temperature, range: "0 or more" };
-            Temperature::Finite(Scale::from_temperature(temperature).ok_or(error)?)
-        };
+        let value = temperature;
+        let temperature = in_default_environment(|| {
+            if value == 0.0 {
+                return Some(Temperature::Zero);
+            }
+            if value == f64::INFINITY {
+                return Some(Temperature::Infinite);
+            }
+            Scale::from_temperature(value).map(Temperature::Finite)
+        });
+        let error = Error::Value { what: "temperature", value, range: "0 or more" };
+        self.temperature = temperature.ok_or(error)?;
         Ok(self)
     }
 
@@ -294,7 +307,8 @@ impl<'a> Sampler<'a> {
         let mut before = 0;
         for &start in starts {
             if start < before || start > tokens.len() {
-                let (what, value) = ("start of a history", start as f64);
+                let value = in_default_environment(|| start as f64);
+                let what = "start of a history";
                 let range = "no less than the one before and no more than there are tokens";
                 return Err(Error::Value { what, value, range });
             }
@@ -400,7 +414,7 @@ impl<'a> Sampler<'a> {
     /// cannot run. Nothing is written.
     pub fn sample<T: Element>(&self, logits: Matrix<T>, draws: &mut [usize]) -> Result<(), Error> {
         let (rows, cols) = (logits.rows(), logits.cols());
-        self.check(rows, cols, draws.len())?;
+        in_default_environment(|| self.check(rows, cols, draws.len()))?;
         let plan = self.options.plan::<T>(Op::LogSumExp, rows, cols, false)?;
         if rows == 0 {
             return Ok(());
@@ -603,6 +617,10 @@ impl<'a> Sampler<'a> {
     }
 
     fn needs(&self, cols: usize) -> Needs {
+        in_default_environment(|| self.needs_of(cols))
+    }
+
+    fn needs_of(&self, cols: usize) -> Needs {
         let if_ = |needed, n| if needed { n } else { 0 };
         let longest = (0..self.history.len()).map(|i| self.history.get(i).len()).max().unwrap_or(0);
         Needs {

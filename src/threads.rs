@@ -28,12 +28,27 @@ pub(crate) fn available(crew: &Crew, elements: usize) -> usize {
     }
 }
 
-/// The current rayon pool.
+/// Runs `f` on this thread and on those of the pool that calls from outside of any pool are shared among, if there is one.
+pub(crate) fn everywhere(f: impl Fn() + Sync) {
+    f();
+    #[cfg(feature = "rayon")]
+    if pool::is_made() {
+        rayon::broadcast(|_| f());
+    }
+}
+
+/// The current rayon pool: that of the thread, or the global one.
 #[cfg(feature = "rayon")]
 mod pool {
+    use std::cell::Cell;
+    use std::error::Error;
+    use std::panic::catch_unwind;
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
     use std::sync::{OnceLock, mpsc};
-    use std::thread;
     use std::time::{Duration, Instant};
+    use std::{process, thread};
+
+    use softmax_kernels::in_default_environment;
 
     /// Elements from which on a call from within a pool is shared: some 70 microseconds of work. There the caller does the first part
     /// itself, and the others, too, if no other thread has taken them by then: at this size two threads were ahead by 1.07 even when the
@@ -50,14 +65,89 @@ mod pool {
     const WORTH: f64 = 8.0;
 
     /// How many of its threads may work on this many elements.
-    pub(crate) fn available(elements: usize, exactly: bool) -> usize {
+    pub(super) fn available(elements: usize, exactly: bool) -> usize {
+        let in_pool = rayon::current_thread_index().is_some();
+        if !(if in_pool { is_at_home() } else { has_global() }) {
+            return 1;
+        }
         match rayon::current_num_threads() {
             1 => 1,
             n if exactly => n,
-            n if elements >= IN_POOL && rayon::current_thread_index().is_some() => n,
-            n if elements as f64 / SPEED >= WORTH * wake().as_nanos() as f64 => n,
+            n if in_pool => {
+                if elements >= IN_POOL {
+                    n
+                } else {
+                    1
+                }
+            }
+            n if is_worth_waking(elements) => n,
             _ => 1,
         }
+    }
+
+    /// Whether this thread of a pool is in the process in which it first came here. One that has forked since then is alone.
+    fn is_at_home() -> bool {
+        thread_local! {
+            static HOME: Cell<u32> = const { Cell::new(0) };
+        }
+        let here = process::id();
+        HOME.try_with(|home| {
+            if home.get() == 0 {
+                home.set(here);
+            }
+            home.get() == here
+        })
+        .unwrap_or(false)
+    }
+
+    /// The process in which rayon's global pool was first wanted.
+    static OWNER: AtomicU32 = AtomicU32::new(0);
+
+    /// Whether its threads are there.
+    static ANSWERED: AtomicBool = AtomicBool::new(false);
+
+    /// Whether rayon's global pool can be used; makes it. Not in a process that was forked from the one that has it: its threads are not there, and its locks
+    /// may be held by threads that are not. And not if no thread can be made, which is found out once.
+    fn has_global() -> bool {
+        static ASKED: OnceLock<()> = OnceLock::new();
+        let here = process::id();
+        let owner = OWNER.compare_exchange(0, here, Ordering::Relaxed, Ordering::Relaxed);
+        if owner.is_err_and(|owner| owner != here) {
+            return false;
+        }
+        // No other process waits for this lock.
+        ASKED.get_or_init(|| in_default_environment(ask));
+        ANSWERED.load(Ordering::Acquire)
+    }
+
+    fn ask() {
+        match rayon::ThreadPoolBuilder::new().build_global() {
+            Ok(()) => ANSWERED.store(true, Ordering::Release),
+            // No thread can be made.
+            Err(e) if e.source().is_some() => {}
+            // Somebody else has made it, or has tried to; maybe in the process that this one was forked from. Threads that are busy answer later.
+            Err(_) => {
+                let (tell, told) = mpsc::channel();
+                let answer = move || {
+                    ANSWERED.store(true, Ordering::Release);
+                    // Nobody may be listening any more.
+                    let _ = tell.send(());
+                };
+                if catch_unwind(|| rayon::spawn(answer)).is_ok() {
+                    let _ = told.recv_timeout(Duration::from_millis(100));
+                }
+            }
+        }
+    }
+
+    /// Whether the global pool's threads are there, without making any.
+    pub(super) fn is_made() -> bool {
+        OWNER.load(Ordering::Relaxed) == process::id() && ANSWERED.load(Ordering::Acquire)
+    }
+
+    fn is_worth_waking(elements: usize) -> bool {
+        let wake = wake();
+        in_default_environment(|| elements as f64 / SPEED >= WORTH * wake.as_nanos() as f64)
     }
 
     /// How long it takes to wake a sleeping thread and to hear from it: 10 microseconds on many machines, more than 100 on virtual

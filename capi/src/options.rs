@@ -60,10 +60,11 @@ pub struct softmax_options {
     pub kernel: *const c_char,
     /// How many threads may work: 0 for as many as pay, 1 for the calling thread alone.
     pub threads: usize,
-    /// Whose threads; null for those of the library's pool, which is made when a call first needs it.
+    /// Whose threads; null for those of the library's pool, which is made when a call first needs it. In a child of a process that has it, and where no thread can
+    /// be made, the calling thread does all.
     pub parallel: *const softmax_parallel,
     /// Memory for intermediate results, as large as the function `softmax_scratch_size` or its relatives say, with any alignment; null for
-    /// memory of the threads' own, which is kept for the next call.
+    /// memory of the threads' own, which is kept for the next call, until `softmax_release_scratch`.
     pub scratch: *mut c_void,
     /// Bytes of it.
     pub scratch_size: usize,
@@ -160,7 +161,7 @@ impl Call<'_> {
         }
         // SAFETY: as this function's.
         let options = unsafe { read(options) }?;
-        let plain = options.scale == 1.0 && options.temperature == 1.0 && options.flags == 0;
+        let plain = is_one(options.scale) && is_one(options.temperature) && options.flags == 0;
         let own = options.kernel.is_null() && options.parallel.is_null();
         if plain && own && options.threads <= 1 && options.scratch.is_null() {
             let softmax = if options.threads == 0 { &AUTO } else { &SERIAL };
@@ -178,7 +179,7 @@ impl Call<'_> {
         f: &impl Fn(&Call) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let mut softmax = Softmax::new();
-        if options.scale != 1.0 || options.temperature != 1.0 {
+        if !is_one(options.scale) || !is_one(options.temperature) {
             softmax = arithmetic(options)?;
         }
         if options.flags != 0 {
@@ -259,13 +260,18 @@ impl Call<'_> {
     }
 }
 
+/// Bit by bit: the caller's floating-point environment may trap what a comparison of numbers raises.
+const fn is_one(x: f64) -> bool {
+    x.to_bits() == 1.0f64.to_bits()
+}
+
 /// With a scale or a temperature.
 fn arithmetic(options: &softmax_options) -> Result<Softmax<'static>, Failure> {
     let (scale, temperature) = (options.scale, options.temperature);
-    if temperature == 1.0 {
+    if is_one(temperature) {
         return Ok(Softmax::new().scale(scale)?);
     }
-    if scale == 1.0 {
+    if is_one(scale) {
         return Ok(Softmax::new().temperature(temperature)?);
     }
     let (what, range) = ("temperature of a scale other than 1", "1");

@@ -334,6 +334,14 @@ pub unsafe extern "C" fn softmax_perplexity(
     })
 }
 
+/// Frees the memory that this thread, and those of the library's pool, keep for their next calls: as much as the largest call so far has needed. Other threads
+/// free theirs when they end, or by calling this themselves.
+#[unsafe(no_mangle)]
+pub extern "C" fn softmax_release_scratch() {
+    // If a thread of the pool panics, memory is still kept, and that is all.
+    let _ = std::panic::catch_unwind(softmax::release_scratch).map_err(std::mem::forget);
+}
+
 /// The way that a call takes: see `softmax_plan_of`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]

@@ -134,8 +134,14 @@ pub struct softmax_partial {
     pub rest: f64,
 }
 
-// The same four numbers.
-const _: () = assert!(size_of::<softmax_partial>() == size_of::<Partial>());
+// The same four numbers, in the order of `Partial::to_array`.
+const _: () = {
+    use std::mem::offset_of;
+    assert!(size_of::<softmax_partial>() == size_of::<Partial>());
+    assert!(align_of::<softmax_partial>() == align_of::<Partial>());
+    assert!(offset_of!(softmax_partial, max) == 0 && offset_of!(softmax_partial, least) == 8);
+    assert!(offset_of!(softmax_partial, sum) == 16 && offset_of!(softmax_partial, rest) == 24);
+};
 
 /// How many partials a shard of `len` elements has: one for each block of `SOFTMAX_BLOCK` elements, and one for the last few.
 ///

@@ -72,14 +72,14 @@ impl Value for f32 {
 impl Value for f16 {
     const DTYPE: Dtype = Dtype::F16;
     fn nearest(x: f64) -> Self {
-        Self::from_f32(to_odd(x))
+        Self::from_f32_const(to_odd(x))
     }
 }
 
 impl Value for bf16 {
     const DTYPE: Dtype = Dtype::Bf16;
     fn nearest(x: f64) -> Self {
-        Self::from_f32(to_odd(x))
+        Self::from_f32_const(to_odd(x))
     }
 }
 

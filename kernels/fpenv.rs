@@ -1,0 +1,157 @@
+//! The floating-point environment of a call: the default one (rounding to nearest, subnormal numbers as they are, no traps), whatever the
+//! caller's thread has set, and the caller's again afterwards, with the flags that it had raised.
+//!
+//! The compiler knows nothing of control words: it may move arithmetic across a change of them. It cannot move what it does not see:
+//! [`Environment`] stands around indirect calls only, and what [`in_default_environment`] calls finds its arguments, and leaves its result, behind a pointer that
+//! came out of assembly.
+
+/// The control word, and whether it is the default one.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+mod word {
+    use std::arch::asm;
+
+    pub(super) type Word = u32;
+
+    /// Subnormals as zeros on the way in and out, rounding, and masks of exceptions; the other bits are flags.
+    const CONTROL: u32 = 0xffc0;
+    const DEFAULT: u32 = 0x1f80;
+
+    #[inline(always)]
+    pub(super) fn read() -> Word {
+        let mut word = 0;
+        // SAFETY: writes four bytes to where they may be written.
+        unsafe { asm!("stmxcsr [{}]", in(reg) &raw mut word, options(nostack, preserves_flags)) };
+        word
+    }
+
+    #[inline(always)]
+    pub(super) fn write(word: Word) {
+        // SAFETY: the word was read, or made of one that was, so that no reserved bit is set.
+        unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const word, options(nostack, preserves_flags)) };
+    }
+
+    #[inline(always)]
+    pub(super) fn is_default(word: Word) -> bool {
+        word & CONTROL == DEFAULT
+    }
+
+    /// The default, and the flags as they are.
+    pub(super) fn default_of(word: Word) -> Word {
+        word & !CONTROL | DEFAULT
+    }
+}
+
+/// Control and status, and whether the control is the default one.
+#[cfg(all(target_arch = "aarch64", not(miri)))]
+mod word {
+    use std::arch::asm;
+
+    pub(super) type Word = [u64; 2];
+
+    #[inline(always)]
+    pub(super) fn read() -> Word {
+        let (control, status);
+        // SAFETY: the registers of the thread's own are read.
+        unsafe {
+            asm!("mrs {}, fpcr", "mrs {}, fpsr", out(reg) control, out(reg) status,
+                 options(nostack, preserves_flags));
+        }
+        [control, status]
+    }
+
+    #[inline(always)]
+    pub(super) fn write([control, status]: Word) {
+        // SAFETY: what is written was read there, or is the default.
+        unsafe {
+            asm!("msr fpcr, {}", "msr fpsr, {}", in(reg) control, in(reg) status,
+                 options(nostack, preserves_flags));
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn is_default([control, _]: Word) -> bool {
+        control == 0
+    }
+
+    /// The default, and the flags as they are.
+    pub(super) fn default_of([_, status]: Word) -> Word {
+        [0, status]
+    }
+}
+
+/// Other CPUs compute in the environment of their callers.
+#[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
+mod word {
+    pub(super) type Word = ();
+
+    pub(super) fn read() -> Word {}
+
+    pub(super) fn write((): Word) {}
+
+    pub(super) fn is_default((): Word) -> bool {
+        true
+    }
+
+    pub(super) fn default_of((): Word) -> Word {}
+}
+
+/// The default environment, until this is dropped, by a panic, too: then the caller's is there again, with its flags.
+#[derive(Debug)]
+pub(crate) struct Environment {
+    caller: word::Word,
+}
+
+impl Environment {
+    #[inline(always)]
+    pub(crate) fn enter() -> Self {
+        let caller = word::read();
+        if !word::is_default(caller) {
+            set_default(caller);
+        }
+        Self { caller }
+    }
+}
+
+impl Drop for Environment {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // Flags that were raised before are no difference, and so mostly there is none.
+        if word::read() != self.caller {
+            word::write(self.caller);
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn set_default(caller: word::Word) {
+    word::write(word::default_of(caller));
+}
+
+/// Calls `f` in the default floating-point environment. The caller's, its flags included, is as it was afterwards. Within another such
+/// call it costs a comparison.
+pub fn in_default_environment<R>(f: impl FnOnce() -> R) -> R {
+    let mut call = (Some(f), None);
+    {
+        let _environment = Environment::enter();
+        let call = hidden(&mut call);
+        call.1 = call.0.take().map(|f| f());
+    }
+    call.1.unwrap_or_else(|| unreachable!("it has been called"))
+}
+
+/// The same, but the compiler cannot know that.
+#[inline(always)]
+fn hidden<T>(place: &mut T) -> &mut T {
+    #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
+    {
+        let mut p: *mut T = place;
+        // SAFETY: nothing is done, and so the pointer is the reference that it was made of.
+        unsafe {
+            std::arch::asm!("/* {} */", inout(reg) p, options(nostack, preserves_flags));
+            &mut *p
+        }
+    }
+    #[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
+    place
+}
