@@ -26,6 +26,7 @@ pub fn table() -> Vec<Entry> {
         SumOfRows,
         Equal,
         LogProbs,
+        TopProbs,
         Sigmoid,
         LogSigmoid,
         LabelLoss,
@@ -358,6 +359,37 @@ impl<T: Type> Function<T> for LogProbs {
     }
 }
 
+/// The probabilities of the largest.
+struct TopProbs;
+
+impl<T: Type> Function<T> for TopProbs {
+    const NAME: &'static str = "probabilities of top_k";
+    const KINDS: [Kind; 3] = [T::KIND, Kind::Unused, Kind::Unused];
+
+    fn bound() -> String {
+        "3 ULP".into()
+    }
+
+    fn measure(input: &Input) -> Worst {
+        let (row, mut worst) = (Row::of(input), Worst::default());
+        let (x, options, firsts) = (input.expand::<T>(0), input.heat.options(), input.firsts());
+        let k = x.len().min(20);
+        let (mut indices, mut logs) = (vec![0; k], vec![T::Arithmetic::NAN; k]);
+        let mut got = logs.clone();
+        let done = options.top_k_and_probs(one_row(&x), k, &mut indices, &mut logs, &mut got);
+        done.expect("a valid call");
+        for (index, got) in indices.into_iter().zip(got) {
+            let i = firsts.partition_point(|&first| first <= index) - 1;
+            let (got, want) = (got.to_f64(), row.p(i));
+            if !(got == 0.0 && row.is_flushed::<T>(i)) {
+                let ulps = error(got, want, T::WIDE, wide_max::<T>());
+                worst.add(ulps / 3.0, index, got, want.to_dd());
+            }
+        }
+        worst
+    }
+}
+
 /// The logit of a column by itself.
 fn logit(input: &Input, i: usize) -> Dd {
     times(Dd(input.columns[i].0[0], 0.0), input.heat.exact())
@@ -560,7 +592,17 @@ fn relative_error(got: f64, want: Scaled, bound: f64, absolute: f64) -> f64 {
 }
 
 fn loss_bound<T: Type>() -> f64 {
-    T::by_type(1e-7, 1e-14, 1e-7)
+    T::by_type(1e-7, 2e-15, 1e-7)
+}
+
+/// What log-sum-exps and divergences may be off, relative to what they are made of.
+fn narrow_bound<T: Type>() -> f64 {
+    T::by_type(5e-13, 2e-15, 5e-13)
+}
+
+/// The error of the z-loss, divided by `2 z`.
+fn z_error<T: Type>(lse: Dd) -> f64 {
+    narrow_bound::<T>() * (1.0 + lse.0.abs())
 }
 
 fn measure_loss<T: Type>(input: &Input, divergence: bool) -> Worst {
@@ -570,30 +612,36 @@ fn measure_loss<T: Type>(input: &Input, divergence: bool) -> Worst {
     let options = if divergence { options.divergence() } else { options };
     options.losses(one_row(&x), target.targets(), &mut got).expect("a valid call");
     let (mut want, flushed) = target.cross_entropy(input, &row);
-    let mut size = want;
+    // Where f64 ends.
+    let mut allowed = 1e-300 + flushed;
     if divergence {
+        let mut size = want.to_dd().0;
+        let mut total = Dd(0.0, 0.0);
         // sum of t_j ln q_j, q smoothed.
         let cols: f64 = row.copies.iter().sum();
         let smooth = Dd(target.smoothing, 0.0).div(Dd(cols, 0.0));
-        for (i, (v, n)) in input.columns.iter().enumerate() {
+        for (i, &(v, n)) in input.columns.iter().enumerate() {
             let q = Dd::sum(1.0, -target.smoothing).mul(Dd(v[1].abs(), 0.0)).add(smooth);
+            total = total.add(q.mul(Dd(n as f64, 0.0)));
             if q.0 > 0.0 && target.t[i].0 != 0.0 {
-                let part = target.t[i].mul(q.ln()).mul(Dd(*n as f64, 0.0));
+                let part = target.t[i].mul(q.ln()).mul(Dd(n as f64, 0.0));
                 want = want.add(Scaled::of(part));
-                size = size.add(Scaled::of(Dd(part.0.abs(), 0.0)));
+                size += part.0.abs();
             }
+        }
+        allowed += narrow_bound::<T>() * (size + target.sum(input).0);
+        // Its least value is that of targets that are the probabilities.
+        if target.weights.is_empty() && total.sub(ONE).0 >= 0.0 && got[0] < 0.0 {
+            worst.add(f64::INFINITY, 0, got[0], want.to_dd());
         }
     } else {
         let lse = row.logsumexp();
-        let z = Scaled::of(lse.mul(lse).mul(Dd(target.z, 0.0)));
-        (want, size) = (want.add(z), size.add(z));
+        let z = Dd(target.z, 0.0);
+        want = want.add(Scaled::of(lse.mul(lse).mul(z)));
+        allowed += loss_bound::<T>() * want.to_dd().0.abs();
+        allowed += 2.0 * target.z * lse.0.abs() * z_error::<T>(lse);
     }
-    // Where f64 ends.
-    let rounded = f64::EPSILON * target.sum(input).0;
-    let parts = if divergence { loss_bound::<T>() * size.to_dd().0 + rounded } else { 0.0 };
-    let absolute = 1e-300 + flushed + parts;
-    let bound = if divergence { 0.0 } else { loss_bound::<T>() };
-    worst.add(relative_error(got[0], want, bound, absolute), 0, got[0], want.to_dd());
+    worst.add(relative_error(got[0], want, 0.0, allowed), 0, got[0], want.to_dd());
     worst
 }
 
@@ -605,7 +653,7 @@ impl<T: Type> Function<T> for LabelLoss {
     const KINDS: [Kind; 3] = [T::KIND, Kind::Unused, Kind::Unused];
 
     fn bound() -> String {
-        format!("{:e} of it", loss_bound::<T>())
+        format!("{:e} of it, and for z", loss_bound::<T>())
     }
 
     fn takes(input: &Input) -> bool {
@@ -626,7 +674,7 @@ impl<T: Type> Function<T> for AnyLoss {
     const FLAGS: u32 = PROBS | SMOOTH | WEIGHTS | Z;
 
     fn bound() -> String {
-        format!("{:e} of it", loss_bound::<T>())
+        format!("{:e} of it, and for z", loss_bound::<T>())
     }
 
     fn start(input: &mut Input, r: &mut Random) {
@@ -655,7 +703,7 @@ impl<T: Type> Function<T> for Divergence {
     const FLAGS: u32 = SMOOTH | WEIGHTS;
 
     fn bound() -> String {
-        format!("{:e} of cross-entropy and entropy (no bound is stated)", loss_bound::<T>())
+        format!("{:e} of cross-entropy, entropy and targets", narrow_bound::<T>())
     }
 
     fn start(input: &mut Input, r: &mut Random) {
@@ -692,34 +740,41 @@ struct LabelGradient;
 
 impl<T: Type> Function<T> for LabelGradient {
     const NAME: &'static str = "gradient of a label";
-    const KINDS: [Kind; 3] = [T::KIND, Kind::Unused, Kind::Unused];
-    const FLAGS: u32 = FACTOR;
+    const KINDS: [Kind; 3] = [T::KIND, Kind::Unused, Kind::F32];
+    const FLAGS: u32 = FACTOR | WEIGHTS;
 
     fn bound() -> String {
-        ulps_in_words::<T>() + ", at the label while p < 1 - 2^-29"
+        ulps_in_words::<T>()
     }
 
     fn measure(input: &Input) -> Worst {
         let (row, mut worst) = (Row::of(input), Worst::default());
         let (got, target) = gradient::<T>(input);
-        let a = Scaled::of(input.heat.exact().mul(Dd(target.factor, 0.0)));
+        let weight = target.t_label.unwrap_or(ONE);
+        let a = Scaled::of(input.heat.exact().mul(Dd(target.factor, 0.0)).mul(weight));
         for (i, got) in got.into_iter().enumerate() {
-            let want = if i == input.label {
-                let rest = row.others(i).div(row.sum);
-                if rest.exponent() < -29 {
-                    continue;
-                }
-                Scaled(rest.0.neg(), rest.1)
-            } else {
-                row.p(i)
+            let rest = row.others(i).div(row.sum);
+            let want =
+                if i == input.label { Scaled(rest.0.neg(), rest.1) } else { row.p(i) }.mul(a);
+            let size = want.to_dd().0.abs();
+            if size > T::MAX * 0.99 {
+                continue;
             }
-            .mul(a);
-            if !(got == 0.0 && i != input.label && row.is_flushed::<T>(i)) {
-                worst.add(error(got, want, T::FORMAT, T::MAX) / ulps::<T>(), i, got, want.to_dd());
-            }
+            let flushed = match i == input.label {
+                true => row.flushed::<T>() / row.sum.0 * a.to_dd().0,
+                false if row.is_flushed::<T>(i) => size,
+                false => 0.0,
+            };
+            let allowed = (ulps::<T>() + deep::<T>(size)) * ulp(size.max(got.abs()), T::FORMAT);
+            worst.add(relative_error(got, want, 0.0, allowed + flushed), i, got, want.to_dd());
         }
         worst
     }
+}
+
+/// What gradients of f64 may be off besides, in ULP, far below 1.
+fn deep<T: Type>(size: f64) -> f64 {
+    if size < 2f64.powi(-960) { T::by_type(0.0, 2.0, 0.0) } else { 0.0 }
 }
 
 /// The gradient with everything else.
@@ -731,7 +786,7 @@ impl<T: Type> Function<T> for AnyGradient {
     const FLAGS: u32 = PROBS | SMOOTH | WEIGHTS | Z | FACTOR;
 
     fn bound() -> String {
-        T::by_type("3 ULP", "6 ULP", "3 ULP").to_string() + " of the larger part"
+        T::by_type("3 ULP", "6 ULP", "0.51 ULP").to_string() + " of the largest part, and for z"
     }
 
     fn start(input: &mut Input, r: &mut Random) {
@@ -746,7 +801,8 @@ impl<T: Type> Function<T> for AnyGradient {
         let (row, mut worst) = (Row::of(input), Worst::default());
         let (got, target) = gradient::<T>(input);
         let a = Scaled::of(input.heat.exact().mul(Dd(target.factor, 0.0)));
-        let slope = target.sum(input).add(row.logsumexp().mul(Dd(2.0 * target.z, 0.0)));
+        let lse = row.logsumexp();
+        let slope = target.sum(input).add(lse.mul(Dd(2.0 * target.z, 0.0)));
         for (i, got) in got.into_iter().enumerate() {
             let t = target.t_label.filter(|_| i == input.label).unwrap_or(target.t[i]);
             let p = row.p(i).mul(Scaled::of(slope)).mul(a);
@@ -758,8 +814,11 @@ impl<T: Type> Function<T> for AnyGradient {
                 continue;
             }
             let flushed = if row.is_flushed::<T>(i) { p.to_dd().0.abs() } else { 0.0 };
-            let allowed = T::by_type(3.0, 6.0, 3.0) * ulp(size.max(got.abs()), T::FORMAT);
-            worst.add(relative_error(got, want, 0.0, allowed + flushed), i, got, want.to_dd());
+            let bound = T::by_type(3.0, 6.0, 0.51) + deep::<T>(size);
+            let allowed = bound * ulp(size.max(got.abs()), T::FORMAT);
+            let of_z = 2.0 * target.z * z_error::<T>(lse) * row.p(i).mul(a).to_dd().0.abs();
+            let allowed = allowed + flushed + of_z;
+            worst.add(relative_error(got, want, 0.0, allowed), i, got, want.to_dd());
         }
         worst
     }
@@ -773,7 +832,7 @@ impl<T: Type> Function<T> for Backward {
     const KINDS: [Kind; 3] = [T::KIND, T::KIND, Kind::Unused];
 
     fn bound() -> String {
-        "3 ULP of a p_j times the larger of |u_j| and |the sum|".into()
+        T::by_type("0.51 ULP", "3 ULP", "0.51 ULP").to_string() + ", and of the sum"
     }
 
     fn start(input: &mut Input, r: &mut Random) {
@@ -800,6 +859,7 @@ impl<T: Type> Function<T> for Backward {
         let part =
             |(v, n): &([f64; 3], usize)| Dd(v[0], 0.0).mul(Dd(v[1], 0.0)).mul(Dd(*n as f64, 0.0));
         let sum = input.columns.iter().map(part).fold(Dd(0.0, 0.0), Dd::add);
+        let sizes: f64 = input.columns.iter().map(|column| part(column).0.abs()).sum();
         for (i, at) in input.firsts().into_iter().enumerate() {
             let (p, u) = (input.columns[i].0[0], Dd(input.columns[i].0[1], 0.0));
             let a = Scaled::of(input.heat.exact()).mul(Scaled::of(Dd(p, 0.0)));
@@ -807,7 +867,10 @@ impl<T: Type> Function<T> for Backward {
             let size = a.to_dd().0 * u.0.abs().max(sum.0.abs());
             let got = y[at].to_f64();
             if size < T::MAX * 0.49 {
-                let allowed = 3.0 * ulp(size.max(got.abs()), T::FORMAT);
+                let size = want.to_dd().0.abs().max(got.abs());
+                let bound = T::by_type(0.51, 3.0, 0.51) + deep::<T>(size);
+                let of_sum = T::by_type(5e-13, 1e-24, 5e-13) * a.to_dd().0 * sizes;
+                let allowed = bound * ulp(size, T::FORMAT) + of_sum;
                 worst.add(relative_error(got, want, 0.0, allowed), i, got, want.to_dd());
             }
         }
@@ -823,7 +886,7 @@ impl<T: Type> Function<T> for LogBackward {
     const KINDS: [Kind; 3] = [T::KIND, T::KIND, Kind::Unused];
 
     fn bound() -> String {
-        "3 ULP of a times the larger of |u_j| and p_j |the sum|".into()
+        ulps_in_words::<T>() + " of the largest part, and of the sum"
     }
 
     fn start(input: &mut Input, r: &mut Random) {
@@ -849,6 +912,7 @@ impl<T: Type> Function<T> for LogBackward {
             .expect("a valid call");
         let part = |(v, n): &([f64; 3], usize)| Dd(v[1], 0.0).mul(Dd(*n as f64, 0.0));
         let sum = input.columns.iter().map(part).fold(Dd(0.0, 0.0), Dd::add);
+        let sizes: f64 = input.columns.iter().map(|column| part(column).0.abs()).sum();
         for (i, at) in input.firsts().into_iter().enumerate() {
             let (p, u) = (Dd(input.columns[i].0[0], 0.0).exp_scaled(), input.columns[i].0[1]);
             let p_sum = p.mul(Scaled::of(sum));
@@ -860,7 +924,9 @@ impl<T: Type> Function<T> for LogBackward {
             if size < T::MAX * 0.49 {
                 let flushed =
                     if p.exponent() < T::FLUSHED { p_sum.mul(a).to_dd().0.abs() } else { 0.0 };
-                let allowed = 3.0 * ulp(size.max(got.abs()), T::FORMAT) + flushed;
+                let of_sum = T::by_type(5e-13, 1e-24, 5e-13) * p.mul(a).to_dd().0.abs() * sizes;
+                let bound = ulps::<T>() + deep::<T>(size);
+                let allowed = bound * ulp(size.max(got.abs()), T::FORMAT) + flushed + of_sum;
                 worst.add(relative_error(got, want, 0.0, allowed), i, got, want.to_dd());
             }
         }
@@ -977,7 +1043,7 @@ fn takes_scores(input: &Input) -> bool {
 
 /// What soft caps add in f64.
 fn capped<T: Type>(cap: Option<f64>) -> f64 {
-    T::by_type(0.0, 4.0, 0.0) * cap.unwrap_or(0.0)
+    T::by_type(0.0, 1.25, 0.0) * cap.unwrap_or(0.0)
 }
 
 /// The probabilities of attention.
@@ -990,7 +1056,7 @@ impl<T: Type + Probs<T>> Function<T> for Scores {
     const MOST_COPIES: usize = 300;
 
     fn bound() -> String {
-        T::by_type("3 ULP", "3 ULP, 4 c more by a soft cap", "0.51 ULP").into()
+        T::by_type("3 ULP", "3 ULP, 1.25 c more by a soft cap", "0.51 ULP").into()
     }
 
     fn takes(input: &Input) -> bool {
@@ -1022,7 +1088,7 @@ impl<T: Type + Probs<T>> Function<T> for ScoresSum {
     const MOST_COPIES: usize = 300;
 
     fn bound() -> String {
-        in_words(wide_log_bound::<T>()) + " (that of log-sum-exp; none is stated)"
+        in_words(wide_log_bound::<T>()) + T::by_type("", ", 0.61 c 2^-53 more by a soft cap", "")
     }
 
     fn takes(input: &Input) -> bool {
@@ -1035,9 +1101,10 @@ impl<T: Type + Probs<T>> Function<T> for ScoresSum {
         let (_, got) = attend::<T>(input);
         let want = row.logsumexp();
         let (ulps, absolute) = wide_log_bound::<T>();
-        let more = capped::<T>(cap);
-        let bound = (ulps + more, absolute + more * f64::EPSILON / 2.0);
-        worst.add(either(got, want, bound, T::WIDE, wide_max::<T>()), 0, got, want);
+        let more = T::by_type(0.0, 0.61, 0.0) * cap.unwrap_or(0.0) * f64::EPSILON / 2.0;
+        let size = ulp(want.0.abs().max(got.abs()), T::WIDE);
+        let allowed = (ulps * size).max(absolute) + more;
+        worst.add(relative_error(got, Scaled::of(want), 0.0, allowed), 0, got, want);
         worst
     }
 }
