@@ -221,7 +221,7 @@ fn log_error<T: Type>(got: f64, want: Dd) -> f64 {
         return either(got, want, (ulps, absolute), T::FORMAT, T::MAX);
     }
     let allowed = ulps * ulp(got.abs().max(want.0.abs()), T::FORMAT) + absolute;
-    relative_error(got, Scaled::of(want), 0.0, allowed)
+    relative_error(got, Scaled::of(want), allowed, 0.0)
 }
 
 fn log_in_words<T: Type>() -> String {
@@ -579,15 +579,14 @@ fn start_targets<T: Type>(input: &mut Input, r: &mut Random) {
     input.numbers[0] = input.numbers[0].min(1.0);
 }
 
-fn relative_error(got: f64, want: Scaled, bound: f64, absolute: f64) -> f64 {
+/// The error in units of what is allowed, of what is not excused: what may be flushed.
+fn relative_error(got: f64, want: Scaled, allowed: f64, excused: f64) -> f64 {
     let off = Scaled::of(Dd(got, 0.0)).add(Scaled(want.0.neg(), want.1)).to_dd().0.abs();
-    let allowed = bound * want.to_dd().0.abs() + absolute;
-    if off == 0.0 {
-        0.0
-    } else if got.is_finite() {
-        off / allowed
-    } else {
-        f64::INFINITY
+    let off = (off - excused).max(0.0);
+    match got.is_finite() {
+        true if off == 0.0 => 0.0,
+        true => off / allowed,
+        false => f64::INFINITY,
     }
 }
 
@@ -613,7 +612,7 @@ fn measure_loss<T: Type>(input: &Input, divergence: bool) -> Worst {
     options.losses(one_row(&x), target.targets(), &mut got).expect("a valid call");
     let (mut want, flushed) = target.cross_entropy(input, &row);
     // Where f64 ends.
-    let mut allowed = 1e-300 + flushed;
+    let mut allowed = 1e-300;
     if divergence {
         let mut size = want.to_dd().0;
         let mut total = Dd(0.0, 0.0);
@@ -641,7 +640,7 @@ fn measure_loss<T: Type>(input: &Input, divergence: bool) -> Worst {
         allowed += loss_bound::<T>() * want.to_dd().0.abs();
         allowed += 2.0 * target.z * lse.0.abs() * z_error::<T>(lse);
     }
-    worst.add(relative_error(got[0], want, 0.0, allowed), 0, got[0], want.to_dd());
+    worst.add(relative_error(got[0], want, allowed, flushed), 0, got[0], want.to_dd());
     worst
 }
 
@@ -766,7 +765,7 @@ impl<T: Type> Function<T> for LabelGradient {
                 false => 0.0,
             };
             let allowed = (ulps::<T>() + deep::<T>(size)) * ulp(size.max(got.abs()), T::FORMAT);
-            worst.add(relative_error(got, want, 0.0, allowed + flushed), i, got, want.to_dd());
+            worst.add(relative_error(got, want, allowed, flushed), i, got, want.to_dd());
         }
         worst
     }
@@ -817,8 +816,7 @@ impl<T: Type> Function<T> for AnyGradient {
             let bound = T::by_type(3.0, 6.0, 0.51) + deep::<T>(size);
             let allowed = bound * ulp(size.max(got.abs()), T::FORMAT);
             let of_z = 2.0 * target.z * z_error::<T>(lse) * row.p(i).mul(a).to_dd().0.abs();
-            let allowed = allowed + flushed + of_z;
-            worst.add(relative_error(got, want, 0.0, allowed), i, got, want.to_dd());
+            worst.add(relative_error(got, want, allowed + of_z, flushed), i, got, want.to_dd());
         }
         worst
     }
@@ -871,7 +869,7 @@ impl<T: Type> Function<T> for Backward {
                 let bound = T::by_type(0.51, 3.0, 0.51) + deep::<T>(size);
                 let of_sum = T::by_type(5e-13, 1e-24, 5e-13) * a.to_dd().0 * sizes;
                 let allowed = bound * ulp(size, T::FORMAT) + of_sum;
-                worst.add(relative_error(got, want, 0.0, allowed), i, got, want.to_dd());
+                worst.add(relative_error(got, want, allowed, 0.0), i, got, want.to_dd());
             }
         }
         worst
@@ -926,8 +924,8 @@ impl<T: Type> Function<T> for LogBackward {
                     if p.exponent() < T::FLUSHED { p_sum.mul(a).to_dd().0.abs() } else { 0.0 };
                 let of_sum = T::by_type(5e-13, 1e-24, 5e-13) * p.mul(a).to_dd().0.abs() * sizes;
                 let bound = ulps::<T>() + deep::<T>(size);
-                let allowed = bound * ulp(size.max(got.abs()), T::FORMAT) + flushed + of_sum;
-                worst.add(relative_error(got, want, 0.0, allowed), i, got, want.to_dd());
+                let allowed = bound * ulp(size.max(got.abs()), T::FORMAT) + of_sum;
+                worst.add(relative_error(got, want, allowed, flushed), i, got, want.to_dd());
             }
         }
         worst
@@ -1104,7 +1102,7 @@ impl<T: Type + Probs<T>> Function<T> for ScoresSum {
         let more = T::by_type(0.0, 0.61, 0.0) * cap.unwrap_or(0.0) * f64::EPSILON / 2.0;
         let size = ulp(want.0.abs().max(got.abs()), T::WIDE);
         let allowed = (ulps * size).max(absolute) + more;
-        worst.add(relative_error(got, Scaled::of(want), 0.0, allowed), 0, got, want);
+        worst.add(relative_error(got, Scaled::of(want), allowed, 0.0), 0, got, want);
         worst
     }
 }
@@ -1139,7 +1137,8 @@ impl<T: Type> Function<T> for Perplexity {
         let (got, want) = (softmax::perplexity(&log_probs), mean.exp_scaled());
         let bound = ((n + 1.0) * mean.0 + 2.0) * f64::EPSILON;
         let ulps = ulps_scaled(got, want, F64).max(1e-9);
-        worst.add(relative_error(got, want, bound, 0.0).max(ulps * 1e-9), 0, got, want.to_dd());
+        let allowed = bound * want.to_dd().0;
+        worst.add(relative_error(got, want, allowed, 0.0).max(ulps * 1e-9), 0, got, want.to_dd());
         worst
     }
 }
