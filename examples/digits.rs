@@ -4,18 +4,14 @@
 //!     cargo run --release --example digits
 
 use std::error::Error;
-use std::fs::File;
-use std::io::BufReader;
 use std::path::Path;
-
-use npyz::{Deserialize, NpyFile};
 
 const CLASSES: usize = 10;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let logits: Vec<f32> = load("digits_logits.npy", &[1797, CLASSES as u64])?;
-    let reference: Vec<f64> = load("digits_probs.npy", &[1797, CLASSES as u64])?;
-    let labels: Vec<i64> = load("digits_labels.npy", &[1797])?;
+    let logits: Vec<f32> = load("digits_logits.npy", 1797 * CLASSES, f32::from_le_bytes)?;
+    let reference: Vec<f64> = load("digits_probs.npy", 1797 * CLASSES, f64::from_le_bytes)?;
+    let labels: Vec<i64> = load("digits_labels.npy", 1797, i64::from_le_bytes)?;
 
     let mut probs = vec![0.0f32; logits.len()];
     softmax::softmax_rows(&logits, &mut probs, CLASSES)?;
@@ -42,15 +38,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The elements of a file in `data/`, which must have this shape.
-fn load<T: Deserialize>(name: &str, shape: &[u64]) -> Result<Vec<T>, Box<dyn Error>> {
+/// The `len` elements of a file in `data/`, whose header has 128 bytes.
+fn load<const N: usize, T>(
+    name: &str,
+    len: usize,
+    element: fn([u8; N]) -> T,
+) -> Result<Vec<T>, Box<dyn Error>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(name);
-    let file = File::open(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-    let npy = NpyFile::new(BufReader::new(file))?;
-    if npy.shape() != shape {
-        return Err(format!("{name} has the shape {:?}, not {shape:?}", npy.shape()).into());
+    let bytes = std::fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let data = bytes.get(128..).unwrap_or_default();
+    if data.len() != len * N {
+        return Err(format!("{name} has {} bytes of data, not {}", data.len(), len * N).into());
     }
-    Ok(npy.into_vec()?)
+    Ok(data.as_chunks().0.iter().map(|&bytes| element(bytes)).collect())
 }
 
 /// The index of the largest element, and that element.

@@ -3,11 +3,8 @@
 //!     cargo run --release --example train_digits
 
 use std::error::Error;
-use std::fs::File;
-use std::io::BufReader;
 use std::path::Path;
 
-use npyz::{Deserialize, NpyFile};
 use softmax::{CrossEntropy, Matrix, MatrixMut, Softmax};
 
 const PIXELS: usize = 64;
@@ -28,8 +25,8 @@ struct Set {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let pixels: Vec<u8> = load("digits_images.npy", &[1797, PIXELS as u64])?;
-    let labels: Vec<i64> = load("digits_labels.npy", &[1797])?;
+    let pixels: Vec<u8> = load("digits_images.npy", 1797 * PIXELS, u8::from_le_bytes)?;
+    let labels: Vec<i64> = load("digits_labels.npy", 1797, i64::from_le_bytes)?;
     let [train, test] = [false, true].map(|test| {
         let rows = pixels.chunks_exact(PIXELS).zip(&labels).enumerate();
         // Every fifth image is for the test.
@@ -99,13 +96,17 @@ fn hits(set: &Set, weights: &[f32]) -> Result<usize, softmax::Error> {
     Ok(digits.iter().zip(&set.labels).filter(|(digit, label)| **digit as i64 == **label).count())
 }
 
-/// The elements of a file in `data/`, which must have this shape.
-fn load<T: Deserialize>(name: &str, shape: &[u64]) -> Result<Vec<T>, Box<dyn Error>> {
+/// The `len` elements of a file in `data/`, whose header has 128 bytes.
+fn load<const N: usize, T>(
+    name: &str,
+    len: usize,
+    element: fn([u8; N]) -> T,
+) -> Result<Vec<T>, Box<dyn Error>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(name);
-    let file = File::open(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-    let npy = NpyFile::new(BufReader::new(file))?;
-    if npy.shape() != shape {
-        return Err(format!("{name} has the shape {:?}, not {shape:?}", npy.shape()).into());
+    let bytes = std::fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let data = bytes.get(128..).unwrap_or_default();
+    if data.len() != len * N {
+        return Err(format!("{name} has {} bytes of data, not {}", data.len(), len * N).into());
     }
-    Ok(npy.into_vec()?)
+    Ok(data.as_chunks().0.iter().map(|&bytes| element(bytes)).collect())
 }

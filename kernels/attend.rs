@@ -10,20 +10,26 @@
 //! computed as a pair of numbers of the arithmetic type, so that none of these steps costs accuracy; where only ranges and boolean masks are
 //! given, the logit is the score, and the scale is folded into the exponential. The sums have their elements in the
 //! lanes where a whole row would have them: a row with a mask has the bits of one with -inf there.
+//!
+//! A key whose mask is -inf, or to which -inf is added, is hidden, whatever its score is. A row of
+//! pairs without a finite maximum is looked at once more with logits that are 2^100 times smaller:
+//! what passed the type's range on the way does not do so there, and what is odd then is so by its
+//! scores, masks and biases.
 
 use half::{bf16, f16};
 
 use crate::element::Element;
-use crate::exp2::{BLOCK, Contract};
+use crate::exp2::{BLOCK, Contract, Sum};
 use crate::memory::{self, LINE};
-use crate::pipeline::{Kept, Reducer, Task};
+use crate::pipeline::{Kept, Reduced, Reducer, Task};
 use crate::rows::{
-    Exp, Finish, Inverse, Logits, Odd, UNROLL, finish_row, odd_row, prob, to_aligned,
+    Exp, Finish, Inverse, Logits, Odd, UNROLL, finish_row, inlined, odd_row, prob, row_max,
+    to_aligned,
 };
-use crate::scale::{Scale, Shift};
+use crate::scale::{LogShift, Scale, Shift, two_product, two_sum};
 use crate::scores::{Attend, MaskData, Row, Scores};
 use crate::scratch::Scratch;
-use crate::vector::{Io, Vector};
+use crate::vector::{Io, MOST_LANES, Vector};
 
 /// Loads of every type of mask.
 pub(crate) trait Masks: Io<f32> + Io<f16> + Io<bf16> + Io<<Self as Vector>::E> {}
@@ -154,16 +160,27 @@ struct Biased<'a, S: Vector> {
     /// The distance of the row's first column from the query's position.
     distance: f64,
     sink: Option<S::E>,
+    far: bool,
 }
 
 /// Logits of a row of a call.
 trait RowLogits<'a, S: Vector>: Logits<S> {
-    fn new(place: Place<S>, attend: &Attend<'a>, row: &Row<'a>) -> Self;
+    /// Those of a far row are yet to be multiplied by [`far_scale`].
+    fn new(place: Place<S>, attend: &Attend<'a>, row: &Row<'a>, far: bool) -> Self;
 }
+
+/// What the logits of far rows are yet to be multiplied by: no more than any scale, so that no
+/// score passes the type's range.
+pub(crate) fn far_scale() -> Scale {
+    Scale::from_temperature(FAR).expect("a temperature in range")
+}
+
+/// What makes the logits of far rows: the least temperature.
+pub(crate) const FAR: f64 = Scale::TEMPERATURES.0;
 
 impl<'a, S: Masks> RowLogits<'a, S> for Seen<'a, S> {
     #[inline(always)]
-    fn new(place: Place<S>, _: &Attend<'a>, row: &Row<'a>) -> Self {
+    fn new(place: Place<S>, _: &Attend<'a>, row: &Row<'a>, _: bool) -> Self {
         Seen { place, mask: row.mask }
     }
 }
@@ -173,19 +190,22 @@ where
     S::Wide: Io<<S as Vector>::E>,
 {
     #[inline(always)]
-    fn new(place: Place<S>, attend: &Attend<'a>, row: &Row<'a>) -> Self {
+    fn new(place: Place<S>, attend: &Attend<'a>, row: &Row<'a>, far: bool) -> Self {
         let simd = place.simd;
-        let splat = |x: f32| simd.splat(S::E::narrow(x.into()));
+        let unit = if far { FAR } else { 1.0 };
+        let narrow = |x: f64| S::E::narrow(x * unit);
+        let splat = |x: f32| simd.splat(narrow(x.into()));
         let (hi, lo) = S::E::scale(&attend.scale);
         Biased {
             place,
-            scale: (simd.splat(hi), simd.splat(lo)),
-            cap: attend.cap.map(|c| Cap::new(c, &attend.scale)),
+            scale: (simd.splat(narrow(hi.widen())), simd.splat(narrow(lo.widen()))),
+            cap: attend.cap.map(|c| Cap::new(c, &attend.scale, unit)),
             mask: row.mask,
-            mask_slope: row.mask_slope.map(splat),
+            mask_slope: row.mask_slope.or(far.then_some(1.0)).map(splat),
             slope: row.slope.map(splat),
             distance: place.start as f64 - row.position as f64,
-            sink: row.sink.map(|sink| S::E::narrow(sink.into())),
+            sink: row.sink.map(|sink| narrow(sink.into())),
+            far,
         }
     }
 }
@@ -239,30 +259,45 @@ where
             None => product(simd, v, self.scale),
         };
         let zero = simd.splat(S::E::narrow(0.0));
-        let mut seen = None;
+        let least = simd.splat(S::E::narrow(S::E::LEAST));
+        let hidden = simd.splat(S::E::narrow(f64::NEG_INFINITY));
+        // What is added; -inf hides.
+        let (mut masked, mut biased) = (None, None);
         if let Some(data) = &self.mask {
             // SAFETY: the row, and so its mask, has n elements from there on.
             let mask = unsafe { load_mask(simd, data, self.place.start + i, n) };
+            let mut added = (mask, zero);
             if let MaskData::Bool(_) = data {
-                seen = Some(mask);
+                // Nothing is added.
             } else if let Some(slope) = self.mask_slope {
-                (hi, lo) = plus(simd, (hi, lo), product(simd, mask, (slope, zero)));
+                added = product(simd, mask, (slope, zero));
+                // Whatever the slope is.
+                added.0 = simd.select_below(mask, least, hidden, added.0);
+                (hi, lo) = plus(simd, (hi, lo), added);
             } else {
-                (hi, lo) = plus(simd, (hi, lo), (mask, zero));
+                (hi, lo) = plus(simd, (hi, lo), added);
             }
+            masked = Some(added.0);
         }
         if let Some(slope) = self.slope {
             let first = simd.splat(S::E::narrow(self.distance + i as f64));
             let distance = simd.sub(first, self.place.lanes);
-            (hi, lo) = plus(simd, (hi, lo), product(simd, distance, (slope, zero)));
+            let added = product(simd, distance, (slope, zero));
+            (hi, lo) = plus(simd, (hi, lo), added);
+            biased = Some(added.0);
         }
-        // Hidden is hidden, whatever was added.
-        if let Some(seen) = seen {
-            let least = simd.splat(S::E::narrow(f64::NEG_INFINITY));
-            hi = simd.select_below(seen, zero, least, hi);
+        // Hidden is hidden, whatever else is there.
+        if let Some(added) = masked {
+            hi = simd.select_below(added, least, hidden, hi);
+        }
+        if let Some(added) = biased {
+            hi = simd.select_below(added, least, hidden, hi);
         }
         // What infinities leave in the low part is nothing.
-        lo = simd.zero_below(hi, simd.splat(S::E::narrow(S::E::LEAST)), lo);
+        lo = simd.zero_below(hi, least, lo);
+        if self.far {
+            lo = simd.select_below(hi, simd.splat(S::E::narrow(f64::INFINITY)), lo, zero);
+        }
         let z = simd.add(hi, lo);
         lo = simd.sub(lo, simd.sub(z, hi));
         (self.place.edges(z, i, n), lo)
@@ -303,23 +338,34 @@ fn plus<S: Vector>(s: S, (a, a_lo): (S::V, S::V), (b, b_lo): (S::V, S::V)) -> (S
     (sum, s.add(a_lo, s.add(error, b_lo)))
 }
 
-/// `c * tanh(scale * x / c)`, computed in f64: `c * (e - 1) / (e + 1)`, `e = exp(2 * scale * x / c)`.
+/// `c tanh(scale x / c)`, computed in f64: `c (e - 1) / (e + 1)`, `e = exp(2 scale x / c)`.
+///
+/// In rows of f64 every step but the exponential is a pair: `c (1 - q)`, `q = 2 / (e + 1)`. The
+/// error of `e` is 1.22 u at most (u is 2^-53), and half of it reaches the hyperbolic tangent: 0.61
+/// c u of the logit, and at most 1.22 c ULP of a probability.
 #[derive(Clone, Copy)]
 pub(crate) struct Cap {
+    /// In units of the row's logits.
     pub(crate) c: f64,
-    /// `2 * scale / c`
-    pub(crate) factor: f64,
+    /// `2 * scale / c`, as a pair.
+    pub(crate) factor: (f64, f64),
 }
 
 impl Cap {
-    /// Beyond this exponent the hyperbolic tangent is 1, to the precision of f64.
+    /// Beyond this exponent the hyperbolic tangent is 1, to the precision of pairs.
     pub(crate) const END: f64 = 80.0;
 
     /// How the exponential is shifted: it is `C` times the true one, down to `exp(-END)`.
     pub(crate) const SHIFT: Shift = Shift { subtract: 0.0, m: 0, cut: -2.0 * Self::END };
 
-    pub(crate) fn new(c: f64, scale: &Scale) -> Self {
-        Cap { c, factor: 2.0 * scale.get() / c }
+    /// Of logits that are `unit`, a power of two, times the true ones.
+    pub(crate) fn new(c: f64, scale: &Scale, unit: f64) -> Self {
+        let (hi, lo) = scale.pair();
+        let factor = 2.0 * hi / c;
+        // What the quotient lacks: 2 hi - factor c, exactly, and 2 lo, divided by c.
+        let (p, p_lo) = two_product(factor, c);
+        let rest = ((2.0 * hi - p) - p_lo) + 2.0 * lo;
+        Cap { c: c * unit, factor: (factor, rest / c) }
     }
 
     #[inline(always)]
@@ -330,8 +376,11 @@ impl Cap {
     {
         let w = simd.wide();
         let exp = Exp::new(w, &Scale::ONE, &Self::SHIFT);
-        let (c, factor, end) = (w.splat(self.c), w.splat(self.factor), w.splat(Self::END));
-        let one = w.splat(f64::from_bits(f64::TABLE[0]));
+        let (c, end) = (w.splat(self.c), w.splat(Self::END));
+        let (factor, factor_lo) = (w.splat(self.factor.0), w.splat(self.factor.1));
+        let (none, one) = (w.splat(0.0), w.splat(f64::from_bits(f64::TABLE[0])));
+        let two = w.add(one, one);
+        let half = w.div(w.splat(1.0), two);
         let zero = S::E::narrow(0.0);
         let (mut x, mut hi, mut lo) = ([zero; 16], [zero; 16], [zero; 16]);
         // SAFETY: the arrays have room for LANES elements, which is a multiple of the wide vector's lanes.
@@ -339,14 +388,33 @@ impl Cap {
             simd.store(x.as_mut_ptr(), v);
             let mut k = 0;
             while k < S::LANES {
-                let u = w.mul(w.load(x.as_ptr().add(k)), factor);
+                let x = w.load(x.as_ptr().add(k));
+                let u = w.mul(x, factor);
                 // Where `end` is below; a NaN stays.
-                let u = w.select_below(end, u, end, u);
-                let e = exp.of(false, true, u);
-                let z = w.mul(c, w.div(w.sub(e, one), w.add(e, one)));
-                w.store(hi.as_mut_ptr().add(k), z);
-                let rest = w.sub(z, w.load(hi.as_ptr().add(k)));
-                w.store(lo.as_mut_ptr().add(k), rest);
+                let top = w.select_below(end, u, end, u);
+                if const { S::E::MIN_EXP == <f64 as Contract>::MIN_EXP } {
+                    let u_lo = w.fma(x, factor_lo, w.fma(x, factor, w.sub(none, u)));
+                    // Nothing is left of it at the end, nor of the cut's side, where e is 0.
+                    let e = exp.of_pair(false, top, w.select_below(u, end, u_lo, none));
+                    let (sum, sum_lo) = plus(w, (e, none), (one, none));
+                    let q = w.div(two, sum);
+                    let minus_q = w.sub(none, q);
+                    let rest = w.fma(minus_q, sum_lo, w.fma(minus_q, sum, two));
+                    let q_lo = w.mul(rest, w.mul(q, half));
+                    // Exact: q is at most 1, or within a factor of two of it.
+                    let t = w.sub(w.splat(1.0), q);
+                    let t_lo = w.sub(w.sub(w.sub(w.splat(1.0), t), q), q_lo);
+                    let z = w.mul(c, t);
+                    w.store(hi.as_mut_ptr().add(k), z);
+                    let rest = w.fma(c, t_lo, w.fma(c, t, w.sub(none, z)));
+                    w.store(lo.as_mut_ptr().add(k), rest);
+                } else {
+                    let e = exp.of(false, true, top);
+                    let z = w.mul(c, w.div(w.sub(e, one), w.add(e, one)));
+                    w.store(hi.as_mut_ptr().add(k), z);
+                    let rest = w.sub(z, w.load(hi.as_ptr().add(k)));
+                    w.store(lo.as_mut_ptr().add(k), rest);
+                }
                 k += S::Wide::LANES;
             }
             (simd.load(hi.as_ptr()), simd.load(lo.as_ptr()))
@@ -420,7 +488,7 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
     for row in 0..call.rows {
         let options = call.options(row);
         let place = Place::new(simd, call, row, options.keys);
-        let logits = L::new(place, &call.attend, &options);
+        let mut logits = L::new(place, &call.attend, &options, false);
         let n = options.keys.1 - place.start;
         // SAFETY: `row` is one of the call's rows, so x and y point to `cols` elements, of which start + n are no more; what is
         // kept has room for them. The row before was one of the call's, too.
@@ -446,6 +514,13 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
             } else {
                 Err(Odd::of(sink.into_iter()))
             };
+            let (reduced, scale) = match reduced {
+                Err(odd) if L::PAIRS && options.keys.0 < options.keys.1 => {
+                    logits = L::new(place, &call.attend, &options, true);
+                    (reduce_far::<S, T, L>(simd, x, kept, n, &logits, odd).map(Some), far_scale())
+                }
+                reduced => (reduced, scale),
+            };
             let lse = match &reduced {
                 // The sink takes all the mass.
                 Ok(None) => {
@@ -456,6 +531,8 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
                 Ok(Some(reduced)) => {
                     let value = if call.lse.is_null() {
                         0.0
+                    } else if L::PAIRS {
+                        logsumexp_of_pairs::<S, T, L>(simd, reduced, &scale, x, kept, n, &logits)
                     } else {
                         reduced.log_shift(&scale).logsumexp()
                     };
@@ -487,6 +564,172 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
     if STREAM {
         simd.fence();
     }
+}
+
+/// Reduces a row of pairs in which no maximum was found, by its far logits.
+///
+/// # Safety
+/// As [`Reducer::reduce_exactly`].
+#[cold]
+#[inline(never)]
+unsafe fn reduce_far<S, T, L>(
+    simd: S,
+    x: *const T,
+    kept: *mut S::E,
+    n: usize,
+    logits: &L,
+    odd: Odd,
+) -> Result<Reduced<S>, Odd>
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    T: Element,
+    L: Logits<S>,
+{
+    let scale = far_scale();
+    let reducer = Reducer::new(simd, &scale);
+    let mut max = None;
+    // Common are rows whose every key is hidden, which need no more than this.
+    if let Odd::AllMasked = odd {
+        simd.vectorize(
+            #[inline(always)]
+            || {
+                // SAFETY: as this function's.
+                max = Some(unsafe { row_max(simd, x, n, logits) });
+            },
+        );
+        if max == Some(f64::NEG_INFINITY) {
+            return Err(odd);
+        }
+    }
+    // SAFETY: as this function's.
+    unsafe { reducer.reduce_exactly::<T, Kept, L>(x, kept, n, logits, max) }
+}
+
+/// The log-sum-exp of a row of pairs.
+///
+/// # Safety
+/// `x` is valid for reads of `n` elements, for which `logits` was made, and `kept` for reads of
+/// their exponentials.
+#[inline(always)]
+unsafe fn logsumexp_of_pairs<S, T, L>(
+    simd: S,
+    reduced: &Reduced<S>,
+    scale: &Scale,
+    x: *const T,
+    kept: *const S::E,
+    n: usize,
+    logits: &L,
+) -> f64
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    L: Logits<S>,
+{
+    let top = simd.splat(S::E::narrow(reduced.max));
+    let e = |low: f64| {
+        let low = simd.splat(S::E::narrow(low));
+        simd.first_lane(reduced.exp.of_pair(true, top, low)).widen() * reduced.factor
+    };
+    let sum = reduced.sum.times(reduced.factor);
+    let mut largest = (e(0.0), 0.0);
+    // No low part changes as much as a hundredth, and elsewhere it does not count.
+    if !reduced.own.is_huge() && sum.hi <= 2.1 * largest.0 {
+        let least = 0.9 * largest.0 / reduced.factor;
+        // SAFETY: as this function's.
+        let low = unsafe { largest_low(simd, x, kept, n, logits, reduced.max, least) };
+        let low = match logits.sink() {
+            Some(sink) if sink.widen() == reduced.max => low.map_or(0.0, |low| f64::max(low, 0.0)),
+            _ => low.unwrap_or(0.0),
+        };
+        largest = (e(low), low);
+    }
+    log_shift_of_pairs::<S::E>(scale, reduced.max, largest, &reduced.own, sum).logsumexp()
+}
+
+/// [`Contract::log_shift`] of a row whose largest logit is `max + low` and has the exponential `e`,
+/// which are `largest`.
+///
+/// Where the largest element has half of the mass or more its `e` must be the one in the sum, lest
+/// its error count twice. `e exp(-low)` is such a one of `max` alone; what is missing when that is
+/// rounded is added to the logarithm.
+pub(crate) fn log_shift_of_pairs<E: Contract>(
+    scale: &Scale,
+    max: f64,
+    (e, low): (f64, f64),
+    shift: &Shift,
+    sum: Sum,
+) -> LogShift {
+    let (e_max, rest) = two_sum(e, e * libm::expm1(-(low * scale.get())));
+    let mut log = E::log_shift(scale, max, e_max, shift, sum);
+    if sum.hi <= 2.0 * e_max {
+        log.c.1 -= rest / e_max;
+    }
+    log
+}
+
+/// The largest low part of the pairs whose high part is `max`, and whose exponential so `least` at
+/// least.
+///
+/// # Safety
+/// As [`logsumexp_of_pairs`].
+#[inline(never)]
+unsafe fn largest_low<S, T, L>(
+    simd: S,
+    x: *const T,
+    kept: *const S::E,
+    n: usize,
+    logits: &L,
+    max: f64,
+    least: f64,
+) -> Option<f64>
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    L: Logits<S>,
+{
+    let mut largest: Option<f64> = None;
+    let fill = S::E::narrow(f64::NEG_INFINITY);
+    // SAFETY: at every load as many elements are left; the arrays have room for a vector.
+    let mut look = inlined(
+        #[inline(always)]
+        |(i, len): (usize, usize)| unsafe {
+            let v = if len == S::LANES {
+                simd.load(x.add(i))
+            } else {
+                simd.load_part(x.add(i), len, fill)
+            };
+            let (z, low) = logits.at(v, i, len);
+            let (mut zs, mut lows) = ([fill; MOST_LANES], [fill; MOST_LANES]);
+            simd.store(zs.as_mut_ptr(), z);
+            simd.store(lows.as_mut_ptr(), low);
+            for (z, low) in zs.into_iter().zip(lows) {
+                let low = low.widen();
+                if z.widen() == max && largest.is_none_or(|largest| low > largest) {
+                    largest = Some(low);
+                }
+            }
+        },
+    );
+    simd.vectorize(
+        #[inline(always)]
+        || {
+            let mut i = 0;
+            while n - i >= UNROLL * S::LANES {
+                // SAFETY: as many elements are left, and were kept.
+                let v = |k: usize| unsafe { simd.load(kept.add(i + k * S::LANES)) };
+                let all = simd.max(simd.max(v(0), v(1)), simd.max(v(2), v(3)));
+                if simd.max_lane(all).widen() >= least {
+                    for k in 0..UNROLL {
+                        look((i + k * S::LANES, S::LANES));
+                    }
+                }
+                i += UNROLL * S::LANES;
+            }
+            while i < n {
+                look((i, S::LANES.min(n - i)));
+                i += S::LANES;
+            }
+        },
+    );
+    largest
 }
 
 /// Writes `n` zeros.

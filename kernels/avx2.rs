@@ -291,6 +291,20 @@ impl Vector for F32 {
     }
 
     #[inline(always)]
+    fn widen(self, v: Self::V) -> [[__m256d; 2]; 2] {
+        let [a, b, c, d] = self.widen4(v);
+        [[a, b], [c, d]]
+    }
+    #[inline(always)]
+    fn narrow(self, v: [[__m256d; 2]; 2]) -> Self::V {
+        let a = self.0.avx;
+        let [[x, y], [z, w]] = v;
+        [
+            a._mm256_set_m128(a._mm256_cvtpd_ps(y), a._mm256_cvtpd_ps(x)),
+            a._mm256_set_m128(a._mm256_cvtpd_ps(w), a._mm256_cvtpd_ps(z)),
+        ]
+    }
+    #[inline(always)]
     fn log_softmax(self, x: Self::V, shift: &LogShift) -> Self::V {
         let a = self.0.avx;
         let max = a._mm256_set1_pd(shift.max);
@@ -466,6 +480,14 @@ impl Vector for F64 {
     sums_one_by_one!();
     acc_of_pairs!();
 
+    #[inline(always)]
+    fn widen(self, v: Self::V) -> [Self::V; 2] {
+        [v; 2]
+    }
+    #[inline(always)]
+    fn narrow(self, v: [Self::V; 2]) -> Self::V {
+        v[0]
+    }
     #[inline(always)]
     fn log_softmax(self, x: Self::V, shift: &LogShift) -> Self::V {
         log_softmax_f64(self, x, shift)

@@ -320,6 +320,18 @@ impl Vector for F32 {
     }
 
     #[inline(always)]
+    fn widen(self, v: __m512) -> [__m512d; 2] {
+        let f = self.0.avx512f;
+        let high = self.0.avx512dq._mm512_extractf32x8_ps::<1>(v);
+        [f._mm512_cvtps_pd(f._mm512_castps512_ps256(v)), f._mm512_cvtps_pd(high)]
+    }
+    #[inline(always)]
+    fn narrow(self, v: [__m512d; 2]) -> __m512 {
+        let f = self.0.avx512f;
+        let [low, high] = [f._mm512_cvtpd_ps(v[0]), f._mm512_cvtpd_ps(v[1])];
+        self.0.avx512dq._mm512_insertf32x8::<1>(f._mm512_castps256_ps512(low), high)
+    }
+    #[inline(always)]
     fn log_softmax(self, x: __m512, shift: &LogShift) -> __m512 {
         let f = self.0.avx512f;
         let low = self.log_softmax_half(f._mm512_castps512_ps256(x), shift);
@@ -450,6 +462,14 @@ impl Vector for F64 {
     sums_one_by_one!();
     acc_of_pairs!();
 
+    #[inline(always)]
+    fn widen(self, v: Self::V) -> [Self::V; 2] {
+        [v; 2]
+    }
+    #[inline(always)]
+    fn narrow(self, v: [Self::V; 2]) -> Self::V {
+        v[0]
+    }
     #[inline(always)]
     fn log_softmax(self, x: __m512d, shift: &LogShift) -> __m512d {
         log_softmax_f64(self, x, shift)

@@ -9,7 +9,7 @@ use crate::element::Element;
 use crate::exp2::{BLOCK, Contract};
 use crate::fpenv::in_default_environment;
 use crate::matrix::Matrix;
-use crate::pipeline::{Log, Reducer};
+use crate::pipeline::{Again, Log, Reduced, Reducer, Task};
 use crate::rows::{Exp, Finish, Odd, Plain, UNROLL, classify, finish_row, odd_row};
 use crate::scalar;
 use crate::scale::{LogShift, Scale, Shift};
@@ -328,9 +328,9 @@ impl<W: Vector<E = f64>> LogSigmoid<W> {
         let low = w.select_below(x, zero, x, zero);
         let mut y = w.fma(low, self.scale.0, w.sub(zero, log1p));
         if double {
-            // -inf has no tail (it might be NaN).
+            // A result of -inf has no tail: it might be NaN, or infinite the other way.
             let tail = w.mul(low, self.scale.1);
-            y = w.add(y, w.zero_below(low, w.splat(f64::MIN), tail));
+            y = w.add(y, w.zero_below(y, w.splat(f64::MIN), tail));
         }
         or_top(w, x, y, 0.0)
     }
@@ -599,6 +599,8 @@ pub struct Picks<'a, T: Element> {
     pub(crate) wanted: Wanted<'a>,
     /// `k` a row; none if only the largest is asked for.
     pub(crate) log_probs: &'a mut [T::Arithmetic],
+    /// `k` a row, or none.
+    pub(crate) probs: &'a mut [T::Arithmetic],
     /// One a row, or none.
     pub(crate) lse: &'a mut [T::Arithmetic],
     pub(crate) scale: Scale,
@@ -677,7 +679,8 @@ impl<'a, T: Element> Picks<'a, T> {
         Ok(Self::new(x, k, Wanted::Tokens(tokens), log_probs, lse))
     }
 
-    /// The `k` largest elements of each row: their indices and log-probabilities.
+    /// The `k` largest elements of each row: their indices and log-probabilities, and their
+    /// probabilities, if there are places for them.
     ///
     /// # Errors
     /// More than there are in a row, or lengths that do not fit the rows.
@@ -686,6 +689,7 @@ impl<'a, T: Element> Picks<'a, T> {
         k: usize,
         indices: &'a mut [usize],
         log_probs: &'a mut [T::Arithmetic],
+        probs: Option<&'a mut [T::Arithmetic]>,
     ) -> Result<Self, PickError> {
         if k > x.cols() {
             let range = "at most the number of columns";
@@ -694,7 +698,11 @@ impl<'a, T: Element> Picks<'a, T> {
         let needed = x.rows().saturating_mul(k);
         check("indices", indices.len(), needed)?;
         check("log-probabilities", log_probs.len(), needed)?;
-        Ok(Self::new(x, k, Wanted::Top(indices), log_probs, &mut []))
+        if let Some(probs) = &probs {
+            check("probabilities", probs.len(), needed)?;
+        }
+        let probs = probs.unwrap_or_default();
+        Ok(Picks { probs, ..Self::new(x, k, Wanted::Top(indices), log_probs, &mut []) })
     }
 
     /// The index of the largest element of each row.
@@ -718,7 +726,7 @@ impl<'a, T: Element> Picks<'a, T> {
         lse: &'a mut [T::Arithmetic],
     ) -> Self {
         let (scale, masked) = (Scale::ONE, Masked::Nan);
-        Picks { x, k, wanted, log_probs, lse, scale, masked }
+        Picks { x, k, wanted, log_probs, probs: &mut [], lse, scale, masked }
     }
 
     /// What defines the log-probabilities.
@@ -744,11 +752,12 @@ impl<'a, T: Element> Picks<'a, T> {
 
     /// The first `at` rows and the others.
     pub fn split_rows(self, at: usize) -> (Self, Self) {
-        let Picks { x, k, wanted, log_probs, lse, scale, masked } = self;
+        let Picks { x, k, wanted, log_probs, probs, lse, scale, masked } = self;
         let at = at.min(x.rows());
         let (x, y) = x.split_rows(at);
         let cut = |len: usize, k: usize| (at * k).min(len);
         let (log_probs, log_probs_2) = log_probs.split_at_mut(cut(log_probs.len(), k));
+        let (probs, probs_2) = probs.split_at_mut(cut(probs.len(), k));
         let (lse, lse_2) = lse.split_at_mut(cut(lse.len(), 1));
         let (wanted, wanted_2) = match wanted {
             Wanted::Tokens(tokens) => {
@@ -764,10 +773,17 @@ impl<'a, T: Element> Picks<'a, T> {
                 (Wanted::Largest(a), Wanted::Largest(b))
             }
         };
-        (
-            Picks { x, k, wanted, log_probs, lse, scale, masked },
-            Picks { x: y, k, wanted: wanted_2, log_probs: log_probs_2, lse: lse_2, scale, masked },
-        )
+        let others = Picks {
+            x: y,
+            k,
+            wanted: wanted_2,
+            log_probs: log_probs_2,
+            probs: probs_2,
+            lse: lse_2,
+            scale,
+            masked,
+        };
+        (Picks { x, k, wanted, log_probs, probs, lse, scale, masked }, others)
     }
 
     /// A row.
@@ -806,17 +822,15 @@ where
             let none = std::ptr::null_mut();
             reducer.reduce_alone::<T, Log, _>(row.as_ptr(), none, row.len(), &Plain::NEAR)
         };
-        let reduced = match reduced {
-            Ok(reduced) => Ok(reduced.log_shift(&scale)),
-            Err(odd) => Err(odd),
-        };
+        let shift = reduced.as_ref().map(|reduced| reduced.log_shift(&scale));
         if let Some(lse) = picks.lse.get_mut(r) {
-            *lse = match &reduced {
+            *lse = match &shift {
                 Ok(shift) => T::Arithmetic::from_f64(shift.logsumexp()),
                 Err(odd) => odd.value(),
             };
         }
         let places = r * picks.k..(r + 1) * picks.k;
+        let probs = picks.probs.get_mut(places.clone()).unwrap_or_default();
         let log_probs = &mut picks.log_probs[places.clone()];
         match &mut picks.wanted {
             Wanted::Tokens(tokens) => {
@@ -834,7 +848,8 @@ where
             }
             Wanted::Largest(_) => {}
         }
-        log_softmax::<S, T>(simd, log_probs, &reduced, picks.masked);
+        softmax::<S, T>(simd, log_probs, probs, &reduced, &scale, picks.masked);
+        log_softmax::<S, T>(simd, log_probs, &shift, picks.masked);
     }
 }
 
@@ -843,14 +858,14 @@ where
 fn log_softmax<S, T>(
     simd: S,
     log_probs: &mut [T::Arithmetic],
-    reduced: &Result<LogShift, Odd>,
+    shift: &Result<LogShift, &Odd>,
     masked: Masked,
 ) where
     S: Vector,
     T: Element,
 {
     for y in log_probs {
-        *y = match reduced {
+        *y = match shift {
             Ok(shift) => {
                 let x = simd.splat(S::E::narrow(y.to_f64()));
                 let y = simd.first_lane(simd.log_softmax(x, shift));
@@ -859,6 +874,36 @@ fn log_softmax<S, T>(
             Err(Odd::AllMasked) if masked == Masked::Zero => T::Arithmetic::NEG_INFINITY,
             Err(_) => T::Arithmetic::NAN,
         };
+    }
+}
+
+/// The probabilities of some of a row's elements, as many as there are places.
+#[inline(always)]
+fn softmax<S, T>(
+    simd: S,
+    elements: &[T::Arithmetic],
+    probs: &mut [T::Arithmetic],
+    reduced: &Result<Reduced<S>, Odd>,
+    scale: &Scale,
+    masked: Masked,
+) where
+    S: Vector,
+    T: Element,
+{
+    if probs.is_empty() {
+        return;
+    }
+    match reduced {
+        Ok(reduced) => {
+            let row = <Again as Task<S, T>>::row(scale, reduced);
+            for (p, x) in probs.iter_mut().zip(elements) {
+                let x = simd.splat(S::E::narrow(x.to_f64()));
+                let y = simd.first_lane(<Again as Task<S, T>>::finish(simd, &row, x));
+                *p = T::Arithmetic::from_f64(y.widen());
+            }
+        }
+        Err(Odd::AllMasked) if masked == Masked::Zero => probs.fill(T::Arithmetic::ZERO),
+        Err(_) => probs.fill(T::Arithmetic::NAN),
     }
 }
 

@@ -75,8 +75,6 @@ pub(crate) trait Contract: Copy + 'static {
     fn sum_add(total: Sum, block: Sum) -> Sum;
     /// `1 / sum` as a pair.
     fn reciprocal(sum: Sum) -> (Self, Self);
-    /// `factor / sum` as a pair; with a factor of 1 the same as [`Contract::reciprocal`].
-    fn scaled_reciprocal(sum: Sum, factor: f64) -> (Self, Self);
     /// A number as a pair; nothing is lacking of one that is not finite.
     fn pair(x: f64) -> (Self, Self);
     /// `C`, as the exponential of 0 has it.
@@ -213,11 +211,7 @@ impl Contract for f32 {
     }
     #[inline(always)]
     fn reciprocal(sum: Sum) -> (f32, f32) {
-        Self::scaled_reciprocal(sum, 1.0)
-    }
-    #[inline(always)]
-    fn scaled_reciprocal(sum: Sum, factor: f64) -> (f32, f32) {
-        let inverse = 1.0 / sum.hi * factor;
+        let inverse = 1.0 / sum.hi;
         let hi = inverse as f32;
         (hi, (inverse - f64::from(hi)) as f32)
     }
@@ -306,13 +300,6 @@ impl Contract for f64 {
         let hi = 1.0 / sum.hi;
         let (p, p_lo) = two_product(hi, sum.hi);
         (hi, (((1.0 - p) - p_lo) - hi * sum.lo) * hi)
-    }
-    #[inline(always)]
-    fn scaled_reciprocal(sum: Sum, factor: f64) -> (f64, f64) {
-        let (hi, lo) = Self::reciprocal(sum);
-        let p = hi * factor;
-        // The factor may be any, and parts of it overflow in `two_product`.
-        (p, hi.mul_add(factor, -p) + lo * factor)
     }
     #[inline(always)]
     fn pair(x: f64) -> (f64, f64) {

@@ -10,8 +10,8 @@
 //! - CPUs: `vector.rs` what one must offer, `avx512.rs`, `avx2.rs`, `neon.rs` and `portable.rs` how each does it;
 //! - rows: `rows.rs` the sweep over a row, `pipeline.rs` row after row, `tiny.rs` many short rows at once, `short.rs` few of them,
 //!   `blocks.rs` a huge row in pieces, `shards.rs` one that lies in several places, `axis.rs` columns;
-//! - relatives: `attend.rs` scores with masks and biases, `loss.rs` cross-entropy and gradients, `decide.rs` sigmoid, hardmax,
-//!   argmax, top-k and log-probabilities, `sample.rs` masses to draw by;
+//! - relatives: `attend.rs` scores with masks and biases, `loss.rs` cross-entropy and gradients, `row_loss.rs` their scalars, `decide.rs`
+//!   sigmoid, hardmax, argmax, top-k and log-probabilities, `sample.rs` masses to draw by;
 //! - checks: `scalar.rs` the bit reference, plain loops over scalars, which share with the others the contract, the views and what
 //!   is computed once a row in scalars; `limits.rs` loops to measure against;
 //! - `table.rs` the list of kernels.
@@ -31,6 +31,7 @@ mod loss;
 mod matrix;
 mod memory;
 mod pipeline;
+mod row_loss;
 mod rows;
 mod sample;
 mod scalar;
@@ -62,7 +63,9 @@ pub use limits::Limits;
 pub use loss::{BackwardCall, Loss, LossCall, LossError, Targets};
 pub use matrix::{Matrix, MatrixMut, ShapeError};
 pub use memory::streams;
-pub use sample::{Exps, LEAST_MASS, Learned, Masses, PART, Scanned, of_rank, rank, units};
+pub use sample::{
+    Exps, LEAST, LEAST_UNIT, Learned, Masses, PART, RESTS, Scanned, of_rank, rank, rest, units,
+};
 pub use scale::Scale;
 pub use scores::{Attend, AttendError, Mask, MaskData, Scores};
 pub use scratch::{Plain, lend, release_scratch, room_for, room_for_row, with_lent, with_room};

@@ -1,29 +1,32 @@
 //! The logarithm of a sum, as a pair: what the last place of an f64 logarithm is worth more than the sum's own error.
 
-use crate::scale::{two_product, two_sum};
+use crate::scale::two_sum;
 
 /// `ln(hi + lo)` as a pair, for normal numbers `hi > 0` and `|lo|` at most half an ULP of it: at most 2^-66 off, absolutely.
 ///
-/// With `m = hi 2^-k` in 1..2 and `c` a multiple of 1/256 near `1/m`, `r = m c - 1` is exact as a pair and at most 0.0091,
-/// and `ln = k ln(2) - ln(c) + r - r^2/2 + ...`: the first two powers of `r` as pairs, the others, below 2^-20, in f64.
+/// With `m = hi 2^-k` in 1..2 and `c` a multiple of 1/256 near `1/m`, `r = m c - 1` is known as a pair and at most 0.0091,
+/// and `ln = k ln(2) - ln(c) + r - r^2/2 + ...`, of which `r^2` is below 2^-13 and rounded once: 2^-68 of its half.
 pub(crate) fn ln_pair(hi: f64, lo: f64) -> (f64, f64) {
     let bits = hi.to_bits();
     let k = (bits >> 52) as i32 - 1023;
     let power = f64::from_bits(((1023 - k) as u64) << 52);
-    let (m, m_lo) = (hi * power, lo * power);
     let (c, ln_c, ln_c_lo) = TABLE[(bits >> 46) as usize & 63];
-    let (p, p_lo) = two_product(m, c);
-    // Exact, as p is near 1.
-    let r = p - 1.0;
-    let r_lo = p_lo + m_lo * c;
-    let (square, square_lo) = two_product(r, r);
-    let tail = POWERS.iter().rev().fold(0.0, |q, c| q * r + c) * (square * r);
+    // Both parts of m have so few bits that their products with c are exact, and the first is so near 1 that r is, too.
+    let m_hi = f64::from_bits(bits & !0xffff) * power;
+    let m_lo = hi * power - m_hi;
+    let r = m_hi * c - 1.0;
+    let (r, error) = two_sum(r, m_lo * c);
+    let r_lo = error + lo * power * c;
+    let square = r * r;
+    let [c3, c4, c5, c6, c7, c8, c9] = POWERS;
+    let far = (c7 + c8 * r) + c9 * square;
+    let tail = (square * r) * ((c3 + c4 * r) + square * ((c5 + c6 * r) + square * far));
     let k = f64::from(k);
     // The first part of ln(2) has 41 bits: its multiples are exact.
     let (a, a_lo) = two_sum(k * LN_2.0, ln_c);
     let (b, b_lo) = two_sum(a, r);
     let (d, d_lo) = two_sum(b, -0.5 * square);
-    let small = (k * LN_2.1 + ln_c_lo) + (r_lo - r * r_lo) - 0.5 * square_lo;
+    let small = (k * LN_2.1 + ln_c_lo) + (r_lo - r * r_lo);
     let low = (a_lo + b_lo + d_lo) + (small + tail);
     let sum = d + low;
     (sum, (d - sum) + low)
@@ -32,18 +35,9 @@ pub(crate) fn ln_pair(hi: f64, lo: f64) -> (f64, f64) {
 /// `ln(2)`, cut after 41 bits.
 const LN_2: (f64, f64) = (0.693147180559663, 2.8235290563031577e-13);
 
-/// Coefficients of r^3 and so on.
-const POWERS: [f64; 9] = [
-    1.0 / 3.0,
-    -1.0 / 4.0,
-    1.0 / 5.0,
-    -1.0 / 6.0,
-    1.0 / 7.0,
-    -1.0 / 8.0,
-    1.0 / 9.0,
-    -1.0 / 10.0,
-    1.0 / 11.0,
-];
+/// Coefficients of r^3 to r^9; the next term is below 2^-70.
+const POWERS: [f64; 7] =
+    [1.0 / 3.0, -1.0 / 4.0, 1.0 / 5.0, -1.0 / 6.0, 1.0 / 7.0, -1.0 / 8.0, 1.0 / 9.0];
 
 /// `c`, and `-ln(c)` as a pair, for each 64th of 1..2 (mpmath, 120 digits).
 #[rustfmt::skip]

@@ -1,15 +1,22 @@
 //! Cross-entropy and its gradient, and the gradients of softmax and log-softmax.
 //!
-//! A row's loss against targets `t` (one-hot or probabilities, smoothed and weighted, see [`Loss`]) is
+//! A row's loss against targets `t` (one-hot or probabilities, smoothed and weighted, see [`Loss`])
+//! is
 //!
 //! ```text
-//! loss = sum_j t_j (lse - a x_j) + z lse^2 = A c + a sum_j t_j (max - x_j) + z lse^2        c = lse - a max, A = sum_j t_j
+//! loss = sum_j t_j (lse - a x_j) + z lse^2 = A c + a sum_j t_j (max - x_j) + z lse^2
+//! c = lse - a max, A = sum_j t_j
 //! dloss / dx_j = a (p_j (A + 2 z lse) - t_j)
 //! ```
 //!
-//! of which no term of the second form is negative, so that nothing cancels. The exponentials of a row become its gradient when the row after it is
-//! swept, as they become probabilities in `pipeline.rs`: the same sweep, the same two operations for each element. What a label adds
-//! to its own column is computed once a row, in f64, from `sum - e` rather than `p - 1`, which would cancel.
+//! of which no term of the second form is negative, so that nothing cancels. `c` is the logarithm
+//! of `1 + others / top`, the largest element's exponential apart from the sum of all others
+//! ([`Sums`]), so that it is right relative to itself however near to 0 it is.
+//!
+//! The exponentials of a row become its gradient when the row after it is swept, as they become
+//! probabilities in `pipeline.rs`: the same sweep, the same two operations for each element. What a
+//! label adds to its own column is computed once a row, in f64 (for rows of f64 in pairs), from
+//! `others / sum` rather than `p - 1`, which would cancel.
 
 use std::marker::PhantomData;
 
@@ -18,7 +25,8 @@ use crate::exp2::{BLOCK, Contract, Sum, fold_f32, fold_f64};
 use crate::matrix::{Matrix, MatrixMut};
 use crate::memory;
 use crate::pipeline::{Kept, Log, Reduced, Reducer};
-use crate::rows::{Exp, Finish, Odd, Plain, finish_row, quotient};
+use crate::row_loss::{RowLoss, SoftSums, Sums, backward_sum, is_single};
+use crate::rows::{Exp, Finish, Inverse, Odd, Plain, finish_row, prob};
 use crate::scalar;
 use crate::scale::{LogShift, Scale, Shift};
 use crate::scratch::Scratch;
@@ -67,7 +75,7 @@ pub struct Loss<'a> {
     pub ignore: i64,
     /// How much of a target's mass is spread over all classes.
     pub smoothing: f64,
-    /// What each class's part of the loss is multiplied by.
+    /// What each class's part of the loss is multiplied by: finite numbers that are not negative.
     pub weights: Option<&'a [f32]>,
     /// The factor of the squared log-sum-exp.
     pub z: f64,
@@ -92,12 +100,23 @@ impl Loss<'_> {
         Ok(())
     }
 
-    /// Whether there is a weight for each class, if there are any.
+    /// Whether there is a weight for each class, if there are any, and none is negative, infinite
+    /// or NaN.
     ///
     /// # Errors
-    /// [`LossError::Length`].
+    /// [`LossError::Length`]; [`LossError::Weight`] at the first that is.
     pub fn check_weights(&self, cols: usize) -> Result<(), LossError> {
-        self.weights.map_or(Ok(()), |w| length("weights, one for each class,", w.len(), cols))
+        let Some(weights) = self.weights else { return Ok(()) };
+        length("weights, one for each class,", weights.len(), cols)?;
+        // By their bits, as the caller's floating-point environment may trap at NaN.
+        let good =
+            |weight: f32| weight.to_bits() < f32::INFINITY.to_bits() || weight.to_bits() == 1 << 31;
+        // All of them, without a branch, which the compiler makes vectors of.
+        if weights.iter().fold(true, |all, &weight| all & good(weight)) {
+            return Ok(());
+        }
+        let first = weights.iter().enumerate().find(|(_, weight)| !good(**weight));
+        first.map_or(Ok(()), |(class, &weight)| Err(LossError::Weight { class, weight }))
     }
 }
 
@@ -133,6 +152,13 @@ pub enum LossError {
         /// Columns of a row.
         cols: usize,
     },
+    /// The weight of a class is negative, infinite or NaN.
+    Weight {
+        /// The class.
+        class: usize,
+        /// Its weight.
+        weight: f32,
+    },
 }
 
 /// The work of one call: the loss of each row, and, where there is a place for it, the gradient.
@@ -141,7 +167,8 @@ pub struct LossCall<'a, T> {
     /// Row `i` starts at `x + i * x_stride`; each has `cols` elements, valid for reads.
     x: *const T,
     x_stride: usize,
-    /// Row `i` starts at `y + i * y_stride`; each has `cols` elements, valid for writes. Disjoint from `x`, or the very same rows; or null.
+    /// Row `i` starts at `y + i * y_stride`; each has `cols` elements, valid for writes. Disjoint
+    /// from `x`, or the very same rows; or null.
     y: *mut T,
     y_stride: usize,
     cols: usize,
@@ -289,7 +316,8 @@ impl<'a, T: Element> LossCall<'a, T> {
         )
     }
 
-    /// A row: its elements, the place of its gradient, and what it is measured against. `None` if it is to be ignored.
+    /// A row: its elements, the place of its gradient, and what it is measured against. `None` if
+    /// it is to be ignored.
     ///
     /// # Safety
     /// There is this row.
@@ -307,8 +335,7 @@ impl<'a, T: Element> LossCall<'a, T> {
                 let weight = weights.map_or(1.0, |w| f64::from(w[label]));
                 // SAFETY: the label is a column.
                 let logit = unsafe { *x.add(label) }.to_f64();
-                let label =
-                    Label { column: label, logit, weight, mass: weight * (1.0 - smoothing) };
+                let label = Label { column: label, logit, weight };
                 let soft =
                     (smoothing != 0.0).then_some(Soft { probs: &[], weights, own: 0.0, spread });
                 Some(RowTargets { label: Some(label), soft, factor })
@@ -348,11 +375,10 @@ pub(crate) struct Label {
     pub(crate) column: usize,
     pub(crate) logit: f64,
     pub(crate) weight: f64,
-    /// What of the target is the label's alone.
-    pub(crate) mass: f64,
 }
 
-/// Targets of all columns: `weight_j * (own * q_j + spread)`, `q` being 0 if there are no probabilities.
+/// Targets of all columns: `weight_j * (own * q_j + spread)`, `q` being 0 if there are no
+/// probabilities.
 #[derive(Clone, Copy)]
 pub(crate) struct Soft<'a, T> {
     pub(crate) probs: &'a [T],
@@ -377,86 +403,8 @@ impl<T: Element> Soft<'_, T> {
     }
 }
 
-/// Sums over the targets of all columns.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct SoftSums {
-    /// `sum_j t_j`
-    pub(crate) mass: f64,
-    /// `sum_j t_j (max - x_j)`
-    pub(crate) below: f64,
-}
-
-/// What is known of a row before its gradient is written: scalars in f64, the same for every kernel.
-#[derive(Clone, Copy)]
-pub(crate) struct RowLoss {
-    pub(crate) loss: f64,
-    /// What probabilities are multiplied by.
-    pub(crate) of_probs: f64,
-    /// What targets are multiplied by.
-    pub(crate) of_targets: f64,
-    /// The gradient of the label's column is `mass * p - target = rest - mass * (1 - p)`, times `of_targets`.
-    target: f64,
-    rest: f64,
-    mass: f64,
-}
-
-impl RowLoss {
-    pub(crate) fn new<T: Element>(
-        options: &Loss,
-        targets: &RowTargets<T>,
-        cols: usize,
-        log: &LogShift,
-        sums: SoftSums,
-    ) -> Self {
-        let c = log.c.0 + log.c.1;
-        let lse = log.logsumexp();
-        let mut loss = sums.mass * c + options.scale.get() * sums.below;
-        let (mut own, mut of_label) = (0.0, 0.0);
-        if let Some(label) = &targets.label {
-            own = label.mass;
-            // A class of weight 0 counts nothing, even if its logit is -inf.
-            if own != 0.0 {
-                loss += own * -log.log_prob(label.logit);
-            }
-            of_label = targets.soft.as_ref().map_or(0.0, |soft| label.weight * soft.spread);
-        }
-        let mut rest = sums.mass - of_label;
-        if options.divergence
-            && let Some(soft) = &targets.soft
-        {
-            loss += match &targets.label {
-                None => soft.negative_entropy(cols),
-                // All other columns' targets are the same.
-                Some(label) => {
-                    let [own, other] = [1.0 - options.smoothing + soft.spread, soft.spread];
-                    let others = sums.mass - label.weight * other;
-                    label.weight * own * libm::log(own) + others * libm::log(other)
-                }
-            };
-        }
-        let of_lse = 2.0 * options.z * lse;
-        if options.z != 0.0 {
-            loss += options.z * lse * lse;
-            rest += of_lse;
-        }
-        let mass = own + sums.mass + if options.z != 0.0 { of_lse } else { 0.0 };
-        let of_targets = options.factor * targets.factor * options.scale.get();
-        let (loss, of_probs, target) = (loss * targets.factor, of_targets * mass, own + of_label);
-        Self { loss, of_probs, of_targets, target, rest, mass }
-    }
-
-    /// The gradient of the label's column, from its exponential and the sum of all.
-    pub(crate) fn at_label(&self, e: f64, sum: Sum) -> f64 {
-        // Of the two forms the one whose terms are no larger than the gradient's own.
-        if 2.0 * e <= sum.hi {
-            return self.of_targets * (self.mass * (e / sum.hi) - self.target);
-        }
-        let others = ((sum.hi - e) + sum.lo) / sum.hi;
-        self.of_targets * (self.rest - self.mass * others)
-    }
-}
-
-/// The gradient through softmax or log-softmax, given its output and the gradient with respect to that.
+/// The gradient through softmax or log-softmax, given its output and the gradient with respect to
+/// that.
 #[derive(Debug)]
 pub struct BackwardCall<'a, T> {
     /// The output of the forward call.
@@ -465,8 +413,8 @@ pub struct BackwardCall<'a, T> {
     pub(crate) upstream: Matrix<'a, T>,
     /// The gradient with respect to the input; of the same shape.
     pub(crate) gradient: MatrixMut<'a, T>,
-    /// What the input was multiplied by.
-    pub(crate) scale: f64,
+    /// What the input was multiplied by, as a pair.
+    pub(crate) scale: (f64, f64),
     pub(crate) log: bool,
 }
 
@@ -482,7 +430,7 @@ impl<'a, T: Element> BackwardCall<'a, T> {
         let shape = (output.rows(), output.cols());
         let same = (upstream.rows(), upstream.cols()) == shape
             && (gradient.rows(), gradient.cols()) == shape;
-        same.then_some(Self { output, upstream, gradient, scale: scale.get(), log })
+        same.then_some(Self { output, upstream, gradient, scale: scale.pair(), log })
     }
 
     /// Rows.
@@ -509,7 +457,8 @@ pub(crate) struct Ops<T: 'static> {
 }
 
 impl Kernel {
-    /// The losses of a call, and its gradient; rows without columns have a loss of 0. Whether there was memory for the exponentials of a row; if not, nothing is written.
+    /// The losses of a call, and its gradient; rows without columns have a loss of 0. Whether there
+    /// was memory for the exponentials of a row; if not, nothing is written.
     pub fn loss<T: Element>(&'static self, mut call: LossCall<'_, T>) -> bool {
         if call.cols == 0 {
             call.losses.fill(0.0);
@@ -531,7 +480,6 @@ pub(crate) const fn ops<I, S, T>() -> Ops<T>
 where
     I: Isa,
     S: From<I> + Io<T> + Io<f32> + Io<<S as Vector>::E>,
-    S::Wide: Io<<S as Vector>::E>,
     T: Element,
 {
     Ops { loss: loss_on::<I, S, T>, backward: backward_on::<I, S, T> }
@@ -546,7 +494,6 @@ fn loss_on<I, S, T>(call: &mut LossCall<T>) -> bool
 where
     I: Isa,
     S: From<I> + Io<T> + Io<f32> + Io<<S as Vector>::E>,
-    S::Wide: Io<<S as Vector>::E>,
     T: Element,
 {
     let Some(isa) = I::detect() else { return scalar::loss::loss(call) };
@@ -555,7 +502,8 @@ where
         #[inline(always)]
         || {
             let simd = S::from(isa);
-            // SAFETY: a call is made only of views that were checked, so its pointers are valid as its fields say.
+            // SAFETY: a call is made only of views that were checked, so its pointers are valid as
+            // its fields say.
             done = unsafe {
                 if call.y.is_null() {
                     losses::<S, T>(simd, call);
@@ -575,7 +523,6 @@ fn backward_on<I, S, T>(call: &mut BackwardCall<T>)
 where
     I: Isa,
     S: From<I> + Io<T> + Io<<S as Vector>::E>,
-    S::Wide: Io<<S as Vector>::E>,
     T: Element,
 {
     let Some(isa) = I::detect() else { return scalar::loss::backward(call) };
@@ -603,7 +550,6 @@ where
 unsafe fn losses<S, T>(simd: S, call: &mut LossCall<T>)
 where
     S: Io<T> + Io<f32> + Io<<S as Vector>::E>,
-    S::Wide: Io<<S as Vector>::E>,
     T: Element,
 {
     let scale = call.options.scale;
@@ -617,7 +563,7 @@ where
                 Some(targets) => {
                     let none = std::ptr::null_mut();
                     match reducer.reduce_alone::<T, Log, _>(x, none, call.cols, &Plain::NEAR) {
-                        Ok(reduced) => row_loss(simd, call, &targets, x, &reduced).loss,
+                        Ok(reduced) => row_loss(simd, call, &targets, x, &reduced).0.loss,
                         Err(_) => f64::NAN,
                     }
                 }
@@ -627,36 +573,122 @@ where
     }
 }
 
-/// What becomes of a row whose exponentials are known.
+/// What becomes of a row whose exponentials are known. As long as a short row, and so a function of
+/// its own, for all ways to get there.
 ///
 /// # Safety
 /// `x` is the row of the call that the targets are of.
-#[inline(always)]
+#[inline(never)]
 unsafe fn row_loss<S, T>(
     simd: S,
     call: &LossCall<T>,
     targets: &RowTargets<T>,
     x: *const T,
     reduced: &Reduced<S>,
-) -> RowLoss
+) -> (RowLoss<S::E>, Sums)
 where
     S: Io<T> + Io<f32> + Io<<S as Vector>::E>,
-    S::Wide: Io<<S as Vector>::E>,
     T: Element,
 {
-    let log = reduced.log_shift(&call.options.scale);
-    let sums = match &targets.soft {
-        // SAFETY: as this function's.
-        Some(soft) => unsafe { soft_sums(simd, x, call.cols, soft, reduced.max) },
-        None => SoftSums::default(),
-    };
-    RowLoss::new(&call.options, targets, call.cols, &log, sums)
+    let (scale, n) = (&call.options.scale, call.cols);
+    let (max, own, exp) = (reduced.max, reduced.own, &reduced.exp);
+    let mut result = None;
+    simd.vectorize(
+        #[inline(always)]
+        || {
+            let top = simd.splat(S::E::narrow(max));
+            let e_max = simd.first_lane(exp.of(true, true, top)).widen() * reduced.factor;
+            let sum = reduced.sum.times(reduced.factor);
+            // SAFETY: as this function's.
+            let others = || unsafe { sum_below(exp, x, n, max) }.times(reduced.factor);
+            let sums = Sums::new::<S::E>(scale, max, own, sum, e_max, n, others);
+            let soft = match &targets.soft {
+                // SAFETY: as this function's.
+                Some(soft) => unsafe { soft_sums(simd, x, n, soft, max) },
+                None => SoftSums::ZERO,
+            };
+            // SAFETY: as this function's.
+            let exact = || unsafe { exact_shift(simd, x, n, scale, max) };
+            result = Some((RowLoss::new(&call.options, targets, n, &sums, soft, exact), sums));
+        },
+    );
+    result.expect("vectorize runs what it is given")
+}
+
+/// The exponentials of all elements below the row's maximum, added as the row's are. Rare, and so a
+/// function of its own.
+///
+/// # Safety
+/// `x` is valid for reads of `n` elements.
+#[cold]
+#[inline(never)]
+unsafe fn sum_below<S: Io<T>, T>(exp: &Exp<S>, x: *const T, n: usize, max: f64) -> Sum {
+    let simd = exp.simd;
+    let mut total = Sum::ZERO;
+    simd.vectorize(
+        #[inline(always)]
+        || {
+            let (top, zero) = (simd.splat(S::E::narrow(max)), simd.splat(S::E::narrow(0.0)));
+            let mut start = 0;
+            while start < n {
+                let end = n.min(start + BLOCK);
+                let mut acc = simd.acc_zero();
+                let mut i = start;
+                while i < end {
+                    // SAFETY: n elements are there. The exponential of -inf is 0.
+                    let v = unsafe { load(simd, x.add(i), end - i, f64::NEG_INFINITY) };
+                    let e = simd.select_below(v, top, exp.of(true, true, v), zero);
+                    acc = simd.acc_add(acc, e);
+                    i += S::LANES;
+                }
+                let block = simd.acc_fold(acc);
+                total = if start == 0 { block } else { S::E::sum_add(total, block) };
+                start = end;
+            }
+        },
+    );
+    total
+}
+
+/// What turns a row of f32 into its log-softmax, from exponentials in f64. Rare, and so a
+/// function of its own.
+///
+/// # Safety
+/// `x` is valid for reads of `n` elements; `max` is the largest.
+#[cold]
+#[inline(never)]
+unsafe fn exact_shift<S, T>(simd: S, x: *const T, n: usize, scale: &Scale, max: f64) -> LogShift
+where
+    S: Io<T>,
+{
+    let own = scale.shift(max, f64::MIN_EXP);
+    let (mut e_max, mut sum) = (0.0, Sum::ZERO);
+    simd.vectorize(
+        #[inline(always)]
+        || {
+            let w = simd.wide();
+            let exp = Exp::new(w, scale, &own);
+            [sum] = row_sums(
+                simd,
+                n,
+                #[inline(always)]
+                |i, n| {
+                    // SAFETY: n elements are there from i on. The exponential of -inf is 0.
+                    let x = unsafe { load(simd, x.add(i), n, f64::NEG_INFINITY) };
+                    let [a, b] = simd.widen(x);
+                    [[exp.of(true, true, a), exp.of(true, true, b)]]
+                },
+            );
+            e_max = w.first_lane(exp.of(true, true, w.splat(max)));
+        },
+    );
+    f64::log_shift(scale, max, e_max, &own, sum)
 }
 
 /// A row whose exponentials wait to become its gradient.
 struct Waiting<T, V> {
     y: *mut T,
-    inverse: (V, V),
+    inverse: Inverse<V>,
     /// A column, and what its gradient is.
     label: (usize, T),
 }
@@ -669,7 +701,6 @@ struct Waiting<T, V> {
 unsafe fn gradients<S, T, const STREAM: bool>(simd: S, call: &mut LossCall<T>) -> bool
 where
     S: Io<T> + Io<f32> + Io<<S as Vector>::E>,
-    S::Wide: Io<<S as Vector>::E>,
     T: Element,
 {
     let (scale, n) = (call.options.scale, call.cols);
@@ -681,6 +712,7 @@ where
     let plain = Plain::of(call.stream);
     let mut reducer = Reducer::new(simd, &scale);
     let mut last: Option<Waiting<T, S::V>> = None;
+    let mut labels = Labels::<S, T, STREAM>::new(simd);
     let finishing = |waiting: &Waiting<T, S::V>| {
         let (y, inverse) = (waiting.y, waiting.inverse);
         Finish::new(
@@ -688,12 +720,12 @@ where
             y,
             n,
             #[inline(always)]
-            move |v| quotient(simd, v, inverse),
+            move |v| prob(simd, v, inverse),
         )
     };
     for row in 0..call.rows() {
-        // SAFETY: there is this row, of n elements, and what is kept has room for as many. The row before was one of the call's, too; a
-        // label is a column.
+        // SAFETY: there is this row, of n elements, and what is kept has room for as many. The row
+        // before was one of the call's, too; a label is a column.
         unsafe {
             let (x, y, targets) = call.row(row);
             let before = last.take();
@@ -702,17 +734,18 @@ where
                 if let Some(finish) = finish {
                     finish_row::<S, T, _, STREAM>(simd, &finish);
                 }
-                correct(before);
+                labels.put(before);
                 fill(y, n, T::ZERO);
                 call.set(row, 0.0);
                 continue;
             };
             let reduced = reducer.reduce::<T, T, _, _, Kept, _, STREAM>(x, kept, n, &plain, finish);
-            correct(before);
+            labels.put(before);
             let loss = match reduced {
                 Ok(mut reduced) => {
-                    let of_row = row_loss(simd, call, &targets, x, &reduced);
-                    if is_extreme::<S::E>(of_row.of_probs)
+                    let (of_row, sums) = row_loss(simd, call, &targets, x, &reduced);
+                    let sum = reduced.sum.hi;
+                    if !of_row.is_safe([sum, sum * reduced.factor])
                         && let Ok(exactly) = reducer.reduce_exactly::<T, Kept, _>(
                             x,
                             kept,
@@ -723,13 +756,14 @@ where
                     {
                         reduced = exactly;
                     }
-                    let inverse = S::E::scaled_reciprocal(reduced.sum, of_row.of_probs);
-                    let finite = inverse.0.widen().is_finite();
-                    let inverse = (simd.splat(inverse.0), simd.splat(inverse.1));
+                    let (hi, lo) = of_row.inverse(reduced.sum);
+                    let finite = hi.widen().is_finite();
+                    let wide = of_row.is_wide(reduced.wide, n);
+                    let inverse = Inverse { hi: simd.splat(hi), lo: simd.splat(lo), wide };
                     let label = targets.label.map(|label| {
                         let x = simd.splat(S::E::narrow(label.logit));
                         let e = simd.first_lane(reduced.exp.of(true, true, x)).widen();
-                        let value = of_row.at_label(e, reduced.sum);
+                        let value = of_row.at_label(&label, e * reduced.factor, &sums);
                         (label.column, if value.is_nan() { T::NAN } else { T::from_f64(value) })
                     });
                     match (&targets.soft, label) {
@@ -738,8 +772,12 @@ where
                         }
                         (soft, label) => {
                             if let Some(soft) = soft {
-                                let of_targets = of_row.of_targets;
-                                finish_soft::<S, T>(simd, kept, y, n, inverse, soft, of_targets);
+                                let (hi, lo) = of_row.wide_inverse(reduced.sum);
+                                let w = simd.wide();
+                                let inverse = Inverse { hi: w.splat(hi), lo: w.splat(lo), wide };
+                                let of_soft =
+                                    of_row.of_soft(&call.options, !soft.probs.is_empty(), n);
+                                finish_soft::<S, T>(simd, kept, y, n, inverse, soft, of_soft);
                             } else {
                                 // What is not finite has no parts: NaN, and always the same one.
                                 fill(y, n, T::NAN);
@@ -763,32 +801,66 @@ where
         // SAFETY: as above.
         unsafe {
             finish_row::<S, T, _, STREAM>(simd, &finishing(&before));
-            correct(Some(before));
+            labels.put(Some(before));
         }
     }
-    if STREAM {
-        simd.fence();
-    }
+    // SAFETY: as above.
+    unsafe { labels.write() };
     true
 }
 
-/// Whether the factor of a row's probabilities is so small or large that its quotient by the sum may be no normal number. Then its bits depend on
-/// the shift, which must be the row's own.
-#[inline(always)]
-fn is_extreme<E: Contract>(factor: f64) -> bool {
-    let least = f64::from_bits(((1023 + E::MIN_EXP / 2) as u64) << 52);
-    factor != 0.0 && (factor.abs() < least || factor.abs() > 1.0 / least)
+/// What the columns of labels are to be, in rows that are finished: written at once or, if the rows
+/// were streamed, after a fence, which an ordinary store to the same memory has to wait for.
+struct Labels<S, T, const STREAM: bool> {
+    simd: S,
+    waiting: [(*mut T, T); LABELS],
+    len: usize,
 }
 
-/// Writes the label's column of a row that was finished.
-///
-/// # Safety
-/// The row is one of the call's, and the label one of its columns.
-#[inline(always)]
-unsafe fn correct<T: Element, V>(row: Option<Waiting<T, V>>) {
-    if let Some(Waiting { y, label: (column, value), .. }) = row {
-        // SAFETY: as this function's.
-        unsafe { *y.add(column) = value };
+/// How many rows share a fence.
+const LABELS: usize = 32;
+
+impl<S: Vector, T: Element, const STREAM: bool> Labels<S, T, STREAM> {
+    #[inline(always)]
+    fn new(simd: S) -> Self {
+        Self { simd, waiting: [(std::ptr::null_mut(), T::ZERO); LABELS], len: 0 }
+    }
+
+    /// A row was finished.
+    ///
+    /// # Safety
+    /// The row is one of the call's, and the label one of its columns.
+    #[inline(always)]
+    unsafe fn put<V>(&mut self, row: Option<Waiting<T, V>>) {
+        let Some(Waiting { y, label: (column, value), .. }) = row else { return };
+        let at = y.wrapping_add(column);
+        if !STREAM {
+            // SAFETY: as this function's.
+            unsafe { *at = value };
+            return;
+        }
+        self.waiting[self.len] = (at, value);
+        self.len += 1;
+        if self.len == LABELS {
+            // SAFETY: as this function's, of this row and those before.
+            unsafe { self.write() };
+        }
+    }
+
+    /// Writes all that wait.
+    ///
+    /// # Safety
+    /// As [`Labels::put`].
+    #[inline(always)]
+    unsafe fn write(&mut self) {
+        if STREAM {
+            self.simd.fence();
+        }
+        for &(at, value) in &self.waiting[..self.len] {
+            // SAFETY: as this function's.
+            unsafe { *at = value };
+        }
+        self.len = 0;
     }
 }
 
@@ -801,38 +873,25 @@ unsafe fn fill<T: Element>(y: *mut T, n: usize, value: T) {
     }
 }
 
-/// Up to LANES elements; where there are fewer, `fill` behind them.
-///
-/// # Safety
-/// `p` is valid for reads of `n` elements.
-#[inline(always)]
-unsafe fn lanes<S, T>(simd: S, p: *const T, n: usize, fill: f64) -> [S::E; MOST_LANES]
-where
-    S: Io<T> + Io<<S as Vector>::E>,
-{
-    let fill = S::E::narrow(fill);
-    let mut lanes = [fill; MOST_LANES];
-    // SAFETY: as this function's; there is room for a vector.
-    unsafe {
-        let v = if n >= S::LANES { simd.load(p) } else { simd.load_part(p, n, fill) };
-        simd.store(lanes.as_mut_ptr(), v);
-    }
-    lanes
-}
-
 /// The same CPU's vectors of f64.
 type Wide<S> = <<S as Vector>::Wide as Vector>::V;
 
-/// `N` sums over a row, as the sum of its exponentials is added: element `i` of a block of [`BLOCK`] to lane `i % LANES`, for f32 in f64, for f64 in
-/// double-double; lanes as a binary tree, blocks in order. `terms` gives those of the up to LANES elements from the `i`th on, which are as many as
-/// its second argument says, in two vectors of f64, of which f64 rows have only the first.
+/// How many vectors of f64 a vector's lanes are: see [`Vector::widen`].
+const fn halves<S: Vector>() -> usize {
+    S::LANES / (MOST_LANES / 2)
+}
+
+/// `N` sums over a row, as the sum of its exponentials is added: element `i` of a block of
+/// [`BLOCK`] to lane `i % LANES`, for f32 in f64, for f64 in double-double; lanes as a binary tree,
+/// blocks in order. `terms` gives those of the up to LANES elements from the `i`th on, which are as
+/// many as its second argument says, in two vectors of f64, of which f64 rows have only the first.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // as indices the loops unroll into registers
 fn row_sums<S: Vector, const N: usize>(
     simd: S,
     n: usize,
     mut terms: impl FnMut(usize, usize) -> [[Wide<S>; 2]; N],
-) -> [f64; N] {
+) -> [Sum; N] {
     const EIGHT: usize = MOST_LANES / 2;
     let w = simd.wide();
     let mut total = [Sum::ZERO; N];
@@ -844,7 +903,7 @@ fn row_sums<S: Vector, const N: usize>(
         while i < end {
             let terms = terms(i, S::LANES.min(end - i));
             for k in 0..N {
-                acc[k] = if S::LANES == MOST_LANES {
+                acc[k] = if halves::<S>() == 2 {
                     [w.add(acc[k][0], terms[k][0]), w.add(acc[k][1], terms[k][1])]
                 } else {
                     two_sum_lanes(w, acc[k].into(), terms[k][0]).into()
@@ -859,7 +918,7 @@ fn row_sums<S: Vector, const N: usize>(
                 w.store(lanes[0].as_mut_ptr(), acc[k][0]);
                 w.store(lanes[1].as_mut_ptr(), acc[k][1]);
             }
-            let block = if S::LANES == MOST_LANES {
+            let block = if halves::<S>() == 2 {
                 fold_f32(std::array::from_fn(|i| lanes[i / EIGHT][i % EIGHT]))
             } else {
                 fold_f64(lanes[0], lanes[1])
@@ -868,126 +927,137 @@ fn row_sums<S: Vector, const N: usize>(
         }
         start = end;
     }
-    total.map(|sum| sum.hi)
-}
-
-/// The `half`th eight of the lanes.
-#[inline(always)]
-fn eight<S>(simd: S, lanes: &[S::E; MOST_LANES], half: usize) -> Wide<S>
-where
-    S: Vector,
-    S::Wide: Io<<S as Vector>::E>,
-{
-    const { assert!(S::Wide::LANES == MOST_LANES / 2) };
-    // SAFETY: there are eight from there on.
-    unsafe { simd.wide().load(lanes.as_ptr().add(half * (MOST_LANES / 2))) }
+    total
 }
 
 /// The sums over the targets of all columns of a row with this maximum.
 ///
 /// # Safety
-/// `x` is valid for reads of `n` elements; there are as many probabilities, if any, and weights, if any.
+/// `x` is valid for reads of `n` elements; there are as many probabilities, if any, and weights, if
+/// any.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // as indices the loops unroll into registers
 unsafe fn soft_sums<S, T>(simd: S, x: *const T, n: usize, soft: &Soft<T>, max: f64) -> SoftSums
 where
     S: Io<T> + Io<f32> + Io<<S as Vector>::E>,
-    S::Wide: Io<<S as Vector>::E>,
     T: Element,
 {
     let w = simd.wide();
-    let (max, zero) = (w.splat(max), w.splat(0.0));
+    let (max, zero) = (w.splat(0.5 * max), w.splat(0.0));
+    let minus_half = w.splat(-0.5);
     let (own, spread) = (w.splat(soft.own), w.splat(soft.spread));
     let least = w.splat(f64::from_bits(1));
-    let [mass, below] = row_sums(
+    let [probs, weights, below] = row_sums(
         simd,
         n,
         #[inline(always)]
         |i, n| {
             // SAFETY: n elements are there from i on, of each.
-            let (x, q, weight) = unsafe {
-                let weight = match soft.weights {
-                    Some(weights) => lanes(simd, weights.as_ptr().add(i), n, 0.0),
-                    None => {
-                        let mut ones = [S::E::narrow(1.0); MOST_LANES];
-                        for one in &mut ones[n..] {
-                            *one = S::E::narrow(0.0);
-                        }
-                        ones
-                    }
-                };
+            let [x, q, weight] = unsafe {
                 let q = if soft.probs.is_empty() {
-                    [S::E::narrow(0.0); MOST_LANES]
+                    [zero; 2]
                 } else {
-                    lanes(simd, soft.probs.as_ptr().add(i), n, 0.0)
+                    simd.widen(load(simd, soft.probs.as_ptr().add(i), n, 0.0))
                 };
-                (lanes(simd, x.add(i), n, 0.0), q, weight)
+                let weight = match soft.weights {
+                    Some(weights) => load(simd, weights.as_ptr().add(i), n, 0.0),
+                    None => ones(simd, n),
+                };
+                [simd.widen(load(simd, x.add(i), n, 0.0)), q, simd.widen(weight)]
             };
-            let mut terms = [[zero; 2]; 2];
-            for half in 0..S::LANES / (MOST_LANES / 2) {
-                let [x, q, weight] = [&x, &q, &weight].map(
-                    #[inline(always)]
-                    |lanes| eight(simd, lanes, half),
-                );
+            let mut terms = [[zero; 2]; 3];
+            for half in 0..halves::<S>() {
+                let (x, q, weight) = (x[half], q[half], weight[half]);
                 let t = w.mul(weight, w.fma(q, own, spread));
-                let term = w.mul(t, w.sub(max, x));
+                let term = w.mul(t, w.fma(x, minus_half, max));
                 // Nothing, even times infinity, is nothing.
                 let size = w.max(t, w.sub(zero, t));
-                terms[0][half] = t;
-                terms[1][half] = w.select_below(size, least, zero, term);
+                terms[0][half] = w.mul(weight, q);
+                terms[1][half] = weight;
+                terms[2][half] = w.select_below(size, least, zero, term);
             }
             terms
         },
     );
-    SoftSums { mass, below }
+    SoftSums { probs, weights, below: below.hi }
 }
 
-/// The gradient of a row with targets for all columns.
+/// `n` ones, and zeros behind them.
+#[inline(always)]
+fn ones<S: Io<<S as Vector>::E>>(simd: S, n: usize) -> S::V {
+    let splat = |v: f64| simd.splat(S::E::narrow(v));
+    if n >= S::LANES {
+        return splat(1.0);
+    }
+    // SAFETY: there are as many as a vector has.
+    let lanes = unsafe { simd.load(S::E::lanes().as_ptr()) };
+    simd.select_below(lanes, splat(1.0 - n as f64), splat(0.0), splat(1.0))
+}
+
+/// The gradient of a row with targets for all columns, in f64: `inverse` is of
+/// [`RowLoss::wide_inverse`], `of_soft` [`RowLoss::of_soft`].
 ///
 /// # Safety
-/// `kept` is valid for reads and `y` for writes of `n` elements; there are as many probabilities, if any, and weights, if any.
+/// `kept` is valid for reads and `y` for writes of `n` elements; there are as many probabilities,
+/// if any, and weights, if any.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // as indices the loops unroll into registers
 unsafe fn finish_soft<S, T>(
     simd: S,
     kept: *const S::E,
     y: *mut T,
     n: usize,
-    inverse: (S::V, S::V),
+    inverse: Inverse<Wide<S>>,
     soft: &Soft<T>,
-    of_targets: f64,
+    of_soft: (f64, f64),
 ) where
     S: Io<T> + Io<f32> + Io<<S as Vector>::E>,
     T: Element,
 {
-    let splat = |v: f64| simd.splat(S::E::narrow(v));
-    let (own, spread) = (splat(of_targets * soft.own), splat(of_targets * soft.spread));
+    let w = simd.wide();
+    let zero = w.splat(0.0);
+    let (own, spread) = (w.splat(of_soft.0), w.splat(of_soft.1));
     let mut i = 0;
     while i < n {
-        let m = S::LANES.min(n - i);
-        // SAFETY: m elements are there from i on, of each.
+        // SAFETY: n - i elements are there from i on, of each.
         unsafe {
-            let mut t = spread;
-            if !soft.probs.is_empty() {
-                t = simd.fma(load(simd, soft.probs.as_ptr().add(i), m), own, spread);
+            let e = simd.widen(load(simd, kept.add(i), n - i, 0.0));
+            let q = if soft.probs.is_empty() {
+                [zero; 2]
+            } else {
+                simd.widen(load(simd, soft.probs.as_ptr().add(i), n - i, 0.0))
+            };
+            let weight = match soft.weights {
+                Some(weights) => simd.widen(load(simd, weights.as_ptr().add(i), n - i, 0.0)),
+                None => [zero; 2],
+            };
+            let mut gradient = [zero; 2];
+            for half in 0..halves::<S>() {
+                let p = if is_single::<S::E>() {
+                    w.mul(e[half], inverse.hi)
+                } else {
+                    prob(w, e[half], inverse)
+                };
+                let t = if soft.probs.is_empty() { spread } else { w.fma(q[half], own, spread) };
+                gradient[half] = match soft.weights {
+                    Some(_) => w.fma(w.sub(zero, weight[half]), t, p),
+                    None => w.sub(p, t),
+                };
             }
-            if let Some(weights) = soft.weights {
-                t = simd.mul(load(simd, weights.as_ptr().add(i), m), t);
-            }
-            let p = quotient(simd, load(simd, kept.add(i), m), inverse);
-            store(simd, y.add(i), m, one_nan(simd, simd.sub(p, t)));
+            store(simd, y.add(i), n - i, one_nan(simd, simd.narrow(gradient)));
         }
         i += S::LANES;
     }
 }
 
-/// Up to LANES elements, and zeros behind them.
+/// Up to LANES of `n` elements; where there are fewer, `fill` behind them.
 ///
 /// # Safety
 /// `p` is valid for reads of `n` elements.
 #[inline(always)]
-unsafe fn load<S: Io<T>, T>(simd: S, p: *const T, n: usize) -> S::V {
+unsafe fn load<S: Io<T>, T>(simd: S, p: *const T, n: usize, fill: f64) -> S::V {
     // SAFETY: as this function's.
-    unsafe { if n >= S::LANES { simd.load(p) } else { simd.load_part(p, n, S::E::narrow(0.0)) } }
+    unsafe { if n >= S::LANES { simd.load(p) } else { simd.load_part(p, n, S::E::narrow(fill)) } }
 }
 
 /// # Safety
@@ -1012,7 +1082,9 @@ fn one_nan<S: Vector>(simd: S, v: S::V) -> S::V {
     simd.select_below(splat(-S::E::LEAST), v, v, finite)
 }
 
-/// The gradient through softmax or, if `LOG`, log-softmax.
+/// The gradient through softmax or, if `LOG`, log-softmax, in f64: rows of f32 are rounded once, in
+/// the end, for rows of f64 what is multiplied is in pairs. The products are summed with what their
+/// rounding lost, so that nothing is lost where they cancel.
 ///
 /// # Safety
 /// The views of the call are of one shape.
@@ -1021,55 +1093,88 @@ fn one_nan<S: Vector>(simd: S, v: S::V) -> S::V {
 unsafe fn backward<S, T, const LOG: bool>(simd: S, call: &mut BackwardCall<T>)
 where
     S: Io<T> + Io<<S as Vector>::E>,
-    S::Wide: Io<<S as Vector>::E>,
     T: Element,
 {
     let n = call.output.cols();
     let w = simd.wide();
+    let single = is_single::<S::E>();
     // The exponential of a log-probability, times C.
     let shift = Shift { subtract: 0.0, m: 0, cut: Scale::ONE.cut(0, S::E::MIN_EXP) };
     let exp = Exp::new(simd, &Scale::ONE, &shift);
-    let scale = simd.splat(S::E::narrow(call.scale));
+    let (scale, scale_lo) = (w.splat(call.scale.0), w.splat(call.scale.1));
+    let zero = w.splat(0.0);
     for row in 0..call.output.rows() {
         let output = call.output.as_ptr().wrapping_add(row * call.output.stride());
         let upstream = call.upstream.as_ptr().wrapping_add(row * call.upstream.stride());
         let stride = call.gradient.stride();
         let gradient = call.gradient.as_mut_ptr().wrapping_add(row * stride);
-        let [sum] = row_sums(
-            simd,
-            n,
-            #[inline(always)]
-            |i, n| {
-                let mut terms = [[w.splat(0.0); 2]];
-                // SAFETY: n elements of the row are there from i on, of both.
-                let (y, u) = unsafe {
-                    let y = if LOG {
-                        [S::E::narrow(1.0); MOST_LANES]
-                    } else {
-                        lanes(simd, output.add(i), n, 0.0)
+        let sum = if LOG {
+            let [sum] = row_sums(
+                simd,
+                n,
+                #[inline(always)]
+                // SAFETY: n elements of the row are there from i on.
+                |i, n| unsafe { [simd.widen(load(simd, upstream.add(i), n, 0.0))] },
+            );
+            sum
+        } else {
+            let [products, errors] = row_sums(
+                simd,
+                n,
+                #[inline(always)]
+                |i, n| {
+                    // SAFETY: n elements of the row are there from i on, of both.
+                    let (y, u) = unsafe {
+                        let y = simd.widen(load(simd, output.add(i), n, 0.0));
+                        (y, simd.widen(load(simd, upstream.add(i), n, 0.0)))
                     };
-                    (y, lanes(simd, upstream.add(i), n, 0.0))
-                };
-                for half in 0..S::LANES / (MOST_LANES / 2) {
-                    terms[0][half] = w.mul(eight(simd, &y, half), eight(simd, &u, half));
-                }
-                terms
-            },
-        );
-        let pair = S::E::pair(if LOG { sum / S::E::one_times_c() } else { sum });
-        let (hi, lo) = (simd.splat(pair.0), simd.splat(pair.1));
+                    let mut terms = [[zero; 2]; 2];
+                    for half in 0..halves::<S>() {
+                        let p = w.mul(y[half], u[half]);
+                        terms[0][half] = p;
+                        // Those of f32 are exact in f64.
+                        if !single {
+                            terms[1][half] = w.fma(y[half], u[half], w.sub(zero, p));
+                        }
+                    }
+                    terms
+                },
+            );
+            S::E::sum_add(products, errors)
+        };
+        let sum = backward_sum::<S::E>(sum, call.scale, LOG);
+        let (sum, sum_lo) = (w.splat(sum.0), w.splat(sum.1));
         let mut i = 0;
         while i < n {
-            let m = S::LANES.min(n - i);
-            // SAFETY: m elements of the row are there from i on, of each.
+            // SAFETY: n - i elements of the row are there from i on, of each.
             unsafe {
-                let (y, u) = (load(simd, output.add(i), m), load(simd, upstream.add(i), m));
-                let v = if LOG {
-                    simd.sub(u, quotient(simd, exp.of(false, true, y), (hi, lo)))
-                } else {
-                    simd.mul(y, simd.sub(simd.sub(u, hi), lo))
-                };
-                store(simd, gradient.add(i), m, one_nan(simd, simd.mul(v, scale)));
+                let y = load(simd, output.add(i), n - i, 0.0);
+                let y = simd.widen(if LOG { exp.of(false, true, y) } else { y });
+                let u = simd.widen(load(simd, upstream.add(i), n - i, 0.0));
+                let mut v = [zero; 2];
+                for half in 0..halves::<S>() {
+                    let (y, u) = (y[half], u[half]);
+                    v[half] = if single {
+                        if LOG {
+                            w.mul(w.sub(u, w.mul(y, sum)), scale)
+                        } else {
+                            w.mul(w.mul(y, scale), w.sub(u, sum))
+                        }
+                    } else {
+                        // What is multiplied by the scale, as a pair.
+                        let a = if LOG { u } else { y };
+                        let p = w.mul(a, scale);
+                        let p_lo = w.fma(a, scale_lo, w.fma(a, scale, w.sub(zero, p)));
+                        if LOG {
+                            let e = w.sub(zero, y);
+                            w.add(w.fma(e, sum, p), w.fma(e, sum_lo, p_lo))
+                        } else {
+                            let d = w.sub(w.sub(u, sum), sum_lo);
+                            w.fma(p, d, w.mul(p_lo, d))
+                        }
+                    };
+                }
+                store(simd, gradient.add(i), n - i, one_nan(simd, simd.narrow(v)));
             }
             i += S::LANES;
         }

@@ -186,7 +186,7 @@ impl Vector for F32 {
     }
     #[inline(always)]
     fn acc_add(self, acc: Self::Acc, v: Self::V) -> Self::Acc {
-        each!(|k| self.0.neon.vaddq_f64(acc[k], self.widen(v[k / 2], k % 2 == 1)))
+        each!(|k| self.0.neon.vaddq_f64(acc[k], self.lanes(v[k / 2], k % 2 == 1)))
     }
     #[inline(always)]
     fn acc_plus(self, a: Self::Acc, b: Self::Acc) -> Self::Acc {
@@ -205,13 +205,28 @@ impl Vector for F32 {
     sums_one_by_one!();
 
     #[inline(always)]
+    fn widen(self, v: Self::V) -> [[float64x2_t; 4]; 2] {
+        [
+            each!(|k| self.lanes(v[k / 2], k % 2 == 1)),
+            each!(|k| self.lanes(v[2 + k / 2], k % 2 == 1)),
+        ]
+    }
+    #[inline(always)]
+    fn narrow(self, v: [[float64x2_t; 4]; 2]) -> Self::V {
+        let n = self.0.neon;
+        each!(|k| {
+            let (half, at) = (v[k / 2], k % 2 * 2);
+            n.vcvt_high_f32_f64(n.vcvt_f32_f64(half[at]), half[at + 1])
+        })
+    }
+    #[inline(always)]
     fn log_softmax(self, x: Self::V, shift: &LogShift) -> Self::V {
         let n = self.0.neon;
         let (max, scale) = (n.vdupq_n_f64(shift.max), n.vdupq_n_f64(shift.scale.0));
         let minus_c = n.vdupq_n_f64(-shift.c.0);
         each!(|k| {
             let y: [float64x2_t; 2] = each!(|h| {
-                let d = n.vsubq_f64(self.widen(x[k], h == 1), max);
+                let d = n.vsubq_f64(self.lanes(x[k], h == 1), max);
                 n.vfmaq_f64(minus_c, d, scale)
             });
             n.vcvt_high_f32_f64(n.vcvt_f32_f64(y[0]), y[1])
@@ -342,6 +357,14 @@ impl Vector for F64 {
     acc_of_pairs!();
 
     #[inline(always)]
+    fn widen(self, v: Self::V) -> [Self::V; 2] {
+        [v; 2]
+    }
+    #[inline(always)]
+    fn narrow(self, v: [Self::V; 2]) -> Self::V {
+        v[0]
+    }
+    #[inline(always)]
     fn log_softmax(self, x: Self::V, shift: &LogShift) -> Self::V {
         log_softmax_f64(self, x, shift)
     }
@@ -350,7 +373,7 @@ impl Vector for F64 {
 impl F32 {
     /// The lower or the upper two lanes as f64.
     #[inline(always)]
-    fn widen(self, v: float32x4_t, high: bool) -> float64x2_t {
+    fn lanes(self, v: float32x4_t, high: bool) -> float64x2_t {
         let n = self.0.neon;
         if high { n.vcvt_high_f64_f32(v) } else { n.vcvt_f64_f32(n.vget_low_f32(v)) }
     }

@@ -252,6 +252,14 @@ impl Vector for F32 {
     sums_one_by_one!();
 
     #[inline(always)]
+    fn widen(self, v: Self::V) -> [[f64x4; 2]; 2] {
+        [widen(v[0]), widen(v[1])]
+    }
+    #[inline(always)]
+    fn narrow(self, v: [[f64x4; 2]; 2]) -> Self::V {
+        [narrow(v[0]), narrow(v[1])]
+    }
+    #[inline(always)]
     fn log_softmax(self, x: Self::V, shift: &LogShift) -> Self::V {
         let [max, scale, minus_c] = [shift.max, shift.scale.0, -shift.c.0].map(f64x4::splat);
         x.map(
@@ -373,6 +381,14 @@ impl Vector for F64 {
     sums_one_by_one!();
     acc_of_pairs!();
 
+    #[inline(always)]
+    fn widen(self, v: Self::V) -> [Self::V; 2] {
+        [v; 2]
+    }
+    #[inline(always)]
+    fn narrow(self, v: [Self::V; 2]) -> Self::V {
+        v[0]
+    }
     #[inline(always)]
     fn log_softmax(self, x: Self::V, shift: &LogShift) -> Self::V {
         log_softmax_f64(self, x, shift)

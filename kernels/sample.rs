@@ -1,15 +1,19 @@
 //! What drawing from a row needs: exponentials, integer masses, and sums over those above a threshold.
 //!
-//! The mass of an element is its exponential, by the row's own shift, rounded to a multiple of 2^-30:
+//! The mass of an element is its exponential, by the row's own shift, in units of 2^-30, and a rest
+//! in units of 2^-62:
 //!
 //! ```text
-//! e     as exp2.rs defines it, rounded to f32 where it is f64: below 8, the largest of a row at least 2
-//! mass  = (e + 1.5 * 2^-7) - 1.5 * 2^-7           in f32
+//! e      as exp2.rs defines it, rounded to f32 where it is f64: below 8, the largest of a row at least 2
+//! units  = ((e - 2^-31) + 1.5 * 2^-7) - 1.5 * 2^-7          in f32, and in units of 2^-30
+//! rest   = e - units where e is below 2^-8, else 0           in units of 2^-62, rounded down
 //! ```
 //!
-//! Below 2^-7 that rounds to the nearest multiple of 2^-30 (what is below 2^-31 has no mass); above, e is a multiple already, or is made one of 2^-29 or more,
-//! by half an ULP at most. So masses are integers in units of 2^-30, their sums over fewer than 2^20 elements are exact in f64 in any order, and whatever
-//! is defined by sums of them has one result, however it is computed.
+//! Below 2^-8 the units are `e` rounded down (or, of odd multiples of 2^-30, the one below), and
+//! the rest is a unit at most; above, they are `e` within 2^-21 of it. So units are integers, their
+//! sums over fewer than 2^20 elements are exact in f64 in any order, and whatever is defined by
+//! sums of them has one result, however it is computed. Rests are summed in the rare cases that ask
+//! for them.
 
 use crate::element::Element;
 use crate::exp2::Contract;
@@ -26,6 +30,9 @@ const ROUND: f32 = 1.5 / 128.0;
 
 /// Units of mass in 1.
 const UNITS: f64 = (1u64 << 30) as f64;
+
+/// Half a unit, which makes rounding to nearest rounding down.
+const HALF: f32 = 0.5 / (1u32 << 30) as f32;
 
 /// A row's elements whose masses are summed together.
 pub const PART: usize = 1024;
@@ -54,8 +61,11 @@ pub struct Masses<'a> {
     factor: f32,
 }
 
-/// The least mass that is not 0.
-pub const LEAST_MASS: f32 = 1.0 / (1u32 << 30) as f32;
+/// Elements with smaller exponentials have no mass.
+pub const LEAST: f32 = 1.0 / (1u64 << 62) as f32;
+
+/// Elements with smaller exponentials have no whole unit.
+pub const LEAST_UNIT: f32 = 1.0 / (1u32 << 30) as f32;
 
 impl<'a> Masses<'a> {
     /// Those of exponentials that are yet to be multiplied by `factor`.
@@ -83,13 +93,13 @@ impl<'a> Masses<'a> {
         self.factor
     }
 
-    /// The mass made of an exponential.
+    /// An exponential by the row's own shift.
     #[inline(always)]
     pub fn of(&self, e: f32) -> f32 {
-        (e * self.factor + ROUND) - ROUND
+        e * self.factor
     }
 
-    /// Masses of the elements of a part, and the first one's index.
+    /// Exponentials by the row's own shift of the elements of a part, and the first one's index.
     pub fn part(&self, part: usize) -> (usize, impl Iterator<Item = f32> + 'a) {
         let start = part.saturating_mul(PART).min(self.exps.len());
         let end = (start + PART).min(self.exps.len());
@@ -98,19 +108,32 @@ impl<'a> Masses<'a> {
     }
 }
 
-/// A mass in units.
+/// The whole units of the mass of an element with this exponential.
 #[inline(always)]
-pub fn units(mass: f32) -> u64 {
-    (f64::from(mass) * UNITS) as u64
+pub fn units(e: f32) -> u64 {
+    (f64::from(((e - HALF) + ROUND) - ROUND) * UNITS) as u64
 }
 
-/// An element by its rank: the larger mass first, of equal ones the one with the lower index. Compared as a number.
-#[inline(always)]
-pub fn rank(mass: f32, index: usize) -> u64 {
-    u64::from(!mass.to_bits()) << 32 | index as u64
+/// Rests in a unit.
+pub const RESTS: u64 = 1 << 32;
+
+/// What the mass of an element with this exponential has besides its units.
+pub fn rest(e: f32) -> u64 {
+    if e < 1.0 / 256.0 {
+        ((f64::from(e) * UNITS - units(e) as f64) * RESTS as f64) as u64
+    } else {
+        0
+    }
 }
 
-/// The mass and the index of a rank.
+/// An element by its rank: the larger exponential first, of equal ones the one with the lower
+/// index. Compared as a number.
+#[inline(always)]
+pub fn rank(e: f32, index: usize) -> u64 {
+    u64::from(!e.to_bits()) << 32 | index as u64
+}
+
+/// The exponential and the index of a rank.
 #[inline(always)]
 pub fn of_rank(rank: u64) -> (f32, usize) {
     (f32::from_bits(!((rank >> 32) as u32)), (rank & 0xffff_ffff) as usize)
@@ -119,16 +142,17 @@ pub fn of_rank(rank: u64) -> (f32, usize) {
 /// What a scan found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scanned {
-    /// All masses, in units.
+    /// The units of all.
     pub total: u64,
-    /// How many are in the upper set, and their sum.
+    /// How many are in the upper set, and their units.
     pub above: (u64, u64),
     /// How many are in the band.
     pub band: usize,
 }
 
-/// Sums the masses not below `high`, for each part of the row in `parts`, and collects those below it that are not below `low`, by rank and in order
-/// of index, in `band`.
+/// Sums the units of elements whose exponentials are not below `high`, for each part of the row in
+/// `parts`, and collects those below it that are not below `low`, by rank and in order of index, in
+/// `band`.
 pub(crate) type Scan =
     fn(masses: Masses<'_>, low: f32, high: f32, parts: &mut [u64], band: &mut [u64]) -> Scanned;
 
@@ -187,8 +211,10 @@ impl Kernel {
         (T::ops(self).sample.widen)(&x[..n], &mut y[..n]);
     }
 
-    /// Sums the masses not below `high`, for each part of the row in `parts` (those that are there), and collects those below it that are not below
-    /// `low`, by rank and in order of index, in `band` (as many as it has room for).
+    /// Sums the units of elements whose exponentials, by the row's own shift, are not below `high`,
+    /// for each part of the row in `parts` (those that are there), and collects those below it that
+    /// are not below `low`, by rank and in order of index, in `band` (as many as it has room for).
+    /// Both bounds are at least [`LEAST`].
     pub fn scan(
         &'static self,
         masses: Masses<'_>,
@@ -270,7 +296,7 @@ mod entry {
                     super::scan::<S, false, true>(simd, masses, low, high, parts, band)
                 } else if low < high {
                     super::scan::<S, true, true>(simd, masses, low, high, parts, band)
-                } else if high > LEAST_MASS {
+                } else if high > LEAST {
                     super::scan::<S, true, false>(simd, masses, low, high, parts, band)
                 } else {
                     super::scan::<S, false, false>(simd, masses, low, high, parts, band)
@@ -404,7 +430,10 @@ fn scan<S: Bands, const ABOVE: bool, const BAND: bool>(
     band: &mut [u64],
 ) -> Scanned {
     let (factor, round) = (simd.splat(masses.factor), simd.splat(ROUND));
-    let (lows, highs) = (simd.splat(low), simd.splat(high));
+    let minus_half = simd.splat(-HALF);
+    // By the shift of the exponentials: exact, or below all that are not 0.
+    let bound = |x: f32| simd.splat((x / masses.factor).max(f32::MIN_POSITIVE));
+    let (lows, highs) = (bound(low), bound(high));
     let mut found = Scanned::default();
     let mut parts = parts.iter_mut();
     for (part, exps) in masses.exps.chunks(PART).enumerate() {
@@ -414,17 +443,22 @@ fn scan<S: Bands, const ABOVE: bool, const BAND: bool>(
         let mut vector = inlined(
             #[inline(always)]
             |(i, e): (usize, S::V)| {
-                // The product is exact: no need of a fused operation.
-                let mass = simd.sub(simd.add(simd.mul(e, factor), round), round);
-                total = simd.acc_add(total, mass);
-                let below = if ABOVE || !BAND { simd.less(mass, highs) } else { LANES };
+                // The product is exact: the same fused or not.
+                let less = if S::FUSED {
+                    simd.fma(e, factor, minus_half)
+                } else {
+                    simd.add(simd.mul(e, factor), minus_half)
+                };
+                let units = simd.sub(simd.add(less, round), round);
+                total = simd.acc_add(total, units);
+                let below = if ABOVE || !BAND { simd.less(e, highs) } else { LANES };
                 found.above.0 += u64::from((!below & LANES).count_ones());
                 if ABOVE {
-                    above = simd.acc_add(above, simd.zero_below(mass, highs, mass));
+                    above = simd.acc_add(above, simd.zero_below(e, highs, units));
                 }
                 if BAND {
                     // No branch could foresee them; they are looked at later, 64 at once.
-                    hits[i / S::LANES] = (!simd.less(mass, lows) & below) as u16;
+                    hits[i / S::LANES] = (!simd.less(e, lows) & below) as u16;
                 }
             },
         );

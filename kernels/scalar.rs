@@ -4,6 +4,7 @@
 //! shift, the logarithm of the sum, a row's loss, the merging of blocks), but no loop over elements. Every kernel must equal it
 //! bit for bit. It is slow and is meant for nothing but that, though it runs everywhere.
 
+use crate::attend::{Cap, FAR, far_scale, log_shift_of_pairs};
 use crate::axis::Columns;
 use crate::blocks::{BlockSum, Extremes, Piece, PieceOptions, RowShift, Whole};
 use crate::call::{Call, Masked};
@@ -26,6 +27,8 @@ trait Reference: Copy {
     fn sum(e: &mut dyn Iterator<Item = f64>) -> (f64, f64);
     fn quotient(e: f64, sum: (f64, f64)) -> f64;
     fn log_shift(scale: &Scale, row: &Reduced) -> LogShift;
+    /// Of a row of pairs, by the exponential and the low part of its largest element.
+    fn log_shift_of(scale: &Scale, row: &Reduced, largest: (f64, f64)) -> LogShift;
     fn log_softmax(x: f64, shift: &LogShift) -> f64;
     const MIN_EXP: i32;
 }
@@ -92,6 +95,11 @@ impl Reference for Single {
     fn log_shift(scale: &Scale, row: &Reduced) -> LogShift {
         let e_max = Self::exp(row.max, 0.0, scale, &row.shift);
         scale.log_shift_f32(row.max, e_max, &row.shift, row.sum.0)
+    }
+
+    fn log_shift_of(scale: &Scale, row: &Reduced, largest: (f64, f64)) -> LogShift {
+        let sum = Sum { hi: row.sum.0, lo: 0.0 };
+        log_shift_of_pairs::<f32>(scale, row.max, largest, &row.shift, sum)
     }
 
     fn log_softmax(x: f64, shift: &LogShift) -> f64 {
@@ -165,8 +173,14 @@ impl Reference for Double {
         scale.log_shift_f64(row.max, e_max, &row.shift, row.sum)
     }
 
+    fn log_shift_of(scale: &Scale, row: &Reduced, largest: (f64, f64)) -> LogShift {
+        let sum = Sum { hi: row.sum.0, lo: row.sum.1 };
+        log_shift_of_pairs::<f64>(scale, row.max, largest, &row.shift, sum)
+    }
+
     fn log_softmax(x: f64, shift: &LogShift) -> f64 {
-        let x = if shift.halved { 0.5 * x } else { x };
+        let far = (0.5 * x, &shift.halved());
+        let (x, shift) = if shift.is_far() { far } else { (x, shift) };
         let d = x - shift.max;
         let z = d.mul_add(shift.scale.0, -shift.c.0);
         if z < f64::MIN {
@@ -413,17 +427,31 @@ fn plus<R: Reference>(a: (f64, f64), b: (f64, f64)) -> (f64, f64) {
 }
 
 /// `c * tanh(scale * x / c)`
-fn capped<R: Reference>(x: f64, c: f64, scale: &Scale) -> (f64, f64) {
-    let u = x * (2.0 * scale.get() / c);
-    let u = if 80.0 < u { 80.0 } else { u };
-    let e = Double::exp(u, 0.0, &Scale::ONE, &Shift { subtract: 0.0, m: 0, cut: -160.0 });
+fn capped<R: Reference>(x: f64, cap: &Cap) -> (f64, f64) {
+    let (factor, factor_lo) = cap.factor;
+    let u = x * factor;
+    let top = if Cap::END < u { Cap::END } else { u };
     let one = f64::from_bits(f64::TABLE[0]);
-    let z = c * ((e - one) / (e + one));
-    (R::round(z), R::round(z - R::round(z)))
+    if R::MIN_EXP != Double::MIN_EXP {
+        let e = Double::exp(top, 0.0, &Scale::ONE, &Cap::SHIFT);
+        let z = cap.c * ((e - one) / (e + one));
+        return (R::round(z), R::round(z - R::round(z)));
+    }
+    let u_lo = x.mul_add(factor_lo, x.mul_add(factor, 0.0 - u));
+    let e = Double::exp(top, if u < Cap::END { u_lo } else { 0.0 }, &Scale::ONE, &Cap::SHIFT);
+    let two = one + one;
+    let (sum, sum_lo) = plus::<Double>((e, 0.0), (one, 0.0));
+    let q = two / sum;
+    let rest = (-q).mul_add(sum_lo, (-q).mul_add(sum, two));
+    let q_lo = rest * (q * (1.0 / two));
+    let t = 1.0 - q;
+    let t_lo = ((1.0 - t) - q) - q_lo;
+    let z = cap.c * t;
+    (z, cap.c.mul_add(t_lo, cap.c.mul_add(t, 0.0 - z)))
 }
 
-/// The logit of the score of key `key` in a row, as a pair.
-fn logit<R: Reference>(x: f64, key: usize, attend: &Attend, row: &Row) -> (f64, f64) {
+/// The logit of the score of key `key` in a row, as a pair; of a far row, in its units.
+fn logit<R: Reference>(x: f64, key: usize, attend: &Attend, row: &Row, far: bool) -> (f64, f64) {
     const HIDDEN: (f64, f64) = (f64::NEG_INFINITY, 0.0);
     if key < row.keys.0 || key >= row.keys.1 {
         return HIDDEN;
@@ -436,12 +464,14 @@ fn logit<R: Reference>(x: f64, key: usize, attend: &Attend, row: &Row) -> (f64, 
     if !attend.has_pairs() {
         return (x, 0.0);
     }
+    let unit = if far { FAR } else { 1.0 };
     let mut z = match attend.cap {
-        Some(c) => capped::<R>(x, c, &attend.scale),
+        Some(c) => capped::<R>(x, &Cap::new(c, &attend.scale, unit)),
         None => {
             let (hi, lo) = attend.scale.pair();
             let pair = (R::round(hi), R::round((hi - R::round(hi)) + lo));
-            product::<R>(x, if R::MIN_EXP == -126 { pair } else { (hi, lo) })
+            let pair = if R::MIN_EXP == -126 { pair } else { (hi, lo) };
+            product::<R>(x, (R::round(pair.0 * unit), R::round(pair.1 * unit)))
         }
     };
     let mask = match row.mask {
@@ -452,28 +482,55 @@ fn logit<R: Reference>(x: f64, key: usize, attend: &Attend, row: &Row) -> (f64, 
         Some(MaskData::Bf16(mask)) => Some(Element::to_f64(mask[key])),
     };
     if let Some(mask) = mask {
-        let slope = row.mask_slope.map(|slope| product::<R>(mask, (slope.into(), 0.0)));
-        z = plus::<R>(z, slope.unwrap_or((mask, 0.0)));
+        let slope = row.mask_slope.or(far.then_some(1.0));
+        let slope = slope.map(|slope| R::round(f64::from(slope) * unit));
+        let added = slope.map_or((mask, 0.0), |slope| product::<R>(mask, (slope, 0.0)));
+        if mask == f64::NEG_INFINITY || added.0 == f64::NEG_INFINITY {
+            return HIDDEN;
+        }
+        z = plus::<R>(z, added);
     }
     if let Some(slope) = row.slope {
         let distance = key as f64 - row.position as f64;
-        z = plus::<R>(z, product::<R>(distance, (slope.into(), 0.0)));
+        let added = product::<R>(distance, (R::round(f64::from(slope) * unit), 0.0));
+        if added.0 == f64::NEG_INFINITY {
+            return HIDDEN;
+        }
+        z = plus::<R>(z, added);
     }
-    let lo = if z.0 == f64::NEG_INFINITY { 0.0 } else { z.1 };
+    let is_infinite = z.0 == f64::NEG_INFINITY || (far && z.0 == f64::INFINITY);
+    let lo = if is_infinite { 0.0 } else { z.1 };
     let sum = R::round(z.0 + lo);
     (sum, R::round(lo - R::round(sum - z.0)))
 }
 
 /// Softmax of one row with the options of attention, and its log-sum-exp.
 fn attend_row<R: Reference>(x: &[f64], attend: &Attend, row: &Row) -> (Vec<f64>, f64) {
-    let scale = if attend.has_pairs() { Scale::ONE } else { attend.scale };
-    let logits: Vec<_> =
-        x.iter().enumerate().map(|(key, &x)| logit::<R>(x, key, attend, row)).collect();
-    match reduce::<R>(&logits, row.sink.map(f64::from), &scale) {
-        Ok(reduced) => {
+    let reduced = |far, scale: &Scale| {
+        let logit = |(key, &x): (usize, &f64)| logit::<R>(x, key, attend, row, far);
+        let logits: Vec<_> = x.iter().enumerate().map(logit).collect();
+        let sink = row.sink.map(|sink| {
+            let sink = f64::from(sink);
+            if far { R::round(sink * FAR) } else { sink }
+        });
+        reduce::<R>(&logits, sink, scale).map(|row| (row, logits, sink))
+    };
+    let mut scale = if attend.has_pairs() { Scale::ONE } else { attend.scale };
+    let mut result = reduced(false, &scale);
+    if result.is_err() && attend.has_pairs() {
+        scale = far_scale();
+        result = reduced(true, &scale);
+    }
+    match result {
+        Ok((reduced, logits, sink)) => {
             let exp = |&(x, lo): &(f64, f64)| R::exp(x, lo, &scale, &reduced.shift);
             let probs = logits.iter().map(|z| R::quotient(exp(z), reduced.sum)).collect();
-            (probs, R::log_shift(&scale, &reduced).logsumexp())
+            let sink = sink.map(|sink| (sink, 0.0));
+            let largest = logits.iter().copied().chain(sink).filter(|z| z.0 == reduced.max);
+            let low = largest.map(|z| z.1).fold(f64::NEG_INFINITY, f64::max);
+            let low = if attend.has_pairs() && !reduced.shift.is_huge() { low } else { 0.0 };
+            let largest = (exp(&(reduced.max, low)), low);
+            (probs, R::log_shift_of(&scale, &reduced, largest).logsumexp())
         }
         Err(f64::NEG_INFINITY) if attend.masked == Masked::Zero => {
             (vec![0.0; x.len()], f64::NEG_INFINITY)

@@ -50,11 +50,10 @@ pub(crate) struct LogShift {
     pub(crate) scale: (f64, f64),
     /// `ln(sum_j exp(scale * (x_j - max)))`
     pub(crate) c: (f64, f64),
-    /// `max` is so large that `x - max` may overflow: both are to be halved, as `max` is here, and `scale` is doubled.
-    pub(crate) halved: bool,
 }
 
-/// Above this, a maximum and the least number may be further apart than the largest.
+/// Above this, a maximum and the least number may be further apart than the largest: both are halved first, and the scale is
+/// doubled.
 const FAR: f64 = f64::from_bits((1023 + 969) << 52);
 
 impl LogShift {
@@ -71,9 +70,26 @@ impl LogShift {
 }
 
 impl LogShift {
+    /// Whether `x - max` may overflow, although its product with the scale does not.
+    #[inline(always)]
+    pub(crate) fn is_far(&self) -> bool {
+        self.max > FAR
+    }
+
+    /// What is right for elements that are halved.
+    #[inline(always)]
+    pub(crate) fn halved(&self) -> Self {
+        let scale = (2.0 * self.scale.0, 2.0 * self.scale.1);
+        Self { max: 0.5 * self.max, scale, ..*self }
+    }
+
     /// The log-probability of `x`, `(x - max) * scale - c`, to the precision of f64.
     pub(crate) fn log_prob(&self, x: f64) -> f64 {
-        let x = if self.halved { 0.5 * x } else { x };
+        if self.is_far() { self.halved().near_log_prob(0.5 * x) } else { self.near_log_prob(x) }
+    }
+
+    /// As [`LogShift::log_prob`], of an element whose difference from the maximum does not overflow.
+    fn near_log_prob(&self, x: f64) -> f64 {
         let (d, d_lo) = two_sum(x, -self.max);
         // So large that nothing else counts (and that the exact product would overflow).
         if d < -1e280 {
@@ -210,18 +226,12 @@ impl Scale {
             let hi = c + c_lo;
             (hi, (c - hi) + c_lo)
         };
-        let log = self.log_shift(max, c);
-        let halved = max > FAR;
-        if halved {
-            let scale = (2.0 * log.scale.0, 2.0 * log.scale.1);
-            return LogShift { max: 0.5 * max, scale, halved, ..log };
-        }
-        log
+        self.log_shift(max, c)
     }
 
     /// A `c` of 0 is -0: subtracted, it makes 0 of the largest element whether that is 0 or -0, and so is `max`.
     fn log_shift(&self, max: f64, c: (f64, f64)) -> LogShift {
-        LogShift { max, scale: (self.hi, self.lo), c: (-(0.0 - c.0), c.1), halved: false }
+        LogShift { max, scale: (self.hi, self.lo), c: (-(0.0 - c.0), c.1) }
     }
 
     /// `M ln(2) - max * scale` as a pair; in a huge row the maximum is gone from the exponents already.

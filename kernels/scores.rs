@@ -7,6 +7,7 @@ use crate::call::Masked;
 use crate::element::Element;
 use crate::matrix::{Matrix, MatrixMut};
 use crate::scale::Scale;
+use crate::vector::MOST_LANES;
 
 /// A mask's elements: numbers that are added to the logits, or whether a key is seen.
 #[derive(Clone, Copy, Debug)]
@@ -96,8 +97,10 @@ pub struct Attend<'a> {
     pub lengths: Option<&'a [usize]>,
     /// Keys after the query's position are not seen.
     pub causal: bool,
-    /// Only as many keys up to the query's position are seen.
+    /// Of the keys up to the query's position only as many, the last ones, are seen.
     pub window: Option<usize>,
+    /// Of the keys after the query's position only as many, the first ones, are seen.
+    pub window_ahead: Option<usize>,
     /// The position of the first query among the keys; else the last query's is the last key.
     pub offset: Option<isize>,
     /// What becomes of rows that see no key.
@@ -142,6 +145,13 @@ pub enum AttendError {
     },
     /// The soft cap is NaN or out of range.
     Cap(f64),
+    /// ALiBi, and a query sees a key that is further away than numbers of the type count exactly.
+    Distance {
+        /// The key's distance from the query's position.
+        distance: i64,
+        /// The largest one that is allowed.
+        limit: i64,
+    },
 }
 
 impl std::fmt::Display for AttendError {
@@ -164,6 +174,9 @@ impl std::fmt::Display for AttendError {
                 write!(f, "{needed} {what} are needed, got {len}")
             }
             Self::Cap(value) => write!(f, "the soft cap must be in 2^-20..=2^20, got {value}"),
+            Self::Distance { distance, limit } => {
+                write!(f, "distances for ALiBi must be in -{limit}..={limit}, got {distance}")
+            }
         }
     }
 }
@@ -172,6 +185,17 @@ impl std::error::Error for AttendError {}
 
 /// The soft caps that are allowed: within them a capped logit is right to an absolute 2^-30 in f32.
 const CAPS: (f64, f64) = (1.0 / 1_048_576.0, 1_048_576.0);
+
+/// How far a key may be from a query for ALiBi: up to where all numbers are whole, less than a
+/// vector before it, which may start at keys that are not seen.
+fn max_distance<A>() -> i64 {
+    let digits = if size_of::<A>() == size_of::<f64>() {
+        f64::MANTISSA_DIGITS
+    } else {
+        f32::MANTISSA_DIGITS
+    };
+    (1 << digits) - MOST_LANES as i64
+}
 
 /// One row's part of the options.
 #[derive(Clone, Copy)]
@@ -201,13 +225,15 @@ impl<'a> Attend<'a> {
             lengths: None,
             causal: false,
             window: None,
+            window_ahead: None,
             offset: None,
             masked: Masked::Nan,
         }
     }
 
-    /// Whether everything has the length that scores of this shape need.
-    fn check(&self, rows: usize, cols: usize) -> Result<(), AttendError> {
+    /// Whether everything has the length that scores of this shape need, which are computed in the
+    /// type `A`.
+    fn check<A>(&self, rows: usize, cols: usize) -> Result<(), AttendError> {
         let &Attend { heads, queries, .. } = self;
         let per_batch = heads.checked_mul(queries).filter(|&n| n > 0);
         let batch = match per_batch {
@@ -244,13 +270,50 @@ impl<'a> Attend<'a> {
                 return Err(AttendError::Length { what, len: slice.len(), needed: heads });
             }
         }
-        match self.lengths {
-            Some(lengths) if lengths.len() != batch && lengths.len() != rows => {
-                let what = "lengths, one for each sequence of the batch or each row,";
-                Err(AttendError::Length { what, len: lengths.len(), needed: batch })
+        if let Some(lengths) = self.lengths
+            && lengths.len() != batch
+            && lengths.len() != rows
+        {
+            let what = "lengths, one for each sequence of the batch or each row,";
+            return Err(AttendError::Length { what, len: lengths.len(), needed: batch });
+        }
+        let limit = max_distance::<A>();
+        match self.farthest(cols) {
+            Some(distance) if self.slopes.is_some() && rows > 0 && distance.abs() > limit => {
+                Err(AttendError::Distance { distance, limit })
             }
             _ => Ok(()),
         }
+    }
+
+    /// How many keys after its position a query sees at most.
+    fn ahead(&self) -> Option<usize> {
+        if self.causal { Some(0) } else { self.window_ahead }
+    }
+
+    /// The largest distance of a key from a query that sees it, or would without lengths and masks.
+    fn farthest(&self, cols: usize) -> Option<i64> {
+        let first = self.position(0, cols) as i128;
+        let last = self.position(self.queries.saturating_sub(1), cols) as i128;
+        // The first query is the furthest before keys, the last one behind them.
+        let mut most = cols as i128 - 1 - first;
+        if let Some(ahead) = self.ahead() {
+            most = most.min(ahead as i128);
+        }
+        let mut least = -last;
+        if let Some(window) = self.window {
+            least = least.max(1 - window as i128);
+        }
+        let visible = least <= most;
+        let distance = if most.abs() < least.abs() { least } else { most };
+        let most = i128::from(i64::MAX);
+        (cols > 0 && visible).then_some(distance.clamp(-most, most) as i64)
+    }
+
+    /// The position of a query among the keys.
+    fn position(&self, query: usize, cols: usize) -> isize {
+        let offset = self.offset.unwrap_or(cols as isize - self.queries as isize);
+        offset.saturating_add(query as isize)
     }
 
     /// Whether logits are more than the scores, scaled.
@@ -264,16 +327,17 @@ impl<'a> Attend<'a> {
     pub(crate) fn row(&self, row: usize, rows: usize, cols: usize) -> Row<'a> {
         let (head, query) = (row / self.queries, row % self.queries);
         let (batch, head) = (head / self.heads, head % self.heads);
-        let offset = self.offset.unwrap_or(cols as isize - self.queries as isize);
-        let position = offset.saturating_add(query as isize);
+        let position = self.position(query, cols);
         let mut end = match self.lengths {
             Some(lengths) => cols.min(lengths[if lengths.len() == rows { row } else { batch }]),
             None => cols,
         };
         // The first key that the query does not see any more.
         let next = usize::try_from(position.saturating_add(1)).unwrap_or(0);
-        if self.causal {
-            end = end.min(next);
+        if let Some(ahead) = self.ahead() {
+            // The position may be before the first key: then fewer of those after it are there.
+            let before = position.saturating_add(1).min(0).unsigned_abs();
+            end = end.min(next.saturating_add(ahead.saturating_sub(before)));
         }
         let begin = match self.window {
             Some(window) => next.saturating_sub(window),
@@ -354,7 +418,7 @@ impl<'a, T: Element, U: Element> Scores<'a, T, U> {
         (rows, cols): (usize, usize),
         attend: &Attend<'a>,
     ) -> Result<Self, AttendError> {
-        attend.check(rows, cols)?;
+        attend.check::<T::Arithmetic>(rows, cols)?;
         let lse = match lse {
             None => std::ptr::null_mut(),
             Some(lse) if lse.len() == rows => lse.as_mut_ptr(),

@@ -1,13 +1,14 @@
 //! Softmax of a few short rows: the answer of a classifier, a row of attention. What counts is the time until the answer is there, so a
 //! row's exponentials never leave the registers, and nothing is prepared for rows that do not come.
 
+use std::hint::cold_path;
 use std::mem::MaybeUninit;
 
 use crate::call::Call;
 use crate::element::Element;
 use crate::exp2::Contract;
 use crate::pipeline::{Kept, Reducer, row_exactly};
-use crate::rows::{Inverse, prob};
+use crate::rows::{Inverse, inlined, prob};
 use crate::vector::{Io, Vector};
 
 /// Vectors that a row may have.
@@ -126,20 +127,32 @@ where
     let (hi, lo) = S::E::reciprocal(sum);
     let wide = reducer.scale.is_wide(max, min, n);
     let inverse = Inverse { hi: simd.splat(hi), lo: simd.splat(lo), wide };
-    for k in 0..N {
-        let at = k * S::LANES;
-        if at >= n {
-            break;
-        }
-        let v = prob(simd, kept[k], inverse);
-        // SAFETY: n - at elements are there.
-        unsafe {
-            if n - at >= S::LANES {
-                simd.store(y.add(at), v);
-            } else {
-                simd.store_part(y.add(at), n - at, v);
+    let mut write = inlined(
+        #[inline(always)]
+        |inverse: Inverse<S::V>| {
+            for k in 0..N {
+                let at = k * S::LANES;
+                if at >= n {
+                    break;
+                }
+                let v = prob(simd, kept[k], inverse);
+                // SAFETY: n - at elements are there.
+                unsafe {
+                    if n - at >= S::LANES {
+                        simd.store(y.add(at), v);
+                    } else {
+                        simd.store_part(y.add(at), n - at, v);
+                    }
+                }
             }
-        }
+        },
+    );
+    // Decided once, not for each vector.
+    if wide {
+        cold_path();
+        write(inverse);
+    } else {
+        write(Inverse { wide: false, ..inverse });
     }
     true
 }

@@ -111,6 +111,10 @@ pub(crate) trait Vector: Copy {
         hi: &mut [Self::E; ROWS_AT_ONCE],
         lo: &mut [Self::E; ROWS_AT_ONCE],
     );
+    /// The lanes in f64: of f32 the first eight and the others, of f64 all of them, twice.
+    fn widen(self, v: Self::V) -> [<Self::Wide as Vector>::V; 2];
+    /// What [`Vector::widen`] gives, rounded to nearest; of f64 the first.
+    fn narrow(self, v: [<Self::Wide as Vector>::V; 2]) -> Self::V;
     /// Log-softmax of `x`.
     fn log_softmax(self, x: Self::V, shift: &LogShift) -> Self::V;
 }
@@ -245,12 +249,16 @@ pub(crate) use acc_of_pairs;
 /// Log-softmax in f64: `(x - max) * scale - c` with every part carried as a pair, and rounded twice.
 #[inline(always)]
 pub(crate) fn log_softmax_f64<S: Vector<E = f64>>(s: S, x: S::V, shift: &LogShift) -> S::V {
-    let x = if shift.halved {
+    if shift.is_far() {
         cold_path();
-        s.mul(x, s.splat(0.5))
-    } else {
-        x
-    };
+        return log_softmax_near(s, s.mul(x, s.splat(0.5)), &shift.halved());
+    }
+    log_softmax_near(s, x, shift)
+}
+
+/// As [`log_softmax_f64`], of elements whose difference from the maximum does not overflow.
+#[inline(always)]
+fn log_softmax_near<S: Vector<E = f64>>(s: S, x: S::V, shift: &LogShift) -> S::V {
     let max = s.splat(shift.max);
     let (scale, scale_lo) = (s.splat(shift.scale.0), s.splat(shift.scale.1));
     let (minus_c, minus_c_lo) = (s.splat(-shift.c.0), s.splat(-shift.c.1));

@@ -21,9 +21,14 @@ use crate::{Caches, Error, Executor, Softmax, Threads};
 /// and `p = exp(z) / (exp(sink[h]) + sum exp(z))` over the keys that the query sees; the others get exactly 0. What causality, window and
 /// lengths hide is not even read, only written as 0 (`docs/attention.md` tells what that saves).
 ///
-/// Error: at most 3 ULP, as if the logits had been computed exactly, as long as they are below 45,000; above that they are rounded to the
-/// type first. In f64 a soft cap `c` adds up to `4 c` ULP. Bits are the same everywhere, and those of a whole row
-/// with -inf where a key is hidden.
+/// Error: at most 3 ULP, as if the logits had been computed exactly, as long as they are below
+/// 45,000; above that they are rounded to the type first, whose range they may pass. In f64 a soft
+/// cap `c` adds up to `1.25 c` ULP. Bits are the same everywhere, and those of a whole row with
+/// -inf where a key is hidden.
+///
+/// What is hidden is not looked at, be it by a range of keys, a mask of bool, a mask's -inf
+/// (whatever its slope is), or -inf that ALiBi adds: NaN may stand there. A row that sees NaN or
+/// `+inf` is NaN in all its columns.
 ///
 /// ```
 /// use softmax::{Attention, Matrix, MatrixMut};
@@ -80,7 +85,10 @@ impl<'a> Attention<'a> {
     }
 
     /// ALiBi: adds each head's slope times the distance of the key from the query's position, which is negative for earlier keys.
-    /// Source: Press et al., Train Short, Test Long, 2021. For distances up to 2^24.
+    /// Source: Press et al., Train Short, Test Long, 2021.
+    ///
+    /// Calls refuse distances beyond 2^24 - 16 (f64: 2^53 - 16), up to which all of them are
+    /// numbers of the type, of keys that causality and windows leave.
     #[must_use]
     pub const fn alibi(mut self, slopes: &'a [f32]) -> Self {
         self.attend.slopes = Some(slopes);
@@ -109,10 +117,46 @@ impl<'a> Attention<'a> {
         self
     }
 
-    /// Hides all but the `keys` last keys up to the query's position, its own among them.
+    /// Of the keys up to the query's position, its own among them, hides all but the `keys` last
+    /// ones. What is behind the position stays as it is: [`Attention::causal`] or
+    /// [`Attention::window_ahead`] hide that.
+    ///
+    /// ```
+    /// use softmax::{Attention, Matrix, MatrixMut};
+    /// // One query at position 3 of five keys.
+    /// let attention = Attention::new(1, 1).offset(3).window(2);
+    /// let probs = |attention: Attention| {
+    ///     let mut probs = [0.0f32; 5];
+    ///     attention.softmax(Matrix::new(&[7.0; 5], 5)?, MatrixMut::new(&mut probs, 5)?)?;
+    ///     Ok::<_, softmax::Error>(probs)
+    /// };
+    /// assert_eq!(probs(attention)?, [0.0, 0.0, 1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0]);
+    /// assert_eq!(probs(attention.causal())?, [0.0, 0.0, 0.5, 0.5, 0.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn window(mut self, keys: usize) -> Self {
         self.attend.window = Some(keys);
+        self
+    }
+
+    /// Of the keys behind the query's position, hides all but the `keys` first ones: 0 is
+    /// [`Attention::causal`], beside which this changes nothing. With [`Attention::window`] it
+    /// makes a window that looks both ways.
+    ///
+    /// ```
+    /// use softmax::{Attention, Matrix, MatrixMut};
+    /// let mut probs = [0.0f32; 5];
+    /// let scores = Matrix::new(&[7.0f32; 5], 5)?;
+    /// // The keys 1 and 2 up to position 2, and one more.
+    /// let attention = Attention::new(1, 1).offset(2).window(2).window_ahead(1);
+    /// attention.softmax(scores, MatrixMut::new(&mut probs, 5)?)?;
+    /// assert_eq!(probs, [0.0, 1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0, 0.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    #[must_use]
+    pub const fn window_ahead(mut self, keys: usize) -> Self {
+        self.attend.window_ahead = Some(keys);
         self
     }
 
@@ -186,6 +230,10 @@ impl<'a> Attention<'a> {
 
     /// [`Attention::softmax`], and the log-sum-exp of each row's logits, its sink among them: `-inf` for rows without any. In f32, or f64
     /// for f64.
+    ///
+    /// Error: as [`Softmax::logsumexp`] in these types, of the logits as if they had been computed
+    /// exactly; a soft cap `c` adds up to `0.61 c` 2^-53 in f64. Above 45,000 the logits are
+    /// rounded first.
     ///
     /// ```
     /// use softmax::{Attention, Matrix, MatrixMut};

@@ -176,8 +176,47 @@ impl Softmax<'_> {
         indices: &mut [usize],
         log_probs: &mut [T::Arithmetic],
     ) -> Result<(), Error> {
+        self.pick_top(x, k, indices, log_probs, None)
+    }
+
+    /// [`Softmax::top_k`], and the probabilities of these elements in the whole row: what
+    /// [`Softmax::softmax`] gives there, to the bit; of f16 and bf16 what it gives before it
+    /// rounds. (The exponential of a log-probability is off by as much as its last place is worth.)
+    ///
+    /// Error: of probabilities as [`Softmax::softmax`] in f32 or f64, at most 3 ULP.
+    ///
+    /// # Errors
+    /// As [`Softmax::top_k`]; [`Error::Length`] if `probs` are not `k` for each row.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Softmax};
+    /// let logits = Matrix::new(&[1.0f32, 1.0, 1.0, 1.0], 4)?;
+    /// let (mut indices, mut log_probs, mut probs) = ([0; 2], [0.0f32; 2], [0.0f32; 2]);
+    /// Softmax::new().top_k_and_probs(logits, 2, &mut indices, &mut log_probs, &mut probs)?;
+    /// assert_eq!((indices, probs), ([0, 1], [0.25; 2]));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    pub fn top_k_and_probs<T: Element>(
+        &self,
+        x: Matrix<T>,
+        k: usize,
+        indices: &mut [usize],
+        log_probs: &mut [T::Arithmetic],
+        probs: &mut [T::Arithmetic],
+    ) -> Result<(), Error> {
+        self.pick_top(x, k, indices, log_probs, Some(probs))
+    }
+
+    fn pick_top<T: Element>(
+        &self,
+        x: Matrix<T>,
+        k: usize,
+        indices: &mut [usize],
+        log_probs: &mut [T::Arithmetic],
+        probs: Option<&mut [T::Arithmetic]>,
+    ) -> Result<(), Error> {
         // An error has k as an f64, which it may have to be rounded for.
-        let picks = in_default_environment(|| Picks::top(x, k, indices, log_probs))?;
+        let picks = in_default_environment(|| Picks::top(x, k, indices, log_probs, probs))?;
         self.pick(picks, false)
     }
 

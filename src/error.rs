@@ -60,6 +60,13 @@ pub enum Error {
         /// What it may be.
         range: &'static str,
     },
+    /// The weight of a class is negative, infinite or NaN.
+    Weight {
+        /// The class.
+        class: usize,
+        /// Its weight.
+        weight: f32,
+    },
     /// A label or a token is no column of the row.
     Column {
         /// The row.
@@ -138,6 +145,10 @@ impl fmt::Display for Error {
             Self::Value { what, value, range } => {
                 write!(f, "the {what} must be {range}, got {value}")
             }
+            Self::Weight { class, weight } => write!(
+                f,
+                "the weight of class {class} must be finite and not negative, got {weight}"
+            ),
             Self::Column { row, index, cols } => {
                 write!(f, "row {row}: {index} is none of its {cols} columns")
             }

@@ -12,31 +12,50 @@ use crate::{Error, Softmax};
 pub enum Reduction {
     /// Their sum.
     Sum,
-    /// Their sum divided by the sum of the rows' weights: with labels, of their classes (1 without [`CrossEntropy::weights`]), ignored rows not
-    /// counted; with probabilities by the number of rows. Of nothing, NaN.
+    /// Their sum divided by the sum of the rows' weights: with labels, of their classes (1 without
+    /// [`CrossEntropy::weights`]), ignored rows not counted; with probabilities by the number of
+    /// rows. Of nothing, NaN, and the gradient is 0: of rows that are ignored, or all of whose
+    /// targets have weight 0.
     #[default]
     Mean,
 }
 
-/// Cross-entropy of rows of logits against labels or probabilities, and its gradient, in one pass over the logits.
+/// Cross-entropy of rows of logits against labels or probabilities, and its gradient, in one pass
+/// over the logits.
 ///
-/// With target probabilities `q` (1 at a label, 0 elsewhere), label smoothing `s`, class weights `w`, `C` classes and scale `a`
-/// the loss of a row of logits `x` is
+/// With target probabilities `q` (1 at a label, 0 elsewhere), label smoothing `s`, class weights
+/// `w`, `C` classes and scale `a` the loss of a row of logits `x` is
 ///
 /// ```text
 /// t_j  = w_j ((1 - s) q_j + s / C)        (labels: as PyTorch, w of the label for the first part)
 /// loss = - sum_j t_j log_softmax(a x)_j + z logsumexp(a x)^2
 /// ```
 ///
-/// and its gradient, which is written to another matrix or over the logits, `a (p_j (sum_i t_i + 2 z lse) - t_j)`, times `1 / N` for the mean.
+/// and its gradient, which is written to another matrix or over the logits, `a (p_j (sum_i t_i + 2
+/// z lse) - t_j)`, times `1 / N` for the mean.
 ///
-/// Losses are f64. Error of a row's loss: 1e-7 of it (f64: 1e-14), since no term of its sum is negative. Error of a gradient without smoothing, weights
-/// and z: 3 ULP (f16, bf16: 0.51), at the label's own column, too, down to probabilities of `1 - 2^-29`; otherwise 3 ULP (f64: 6) of the larger of
-/// `p_j (..)` and `t_j`, whose difference it is. The bits are the same on every CPU, for any number of threads, in place or not; sums over rows are in a fixed
-/// order.
+/// # Errors of results
 ///
-/// A row with NaN or +inf, or with nothing but -inf, has loss NaN and a gradient of NaN. A label on a logit of -inf has loss +inf, and a gradient as
-/// always.
+/// In all of them, exponentials below 2^-126 of the row's largest (rows of f64: 2^-1022) may count
+/// as 0.
+///
+/// Losses are f64. A row's loss has an error of at most 1e-7 of it (f64: 2e-15), however near to 0
+/// it is: no term of its sum is negative, and the exponential of the row's largest element is never
+/// added to the others'. With [`CrossEntropy::z_loss`] there is besides `2 z |lse| d`, `d` being
+/// 5e-13 (f64: 2e-15) times `1 + |lse|`. (All of rows of up to 2^24 elements.)
+///
+/// Error of a gradient against labels without smoothing and z: 3 ULP (f16, bf16: 0.51), in the
+/// label's own column, too, however near to 1 its probability. Otherwise 3 ULP (f64: 6; f16, bf16:
+/// 0.51) of the largest of `a p_j (..)`, `a t_j` and their difference, which it is, and besides `2
+/// z a p_j d`. Rows of f64: one ULP more for a mean, since `1 / N` is rounded so that parts of a
+/// batch can be given it; and two more where a gradient is below 2^-960.
+///
+/// That is for target probabilities that are not negative; they are not checked. The bits are the
+/// same on every CPU, for any number of threads, in place or not, whatever other rows there are;
+/// sums over rows are in a fixed order.
+///
+/// A row with NaN or +inf, or with nothing but -inf, has loss NaN and a gradient of NaN. A label on
+/// a logit of -inf has loss +inf, and a gradient as always.
 ///
 /// ```
 /// use softmax::{CrossEntropy, Matrix, MatrixMut};
@@ -79,8 +98,9 @@ impl<'a> CrossEntropy<'a> {
         Self { loss, reduction: Reduction::Mean, factors: None, options: Softmax::new() }
     }
 
-    /// With the scale or temperature, the kernel, threads and caches of these options. The gradient is with respect to the logits before
-    /// they are scaled. Temperatures 0 and infinity have no losses: calls refuse them.
+    /// With the scale or temperature, the kernel, threads and caches of these options. The gradient
+    /// is with respect to the logits before they are scaled. Temperatures 0 and infinity have no
+    /// losses: calls refuse them.
     #[must_use]
     pub const fn options(self, options: Softmax<'a>) -> Self {
         Self { options, ..self }
@@ -92,14 +112,16 @@ impl<'a> CrossEntropy<'a> {
         Self { reduction, ..self }
     }
 
-    /// Rows with this label have loss 0 and gradient 0 and do not count in the mean. It may be a class.
+    /// Rows with this label have loss 0 and gradient 0 and do not count in the mean. It may be a
+    /// class.
     #[must_use]
     pub const fn ignore_index(mut self, label: i64) -> Self {
         self.loss.ignore = label;
         self
     }
 
-    /// Spreads this part of every target's mass over all classes. Source: Szegedy et al., Rethinking the Inception Architecture, 2016.
+    /// Spreads this part of every target's mass over all classes. Source: Szegedy et al.,
+    /// Rethinking the Inception Architecture, 2016.
     ///
     /// # Errors
     /// [`Error::Value`] unless it is in `0..=1`.
@@ -112,14 +134,18 @@ impl<'a> CrossEntropy<'a> {
         Ok(self)
     }
 
-    /// Multiplies each class's part of the loss by its weight.
+    /// Multiplies each class's part of the loss by its weight, a finite number that is not
+    /// negative; of others calls make an [`Error::Weight`]. (PyTorch takes negative ones, too. Such
+    /// a loss has no least value, and no error relative to itself can be stated of a sum whose
+    /// terms cancel. To turn whole rows round there is [`CrossEntropy::row_factors`].)
     #[must_use]
     pub const fn weights(mut self, weights: &'a [f32]) -> Self {
         self.loss.weights = Some(weights);
         self
     }
 
-    /// Adds `z` times the square of each row's log-sum-exp, which keeps logits from drifting. Source: Chowdhery et al., PaLM, 2022.
+    /// Adds `z` times the square of each row's log-sum-exp, which keeps logits from drifting.
+    /// Source: Chowdhery et al., PaLM, 2022.
     ///
     /// # Errors
     /// [`Error::Value`] unless it is finite and not negative.
@@ -132,22 +158,29 @@ impl<'a> CrossEntropy<'a> {
         Ok(self)
     }
 
-    /// Takes the entropy of the targets off the loss: the Kullback-Leibler divergence from the targets, `sum_j t_j (ln q_j - ln p_j)`, `q` smoothed. Gradients
-    /// are the same. (About 5 ns more for each element of the targets, for the logarithm.)
+    /// Takes the entropy of the targets off the loss: the Kullback-Leibler divergence from the
+    /// targets, `sum_j t_j (ln q_j - ln p_j)`, `q` smoothed. Gradients are the same. (About 5 ns
+    /// more for each element of the targets, for the logarithm; and exponentials of f64 for rows of
+    /// f32.)
+    ///
+    /// Error: 5e-13 (f64: 2e-15) of what it is the difference of, cross-entropy and entropy, and
+    /// the sum of the targets, all added. Without weights it is not below `Q ln Q`, the least for
+    /// targets that add up to `Q`: not below 0 unless they add up to less than 1.
     #[must_use]
     pub const fn divergence(mut self) -> Self {
         self.loss.divergence = true;
         self
     }
 
-    /// Multiplies each row's loss and gradient by its factor: a weight, an advantage, the gradient with respect to its loss. (Those do not change what
-    /// the mean divides by.)
+    /// Multiplies each row's loss and gradient by its factor: a weight, an advantage, the gradient
+    /// with respect to its loss. (Those do not change what the mean divides by.)
     #[must_use]
     pub const fn row_factors(self, factors: &'a [f64]) -> Self {
         Self { factors: Some(factors), ..self }
     }
 
-    /// Multiplies the gradient, but not the loss: the gradient with respect to the loss, or the scale of mixed precision.
+    /// Multiplies the gradient, but not the loss: the gradient with respect to the loss, or the
+    /// scale of mixed precision.
     #[must_use]
     pub const fn gradient_factor(mut self, factor: f64) -> Self {
         self.loss.factor = factor;
@@ -157,7 +190,8 @@ impl<'a> CrossEntropy<'a> {
     /// The loss of each row, without a reduction. Nothing of the size of the logits is written.
     ///
     /// # Errors
-    /// [`Error::Mismatch`], [`Error::Length`] or [`Error::Column`] if shapes, lengths or labels do not fit the logits, or a kernel that cannot run.
+    /// [`Error::Mismatch`], [`Error::Length`] or [`Error::Column`] if shapes, lengths or labels do
+    /// not fit the logits, [`Error::Weight`], or a kernel that cannot run.
     ///
     /// ```
     /// use softmax::{CrossEntropy, Matrix};
@@ -179,7 +213,8 @@ impl<'a> CrossEntropy<'a> {
         self.run(call, shape, Op::LogSumExp, false)
     }
 
-    /// The loss of each row, and the gradient of [`CrossEntropy::gradient`], whose loss is [`CrossEntropy::reduce`] of them.
+    /// The loss of each row, and the gradient of [`CrossEntropy::gradient`], whose loss is
+    /// [`CrossEntropy::reduce`] of them.
     ///
     /// # Errors
     /// As [`CrossEntropy::gradient`].
@@ -196,12 +231,16 @@ impl<'a> CrossEntropy<'a> {
         self.run(call, shape, Op::Softmax, false)
     }
 
-    /// What the sum of the losses of rows with these labels is divided by, and 1 for a sum: for those who compute the rows in parts. With
-    /// [`CrossEntropy::losses_and_gradient`] of each part as a sum, with its inverse as [`CrossEntropy::gradient_factor`], and [`CrossEntropy::reduce`] of the losses of all
-    /// parts, the loss and the gradient have the bits of one call. Labels and weights are checked as in that call.
+    /// What the sum of the losses of rows with these labels is divided by, and 1 for a sum: for
+    /// those who compute the rows in parts. With [`CrossEntropy::losses_and_gradient`] of each part
+    /// as a sum, with its inverse as [`CrossEntropy::gradient_factor`], and
+    /// [`CrossEntropy::reduce`] of the losses of all parts, the loss and the gradient have the bits
+    /// of one call. Labels and weights are checked as in that call.
     ///
     /// # Errors
-    /// [`Error::Column`] if a label is none of `cols` columns and not ignored, [`Error::Length`] if there is not one weight for each column.
+    /// [`Error::Column`] if a label is none of `cols` columns and not ignored, [`Error::Length`] if
+    /// there is not one weight for each column, [`Error::Weight`] if one is negative, infinite or
+    /// NaN.
     ///
     /// ```
     /// use softmax::{CrossEntropy, Matrix, MatrixMut, Reduction};
@@ -227,7 +266,8 @@ impl<'a> CrossEntropy<'a> {
         Ok(self.divides(&Targets::<f32>::Labels(labels), cols))
     }
 
-    /// The loss from those of all rows: their sum, in the order of all calls (that of eight lanes, each in order), divided by `divisor`.
+    /// The loss from those of all rows: their sum, in the order of all calls (that of eight lanes,
+    /// each in order), divided by `divisor`.
     pub fn reduce(&self, losses: &[f64], divisor: f64) -> f64 {
         in_default_environment(|| {
             let loss = sum(losses) / divisor;
@@ -384,10 +424,13 @@ fn share(n: usize, at: usize, of: usize) -> usize {
 }
 
 impl Softmax<'_> {
-    /// The gradient through a softmax: of the output `probs` of [`Softmax::softmax`] by these options and the gradient `upstream` with respect to it, the gradient with
-    /// respect to its input, `a p_j (u_j - sum_i p_i u_i)`, `a` being the scale.
+    /// The gradient through a softmax: of the output `probs` of [`Softmax::softmax`] by these
+    /// options and the gradient `upstream` with respect to it, the gradient with respect to its
+    /// input, `a p_j (u_j - sum_i p_i u_i)`, `a` being the scale.
     ///
-    /// Error: 3 ULP of `a p_j` times the larger of `|u_j|` and the sum, which is in f64.
+    /// Error: 0.51 ULP (f64: 3), and besides what the sum lacks, 5e-13 (f64: 1e-24) of `a p_j sum_i
+    /// p_i |u_i|`, for rows of up to 2^24 elements. (Rows of f64: where `|u_j|` is below 2^1022,
+    /// and two ULP more where the gradient is below 2^-960.)
     ///
     /// # Errors
     /// [`Error::Mismatch`] if the shapes differ, or a kernel that cannot run.
@@ -410,9 +453,11 @@ impl Softmax<'_> {
         self.backward(probs, upstream, gradient, false)
     }
 
-    /// The gradient through a log-softmax: of its output `log_probs` and the gradient `upstream` with respect to it, `a (u_j - p_j sum_i u_i)`.
+    /// The gradient through a log-softmax: of its output `log_probs` and the gradient `upstream`
+    /// with respect to it, `a (u_j - p_j sum_i u_i)`.
     ///
-    /// Error: 3 ULP of `a` times the larger of `|u_j|` and `p_j` times the sum, besides what the rounding of `log_probs` makes of `p_j`.
+    /// Error: 3 ULP (f16, bf16: 0.51) of the largest of `a |u_j|`, `a p_j |sum|` and the gradient,
+    /// for `p_j = exp(log_prob_j)`; and besides 5e-13 (f64: 1e-24) of `a p_j sum_i |u_i|`.
     ///
     /// # Errors
     /// As [`Softmax::softmax_backward`].
@@ -483,6 +528,7 @@ impl From<LossError> for Error {
             LossError::Shapes { logits, other } => Self::Mismatch { input: logits, output: other },
             LossError::Length { what, len, needed } => Self::Length { what, len, needed },
             LossError::Label { row, label, cols } => Self::Column { row, index: label, cols },
+            LossError::Weight { class, weight } => Self::Weight { class, weight },
         }
     }
 }

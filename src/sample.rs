@@ -35,11 +35,14 @@ pub enum Method {
 
 /// Draws tokens from rows of logits: temperature, the usual filters and penalties, random numbers by counters.
 ///
-/// A draw depends on its row, the options, the seed and the counters alone (number of the row, step, number of the draw): it is the same token on every CPU,
-/// with every kernel and number of threads, and however a batch is cut. What makes that possible are integer masses: a token's
-/// mass is `exp((logit - max) / temperature)`, in f32, rounded to a multiple of 2^-30 (the largest is 2 or more). Everything is defined by sums of masses, which are exact; there
-/// is an order of the tokens, by falling mass and then rising index; tokens below 2^-33 of the most likely one have no mass and are never
-/// drawn. `docs/sampling.md` has the definitions, and what other libraries do differently.
+/// A draw depends on its row, the options, the seed and the counters alone (number of the row,
+/// step, number of the draw): it is the same token on every CPU, with every kernel and number of
+/// threads, and however a batch is cut. What makes that possible are integer masses: a token's mass
+/// is `exp((logit - max) / temperature)`, in f32, as units of 2^-30 and a rest in units of 2^-62
+/// (the largest is 2 or more). Everything is defined by sums of them, which are exact; there is an
+/// order of the tokens, by falling exponential and then rising index. Tokens below 2^-65 of the
+/// most likely one are never drawn. `docs/sampling.md` has the definitions, and what other
+/// libraries do differently.
 ///
 /// ```
 /// use softmax::{Matrix, Sampler};

@@ -13,7 +13,7 @@ use softmax::{
     Attention, Caches, Element, Error, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Probs,
     Softmax, Threads,
 };
-use softmax_measure::oracle::{Dd, F32, ulps};
+use softmax_measure::oracle::{Dd, F32, F64, Format, ulps};
 
 fn config() -> ProptestConfig {
     let quick = std::env::var_os("SOFTMAX_TEST_QUICK").is_some();
@@ -71,6 +71,7 @@ struct Case {
     lengths: Option<Vec<usize>>,
     causal: bool,
     window: Option<usize>,
+    window_ahead: Option<usize>,
     offset: Option<isize>,
     masked: Masked,
     /// What the scores are like.
@@ -116,9 +117,7 @@ impl Case {
             scale: [1.0, 0.125, 1.0 / 3.0, 0.088_388_347_648_318_44][r.below(4)],
             cap: one_in(r, 4).then(|| [50.0, 30.0, 1.5, 1000.0][r.below(4)]),
             mask,
-            // Times -inf: not below 0.
-            mask_slopes: one_in(r, 4)
-                .then(|| per_head(r, 1.0).iter().map(|slope| slope.abs()).collect()),
+            mask_slopes: one_in(r, 4).then(|| per_head(r, 1.0)),
             alibi: one_in(r, 4).then(|| per_head(r, 0.5)),
             sinks: one_in(r, 4).then(|| per_head(r, 8.0)),
             lengths: one_in(r, 4).then(|| {
@@ -127,6 +126,7 @@ impl Case {
             }),
             causal: one_in(r, 2),
             window: one_in(r, 4).then(|| r.below(keys + 2)),
+            window_ahead: one_in(r, 4).then(|| r.below(keys + 2)),
             offset: one_in(r, 4).then(|| r.below(keys + 4) as isize - 3),
             masked: [Masked::Nan, Masked::Zero][r.below(2)],
             // Without the huge ones: see `huge_logits_are_rounded`.
@@ -143,7 +143,13 @@ impl Case {
         let mut random = Random(self.seed ^ 0x5c0e5);
         let mut x = Vec::new();
         for _ in 0..self.rows() {
-            x.extend(row::<T>(&mut random, self.kind, self.keys));
+            if self.kind == ENDS {
+                let up =
+                    if T::NAME == "f64" { 2f64.powi(random.below(2) as i32 * 896) } else { 1.0 };
+                x.extend((0..self.keys).map(|_| T::from_f64(wild_value(&mut random) * up)));
+            } else {
+                x.extend(row::<T>(&mut random, self.kind, self.keys));
+            }
             // Padding that would show.
             x.resize(x.len() + stride - self.keys, T::NAN);
         }
@@ -177,19 +183,24 @@ impl Case {
         if let Some(window) = self.window {
             a = a.window(window);
         }
+        if let Some(window) = self.window_ahead {
+            a = a.window_ahead(window);
+        }
         if let Some(offset) = self.offset {
             a = a.offset(offset);
         }
         a
     }
 
-    /// The logit of a key in f64, `None` where it is hidden: the definition, written down once more.
-    fn logit(&self, x: f64, b: usize, h: usize, q: usize, key: usize) -> Option<f64> {
+    /// The scaled score, its cap, its mask and its bias of a key in `Dd`: `None` where it is
+    /// hidden. The definition, written down once more.
+    fn logit_dd(&self, x: f64, b: usize, h: usize, q: usize, key: usize) -> Option<Dd> {
         let offset = self.offset.unwrap_or(self.keys as isize - self.queries as isize);
         let distance = key as isize - (q as isize + offset);
         let row = (b * self.heads + h) * self.queries + q;
         if self.causal && distance > 0
             || self.window.is_some_and(|w| distance <= -(w as isize))
+            || self.window_ahead.is_some_and(|w| distance > w as isize)
             || self
                 .lengths
                 .as_ref()
@@ -197,27 +208,47 @@ impl Case {
         {
             return None;
         }
-        let mut z = x * self.scale;
+        let one = |x: f64| Dd(x, 0.0);
+        if x.is_infinite() && self.cap.is_none() {
+            return Some(one(x));
+        }
+        let mut z = one(x).mul(one(self.scale));
         if let Some(c) = self.cap {
-            z = c * (z / c).tanh();
+            let u = z.div(one(c)).scaled(2.0);
+            let tanh = if u.0.abs() < 80.0 {
+                let e = u.exp();
+                e.add(one(-1.0)).div(e.add(one(1.0)))
+            } else {
+                one(if u.0 > 0.0 { 1.0 } else { -1.0 })
+            };
+            z = tanh.mul(one(c));
         }
         if let Some((elements, [_, heads, queries])) = &self.mask {
             let at = |i: usize, n: usize| if n == 1 { 0 } else { i };
             let batches = rows_of(&self.mask) / (heads * queries);
             let row = (at(b, batches) * heads + at(h, *heads)) * queries + at(q, *queries);
             let mask = elements.get(row * self.keys + key);
-            if let Elements::Bool(_) = elements {
-                if mask != 0.0 {
-                    return None;
-                }
-            } else {
-                z += mask * self.mask_slopes.as_ref().map_or(1.0, |slopes| slopes[h].into());
+            if mask == f64::NEG_INFINITY {
+                return None;
             }
+            let slope = self.mask_slopes.as_ref().map_or(1.0, |slopes| slopes[h].into());
+            z = z.add(one(mask).mul(one(slope)));
         }
         if let Some(slopes) = &self.alibi {
-            z += f64::from(slopes[h]) * distance as f64;
+            z = z.add(one(distance as f64).mul(one(slopes[h].into())));
         }
         Some(z)
+    }
+
+    /// As [`Case::logit_dd`], in f64.
+    fn logit(&self, x: f64, b: usize, h: usize, q: usize, key: usize) -> Option<f64> {
+        self.logit_dd(x, b, h, q, key).map(|z| z.0)
+    }
+
+    /// Where a row lies: its sequence, head and query.
+    fn place(&self, row: usize) -> (usize, usize, usize) {
+        let (bh, q) = (row / self.queries, row % self.queries);
+        (bh / self.heads, bh % self.heads, q)
     }
 
     /// Of a row: probabilities, the largest one, a sink's among them, log-sum-exp, and the logits' largest magnitude.
@@ -325,10 +356,9 @@ fn accurate(case: &Case) {
     for kernel in available() {
         let (probs, lse) = run::<f32, f32>(&case.attention().kernel(kernel), case, &x, case.keys);
         for (row, got) in probs.chunks(case.keys).enumerate() {
-            let (bh, q) = (row / case.queries, row % case.queries);
+            let (b, h, q) = case.place(row);
             let wide: Vec<f64> =
                 x[row * case.keys..][..case.keys].iter().map(|&v| v.into()).collect();
-            let (b, h) = (bh / case.heads, bh % case.heads);
             let (want, largest, want_lse, large) = case.model(&wide, b, h, q);
             assert!(large < 45_000.0, "the model holds for smaller logits: {large} {case:?}");
             for (key, (&got, &want)) in got.iter().zip(&want).enumerate() {
@@ -385,6 +415,40 @@ proptest! {
         }
     }
 
+    #[test]
+    fn what_is_hidden_is_not_looked_at(seed: u64) {
+        let mut case = Case::random(seed);
+        if let Some(slopes) = &mut case.mask_slopes {
+            // Of either sign, and 0.
+            slopes[0] = [slopes[0], 0.0, -0.0, 1e38][seed as usize % 4];
+        }
+        if let Some(slopes) = &mut case.alibi
+            && seed % 3 == 0
+        {
+            // At a distance of 0 that is NaN.
+            slopes[0] = [f32::INFINITY, f32::NEG_INFINITY][seed as usize / 3 % 2];
+            case.masked = Masked::Nan;
+        }
+        match seed % 5 {
+            0 => hidden_by_anything::<f64, f64>(&case),
+            1 => hidden_by_anything::<f16, f16>(&case),
+            2 => hidden_by_anything::<bf16, f32>(&case),
+            _ => hidden_by_anything::<f32, f32>(&case),
+        }
+    }
+
+    /// Numbers of all sizes, to the ends of the range: the same bits.
+    #[test]
+    fn any_sizes_have_the_same_bits(seed: u64) {
+        let case = wild(seed);
+        match seed % 4 {
+            0 => same_bits::<f64, f64>(&case),
+            1 => same_bits::<bf16, f32>(&case),
+            2 => same_bits::<f16, f16>(&case),
+            _ => same_bits::<f32, f32>(&case),
+        }
+    }
+
     /// Ranges and boolean masks are -inf in the scores of a plain softmax.
     #[test]
     fn what_is_hidden_is_minus_infinity(seed: u64) {
@@ -396,9 +460,8 @@ proptest! {
         let x: Vec<f32> = case.scores(case.keys);
         let mut hidden = x.clone();
         for (i, x) in hidden.iter_mut().enumerate() {
-            let (row, key) = (i / case.keys, i % case.keys);
-            let (bh, q) = (row / case.queries, row % case.queries);
-            if case.logit(0.0, bh / case.heads, bh % case.heads, q, key).is_none() {
+            let ((b, h, q), key) = (case.place(i / case.keys), i % case.keys);
+            if case.logit(0.0, b, h, q, key).is_none() {
                 *x = f32::NEG_INFINITY;
             }
         }
@@ -412,6 +475,182 @@ proptest! {
         }
     }
 }
+
+/// Few keys, of which one or two have the mass often, and sizes at which the parts of logits
+/// cancel.
+fn small(seed: u64) -> Case {
+    let r = &mut Random(seed);
+    let mut case = Case::random(seed);
+    case.keys = 1 + r.below(12);
+    case.cap = (r.below(3) == 0).then(|| 2f64.powf(r.signed() * 6.0));
+    case.scale = 2f64.powi(r.below(20) as i32 - 13) * (1.0 + r.signed() / 4.0);
+    (case.lengths, case.window, case.window_ahead) = (None, None, None);
+    (case.causal, case.offset) = (false, None);
+    let per_head = |r: &mut Random, heads: usize| -> Vec<f32> {
+        (0..heads).map(|_| (r.signed() * 2.0) as f32).collect()
+    };
+    let heads = case.heads;
+    let some = |r: &mut Random| (r.below(4) == 0).then(|| per_head(r, heads));
+    (case.mask_slopes, case.alibi, case.sinks) = (some(r), some(r), some(r));
+    let n = case.heads * case.keys;
+    let size = [0.1, 1.5, 4.0][r.below(3)];
+    let mask = (0..n).map(|_| ((r.signed() - 0.7) * size) as f32).collect();
+    case.mask = (r.below(4) > 0).then_some((Elements::F32(mask), [1, case.heads, 1]));
+    case
+}
+
+/// A logarithm's error in parts of what is allowed: ULPs, or an absolute error.
+fn log_error(got: f64, want: Dd, format: Format, most: f64, absolute: f64) -> f64 {
+    let error = Dd::sum(got, -want.0).add(Dd(-want.1, 0.0)).0.abs();
+    (ulps(got, want, format) / most).min(error / absolute)
+}
+
+/// The largest errors of probabilities and of log-sum-exps in rows of few keys, in parts of what is
+/// allowed.
+fn worst<T: Probs<T>>(kernel: &'static Kernel, format: Format, cases: u64) -> (f64, f64) {
+    let double = format.digits == 53;
+    let (mut most, mut most_lse) = (0f64, 0f64);
+    for seed in 0..cases {
+        let case = small(seed);
+        let mut r = Random(seed ^ 0x51a11);
+        let size = [0.2, 1.0, 3.0, 30.0][r.below(4)];
+        let x: Vec<T> = (0..case.rows() * case.keys)
+            .map(|_| T::from_f64((r.signed() - 0.5) * size / case.scale))
+            .collect();
+        let (mut probs, mut lse) = (vec![T::NAN; x.len()], vec![T::Arithmetic::NAN; case.rows()]);
+        let matrix = Matrix::new(&x, case.keys).expect("a shape");
+        let out = MatrixMut::new(&mut probs, case.keys).expect("a shape");
+        let attention = case.attention().kernel(kernel);
+        attention.softmax_and_lse(matrix, out, &mut lse).expect("a valid call");
+        for (row, x) in x.chunks(case.keys).enumerate() {
+            let (b, h, q) = case.place(row);
+            let sink = case.sinks.as_ref().map(|sinks| Dd(sinks[h].into(), 0.0));
+            let logit = |(key, x): (usize, &T)| case.logit_dd(x.to_f64(), b, h, q, key);
+            let z: Vec<Dd> = x.iter().enumerate().map(|key| logit(key).expect("seen")).collect();
+            let max = z.iter().copied().chain(sink).reduce(|a, b| if a.0 < b.0 { b } else { a });
+            let max = max.expect("a key");
+            let e = |z: &Dd| {
+                let d = z.add(Dd(-max.0, -max.1));
+                if d.0 > -700.0 { d.exp() } else { Dd(0.0, 0.0) }
+            };
+            let sum = z.iter().chain(&sink).fold(Dd(0.0, 0.0), |sum, z| sum.add(e(z)));
+            let cap = if double { case.cap.unwrap_or(0.0) } else { 0.0 };
+            for (got, z) in probs[row * case.keys..].iter().zip(&z) {
+                let (got, want) = (got.to_f64(), e(z).div(sum));
+                let flushed = got == 0.0 && want.0 < 2f64.powi(format.min_exp);
+                if !flushed {
+                    most = most.max(ulps(got, want, format) / (3.0 + 1.25 * cap));
+                }
+            }
+            let (ulp, absolute) = if double { (3.0, 3e-16) } else { (2.0, 1e-7) };
+            let absolute = absolute + 0.61 * cap * 2f64.powi(-53);
+            let lse = log_error(lse[row].to_f64(), max.add(sum.ln()), format, ulp, absolute);
+            most_lse = most_lse.max(lse);
+        }
+    }
+    (most, most_lse)
+}
+
+/// Products and sums of logits are pairs: nothing is lost of them, neither in probabilities nor in
+/// log-sum-exps near 0, and the soft cap of f64 adds no more than it may. `SOFTMAX_SEARCH` is for
+/// how many seconds, about, this looks.
+#[test]
+fn few_keys_are_as_accurate_as_promised() {
+    let seconds = std::env::var("SOFTMAX_SEARCH").ok().and_then(|s| s.parse::<u64>().ok());
+    let cases = 3000 * seconds.unwrap_or(1);
+    for kernel in exact() {
+        let (probs, lse) = worst::<f32>(kernel, F32, cases);
+        let (probs_f64, lse_f64) = worst::<f64>(kernel, F64, cases);
+        println!("{} {probs:.3} {lse:.3}, f64 {probs_f64:.3} {lse_f64:.3}", kernel.name());
+        assert!(probs <= 1.0 && lse <= 1.0, "{}: {probs} {lse}", kernel.name());
+        assert!(probs_f64 <= 1.0 && lse_f64 <= 1.0, "{}: {probs_f64} {lse_f64}", kernel.name());
+    }
+}
+
+/// The log-sum-exp is that of the sums of scores and masks, not of their high parts, and the cap of
+/// f64 as good as is said.
+#[test]
+fn known_logsumexps() {
+    let mask = [-1.075_217, -1.171_052_3, -0.042_878_963f32];
+    let scores = [-2.102_034_3, -2.376_323, -0.030_229_779f32];
+    for kernel in available() {
+        let a = Attention::new(1, 1).kernel(kernel);
+        let lse = one(a.mask(Mask::new(&mask[..], [1, 1, 1])), &scores).1;
+        assert!((lse - -2.29e-9).abs() < 5e-8, "{} {lse:e}", kernel.name());
+        // A logit alone: the sum, rounded once.
+        for (score, mask) in [(1.0f32, 1e-9f32), (0.1, -0.1), (0.3, 1e-3), (-5.0, 0.123_456_79)] {
+            let mask = [mask];
+            let lse = one(a.mask(Mask::new(&mask[..], [1, 1, 1])), &[score]).1;
+            let want = (f64::from(score) + f64::from(mask[0])) as f32;
+            assert!((lse - want).abs() <= want.abs() * f32::EPSILON, "{score}: {lse:e} {want:e}");
+        }
+    }
+}
+
+/// Whatever stands behind the -inf of a mask or of ALiBi, or out of the ranges that are seen,
+/// changes no bit.
+fn hidden_by_anything<T: Element, U: Probs<T> + Bits>(case: &Case)
+where
+    T::Arithmetic: Bits,
+{
+    let x: Vec<T> = case.scores(case.keys);
+    let mut random = Random(case.seed ^ 0x41dde);
+    let mut other = x.clone();
+    let mut hidden = 0;
+    for (i, x) in other.iter_mut().enumerate() {
+        let ((b, h, q), key) = (case.place(i / case.keys), i % case.keys);
+        if case.logit(0.0, b, h, q, key).is_none_or(|z| z == f64::NEG_INFINITY) {
+            *x = [T::NAN, T::INFINITY, T::NEG_INFINITY, T::from_f64(6e4)][random.below(4)];
+            hidden += 1;
+        }
+    }
+    let steep = case.alibi.as_ref().is_some_and(|a| a.iter().any(|a| a.is_infinite()));
+    for kernel in available() {
+        let attention = case.attention().kernel(kernel);
+        let want = run::<T, U>(&attention, case, &x, case.keys);
+        let got = run::<T, U>(&attention, case, &other, case.keys);
+        let what = || format!("{} {hidden} hidden {case:?}", kernel.name());
+        assert_same(&got.0, &want.0, what);
+        assert_same(&got.1, &want.1, what);
+        // The comparison is one of numbers.
+        let all =
+            case.masked == Masked::Nan || steep || want.0.iter().all(|y| !y.to_f64().is_nan());
+        assert!(all, "{}", what());
+    }
+}
+
+/// Options and scores of all sizes.
+fn wild(seed: u64) -> Case {
+    let r = &mut Random(seed);
+    let mut case = Case::random(seed);
+    case.keys = 1 + r.below(70);
+    case.lengths = None;
+    case.scale = 2f64.powi(r.below(121) as i32 - 60);
+    case.kind = ENDS;
+    let values = |r: &mut Random, n: usize| (0..n).map(|_| wild_value(r) as f32).collect();
+    let heads = case.heads;
+    let some = |r: &mut Random| -> Option<Vec<f32>> { (r.below(4) == 0).then(|| values(r, heads)) };
+    (case.mask_slopes, case.alibi, case.sinks) = (some(r), some(r), some(r));
+    let mask = values(r, heads * case.keys);
+    case.mask = (r.below(3) > 0).then_some((Elements::F32(mask), [1, heads, 1]));
+    case
+}
+
+/// Any magnitude of f32, its ends, 0, infinities and NaN now and then.
+fn wild_value(r: &mut Random) -> f64 {
+    let most = f64::from(f32::MAX);
+    match r.below(40) {
+        0 => f64::NEG_INFINITY,
+        1 => [f64::INFINITY, f64::NAN][r.below(2)],
+        2 => [most, -most][r.below(2)],
+        3 => 0.0,
+        4..20 => r.signed() * 4.0,
+        _ => r.signed() * 2f64.powi(r.below(277) as i32 - 149),
+    }
+}
+
+/// Of scores: see [`wild_value`].
+const ENDS: usize = usize::MAX;
 
 /// What ggml's `soft_max_ext` computes (scale, mask, max_bias, sinks), a scalar model of it in f64: the slope of head `h` of `n` is
 /// `m0^(h + 1)` for the first power of two of heads, `m1^(2 (h - n) + 1)` for the others.
@@ -483,7 +722,7 @@ where
 }
 
 /// The one constant for x86-64 and AArch64, of fixed combinations of options. It changes only with the arithmetic contract.
-const DIGEST: u64 = 0xfca5_52c4_2127_1c24;
+const DIGEST: u64 = 0x957b_6f71_ce44_2d0c;
 
 #[test]
 fn digest_is_the_same_on_every_cpu() {
@@ -562,6 +801,145 @@ fn special_values() {
         assert_eq!(y[0], y[1]);
         assert!((y[2] / y[0] - (-4.0f32).exp()).abs() < 1e-8);
         assert!(one(a.soft_cap(2.0), &[f32::NAN, 1.0]).0[1].is_nan());
+    }
+}
+
+/// Logits beyond the type's range are what they are without a mask; what is odd is odd by what was
+/// given.
+#[test]
+fn logits_beyond_the_range() {
+    fn check<T: Probs<T>>(kernel: &'static Kernel, large: f64) {
+        let zeros = [0.0f32; 4];
+        let a = Attention::new(1, 1).kernel(kernel).scale(100.0).expect("in range");
+        let masked = a.mask(Mask::new(&zeros[..], [1, 1, 1]));
+        let slopes = a.alibi(&zeros[..1]);
+        let [nan, inf] = [f64::NAN, f64::INFINITY];
+        let rows: [([f64; 4], [f64; 4], f64); 8] = [
+            ([1.0, 2.0, -1.0, -2.0], [0.0, 1.0, 0.0, 0.0], inf),
+            ([2.0, 2.0, 1.0, 1.0], [0.5, 0.5, 0.0, 0.0], inf),
+            ([2.0, 2.0, 2.0, 2.0], [0.25; 4], inf),
+            ([-2.0, -2.0, -2.0, -2.0], [0.25; 4], -inf),
+            ([-2.0, -1.0, -2.0, -inf], [0.0, 1.0, 0.0, 0.0], -inf),
+            ([-2.0, inf, -2.0, 2.0], [nan; 4], inf),
+            ([-2.0, inf, nan, 2.0], [nan; 4], nan),
+            ([-inf, -inf, -inf, -inf], [nan; 4], -inf),
+        ];
+        for (x, want, want_lse) in rows {
+            let x = x.map(|x| T::from_f64(x * large));
+            for (i, attention) in [a, masked, slopes].into_iter().enumerate() {
+                let (mut y, mut lse) = ([T::ZERO; 4], [T::Arithmetic::ZERO]);
+                let (x, out) = (Matrix::new(&x, 4), MatrixMut::new(&mut y, 4));
+                let (x, out) = (x.expect("a shape"), out.expect("a shape"));
+                attention.softmax_and_lse(x, out, &mut lse).expect("a valid call");
+                let what = format!("{} {} {i} {want:?} {y:?} {lse:?}", kernel.name(), T::NAME);
+                for (y, want) in y.iter().zip(want) {
+                    assert!(y.to_f64() == want || (y.to_f64().is_nan() && want.is_nan()), "{what}");
+                }
+                let lse = lse[0].to_f64();
+                assert!(lse == want_lse || (lse.is_nan() && want_lse.is_nan()), "{what}");
+            }
+        }
+    }
+    for kernel in available() {
+        check::<f32>(kernel, 1e38);
+        check::<f64>(kernel, 5e307);
+        check::<bf16>(kernel, 1e38);
+        // A sum of two, each within the range; and one that comes back into it.
+        let a = Attention::new(1, 1).kernel(kernel);
+        let mask = [f32::MIN, f32::MIN, 3e38];
+        let masked = a.mask(Mask::new(&mask[..], [1, 1, 1]));
+        assert_eq!(one(masked, &[f32::MIN, f32::MIN, f32::MIN]).0, [0.0, 0.0, 1.0]);
+        let lowest = a.mask(Mask::new(&mask[..2], [1, 1, 1]));
+        assert_eq!(one(lowest, &[f32::MIN, f32::MIN]).0, [0.5, 0.5]);
+        let far = a.scale(16.0).expect("in range").mask(Mask::new(&mask[..2], [1, 1, 1]));
+        let quarter = f32::MAX / 16.0;
+        let (y, lse) = one(far, &[quarter * 1.5, quarter * 1.5]);
+        assert!(y == [0.5, 0.5] && (1.6e38..1.8e38).contains(&lse), "{y:?} {lse:e}");
+    }
+}
+
+/// Windows to both sides, from positions within the keys, before the first and behind the last one.
+#[test]
+fn windows_look_back_and_ahead() {
+    for kernel in available() {
+        let a = Attention::new(1, 1).kernel(kernel);
+        let seen = |attention: Attention| -> Vec<bool> {
+            one(attention.masked(Masked::Zero), &[1.0; 5]).0.iter().map(|&y| y > 0.0).collect()
+        };
+        for offset in -7..12isize {
+            for window in [None, Some(0), Some(1), Some(2), Some(usize::MAX)] {
+                for ahead in [None, Some(0), Some(1), Some(3), Some(usize::MAX)] {
+                    for causal in [false, true] {
+                        let mut attention = a.offset(offset);
+                        if let Some(window) = window {
+                            attention = attention.window(window);
+                        }
+                        if let Some(ahead) = ahead {
+                            attention = attention.window_ahead(ahead);
+                        }
+                        if causal {
+                            attention = attention.causal();
+                        }
+                        let sees = |key: isize| {
+                            let distance = i128::from(key as i64) - i128::from(offset as i64);
+                            window.is_none_or(|w| distance > -(w as i128))
+                                && ahead.is_none_or(|w| distance <= w as i128)
+                                && !(causal && distance > 0)
+                        };
+                        let want: Vec<bool> = (0..5).map(sees).collect();
+                        assert_eq!(seen(attention), want, "{offset} {window:?} {ahead:?} {causal}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Up to its limit ALiBi is exact; beyond, calls refuse.
+#[test]
+fn distances_of_alibi_have_a_limit() {
+    let slopes = [1.0 / 1_048_576.0f32];
+    let x = [0.5f32, -0.25, 0.125, 1.0, 0.75];
+    let limit = (1isize << 24) - 16;
+    for kernel in available() {
+        let alone = Attention::new(1, 1).kernel(kernel);
+        let a = alone.alibi(&slopes);
+        for offset in [limit, limit - 1, 4 - limit, 5 - limit, 12_345_677] {
+            let got = one(a.offset(offset), &x);
+            let want = one(a.offset(offset).kernel(scalar()), &x);
+            assert_same(&got.0, &want.0, || format!("{} {offset}", kernel.name()));
+            assert_same(&[got.1], &[want.1], || format!("{} {offset}", kernel.name()));
+            // By one key more of distance one slope less.
+            let bias: Vec<f32> = (0..5).map(|i| i as f32 * slopes[0]).collect();
+            let model = one(alone.mask(Mask::new(&bias[..], [1, 1, 1])), &x).0;
+            for (got, want) in got.0.iter().zip(model) {
+                assert!((got - want).abs() <= want * 4e-7, "{} {offset}", kernel.name());
+            }
+        }
+        let refused = |attention: Attention| {
+            let (mut y, mut lse) = ([-7.0f32; 5], [-7.0f32]);
+            let (x, out) = (Matrix::new(&x, 5), MatrixMut::new(&mut y, 5));
+            let (x, out) = (x.expect("a shape"), out.expect("a shape"));
+            let e = attention.softmax_and_lse(x, out, &mut lse).expect_err("too far");
+            assert!(y == [-7.0; 5] && lse == [-7.0]);
+            e.to_string()
+        };
+        let message = "distances for ALiBi must be in -16777200..=16777200, got ";
+        assert_eq!(refused(a.offset(limit + 1)), format!("{message}-16777201"));
+        assert_eq!(refused(a.offset(19_692_841)), format!("{message}-19692841"));
+        assert_eq!(refused(a.offset(3 - limit)), format!("{message}16777201"));
+        assert_eq!(refused(a.offset(isize::MIN)), format!("{message}9223372036854775807"));
+        // Of what is seen only; and of no other bias.
+        one(a.offset(limit + 3).window(limit as usize), &x);
+        one(a.offset(3 - limit).causal(), &x);
+        one(a.offset(isize::MIN).window_ahead(9), &x);
+        one(alone.offset(isize::MAX), &x);
+        // f64 counts further.
+        let (mut y, far) = ([0.0f64; 2], a.offset((1 << 53) - 16));
+        let scores = Matrix::new(&[1.0f64, 1.0], 2).expect("a shape");
+        far.softmax(scores, MatrixMut::new(&mut y, 2).expect("a shape")).expect("near enough");
+        let e = far.offset((1 << 53) - 15);
+        e.softmax(scores, MatrixMut::new(&mut y, 2).expect("a shape")).expect_err("too far");
     }
 }
 

@@ -79,6 +79,7 @@ struct Picked<A> {
     largest: Vec<usize>,
     top: Vec<usize>,
     top_log_probs: Vec<A>,
+    top_probs: Vec<A>,
     log_probs: Vec<A>,
     lse: Vec<A>,
 }
@@ -88,6 +89,7 @@ impl<A: Bits> Picked<A> {
         assert_eq!(self.largest, other.largest, "{what}: argmax");
         assert_eq!(self.top, other.top, "{what}: top-k");
         assert_same(&self.top_log_probs, &other.top_log_probs, || format!("{what}: top-k"));
+        assert_same(&self.top_probs, &other.top_probs, || format!("{what}: probs of top-k"));
         assert_same(&self.log_probs, &other.log_probs, || format!("{what}: log-probs"));
         assert_same(&self.lse, &other.lse, || format!("{what}: lse"));
     }
@@ -105,17 +107,22 @@ fn pick<T: Element>(
         largest: vec![usize::MAX; rows],
         top: vec![usize::MAX; rows * k],
         top_log_probs: vec![marker; rows * k],
+        top_probs: vec![marker; rows * k],
         log_probs: vec![marker; tokens.len()],
         lse: vec![marker; rows],
     };
     options.argmax(x, &mut picked.largest).expect("a valid call");
-    options.top_k(x, k, &mut picked.top, &mut picked.top_log_probs).expect("a valid call");
+    let (mut top, mut alone) = (picked.top.clone(), picked.top_log_probs.clone());
+    options.top_k(x, k, &mut top, &mut alone).expect("a valid call");
+    let Picked { top: indices, top_log_probs, top_probs, .. } = &mut picked;
+    options.top_k_and_probs(x, k, indices, top_log_probs, top_probs).expect("a valid call");
+    let bytes = |v: &[T::Arithmetic]| v.iter().map(|v| v.to_f64().to_bits()).collect::<Vec<_>>();
+    assert_eq!((top, bytes(&alone)), (indices.clone(), bytes(top_log_probs)), "with and without");
     let mut alone = picked.log_probs.clone();
     options.log_probs(x, tokens, &mut alone).expect("a valid call");
     options
         .log_probs_and_lse(x, tokens, &mut picked.log_probs, &mut picked.lse)
         .expect("a valid call");
-    let bytes = |v: &[T::Arithmetic]| v.iter().map(|v| v.to_f64().to_bits()).collect::<Vec<_>>();
     assert_eq!(bytes(&alone), bytes(&picked.log_probs), "with and without lse");
     picked
 }
@@ -293,6 +300,48 @@ fn sigmoids_are_as_accurate_as_promised() {
     }
 }
 
+/// Results of all sizes that a temperature can make of any logit: right, of the reference's bits,
+/// and infinite where the result is.
+#[test]
+fn sigmoids_of_any_logit_at_any_temperature() {
+    fn check<T: Bits>(ends: [i32; 2], log_format: Format) {
+        let mut random = Random(17);
+        for temperature in [1e-30, 2.803500451300316e-30, 1e-12, 0.3, 1.0, 3e10, 0.7e30] {
+            let mut x = vec![T::from_f64(-1e300), T::from_f64(-5e3), T::from_f64(-f64::MAX)];
+            x.extend((0..500).map(|_| {
+                let exponent = ends[0] + random.below((ends[1] - ends[0]) as usize) as i32;
+                T::from_f64((random.signed() + 1.0).copysign(random.signed()) * 2f64.powi(exponent))
+            }));
+            for map in [Map::Sigmoid, Map::LogSigmoid] {
+                let want = map_row(map, &on(scalar(), temperature, Masked::Nan), &x);
+                for kernel in exact() {
+                    let got = map_row(map, &on(kernel, temperature, Masked::Nan), &x);
+                    let what = || format!("{} {} {map:?} {temperature}", kernel.name(), T::NAME);
+                    assert_same(&got, &want, what);
+                }
+                for (x, y) in x.iter().zip(&want) {
+                    let (x, y) = (x.to_f64(), y.to_f64());
+                    let what = format!("{} {map:?} of {x:e} at {temperature}: {y:e}", T::NAME);
+                    assert!(!y.is_nan(), "{what}");
+                    // Where nothing but the quotient counts.
+                    let z = x / temperature;
+                    if let Map::LogSigmoid = map
+                        && z < -1000.0
+                    {
+                        let exact = T::from_f64(z).to_f64();
+                        let near = ulps(y, Dd(exact, 0.0), log_format) <= 3.0;
+                        assert!(y == exact || near, "{what}, not {exact:e}");
+                    }
+                }
+            }
+        }
+    }
+    check::<f32>([-149, 128], F32);
+    check::<f64>([-1074, 1024], F64);
+    check::<f16>([-24, 16], F16);
+    check::<bf16>([-133, 128], BF16);
+}
+
 /// The two-class case.
 #[test]
 fn sigmoid_is_the_softmax_of_an_element_and_0() {
@@ -377,7 +426,8 @@ where
                 assert_eq!(picked.largest, [at], "{}", what());
                 assert_eq!(picked.top, (0..k).collect::<Vec<_>>(), "{}", what());
                 let all = picked.top_log_probs.iter().chain(&picked.log_probs).chain(&picked.lse);
-                let nans = vec![T::Arithmetic::NAN; k + 2];
+                let all = all.chain(&picked.top_probs);
+                let nans = vec![T::Arithmetic::NAN; 2 * k + 2];
                 assert_same(&all.copied().collect::<Vec<_>>(), &nans, what);
             }
         }
@@ -403,6 +453,9 @@ where
             let want = T::Arithmetic::from_f64(log.to_f64());
             let want = if log.to_f64().is_nan() { T::Arithmetic::NAN } else { want };
             assert_same(&[picked.log_probs[0], picked.top_log_probs[0]], &[want; 2], what);
+            let want = T::Arithmetic::from_f64(prob.to_f64());
+            let want = if prob.to_f64().is_nan() { T::Arithmetic::NAN } else { want };
+            assert_same(&picked.top_probs, &[want], what);
         }
     }
     // -0 and 0 are equal.
@@ -420,7 +473,7 @@ fn special_values() {
     }
 }
 
-/// What is picked has the bits of log-softmax, in the order of a sort.
+/// What is picked has the bits of log-softmax and softmax, in the order of a sort.
 #[test]
 fn picks_are_those_of_the_whole_row() {
     fn check<T: Bits + Element<Arithmetic = T>>(kernel: &'static Kernel, x: &[T], k: usize) {
@@ -437,6 +490,9 @@ fn picks_are_those_of_the_whole_row() {
         assert_eq!(picked.top, order[..k], "{}", what());
         let want: Vec<T> = order[..k].iter().map(|&i| log[i]).collect();
         assert_same(&picked.top_log_probs, &want, what);
+        let probs = run_row(&options, Op::Softmax, x);
+        let want: Vec<T> = order[..k].iter().map(|&i| probs[i]).collect();
+        assert_same(&picked.top_probs, &want, what);
         assert_eq!(picked.largest[0], order[0], "{}", what());
     }
     let mut random = Random(3);
@@ -452,6 +508,9 @@ fn picks_are_those_of_the_whole_row() {
                 check(kernel, &ascending, k);
                 check(kernel, &descending, k);
                 check(kernel, &row::<f32>(&mut random, 0, n), k);
+                // Far apart, to the least normal number and beyond.
+                check(kernel, &row::<f32>(&mut random, 1, n), k);
+                check(kernel, &row::<f64>(&mut random, 2, n), k);
             }
         }
     }

@@ -183,11 +183,12 @@ fn accurate<T: Bits>(case: &Case, format: Format, bound: f64, of_loss: f64) {
     for kernel in available() {
         let options = Softmax::new().kernel(kernel).threads(Threads::Serial);
         let (loss, y) = run(case, options, &x, &q);
-        let mut want_loss = 0.0;
+        let (mut want_loss, mut size) = (0.0, 0.0f64);
         for (i, row) in x.chunks(case.cols).enumerate() {
             let at = i * case.cols;
             let (loss, want) = case.model(i, &wide(row), &wide(&q[at..at + case.cols]));
             want_loss += loss;
+            size += loss.abs();
             for (j, (got, (want, size))) in y[at..].iter().zip(want).enumerate() {
                 let got = got.to_f64();
                 // In ULP of the terms that it is the difference of.
@@ -205,9 +206,9 @@ fn accurate<T: Bits>(case: &Case, format: Format, bound: f64, of_loss: f64) {
             }
         }
         want_loss /= case.divisor();
-        let size =
-            want_loss.abs() + if case.divergence || case.factors.is_some() { 10.0 } else { 0.0 };
-        let near = (loss - want_loss).abs() <= of_loss * (size + 1.0);
+        // A divergence is a difference; what is flushed is nothing.
+        size = size / case.divisor() + if case.divergence { 10.0 } else { 1e-30 };
+        let near = (loss - want_loss).abs() <= of_loss * size;
         assert!(near || want_loss.is_nan(), "{}: {loss} {want_loss} {case:?}", kernel.name());
     }
 }
@@ -250,7 +251,7 @@ proptest! {
 
     #[test]
     fn any_options_are_accurate_f32(seed: u64) {
-        accurate::<f32>(&Case::random(seed), F32, 3.0, 2e-7);
+        accurate::<f32>(&Case::random(seed), F32, 3.0, 1e-7);
     }
 
     #[test]
@@ -447,7 +448,7 @@ fn backward_has_the_same_bits_in_every_type() {
 }
 
 /// The one constant for x86-64 and AArch64. It changes only with the arithmetic contract.
-const DIGEST: u64 = 0x7b9c_1f94_b2d2_caad;
+const DIGEST: u64 = 0xeb6b_3767_86c9_631c;
 
 #[test]
 fn digest_is_the_same_on_every_cpu() {

@@ -4,90 +4,13 @@
 
 mod common;
 
-use std::marker::PhantomData;
-use std::ptr;
-
+use common::guarded::{EDGES, Edge, Guarded, PAGE};
 use common::*;
-use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 use softmax::half::{bf16, f16};
 use softmax::{
     Attention, BLOCK, Caches, CrossEntropy, Error, Kernel, Mask, Masked, Matrix, MatrixMut, Merged,
     Partial, Probs, ShapeError, Shards, Softmax, Threads, Ties,
 };
-
-/// A multiple of every page size in use (4, 16 and 64 KiB), so that nobody need ask for it.
-const PAGE: usize = 1 << 16;
-
-/// Which inaccessible page a slice touches.
-#[derive(Clone, Copy, Debug)]
-enum Edge {
-    /// The slice starts right behind the lower guard: what lies before it must not be accessed.
-    Lower,
-    /// The slice ends right before the upper guard: what lies behind it must not be accessed.
-    Upper,
-}
-
-const EDGES: [Edge; 2] = [Edge::Lower, Edge::Upper];
-
-/// Room for elements between two inaccessible pages.
-struct Guarded<T> {
-    /// Where the mapping starts, which is the lower guard.
-    base: *mut u8,
-    /// Bytes between the guards.
-    room: usize,
-    elements: PhantomData<T>,
-}
-
-// `Bits` is there for the four element types alone, in which every pattern of bits is a value.
-impl<T: Bits> Guarded<T> {
-    /// Room for at least `n` elements.
-    fn new(n: usize) -> Self {
-        let room = (n * size_of::<T>()).next_multiple_of(PAGE).max(PAGE);
-        let total = room + 2 * PAGE;
-        // SAFETY: without MAP_FIXED the system chooses an unused range; no existing memory is affected.
-        let base = unsafe {
-            mmap_anonymous(ptr::null_mut(), total, ProtFlags::empty(), MapFlags::PRIVATE)
-        };
-        let base = base.expect("address space").cast::<u8>();
-        let guarded = Self { base, room, elements: PhantomData };
-        let middle = base.wrapping_add(PAGE).cast();
-        // SAFETY: the range lies within the mapping made above, to which nothing refers yet.
-        unsafe { mprotect(middle, room, MprotectFlags::READ | MprotectFlags::WRITE) }
-            .expect("readable and writable pages");
-        guarded
-    }
-
-    /// The `n` elements at an edge.
-    fn at(&mut self, edge: Edge, n: usize) -> &mut [T] {
-        let bytes = n * size_of::<T>();
-        assert!(bytes <= self.room);
-        let start = match edge {
-            Edge::Lower => PAGE,
-            Edge::Upper => PAGE + self.room - bytes,
-        };
-        let start = self.base.wrapping_add(start).cast::<T>();
-        assert!(start.is_aligned());
-        // SAFETY: the elements lie between the guards, in memory that the system zeroed and that stays mapped as long
-        // as `self`, which is borrowed for as long as the slice; it is aligned, and any bits are a `T`.
-        unsafe { std::slice::from_raw_parts_mut(start, n) }
-    }
-
-    /// A copy of `values` at an edge.
-    fn copy(&mut self, edge: Edge, values: &[T]) -> &mut [T] {
-        let slice = self.at(edge, values.len());
-        slice.copy_from_slice(values);
-        slice
-    }
-}
-
-impl<T> Drop for Guarded<T> {
-    fn drop(&mut self) {
-        // SAFETY: the range is the whole of this value's own mapping, and slices of it borrow the value, so that
-        // none is left.
-        let unmapped = unsafe { munmap(self.base.cast(), self.room + 2 * PAGE) };
-        debug_assert!(unmapped.is_ok());
-    }
-}
 
 /// A guard that guards nothing would let every other test pass.
 #[cfg(target_os = "linux")]
@@ -119,7 +42,13 @@ fn guards_are_inaccessible() {
 }
 
 /// Into an output of the caller's; [`run`] makes its own.
-fn run_into<T: Bits>(options: &Softmax, op: Op, x: Matrix<T>, y: &mut [T], stride: usize) {
+fn run_into<T: Bits + Pattern>(
+    options: &Softmax,
+    op: Op,
+    x: Matrix<T>,
+    y: &mut [T],
+    stride: usize,
+) {
     let (rows, cols) = (x.rows(), x.cols());
     if op == Op::LogSumExp {
         return options.logsumexp(x, y).unwrap();
@@ -132,7 +61,7 @@ fn run_into<T: Bits>(options: &Softmax, op: Op, x: Matrix<T>, y: &mut [T], strid
     .unwrap();
 }
 
-fn run_in_place<T: Bits>(options: &Softmax, op: Op, x: MatrixMut<T>) {
+fn run_in_place<T: Bits + Pattern>(options: &Softmax, op: Op, x: MatrixMut<T>) {
     match op {
         Op::Softmax => options.softmax_in_place(x),
         _ => options.log_softmax_in_place(x),
@@ -150,7 +79,7 @@ fn lengths(kernel: &Kernel) -> Vec<usize> {
     n
 }
 
-fn stays_between_the_guards<T: Bits>() {
+fn stays_between_the_guards<T: Bits + Pattern>() {
     let mut random = Random(11);
     let (mut input, mut output) = (Guarded::<T>::new(4097), Guarded::<T>::new(4097));
     for kernel in available() {
@@ -202,7 +131,7 @@ fn stays_between_the_guards_bf16() {
 }
 
 /// Groups of short rows, rows past the caches, and rows in pieces, each at both edges.
-fn every_way_stays_between_the_guards<T: Bits>() {
+fn every_way_stays_between_the_guards<T: Bits + Pattern>() {
     let mut random = Random(12);
     let room = 9001;
     let (mut input, mut output) = (Guarded::<T>::new(room), Guarded::<T>::new(room));
@@ -282,7 +211,7 @@ const PADDED: [(usize, usize, usize, usize); 8] = [
 ];
 
 /// Attention with a mask at the edge of its memory, and columns: the bits of the reference, and no fault.
-fn scores_and_columns_stay_between_the_guards<T: Probs<T> + Bits>() {
+fn scores_and_columns_stay_between_the_guards<T: Probs<T> + Bits + Pattern>() {
     let (heads, queries) = (2, 2);
     let mut random = Random(9);
     for keys in [1, 7, 8, 15, 16, 17, 33, 66, 130] {
@@ -322,7 +251,7 @@ fn scores_and_columns_stay_between_the_guards<T: Probs<T> + Bits>() {
     }
 }
 
-fn shards_stay_between_the_guards<T: Bits>() {
+fn shards_stay_between_the_guards<T: Bits + Pattern>() {
     let mut random = Random(8);
     for n in [1, 100, BLOCK + 5] {
         let x: Vec<T> = row(&mut random, 0, n);
@@ -348,7 +277,7 @@ fn shards_stay_between_the_guards<T: Bits>() {
 }
 
 /// Losses with all that is read beside the logits, and the gradients through softmax.
-fn losses_stay_between_the_guards<T: Bits>() {
+fn losses_stay_between_the_guards<T: Bits + Pattern>() {
     let rows = 3;
     let mut random = Random(10);
     for cols in [1, 7, 8, 15, 16, 17, 33, 66, 130] {
@@ -411,7 +340,7 @@ fn scores_and_columns_stay_between_the_guards_in_every_type() {
     scores_and_columns_stay_between_the_guards::<bf16>();
 }
 
-fn padding<T: Bits>(kernel: &'static Kernel) {
+fn padding<T: Bits + Pattern>(kernel: &'static Kernel) {
     let mut random = Random(12);
     let canary = T::from_f64(-77.0);
     for (rows, cols, gap_in, gap_out) in PADDED {
@@ -475,7 +404,10 @@ fn padding_is_neither_read_nor_written() {
 }
 
 /// Runs a call that must be refused, and checks that its output is as before.
-fn refused<T: Bits>(len: usize, call: impl FnOnce(&mut [T]) -> Result<(), Error>) -> Error {
+fn refused<T: Bits + Pattern>(
+    len: usize,
+    call: impl FnOnce(&mut [T]) -> Result<(), Error>,
+) -> Error {
     let before = vec![T::from_f64(-77.0); len];
     let mut y = before.clone();
     let error = call(&mut y).expect_err("a call to refuse");
@@ -492,7 +424,7 @@ fn shape_of<T>(
     move |y| MatrixMut::with_stride(y, rows, cols, stride)
 }
 
-fn refusals_write_nothing<T: Bits>() {
+fn refusals_write_nothing<T: Bits + Pattern>() {
     let x = vec![T::ZERO; 12];
     let x = x.as_slice();
     let view = || Matrix::new(x, 4).unwrap();
@@ -557,7 +489,7 @@ fn refused_calls_write_nothing() {
 }
 
 /// Sigmoid and hardmax write between the guards; what is picked from rows reads between them.
-fn decisions_stay_between_the_guards<T: Bits>()
+fn decisions_stay_between_the_guards<T: Bits + Pattern>()
 where
     T::Arithmetic: Bits,
 {

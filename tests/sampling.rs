@@ -157,27 +157,56 @@ fn philox(mut c: [u32; 4], mut k: [u32; 2]) -> [u32; 4] {
     c
 }
 
-/// A token: its mass in units of 2^-30 and its index.
-type Token = (u64, usize);
+/// A token: its exponential and its index.
+type Token = (f32, usize);
 
-/// The masses of a row, from the reference's exponentials.
-fn masses<A: Element>(x: &[A], temperature: f64) -> Option<Vec<Token>> {
+/// The tokens of a row that have mass, by the reference's exponentials.
+fn tokens<A: Element>(x: &[A], temperature: f64) -> Option<Vec<Token>> {
     let scale = if temperature == f64::INFINITY { 1.0 } else { temperature };
     let scale = Scale::from_temperature(scale).expect("a temperature");
     let mut e = vec![0.0f32; x.len()];
     scalar().exps(x, &scale, &mut Learned::default(), &mut e)?;
-    let mass = |(e, x): (&f32, &A)| {
-        if temperature == f64::INFINITY {
-            return u64::from(x.to_f64() > f64::NEG_INFINITY) << 30;
-        }
-        let mass = (e + 1.5 / 128.0) - 1.5 / 128.0;
-        (f64::from(mass) * f64::from(1u32 << 30)) as u64
-    };
-    Some(e.iter().zip(x).map(mass).enumerate().map(|(i, m)| (m, i)).collect())
+    if temperature == f64::INFINITY {
+        let shown = |x: &A| if x.to_f64() > f64::NEG_INFINITY { 1.0 } else { 0.0 };
+        e = x.iter().map(shown).collect();
+    }
+    let tokens = e.into_iter().enumerate().map(|(i, e)| (e, i));
+    Some(tokens.filter(|t| f64::from(t.0) >= 2f64.powi(-62)).collect())
+}
+
+/// The mass of a token: units of 2^-30, and a rest in units of 2^-62.
+fn mass(e: f32) -> (u64, u64) {
+    let unit = 2f64.powi(-30);
+    if e >= 1.0 / 256.0 {
+        let units = ((e - 2f32.powi(-31)) + 1.5 / 128.0) - 1.5 / 128.0;
+        return ((f64::from(units) / unit) as u64, 0);
+    }
+    let units = f64::from(e) / unit;
+    let odd = units.fract() == 0.0 && units % 2.0 == 1.0;
+    let whole = if odd { units - 1.0 } else { units.floor() };
+    (whole as u64, ((units - whole) * 2f64.powi(32)) as u64)
+}
+
+fn units(token: &Token) -> u64 {
+    mass(token.0).0
+}
+
+fn rest(token: &Token) -> u64 {
+    mass(token.0).1
 }
 
 fn total(tokens: &[Token]) -> u64 {
-    tokens.iter().map(|t| t.0).sum()
+    tokens.iter().map(units).sum()
+}
+
+/// The first token at which a running sum exceeds a target.
+fn first_beyond(tokens: &[Token], target: u64, part: fn(&Token) -> u64) -> usize {
+    let mut sum = 0;
+    let token = tokens.iter().find(|t| {
+        sum += part(t);
+        sum > target
+    });
+    token.expect("the target is below the sum").1
 }
 
 /// The fewest of the first tokens that have so much of the mass.
@@ -185,7 +214,7 @@ fn prefix(tokens: &mut Vec<Token>, p: f64) {
     let need = ((p * total(tokens) as f64).ceil() as u64).max(1);
     let mut sum = 0;
     let last = tokens.iter().position(|t| {
-        sum += t.0;
+        sum += units(t);
         sum >= need
     });
     tokens.truncate(last.expect("no more is needed than there is") + 1);
@@ -213,7 +242,7 @@ fn model_row<A: Element>(case: &Case, mut x: Vec<A>, row: usize) -> Vec<usize> {
     let llama = case.order == Order::LlamaCpp
         && (case.top_k > 0 || case.top_p < 1.0 || case.min_p > 0.0 || case.typical_p < 1.0);
     let first = if llama || case.temperature == 0.0 { 1.0 } else { case.temperature };
-    let Some(mut tokens) = masses(&x, first) else {
+    let Some(mut tokens) = tokens(&x, first) else {
         return vec![usize::MAX; case.each];
     };
     if case.temperature == 0.0 {
@@ -221,8 +250,8 @@ fn model_row<A: Element>(case: &Case, mut x: Vec<A>, row: usize) -> Vec<usize> {
         let token = x.iter().position(|x| x.to_f64() == largest);
         return vec![token.expect("it is there"); case.each];
     }
-    tokens.retain(|t| t.0 > 0);
-    tokens.sort_by_key(|&(m, i)| (std::cmp::Reverse(m), i));
+    let rank = |&(e, i): &Token| (std::cmp::Reverse(e.to_bits()), i);
+    tokens.sort_by_key(rank);
     let top_k = |tokens: &mut Vec<Token>| {
         if case.top_k > 0 {
             tokens.truncate(case.top_k);
@@ -234,24 +263,24 @@ fn model_row<A: Element>(case: &Case, mut x: Vec<A>, row: usize) -> Vec<usize> {
         }
     };
     let min_p = |tokens: &mut Vec<Token>| {
-        let bound = case.min_p * tokens[0].0 as f64;
-        tokens.retain(|t| t.0 as f64 >= bound);
+        let bound = case.min_p * f64::from(tokens[0].0);
+        tokens.retain(|t| f64::from(t.0) >= bound);
     };
     let typical = |tokens: &mut Vec<Token>| {
         if case.typical_p < 1.0 {
-            let ln = |t: &Token| libm::log(t.0 as f64 / f64::from(1u32 << 30));
+            let ln = |t: &Token| libm::log(f64::from(t.0));
             let mut by_index = tokens.clone();
             by_index.sort_by_key(|t| t.1);
             let unit = f64::from(1u32 << 30);
             let mut mean = 0.0;
             for t in &by_index {
-                mean += t.0 as f64 / unit * ln(t);
+                mean += units(t) as f64 / unit * ln(t);
             }
             let mean = mean / (total(tokens) as f64 / unit);
             // Stable: equal distances stay in the order that they have.
             tokens.sort_by(|a, b| (ln(a) - mean).abs().total_cmp(&(ln(b) - mean).abs()));
             prefix(tokens, case.typical_p);
-            tokens.sort_by_key(|&(m, i)| (std::cmp::Reverse(m), i));
+            tokens.sort_by_key(rank);
         }
     };
     if case.order == Order::Transformers {
@@ -268,10 +297,9 @@ fn model_row<A: Element>(case: &Case, mut x: Vec<A>, row: usize) -> Vec<usize> {
     tokens.sort_by_key(|t| t.1);
     if llama && case.temperature != 1.0 {
         let left: Vec<A> = tokens.iter().map(|t| x[t.1]).collect();
-        let again = masses(&left, case.temperature).expect("all are finite");
-        for (token, again) in tokens.iter_mut().zip(again) {
-            token.0 = again.0;
-        }
+        let mut again = self::tokens(&left, case.temperature).expect("all are finite");
+        again.iter_mut().for_each(|token| token.1 = tokens[token.1].1);
+        tokens = again;
     }
     let number = case.first_row + row as u64;
     let draw = |draw: usize| {
@@ -279,21 +307,21 @@ fn model_row<A: Element>(case: &Case, mut x: Vec<A>, row: usize) -> Vec<usize> {
         let counter = [draw as u32, number as u32, case.step as u32, upper as u32];
         let bits = philox(counter, [case.seed as u32, (case.seed >> 32) as u32]);
         if case.method == Method::InverseCdf {
-            let bits = u128::from(bits[0]) | u128::from(bits[1]) << 32;
-            let target = ((bits * u128::from(total(&tokens))) >> 64) as u64;
-            let mut sum = 0;
-            let token = tokens.iter().find(|t| {
-                sum += t.0;
-                sum > target
-            });
-            return token.expect("the target is below the sum").1;
+            let word = |i: usize| u128::from(bits[i]) | u128::from(bits[i + 1]) << 32;
+            let (total, rests) = (total(&tokens), tokens.iter().map(rest).sum::<u64>());
+            let below = |end: u64| ((word(0) * u128::from(end)) >> 64) as u64;
+            let whole = (u128::from(total) << 32) + u128::from(rests);
+            if word(2) < (u128::from(rests) << 64) / whole {
+                return first_beyond(&tokens, below(rests), rest);
+            }
+            return first_beyond(&tokens, below(total), units);
         }
-        let times = tokens.iter().filter(|t| t.0 > 0).map(|&(m, i)| {
+        let times = tokens.iter().map(|&(e, i)| {
             let noise = philox([i as u32 / 2, 0, bits[2], bits[3]], [bits[0], bits[1]]);
             let noise = [noise[i % 2 * 2], noise[i % 2 * 2 + 1]].map(u64::from);
             let noise = (noise[0] | noise[1] << 32) >> 12;
             let v = (noise as f64 + 0.5) / 2f64.powi(52);
-            (-libm::log1p(-v) / (m as f64 / 2f64.powi(30)), i)
+            (-libm::log1p(-v) / f64::from(e), i)
         });
         times.min_by(|a, b| a.0.total_cmp(&b.0)).expect("there is a token").1
     };
@@ -444,6 +472,56 @@ fn draws_have_the_distribution() {
             wrong.iter_mut().for_each(|p| *p /= sum);
             assert!(surprise(&draws, &wrong) > 5.0, "{method:?} {temperature}: blind");
         }
+    }
+}
+
+/// Many tokens, each of which is less likely than the most likely one by a factor of 2^30 and more,
+/// are drawn as often as they should be.
+#[test]
+fn tails_are_drawn() {
+    let (many, draws) = if quick() { (1 << 17, 100_000) } else { (1 << 19, 400_000) };
+    // From two units of mass down to a twentieth of one.
+    let sizes = [0.0f32, -20.9, -21.6, -22.5, -23.0, -24.0];
+    let count = |x: f32| if x == 0.0 { 1 } else { many };
+    let x: Vec<f32> = sizes.iter().flat_map(|&x| vec![x; count(x)]).collect();
+    let mass = |x: f32| count(x) as f64 * f64::from(x).exp();
+    let all: f64 = sizes.iter().map(|&x| mass(x)).sum();
+    let mut want = None;
+    for kernel in available() {
+        let mut drawn = vec![0; draws];
+        let row = Matrix::new(&x, x.len()).expect("a row");
+        Sampler::new(1).kernel(kernel).sample(row, &mut drawn).expect("a valid call");
+        for size in sizes {
+            let mean = mass(size) / all * draws as f64;
+            let count = drawn.iter().filter(|&&token| x[token] == size).count();
+            let off = (count as f64 - mean) / mean.sqrt();
+            assert!(off.abs() < 4.5, "{} {size}: {count}, not {mean}", kernel.name());
+        }
+        assert!(want.get_or_insert(drawn.clone()) == &drawn, "{}", kernel.name());
+    }
+}
+
+/// What a filter keeps at temperature 1 may be likely at the temperature that follows it, though
+/// one token be 2^57 times as likely before.
+#[test]
+fn ranks_reach_far_below_the_largest() {
+    let x: Vec<f32> = (0..4000).map(|i| if i == 7 { 39.5 } else { 0.0 }).collect();
+    let sampler = Sampler::new(4).order(Order::LlamaCpp);
+    let sampler = sampler.temperature(1000.0).expect("a temperature");
+    // Token 7 and the first 49 others.
+    let p: Vec<f64> = probabilities(&x[..50].iter().map(|x| x / 1000.0).collect::<Vec<_>>());
+    for kernel in available() {
+        for sampler in [sampler.top_k(50), sampler.top_k(50).min_p(1e-18).expect("a share")] {
+            let mut drawn = vec![0; 4000];
+            let row = Matrix::new(&x, 4000).expect("a row");
+            sampler.kernel(kernel).sample(row, &mut drawn).expect("a valid call");
+            assert!(surprise(&drawn, &p) < 5.0, "{}", kernel.name());
+        }
+        let few = sampler.top_k(50).min_p(1e-17).expect("a share");
+        let mut drawn = [0; 100];
+        let row = Matrix::new(&x, 4000).expect("a row");
+        few.kernel(kernel).sample(row, &mut drawn).expect("a valid call");
+        assert_eq!(drawn, [7; 100], "{}", kernel.name());
     }
 }
 

@@ -18,6 +18,8 @@ pub const SOFTMAX_ATTENTION_CAUSAL: u32 = 1;
 pub const SOFTMAX_ATTENTION_WINDOW: u32 = 2;
 /// `offset` counts.
 pub const SOFTMAX_ATTENTION_OFFSET: u32 = 4;
+/// `window_ahead` counts.
+pub const SOFTMAX_ATTENTION_WINDOW_AHEAD: u32 = 8;
 
 /// The options of attention. Scores are a matrix whose rows are those of a tensor of batch, heads, queries and keys, in C order: row
 /// `(b * heads + h) * queries + q` has the scores of query `q` of head `h`, one for each key. The logit of the score `x` of a key is
@@ -45,7 +47,8 @@ pub struct softmax_attention {
     pub mask_shape: [usize; 3],
     /// Each head's factor of the mask; null for 1.
     pub mask_slopes: *const f32,
-    /// Each head's slope of ALiBi, for distances up to 2^24; null for none.
+    /// Each head's slope of ALiBi; null for none. Keys that queries see may be as far as 2^24 - 16
+    /// (f64: 2^53 - 16) from them.
     pub alibi: *const f32,
     /// Each head's sink; null for none.
     pub sinks: *const f32,
@@ -53,10 +56,13 @@ pub struct softmax_attention {
     pub lengths: *const usize,
     /// How many lengths there are.
     pub lengths_count: usize,
-    /// How many of the last keys up to its position a query sees.
+    /// How many of the keys up to its position a query sees, its own among them: the last ones.
+    /// Those behind it stay as they are.
     pub window: usize,
     /// The position of the first query among the keys; without the flag it is keys - queries.
     pub offset: isize,
+    /// How many of the keys behind its position a query sees: the first ones. With causality none.
+    pub window_ahead: usize,
 }
 
 // SAFETY: numbers and pointers.
@@ -88,8 +94,10 @@ unsafe fn options_of<'a>(
     a: &softmax_attention,
     keys: usize,
 ) -> Result<(Attention<'a>, [Region; 5]), Failure> {
-    const FLAGS: u32 =
-        SOFTMAX_ATTENTION_CAUSAL | SOFTMAX_ATTENTION_WINDOW | SOFTMAX_ATTENTION_OFFSET;
+    const FLAGS: u32 = SOFTMAX_ATTENTION_CAUSAL
+        | SOFTMAX_ATTENTION_WINDOW
+        | SOFTMAX_ATTENTION_OFFSET
+        | SOFTMAX_ATTENTION_WINDOW_AHEAD;
     let unknown = a.flags & !FLAGS;
     if unknown != 0 {
         return Err(Reason::Flags { of: softmax_attention::NAME, flags: unknown }.into());
@@ -132,6 +140,9 @@ unsafe fn options_of<'a>(
     }
     if a.flags & SOFTMAX_ATTENTION_WINDOW != 0 {
         attention = attention.window(a.window);
+    }
+    if a.flags & SOFTMAX_ATTENTION_WINDOW_AHEAD != 0 {
+        attention = attention.window_ahead(a.window_ahead);
     }
     if a.flags & SOFTMAX_ATTENTION_OFFSET != 0 {
         attention = attention.offset(a.offset);
@@ -227,9 +238,16 @@ unsafe fn attend_in_place<T: Probs<T>>(
     })
 }
 
-/// The softmax of attention scores, into `probs`: a matrix of the same shape, which is `scores` itself (in place) or does not overlap it. Its dtype is that of the scores; those of f32
-/// may become f16 or bf16, and the other way round. What causality, window and lengths hide is not even read. The
-/// log-sum-exp of each row's logits is written to `lse` (float, or double for f64), unless it is null.
+/// The softmax of attention scores, into `probs`: a matrix of the same shape, which is `scores`
+/// itself (in place) or does not overlap it. Its dtype is that of the scores; those of f32 may
+/// become f16 or bf16, and the other way round. What causality, windows and lengths hide is not
+/// even read, and what -inf of a mask hides may be anything. The log-sum-exp of each row's logits
+/// is written to `lse` (float, or double for f64), unless it is null.
+///
+/// Errors are those of `softmax_softmax` and `softmax_logsumexp`, as if the logits had been
+/// computed exactly, as long as they are below 45,000; above that they are rounded to the type
+/// first. In f64 a soft cap `c` adds up to `1.25 c` ULP to probabilities, and `0.61 c` 2^-53 to
+/// log-sum-exps.
 ///
 /// # Safety
 /// As the head of this file says.

@@ -35,7 +35,7 @@ pub struct softmax_cross_entropy {
     pub label_smoothing: f64,
     /// The factor of the square of each row's log-sum-exp.
     pub z_loss: f64,
-    /// One weight for each class; null for 1.
+    /// One weight for each class, finite and not negative: of others the status is `SOFTMAX_STATUS_VALUE`. Null for 1.
     pub weights: *const f32,
     /// One factor for each row's loss and gradient; null for 1.
     pub row_factors: *const f64,
@@ -225,6 +225,10 @@ unsafe fn run<T: Element>(
 /// logits to `gradient`, each unless it is null. The gradient is a matrix of the logits' shape and dtype, which is `logits` itself (in place) or does not overlap it. A
 /// `cross_entropy` of null is the default.
 ///
+/// Error of a row's loss: 1e-7 of it (f64: 2e-15), however near to 0 it is; of a divergence 5e-13 (f64: 2e-15) of cross-entropy, entropy and targets added. Error of the
+/// gradient: 3 ULP (f16, bf16: 0.51); with smoothing, probabilities or z of the larger of its two terms or of itself, and 6 ULP in f64; one more in f64 for a mean. A z-loss
+/// adds what 5e-13 (f64: 2e-15) of `1 + |lse|` makes in the log-sum-exp. Where nothing counts (rows that are ignored, or whose targets have weight 0) the gradient is 0, and the mean NaN.
+///
 /// # Safety
 /// As the head of this file says.
 #[unsafe(no_mangle)]
@@ -377,6 +381,8 @@ unsafe fn backward(
 /// The gradient through a softmax: of its output `probs` and the gradient `upstream` with respect to that, the gradient with respect to its input, into `gradient`. Three
 /// matrices of one shape and dtype, of which the last overlaps neither of the others.
 ///
+/// Error: 0.51 ULP (f64: 3), and 5e-13 (f64: 1e-24) of `scale p_j sum_i p_i |u_i|`, for rows of up to 2^24 elements.
+///
 /// # Safety
 /// As the head of this file says.
 #[unsafe(no_mangle)]
@@ -391,6 +397,8 @@ pub unsafe extern "C" fn softmax_softmax_backward(
 }
 
 /// As `softmax_softmax_backward`, through a log-softmax, whose output is `log_probs`.
+///
+/// Error: 3 ULP (f16, bf16: 0.51) of the largest of `scale |u_j|`, `scale p_j |sum_i u_i|` and the gradient, and 5e-13 (f64: 1e-24) of `scale p_j sum_i |u_i|`.
 ///
 /// # Safety
 /// As the head of this file says.

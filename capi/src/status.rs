@@ -154,11 +154,13 @@ impl Reason {
                 Error::Shape(ShapeError::Overlap { .. }) => Status::Stride,
                 Error::Shape(_) | Error::Mismatch { .. } | Error::Shapes { .. } => Status::Shape,
                 Error::Attention(AttendError::Length { .. }) => Status::Length,
-                Error::Attention(AttendError::Cap(_)) => Status::Value,
+                Error::Attention(AttendError::Cap(_) | AttendError::Distance { .. }) => {
+                    Status::Value
+                }
                 Error::Attention(_) => Status::Shape,
                 Error::Axis { .. } => Status::Axis,
                 Error::Partials { .. } | Error::Length { .. } => Status::Length,
-                Error::RowMax(_) | Error::Value { .. } => Status::Value,
+                Error::RowMax(_) | Error::Value { .. } | Error::Weight { .. } => Status::Value,
                 Error::Scale(_) | Error::Temperature(_) => Status::Value,
                 Error::Column { .. } => Status::Column,
                 Error::Memory { .. } => Status::Memory,

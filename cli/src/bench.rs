@@ -3,7 +3,6 @@
 mod session;
 
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -14,16 +13,15 @@ use softmax_measure::pool::{self, Pools};
 use softmax_measure::timing::interleaved;
 use softmax_report::schema::{Build, KernelInfo, Report, SCHEMA, VERSION};
 
-use crate::blocks::catch_signals;
 use crate::failure::Failure;
 use crate::output::Target;
-use crate::{machine, stdout};
+use crate::{machine, signals, stdout, threads};
 use session::{Item, Session};
 
 /// Measures this machine: its own limits, and every kernel against them.
 ///
-/// Times are taken in interleaved rounds, after each answer was checked. Ctrl-C ends the run, and what is done is reported. Compare
-/// reports with `softmax report`.
+/// Times are taken in interleaved rounds, after each answer was checked. Once there are times, Ctrl-C ends the run, and what is done is
+/// reported; a second time ends it at once. Compare reports with `softmax report`.
 #[derive(Debug, clap::Args)]
 pub struct Bench {
     /// The report to write, a JSON file.
@@ -44,8 +42,8 @@ pub struct Bench {
     /// Only matrices of so many bytes at most, input and output: 32K, 8M, 1G.
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     max_size: Option<u64>,
-    /// Only these numbers of threads [default: 1, 2, 4 .. all].
-    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=4096))]
+    /// Only these numbers of threads, at most 4 for each CPU [default: 1, 2, 4 .. all].
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
     threads: Vec<u16>,
     /// So many rounds, however long they take [default: as many as a time allows, 3 at least].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
@@ -56,9 +54,12 @@ pub struct Bench {
     /// Marks the report as one of an emulator, where that is not detected.
     #[arg(long)]
     emulated: bool,
-    /// Replaces FILE if it exists.
+    /// Replaces FILE if it exists. Its permissions stay.
     #[arg(long)]
     force: bool,
+    /// Prints the report as it is in FILE, rather than its tables.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Most rounds.
@@ -89,14 +90,13 @@ impl Bench {
     /// Does it all.
     pub fn run(&self) -> Result<(), Failure> {
         let started = Instant::now();
-        let target =
-            self.output.as_deref().map(|path| Target::any(path, self.force)).transpose()?;
+        let target = self.output.as_deref().map(|path| Target::any(path, self.force)?.create(&[]));
+        let output = target.transpose()?;
         let date = jiff::Timestamp::now().strftime("%FT%TZ").to_string();
         let kernels = self.kernels()?;
         let threads = self.threads();
         let mut warnings = Vec::new();
         let cases = self.cases(&kernels, &threads, &mut warnings)?;
-        let interrupted = catch_signals()?;
         let pools = Pools::new(&threads).map_err(|e| Failure::new("threads", e))?;
         let emulated = self.emulated || machine::is_emulated();
         let machine = machine::machine(self.label.clone(), emulated, pools.pinned);
@@ -106,12 +106,7 @@ impl Bench {
         session.add_limits(&kernels, &threads, self.quick, self.max_size.unwrap_or(u64::MAX));
         let bar = bar(session.items().len());
         let mut wrong = Vec::new();
-        let mut checked = true;
         for i in 0..session.items().len() {
-            if interrupted.load(Ordering::Relaxed) {
-                checked = false;
-                break;
-            }
             bar.set_message(format!("checking {}", session.name(i)));
             if let Err(what) = session.check(i)? {
                 bar.suspend(|| eprintln!("WRONG: {what}"));
@@ -123,8 +118,10 @@ impl Bench {
         bar.set_length((session.items().len() * rounds) as u64);
         bar.reset();
         let mut done = 0;
+        // Until now there was nothing to report.
+        signals::postpone("bench: interrupted; a report of what is done follows");
         let times = interleaved(rounds, session.items().len(), |i| {
-            if !checked || interrupted.load(Ordering::Relaxed) {
+            if signals::seen().is_some() {
                 return None;
             }
             bar.set_message(session.name(i));
@@ -159,17 +156,23 @@ impl Bench {
             cases: results.cases,
             warnings,
         };
-        if let Some(target) = target {
-            target.create(softmax_report::write(&report).as_bytes())?.finish()?;
+        let text = softmax_report::write(&report);
+        if let Some(mut output) = output {
+            output.write(text.as_bytes())?;
+            output.finish()?;
         }
-        let table = softmax_report::table(std::slice::from_ref(&report));
-        stdout::print(&table.lines().map(str::to_owned).collect::<Vec<_>>())?;
+        if self.json {
+            stdout::print_text(&text)?;
+        } else {
+            stdout::print_text(&softmax_report::table(std::slice::from_ref(&report)))?;
+        }
         if !wrong.is_empty() {
             let cause = format!("{} answers are wrong, the first: {}", wrong.len(), wrong[0]);
             return Err(Failure::finding("bench", cause));
         }
-        if !complete {
-            return Err(Failure::new("bench", "interrupted; what was done is reported"));
+        // It was said when it came.
+        if let Some(signal) = signals::seen() {
+            signals::die(signal);
         }
         Ok(())
     }
@@ -193,7 +196,8 @@ impl Bench {
         if self.threads.is_empty() {
             return pool::steps();
         }
-        let mut threads: Vec<_> = self.threads.iter().map(|&n| n.into()).collect();
+        let mut threads: Vec<_> =
+            self.threads.iter().map(|&n| usize::from(n).min(threads::most())).collect();
         threads.sort_unstable();
         threads.dedup();
         threads

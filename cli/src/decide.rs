@@ -7,7 +7,7 @@ use clap::value_parser;
 use serde_json::json;
 use softmax::{Error, Matrix, Method, Order, Sampler, Softmax};
 
-use crate::blocks::{Source, Walk, buffer, with_type};
+use crate::blocks::{Moved, Source, Walk, buffer, with_type};
 use crate::dtype::Value;
 use crate::failure::Failure;
 use crate::input::Format;
@@ -20,7 +20,7 @@ use crate::tensor::shape_text;
 #[derive(Debug, clap::Args)]
 pub struct Argmax {
     #[command(flatten)]
-    source: Source,
+    pub source: Source,
     #[command(flatten)]
     columns: Columns,
 }
@@ -39,7 +39,7 @@ impl Argmax {
 #[derive(Debug, clap::Args)]
 pub struct Sample {
     #[command(flatten)]
-    source: Source,
+    pub source: Source,
     #[command(flatten)]
     columns: Columns,
     /// What the random numbers start from.
@@ -115,11 +115,11 @@ struct Columns {
     /// An .npy file to write, of i64, in the shape of LOGITS without its last axis [default: prints a line for each row].
     #[arg(value_name = "OUT")]
     output: Option<PathBuf>,
-    /// Replaces OUT if it exists.
+    /// Replaces OUT if it exists. Its permissions stay.
     #[arg(long)]
     force: bool,
-    /// Prints one JSON array.
-    #[arg(long, conflicts_with = "output")]
+    /// Prints one JSON array, or with OUT one JSON object about it.
+    #[arg(long)]
     json: bool,
 }
 
@@ -148,11 +148,10 @@ impl By {
 impl Columns {
     /// Chooses `each` columns of each row, which are an axis of the result, or one, which is none.
     fn run(&self, source: &Source, each: Option<usize>, by: &By) -> Result<(), Failure> {
-        let walk = Walk::new(self.output.as_deref().unwrap_or(&source.path))?;
+        let walk = Walk::new(self.output.is_none());
         let target = Target::wanted(self.output.as_deref(), Format::Npy, self.force)?;
         let input = source.open_one()?;
         let tensor = &input.tensors[0];
-        let bytes = &input.bytes[tensor.data.clone()];
         let shape = [tensor.outer(), each.as_slice()].concat();
         let mut sink = match target {
             Some(target) => Sink::File(target.create_npy(&shape, npy::I64)?),
@@ -162,7 +161,8 @@ impl Columns {
         let (cols, n) = (tensor.cols, each.unwrap_or(1));
         with_type!(tensor.dtype, C => {
             let beside = n.saturating_mul(size_of::<usize>());
-            let mut blocks = walk.blocks::<C>(source, tensor.dtype, bytes, cols, beside);
+            let (file, dtype, bytes) = (&input.file, tensor.dtype, tensor.data.clone());
+            let mut blocks = walk.blocks::<C>(source, file, dtype, bytes, cols, beside);
             let most = blocks.most_units().saturating_mul(n);
             let mut columns = buffer(most).map_err(|e| source.failed(e))?;
             while let Some((first, x)) = blocks.advance()? {
@@ -176,11 +176,17 @@ impl Columns {
         });
         match sink {
             Sink::File(output) => {
-                let (path, what) =
-                    (self.output.as_deref().unwrap_or(Path::new("")), shape_text(&shape));
-                let moved = bytes.len() + output.finish()?;
-                let what = format!("{what} i64");
-                stdout::print(&[walk.summary(path, &what, source.kernel()?, source, moved)])
+                let path = self.output.as_deref().unwrap_or(Path::new(""));
+                let bytes = tensor.data.len() + output.finish()?;
+                let (moved, kernel) = (Moved { path, bytes }, source.kernel()?);
+                if self.json {
+                    let mut summary = walk.summary_json(moved, kernel, source);
+                    summary["shape"] = json!(shape);
+                    summary["dtype"] = json!("i64");
+                    return stdout::print_json(&summary);
+                }
+                let what = format!("{} i64", shape_text(&shape));
+                stdout::print(&[walk.summary(moved, &what, kernel, source)])
             }
             Sink::Lines(stdout) => stdout.finish(),
             Sink::Json(mut stdout) => {

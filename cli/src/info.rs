@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 use softmax::Kernel;
 
 use crate::failure::Failure;
-use crate::machine::{caches, cpu, threads};
-use crate::stdout;
+use crate::machine::{caches, cpu};
+use crate::threads::available;
+use crate::{environment, stdout};
 use softmax_report::schema::Cache;
 
 /// Shows the CPU, its caches, the kernels and the build.
@@ -19,11 +20,13 @@ pub struct Info {
 impl Info {
     /// Prints it all, and says what is wrong with the environment, if anything.
     pub fn run(&self) -> Result<(), Failure> {
-        let default = softmax::default_kernel();
-        let chosen = default.as_ref().ok().map(|k| k.name());
-        let lines = if self.json { vec![self::json(chosen).to_string()] } else { text(chosen) };
-        stdout::print(&lines)?;
-        default.map(drop).map_err(|e| Failure::new("SOFTMAX_KERNEL", e))
+        let chosen = softmax::default_kernel().ok().map(|k| k.name());
+        if self.json {
+            stdout::print_json(&json(chosen))?;
+        } else {
+            stdout::print(&text(chosen))?;
+        }
+        environment()
     }
 }
 
@@ -41,7 +44,7 @@ fn json(chosen: Option<&str>) -> Value {
         "cpu": cpu(),
         "architecture": std::env::consts::ARCH,
         "caches": caches(),
-        "threads": threads(),
+        "threads": available(),
         "kernels": softmax::kernels().iter().map(kernel).collect::<Vec<_>>(),
         "build": {
             "version": build.version,
@@ -67,7 +70,7 @@ fn text(chosen: Option<&str>) -> Vec<String> {
         format!("cpu      {}", cpu()),
         format!("arch     {}", std::env::consts::ARCH),
         format!("caches   {caches}"),
-        format!("threads  {}", threads()),
+        format!("threads  {}", available()),
         format!("build    softmax {}, revision {}", build.version, build.revision),
         format!("         {}, {}", build.rustc, build.target),
         "kernels".into(),

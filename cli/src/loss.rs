@@ -6,21 +6,20 @@ use serde_json::json;
 use softmax::{CrossEntropy, Error, Matrix, MatrixMut, Reduction};
 
 use crate::blocks::{Blocks, Scaling, Source, Walk, buffer, with_type};
-use crate::dtype::{Dtype, Value, decode};
+use crate::dtype::{Dtype, Value};
 use crate::failure::Failure;
 use crate::input::{self, Format, Input};
-use crate::output::{Output, Target};
+use crate::output::{Output, Target, check_distinct};
 use crate::tensor::{Tensor, shape_text};
 use crate::{npy, stdout};
 
 /// Computes the cross-entropy of rows of logits (the last axis) and labels, and its gradient.
 ///
-/// Beside blocks of some 16 MiB, or a few rows if they are longer, memory holds 16 bytes for each row. LOGITS is mapped: do not change
-/// it meanwhile.
+/// Beside some megabytes for each thread, or a row if it is longer, memory holds 16 bytes for each row.
 #[derive(Debug, clap::Args)]
 pub struct Loss {
     #[command(flatten)]
-    source: Source,
+    pub source: Source,
     /// An .npy file of integers, the column of each row's class, in the shape of LOGITS without its last axis or in one axis.
     #[arg(value_name = "LABELS")]
     labels: PathBuf,
@@ -47,10 +46,10 @@ pub struct Loss {
     /// Writes the loss of each row to this .npy file, as f64.
     #[arg(long, value_name = "OUT")]
     losses: Option<PathBuf>,
-    /// Replaces output files that exist.
+    /// Replaces output files that exist. Their permissions stay.
     #[arg(long)]
     force: bool,
-    /// Prints one JSON object; a loss that is not finite is null.
+    /// Prints one JSON object. A loss that is not finite is null, and "is" tells which it is: finite, inf, -inf or nan.
     #[arg(long)]
     json: bool,
 }
@@ -67,14 +66,12 @@ enum Together {
 impl Loss {
     /// Does it all.
     pub fn run(&self) -> Result<(), Failure> {
-        let walk = Walk::new(&self.source.path)?;
+        let walk = Walk::new(false);
         let options = self.scaling.finite(self.source.options()?)?;
-        if self.gradient.is_some() && self.gradient == self.losses {
-            return Err(Failure::new("--losses", "must be another file than --gradient"));
-        }
         let format = Format::of(&self.source.path)?;
         let gradient = Target::wanted(self.gradient.as_deref(), format, self.force)?;
         let rows_losses = Target::wanted(self.losses.as_deref(), Format::Npy, self.force)?;
+        check_distinct([&gradient, &rows_losses].into_iter().flatten())?;
 
         let input = self.source.open_one()?;
         let tensor = &input.tensors[0];
@@ -83,37 +80,38 @@ impl Loss {
         let loss = self.loss(weights.as_deref())?.options(options);
         let divisor =
             loss.divisor(&labels, tensor.cols).map_err(|e| match (&e, &self.weights) {
-                (Error::Length { .. }, Some(path)) => Failure::new(path.display(), e),
+                (Error::Length { .. } | Error::Weight { .. }, Some(path)) => {
+                    Failure::new(path.display(), e)
+                }
                 _ => Failure::new(self.labels.display(), e),
             })?;
 
         let mut losses = buffer(tensor.rows).map_err(|e| self.source.failed(e))?;
         let gradient = gradient.map(|target| {
             let header = input.header(|t| t.dtype).map_err(|e| target.failed(e))?;
+            walk.expect(tensor.data.len());
             target.create(&header)
         });
+        let gradient = gradient.transpose()?;
+        let rows_losses =
+            rows_losses.map(|t| t.create_npy(tensor.outer(), npy::F64)).transpose()?;
         let part = loss.reduction(Reduction::Sum).gradient_factor(1.0 / divisor);
-        let mut parts = Parts {
-            loss: part,
-            labels: &labels,
-            losses: &mut losses,
-            gradient: gradient.transpose()?,
-        };
-        let bytes = &input.bytes[tensor.data.clone()];
-        let (source, cols) = (&self.source, tensor.cols);
+        let mut parts =
+            Parts { walk: &walk, loss: part, labels: &labels, losses: &mut losses, gradient };
+        let (source, file, cols) = (&self.source, &input.file, tensor.cols);
+        let (dtype, bytes) = (tensor.dtype, tensor.data.clone());
         with_type!(tensor.dtype, C => {
-            parts.compute(walk.blocks::<C>(source, tensor.dtype, bytes, cols, 0), source, cols)?;
+            parts.compute(walk.blocks::<C>(source, file, dtype, bytes, cols, 0), source, cols)?;
         });
         let gradient = parts.gradient;
-        if let Some(target) = rows_losses {
-            let mut output = target.create_npy(tensor.outer(), npy::F64)?;
+        if let Some(mut output) = rows_losses {
             output.write(bytemuck::cast_slice(&losses))?;
             output.finish()?;
         }
         gradient.map(Output::finish).transpose()?;
 
         let ignored = labels.iter().filter(|&&label| label == self.ignore_index).count();
-        stdout::print(&[self.report(loss.reduce(&losses, divisor), tensor, ignored)])
+        self.report(loss.reduce(&losses, divisor), tensor, ignored)
     }
 
     /// The options of the library for those of the command line.
@@ -144,8 +142,8 @@ impl Loss {
         Ok(labels)
     }
 
-    /// What is printed.
-    fn report(&self, loss: f64, tensor: &Tensor, ignored: usize) -> String {
+    /// Prints what it came to.
+    fn report(&self, loss: f64, tensor: &Tensor, ignored: usize) -> Result<(), Failure> {
         let name = match self.reduction {
             Together::Mean => "mean",
             Together::Sum => "sum",
@@ -153,14 +151,21 @@ impl Loss {
         let rows = tensor.rows - ignored;
         if self.json {
             let (cols, dtype) = (tensor.cols, tensor.dtype.name());
+            // JSON has no numbers for the others.
+            let is = match loss {
+                _ if loss.is_finite() => "finite",
+                f64::INFINITY => "inf",
+                f64::NEG_INFINITY => "-inf",
+                _ => "nan",
+            };
             let report = json!({
-                "loss": loss, "reduction": name, "rows": rows, "ignored": ignored, "cols": cols,
-                "dtype": dtype,
+                "loss": loss, "is": is, "reduction": name, "rows": rows, "ignored": ignored,
+                "cols": cols, "dtype": dtype,
             });
-            return report.to_string();
+            return stdout::print_json(&report);
         }
         let ignored = if ignored == 0 { String::new() } else { format!(" ({ignored} ignored)") };
-        format!("{name} loss {loss} of {rows} rows{ignored}")
+        stdout::print(&[format!("{name} loss {loss} of {rows} rows{ignored}")])
     }
 }
 
@@ -169,8 +174,8 @@ fn weights(path: &Path) -> Result<Vec<f32>, Failure> {
     let input = Input::open(path, None)?;
     match &*input.tensors {
         [t] if t.dtype == Dtype::F32 && t.shape.len() == 1 => {
-            let mut weights = vec![0.0; t.len()];
-            decode(t.dtype, &input.bytes[t.data.clone()], &mut weights);
+            let mut weights = buffer(t.len()).map_err(|e| Failure::new(path.display(), e))?;
+            input.file.read(t.data.start, bytemuck::cast_slice_mut(&mut weights))?;
             Ok(weights)
         }
         _ => Err(Failure::new(path.display(), "weights must be one array of one axis, of f32")),
@@ -179,6 +184,7 @@ fn weights(path: &Path) -> Result<Vec<f32>, Failure> {
 
 /// The work of all blocks.
 struct Parts<'a> {
+    walk: &'a Walk,
     /// As a sum, its gradient divided as that of all rows.
     loss: CrossEntropy<'a>,
     /// Of all rows.
@@ -194,21 +200,18 @@ impl Parts<'_> {
         source: &Source,
         cols: usize,
     ) -> Result<(), Failure> {
-        let most = if self.gradient.is_some() { blocks.most() } else { 0 };
-        let mut gradient: Vec<C> = buffer(most).map_err(|e| source.failed(e))?;
         while let Some((first, x)) = blocks.advance()? {
             let rows = first..first + x.len() / cols;
             let (labels, losses) = (&self.labels[rows.clone()], &mut self.losses[rows]);
-            let failed = |e| source.failed(e);
-            let logits = Matrix::new(x, cols).map_err(|e| source.failed(e))?;
+            let failed = |e: Error| source.failed(e);
             let Some(output) = &mut self.gradient else {
+                let logits = Matrix::new(x, cols).map_err(|e| source.failed(e))?;
                 self.loss.losses(logits, labels, losses).map_err(failed)?;
                 continue;
             };
-            let y = &mut gradient[..x.len()];
-            let gradient = MatrixMut::new(y, cols).map_err(|e| source.failed(e))?;
-            self.loss.losses_and_gradient(logits, labels, losses, gradient).map_err(failed)?;
-            output.write(bytemuck::cast_slice(y))?;
+            let logits = MatrixMut::new(x, cols).map_err(|e| source.failed(e))?;
+            self.loss.losses_and_gradient_in_place(logits, labels, losses).map_err(failed)?;
+            self.walk.write(output, bytemuck::cast_slice(x))?;
         }
         Ok(())
     }

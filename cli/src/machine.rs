@@ -6,10 +6,7 @@ use std::path::Path;
 use softmax_report::schema::{Cache, Machine};
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
-/// Hardware threads that this program may use.
-pub fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |n| n.get())
-}
+use crate::threads;
 
 /// The CPU's own name for itself.
 #[cfg(target_arch = "x86_64")]
@@ -69,7 +66,7 @@ pub fn machine(label: Option<String>, emulated: bool, pinned: bool) -> Machine {
         features,
         emulated,
         physical_cores: System::physical_core_count().ok(),
-        logical_cores: threads(),
+        logical_cores: threads::available(),
         caches: caches(),
         memory_bytes: system.as_ref().map_or(0, System::total_memory),
         frequency_mhz: frequency.filter(|&mhz| mhz > 0),

@@ -1,5 +1,5 @@
 //! The command `softmax`: softmax over the rows of `.npy` and `.safetensors` files, of any size.
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 mod bench;
 mod blocks;
@@ -8,24 +8,30 @@ mod dtype;
 mod failure;
 mod info;
 mod input;
-// Mapping a file cannot be safe; the module says why it is sound enough here.
 mod loss;
 mod machine;
-#[allow(unsafe_code)]
-mod map;
 mod npy;
 mod output;
 mod report;
 mod run;
 mod safetensors_file;
+mod signals;
 mod stdout;
 mod tensor;
+mod threads;
 mod topk;
 
+use std::ffi::OsString;
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::builder::StyledStr;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, FromArgMatches, Parser};
+
+use crate::failure::Failure;
+use crate::input::Format;
 
 /// Softmax and its relatives over the rows of matrices in files: accurate, fast, the same bits on every CPU.
 #[derive(Debug, Parser)]
@@ -42,17 +48,19 @@ enum Cli {
     Report(report::Report),
 }
 
+/// What every help ends with.
+const STATUS: &str = "\
+Exit status:
+  0  all was done
+  1  bench: an answer is wrong; report --fail-below: a case is slower
+  2  an error, told by one line, or wrong usage; no output is left half-written
+Signals end the program as they end any other, and leave no half-written output.";
+
+/// No line of help is wider.
+const WIDTH: usize = 100;
+
 fn main() -> ExitCode {
-    let done = match Cli::parse() {
-        Cli::Run(run) => run.run(),
-        Cli::Loss(loss) => loss.run(),
-        Cli::Argmax(argmax) => argmax.run(),
-        Cli::TopK(topk) => topk.run(),
-        Cli::Sample(sample) => sample.run(),
-        Cli::Info(info) => info.run(),
-        Cli::Bench(bench) => bench.run(),
-        Cli::Report(report) => report.run(),
-    };
+    let done = parse().unwrap_or_else(|e| e.exit()).run();
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -61,4 +69,49 @@ fn main() -> ExitCode {
             ExitCode::from(failure.code())
         }
     }
+}
+
+/// What the command line asks for.
+fn parse() -> Result<Cli, clap::Error> {
+    let command = Cli::command().max_term_width(WIDTH).after_help(STATUS);
+    let mut command = command.mut_subcommands(|command| command.after_help(STATUS));
+    let matches = command.try_get_matches_from_mut(std::env::args_os());
+    matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|e| {
+        let mut e = e.format(&mut command);
+        let is_file = |name: &OsString| Format::of(Path::new(name)).is_ok();
+        if e.kind() == ErrorKind::InvalidSubcommand
+            && std::env::args_os().nth(1).iter().any(is_file)
+        {
+            let hint = "files are for a subcommand: softmax run LOGITS OUT";
+            let hint = ContextValue::StyledStrs(vec![StyledStr::from(hint)]);
+            e.insert(ContextKind::Suggested, hint);
+        }
+        e
+    })
+}
+
+impl Cli {
+    fn run(&self) -> Result<(), Failure> {
+        // Before anything else: the library would find it later, and blame what it does then. `info` shows the machine even so.
+        if !matches!(self, Self::Info(_)) {
+            environment()?;
+        }
+        match self {
+            Self::Run(run) => threads::with(run.source.threads, || run.run()),
+            Self::Loss(loss) => threads::with(loss.source.threads, || loss.run()),
+            Self::Argmax(argmax) => threads::with(argmax.source.threads, || argmax.run()),
+            Self::TopK(topk) => threads::with(topk.source.threads, || topk.run()),
+            Self::Sample(sample) => threads::with(sample.source.threads, || sample.run()),
+            Self::Info(info) => info.run(),
+            Self::Bench(bench) => bench.run(),
+            Self::Report(report) => report.run(),
+        }
+    }
+}
+
+/// What is wrong with the variables that the library reads, if anything is.
+fn environment() -> Result<(), Failure> {
+    softmax::default_kernel().map_err(|e| Failure::new("SOFTMAX_KERNEL", e))?;
+    softmax::Caches::of_this_machine().map_err(|e| Failure::new("SOFTMAX_CACHES", e))?;
+    Ok(())
 }

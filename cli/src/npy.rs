@@ -1,20 +1,28 @@
 //! The header of a `.npy` file: magic, version, length, and a Python dictionary.
 //!
-//! The dictionary is parsed by `py_literal`, the parser below `npyz` and `ndarray-npy`. Those crates
-//! themselves multiply the shape without a check, and so panic (in a debug build) on a hostile one.
+//! The dictionary has three keys, and nothing in them nests: it is read in one pass, so that no header takes
+//! longer than its bytes. What NumPy refuses (more bytes, other keys) is refused here, too.
 
 use std::fmt::Display;
+use std::ops::Range;
 
 use bytemuck::{Pod, pod_read_unaligned};
-use py_literal::Value;
 
 use crate::dtype::Dtype;
-use crate::tensor::{Tensor, overflows, shape_text};
+use crate::failure::{Failure, clip};
+use crate::input::Contents;
+use crate::tensor::{Tensor, bytes_of, shape_text};
 
 const MAGIC: &[u8] = b"\x93NUMPY";
 
 /// What all data starts at a multiple of.
 const ALIGN: usize = 64;
+
+/// Most bytes of a dictionary, as NumPy has it.
+const MOST: usize = 10_000;
+
+/// Most axes, as NumPy has it.
+const AXES: usize = 64;
 
 /// An array, as its header has it.
 struct Header {
@@ -24,104 +32,139 @@ struct Header {
     start: usize,
 }
 
-/// The array in the file of these bytes.
-pub fn read(bytes: &[u8]) -> Result<Tensor, String> {
-    let header = Header::read(bytes)?;
+/// The array in a file.
+pub fn read(file: &Contents) -> Result<Tensor, Failure> {
+    let header = Header::read(file)?;
     let dtype = match header.descr.as_str() {
         "<f4" => Dtype::F32,
         "<f8" => Dtype::F64,
         "<f2" => Dtype::F16,
         other => {
-            return Err(format!("the dtype {other} is not supported: only <f4, <f8 and <f2 are"));
+            let other = clip(other, 40);
+            return Err(file
+                .failed(format!("the dtype {other} is not supported: only <f4, <f8 and <f2 are")));
         }
     };
-    let tensor = Tensor::new(None, header.shape, dtype, header.start)?;
-    check_length(bytes.len() - header.start, tensor.data.len(), &tensor.shape)?;
+    let tensor =
+        Tensor::new(None, header.shape, dtype, header.start).map_err(|e| file.failed(e))?;
+    check_length(file, header.start, tensor.data.len(), &tensor.shape)?;
     Ok(tensor)
 }
 
-/// The integers in the file of these bytes, and their shape.
-pub fn read_integers(bytes: &[u8]) -> Result<(Vec<usize>, Vec<i64>), String> {
-    let header = Header::read(bytes)?;
-    let data = &bytes[header.start..];
-    let (descr, shape) = (header.descr, header.shape);
-    let values = match descr.trim_start_matches(['<', '|', '=']) {
-        "i1" => integers::<i8>(data, &shape),
-        "i2" => integers::<i16>(data, &shape),
-        "i4" => integers::<i32>(data, &shape),
-        "i8" => integers::<i64>(data, &shape),
-        "u1" => integers::<u8>(data, &shape),
-        "u2" => integers::<u16>(data, &shape),
-        "u4" => integers::<u32>(data, &shape),
-        "u8" => integers::<u64>(data, &shape),
-        _ => Err(format!(
-            "the dtype {descr} is none of integers: only i1, i2, i4, i8, u1, u2, u4 and u8 are"
-        )),
+/// The integers in a file, and their shape.
+pub fn read_integers(file: &Contents) -> Result<(Vec<usize>, Vec<i64>), Failure> {
+    let Header { descr, shape, start } = Header::read(file)?;
+    let (data, shape_of) = (start..file.len(), &shape);
+    let values = match descr.strip_prefix(['<', '|', '=']).unwrap_or(&descr) {
+        "i1" => integers::<i8>(file, data, shape_of),
+        "i2" => integers::<i16>(file, data, shape_of),
+        "i4" => integers::<i32>(file, data, shape_of),
+        "i8" => integers::<i64>(file, data, shape_of),
+        "u1" => integers::<u8>(file, data, shape_of),
+        "u2" => integers::<u16>(file, data, shape_of),
+        "u4" => integers::<u32>(file, data, shape_of),
+        "u8" => integers::<u64>(file, data, shape_of),
+        _ => {
+            let descr = clip(&descr, 40);
+            Err(file.failed(format!(
+                "the dtype {descr} is none of integers: only i1, i2, i4, i8, u1, u2, u4 and u8 are"
+            )))
+        }
     }?;
     Ok((shape, values))
 }
 
 fn integers<I: Pod + TryInto<i64> + Display>(
-    data: &[u8],
+    file: &Contents,
+    data: Range<usize>,
     shape: &[usize],
-) -> Result<Vec<i64>, String> {
+) -> Result<Vec<i64>, Failure> {
+    /// Elements that are read at a time.
+    const PART: usize = 1 << 20;
     let size = size_of::<I>();
-    let needed = if shape.contains(&0) {
-        Some(0)
-    } else {
-        shape.iter().try_fold(size, |n, &dim| n.checked_mul(dim))
-    };
-    let needed = needed.ok_or_else(|| overflows(shape))?;
-    check_length(data.len(), needed, shape)?;
-    let value = |(i, bytes): (usize, &[u8])| {
-        let value: I = pod_read_unaligned(bytes);
-        value.try_into().map_err(|_| format!("element {i} is {value}, which is beyond i64"))
-    };
-    data.chunks_exact(size).enumerate().map(value).collect()
+    let needed = bytes_of(shape, size).map_err(|e| file.failed(e))?;
+    check_length(file, data.start, needed, shape)?;
+    let n = needed / size;
+    let mut values = Vec::new();
+    let memory = values.try_reserve_exact(n);
+    memory.map_err(|_| file.failed(format!("no memory for {n} integers")))?;
+    let mut part = vec![0; n.min(PART) * size];
+    for first in (0..n).step_by(PART) {
+        let part = &mut part[..(n - first).min(PART) * size];
+        file.read(data.start + first * size, part)?;
+        for bytes in part.chunks_exact(size) {
+            let value: I = pod_read_unaligned(bytes);
+            values.push(value.try_into().map_err(|_| {
+                file.failed(format!("element {} is {value}, which is beyond i64", values.len()))
+            })?);
+        }
+    }
+    Ok(values)
 }
 
-fn check_length(found: usize, needed: usize, shape: &[usize]) -> Result<(), String> {
+fn check_length(
+    file: &Contents,
+    start: usize,
+    needed: usize,
+    shape: &[usize],
+) -> Result<(), Failure> {
+    let found = file.len() - start;
     if found == needed {
         return Ok(());
     }
     let what = if found < needed { "truncated" } else { "too long" };
     let shape = shape_text(shape);
-    Err(format!("{what}: the shape {shape} needs {needed} bytes of data, got {found}"))
+    Err(file.failed(format!("{what}: the shape {shape} needs {needed} bytes of data, got {found}")))
 }
 
 impl Header {
     /// Reads it; its data is little-endian, and row after row.
-    fn read(bytes: &[u8]) -> Result<Self, String> {
-        let rest = bytes.strip_prefix(MAGIC);
-        let rest = rest.ok_or("not an .npy file: the magic bytes are missing")?;
-        let truncated = "truncated within the header";
-        let (version, rest) = rest.split_at_checked(2).ok_or(truncated)?;
-        let (length, rest) = match *version {
-            [1, _] => {
-                let (length, rest) = rest.split_first_chunk().ok_or(truncated)?;
-                (u16::from_le_bytes(*length).into(), rest)
+    fn read(file: &Contents) -> Result<Self, Failure> {
+        // Magic, version and the longest length, as much of it as there is.
+        let mut first = [0; 12];
+        let first = &mut first[..file.len().min(12)];
+        file.read(0, first)?;
+        let failed = |cause: &str| file.failed(cause);
+        let rest = first.strip_prefix(MAGIC);
+        let rest = rest.ok_or_else(|| failed("not an .npy file: the magic bytes are missing"))?;
+        let truncated = || failed("truncated within the header");
+        let (version, rest) = rest.split_at_checked(2).ok_or_else(truncated)?;
+        let (length, size) = match *version {
+            [1, _] => (rest.first_chunk().map(|&n| u16::from_le_bytes(n).into()), 2),
+            [2 | 3, _] => (rest.first_chunk().map(|&n| u32::from_le_bytes(n)), 4),
+            _ => {
+                let (major, minor) = (version[0], version[1]);
+                return Err(file.failed(format!("version {major}.{minor} of .npy is not known")));
             }
-            [2 | 3, _] => {
-                let (length, rest) = rest.split_first_chunk().ok_or(truncated)?;
-                (u32::from_le_bytes(*length), rest)
-            }
-            _ => return Err(format!("version {}.{} of .npy is not known", version[0], version[1])),
         };
-        let text = usize::try_from(length).ok().and_then(|n| rest.get(..n)).ok_or(truncated)?;
-        let start = bytes.len() - rest.len() + text.len();
+        let length = length.ok_or_else(truncated)?;
+        let before = MAGIC.len() + version.len() + size;
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        if length > MOST {
+            let cause = format!("a header of {length} bytes: at most {MOST} are read, as by NumPy");
+            return Err(file.failed(cause));
+        }
+        let start = before + length;
+        if start > file.len() {
+            return Err(truncated());
+        }
+        let mut text = vec![0; length];
+        file.read(before, &mut text)?;
 
-        let (descr, fortran, shape) = dictionary(text)?;
+        let (descr, fortran, shape) = dictionary(&text).map_err(|e| file.failed(e))?;
         if descr.starts_with('>') {
-            return Err(format!(
-                "big-endian data ({descr}) is not supported; \
-                                convert it with x.astype(x.dtype.newbyteorder('<'))"
-            ));
+            return Err(file.failed(format!(
+                "big-endian data ({}) is not supported; \
+                 convert it with x.astype(x.dtype.newbyteorder('<'))",
+                clip(&descr, 40)
+            )));
         }
         // With at most one axis that is not 1 the two orders are the same.
         if fortran && shape.iter().filter(|&&n| n != 1).count() > 1 {
-            return Err("Fortran order is not supported: its rows are not contiguous; \
-                        save numpy.ascontiguousarray(x)"
-                .into());
+            return Err(failed(
+                "Fortran order is not supported: its rows are not contiguous; \
+                 save numpy.ascontiguousarray(x)",
+            ));
         }
         Ok(Self { descr, shape, start })
     }
@@ -129,37 +172,119 @@ impl Header {
 
 /// `descr`, `fortran_order` and `shape`.
 fn dictionary(text: &[u8]) -> Result<(String, bool, Vec<usize>), String> {
-    let value = str::from_utf8(text).ok().and_then(|text| text.trim().parse().ok());
-    let Some(Value::Dict(entries)) = value else {
-        return Err("the header is not a Python dictionary".into());
-    };
-    let get = |key: &str| {
-        let is_key =
-            |(k, v): (Value, Value)| (k.as_string().map(|k| k.as_str()) == Some(key)).then_some(v);
-        entries.iter().cloned().find_map(is_key)
-    };
-    let wrong = |key: &str| format!("the header has no valid {key:?}");
-    let descr = match get("descr") {
-        Some(Value::String(descr)) => descr,
-        Some(Value::List(_)) => return Err("structured dtypes are not supported".into()),
-        _ => return Err(wrong("descr")),
-    };
-    let Some(Value::Boolean(fortran)) = get("fortran_order") else {
-        return Err(wrong("fortran_order"));
-    };
-    let Some(Value::Tuple(dims)) = get("shape") else {
-        return Err(wrong("shape"));
-    };
-    let dim = |v: &Value| v.as_integer().and_then(|n| usize::try_from(n).ok());
-    let shape = dims.iter().map(dim).collect::<Option<_>>().ok_or_else(|| wrong("shape"))?;
+    let mut text = Cursor(text);
+    let not = "the header is not a Python dictionary";
+    if !text.take(b"{") {
+        return Err(not.into());
+    }
+    let (mut descr, mut fortran, mut shape) = (None, None, None);
+    while !text.take(b"}") {
+        let key = text.string().ok_or(not)?;
+        if !text.take(b":") {
+            return Err(not.into());
+        }
+        let wrong = || format!("the header has no valid {key:?}");
+        let again = match key {
+            "descr" if text.take(b"[") => return Err("structured dtypes are not supported".into()),
+            "descr" => descr.replace(text.string().ok_or_else(wrong)?).is_some(),
+            "fortran_order" => fortran.replace(text.boolean().ok_or_else(wrong)?).is_some(),
+            "shape" => shape.replace(text.tuple().ok_or_else(wrong)?).is_some(),
+            _ => return Err(format!("the header has the unknown key {:?}", clip(key, 40))),
+        };
+        if again {
+            return Err(format!("the header has {key:?} twice"));
+        }
+        if !text.take(b",") && !text.at(b"}") {
+            return Err(not.into());
+        }
+    }
+    text.skip();
+    if !text.0.is_empty() {
+        return Err(not.into());
+    }
+    let none = |key: &str| format!("the header has no {key:?}");
+    let descr = descr.ok_or_else(|| none("descr"))?.to_owned();
+    let fortran = fortran.ok_or_else(|| none("fortran_order"))?;
+    let shape = shape.ok_or_else(|| none("shape"))?;
+    if shape.len() > AXES {
+        return Err(format!("{} axes: NumPy has no more than {AXES}", shape.len()));
+    }
     Ok((descr, fortran, shape))
+}
+
+/// What is left of a dictionary. Everything that is taken may have space before it.
+struct Cursor<'a>(&'a [u8]);
+
+impl<'a> Cursor<'a> {
+    fn skip(&mut self) {
+        self.0 = self.0.trim_ascii_start();
+    }
+
+    /// Whether this comes next.
+    fn at(&mut self, token: &[u8]) -> bool {
+        self.skip();
+        self.0.starts_with(token)
+    }
+
+    /// Takes this, if it comes next.
+    fn take(&mut self, token: &[u8]) -> bool {
+        let is_next = self.at(token);
+        if is_next {
+            self.0 = &self.0[token.len()..];
+        }
+        is_next
+    }
+
+    /// A string in either quotes, without escapes.
+    fn string(&mut self) -> Option<&'a str> {
+        self.skip();
+        let (&quote, rest) = self.0.split_first()?;
+        let end = rest.iter().position(|&c| c == quote || c == b'\\' || c == b'\n')?;
+        if !matches!(quote, b'\'' | b'"') || rest[end] != quote {
+            return None;
+        }
+        self.0 = &rest[end + 1..];
+        str::from_utf8(&rest[..end]).ok()
+    }
+
+    fn boolean(&mut self) -> Option<bool> {
+        let values = [(b"True".as_slice(), true), (b"False", false)];
+        values.into_iter().find_map(|(token, value)| self.take(token).then_some(value))
+    }
+
+    /// Numbers in parentheses; a comma follows a single one.
+    fn tuple(&mut self) -> Option<Vec<usize>> {
+        if !self.take(b"(") {
+            return None;
+        }
+        let mut numbers = Vec::new();
+        let mut comma = true;
+        while !self.take(b")") {
+            if !comma {
+                return None;
+            }
+            numbers.push(self.number()?);
+            comma = self.take(b",");
+        }
+        (comma || numbers.len() != 1).then_some(numbers)
+    }
+
+    fn number(&mut self) -> Option<usize> {
+        self.skip();
+        let digits = self.0.iter().take_while(|c| c.is_ascii_digit()).count();
+        let (number, rest) = self.0.split_at(digits);
+        self.0 = rest;
+        // Python has no numbers with zeros in front.
+        let is_number = number == b"0" || !number.starts_with(b"0");
+        str::from_utf8(number).ok().filter(|_| is_number)?.parse().ok()
+    }
 }
 
 /// What a header calls a type.
 pub fn descr(dtype: Dtype) -> Result<&'static str, String> {
     match dtype {
         Dtype::F32 => Ok("<f4"),
-        Dtype::F64 => Ok("<f8"),
+        Dtype::F64 => Ok(F64),
         Dtype::F16 => Ok("<f2"),
         Dtype::Bf16 => Err(".npy has no bf16; use .safetensors, or another --dtype".into()),
     }
@@ -171,22 +296,148 @@ pub const F64: &str = "<f8";
 
 /// The header of an array, after which its data follows.
 pub fn header(shape: &[usize], descr: &str) -> Result<Vec<u8>, String> {
+    if shape.len() > AXES {
+        return Err(format!("{} axes: .npy has no more than {AXES}", shape.len()));
+    }
+    // What cannot be addressed could not be read again, even if it has no elements.
+    let size = descr.trim_start_matches(|c: char| !c.is_ascii_digit()).parse();
+    bytes_of(shape, size.unwrap_or(1))?;
     let dims: String = shape.iter().map(|n| format!("{n}, ")).collect();
     // Python writes (3, 4) and (3,).
     let dims = if shape.len() == 1 { dims.trim_end() } else { dims.trim_end_matches(", ") };
     let mut text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({dims}), }}");
-    // Version 1 as everybody writes it, unless there are thousands of axes.
-    for (version, length_size) in [(1, 2), (2, 4)] {
-        let before = MAGIC.len() + 2 + length_size;
-        let length = (before + text.len() + 1).next_multiple_of(ALIGN) - before;
-        let Ok(length32) = u32::try_from(length) else { break };
-        if version == 1 && length > usize::from(u16::MAX) {
-            continue;
+    let before = MAGIC.len() + 4;
+    let length = (before + text.len() + 1).next_multiple_of(ALIGN) - before;
+    text.push_str(&" ".repeat(length - text.len() - 1));
+    text.push('\n');
+    // So many axes have some 1,400 bytes at most, so that version 1 is enough.
+    let length = u16::try_from(length).map_err(|_| "the shape is too long for a header")?;
+    Ok([MAGIC, &[1, 0], &length.to_le_bytes(), text.as_bytes()].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dictionaries_are_read_as_python_writes_them() {
+        type Array<'a> = (&'a str, bool, &'a [usize]);
+        let good: [(&str, Array); 6] = [
+            (
+                "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }   \n",
+                ("<f4", false, &[3, 4]),
+            ),
+            ("{\"shape\":(3,),\"fortran_order\":True,\"descr\":\"|i1\"}", ("|i1", true, &[3])),
+            ("{'descr':'x','fortran_order':False,'shape':()}", ("x", false, &[])),
+            (
+                " { 'shape' : ( 1 , 2 , ) , 'descr' : '' , 'fortran_order' : True }",
+                ("", true, &[1, 2]),
+            ),
+            ("{'shape': (0, 18446744073709551615),\n'descr': 'é', 'fortran_order': False}", {
+                ("é", false, &[0, usize::MAX])
+            }),
+            ("{'descr': '\"', 'fortran_order': False, 'shape': (70,)}", ("\"", false, &[70])),
+        ];
+        for (text, (descr, fortran, shape)) in good {
+            assert_eq!(dictionary(text.as_bytes()), Ok((descr.into(), fortran, shape.into())));
         }
-        text.push_str(&" ".repeat(length - text.len() - 1));
-        text.push('\n');
-        let length = &length32.to_le_bytes()[..length_size];
-        return Ok([MAGIC, &[version, 0], length, text.as_bytes()].concat());
+        for (text, about) in [
+            ("", "dictionary"),
+            ("{", "dictionary"),
+            ("{}", "no \"descr\""),
+            ("{'descr' '<f4'}", "dictionary"),
+            ("{'descr': '<f4' 'shape': (1,)}", "dictionary"),
+            ("{'descr': '<f4\\x00'}", "no valid \"descr\""),
+            ("{'descr': '<f4', 'descr': '<f4'}", "\"descr\" twice"),
+            ("{'descr': '<f4', 'fortran_order': False, 'shape': (1,)} 1", "dictionary"),
+            ("{'shape': (5)}", "no valid \"shape\""),
+            ("{'shape': (,)}", "no valid \"shape\""),
+            ("{'shape': (1 2)}", "no valid \"shape\""),
+            ("{'shape': (3L, 4L)}", "no valid \"shape\""),
+            ("{'shape': (007,)}", "no valid \"shape\""),
+            ("{'shape': 5}", "no valid \"shape\""),
+            ("{'shape': (-1,)}", "no valid \"shape\""),
+            ("{'fortran_order': 0}", "no valid \"fortran_order\""),
+            ("{'more': [[[1]]]}", "unknown key \"more\""),
+            ("{'descr': [('a', '<f4')]}", "structured"),
+            ("{u'descr': '<f4'}", "dictionary"),
+        ] {
+            let cause = dictionary(text.as_bytes()).unwrap_err();
+            assert!(cause.contains(about), "{text}: {cause}");
+        }
     }
-    Err("the shape is too long for a header".into())
+
+    #[test]
+    fn headers_are_written_as_numpy_does() {
+        let header = |shape: &[usize]| header(shape, "<f4");
+        let bytes = header(&[3]).unwrap();
+        assert_eq!(bytes.len() % ALIGN, 0);
+        let text = str::from_utf8(&bytes[10..]).unwrap();
+        assert_eq!(text.trim_end(), "{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }");
+        assert!(header(&[1; AXES]).is_ok());
+        assert!(header(&[1; AXES + 1]).unwrap_err().contains("65 axes"));
+        assert!(header(&[0, isize::MAX as usize / 4]).is_ok());
+        assert!(header(&[0, isize::MAX as usize / 4 + 1]).unwrap_err().contains("address space"));
+    }
+
+    /// Whatever its bytes are, a dictionary takes no longer than they do.
+    #[test]
+    fn no_dictionary_takes_long() {
+        let good = b"{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }";
+        let pieces: [&[u8]; 16] = [
+            b"[",
+            b"]",
+            b"(",
+            b")",
+            b"{",
+            b"}",
+            b"'",
+            b"\"",
+            b",",
+            b":",
+            b"1",
+            b" ",
+            b"\\",
+            b"\n",
+            b"'descr': ",
+            b"'shape': (",
+        ];
+        let mut state = 1u64;
+        let mut random = move |n: usize| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) as usize % n
+        };
+        let started = std::time::Instant::now();
+        const ROUNDS: usize = 20_000;
+        for _ in 0..ROUNDS {
+            let mut text = good.to_vec();
+            for _ in 0..1 + random(4) {
+                let at = random(text.len() + 1);
+                match random(3) {
+                    0 => drop(text.drain(at..(at + random(20)).min(text.len()))),
+                    1 => text.extend(pieces[random(pieces.len())]),
+                    _ => {
+                        let times = 1 << random(11);
+                        let piece = pieces[random(pieces.len())].repeat(times);
+                        text.splice(at..at, piece);
+                    }
+                }
+            }
+            text.truncate(MOST);
+            let _ = dictionary(&text);
+        }
+        // Some microseconds each, of which a loaded machine makes hundreds.
+        assert!(started.elapsed().as_millis() < ROUNDS as u128, "{:?}", started.elapsed());
+        // The longest of each kind.
+        for piece in pieces {
+            for before in [&b"{'shape': "[..], b"{'descr': ", b"{", b"{'x': ", b"", good] {
+                let mut text = before.to_vec();
+                text.extend(piece.repeat(MOST / piece.len()));
+                text.truncate(MOST);
+                let started = std::time::Instant::now();
+                let _ = dictionary(&text);
+                assert!(started.elapsed().as_millis() < 100, "{:?}", started.elapsed());
+            }
+        }
+    }
 }

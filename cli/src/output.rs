@@ -1,21 +1,25 @@
 //! The file that is written: it appears under its name only when it is complete.
+//!
+//! Until then it has no name at all where the file system can do that, so that nothing is left of it however the program ends. Elsewhere
+//! it has a hidden one, which begins with that of the file to be and is removed if a signal ends the program.
 
+use std::ffi::OsString;
 use std::fmt::Display;
-use std::fs;
-use std::io::Write;
+use std::fs::{self, File, Metadata};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
 use crate::failure::Failure;
 use crate::input::Format;
-use crate::npy;
+use crate::{npy, signals};
 
-/// A file to be, under a temporary name beside its own. Dropping it removes it.
+/// A file to be. Dropping it removes it.
 #[derive(Debug)]
 pub struct Output {
     target: Target,
-    file: NamedTempFile,
+    file: Temporary,
     written: usize,
 }
 
@@ -23,12 +27,13 @@ pub struct Output {
 #[derive(Debug)]
 pub struct Target {
     name: String,
-    target: PathBuf,
+    folder: PathBuf,
+    file: OsString,
     replace: bool,
 }
 
 impl Target {
-    /// Refuses a file that exists, unless `force`, and one of another format.
+    /// Refuses a file that exists, unless `force`, one of another format, and what could not be written in the end.
     pub fn new(path: &Path, format: Format, force: bool) -> Result<Self, Failure> {
         if Format::of(path)? != format {
             let cause = format!("the extension must be {}", format.extension());
@@ -39,20 +44,37 @@ impl Target {
 
     /// As [`Target::new`], of any format.
     pub fn any(path: &Path, force: bool) -> Result<Self, Failure> {
-        let fail = |cause: &str| Err(Failure::new(path.display(), cause));
-        let new = |target| Self { name: path.display().to_string(), target, replace: force };
-        if fs::symlink_metadata(path).is_err() {
-            return Ok(new(path.to_owned()));
-        }
-        if !force {
-            return fail("exists already; --force replaces it");
+        let fail = |cause: &dyn Display| Failure::new(path.display(), cause);
+        let found = match fs::symlink_metadata(path) {
+            Ok(found) => Some(found),
+            Err(e) if e.kind() == ErrorKind::NotFound => None,
+            Err(e) => return Err(fail(&e)),
+        };
+        if found.is_some() && !force {
+            return Err(fail(&"exists already; --force replaces it"));
         }
         // A link stays, and what it points to is replaced, as if it were written.
-        let target = fs::canonicalize(path).map_err(|e| Failure::new(path.display(), e))?;
-        if !target.is_file() {
-            return fail("not a regular file");
+        let target = match found {
+            Some(_) => fs::canonicalize(path).map_err(|e| fail(&e))?,
+            None => path.to_owned(),
+        };
+        // Paths may end with what only a folder has: "out.npy/".
+        let name = target.file_name().unwrap_or_default();
+        let ends = target.as_os_str().as_encoded_bytes().ends_with(name.as_encoded_bytes());
+        if name.is_empty() || !ends {
+            return Err(fail(&"not the name of a file"));
         }
-        Ok(new(target))
+        let folder = target.parent().filter(|p| !p.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        if found.is_some() {
+            check_replaceable(&target, folder).map_err(|e| fail(&e))?;
+        }
+        Ok(Self {
+            name: path.display().to_string(),
+            folder: folder.to_owned(),
+            file: name.to_owned(),
+            replace: force,
+        })
     }
 
     /// As [`Target::new`], of a file that may not be wanted.
@@ -72,15 +94,9 @@ impl Target {
 
     /// Starts the file with these bytes.
     pub fn create(self, header: &[u8]) -> Result<Output, Failure> {
-        let folder = self.target.parent().filter(|p| !p.as_os_str().is_empty());
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".softmax-");
-        // As any new file; the umask takes away what it takes away. A temporary one is private by default.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let file = builder
-            .tempfile_in(folder.unwrap_or(Path::new(".")))
-            .map_err(|e| self.failed(format!("cannot be created: {e}")))?;
+        signals::survive_size_limit();
+        let file =
+            Temporary::create(&self).map_err(|e| self.failed(format!("cannot be created: {e}")))?;
         let mut output = Output { target: self, file, written: 0 };
         output.write(header)?;
         Ok(output)
@@ -90,11 +106,236 @@ impl Target {
     pub fn failed(&self, cause: impl Display) -> Failure {
         Failure::new(&self.name, cause)
     }
+
+    fn path(&self) -> PathBuf {
+        self.folder.join(&self.file)
+    }
+
+    /// Creates something in the folder under a hidden name, by which one sees whose it is.
+    fn hidden<R>(
+        &self,
+        mut create: impl FnMut(&Path) -> io::Result<R>,
+    ) -> io::Result<NamedTempFile<R>> {
+        // Room for what else is in the name, in the 255 bytes that it may have.
+        let name = self.file.to_string_lossy();
+        let end = (0..=name.len().min(200)).rev().find(|&end| name.is_char_boundary(end));
+        let prefix = format!(".{}.softmax-", &name[..end.unwrap_or(0)]);
+        tempfile::Builder::new().prefix(&prefix).make_in(&self.folder, |path| {
+            signals::remove(path);
+            create(path).inspect_err(|_| signals::keep(path))
+        })
+    }
+
+    /// Gives what [`Target::hidden`] created the file's name.
+    fn persist<R>(&self, file: NamedTempFile<R>) -> io::Result<()> {
+        let hidden = file.path().to_owned();
+        let path = self.path();
+        let done = if self.replace {
+            file.persist(path).map(drop).map_err(|e| e.error)
+        } else {
+            file.persist_noclobber(path).map(drop).map_err(|e| e.error)
+        };
+        signals::keep(&hidden);
+        done
+    }
+}
+
+/// Refuses targets that are the same file: one would be lost.
+pub fn check_distinct<'a>(targets: impl Iterator<Item = &'a Target>) -> Result<(), Failure> {
+    let mut seen = Vec::new();
+    for target in targets {
+        let place = (place(&target.folder), &target.file);
+        if let Some((_, name)) = seen.iter().find(|(other, _)| *other == place) {
+            return Err(target.failed(format!("the same file as {name}, which is written, too")));
+        }
+        seen.push((place, &target.name));
+    }
+    Ok(())
+}
+
+/// The device and the number of a folder, however it is called.
+#[cfg(unix)]
+fn place(folder: &Path) -> Result<[u64; 2], PathBuf> {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(folder).map(|data| [data.dev(), data.ino()]).map_err(|_| folder.to_owned())
+}
+
+#[cfg(not(unix))]
+fn place(folder: &Path) -> PathBuf {
+    fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned())
+}
+
+/// Whether a file may be replaced: what could be found only when its successor is complete is found before.
+fn check_replaceable(target: &Path, folder: &Path) -> Result<(), String> {
+    let old = fs::metadata(target).map_err(|e| e.to_string())?;
+    if !old.is_file() {
+        return Err("not a regular file".into());
+    }
+    let read_only = "read-only, which --force does not change";
+    if old.permissions().readonly() {
+        return Err(read_only.into());
+    }
+    // Also asks for what permissions do not show.
+    if let Err(e) = File::options().append(true).open(target) {
+        return Err(format!("{read_only}: {e}"));
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let of = fs::metadata(folder).map_err(|e| e.to_string())?;
+        let user = rustix::process::geteuid().as_raw();
+        const STICKY: u32 = 0o1000;
+        if of.mode() & STICKY != 0 && ![0, old.uid(), of.uid()].contains(&user) {
+            return Err("another user's file in a folder where only its owner replaces it".into());
+        }
+    }
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+        let has = |path, attribute| {
+            statx(CWD, path, AtFlags::empty(), StatxFlags::empty())
+                .is_ok_and(|stat| stat.stx_attributes.contains(attribute))
+        };
+        if has(target, StatxAttributes::APPEND) || has(folder, StatxAttributes::APPEND) {
+            return Err("cannot be replaced: it, or its folder, is for appending only".into());
+        }
+        if has(target, StatxAttributes::MOUNT_ROOT) {
+            return Err("cannot be replaced: something is mounted there".into());
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = folder;
+    Ok(())
+}
+
+/// A file that has not got its name yet.
+#[derive(Debug)]
+enum Temporary {
+    /// Without any.
+    #[cfg(target_os = "linux")]
+    Unnamed(File),
+    /// With a hidden one.
+    Hidden(NamedTempFile<File>),
+}
+
+impl Temporary {
+    fn create(target: &Target) -> io::Result<Self> {
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::fs::{Mode, OFlags, open};
+            let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+            // As any new file; the umask takes away what it takes away.
+            let mode = Mode::from_raw_mode(0o666);
+            if let Ok(file) = open(&target.folder, flags, mode).map(File::from)
+                // By this it gets its name later.
+                && fs::metadata(link_to(&file)).is_ok()
+            {
+                return Ok(Self::Unnamed(file));
+            }
+        }
+        // What the folder refuses altogether is refused once more here.
+        let mut options = File::options();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        if target.path().exists() {
+            // Nobody sees more of it than of what it replaces.
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        }
+        target.hidden(|path| options.open(path)).map(Self::Hidden)
+    }
+
+    fn as_file(&mut self) -> &mut File {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Unnamed(file) => file,
+            Self::Hidden(file) => file.as_file_mut(),
+        }
+    }
+
+    fn finish(mut self, target: &Target) -> io::Result<()> {
+        if target.replace
+            && let Ok(old) = fs::metadata(target.path())
+        {
+            keep_access(self.as_file(), &target.path(), &old)?;
+        }
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Unnamed(file) => {
+                use rustix::fs::{AtFlags, CWD, linkat};
+                let link = |path: &Path| {
+                    let flags = AtFlags::SYMLINK_FOLLOW;
+                    linkat(CWD, link_to(&file), CWD, path, flags).map_err(io::Error::from)
+                };
+                match link(&target.path()) {
+                    // A link takes no name that is taken, a renaming does.
+                    Err(e) if e.kind() == ErrorKind::AlreadyExists && target.replace => {
+                        target.persist(target.hidden(link)?)
+                    }
+                    done => done,
+                }
+            }
+            Self::Hidden(file) => target.persist(file),
+        }
+    }
+}
+
+/// What the system calls an open file.
+#[cfg(target_os = "linux")]
+fn link_to(file: &File) -> String {
+    use std::os::fd::AsRawFd;
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+/// Gives a file the owner and the permissions of the one that it replaces, as far as this user may; where not, nobody gets more than
+/// he had.
+fn keep_access(file: &File, path: &Path, old: &Metadata) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+        let new = file.metadata()?;
+        let same = new.uid() == old.uid() && new.gid() == old.gid();
+        if !same && fchown(file, Some(old.uid()), Some(old.gid())).is_err() {
+            // The group alone may be allowed.
+            let _ = fchown(file, None, Some(old.gid()));
+        }
+        let mut mode = old.mode() & 0o777;
+        if !keep_list(file, path) || file.metadata()?.gid() != old.gid() {
+            // Members of the group may be among the others now, and the other way round.
+            let both = (mode >> 3) & mode & 0o007;
+            mode = mode & 0o700 | both << 3 | both;
+        }
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+    }
+    #[cfg(not(unix))]
+    let _ = (file, path, old);
+    Ok(())
+}
+
+/// Gives a file the access control list of another one, or none; gives whether that was possible.
+#[cfg(target_os = "linux")]
+fn keep_list(file: &File, path: &Path) -> bool {
+    use rustix::fs::{XattrFlags, fremovexattr, fsetxattr, getxattr};
+    const LIST: &str = "system.posix_acl_access";
+    // The kernel takes no longer ones.
+    let mut list = vec![0; 1 << 16];
+    match getxattr(path, LIST, &mut list[..]) {
+        Ok(n) => fsetxattr(file, LIST, &list[..n], XattrFlags::empty()).is_ok(),
+        Err(_) => {
+            // One that the folder gave it.
+            let _ = fremovexattr(file, LIST);
+            true
+        }
+    }
+}
+
+#[cfg(all(unix, not(target_os = "linux")))]
+fn keep_list(_: &File, _: &Path) -> bool {
+    true
 }
 
 impl Output {
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        let written = self.file.as_file_mut().write_all(bytes);
+        let written = self.file.as_file().write_all(bytes);
         written.map_err(|e| self.target.failed(format!("cannot be written: {e}")))?;
         self.written += bytes.len();
         Ok(())
@@ -103,12 +344,11 @@ impl Output {
     /// Gives the file its name; gives its bytes. Like any other program's output, it is on the disk when the system
     /// writes it there, not before.
     pub fn finish(self) -> Result<usize, Failure> {
-        let done = if self.target.replace {
-            self.file.persist(&self.target.target)
-        } else {
-            self.file.persist_noclobber(&self.target.target)
-        };
-        done.map_err(|e| Failure::new(self.target.name, e.error))?;
-        Ok(self.written)
+        let Self { target, file, written } = self;
+        file.finish(&target).map_err(|e| match e.kind() {
+            ErrorKind::AlreadyExists => target.failed("exists by now; --force replaces it"),
+            _ => target.failed(e),
+        })?;
+        Ok(written)
     }
 }

@@ -1,12 +1,14 @@
 //! `softmax report`: what reports say, side by side.
 
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
+use serde_json::json;
 use softmax_report::Report as Of;
 
 use crate::failure::Failure;
-use crate::output::Target;
+use crate::output::{Target, check_distinct};
 use crate::stdout;
 
 /// Shows reports of `softmax bench`, and compares the others with the first.
@@ -35,9 +37,12 @@ pub struct Report {
     /// Ends with 1 if a case of a later report has less than this part of the first one's speed, and names it.
     #[arg(long, value_name = "FACTOR", value_parser = factor)]
     fail_below: Option<f64>,
-    /// Replaces files that exist.
+    /// Replaces files that exist. Their permissions stay.
     #[arg(long)]
     force: bool,
+    /// Prints one JSON object rather than a table: the best kernel of each case, and what is below --fail-below.
+    #[arg(long)]
+    json: bool,
 }
 
 fn factor(text: &str) -> Result<f64, String> {
@@ -45,62 +50,81 @@ fn factor(text: &str) -> Result<f64, String> {
     if factor > 0.0 && factor.is_finite() { Ok(factor) } else { Err("not above 0".into()) }
 }
 
+/// Most bytes of a report: some thousand times what one has.
+const MOST: u64 = 1 << 28;
+
 impl Report {
     /// Does it all.
     pub fn run(&self) -> Result<(), Failure> {
-        let reports = self.reports.iter().map(|path| {
-            let name = path.display();
-            let bytes = fs::read(path).map_err(|e| Failure::new(name.to_string(), e))?;
-            // The message begins with the name.
-            softmax_report::read(&bytes, &name.to_string()).map_err(|e| Failure::new("report", e))
-        });
+        let reports = self.reports.iter().map(|path| read(path));
         let reports = reports.collect::<Result<Vec<Of>, _>>()?;
-        let mut files: Vec<(PathBuf, Vec<u8>)> = Vec::new();
-        if let Some(path) = &self.output {
-            files.push((path.clone(), softmax_report::html(&reports).into_bytes()));
+        let mut files: Vec<(Target, Vec<u8>)> = Vec::new();
+        // What cannot be written is refused before anything is made.
+        let target = |path: &PathBuf| Target::any(path, self.force);
+        let page = self.output.as_ref().map(target).transpose()?;
+        let csv = self.csv.as_ref().map(target).transpose()?;
+        check_distinct(page.iter().chain(&csv))?;
+        if let Some(target) = page {
+            files.push((target, softmax_report::html(&reports).into_bytes()));
         }
-        if let Some(path) = &self.csv {
-            files.push((path.clone(), softmax_report::csv(&reports).into_bytes()));
+        if let Some(target) = csv {
+            files.push((target, softmax_report::csv(&reports).into_bytes()));
         }
         if self.svg.is_some() || self.png.is_some() {
             for chart in softmax_report::charts(&reports) {
                 if let Some(folder) = &self.png {
                     let image = softmax_report::png(&chart.svg, self.width);
                     let image = image.map_err(|e| Failure::new("--png", e))?;
-                    files.push((folder.join(format!("{}.png", chart.name)), image));
+                    files.push((target(&folder.join(format!("{}.png", chart.name)))?, image));
                 }
                 if let Some(folder) = &self.svg {
-                    files
-                        .push((folder.join(format!("{}.svg", chart.name)), chart.svg.into_bytes()));
+                    let path = folder.join(format!("{}.svg", chart.name));
+                    files.push((target(&path)?, chart.svg.into_bytes()));
                 }
             }
         }
         // All of them can be written, or none is.
-        let targets = files.iter().map(|(path, _)| Target::any(path, self.force));
-        let targets = targets.collect::<Result<Vec<_>, _>>()?;
+        check_distinct(files.iter().map(|(target, _)| target))?;
         for folder in [&self.svg, &self.png].into_iter().flatten() {
             fs::create_dir_all(folder).map_err(|e| Failure::new(folder.display(), e))?;
         }
-        for (target, (_, bytes)) in targets.into_iter().zip(&files) {
-            target.create(bytes)?.finish()?;
-        }
-        if files.is_empty() {
-            print(&softmax_report::table(&reports))?;
-        }
-        if let Some(factor) = self.fail_below {
-            let below = softmax_report::below(&reports, factor);
-            let below = below.map_err(|e| Failure::new("--fail-below", e))?;
-            let lines: Vec<_> = below.iter().map(ToString::to_string).collect();
-            stdout::print(&lines)?;
-            if !below.is_empty() {
-                let cause = format!("{} cases, named above", below.len());
-                return Err(Failure::finding(format!("below {factor} of the first report"), cause));
+        let prints = files.is_empty();
+        let outputs = files.into_iter().map(|(target, bytes)| target.create(&bytes));
+        let outputs = outputs.collect::<Result<Vec<_>, _>>()?;
+        outputs.into_iter().try_for_each(|output| output.finish().map(drop))?;
+
+        let below = self.fail_below.map(|factor| softmax_report::below(&reports, factor));
+        let below = below.transpose().map_err(|e| Failure::new("--fail-below", e))?;
+        let lines = below.iter().flatten().map(ToString::to_string).collect::<Vec<_>>();
+        if self.json {
+            let cases = softmax_report::json(&reports);
+            stdout::print_json(&json!({ "cases": cases, "below": below.map(|_| &lines) }))?;
+        } else {
+            if prints {
+                stdout::print_text(&softmax_report::table(&reports))?;
             }
+            stdout::print(&lines)?;
         }
-        Ok(())
+        match self.fail_below {
+            Some(factor) if !lines.is_empty() => {
+                let cause = format!("{} cases, named above", lines.len());
+                Err(Failure::finding(format!("below {factor} of the first report"), cause))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
-fn print(text: &str) -> Result<(), Failure> {
-    stdout::print(&text.lines().map(str::to_owned).collect::<Vec<_>>())
+/// Reads a report, which may come from a pipe.
+fn read(path: &Path) -> Result<Of, Failure> {
+    let name = path.display();
+    let fail = |e: io::Error| Failure::new(name.to_string(), e);
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(fail)?;
+    file.take(MOST + 1).read_to_end(&mut bytes).map_err(fail)?;
+    if bytes.len() as u64 > MOST {
+        return Err(Failure::new(name, "too large for a report"));
+    }
+    // The message begins with the name.
+    softmax_report::read(&bytes, &name.to_string()).map_err(|e| Failure::new("report", e))
 }

@@ -2,24 +2,25 @@
 
 use std::path::PathBuf;
 
-use softmax::{Kernel, Masked, Matrix, MatrixMut, Op, Softmax, Ties};
+use serde_json::{Value as Json, json};
+use softmax::{Kernel, Masked, MatrixMut, Op, Softmax, Ties};
 
-use crate::blocks::{Scaling, Source, Walk, buffer, with_type};
+use crate::blocks::{Moved, Scaling, Source, Walk, buffer, with_type};
 use crate::dtype::{Dtype, Value, encode, stored};
 use crate::failure::Failure;
-use crate::input::Format;
+use crate::input::{Contents, Format};
 use crate::output::{Output, Target};
 use crate::stdout;
 use crate::tensor::Tensor;
 
 /// Computes the softmax of every row (the last axis, or another one) of the arrays in a file.
 ///
-/// Memory holds a few blocks of some 16 MiB, or a few rows if they are longer, however large the
-/// file is; along another axis than the last, all from that axis on. LOGITS is mapped: do not change it meanwhile.
+/// Memory holds some megabytes for each thread, or a row if it is longer, however large the file is; along another axis than the last,
+/// all from that axis on; and as much again for another --dtype.
 #[derive(Debug, clap::Args)]
 pub struct Run {
     #[command(flatten)]
-    source: Source,
+    pub source: Source,
     /// The file to write, with the same extension. It appears when it is complete.
     #[arg(value_name = "OUT")]
     output: PathBuf,
@@ -46,9 +47,12 @@ pub struct Run {
     /// Prints which way the computation takes, and why.
     #[arg(long, short)]
     verbose: bool,
-    /// Replaces OUT if it exists; it may be LOGITS.
+    /// Replaces OUT if it exists; it may be LOGITS. Its permissions stay.
     #[arg(long)]
     force: bool,
+    /// Prints one JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 /// What to compute, on the command line.
@@ -78,7 +82,7 @@ enum MaskedRow {
 impl Run {
     /// Does it all.
     pub fn run(&self) -> Result<(), Failure> {
-        let walk = Walk::new(&self.output)?;
+        let walk = Walk::new(false);
         let (softmax, kernel) = self.softmax()?;
         let target = Target::new(&self.output, Format::of(&self.source.path)?, self.force)?;
         let input = self.source.open()?;
@@ -95,19 +99,35 @@ impl Run {
         }
         let header = input.header(dtype).map_err(|e| target.failed(e))?;
 
-        let (several, shown) = (input.tensors.len() > 1, Vec::new());
         let output = target.create(&header)?;
-        let mut work = Work { run: self, softmax, walk: &walk, several, output, shown };
+        let mut work =
+            Work { run: self, softmax, walk: &walk, output, plans: Vec::new(), rows: Vec::new() };
+        input.tensors.iter().for_each(|t| walk.expect(t.len() * dtype(t).size()));
         for tensor in &input.tensors {
-            let (bytes, to) = (&input.bytes[tensor.data.clone()], dtype(tensor));
-            with_type!(Dtype::between(tensor.dtype, to), C => work.tensor::<C>(tensor, bytes, to)?);
+            let (file, to) = (&input.file, dtype(tensor));
+            with_type!(Dtype::between(tensor.dtype, to), C => work.tensor::<C>(tensor, file, to)?);
         }
-        let moved = input.bytes.len() + work.output.finish()?;
+        let bytes = input.file.len() + work.output.finish()?;
+        let moved = Moved { path: &self.output, bytes };
 
+        let (plans, rows) = (&work.plans, &work.rows);
+        if self.json {
+            let mut summary = walk.summary_json(moved, kernel, &self.source);
+            summary["tensors"] = input.tensors.iter().map(|t| t.json(dtype(t))).collect();
+            if self.verbose {
+                summary["plans"] = plans.iter().map(Plan::json).collect();
+            }
+            if self.show > 0 {
+                summary["rows"] = rows.iter().map(Row::json).collect();
+            }
+            return stdout::print_json(&summary);
+        }
         let what = describe(&input.tensors, dtype);
-        let summary = walk.summary(&self.output, &what, kernel, &self.source, moved);
-        work.shown.insert(0, summary);
-        stdout::print(&work.shown)
+        let mut lines = vec![walk.summary(moved, &what, kernel, &self.source)];
+        lines.extend(plans.iter().flat_map(Plan::lines));
+        let several = input.tensors.len() > 1;
+        lines.extend(rows.iter().map(|row| row.line(several, self.is_log())));
+        stdout::print(&lines)
     }
 
     fn op(&self) -> Op {
@@ -119,6 +139,11 @@ impl Run {
             Name::LogSigmoid => Op::LogSigmoid,
             Name::Hardmax => Op::Hardmax(Ties::First),
         }
+    }
+
+    /// Whether results are logarithms.
+    fn is_log(&self) -> bool {
+        matches!(self.op(), Op::LogSoftmax | Op::LogSigmoid)
     }
 
     /// What to call, and the kernel that it will use.
@@ -140,17 +165,70 @@ struct Work<'a> {
     run: &'a Run,
     softmax: Softmax<'static>,
     walk: &'a Walk,
-    several: bool,
     output: Output,
-    shown: Vec<String>,
+    plans: Vec<Plan>,
+    rows: Vec<Row>,
+}
+
+/// How a tensor is computed, for --verbose.
+struct Plan {
+    tensor: Option<String>,
+    rows: usize,
+    block: usize,
+    dtype: &'static str,
+    plan: String,
+}
+
+impl Plan {
+    fn lines(&self) -> Vec<String> {
+        let Self { tensor, rows, block, dtype, plan } = self;
+        let name = tensor.as_deref().unwrap_or("the array");
+        let first = format!("{name}: {rows} rows in blocks of {block}, computed in {dtype}");
+        [first].into_iter().chain(plan.lines().map(|line| format!("  {line}"))).collect()
+    }
+
+    fn json(&self) -> Json {
+        let Self { tensor, rows, block, dtype, plan } = self;
+        let plan: Vec<_> = plan.lines().collect();
+        json!({
+            "name": tensor, "rows": rows, "block_rows": block, "computed_in": dtype, "plan": plan,
+        })
+    }
+}
+
+/// The most likely column of a row and what it has, for --show; none if the row is not a number.
+struct Row {
+    tensor: Option<String>,
+    row: usize,
+    best: Option<(usize, f64)>,
+}
+
+impl Row {
+    fn line(&self, several: bool, log: bool) -> String {
+        let name = self.tensor.as_deref().filter(|_| several);
+        let name = name.map(|n| format!("{n}: ")).unwrap_or_default();
+        let p = if log { "log p" } else { "p" };
+        let row = self.row;
+        match self.best {
+            Some((column, value)) => {
+                format!("{name}row {row}: most likely {column} ({p} = {value:.4})")
+            }
+            None => format!("{name}row {row}: not a number"),
+        }
+    }
+
+    fn json(&self) -> Json {
+        let (column, value) = self.best.unzip();
+        json!({ "name": self.tensor, "row": self.row, "column": column, "value": value })
+    }
 }
 
 impl<'a> Work<'a> {
-    /// The results of `bytes`, computed as `C`, stored as `to`.
+    /// The results of a tensor, computed as `C`, stored as `to`.
     fn tensor<C: Value>(
         &mut self,
         tensor: &Tensor,
-        bytes: &[u8],
+        file: &Contents,
         to: Dtype,
     ) -> Result<(), Failure> {
         if tensor.len() == 0 {
@@ -161,29 +239,29 @@ impl<'a> Work<'a> {
         let (axis, inner) = tensor.along(self.run.axis).map_err(|e| source.failed(e))?;
         // What cannot be cut: a row, or the matrix that has the axis and all behind it.
         let unit = axis * inner;
-        let mut blocks = self.walk.blocks::<C>(source, tensor.dtype, bytes, unit, 0);
+        let (dtype, bytes) = (tensor.dtype, tensor.data.clone());
+        let mut blocks = self.walk.blocks::<C>(source, file, dtype, bytes, unit, 0);
         if self.run.verbose {
             let rows = blocks.most() / axis;
             self.explain::<C>(tensor, rows, axis).map_err(failed)?;
         }
-        // The output, and what of it is not of the type C.
-        let mut y: Vec<C> = buffer(blocks.most()).map_err(|e| source.failed(e))?;
+        // The output, if it is not of the type C.
         let mut encoded: Vec<u8> = Vec::new();
         if to != C::DTYPE {
             encoded = buffer(blocks.most() * to.size()).map_err(|e| source.failed(e))?;
         }
         while let Some((first, x)) = blocks.advance()? {
-            let (n, y) = (x.len(), &mut y[..x.len()]);
-            self.compute(x, y, [n / unit, axis, inner]).map_err(failed)?;
-            self.show(tensor, first, y, to);
+            let n = x.len();
+            self.compute(x, [n / unit, axis, inner]).map_err(failed)?;
+            self.show(tensor, first, x, to);
             let stored = if to == C::DTYPE {
-                bytemuck::cast_slice(y)
+                bytemuck::cast_slice(x)
             } else {
                 let encoded = &mut encoded[..n * to.size()];
-                encode(y, to, encoded);
+                encode(x, to, encoded);
                 encoded
             };
-            self.output.write(stored)?;
+            self.walk.write(&mut self.output, stored)?;
         }
         Ok(())
     }
@@ -202,55 +280,46 @@ impl<'a> Work<'a> {
         } else {
             (rows, cols)
         };
-        let plan = self.softmax.plan::<C>(op, shape.0, shape.1, false)?;
-        let name = tensor.name.as_deref().unwrap_or("the array");
-        let (all, t) = (tensor.len() / cols, C::NAME);
-        self.shown.push(format!("{name}: {all} rows in blocks of {rows}, computed in {t}"));
-        self.shown.extend(plan.to_string().lines().map(|line| format!("  {line}")));
+        let plan = self.softmax.plan::<C>(op, shape.0, shape.1, true)?;
+        self.plans.push(Plan {
+            tensor: tensor.name.clone(),
+            rows: tensor.len() / cols,
+            block: rows,
+            dtype: C::NAME,
+            plan: plan.to_string(),
+        });
         Ok(())
     }
 
-    fn compute<C: Value>(
-        &self,
-        x: &[C],
-        y: &mut [C],
-        shape: [usize; 3],
-    ) -> Result<(), softmax::Error> {
+    /// Puts the results of a block where it is.
+    fn compute<C: Value>(&self, x: &mut [C], shape: [usize; 3]) -> Result<(), softmax::Error> {
         let (softmax, [_, axis, inner]) = (&self.softmax, shape);
         let op = self.run.op();
         if inner > 1 && op == Op::Softmax {
-            return softmax.softmax_axis(x, y, &shape, 1);
+            return softmax.softmax_axis_in_place(x, &shape, 1);
         }
         if inner > 1 && op == Op::LogSoftmax {
-            return softmax.log_softmax_axis(x, y, &shape, 1);
+            return softmax.log_softmax_axis_in_place(x, &shape, 1);
         }
-        let (x, y) = (Matrix::new(x, axis)?, MatrixMut::new(y, axis)?);
+        let x = MatrixMut::new(x, axis)?;
         match op {
-            Op::LogSoftmax => softmax.log_softmax(x, y),
-            Op::Sigmoid => softmax.sigmoid(x, y),
-            Op::LogSigmoid => softmax.log_sigmoid(x, y),
-            Op::Hardmax(ties) => softmax.hardmax(ties, x, y),
-            _ => softmax.softmax(x, y),
+            Op::LogSoftmax => softmax.log_softmax_in_place(x),
+            Op::Sigmoid => softmax.sigmoid_in_place(x),
+            Op::LogSigmoid => softmax.log_sigmoid_in_place(x),
+            Op::Hardmax(ties) => softmax.hardmax_in_place(ties, x),
+            _ => softmax.softmax_in_place(x),
         }
     }
 
     /// Notes the most likely columns of those of the first rows that are in this block.
     fn show<C: Value>(&mut self, tensor: &Tensor, first: usize, y: &[C], to: Dtype) {
-        let name = tensor.name.as_deref().filter(|_| self.several);
-        let name = name.map(|n| format!("{n}: ")).unwrap_or_default();
-        let log = matches!(self.run.op(), Op::LogSoftmax | Op::LogSigmoid);
-        let p = if log { "log p" } else { "p" };
         let rows = y.chunks(tensor.cols).enumerate().take(self.run.show.saturating_sub(first));
         for (i, row) in rows {
             let values = row.iter().map(|v| stored(v.to_f64(), to)).enumerate();
             // The first of equals; a row that is not a number is so everywhere.
             let best = values.reduce(|best, v| if v.1 > best.1 { v } else { best });
-            self.shown.push(match best {
-                Some((col, value)) if !value.is_nan() => {
-                    format!("{name}row {}: most likely {col} ({p} = {value:.4})", first + i)
-                }
-                _ => format!("{name}row {}: not a number", first + i),
-            });
+            let best = best.filter(|(_, value)| !value.is_nan());
+            self.rows.push(Row { tensor: tensor.name.clone(), row: first + i, best });
         }
     }
 }

@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, ErrorKind, StdoutLock, Write};
 
 use serde_json::Value;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, clean};
 
 /// What is printed, as much as the reader wants: one that has gone is no error.
 pub struct Stdout {
@@ -23,15 +23,16 @@ impl Stdout {
         self.gone
     }
 
+    /// Prints a line, and nothing else whatever names are in it.
     pub fn line(&mut self, line: &str) -> Result<(), Failure> {
-        self.write(|out| writeln!(out, "{line}"))
+        self.write(|out| writeln!(out, "{}", clean(line)))
     }
 
     /// The next element of a JSON array, which is all that is printed.
     pub fn item(&mut self, item: &Value) -> Result<(), Failure> {
         let before = if self.items == 0 { "[" } else { ",\n" };
         self.items += 1;
-        self.write(|out| write!(out, "{before}{item}"))
+        self.write(|out| write!(out, "{before}{}", text(item)))
     }
 
     /// The end of the array.
@@ -53,6 +54,30 @@ impl Stdout {
         }
         Ok(())
     }
+}
+
+/// JSON without characters that a terminal takes as commands. Those below 32 are never in it; the others are only within strings.
+fn text(value: &Value) -> String {
+    let text = value.to_string();
+    let mut clean = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            clean += &format!("\\u{:04x}", u32::from(c));
+        } else {
+            clean.push(c);
+        }
+    }
+    clean
+}
+
+/// Prints a JSON value, which is all that is printed.
+pub fn print_json(value: &Value) -> Result<(), Failure> {
+    print(&[text(value)])
+}
+
+/// Prints text of some lines.
+pub fn print_text(text: &str) -> Result<(), Failure> {
+    print(&text.lines().map(str::to_owned).collect::<Vec<_>>())
 }
 
 /// Prints lines.

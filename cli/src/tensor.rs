@@ -18,7 +18,7 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// A tensor whose data starts at the byte `start`.
+    /// A tensor whose data starts at the byte `start`, and ends within the address space.
     pub fn new(
         name: Option<String>,
         shape: Vec<usize>,
@@ -28,15 +28,10 @@ impl Tensor {
         let Some((&cols, outer)) = shape.split_last() else {
             return Err("an array without axes (0-d) has no rows".into());
         };
-        let product = outer.iter().try_fold(1, |n: usize, &dim| n.checked_mul(dim));
-        let rows = if outer.contains(&0) { Some(0) } else { product };
-        let end = rows
-            .and_then(|rows| rows.checked_mul(cols))
-            .and_then(|n| n.checked_mul(dtype.size()))
-            .and_then(|bytes| bytes.checked_add(start));
-        let (Some(rows), Some(end)) = (rows, end) else {
-            return Err(overflows(&shape));
-        };
+        let bytes = bytes_of(&shape, dtype.size())?;
+        let end = bytes.checked_add(start).ok_or_else(|| overflows(&shape))?;
+        // No overflow: the sizes that are not 0 have been multiplied.
+        let rows = if outer.contains(&0) { 0 } else { outer.iter().product() };
         Ok(Self { name, shape, rows, cols, dtype, data: start..end })
     }
 
@@ -49,14 +44,19 @@ impl Tensor {
             let name = self.name.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
             return Err(format!("{name}there is no axis {axis} in {}", self.shape_text()));
         };
-        // No overflow, unless a size is 0: there are as many elements.
-        let inner = self.shape[index + 1..].iter().fold(1usize, |n, &dim| n.saturating_mul(dim));
+        let behind = &self.shape[index + 1..];
+        let inner = if behind.contains(&0) { 0 } else { behind.iter().product() };
         Ok((self.shape[index], inner))
     }
 
     /// The number of elements.
     pub fn len(&self) -> usize {
         self.rows * self.cols
+    }
+
+    /// What programs are told of it, if it is of this type.
+    pub fn json(&self, dtype: Dtype) -> serde_json::Value {
+        serde_json::json!({ "name": self.name, "shape": self.shape, "dtype": dtype.name() })
     }
 
     /// Its shape as people write it.
@@ -76,7 +76,18 @@ pub fn shape_text(shape: &[usize]) -> String {
     if dims.is_empty() { "()".into() } else { dims.join(" x ") }
 }
 
-/// The message about a shape that is too large.
-pub fn overflows(shape: &[usize]) -> String {
+/// The bytes of an array of this shape, whose elements have `size`.
+///
+/// A shape is too large even if it has no elements, as in NumPy: sizes multiply without overflow whatever is left out.
+pub fn bytes_of(shape: &[usize], size: usize) -> Result<usize, String> {
+    let mut dims = shape.iter().filter(|&&dim| dim != 0);
+    let bytes = dims.try_fold(size, |n, &dim| n.checked_mul(dim));
+    match bytes.filter(|&bytes| isize::try_from(bytes).is_ok()) {
+        Some(bytes) => Ok(if shape.contains(&0) { 0 } else { bytes }),
+        None => Err(overflows(shape)),
+    }
+}
+
+fn overflows(shape: &[usize]) -> String {
     format!("the shape {shape:?} overflows the address space")
 }

@@ -10,7 +10,7 @@ use crate::dtype::Value;
 use crate::failure::Failure;
 use crate::input::Format;
 use crate::npy;
-use crate::output::{Output, Target};
+use crate::output::{Output, Target, check_distinct};
 use crate::stdout::Stdout;
 
 /// Finds the K most likely columns of every row (the last axis), the most likely first, and their probabilities in the whole row.
@@ -19,10 +19,10 @@ use crate::stdout::Stdout;
 #[derive(Debug, clap::Args)]
 pub struct TopK {
     #[command(flatten)]
-    source: Source,
-    /// How many columns.
-    #[arg(short, value_name = "K", default_value_t = 5)]
-    k: usize,
+    pub source: Source,
+    /// How many columns [default: 5, or all if there are fewer].
+    #[arg(short, value_name = "K")]
+    k: Option<usize>,
     #[command(flatten)]
     scaling: Scaling,
     /// Prints the first N rows; 0 prints all.
@@ -34,10 +34,10 @@ pub struct TopK {
     /// Writes the log-probabilities to this .npy file, of f32 (f64 if LOGITS is), in that shape.
     #[arg(long, value_name = "OUT")]
     log_probs: Option<PathBuf>,
-    /// Replaces output files that exist.
+    /// Replaces output files that exist. Their permissions stay.
     #[arg(long)]
     force: bool,
-    /// Prints one JSON array with an object for every row; what is not finite is null.
+    /// Prints one JSON array with an object for every row. NaN is null; so is the logarithm of a probability that is 0.
     #[arg(long)]
     json: bool,
 }
@@ -45,26 +45,25 @@ pub struct TopK {
 impl TopK {
     /// Does it all.
     pub fn run(&self) -> Result<(), Failure> {
-        let walk = Walk::new(&self.source.path)?;
+        let walk = Walk::new(true);
         let options = self.scaling.finite(self.source.options()?)?;
-        if self.indices.is_some() && self.indices == self.log_probs {
-            return Err(Failure::new("--log-probs", "must be another file than --indices"));
-        }
         let indices = Target::wanted(self.indices.as_deref(), Format::Npy, self.force)?;
         let log_probs = Target::wanted(self.log_probs.as_deref(), Format::Npy, self.force)?;
+        check_distinct([&indices, &log_probs].into_iter().flatten())?;
         let input = self.source.open_one()?;
         let tensor = &input.tensors[0];
-        let (rows, cols, k) = (tensor.rows, tensor.cols, self.k);
+        let (rows, cols) = (tensor.rows, tensor.cols);
+        let k = self.k.unwrap_or(cols.min(5));
         if k == 0 || k > cols {
             let cause = format!("k must be in 1..={cols}, the columns of a row, got {k}");
             return Err(self.source.failed(cause));
         }
         let shape = [tensor.outer(), &[k]].concat();
         let all = self.json || self.show == 0 || self.indices.is_some() || self.log_probs.is_some();
-        let bytes = &input.bytes[tensor.data.clone()];
         // Rows that nobody will see are not computed.
         let seen = if all { rows } else { rows.min(self.show) };
-        let bytes = &bytes[..seen * cols * tensor.dtype.size()];
+        let start = tensor.data.start;
+        let bytes = start..start + seen * cols * tensor.dtype.size();
 
         with_type!(tensor.dtype, C => {
             let descr = npy::descr(<C as Element>::Arithmetic::DTYPE).map_err(|e| self.source.failed(e))?;
@@ -72,9 +71,10 @@ impl TopK {
                 indices.map(|t| t.create_npy(&shape, npy::I64)).transpose()?,
                 log_probs.map(|t| t.create_npy(&shape, descr)).transpose()?,
             ];
-            let mut work = Work { run: self, options, cols, files, stdout: Stdout::new() };
-            let beside = k.saturating_mul(2 * size_of::<usize>());
-            work.compute(walk.blocks::<C>(&self.source, tensor.dtype, bytes, cols, beside))?;
+            let mut work = Work { run: self, options, cols, k, files, stdout: Stdout::new() };
+            let beside = k.saturating_mul(3 * size_of::<usize>());
+            let (source, file, dtype) = (&self.source, &input.file, tensor.dtype);
+            work.compute(walk.blocks::<C>(source, file, dtype, bytes, cols, beside))?;
             let Work { files, mut stdout, .. } = work;
             if self.json {
                 stdout.end_of_items()?;
@@ -92,6 +92,7 @@ struct Work<'a> {
     run: &'a TopK,
     options: Softmax<'static>,
     cols: usize,
+    k: usize,
     /// Of indices and of log-probabilities.
     files: [Option<Output>; 2],
     stdout: Stdout,
@@ -102,10 +103,11 @@ impl Work<'_> {
         &mut self,
         mut blocks: Blocks<C>,
     ) -> Result<(), Failure> {
-        let (source, k) = (&self.run.source, self.run.k);
+        let (source, k) = (&self.run.source, self.k);
         let most = blocks.most_units().saturating_mul(k);
         let mut indices = buffer(most).map_err(|e| source.failed(e))?;
         let mut log_probs: Vec<C::Arithmetic> = buffer(most).map_err(|e| source.failed(e))?;
+        let mut probs: Vec<C::Arithmetic> = buffer(most).map_err(|e| source.failed(e))?;
         if !self.run.json {
             self.stdout.line("     row   column         p       log p")?;
         }
@@ -113,7 +115,8 @@ impl Work<'_> {
             let logits = Matrix::new(x, self.cols).map_err(|e| source.failed(e))?;
             let n = logits.rows() * k;
             let (indices, log_probs) = (&mut indices[..n], &mut log_probs[..n]);
-            let done = self.options.top_k(logits, k, indices, log_probs);
+            let probs = &mut probs[..n];
+            let done = self.options.top_k_and_probs(logits, k, indices, log_probs, probs);
             done.map_err(|e| source.failed(e))?;
             let [indices_file, log_probs_file] = &mut self.files;
             if let Some(file) = indices_file {
@@ -123,9 +126,9 @@ impl Work<'_> {
             if let Some(file) = log_probs_file {
                 file.write(bytemuck::cast_slice(log_probs))?;
             }
-            for (i, (indices, log_probs)) in indices.chunks(k).zip(log_probs.chunks(k)).enumerate()
-            {
-                self.show(first + i, indices, log_probs)?;
+            let rows = indices.chunks(k).zip(log_probs.chunks(k)).zip(probs.chunks(k));
+            for (i, ((indices, log_probs), probs)) in rows.enumerate() {
+                self.show(first + i, indices, log_probs, probs)?;
             }
             if self.stdout.is_gone() && self.files.iter().all(Option::is_none) {
                 break;
@@ -139,12 +142,11 @@ impl Work<'_> {
         row: usize,
         indices: &[usize],
         log_probs: &[A],
+        probs: &[A],
     ) -> Result<(), Failure> {
-        // The inverse of the perplexity of a text of one token, which is the same on all machines, unlike `exp`.
-        let prob = |&log_prob: &A| softmax::perplexity(&[log_prob]).recip();
         if self.run.json {
-            let probs: Vec<_> = log_probs.iter().map(prob).collect();
-            let log_probs: Vec<_> = log_probs.iter().map(|v| v.to_f64()).collect();
+            let [log_probs, probs] =
+                [log_probs, probs].map(|v| v.iter().map(|v| v.to_f64()).collect::<Vec<_>>());
             return self.stdout.item(
                 &json!({ "row": row, "indices": indices, "log_probs": log_probs, "probs": probs }),
             );
@@ -152,8 +154,8 @@ impl Work<'_> {
         if self.run.show > 0 && row >= self.run.show {
             return Ok(());
         }
-        for (column, log_prob) in indices.iter().zip(log_probs) {
-            let (p, log_p) = (prob(log_prob), log_prob.to_f64());
+        for ((column, log_p), p) in indices.iter().zip(log_probs).zip(probs) {
+            let (p, log_p) = (p.to_f64(), log_p.to_f64());
             self.stdout.line(&format!("{row:8} {column:8} {p:9.4} {log_p:11.4}"))?;
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! The bit reference of `decide.rs`.
 
-use super::{Double, Reference, Single, element, for_rows, is_double, plain, reduce};
+use super::{Double, Reference, Single, element, for_rows, is_double, plain, reduce, softmax_row};
 use crate::call::{Call, Masked, Ties};
 use crate::decide::{ATANH, ATANH_F32, Limit, Picks, Wanted, no_shift};
 use crate::element::Element;
@@ -37,7 +37,7 @@ fn log_sigmoid<R: Reference>(x: f64, scale: &Scale) -> f64 {
     let low = if x < 0.0 { x } else { 0.0 };
     let (hi, lo) = scale.pair();
     let y = low.mul_add(hi, 0.0 - log1p);
-    let tail = if double && low >= f64::MIN { low * lo } else { 0.0 };
+    let tail = if double && y >= f64::MIN { low * lo } else { 0.0 };
     R::round(y + tail)
 }
 
@@ -140,6 +140,16 @@ pub(crate) fn pick<T: Element>(picks: &mut Picks<T>) {
         };
         for (place, v) in picks.log_probs[r * k..][..k].iter_mut().zip(values) {
             *place = element(v);
+        }
+        if let Some(places) = picks.probs.get_mut(r * k..(r + 1) * k) {
+            let probs = if is_double::<T>() {
+                softmax_row::<Double>(&x, &picks.scale, picks.masked)
+            } else {
+                softmax_row::<Single>(&x, &picks.scale, picks.masked)
+            };
+            for (place, &token) in places.iter_mut().zip(&tokens) {
+                *place = element(probs[token]);
+            }
         }
         if let Some(place) = picks.lse.get_mut(r) {
             *place = element(lse);

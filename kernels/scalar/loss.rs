@@ -1,80 +1,105 @@
 //! The reference of `loss.rs`.
 
-use super::{Double, Reduced, Reference, add_up, element, is_double, plain, reduce};
+use super::{Double, Reduced, Reference, UP, add_up, element, is_double, plain, reduce};
 use crate::element::Element;
 use crate::exp2::{BLOCK, Contract, Sum};
-use crate::loss::{BackwardCall, LossCall, RowLoss, RowTargets, Soft, SoftSums};
-use crate::scale::{Scale, Shift};
+use crate::loss::{BackwardCall, LossCall, RowTargets, Soft};
+use crate::row_loss::{RowLoss, SoftSums, Sums, backward_sum};
+use crate::scale::{LogShift, Scale, Shift};
 
 /// Terms added as the exponentials of a row are.
-fn row_sum<R: Reference>(terms: &[f64]) -> f64 {
+fn row_sum<R: Reference>(terms: &[f64]) -> Sum {
     let blocks = terms.chunks(BLOCK).map(|block| R::sum(&mut block.iter().copied()));
-    blocks.reduce(add_up::<R>).unwrap_or_default().0
+    let (hi, lo) = blocks.reduce(add_up::<R>).unwrap_or_default();
+    Sum { hi, lo }
 }
 
-/// The weight of a column, and the target without it.
-fn target<T: Element>(soft: &Soft<T>, j: usize, own: f64, spread: f64) -> (f64, f64, f64) {
+/// The weight of a column, and its probability.
+fn target<T: Element>(soft: &Soft<T>, j: usize) -> (f64, f64) {
     let q = soft.probs.get(j).map_or(0.0, |q| q.to_f64());
-    (soft.weights.map_or(1.0, |w| w[j].into()), q, own.mul_add(q, spread))
+    (soft.weights.map_or(1.0, |w| w[j].into()), q)
 }
 
 fn soft_sums<R: Reference, T: Element>(x: &[f64], soft: &Soft<T>, max: f64) -> SoftSums {
-    let t: Vec<f64> = (0..x.len())
-        .map(|j| {
-            let (weight, _, t) = target(soft, j, soft.own, soft.spread);
-            weight * t
-        })
-        .collect();
-    let below = |(&x, &t): (&f64, &f64)| if t == 0.0 { 0.0 } else { t * (max - x) };
-    let below: Vec<f64> = x.iter().zip(&t).map(below).collect();
-    SoftSums { mass: row_sum::<R>(&t), below: row_sum::<R>(&below) }
-}
-
-/// `e * factor / sum`
-fn scaled_quotient<R: Reference>(e: f64, sum: (f64, f64), factor: f64) -> f64 {
-    let (hi, lo) = if R::MIN_EXP == -126 {
-        let inverse = 1.0 / sum.0 * factor;
-        (R::round(inverse), R::round(inverse - R::round(inverse)))
-    } else {
-        let hi = 1.0 / sum.0;
-        let lo = ((-hi).mul_add(sum.0, 1.0) - hi * sum.1) * hi;
-        let p = hi * factor;
-        (p, hi.mul_add(factor, -p) + lo * factor)
+    let targets = || (0..x.len()).map(|j| target(soft, j));
+    let below = |(&x, (weight, q)): (&f64, (f64, f64))| {
+        let t = weight * q.mul_add(soft.own, soft.spread);
+        if t == 0.0 { 0.0 } else { t * x.mul_add(-0.5, 0.5 * max) }
     };
-    R::fma(e, hi, R::round(e * lo))
+    let below: Vec<f64> = x.iter().zip(targets()).map(below).collect();
+    let probs: Vec<f64> = targets().map(|(weight, q)| weight * q).collect();
+    let weights: Vec<f64> = targets().map(|(weight, _)| weight).collect();
+    SoftSums {
+        probs: row_sum::<R>(&probs),
+        weights: row_sum::<R>(&weights),
+        below: row_sum::<R>(&below).hi,
+    }
 }
 
-/// The loss of a row, and its gradient.
-fn row<R: Reference, T: Element>(
+/// What turns a row of f32 into its log-softmax, from exponentials in f64.
+fn exact_shift<R: Reference>(x: &[f64], scale: &Scale, max: f64) -> LogShift {
+    let own = scale.shift(max, f64::MIN_EXP);
+    let exp = |x: f64| Double::exp(x, 0.0, scale, &own);
+    let terms: Vec<f64> = x.iter().map(|&x| exp(x)).collect();
+    f64::log_shift(scale, max, exp(max), &own, row_sum::<R>(&terms))
+}
+
+/// The loss of a row, and its gradient, in the arithmetic `R` of `E`.
+fn row<R: Reference, E: Contract, T: Element>(
     call: &LossCall<T>,
     targets: &RowTargets<T>,
     x: &[f64],
 ) -> (f64, Vec<T>) {
     let options = call.options();
-    let scale = &options.scale;
+    let (scale, n) = (&options.scale, x.len());
     let Ok(reduced) = reduce::<R>(&plain(x), None, scale) else {
-        return (f64::NAN, vec![T::NAN; x.len()]);
+        return (f64::NAN, vec![T::NAN; n]);
     };
-    let log = R::log_shift(scale, &reduced);
-    let Reduced { max, shift, sum } = reduced;
-    let sums = targets.soft.as_ref().map(|soft| soft_sums::<R, T>(x, soft, max));
-    let loss = RowLoss::new(options, targets, x.len(), &log, sums.unwrap_or_default());
+    let Reduced { max, shift, sum: (hi, lo) } = reduced;
+    let sum = Sum { hi, lo };
+    let exp = |x: f64| R::exp(x, 0.0, scale, &shift);
+    let others = || {
+        let others: Vec<f64> = x.iter().map(|&x| if x < max { exp(x) } else { 0.0 }).collect();
+        row_sum::<R>(&others)
+    };
+    let sums = Sums::new::<E>(scale, max, shift, sum, exp(max), n, others);
+    let soft = targets.soft.as_ref();
+    let soft_sums = soft.map_or(SoftSums::ZERO, |soft| soft_sums::<R, T>(x, soft, max));
+    let exact = || exact_shift::<R>(x, scale, max);
+    let loss = RowLoss::<E>::new(options, targets, n, &sums, soft_sums, exact);
+    let (hi, lo) = loss.inverse(sum);
+    let (hi, lo) = (hi.widen(), lo.widen());
+    let wide = loss.wide_inverse(sum);
+    let up = if loss.may_be_small() { UP } else { 1.0 };
     let mut gradient: Vec<T> = x
         .iter()
         .enumerate()
         .map(|(j, &x)| {
-            let p = scaled_quotient::<R>(R::exp(x, 0.0, scale, &shift), sum, loss.of_probs);
-            let Some(soft) = &targets.soft else { return element(p) };
-            let own = R::round(loss.of_targets * soft.own);
-            let spread = R::round(loss.of_targets * soft.spread);
-            let (weight, q, _) = target(soft, j, 0.0, 0.0);
-            let t = if soft.probs.is_empty() { spread } else { R::fma(q, own, spread) };
-            element(R::round(p - R::round(weight * t)))
+            let e = exp(x) * up;
+            let Some(soft) = soft else {
+                let quotient = R::fma(e, hi, R::round(e * lo));
+                // What is not finite has no parts.
+                return if hi.is_finite() {
+                    element(R::round(quotient * (1.0 / up)))
+                } else {
+                    T::NAN
+                };
+            };
+            let p = if R::MIN_EXP == -126 {
+                exp(x) * wide.0
+            } else {
+                e.mul_add(wide.0, e * wide.1) * (1.0 / up)
+            };
+            let (own, spread) = loss.of_soft(options, !soft.probs.is_empty(), n);
+            let (weight, q) = target(soft, j);
+            let t = if soft.probs.is_empty() { spread } else { q.mul_add(own, spread) };
+            let minus_weight = 0.0 - weight;
+            let v = if soft.weights.is_some() { minus_weight.mul_add(t, p) } else { p - t };
+            element(R::round(v))
         })
         .collect();
     if let Some(label) = &targets.label {
-        let e = R::exp(label.logit, 0.0, scale, &shift);
-        gradient[label.column] = element(loss.at_label(e, Sum { hi: sum.0, lo: sum.1 }));
+        gradient[label.column] = element(loss.at_label(label, exp(label.logit), &sums));
     }
     (loss.loss, gradient)
 }
@@ -87,8 +112,8 @@ pub(crate) fn loss<T: Element>(call: &mut LossCall<T>) -> bool {
         let x: Vec<_> = (0..call.cols()).map(|j| unsafe { *x.add(j) }.to_f64()).collect();
         let (loss, gradient) = match &targets {
             None => (0.0, vec![T::ZERO; x.len()]),
-            Some(targets) if is_double::<T>() => row::<Double, T>(call, targets, &x),
-            Some(targets) => row::<super::Single, T>(call, targets, &x),
+            Some(targets) if is_double::<T>() => row::<Double, f64, T>(call, targets, &x),
+            Some(targets) => row::<super::Single, f32, T>(call, targets, &x),
         };
         call.set(i, loss);
         if !y.is_null() {
@@ -101,35 +126,39 @@ pub(crate) fn loss<T: Element>(call: &mut LossCall<T>) -> bool {
     true
 }
 
-fn backward_row<R: Reference>(y: &[f64], u: &[f64], scale: f64, log: bool) -> Vec<f64> {
+fn backward_row<R: Reference, E: Contract>(
+    y: &[f64],
+    u: &[f64],
+    scale: (f64, f64),
+    log: bool,
+) -> Vec<f64> {
+    let single = R::MIN_EXP == -126;
     let pairs = || y.iter().zip(u).map(|(&y, &u)| (y, u));
     let terms: Vec<f64> = pairs().map(|(y, u)| if log { u } else { y * u }).collect();
-    let sum = row_sum::<R>(&terms);
-    let scale = R::round(scale);
-    let pair = |x: f64| {
-        let lo = x - R::round(x);
-        (R::round(x), if lo.is_finite() { R::round(lo) } else { 0.0 })
-    };
-    if log {
-        let single = R::MIN_EXP == -126;
-        let c = if single { f32::one_times_c() } else { f64::one_times_c() };
-        let (hi, lo) = pair(sum / c);
-        let shift = Shift { subtract: 0.0, m: 0, cut: Scale::ONE.cut(0, R::MIN_EXP) };
-        pairs()
-            .map(|(y, u)| {
-                let e = R::exp(y, 0.0, &Scale::ONE, &shift);
-                R::round(R::round(u - R::fma(e, hi, R::round(e * lo))) * scale)
-            })
-            .collect()
-    } else {
-        let (hi, lo) = pair(sum);
-        pairs()
-            .map(|(y, u)| {
-                let t = R::round(R::round(u - hi) - lo);
-                R::round(R::round(y * t) * scale)
-            })
-            .collect()
+    let mut sum = row_sum::<R>(&terms);
+    if !log {
+        let error = |(y, u): (f64, f64)| if single { 0.0 } else { y.mul_add(u, 0.0 - y * u) };
+        let errors: Vec<f64> = pairs().map(error).collect();
+        sum = E::sum_add(sum, row_sum::<R>(&errors));
     }
+    let (sum, sum_lo) = backward_sum::<E>(sum, scale, log);
+    let shift = Shift { subtract: 0.0, m: 0, cut: Scale::ONE.cut(0, R::MIN_EXP) };
+    let (scale, scale_lo) = scale;
+    pairs()
+        .map(|(y, u)| {
+            let y = if log { R::exp(y, 0.0, &Scale::ONE, &shift) } else { y };
+            let a = if log { u } else { y };
+            let p = a * scale;
+            let p_lo = a.mul_add(scale_lo, a.mul_add(scale, 0.0 - p));
+            let e = 0.0 - y;
+            R::round(match (single, log) {
+                (true, true) => (u - y * sum) * scale,
+                (true, false) => (y * scale) * (u - sum),
+                (false, true) => e.mul_add(sum, p) + e.mul_add(sum_lo, p_lo),
+                (false, false) => p.mul_add((u - sum) - sum_lo, p_lo * ((u - sum) - sum_lo)),
+            })
+        })
+        .collect()
 }
 
 pub(crate) fn backward<T: Element>(call: &mut BackwardCall<T>) {
@@ -138,9 +167,9 @@ pub(crate) fn backward<T: Element>(call: &mut BackwardCall<T>) {
             |m: &crate::Matrix<T>| -> Vec<f64> { m.row(row).iter().map(|v| v.to_f64()).collect() };
         let (y, u) = (wide(&call.output), wide(&call.upstream));
         let v = if is_double::<T>() {
-            backward_row::<Double>(&y, &u, call.scale, call.log)
+            backward_row::<Double, f64>(&y, &u, call.scale, call.log)
         } else {
-            backward_row::<super::Single>(&y, &u, call.scale, call.log)
+            backward_row::<super::Single, f32>(&y, &u, call.scale, call.log)
         };
         let stride = call.gradient.stride();
         let gradient = call.gradient.as_mut_ptr();

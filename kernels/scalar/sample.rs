@@ -52,16 +52,16 @@ pub(crate) fn scan(
     let mut found = Scanned::default();
     let mut band = band.iter_mut();
     for part in 0..masses.len().div_ceil(PART) {
-        let (start, masses) = masses.part(part);
+        let (start, exps) = masses.part(part);
         let mut sum = 0;
-        for (i, mass) in masses.enumerate() {
-            found.total += units(mass);
-            if mass >= high {
-                sum += units(mass);
+        for (i, e) in exps.enumerate() {
+            found.total += units(e);
+            if e >= high {
+                sum += units(e);
                 found.above.0 += 1;
-            } else if mass >= low {
+            } else if e >= low {
                 if let Some(place) = band.next() {
-                    *place = rank(mass, start + i);
+                    *place = rank(e, start + i);
                 }
                 found.band += 1;
             }

@@ -43,8 +43,18 @@ impl Dd {
         Dd::sum(q, r.0 / b.0)
     }
 
-    /// `exp(self) * 2^shift`, for results that are normal numbers.
-    pub fn exp(self) -> Dd {
+    /// The number with the other sign.
+    pub fn neg(self) -> Dd {
+        Dd(-self.0, -self.1)
+    }
+
+    /// The difference.
+    pub fn sub(self, b: Dd) -> Dd {
+        self.add(b.neg())
+    }
+
+    /// `k` and `exp(self) / 2^k - 1`, the latter to full precision near 0.
+    fn exp_parts(self) -> (i32, Dd) {
         let k = (self.0 / LN_2.0).round();
         let r = self.add(LN_2.mul(Dd(-k, 0.0))).scaled(1.0 / 1024.0);
         // expm1 by Taylor, |r| < 3.4e-4: ten terms reach 2^-120.
@@ -55,19 +65,140 @@ impl Dd {
         for _ in 0..10 {
             p = p.scaled(2.0).add(p.mul(p));
         }
-        let e = p.add(Dd(1.0, 0.0));
+        (k as i32, p)
+    }
+
+    /// `exp(self)`, for results that are normal numbers.
+    pub fn exp(self) -> Dd {
+        let Scaled(e, k) = self.exp_scaled();
         // In two steps: 2^k itself may be subnormal.
-        let (a, b) = ((k / 2.0).trunc() as i32, k as i32 - (k / 2.0).trunc() as i32);
+        let (a, b) = (k / 2, k - k / 2);
         e.scaled(2f64.powi(a)).scaled(2f64.powi(b))
+    }
+
+    /// `exp(self)`, however small or large; 0 below `exp(-1e8)`.
+    pub fn exp_scaled(self) -> Scaled {
+        if self.0 < -1e8 {
+            return Scaled(Dd(0.0, 0.0), 0);
+        }
+        let (k, p) = self.exp_parts();
+        Scaled(p.add(Dd(1.0, 0.0)), k)
+    }
+
+    /// `exp(self) - 1`, relatively precise near 0, too.
+    pub fn exp_m1(self) -> Dd {
+        match self.exp_parts() {
+            (0, p) => p,
+            _ => self.exp().add(Dd(-1.0, 0.0)),
+        }
+    }
+
+    /// `ln(1 + self)`, relatively precise near 0, too; for numbers above -1/2.
+    pub fn ln_1p(self) -> Dd {
+        if self.0.abs() > 1e-3 {
+            return self.add(Dd(1.0, 0.0)).ln();
+        }
+        let mut p = Dd(0.0, 0.0);
+        for i in (1..=13).rev() {
+            p = Dd(1.0, 0.0).div(Dd(f64::from(i), 0.0)).sub(p.mul(self));
+        }
+        p.mul(self)
+    }
+
+    /// The hyperbolic tangent.
+    pub fn tanh(self) -> Dd {
+        if self.0.abs() > 50.0 {
+            return Dd(self.0.signum(), 0.0);
+        }
+        let e = self.scaled(2.0).exp_m1();
+        e.div(e.add(Dd(2.0, 0.0)))
     }
 
     /// By one step of Newton's iteration from the f64 logarithm.
     pub fn ln(self) -> Dd {
+        // Where the exponential would end.
+        if self.0 < 1e-200 {
+            return self.scaled(2f64.powi(900)).ln().sub(LN_2.mul(Dd(900.0, 0.0)));
+        }
         let y = Dd(self.0.ln(), 0.0);
         let e = Dd(-y.0, 0.0).exp().mul(self);
         // ln(x) = y + ln(x exp(-y)), and the latter is within 1e-15 of 1.
         let d = e.add(Dd(-1.0, 0.0));
         y.add(d).add(d.mul(d).scaled(-0.5))
+    }
+}
+
+/// The number `self.0 * 2^self.1`: to full precision where f64 is subnormal or ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Scaled(pub Dd, pub i32);
+
+// As in `Dd`.
+#[allow(clippy::should_implement_trait)]
+impl Scaled {
+    /// 0.
+    pub const ZERO: Self = Self(Dd(0.0, 0.0), 0);
+
+    /// That number.
+    pub fn of(x: Dd) -> Self {
+        if x.0 == 0.0 || !x.0.is_finite() {
+            return Self(x, 0);
+        }
+        let k = exponent(x.0);
+        Self(Dd(ldexp(x.0, -k), ldexp(x.1, -k)), k)
+    }
+
+    /// The sum.
+    pub fn add(self, b: Self) -> Self {
+        let (a, b) =
+            if b.0.0 == 0.0 || (self.0.0 != 0.0 && self.1 >= b.1) { (self, b) } else { (b, self) };
+        let by = ldexp(1.0, (b.1 - a.1).clamp(-1000, 0));
+        Self(a.0.add(b.0.scaled(by)), a.1)
+    }
+
+    /// The product.
+    pub fn mul(self, b: Self) -> Self {
+        Self(self.0.mul(b.0), self.1 + b.1)
+    }
+
+    /// Divided by a number.
+    pub fn div(self, b: Dd) -> Self {
+        Self(self.0.div(b), self.1)
+    }
+
+    /// As two f64, 0 or infinite where these end.
+    pub fn to_dd(self) -> Dd {
+        Dd(ldexp(self.0.0, self.1), ldexp(self.0.1, self.1))
+    }
+
+    /// The exponent `n` of `2^n <= |self| < 2^(n + 1)`; the least there is of 0.
+    pub fn exponent(self) -> i32 {
+        let Self(Dd(hi, lo), k) = self;
+        if hi == 0.0 {
+            return i32::MIN / 2;
+        }
+        let exponent = exponent(hi);
+        // A power of two from which something is taken off.
+        let below = hi.abs() == ldexp(1.0, exponent) && lo * hi < 0.0;
+        exponent - i32::from(below) + k
+    }
+}
+
+/// `x * 2^n`, rounded where it is subnormal.
+pub fn ldexp(mut x: f64, n: i32) -> f64 {
+    let mut n = n.clamp(-4400, 4400);
+    while n.abs() > 1000 {
+        let step = n.clamp(-1000, 1000);
+        x *= 2f64.powi(step);
+        n -= step;
+    }
+    x * 2f64.powi(n)
+}
+
+/// The exponent `n` of `2^n <= |x| < 2^(n + 1)`, of a number other than 0.
+fn exponent(x: f64) -> i32 {
+    match (x.to_bits() >> 52) as i32 & 0x7ff {
+        0 => exponent(x * 2f64.powi(64)) - 64,
+        n => n - 1023,
     }
 }
 
@@ -137,4 +268,15 @@ fn ulp_exponent(got: f64, exact: Dd, format: Format) -> i32 {
     // The exponent of a normal f64; a subnormal or 0 is below every format's least but f64's own.
     let exponent = ((larger.to_bits() >> 52) as i32 - 1023).max(format.min_exp);
     exponent - format.digits + 1
+}
+
+/// As [`ulps`], of a number of any size; infinite for what is no number.
+pub fn ulps_scaled(got: f64, exact: Scaled, format: Format) -> f64 {
+    if !got.is_finite() {
+        return f64::INFINITY;
+    }
+    let larger = if got == 0.0 { i32::MIN / 2 } else { exponent(got) }.max(exact.exponent());
+    let ulp = larger.max(format.min_exp) - format.digits + 1;
+    let error = Scaled::of(Dd(got, 0.0)).add(Scaled(exact.0.neg(), exact.1));
+    ldexp(error.0.0.abs(), (error.1 - ulp).clamp(-4000, 4000))
 }

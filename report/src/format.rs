@@ -34,6 +34,16 @@ pub fn plural(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
+/// A command as a shell would take it: what is not plain is in quotes.
+pub fn command(arguments: &[String]) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=,@%+".contains(c);
+    let quote = |argument: &String| match argument {
+        text if !text.is_empty() && text.chars().all(plain) => text.clone(),
+        text => format!("'{}'", text.replace('\'', "'\\''")),
+    };
+    arguments.iter().map(quote).collect::<Vec<_>>().join(" ")
+}
+
 /// A text of at most this width, by what each character takes.
 pub fn clip(text: &str, most: f64, width: impl Fn(char) -> f64) -> Cow<'_, str> {
     let end = |most: f64| {

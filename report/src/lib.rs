@@ -12,6 +12,7 @@ mod compare;
 mod csv;
 mod error;
 mod format;
+mod json;
 mod page;
 #[cfg(feature = "png")]
 mod png;
@@ -23,6 +24,7 @@ pub use chart::{Chart, charts};
 pub use compare::{Change, Regression, below};
 pub use csv::csv;
 pub use error::Error;
+pub use json::json;
 pub use page::html;
 #[cfg(feature = "png")]
 pub use png::png;

@@ -33,7 +33,32 @@
         const wide = Math.min(a.right, b.right) - Math.max(a.left, b.left);
         const high = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
         if (wide > 1 && high > 1) fault(`${about(text)} overlaps ${about(texts[j])}`);
+        // Labels of two lines, read as one.
+        const labels = text.matches(".o") && texts[j].matches(".o");
+        if (labels && wide > -4 && high > 4) fault(`${about(text)} runs into ${about(texts[j])}`);
       }
+    });
+  }
+  // On a large screen all of a table is seen, and no chart stands alone in a row that has room for others.
+  if (root.clientWidth >= 1300) {
+    for (const box of document.querySelectorAll(".scroll")) {
+      if (box.scrollWidth > box.clientWidth + 1) {
+        faults.push(`${box.getAttribute("aria-label").slice(0, 40)}: ${box.scrollWidth} of ${box.clientWidth}`);
+      }
+    }
+    for (const grid of document.querySelectorAll(".charts")) {
+      const rows = new Map();
+      for (const figure of grid.children) {
+        const top = Math.round(figure.getBoundingClientRect().top);
+        rows.set(top, (rows.get(top) || 0) + 1);
+      }
+      if (rows.size > 1 && [...rows.values()].includes(1)) faults.push(`a chart alone: rows of ${[...rows.values()]}`);
+    }
+  }
+  for (const table of document.querySelectorAll("table")) {
+    const cells = [...table.rows].map((row) => [...row.cells].map((cell) => cell.textContent));
+    cells[0].forEach((name, i) => {
+      if (cells.slice(1).every((row) => !row[i])) faults.push(`an empty column: ${name}`);
     });
   }
   return faults.join("\n");

@@ -6,7 +6,9 @@
 
 use tinyvec::SliceVec;
 
-use softmax_kernels::{Exps, Kernel, LEAST_MASS, Masses, PART, of_rank, rank, units};
+use softmax_kernels::{
+    Exps, Kernel, LEAST, LEAST_UNIT, Masses, PART, RESTS, of_rank, rank, rest, units,
+};
 
 use super::Method;
 use super::random::{Bits, Stream};
@@ -58,7 +60,7 @@ impl<'m> Lists<'m> {
 pub(super) struct Kept<'a, 'm> {
     kernel: &'static Kernel,
     masses: Masses<'a>,
-    /// The largest mass, and the sum of all, about.
+    /// The largest exponential, and the sum of all, about.
     largest: f32,
     sum: f64,
     state: State,
@@ -69,7 +71,7 @@ pub(super) struct Kept<'a, 'm> {
 enum State {
     /// All that have mass.
     All,
-    /// Those up to a rank, of which this is the mass. `lists.sums` has it by parts.
+    /// Those up to a rank, which have so many units. `lists.sums` has them by parts.
     Upto { last: u64, mass: u64 },
     /// Those in `lists.tokens`.
     List,
@@ -83,20 +85,20 @@ const FEW: f64 = 1024.0;
 
 /// The rank of the least token that has mass.
 fn least_rank() -> u64 {
-    rank(LEAST_MASS, u32::MAX as usize)
+    rank(LEAST, u32::MAX as usize)
 }
 
-/// So much of a mass in units: one at least.
+/// So much of a number of units: one at least.
 fn share(p: f64, mass: u64) -> u64 {
     ((p * mass as f64).ceil() as u64).clamp(1, mass.max(1))
 }
 
-/// The least mass that is so much of the largest.
+/// The least exponential that is so much of the largest.
 fn least_of(p: f64, largest: f32) -> f32 {
     let bound = p * f64::from(largest);
-    let mass = bound as f32;
-    let mass = if f64::from(mass) < bound { mass.next_up() } else { mass };
-    mass.max(LEAST_MASS)
+    let e = bound as f32;
+    let e = if f64::from(e) < bound { e.next_up() } else { e };
+    e.max(LEAST)
 }
 
 /// The key at which the weights of keys in rising order reach `need`; `None` if they do not.
@@ -126,8 +128,46 @@ fn reach<K: Ord + Copy>(keys: &mut [K], weight: impl Fn(K) -> u64, mut need: u64
     None
 }
 
-fn mass_of(rank: u64) -> u64 {
+fn units_of(rank: u64) -> u64 {
     units(of_rank(rank).0)
+}
+
+fn rest_of(rank: u64) -> u64 {
+    rest(of_rank(rank).0)
+}
+
+/// What the tokens that are left have besides their units: its sum, once somebody needs it.
+struct Rests {
+    tokens: u64,
+    sum: Option<u64>,
+}
+
+impl Rests {
+    fn of(tokens: usize) -> Self {
+        Rests { tokens: tokens as u64, sum: None }
+    }
+
+    /// Where a draw lands among the rests, if it does so. `total` are the units; `sum` sums the
+    /// rests, each of which is a unit at most: so few draws need to know.
+    fn target(&mut self, bits: Bits, total: u64, sum: impl FnOnce() -> u64) -> Option<u64> {
+        if !bits.says(self.tokens, u128::from(total) + u128::from(self.tokens)) {
+            return None;
+        }
+        let sum = *self.sum.get_or_insert_with(sum);
+        let whole = u128::from(total) * u128::from(RESTS) + u128::from(sum);
+        bits.says(sum, whole).then(|| bits.below(sum))
+    }
+}
+
+/// The first place at which the running sum exceeds a target.
+fn place_of(target: u64, parts: impl Iterator<Item = u64>) -> Option<usize> {
+    let mut left = target;
+    let mut parts = parts;
+    parts.position(|part| {
+        let here = left < part;
+        left -= if here { 0 } else { part };
+        here
+    })
 }
 
 impl<'a, 'm> Kept<'a, 'm> {
@@ -170,14 +210,14 @@ impl<'a, 'm> Kept<'a, 'm> {
         }
     }
 
-    /// Keeps those with this mass or more.
-    fn at_least(&mut self, mass: f32) {
-        let last = rank(mass, u32::MAX as usize);
+    /// Keeps those with this exponential or a larger one.
+    fn at_least(&mut self, e: f32) {
+        let last = rank(e, u32::MAX as usize);
         if last >= self.last() && self.state != State::All {
             return;
         }
         let parts = &mut self.lists.sums[..self.masses.len().div_ceil(PART)];
-        let found = self.kernel.scan(self.masses, mass, mass, parts, &mut []);
+        let found = self.kernel.scan(self.masses, e, e, parts, &mut []);
         self.state = State::Upto { last, mass: found.above.1 };
     }
 
@@ -222,7 +262,7 @@ impl<'a, 'm> Kept<'a, 'm> {
             }
             let reached = match need {
                 Need::Count(_) => reach(ranks, |_| 1, target - above),
-                _ => reach(ranks, mass_of, target - above),
+                _ => reach(ranks, units_of, target - above),
             };
             let last = match reached {
                 Some(last) => last,
@@ -281,32 +321,38 @@ impl<'a, 'm> Kept<'a, 'm> {
                 let masses = self.masses;
                 masses.exps().iter().map(move |&e| masses.of(e)).enumerate()
             };
-            let left = || tokens().filter(|&(i, mass)| mass > 0.0 && rank(mass, i) <= last);
+            let left = || tokens().filter(|&(i, e)| rank(e, i) <= last);
             for (draw, token) in draws.iter_mut().enumerate() {
-                *token = race(left().map(|(i, mass)| (i, i, mass)), stream.draw(draw));
+                *token = race(left(), stream.draw(draw));
             }
             return;
         }
         if self.state == State::All {
-            self.at_least(LEAST_MASS);
+            self.at_least(LEAST);
         }
         let n = self.masses.len().div_ceil(PART);
         let sums = &self.lists.sums[..n];
         let total = sums.iter().sum();
+        let mut rests = Rests::of(self.masses.len());
+        let rests_of_all = || {
+            let exps = self.masses.exps().iter().map(|&e| self.masses.of(e));
+            exps.enumerate().map(|(i, e)| if rank(e, i) <= last { rest(e) } else { 0 })
+        };
         for (draw, token) in draws.iter_mut().enumerate() {
-            let mut target = stream.draw(draw).below(total);
+            let bits = stream.draw(draw);
+            if let Some(target) = rests.target(bits, total, || rests_of_all().sum()) {
+                *token = place_of(target, rests_of_all()).unwrap_or(super::NONE);
+                continue;
+            }
+            let mut target = bits.below(total);
             let part = sums.iter().position(|&sum| {
                 let here = target < sum;
                 target -= if here { 0 } else { sum };
                 here
             });
-            let (start, masses) = self.masses.part(part.unwrap_or(n));
-            let here = masses.enumerate().position(|(i, mass)| {
-                let sum = if rank(mass, start + i) <= last { units(mass) } else { 0 };
-                let here = target < sum;
-                target -= if here { 0 } else { sum };
-                here
-            });
+            let (start, exps) = self.masses.part(part.unwrap_or(n));
+            let left = |(i, e)| if rank(e, start + i) <= last { units(e) } else { 0 };
+            let here = place_of(target, exps.enumerate().map(left));
             *token = here.map_or(super::NONE, |i| start + i);
         }
     }
@@ -315,14 +361,18 @@ impl<'a, 'm> Kept<'a, 'm> {
 /// Units of mass in 1.
 const UNITS: f64 = (1u64 << 30) as f64;
 
-/// The token that the Gumbel-max trick draws; tokens have an index in the row, which their noise depends on.
+/// The token that the Gumbel-max trick draws, from tokens and their exponentials.
 ///
 /// `ln(m) + g`, `g = -ln(-ln(u))`, is largest where `-ln(u) / m` is least, which is an exponential race: its time takes one logarithm instead of three, and
 /// mostly none, because `-ln(1 - v) >= v`.
-fn race(tokens: impl Iterator<Item = (usize, usize, f32)>, bits: Bits) -> usize {
+fn race(tokens: impl Iterator<Item = (usize, f32)>, bits: Bits) -> usize {
     let (mut best, mut least) = (super::NONE, f64::INFINITY);
     let (mut pair, mut noise) = (usize::MAX, [0; 2]);
-    for (place, i, mass) in tokens {
+    for (i, mass) in tokens {
+        // Too late even with the least v, which is 2^-53.
+        if least * f64::from(mass) < f64::EPSILON / 4.0 {
+            continue;
+        }
         if pair != i / 2 {
             pair = i / 2;
             noise = bits.pair(pair);
@@ -336,7 +386,7 @@ fn race(tokens: impl Iterator<Item = (usize, usize, f32)>, bits: Bits) -> usize 
         }
         let time = -libm::log1p(-v) / mass;
         if time < least {
-            (best, least) = (place, time);
+            (best, least) = (i, time);
         }
     }
     best
@@ -357,7 +407,7 @@ impl List<'_, '_> {
         self.lists.tokens.iter().map(|&token| of_rank(token).1)
     }
 
-    /// Gives them other masses.
+    /// Gives them other exponentials.
     pub(super) fn reweigh(&mut self, masses: Masses<'_>) {
         for (token, &e) in self.lists.tokens.iter_mut().zip(masses.exps()) {
             *token = rank(masses.of(e), of_rank(*token).1);
@@ -365,7 +415,7 @@ impl List<'_, '_> {
     }
 
     fn total(&self) -> u64 {
-        self.lists.tokens.iter().map(|&token| mass_of(token)).sum()
+        self.lists.tokens.iter().map(|&token| units_of(token)).sum()
     }
 
     fn filter(&mut self, need: Need) {
@@ -381,16 +431,17 @@ impl List<'_, '_> {
                 ranks.clear();
                 ranks.extend_from_slice(tokens);
                 match need {
-                    Need::Share(p) => reach(ranks, mass_of, share(p, total)),
+                    Need::Share(p) => reach(ranks, units_of, share(p, total)),
                     Need::Count(k) => reach(ranks, |_| 1, k),
                     Need::OfLargest(_) | Need::Typical(_) => None,
                 }
             }
             Need::Typical(p) => {
-                // ln(mass) = ln(probability) + ln(total), so that the entropy is ln(total) less the mean of ln(mass).
+                // ln(e) = ln(probability) + ln(total), so that the entropy is ln(total) less the
+                // mean of ln(e).
                 let mean = tokens.iter().map(|&token| {
-                    let mass = f64::from(of_rank(token).0);
-                    mass * libm::log(mass)
+                    let e = of_rank(token).0;
+                    units(e) as f64 / UNITS * libm::log(e.into())
                 });
                 let mean = mean.fold(0.0, |sum, v| sum + v) / (total as f64 / UNITS);
                 let distance = |token: u64| {
@@ -399,7 +450,7 @@ impl List<'_, '_> {
                 };
                 distances.clear();
                 distances.extend(tokens.iter().map(|&token| distance(token)));
-                let last = reach(distances, |[_, token]| mass_of(token), share(p, total));
+                let last = reach(distances, |[_, token]| units_of(token), share(p, total));
                 if let Some(last) = last {
                     tokens.retain(|&token| distance(token) <= last);
                 }
@@ -415,38 +466,50 @@ impl List<'_, '_> {
     pub(super) fn draw(self, method: Method, stream: Stream, draws: &mut [usize]) {
         let Lists { tokens, sums, .. } = &mut *self.lists;
         if method == Method::GumbelMax {
-            let left = || tokens.iter().map(|&token| of_rank(token)).filter(|&(m, _)| m > 0.0);
+            let left = || tokens.iter().map(|&token| of_rank(token)).filter(|&(e, _)| e >= LEAST);
             for (draw, token) in draws.iter_mut().enumerate() {
-                *token = race(left().map(|(mass, i)| (i, i, mass)), stream.draw(draw));
+                *token = race(left().map(|(e, i)| (i, e)), stream.draw(draw));
             }
             return;
         }
         let sums = &mut sums[..tokens.len()];
         let mut total = 0;
         for (sum, &token) in sums.iter_mut().zip(tokens.iter()) {
-            total += mass_of(token);
+            total += units_of(token);
             *sum = total;
         }
+        let mut rests = Rests::of(tokens.len());
+        let rests_of_all = || tokens.iter().map(|&token| rest_of(token));
         for (draw, token) in draws.iter_mut().enumerate() {
-            let target = stream.draw(draw).below(total);
-            let place = sums.partition_point(|&sum| sum <= target);
-            *token = tokens.get(place).map_or(super::NONE, |&token| of_rank(token).1);
+            let bits = stream.draw(draw);
+            let place = match rests.target(bits, total, || rests_of_all().sum()) {
+                Some(target) => place_of(target, rests_of_all()),
+                None => {
+                    let target = bits.below(total);
+                    Some(sums.partition_point(|&sum| sum <= target))
+                }
+            };
+            let drawn = place.and_then(|place| tokens.get(place));
+            *token = drawn.map_or(super::NONE, |&token| of_rank(token).1);
         }
     }
 }
 
-/// A sample of a row's masses, by eighths of octaves.
+/// A sample of a row's exponentials, by eighths of octaves.
 struct Sample {
     counts: [u32; BINS],
     /// Tokens of the row for each that is in the sample.
     each: f64,
 }
 
-/// How many octaves there are from 2^-31 to 8, and the bin of those without mass.
-const BINS: usize = 34 * 8 + 1;
+/// Eighths of the octaves from 2^-62, which is [`LEAST`], to 8, and the bin of those without mass.
+const BINS: usize = (62 + 3) * 8 + 1;
 
 /// The upper bits of the first bin, of those without mass.
-const FIRST: u32 = (127 - 31) * 8 - 1;
+const FIRST: u32 = (127 - 62) * 8 - 1;
+
+/// The first bin of those with a unit at least: of 2^-30, which is [`LEAST_UNIT`].
+const FIRST_UNIT: usize = (62 - 30) * 8 + 1;
 
 /// Tokens that lie beside each other in a sample, and how many of these groups there are.
 const GROUP: usize = 16;
@@ -468,23 +531,20 @@ impl Sample {
         Sample { counts, each: exps.len() as f64 / n.max(1) as f64 }
     }
 
-    /// A band of masses in which the last of the ranks of a filter lies, probably: its lower and its upper end, and how many tokens are above, about. The sum of
-    /// the masses is known about.
+    /// A band of exponentials in which the last of the ranks of a filter lies, probably: its lower
+    /// and its upper end, and how many tokens are above, about. The sum of the units is known
+    /// about.
     fn band(&self, need: Need, sum: f64, try_: u32) -> (f32, f32, f64) {
-        let (mut low, mut high, mut above) = (LEAST_MASS, f32::INFINITY, 0.0);
+        // A share of the units is reached by a token with some.
+        let least = if let Need::Share(_) = need { LEAST_UNIT } else { LEAST };
+        let (mut low, mut high, mut above) = (least, f32::INFINITY, 0.0);
         // Standard deviations.
         let z = match try_ {
             0 => 3.0,
             1 => 12.0,
             _ => return (low, high, above),
         };
-        let edge = |bin: usize| {
-            if bin == 0 {
-                LEAST_MASS
-            } else {
-                f32::from_bits((bin as u32 + FIRST) << 20).max(LEAST_MASS)
-            }
-        };
+        let edge = |bin: usize| f32::from_bits((bin as u32 + FIRST) << 20);
         match need {
             Need::Count(k) => {
                 let target = k as f64 / self.each;
@@ -505,7 +565,7 @@ impl Sample {
                 // What is below the last rank. Most of that is of many tokens, of which there are enough in the sample.
                 let target = (1.0 - p) * sum / self.each;
                 let (mut below, mut squares, mut count) = (0.0, 0.0, 0.0);
-                for bin in 1..BINS {
+                for bin in FIRST_UNIT..BINS {
                     let edge = edge(bin);
                     let margin = z * f64::sqrt(squares) + z * f64::from(edge);
                     if below + margin <= target {
@@ -521,7 +581,7 @@ impl Sample {
                     squares += n * mass * mass;
                     count += n;
                 }
-                let all: f64 = self.counts[1..].iter().map(|&n| f64::from(n)).sum();
+                let all: f64 = self.counts[FIRST_UNIT..].iter().map(|&n| f64::from(n)).sum();
                 above = (all - count) * self.each;
             }
             Need::OfLargest(_) | Need::Typical(_) => {}

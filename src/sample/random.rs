@@ -52,6 +52,12 @@ impl Bits {
         ((u128::from(bits) * u128::from(end)) >> 64) as u64
     }
 
+    /// Whether other 64 random bits say yes to a chance of `part / whole`.
+    pub(crate) fn says(self, part: u64, whole: u128) -> bool {
+        let bits = low_first(self.0[2], self.0[3]);
+        u128::from(bits) < (u128::from(part) << 64) / whole.max(1)
+    }
+
     /// 64 bits for each of the tokens `2 * pair` and `2 * pair + 1`: key the first two words, counter the pair, 0 and the other two.
     pub(crate) fn pair(self, pair: usize) -> [u64; 2] {
         let [a, b, c, d] = self.0;

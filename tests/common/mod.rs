@@ -1,9 +1,13 @@
 //! What the tests share: the kernels to walk, inputs that are the same on every platform, a digest.
 #![allow(dead_code, unused_imports)] // Each test file uses its own part.
 
+#[cfg(unix)]
+pub mod guarded;
+
 use std::ffi::OsStr;
 use std::process::Command;
 
+use softmax::half::{bf16, f16};
 use softmax::{Element, Kernel, Masked, Matrix, MatrixMut, Softmax};
 pub use softmax_measure::check::Fnv;
 pub use softmax_measure::data::Number as Bits;
@@ -66,6 +70,17 @@ pub fn with_the_other_stores(tests: &str) {
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && !text.contains("running 0 tests"), "{output:?}");
 }
+
+/// A type of which every pattern of bits is a value.
+pub trait Pattern: Copy {}
+
+macro_rules! pattern {
+    ($($t:ty),*) => {
+        $(impl Pattern for $t {})*
+    };
+}
+
+pattern!(f32, f64, f16, bf16, u8, i64, usize);
 
 /// SplitMix64: no floating point, so the same everywhere.
 pub struct Random(pub u64);

@@ -375,6 +375,13 @@ static void bad_options(void) {
         o.z_loss = zs[i];
         ALL(VALUE);
     }
+    static const float none[][COLS] = {{1.0f, 0.5f, -2.0f, 0.25f, 1.0f, -3.0f}, {1.0f, 1.0f, NAN, 1.0f, 1.0f, 1.0f}};
+    for (size_t i = 0; i < 2; i++) {
+        o = softmax_cross_entropy_default();
+        o.weights = none[i];
+        ALL(VALUE);
+        SAYS(message, "the weight of class 2 must be finite and not negative");
+    }
     o = softmax_cross_entropy_default();
     o.weights = (const float *)(const void *)((const char *)weights + 1);
     ALL(ALIGNMENT);

@@ -1,8 +1,6 @@
 //! `softmax bench` and `softmax report`.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 use crate::common::{Folder, call, call_refused, softmax};
 use softmax_report::schema::Report;
@@ -70,6 +68,10 @@ fn filters_leave_what_they_say() {
     bench.args(["bench", "--quick"]).args(filters).args(all).arg("-o").arg(&path);
     assert!(bench.output().unwrap().status.success());
     let report = read(&path);
+    // The same is printed for programs.
+    let json = softmax().arg("bench").arg("--quick").args(filters).args(all).arg("--json").output();
+    let printed = softmax_report::read(&json.unwrap().stdout, "printed").unwrap();
+    assert_eq!(printed.cases.len(), report.cases.len());
     let mut names: Vec<_> = report.cases.iter().map(|c| (&*c.kernel, &*c.operation)).collect();
     names.sort_unstable();
     let want = [
@@ -97,29 +99,6 @@ fn what_cannot_be_measured_is_refused() {
     assert_eq!(std::fs::read(there).unwrap(), b"{}");
 }
 
-/// What was done before Ctrl-C is reported.
-#[test]
-#[cfg(unix)]
-fn an_interrupted_run_is_reported() {
-    let folder = Folder::new();
-    let path = folder.path("part.json");
-    let mut bench = softmax();
-    // Far more rounds than there is patience for.
-    bench.args(["bench", "--quick", "--max-size", "40K", "--rounds", "1000", "-o"]).arg(&path);
-    let child = bench.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    std::thread::sleep(Duration::from_secs(4));
-    let kill = ["-INT", &child.id().to_string()].map(str::to_owned);
-    assert!(std::process::Command::new("kill").args(kill).status().unwrap().success());
-    let started = Instant::now();
-    let out = child.wait_with_output().unwrap();
-    assert!(started.elapsed() < Duration::from_secs(60));
-    assert_eq!(out.status.code(), Some(2));
-    assert!(String::from_utf8(out.stderr).unwrap().contains("interrupted"));
-    let report = read(&path);
-    assert!(!report.complete);
-    assert!(!report.cases.is_empty());
-}
-
 /// A report, and one of a machine that is slower by a factor at everything.
 fn two_reports(folder: &Folder, factor: f64) -> [PathBuf; 2] {
     let paths = [folder.path("a.json"), folder.path("b.json")];
@@ -141,6 +120,15 @@ fn reports_become_tables_pages_and_charts() {
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         String::from_utf8(out.stdout).unwrap()
     };
+    // For programs.
+    let json: serde_json::Value = serde_json::from_str(&text(&[&a, &b, &"--json"])).unwrap();
+    let cases = json["cases"].as_array().unwrap();
+    let of = |report: u64| cases.iter().filter(move |case| case["report"] == report);
+    assert!(of(1).count() > 0 && of(1).count() == of(2).count());
+    assert!(of(1).all(|case| case["ratio"] == 1.0) && of(2).all(|case| case["ratio"] == 0.5));
+    assert!(of(2).all(|case| case["label"] == "another" && case["elements_per_second"].is_f64()));
+    assert_eq!(json["below"], serde_json::Value::Null);
+
     let table = text(&[&a, &b]);
     assert!(table.contains("another") && table.contains("0.50"), "{table}");
     assert!(table.lines().all(|line| line.chars().count() <= 100));
@@ -178,6 +166,11 @@ fn slower_cases_fail_and_are_named() {
     assert!(stdout.contains("softmax") && stdout.contains("0.9"), "{stdout}");
     assert!(String::from_utf8(fails.stderr).unwrap().contains("below 0.95"));
     assert_eq!(below("0.8").status.code(), Some(0));
+    let json = call("report", &[&a, &b, &"--fail-below", &"0.95", &"--json"]);
+    assert_eq!(json.status.code(), Some(1));
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    let lines: Vec<_> = json["below"].as_array().unwrap().iter().collect();
+    assert_eq!(lines.len(), stdout.lines().filter(|line| line.starts_with("report 2")).count());
     assert_eq!(below("-1").status.code(), Some(2));
     // Of one report there is nothing to compare.
     assert_eq!(call("report", &[&a, &"--fail-below", &"0.9"]).status.code(), Some(2));
@@ -196,6 +189,9 @@ fn what_is_no_report_is_refused() {
         call_refused(&folder, "report", &[&path], ("report", about));
     };
     refused("text.json", b"hello", "line 1");
+    // A pipe without end.
+    #[cfg(unix)]
+    call_refused(&folder, "report", &[&"/dev/zero"], ("/dev/zero", "too large for a report"));
     refused("foreign.json", br#"{"schema": "something else", "version": 1}"#, "schema");
     refused("old.json", whole.replace("\"version\": 1", "\"version\": 0").as_bytes(), "version");
     refused("truncated.json", &whole.as_bytes()[..whole.len() / 2], "line");

@@ -37,6 +37,10 @@ fn argmax_is_that_of_the_library() {
             let json = call_ok("argmax", &[&input, &"--json"]);
             assert_eq!(serde_json::from_str::<Vec<usize>>(&json).unwrap(), want);
             let out = folder.path("out.npy");
+            let json = call_ok("argmax", &[&input, &out, &"--force", &"--json"]);
+            let json: Value = serde_json::from_str(&json).unwrap();
+            assert_eq!(json["output"], out.to_str().unwrap());
+            assert_eq!((&json["shape"], &json["dtype"]), (&vec![6, 5].into(), &"i64".into()));
             let text = call_ok("argmax", &[&input, &out, &"--force"]);
             assert!(text.starts_with(&format!("{}: 6 x 5 i64, kernel ", out.display())), "{text}");
             assert_eq!(fs::read(&out).unwrap(), npy("<i8", &[6, 5], cast_slice(&numbers(&want))));
@@ -58,7 +62,7 @@ fn several_blocks_are_one_file() {
     let (out, log_probs) = (folder.path("out.npy"), folder.path("log_probs.npy"));
     let mut want = vec![0; rows];
     Softmax::new().argmax(m, &mut want).unwrap();
-    call_ok("argmax", &[&input, &out]);
+    call_ok("argmax", &[&input, &out, &"--threads", &"2"]);
     assert!(fs::read(&out).unwrap() == npy("<i8", &[rows], cast_slice(&numbers(&want))));
     assert!(call_ok("argmax", &[&input]) == lines(&want, 1));
 
@@ -69,15 +73,28 @@ fn several_blocks_are_one_file() {
         let mut want = vec![0; x.len() / cols * draws];
         Sampler::new(1).sample(Matrix::new(x, cols).unwrap(), &mut want).unwrap();
         let n = draws.to_string();
-        call_ok("sample", &[input, &out, &"--seed", &"1", &"--draws", &n, &"--force"]);
+        call_ok(
+            "sample",
+            &[input, &out, &"--seed", &"1", &"--draws", &n, &"--force", &"--threads", &"2"],
+        );
         let shape = [x.len() / cols, draws];
         assert!(fs::read(&out).unwrap() == npy("<i8", &shape, cast_slice(&numbers(&want))));
     }
 
     let (mut want, mut want_log) = (vec![0; rows * 3], vec![0.0f32; rows * 3]);
     Softmax::new().top_k(m, 3, &mut want, &mut want_log).unwrap();
-    let options: [&dyn AsRef<OsStr>; 8] =
-        [&input, &"-k", &"3", &"--indices", &out, &"--log-probs", &log_probs, &"--force"];
+    let options: [&dyn AsRef<OsStr>; 10] = [
+        &input,
+        &"-k",
+        &"3",
+        &"--indices",
+        &out,
+        &"--log-probs",
+        &log_probs,
+        &"--force",
+        &"--threads",
+        &"2",
+    ];
     let text = call_ok("topk", &options);
     assert_eq!(text.lines().count(), 1 + 10 * 3 + 1);
     assert!(fs::read(&out).unwrap() == npy("<i8", &[rows, 3], cast_slice(&numbers(&want))));
@@ -96,7 +113,9 @@ fn topk_is_that_of_the_library() {
         let x: Vec<T> = values(30 * cols);
         let (mut want, mut want_log) = (vec![0; 30 * k], vec![T::Arithmetic::ZERO; 30 * k]);
         let options = Softmax::new().temperature(3.0).unwrap();
-        options.top_k(Matrix::new(&x, cols).unwrap(), k, &mut want, &mut want_log).unwrap();
+        let mut want_p = want_log.clone();
+        let m = Matrix::new(&x, cols).unwrap();
+        options.top_k_and_probs(m, k, &mut want, &mut want_log, &mut want_p).unwrap();
         for input in files(&folder, &shape, &x) {
             let (indices, log_probs) = (folder.path("i.npy"), folder.path("l.npy"));
             let json = call_ok(
@@ -129,8 +148,7 @@ fn topk_is_that_of_the_library() {
                 assert_eq!(row["indices"], serde_json::json!(columns));
                 for (j, log) in logs.iter().enumerate() {
                     assert_eq!(row["log_probs"][j].as_f64().unwrap(), log.to_f64());
-                    let p = row["probs"][j].as_f64().unwrap();
-                    assert!((p / log.to_f64().exp() - 1.0).abs() < 1e-14, "{p}");
+                    assert_eq!(row["probs"][j].as_f64().unwrap(), want_p[i * k + j].to_f64());
                 }
             }
         }
@@ -202,6 +220,28 @@ fn sample_is_that_of_the_library() {
     check::<bf16>();
 }
 
+/// Probabilities are those of `softmax run`, not exponentials of rounded logarithms.
+#[test]
+fn probabilities_of_topk_are_those_of_run() {
+    let folder = Folder::new();
+    let x = [[0.0f32, -10.0, -40.0, -80.0], [3.0; 4]];
+    let input = folder.file("in.npy", &npy("<f4", &[2, 4], cast_slice(&x)));
+    let out = folder.path("out.npy");
+    call_ok("run", &[&input, &out]);
+    let bytes = fs::read(&out).unwrap();
+    let probs: Vec<f32> = bytes[bytes.len() - 32..]
+        .chunks(4)
+        .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+        .collect();
+    let json = call_ok("topk", &[&input, &"-k", &"4", &"--json"]);
+    let rows: Vec<Value> = serde_json::from_str(&json).unwrap();
+    for (row, probs) in rows.iter().zip(probs.chunks(4)) {
+        let got = row["probs"].as_array().unwrap().iter().map(|p| p.as_f64().unwrap());
+        assert!(got.eq(probs.iter().map(|&p| f64::from(p))), "{row} {probs:?}");
+    }
+    assert_eq!(rows[1]["probs"], serde_json::json!([0.25, 0.25, 0.25, 0.25]));
+}
+
 #[test]
 fn topk_shows_people_the_first_rows() {
     let folder = Folder::new();
@@ -228,6 +268,15 @@ fn topk_shows_people_the_first_rows() {
     let json = call_ok("topk", &[&input, &"-k", &"1", &"--json"]);
     let rows: Vec<Value> = serde_json::from_str(&json).unwrap();
     assert_eq!((&rows[2]["log_probs"][0], &rows[2]["probs"][0]), (&Value::Null, &Value::Null));
+    // As is the logarithm of nothing, whose probability is 0.
+    let never = folder.file("never.npy", &npy("<f4", &[2], cast_slice(&[0.0, f32::NEG_INFINITY])));
+    let json = call_ok("topk", &[&never, &"--json"]);
+    let rows: Vec<Value> = serde_json::from_str(&json).unwrap();
+    assert_eq!((&rows[0]["log_probs"][1], &rows[0]["probs"][1]), (&Value::Null, &0.0.into()));
+    // Five, unless rows have fewer.
+    assert_eq!(words(&call_ok("topk", &[&input])).len(), 1 + 3 * 4);
+    let wide = folder.file("wide.npy", &npy("<f4", &[1, 7], &[0; 28]));
+    assert_eq!(words(&call_ok("topk", &[&wide])).len(), 1 + 5);
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use crate::common::{Folder, arguments, call_refused, npy, npy_aligned, run, safetensors, softmax};
+use crate::common::{
+    Folder, arguments, call, call_refused, npy, npy_aligned, run, safetensors, softmax,
+};
 use safetensors::Dtype;
 
 /// The run must fail with one line that names `subject` and has `cause`, and must add no file to the folder.
@@ -21,6 +23,12 @@ fn broken_files_are_refused_by_name() {
     };
     let descr = |descr: &str| npy(descr, &[1], &[0; 8]);
     let nested = [&b"\x93NUMPY\x02\x00"[..], &500_000u32.to_le_bytes(), &[b'('; 500_000]].concat();
+    let deep = |key: &str, n| {
+        let (open, close) = ("[".repeat(n), "]".repeat(n));
+        format!(
+            "{{{key}{open}1{close}, 'descr': '<f4', 'fortran_order': False, 'shape': (4, 10), }}"
+        )
+    };
     let cases: &[(Vec<u8>, &str)] = &[
         (vec![], "magic"),
         (b"\x93NUMPX\x01\x00".to_vec(), "magic"),
@@ -31,12 +39,19 @@ fn broken_files_are_refused_by_name() {
         (good[..good.len() - 1].to_vec(), "truncated: the shape 4 x 10 needs 160 bytes"),
         ([&good[..], &[0]].concat(), "too long: the shape 4 x 10 needs 160 bytes"),
         ([b"\x93NUMPY\x09\x00", &good[8..]].concat(), "version 9.0"),
-        (b"\x93NUMPY\x02\x00\xff\xff\xff\xff{".to_vec(), "truncated"),
+        (b"\x93NUMPY\x02\x00\xff\xff\xff\xff{".to_vec(), "a header of 4294967295 bytes"),
+        (b"\x93NUMPY\x02\x00\xff\x00\x00\x00{".to_vec(), "truncated"),
         (header(""), "dictionary"),
         (header("(1, 2)"), "dictionary"),
-        (header("{'shape': (1,"), "dictionary"),
+        (header("{'shape': (1,"), "\"shape\""),
         (header("\u{fffd}\u{0}"), "dictionary"),
-        (nested, "dictionary"),
+        (nested, "a header of 500000 bytes: at most 10000 are read"),
+        // These took other parsers forever.
+        (header(&deep("'x': ", 40)), "unknown key \"x\""),
+        (header(&deep("'x': ", 4_000)), "unknown key \"x\""),
+        (header(&deep("'descr': ", 4_000)), "structured"),
+        (header(&deep("'shape': ", 4_000)), "\"shape\""),
+        (header(&deep("", 4_000)), "dictionary"),
         (header("{'descr': '<f4', 'fortran_order': False}"), "\"shape\""),
         (header("{'descr': '<f4', 'fortran_order': 0, 'shape': (1,)}"), "\"fortran_order\""),
         (header("{'descr': 4, 'fortran_order': False, 'shape': (1,)}"), "\"descr\""),
@@ -51,6 +66,8 @@ fn broken_files_are_refused_by_name() {
         (npy("<f4", &[usize::MAX, 3], &[]), "overflows"),
         (npy("<f4", &[usize::MAX / 2, 3, 0], &[]), "overflows"),
         (npy("<f8", &[usize::MAX / 8, 1], &[]), "overflows"),
+        (npy("<f4", &[usize::MAX, 0], &[]), "overflows"),
+        (npy("<f4", &[1; 65], &[0; 4]), "65 axes"),
         (npy("<f4", &[1 << 40, 1 << 10], &[0; 64]), "truncated"),
         (descr(">f8"), "big-endian"),
         (descr(">f4"), "big-endian"),
@@ -73,9 +90,9 @@ fn broken_files_are_refused_by_name() {
     let cases: &[(Vec<u8>, &str)] = &[
         (vec![], "not a .safetensors file"),
         (one[..4].to_vec(), "not a .safetensors file"),
-        (one[..40].to_vec(), "not a .safetensors file"),
-        (one[..one.len() - 1].to_vec(), "not a .safetensors file"),
-        ([&one[..], &[0]].concat(), "not a .safetensors file"),
+        (one[..40].to_vec(), "truncated: the header has 112 bytes, of which 32 are there"),
+        (one[..one.len() - 1].to_vec(), "truncated: the tensors need 160 bytes of data, got 159"),
+        ([&one[..], &[0]].concat(), "too long: the tensors need 160 bytes of data, got 161"),
         (good.clone(), "not a .safetensors file"),
         (file("{\n]", &[]), "not a .safetensors file"),
         (
@@ -243,31 +260,132 @@ fn a_write_that_fails_leaves_nothing() {
     assert_eq!(folder.names(), ["in.npy"]);
 }
 
-/// Ctrl-C, and `kill`.
-#[cfg(unix)]
+/// What a file says of itself is part of messages, as far as there is room in them.
 #[test]
-fn an_interrupted_run_leaves_nothing() {
+fn messages_are_short_whatever_is_in_a_file() {
     let folder = Folder::new();
-    // 2 GB that take no space on the disk: enough work to be interrupted.
-    let input = folder.file("in.npy", &npy("<f4", &[1 << 20, 512], &[]));
-    let length = fs::metadata(&input).unwrap().len() + (1 << 31);
-    fs::File::options().write(true).open(&input).unwrap().set_len(length).unwrap();
-    let child = softmax()
-        .arg("run")
-        .args([&input, &folder.path("out.npy")])
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let started = std::time::Instant::now();
-    while folder.names().len() == 1 {
-        assert!(started.elapsed().as_secs() < 60, "no output was begun");
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-    let kill = ["-TERM", &child.id().to_string()].map(str::to_owned);
-    assert!(std::process::Command::new("kill").args(kill).status().unwrap().success());
-    let out = child.wait_with_output().unwrap();
+    let short = |options: &[&str], input: &Path, cause: &str| {
+        let out = call("run", &arguments(&[input, &folder.path("out.npy")], options));
+        let out = if input.extension().is_some_and(|e| e == "npy") {
+            out
+        } else {
+            call("run", &arguments(&[input, &folder.path("out.safetensors")], options))
+        };
+        let stderr = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(out.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(cause), "{stderr}");
+        assert!(stderr.chars().count() < 1000, "{} characters", stderr.chars().count());
+    };
+    let names: Vec<_> = (0..10_000).map(|i| format!("layer.{i}")).collect();
+    let tensors: Vec<_> = names.iter().map(|n| (&**n, Dtype::F32, &[1][..], &[0; 4][..])).collect();
+    let many = folder.file("many.safetensors", &safetensors(&tensors));
+    short(&["--tensor", "nope"], &many, "and 9992 more");
+    short(&["--tensor", &"n".repeat(50_000)], &many, "and 9992 more");
+    let out = call("argmax", &[&many]);
     let stderr = String::from_utf8(out.stderr).unwrap();
-    assert_eq!(out.status.code(), Some(2), "{stderr}");
-    assert!(stderr.ends_with(": interrupted\n"), "{stderr}");
-    assert_eq!(folder.names(), ["in.npy"]);
+    assert!(stderr.contains("and 9992 more") && stderr.chars().count() < 1000, "{stderr}");
+    let long = "t".repeat(50_000);
+    let tensors = [(&*long, Dtype::I64, &[1][..], &[0; 8][..])];
+    let file = folder.file("long.safetensors", &safetensors(&tensors));
+    short(&[], &file, "is I64");
+    short(&["--tensor", "nope"], &file, "ttt...");
+    let text = format!(r#"{{"x":{{"dtype":"{long}","shape":[1],"data_offsets":[0,4]}}}}"#);
+    let bytes = [&(text.len() as u64).to_le_bytes(), text.as_bytes(), &[0; 4]].concat();
+    short(&[], &folder.file("dtype.safetensors", &bytes), "unknown variant");
+    for descr in ["t".repeat(9_000), format!(">{}", "t".repeat(9_000))] {
+        short(&[], &folder.file("descr.npy", &npy(&descr, &[1], &[0; 4])), "not supported");
+    }
+    let key = format!("{{'{}': 1}}", "k".repeat(9_000));
+    let length = (key.len() as u16).to_le_bytes();
+    let bytes = [b"\x93NUMPY\x01\x00", &length[..], key.as_bytes()].concat();
+    short(&[], &folder.file("key.npy", &bytes), "unknown key");
+}
+
+/// Names in a file do not reach the terminal as commands, nor break lines.
+#[test]
+fn names_are_cleaned_wherever_they_are_printed() {
+    let folder = Folder::new();
+    let name = "\u{1b}[2J\nrow 0: most likely 7\u{9b}31m\u{7f}";
+    let tensors = [(name, Dtype::F32, &[2][..], &[0; 8][..]), ("b", Dtype::F32, &[2], &[0; 8])];
+    let input = folder.file("in.safetensors", &safetensors(&tensors));
+    let out = folder.path("out.safetensors");
+    let lines = crate::common::run_ok(&input, &out, &["--show", "1", "--verbose"]);
+    assert!(lines.iter().all(|line| !line.contains(|c: char| c.is_control())), "{lines:?}");
+    assert_eq!(lines.iter().filter(|line| line.contains("[2J row 0: most likely 7")).count(), 2);
+    let options = ["--show", "1", "--verbose", "--json", "--force"];
+    let json = crate::common::run_ok(&input, &out, &options);
+    assert_eq!(json.len(), 1);
+    assert!(!json[0].contains(|c: char| c.is_control()), "{json:?}");
+    let json: serde_json::Value = serde_json::from_str(&json[0]).unwrap();
+    for list in ["tensors", "plans", "rows"] {
+        let list = json[list].as_array().unwrap();
+        assert!(list.iter().any(|item| item["name"] == name), "{list:?}");
+    }
+    let out = call("argmax", &[&input]);
+    let stderr = String::from_utf8(out.stderr).unwrap();
+    assert!(!stderr.trim_end().contains(|c: char| c.is_control()), "{stderr:?}");
+}
+
+/// Whatever a command does, and whether it would look at them.
+#[test]
+fn variables_that_make_no_sense_are_refused_by_every_command() {
+    let folder = Folder::new();
+    let input = folder.file("in.npy", &npy("<f4", &[4, 10], &[0; 160]));
+    let labels = folder.file("labels.npy", &npy("<i8", &[4], &[0; 32]));
+    let (input, labels) = (input.to_str().unwrap(), labels.to_str().unwrap());
+    let out = folder.path("out.npy");
+    let before = folder.names();
+    for arguments in [
+        &["run", input, out.to_str().unwrap()][..],
+        &["run", input, out.to_str().unwrap(), "--kernel", "scalar"],
+        &["loss", input, labels],
+        &["argmax", input],
+        &["topk", input],
+        &["sample", input, "--seed", "1"],
+        &["info"],
+        &["info", "--json"],
+        &["bench", "--quick", "--max-size", "40K"],
+        &["report", "/dev/null"],
+    ] {
+        for variable in ["SOFTMAX_KERNEL", "SOFTMAX_CACHES"] {
+            let out = softmax().args(arguments).env(variable, "bad").output().unwrap();
+            let stderr = String::from_utf8(out.stderr).unwrap();
+            assert_eq!(out.status.code(), Some(2), "{arguments:?} {variable}: {stderr}");
+            assert!(stderr.starts_with(&format!("softmax: {variable}: ")), "{stderr}");
+            assert!(stderr.contains("bad") && stderr.lines().count() == 1, "{stderr}");
+            assert!(out.stdout.is_empty() || arguments[0] == "info", "{arguments:?}");
+        }
+    }
+    assert_eq!(folder.names(), before);
+}
+
+#[test]
+fn a_file_without_a_subcommand_gets_a_hint() {
+    for file in ["x.npy", "nowhere/x.safetensors"] {
+        let out = softmax().args([file, "y.npy"]).output().unwrap();
+        let stderr = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(out.status.code(), Some(2));
+        assert!(stderr.contains("softmax run LOGITS OUT"), "{stderr}");
+    }
+    let out = softmax().arg("runn").output().unwrap();
+    let stderr = String::from_utf8(out.stderr).unwrap();
+    assert!(stderr.contains("'run'") && !stderr.contains("LOGITS"), "{stderr}");
+}
+
+#[test]
+fn help_tells_exit_codes_and_is_as_wide_as_a_terminal() {
+    let commands = ["run", "loss", "argmax", "topk", "sample", "info", "bench", "report"];
+    let mut helps = vec![vec!["-h"], vec!["--help"]];
+    for command in commands {
+        helps.extend([vec![command, "-h"], vec![command, "--help"], vec!["help", command]]);
+    }
+    for arguments in helps {
+        let out = softmax().args(&arguments).env_remove("COLUMNS").output().unwrap();
+        assert!(out.status.success());
+        let text = String::from_utf8(out.stdout).unwrap();
+        assert!(text.contains("Exit status:\n  0 "), "{arguments:?}: {text}");
+        for line in text.lines() {
+            assert!(line.chars().count() <= 100, "{arguments:?}: {line}");
+        }
+    }
 }

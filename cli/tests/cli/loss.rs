@@ -92,7 +92,7 @@ fn every_type_and_format_gives_the_bits_of_the_library() {
 
 #[test]
 fn several_blocks_are_one_loss() {
-    // 17.8 MB: one block of 16 MiB and a bit.
+    // 17.8 MB: four blocks of two threads and a bit.
     let (rows, cols) = (4443, 1001);
     let folder = Folder::new();
     let x: Vec<f32> = values(rows * cols);
@@ -163,7 +163,8 @@ fn json_has_the_loss_and_what_it_is_of() {
     assert!(text.contains(&format!("\"loss\":{loss},")), "{text}");
     assert_eq!(text.lines().count(), 1);
     let keys: Vec<_> = value.as_object().unwrap().keys().cloned().collect();
-    assert_eq!(keys, ["cols", "dtype", "ignored", "loss", "reduction", "rows"]);
+    assert_eq!(keys, ["cols", "dtype", "ignored", "is", "loss", "reduction", "rows"]);
+    assert_eq!(value["is"], "finite");
     assert_eq!(
         (&value["rows"], &value["ignored"], &value["cols"]),
         (&1.into(), &1.into(), &3.into())
@@ -172,11 +173,17 @@ fn json_has_the_loss_and_what_it_is_of() {
     // The mean of nothing.
     let y = folder.file("none.npy", &npy("<i8", &[2], cast_slice(&[-100i64; 2])));
     let text = call_ok("loss", &arguments(&[&input, &y], &["--json"]));
-    assert!(text.contains("\"loss\":null"), "{text}");
+    assert!(text.contains("\"loss\":null") && text.contains("\"is\":\"nan\""), "{text}");
     assert_eq!(
         call_ok("loss", &arguments(&[&input, &y], &[])),
         "mean loss NaN of 0 rows (2 ignored)\n"
     );
+    // Of what cannot be.
+    let x = [0.0f32, f32::NEG_INFINITY];
+    let input = folder.file("inf.npy", &npy("<f4", &[1, 2], cast_slice(&x)));
+    let y = folder.file("one.npy", &npy("<i8", &[1], cast_slice(&[1i64])));
+    let text = call_ok("loss", &arguments(&[&input, &y], &["--json"]));
+    assert!(text.contains("\"loss\":null") && text.contains("\"is\":\"inf\""), "{text}");
 }
 
 #[test]
@@ -246,6 +253,11 @@ fn what_does_not_fit_is_refused_by_name() {
         "3 weights, one for each class, are needed, got 2",
     );
     weights("w2.npy", &npy("<f8", &[3], &[0; 24]), "of f32");
+    weights(
+        "w3.npy",
+        &npy("<f4", &[3], cast_slice(&[1.0f32, -0.5, 1.0])),
+        "the weight of class 1 must be finite and not negative, got -0.5",
+    );
     weights("w3.npy", &npy("<f4", &[3, 1], &[0; 12]), "of one axis");
 
     let taken = file("taken.npy", b"precious");
@@ -256,10 +268,6 @@ fn what_does_not_fit_is_refused_by_name() {
         refused(&good, &[option, taken], (taken, "exists already; --force replaces it"));
         refused(&good, &[option, other], (other, "the extension must be .npy"));
     }
-    let same = folder.path("same.npy");
-    let same = same.to_str().unwrap();
-    let options = ["--gradient", same, "--losses", same];
-    refused(&good, &options, ("--losses", "another file than --gradient"));
     assert_eq!(fs::read(taken).unwrap(), b"precious");
     assert_eq!(call("loss", &[&input]).status.code(), Some(2), "no labels at all");
 }

@@ -6,4 +6,11 @@ mod decide;
 mod errors;
 mod info;
 mod loss;
+mod outputs;
+mod readme;
 mod run;
+#[cfg(target_os = "linux")]
+mod signals;
+#[cfg(target_os = "linux")]
+mod terminal;
+mod threads;

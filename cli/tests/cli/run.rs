@@ -157,17 +157,17 @@ fn kernels_and_threads_give_the_same_bytes() {
 
 #[test]
 fn several_blocks_are_one_file() {
-    // 16.8 MB: one block of 16 MiB and a bit, in each of the ways that data goes.
+    // 16.8 MB: four blocks of two threads and a bit, in each of the ways that data goes.
     let (rows, cols) = (4200, 1001);
     let folder = Folder::new();
     let x: Vec<f32> = values(rows * cols);
     let y = expected(Softmax::new(), false, &x, cols);
     let input = folder.file("in.npy", &npy("<f4", &[rows, cols], cast_slice(&x)));
     let out = folder.path("out.npy");
-    run_ok(&input, &out, &[]);
+    run_ok(&input, &out, &["--threads", "2"]);
     assert!(fs::read(&out).unwrap() == npy("<f4", &[rows, cols], cast_slice(&y)));
     let half: Vec<f16> = y.iter().map(|v| f16::from_f32(*v)).collect();
-    run_ok(&input, &out, &["--force", "--dtype", "f16"]);
+    run_ok(&input, &out, &["--force", "--dtype", "f16", "--threads", "2"]);
     assert!(fs::read(&out).unwrap() == npy("<f2", &[rows, cols], cast_slice(&half)));
     // The same matrix as one row that is longer than a block.
     let y = expected(Softmax::new(), false, &x, rows * cols);
@@ -211,7 +211,7 @@ fn data_may_start_anywhere() {
 fn shapes_without_elements_and_orders_that_are_both() {
     let folder = Folder::new();
     let out = folder.path("out.npy");
-    for shape in [&[0, 5][..], &[5, 0], &[0], &[2, 0, 3], &[usize::MAX, 0]] {
+    for shape in [&[0, 5][..], &[5, 0], &[0], &[2, 0, 3], &[isize::MAX as usize / 4, 0]] {
         let file = npy("<f4", shape, &[]);
         run_ok(&folder.file("in.npy", &file), &out, &["--force", "--show", "3"]);
         assert_eq!(fs::read(&out).unwrap(), file, "{shape:?}");
@@ -333,11 +333,27 @@ fn verbose_says_how_and_why() {
         "the array: 8 rows in blocks of 8, computed in f32",
         "  kernel: portable",
         "  rows: in groups, because 8 rows of 4 are short",
-        "  output: through the caches, which hold its 128 bytes",
+        "  output: in place",
         "  threads: 1",
     ];
     assert_eq!(lines[1..], want);
     assert_eq!(run_ok(&input, &out, &["--force"]).len(), 1, "only if asked for");
+    // And for programs.
+    let options = ["--force", "--json", "--verbose", "--show", "2", "--threads", "1"];
+    let json: serde_json::Value =
+        serde_json::from_str(&run_ok(&input, &out, &options).join("\n")).unwrap();
+    assert_eq!((&json["output"], &json["threads"]), (&out.to_str().unwrap().into(), &1.into()));
+    let files = [&input, &out].map(|file| fs::metadata(file).unwrap().len());
+    assert_eq!(json["bytes"], files[0] + files[1]);
+    assert!(json["kernel"].is_string() && json["seconds"].is_f64());
+    let tensor = serde_json::json!({ "name": null, "shape": [8, 4], "dtype": "f32" });
+    assert_eq!(json["tensors"], serde_json::json!([tensor]));
+    let row = |row| serde_json::json!({ "name": null, "row": row, "column": 0, "value": 0.25 });
+    assert_eq!(json["rows"], serde_json::json!([row(0), row(1)]));
+    assert_eq!(
+        (&json["plans"][0]["rows"], &json["plans"][0]["block_rows"]),
+        (&8.into(), &8.into())
+    );
 }
 
 #[test]

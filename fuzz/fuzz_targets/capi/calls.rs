@@ -691,12 +691,15 @@ fn attention(input: &mut Input) -> Planned {
     } else {
         std::ptr::null()
     };
-    let mut flags = input.below(8) as u32;
+    let mut flags = input.below(16) as u32;
     if input.rarely(128) {
         flags |= 1 << input.below(32);
     }
     let soft_cap = if input.below(3) == 2 { input.float(&[30.0, 1.0, 1e-3, 1e7]) } else { 0.0 };
-    let window = if input.rarely(8) { input.u64() as usize } else { input.below(40) };
+    let window = |input: &mut Input| {
+        if input.rarely(8) { input.u64() as usize } else { input.below(40) }
+    };
+    let (window, window_ahead) = (window(input), window(input));
     let offset = match input.below(16) {
         14 => isize::MIN,
         15 => input.u64() as isize,
@@ -718,11 +721,10 @@ fn attention(input: &mut Input) -> Planned {
         lengths_count,
         window,
         offset,
+        window_ahead,
     });
     let (lse, written) = values(input, rows, arithmetic(dtypes.0), true, &scores);
-    // Distances of more than 2^24 are none for ALiBi.
-    let bits = alibi.is_null() || offset.unsigned_abs() < 1 << 24;
-    let planned = Planned::new("softmax_attention_softmax", move |o| {
+    Planned::new("softmax_attention_softmax", move |o| {
         // SAFETY: as in `map`.
         unsafe { softmax_attention_softmax(scores.pointer, probs.pointer, lse, options, o) }
     })
@@ -732,8 +734,7 @@ fn attention(input: &mut Input) -> Planned {
     })
     .reads((place != Layout::InPlace).then_some(scores.rows))
     .writes([probs.rows, written])
-    .checks(move |zero| are_probabilities(&probs, zero, !sinks.is_null()));
-    Planned { bits, ..planned }
+    .checks(move |zero| are_probabilities(&probs, zero, !sinks.is_null()))
 }
 
 fn attention_scratch_size(input: &mut Input) -> Planned {

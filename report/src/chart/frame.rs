@@ -126,7 +126,7 @@ impl Frame {
     }
 
     /// Without a scale, `y` is a height already.
-    fn y(&self, y: f64) -> f64 {
+    pub fn y(&self, y: f64) -> f64 {
         self.y.as_ref().map_or(y, |axis| (1.0 - axis.scale.part(y)) * self.height)
     }
 
@@ -160,25 +160,42 @@ impl Frame {
         }
     }
 
-    /// A text above one of these points, or before it if the line there rises: the first where it lies on nothing, or if there is none,
-    /// on no other text or mark; and nowhere if there is none of those either.
-    pub fn label(&mut self, text: &str, rises: bool, places: impl IntoIterator<Item = (f64, f64)>) {
-        let text = fit(text, 120.0, FONT);
+    /// A text above one of these points, or before or behind it if the line there rises: the first where it lies on nothing, or if there
+    /// is none, on no other text or mark; and nowhere if there is none of those either.
+    /// Gives whether there was room.
+    pub fn label(
+        &mut self,
+        text: &str,
+        rises: bool,
+        places: impl IntoIterator<Item = (f64, f64)>,
+    ) -> bool {
+        let text = fit(text, 170.0, FONT);
         let long = length(&text, FONT);
-        let (left, below) = if rises { (-long - 1.0, 0.0) } else { (2.0, 3.0) };
-        let places = places.into_iter().map(|(x, y)| (self.x(x) + left, self.y(y) - below));
-        let boxes: Vec<_> = places.map(|(x, y)| [x, y - FONT - 2.0, x + long, y]).collect();
-        let apart = |a: &Area, b: &Area| a[2] < b[0] || a[0] > b[2] || a[3] < b[1] || a[1] > b[3];
+        let places: Vec<_> = places.into_iter().map(|(x, y)| (self.x(x), self.y(y))).collect();
+        let high = FONT + 2.0;
+        let beside = |(left, above): (f64, f64)| {
+            let corner = move |&(x, y): &(f64, f64)| (x + left, y - above);
+            places.iter().map(corner).map(|(x, y)| [x, y, x + long, y + high])
+        };
+        let before_and_behind = [(-long - 1.0, high), (3.0, -1.0)];
+        let corners = if rises { &before_and_behind[..] } else { &[(2.0, high + 3.0)] };
+        let boxes: Vec<_> = corners.iter().copied().flat_map(beside).collect();
+        // Texts beside each other are not to be read as one.
+        let apart = |a: &Area, b: &Area| {
+            a[2] + 6.0 < b[0] || a[0] > b[2] + 6.0 || a[3] < b[1] || a[1] > b[3]
+        };
         let free = |place: &&Area| {
             let inside = place[0] >= self.left() && place[2] <= RIGHT && place[1] >= 0.0;
             inside && self.taken.iter().all(|taken| apart(place, taken))
         };
-        let clear = |place: &&Area| free(place) && self.lines.iter().all(|line| apart(place, line));
-        let place = boxes.iter().find(clear).or_else(|| boxes.iter().find(free));
-        if let Some(&place) = place {
+        let off = |a: &Area, b: &Area| a[2] < b[0] || a[0] > b[2] || a[3] < b[1] || a[1] > b[3];
+        let clear = |place: &&Area| free(place) && self.lines.iter().all(|line| off(place, line));
+        let place = boxes.iter().find(clear).or_else(|| boxes.iter().find(free)).copied();
+        if let Some(place) = place {
             self.text(&text, place[0], place[3] - 3.0);
             self.taken.push(place);
         }
+        place.is_some()
     }
 
     /// A text at the left of the plot, at this height.

@@ -120,15 +120,38 @@ impl Roof {
         // Along the line, from its left end.
         let along =
             |from: f64, to: f64| (0..60).map(move |i| from * (to / from).powf(f64::from(i) / 60.0));
-        for (kernel, speed) in &self.flats {
-            let places = along(self.flat(*speed, x), x.1).map(|x| (x, *speed));
-            frame.label(kernel, false, places.rev());
+        for (kernels, speed) in together(frame, self.flats.clone()) {
+            let places = || along(self.flat(speed, x), x.1).map(|x| (x, speed)).rev();
+            if !frame.label(&kernels, false, places()) {
+                // There may be room for each alone.
+                for kernel in kernels.split(", ") {
+                    frame.label(kernel, false, places());
+                }
+            }
         }
-        for (level, bandwidth) in &self.slopes {
-            if let Some([from, to]) = self.slope(*bandwidth, x, y) {
+        let slopes = self.slopes.iter().filter(|(_, b)| self.slope(*b, x, y).is_some());
+        for (levels, bandwidth) in together(frame, slopes.cloned().collect()) {
+            if let Some([from, to]) = self.slope(bandwidth, x, y) {
                 let places = along(from, to).map(|x| (x, x * bandwidth));
-                frame.label(level, true, places);
+                frame.label(&levels, true, places);
             }
         }
     }
+}
+
+/// Lines that are too near to each other for two labels have one, at the highest of them.
+fn together(frame: &Frame, mut lines: Vec<(String, f64)>) -> Vec<(String, f64)> {
+    const NEAR: f64 = 8.0;
+    lines.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let mut labels: Vec<(String, f64)> = vec![];
+    for (name, y) in lines {
+        match labels.last_mut() {
+            // Logarithmic: lines that rise together are as far from each other everywhere.
+            Some((names, top)) if frame.y(y) - frame.y(*top) < NEAR => {
+                *names += &format!(", {name}")
+            }
+            _ => labels.push((name, y)),
+        }
+    }
+    labels
 }

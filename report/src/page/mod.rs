@@ -5,7 +5,7 @@ mod tables;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::chart::{Figure, Kind, STYLE, figures, name};
-use crate::format::{bytes, harmless, plural};
+use crate::format::{bytes, command, harmless, plural};
 use crate::schema::{Case, Report};
 
 /// What the page may load: nothing.
@@ -105,7 +105,7 @@ fn charts(figures: &[Figure], reports: &[Report]) -> Markup {
         return html! {
             section {
                 h2 { "Charts" }
-                div class="grid" {
+                div class="grid charts" style=(columns(sections().flat_map(of).count())) {
                     @for section in sections() {
                         @for figure in of(section) {
                             figure { (figure.svg(false)) figcaption { (section.about) } }
@@ -124,12 +124,21 @@ fn charts(figures: &[Figure], reports: &[Report]) -> Markup {
                 h2 { (section.title) }
                 @if of(section).next().is_none() { p { (section.none) } } @else {
                     p { (section.about) }
-                    div class="grid" { @for figure in of(section) { figure { (figure.svg(false)) } } }
+                    div class="grid charts" style=(columns(of(section).count())) {
+                        @for figure in of(section) { figure { (figure.svg(false)) } }
+                    }
                     @if section.kind == Kind::Compare { (tables::ratios(reports)) }
                 }
             }
         }
     }
+}
+
+/// How many charts of so many stand beside each other where there is room for two, three or four: as many as leave none alone in the
+/// last row, if that can be.
+fn columns(charts: usize) -> String {
+    let of = |most: usize| (2..=most).rev().find(|n| charts % n != 1).unwrap_or(most).min(charts);
+    format!("--two: {}; --three: {}; --four: {}", of(2), of(3), of(4))
 }
 
 /// What is wrong, where nobody can overlook it.
@@ -193,7 +202,7 @@ fn card(report: &Report, number: Option<usize>) -> Markup {
             ("Compiler", build.rustc.clone()),
             ("Target", build.target.clone()),
             ("Date", report.date.clone()),
-            ("Command", report.command.join(" ")),
+            ("Command", command(&report.command)),
             (
                 "Cases",
                 format!(

@@ -149,16 +149,18 @@ fn outliers(timing: &Timing) -> String {
     timing.outliers.iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
-/// The first `text` columns are flush left.
+/// The first `text` columns are flush left. Columns without anything are left out.
 fn table(label: &str, names: &[&str], text: usize, rows: &[Vec<String>]) -> Markup {
     let class = |i: usize| (i >= text).then_some("n");
+    let any = |i: &usize| rows.iter().any(|row| !row[*i].is_empty());
+    let columns: Vec<_> = (0..names.len()).filter(any).collect();
     html! {
         div class="scroll" tabindex="0" role="region" aria-label=(label) {
             table {
-                thead { tr { @for (i, name) in names.iter().enumerate() { th scope="col" class=[class(i)] { (name) } } } }
+                thead { tr { @for &i in &columns { th scope="col" class=[class(i)] { (names[i]) } } } }
                 tbody {
                     @for row in rows {
-                        tr { @for (i, cell) in row.iter().enumerate() { td class=[class(i)] { (cell) } } }
+                        tr { @for &i in &columns { td class=[class(i)] { (row[i]) } } }
                     }
                 }
             }

@@ -55,3 +55,31 @@ fn little_is_a_page_too() {
     page(&[]);
     page(&vec![sample_report(&ARM); 10]);
 }
+
+/// It can be pasted into a shell.
+#[test]
+fn the_command_is_quoted() {
+    let command = ["/a b/softmax", "bench", "--label", "it's $HOME", "-o", "x=1,2.json", "", "é"];
+    let report = Report { command: command.map(String::from).into(), ..sample_report(&BIG) };
+    // As HTML has it.
+    let quoted = "'/a b/softmax' bench --label 'it'\\''s $HOME' -o x=1,2.json '' 'é'";
+    assert!(page(&[report]).contains(quoted), "{quoted}");
+}
+
+#[test]
+fn columns_without_anything_are_left_out() {
+    let mut report = sample_report(&BIG);
+    let has = |report: &Report| page(std::slice::from_ref(report)).contains("Cycles per element");
+    assert!(has(&report));
+    for result in report.cases.iter_mut().filter_map(|case| case.result.as_mut()) {
+        result.cycles_per_element = None;
+    }
+    assert!(!has(&report));
+}
+
+/// Of four charts in a row of three one would stand alone.
+#[test]
+fn no_chart_stands_alone() {
+    let of_four = page(&[sample_report(&BIG)]);
+    assert!(of_four.contains("--two: 2; --three: 2; --four: 4"), "{of_four}");
+}

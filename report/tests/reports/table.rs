@@ -69,3 +69,26 @@ fn several_reports_have_ratios() {
     let text = self::text(&[sample_report(&SMALL), other]);
     assert!(text.contains("NO CASE IS IN THE FIRST REPORT"), "{text}");
 }
+
+/// What the table has, for programs.
+#[test]
+fn json_has_the_best_kernels_and_ratios() {
+    let (first, mut second) = (sample_report(&SMALL), sample_report(&ARM));
+    for case in second.cases.iter_mut().filter(|case| case.operation == "attention") {
+        case.check.passed = false;
+    }
+    let json = softmax_report::json(&[first.clone(), first.clone(), second.clone()]);
+    let cases = json.as_array().expect("a list");
+    let of = |report: usize| cases.iter().filter(move |case| case["report"] == report);
+    assert_eq!(of(1).count(), of(2).count());
+    let timed = |case: &&serde_json::Value| case["passed"] == true;
+    assert!(of(1).filter(timed).count() > 10);
+    for case in of(1).chain(of(2)).filter(timed) {
+        assert_eq!(case["ratio"], 1.0);
+        assert!(case["elements_per_second"].as_f64().is_some_and(|speed| speed > 0.0));
+    }
+    let label = |case: &serde_json::Value| case["label"].as_str().map(str::to_owned);
+    assert!(of(3).all(|case| label(case).as_ref() == Some(&second.machine.label)));
+    let wrong = of(3).find(|case| case["passed"] == false).expect("a wrong answer");
+    assert!(wrong["elements_per_second"].is_null() && wrong["ratio"].is_null());
+}
