@@ -21,10 +21,9 @@ use half::{bf16, f16};
 use crate::element::Element;
 use crate::exp2::{BLOCK, Contract, Sum};
 use crate::memory::{self, LINE};
-use crate::pipeline::{Kept, Reduced, Reducer, Task};
+use crate::pipeline::{Kept, Reduced, Reducer, Task, row_max_alone};
 use crate::rows::{
-    Exp, Finish, Inverse, Logits, Odd, UNROLL, finish_row, inlined, odd_row, prob, row_max,
-    to_aligned,
+    Exp, Finish, Inverse, Logits, Odd, UNROLL, finish_row, inlined, odd_row, prob, to_aligned,
 };
 use crate::scale::{LogShift, Scale, Shift, two_product, two_sum};
 use crate::scores::{Attend, MaskData, Row, Scores};
@@ -564,28 +563,6 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
     if STREAM {
         simd.fence();
     }
-}
-
-/// As [`row_max`]. A function of its own, whose room on the stack is free again afterwards.
-///
-/// # Safety
-/// As there.
-#[cold]
-#[inline(never)]
-unsafe fn row_max_alone<S, T, L>(simd: S, x: *const T, n: usize, logits: &L) -> f64
-where
-    S: Io<T>,
-    L: Logits<S>,
-{
-    let mut max = f64::NAN;
-    simd.vectorize(
-        #[inline(always)]
-        || {
-            // SAFETY: as this function's.
-            max = unsafe { row_max(simd, x, n, logits) };
-        },
-    );
-    max
 }
 
 /// Reduces a row of pairs in which no maximum was found, by its far logits.

@@ -267,8 +267,17 @@ impl<'a, S: Vector> Reducer<'a, S> {
     where
         S: Io<T> + Io<<S as Vector>::E>,
     {
-        // SAFETY: as this function's. (What is odd is found out here, when the sweep's room on the stack is free again.)
+        // Before and after the sweep, not within: its room on the stack, which pairs need much of, is free then.
+        // SAFETY: as this function's.
         unsafe {
+            let max = match max {
+                None if L::PAIRS => {
+                    let sink = logits.sink().map_or(f64::NEG_INFINITY, S::E::widen);
+                    let max = row_max_alone(self.exp.simd, x, n, logits);
+                    Some(if max > sink { max } else { sink })
+                }
+                max => max,
+            };
             self.reduce_finite::<T, K, L>(x, kept, n, logits, max)
                 .map_err(|odd| odd.unwrap_or_else(|| classify(self.exp.simd, x, n, logits)))
         }
@@ -297,14 +306,16 @@ impl<'a, S: Vector> Reducer<'a, S> {
             || {
                 // SAFETY: as this function's; nothing is finished.
                 unsafe {
-                    let max = max.unwrap_or_else(
-                        #[inline(always)]
-                        || {
+                    let max = match max {
+                        Some(max) => max,
+                        // Of pairs it is known.
+                        None if L::PAIRS => f64::NAN,
+                        None => {
                             let sink = logits.sink().map_or(f64::NEG_INFINITY, S::E::widen);
                             let max = row_max(simd, x, n, logits);
                             if max > sink { max } else { sink }
-                        },
-                    );
+                        }
+                    };
                     if !max.is_finite() {
                         result = Err(None);
                         return;
@@ -350,6 +361,28 @@ where
         },
     );
     found
+}
+
+/// As [`row_max`]. A function of its own, whose room on the stack is free again afterwards.
+///
+/// # Safety
+/// As there.
+#[cold]
+#[inline(never)]
+pub(crate) unsafe fn row_max_alone<S, T, L>(simd: S, x: *const T, n: usize, logits: &L) -> f64
+where
+    S: Io<T>,
+    L: Logits<S>,
+{
+    let mut max = f64::NAN;
+    simd.vectorize(
+        #[inline(always)]
+        || {
+            // SAFETY: as this function's.
+            max = unsafe { row_max(simd, x, n, logits) };
+        },
+    );
+    max
 }
 
 /// No row to finish.
