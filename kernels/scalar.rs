@@ -477,8 +477,9 @@ fn logit<R: Reference>(x: f64, key: usize, attend: &Attend, row: &Row, far: bool
     let mask = match row.mask {
         None | Some(MaskData::Bool(_)) => None,
         Some(MaskData::F32(mask)) => Some(mask[key].to_f64()),
-        Some(MaskData::F16(mask)) => Some(mask[key].to_f64()),
-        Some(MaskData::Bf16(mask)) => Some(mask[key].to_f64()),
+        // Not `half`'s own functions of that name: see element.rs.
+        Some(MaskData::F16(mask)) => Some(Element::to_f64(mask[key])),
+        Some(MaskData::Bf16(mask)) => Some(Element::to_f64(mask[key])),
     };
     if let Some(mask) = mask {
         let slope = row.mask_slope.or(far.then_some(1.0));
