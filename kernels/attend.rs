@@ -260,6 +260,11 @@ where
         };
         let zero = simd.splat(S::E::narrow(0.0));
         let least = simd.splat(S::E::narrow(S::E::LEAST));
+        if self.far && self.cap.is_none() {
+            // The scale may be 0 in units of a far row, and infinities stay what they are.
+            let most = simd.splat(S::E::narrow(-S::E::LEAST));
+            hi = simd.select_below(v, least, v, simd.select_below(most, v, v, hi));
+        }
         let hidden = simd.splat(S::E::narrow(f64::NEG_INFINITY));
         // What is added; -inf hides.
         let (mut masked, mut biased) = (None, None);

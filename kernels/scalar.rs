@@ -471,7 +471,12 @@ fn logit<R: Reference>(x: f64, key: usize, attend: &Attend, row: &Row, far: bool
             let (hi, lo) = attend.scale.pair();
             let pair = (R::round(hi), R::round((hi - R::round(hi)) + lo));
             let pair = if R::MIN_EXP == -126 { pair } else { (hi, lo) };
-            product::<R>(x, (R::round(pair.0 * unit), R::round(pair.1 * unit)))
+            // The scale may be 0 in units of a far row, and infinities stay what they are.
+            if far && x.is_infinite() {
+                (x, 0.0)
+            } else {
+                product::<R>(x, (R::round(pair.0 * unit), R::round(pair.1 * unit)))
+            }
         }
     };
     let mask = match row.mask {
