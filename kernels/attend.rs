@@ -260,6 +260,11 @@ where
         };
         let zero = simd.splat(S::E::narrow(0.0));
         let least = simd.splat(S::E::narrow(S::E::LEAST));
+        if self.far && self.cap.is_none() {
+            // The scale may be 0 in units of a far row, and infinities stay what they are.
+            let most = simd.splat(S::E::narrow(-S::E::LEAST));
+            hi = simd.select_below(v, least, v, simd.select_below(most, v, v, hi));
+        }
         let hidden = simd.splat(S::E::narrow(f64::NEG_INFINITY));
         // What is added; -inf hides.
         let (mut masked, mut biased) = (None, None);
@@ -712,12 +717,14 @@ where
         #[inline(always)]
         || {
             let mut i = 0;
-            // SAFETY: as many elements are left, and were kept.
             while n - i >= UNROLL * S::LANES {
+                // SAFETY: as many elements are left, and were kept.
                 let v = |k: usize| unsafe { simd.load(kept.add(i + k * S::LANES)) };
                 let all = simd.max(simd.max(v(0), v(1)), simd.max(v(2), v(3)));
                 if simd.max_lane(all).widen() >= least {
-                    (0..UNROLL).for_each(|k| look((i + k * S::LANES, S::LANES)));
+                    for k in 0..UNROLL {
+                        look((i + k * S::LANES, S::LANES));
+                    }
                 }
                 i += UNROLL * S::LANES;
             }

@@ -75,3 +75,35 @@ element!(f16, f16, f32, false, f16::ZERO, f16::from_bits(0x7e00), f16::to_f64_co
 element!(bf16, bf16, f32, false, bf16::ZERO, bf16::from_bits(0x7fc0), bf16::to_f64_const, |x| {
     bf16::from_f32_const(x as f32)
 });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where this CPU has instructions for it, `half` converts by these.
+    #[test]
+    fn conversions_of_half_types_are_those_of_the_cpu() {
+        for bits in 0..=u16::MAX {
+            let (a, b) = (f16::from_bits(bits), bf16::from_bits(bits));
+            let same = |ours: f64, theirs: f32| {
+                ours.to_bits() == f64::from(theirs).to_bits() || ours.is_nan() && theirs.is_nan()
+            };
+            assert!(same(Element::to_f64(a), f16::to_f32(a)), "f16 {bits:#x}");
+            assert!(same(Element::to_f64(b), bf16::to_f32(b)), "bf16 {bits:#x}");
+        }
+        // All exponents, ties and what is beside them, and what lies between.
+        let beside_ties = (0..=u16::MAX).flat_map(|upper| {
+            let upper = u32::from(upper) << 16;
+            [0, 1, 0xfff, 0x1000, 0x1001, 0x2fff, 0x3000, 0x3001, 0x7fff, 0x8000, 0x8001, 0xffff]
+                .map(|lower| upper | lower)
+        });
+        for bits in beside_ties.chain((0..u32::MAX).step_by(65_521)) {
+            let x = f32::from_bits(bits);
+            let (a, b) = (f16::from_f32(x), bf16::from_f32(x));
+            let (ours_a, ours_b) =
+                (<f16 as Element>::from_f64(x.into()), <bf16 as Element>::from_f64(x.into()));
+            assert!(ours_a.to_bits() == a.to_bits() || x.is_nan() && ours_a.is_nan(), "{bits:#x}");
+            assert!(ours_b.to_bits() == b.to_bits() || x.is_nan() && ours_b.is_nan(), "{bits:#x}");
+        }
+    }
+}

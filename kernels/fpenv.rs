@@ -30,6 +30,12 @@ mod word {
         unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const word, options(nostack, preserves_flags)) };
     }
 
+    /// Written whatever is there: on Zen 5 that costs nothing, and reading the word, which waits for the arithmetic before it, 5 ns.
+    #[inline(always)]
+    pub(super) fn restore(word: Word) {
+        write(word);
+    }
+
     #[inline(always)]
     pub(super) fn is_default(word: Word) -> bool {
         word & CONTROL == DEFAULT
@@ -68,6 +74,16 @@ mod word {
         }
     }
 
+    /// Where it is the default now, and was before, only the flags are written.
+    #[inline(always)]
+    pub(super) fn restore(word @ [control, status]: Word) {
+        if control != 0 {
+            return write(word);
+        }
+        // SAFETY: the status was read there.
+        unsafe { asm!("msr fpsr, {}", in(reg) status, options(nostack, preserves_flags)) };
+    }
+
     #[inline(always)]
     pub(super) fn is_default([control, _]: Word) -> bool {
         control == 0
@@ -87,6 +103,8 @@ mod word {
     pub(super) fn read() -> Word {}
 
     pub(super) fn write((): Word) {}
+
+    pub(super) fn restore((): Word) {}
 
     pub(super) fn is_default((): Word) -> bool {
         true
@@ -115,10 +133,7 @@ impl Environment {
 impl Drop for Environment {
     #[inline(always)]
     fn drop(&mut self) {
-        // Flags that were raised before are no difference, and so mostly there is none.
-        if word::read() != self.caller {
-            word::write(self.caller);
-        }
+        word::restore(self.caller);
     }
 }
 
@@ -129,7 +144,7 @@ fn set_default(caller: word::Word) {
 }
 
 /// Calls `f` in the default floating-point environment. The caller's, its flags included, is as it was afterwards. Within another such
-/// call it costs a comparison.
+/// call it costs some 4 ns.
 pub fn in_default_environment<R>(f: impl FnOnce() -> R) -> R {
     let mut call = (Some(f), None);
     {

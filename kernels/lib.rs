@@ -71,5 +71,5 @@ pub use scores::{Attend, AttendError, Mask, MaskData, Scores};
 pub use scratch::{Plain, lend, release_scratch, room_for, room_for_row, with_lent, with_room};
 pub use shards::{MergedPartials, Partial};
 pub use table::{Kernel, Op, Ops, Pieces, Probs, all};
-pub use tiny::{ROWS_AT_LEAST, TINY};
+pub use tiny::{ROWS_AT_LEAST, TINY, room_for_tiny};
 pub use vector::MOST_LANES;

@@ -4,13 +4,12 @@
 //! While a row waits to be finished, its exponentials wait in scratch memory (softmax), or it is read again (log-softmax).
 
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
 
 use crate::call::Call;
 use crate::element::Element;
 use crate::exp2::{BLOCK, Contract, Sum};
 use crate::guess::Guess;
-use crate::memory::{self, PAGE};
+use crate::memory;
 use crate::rows::{
     Exp, Finish, Found, Inverse, Logits, Mode, Odd, Plain, classify, finish_row, odd_row, prob,
     row_max, sweep,
@@ -252,11 +251,11 @@ impl<'a, S: Vector> Reducer<'a, S> {
         }
     }
 
-    /// Reduces a row by its own maximum, which is `max` if the row has no NaN. Rare, and so a function of its own.
+    /// Reduces a row by its own maximum, which is `max` if the row has no NaN.
     ///
     /// # Safety
     /// `x` is valid for reads of `n` elements, for which `logits` was made, `kept` for writes of as many if `KEEP`.
-    #[inline(never)]
+    #[inline]
     pub(crate) unsafe fn reduce_exactly<T: Element, K: Keeps, L: Logits<S>>(
         &self,
         x: *const T,
@@ -268,8 +267,31 @@ impl<'a, S: Vector> Reducer<'a, S> {
     where
         S: Io<T> + Io<<S as Vector>::E>,
     {
+        // SAFETY: as this function's. (What is odd is found out here, when the sweep's room on the stack is free again.)
+        unsafe {
+            self.reduce_finite::<T, K, L>(x, kept, n, logits, max)
+                .map_err(|odd| odd.unwrap_or_else(|| classify(self.exp.simd, x, n, logits)))
+        }
+    }
+
+    /// As [`Reducer::reduce_exactly`]; nothing of a row whose maximum is not finite. Rare, and so a function of its own.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(never)]
+    unsafe fn reduce_finite<T: Element, K: Keeps, L: Logits<S>>(
+        &self,
+        x: *const T,
+        kept: *mut S::E,
+        n: usize,
+        logits: &L,
+        max: Option<f64>,
+    ) -> Result<Reduced<S>, Option<Odd>>
+    where
+        S: Io<T> + Io<<S as Vector>::E>,
+    {
         let simd = self.exp.simd;
-        let mut result = Err(Odd::Nan);
+        let mut result = Err(Some(Odd::Nan));
         simd.vectorize(
             #[inline(always)]
             || {
@@ -284,7 +306,7 @@ impl<'a, S: Vector> Reducer<'a, S> {
                         },
                     );
                     if !max.is_finite() {
-                        result = Err(classify(simd, x, n, logits));
+                        result = Err(None);
                         return;
                     }
                     let own = self.scale.shift(max, S::E::MIN_EXP);
@@ -447,9 +469,9 @@ where
     S: Io<T> + Io<<S as Vector>::E>,
     T: Element,
 {
-    if tiny::suits(call) {
-        // SAFETY: as this function's.
-        return unsafe { tiny::softmax(simd, call) };
+    // SAFETY: as this function's.
+    if tiny::suits(call) && unsafe { tiny::softmax(simd, call) } {
+        return;
     }
     if short::suits::<S, T>(call) {
         // SAFETY: as this function's.
@@ -457,18 +479,13 @@ where
     }
     // Out of the way of the row after the first, which is read while the first is written.
     let (next, y) = (call.x.wrapping_add(call.x_stride).addr(), call.y.addr());
-    // With a page to choose the place in.
-    let mut stack = MaybeUninit::<([S::E; BLOCK], [u8; PAGE])>::uninit();
-    let _heap;
+    let _scratch;
     let in_place = call.x == call.y.cast_const();
-    let kept: *mut S::E = if call.cols <= BLOCK {
-        let stack = stack.as_mut_ptr();
-        stack.wrapping_byte_add(memory::offset(stack.addr(), next, y)).cast()
-    } else if T::IS_ARITHMETIC && !in_place && !call.stream {
+    let kept: *mut S::E = if call.cols > BLOCK && T::IS_ARITHMETIC && !in_place && !call.stream {
         // The output itself keeps the exponentials.
         std::ptr::null_mut()
     } else if let Some((scratch, kept)) = Scratch::take_row(call.cols, next, y) {
-        _heap = scratch;
+        _scratch = scratch;
         kept
     } else {
         // There is no memory. SAFETY: as this function's.

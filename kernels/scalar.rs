@@ -471,14 +471,20 @@ fn logit<R: Reference>(x: f64, key: usize, attend: &Attend, row: &Row, far: bool
             let (hi, lo) = attend.scale.pair();
             let pair = (R::round(hi), R::round((hi - R::round(hi)) + lo));
             let pair = if R::MIN_EXP == -126 { pair } else { (hi, lo) };
-            product::<R>(x, (R::round(pair.0 * unit), R::round(pair.1 * unit)))
+            // The scale may be 0 in units of a far row, and infinities stay what they are.
+            if far && x.is_infinite() {
+                (x, 0.0)
+            } else {
+                product::<R>(x, (R::round(pair.0 * unit), R::round(pair.1 * unit)))
+            }
         }
     };
     let mask = match row.mask {
         None | Some(MaskData::Bool(_)) => None,
         Some(MaskData::F32(mask)) => Some(mask[key].to_f64()),
-        Some(MaskData::F16(mask)) => Some(mask[key].to_f64()),
-        Some(MaskData::Bf16(mask)) => Some(mask[key].to_f64()),
+        // Not `half`'s own functions of that name: see element.rs.
+        Some(MaskData::F16(mask)) => Some(Element::to_f64(mask[key])),
+        Some(MaskData::Bf16(mask)) => Some(Element::to_f64(mask[key])),
     };
     if let Some(mask) = mask {
         let slope = row.mask_slope.or(far.then_some(1.0));

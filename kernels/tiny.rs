@@ -9,13 +9,14 @@
 //! which no shift serves, is done row by row.
 
 use std::hint::black_box;
-use std::mem::MaybeUninit;
 
 use crate::call::Call;
 use crate::element::Element;
 use crate::exp2::{Contract, ROWS_AT_ONCE};
+use crate::memory::LINE;
 use crate::pipeline::{Kept, Reducer, row_exactly, sweep_alone};
 use crate::rows::{Finish, Inverse, Mode, Plain, finish_row, prob, sweep};
+use crate::scratch::{Scratch, room_for};
 use crate::vector::{Io, Vector};
 
 /// Rows up to this long, in elements, are done here.
@@ -58,50 +59,61 @@ pub(crate) fn suits<T>(call: &Call<T>) -> bool {
         && call.y_stride == call.cols
 }
 
-/// Softmax of every row of the call. A function of its own, because of the room that it takes on the stack: other calls would have
-/// to make it, too.
+/// Bytes of scratch memory that a call takes.
+pub const fn room_for_tiny<T: Element>() -> usize {
+    let lanes = GROUP + MARGIN;
+    // Of f64 a sum is two of them, else one.
+    room_for::<T::Arithmetic>(lanes) + room_for::<T>(lanes) + room_for::<[f64; 2]>(ROWS)
+}
+
+/// Softmax of every row of the call. `false` if there is no memory for a group; then nothing is written.
 ///
 /// # Safety
 /// The call's pointers are valid as [`Call`] says, and [`suits`].
 #[inline(never)]
-pub(crate) unsafe fn softmax<S, T>(simd: S, call: &Call<T>)
+pub(crate) unsafe fn softmax<S, T>(simd: S, call: &Call<T>) -> bool
 where
     S: Io<T> + Io<<S as Vector>::E>,
     T: Element,
 {
+    const {
+        assert!(size_of::<Sums<S>>() <= ROWS * size_of::<[f64; 2]>());
+        assert!(align_of::<Sums<S>>() <= LINE && size_of::<S::E>() == size_of::<T::Arithmetic>());
+    }
+    let Some(mut scratch) = Scratch::take::<u8>(room_for_tiny::<T>()) else { return false };
+    let memory: *mut u8 = scratch.as_mut_ptr();
     simd.vectorize(
         #[inline(always)]
         || {
-            // SAFETY: as this function's.
+            // SAFETY: as this function's; there is as much room.
             unsafe {
                 if S::STREAMS && call.stream {
-                    softmax_by::<S, T, true>(simd, call);
+                    softmax_by::<S, T, true>(simd, call, memory);
                 } else {
-                    softmax_by::<S, T, false>(simd, call);
+                    softmax_by::<S, T, false>(simd, call, memory);
                 }
             }
         },
     );
+    true
 }
 
 /// As [`softmax`].
 ///
 /// # Safety
-/// The call's pointers are valid as [`Call`] says, and [`suits`].
+/// The call's pointers are valid as [`Call`] says, and [`suits`]; `memory` is initialised, starts at a cache line, and is as large as [`room_for_tiny`] says.
 #[inline(always)]
-unsafe fn softmax_by<S, T, const STREAM: bool>(simd: S, call: &Call<T>)
+unsafe fn softmax_by<S, T, const STREAM: bool>(simd: S, call: &Call<T>, memory: *mut u8)
 where
     S: Io<T> + Io<<S as Vector>::E>,
     T: Element,
 {
     let cols = call.cols;
     let rows_of_group = (GROUP / cols).min(ROWS) / ROWS_AT_ONCE * ROWS_AT_ONCE;
-    let mut kept = [MaybeUninit::<S::E>::uninit(); GROUP + MARGIN];
-    let mut staged = [MaybeUninit::<T>::uninit(); GROUP + MARGIN];
-    let mut sums = MaybeUninit::<Sums<S>>::uninit();
-    let sums: *mut S::Sums = sums.as_mut_ptr().cast();
-    let kept: *mut S::E = kept.as_mut_ptr().cast();
-    let staged: *mut T = staged.as_mut_ptr().cast();
+    let kept: *mut S::E = memory.cast();
+    let memory = memory.wrapping_add(room_for::<S::E>(GROUP + MARGIN));
+    let staged: *mut T = memory.cast();
+    let sums: *mut S::Sums = memory.wrapping_add(room_for::<T>(GROUP + MARGIN)).cast();
     let plain = Plain::of(call.stream);
     let mut reducer = Reducer::new(simd, &call.scale);
     // Where the staged results belong.

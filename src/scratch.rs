@@ -1,6 +1,9 @@
 //! Scratch memory that the caller lends.
 
-use softmax_kernels::{BlockSum, Element, Op, room_for, room_for_columns, room_for_row};
+use softmax_kernels::{
+    BlockSum, Element, Op, ROWS_AT_LEAST, TINY, room_for, room_for_columns, room_for_row,
+    room_for_tiny,
+};
 
 use crate::axis::around;
 use crate::{Attention, CrossEntropy, Error, Plan, Sampler, Softmax};
@@ -62,7 +65,10 @@ impl Softmax<'_> {
         in_place: bool,
     ) -> Result<usize, Error> {
         let plan = self.plan::<T>(op, rows, cols, in_place)?;
-        Ok(total(&plan, room_for::<BlockSum>(BlockSum::count(cols)), row::<T>(cols)))
+        let is_tiny = op == Op::Softmax && cols <= TINY && rows >= ROWS_AT_LEAST;
+        let worker =
+            if is_tiny { room_for_tiny::<T>().max(row::<T>(cols)) } else { row::<T>(cols) };
+        Ok(total(&plan, room_for::<BlockSum>(BlockSum::count(cols)), worker))
     }
 
     /// As [`Softmax::scratch_size`], along an axis of a tensor.

@@ -571,7 +571,7 @@ fn few_keys_are_as_accurate_as_promised() {
 /// f64 as good as is said.
 #[test]
 fn known_logsumexps() {
-    let mask = [-1.075_217_1, -1.171_052_3, -0.042_878_963_053_226_47f32];
+    let mask = [-1.075_217, -1.171_052_3, -0.042_878_963f32];
     let scores = [-2.102_034_3, -2.376_323, -0.030_229_779f32];
     for kernel in available() {
         let a = Attention::new(1, 1).kernel(kernel);
@@ -1021,6 +1021,24 @@ fn sinks_alone() {
                 lse::<bf16>(kernel, sink),
             ];
             assert_eq!(got.map(f64::to_bits), [want; 4], "{} {sink}", kernel.name());
+        }
+    }
+}
+
+/// Scores that are infinite stay so, however small the scale is: with pairs of which it is no part, too.
+#[test]
+fn infinite_scores_at_small_scales() {
+    let mask = [0.8f32, f32::NEG_INFINITY, f32::NEG_INFINITY];
+    for kernel in available() {
+        for temperature in [1.0, 1.9e15, 8.0e24, 1e30] {
+            let at = Softmax::new().kernel(kernel).masked(Masked::Zero).temperature(temperature);
+            let attention = Attention::new(1, 1).options(at.expect("a temperature"));
+            let attention = attention.expect("no limit").mask(Mask::new(&mask[..], [1; 3]));
+            let what = format!("{} at {temperature}", kernel.name());
+            let nothing = one(attention, &[f32::NEG_INFINITY, f32::INFINITY, f32::INFINITY]);
+            assert_eq!(nothing, (vec![0.0; 3], f32::NEG_INFINITY), "{what}");
+            let (probs, lse) = one(attention, &[f32::INFINITY, 1.0, 2.0]);
+            assert!(probs.iter().all(|p| p.is_nan()) && lse == f32::INFINITY, "{what}: {lse}");
         }
     }
 }

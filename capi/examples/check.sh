@@ -20,6 +20,21 @@ done
 # The static library, with what it needs of the system.
 gcc -std=c99 $warnings attention.c -I"$prefix/include" "$prefix/lib/libsoftmax.a" $(pkg-config --static --libs softmax | sed 's/-lsoftmax//') -o "$out/static"
 "$out/static" >/dev/null
+# Nothing shared at all: the unwinder has another name then.
+gcc -static -std=c99 $warnings attention.c -I"$prefix/include" "$prefix/lib/libsoftmax.a" $(pkg-config --static --libs softmax | sed 's/-lsoftmax//; s/-lgcc_s/-lgcc_eh/') \
+  -o "$out/all-static" 2> >(grep -v 'warning: Using .* in statically linked\|in function' >&2)
+"$out/all-static" >/dev/null
+# Beside a shared copy, which comes and goes; and beside another library with Rust's runtime.
+tests=../tests/installed
+static=(-I"$prefix/include" "$prefix/lib/libsoftmax.a")
+needs=$(pkg-config --static --libs softmax | sed 's/-lsoftmax//')
+gcc -std=c99 $warnings $tests/copies.c "${static[@]}" $needs -ldl -o "$out/copies"
+"$out/copies" "$prefix/lib/libsoftmax.so"
+rustc -O --edition 2024 --crate-type staticlib $tests/other.rs -o "$out/libother.a"
+gcc -std=c99 $warnings $tests/two_libraries.c "${static[@]}" "$out/libother.a" $needs -o "$out/two"
+"$out/two" 2>/dev/null
+# Processes that are forked after calls on several threads.
+python3 $tests/fork.py "$prefix/lib/libsoftmax.so"
 # Valgrind 3.19 knows no AVX-512.
 export SOFTMAX_KERNEL=${SOFTMAX_VALGRIND_KERNEL-avx2}
 for program in attention-gcc logits-g++; do

@@ -35,6 +35,9 @@
 // `offset` counts.
 #define SOFTMAX_ATTENTION_OFFSET 4
 
+// `window_ahead` counts.
+#define SOFTMAX_ATTENTION_WINDOW_AHEAD 8
+
 // The mean of the rows' losses.
 #define SOFTMAX_REDUCTION_MEAN 0
 
@@ -212,7 +215,8 @@ typedef struct softmax_attention {
     size_t mask_shape[3];
     // Each head's factor of the mask; null for 1.
     const float *mask_slopes;
-    // Each head's slope of ALiBi, for distances up to 2^24; null for none.
+    // Each head's slope of ALiBi; null for none. Keys that queries see may be as far as 2^24 - 16
+    // (f64: 2^53 - 16) from them.
     const float *alibi;
     // Each head's sink; null for none.
     const float *sinks;
@@ -220,10 +224,13 @@ typedef struct softmax_attention {
     const size_t *lengths;
     // How many lengths there are.
     size_t lengths_count;
-    // How many of the last keys up to its position a query sees.
+    // How many of the keys up to its position a query sees, its own among them: the last ones.
+    // Those behind it stay as they are.
     size_t window;
     // The position of the first query among the keys; without the flag it is keys - queries.
     ptrdiff_t offset;
+    // How many of the keys behind its position a query sees: the first ones. With causality none.
+    size_t window_ahead;
 } softmax_attention;
 
 // The options of losses. With target probabilities `q` (1 at a label), label smoothing `s`, class weights `w`, `C` classes and scale `a` the loss of a row of logits `x`
@@ -388,9 +395,16 @@ enum softmax_status softmax_kernel(size_t index,
 // As the head of this file says.
 enum softmax_status softmax_kernel_in_use(const char **name, const struct softmax_options *options);
 
-// The softmax of attention scores, into `probs`: a matrix of the same shape, which is `scores` itself (in place) or does not overlap it. Its dtype is that of the scores; those of f32
-// may become f16 or bf16, and the other way round. What causality, window and lengths hide is not even read. The
-// log-sum-exp of each row's logits is written to `lse` (float, or double for f64), unless it is null.
+// The softmax of attention scores, into `probs`: a matrix of the same shape, which is `scores`
+// itself (in place) or does not overlap it. Its dtype is that of the scores; those of f32 may
+// become f16 or bf16, and the other way round. What causality, windows and lengths hide is not
+// even read, and what -inf of a mask hides may be anything. The log-sum-exp of each row's logits
+// is written to `lse` (float, or double for f64), unless it is null.
+//
+// Errors are those of `softmax_softmax` and `softmax_logsumexp`, as if the logits had been
+// computed exactly, as long as they are below 45,000; above that they are rounded to the type
+// first. In f64 a soft cap `c` adds up to `1.25 c` ULP to probabilities, and `0.61 c` 2^-53 to
+// log-sum-exps.
 //
 // # Safety
 // As the head of this file says.

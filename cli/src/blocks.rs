@@ -16,8 +16,15 @@ use crate::failure::{Failure, list};
 use crate::input::{Contents, Input};
 use crate::output::Output;
 
-/// Bytes computed at a time, unless a row is longer.
-const BLOCK: usize = 16 << 20;
+/// Bytes computed at a time for each thread, unless a row is longer: what was read into a core's cache is computed and written from
+/// there. A gigabyte of rows of 1,024 (two threads, in the page cache) took 0.27 s of the CPUs, with 16 MiB for both 0.31 s.
+const EACH: usize = 2 << 20;
+
+/// Most bytes computed at a time, unless a row is longer.
+const BLOCK: usize = 64 << 20;
+
+/// Bytes read or written between two steps of the bar.
+const STEP: usize = 16 << 20;
 
 /// The body with `$c` as the type of the elements.
 macro_rules! with_type {
@@ -176,7 +183,8 @@ impl Walk {
         let unit = unit.max(1);
         let units = bytes.len() / dtype.size() / unit;
         let each = beside.max(unit.saturating_mul(size_of::<C>()));
-        let most = (BLOCK / each).max(1).min(units) * unit;
+        let block = EACH.saturating_mul(rayon::current_num_threads()).min(BLOCK);
+        let most = (block / each).max(1).min(units) * unit;
         self.expect(bytes.len());
         let (block, raw) = (Vec::new(), Vec::new());
         Blocks { walk: self, source, file, dtype, rest: bytes, unit, most, block, raw, next: 0 }
@@ -189,7 +197,7 @@ impl Walk {
 
     /// Writes the results of a block, a part of it at a time.
     pub fn write(&self, output: &mut Output, bytes: &[u8]) -> Result<(), Failure> {
-        bytes.chunks(BLOCK).try_for_each(|part| {
+        bytes.chunks(STEP).try_for_each(|part| {
             output.write(part)?;
             self.progress.add(part.len());
             Ok(())
@@ -293,8 +301,8 @@ fn read(
     block: &mut [u8],
     progress: &Progress,
 ) -> Result<(), Failure> {
-    block.chunks_mut(BLOCK).enumerate().try_for_each(|(i, part)| {
-        file.read(start + i * BLOCK, part)?;
+    block.chunks_mut(STEP).enumerate().try_for_each(|(i, part)| {
+        file.read(start + i * STEP, part)?;
         progress.add(part.len());
         Ok(())
     })

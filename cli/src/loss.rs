@@ -15,7 +15,7 @@ use crate::{npy, stdout};
 
 /// Computes the cross-entropy of rows of logits (the last axis) and labels, and its gradient.
 ///
-/// Beside a block of some 16 MiB, or a row if it is longer, memory holds 16 bytes for each row.
+/// Beside some megabytes for each thread, or a row if it is longer, memory holds 16 bytes for each row.
 #[derive(Debug, clap::Args)]
 pub struct Loss {
     #[command(flatten)]

@@ -321,7 +321,8 @@ mod tests {
 
     #[test]
     fn dictionaries_are_read_as_python_writes_them() {
-        let good: [(&str, (&str, bool, &[usize])); 6] = [
+        type Array<'a> = (&'a str, bool, &'a [usize]);
+        let good: [(&str, Array); 6] = [
             (
                 "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }   \n",
                 ("<f4", false, &[3, 4]),

@@ -80,8 +80,8 @@ pub fn shape_text(shape: &[usize]) -> String {
 ///
 /// A shape is too large even if it has no elements, as in NumPy: sizes multiply without overflow whatever is left out.
 pub fn bytes_of(shape: &[usize], size: usize) -> Result<usize, String> {
-    let dims = shape.iter().filter(|&&dim| dim != 0);
-    let bytes = dims.fold(Some(size), |n: Option<usize>, &dim| n?.checked_mul(dim));
+    let mut dims = shape.iter().filter(|&&dim| dim != 0);
+    let bytes = dims.try_fold(size, |n, &dim| n.checked_mul(dim));
     match bytes.filter(|&bytes| isize::try_from(bytes).is_ok()) {
         Some(bytes) => Ok(if shape.contains(&0) { 0 } else { bytes }),
         None => Err(overflows(shape)),

@@ -173,7 +173,7 @@ impl<T: Number> Operation for Map<T> {
 #[derive(Debug)]
 enum Wanted {
     Largest,
-    Top(usize),
+    Top { k: usize, probs: bool },
     Tokens { of_row: Vec<Vec<usize>>, lse: bool },
 }
 
@@ -201,7 +201,8 @@ impl<T: Number> Pick<T> {
         let wanted = match r.below(5) {
             0 => Wanted::Largest,
             1 | 2 => {
-                Wanted::Top(if r.once_in(3) { r.below(cols + 1) } else { r.below(6).min(cols) })
+                let k = if r.once_in(3) { r.below(cols + 1) } else { r.below(6).min(cols) };
+                Wanted::Top { k, probs: r.once_in(2) }
             }
             _ => {
                 let k = if cols == 0 { 0 } else { r.size(1, 9) };
@@ -232,16 +233,24 @@ impl<T: Number> Operation for Pick<T> {
                 checked(done, &[("logits", &x)], &[("indices", &indices)])?;
                 Ok(indices.numbers())
             }
-            &Wanted::Top(k) => {
-                let mut log_probs = place(k);
+            &Wanted::Top { k, probs } => {
+                let (mut log_probs, mut of_top) = (place(k), place(k));
                 let mut indices = Place::<usize>::new(way.layout, r, (n, k), true);
                 let (i, l) = (indices.slice_mut(), log_probs.slice_mut());
-                let done = options.top_k(x.matrix(), k, i, l);
-                let outputs: [(_, &dyn crate::place::Argument); 2] =
-                    [("indices", &indices), ("log-probabilities", &log_probs)];
+                let done = match probs {
+                    true => options.top_k_and_probs(x.matrix(), k, i, l, of_top.slice_mut()),
+                    false => options.top_k(x.matrix(), k, i, l),
+                };
+                let outputs: [(_, &dyn crate::place::Argument); 3] = [
+                    ("indices", &indices),
+                    ("log-probabilities", &log_probs),
+                    ("probabilities", &of_top),
+                ];
                 checked(done, &[("logits", &x)], &outputs)?;
                 let both = indices.numbers().into_iter().zip(log_probs.numbers());
-                Ok(both.map(|(i, l)| [i, l].concat()).collect())
+                let all = both.zip(of_top.numbers());
+                let row = |((i, l), p)| if probs { [i, l, p].concat() } else { [i, l].concat() };
+                Ok(all.map(row).collect())
             }
             Wanted::Tokens { of_row, lse } => {
                 let k = of_row.first().map_or(0, Vec::len);
@@ -840,6 +849,7 @@ pub struct Attend<T, U> {
     lengths: Option<Vec<usize>>,
     causal: bool,
     window: Option<usize>,
+    ahead: Option<usize>,
     offset: Option<isize>,
     masked: Masked,
     lse: bool,
@@ -850,7 +860,7 @@ impl<T, U> Debug for Attend<T, U> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "attention<{}, {}> {} rows of {} heads, {} queries, {} keys, {:?}, cap {:?}, mask {:?}, slopes {:?}, ALiBi {:?}, sinks {:?}, lengths {:?}, causal {}, window {:?}, offset {:?}, {:?}, lse {}",
+            "attention<{}, {}> {} rows of {} heads, {} queries, {} keys, {:?}, cap {:?}, mask {:?}, slopes {:?}, ALiBi {:?}, sinks {:?}, lengths {:?}, causal {}, window {:?}, ahead {:?}, offset {:?}, {:?}, lse {}",
             std::any::type_name::<T>(),
             std::any::type_name::<U>(),
             self.x.len(),
@@ -866,6 +876,7 @@ impl<T, U> Debug for Attend<T, U> {
             self.lengths,
             self.causal,
             self.window,
+            self.ahead,
             self.offset,
             self.masked,
             self.lse
@@ -911,8 +922,6 @@ impl<T: Number, U: Number> Attend<T, U> {
             0 => r.next() as isize >> r.below(64),
             _ => r.below(cols + 4) as isize - 2,
         });
-        // Distances beyond 2^24 are beyond what is stated.
-        let offset = offset.filter(|offset| alibi.is_none() || offset.unsigned_abs() < 1 << 23);
         Self {
             x,
             cols,
@@ -927,6 +936,7 @@ impl<T: Number, U: Number> Attend<T, U> {
             lengths,
             causal: r.once_in(4),
             window: r.once_in(4).then(|| if r.once_in(8) { usize::MAX } else { r.below(cols + 2) }),
+            ahead: r.once_in(5).then(|| r.below(cols + 2)),
             offset,
             masked: masked(r),
             lse: r.once_in(2),
@@ -935,7 +945,7 @@ impl<T: Number, U: Number> Attend<T, U> {
     }
 
     fn has_positions(&self) -> bool {
-        self.causal || self.window.is_some() || self.alibi.is_some()
+        self.causal || self.window.is_some() || self.ahead.is_some() || self.alibi.is_some()
     }
 
     /// Which row of the mask is this row's.
@@ -1074,6 +1084,9 @@ impl<T: Number + Probs<T>, U: Number + Probs<T>> Operation for Attend<T, U> {
         if let Some(window) = self.window {
             attention = attention.window(window);
         }
+        if let Some(ahead) = self.ahead {
+            attention = attention.window_ahead(ahead);
+        }
         let shape = (n, self.cols);
         let mut x = Place::filled(way.layout, r, shape, false, gather(&self.x, rows));
         let mut lse = Place::<T::Arithmetic>::new(way.layout, r, (n, 1), true);
@@ -1122,7 +1135,10 @@ impl<T: Number + Probs<T>, U: Number + Probs<T>> Operation for Attend<T, U> {
                 seen.push(v.to_f64());
             }
         }
-        let (any, finite) = (!seen.is_empty(), seen.iter().all(|v| v.is_finite()));
+        // Where something is added, what is far beyond 45,000 is rounded, and may become infinite.
+        let scale = if mask.is_some() || self.cap.is_some() { self.heat.scale() } else { 0.0 };
+        let finite = seen.iter().all(|v| v.is_finite() && (v * scale).abs() < 4e4);
+        let any = !seen.is_empty();
         (simple && any && finite).then_some(false)
     }
 

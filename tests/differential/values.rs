@@ -141,17 +141,18 @@ pub fn special<T: Number>(r: &mut Random) -> T {
 
 /// Rows of logits which become plausible when multiplied by the scale, or not. Neighbours are alike, or anything but.
 pub fn logits<T: Number>(r: &mut Random, rows: usize, cols: usize, scale: f64) -> Vec<Vec<T>> {
-    let alike = !r.once_in(3);
+    // Whole groups of rows are done at once, or not, by what the oddest of them is: most calls have no odd one.
+    let (alike, changes, specials) = (!r.once_in(3), r.once_in(2), r.once_in(3));
     let scale = if scale > 0.0 && scale.is_finite() && !r.once_in(6) { scale } else { 1.0 };
     let mut like = (r.one(&KINDS), r.power(-3.0, 7.0), r.normal() * r.power(0.0, 17.0));
     (0..rows)
         .map(|_| {
             // A change of what the rows before have made one expect.
-            if !alike || r.once_in(12) {
+            if !alike || (changes && r.once_in(12)) {
                 like = (r.one(&KINDS), r.power(-3.0, 7.0), r.normal() * r.power(0.0, 17.0));
             }
             let mut row = one_row(r, like, cols, scale);
-            if r.once_in(9) && cols > 0 {
+            if specials && r.once_in(4) && cols > 0 {
                 for _ in 0..r.size(1, 4) {
                     row[r.below(cols)] = special(r);
                 }

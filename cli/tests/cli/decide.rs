@@ -62,7 +62,7 @@ fn several_blocks_are_one_file() {
     let (out, log_probs) = (folder.path("out.npy"), folder.path("log_probs.npy"));
     let mut want = vec![0; rows];
     Softmax::new().argmax(m, &mut want).unwrap();
-    call_ok("argmax", &[&input, &out]);
+    call_ok("argmax", &[&input, &out, &"--threads", &"2"]);
     assert!(fs::read(&out).unwrap() == npy("<i8", &[rows], cast_slice(&numbers(&want))));
     assert!(call_ok("argmax", &[&input]) == lines(&want, 1));
 
@@ -73,15 +73,28 @@ fn several_blocks_are_one_file() {
         let mut want = vec![0; x.len() / cols * draws];
         Sampler::new(1).sample(Matrix::new(x, cols).unwrap(), &mut want).unwrap();
         let n = draws.to_string();
-        call_ok("sample", &[input, &out, &"--seed", &"1", &"--draws", &n, &"--force"]);
+        call_ok(
+            "sample",
+            &[input, &out, &"--seed", &"1", &"--draws", &n, &"--force", &"--threads", &"2"],
+        );
         let shape = [x.len() / cols, draws];
         assert!(fs::read(&out).unwrap() == npy("<i8", &shape, cast_slice(&numbers(&want))));
     }
 
     let (mut want, mut want_log) = (vec![0; rows * 3], vec![0.0f32; rows * 3]);
     Softmax::new().top_k(m, 3, &mut want, &mut want_log).unwrap();
-    let options: [&dyn AsRef<OsStr>; 8] =
-        [&input, &"-k", &"3", &"--indices", &out, &"--log-probs", &log_probs, &"--force"];
+    let options: [&dyn AsRef<OsStr>; 10] = [
+        &input,
+        &"-k",
+        &"3",
+        &"--indices",
+        &out,
+        &"--log-probs",
+        &log_probs,
+        &"--force",
+        &"--threads",
+        &"2",
+    ];
     let text = call_ok("topk", &options);
     assert_eq!(text.lines().count(), 1 + 10 * 3 + 1);
     assert!(fs::read(&out).unwrap() == npy("<i8", &[rows, 3], cast_slice(&numbers(&want))));

@@ -92,7 +92,7 @@ fn every_type_and_format_gives_the_bits_of_the_library() {
 
 #[test]
 fn several_blocks_are_one_loss() {
-    // 17.8 MB: one block of 16 MiB and a bit.
+    // 17.8 MB: four blocks of two threads and a bit.
     let (rows, cols) = (4443, 1001);
     let folder = Folder::new();
     let x: Vec<f32> = values(rows * cols);

@@ -157,17 +157,17 @@ fn kernels_and_threads_give_the_same_bytes() {
 
 #[test]
 fn several_blocks_are_one_file() {
-    // 16.8 MB: one block of 16 MiB and a bit, in each of the ways that data goes.
+    // 16.8 MB: four blocks of two threads and a bit, in each of the ways that data goes.
     let (rows, cols) = (4200, 1001);
     let folder = Folder::new();
     let x: Vec<f32> = values(rows * cols);
     let y = expected(Softmax::new(), false, &x, cols);
     let input = folder.file("in.npy", &npy("<f4", &[rows, cols], cast_slice(&x)));
     let out = folder.path("out.npy");
-    run_ok(&input, &out, &[]);
+    run_ok(&input, &out, &["--threads", "2"]);
     assert!(fs::read(&out).unwrap() == npy("<f4", &[rows, cols], cast_slice(&y)));
     let half: Vec<f16> = y.iter().map(|v| f16::from_f32(*v)).collect();
-    run_ok(&input, &out, &["--force", "--dtype", "f16"]);
+    run_ok(&input, &out, &["--force", "--dtype", "f16", "--threads", "2"]);
     assert!(fs::read(&out).unwrap() == npy("<f2", &[rows, cols], cast_slice(&half)));
     // The same matrix as one row that is longer than a block.
     let y = expected(Softmax::new(), false, &x, rows * cols);

@@ -73,7 +73,10 @@ fn several_reports_have_ratios() {
 /// What the table has, for programs.
 #[test]
 fn json_has_the_best_kernels_and_ratios() {
-    let (first, second) = (sample_report(&SMALL), nasty_report());
+    let (first, mut second) = (sample_report(&SMALL), sample_report(&ARM));
+    for case in second.cases.iter_mut().filter(|case| case.operation == "attention") {
+        case.check.passed = false;
+    }
     let json = softmax_report::json(&[first.clone(), first.clone(), second.clone()]);
     let cases = json.as_array().expect("a list");
     let of = |report: usize| cases.iter().filter(move |case| case["report"] == report);

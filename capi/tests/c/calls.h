@@ -1,0 +1,360 @@
+/* Calls of every function, over types, shapes and kinds of threads. Whoever includes this says what a CALL is, and a NOTE of what it has written. */
+#ifndef CALLS_H
+#define CALLS_H
+
+#include "threads.h"
+
+#ifndef CALL_FOR
+#error "what is a call?"
+#endif
+
+/* tests/c.rs looks for one of every function. */
+#define CALL(call) CALL_FOR(OK, call)
+
+/* Within -50 to 50, with subnormal numbers and -inf; NaN, a signalling one, +inf and nothing but -inf in the first rows, if there are others. */
+static void fill(softmax_dtype dtype, void *x, size_t rows, size_t cols, uint32_t seed) {
+    uint32_t state = seed;
+    size_t size = size_of(dtype);
+    for (size_t i = 0; i < rows * cols; i++) {
+        uint32_t random = next_random(&state);
+        put(dtype, x, i, ((int)(random % 6401) - 3200) / 64.0);
+        if (random % 61 == 0) {
+            uint64_t subnormal = random % 50 + 1;
+            memcpy((char *)x + i * size, &subnormal, size);
+        }
+        if (random % 67 == 0) {
+            put(dtype, x, i, -INFINITY);
+        }
+    }
+    if (rows < 8) {
+        return;
+    }
+    put(dtype, x, cols / 2, NAN);
+    uint64_t signalling = dtype == SOFTMAX_F64   ? 0x7ff0000000000001u
+                          : dtype == SOFTMAX_F32 ? 0x7f800001u
+                          : dtype == SOFTMAX_F16 ? 0x7c01u
+                                                 : 0x7f81u;
+    memcpy((char *)x + (2 * cols - 1) * size, &signalling, size);
+    put(dtype, x, 2 * cols, INFINITY);
+    for (size_t i = 3 * cols; i < 4 * cols; i++) {
+        put(dtype, x, i, -INFINITY);
+    }
+}
+
+/* Probabilities are targets that every dtype has. */
+static void fill_probs(softmax_dtype dtype, void *q, size_t rows, size_t cols) {
+    for (size_t i = 0; i < rows * cols; i++) {
+        put(dtype, q, i, i % cols == 1 ? 0.75 : i % cols == 0 ? 0.25 : 0.0);
+    }
+}
+
+static softmax_parallel own_threads;
+
+/* Null for the fastest. */
+static const char *kernel_of_all;
+
+/* Kinds of threads: the caller's own thread, the pool's, threads that the caller makes. */
+static softmax_options options_of(int kind, double scale) {
+    softmax_options options = softmax_options_default();
+    options.scale = scale;
+    options.kernel = kernel_of_all;
+    options.threads = kind == 0 ? 1 : 2;
+    options.flags = kind == 0 ? 0 : SOFTMAX_THREADS_EXACT;
+    options.parallel = kind == 2 ? &own_threads : NULL;
+    return options;
+}
+
+static void maps(softmax_dtype dtype, size_t rows, size_t cols, const softmax_options *options) {
+    size_t bytes = rows * cols * size_of(dtype);
+    size_t results = size_of(computed(dtype));
+    void *in = memory(bytes);
+    void *out = memory(bytes);
+    size_t *indices = (size_t *)memory(rows * 3 * sizeof *indices);
+    char *logs = (char *)memory(rows * 3 * results);
+    char *lse = (char *)memory(rows * results);
+    fill(dtype, in, rows, cols, (uint32_t)(rows + cols));
+    softmax_matrix x = softmax_matrix_of(in, dtype, rows, cols);
+    softmax_matrix y = softmax_matrix_mut(out, dtype, rows, cols);
+
+    CALL(softmax_softmax(&x, &y, options));
+    NOTE(out, bytes);
+    memcpy(out, in, bytes);
+    CALL(softmax_softmax(&y, &y, options));
+    NOTE(out, bytes);
+    CALL(softmax_log_softmax(&x, &y, options));
+    NOTE(out, bytes);
+    CALL(softmax_sigmoid(&x, &y, options));
+    NOTE(out, bytes);
+    CALL(softmax_log_sigmoid(&x, &y, options));
+    NOTE(out, bytes);
+    CALL(softmax_hardmax(&x, &y, SOFTMAX_TIES_SHARE, options));
+    NOTE(out, bytes);
+    CALL(softmax_logsumexp(&x, lse, options));
+    NOTE(lse, rows * size_of(dtype));
+    CALL(softmax_argmax(&x, indices, options));
+    NOTE(indices, rows * sizeof *indices);
+    for (size_t i = 0; i < rows * 3; i++) {
+        indices[i] = i * 7 % cols;
+    }
+    CALL(softmax_log_probs(&x, indices, 3, logs, lse, options));
+    NOTE(logs, rows * 3 * results);
+    NOTE(lse, rows * results);
+    size_t k = cols < 3 ? cols : 3;
+    CALL(softmax_top_k(&x, k, indices, logs, options));
+    NOTE(indices, rows * k * sizeof *indices);
+    NOTE(logs, rows * k * results);
+    softmax_options limit = *options;
+    limit.scale = 1.0;
+    for (int cold = 0; cold < 2; cold++) {
+        limit.temperature = cold ? 0.0 : INFINITY;
+        CALL(softmax_softmax(&x, &y, &limit));
+        NOTE(out, bytes);
+    }
+    /* The constants of a temperature. */
+    limit.temperature = 0.7;
+    CALL(softmax_softmax(&x, &y, &limit));
+    NOTE(out, bytes);
+
+    softmax_plan plan = softmax_plan_empty();
+    CALL(softmax_plan_of(SOFTMAX_OP_SOFTMAX, &x, 0, &plan, options));
+    size_t needed = 0;
+    CALL(softmax_scratch_size(SOFTMAX_OP_SOFTMAX, &x, &needed, options));
+    CALL(softmax_attention_scratch_size(&x, &y, &needed, options));
+    CALL(softmax_cross_entropy_scratch_size(&x, &needed, options));
+    const char *name = NULL;
+    CALL(softmax_kernel_in_use(&name, options));
+    CALL(softmax_kernel(0, &name, NULL));
+    free(in);
+    free(out);
+    free(indices);
+    free(logs);
+    free(lse);
+}
+
+static void losses(softmax_dtype dtype, size_t rows, size_t cols, const softmax_options *options) {
+    size_t bytes = rows * cols * size_of(dtype);
+    void *in = memory(bytes);
+    void *out = memory(bytes);
+    void *probs = memory(bytes);
+    double *each = (double *)memory(rows * sizeof *each);
+    double *factors = (double *)memory(rows * sizeof *factors);
+    int64_t *labels = (int64_t *)memory(rows * sizeof *labels);
+    float *weights = (float *)memory(cols * sizeof *weights);
+    double loss = 0.0;
+    fill(dtype, in, rows, cols, 5);
+    fill_probs(dtype, probs, rows, cols);
+    for (size_t i = 0; i < rows; i++) {
+        labels[i] = i % 5 == 4 ? -100 : (int64_t)(i * 11 % cols);
+        factors[i] = (double)(i % 7) / 3.0;
+    }
+    for (size_t i = 0; i < cols; i++) {
+        weights[i] = (float)(i % 3) / 3.0f;
+    }
+    softmax_matrix x = softmax_matrix_of(in, dtype, rows, cols);
+    softmax_matrix y = softmax_matrix_mut(out, dtype, rows, cols);
+    softmax_matrix q = softmax_matrix_of(probs, dtype, rows, cols);
+    for (int which = 0; which < 4; which++) {
+        softmax_cross_entropy ce = softmax_cross_entropy_default();
+        if (which % 2 == 1) {
+            ce.label_smoothing = 0.1;
+            ce.z_loss = 0.01;
+            ce.weights = weights;
+            ce.row_factors = factors;
+            ce.gradient_factor = 1.0 / 3.0;
+        }
+        if (which == 2) {
+            ce.flags = SOFTMAX_CROSS_ENTROPY_DIVERGENCE;
+            ce.reduction = SOFTMAX_REDUCTION_SUM;
+        }
+        CALL(softmax_cross_entropy_labels(&x, labels, each, &loss, &y, &ce, options));
+        NOTE(each, rows * sizeof *each);
+        NOTE(&loss, sizeof loss);
+        NOTE(out, bytes);
+        CALL(softmax_cross_entropy_labels(&x, labels, NULL, &loss, NULL, &ce, options));
+        NOTE(&loss, sizeof loss);
+        CALL(softmax_cross_entropy_probs(&x, &q, each, &loss, &y, &ce, options));
+        CALL(softmax_cross_entropy_reduce(each, rows, 3.0, &loss));
+        NOTE(&loss, sizeof loss);
+        NOTE(each, rows * sizeof *each);
+        NOTE(out, bytes);
+        CALL(softmax_cross_entropy_divisor(labels, rows, cols, &loss, &ce, options));
+        NOTE(&loss, sizeof loss);
+    }
+    CALL(softmax_softmax_backward(&q, &x, &y, options));
+    NOTE(out, bytes);
+    CALL(softmax_log_softmax_backward(&x, &q, &y, options));
+    NOTE(out, bytes);
+    double perplexity = 0.0;
+    CALL(softmax_perplexity(probs, dtype, rows * cols, &perplexity));
+    NOTE(&perplexity, sizeof perplexity);
+    free(in);
+    free(out);
+    free(probs);
+    free(each);
+    free(factors);
+    free(labels);
+    free(weights);
+}
+
+static void attention(softmax_dtype dtype, size_t heads, size_t queries, size_t keys,
+                      const softmax_options *options) {
+    size_t rows = heads * queries;
+    size_t bytes = rows * keys * size_of(dtype);
+    void *in = memory(bytes);
+    void *out = memory(bytes);
+    float *mask = (float *)memory(rows * keys * sizeof *mask);
+    float *slopes = (float *)memory(heads * sizeof *slopes);
+    char *lse = (char *)memory(rows * size_of(computed(dtype)));
+    fill(dtype, in, rows, keys, 3);
+    fill(SOFTMAX_F32, mask, rows, keys, 4);
+    for (size_t i = 0; i < heads; i++) {
+        slopes[i] = 1.0f / (float)(3 * i + 3);
+    }
+    softmax_matrix x = softmax_matrix_of(in, dtype, rows, keys);
+    softmax_matrix y = softmax_matrix_mut(out, dtype, rows, keys);
+    for (int which = 0; which < 3; which++) {
+        softmax_attention a = softmax_attention_default(heads, queries);
+        if (which > 0) {
+            a.flags = SOFTMAX_ATTENTION_CAUSAL;
+            a.mask = mask;
+            a.mask_dtype = SOFTMAX_F32;
+            a.mask_shape[0] = 1;
+            a.mask_shape[1] = heads;
+            a.mask_shape[2] = queries;
+        }
+        if (which > 1) {
+            a.soft_cap = 30.0;
+            a.mask_slopes = slopes;
+            a.alibi = slopes;
+            a.sinks = slopes;
+        }
+        CALL(softmax_attention_softmax(&x, &y, lse, &a, options));
+        NOTE(out, bytes);
+        NOTE(lse, rows * size_of(computed(dtype)));
+    }
+    free(in);
+    free(out);
+    free(mask);
+    free(slopes);
+    free(lse);
+}
+
+static void draws(softmax_dtype dtype, size_t rows, size_t cols, const softmax_options *options) {
+    void *in = memory(rows * cols * size_of(dtype));
+    size_t *drawn = (size_t *)memory(rows * 4 * sizeof *drawn);
+    fill(dtype, in, rows, cols, 8);
+    softmax_matrix x = softmax_matrix_of(in, dtype, rows, cols);
+    static const size_t tokens[3] = {1, 0, 1};
+    static const size_t starts[2] = {0, 3};
+    static const float bias[3] = {1e-40f, 0.3f, 0.1f};
+    for (int which = 0; which < 6; which++) {
+        softmax_sampler s = softmax_sampler_default(3);
+        s.temperature = which == 4 ? 0.0 : which == 5 ? INFINITY : 1.3;
+        s.method = which == 1 ? SOFTMAX_METHOD_GUMBEL_MAX : SOFTMAX_METHOD_INVERSE_CDF;
+        s.order = which == 2 ? SOFTMAX_ORDER_LLAMA_CPP : SOFTMAX_ORDER_TRANSFORMERS;
+        if (which > 1) {
+            s.top_k = 30;
+            s.top_p = 0.9;
+            s.min_p = 0.001;
+            s.typical_p = 0.95;
+            s.repetition_penalty = 1.1;
+            s.presence_penalty = 0.2;
+            s.frequency_penalty = 0.3;
+            s.bias_tokens = tokens;
+            s.bias = bias;
+            s.bias_count = 3;
+            s.history = tokens;
+            s.history_starts = starts;
+            s.history_count = 1;
+        }
+        CALL(softmax_sample(&x, drawn, 4, &s, options));
+        NOTE(drawn, rows * 4 * sizeof *drawn);
+        size_t needed = 0;
+        CALL(softmax_sample_scratch_size(&x, &s, &needed, options));
+    }
+    free(in);
+    free(drawn);
+}
+
+static void tensors(softmax_dtype dtype, const softmax_options *options) {
+    static const size_t shape[3] = {7, 40, 30};
+    enum { N = 7 * 40 * 30 };
+    size_t bytes = N * size_of(dtype);
+    void *in = memory(bytes);
+    void *out = memory(bytes);
+    fill(dtype, in, 7 * 40, 30, 9);
+    for (ptrdiff_t axis = 0; axis < 3; axis++) {
+        CALL(softmax_softmax_axis(in, out, dtype, shape, 3, axis, options));
+        NOTE(out, bytes);
+        CALL(softmax_log_softmax_axis(in, out, dtype, shape, 3, axis, options));
+        NOTE(out, bytes);
+        size_t needed = 0;
+        CALL(softmax_axis_scratch_size(dtype, shape, 3, axis, &needed, options));
+    }
+    free(in);
+    free(out);
+}
+
+static void shards(softmax_dtype dtype, double shift, const softmax_options *options) {
+    enum { BLOCKS = 3, N = 2 * SOFTMAX_BLOCK + 77 };
+    size_t bytes = N * size_of(dtype);
+    void *in = memory(bytes);
+    void *out = memory(bytes);
+    softmax_partial partials[BLOCKS];
+    softmax_partial row;
+    double max = 0.0;
+    double lse = 0.0;
+    size_t count = 0;
+    fill_random(dtype, in, N, 12);
+    for (size_t i = 0; i < N; i++) {
+        put(dtype, in, i, shift == 0.0 ? get(dtype, in, i) * 4.0 : shift + (double)(i % 2));
+    }
+    CALL(softmax_partial_count(N, &count));
+    CALL(softmax_partials(in, dtype, N, NULL, partials, count, options));
+    const softmax_partial *all = partials;
+    if (shift != 0.0) {
+        CALL_FOR(AGAIN, softmax_merge(dtype, all, count, &row, &max, options));
+        CALL(softmax_partials(in, dtype, N, &max, partials, count, options));
+    }
+    CALL(softmax_merge(dtype, all, count, &row, &max, options));
+    softmax_partial copy = row;
+    NOTE(partials, sizeof partials);
+    NOTE(&copy, sizeof copy);
+    CALL(softmax_shard_softmax(in, out, dtype, N, &row, options));
+    NOTE(out, bytes);
+    CALL(softmax_shard_log_softmax(in, out, dtype, N, &row, options));
+    NOTE(out, bytes);
+    CALL(softmax_shard_logsumexp(dtype, &row, &lse, options));
+    NOTE(&lse, size_of(dtype));
+    free(in);
+    free(out);
+}
+
+static void all_calls(int kind) {
+    const softmax_options serial = options_of(0, 1.0);
+    /* Shared among threads. */
+    const softmax_options shared = options_of(kind, 1.0);
+    const softmax_options scaled = options_of(kind, 1.0 / 3.0);
+    for (int d = 0; d < DTYPES; d++) {
+        softmax_dtype dtype = dtypes[d];
+        maps(dtype, 1, 10, &serial);
+        maps(dtype, 1, 1, &shared);
+        maps(dtype, 21, 10, &shared);
+        maps(dtype, 9, 100, &scaled);
+        maps(dtype, 9, 1100, &shared);
+        maps(dtype, 2, 9000, &scaled);
+        maps(dtype, 1, 9000, &shared);
+        losses(dtype, 9, 33, &shared);
+        losses(dtype, 9, 1001, &scaled);
+        attention(dtype, 2, 5, 50, &shared);
+        attention(dtype, 2, 5, 500, &scaled);
+        draws(dtype, 9, 1000, &shared);
+        tensors(dtype, &shared);
+        shards(dtype, 0.0, &scaled);
+        if (dtype != SOFTMAX_F16) {
+            shards(dtype, 131072.0, &serial);
+        }
+    }
+}
+
+#endif
