@@ -563,7 +563,10 @@ where
                 Some(targets) => {
                     let none = std::ptr::null_mut();
                     match reducer.reduce_alone::<T, Log, _>(x, none, call.cols, &Plain::NEAR) {
-                        Ok(reduced) => row_loss(simd, call, &targets, x, &reduced).0.loss,
+                        Ok(reduced) => {
+                            let none = std::ptr::null();
+                            row_loss(simd, call, &targets, x, none, &reduced).0.loss
+                        }
                         Err(_) => f64::NAN,
                     }
                 }
@@ -577,13 +580,15 @@ where
 /// its own, for all ways to get there.
 ///
 /// # Safety
-/// `x` is the row of the call that the targets are of.
+/// `x` is the row of the call that the targets are of. `kept` is null or has its exponentials, as
+/// `reduced` has them.
 #[inline(never)]
 unsafe fn row_loss<S, T>(
     simd: S,
     call: &LossCall<T>,
     targets: &RowTargets<T>,
     x: *const T,
+    kept: *const S::E,
     reduced: &Reduced<S>,
 ) -> (RowLoss<S::E>, Sums)
 where
@@ -600,7 +605,7 @@ where
             let e_max = simd.first_lane(exp.of(true, true, top)).widen() * reduced.factor;
             let sum = reduced.sum.times(reduced.factor);
             // SAFETY: as this function's.
-            let others = || unsafe { sum_below(exp, x, n, max) }.times(reduced.factor);
+            let others = || unsafe { sum_below(exp, x, kept, n, max) }.times(reduced.factor);
             let sums = Sums::new::<S::E>(scale, max, own, sum, e_max, n, others);
             let soft = match &targets.soft {
                 // SAFETY: as this function's.
@@ -615,20 +620,24 @@ where
     result.expect("vectorize runs what it is given")
 }
 
-/// The exponentials of all elements below the row's maximum, added as the row's are. Rare, and so a
-/// function of its own.
+/// The exponentials of all elements but the row's largest, added as the row's are: there is one
+/// that has nearly all of their sum. Rare, and so a function of its own.
 ///
 /// # Safety
-/// `x` is valid for reads of `n` elements.
+/// `x` is valid for reads of `n` elements; `kept` is null or has their exponentials.
 #[cold]
 #[inline(never)]
-unsafe fn sum_below<S: Io<T>, T>(exp: &Exp<S>, x: *const T, n: usize, max: f64) -> Sum {
+unsafe fn sum_below<S, T>(exp: &Exp<S>, x: *const T, kept: *const S::E, n: usize, max: f64) -> Sum
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+{
     let simd = exp.simd;
     let mut total = Sum::ZERO;
     simd.vectorize(
         #[inline(always)]
         || {
-            let (top, zero) = (simd.splat(S::E::narrow(max)), simd.splat(S::E::narrow(0.0)));
+            let zero = simd.splat(S::E::narrow(0.0));
+            let top = exp.of(true, true, simd.splat(S::E::narrow(max)));
             let mut start = 0;
             while start < n {
                 let end = n.min(start + BLOCK);
@@ -636,9 +645,15 @@ unsafe fn sum_below<S: Io<T>, T>(exp: &Exp<S>, x: *const T, n: usize, max: f64) 
                 let mut i = start;
                 while i < end {
                     // SAFETY: n elements are there. The exponential of -inf is 0.
-                    let v = unsafe { load(simd, x.add(i), end - i, f64::NEG_INFINITY) };
-                    let e = simd.select_below(v, top, exp.of(true, true, v), zero);
-                    acc = simd.acc_add(acc, e);
+                    let e = unsafe {
+                        if kept.is_null() {
+                            let x = load(simd, x.add(i), end - i, f64::NEG_INFINITY);
+                            exp.of(true, true, x)
+                        } else {
+                            load(simd, kept.add(i), end - i, 0.0)
+                        }
+                    };
+                    acc = simd.acc_add(acc, simd.select_below(e, top, e, zero));
                     i += S::LANES;
                 }
                 let block = simd.acc_fold(acc);
@@ -743,7 +758,7 @@ where
             labels.put(before);
             let loss = match reduced {
                 Ok(mut reduced) => {
-                    let (of_row, sums) = row_loss(simd, call, &targets, x, &reduced);
+                    let (of_row, sums) = row_loss(simd, call, &targets, x, kept, &reduced);
                     let sum = reduced.sum.hi;
                     if !of_row.is_safe([sum, sum * reduced.factor])
                         && let Ok(exactly) = reducer.reduce_exactly::<T, Kept, _>(
