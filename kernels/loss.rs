@@ -1097,6 +1097,12 @@ fn one_nan<S: Vector>(simd: S, v: S::V) -> S::V {
     simd.select_below(splat(-S::E::LEAST), v, v, finite)
 }
 
+/// Probabilities of f64 below this are multiplied by [`LARGER`] before the scale, at least 2^-100,
+/// multiplies them.
+pub(crate) const SMALL: f64 = f64::from_bits((1023 - 900) << 52);
+/// Small enough for a product with any scale and difference not to overflow.
+pub(crate) const LARGER: f64 = f64::from_bits((1023 + 200) << 52);
+
 /// The gradient through softmax or, if `LOG`, log-softmax, in f64: rows of f32 are rounded once, in
 /// the end, for rows of f64 what is multiplied is in pairs. The products are summed with what their
 /// rounding lost, so that nothing is lost where they cancel.
@@ -1159,6 +1165,7 @@ where
         };
         let sum = backward_sum::<S::E>(sum, call.scale, LOG);
         let (sum, sum_lo) = (w.splat(sum.0), w.splat(sum.1));
+        let small = w.splat(SMALL);
         let mut i = 0;
         while i < n {
             // SAFETY: n - i elements of the row are there from i on, of each.
@@ -1176,8 +1183,10 @@ where
                             w.mul(w.mul(y, scale), w.sub(u, sum))
                         }
                     } else {
-                        // What is multiplied by the scale, as a pair.
-                        let a = if LOG { u } else { y };
+                        // The factor of the scale, as a pair. A probability near the least normal
+                        // number has no low part in its product: it is made larger first.
+                        let larger = w.mul(y, w.splat(LARGER));
+                        let a = if LOG { u } else { w.select_below(y, small, larger, y) };
                         let p = w.mul(a, scale);
                         let p_lo = w.fma(a, scale_lo, w.fma(a, scale, w.sub(zero, p)));
                         if LOG {
@@ -1185,7 +1194,8 @@ where
                             w.add(w.fma(e, sum, p), w.fma(e, sum_lo, p_lo))
                         } else {
                             let d = w.sub(w.sub(u, sum), sum_lo);
-                            w.fma(p, d, w.mul(p_lo, d))
+                            let v = w.fma(p, d, w.mul(p_lo, d));
+                            w.select_below(y, small, w.mul(v, w.splat(1.0 / LARGER)), v)
                         }
                     };
                 }
