@@ -490,7 +490,7 @@ fn logit<R: Reference>(x: f64, key: usize, attend: &Attend, row: &Row, far: bool
         let slope = row.mask_slope.or(far.then_some(1.0));
         let slope = slope.map(|slope| R::round(f64::from(slope) * unit));
         let added = slope.map_or((mask, 0.0), |slope| product::<R>(mask, (slope, 0.0)));
-        if mask == f64::NEG_INFINITY || added.0 == f64::NEG_INFINITY {
+        if mask == f64::NEG_INFINITY {
             return HIDDEN;
         }
         z = plus::<R>(z, added);
