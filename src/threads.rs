@@ -73,13 +73,8 @@ mod pool {
         match rayon::current_num_threads() {
             1 => 1,
             n if exactly => n,
-            n if in_pool => {
-                if elements >= IN_POOL {
-                    n
-                } else {
-                    1
-                }
-            }
+            n if in_pool && elements >= IN_POOL => n,
+            _ if in_pool => 1,
             n if is_worth_waking(elements) => n,
             _ => 1,
         }

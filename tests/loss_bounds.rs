@@ -543,7 +543,7 @@ impl Try {
         let wide: Vec<f64> = q.iter().map(|q| q.to_f64()).collect();
         let weights: Vec<f32> = self.u.iter().rev().map(|u| u.abs() as f32).collect();
         let (smoothing, z) = if soft { (self.smoothing, self.z) } else { (0.0, 0.0) };
-        let (probs, weighted) = (soft && self.label % 2 == 0, soft && self.u[0] > 0.0);
+        let (probs, weighted) = (soft && self.label.is_multiple_of(2), soft && self.u[0] > 0.0);
         let mut loss = CrossEntropy::new()
             .options(self.options())
             .reduction(Reduction::Sum)
