@@ -577,6 +577,28 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
     }
 }
 
+/// As [`row_max`]. A function of its own, whose room on the stack is free again afterwards.
+///
+/// # Safety
+/// As there.
+#[cold]
+#[inline(never)]
+unsafe fn row_max_alone<S, T, L>(simd: S, x: *const T, n: usize, logits: &L) -> f64
+where
+    S: Io<T>,
+    L: Logits<S>,
+{
+    let mut max = f64::NAN;
+    simd.vectorize(
+        #[inline(always)]
+        || {
+            // SAFETY: as this function's.
+            max = unsafe { row_max(simd, x, n, logits) };
+        },
+    );
+    max
+}
+
 /// Reduces a row of pairs in which no maximum was found, or `nothing` but -inf, by its far logits.
 ///
 /// # Safety
@@ -601,13 +623,8 @@ where
     let mut max = None;
     // Common are rows whose every key is hidden, which need no more than this.
     if nothing {
-        simd.vectorize(
-            #[inline(always)]
-            || {
-                // SAFETY: as this function's.
-                max = Some(unsafe { row_max(simd, x, n, logits) });
-            },
-        );
+        // SAFETY: as this function's.
+        max = Some(unsafe { row_max_alone(simd, x, n, logits) });
         if max == Some(f64::NEG_INFINITY) {
             return Err(Odd::AllMasked);
         }

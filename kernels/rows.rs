@@ -161,7 +161,8 @@ where
     let least = S::E::narrow(f64::NEG_INFINITY);
     let mut m = [simd.splat(least); 4];
     let mut i = 0;
-    while n - i >= 4 * S::LANES {
+    // Pairs are rare here, and four of them at once take much of the stack.
+    while !L::PAIRS && n - i >= 4 * S::LANES {
         for (k, m) in m.iter_mut().enumerate() {
             let at = i + k * S::LANES;
             // SAFETY: i + 4 LANES <= n, so this vector lies within the n elements.
