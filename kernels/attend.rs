@@ -156,6 +156,8 @@ struct Biased<'a, S: Vector> {
     mask: Option<MaskData<'a>>,
     mask_slope: Option<S::V>,
     slope: Option<S::V>,
+    /// The slope may make -inf of a distance.
+    steep: bool,
     /// The distance of the row's first column from the query's position.
     distance: f64,
     sink: Option<S::E>,
@@ -202,6 +204,8 @@ where
             mask: row.mask,
             mask_slope: row.mask_slope.or(far.then_some(1.0)).map(splat),
             slope: row.slope.map(splat),
+            // Distances are below 2^24 in f32, and below 2^53 in f64.
+            steep: !row.slope.is_some_and(|slope| slope.abs() < 1e30),
             distance: place.start as f64 - row.position as f64,
             sink: row.sink.map(|sink| narrow(sink.into())),
             far,
@@ -259,31 +263,32 @@ where
         };
         let zero = simd.splat(S::E::narrow(0.0));
         let least = simd.splat(S::E::narrow(S::E::LEAST));
+        if self.far && self.cap.is_none() {
+            // The scale may be 0 in units of a far row, and infinities stay what they are.
+            let most = simd.splat(S::E::narrow(-S::E::LEAST));
+            hi = simd.select_below(v, least, v, simd.select_below(most, v, v, hi));
+        }
         let hidden = simd.splat(S::E::narrow(f64::NEG_INFINITY));
-        // What is added; -inf hides.
+        // A mask's -inf hides, whatever its slope is, and so does the bias's.
         let (mut masked, mut biased) = (None, None);
         if let Some(data) = &self.mask {
             // SAFETY: the row, and so its mask, has n elements from there on.
             let mask = unsafe { load_mask(simd, data, self.place.start + i, n) };
-            let mut added = (mask, zero);
             if let MaskData::Bool(_) = data {
                 // Nothing is added.
             } else if let Some(slope) = self.mask_slope {
-                added = product(simd, mask, (slope, zero));
-                // Whatever the slope is.
-                added.0 = simd.select_below(mask, least, hidden, added.0);
-                (hi, lo) = plus(simd, (hi, lo), added);
+                (hi, lo) = plus(simd, (hi, lo), product(simd, mask, (slope, zero)));
             } else {
-                (hi, lo) = plus(simd, (hi, lo), added);
+                (hi, lo) = plus(simd, (hi, lo), (mask, zero));
             }
-            masked = Some(added.0);
+            masked = Some(mask);
         }
         if let Some(slope) = self.slope {
             let first = simd.splat(S::E::narrow(self.distance + i as f64));
             let distance = simd.sub(first, self.place.lanes);
             let added = product(simd, distance, (slope, zero));
             (hi, lo) = plus(simd, (hi, lo), added);
-            biased = Some(added.0);
+            biased = self.steep.then_some(added.0);
         }
         // Hidden is hidden, whatever else is there.
         if let Some(added) = masked {
@@ -495,7 +500,7 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
             let x = call.x.add(row * call.x_stride).add(place.start);
             let y = call.y.add(row * call.y_stride);
             let sink = logits.sink().map(S::E::widen);
-            let reduced = if options.keys.0 < options.keys.1 {
+            let mut reduced = if options.keys.0 < options.keys.1 {
                 // Finishing a row while the next one is swept is for where memory is the limit, and the most to compile: not for pairs,
                 // which take twice the operations, nor for conversions between types.
                 if const { !L::PAIRS && size_of::<T>() == size_of::<U>() } {
@@ -513,13 +518,19 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
             } else {
                 Err(Odd::of(sink.into_iter()))
             };
-            let (reduced, scale) = match reduced {
-                Err(odd) if L::PAIRS && options.keys.0 < options.keys.1 => {
-                    logits = L::new(place, &call.attend, &options, true);
-                    (reduce_far::<S, T, L>(simd, x, kept, n, &logits, odd).map(Some), far_scale())
-                }
-                reduced => (reduced, scale),
+            // Rare; what others have found stays where it is.
+            let far = if let Err(odd) = &reduced
+                && L::PAIRS
+                && options.keys.0 < options.keys.1
+            {
+                logits = L::new(place, &call.attend, &options, true);
+                let nothing = matches!(odd, Odd::AllMasked);
+                reduced = reduce_far::<S, T, L>(simd, x, kept, n, &logits, nothing).map(Some);
+                Some(far_scale())
+            } else {
+                None
             };
+            let scale = far.as_ref().unwrap_or(&scale);
             let lse = match &reduced {
                 // The sink takes all the mass.
                 Ok(None) => {
@@ -531,9 +542,9 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
                     let value = if call.lse.is_null() {
                         0.0
                     } else if L::PAIRS {
-                        logsumexp_of_pairs::<S, T, L>(simd, reduced, &scale, x, kept, n, &logits)
+                        logsumexp_of_pairs::<S, T, L>(simd, reduced, scale, x, kept, n, &logits)
                     } else {
-                        reduced.log_shift(&scale).logsumexp()
+                        reduced.log_shift(scale).logsumexp()
                     };
                     // Up to where the next vector starts, the zeros are the row's.
                     simd.store(kept.add(n), simd.splat(S::E::narrow(0.0)));
@@ -542,7 +553,7 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
                     zeros::<S, U, STREAM>(simd, y, place.start);
                     let end = place.start + n;
                     zeros::<S, U, STREAM>(simd, y.add(end), call.cols - end);
-                    let inverse = <Kept as Task<S, T>>::row(&scale, reduced);
+                    let inverse = <Kept as Task<S, T>>::row(scale, reduced);
                     last = Some(Waiting { y: y.add(place.start), n, inverse });
                     T::Arithmetic::from_f64(value)
                 }
@@ -565,7 +576,7 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
     }
 }
 
-/// Reduces a row of pairs in which no maximum was found, by its far logits.
+/// Reduces a row of pairs in which no maximum was found, or `nothing` but -inf, by its far logits.
 ///
 /// # Safety
 /// As [`Reducer::reduce_exactly`].
@@ -577,7 +588,7 @@ unsafe fn reduce_far<S, T, L>(
     kept: *mut S::E,
     n: usize,
     logits: &L,
-    odd: Odd,
+    nothing: bool,
 ) -> Result<Reduced<S>, Odd>
 where
     S: Io<T> + Io<<S as Vector>::E>,
@@ -588,11 +599,11 @@ where
     let reducer = Reducer::new(simd, &scale);
     let mut max = None;
     // Common are rows whose every key is hidden, which need no more than this.
-    if let Odd::AllMasked = odd {
+    if nothing {
         // SAFETY: as this function's.
         max = Some(unsafe { row_max_alone(simd, x, n, logits) });
         if max == Some(f64::NEG_INFINITY) {
-            return Err(odd);
+            return Err(Odd::AllMasked);
         }
     }
     // SAFETY: as this function's.
@@ -618,13 +629,8 @@ where
     S: Io<T> + Io<<S as Vector>::E>,
     L: Logits<S>,
 {
-    let top = simd.splat(S::E::narrow(reduced.max));
-    let e = |low: f64| {
-        let low = simd.splat(S::E::narrow(low));
-        simd.first_lane(reduced.exp.of_pair(true, top, low)).widen() * reduced.factor
-    };
     let sum = reduced.sum.times(reduced.factor);
-    let mut largest = (e(0.0), 0.0);
+    let mut largest = (exp_of_max(reduced, 0.0), 0.0);
     // No low part changes as much as a hundredth, and elsewhere it does not count.
     if !reduced.own.is_huge() && sum.hi <= 2.1 * largest.0 {
         let least = 0.9 * largest.0 / reduced.factor;
@@ -634,9 +640,18 @@ where
             Some(sink) if sink.widen() == reduced.max => low.map_or(0.0, |low| f64::max(low, 0.0)),
             _ => low.unwrap_or(0.0),
         };
-        largest = (e(low), low);
+        largest = (exp_of_max(reduced, low), low);
     }
     log_shift_of_pairs::<S::E>(scale, reduced.max, largest, &reduced.own, sum).logsumexp()
+}
+
+/// The exponential of the row's maximum and a low part, by the row's own shift.
+#[inline(always)]
+fn exp_of_max<S: Vector>(reduced: &Reduced<S>, low: f64) -> f64 {
+    let simd = reduced.exp.simd;
+    let (max, low) = (S::E::narrow(reduced.max), S::E::narrow(low));
+    let e = reduced.exp.of_pair(true, simd.splat(max), simd.splat(low));
+    simd.first_lane(e).widen() * reduced.factor
 }
 
 /// [`Contract::log_shift`] of a row whose largest logit is `max + low` and has the exponential `e`,
@@ -652,6 +667,9 @@ pub(crate) fn log_shift_of_pairs<E: Contract>(
     shift: &Shift,
     sum: Sum,
 ) -> LogShift {
+    if low == 0.0 {
+        return E::log_shift(scale, max, e, shift, sum);
+    }
     let (e_max, rest) = two_sum(e, e * libm::expm1(-(low * scale.get())));
     let mut log = E::log_shift(scale, max, e_max, shift, sum);
     if sum.hi <= 2.0 * e_max {

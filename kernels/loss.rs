@@ -563,7 +563,10 @@ where
                 Some(targets) => {
                     let none = std::ptr::null_mut();
                     match reducer.reduce_alone::<T, Log, _>(x, none, call.cols, &Plain::NEAR) {
-                        Ok(reduced) => row_loss(simd, call, &targets, x, &reduced).0.loss,
+                        Ok(reduced) => {
+                            let none = std::ptr::null();
+                            row_loss(simd, call, &targets, x, none, &reduced).0.loss
+                        }
                         Err(_) => f64::NAN,
                     }
                 }
@@ -577,13 +580,15 @@ where
 /// its own, for all ways to get there.
 ///
 /// # Safety
-/// `x` is the row of the call that the targets are of.
+/// `x` is the row of the call that the targets are of. `kept` is null or has its exponentials, as
+/// `reduced` has them.
 #[inline(never)]
 unsafe fn row_loss<S, T>(
     simd: S,
     call: &LossCall<T>,
     targets: &RowTargets<T>,
     x: *const T,
+    kept: *const S::E,
     reduced: &Reduced<S>,
 ) -> (RowLoss<S::E>, Sums)
 where
@@ -600,7 +605,7 @@ where
             let e_max = simd.first_lane(exp.of(true, true, top)).widen() * reduced.factor;
             let sum = reduced.sum.times(reduced.factor);
             // SAFETY: as this function's.
-            let others = || unsafe { sum_below(exp, x, n, max) }.times(reduced.factor);
+            let others = || unsafe { sum_below(exp, x, kept, n, max) }.times(reduced.factor);
             let sums = Sums::new::<S::E>(scale, max, own, sum, e_max, n, others);
             let soft = match &targets.soft {
                 // SAFETY: as this function's.
@@ -615,20 +620,24 @@ where
     result.expect("vectorize runs what it is given")
 }
 
-/// The exponentials of all elements below the row's maximum, added as the row's are. Rare, and so a
-/// function of its own.
+/// The exponentials of all elements but the row's largest, added as the row's are: there is one
+/// that has nearly all of their sum. Rare, and so a function of its own.
 ///
 /// # Safety
-/// `x` is valid for reads of `n` elements.
+/// `x` is valid for reads of `n` elements; `kept` is null or has their exponentials.
 #[cold]
 #[inline(never)]
-unsafe fn sum_below<S: Io<T>, T>(exp: &Exp<S>, x: *const T, n: usize, max: f64) -> Sum {
+unsafe fn sum_below<S, T>(exp: &Exp<S>, x: *const T, kept: *const S::E, n: usize, max: f64) -> Sum
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+{
     let simd = exp.simd;
     let mut total = Sum::ZERO;
     simd.vectorize(
         #[inline(always)]
         || {
-            let (top, zero) = (simd.splat(S::E::narrow(max)), simd.splat(S::E::narrow(0.0)));
+            let zero = simd.splat(S::E::narrow(0.0));
+            let top = exp.of(true, true, simd.splat(S::E::narrow(max)));
             let mut start = 0;
             while start < n {
                 let end = n.min(start + BLOCK);
@@ -636,9 +645,15 @@ unsafe fn sum_below<S: Io<T>, T>(exp: &Exp<S>, x: *const T, n: usize, max: f64) 
                 let mut i = start;
                 while i < end {
                     // SAFETY: n elements are there. The exponential of -inf is 0.
-                    let v = unsafe { load(simd, x.add(i), end - i, f64::NEG_INFINITY) };
-                    let e = simd.select_below(v, top, exp.of(true, true, v), zero);
-                    acc = simd.acc_add(acc, e);
+                    let e = unsafe {
+                        if kept.is_null() {
+                            let x = load(simd, x.add(i), end - i, f64::NEG_INFINITY);
+                            exp.of(true, true, x)
+                        } else {
+                            load(simd, kept.add(i), end - i, 0.0)
+                        }
+                    };
+                    acc = simd.acc_add(acc, simd.select_below(e, top, e, zero));
                     i += S::LANES;
                 }
                 let block = simd.acc_fold(acc);
@@ -743,7 +758,7 @@ where
             labels.put(before);
             let loss = match reduced {
                 Ok(mut reduced) => {
-                    let (of_row, sums) = row_loss(simd, call, &targets, x, &reduced);
+                    let (of_row, sums) = row_loss(simd, call, &targets, x, kept, &reduced);
                     let sum = reduced.sum.hi;
                     if !of_row.is_safe([sum, sum * reduced.factor])
                         && let Ok(exactly) = reducer.reduce_exactly::<T, Kept, _>(
@@ -1082,6 +1097,12 @@ fn one_nan<S: Vector>(simd: S, v: S::V) -> S::V {
     simd.select_below(splat(-S::E::LEAST), v, v, finite)
 }
 
+/// Probabilities of f64 below this are multiplied by [`LARGER`] before the scale, at least 2^-100,
+/// multiplies them.
+pub(crate) const SMALL: f64 = f64::from_bits((1023 - 900) << 52);
+/// Small enough for a product with any scale and difference not to overflow.
+pub(crate) const LARGER: f64 = f64::from_bits((1023 + 200) << 52);
+
 /// The gradient through softmax or, if `LOG`, log-softmax, in f64: rows of f32 are rounded once, in
 /// the end, for rows of f64 what is multiplied is in pairs. The products are summed with what their
 /// rounding lost, so that nothing is lost where they cancel.
@@ -1144,6 +1165,7 @@ where
         };
         let sum = backward_sum::<S::E>(sum, call.scale, LOG);
         let (sum, sum_lo) = (w.splat(sum.0), w.splat(sum.1));
+        let small = w.splat(SMALL);
         let mut i = 0;
         while i < n {
             // SAFETY: n - i elements of the row are there from i on, of each.
@@ -1161,8 +1183,10 @@ where
                             w.mul(w.mul(y, scale), w.sub(u, sum))
                         }
                     } else {
-                        // What is multiplied by the scale, as a pair.
-                        let a = if LOG { u } else { y };
+                        // The factor of the scale, as a pair. A probability near the least normal
+                        // number has no low part in its product: it is made larger first.
+                        let larger = w.mul(y, w.splat(LARGER));
+                        let a = if LOG { u } else { w.select_below(y, small, larger, y) };
                         let p = w.mul(a, scale);
                         let p_lo = w.fma(a, scale_lo, w.fma(a, scale, w.sub(zero, p)));
                         if LOG {
@@ -1170,7 +1194,8 @@ where
                             w.add(w.fma(e, sum, p), w.fma(e, sum_lo, p_lo))
                         } else {
                             let d = w.sub(w.sub(u, sum), sum_lo);
-                            w.fma(p, d, w.mul(p_lo, d))
+                            let v = w.fma(p, d, w.mul(p_lo, d));
+                            w.select_below(y, small, w.mul(v, w.splat(1.0 / LARGER)), v)
                         }
                     };
                 }

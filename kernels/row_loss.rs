@@ -234,7 +234,9 @@ impl<E: Contract> RowLoss<E> {
             // No distribution is nearer to another than that (the log-sum inequality), whose
             // targets add up to this.
             let sum = if targets.label.is_some() { 1.0 } else { of_all.value() };
-            let least = if sum > 0.0 { sum * libm::log(sum) } else { 0.0 };
+            // Targets that are rounded, and so is their sum, may add up to a little less than 1.
+            let less = 1.0 - sum > f64::EPSILON * 16.0;
+            let least = if sum > 0.0 && (less || sum > 1.0) { sum * libm::log(sum) } else { 0.0 };
             if options.weights.is_none() && loss < least {
                 loss = least;
             }

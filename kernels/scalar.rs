@@ -471,7 +471,12 @@ fn logit<R: Reference>(x: f64, key: usize, attend: &Attend, row: &Row, far: bool
             let (hi, lo) = attend.scale.pair();
             let pair = (R::round(hi), R::round((hi - R::round(hi)) + lo));
             let pair = if R::MIN_EXP == -126 { pair } else { (hi, lo) };
-            product::<R>(x, (R::round(pair.0 * unit), R::round(pair.1 * unit)))
+            // The scale may be 0 in units of a far row, and infinities stay what they are.
+            if far && x.is_infinite() {
+                (x, 0.0)
+            } else {
+                product::<R>(x, (R::round(pair.0 * unit), R::round(pair.1 * unit)))
+            }
         }
     };
     let mask = match row.mask {
@@ -485,7 +490,7 @@ fn logit<R: Reference>(x: f64, key: usize, attend: &Attend, row: &Row, far: bool
         let slope = row.mask_slope.or(far.then_some(1.0));
         let slope = slope.map(|slope| R::round(f64::from(slope) * unit));
         let added = slope.map_or((mask, 0.0), |slope| product::<R>(mask, (slope, 0.0)));
-        if mask == f64::NEG_INFINITY || added.0 == f64::NEG_INFINITY {
+        if mask == f64::NEG_INFINITY {
             return HIDDEN;
         }
         z = plus::<R>(z, added);

@@ -91,8 +91,8 @@ impl LogShift {
     /// As [`LogShift::log_prob`], of an element whose difference from the maximum does not overflow.
     fn near_log_prob(&self, x: f64) -> f64 {
         let (d, d_lo) = two_sum(x, -self.max);
-        // So large that nothing else counts (and that the exact product would overflow).
-        if d < -1e280 {
+        // So large that nothing else counts (and that the exact product, or a step on the way to it, would overflow).
+        if d < -1e280 || d * self.scale.0 < -1e280 {
             return d * self.scale.0;
         }
         let (p, p_lo) = two_product(d, self.scale.0);

@@ -1025,6 +1025,24 @@ fn sinks_alone() {
     }
 }
 
+/// Scores that are infinite stay so, however small the scale is: with pairs of which it is no part, too.
+#[test]
+fn infinite_scores_at_small_scales() {
+    let mask = [0.8f32, f32::NEG_INFINITY, f32::NEG_INFINITY];
+    for kernel in available() {
+        for temperature in [1.0, 1.9e15, 8.0e24, 1e30] {
+            let at = Softmax::new().kernel(kernel).masked(Masked::Zero).temperature(temperature);
+            let attention = Attention::new(1, 1).options(at.expect("a temperature"));
+            let attention = attention.expect("no limit").mask(Mask::new(&mask[..], [1; 3]));
+            let what = format!("{} at {temperature}", kernel.name());
+            let nothing = one(attention, &[f32::NEG_INFINITY, f32::INFINITY, f32::INFINITY]);
+            assert_eq!(nothing, (vec![0.0; 3], f32::NEG_INFINITY), "{what}");
+            let (probs, lse) = one(attention, &[f32::INFINITY, 1.0, 2.0]);
+            assert!(probs.iter().all(|p| p.is_nan()) && lse == f32::INFINITY, "{what}: {lse}");
+        }
+    }
+}
+
 #[test]
 fn by_either_stores() {
     with_the_other_stores("have_the_same_bits");

@@ -415,6 +415,15 @@ fn divergences_are_not_negative() {
         check::<f64>(kernel);
         check::<f16>(kernel);
         check::<bf16>(kernel);
+        // Equal targets whose rounded sum is a little less than 1.
+        let options = Softmax::new().kernel(kernel).threads(Threads::Serial);
+        let loss = CrossEntropy::new().options(options).divergence();
+        for n in [1618, 49, 98, 103] {
+            let x = vec![bf16::ZERO; n];
+            let loss = loss.label_smoothing(1.0).expect("all of it");
+            let got = loss.loss(rows(&x, n), rows(&x, n)).expect("a valid call");
+            assert!((0.0..1e-15).contains(&got), "{} {n}: {got:e}", kernel.name());
+        }
     }
 }
 
@@ -534,7 +543,7 @@ impl Try {
         let wide: Vec<f64> = q.iter().map(|q| q.to_f64()).collect();
         let weights: Vec<f32> = self.u.iter().rev().map(|u| u.abs() as f32).collect();
         let (smoothing, z) = if soft { (self.smoothing, self.z) } else { (0.0, 0.0) };
-        let (probs, weighted) = (soft && self.label % 2 == 0, soft && self.u[0] > 0.0);
+        let (probs, weighted) = (soft && self.label.is_multiple_of(2), soft && self.u[0] > 0.0);
         let mut loss = CrossEntropy::new()
             .options(self.options())
             .reduction(Reduction::Sum)
@@ -709,4 +718,23 @@ searches! {
     search_softmax_backward_f64: |t| t.backward::<f64>(false);
     search_log_softmax_backward_f32: |t| t.backward::<f32>(true);
     search_log_softmax_backward_f64: |t| t.backward::<f64>(true);
+}
+
+/// A subnormal probability times a scale would be rounded before a large difference multiplies it.
+/// Exact values by mpmath: 0x0c4b 2^-1074 and 2^-149 times 15640 times the scale.
+#[test]
+fn gradients_of_subnormal_probabilities() {
+    for kernel in available() {
+        let options = Softmax::new().kernel(kernel).scale(0.27248).expect("in range");
+        let p = f64::from_bits(0xc4b);
+        let got = backward(&options, false, &[p, 1.0], &[0.0, 15640.0])[0];
+        let want = -(3147.0f64 * 15640.0 * 0.27248).round() as i64;
+        let units = -((-got).to_bits() as i64);
+        assert!((units - want).abs() <= 2, "{}: {units} for {want}", kernel.name());
+        let p = f32::from_bits(0xc4b);
+        let got = backward(&options, false, &[p, 1.0], &[0.0, 15640.0])[0];
+        let want = -f64::from(p) * 15640.0 * 0.27248;
+        let error = (f64::from(got) / want - 1.0).abs();
+        assert!(error < 2e-7, "{}: {got:e} for {want:e}", kernel.name());
+    }
 }

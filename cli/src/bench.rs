@@ -20,8 +20,9 @@ use session::{Item, Session};
 
 /// Measures this machine: its own limits, and every kernel against them.
 ///
-/// Times are taken in interleaved rounds, after each answer was checked. Once there are times, Ctrl-C ends the run, and what is done is
-/// reported; a second time ends it at once. Compare reports with `softmax report`.
+/// Times are taken in interleaved rounds, after each answer was checked. Once there are times,
+/// Ctrl-C ends the run, and what is done is reported; a second time ends it at once. Compare
+/// reports with `softmax report`.
 #[derive(Debug, clap::Args)]
 pub struct Bench {
     /// The report to write, a JSON file.

@@ -16,8 +16,9 @@ use crate::failure::{Failure, list};
 use crate::input::{Contents, Input};
 use crate::output::Output;
 
-/// Bytes computed at a time for each thread, unless a row is longer: what was read into a core's cache is computed and written from
-/// there. A gigabyte of rows of 1,024 (two threads, in the page cache) took 0.27 s of the CPUs, with 16 MiB for both 0.31 s.
+/// Bytes computed at a time for each thread, unless a row is longer: what was read into a core's
+/// cache is computed and written from there. A gigabyte of rows of 1,024 (two threads, in the page
+/// cache) took 0.27 s of the CPUs, with 16 MiB for both 0.31 s.
 const EACH: usize = 2 << 20;
 
 /// Most bytes computed at a time, unless a row is longer.
@@ -163,13 +164,15 @@ pub struct Moved<'a> {
 }
 
 impl Walk {
-    /// Begins a run. Its progress is shown unless it would be drawn into what is `printed` on the same terminal.
+    /// Begins a run. Its progress is shown unless it would be drawn into what is `printed` on the
+    /// same terminal.
     pub fn new(printed: bool) -> Self {
         Self { progress: Progress::new(!printed || !stdout().is_terminal()) }
     }
 
-    /// The elements of a tensor whose bytes these are in a file, as `C`, some units at a time: that many elements belong together, and
-    /// `beside` bytes are needed for the results of a unit, if they are more than the unit itself.
+    /// The elements of a tensor whose bytes these are in a file, as `C`, some units at a time: that
+    /// many elements belong together, and `beside` bytes are needed for the results of a unit, if
+    /// they are more than the unit itself.
     pub fn blocks<'a, C: Value>(
         &'a self,
         source: &'a Source,

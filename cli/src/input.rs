@@ -42,8 +42,8 @@ impl Format {
 
 /// The bytes of a file, which are read where they are wanted.
 ///
-/// They are not mapped: a file that another process cuts short would end this one, and one that changes would be
-/// memory that changes under the library.
+/// They are not mapped: a file that another process cuts short would end this one, and one that
+/// changes would be memory that changes under the library.
 #[derive(Debug)]
 pub struct Contents {
     name: String,

@@ -15,7 +15,8 @@ use crate::{npy, stdout};
 
 /// Computes the cross-entropy of rows of logits (the last axis) and labels, and its gradient.
 ///
-/// Beside some megabytes for each thread, or a row if it is longer, memory holds 16 bytes for each row.
+/// Beside some megabytes for each thread, or a row if it is longer, memory holds 16 bytes for each
+/// row.
 #[derive(Debug, clap::Args)]
 pub struct Loss {
     #[command(flatten)]
@@ -49,7 +50,8 @@ pub struct Loss {
     /// Replaces output files that exist. Their permissions stay.
     #[arg(long)]
     force: bool,
-    /// Prints one JSON object. A loss that is not finite is null, and "is" tells which it is: finite, inf, -inf or nan.
+    /// Prints one JSON object. A loss that is not finite is null, and "is" tells which it is:
+    /// finite, inf, -inf or nan.
     #[arg(long)]
     json: bool,
 }

@@ -92,7 +92,8 @@ fn parse() -> Result<Cli, clap::Error> {
 
 impl Cli {
     fn run(&self) -> Result<(), Failure> {
-        // Before anything else: the library would find it later, and blame what it does then. `info` shows the machine even so.
+        // Before anything else: the library would find it later, and blame what it does then.
+        // `info` shows the machine even so.
         if !matches!(self, Self::Info(_)) {
             environment()?;
         }

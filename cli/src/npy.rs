@@ -1,7 +1,8 @@
 //! The header of a `.npy` file: magic, version, length, and a Python dictionary.
 //!
-//! The dictionary has three keys, and nothing in them nests: it is read in one pass, so that no header takes
-//! longer than its bytes. What NumPy refuses (more bytes, other keys) is refused here, too.
+//! The dictionary has three keys, and nothing in them nests: it is read in one pass, so that no
+//! header takes longer than its bytes. What NumPy refuses (more bytes, other keys) is refused here,
+//! too.
 
 use std::fmt::Display;
 use std::ops::Range;

@@ -1,7 +1,8 @@
 //! The file that is written: it appears under its name only when it is complete.
 //!
-//! Until then it has no name at all where the file system can do that, so that nothing is left of it however the program ends. Elsewhere
-//! it has a hidden one, which begins with that of the file to be and is removed if a signal ends the program.
+//! Until then it has no name at all where the file system can do that, so that nothing is left of
+//! it however the program ends. Elsewhere it has a hidden one, which begins with that of the file
+//! to be and is removed if a signal ends the program.
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -33,7 +34,8 @@ pub struct Target {
 }
 
 impl Target {
-    /// Refuses a file that exists, unless `force`, one of another format, and what could not be written in the end.
+    /// Refuses a file that exists, unless `force`, one of another format, and what could not be
+    /// written in the end.
     pub fn new(path: &Path, format: Format, force: bool) -> Result<Self, Failure> {
         if Format::of(path)? != format {
             let cause = format!("the extension must be {}", format.extension());
@@ -165,7 +167,8 @@ fn place(folder: &Path) -> PathBuf {
     fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned())
 }
 
-/// Whether a file may be replaced: what could be found only when its successor is complete is found before.
+/// Whether a file may be replaced: what could be found only when its successor is complete is found
+/// before.
 fn check_replaceable(target: &Path, folder: &Path) -> Result<(), String> {
     let old = fs::metadata(target).map_err(|e| e.to_string())?;
     if !old.is_file() {
@@ -286,8 +289,8 @@ fn link_to(file: &File) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
-/// Gives a file the owner and the permissions of the one that it replaces, as far as this user may; where not, nobody gets more than
-/// he had.
+/// Gives a file the owner and the permissions of the one that it replaces, as far as this user may;
+/// where not, nobody gets more than he had.
 fn keep_access(file: &File, path: &Path, old: &Metadata) -> io::Result<()> {
     #[cfg(unix)]
     {

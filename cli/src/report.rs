@@ -40,7 +40,8 @@ pub struct Report {
     /// Replaces files that exist. Their permissions stay.
     #[arg(long)]
     force: bool,
-    /// Prints one JSON object rather than a table: the best kernel of each case, and what is below --fail-below.
+    /// Prints one JSON object rather than a table: the best kernel of each case, and what is below
+    /// --fail-below.
     #[arg(long)]
     json: bool,
 }

@@ -15,8 +15,9 @@ use crate::tensor::Tensor;
 
 /// Computes the softmax of every row (the last axis, or another one) of the arrays in a file.
 ///
-/// Memory holds some megabytes for each thread, or a row if it is longer, however large the file is; along another axis than the last,
-/// all from that axis on; and as much again for another --dtype.
+/// Memory holds some megabytes for each thread, or a row if it is longer, however large the file
+/// is; along another axis than the last, all from that axis on; and as much again for another
+/// --dtype.
 #[derive(Debug, clap::Args)]
 pub struct Run {
     #[command(flatten)]

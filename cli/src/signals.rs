@@ -1,10 +1,12 @@
 //! Signals that end the program.
 //!
-//! Most runs leave them alone: an output without a name goes away with the program, whatever ends it, at once. Where there is
-//! something to do before, a thread waits for them, does it, and lets the signal end the program as if nobody had waited: so
-//! a shell knows of it, and ends its loop. A computation that takes long delays none of this.
+//! Most runs leave them alone: an output without a name goes away with the program, whatever ends
+//! it, at once. Where there is something to do before, a thread waits for them, does it, and lets
+//! the signal end the program as if nobody had waited: so a shell knows of it, and ends its loop. A
+//! computation that takes long delays none of this.
 //!
-//! A signal that was ignored when the program started stays ignored: that is how `nohup` and shells keep what they run alive.
+//! A signal that was ignored when the program started stays ignored: that is how `nohup` and shells
+//! keep what they run alive.
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +23,8 @@ pub fn keep(path: &Path) {
     waiting::with(|state| state.files.retain(|file| file != path));
 }
 
-/// From now on the first signal does not end the program, but prints a line, and is told by [`seen`].
+/// From now on the first signal does not end the program, but prints a line, and is told by
+/// [`seen`].
 pub fn postpone(line: &'static str) {
     waiting::with(|state| state.postponed = Some(line));
 }
@@ -43,7 +46,8 @@ pub fn die(signal: Signal) {
     let _ = signal;
 }
 
-/// A write beyond a limit of the file's size is an error of the write then, rather than the end of the program.
+/// A write beyond a limit of the file's size is an error of the write then, rather than the end of
+/// the program.
 pub fn survive_size_limit() {
     #[cfg(unix)]
     // If this fails, such a write ends the program.
@@ -126,7 +130,8 @@ mod waiting {
     }
 }
 
-/// What ends a program by default, but what its own mistakes raise and what cannot be caught; without what was ignored at the start.
+/// What ends a program by default, but what its own mistakes raise and what cannot be caught;
+/// without what was ignored at the start.
 #[cfg(unix)]
 fn caught() -> Vec<Signal> {
     use signal_hook::consts::*;
@@ -138,7 +143,8 @@ fn caught() -> Vec<Signal> {
     ends.into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0).collect()
 }
 
-/// A bit for each signal that is ignored, from 1 on, as Linux has it. Other systems tell nobody who writes safe code.
+/// A bit for each signal that is ignored, from 1 on, as Linux has it. Other systems tell nobody who
+/// writes safe code.
 #[cfg(unix)]
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -56,7 +56,8 @@ impl Stdout {
     }
 }
 
-/// JSON without characters that a terminal takes as commands. Those below 32 are never in it; the others are only within strings.
+/// JSON without characters that a terminal takes as commands. Those below 32 are never in it; the
+/// others are only within strings.
 fn text(value: &Value) -> String {
     let text = value.to_string();
     let mut clean = String::with_capacity(text.len());

@@ -78,7 +78,8 @@ pub fn shape_text(shape: &[usize]) -> String {
 
 /// The bytes of an array of this shape, whose elements have `size`.
 ///
-/// A shape is too large even if it has no elements, as in NumPy: sizes multiply without overflow whatever is left out.
+/// A shape is too large even if it has no elements, as in NumPy: sizes multiply without overflow
+/// whatever is left out.
 pub fn bytes_of(shape: &[usize], size: usize) -> Result<usize, String> {
     let mut dims = shape.iter().filter(|&&dim| dim != 0);
     let bytes = dims.try_fold(size, |n, &dim| n.checked_mul(dim));

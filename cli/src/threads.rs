@@ -16,13 +16,15 @@ pub fn most() -> usize {
     available().saturating_mul(4)
 }
 
-/// How many threads are wanted: as many as are asked for, by the option or by rayon's variable, else one for each CPU.
+/// How many threads are wanted: as many as are asked for, by the option or by rayon's variable,
+/// else one for each CPU.
 fn wanted(asked: Option<NonZeroUsize>) -> usize {
     let variable = || std::env::var("RAYON_NUM_THREADS").ok()?.parse().ok();
     asked.or_else(variable).map_or_else(available, NonZeroUsize::get).min(most())
 }
 
-/// Runs something on so many threads, or on this one alone if the system refuses others: results are the same.
+/// Runs something on so many threads, or on this one alone if the system refuses others: results
+/// are the same.
 pub fn with<R: Send>(
     asked: Option<NonZeroUsize>,
     run: impl FnOnce() -> Result<R, Failure> + Send,

@@ -37,7 +37,8 @@ pub struct TopK {
     /// Replaces output files that exist. Their permissions stay.
     #[arg(long)]
     force: bool,
-    /// Prints one JSON array with an object for every row. NaN is null; so is the logarithm of a probability that is 0.
+    /// Prints one JSON array with an object for every row. NaN is null; so is the logarithm of a
+    /// probability that is 0.
     #[arg(long)]
     json: bool,
 }

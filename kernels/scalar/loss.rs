@@ -3,7 +3,7 @@
 use super::{Double, Reduced, Reference, UP, add_up, element, is_double, plain, reduce};
 use crate::element::Element;
 use crate::exp2::{BLOCK, Contract, Sum};
-use crate::loss::{BackwardCall, LossCall, RowTargets, Soft};
+use crate::loss::{BackwardCall, LARGER, LossCall, RowTargets, SMALL, Soft};
 use crate::row_loss::{RowLoss, SoftSums, Sums, backward_sum};
 use crate::scale::{LogShift, Scale, Shift};
 
@@ -147,7 +147,14 @@ fn backward_row<R: Reference, E: Contract>(
     pairs()
         .map(|(y, u)| {
             let y = if log { R::exp(y, 0.0, &Scale::ONE, &shift) } else { y };
-            let a = if log { u } else { y };
+            let small = !single && !log && y < SMALL;
+            let a = if log {
+                u
+            } else if small {
+                y * LARGER
+            } else {
+                y
+            };
             let p = a * scale;
             let p_lo = a.mul_add(scale_lo, a.mul_add(scale, 0.0 - p));
             let e = 0.0 - y;
@@ -155,7 +162,10 @@ fn backward_row<R: Reference, E: Contract>(
                 (true, true) => (u - y * sum) * scale,
                 (true, false) => (y * scale) * (u - sum),
                 (false, true) => e.mul_add(sum, p) + e.mul_add(sum_lo, p_lo),
-                (false, false) => p.mul_add((u - sum) - sum_lo, p_lo * ((u - sum) - sum_lo)),
+                (false, false) => {
+                    let d = (u - sum) - sum_lo;
+                    p.mul_add(d, p_lo * d) * if small { 1.0 / LARGER } else { 1.0 }
+                }
             })
         })
         .collect()

@@ -39,7 +39,8 @@
       }
     });
   }
-  // On a large screen all of a table is seen, and no chart stands alone in a row that has room for others.
+  // On a large screen all of a table is seen, and no chart stands alone in a row that has room for
+  // others.
   if (root.clientWidth >= 1300) {
     for (const box of document.querySelectorAll(".scroll")) {
       if (box.scrollWidth > box.clientWidth + 1) {

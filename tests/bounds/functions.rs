@@ -560,7 +560,11 @@ impl<T: Type> Target<T> {
 /// Whether exact losses are within range.
 fn is_moderate(input: &Input) -> bool {
     let row = Row::of(input);
-    row.below.iter().all(|d| d.0.abs() < 1e100) && row.largest.0.abs() < 1e100
+    // Nor are products of targets and weights subnormal.
+    let is_moderate = |v: f64| v == 0.0 || (1e-140..1e100).contains(&v.abs());
+    row.below.iter().all(|d| d.0.abs() < 1e100)
+        && row.largest.0.abs() < 1e100
+        && input.columns.iter().all(|(v, _)| is_moderate(v[1]) && is_moderate(v[2]))
 }
 
 /// Targets from the logits themselves, or any, or of one class.

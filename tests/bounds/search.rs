@@ -335,15 +335,22 @@ fn search<F: Function<T>, T: Type>(first: u64, time: Duration) -> Found {
 const EDGES: [f64; 12] =
     [0.693, 20.8, 36.0, 87.34, 87.4, 88.72, 103.28, 708.4, 709.78, 744.4, 22_713.0, 45_400.0];
 
+/// The arguments of f32 whose exponentials err most at scale 1, up and down: see tests/accuracy.rs.
+const EXTREMES: [f64; 4] = [-6.281352, -6.2922735, 18.67465, 2.0298994];
+
 /// Logits to start from, and anything for the rest.
 fn any<F: Function<T>, T: Type>(r: &mut Random) -> Input {
-    let heat = if F::HAS_HEAT { Heat::any(r) } else { Heat::Scale(1.0) };
-    let scale = heat.exact().0;
+    let mut heat = if F::HAS_HEAT { Heat::any(r) } else { Heat::Scale(1.0) };
     let n = [1, 2, 2, 2, 3, 3, 4, 5, 8][r.below(9)];
-    let kind = r.below(6);
+    let kind = r.below(8);
+    if kind == 7 {
+        heat = Heat::Scale(1.0);
+    }
+    let scale = heat.exact().0;
     let spread = (r.signed() * 5.0).exp2();
     let center = if r.below(2) == 0 { 0.0 } else { r.signed() * 10.0 * spread };
     let edge = EDGES[r.below(EDGES.len())];
+    let mut least = f64::from(T::FORMAT.min_exp) * std::f64::consts::LN_2;
     let columns = (0..n)
         .map(|i| {
             let z = match kind {
@@ -355,6 +362,10 @@ fn any<F: Function<T>, T: Type>(r: &mut Random) -> Input {
                 3 => center - edge + r.signed() * 0.5,
                 4 if i == 0 => 0.0,
                 4 => -r.signed().abs() * 40.0,
+                5 if i == 0 => 0.0,
+                // Results around the least normal number.
+                5 => least + r.signed(),
+                7 => EXTREMES[r.below(EXTREMES.len())],
                 _ => r.signed() * 0.01,
             };
             let copies = match r.below(5) {
@@ -363,6 +374,9 @@ fn any<F: Function<T>, T: Type>(r: &mut Random) -> Input {
                 1 => 1 + r.below(40).min(F::MOST_COPIES - 1),
                 _ => 1,
             };
+            if i == 0 {
+                least += (copies as f64).ln();
+            }
             let mut values = [z / scale, r.signed() * spread, r.signed()];
             values.iter_mut().zip(F::KINDS).for_each(|(v, kind)| *v = kind.round(*v));
             values[0] = values[0].clamp(-T::MAX, T::MAX);

@@ -1,4 +1,5 @@
-//! Where results go: what cannot be written is refused before the work, and what is replaced keeps who may see it.
+//! Where results go: what cannot be written is refused before the work, and what is replaced keeps
+//! who may see it.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -8,7 +9,8 @@ use std::time::{Duration, Instant};
 use crate::common::{Folder, arguments, call, call_ok, call_refused, npy, run_ok, safetensors};
 use safetensors::Dtype;
 
-/// Shapes without elements whose sizes multiply to more than can be addressed: NumPy would not read what has them.
+/// Shapes without elements whose sizes multiply to more than can be addressed: NumPy would not read
+/// what has them.
 #[test]
 fn shapes_beyond_the_address_space_are_refused() {
     let folder = Folder::new();
@@ -61,7 +63,8 @@ fn shapes_beyond_the_address_space_are_refused() {
     call_ok("topk", &[&input, &"--json"]);
 }
 
-/// A file of so many rows of 1,024 zeros that takes no space on the disk, and for `1 << 18` rows seconds with the kernel `scalar`.
+/// A file of so many rows of 1,024 zeros that takes no space on the disk, and for `1 << 18` rows
+/// seconds with the kernel `scalar`.
 fn large(folder: &Folder, rows: usize) -> std::path::PathBuf {
     let input = folder.file("large.npy", &npy("<f4", &[rows, 1 << 10], &[]));
     let length = fs::metadata(&input).unwrap().len() + (rows << 12) as u64;
@@ -196,7 +199,8 @@ mod unix {
 
     const NOBODY: u32 = 65_534;
 
-    /// Runs `softmax run` in the folder as user and group `NOBODY`, from a copy that this user can reach.
+    /// Runs `softmax run` in the folder as user and group `NOBODY`, from a copy that this user can
+    /// reach.
     fn run_as_nobody(folder: &Folder, options: &[&str]) -> Output {
         let copy = folder.path("softmax");
         if !copy.exists() {
@@ -230,7 +234,8 @@ mod unix {
         let out = file(0o640, NOBODY, NOBODY);
         run_ok(&input, &out, &["--force"]);
         assert_eq!(of(&out), (0o640, NOBODY, NOBODY));
-        // Others cannot, and neither the group's rights nor the others' become rights of anybody else.
+        // Others cannot, and neither the group's rights nor the others' become rights of anybody
+        // else.
         let cases = [
             ((0o666, 0, 0), 0o666),
             ((0o646, 0, 0), 0o644),

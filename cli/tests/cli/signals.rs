@@ -1,4 +1,5 @@
-//! What ends the command from outside: at once, as it ends any program, and with nothing left behind.
+//! What ends the command from outside: at once, as it ends any program, and with nothing left
+//! behind.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -8,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use crate::common::{Folder, npy};
 
-/// A second is far more than a tenth, but tests run beside each other; none of what is interrupted here ends within ten.
+/// A second is far more than a tenth, but tests run beside each other; none of what is interrupted
+/// here ends within ten.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// The command after some lines of a shell, with the signals of a program that was started by hand: a test's own
-/// may be ignored already.
+/// The command after some lines of a shell, with the signals of a program that was started by hand:
+/// a test's own may be ignored already.
 fn start(folder: &Folder, shell: &str, arguments: &[&str]) -> Child {
     let shell = format!("ulimit -c 0; {shell} exec \"$@\"");
     Command::new("env")
@@ -217,7 +219,8 @@ fn an_input_cut_short_is_an_error_that_names_it() {
     }
 }
 
-/// What was done before Ctrl-C is reported, and then it ends the program, so that a shell's loop ends, too.
+/// What was done before Ctrl-C is reported, and then it ends the program, so that a shell's loop
+/// ends, too.
 #[test]
 fn an_interrupted_bench_is_reported() {
     let folder = Folder::new();
@@ -251,7 +254,8 @@ fn an_interrupted_bench_is_reported() {
 fn a_loop_of_a_shell_ends() {
     let folder = Folder::new();
     zeros(&folder, "in.npy", &[1 << 18, 1 << 10]);
-    // bash asks how its child ended; others die of the signal themselves, which a terminal sends to all.
+    // bash asks how its child ended; others die of the signal themselves, which a terminal sends to
+    // all.
     let script = "for i in 1 2 3; do \"$0\" run in.npy $i.npy --kernel scalar & child=$!; echo $child; \
                   wait $child; [ $? -gt 128 ] && break; done; echo over";
     let mut shell = Command::new("env");

@@ -160,9 +160,9 @@ impl Frame {
         }
     }
 
-    /// A text above one of these points, or before or behind it if the line there rises: the first where it lies on nothing, or if there
-    /// is none, on no other text or mark; and nowhere if there is none of those either.
-    /// Gives whether there was room.
+    /// A text above one of these points, or before or behind it if the line there rises: the first
+    /// where it lies on nothing, or if there is none, on no other text or mark; and nowhere if
+    /// there is none of those either. Gives whether there was room.
     pub fn label(
         &mut self,
         text: &str,

@@ -134,8 +134,8 @@ fn charts(figures: &[Figure], reports: &[Report]) -> Markup {
     }
 }
 
-/// How many charts of so many stand beside each other where there is room for two, three or four: as many as leave none alone in the
-/// last row, if that can be.
+/// How many charts of so many stand beside each other where there is room for two, three or four:
+/// as many as leave none alone in the last row, if that can be.
 fn columns(charts: usize) -> String {
     let of = |most: usize| (2..=most).rev().find(|n| charts % n != 1).unwrap_or(most).min(charts);
     format!("--two: {}; --three: {}; --four: {}", of(2), of(3), of(4))
