@@ -318,7 +318,7 @@ macro_rules! narrow_io {
                 let mut lanes = [0f64; $lanes];
                 for k in 0..$lanes {
                     // SAFETY: the caller vouches for LANES elements.
-                    lanes[k] = unsafe { *p.add(k) }.into();
+                    lanes[k] = <$t as $crate::element::Element>::to_f64(unsafe { *p.add(k) });
                 }
                 // SAFETY: there are LANES elements.
                 unsafe { self.load(lanes.as_ptr()) }
