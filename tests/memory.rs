@@ -283,7 +283,7 @@ fn losses_stay_between_the_guards<T: Bits + Pattern>() {
     for cols in [1, 7, 8, 15, 16, 17, 33, 66, 130] {
         let n = rows * cols;
         let x: Vec<T> = row(&mut random, 0, n);
-        let weights: Vec<f32> = row(&mut random, 5, cols);
+        let weights: Vec<f32> = row(&mut random, 5, cols).into_iter().map(f32::abs).collect();
         let labels: Vec<i64> = (0..rows).map(|i| ((i * 5 + cols - 1) % cols) as i64).collect();
         let (mut from, mut to) = (Guarded::<T>::new(n), Guarded::<T>::new(n));
         let (mut others, mut of_classes) = (Guarded::<T>::new(n), Guarded::<f32>::new(cols));

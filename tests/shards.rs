@@ -192,7 +192,7 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
 }
 
 /// The one constant for x86-64 and AArch64, of fixed rows in shards. It changes only with the arithmetic contract.
-const DIGEST: u64 = 0x6d39_5ff5_dff8_8d86;
+const DIGEST: u64 = 0x155f_362a_98a8_999e;
 
 #[test]
 fn digest_is_the_same_on_every_cpu() {
