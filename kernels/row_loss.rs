@@ -235,7 +235,7 @@ impl<E: Contract> RowLoss<E> {
             // targets add up to this.
             let sum = if targets.label.is_some() { 1.0 } else { of_all.value() };
             // Targets that are rounded, and so is their sum, may add up to a little less than 1.
-            let less = 1.0 - sum > f64::EPSILON * 16.0;
+            let less = 1.0 - sum > f64::EPSILON * 4.0;
             let least = if sum > 0.0 && (less || sum > 1.0) { sum * libm::log(sum) } else { 0.0 };
             if options.weights.is_none() && loss < least {
                 loss = least;
