@@ -170,12 +170,13 @@ impl Scale {
 
     /// Whether a row of `n` elements with these extremes is so wide that low parts of its quotients may be subnormal.
     ///
-    /// They are not within 40 octaves: `e / s` is above `2^-41 / n` there, and the low part of `1/s` at least `2^-53` of it,
-    /// or 0 (of f64: `2^-200`, as it is a sum of multiples of that); together above 2^-126 for less than 2^32 elements.
+    /// They are not within `72 - log2(n)` octaves: `e / s` is above `2^-73` there, and the low part of `1/s` at least `2^-53` of
+    /// it, or 0 (of f64: `2^-300`, as it is a sum of multiples of that); together above 2^-126.
     #[inline(always)]
     pub(crate) fn is_wide(&self, max: f64, min: f64, n: usize) -> bool {
-        let narrow = (max - min) * self.l8_f64.0 < 8.0 * 40.0;
-        !narrow || (n as u64) >> 32 != 0
+        let digits = u64::BITS - (n as u64).leading_zeros();
+        let narrow = (max - min) * self.l8_f64.0 < 8.0 * (72.0 - f64::from(digits));
+        !narrow
     }
 
     /// The element whose exponential, shifted by `m`, is `2^min_exp` (times C).
