@@ -527,7 +527,8 @@ impl F32 {
         let i = self.0.avx2;
         self.0.avx._mm256_castsi256_ps(i._mm256_slli_epi32::<16>(i._mm256_cvtepu16_epi32(h)))
     }
-    /// Ties to even. Of NaNs it is right for `NAN` alone, which stays a NaN when it is rounded: no other reaches it.
+    /// Ties to even. Of NaNs it is right for `NAN` alone, which stays a NaN when it is rounded: no
+    /// other reaches it.
     #[inline(always)]
     fn narrow_bf16(self, v: __m256) -> __m128i {
         let (a, i) = (self.0.avx, self.0.avx2);

@@ -556,7 +556,8 @@ impl F32 {
         f._mm512_castsi512_ps(f._mm512_slli_epi32::<16>(f._mm512_cvtepu16_epi32(h)))
     }
     /// Ties to even, by integer arithmetic: the instruction of AVX512-BF16 would flush subnormals.
-    /// Of NaNs it is right for `NAN` alone, which stays a NaN when it is rounded: no other reaches it.
+    /// Of NaNs it is right for `NAN` alone, which stays a NaN when it is rounded: no other reaches
+    /// it.
     #[inline(always)]
     fn narrow_bf16(self, v: __m512) -> __m256i {
         let f = self.0.avx512f;

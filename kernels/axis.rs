@@ -316,8 +316,9 @@ impl<S: Vector, T> Tile<S, T> {
     }
 }
 
-/// The exponentials of a tile and the reciprocals of their sums, and on the way the quotients of the one before, if `FINISH`.
-/// [`Tile::wide`] if the guess was good for all its columns and none is odd, else `None`.
+/// The exponentials of a tile and the reciprocals of their sums, and on the way the quotients of
+/// the one before, if `FINISH`. [`Tile::wide`] if the guess was good for all its columns and none
+/// is odd, else `None`.
 ///
 /// # Safety
 /// There are these tiles, and room for them; if `FINISH`, `before` was summed and goes with `tile`.

@@ -138,8 +138,8 @@ impl RowShift {
         E::narrow(self.shift.cut).widen()
     }
 
-    /// The power of two that turns sums by this guess into sums by `own`; `None` where the guess was not good for a row whose
-    /// smallest element, but for those that were dropped, is `least`.
+    /// The power of two that turns sums by this guess into sums by `own`; `None` where the guess
+    /// was not good for a row whose smallest element, but for those that were dropped, is `least`.
     pub(crate) fn factor<E: Contract>(&self, own: &Self, least: f64) -> Option<f64> {
         let good = |guess: &Guess| {
             guess.is_near(&own.shift) && guess.is_low_enough::<E>(&own.shift, least)
@@ -214,7 +214,8 @@ pub struct PieceOptions {
 }
 
 impl PieceOptions {
-    /// The options without those that this piece cannot have: keeping needs an output of the arithmetic type.
+    /// The options without those that this piece cannot have: keeping needs an output of the
+    /// arithmetic type.
     pub(crate) fn checked<T: Element>(self, piece: &Piece<T>) -> Self {
         let separate = !piece.y.is_null() && piece.x != piece.y.cast_const();
         Self { keep: self.keep && T::IS_ARITHMETIC && separate, stream: self.stream && separate }
@@ -225,7 +226,8 @@ impl PieceOptions {
 #[derive(Debug)]
 pub struct PieceOps<T: 'static> {
     pub(crate) first: fn(&Piece<T>, &Scale) -> RowShift,
-    /// The options are [`PieceOptions::checked`], as those of `finish`, which is for pieces with an output.
+    /// The options are [`PieceOptions::checked`], as those of `finish`, which is for pieces with an
+    /// output.
     pub(crate) sum:
         unsafe fn(&mut Piece<T>, &Scale, &RowShift, PieceOptions, &mut [BlockSum]) -> Extremes,
     pub(crate) merge: fn(&Scale, &RowShift, Extremes, &[BlockSum]) -> Merged,

@@ -67,8 +67,8 @@ macro_rules! element {
 
 element!(f32, f32, f32, true, 0.0, f32::from_bits(0x7fc0_0000), f64::from, |x| x as f32);
 element!(f64, f64, f64, true, 0.0, f64::from_bits(0x7ff8_0000_0000_0000), |x| x, |x| x);
-// By integer operations alone: the other conversions of `half` use F16C wherever the CPU says that it has that, though the system may have switched its
-// registers off.
+// By integer operations alone: the other conversions of `half` use F16C wherever the CPU says that
+// it has that, though the system may have switched its registers off.
 element!(f16, f16, f32, false, f16::ZERO, f16::from_bits(0x7e00), f16::to_f64_const, |x| {
     f16::from_f32_const(x as f32)
 });

@@ -1,9 +1,11 @@
-//! The floating-point environment of a call: the default one (rounding to nearest, subnormal numbers as they are, no traps), whatever the
-//! caller's thread has set, and the caller's again afterwards, with the flags that it had raised.
+//! The floating-point environment of a call: the default one (rounding to nearest, subnormal
+//! numbers as they are, no traps), whatever the caller's thread has set, and the caller's again
+//! afterwards, with the flags that it had raised.
 //!
-//! The compiler knows nothing of control words: it may move arithmetic across a change of them. It cannot move what it does not see:
-//! [`Environment`] stands around indirect calls only, and what [`in_default_environment`] calls finds its arguments, and leaves its result, behind a pointer that
-//! came out of assembly.
+//! The compiler knows nothing of control words: it may move arithmetic across a change of them. It
+//! cannot move what it does not see: [`Environment`] stands around indirect calls only, and what
+//! [`in_default_environment`] calls finds its arguments, and leaves its result, behind a pointer
+//! that came out of assembly.
 
 /// The control word, and whether it is the default one.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
@@ -12,7 +14,8 @@ mod word {
 
     pub(super) type Word = u32;
 
-    /// Subnormals as zeros on the way in and out, rounding, and masks of exceptions; the other bits are flags.
+    /// Subnormals as zeros on the way in and out, rounding, and masks of exceptions; the other bits
+    /// are flags.
     const CONTROL: u32 = 0xffc0;
     const DEFAULT: u32 = 0x1f80;
 
@@ -30,7 +33,8 @@ mod word {
         unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const word, options(nostack, preserves_flags)) };
     }
 
-    /// Written whatever is there: on Zen 5 that costs nothing, and reading the word, which waits for the arithmetic before it, 5 ns.
+    /// Written whatever is there: on Zen 5 that costs nothing, and reading the word, which waits
+    /// for the arithmetic before it, 5 ns.
     #[inline(always)]
     pub(super) fn restore(word: Word) {
         write(word);
@@ -113,7 +117,8 @@ mod word {
     pub(super) fn default_of((): Word) -> Word {}
 }
 
-/// The default environment, until this is dropped, by a panic, too: then the caller's is there again, with its flags.
+/// The default environment, until this is dropped, by a panic, too: then the caller's is there
+/// again, with its flags.
 #[derive(Debug)]
 pub(crate) struct Environment {
     caller: word::Word,
@@ -143,8 +148,8 @@ fn set_default(caller: word::Word) {
     word::write(word::default_of(caller));
 }
 
-/// Calls `f` in the default floating-point environment. The caller's, its flags included, is as it was afterwards. Within another such
-/// call it costs some 4 ns.
+/// Calls `f` in the default floating-point environment. The caller's, its flags included, is as it
+/// was afterwards. Within another such call it costs some 4 ns.
 pub fn in_default_environment<R>(f: impl FnOnce() -> R) -> R {
     let mut call = (Some(f), None);
     {

@@ -1,17 +1,20 @@
-//! The logarithm of a sum, as a pair: what the last place of an f64 logarithm is worth more than the sum's own error.
+//! The logarithm of a sum, as a pair: what the last place of an f64 logarithm is worth more than
+//! the sum's own error.
 
 use crate::scale::two_sum;
 
 /// `ln(hi + lo)` as a pair, for normal numbers `hi > 0` and `|lo|` at most half an ULP of it: at most 2^-66 off, absolutely.
 ///
-/// With `m = hi 2^-k` in 1..2 and `c` a multiple of 1/256 near `1/m`, `r = m c - 1` is known as a pair and at most 0.0091,
-/// and `ln = k ln(2) - ln(c) + r - r^2/2 + ...`, of which `r^2` is below 2^-13 and rounded once: 2^-68 of its half.
+/// With `m = hi 2^-k` in 1..2 and `c` a multiple of 1/256 near `1/m`, `r = m c - 1` is known as a
+/// pair and at most 0.0091, and `ln = k ln(2) - ln(c) + r - r^2/2 + ...`, of which `r^2` is below
+/// 2^-13 and rounded once: 2^-68 of its half.
 pub(crate) fn ln_pair(hi: f64, lo: f64) -> (f64, f64) {
     let bits = hi.to_bits();
     let k = (bits >> 52) as i32 - 1023;
     let power = f64::from_bits(((1023 - k) as u64) << 52);
     let (c, ln_c, ln_c_lo) = TABLE[(bits >> 46) as usize & 63];
-    // Both parts of m have so few bits that their products with c are exact, and the first is so near 1 that r is, too.
+    // Both parts of m have so few bits that their products with c are exact, and the first is so
+    // near 1 that r is, too.
     let m_hi = f64::from_bits(bits & !0xffff) * power;
     let m_lo = hi * power - m_hi;
     let r = m_hi * c - 1.0;

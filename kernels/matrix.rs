@@ -108,7 +108,8 @@ fn check(len: usize, rows: usize, cols: usize, stride: usize) -> Result<(), Shap
     Ok(())
 }
 
-/// The stride of a view. Where there is no second row to reach, any is allowed, and none may be multiplied or added.
+/// The stride of a view. Where there is no second row to reach, any is allowed, and none may be
+/// multiplied or added.
 fn settled(rows: usize, cols: usize, stride: usize) -> usize {
     if rows <= 1 || cols == 0 { cols } else { stride }
 }

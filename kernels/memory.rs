@@ -16,7 +16,8 @@ pub(crate) const PAGE: usize = 4096;
 ///
 /// The environment variable `SOFTMAX_STREAMS` says otherwise by 0 or 1. Read once.
 pub fn streams() -> bool {
-    // 2: not known yet. No lock: a process that is forked while another thread holds it would wait for ever.
+    // 2: not known yet. No lock: a process that is forked while another thread holds it would wait
+    // for ever.
     static STREAMS: AtomicU8 = AtomicU8::new(2);
     match STREAMS.load(Ordering::Relaxed) {
         2 => {

@@ -400,7 +400,8 @@ impl F32 {
     fn widen_bf16(self, h: uint16x4_t) -> float32x4_t {
         self.0.neon.vreinterpretq_f32_u32(self.0.neon.vshll_n_u16::<16>(h))
     }
-    /// Ties to even. Of NaNs it is right for `NAN` alone, which stays a NaN when it is rounded: no other reaches it.
+    /// Ties to even. Of NaNs it is right for `NAN` alone, which stays a NaN when it is rounded: no
+    /// other reaches it.
     #[inline(always)]
     fn narrow_bf16(self, v: float32x4_t) -> uint16x4_t {
         let n = self.0.neon;

@@ -283,7 +283,8 @@ impl<'a, S: Vector> Reducer<'a, S> {
         }
     }
 
-    /// As [`Reducer::reduce_exactly`]; nothing of a row whose maximum is not finite. Rare, and so a function of its own.
+    /// As [`Reducer::reduce_exactly`]; nothing of a row whose maximum is not finite. Rare, and so a
+    /// function of its own.
     ///
     /// # Safety
     /// As there.

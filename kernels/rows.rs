@@ -689,8 +689,8 @@ pub(crate) struct Inverse<V> {
 /// What a wide row's exponentials are multiplied by, and its quotients divided by.
 pub(crate) const UP: f64 = (1u128 << 64) as f64;
 
-/// The probability `e / sum`. In wide rows by way of `2^64 e`: near the least normal number `e lo` would be subnormal, and its
-/// rounding would cost half an ULP more. Elsewhere that changes no bit.
+/// The probability `e / sum`. In wide rows by way of `2^64 e`: near the least normal number `e lo`
+/// would be subnormal, and its rounding would cost half an ULP more. Elsewhere that changes no bit.
 #[inline(always)]
 pub(crate) fn prob<S: Vector>(simd: S, e: S::V, Inverse { hi, lo, wide }: Inverse<S::V>) -> S::V {
     if wide {

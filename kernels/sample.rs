@@ -343,7 +343,8 @@ where
         }
     }
     let kept = exps.as_mut_ptr().cast::<S::E>();
-    // SAFETY: both slices have as many elements, of f32 those that are written. A slice that is written is not the one that is read.
+    // SAFETY: both slices have as many elements, of f32 those that are written. A slice that is
+    // written is not the one that is read.
     let reduced =
         unsafe { reducer.reduce_alone::<T, Kept, _>(x.as_ptr(), kept, x.len(), &Plain::NEAR) };
     learned.0 = Some((reducer.guess, reducer.cut, reducer.exact));

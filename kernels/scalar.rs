@@ -1,8 +1,9 @@
 //! The bit reference: the contract of `exp2.rs` and `rows.rs` in plain loops over scalars.
 //!
-//! It shares with the vector kernels the constants, the views, the element types and what is computed once a row in scalars (the
-//! shift, the logarithm of the sum, a row's loss, the merging of blocks), but no loop over elements. Every kernel must equal it
-//! bit for bit. It is slow and is meant for nothing but that, though it runs everywhere.
+//! It shares with the vector kernels the constants, the views, the element types and what is
+//! computed once a row in scalars (the shift, the logarithm of the sum, a row's loss, the merging
+//! of blocks), but no loop over elements. Every kernel must equal it bit for bit. It is slow and is
+//! meant for nothing but that, though it runs everywhere.
 
 use crate::attend::{Cap, FAR, far_scale, log_shift_of_pairs};
 use crate::axis::Columns;
@@ -14,7 +15,8 @@ use crate::scale::{LogShift, Scale, Shift};
 use crate::scores::{Attend, MaskData, Row, Scores};
 use crate::table::Op;
 
-/// Quotients are computed of `2^64 e`, so that `e lo` is a normal number even where `e / sum` is the least one.
+/// Quotients are computed of `2^64 e`, so that `e lo` is a normal number even where `e / sum` is
+/// the least one.
 const UP: f64 = (1u128 << 64) as f64;
 
 /// Rows of one element type in the arithmetic it is computed in.

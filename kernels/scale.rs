@@ -52,8 +52,8 @@ pub(crate) struct LogShift {
     pub(crate) c: (f64, f64),
 }
 
-/// Above this, a maximum and the least number may be further apart than the largest: both are halved first, and the scale is
-/// doubled.
+/// Above this, a maximum and the least number may be further apart than the largest: both are
+/// halved first, and the scale is doubled.
 const FAR: f64 = f64::from_bits((1023 + 969) << 52);
 
 impl LogShift {
@@ -88,10 +88,12 @@ impl LogShift {
         if self.is_far() { self.halved().near_log_prob(0.5 * x) } else { self.near_log_prob(x) }
     }
 
-    /// As [`LogShift::log_prob`], of an element whose difference from the maximum does not overflow.
+    /// As [`LogShift::log_prob`], of an element whose difference from the maximum does not
+    /// overflow.
     fn near_log_prob(&self, x: f64) -> f64 {
         let (d, d_lo) = two_sum(x, -self.max);
-        // So large that nothing else counts (and that the exact product, or a step on the way to it, would overflow).
+        // So large that nothing else counts (and that the exact product, or a step on the way to
+        // it, would overflow).
         if d < -1e280 || d * self.scale.0 < -1e280 {
             return d * self.scale.0;
         }
@@ -168,10 +170,12 @@ impl Scale {
         Shift { subtract, m, cut: self.cut(m, min_exp) }
     }
 
-    /// Whether a row of `n` elements with these extremes is so wide that low parts of its quotients may be subnormal.
+    /// Whether a row of `n` elements with these extremes is so wide that low parts of its quotients
+    /// may be subnormal.
     ///
-    /// They are not within `72 - log2(n)` octaves: `e / s` is above `2^-73` there, and the low part of `1/s` at least `2^-53` of
-    /// it, or 0 (of f64: `2^-300`, as it is a sum of multiples of that); together above 2^-126.
+    /// They are not within `72 - log2(n)` octaves: `e / s` is above `2^-73` there, and the low part
+    /// of `1/s` at least `2^-53` of it, or 0 (of f64: `2^-300`, as it is a sum of multiples of
+    /// that); together above 2^-126.
     #[inline(always)]
     pub(crate) fn is_wide(&self, max: f64, min: f64, n: usize) -> bool {
         let digits = u64::BITS - (n as u64).leading_zeros();
@@ -199,7 +203,8 @@ impl Scale {
         self.log_shift(max, (c, 0.0))
     }
 
-    /// As [`Scale::log_shift_f32`] for a row of f64, whose sum is `sum.0 + sum.1`: `c` has the error of the sum alone.
+    /// As [`Scale::log_shift_f32`] for a row of f64, whose sum is `sum.0 + sum.1`: `c` has the
+    /// error of the sum alone.
     pub(crate) fn log_shift_f64(
         &self,
         max: f64,

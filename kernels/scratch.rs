@@ -93,7 +93,8 @@ impl Arena {
         Some((self.lines.base.wrapping_add(start * LINE), start))
     }
 
-    /// Whether there is to be more memory, so that the next call finds all that this one has needed.
+    /// Whether there is to be more memory, so that the next call finds all that this one has
+    /// needed.
     fn give_back(&mut self, start: Option<usize>, count: usize) -> bool {
         let Some(start) = start else {
             self.outside -= count;
@@ -140,8 +141,9 @@ fn with_arena<R>(f: impl FnOnce(&mut Arena) -> R) -> Option<R> {
         .ok()
 }
 
-/// Makes the thread's own memory as large as it should be, if it is not in use. The allocator may be one that makes calls itself: what it frees is no arena's any
-/// more, and what it gives is none's yet.
+/// Makes the thread's own memory as large as it should be, if it is not in use. The allocator may
+/// be one that makes calls itself: what it frees is no arena's any more, and what it gives is
+/// none's yet.
 #[cold]
 fn grow() {
     let small = with_arena(|arena| {

@@ -150,7 +150,8 @@ impl Kernel {
         (self.detect)()
     }
 
-    /// Does the work of `call`, which is consumed: its views are free again afterwards. In the default floating-point environment.
+    /// Does the work of `call`, which is consumed: its views are free again afterwards. In the
+    /// default floating-point environment.
     ///
     /// On a CPU that lacks the kernel's instructions the scalar reference does it instead.
     #[inline]

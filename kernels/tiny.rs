@@ -66,7 +66,8 @@ pub const fn room_for_tiny<T: Element>() -> usize {
     room_for::<T::Arithmetic>(lanes) + room_for::<T>(lanes) + room_for::<[f64; 2]>(ROWS)
 }
 
-/// Softmax of every row of the call. `false` if there is no memory for a group; then nothing is written.
+/// Softmax of every row of the call. `false` if there is no memory for a group; then nothing is
+/// written.
 ///
 /// # Safety
 /// The call's pointers are valid as [`Call`] says, and [`suits`].
@@ -207,11 +208,12 @@ unsafe fn sum<S: Io<<S as Vector>::E>, const ONE: bool>(
     cols: usize,
 ) -> bool {
     let n = rows * cols;
-    // Rows that are not there shall not look odd; and nothing uninitialised shall be read behind the last one, whose
-    // last vector ends less than LANES behind n + missing.
+    // Rows that are not there shall not look odd; and nothing uninitialised shall be read behind
+    // the last one, whose last vector ends less than LANES behind n + missing.
     let missing = rows.next_multiple_of(ROWS_AT_ONCE) * cols - n;
     for i in 0..missing.div_ceil(S::LANES) + 1 {
-        // SAFETY: ends less than 2 LANES behind n + missing, and missing <= 7 TINY, so within MARGIN.
+        // SAFETY: ends less than 2 LANES behind n + missing, and missing <= 7 TINY, so within
+        // MARGIN.
         unsafe { simd.store(kept.add(n + i * S::LANES), simd.splat(S::E::narrow(1.0))) };
     }
     // Lanes from `cols % LANES` on are zeroed as if they were below a cut.

@@ -34,7 +34,8 @@ impl Caches {
     /// # Ok::<(), softmax::Error>(())
     /// ```
     pub fn of_this_machine() -> Result<Self, Error> {
-        // No lock: a process that is forked while another thread holds it would wait for ever. Whoever finds them finds the same.
+        // No lock: a process that is forked while another thread holds it would wait for ever.
+        // Whoever finds them finds the same.
         static CORE: AtomicUsize = AtomicUsize::new(usize::MAX);
         static LAST: AtomicUsize = AtomicUsize::new(usize::MAX);
         let (core, last) = (CORE.load(Ordering::Relaxed), LAST.load(Ordering::Relaxed));

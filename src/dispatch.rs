@@ -57,7 +57,8 @@ pub fn default_kernel() -> Result<&'static Kernel, Error> {
     }
 }
 
-/// The kernel's number, once it is known. No lock: a process that is forked while another thread holds it would wait for ever.
+/// The kernel's number, once it is known. No lock: a process that is forked while another thread
+/// holds it would wait for ever.
 static DEFAULT: AtomicUsize = AtomicUsize::new(usize::MAX);
 
 #[cold]

@@ -36,9 +36,10 @@ pub trait Executor: Sync {
     /// How many threads there are: at most so many calls of a body are of use at the same time.
     fn threads(&self) -> usize;
 
-    /// Calls `body(0)` to `body(count - 1)`, in any order and on any threads, mostly at the same time, and returns when all of these calls have.
-    /// `count` is at most [`Executor::threads`]. What calls are left out, the calling thread makes up for. A panic of a body is to be passed on; if
-    /// it is not, the call that it was a part of panics instead.
+    /// Calls `body(0)` to `body(count - 1)`, in any order and on any threads, mostly at the same
+    /// time, and returns when all of these calls have. `count` is at most [`Executor::threads`].
+    /// What calls are left out, the calling thread makes up for. A panic of a body is to be passed
+    /// on; if it is not, the call that it was a part of panics instead.
     fn parallel_for(&self, count: usize, body: &(dyn Fn(usize) + Sync));
 }
 

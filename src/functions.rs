@@ -81,8 +81,8 @@ pub fn softmax_rows_in_place<T: Element>(x: &mut [T], cols: usize) -> Result<(),
 
 /// The log-softmax of one row: `y_i = x_i - ln(sum_j exp(x_j))`.
 ///
-/// Error: at most 2 ULP or 1e-7 in f32, 3 ULP or 3e-16 in f64, whichever is larger; in f16 and bf16 at most 0.51 ULP of the
-/// type and 1e-7 on top.
+/// Error: at most 2 ULP or 1e-7 in f32, 3 ULP or 3e-16 in f64, whichever is larger; in f16 and bf16
+/// at most 0.51 ULP of the type and 1e-7 on top.
 ///
 /// # Errors
 /// [`Error::Mismatch`] if the lengths differ.
@@ -145,8 +145,8 @@ pub fn log_softmax_rows_in_place<T: Element>(x: &mut [T], cols: usize) -> Result
 
 /// The log-sum-exp of one row: `ln(sum_j exp(x_j))`; `-inf` of none.
 ///
-/// Error: at most 2 ULP or 1e-7 in f32, 3 ULP or 3e-16 in f64, whichever is larger; in f16 and bf16 at most 0.51 ULP of the
-/// type and 1e-7 on top.
+/// Error: at most 2 ULP or 1e-7 in f32, 3 ULP or 3e-16 in f64, whichever is larger; in f16 and bf16
+/// at most 0.51 ULP of the type and 1e-7 on top.
 ///
 /// # Errors
 /// None but those of the environment variable `SOFTMAX_KERNEL`.

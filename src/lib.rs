@@ -50,16 +50,19 @@
 //! positive, without payload. Elements between rows (a stride larger than the
 //! row) and around the matrix are neither read nor written.
 //!
-//! On x86-64 and AArch64 the caller's floating-point environment makes no difference: a thread may have set flush-to-zero, another rounding mode or
-//! traps, and gets the same bits. Calls, and their parts on other threads, enter the default environment, and leave the one that they found, with its sticky
-//! flags. (An [`Executor`] is called in its caller's.)
+//! On x86-64 and AArch64 the caller's floating-point environment makes no difference: a thread may
+//! have set flush-to-zero, another rounding mode or traps, and gets the same bits. Calls, and their
+//! parts on other threads, enter the default environment, and leave the one that they found, with
+//! its sticky flags. (An [`Executor`] is called in its caller's.)
 //!
 //! # Processes and threads
 //!
-//! The pool of threads is rayon's: the current one, or the global one, which is made when a call is first worth it. If no thread can be made, that and all
-//! later calls are done by the thread that calls. So are calls in a process that was forked from one that has used the pool, whatever that's threads were
-//! doing; for more threads there, a pool that was made there is current in `pool.install(..)`, or an [`Executor`]. (Whoever forks within a pool's job,
-//! or hands an executor to the child, must know that its threads are not there.)
+//! The pool of threads is rayon's: the current one, or the global one, which is made when a call is
+//! first worth it. If no thread can be made, that and all later calls are done by the thread that
+//! calls. So are calls in a process that was forked from one that has used the pool, whatever
+//! that's threads were doing; for more threads there, a pool that was made there is current in
+//! `pool.install(..)`, or an [`Executor`]. (Whoever forks within a pool's job, or hands an executor
+//! to the child, must know that its threads are not there.)
 //!
 //! # Environment
 //!
@@ -68,8 +71,8 @@
 //!
 //! `SOFTMAX_CACHES=core,last` overrides the sizes of the caches; see [`Caches`].
 //!
-//! `SOFTMAX_STREAMS=1` writes outputs that are larger than the caches past them, `SOFTMAX_STREAMS=0` never does, whatever is
-//! usual on this CPU. Results do not depend on it.
+//! `SOFTMAX_STREAMS=1` writes outputs that are larger than the caches past them,
+//! `SOFTMAX_STREAMS=0` never does, whatever is usual on this CPU. Results do not depend on it.
 #![forbid(unsafe_code)]
 
 mod attention;

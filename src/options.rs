@@ -65,8 +65,9 @@ pub struct Softmax<'a> {
     caches: Option<Caches>,
 }
 
-/// The temperatures that are no scale. Not as numbers: a comparison, which the compiler may make before it knows that there is something to compare, might
-/// trap in the caller's floating-point environment.
+/// The temperatures that are no scale. Not as numbers: a comparison, which the compiler may make
+/// before it knows that there is something to compare, might trap in the caller's floating-point
+/// environment.
 #[derive(Clone, Copy, Debug)]
 enum Limit {
     Zero,
@@ -254,8 +255,8 @@ impl<'a> Softmax<'a> {
 
     /// The log-softmax of every row of `x`, into the rows of `y`: `scale * x_i - ln(sum_j exp(scale * x_j))`.
     ///
-    /// Error: at most 2 ULP or 1e-7 in f32, 3 ULP or 3e-16 in f64, whichever is larger; in f16 and bf16 at most 0.51 ULP of
-    /// the type and 1e-7 on top.
+    /// Error: at most 2 ULP or 1e-7 in f32, 3 ULP or 3e-16 in f64, whichever is larger; in f16 and
+    /// bf16 at most 0.51 ULP of the type and 1e-7 on top.
     ///
     /// # Errors
     /// [`Error::Mismatch`] if the shapes differ, or a kernel that cannot run.

@@ -8,9 +8,11 @@ use softmax_kernels::{
 use crate::axis::around;
 use crate::{Attention, CrossEntropy, Error, Plan, Sampler, Softmax};
 
-/// Calls `f`, whose calls of this crate on this thread, and on the threads that they are shared among, take their scratch memory from `memory`. What it is too
-/// small for comes from the allocator; with as many bytes as [`Softmax::scratch_size`] and its relatives say nothing does. Without it, calls use memory of
-/// their threads' own, which is kept for the next call, and never shrinks: [`release_scratch`] gives it back.
+/// Calls `f`, whose calls of this crate on this thread, and on the threads that they are shared
+/// among, take their scratch memory from `memory`. What it is too small for comes from the
+/// allocator; with as many bytes as [`Softmax::scratch_size`] and its relatives say nothing does.
+/// Without it, calls use memory of their threads' own, which is kept for the next call, and never
+/// shrinks: [`release_scratch`] gives it back.
 ///
 /// ```
 /// use softmax::{CrossEntropy, Matrix};
@@ -25,8 +27,9 @@ pub fn with_scratch<R>(memory: &mut [u8], f: impl FnOnce() -> R) -> R {
     softmax_kernels::lend(memory, f)
 }
 
-/// Frees the memory that this thread, and those of the global pool, keep for their next calls: as much as the largest call so far has needed. The threads of
-/// the pool do so when they have done what they are doing; other threads free theirs when they end, or by calling this themselves.
+/// Frees the memory that this thread, and those of the global pool, keep for their next calls: as
+/// much as the largest call so far has needed. The threads of the pool do so when they have done
+/// what they are doing; other threads free theirs when they end, or by calling this themselves.
 ///
 /// ```
 /// let mut row = vec![0.5f32; 1 << 20];

@@ -28,7 +28,8 @@ pub(crate) fn available(crew: &Crew, elements: usize) -> usize {
     }
 }
 
-/// Runs `f` on this thread and on those of the pool that calls from outside of any pool are shared among, if there is one.
+/// Runs `f` on this thread and on those of the pool that calls from outside of any pool are shared
+/// among, if there is one.
 pub(crate) fn everywhere(f: impl Fn() + Sync) {
     f();
     #[cfg(feature = "rayon")]
@@ -80,7 +81,8 @@ mod pool {
         }
     }
 
-    /// Whether this thread of a pool is in the process in which it first came here. One that has forked since then is alone.
+    /// Whether this thread of a pool is in the process in which it first came here. One that has
+    /// forked since then is alone.
     fn is_at_home() -> bool {
         thread_local! {
             static HOME: Cell<u32> = const { Cell::new(0) };
@@ -101,8 +103,9 @@ mod pool {
     /// Whether its threads are there.
     static ANSWERED: AtomicBool = AtomicBool::new(false);
 
-    /// Whether rayon's global pool can be used; makes it. Not in a process that was forked from the one that has it: its threads are not there, and its locks
-    /// may be held by threads that are not. And not if no thread can be made, which is found out once.
+    /// Whether rayon's global pool can be used; makes it. Not in a process that was forked from the
+    /// one that has it: its threads are not there, and its locks may be held by threads that are
+    /// not. And not if no thread can be made, which is found out once.
     fn has_global() -> bool {
         static ASKED: OnceLock<()> = OnceLock::new();
         let here = process::id();
@@ -120,7 +123,8 @@ mod pool {
             Ok(()) => ANSWERED.store(true, Ordering::Release),
             // No thread can be made.
             Err(e) if e.source().is_some() => {}
-            // Somebody else has made it, or has tried to; maybe in the process that this one was forked from. Threads that are busy answer later.
+            // Somebody else has made it, or has tried to; maybe in the process that this one was
+            // forked from. Threads that are busy answer later.
             Err(_) => {
                 let (tell, told) = mpsc::channel();
                 let answer = move || {

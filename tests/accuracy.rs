@@ -311,7 +311,8 @@ fn logarithms_of_f64_carry_the_sum_as_a_pair() {
     }
 }
 
-/// Differences of logits that overflow are no reason for a logarithm to do so, where the temperature makes it finite.
+/// Differences of logits that overflow are no reason for a logarithm to do so, where the
+/// temperature makes it finite.
 #[test]
 fn logarithms_of_differences_that_overflow() {
     let x = [1.7e308, -1.7e308, 0.0, 1.7e308 * 0.75];
@@ -338,7 +339,8 @@ fn logarithms_of_differences_that_overflow() {
     }
 }
 
-/// Log-sum-exps near 0 in half types, which have the error of f32 beside their own rounding. Exact values by mpmath.
+/// Log-sum-exps near 0 in half types, which have the error of f32 beside their own rounding. Exact
+/// values by mpmath.
 #[test]
 fn logarithms_of_half_types_near_0() {
     let f16s = [-0.62744140625, -0.76416015625].map(f16::from_f64);

@@ -1025,7 +1025,8 @@ fn sinks_alone() {
     }
 }
 
-/// Scores that are infinite stay so, however small the scale is: with pairs of which it is no part, too.
+/// Scores that are infinite stay so, however small the scale is: with pairs of which it is no part,
+/// too.
 #[test]
 fn infinite_scores_at_small_scales() {
     let mask = [0.8f32, f32::NEG_INFINITY, f32::NEG_INFINITY];

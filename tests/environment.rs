@@ -1,4 +1,5 @@
-//! The caller's floating-point environment changes nothing, and is as it was afterwards. (capi/tests/c/floating_point.c calls every function.)
+//! The caller's floating-point environment changes nothing, and is as it was afterwards.
+//! (capi/tests/c/floating_point.c calls every function.)
 #![cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 
 use std::arch::asm;
@@ -17,7 +18,8 @@ mod word {
     use super::asm;
 
     pub const USUAL: u64 = 0x1f80;
-    /// Flush to zero and subnormals as zeros, with flags; rounding up, with the flag of divisions by 0; no exception masked.
+    /// Flush to zero and subnormals as zeros, with flags; rounding up, with the flag of divisions
+    /// by 0; no exception masked.
     pub const ODD: [u64; 4] = [0x9fc0 | 0x3f, 0x5f84, 0, 0x1f80];
 
     pub fn get() -> u64 {

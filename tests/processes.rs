@@ -1,4 +1,5 @@
-//! A process that is forked after rayon's pool was made by somebody else. (capi/tests/c/processes.c has all other cases.)
+//! A process that is forked after rayon's pool was made by somebody else. (capi/tests/c/processes.c
+//! has all other cases.)
 #![cfg(all(unix, feature = "rayon"))]
 
 use std::num::NonZeroUsize;

@@ -9,8 +9,8 @@ use crate::schema::Report;
 /// What [`table`](crate::table()) has, as a JSON array: an object for the best kernel of each case
 /// of each report.
 ///
-/// `report` counts from 1, as there; `ratio` is the speed in that of the first report's best kernel,
-/// where both have one.
+/// `report` counts from 1, as there; `ratio` is the speed in that of the first report's best
+/// kernel, where both have one.
 ///
 /// ```
 /// assert_eq!(softmax_report::json(&[]).to_string(), "[]");

@@ -1,8 +1,10 @@
-//! Every bound that the documentation states, searched for inputs that exceed it: a table of functions, types and bounds, each against double-double arithmetic.
+//! Every bound that the documentation states, searched for inputs that exceed it: a table of
+//! functions, types and bounds, each against double-double arithmetic.
 //!
-//! A search starts with adversarial inputs (few columns, copies, peaks, what is flushed) and climbs from the best by steps of single bits and by copies. Each entry of
-//! the table has half a second; `SOFTMAX_SEARCH=600` gives it 600, and other starts each time. `SOFTMAX_SEARCH_ONLY=gradient` searches what has that in its name.
-//! Every kernel has the same bits, so the fastest is searched.
+//! A search starts with adversarial inputs (few columns, copies, peaks, what is flushed) and climbs
+//! from the best by steps of single bits and by copies. Each entry of the table has half a second;
+//! `SOFTMAX_SEARCH=600` gives it 600, and other starts each time. `SOFTMAX_SEARCH_ONLY=gradient`
+//! searches what has that in its name. Every kernel has the same bits, so the fastest is searched.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,4 +1,5 @@
-//! Memory between two pages that may not be accessed, so that a load or store that reaches too far ends the process.
+//! Memory between two pages that may not be accessed, so that a load or store that reaches too far
+//! ends the process.
 
 use std::marker::PhantomData;
 use std::ptr;
@@ -36,7 +37,8 @@ impl<T: Pattern> Guarded<T> {
     pub fn new(n: usize) -> Self {
         let room = (n * size_of::<T>()).next_multiple_of(PAGE).max(PAGE);
         let total = room + 2 * PAGE;
-        // SAFETY: without MAP_FIXED the system chooses an unused range; no existing memory is affected.
+        // SAFETY: without MAP_FIXED the system chooses an unused range; no existing memory is
+        // affected.
         let base = unsafe {
             mmap_anonymous(ptr::null_mut(), total, ProtFlags::empty(), MapFlags::PRIVATE)
         };
@@ -59,8 +61,9 @@ impl<T: Pattern> Guarded<T> {
         };
         let start = self.base.wrapping_add(start).cast::<T>();
         assert!(start.is_aligned());
-        // SAFETY: the elements lie between the guards, in memory that the system zeroed and that stays mapped as long
-        // as `self`, which is borrowed for as long as the slice; it is aligned, and any bits are a `T`.
+        // SAFETY: the elements lie between the guards, in memory that the system zeroed and that
+        // stays mapped as long as `self`, which is borrowed for as long as the slice; it is
+        // aligned, and any bits are a `T`.
         unsafe { std::slice::from_raw_parts_mut(start, n) }
     }
 
@@ -86,8 +89,8 @@ impl<T: Pattern> Guarded<T> {
 
 impl<T> Drop for Guarded<T> {
     fn drop(&mut self) {
-        // SAFETY: the range is the whole of this value's own mapping, and slices of it borrow the value, so that
-        // none is left.
+        // SAFETY: the range is the whole of this value's own mapping, and slices of it borrow the
+        // value, so that none is left.
         let unmapped = unsafe { munmap(self.base.cast(), self.room + 2 * PAGE) };
         debug_assert!(unmapped.is_ok());
     }

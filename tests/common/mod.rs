@@ -60,8 +60,9 @@ pub fn itself() -> Command {
     command
 }
 
-/// Runs those tests of this binary that have this in their name as on a CPU that writes large outputs past its caches, where this
-/// one does not, or the other way round: what this CPU does by itself they test anyway.
+/// Runs those tests of this binary that have this in their name as on a CPU that writes large
+/// outputs past its caches, where this one does not, or the other way round: what this CPU does by
+/// itself they test anyway.
 pub fn with_the_other_stores(tests: &str) {
     let other = if softmax_kernels::streams() { "0" } else { "1" };
     let mut command = itself();

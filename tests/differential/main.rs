@@ -1,7 +1,10 @@
-//! A differential fuzzer: random calls of every operation, in every way that a call can take, against the scalar reference of each row alone.
+//! A differential fuzzer: random calls of every operation, in every way that a call can take,
+//! against the scalar reference of each row alone.
 //!
-//! A call has random data and options, to both ends of their ranges; a way is a kernel, threads, sizes of caches, in place or not, where the arguments lie, and
-//! which rows of the case are in the call, in which order. Bits must be equal, every NaN the one NaN, and nothing but the outputs' rows be written.
+//! A call has random data and options, to both ends of their ranges; a way is a kernel, threads,
+//! sizes of caches, in place or not, where the arguments lie, and which rows of the case are in the
+//! call, in which order. Bits must be equal, every NaN the one NaN, and nothing but the outputs'
+//! rows be written.
 //!
 //! - `SOFTMAX_FUZZ=3600`: so many seconds. Up to a minute (5 s if it is not set) the calls are the same every time; beyond that they start elsewhere each time,
 //!   which is printed; `SOFTMAX_FUZZ_START=n` starts at `n`.
@@ -338,8 +341,9 @@ fn examine(
     Ok(())
 }
 
-/// Small shapes of every operation: groups of rows that are full, broken off or of one; every length around a vector; a row of several blocks in pieces. The
-/// same cases every time, and few: for memory checkers, which `.ci/memcheck` runs.
+/// Small shapes of every operation: groups of rows that are full, broken off or of one; every
+/// length around a vector; a row of several blocks in pieces. The same cases every time, and few:
+/// for memory checkers, which `.ci/memcheck` runs.
 #[test]
 fn small_shapes() {
     let kernels = common::exact();
@@ -441,7 +445,8 @@ fn every_way_gives_the_bits_of_the_reference() {
     assert_eq!(findings, 0, "findings are above");
 }
 
-/// The same on a CPU that writes large outputs past its caches where this one does not, or the other way round.
+/// The same on a CPU that writes large outputs past its caches where this one does not, or the
+/// other way round.
 #[test]
 fn so_it_does_by_the_other_stores() {
     let test = "every_way_gives_the_bits_of_the_reference";

@@ -1,4 +1,5 @@
-//! The operations: each makes a case of random data and options, and computes any of its rows in any way.
+//! The operations: each makes a case of random data and options, and computes any of its rows in
+//! any way.
 
 use std::fmt::Debug;
 
@@ -27,7 +28,8 @@ pub trait Operation: Debug {
         true
     }
 
-    /// What the documentation says of this row's results, if it is simple: NaN all of them, or none.
+    /// What the documentation says of this row's results, if it is simple: NaN all of them, or
+    /// none.
     fn is_nan(&self, _row: usize) -> Option<bool> {
         None
     }

@@ -1,4 +1,5 @@
-//! Where the arguments of a call lie: in memory whose every element is known before and after, or against pages that may not be accessed.
+//! Where the arguments of a call lie: in memory whose every element is known before and after, or
+//! against pages that may not be accessed.
 
 #[cfg(unix)]
 use crate::common::guarded::{EDGES, Edge, Guarded};
@@ -238,7 +239,8 @@ impl<T: Word> Argument for Place<T> {
     }
 }
 
-/// After a call: inputs are as before, outputs outside of their rows, too, and everywhere if the call was refused.
+/// After a call: inputs are as before, outputs outside of their rows, too, and everywhere if the
+/// call was refused.
 pub fn checked(
     result: Result<(), softmax::Error>,
     inputs: &[(&str, &dyn Argument)],

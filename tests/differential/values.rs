@@ -77,8 +77,8 @@ impl Draws for Random {
     }
 }
 
-/// Distances from the largest element at which something happens in one type or the other: what is flushed, where exponentials or tables end, where the
-/// maximum is subtracted.
+/// Distances from the largest element at which something happens in one type or the other: what is
+/// flushed, where exponentials or tables end, where the maximum is subtracted.
 const EDGES: [f64; 17] = [
     0.693, 76.2, 80.0, 87.34, 88.03, 88.72, 90.0, 103.28, 600.0, 708.4, 709.78, 744.4, 745.13,
     22_713.0, 45_000.0, 45_426.09, 90_852.2,
@@ -139,9 +139,11 @@ pub fn special<T: Number>(r: &mut Random) -> T {
     }
 }
 
-/// Rows of logits which become plausible when multiplied by the scale, or not. Neighbours are alike, or anything but.
+/// Rows of logits which become plausible when multiplied by the scale, or not. Neighbours are
+/// alike, or anything but.
 pub fn logits<T: Number>(r: &mut Random, rows: usize, cols: usize, scale: f64) -> Vec<Vec<T>> {
-    // Whole groups of rows are done at once, or not, by what the oddest of them is: most calls have no odd one.
+    // Whole groups of rows are done at once, or not, by what the oddest of them is: most calls have
+    // no odd one.
     let (alike, changes, specials) = (!r.once_in(3), r.once_in(2), r.once_in(3));
     let scale = if scale > 0.0 && scale.is_finite() && !r.once_in(6) { scale } else { 1.0 };
     let mut like = (r.one(&KINDS), r.power(-3.0, 7.0), r.normal() * r.power(0.0, 17.0));
