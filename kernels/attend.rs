@@ -21,9 +21,9 @@ use half::{bf16, f16};
 use crate::element::Element;
 use crate::exp2::{BLOCK, Contract, Sum};
 use crate::memory::{self, LINE};
-use crate::pipeline::{Kept, Reduced, Reducer, Task, row_max_alone};
+use crate::pipeline::{Kept, Pipeline, Reduced, Reducer, Task};
 use crate::rows::{
-    Exp, Finish, Inverse, Logits, Odd, UNROLL, finish_row, inlined, odd_row, prob, to_aligned,
+    Exp, Finish, Inverse, Keep, Logits, Odd, UNROLL, odd_row, row_max_apart, to_aligned,
 };
 use crate::scale::{LogShift, Scale, Shift, two_product, two_sum};
 use crate::scores::{Attend, MaskData, Row, Scores};
@@ -105,23 +105,49 @@ impl<S: Vector> Place<S> {
     }
 }
 
-/// The elements of `mask` from column `at` on, `n` of which are there: numbers to add, of booleans 0 or -inf.
+/// The elements of `mask` from column `at` on, `n` of which are there: numbers to add, of booleans
+/// 0 or -inf.
 ///
 /// # Safety
 /// The mask has `at + n` elements.
 #[inline(always)]
 unsafe fn load_mask<S: Masks>(simd: S, mask: &MaskData, at: usize, n: usize) -> S::V {
+    // SAFETY: as this function's.
+    unsafe {
+        if const { S::SMALL } {
+            load_mask_apart(simd, mask, at, n)
+        } else {
+            load_mask_here(simd, mask, at, n)
+        }
+    }
+}
+
+/// As [`load_mask`]. A function of its own.
+///
+/// # Safety
+/// As there.
+#[inline(never)]
+unsafe fn load_mask_apart<S: Masks>(simd: S, mask: &MaskData, at: usize, n: usize) -> S::V {
+    let mut v = simd.splat(S::E::narrow(0.0));
+    simd.vectorize(
+        #[inline(always)]
+        // SAFETY: as this function's.
+        || v = unsafe { load_mask_here(simd, mask, at, n) },
+    );
+    v
+}
+
+/// As [`load_mask`].
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn load_mask_here<S: Masks>(simd: S, mask: &MaskData, at: usize, n: usize) -> S::V {
     macro_rules! load {
         ($m:ident) => {{
             let p = $m.as_ptr();
             // SAFETY: the caller vouches for n elements there.
-            unsafe {
-                if n == S::LANES {
-                    simd.load(p.add(at))
-                } else {
-                    simd.load_part(p.add(at), n, S::E::narrow(0.0))
-                }
-            }
+            unsafe { simd.load_upto(p.add(at), n, S::E::narrow(0.0)) }
         }};
     }
     match mask {
@@ -426,13 +452,6 @@ impl Cap {
     }
 }
 
-/// A row whose exponentials wait to be finished: where they belong, how many they are, and the reciprocal of their sum.
-struct Waiting<U, V> {
-    y: *mut U,
-    n: usize,
-    inverse: Inverse<V>,
-}
-
 /// Softmax of every row of the call. Whether there was memory for a row; if not, nothing is written.
 ///
 /// # Safety
@@ -452,11 +471,14 @@ where
     };
     // SAFETY: as this function's; what is kept has room for a row and a vector.
     unsafe {
-        match (call.attend.has_pairs(), S::STREAMS && call.stream && memory::streams()) {
-            (false, false) => rows::<S, T, U, Seen<S>, false>(simd, call, kept),
-            (false, true) => rows::<S, T, U, Seen<S>, true>(simd, call, kept),
-            (true, false) => rows::<S, T, U, Biased<S>, false>(simd, call, kept),
-            (true, true) => rows::<S, T, U, Biased<S>, true>(simd, call, kept),
+        let stream = S::STREAMS && call.stream && memory::streams();
+        // A loop of its own pays only for rows that are finished on the way.
+        if call.attend.has_pairs() {
+            rows::<S, T, U, Biased<S>, false>(simd, call, kept, stream);
+        } else if const { S::STREAMS && size_of::<T>() == size_of::<U>() } && stream {
+            rows::<S, T, U, Seen<S>, true>(simd, call, kept, true);
+        } else {
+            rows::<S, T, U, Seen<S>, false>(simd, call, kept, stream);
         }
     }
     true
@@ -471,6 +493,7 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
     simd: S,
     call: &Scores<'a, T, U>,
     kept: *mut S::E,
+    stream: bool,
 ) where
     S: Masks + Io<T> + Io<U>,
     T: Element,
@@ -479,16 +502,7 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
 {
     let scale = if L::PAIRS { Scale::ONE } else { call.attend.scale };
     let mut reducer = Reducer::new(simd, &scale);
-    let mut last: Option<Waiting<U, S::V>> = None;
-    let finishing = |Waiting { y, n, inverse }: Waiting<U, S::V>| {
-        Finish::new(
-            kept.cast_const(),
-            y,
-            n,
-            #[inline(always)]
-            move |v| prob(simd, v, inverse),
-        )
-    };
+    let mut pipeline = Pipeline::<S, S::E, U, Inverse<S::V>, STREAM>::new(simd);
     for row in 0..call.rows {
         let options = call.options(row);
         let place = Place::new(simd, call, row, options.keys);
@@ -504,13 +518,10 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
                 // Finishing a row while the next one is swept is for where memory is the limit, and the most to compile: not for pairs,
                 // which take twice the operations, nor for conversions between types.
                 if const { !L::PAIRS && size_of::<T>() == size_of::<U>() } {
-                    let finish = last.take().map(finishing);
-                    reducer.reduce::<T, U, _, _, Kept, L, STREAM>(x, kept, n, &logits, finish)
+                    pipeline.reduce::<T, Keep, L>(&mut reducer, x, kept, n, &logits)
                 } else {
-                    if let Some(last) = last.take() {
-                        finish_row::<S, U, _, STREAM>(simd, &finishing(last));
-                    }
-                    reducer.reduce_alone::<T, Kept, L>(x, kept, n, &logits)
+                    pipeline.finish_now(stream);
+                    reducer.reduce_alone::<T, Keep, L>(x, kept, n, &logits)
                 }
                 .map(Some)
             } else if sink.is_some_and(f64::is_finite) {
@@ -534,7 +545,7 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
             let lse = match &reduced {
                 // The sink takes all the mass.
                 Ok(None) => {
-                    zeros::<S, U, STREAM>(simd, y, call.cols);
+                    zeros::<S, U>(simd, y, call.cols, stream);
                     // -0 + ln(1) is 0.
                     T::Arithmetic::from_f64(sink.unwrap_or(0.0) + 0.0)
                 }
@@ -550,11 +561,11 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
                     simd.store(kept.add(n), simd.splat(S::E::narrow(0.0)));
                     let y_end = y.add(place.start + n);
                     let n = n + to_aligned::<S, U>(y_end).min(call.cols - place.start - n);
-                    zeros::<S, U, STREAM>(simd, y, place.start);
+                    zeros::<S, U>(simd, y, place.start, stream);
                     let end = place.start + n;
-                    zeros::<S, U, STREAM>(simd, y.add(end), call.cols - end);
-                    let inverse = <Kept as Task<S, T>>::row(scale, reduced);
-                    last = Some(Waiting { y: y.add(place.start), n, inverse });
+                    zeros::<S, U>(simd, y.add(end), call.cols - end, stream);
+                    let inverse = <Kept as Task<S, T>>::last(scale, reduced);
+                    pipeline.finish_later(Finish::new(kept, y.add(place.start), n, inverse));
                     T::Arithmetic::from_f64(value)
                 }
                 Err(odd) => {
@@ -567,12 +578,13 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
             }
         }
     }
-    if let Some(last) = last {
-        // SAFETY: as above.
-        unsafe { finish_row::<S, U, _, STREAM>(simd, &finishing(last)) };
-    }
-    if STREAM {
-        simd.fence();
+    // SAFETY: as above.
+    unsafe {
+        if stream {
+            pipeline.finish_now(true);
+            simd.fence();
+        }
+        pipeline.end();
     }
 }
 
@@ -601,13 +613,13 @@ where
     // Common are rows whose every key is hidden, which need no more than this.
     if nothing {
         // SAFETY: as this function's.
-        max = Some(unsafe { row_max_alone(simd, x, n, logits) });
+        max = Some(unsafe { row_max_apart(simd, x, n, logits) });
         if max == Some(f64::NEG_INFINITY) {
             return Err(Odd::AllMasked);
         }
     }
     // SAFETY: as this function's.
-    unsafe { reducer.reduce_exactly::<T, Kept, L>(x, kept, n, logits, max) }
+    unsafe { reducer.reduce_exactly::<T, Keep, L>(x, kept, n, logits, max) }
 }
 
 /// The log-sum-exp of a row of pairs.
@@ -698,46 +710,38 @@ where
     L: Logits<S>,
 {
     let mut largest: Option<f64> = None;
-    let fill = S::E::narrow(f64::NEG_INFINITY);
-    // SAFETY: at every load as many elements are left; the arrays have room for a vector.
-    let mut look = inlined(
-        #[inline(always)]
-        |(i, len): (usize, usize)| unsafe {
-            let v = if len == S::LANES {
-                simd.load(x.add(i))
-            } else {
-                simd.load_part(x.add(i), len, fill)
-            };
-            let (z, low) = logits.at(v, i, len);
-            let (mut zs, mut lows) = ([fill; MOST_LANES], [fill; MOST_LANES]);
-            simd.store(zs.as_mut_ptr(), z);
-            simd.store(lows.as_mut_ptr(), low);
-            for (z, low) in zs.into_iter().zip(lows) {
-                let low = low.widen();
-                if z.widen() == max && largest.is_none_or(|largest| low > largest) {
-                    largest = Some(low);
-                }
-            }
-        },
-    );
     simd.vectorize(
         #[inline(always)]
         || {
-            let mut i = 0;
-            while n - i >= UNROLL * S::LANES {
+            let mut start = 0;
+            while start < n {
+                let end = n.min(start + UNROLL * S::LANES);
                 // SAFETY: as many elements are left, and were kept.
-                let v = |k: usize| unsafe { simd.load(kept.add(i + k * S::LANES)) };
-                let all = simd.max(simd.max(v(0), v(1)), simd.max(v(2), v(3)));
-                if simd.max_lane(all).widen() >= least {
-                    for k in 0..UNROLL {
-                        look((i + k * S::LANES, S::LANES));
+                let e = |k: usize| unsafe { simd.load(kept.add(start + k * S::LANES)) };
+                let may = end - start < UNROLL * S::LANES || {
+                    let most = simd.max(simd.max(e(0), e(1)), simd.max(e(2), e(3)));
+                    simd.max_lane(most).widen() >= least
+                };
+                let mut i = if may { start } else { end };
+                while i < end {
+                    let fill = S::E::narrow(f64::NEG_INFINITY);
+                    let (mut z, mut low) = ([fill; MOST_LANES], [fill; MOST_LANES]);
+                    let len = (n - i).min(S::LANES);
+                    // SAFETY: len elements are left; the arrays have room for a vector.
+                    unsafe {
+                        let v = logits.at(simd.load_upto(x.add(i), len, fill), i, len);
+                        simd.store(z.as_mut_ptr(), v.0);
+                        simd.store(low.as_mut_ptr(), v.1);
                     }
+                    for (z, low) in z.into_iter().zip(low) {
+                        let low = low.widen();
+                        if z.widen() == max && largest.is_none_or(|largest| low > largest) {
+                            largest = Some(low);
+                        }
+                    }
+                    i += S::LANES;
                 }
-                i += UNROLL * S::LANES;
-            }
-            while i < n {
-                look((i, S::LANES.min(n - i)));
-                i += S::LANES;
+                start = end;
             }
         },
     );
@@ -749,7 +753,7 @@ where
 /// # Safety
 /// `y` is valid for writes of `n` elements.
 #[inline(always)]
-unsafe fn zeros<S: Io<U>, U, const STREAM: bool>(simd: S, y: *mut U, n: usize) {
+unsafe fn zeros<S: Io<U>, U>(simd: S, y: *mut U, n: usize, stream: bool) {
     let zero = simd.splat(S::E::narrow(0.0));
     let mut i = to_aligned::<S, U>(y).min(n);
     // SAFETY: what the caller vouches for; from the first aligned address on, every vector starts at one.
@@ -758,7 +762,7 @@ unsafe fn zeros<S: Io<U>, U, const STREAM: bool>(simd: S, y: *mut U, n: usize) {
             simd.store_part(y, i, zero);
         }
         while n - i >= S::LANES {
-            if STREAM {
+            if stream {
                 simd.stream(y.add(i), zero);
             } else {
                 simd.store(y.add(i), zero);

@@ -265,17 +265,15 @@ where
                         finish(simd, call, &room, &before, true);
                     }
                     let (reducer, room) = (&mut reducer, &room);
-                    match (reducer.cut, with) {
-                        (true, None) => sum::<S, T, true, false>(reducer, call, room, &tile, &tile),
-                        (false, None) => {
-                            sum::<S, T, false, false>(reducer, call, room, &tile, &tile)
-                        }
-                        (true, Some(before)) => {
+                    match with {
+                        // Where memory is the limit the cut costs nothing.
+                        Some(before) if S::STREAMS => {
                             sum::<S, T, true, true>(reducer, call, room, &tile, &before)
                         }
-                        (false, Some(before)) => {
-                            sum::<S, T, false, true>(reducer, call, room, &tile, &before)
+                        _ if const { S::SMALL } || reducer.cut => {
+                            sum::<S, T, true, false>(reducer, call, room, &tile, &tile)
                         }
+                        _ => sum::<S, T, false, false>(reducer, call, room, &tile, &tile),
                     }
                 };
                 let Some(wide) = wide else {

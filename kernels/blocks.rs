@@ -10,8 +10,10 @@ use crate::element::Element;
 use crate::exp2::{BLOCK, Contract, Sum};
 use crate::guess::Guess;
 use crate::memory;
-use crate::pipeline::{Again, Keeps, Kept, Log, Reduced, Task, sweep_alone};
-use crate::rows::{Exp, Finish, Mode, Odd, Plain, finish_row, odd_row};
+use crate::pipeline::{Again, Kept, Log, Reduced, Task, sweep_alone};
+use crate::rows::{
+    Exact, Exp, Finish, Forget, Guessed, Keep, Keeps, Odd, Plain, finish_row, odd_row,
+};
 use crate::scale::{Scale, Shift};
 use crate::shards::{MergedPartials, Partial};
 use crate::table::Op;
@@ -237,17 +239,6 @@ pub struct PieceOps<T: 'static> {
     pub(crate) merge_partials: fn(&Scale, &[Partial]) -> MergedPartials,
 }
 
-/// The sums of a piece's blocks.
-struct Sums<K, const GUESSED: bool, const STREAM: bool>(PhantomData<K>);
-
-impl<K: Keeps, const GUESSED: bool, const STREAM: bool> Mode for Sums<K, GUESSED, STREAM> {
-    const GUESSED: bool = GUESSED;
-    const CUT: bool = true;
-    const KEEP: bool = K::KEEP;
-    const FINISH: bool = false;
-    const STREAM: bool = STREAM;
-}
-
 /// How many of a row's first elements its shift is guessed from.
 const SAMPLE: usize = 256;
 
@@ -287,19 +278,17 @@ where
         // SAFETY: start + n <= piece.n; what is kept is the output.
         let found = unsafe {
             let (x, kept) = (piece.x.add(start), piece.y.wrapping_add(start).cast());
-            match (shift.guess.is_some(), options.keep) {
-                (true, true) => {
-                    sweep_alone::<S, T, _, Sums<Kept, true, false>>(&exp, x, kept, n, &plain)
-                }
-                (true, false) => {
-                    sweep_alone::<S, T, _, Sums<Again, true, true>>(&exp, x, kept, n, &plain)
-                }
-                (false, true) => {
-                    sweep_alone::<S, T, _, Sums<Kept, false, false>>(&exp, x, kept, n, &plain)
-                }
-                (false, false) => {
-                    sweep_alone::<S, T, _, Sums<Again, false, true>>(&exp, x, kept, n, &plain)
-                }
+            let keep = const { T::IS_ARITHMETIC } && options.keep;
+            // A second reading, after a guess that did not serve, is rare.
+            match (shift.guess.is_some(), keep) {
+                (true, true) => sweep_alone::<S, T, _, Guessed<Keep, true, false, false>>(
+                    &exp, x, kept, n, &plain,
+                ),
+                (true, false) => sweep_alone::<S, T, _, Guessed<Forget, true, false, true>>(
+                    &exp, x, kept, n, &plain,
+                ),
+                (false, true) => sweep_alone::<S, T, _, Exact<Keep>>(&exp, x, kept, n, &plain),
+                (false, false) => sweep_alone::<S, T, _, Exact<Forget>>(&exp, x, kept, n, &plain),
             }
         };
         *sum = BlockSum(found.sum);
@@ -356,7 +345,7 @@ pub(crate) unsafe fn finish<S, T>(
 {
     // SAFETY: as this function's.
     unsafe {
-        match (op, options.keep) {
+        match (op, const { T::IS_ARITHMETIC } && options.keep) {
             (Op::Softmax, true) => {
                 finish_by::<S, T, Kept>(simd, piece, scale, whole, options.stream)
             }
@@ -387,15 +376,10 @@ unsafe fn finish_by<S, T, K>(
     T: Element,
     K: Task<S, T>,
 {
-    let row = K::row(scale, &reduced(simd, scale, whole));
-    let mut finish = Finish::new(
-        K::from(piece.x, piece.y.cast_const().cast()),
-        piece.y,
-        piece.n,
-        #[inline(always)]
-        |v| K::finish(simd, &row, v),
-    );
-    finish.input = !K::KEEP && memory::asks(stream);
+    let last = K::last(scale, &reduced(simd, scale, whole));
+    let from = K::from(piece.x, piece.y.cast_const().cast());
+    let mut finish = Finish::new(from, piece.y, piece.n, last);
+    finish.input = !K::Keeps::KEEP && memory::asks(stream);
     // SAFETY: as this function's.
     unsafe {
         if S::STREAMS && stream && memory::streams() {

@@ -9,8 +9,10 @@ use crate::element::Element;
 use crate::exp2::{BLOCK, Contract};
 use crate::fpenv::in_default_environment;
 use crate::matrix::Matrix;
-use crate::pipeline::{Again, Log, Reduced, Reducer, Task};
-use crate::rows::{Exp, Finish, Odd, Plain, UNROLL, classify, finish_row, odd_row};
+use crate::pipeline::{Again, Reduced, Reducer, Task};
+use crate::rows::{
+    By, Exp, Finish, Forget, Last, Odd, Plain, UNROLL, classify, finish_row, odd_row,
+};
 use crate::scalar;
 use crate::scale::{LogShift, Scale, Shift};
 use crate::table::{Isa, Kernel, Op};
@@ -179,9 +181,9 @@ unsafe fn finish<S: Io<T>, T>(
     x: *const T,
     y: *mut T,
     n: usize,
-    f: impl Fn(S::V) -> S::V,
+    f: impl Fn(S::V) -> S::V + Copy,
 ) {
-    let mut finish = Finish::new(x, y, n, f);
+    let mut finish = Finish::new(x, y, n, By(f));
     finish.input = true;
     // SAFETY: as this function's.
     unsafe {
@@ -445,7 +447,7 @@ unsafe fn vectors<S: Io<T>, T>(simd: S, x: *const T, n: usize, mut f: impl FnMut
     let mut i = 0;
     // SAFETY: at every load as many elements are left, of the last one n - i < LANES.
     unsafe {
-        while n - i >= UNROLL * S::LANES {
+        while !S::SMALL && n - i >= UNROLL * S::LANES {
             for k in 0..UNROLL {
                 f(k, simd.load(x.add(i + k * S::LANES)));
             }
@@ -545,6 +547,9 @@ where
                 break;
             }
             i += turn;
+        }
+        while n - i >= S::LANES && simd.max_lane(simd.load(x.add(i))) < max {
+            i += S::LANES;
         }
         let found = (i..n).find(|&i| (*x.add(i)).to_f64() >= max.widen());
         found.unwrap_or(0)
@@ -820,7 +825,7 @@ where
         // SAFETY: the slice is valid for reads; nothing is kept.
         let reduced = unsafe {
             let none = std::ptr::null_mut();
-            reducer.reduce_alone::<T, Log, _>(row.as_ptr(), none, row.len(), &Plain::NEAR)
+            reducer.reduce_alone::<T, Forget, _>(row.as_ptr(), none, row.len(), &Plain::NEAR)
         };
         let shift = reduced.as_ref().map(|reduced| reduced.log_shift(&scale));
         if let Some(lse) = picks.lse.get_mut(r) {
@@ -895,10 +900,10 @@ fn softmax<S, T>(
     }
     match reduced {
         Ok(reduced) => {
-            let row = <Again as Task<S, T>>::row(scale, reduced);
+            let row = <Again as Task<S, T>>::last(scale, reduced);
             for (p, x) in probs.iter_mut().zip(elements) {
                 let x = simd.splat(S::E::narrow(x.to_f64()));
-                let y = simd.first_lane(<Again as Task<S, T>>::finish(simd, &row, x));
+                let y = simd.first_lane(row.of(simd, x));
                 *p = T::Arithmetic::from_f64(y.widen());
             }
         }

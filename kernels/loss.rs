@@ -24,9 +24,9 @@ use crate::element::Element;
 use crate::exp2::{BLOCK, Contract, Sum, fold_f32, fold_f64};
 use crate::matrix::{Matrix, MatrixMut};
 use crate::memory;
-use crate::pipeline::{Kept, Log, Reduced, Reducer};
+use crate::pipeline::{Pipeline, Reduced, Reducer};
 use crate::row_loss::{RowLoss, SoftSums, Sums, backward_sum, is_single};
-use crate::rows::{Exp, Finish, Inverse, Odd, Plain, finish_row, prob};
+use crate::rows::{Exp, Finish, Forget, Inverse, Keep, Odd, Plain, prob};
 use crate::scalar;
 use crate::scale::{LogShift, Scale, Shift};
 use crate::scratch::Scratch;
@@ -562,7 +562,7 @@ where
                 None => 0.0,
                 Some(targets) => {
                     let none = std::ptr::null_mut();
-                    match reducer.reduce_alone::<T, Log, _>(x, none, call.cols, &Plain::NEAR) {
+                    match reducer.reduce_alone::<T, Forget, _>(x, none, call.cols, &Plain::NEAR) {
                         Ok(reduced) => {
                             let none = std::ptr::null();
                             row_loss(simd, call, &targets, x, none, &reduced).0.loss
@@ -700,14 +700,6 @@ where
     f64::log_shift(scale, max, e_max, &own, sum)
 }
 
-/// A row whose exponentials wait to become its gradient.
-struct Waiting<T, V> {
-    y: *mut T,
-    inverse: Inverse<V>,
-    /// A column, and what its gradient is.
-    label: (usize, T),
-}
-
 /// Losses and gradients. Whether there was memory for a row; if not, nothing is written.
 ///
 /// # Safety
@@ -726,42 +718,31 @@ where
     };
     let plain = Plain::of(call.stream);
     let mut reducer = Reducer::new(simd, &scale);
-    let mut last: Option<Waiting<T, S::V>> = None;
+    let mut pipeline = Pipeline::<S, S::E, T, Inverse<S::V>, STREAM>::new(simd);
+    // Of the row that waits to be finished: a column, and what its gradient is.
+    let mut label_of_waiting: Option<(*mut T, T)> = None;
     let mut labels = Labels::<S, T, STREAM>::new(simd);
-    let finishing = |waiting: &Waiting<T, S::V>| {
-        let (y, inverse) = (waiting.y, waiting.inverse);
-        Finish::new(
-            kept.cast_const(),
-            y,
-            n,
-            #[inline(always)]
-            move |v| prob(simd, v, inverse),
-        )
-    };
     for row in 0..call.rows() {
         // SAFETY: there is this row, of n elements, and what is kept has room for as many. The row
         // before was one of the call's, too; a label is a column.
         unsafe {
             let (x, y, targets) = call.row(row);
-            let before = last.take();
-            let finish = before.as_ref().map(finishing);
+            let label_before = label_of_waiting.take();
             let Some(targets) = targets else {
-                if let Some(finish) = finish {
-                    finish_row::<S, T, _, STREAM>(simd, &finish);
-                }
-                labels.put(before);
+                pipeline.finish_now(STREAM);
+                labels.put(label_before);
                 fill(y, n, T::ZERO);
                 call.set(row, 0.0);
                 continue;
             };
-            let reduced = reducer.reduce::<T, T, _, _, Kept, _, STREAM>(x, kept, n, &plain, finish);
-            labels.put(before);
+            let reduced = pipeline.reduce::<T, Keep, _>(&mut reducer, x, kept, n, &plain);
+            labels.put(label_before);
             let loss = match reduced {
                 Ok(mut reduced) => {
                     let (of_row, sums) = row_loss(simd, call, &targets, x, kept, &reduced);
                     let sum = reduced.sum.hi;
                     if !of_row.is_safe([sum, sum * reduced.factor])
-                        && let Ok(exactly) = reducer.reduce_exactly::<T, Kept, _>(
+                        && let Ok(exactly) = reducer.reduce_exactly::<T, Keep, _>(
                             x,
                             kept,
                             n,
@@ -783,7 +764,8 @@ where
                     });
                     match (&targets.soft, label) {
                         (None, Some(label)) if finite => {
-                            last = Some(Waiting { y, inverse, label });
+                            pipeline.finish_later(Finish::new(kept, y, n, inverse));
+                            label_of_waiting = Some((y.add(label.0), label.1));
                         }
                         (soft, label) => {
                             if let Some(soft) = soft {
@@ -812,15 +794,12 @@ where
             call.set(row, loss);
         }
     }
-    if let Some(before) = last {
-        // SAFETY: as above.
-        unsafe {
-            finish_row::<S, T, _, STREAM>(simd, &finishing(&before));
-            labels.put(Some(before));
-        }
-    }
     // SAFETY: as above.
-    unsafe { labels.write() };
+    unsafe {
+        pipeline.finish_now(STREAM);
+        labels.put(label_of_waiting);
+        labels.write();
+    }
     true
 }
 
@@ -844,11 +823,10 @@ impl<S: Vector, T: Element, const STREAM: bool> Labels<S, T, STREAM> {
     /// A row was finished.
     ///
     /// # Safety
-    /// The row is one of the call's, and the label one of its columns.
+    /// The label's place is in one of the call's rows.
     #[inline(always)]
-    unsafe fn put<V>(&mut self, row: Option<Waiting<T, V>>) {
-        let Some(Waiting { y, label: (column, value), .. }) = row else { return };
-        let at = y.wrapping_add(column);
+    unsafe fn put(&mut self, label: Option<(*mut T, T)>) {
+        let Some((at, value)) = label else { return };
         if !STREAM {
             // SAFETY: as this function's.
             unsafe { *at = value };

@@ -3,51 +3,20 @@
 //!
 //! While a row waits to be finished, its exponentials wait in scratch memory (softmax), or it is read again (log-softmax).
 
-use std::marker::PhantomData;
-
 use crate::call::Call;
 use crate::element::Element;
 use crate::exp2::{BLOCK, Contract, Sum};
 use crate::guess::Guess;
 use crate::memory;
 use crate::rows::{
-    Exp, Finish, Found, Inverse, Logits, Mode, Odd, Plain, classify, finish_row, odd_row, prob,
-    row_max, sweep,
+    Exact, Exp, Finish, Forget, Found, Guessed, Inverse, Keep, Keeps, Last, Logits, Mode, Odd,
+    Plain, classify, finish_row, finish_row_by, odd_row, row_max, row_max_apart, sweep,
 };
 use crate::scale::{LogShift, Scale, Shift};
 use crate::scratch::Scratch;
 use crate::short;
 use crate::tiny;
 use crate::vector::{Io, Vector};
-
-/// Whether a task's sweeps keep the exponentials.
-pub(crate) trait Keeps {
-    const KEEP: bool;
-}
-
-/// A sweep with a guessed shift.
-struct Guessed<K, const CUT: bool, const FINISH: bool, const STREAM: bool>(PhantomData<K>);
-
-impl<K: Keeps, const CUT: bool, const FINISH: bool, const STREAM: bool> Mode
-    for Guessed<K, CUT, FINISH, STREAM>
-{
-    const GUESSED: bool = true;
-    const CUT: bool = CUT;
-    const KEEP: bool = K::KEEP;
-    const FINISH: bool = FINISH;
-    const STREAM: bool = STREAM;
-}
-
-/// A sweep with the row's own shift.
-struct Exact<K>(PhantomData<K>);
-
-impl<K: Keeps> Mode for Exact<K> {
-    const GUESSED: bool = false;
-    const CUT: bool = true;
-    const KEEP: bool = K::KEEP;
-    const FINISH: bool = false;
-    const STREAM: bool = false;
-}
 
 /// After a row for which no guess serves, this many rows are done by their own maxima right away.
 const PATIENCE: u32 = 16;
@@ -104,17 +73,24 @@ impl<'a, S: Vector> Reducer<'a, S> {
     /// `x` is valid for reads of `n` elements, for which `logits` was made, `kept` for writes of as many if `KEEP`; what `finish`
     /// points to for reads and writes of its `n` elements. `kept` is not `x`.
     #[inline(always)]
-    pub(crate) unsafe fn reduce<T: Element, U, D, F, K: Keeps, L: Logits<S>, const STREAM: bool>(
+    pub(crate) unsafe fn reduce<
+        T: Element,
+        U,
+        D,
+        R: Last<S>,
+        K: Keeps,
+        L: Logits<S>,
+        const STREAM: bool,
+    >(
         &mut self,
         x: *const T,
         kept: *mut S::E,
         n: usize,
         logits: &L,
-        finish: Option<Finish<D, U, F>>,
+        finish: Option<Finish<D, U, R>>,
     ) -> Result<Reduced<S>, Odd>
     where
         S: Io<T> + Io<U> + Io<D> + Io<<S as Vector>::E>,
-        F: Fn(S::V) -> S::V,
     {
         let Some(finish) = finish else {
             // SAFETY: as this function's.
@@ -123,12 +99,15 @@ impl<'a, S: Vector> Reducer<'a, S> {
         // SAFETY: as this function's.
         unsafe {
             let exp = &self.exp;
-            if self.exact > 0 {
-                finish_row::<S, U, D, STREAM>(exp.simd, &finish);
+            if const { S::SMALL } || self.exact > 0 {
+                // Of a copy, which may have a place in memory.
+                let copy = finish;
+                finish_row_by(exp.simd, &copy, STREAM);
                 return self.reduce_alone::<T, K, L>(x, kept, n, logits);
             }
-            // With ranges and masks there is always a cut; nothing else is compiled for them.
-            let found = if const { L::VARIES } || self.cut {
+            // With ranges and masks there is always a cut, and where memory is the limit it costs
+            // nothing; nothing else is compiled for them.
+            let found = if const { L::VARIES || STREAM } || self.cut {
                 sweep::<S, T, U, D, L, Guessed<K, true, true, STREAM>>(
                     exp, x, kept, n, logits, &finish,
                 )
@@ -166,7 +145,7 @@ impl<'a, S: Vector> Reducer<'a, S> {
             let found = if const { L::VARIES } {
                 // They know what to ask for ahead.
                 sweep_alone::<S, T, L, Guessed<K, true, false, true>>(exp, x, kept, n, logits)
-            } else if self.cut {
+            } else if const { S::SMALL } || self.cut {
                 sweep_alone::<S, T, L, Guessed<K, true, false, false>>(exp, x, kept, n, logits)
             } else {
                 sweep_alone::<S, T, L, Guessed<K, false, false, false>>(exp, x, kept, n, logits)
@@ -273,7 +252,7 @@ impl<'a, S: Vector> Reducer<'a, S> {
             let max = match max {
                 None if L::PAIRS => {
                     let sink = logits.sink().map_or(f64::NEG_INFINITY, S::E::widen);
-                    let max = row_max_alone(self.exp.simd, x, n, logits);
+                    let max = row_max_apart(self.exp.simd, x, n, logits);
                     Some(if max > sink { max } else { sink })
                 }
                 max => max,
@@ -323,8 +302,14 @@ impl<'a, S: Vector> Reducer<'a, S> {
                     }
                     let own = self.scale.shift(max, S::E::MIN_EXP);
                     let exp = Exp::new(simd, self.scale, &own);
-                    let found =
-                        sweep::<S, T, T, T, L, Exact<K>>(&exp, x, kept, n, logits, &nothing());
+                    let found = sweep::<S, T, T, T, L, Exact<K>>(
+                        &exp,
+                        x,
+                        kept,
+                        n,
+                        logits,
+                        &Finish::NOTHING,
+                    );
                     let sum = found.and_sink(&exp, true, logits.sink()).sum;
                     if !sum.hi.is_nan() {
                         result = Ok(Reduced { max, own, sum, factor: 1.0, wide: true, exp });
@@ -333,6 +318,80 @@ impl<'a, S: Vector> Reducer<'a, S> {
             },
         );
         result
+    }
+}
+
+/// Row after row: while one is swept, the row before is finished, so that one computes while the
+/// other waits for memory. `D` is what finishing reads, `R` what it makes of it.
+///
+/// Apart from the [`Reducer`], which has a place in memory: what finishing needs is in registers.
+pub(crate) struct Pipeline<S, D, U, R, const STREAM: bool> {
+    simd: S,
+    waiting: Option<Finish<D, U, R>>,
+}
+
+impl<S, D, U, R, const STREAM: bool> Pipeline<S, D, U, R, STREAM>
+where
+    S: Io<U> + Io<D> + Io<<S as Vector>::E>,
+    R: Last<S>,
+{
+    #[inline(always)]
+    pub(crate) fn new(simd: S) -> Self {
+        Self { simd, waiting: None }
+    }
+
+    /// Reduces a row, and finishes the one that waits.
+    ///
+    /// # Safety
+    /// As [`Reducer::reduce`]; what the waiting row points to is still valid.
+    #[inline(always)]
+    pub(crate) unsafe fn reduce<T: Element, K: Keeps, L: Logits<S>>(
+        &mut self,
+        reducer: &mut Reducer<S>,
+        x: *const T,
+        kept: *mut S::E,
+        n: usize,
+        logits: &L,
+    ) -> Result<Reduced<S>, Odd>
+    where
+        S: Io<T>,
+    {
+        let waiting = self.waiting.take();
+        // SAFETY: as this function's.
+        unsafe { reducer.reduce::<T, U, D, R, K, L, STREAM>(x, kept, n, logits, waiting) }
+    }
+
+    /// The row waits to be finished.
+    #[inline(always)]
+    pub(crate) fn finish_later(&mut self, row: Finish<D, U, R>) {
+        self.waiting = Some(row);
+    }
+
+    /// Finishes the row that waits, streaming or not; out of line, where that is rare.
+    ///
+    /// # Safety
+    /// What the waiting row points to is still valid.
+    #[inline(always)]
+    pub(crate) unsafe fn finish_now(&mut self, stream: bool) {
+        if let Some(waiting) = self.waiting.take() {
+            // SAFETY: as this function's.
+            unsafe { finish_row_by(self.simd, &waiting, stream) };
+        }
+    }
+
+    /// Finishes the last row. What was streamed is there for other threads to see.
+    ///
+    /// # Safety
+    /// As [`Pipeline::finish_now`].
+    #[inline(always)]
+    pub(crate) unsafe fn end(&mut self) {
+        if let Some(waiting) = self.waiting.take() {
+            // SAFETY: as this function's.
+            unsafe { finish_row::<S, U, D, STREAM>(self.simd, &waiting) };
+        }
+        if STREAM {
+            self.simd.fence();
+        }
     }
 }
 
@@ -358,81 +417,40 @@ where
         #[inline(always)]
         || {
             // SAFETY: as this function's.
-            found = unsafe { sweep::<S, T, T, T, L, M>(exp, x, kept, n, logits, &nothing()) };
+            found = unsafe { sweep::<S, T, T, T, L, M>(exp, x, kept, n, logits, &Finish::NOTHING) };
         },
     );
     found
 }
 
-/// As [`row_max`]. A function of its own, whose room on the stack is free again afterwards.
-///
-/// # Safety
-/// As there.
-#[cold]
-#[inline(never)]
-pub(crate) unsafe fn row_max_alone<S, T, L>(simd: S, x: *const T, n: usize, logits: &L) -> f64
-where
-    S: Io<T>,
-    L: Logits<S>,
-{
-    let mut max = f64::NAN;
-    simd.vectorize(
-        #[inline(always)]
-        || {
-            // SAFETY: as this function's.
-            max = unsafe { row_max(simd, x, n, logits) };
-        },
-    );
-    max
-}
-
-/// No row to finish.
-#[inline(always)]
-fn nothing<T, V>() -> Finish<T, T, impl Fn(V) -> V> {
-    Finish::new(
-        std::ptr::null(),
-        std::ptr::null_mut(),
-        0,
-        #[inline(always)]
-        |v| v,
-    )
-}
-
 /// What becomes of a reduced row.
-pub(crate) trait Task<S: Vector, T>: Keeps {
+pub(crate) trait Task<S: Vector, T> {
+    /// Whether sweeps keep the exponentials.
+    type Keeps: Keeps;
     /// What finishing reads: the kept exponentials or the row itself.
     type From;
-    /// What finishing needs to know of the row.
-    type Row: Copy;
+    type Last: Last<S>;
     /// What every entry of a fully masked row becomes under [`Masked::Zero`].
     const NOTHING: T;
 
-    fn row(scale: &Scale, reduced: &Reduced<S>) -> Self::Row;
-    fn finish(simd: S, row: &Self::Row, v: S::V) -> S::V;
+    fn last(scale: &Scale, reduced: &Reduced<S>) -> Self::Last;
     fn from(x: *const T, kept: *const S::E) -> *const Self::From;
 }
 
 /// Softmax, from exponentials that were kept.
 pub(crate) struct Kept;
 
-impl Keeps for Kept {
-    const KEEP: bool = true;
-}
-
 impl<S: Vector, T: Element> Task<S, T> for Kept {
+    type Keeps = Keep;
     type From = S::E;
-    type Row = Inverse<S::V>;
+    type Last = Inverse<S::V>;
     const NOTHING: T = T::ZERO;
 
     #[inline(always)]
-    fn row(_: &Scale, reduced: &Reduced<S>) -> Inverse<S::V> {
+    fn last(_: &Scale, reduced: &Reduced<S>) -> Inverse<S::V> {
         let simd = reduced.exp.simd;
         let (hi, lo) = S::E::reciprocal(reduced.sum);
         Inverse { hi: simd.splat(hi), lo: simd.splat(lo), wide: reduced.wide }
-    }
-    #[inline(always)]
-    fn finish(simd: S, inverse: &Inverse<S::V>, e: S::V) -> S::V {
-        prob(simd, e, *inverse)
     }
     #[inline(always)]
     fn from(_: *const T, kept: *const S::E) -> *const S::E {
@@ -443,23 +461,15 @@ impl<S: Vector, T: Element> Task<S, T> for Kept {
 /// Softmax of rows whose exponentials are not kept but computed again, to the same bits.
 pub(crate) struct Again;
 
-impl Keeps for Again {
-    const KEEP: bool = false;
-}
-
 impl<S: Vector, T: Element> Task<S, T> for Again {
+    type Keeps = Forget;
     type From = T;
-    type Row = (Exp<S>, Inverse<S::V>);
+    type Last = (Exp<S>, Inverse<S::V>);
     const NOTHING: T = T::ZERO;
 
     #[inline(always)]
-    fn row(scale: &Scale, reduced: &Reduced<S>) -> Self::Row {
-        (reduced.exp, <Kept as Task<S, T>>::row(scale, reduced))
-    }
-    #[inline(always)]
-    fn finish(simd: S, (exp, inverse): &Self::Row, x: S::V) -> S::V {
-        // What is subtracted is 0 in most rows: one operation of no effect, where memory is the limit.
-        prob(simd, exp.of(true, true, x), *inverse)
+    fn last(scale: &Scale, reduced: &Reduced<S>) -> Self::Last {
+        (reduced.exp, <Kept as Task<S, T>>::last(scale, reduced))
     }
     #[inline(always)]
     fn from(x: *const T, _: *const S::E) -> *const T {
@@ -470,22 +480,15 @@ impl<S: Vector, T: Element> Task<S, T> for Again {
 /// Log-softmax.
 pub(crate) struct Log;
 
-impl Keeps for Log {
-    const KEEP: bool = false;
-}
-
 impl<S: Vector, T: Element> Task<S, T> for Log {
+    type Keeps = Forget;
     type From = T;
-    type Row = LogShift;
+    type Last = LogShift;
     const NOTHING: T = T::NEG_INFINITY;
 
     #[inline(always)]
-    fn row(scale: &Scale, reduced: &Reduced<S>) -> LogShift {
+    fn last(scale: &Scale, reduced: &Reduced<S>) -> LogShift {
         reduced.log_shift(scale)
-    }
-    #[inline(always)]
-    fn finish(simd: S, shift: &LogShift, x: S::V) -> S::V {
-        simd.log_softmax(x, shift)
     }
     #[inline(always)]
     fn from(x: *const T, _: *const S::E) -> *const T {
@@ -522,11 +525,37 @@ where
         _scratch = scratch;
         kept
     } else {
-        // There is no memory. SAFETY: as this function's.
-        return unsafe { rows_by::<S, T, Again, false>(simd, call, std::ptr::null_mut()) };
+        // There is no memory.
+        // SAFETY: as this function's.
+        return unsafe { softmax_without_memory(simd, call) };
     };
     // SAFETY: as this function's. What is kept has room for a row, and is not the input.
     unsafe { rows::<S, T, Kept>(simd, call, kept) }
+}
+
+/// As [`softmax`], in no memory but the call's: every row is read three times.
+///
+/// # Safety
+/// As [`softmax`].
+#[cold]
+#[inline(never)]
+unsafe fn softmax_without_memory<S, T>(simd: S, call: &Call<T>)
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    T: Element,
+{
+    let reducer = Reducer::new(simd, &call.scale);
+    for row in 0..call.rows {
+        simd.vectorize(
+            #[inline(always)]
+            || {
+                let x = call.x.wrapping_add(row * call.x_stride);
+                let y = call.y.wrapping_add(row * call.y_stride);
+                // SAFETY: `row` is one of the call's rows, and nothing is kept.
+                unsafe { row_exactly::<S, T, Again>(&reducer, call, x, y, std::ptr::null_mut()) };
+            },
+        );
+    }
 }
 
 /// Log-softmax of every row of the call.
@@ -563,17 +592,10 @@ pub(crate) unsafe fn row_exactly<S, T, K>(
     let simd = reducer.exp.simd;
     // SAFETY: as this function's.
     unsafe {
-        match reducer.reduce_exactly::<T, K, _>(x, kept, call.cols, &Plain::NEAR, None) {
+        match reducer.reduce_exactly::<T, K::Keeps, _>(x, kept, call.cols, &Plain::NEAR, None) {
             Ok(reduced) => {
-                let row = K::row(&call.scale, &reduced);
-                let finish = Finish::new(
-                    K::from(x, kept),
-                    y,
-                    call.cols,
-                    #[inline(always)]
-                    |v| K::finish(simd, &row, v),
-                );
-                finish_row::<S, T, _, false>(simd, &finish);
+                let last = K::last(&call.scale, &reduced);
+                finish_row_by(simd, &Finish::new(K::from(x, kept), y, call.cols, last), false);
             }
             Err(odd) => odd_row(&odd, y, call.cols, call.masked, K::NOTHING),
         }
@@ -616,16 +638,7 @@ where
     let n = call.cols;
     let plain = Plain::of(call.stream);
     let mut reducer = Reducer::new(simd, &call.scale);
-    let mut last: Option<(*const K::From, *mut T, K::Row)> = None;
-    let finishing = |(from, y, row): (*const K::From, *mut T, K::Row)| {
-        Finish::new(
-            from,
-            y,
-            n,
-            #[inline(always)]
-            move |v| K::finish(simd, &row, v),
-        )
-    };
+    let mut pipeline = Pipeline::<S, K::From, T, K::Last, STREAM>::new(simd);
     for row in 0..call.rows {
         // SAFETY: `row` is one of the call's rows, so x and y point to n elements; what is kept has room for them. The row
         // before was one of the call's, too.
@@ -633,23 +646,17 @@ where
             let x = call.x.add(row * call.x_stride);
             let y = call.y.add(row * call.y_stride);
             let kept = if kept.is_null() { y.cast() } else { kept };
-            let finish = last.take().map(finishing);
-            last = match reducer.reduce::<T, T, _, _, K, _, STREAM>(x, kept, n, &plain, finish) {
-                Ok(reduced) => Some((K::from(x, kept), y, K::row(&call.scale, &reduced))),
-                Err(odd) => {
-                    odd_row(&odd, y, n, call.masked, K::NOTHING);
-                    None
+            match pipeline.reduce::<T, K::Keeps, _>(&mut reducer, x, kept, n, &plain) {
+                Ok(reduced) => {
+                    let last = K::last(&call.scale, &reduced);
+                    pipeline.finish_later(Finish::new(K::from(x, kept), y, n, last));
                 }
-            };
+                Err(odd) => odd_row(&odd, y, n, call.masked, K::NOTHING),
+            }
         }
     }
-    if let Some(last) = last {
-        // SAFETY: as above.
-        unsafe { finish_row::<S, T, _, STREAM>(simd, &finishing(last)) };
-    }
-    if STREAM {
-        simd.fence();
-    }
+    // SAFETY: as above.
+    unsafe { pipeline.end() };
 }
 
 /// Log-sum-exp of every row of the call: one value per row.
@@ -668,7 +675,7 @@ where
         // SAFETY: `row` is one of the call's rows: x points to `cols` elements, y to one. Nothing is kept.
         unsafe {
             let x = call.x.add(row * call.x_stride);
-            let reduced = reducer.reduce_alone::<T, Log, _>(x, none, call.cols, &Plain::NEAR);
+            let reduced = reducer.reduce_alone::<T, Forget, _>(x, none, call.cols, &Plain::NEAR);
             *call.y.add(row * call.y_stride) = match reduced {
                 Ok(reduced) => T::from_f64(reduced.log_shift(&call.scale).logsumexp()),
                 Err(odd) => odd.value(),

@@ -140,6 +140,7 @@ impl Vector for F32 {
     type Wide = F64;
     const LANES: usize = 16;
     const FUSED: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
+    const SMALL: bool = true;
     const CHAINS: usize = 3;
 
     #[inline(always)]
@@ -277,6 +278,7 @@ impl Vector for F64 {
     type Wide = F64;
     const LANES: usize = 8;
     const FUSED: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
+    const SMALL: bool = true;
     const CHAINS: usize = 3;
 
     #[inline(always)]
@@ -395,11 +397,12 @@ impl Vector for F64 {
     }
 }
 
+/// Conversions of f16 and bf16 are long here, and so functions of their own.
 macro_rules! io {
-    ($vector:ty, $half:ident, $lanes:literal, $t:ty, $load:expr, $store:expr) => {
+    ($inline:ident, $vector:ty, $half:ident, $lanes:literal, $t:ty, $load:expr, $store:expr) => {
         // SAFETY: LANES elements are read and written as arrays of that many.
         unsafe impl Io<$t> for $vector {
-            #[inline(always)]
+            #[inline($inline)]
             unsafe fn load(self, p: *const $t) -> Self::V {
                 // SAFETY: the caller vouches for LANES elements; arrays of two-, four- or
                 // eight-byte numbers are read without regard to more than the element's own alignment.
@@ -409,7 +412,7 @@ macro_rules! io {
                     $half::new(from_fn(|i| $load(a[i + $lanes / 2]))),
                 ]
             }
-            #[inline(always)]
+            #[inline($inline)]
             unsafe fn store(self, p: *mut $t, v: Self::V) {
                 let (a, b) = (v[0].to_array(), v[1].to_array());
                 let all: [$t; $lanes] =
@@ -422,10 +425,10 @@ macro_rules! io {
     };
 }
 
-io!(F32, f32x8, 16, f32, |x: f32| x, |x: f32| x);
-io!(F64, f64x4, 8, f64, |x: f64| x, |x: f64| x);
-io!(F32, f32x8, 16, f16, f16::to_f32_const, f16::from_f32_const);
-io!(F32, f32x8, 16, bf16, bf16::to_f32_const, bf16::from_f32_const);
+io!(always, F32, f32x8, 16, f32, |x: f32| x, |x: f32| x);
+io!(always, F64, f64x4, 8, f64, |x: f64| x, |x: f64| x);
+io!(never, F32, f32x8, 16, f16, f16::to_f32_const, f16::from_f32_const);
+io!(never, F32, f32x8, 16, bf16, bf16::to_f32_const, bf16::from_f32_const);
 
 narrow_io!(F64, 8, f32, f16, bf16);
 

@@ -2,13 +2,14 @@
 //! a row's exponentials, their sum and the row's extremes, and what is made of odd rows.
 
 use std::hint::cold_path;
+use std::marker::PhantomData;
 
 use crate::call::Masked;
 use crate::element::Element;
 use crate::exp2::{BLOCK, Contract, Sum};
 use crate::memory::{self, LINE, PAGE};
-use crate::scale::{Scale, Shift};
-use crate::vector::{Io, Vector};
+use crate::scale::{LogShift, Scale, Shift};
+use crate::vector::{Io, MOST_LANES, Vector};
 
 /// Everything that the exponentials of one row need, in registers.
 #[derive(Clone, Copy)]
@@ -43,6 +44,22 @@ impl<S: Vector> Exp<S> {
     /// where this is called, so that nothing is decided per vector.
     #[inline(always)]
     pub(crate) fn of(&self, huge: bool, cut: bool, x: S::V) -> S::V {
+        if const { S::SMALL } { self.of_apart(huge, cut, x) } else { self.of_here(huge, cut, x) }
+    }
+
+    /// As [`Exp::of`]. A function of its own.
+    #[inline(never)]
+    fn of_apart(&self, huge: bool, cut: bool, x: S::V) -> S::V {
+        let mut e = x;
+        self.simd.vectorize(
+            #[inline(always)]
+            || e = self.of_here(huge, cut, x),
+        );
+        e
+    }
+
+    #[inline(always)]
+    fn of_here(&self, huge: bool, cut: bool, x: S::V) -> S::V {
         let s = self.simd;
         let x = if huge { s.sub(x, self.subtract) } else { x };
         let t = s.fma(x, self.l8.0, self.magic);
@@ -56,6 +73,26 @@ impl<S: Vector> Exp<S> {
     /// As [`Exp::of`], with the cut, of `x + lo`: one operation more. In huge rows `lo` does not count.
     #[inline(always)]
     pub(crate) fn of_pair(&self, huge: bool, x: S::V, lo: S::V) -> S::V {
+        if const { S::SMALL } {
+            self.of_pair_apart(huge, x, lo)
+        } else {
+            self.of_pair_here(huge, x, lo)
+        }
+    }
+
+    /// As [`Exp::of_pair`]. A function of its own.
+    #[inline(never)]
+    fn of_pair_apart(&self, huge: bool, x: S::V, lo: S::V) -> S::V {
+        let mut e = x;
+        self.simd.vectorize(
+            #[inline(always)]
+            || e = self.of_pair_here(huge, x, lo),
+        );
+        e
+    }
+
+    #[inline(always)]
+    fn of_pair_here(&self, huge: bool, x: S::V, lo: S::V) -> S::V {
         let s = self.simd;
         let (x, lo) = if huge { (s.sub(x, self.subtract), s.mul(lo, self.low)) } else { (x, lo) };
         let t = s.fma(x, self.l8.0, self.magic);
@@ -161,8 +198,7 @@ where
     let least = S::E::narrow(f64::NEG_INFINITY);
     let mut m = [simd.splat(least); 4];
     let mut i = 0;
-    // Pairs are rare here, and four of them at once take much of the stack.
-    while !L::PAIRS && n - i >= 4 * S::LANES {
+    while !L::PAIRS && !S::SMALL && n - i >= 4 * S::LANES {
         for (k, m) in m.iter_mut().enumerate() {
             let at = i + k * S::LANES;
             // SAFETY: i + 4 LANES <= n, so this vector lies within the n elements.
@@ -170,18 +206,37 @@ where
         }
         i += 4 * S::LANES;
     }
-    while n - i >= S::LANES {
-        // SAFETY: i + LANES <= n.
-        m[0] = simd.max(unsafe { logits.at(simd.load(x.add(i)), i, S::LANES) }.0, m[0]);
-        i += S::LANES;
-    }
-    if i < n {
-        // SAFETY: n - i elements are left, fewer than LANES.
-        let v = unsafe { logits.at(simd.load_part(x.add(i), n - i, least), i, n - i) };
-        m[1] = simd.max(v.0, m[1]);
+    while i < n {
+        let len = (n - i).min(S::LANES);
+        // SAFETY: len elements are left.
+        let v = unsafe { logits.at(simd.load_upto(x.add(i), len, least), i, len) };
+        m[0] = simd.max(v.0, m[0]);
+        i += len;
     }
     let m = simd.max(simd.max(m[0], m[1]), simd.max(m[2], m[3]));
     simd.max_lane(m).widen()
+}
+
+/// As [`row_max`]. A function of its own, whose room on the stack is free again afterwards.
+///
+/// # Safety
+/// As there.
+#[cold]
+#[inline(never)]
+pub(crate) unsafe fn row_max_apart<S, T, L>(simd: S, x: *const T, n: usize, logits: &L) -> f64
+where
+    S: Io<T>,
+    L: Logits<S>,
+{
+    let mut max = f64::NAN;
+    simd.vectorize(
+        #[inline(always)]
+        || {
+            // SAFETY: as this function's.
+            max = unsafe { row_max(simd, x, n, logits) };
+        },
+    );
+    max
 }
 
 /// What a sweep over a row found.
@@ -219,42 +274,146 @@ impl<E: Contract> Found<E> {
     }
 }
 
-/// What is left to do for a row whose sum is known: `f` of every vector of the `n` elements at `from`, written to `y`.
+/// What becomes of a row's vectors when it is finished.
+pub(crate) trait Last<S: Vector>: Copy {
+    fn of(&self, simd: S, v: S::V) -> S::V;
+}
+
+/// Softmax, of exponentials that were kept.
+impl<S: Vector> Last<S> for Inverse<S::V> {
+    #[inline(always)]
+    fn of(&self, simd: S, e: S::V) -> S::V {
+        prob(simd, e, *self)
+    }
+}
+
+/// Softmax, of elements whose exponentials are computed again, to the same bits.
+impl<S: Vector> Last<S> for (Exp<S>, Inverse<S::V>) {
+    #[inline(always)]
+    fn of(&self, simd: S, x: S::V) -> S::V {
+        // What is subtracted is 0 in most rows: an operation of no effect, where memory is the limit.
+        prob(simd, self.0.of(true, true, x), self.1)
+    }
+}
+
+/// Log-softmax, of elements.
+impl<S: Vector> Last<S> for LogShift {
+    #[inline(always)]
+    fn of(&self, simd: S, x: S::V) -> S::V {
+        simd.log_softmax(x, self)
+    }
+}
+
+/// Nothing: the results are there already.
 #[derive(Clone, Copy)]
-pub(crate) struct Finish<D, T, F> {
+pub(crate) struct Same;
+
+impl<S: Vector> Last<S> for Same {
+    #[inline(always)]
+    fn of(&self, _: S, v: S::V) -> S::V {
+        v
+    }
+}
+
+/// A function.
+#[derive(Clone, Copy)]
+pub(crate) struct By<F>(pub(crate) F);
+
+impl<S: Vector, F: Fn(S::V) -> S::V + Copy> Last<S> for By<F> {
+    #[inline(always)]
+    fn of(&self, _: S, v: S::V) -> S::V {
+        (self.0)(v)
+    }
+}
+
+/// What is left to do for a row: `last` of every vector of the `n` elements at `from`, written to
+/// `y`.
+#[derive(Clone, Copy)]
+pub(crate) struct Finish<D, T, R> {
     pub(crate) from: *const D,
     pub(crate) y: *mut T,
     pub(crate) n: usize,
-    pub(crate) f: F,
+    pub(crate) last: R,
     /// `from` is the call's input: a streaming finish asks for what comes next of it.
     pub(crate) input: bool,
 }
 
-impl<D, T, F> Finish<D, T, F> {
+impl<D, T, R> Finish<D, T, R> {
     #[inline(always)]
-    pub(crate) fn new<V>(from: *const D, y: *mut T, n: usize, f: F) -> Self
-    where
-        F: Fn(V) -> V,
-    {
-        Finish { from, y, n, f, input: false }
+    pub(crate) fn new(from: *const D, y: *mut T, n: usize, last: R) -> Self {
+        Finish { from, y, n, last, input: false }
     }
+}
+
+impl<T> Finish<T, T, Same> {
+    /// No row to finish.
+    pub(crate) const NOTHING: Self =
+        Finish { from: std::ptr::null(), y: std::ptr::null_mut(), n: 0, last: Same, input: false };
 }
 
 /// What a sweep does.
 pub(crate) trait Mode {
-    /// The shift is guessed: the extremes of the row are wanted, to judge the guess by. Otherwise it is the row's own, and may
-    /// be a subtraction.
+    /// The shift is guessed: the extremes of the row are wanted, to judge the guess by. Otherwise it
+    /// is the row's own, and may be a subtraction; such rows are rare, and their loop is not unrolled.
     const GUESSED: bool;
-    /// Elements below the cut give 0; without it none may be there. For the caller to find out afterwards.
+    /// Elements below the cut give 0; without it none may be there. For the caller to find out
+    /// afterwards.
     const CUT: bool;
     /// The sum is wanted.
-    const SUM: bool = true;
+    const SUM: bool;
     /// The exponentials are kept.
     const KEEP: bool;
     /// Another row is finished on the way.
     const FINISH: bool;
-    /// That row is written past the caches.
+    /// That row is written past the caches, or this one is read from beyond them.
     const STREAM: bool;
+}
+
+/// Whether exponentials are kept: [`Keep`] or [`Forget`].
+pub(crate) trait Keeps {
+    const KEEP: bool;
+}
+
+/// They are.
+pub(crate) struct Keep;
+
+impl Keeps for Keep {
+    const KEEP: bool = true;
+}
+
+/// They are not.
+pub(crate) struct Forget;
+
+impl Keeps for Forget {
+    const KEEP: bool = false;
+}
+
+/// A row's sum, with a guessed shift.
+pub(crate) struct Guessed<K, const CUT: bool, const FINISH: bool, const STREAM: bool>(
+    PhantomData<K>,
+);
+
+impl<K: Keeps, const CUT: bool, const FINISH: bool, const STREAM: bool> Mode
+    for Guessed<K, CUT, FINISH, STREAM>
+{
+    const GUESSED: bool = true;
+    const CUT: bool = CUT;
+    const SUM: bool = true;
+    const KEEP: bool = K::KEEP;
+    const FINISH: bool = FINISH;
+    const STREAM: bool = STREAM;
+}
+
+/// A row's sum, with the row's own shift.
+pub(crate) struct Exact<K>(PhantomData<K>);
+
+impl<K: Keeps> Mode for Exact<K> {
+    const GUESSED: bool = false;
+    const CUT: bool = true;
+    const SUM: bool = true;
+    const KEEP: bool = K::KEEP;
+    const FINISH: bool = false;
+    const STREAM: bool = false;
 }
 
 /// Vectors per turn of the loop of a sweep: its counting takes slots on the arithmetic ports, too.
@@ -308,15 +467,17 @@ pub(crate) unsafe fn sweep<S, T, U, D, L, M>(
     kept: *mut S::E,
     n: usize,
     logits: &L,
-    finish: &Finish<D, U, impl Fn(S::V) -> S::V>,
+    finish: &Finish<D, U, impl Last<S>>,
 ) -> Found<S::E>
 where
     S: Io<T> + Io<U> + Io<D> + Io<<S as Vector>::E>,
     L: Logits<S>,
     M: Mode,
 {
-    // A copy, so that the compiler need not suppose that a store changes it.
+    // Copies, so that the compiler need not suppose that a store changes them.
     let (exp, logits) = (*exp, *logits);
+    let Finish { from, y, n: length, last, input } = *finish;
+    let finish = &Finish { from, y, n: length, last, input };
     let simd = exp.simd;
     let asks = logits.asks();
     // Of the row before: elements that are finished first, up to an address where vectors can be streamed and out of the way of what
@@ -358,7 +519,7 @@ where
                     // SAFETY: i / LANES < vectors, so LANES elements are there. `y + at` is a multiple of their size if
                     // STREAM, by the choice of `head`.
                     unsafe {
-                        let v = (finish.f)(simd.load(finish.from.add(at)));
+                        let v = finish.last.of(simd, simd.load(finish.from.add(at)));
                         let y = finish.y.add(at);
                         if M::STREAM {
                             simd.stream(y, v);
@@ -396,7 +557,7 @@ where
         );
         if M::FINISH {
             let stop = end.min(vectors * S::LANES);
-            while i + UNROLL * S::LANES <= stop {
+            while !S::SMALL && i + UNROLL * S::LANES <= stop {
                 if M::STREAM && asks {
                     logits.ask_ahead(simd, x.wrapping_add(i), i);
                 }
@@ -426,7 +587,8 @@ where
                 }
             }
         } else {
-            while i + UNROLL * S::LANES <= end {
+            // Exact rows are rare, and their logits may be much code.
+            while (M::GUESSED || !L::VARIES) && !S::SMALL && i + UNROLL * S::LANES <= end {
                 if M::STREAM && asks {
                     logits.ask_ahead(simd, x.wrapping_add(i), i);
                 }
@@ -501,7 +663,7 @@ pub(crate) fn to_aligned<S: Vector, T>(y: *mut T) -> usize {
 #[inline(always)]
 unsafe fn finish_part<S: Io<T> + Io<D>, T, D>(
     simd: S,
-    finish: &Finish<D, T, impl Fn(S::V) -> S::V>,
+    finish: &Finish<D, T, impl Last<S>>,
     at: usize,
     n: usize,
 ) {
@@ -511,7 +673,7 @@ unsafe fn finish_part<S: Io<T> + Io<D>, T, D>(
     let zero = S::E::narrow(0.0);
     // SAFETY: what the caller vouches for.
     unsafe {
-        let v = (finish.f)(simd.load_part(finish.from.add(at), n, zero));
+        let v = finish.last.of(simd, simd.load_part(finish.from.add(at), n, zero));
         simd.store_part(finish.y.add(at), n, v);
     }
 }
@@ -523,12 +685,12 @@ unsafe fn finish_part<S: Io<T> + Io<D>, T, D>(
 #[inline(always)]
 unsafe fn finish_vector<S: Io<T> + Io<D>, T, D, const STREAM: bool>(
     simd: S,
-    finish: &Finish<D, T, impl Fn(S::V) -> S::V>,
+    finish: &Finish<D, T, impl Last<S>>,
     i: usize,
 ) {
     // SAFETY: as this function's. The load comes before the store to the same place.
     unsafe {
-        let v = (finish.f)(simd.load(finish.from.add(i)));
+        let v = finish.last.of(simd, simd.load(finish.from.add(i)));
         if STREAM {
             simd.stream(finish.y.add(i), v);
         } else {
@@ -544,7 +706,7 @@ unsafe fn finish_vector<S: Io<T> + Io<D>, T, D, const STREAM: bool>(
 #[inline(always)]
 pub(crate) unsafe fn finish_row<S: Io<T> + Io<D>, T, D, const STREAM: bool>(
     simd: S,
-    finish: &Finish<D, T, impl Fn(S::V) -> S::V>,
+    finish: &Finish<D, T, impl Last<S>>,
 ) {
     let i = if STREAM { to_aligned::<S, T>(finish.y).min(finish.n) } else { 0 };
     // SAFETY: the first i <= n elements, fewer than LANES; the others from an aligned address on, if there are any.
@@ -556,6 +718,31 @@ pub(crate) unsafe fn finish_row<S: Io<T> + Io<D>, T, D, const STREAM: bool>(
     }
 }
 
+/// As [`finish_row`], streaming or not. A function of its own, for all that finish so.
+///
+/// # Safety
+/// As there.
+#[inline(never)]
+pub(crate) unsafe fn finish_row_by<S: Io<T> + Io<D>, T, D>(
+    simd: S,
+    finish: &Finish<D, T, impl Last<S>>,
+    stream: bool,
+) {
+    simd.vectorize(
+        #[inline(always)]
+        || {
+            // SAFETY: as this function's.
+            unsafe {
+                if S::STREAMS && stream {
+                    finish_row::<S, T, D, true>(simd, finish);
+                } else {
+                    finish_row::<S, T, D, false>(simd, finish);
+                }
+            }
+        },
+    );
+}
+
 /// Finishes a row from its `i`th element on.
 ///
 /// # Safety
@@ -564,11 +751,12 @@ pub(crate) unsafe fn finish_row<S: Io<T> + Io<D>, T, D, const STREAM: bool>(
 #[inline(always)]
 unsafe fn finish_from<S: Io<T> + Io<D>, T, D, const STREAM: bool>(
     simd: S,
-    finish: &Finish<D, T, impl Fn(S::V) -> S::V>,
+    finish: &Finish<D, T, impl Last<S>>,
     mut i: usize,
 ) {
-    let n = finish.n;
-    while n - i >= UNROLL * S::LANES {
+    let Finish { from, y, n, last, input } = *finish;
+    let finish = &Finish { from, y, n, last, input };
+    while !S::SMALL && n - i >= UNROLL * S::LANES {
         if STREAM && finish.input {
             ask_ahead(simd, finish.from.wrapping_add(i));
         }
@@ -635,25 +823,32 @@ where
     S: Io<T> + Io<<S as Vector>::E>,
     L: Logits<S>,
 {
-    let least = S::E::narrow(f64::NEG_INFINITY);
-    let vectors = (0..n).step_by(S::LANES).flat_map(|i| {
-        let mut lanes = [least; MOST_LANES];
-        // SAFETY: n - i elements are left; the lanes have room for a vector.
-        unsafe {
-            let v = if n - i >= S::LANES {
-                logits.at(simd.load(x.add(i)), i, S::LANES)
-            } else {
-                logits.at(simd.load_part(x.add(i), n - i, least), i, n - i)
-            };
-            simd.store(lanes.as_mut_ptr(), v.0);
-        }
-        lanes
-    });
-    Odd::of(vectors.chain(logits.sink()).map(S::E::widen))
+    let mut odd = Odd::AllMasked;
+    let mut look = |v: f64| match odd {
+        Odd::Nan => {}
+        _ if v.is_nan() => odd = Odd::Nan,
+        _ if v == f64::INFINITY => odd = Odd::PlusInf,
+        _ => {}
+    };
+    simd.vectorize(
+        #[inline(always)]
+        || {
+            let least = S::E::narrow(f64::NEG_INFINITY);
+            for i in (0..n).step_by(S::LANES) {
+                let mut lanes = [least; MOST_LANES];
+                let len = (n - i).min(S::LANES);
+                // SAFETY: len elements are left; the lanes have room for a vector.
+                unsafe {
+                    let v = logits.at(simd.load_upto(x.add(i), len, least), i, len);
+                    simd.store(lanes.as_mut_ptr(), v.0);
+                }
+                lanes.map(S::E::widen).into_iter().for_each(&mut look);
+            }
+        },
+    );
+    logits.sink().map(S::E::widen).into_iter().for_each(look);
+    odd
 }
-
-/// As many lanes as a vector has at most.
-const MOST_LANES: usize = 16;
 
 /// Writes the result of an odd row; `nothing` is what it is if fully masked rows are not NaN.
 ///

@@ -18,8 +18,8 @@
 use crate::element::Element;
 use crate::exp2::Contract;
 use crate::guess::Guess;
-use crate::pipeline::{Kept, Reducer};
-use crate::rows::{Exp, Plain, inlined, row_max};
+use crate::pipeline::Reducer;
+use crate::rows::{Exp, Keep, Plain, inlined, row_max};
 use crate::scalar;
 use crate::scale::Scale;
 use crate::table::{Isa, Kernel};
@@ -250,9 +250,13 @@ mod entry {
             #[inline(always)]
             || {
                 let simd = S::from(isa);
-                found = if size_of::<S::E>() == size_of::<f32>() && x.len() == exps.len() {
-                    // SAFETY: as was just compared.
-                    unsafe { super::exps(simd, x, scale, learned, exps) }
+                found = if const { size_of::<S::E>() == size_of::<f32>() } {
+                    if x.len() == exps.len() {
+                        // SAFETY: as was just compared.
+                        unsafe { super::exps(simd, x, scale, learned, exps) }
+                    } else {
+                        None
+                    }
                 } else {
                     exps_of_f64(simd, x, scale, exps)
                 };
@@ -346,7 +350,7 @@ where
     // SAFETY: both slices have as many elements, of f32 those that are written. A slice that is
     // written is not the one that is read.
     let reduced =
-        unsafe { reducer.reduce_alone::<T, Kept, _>(x.as_ptr(), kept, x.len(), &Plain::NEAR) };
+        unsafe { reducer.reduce_alone::<T, Keep, _>(x.as_ptr(), kept, x.len(), &Plain::NEAR) };
     learned.0 = Some((reducer.guess, reducer.cut, reducer.exact));
     let reduced = reduced.ok()?;
     let sum = reduced.sum.hi * reduced.factor;

@@ -43,7 +43,7 @@ where
                 unsafe {
                     let x = call.x.add(row * call.x_stride);
                     let y = call.y.add(row * call.y_stride);
-                    let done = if call.cols <= S::LANES {
+                    let done = if !S::SMALL && call.cols <= S::LANES {
                         softmax_row::<S, T, 1>(&mut reducer, x, y, call.cols)
                     } else {
                         softmax_row::<S, T, VECTORS>(&mut reducer, x, y, call.cols)

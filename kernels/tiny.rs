@@ -15,7 +15,7 @@ use crate::element::Element;
 use crate::exp2::{Contract, ROWS_AT_ONCE};
 use crate::memory::LINE;
 use crate::pipeline::{Kept, Reducer, row_exactly, sweep_alone};
-use crate::rows::{Finish, Inverse, Mode, Plain, finish_row, prob, sweep};
+use crate::rows::{Finish, Inverse, Mode, Plain, Same, finish_row_by, prob, sweep};
 use crate::scratch::{Scratch, room_for};
 use crate::vector::{Io, Vector};
 
@@ -117,17 +117,8 @@ where
     let sums: *mut S::Sums = memory.wrapping_add(room_for::<T>(GROUP + MARGIN)).cast();
     let plain = Plain::of(call.stream);
     let mut reducer = Reducer::new(simd, &call.scale);
-    // Where the staged results belong.
-    let mut last: Option<(*mut T, usize)> = None;
-    let finishing = |(y, n): (*mut T, usize)| {
-        Finish::new(
-            staged.cast_const(),
-            y,
-            n,
-            #[inline(always)]
-            |v: S::V| v,
-        )
-    };
+    // The staged results.
+    let mut last: Option<Finish<T, T, Same>> = None;
     let mut row = 0;
     while row < call.rows {
         let rows = rows_of_group.min(call.rows - row);
@@ -140,26 +131,25 @@ where
             if rows < rows_of_group
                 && let Some(last) = last.take()
             {
-                finish_row::<S, T, T, STREAM>(simd, &finishing(last));
+                finish_row_by(simd, &last, STREAM);
             }
             let exp = &reducer.exp;
-            let found = match (last.take().map(finishing), reducer.cut) {
-                (Some(f), false) => {
-                    sweep::<S, T, T, T, _, Dense<false, true, STREAM>>(exp, x, kept, n, &plain, &f)
+            let alone = &Plain::NEAR;
+            let found = match last.take() {
+                Some(f) if const { S::SMALL } => {
+                    finish_row_by(simd, &f, STREAM);
+                    sweep_alone::<S, T, _, Dense<true, false, false>>(exp, x, kept, n, alone)
                 }
-                (Some(f), true) => {
+                Some(f) if const { STREAM } || reducer.cut => {
                     sweep::<S, T, T, T, _, Dense<true, true, STREAM>>(exp, x, kept, n, &plain, &f)
                 }
-                (None, false) => sweep_alone::<S, T, _, Dense<false, false, false>>(
-                    exp,
-                    x,
-                    kept,
-                    n,
-                    &Plain::NEAR,
-                ),
-                (None, true) => {
-                    sweep_alone::<S, T, _, Dense<true, false, false>>(exp, x, kept, n, &Plain::NEAR)
+                Some(f) => {
+                    sweep::<S, T, T, T, _, Dense<false, true, STREAM>>(exp, x, kept, n, &plain, &f)
                 }
+                None if const { S::SMALL } || reducer.cut => {
+                    sweep_alone::<S, T, _, Dense<true, false, false>>(exp, x, kept, n, alone)
+                }
+                None => sweep_alone::<S, T, _, Dense<false, false, false>>(exp, x, kept, n, alone),
             };
             let (max, min) = (found.max.widen(), found.min.widen());
             let good = reducer.judge_rows(max, min)
@@ -175,7 +165,7 @@ where
                 } else {
                     scale::<S, T, false>(simd, kept, sums, staged, rows, cols, wide);
                 }
-                last = Some((y, n));
+                last = Some(Finish::new(staged, y, n, Same));
             } else {
                 for i in 0..rows {
                     let (x, y) = (x.add(i * cols), y.add(i * cols));
@@ -187,7 +177,7 @@ where
     }
     if let Some(last) = last {
         // SAFETY: as above.
-        unsafe { finish_row::<S, T, T, STREAM>(simd, &finishing(last)) };
+        unsafe { finish_row_by(simd, &last, STREAM) };
     }
     if STREAM {
         simd.fence();

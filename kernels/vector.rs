@@ -36,6 +36,9 @@ pub(crate) trait Vector: Copy {
     const STREAMS: bool = false;
     /// Whether `fma` is one operation of the CPU.
     const FUSED: bool = true;
+    /// Arithmetic is so slow that code may be small: nothing is gained by loops for special cases,
+    /// nor by unrolled ones, nor by exponentials without a call.
+    const SMALL: bool = false;
     /// How many `V` keep the units for arithmetic busy, each with an operation that waits for the one before, and find room in the registers.
     const CHAINS: usize = 6;
 
@@ -133,6 +136,15 @@ pub(crate) unsafe trait Io<T>: Vector {
     /// # Safety
     /// `p` is valid for reads of `n` elements, and `n < LANES`.
     unsafe fn load_part(self, p: *const T, n: usize, fill: Self::E) -> Self::V;
+    /// `n` elements, LANES or fewer; the lanes behind them are `fill`.
+    ///
+    /// # Safety
+    /// `p` is valid for reads of `n` elements, and `n <= LANES`.
+    #[inline(always)]
+    unsafe fn load_upto(self, p: *const T, n: usize, fill: Self::E) -> Self::V {
+        // SAFETY: as this function's.
+        unsafe { if n == Self::LANES { self.load(p) } else { self.load_part(p, n, fill) } }
+    }
     /// # Safety
     /// `p` is valid for writes of `LANES` elements.
     unsafe fn store(self, p: *mut T, v: Self::V);
