@@ -9,7 +9,7 @@
  * environment variable SOFTMAX_KERNEL, read once), the sizes of the caches (SOFTMAX_CACHES, likewise), its pool of threads, and each thread's scratch memory.
  *
  * The floating-point environment of the caller (rounding, flush to zero, traps, sticky flags) makes no difference and is as it was afterwards. A call takes
- * less than 20 KiB of its thread's stack. After a fork the child may make calls, too.
+ * less than 16 KiB of its thread's stack. After a fork the child may make calls, too.
  *
  * Structs start with their size, so that later versions can add fields: fill them by the functions ..._default at the end of this file, and then
  * set what differs. Options may be null: that is the default.

@@ -6,7 +6,7 @@
 #include <sys/mman.h>
 
 /* What the header says, in bytes. */
-enum { LIMIT = 20 << 10 };
+enum { LIMIT = 16 << 10 };
 
 /* The thread's stack: what is not used has the pattern. */
 enum { STACK = 512 << 10, PATTERN = 0xA5 };
