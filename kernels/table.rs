@@ -1,69 +1,78 @@
 //! The one list of kernels: name, needs, detection, entry points.
+//!
+//! Entries are called through a [`Ready`], which is the proof that this CPU has what the kernel
+//! needs: nothing asks for it again on the way to the instructions.
 
-use crate::attend;
-use crate::axis::{self, Columns};
-use crate::blocks::{
-    self, BlockSum, Extremes, Merged, Piece, PieceOps, PieceOptions, RowShift, Whole,
-};
-use crate::call::{Call, Masked, Ties};
-use crate::decide;
-use crate::element::Element;
-use crate::fpenv::{Environment, in_default_environment};
-use crate::limits::{self, Limits};
-use crate::loss;
-use crate::pipeline;
-use crate::rows::Odd;
-use crate::sample;
-use crate::scalar;
-use crate::scale::Scale;
-use crate::scores::Scores;
-use crate::shards::{self, MergedPartials, Partial};
-use crate::vector::{Io, Vector};
+use std::ops::Deref;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
 use half::{bf16, f16};
 
-/// What is computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Op {
-    /// `exp(a x_i) / sum_j exp(a x_j)`
-    Softmax,
-    /// `a x_i - ln(sum_j exp(a x_j))`
-    LogSoftmax,
-    /// `ln(sum_j exp(a x_j))`, one value per row
-    LogSumExp,
-    /// `1 / (1 + exp(-a x_i))`
-    Sigmoid,
-    /// `-ln(1 + exp(-a x_i))`
-    LogSigmoid,
-    /// The largest element of each row, or each of them, has all the mass: softmax at temperature 0.
-    Hardmax(Ties),
-    /// The logarithm of hardmax with shared ties.
-    LogHardmax,
-    /// All elements of a row but -inf have the same mass: softmax at infinite temperature.
-    Uniform,
-    /// The logarithm of that.
-    LogUniform,
-}
+use crate::call::columns::Columns;
+use crate::call::losses::{BackwardCall, LossCall};
+use crate::call::masses::{Exps, Learned, Masses, Scanned};
+use crate::call::partials::{self, MergedPartials, Partial};
+use crate::call::picks::Picks;
+use crate::call::pieces::{self, BlockSum, Extremes, Merged, Piece, PieceOptions, RowShift, Whole};
+use crate::call::scores::Scores;
+use crate::call::{Call, Masked, Odd, Op};
+use crate::isa;
+use crate::isa::vector::{Bands, Io, Lanes, Vector};
+use crate::mem::fpenv::{Environment, in_default_environment};
+use crate::num::element::{ByType, Element, Family};
+use crate::num::scale::Scale;
+use crate::op;
+use crate::scalar;
 
 /// The entry points of a kernel for one element type.
+///
+/// # Safety
+/// All are called only on a CPU that has what the kernel needs, which a [`Ready`] proves.
 #[derive(Debug)]
-pub struct Ops<T: Element> {
-    softmax: Entry<T>,
-    log_softmax: Entry<T>,
-    logsumexp: Entry<T>,
-    softmax_columns: ColumnsEntry<T>,
-    log_softmax_columns: ColumnsEntry<T>,
+pub(crate) struct Ops<T: Element> {
+    softmax: unsafe fn(&mut Call<T>),
+    log_softmax: unsafe fn(&mut Call<T>),
+    logsumexp: unsafe fn(&mut Call<T>),
+    /// Sigmoid, hardmax and their relatives.
+    map: unsafe fn(&mut Call<T>, Op),
+    softmax_columns: unsafe fn(&mut Columns<T>) -> bool,
+    log_softmax_columns: unsafe fn(&mut Columns<T>) -> bool,
+    pick: unsafe fn(&mut Picks<T>),
+    loss: unsafe fn(&mut LossCall<T>) -> bool,
+    backward: unsafe fn(&mut BackwardCall<T>),
+    exps: unsafe fn(&[T], &Scale, &mut Learned, &mut [f32]) -> Option<Exps>,
+    widen: unsafe fn(&[T], &mut [T::Arithmetic]),
     pieces: PieceOps<T>,
     /// Whether rows are worth doing in pieces.
     in_pieces: bool,
-    pub(crate) decide: decide::Ops<T>,
-    pub(crate) loss: loss::Ops<T>,
-    pub(crate) sample: sample::Ops<T>,
 }
 
-type Entry<T> = fn(&mut Call<T>);
-type ColumnsEntry<T> = fn(&mut Columns<T>) -> bool;
+/// Every type's entry points.
+#[derive(Debug)]
+pub(crate) struct AllOps;
 
-type Attention<T, U> = fn(&mut Scores<T, U>) -> bool;
+impl Family for AllOps {
+    type Of<T: Element> = Ops<T>;
+}
+
+/// The entry points of a kernel for pieces of rows.
+#[derive(Debug)]
+pub(crate) struct PieceOps<T: 'static> {
+    first: fn(&Piece<T>, &Scale) -> RowShift,
+    /// The options are [`PieceOptions::checked`], as those of `finish`, which is for pieces with an
+    /// output.
+    sum: unsafe fn(&mut Piece<T>, &Scale, &RowShift, PieceOptions, &mut [BlockSum]) -> Extremes,
+    merge: fn(&Scale, &RowShift, Extremes, &[BlockSum]) -> Merged,
+    finish: unsafe fn(&mut Piece<T>, Op, &Scale, &Whole, PieceOptions),
+    logsumexp: unsafe fn(&Scale, &Whole) -> T,
+    partials: Partials<T>,
+    merge_partials: fn(&Scale, &[Partial]) -> MergedPartials,
+}
+
+type Partials<T> = fn(&partials::Summing<T>, &[T], &Scale, Option<f64>, &mut [Partial]);
+type Scan = unsafe fn(Masses<'_>, f32, f32, &mut [u64], &mut [u64]) -> Scanned;
+
+type Attention<T, U> = unsafe fn(&mut Scores<T, U>) -> bool;
 
 /// The entry points of a kernel for attention, by the types of scores and probabilities.
 #[derive(Debug)]
@@ -99,13 +108,13 @@ macro_rules! attention {
 pub trait Probs<T: Element>: Element {
     /// A kernel's entry point.
     #[doc(hidden)]
-    fn attend(kernel: &Kernel) -> fn(&mut Scores<T, Self>) -> bool;
+    fn attend(kernel: &Kernel) -> unsafe fn(&mut Scores<T, Self>) -> bool;
 }
 
 macro_rules! probs {
     ($($t:ty => $u:ty: $field:ident),*) => {
         $(impl Probs<$t> for $u {
-            fn attend(kernel: &Kernel) -> fn(&mut Scores<$t, $u>) -> bool {
+            fn attend(kernel: &Kernel) -> unsafe fn(&mut Scores<$t, $u>) -> bool {
                 kernel.attention.$field
             }
         })*
@@ -120,18 +129,21 @@ probs!(
 );
 
 /// A kernel: one instruction set's way to do every operation.
-#[derive(Debug)]
+#[allow(missing_debug_implementations)]
 pub struct Kernel {
     name: &'static str,
     requires: &'static [&'static str],
     detect: fn() -> bool,
-    pub(crate) f32: Ops<f32>,
-    pub(crate) f64: Ops<f64>,
-    pub(crate) f16: Ops<f16>,
-    pub(crate) bf16: Ops<bf16>,
-    pub(crate) attention: AttentionOps,
-    pub(crate) scan: sample::Scan,
-    pub(crate) limits: Limits,
+    ops: ByType<AllOps>,
+    attention: AttentionOps,
+    scan: Scan,
+    limits: Limits,
+}
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kernel").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 impl Kernel {
@@ -150,61 +162,188 @@ impl Kernel {
         (self.detect)()
     }
 
+    /// The kernel, ready to be used, if this CPU can run it.
+    #[doc(hidden)]
+    pub fn ready(&'static self) -> Option<Ready> {
+        self.is_available().then_some(Ready(self))
+    }
+
+    /// The loops of this kernel to measure against; on a CPU that cannot run it, plain ones.
+    #[doc(hidden)]
+    pub fn limits(&self) -> &Limits {
+        if self.is_available() { &self.limits } else { &PLAIN_LIMITS }
+    }
+}
+
+/// A kernel that this CPU can run.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct Ready(&'static Kernel);
+
+impl Deref for Ready {
+    type Target = Kernel;
+
+    fn deref(&self) -> &Kernel {
+        self.0
+    }
+}
+
+/// The place of a kernel that was found ready, once one was. Without a lock: a process that is
+/// forked while another thread holds one would wait for ever.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Chosen(AtomicPtr<Kernel>);
+
+impl Chosen {
+    /// None yet.
+    #[allow(clippy::new_without_default)] // it is made for statics
+    pub const fn new() -> Self {
+        Self(AtomicPtr::new(std::ptr::null_mut()))
+    }
+
+    /// The kernel.
+    #[inline]
+    pub fn get(&self) -> Option<Ready> {
+        // SAFETY: null, or made of a reference that lives for ever.
+        unsafe { self.0.load(Ordering::Acquire).as_ref() }.map(Ready)
+    }
+
+    /// Sets it.
+    pub fn set(&self, kernel: Ready) {
+        self.0.store(std::ptr::from_ref(kernel.0).cast_mut(), Ordering::Release);
+    }
+}
+
+impl Ready {
+    /// The kernel.
+    pub fn kernel(self) -> &'static Kernel {
+        self.0
+    }
+
+    fn ops<T: Element>(self) -> &'static Ops<T> {
+        T::of(&self.0.ops)
+    }
+
     /// Does the work of `call`, which is consumed: its views are free again afterwards. In the
     /// default floating-point environment.
-    ///
-    /// On a CPU that lacks the kernel's instructions the scalar reference does it instead.
     #[inline]
-    pub fn run<T: Element>(&'static self, op: Op, mut call: Call<'_, T>) {
-        let ops = T::ops(self);
+    pub fn run<T: Element>(self, op: Op, mut call: Call<'_, T>) {
+        if call.cols == 0 && op != Op::LogSumExp {
+            return;
+        }
+        let ops = self.ops();
         // What it stands around is called through pointers.
         let _environment = Environment::enter();
-        let entry = match op {
-            Op::Softmax => ops.softmax,
-            Op::LogSoftmax => ops.log_softmax,
-            Op::LogSumExp => ops.logsumexp,
-            _ => {
-                if call.cols != 0 {
-                    (ops.decide.call)(&mut call, op);
-                }
-                return;
+        // SAFETY: the kernel is ready.
+        unsafe {
+            match op {
+                Op::Softmax => (ops.softmax)(&mut call),
+                Op::LogSoftmax => (ops.log_softmax)(&mut call),
+                Op::LogSumExp => (ops.logsumexp)(&mut call),
+                _ => (ops.map)(&mut call, op),
             }
-        };
-        if op == Op::LogSumExp || call.cols != 0 {
-            entry(&mut call);
         }
     }
 
-    /// Softmax or log-softmax of columns. Whether there was memory for some of them; if not, nothing is written. (Of other operations nothing
-    /// is done.)
-    pub fn columns<T: Element>(&'static self, op: Op, mut call: Columns<'_, T>) -> bool {
-        let ops = T::ops(self);
-        match op {
-            Op::Softmax => (ops.softmax_columns)(&mut call),
-            Op::LogSoftmax => (ops.log_softmax_columns)(&mut call),
-            _ => true,
+    /// Softmax or log-softmax of columns. Whether there was memory for some of them; if not, nothing
+    /// is written. (Of other operations nothing is done.)
+    pub fn columns<T: Element>(self, op: Op, mut call: Columns<'_, T>) -> bool {
+        let ops = self.ops();
+        // SAFETY: the kernel is ready.
+        unsafe {
+            match op {
+                Op::Softmax => (ops.softmax_columns)(&mut call),
+                Op::LogSoftmax => (ops.log_softmax_columns)(&mut call),
+                _ => true,
+            }
         }
     }
 
-    /// Does the work of `call`. Whether there was memory for the exponentials of a row; if not, nothing is written.
-    pub fn attend<T: Element, U: Probs<T>>(&'static self, mut call: Scores<'_, T, U>) -> bool {
-        U::attend(self)(&mut call)
+    /// Does the work of `call`. Whether there was memory for the exponentials of a row; if not,
+    /// nothing is written.
+    pub fn attend<T: Element, U: Probs<T>>(self, mut call: Scores<'_, T, U>) -> bool {
+        // SAFETY: the kernel is ready.
+        unsafe { U::attend(self.0)(&mut call) }
     }
 
-    /// How to do rows in pieces, if this kernel can.
-    pub fn pieces<T: Element>(&'static self) -> Option<Pieces<T>> {
-        (T::ops(self).in_pieces && self.is_available()).then(|| self.shards())
+    /// Picks from the rows, in the default floating-point environment.
+    pub fn pick<T: Element>(self, mut picks: Picks<'_, T>) {
+        let _environment = Environment::enter();
+        // SAFETY: the kernel is ready.
+        unsafe { (self.ops().pick)(&mut picks) };
     }
 
-    /// How to do rows in shards. On a CPU that lacks the kernel's instructions the scalar reference does it instead.
-    pub fn shards<T: Element>(&'static self) -> Pieces<T> {
-        let able = if self.is_available() { self } else { &all()[all().len() - 1] };
-        Pieces { ops: &T::ops(able).pieces }
+    /// The losses of a call, and its gradient; rows without columns have a loss of 0. Whether there
+    /// was memory for the exponentials of a row; if not, nothing is written.
+    pub fn loss<T: Element>(self, mut call: LossCall<'_, T>) -> bool {
+        if call.cols == 0 {
+            call.losses.fill(0.0);
+            return true;
+        }
+        // SAFETY: the kernel is ready.
+        unsafe { (self.ops().loss)(&mut call) }
+    }
+
+    /// The gradient of a call.
+    pub fn backward<T: Element>(self, mut call: BackwardCall<'_, T>) {
+        if call.output.cols() > 0 {
+            // SAFETY: the kernel is ready.
+            unsafe { (self.ops().backward)(&mut call) };
+        }
+    }
+
+    /// The exponentials of a row, one of `exps` each, those that are yet to be multiplied. `None` if
+    /// the row has NaN, +inf, or nothing but -inf, or `exps` is not as long as the row.
+    pub fn exps<T: Element>(
+        self,
+        x: &[T],
+        scale: &Scale,
+        learned: &mut Learned,
+        exps: &mut [f32],
+    ) -> Option<Exps> {
+        if x.is_empty() || x.len() != exps.len() {
+            return None;
+        }
+        // SAFETY: the kernel is ready.
+        unsafe { (self.ops().exps)(x, scale, learned, exps) }
+    }
+
+    /// A row in the type that is computed with: as many elements as there are in both.
+    pub fn widen<T: Element>(self, x: &[T], y: &mut [T::Arithmetic]) {
+        let n = x.len().min(y.len());
+        // SAFETY: the kernel is ready.
+        unsafe { (self.ops::<T>().widen)(&x[..n], &mut y[..n]) };
+    }
+
+    /// Sums the units of elements whose exponentials, by the row's own shift, are not below `high`,
+    /// for each part of the row in `parts` (those that are there), and collects those below it that
+    /// are not below `low`, by rank and in order of index, in `band` (as many as it has room for).
+    /// Both bounds are at least [`LEAST`](crate::LEAST).
+    pub fn scan(
+        self,
+        masses: Masses<'_>,
+        low: f32,
+        high: f32,
+        parts: &mut [u64],
+        band: &mut [u64],
+    ) -> Scanned {
+        // SAFETY: the kernel is ready.
+        unsafe { (self.0.scan)(masses, low, high, parts, band) }
+    }
+
+    /// How to do rows in pieces, if that is worth it.
+    pub fn pieces<T: Element>(self) -> Option<Pieces<T>> {
+        self.ops::<T>().in_pieces.then(|| self.shards())
+    }
+
+    /// How to do rows in shards.
+    pub fn shards<T: Element>(self) -> Pieces<T> {
+        Pieces { ops: &self.ops().pieces }
     }
 }
 
 /// How a kernel does rows in pieces: [`Pieces::first`], [`Pieces::sum`] of every piece, [`Pieces::merge`], and
-/// [`Pieces::finish`] of every piece.
+/// [`Pieces::finish`] of every piece. Made by a [`Ready`].
 #[derive(Clone, Copy, Debug)]
 pub struct Pieces<T: 'static> {
     ops: &'static PieceOps<T>,
@@ -226,7 +365,7 @@ impl<T: Element> Pieces<T> {
         options: PieceOptions,
         sums: &mut [BlockSum],
     ) -> Extremes {
-        // SAFETY: the options are checked.
+        // SAFETY: the kernel is ready, and the options are checked.
         unsafe { (self.ops.sum)(piece, scale, shift, options.checked(piece), sums) }
     }
 
@@ -252,7 +391,7 @@ impl<T: Element> Pieces<T> {
         options: PieceOptions,
     ) {
         if !piece.is_read_only() {
-            // SAFETY: the options are checked, and there is an output.
+            // SAFETY: the kernel is ready, the options are checked, and there is an output.
             unsafe { (self.ops.finish)(piece, op, scale, whole, options.checked(piece)) };
         }
     }
@@ -260,14 +399,19 @@ impl<T: Element> Pieces<T> {
     /// The log-sum-exp of a row.
     pub fn logsumexp(&self, scale: &Scale, whole: &Whole) -> T {
         let _environment = Environment::enter();
-        (self.ops.logsumexp)(scale, whole)
+        // SAFETY: the kernel is ready.
+        unsafe { (self.ops.logsumexp)(scale, whole) }
     }
 
     /// The partials of a shard that starts at a multiple of [`BLOCK`](crate::BLOCK) in its row, one for each block; by `row_max`, the row's
     /// largest element, where [`MergedPartials::Again`] has told it.
     pub fn partials(&self, x: &[T], scale: &Scale, row_max: Option<f64>, partials: &mut [Partial]) {
         let _environment = Environment::enter();
-        (self.ops.partials)(self.ops, x, scale, row_max, partials);
+        let sum = |piece: &mut Piece<T>, shift: &RowShift, sums: &mut [BlockSum]| {
+            // SAFETY: as in `sum`; every piece allows these options.
+            unsafe { (self.ops.sum)(piece, scale, shift, PieceOptions::default(), sums) }
+        };
+        (self.ops.partials)(&sum, x, scale, row_max, partials);
     }
 
     /// Adds the partials of all the blocks of a row.
@@ -299,201 +443,263 @@ impl<T: Element> Pieces<T> {
             MergedPartials::PlusInf => Odd::PlusInf,
             MergedPartials::AllMasked => Odd::AllMasked,
         };
-        blocks::write_odd(piece, &odd, op, masked)
+        pieces::write_odd(piece, &odd, op, masked)
     }
 
     /// Writes what becomes of a row for which [`Merged::Odd`] was said, or, for log-sum-exp, gives it.
     pub fn odd(&self, row: &mut Piece<T>, op: Op, masked: Masked) -> T {
-        in_default_environment(|| blocks::odd(row, op, masked))
+        in_default_environment(|| pieces::odd(row, op, masked))
     }
 }
 
-/// An instruction set: a value of the type is the proof that this CPU has it.
-pub(crate) trait Isa: Copy {
-    fn detect() -> Option<Self>;
-    /// Runs `f`, which must be inlined, compiled for this instruction set.
-    fn vectorize(self, f: impl FnOnce());
+/// The loops of a kernel to measure against.
+#[derive(Debug)]
+pub struct Limits {
+    read: unsafe fn(&[f32]) -> f32,
+    copy: unsafe fn(&[f32], &mut [f32]),
+    scale: unsafe fn(&mut [f32], f32),
+    arithmetic_f32: unsafe fn(usize) -> u64,
+    arithmetic_f64: unsafe fn(usize) -> u64,
 }
 
-macro_rules! entry {
-    ($op:ident) => {
-        pub(super) fn $op<I, S, T>(call: &mut Call<T>)
+impl Limits {
+    /// Reads it all: the largest element.
+    pub fn read(&self, x: &[f32]) -> f32 {
+        // SAFETY: `Kernel::limits` gives out those of kernels that are available.
+        unsafe { (self.read)(x) }
+    }
+
+    /// Copies `x` to `y` past the caches, where the CPU has such stores; as many elements as there are in both.
+    pub fn copy(&self, x: &[f32], y: &mut [f32]) {
+        let n = x.len().min(y.len());
+        // SAFETY: `Kernel::limits` gives out those of kernels that are available.
+        unsafe { (self.copy)(&x[..n], &mut y[..n]) };
+    }
+
+    /// Multiplies every element.
+    pub fn scale(&self, x: &mut [f32], factor: f32) {
+        // SAFETY: `Kernel::limits` gives out those of kernels that are available.
+        unsafe { (self.scale)(x, factor) };
+    }
+
+    /// Does arithmetic for so many turns, in registers, and tells how many operations of one f32 that was: multiplications with an addition, or
+    /// where the CPU cannot fuse them, multiplications and additions.
+    pub fn arithmetic_f32(&self, turns: usize) -> u64 {
+        // SAFETY: `Kernel::limits` gives out those of kernels that are available.
+        unsafe { (self.arithmetic_f32)(turns) }
+    }
+
+    /// As [`Limits::arithmetic_f32`], of f64.
+    pub fn arithmetic_f64(&self, turns: usize) -> u64 {
+        // SAFETY: `Kernel::limits` gives out those of kernels that are available.
+        unsafe { (self.arithmetic_f64)(turns) }
+    }
+}
+
+/// Runs `f` on an instruction set.
+///
+/// # Safety
+/// The CPU has it.
+#[inline(always)]
+unsafe fn on<S: Vector, R>(f: impl FnOnce(S) -> R) -> R {
+    // SAFETY: as this function's.
+    let simd = unsafe { S::assume() };
+    simd.vectorize(
+        #[inline(always)]
+        || f(simd),
+    )
+}
+
+/// Entry points: generic functions, each compiled for an instruction set and a type.
+macro_rules! entries {
+    ($($name:ident($($arg:ident: $ty:ty),*) $(-> $r:ty)? = $path:path;)*) => {$(
+        /// # Safety
+        /// The CPU has the instruction set, and the arguments are as those of the function that is
+        /// called.
+        pub(super) unsafe fn $name<S, T>($($arg: $ty),*) $(-> $r)?
         where
-            I: Isa,
-            S: From<I> + Io<T> + Io<<S as Vector>::E>,
+            S: Lanes<T> + Io<T::Arithmetic>,
+            S::Wide: Io<<S as Vector>::E>,
             T: Element,
         {
-            let Some(isa) = I::detect() else {
-                return scalar::$op(call);
-            };
-            isa.vectorize(
-                #[inline(always)]
-                || {
-                    // SAFETY: a Call is made only from views that were checked, so
-                    // its pointers are valid as its fields say.
-                    unsafe { pipeline::$op(S::from(isa), call) }
-                },
-            );
+            // SAFETY: as this function's. A call is made only of what was checked, so that its
+            // pointers are valid as its fields say.
+            unsafe {
+                on(
+                    #[inline(always)]
+                    |simd: S| $path(simd, $($arg),*),
+                )
+            }
         }
-    };
+    )*};
 }
 
-/// The entry points that run the generic algorithms on an instruction set.
+/// Those of the generic algorithms.
 mod generic {
     use super::*;
-    entry!(softmax);
-    entry!(log_softmax);
-    entry!(logsumexp);
 
-    pub(super) fn columns<I, S, T, const LOG: bool>(call: &mut Columns<T>) -> bool
-    where
-        I: Isa,
-        S: From<I> + Io<T> + Io<<S as Vector>::E>,
-        T: Element,
-    {
-        let Some(isa) = I::detect() else {
-            return scalar::columns::<T, LOG>(call);
-        };
-        let mut done = false;
-        isa.vectorize(
-            #[inline(always)]
-            || {
-                // SAFETY: Columns are made only of slices whose lengths were checked, so their pointers are valid as their fields say.
-                done = unsafe { axis::columns::<S, T, LOG>(S::from(isa), call) }
-            },
-        );
-        done
+    entries! {
+        softmax(call: &mut Call<T>) = op::softmax::softmax;
+        log_softmax(call: &mut Call<T>) = op::softmax::log_softmax;
+        logsumexp(call: &mut Call<T>) = op::softmax::logsumexp;
+        map(call: &mut Call<T>, op: Op) = op::decide::map;
+        softmax_columns(call: &mut Columns<T>) -> bool = op::columns::columns::<S, T, false>;
+        log_softmax_columns(call: &mut Columns<T>) -> bool = op::columns::columns::<S, T, true>;
+        pick(picks: &mut Picks<T>) = op::decide::pick;
+        loss(call: &mut LossCall<T>) -> bool = op::loss::loss;
+        backward(call: &mut BackwardCall<T>) = op::loss::backward;
+        exps(x: &[T], scale: &Scale, learned: &mut Learned, exps: &mut [f32]) -> Option<Exps>
+            = op::sample::exps;
+        widen(x: &[T], y: &mut [T::Arithmetic]) = op::sample::widen;
+        sum_pieces(
+            piece: &mut Piece<T>,
+            scale: &Scale,
+            shift: &RowShift,
+            options: PieceOptions,
+            sums: &mut [BlockSum]
+        ) -> Extremes = op::pieces::sum;
+        finish_pieces(
+            piece: &mut Piece<T>,
+            op: Op,
+            scale: &Scale,
+            whole: &Whole,
+            options: PieceOptions
+        ) = op::pieces::finish;
+        logsumexp_of_pieces(scale: &Scale, whole: &Whole) -> T = op::pieces::logsumexp;
     }
 
-    pub(super) fn attend<I, S, T, U>(call: &mut Scores<T, U>) -> bool
+    /// # Safety
+    /// The CPU has the instruction set.
+    pub(super) unsafe fn attend<S, T, U>(call: &mut Scores<T, U>) -> bool
     where
-        I: Isa,
-        S: From<I> + attend::Masks + Io<T> + Io<U>,
+        S: op::attend::Masks + Io<T> + Io<U>,
         S::Wide: Io<<S as Vector>::E>,
         T: Element,
         U: Element,
     {
-        let Some(isa) = I::detect() else {
-            return scalar::attend(call);
-        };
-        let mut done = false;
-        isa.vectorize(
-            #[inline(always)]
-            || {
-                // SAFETY: Scores are made only from views and options that were checked, so their pointers are valid as their
-                // fields say.
-                done = unsafe { attend::attend(S::from(isa), call) }
-            },
-        );
-        done
-    }
-
-    // `Kernel::pieces` gives these out only where the instruction set is there.
-
-    /// # Safety
-    /// The options are [`PieceOptions::checked`].
-    pub(super) unsafe fn sum<I, S, T>(
-        piece: &mut Piece<T>,
-        scale: &Scale,
-        shift: &RowShift,
-        options: PieceOptions,
-        sums: &mut [BlockSum],
-    ) -> Extremes
-    where
-        I: Isa,
-        S: From<I> + Io<T> + Io<<S as Vector>::E>,
-        T: Element,
-    {
-        let mut extremes = Extremes::NONE;
-        if let Some(isa) = I::detect() {
-            isa.vectorize(
+        // SAFETY: as this function's. Scores are made only of what was checked, so that their
+        // pointers are valid as their fields say.
+        unsafe {
+            on(
                 #[inline(always)]
-                || {
-                    // SAFETY: a Piece is made only of slices; the options as this function's.
-                    extremes =
-                        unsafe { blocks::sum(S::from(isa), piece, scale, shift, options, sums) };
-                },
-            );
+                |simd: S| op::attend::attend(simd, call),
+            )
         }
-        extremes
     }
 
     /// # Safety
-    /// The options are [`PieceOptions::checked`], and the piece has an output.
-    pub(super) unsafe fn finish<I, S, T>(
-        piece: &mut Piece<T>,
-        op: Op,
-        scale: &Scale,
-        whole: &Whole,
-        options: PieceOptions,
-    ) where
-        I: Isa,
-        S: From<I> + Io<T> + Io<<S as Vector>::E>,
-        T: Element,
-    {
-        if let Some(isa) = I::detect() {
-            isa.vectorize(
+    /// The CPU has the instruction set.
+    pub(super) unsafe fn scan<S: Bands>(
+        masses: Masses<'_>,
+        low: f32,
+        high: f32,
+        parts: &mut [u64],
+        band: &mut [u64],
+    ) -> Scanned {
+        // SAFETY: as this function's.
+        unsafe {
+            on(
                 #[inline(always)]
-                || {
-                    // SAFETY: as above.
-                    unsafe { blocks::finish(S::from(isa), piece, op, scale, whole, options) };
-                },
+                |simd: S| op::sample::scan(simd, masses, low, high, parts, band),
+            )
+        }
+    }
+
+    /// # Safety
+    /// The CPU has the instruction set.
+    pub(super) unsafe fn read<S: Io<f32>>(x: &[f32]) -> f32 {
+        // SAFETY: as this function's.
+        unsafe {
+            on(
+                #[inline(always)]
+                |simd: S| op::limits::read(simd, x),
+            )
+        }
+    }
+
+    /// # Safety
+    /// The CPU has the instruction set.
+    pub(super) unsafe fn copy<S: Io<f32>>(x: &[f32], y: &mut [f32]) {
+        // SAFETY: as this function's.
+        unsafe {
+            on(
+                #[inline(always)]
+                |simd: S| op::limits::copy(simd, x, y),
             );
         }
     }
 
-    pub(super) fn piece_logsumexp<I, S, T>(scale: &Scale, whole: &Whole) -> T
-    where
-        I: Isa,
-        S: From<I> + Vector,
-        T: Element,
-    {
-        let mut value = T::NAN;
-        if let Some(isa) = I::detect() {
-            isa.vectorize(
+    /// # Safety
+    /// The CPU has the instruction set.
+    pub(super) unsafe fn scale<S: Io<f32>>(x: &mut [f32], factor: f32) {
+        // SAFETY: as this function's.
+        unsafe {
+            on(
                 #[inline(always)]
-                || value = blocks::logsumexp(S::from(isa), scale, whole),
+                |simd: S| op::limits::scale(simd, x, factor),
             );
         }
-        value
+    }
+
+    /// # Safety
+    /// The CPU has the instruction set.
+    pub(super) unsafe fn arithmetic<S: Io<<S as Vector>::E>>(turns: usize) -> u64 {
+        // SAFETY: as this function's.
+        unsafe {
+            on(
+                #[inline(always)]
+                |simd: S| op::limits::arithmetic(simd, turns),
+            )
+        }
     }
 }
 
 macro_rules! kernel {
-    ($name:literal, $requires:expr, $isa:ty, $f32:ty, $f64:ty) => {
+    ($name:literal, $requires:expr, $isa:ident) => {
         Kernel {
             name: $name,
             requires: &$requires,
-            detect: || <$isa as Isa>::detect().is_some(),
-            f32: kernel!(@ops $isa, $f32, f32),
-            f64: kernel!(@ops $isa, $f64, f64),
-            f16: kernel!(@ops $isa, $f32, f16),
-            bf16: kernel!(@ops $isa, $f32, bf16),
-            attention: attention!(generic::attend, $isa, $f32; $isa, $f64),
-            scan: sample::scan_of::<$isa, $f32>(),
-            limits: limits::limits_of::<$isa, $f32, $f64>(),
+            detect: isa::$isa::is_available,
+            ops: ByType {
+                f32: kernel!(@ops isa::$isa::F32, f32),
+                f64: kernel!(@ops isa::$isa::F64, f64),
+                f16: kernel!(@ops isa::$isa::F32, f16),
+                bf16: kernel!(@ops isa::$isa::F32, bf16),
+            },
+            attention: attention!(generic::attend, isa::$isa::F32; isa::$isa::F64),
+            scan: generic::scan::<isa::$isa::F32>,
+            limits: Limits {
+                read: generic::read::<isa::$isa::F32>,
+                copy: generic::copy::<isa::$isa::F32>,
+                scale: generic::scale::<isa::$isa::F32>,
+                arithmetic_f32: generic::arithmetic::<isa::$isa::F32>,
+                arithmetic_f64: generic::arithmetic::<isa::$isa::F64>,
+            },
         }
     };
-    (@ops $isa:ty, $v:ty, $t:ty) => {
+    (@ops $v:ty, $t:ty) => {
         Ops {
-            softmax: generic::softmax::<$isa, $v, $t>,
-            log_softmax: generic::log_softmax::<$isa, $v, $t>,
-            logsumexp: generic::logsumexp::<$isa, $v, $t>,
-            softmax_columns: generic::columns::<$isa, $v, $t, false>,
-            log_softmax_columns: generic::columns::<$isa, $v, $t, true>,
+            softmax: generic::softmax::<$v, $t>,
+            log_softmax: generic::log_softmax::<$v, $t>,
+            logsumexp: generic::logsumexp::<$v, $t>,
+            map: generic::map::<$v, $t>,
+            softmax_columns: generic::softmax_columns::<$v, $t>,
+            log_softmax_columns: generic::log_softmax_columns::<$v, $t>,
+            pick: generic::pick::<$v, $t>,
+            loss: generic::loss::<$v, $t>,
+            backward: generic::backward::<$v, $t>,
+            exps: generic::exps::<$v, $t>,
+            widen: generic::widen::<$v, $t>,
             pieces: PieceOps {
-                first: blocks::first::<<$v as Vector>::E, $t>,
-                sum: generic::sum::<$isa, $v, $t>,
-                merge: blocks::merge::<<$v as Vector>::E>,
-                finish: generic::finish::<$isa, $v, $t>,
-                logsumexp: generic::piece_logsumexp::<$isa, $v, $t>,
-                partials: shards::partials::<<$v as Vector>::E, $t>,
-                merge_partials: shards::merge::<<$v as Vector>::E>,
+                first: pieces::first::<<$v as Vector>::E, $t>,
+                sum: generic::sum_pieces::<$v, $t>,
+                merge: pieces::merge::<<$v as Vector>::E>,
+                finish: generic::finish_pieces::<$v, $t>,
+                logsumexp: generic::logsumexp_of_pieces::<$v, $t>,
+                partials: partials::partials::<<$v as Vector>::E, $t>,
+                merge_partials: partials::merge::<<$v as Vector>::E>,
             },
             in_pieces: true,
-            decide: decide::ops::<$isa, $v, $t>(),
-            loss: loss::ops::<$isa, $v, $t>(),
-            sample: sample::ops::<$isa, $v, $t>(),
         }
     };
 }
@@ -504,65 +710,60 @@ macro_rules! reference {
             softmax: scalar::softmax,
             log_softmax: scalar::log_softmax,
             logsumexp: scalar::logsumexp,
+            map: scalar::decide::call,
             softmax_columns: scalar::columns::<_, false>,
             log_softmax_columns: scalar::columns::<_, true>,
+            pick: scalar::decide::pick,
+            loss: scalar::loss::loss,
+            backward: scalar::loss::backward,
+            exps: scalar::exps,
+            widen: scalar::widen,
             pieces: PieceOps {
-                first: blocks::first::<$e, _>,
+                first: pieces::first::<$e, _>,
                 sum: scalar::sum,
-                merge: blocks::merge::<$e>,
+                merge: pieces::merge::<$e>,
                 finish: scalar::finish,
                 logsumexp: scalar::piece_logsumexp,
-                partials: shards::partials::<$e, _>,
-                merge_partials: shards::merge::<$e>,
+                partials: partials::partials::<$e, _>,
+                merge_partials: partials::merge::<$e>,
             },
             in_pieces: false,
-            decide: decide::reference(),
-            loss: loss::reference(),
-            sample: sample::reference(),
         }
     };
 }
+
+const PLAIN_LIMITS: Limits = Limits {
+    read: op::limits::scalar::read,
+    copy: op::limits::scalar::copy,
+    scale: op::limits::scalar::scale,
+    arithmetic_f32: op::limits::scalar::arithmetic,
+    arithmetic_f64: op::limits::scalar::arithmetic,
+};
 
 /// Every kernel compiled for this architecture, the fastest first. `portable` and
 /// `scalar` are always available.
 pub fn all() -> &'static [Kernel] {
     static ALL: &[Kernel] = &[
-        #[cfg(all(target_arch = "x86_64", not(softmax_portable)))]
-        kernel!(
-            "avx512",
-            ["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"],
-            crate::avx512::Avx512,
-            crate::avx512::F32,
-            crate::avx512::F64
-        ),
-        #[cfg(all(target_arch = "x86_64", not(softmax_portable)))]
-        kernel!(
-            "avx2",
-            ["avx2", "fma", "f16c"],
-            crate::avx2::Avx2,
-            crate::avx2::F32,
-            crate::avx2::F64
-        ),
-        #[cfg(all(target_arch = "aarch64", not(softmax_portable)))]
-        kernel!("neon", ["neon"], crate::neon::Neon, crate::neon::F32, crate::neon::F64),
-        kernel!(
-            "portable",
-            [],
-            crate::portable::Portable,
-            crate::portable::F32,
-            crate::portable::F64
-        ),
+        #[cfg(all(target_arch = "x86_64", not(any(softmax_portable, test))))]
+        kernel!("avx512", ["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"], avx512),
+        #[cfg(all(target_arch = "x86_64", not(any(softmax_portable, test))))]
+        kernel!("avx2", ["avx2", "fma", "f16c"], avx2),
+        #[cfg(all(target_arch = "aarch64", not(any(softmax_portable, test))))]
+        kernel!("neon", ["neon"], neon),
+        kernel!("portable", [], portable),
         Kernel {
             name: "scalar",
             requires: &[],
             detect: || true,
-            f32: reference!(f32),
-            f64: reference!(f64),
-            f16: reference!(f32),
-            bf16: reference!(f32),
+            ops: ByType {
+                f32: reference!(f32),
+                f64: reference!(f64),
+                f16: reference!(f32),
+                bf16: reference!(f32),
+            },
             attention: attention!(scalar::attend, ; ),
             scan: scalar::scan,
-            limits: limits::reference(),
+            limits: PLAIN_LIMITS,
         },
     ];
     ALL

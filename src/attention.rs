@@ -304,7 +304,7 @@ impl<'a> Attention<'a> {
         if rows == 0 || (cols == 0 && !lse) {
             return Ok(());
         }
-        let kernel = plan.kernel();
+        let kernel = plan.kernel;
         let done = self.options.crew().share(
             plan.threads,
             plan.parts.min(rows),

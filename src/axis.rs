@@ -155,7 +155,7 @@ impl Softmax<'_> {
         if outer * inner == 0 {
             return Ok(());
         }
-        let kernel = plan.kernel();
+        let kernel = plan.kernel;
         let done = self.crew().share(
             plan.threads,
             plan.parts,

@@ -1,8 +1,8 @@
 //! The work of a call, spread over threads. Threads never change bits: a row is always one thread's, or cut where its sum is cut anyway.
 
 use softmax_kernels::{
-    BlockSum, Call, Element, Extremes, Kernel, Masked, Matrix, MatrixMut, Merged, Op, Piece,
-    PieceOptions, Pieces, Scale, Whole, with_room,
+    BlockSum, Call, Element, Extremes, Masked, Matrix, MatrixMut, Merged, Op, Piece, PieceOptions,
+    Pieces, Ready, Scale, Whole, with_room,
 };
 
 use crate::executor::Crew;
@@ -33,14 +33,7 @@ impl<'a, T: Element> Work<'a, T> {
 
     /// Does the work on this thread, a row after the other.
     #[inline(always)]
-    pub(crate) fn run(
-        self,
-        kernel: &'static Kernel,
-        op: Op,
-        scale: Scale,
-        masked: Masked,
-        stream: bool,
-    ) {
+    pub(crate) fn run(self, kernel: Ready, op: Op, scale: Scale, masked: Masked, stream: bool) {
         // Rows of nothing become nothing, and there may be any number of them.
         if self.cols() == 0 && !matches!(self, Self::PerRow(..)) {
             return;

@@ -1,8 +1,6 @@
 //! Which kernel runs.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use softmax_kernels::Kernel;
+use softmax_kernels::{Chosen, Kernel, Ready};
 
 use crate::Error;
 
@@ -32,16 +30,15 @@ pub fn kernels() -> &'static [Kernel] {
 /// ```
 pub fn kernel(name: &str) -> Result<&'static Kernel, Error> {
     let found = kernels().iter().find(|k| k.name() == name);
-    available(found.ok_or_else(|| Error::UnknownKernel { name: name.to_owned() })?)
+    let found = found.ok_or_else(|| Error::UnknownKernel { name: name.to_owned() })?;
+    ready(found).map(Ready::kernel)
 }
 
-/// The kernel itself if this CPU can run it.
-pub(crate) fn available(kernel: &'static Kernel) -> Result<&'static Kernel, Error> {
-    if kernel.is_available() {
-        Ok(kernel)
-    } else {
-        Err(Error::UnavailableKernel { name: kernel.name(), requires: kernel.requires() })
-    }
+/// The kernel, if this CPU can run it.
+pub(crate) fn ready(kernel: &'static Kernel) -> Result<Ready, Error> {
+    kernel
+        .ready()
+        .ok_or(Error::UnavailableKernel { name: kernel.name(), requires: kernel.requires() })
 }
 
 /// The kernel that calls use which do not choose one: the one that the environment variable `SOFTMAX_KERNEL` names,
@@ -49,23 +46,25 @@ pub(crate) fn available(kernel: &'static Kernel) -> Result<&'static Kernel, Erro
 ///
 /// # Errors
 /// As [`kernel`], if `SOFTMAX_KERNEL` is set to something else than an available kernel.
-#[inline]
 pub fn default_kernel() -> Result<&'static Kernel, Error> {
-    match kernels().get(DEFAULT.load(Ordering::Relaxed)) {
+    ready_default().map(Ready::kernel)
+}
+
+static DEFAULT: Chosen = Chosen::new();
+
+/// As [`default_kernel`].
+#[inline]
+pub(crate) fn ready_default() -> Result<Ready, Error> {
+    match DEFAULT.get() {
         Some(kernel) => Ok(kernel),
         None => first_default(),
     }
 }
 
-/// The kernel's number, once it is known. No lock: a process that is forked while another thread
-/// holds it would wait for ever.
-static DEFAULT: AtomicUsize = AtomicUsize::new(usize::MAX);
-
 #[cold]
-fn first_default() -> Result<&'static Kernel, Error> {
-    let found = find_default()?;
-    let number = kernels().iter().position(|kernel| std::ptr::eq(kernel, found));
-    DEFAULT.store(number.unwrap_or(usize::MAX), Ordering::Relaxed);
+fn first_default() -> Result<Ready, Error> {
+    let found = ready(find_default()?)?;
+    DEFAULT.set(found);
     Ok(found)
 }
 

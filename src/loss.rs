@@ -402,7 +402,7 @@ impl<'a> CrossEntropy<'a> {
         if rows == 0 {
             return Ok(());
         }
-        let kernel = plan.kernel();
+        let kernel = plan.kernel;
         let done = self.options.crew().share(
             plan.threads,
             plan.parts.min(rows),
@@ -490,7 +490,7 @@ impl Softmax<'_> {
         if shape.1 == 0 {
             return Ok(());
         }
-        let kernel = plan.kernel();
+        let kernel = plan.kernel;
         self.crew().share(
             plan.threads,
             plan.parts.min(shape.0),

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use softmax_kernels::{
-    Element, Kernel, Masked, Matrix, MatrixMut, Op, Scale, Ties, in_default_environment,
+    Element, Kernel, Masked, Matrix, MatrixMut, Op, Ready, Scale, Ties, in_default_environment,
 };
 
 use crate::batch::{Job, Work};
@@ -319,7 +319,7 @@ impl<'a> Softmax<'a> {
     fn run_planned<T: Element>(
         &self,
         op: Op,
-        kernel: &'static Kernel,
+        kernel: Ready,
         shape: Shape,
         work: Work<T>,
     ) -> Result<(), Error> {
@@ -359,18 +359,14 @@ impl<'a> Softmax<'a> {
     }
 
     #[inline]
-    pub(crate) fn kernel_to_use(&self) -> Result<&'static Kernel, Error> {
+    pub(crate) fn kernel_to_use(&self) -> Result<Ready, Error> {
         match self.kernel {
-            Some(kernel) => dispatch::available(kernel),
-            None => dispatch::default_kernel(),
+            Some(kernel) => dispatch::ready(kernel),
+            None => dispatch::ready_default(),
         }
     }
 
-    pub(crate) fn plan_of<T: Element>(
-        &self,
-        kernel: &'static Kernel,
-        shape: Shape,
-    ) -> Result<Plan, Error> {
+    pub(crate) fn plan_of<T: Element>(&self, kernel: Ready, shape: Shape) -> Result<Plan, Error> {
         Plan::new(kernel, kernel.pieces::<T>().is_some(), &self.crew, self.caches, shape)
     }
 }

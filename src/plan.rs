@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use softmax_kernels::{BLOCK, Element, Kernel, Op, ROWS_AT_LEAST, TINY};
+use softmax_kernels::{BLOCK, Element, Kernel, Op, ROWS_AT_LEAST, Ready, TINY};
 
 use crate::executor::Crew;
 use crate::{Caches, Error, Threads, threads};
@@ -21,7 +21,7 @@ pub enum Regime {
 /// The way a call takes, and why: what [`Softmax::plan`](crate::Softmax::plan) tells. Printed, it is an explanation for people.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    pub(crate) kernel: &'static Kernel,
+    pub(crate) kernel: Ready,
     pub(crate) regime: Regime,
     pub(crate) stream: bool,
     pub(crate) parts: usize,
@@ -77,7 +77,7 @@ const SMALL: usize = 64 << 10;
 
 impl Plan {
     pub(crate) fn new(
-        kernel: &'static Kernel,
+        kernel: Ready,
         has_pieces: bool,
         crew: &Crew,
         caches: Option<Caches>,
@@ -118,7 +118,7 @@ impl Plan {
 
     /// The kernel.
     pub fn kernel(&self) -> &'static Kernel {
-        self.kernel
+        self.kernel.kernel()
     }
 
     /// How rows are worked on.

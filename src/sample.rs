@@ -4,7 +4,7 @@ mod filter;
 mod random;
 
 use softmax_kernels::{
-    Element, Kernel, Learned, Masses, Matrix, Op, Scale, in_default_environment, room_for,
+    Element, Kernel, Learned, Masses, Matrix, Op, Ready, Scale, in_default_environment, room_for,
     with_room,
 };
 
@@ -420,7 +420,7 @@ impl<'a> Sampler<'a> {
             return Ok(());
         }
         let each = draws.len() / rows;
-        let (kernel, needs) = (plan.kernel(), self.needs(cols));
+        let (kernel, needs) = (plan.kernel, self.needs(cols));
         let done = self.options.crew().share(
             plan.threads,
             plan.parts.min(rows),
@@ -485,7 +485,7 @@ impl<'a> Sampler<'a> {
     /// Some rows, of which the first is number `first` of the matrix.
     fn rows<T: Element>(
         &self,
-        kernel: &'static Kernel,
+        kernel: Ready,
         logits: Matrix<T>,
         each: usize,
         draws: &mut [usize],
@@ -535,7 +535,7 @@ impl<'a> Sampler<'a> {
     /// The draws of one row.
     fn row<T: Element, A: Element>(
         &self,
-        kernel: &'static Kernel,
+        kernel: Ready,
         x: &[T],
         learned: &mut Learned,
         draws: &mut [usize],

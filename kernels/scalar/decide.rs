@@ -1,11 +1,12 @@
 //! The bit reference of `decide.rs`.
 
-use super::{Double, Reference, Single, element, for_rows, is_double, plain, reduce, softmax_row};
-use crate::call::{Call, Masked, Ties};
-use crate::decide::{ATANH, ATANH_F32, Limit, Picks, Wanted, no_shift};
-use crate::element::Element;
-use crate::scale::Scale;
-use crate::table::Op;
+use crate::call::picks::{ATANH, ATANH_F32, Limit, Picks, Wanted, no_shift};
+use crate::call::{Call, Masked, Op, Ties};
+use crate::num::element::Element;
+use crate::num::scale::Scale;
+use crate::scalar::{
+    Double, Reference, Single, element, for_rows, is_double, plain, reduce, softmax_row,
+};
 
 fn sigmoid<R: Reference>(x: f64, scale: &Scale) -> f64 {
     if x.is_nan() {

@@ -1,6 +1,7 @@
 //! The error of one exponential, over its whole domain. `docs/accuracy.md` builds the bound on these numbers.
 
 use super::*;
+use crate::num::exp2::Contract;
 
 /// Half an ULP at 1, the unit of the errors here.
 const U: f64 = 1.0 / (1u64 << 24) as f64;

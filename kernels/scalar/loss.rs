@@ -1,11 +1,11 @@
 //! The reference of `loss.rs`.
 
-use super::{Double, Reduced, Reference, UP, add_up, element, is_double, plain, reduce};
-use crate::element::Element;
-use crate::exp2::{BLOCK, Contract, Sum};
-use crate::loss::{BackwardCall, LARGER, LossCall, RowTargets, SMALL, Soft};
-use crate::row_loss::{RowLoss, SoftSums, Sums, backward_sum};
-use crate::scale::{LogShift, Scale, Shift};
+use crate::call::losses::{BackwardCall, LARGER, LossCall, RowTargets, SMALL, Soft};
+use crate::call::row_loss::{RowLoss, SoftSums, Sums, backward_sum};
+use crate::num::element::Element;
+use crate::num::exp2::{BLOCK, Contract, Sum};
+use crate::num::scale::{LogShift, Scale, Shift};
+use crate::scalar::{Double, Reduced, Reference, UP, add_up, element, is_double, plain, reduce};
 
 /// Terms added as the exponentials of a row are.
 fn row_sum<R: Reference>(terms: &[f64]) -> Sum {

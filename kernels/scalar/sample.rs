@@ -1,9 +1,9 @@
 //! The reference of `sample.rs`.
 
-use super::{Double, Reference, Single, is_double};
-use crate::element::Element;
-use crate::sample::{Exps, Learned, Masses, PART, Scanned, rank, units};
-use crate::scale::Scale;
+use crate::call::masses::{Exps, Learned, Masses, PART, Scanned, rank, units};
+use crate::num::element::Element;
+use crate::num::scale::Scale;
+use crate::scalar::{Double, Reference, Single, is_double};
 
 /// The exponentials of a row, by its own maximum.
 pub(crate) fn exps<T: Element>(

@@ -7,7 +7,7 @@
 use tinyvec::SliceVec;
 
 use softmax_kernels::{
-    Exps, Kernel, LEAST, LEAST_UNIT, Masses, PART, RESTS, of_rank, rank, rest, units,
+    Exps, LEAST, LEAST_UNIT, Masses, PART, RESTS, Ready, of_rank, rank, rest, units,
 };
 
 use super::Method;
@@ -58,7 +58,7 @@ impl<'m> Lists<'m> {
 
 /// The tokens that are left.
 pub(super) struct Kept<'a, 'm> {
-    kernel: &'static Kernel,
+    kernel: Ready,
     masses: Masses<'a>,
     /// The largest exponential, and the sum of all, about.
     largest: f32,
@@ -173,7 +173,7 @@ fn place_of(target: u64, parts: impl Iterator<Item = u64>) -> Option<usize> {
 impl<'a, 'm> Kept<'a, 'm> {
     /// All tokens.
     pub(super) fn all(
-        kernel: &'static Kernel,
+        kernel: Ready,
         masses: Masses<'a>,
         exps: &Exps,
         lists: &'a mut Lists<'m>,

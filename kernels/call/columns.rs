@@ -1,0 +1,135 @@
+//! A call of softmax along an axis that is not the last.
+
+use crate::call::Masked;
+use crate::call::matrix::ShapeError;
+use crate::num::element::Element;
+use crate::num::scale::Scale;
+use std::marker::PhantomData;
+
+/// A tensor of `outer` matrices, each of `axis` rows of `inner` elements, without gaps; or two such.
+#[derive(Debug)]
+pub struct Columns<'a, T> {
+    pub(crate) x: *const T,
+    pub(crate) y: *mut T,
+    pub(crate) outer: usize,
+    pub(crate) axis: usize,
+    pub(crate) inner: usize,
+    /// The columns to be done, of each matrix.
+    pub(crate) first: usize,
+    pub(crate) count: usize,
+    pub(crate) scale: Scale,
+    pub(crate) masked: Masked,
+    pub(crate) stream: bool,
+    pub(crate) borrowed: PhantomData<&'a mut T>,
+}
+
+// SAFETY: what it was made of, a &[T] and a &mut [T], are Send for such T.
+unsafe impl<T: Send + Sync> Send for Columns<'_, T> {}
+
+impl<'a, T: Element> Columns<'a, T> {
+    /// From `x` to `y`: `shape` is the number of matrices, of elements along the axis, and of columns.
+    ///
+    /// # Errors
+    /// [`ShapeError`] if either has not as many elements.
+    pub fn new(
+        x: &'a [T],
+        y: &'a mut [T],
+        shape: [usize; 3],
+        scale: Scale,
+        masked: Masked,
+    ) -> Result<Self, ShapeError> {
+        Self::check(x.len(), shape)?;
+        Self::check(y.len(), shape)?;
+        Ok(Self::of(x.as_ptr(), y.as_mut_ptr(), shape, scale, masked))
+    }
+
+    /// `y` to itself.
+    ///
+    /// # Errors
+    /// As [`Columns::new`].
+    pub fn in_place(
+        y: &'a mut [T],
+        shape: [usize; 3],
+        scale: Scale,
+        masked: Masked,
+    ) -> Result<Self, ShapeError> {
+        Self::check(y.len(), shape)?;
+        let y = y.as_mut_ptr();
+        Ok(Self::of(y, y, shape, scale, masked))
+    }
+
+    fn check(len: usize, [outer, axis, inner]: [usize; 3]) -> Result<(), ShapeError> {
+        let (rows, cols, stride) = (outer, axis, inner);
+        let needed = outer.checked_mul(axis).and_then(|n| n.checked_mul(inner));
+        match needed {
+            Some(needed) if needed == len => Ok(()),
+            Some(needed) => Err(ShapeError::Tensor { len, outer, axis, inner, needed }),
+            None => Err(ShapeError::Overflow { rows, cols, stride }),
+        }
+    }
+
+    fn of(
+        x: *const T,
+        y: *mut T,
+        [outer, axis, inner]: [usize; 3],
+        scale: Scale,
+        masked: Masked,
+    ) -> Self {
+        let (first, count, stream) = (0, inner, false);
+        Columns {
+            x,
+            y,
+            outer,
+            axis,
+            inner,
+            first,
+            count,
+            scale,
+            masked,
+            stream,
+            borrowed: PhantomData,
+        }
+    }
+
+    /// Where each column starts, and how far apart its elements are.
+    pub(crate) fn starts(&self) -> impl Iterator<Item = (usize, usize)> + use<T> {
+        let (axis, inner, first, count) = (self.axis, self.inner, self.first, self.count);
+        let matrices = (0..self.outer).map(move |matrix| matrix * axis * inner + first);
+        matrices.flat_map(move |start| (start..start + count).map(move |start| (start, inner)))
+    }
+
+    /// Writes the output past the caches, if `yes`; without effect in place.
+    #[must_use]
+    pub fn streaming(mut self, yes: bool) -> Self {
+        self.stream = yes && self.x != self.y.cast_const();
+        self
+    }
+
+    /// The first `at` of `of` parts, and the others: whole matrices, or columns of one.
+    #[must_use]
+    pub fn split(self, at: usize, of: usize) -> (Self, Self) {
+        // n * at / of without overflow.
+        let share = |n: usize| (n as u128 * at as u128 / of.max(1) as u128) as usize;
+        if self.outer == 1 {
+            // Threads that write to one cache line get in each other's way.
+            let at = (share(self.count) / TOGETHER * TOGETHER).min(self.count);
+            let part = |first, count| Columns { first, count, ..self };
+            (part(self.first, at), part(self.first + at, self.count - at))
+        } else {
+            let at = share(self.outer).min(self.outer);
+            let part = |from: usize, outer| {
+                let from = from * self.axis * self.inner;
+                Columns {
+                    x: self.x.wrapping_add(from),
+                    y: self.y.wrapping_add(from),
+                    outer,
+                    ..self
+                }
+            };
+            (part(0, at), part(at, self.outer - at))
+        }
+    }
+}
+
+/// Columns are split at multiples of this many.
+const TOGETHER: usize = 64;

@@ -1,0 +1,431 @@
+//! Calls of losses and gradients, and what they are computed from.
+
+use crate::call::matrix::{Matrix, MatrixMut};
+use crate::num::element::Element;
+use crate::num::exp2::Contract;
+use crate::num::exp2::Sum;
+use crate::num::scale::Scale;
+use std::marker::PhantomData;
+
+/// What rows are measured against.
+#[derive(Clone, Copy, Debug)]
+pub enum Targets<'a, T> {
+    /// The column of each row's class.
+    Labels(&'a [i64]),
+    /// Each row's probabilities.
+    Probs(Matrix<'a, T>),
+}
+
+impl<'a, T> From<&'a [i64]> for Targets<'a, T> {
+    fn from(labels: &'a [i64]) -> Self {
+        Self::Labels(labels)
+    }
+}
+
+impl<'a, T, const N: usize> From<&'a [i64; N]> for Targets<'a, T> {
+    fn from(labels: &'a [i64; N]) -> Self {
+        Self::Labels(labels)
+    }
+}
+
+impl<'a, T> From<&'a Vec<i64>> for Targets<'a, T> {
+    fn from(labels: &'a Vec<i64>) -> Self {
+        Self::Labels(labels)
+    }
+}
+
+impl<'a, T> From<Matrix<'a, T>> for Targets<'a, T> {
+    fn from(probs: Matrix<'a, T>) -> Self {
+        Self::Probs(probs)
+    }
+}
+
+/// The options of a loss.
+#[derive(Clone, Copy, Debug)]
+pub struct Loss<'a> {
+    /// What the logits are multiplied by.
+    pub scale: Scale,
+    /// Rows with this label have no loss and no gradient.
+    pub ignore: i64,
+    /// How much of a target's mass is spread over all classes.
+    pub smoothing: f64,
+    /// What each class's part of the loss is multiplied by: finite numbers that are not negative.
+    pub weights: Option<&'a [f32]>,
+    /// The factor of the squared log-sum-exp.
+    pub z: f64,
+    /// The entropy of the targets is taken off: Kullback-Leibler divergence.
+    pub divergence: bool,
+    /// What all gradients are multiplied by.
+    pub factor: f64,
+}
+
+impl Loss<'_> {
+    /// Whether labels are columns or ignored.
+    ///
+    /// # Errors
+    /// [`LossError::Label`] at the first that is neither.
+    pub fn check_labels(&self, labels: &[i64], cols: usize) -> Result<(), LossError> {
+        let column = |label: i64| usize::try_from(label).is_ok_and(|label| label < cols);
+        for (row, &label) in labels.iter().enumerate() {
+            if label != self.ignore && !column(label) {
+                return Err(LossError::Label { row, label, cols });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there is a weight for each class, if there are any, and none is negative, infinite
+    /// or NaN.
+    ///
+    /// # Errors
+    /// [`LossError::Length`]; [`LossError::Weight`] at the first that is.
+    pub fn check_weights(&self, cols: usize) -> Result<(), LossError> {
+        let Some(weights) = self.weights else { return Ok(()) };
+        length("weights, one for each class,", weights.len(), cols)?;
+        // By their bits, as the caller's floating-point environment may trap at NaN.
+        let good =
+            |weight: f32| weight.to_bits() < f32::INFINITY.to_bits() || weight.to_bits() == 1 << 31;
+        // All of them, without a branch, which the compiler makes vectors of.
+        if weights.iter().fold(true, |all, &weight| all & good(weight)) {
+            return Ok(());
+        }
+        let first = weights.iter().enumerate().find(|(_, weight)| !good(**weight));
+        first.map_or(Ok(()), |(class, &weight)| Err(LossError::Weight { class, weight }))
+    }
+}
+
+fn length(what: &'static str, len: usize, needed: usize) -> Result<(), LossError> {
+    if len == needed { Ok(()) } else { Err(LossError::Length { what, len, needed }) }
+}
+
+/// Why a loss cannot be computed of these.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum LossError {
+    /// Logits and gradient, or logits and targets, differ in shape.
+    Shapes {
+        /// Rows and columns of the logits.
+        logits: (usize, usize),
+        /// Those of the other.
+        other: (usize, usize),
+    },
+    /// A slice has not the length that it needs.
+    Length {
+        /// What it is.
+        what: &'static str,
+        /// Its elements.
+        len: usize,
+        /// Elements needed.
+        needed: usize,
+    },
+    /// A label is no column.
+    Label {
+        /// The row.
+        row: usize,
+        /// Its label.
+        label: i64,
+        /// Columns of a row.
+        cols: usize,
+    },
+    /// The weight of a class is negative, infinite or NaN.
+    Weight {
+        /// The class.
+        class: usize,
+        /// Its weight.
+        weight: f32,
+    },
+}
+
+/// The work of one call: the loss of each row, and, where there is a place for it, the gradient.
+#[derive(Debug)]
+pub struct LossCall<'a, T> {
+    /// Row `i` starts at `x + i * x_stride`; each has `cols` elements, valid for reads.
+    pub(crate) x: *const T,
+    pub(crate) x_stride: usize,
+    /// Row `i` starts at `y + i * y_stride`; each has `cols` elements, valid for writes. Disjoint
+    /// from `x`, or the very same rows; or null.
+    pub(crate) y: *mut T,
+    pub(crate) y_stride: usize,
+    pub(crate) cols: usize,
+    /// Of as many rows as there are losses; labels are columns, or ignored.
+    pub(crate) targets: Targets<'a, T>,
+    /// One for each row.
+    pub(crate) losses: &'a mut [f64],
+    /// One for each row, if any: what its loss and gradient are multiplied by.
+    pub(crate) factors: Option<&'a [f64]>,
+    /// Its weights are as many as there are columns.
+    pub(crate) options: Loss<'a>,
+    pub(crate) stream: bool,
+    pub(crate) borrowed: PhantomData<&'a mut T>,
+}
+
+// SAFETY: what it was made of, slices of T and f64, are Send.
+unsafe impl<T: Send + Sync> Send for LossCall<'_, T> {}
+
+impl<'a, T: Element> LossCall<'a, T> {
+    /// The losses of `x`, and the gradient if there is room for it.
+    ///
+    /// # Errors
+    /// If shapes or lengths do not fit, or a label is no column.
+    pub fn new(
+        x: Matrix<'a, T>,
+        targets: Targets<'a, T>,
+        factors: Option<&'a [f64]>,
+        losses: &'a mut [f64],
+        gradient: Option<MatrixMut<'a, T>>,
+        options: Loss<'a>,
+    ) -> Result<Self, LossError> {
+        let logits = (x.rows(), x.cols());
+        let (y, y_stride) = match gradient {
+            Some(mut y) => {
+                let other = (y.rows(), y.cols());
+                if other != logits {
+                    return Err(LossError::Shapes { logits, other });
+                }
+                (y.as_mut_ptr(), y.stride())
+            }
+            None => (std::ptr::null_mut(), 0),
+        };
+        let x = (x.as_ptr(), x.stride());
+        Self::checked(x, (y, y_stride), logits, targets, factors, losses, options)
+    }
+
+    /// The losses of `x`, which becomes its gradient.
+    ///
+    /// # Errors
+    /// As [`LossCall::new`].
+    pub fn in_place(
+        mut x: MatrixMut<'a, T>,
+        targets: Targets<'a, T>,
+        factors: Option<&'a [f64]>,
+        losses: &'a mut [f64],
+        options: Loss<'a>,
+    ) -> Result<Self, LossError> {
+        let (logits, y) = ((x.rows(), x.cols()), (x.as_mut_ptr(), x.stride()));
+        let x = (y.0.cast_const(), y.1);
+        Self::checked(x, y, logits, targets, factors, losses, options)
+    }
+
+    fn checked(
+        (x, x_stride): (*const T, usize),
+        (y, y_stride): (*mut T, usize),
+        logits: (usize, usize),
+        targets: Targets<'a, T>,
+        factors: Option<&'a [f64]>,
+        losses: &'a mut [f64],
+        options: Loss<'a>,
+    ) -> Result<Self, LossError> {
+        let (rows, cols) = logits;
+        length("losses, one for each row,", losses.len(), rows)?;
+        if let Some(factors) = factors {
+            length("row factors", factors.len(), rows)?;
+        }
+        options.check_weights(cols)?;
+        match targets {
+            Targets::Labels(labels) => {
+                length("labels, one for each row,", labels.len(), rows)?;
+                options.check_labels(labels, cols)?;
+            }
+            Targets::Probs(q) => {
+                let other = (q.rows(), q.cols());
+                if other != logits {
+                    return Err(LossError::Shapes { logits, other });
+                }
+            }
+        }
+        let (stream, borrowed) = (false, PhantomData);
+        Ok(LossCall {
+            x,
+            x_stride,
+            y,
+            y_stride,
+            cols,
+            targets,
+            losses,
+            factors,
+            options,
+            stream,
+            borrowed,
+        })
+    }
+
+    /// Writes the gradient past the caches, if `yes`; without effect in place.
+    #[must_use]
+    pub fn streaming(mut self, yes: bool) -> Self {
+        self.stream = yes && self.x != self.y.cast_const();
+        self
+    }
+
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        self.losses.len()
+    }
+
+    /// The first `at` rows and the others.
+    #[must_use]
+    pub fn split_rows(self, at: usize) -> (Self, Self) {
+        let at = at.min(self.rows());
+        let (first, others) = self.losses.split_at_mut(at);
+        let targets = match self.targets {
+            Targets::Labels(labels) => {
+                let (a, b) = labels.split_at(at);
+                (Targets::Labels(a), Targets::Labels(b))
+            }
+            Targets::Probs(q) => {
+                let (a, b) = q.split_rows(at);
+                (Targets::Probs(a), Targets::Probs(b))
+            }
+        };
+        let factors = self.factors.map(|f| f.split_at(at));
+        let part = |from: usize, targets, factors, losses| LossCall {
+            x: self.x.wrapping_add(from * self.x_stride),
+            y: if self.y.is_null() { self.y } else { self.y.wrapping_add(from * self.y_stride) },
+            targets,
+            factors,
+            losses,
+            ..self
+        };
+        (
+            part(0, targets.0, factors.map(|f| f.0), first),
+            part(at, targets.1, factors.map(|f| f.1), others),
+        )
+    }
+
+    /// A row: its elements, the place of its gradient, and what it is measured against. `None` if
+    /// it is to be ignored.
+    ///
+    /// # Safety
+    /// There is this row.
+    pub(crate) unsafe fn row(&self, row: usize) -> (*const T, *mut T, Option<RowTargets<'a, T>>) {
+        let at = if self.y.is_null() { 0 } else { row * self.y_stride };
+        let (x, y) = (self.x.wrapping_add(row * self.x_stride), self.y.wrapping_add(at));
+        let Loss { smoothing, weights, .. } = self.options;
+        let spread = smoothing / self.cols as f64;
+        let factor = self.factors.map_or(1.0, |factors| factors[row]);
+        let targets = match self.targets {
+            Targets::Labels(labels) if labels[row] == self.options.ignore => None,
+            Targets::Labels(labels) => {
+                // Checked when the call was made.
+                let label = labels[row] as usize;
+                let weight = weights.map_or(1.0, |w| f64::from(w[label]));
+                // SAFETY: the label is a column.
+                let logit = unsafe { *x.add(label) }.to_f64();
+                let label = Label { column: label, logit, weight };
+                let soft =
+                    (smoothing != 0.0).then_some(Soft { probs: &[], weights, own: 0.0, spread });
+                Some(RowTargets { label: Some(label), soft, factor })
+            }
+            Targets::Probs(q) => {
+                let soft = Some(Soft { probs: q.row(row), weights, own: 1.0 - smoothing, spread });
+                Some(RowTargets { label: None, soft, factor })
+            }
+        };
+        (x, y, targets)
+    }
+
+    pub(crate) fn options(&self) -> &Loss<'a> {
+        &self.options
+    }
+
+    pub(crate) fn cols(&self) -> usize {
+        self.cols
+    }
+
+    pub(crate) fn set(&mut self, row: usize, loss: f64) {
+        self.losses[row] = if loss.is_nan() { f64::NAN } else { loss };
+    }
+}
+
+/// What a row is measured against.
+pub(crate) struct RowTargets<'a, T> {
+    pub(crate) label: Option<Label>,
+    pub(crate) soft: Option<Soft<'a, T>>,
+    /// What the row's loss and gradient are multiplied by.
+    pub(crate) factor: f64,
+}
+
+/// A label's part of the targets.
+#[derive(Clone, Copy)]
+pub(crate) struct Label {
+    pub(crate) column: usize,
+    pub(crate) logit: f64,
+    pub(crate) weight: f64,
+}
+
+/// Targets of all columns: `weight_j * (own * q_j + spread)`, `q` being 0 if there are no
+/// probabilities.
+#[derive(Clone, Copy)]
+pub(crate) struct Soft<'a, T> {
+    pub(crate) probs: &'a [T],
+    pub(crate) weights: Option<&'a [f32]>,
+    pub(crate) own: f64,
+    pub(crate) spread: f64,
+}
+
+impl<T: Element> Soft<'_, T> {
+    /// `sum_j t_j ln(own * q_j + spread)`, of a row of `n` elements.
+    pub(crate) fn negative_entropy(&self, n: usize) -> f64 {
+        let mut sum = Sum::ZERO;
+        for j in 0..n {
+            let q = self.probs.get(j).map_or(0.0, |q| q.to_f64()).mul_add(self.own, self.spread);
+            let t = self.weights.map_or(1.0, |w| f64::from(w[j])) * q;
+            // 0 ln 0 = 0
+            if t != 0.0 {
+                sum = f64::sum_add(sum, Sum { hi: t * libm::log(q), lo: 0.0 });
+            }
+        }
+        sum.hi
+    }
+}
+
+/// The gradient through softmax or log-softmax, given its output and the gradient with respect to
+/// that.
+#[derive(Debug)]
+pub struct BackwardCall<'a, T> {
+    /// The output of the forward call.
+    pub(crate) output: Matrix<'a, T>,
+    /// The gradient with respect to it; of the same shape.
+    pub(crate) upstream: Matrix<'a, T>,
+    /// The gradient with respect to the input; of the same shape.
+    pub(crate) gradient: MatrixMut<'a, T>,
+    /// What the input was multiplied by, as a pair.
+    pub(crate) scale: (f64, f64),
+    pub(crate) log: bool,
+}
+
+impl<'a, T: Element> BackwardCall<'a, T> {
+    /// `None` if the shapes differ.
+    pub fn new(
+        output: Matrix<'a, T>,
+        upstream: Matrix<'a, T>,
+        gradient: MatrixMut<'a, T>,
+        scale: &Scale,
+        log: bool,
+    ) -> Option<Self> {
+        let shape = (output.rows(), output.cols());
+        let same = (upstream.rows(), upstream.cols()) == shape
+            && (gradient.rows(), gradient.cols()) == shape;
+        same.then_some(Self { output, upstream, gradient, scale: scale.pair(), log })
+    }
+
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        self.output.rows()
+    }
+
+    /// The first `at` rows and the others.
+    #[must_use]
+    pub fn split_rows(self, at: usize) -> (Self, Self) {
+        let (output, upstream) = (self.output.split_rows(at), self.upstream.split_rows(at));
+        let gradient = self.gradient.split_rows(at);
+        let (scale, log) = (self.scale, self.log);
+        let part = |output, upstream, gradient| Self { output, upstream, gradient, scale, log };
+        (part(output.0, upstream.0, gradient.0), part(output.1, upstream.1, gradient.1))
+    }
+}
+
+/// Probabilities of f64 below this are multiplied by [`LARGER`] before the scale, at least 2^-100,
+/// multiplies them.
+pub(crate) const SMALL: f64 = f64::from_bits((1023 - 900) << 52);
+
+/// Small enough for a product with any scale and difference not to overflow.
+pub(crate) const LARGER: f64 = f64::from_bits((1023 + 200) << 52);

@@ -1,0 +1,382 @@
+//! Views of matrices whose rows are contiguous.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+/// Why a slice is not a matrix of the shape that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ShapeError {
+    /// `cols` is 0 or does not divide the number of elements.
+    NotDivisible {
+        /// Elements in the slice.
+        len: usize,
+        /// Elements asked for in a row.
+        cols: usize,
+    },
+    /// The slice has not the length that the shape needs.
+    Length {
+        /// Elements in the slice.
+        len: usize,
+        /// Rows asked for.
+        rows: usize,
+        /// Elements asked for in a row.
+        cols: usize,
+        /// Elements from the start of a row to the start of the next.
+        stride: usize,
+        /// Elements needed.
+        needed: usize,
+    },
+    /// The slice has not the length that a tensor needs.
+    Tensor {
+        /// Elements in the slice.
+        len: usize,
+        /// Positions before the axis.
+        outer: usize,
+        /// Elements along the axis.
+        axis: usize,
+        /// Positions behind the axis.
+        inner: usize,
+        /// Elements needed.
+        needed: usize,
+    },
+    /// Rows would overlap: the stride is smaller than the row.
+    Overlap {
+        /// Elements asked for in a row.
+        cols: usize,
+        /// Elements from the start of a row to the start of the next.
+        stride: usize,
+    },
+    /// The number of elements does not fit `usize`.
+    Overflow {
+        /// Rows asked for.
+        rows: usize,
+        /// Elements asked for in a row.
+        cols: usize,
+        /// Elements from the start of a row to the start of the next.
+        stride: usize,
+    },
+}
+
+impl fmt::Display for ShapeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::NotDivisible { len, cols } => {
+                write!(f, "{len} elements cannot be cut into rows of {cols}")
+            }
+            Self::Length { len, rows, cols, stride, needed } => write!(
+                f,
+                "{rows} rows of {cols} with stride {stride} need {needed} elements, got {len}"
+            ),
+            Self::Tensor { len, outer, axis, inner, needed } => {
+                write!(
+                    f,
+                    "a tensor of {outer} x {axis} x {inner} needs {needed} elements, got {len}"
+                )
+            }
+            Self::Overlap { cols, stride } => {
+                write!(f, "rows of {cols} elements overlap at stride {stride}")
+            }
+            Self::Overflow { rows, cols, stride } => {
+                write!(f, "{rows} rows of {cols} with stride {stride} overflow the address space")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ShapeError {}
+
+/// Elements from the first of row 0 to the last of the last row.
+fn extent(rows: usize, cols: usize, stride: usize) -> Result<usize, ShapeError> {
+    if rows > 1 && stride < cols {
+        return Err(ShapeError::Overlap { cols, stride });
+    }
+    if rows == 0 || cols == 0 {
+        return Ok(0);
+    }
+    (rows - 1)
+        .checked_mul(stride)
+        .and_then(|start| start.checked_add(cols))
+        .ok_or(ShapeError::Overflow { rows, cols, stride })
+}
+
+fn check(len: usize, rows: usize, cols: usize, stride: usize) -> Result<(), ShapeError> {
+    let needed = extent(rows, cols, stride)?;
+    if len < needed {
+        return Err(ShapeError::Length { len, rows, cols, stride, needed });
+    }
+    Ok(())
+}
+
+/// The stride of a view. Where there is no second row to reach, any is allowed, and none may be
+/// multiplied or added.
+fn settled(rows: usize, cols: usize, stride: usize) -> usize {
+    if rows <= 1 || cols == 0 { cols } else { stride }
+}
+
+fn rows_of(len: usize, cols: usize) -> Result<usize, ShapeError> {
+    match len.checked_rem(cols) {
+        Some(0) => Ok(len / cols),
+        None if len == 0 => Ok(0),
+        _ => Err(ShapeError::NotDivisible { len, cols }),
+    }
+}
+
+macro_rules! view {
+    ($(#[$doc:meta])* $name:ident, $slice:ty, $pointer:ty, $as_ptr:ident) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name<'a, T> {
+            /// Row `i` starts at `data + i * stride`. The view borrows the rows alone, not what lies between them.
+            data: $pointer,
+            rows: usize,
+            cols: usize,
+            stride: usize,
+            borrowed: PhantomData<$slice>,
+        }
+
+        impl<'a, T> $name<'a, T> {
+            /// Rows of `cols` elements, one behind the other: `data.len() / cols` of them.
+            ///
+            /// # Errors
+            /// [`ShapeError::NotDivisible`] if `cols` does not divide `data.len()`.
+            pub fn new(data: $slice, cols: usize) -> Result<Self, ShapeError> {
+                let rows = rows_of(data.len(), cols)?;
+                Ok(Self { data: data.$as_ptr(), rows, cols, stride: cols, borrowed: PhantomData })
+            }
+
+            /// `rows` rows of `cols` elements, each starting `stride` elements after the one before it.
+            /// The slice may be longer; what lies between and behind the rows is never touched.
+            ///
+            /// # Errors
+            /// If rows overlap, sizes overflow or the slice is too short.
+            pub fn with_stride(
+                data: $slice,
+                rows: usize,
+                cols: usize,
+                stride: usize,
+            ) -> Result<Self, ShapeError> {
+                check(data.len(), rows, cols, stride)?;
+                let stride = settled(rows, cols, stride);
+                Ok(Self { data: data.$as_ptr(), rows, cols, stride, borrowed: PhantomData })
+            }
+
+            /// As [`Self::with_stride`] from a pointer to the first element of row 0: for rows between which there is what others may write.
+            ///
+            /// # Errors
+            /// If rows overlap or sizes overflow.
+            ///
+            /// # Safety
+            /// Each row, `cols` elements from `data + i * stride` on, is aligned and initialised and may be borrowed for `'a` as a slice is that
+            /// [`Self::new`] takes. If there are no elements, `data` may be anything.
+            pub unsafe fn from_raw(
+                data: $pointer,
+                rows: usize,
+                cols: usize,
+                stride: usize,
+            ) -> Result<Self, ShapeError> {
+                let bytes = extent(rows, cols, stride)?.checked_mul(size_of::<T>());
+                if bytes.is_none_or(|bytes| bytes > isize::MAX as usize) {
+                    return Err(ShapeError::Overflow { rows, cols, stride });
+                }
+                let data = if bytes == Some(0) { <$slice>::default().$as_ptr() } else { data };
+                let stride = settled(rows, cols, stride);
+                Ok(Self { data, rows, cols, stride, borrowed: PhantomData })
+            }
+
+            /// As [`Self::from_raw`] of a shape that it has accepted, or would.
+            ///
+            /// # Safety
+            /// As there; `data` is not null, and with it the shape needs no check.
+            #[inline(always)]
+            pub unsafe fn from_raw_unchecked(
+                data: $pointer,
+                rows: usize,
+                cols: usize,
+                stride: usize,
+            ) -> Self {
+                Self { data, rows, cols, stride, borrowed: PhantomData }
+            }
+
+            /// Number of rows.
+            pub fn rows(&self) -> usize {
+                self.rows
+            }
+
+            /// Elements in a row.
+            pub fn cols(&self) -> usize {
+                self.cols
+            }
+
+            /// Elements from the start of a row to the start of the next.
+            pub fn stride(&self) -> usize {
+                self.stride
+            }
+
+            /// The elements of all rows, if nothing lies between these, or there is no more than one.
+            fn dense(&self) -> Option<usize> {
+                // No overflow: there are as many elements.
+                match self.rows {
+                    0 => Some(0),
+                    1 => Some(self.cols),
+                    n => (self.stride == self.cols || self.cols == 0).then(|| n * self.cols),
+                }
+            }
+
+            /// The first `at` rows and the others. All and none if there are fewer than `at`.
+            pub fn split_rows(self, at: usize) -> (Self, Self) {
+                let at = at.min(self.rows);
+                let Self { data, rows, cols, stride, borrowed } = self;
+                // No row is there, if `at` is none of them or they are empty, and the pointer is not used.
+                let tail = data.wrapping_add(at.wrapping_mul(stride));
+                (
+                    Self { data, rows: at, cols, stride, borrowed },
+                    Self { data: tail, rows: rows - at, cols, stride, borrowed },
+                )
+            }
+        }
+    };
+}
+
+view! {
+    /// A matrix to read: `rows` rows of `cols` contiguous elements, `stride` elements apart.
+    ///
+    /// ```
+    /// use softmax_kernels::Matrix;
+    /// // Two rows of three, each followed by one element of padding.
+    /// let m = Matrix::with_stride(&[1.0f32, 2.0, 3.0, 0.0, 4.0, 5.0, 6.0, 0.0], 2, 3, 4)?;
+    /// assert_eq!((m.rows(), m.cols(), m.stride()), (2, 3, 4));
+    /// # Ok::<(), softmax_kernels::ShapeError>(())
+    /// ```
+    Matrix, &'a [T], *const T, as_ptr
+}
+
+view! {
+    /// A matrix to write, or to work on in place: as [`Matrix`].
+    MatrixMut, &'a mut [T], *mut T, as_mut_ptr
+}
+
+// SAFETY: it is a shared borrow of its rows.
+unsafe impl<T: Sync> Send for Matrix<'_, T> {}
+
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for Matrix<'_, T> {}
+
+// SAFETY: it is an exclusive borrow of its rows.
+unsafe impl<T: Send> Send for MatrixMut<'_, T> {}
+
+// SAFETY: nothing can be done with it through a shared reference but to ask for its shape.
+unsafe impl<T: Sync> Sync for MatrixMut<'_, T> {}
+
+impl<T> Clone for Matrix<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Matrix<'_, T> {}
+
+impl<'a, T> Matrix<'a, T> {
+    /// All elements, if nothing lies between the rows, or there is no more than one.
+    pub fn into_slice(self) -> Option<&'a [T]> {
+        let len = self.dense()?;
+        // SAFETY: all rows are borrowed, and one is behind the other.
+        Some(if len == 0 { &[] } else { unsafe { std::slice::from_raw_parts(self.data, len) } })
+    }
+
+    /// A row; empty if there is none of that number.
+    pub fn row(self, row: usize) -> &'a [T] {
+        if row >= self.rows || self.cols == 0 {
+            return &[];
+        }
+        // SAFETY: the row is there and borrowed.
+        unsafe { std::slice::from_raw_parts(self.data.add(row * self.stride), self.cols) }
+    }
+
+    pub(crate) fn as_ptr(&self) -> *const T {
+        self.data
+    }
+}
+
+impl<'a, T> MatrixMut<'a, T> {
+    /// All elements, if nothing lies between the rows, or there is no more than one; else the matrix itself.
+    ///
+    /// # Errors
+    /// The matrix, if it has padding between rows.
+    pub fn into_slice(self) -> Result<&'a mut [T], Self> {
+        match self.dense() {
+            None => Err(self),
+            Some(0) => Ok(&mut []),
+            // SAFETY: all rows are borrowed, and one is behind the other.
+            Some(len) => Ok(unsafe { std::slice::from_raw_parts_mut(self.data, len) }),
+        }
+    }
+
+    pub(crate) fn as_mut_ptr(&mut self) -> *mut T {
+        self.data
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_are_checked_and_named() {
+        let d = [0.0f32; 7];
+        assert_eq!(Matrix::new(&d, 3).unwrap_err(), ShapeError::NotDivisible { len: 7, cols: 3 });
+        assert_eq!(Matrix::new(&d, 0).unwrap_err(), ShapeError::NotDivisible { len: 7, cols: 0 });
+        assert_eq!(Matrix::<f32>::new(&[], 0).unwrap().rows(), 0);
+        assert_eq!(
+            Matrix::with_stride(&d, 2, 4, 4).unwrap_err().to_string(),
+            "2 rows of 4 with stride 4 need 8 elements, got 7"
+        );
+        assert!(matches!(Matrix::with_stride(&d, 2, 3, 2), Err(ShapeError::Overlap { .. })));
+        assert!(matches!(
+            Matrix::with_stride(&d, usize::MAX, 2, 4),
+            Err(ShapeError::Overflow { .. })
+        ));
+        // The last row needs no padding behind it.
+        assert!(Matrix::with_stride(&d, 2, 3, 4).is_ok());
+    }
+
+    #[test]
+    fn splitting_keeps_rows_and_drops_padding() {
+        let d: Vec<u32> = (0..11).collect();
+        let (a, b) = Matrix::with_stride(&d, 3, 3, 4).unwrap().split_rows(2);
+        assert_eq!((a.row(0), a.row(1), a.rows()), (&d[..3], &d[4..7], 2));
+        assert_eq!((b.into_slice(), b.rows()), (Some(&d[8..]), 1));
+        let (a, b) = Matrix::with_stride(&d, 3, 3, 4).unwrap().split_rows(9);
+        assert_eq!(
+            (a.into_slice(), a.rows(), b.into_slice(), b.rows()),
+            (None, 3, Some(&[][..]), 0)
+        );
+        let (a, b) = Matrix::with_stride(&d, 3, 3, 4).unwrap().split_rows(0);
+        assert_eq!((a.rows(), b.row(2)), (0, &d[8..]));
+        let (a, _) = Matrix::new(&d[..6], 3).unwrap().split_rows(2);
+        assert_eq!((a.into_slice(), a.row(2)), (Some(&d[..6]), &[][..]));
+    }
+
+    #[test]
+    fn rows_between_which_others_write() {
+        let mut d = [0u32; 8];
+        let p = d.as_mut_ptr();
+        // SAFETY: the rows of the two views are disjoint.
+        let (mut left, mut right) = unsafe {
+            (
+                MatrixMut::from_raw(p, 2, 2, 4).unwrap(),
+                MatrixMut::from_raw(p.add(2), 2, 2, 4).unwrap(),
+            )
+        };
+        for (i, half) in [&mut left, &mut right].into_iter().enumerate() {
+            for row in 0..2 {
+                // SAFETY: the row is there.
+                unsafe { half.as_mut_ptr().add(row * 4 + 1).write(i as u32 + 1) };
+            }
+        }
+        assert_eq!(d, [0, 1, 0, 2, 0, 1, 0, 2]);
+        // SAFETY: refused.
+        let big = unsafe { Matrix::<u32>::from_raw(p, 1, usize::MAX / 4, 0) };
+        assert!(matches!(big, Err(ShapeError::Overflow { .. })));
+    }
+}

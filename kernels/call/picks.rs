@@ -1,0 +1,269 @@
+//! Calls of argmax, top-k and log-probabilities, and what sigmoid and the limits of softmax are
+//! made of.
+
+use crate::call::matrix::Matrix;
+use crate::call::{Masked, Op, Ties};
+use crate::mem::fpenv::in_default_environment;
+use crate::num::element::Element;
+use crate::num::scale::{Scale, Shift};
+
+/// What softmax tends to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limit {
+    /// At infinite temperature, else at 0.
+    pub(crate) hot: bool,
+    pub(crate) log: bool,
+    pub(crate) ties: Ties,
+}
+
+impl Limit {
+    /// `None` if the operation is none.
+    pub(crate) fn of(op: Op) -> Option<Self> {
+        let limit = |hot, log, ties| Some(Limit { hot, log, ties });
+        match op {
+            Op::Hardmax(ties) => limit(false, false, ties),
+            Op::LogHardmax => limit(false, true, Ties::Share),
+            Op::Uniform => limit(true, false, Ties::Share),
+            Op::LogUniform => limit(true, true, Ties::Share),
+            _ => None,
+        }
+    }
+
+    /// What each of `n` elements gets, which share the mass, and what the others get.
+    pub(crate) fn shares(&self, n: usize) -> (f64, f64) {
+        let n = n as f64;
+        if self.log { (0.0 - libm::log(n), f64::NEG_INFINITY) } else { (1.0 / n, 0.0) }
+    }
+}
+
+/// The exponential of the two-class case is shifted by nothing.
+pub(crate) fn no_shift(scale: &Scale, min_exp: i32) -> Shift {
+    Shift { subtract: 0.0, m: 0, cut: scale.cut(0, min_exp) }
+}
+
+/// `1 / (2 k + 1)` for k from 1 on: with the 1 before them, 17 terms, of which the next would be 2^-59 of the sum.
+pub(crate) const ATANH: [f64; 16] = {
+    let mut coefficients = [0.0; 16];
+    let mut k = 0;
+    while k < 16 {
+        coefficients[k] = 1.0 / (2 * k + 3) as f64;
+        k += 1;
+    }
+    coefficients
+};
+
+/// Of them, for rows that are computed in f32: the next term would be 2^-32 of the sum.
+pub(crate) const ATANH_F32: usize = 8;
+
+/// What is picked from the rows of a matrix: `k` of each, for which there are places.
+#[derive(Debug)]
+pub struct Picks<'a, T: Element> {
+    pub(crate) x: Matrix<'a, T>,
+    pub(crate) k: usize,
+    pub(crate) wanted: Wanted<'a>,
+    /// `k` a row; none if only the largest is asked for.
+    pub(crate) log_probs: &'a mut [T::Arithmetic],
+    /// `k` a row, or none.
+    pub(crate) probs: &'a mut [T::Arithmetic],
+    /// One a row, or none.
+    pub(crate) lse: &'a mut [T::Arithmetic],
+    pub(crate) scale: Scale,
+    pub(crate) masked: Masked,
+}
+
+/// Which elements; `k` indices a row.
+#[derive(Debug)]
+pub(crate) enum Wanted<'a> {
+    /// These.
+    Tokens(&'a [usize]),
+    /// The `k` largest, by which index they have.
+    Top(&'a mut [usize]),
+    /// The largest, or the first NaN.
+    Largest(&'a mut [usize]),
+}
+
+/// Why something cannot be picked from rows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum PickError {
+    /// A slice has not the length that the rows need.
+    Length {
+        /// What it is.
+        what: &'static str,
+        /// Its elements.
+        len: usize,
+        /// Elements needed.
+        needed: usize,
+    },
+    /// A number is out of its range.
+    Value {
+        /// What it is.
+        what: &'static str,
+        /// What it was.
+        value: f64,
+        /// What it may be.
+        range: &'static str,
+    },
+    /// A token is no column.
+    Column {
+        /// The row.
+        row: usize,
+        /// The token.
+        index: usize,
+        /// Columns of a row.
+        cols: usize,
+    },
+}
+
+fn check(what: &'static str, len: usize, needed: usize) -> Result<(), PickError> {
+    if len == needed { Ok(()) } else { Err(PickError::Length { what, len, needed }) }
+}
+
+impl<'a, T: Element> Picks<'a, T> {
+    /// The log-probabilities of tokens, the same number of each row, and the log-sum-exp of each row, if there are places for it.
+    ///
+    /// # Errors
+    /// Lengths that do not fit the rows, or a token that is no column.
+    pub fn tokens(
+        x: Matrix<'a, T>,
+        tokens: &'a [usize],
+        log_probs: &'a mut [T::Arithmetic],
+        lse: Option<&'a mut [T::Arithmetic]>,
+    ) -> Result<Self, PickError> {
+        let (rows, cols) = (x.rows(), x.cols());
+        let k = tokens.len().div_ceil(rows.max(1));
+        check("tokens", tokens.len(), k.saturating_mul(rows))?;
+        check("log-probabilities", log_probs.len(), tokens.len())?;
+        if let Some(lse) = &lse {
+            check("log-sum-exps", lse.len(), rows)?;
+        }
+        if let Some(at) = tokens.iter().position(|&token| token >= cols) {
+            return Err(PickError::Column { row: at / k, index: tokens[at], cols });
+        }
+        let lse = lse.unwrap_or_default();
+        Ok(Self::new(x, k, Wanted::Tokens(tokens), log_probs, lse))
+    }
+
+    /// The `k` largest elements of each row: their indices and log-probabilities, and their
+    /// probabilities, if there are places for them.
+    ///
+    /// # Errors
+    /// More than there are in a row, or lengths that do not fit the rows.
+    pub fn top(
+        x: Matrix<'a, T>,
+        k: usize,
+        indices: &'a mut [usize],
+        log_probs: &'a mut [T::Arithmetic],
+        probs: Option<&'a mut [T::Arithmetic]>,
+    ) -> Result<Self, PickError> {
+        if k > x.cols() {
+            let range = "at most the number of columns";
+            return Err(PickError::Value { what: "k of the top k", value: k as f64, range });
+        }
+        let needed = x.rows().saturating_mul(k);
+        check("indices", indices.len(), needed)?;
+        check("log-probabilities", log_probs.len(), needed)?;
+        if let Some(probs) = &probs {
+            check("probabilities", probs.len(), needed)?;
+        }
+        let probs = probs.unwrap_or_default();
+        Ok(Picks { probs, ..Self::new(x, k, Wanted::Top(indices), log_probs, &mut []) })
+    }
+
+    /// The index of the largest element of each row.
+    ///
+    /// # Errors
+    /// Rows without elements, or not one index a row.
+    pub fn largest(x: Matrix<'a, T>, indices: &'a mut [usize]) -> Result<Self, PickError> {
+        check("indices", indices.len(), x.rows())?;
+        if x.rows() > 0 && x.cols() == 0 {
+            let what = "number of columns";
+            return Err(PickError::Value { what, value: 0.0, range: "above 0" });
+        }
+        Ok(Self::new(x, 1, Wanted::Largest(indices), &mut [], &mut []))
+    }
+
+    fn new(
+        x: Matrix<'a, T>,
+        k: usize,
+        wanted: Wanted<'a>,
+        log_probs: &'a mut [T::Arithmetic],
+        lse: &'a mut [T::Arithmetic],
+    ) -> Self {
+        let (scale, masked) = (Scale::ONE, Masked::Nan);
+        Picks { x, k, wanted, log_probs, probs: &mut [], lse, scale, masked }
+    }
+
+    /// What defines the log-probabilities.
+    #[must_use]
+    pub fn scaled(self, scale: Scale, masked: Masked) -> Self {
+        Self { scale, masked, ..self }
+    }
+
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        self.x.rows()
+    }
+
+    /// Elements in a row.
+    pub fn cols(&self) -> usize {
+        self.x.cols()
+    }
+
+    /// Whether [`Picks::scaled`] makes a difference.
+    pub fn needs_scale(&self) -> bool {
+        !matches!(self.wanted, Wanted::Largest(_))
+    }
+
+    /// The first `at` rows and the others.
+    pub fn split_rows(self, at: usize) -> (Self, Self) {
+        let Picks { x, k, wanted, log_probs, probs, lse, scale, masked } = self;
+        let at = at.min(x.rows());
+        let (x, y) = x.split_rows(at);
+        let cut = |len: usize, k: usize| (at * k).min(len);
+        let (log_probs, log_probs_2) = log_probs.split_at_mut(cut(log_probs.len(), k));
+        let (probs, probs_2) = probs.split_at_mut(cut(probs.len(), k));
+        let (lse, lse_2) = lse.split_at_mut(cut(lse.len(), 1));
+        let (wanted, wanted_2) = match wanted {
+            Wanted::Tokens(tokens) => {
+                let (a, b) = tokens.split_at(cut(tokens.len(), k));
+                (Wanted::Tokens(a), Wanted::Tokens(b))
+            }
+            Wanted::Top(indices) => {
+                let (a, b) = indices.split_at_mut(cut(indices.len(), k));
+                (Wanted::Top(a), Wanted::Top(b))
+            }
+            Wanted::Largest(indices) => {
+                let (a, b) = indices.split_at_mut(cut(indices.len(), 1));
+                (Wanted::Largest(a), Wanted::Largest(b))
+            }
+        };
+        let others = Picks {
+            x: y,
+            k,
+            wanted: wanted_2,
+            log_probs: log_probs_2,
+            probs: probs_2,
+            lse: lse_2,
+            scale,
+            masked,
+        };
+        (Picks { x, k, wanted, log_probs, probs, lse, scale, masked }, others)
+    }
+
+    /// A row.
+    pub(crate) fn row(&self, row: usize) -> &'a [T] {
+        self.x.row(row)
+    }
+}
+
+/// `exp(-mean)` of log-probabilities: the same bits everywhere.
+pub fn perplexity<T: Element>(log_probs: &[T]) -> f64 {
+    in_default_environment(|| perplexity_of(log_probs))
+}
+
+fn perplexity_of<T: Element>(log_probs: &[T]) -> f64 {
+    let sum: f64 = log_probs.iter().map(|p| p.to_f64()).sum();
+    let perplexity = libm::exp(-sum / log_probs.len() as f64);
+    // Which NaN an operation gives depends on the CPU.
+    if perplexity.is_nan() { f64::NAN } else { perplexity }
+}

@@ -1,0 +1,276 @@
+//! Huge rows in pieces: what a piece is, how its row is shifted, and what the sums of its blocks come to.
+
+use crate::call::{Masked, Odd, Op, odd_row};
+use crate::num::element::{Element, Plain};
+use crate::num::exp2::{BLOCK, Contract, Sum};
+use crate::num::guess::Guess;
+use crate::num::scale::{Scale, Shift};
+use std::marker::PhantomData;
+
+/// A piece of a row to be read, and of another to be written; or of one row to be read and overwritten.
+#[derive(Debug)]
+pub struct Piece<'a, T> {
+    pub(crate) x: *const T,
+    pub(crate) y: *mut T,
+    pub(crate) n: usize,
+    borrowed: PhantomData<&'a mut T>,
+}
+
+// SAFETY: a piece is what it was made of, a &[T] and a &mut [T] (or only the latter), which are Send for such T.
+unsafe impl<T: Send + Sync> Send for Piece<'_, T> {}
+
+impl<'a, T: Element> Piece<'a, T> {
+    /// From `x` to `y`, which must be as long; what is too long is left alone.
+    pub fn new(x: &'a [T], y: &'a mut [T]) -> Self {
+        let n = x.len().min(y.len());
+        Self { x: x.as_ptr(), y: y.as_mut_ptr(), n, borrowed: PhantomData }
+    }
+
+    /// `y` to itself.
+    pub fn in_place(y: &'a mut [T]) -> Self {
+        // One pointer: another, made of the slice before it, would not be valid any more.
+        let (n, y) = (y.len(), y.as_mut_ptr());
+        Self { x: y, y, n, borrowed: PhantomData }
+    }
+
+    /// `x`, of which nothing but its log-sum-exp is wanted.
+    pub fn read(x: &'a [T]) -> Self {
+        Self { x: x.as_ptr(), y: std::ptr::null_mut(), n: x.len(), borrowed: PhantomData }
+    }
+
+    /// Elements.
+    pub fn len(&self) -> usize {
+        self.n
+    }
+
+    /// Whether there is no output.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.y.is_null()
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.n == 0
+    }
+
+    /// Its elements.
+    pub(crate) fn elements(&self) -> impl Iterator<Item = T> {
+        // SAFETY: the piece has n elements to read.
+        (0..self.n).map(|i| unsafe { *self.x.add(i) })
+    }
+
+    /// Writes an element.
+    pub(crate) fn set(&mut self, i: usize, value: T) {
+        if i < self.n && !self.is_read_only() {
+            // SAFETY: the piece has n elements to write.
+            unsafe { *self.y.add(i) = value };
+        }
+    }
+
+    /// The same piece, for a while.
+    pub fn reborrow(&mut self) -> Piece<'_, T> {
+        Piece { x: self.x, y: self.y, n: self.n, borrowed: PhantomData }
+    }
+
+    /// The first `blocks` blocks, and the rest.
+    pub fn split_blocks(self, blocks: usize) -> (Self, Self) {
+        let at = blocks.saturating_mul(BLOCK).min(self.n);
+        let piece = |from: usize, n| Piece {
+            x: self.x.wrapping_add(from),
+            y: if self.is_read_only() { self.y } else { self.y.wrapping_add(from) },
+            n,
+            borrowed: PhantomData,
+        };
+        (piece(0, at), piece(at, self.n - at))
+    }
+}
+
+/// The sum of a block's exponentials.
+#[derive(Clone, Copy, Debug)]
+pub struct BlockSum(pub(crate) Sum);
+
+// SAFETY: two numbers.
+unsafe impl Plain for BlockSum {}
+
+impl BlockSum {
+    /// Of nothing.
+    pub const ZERO: Self = Self(Sum::ZERO);
+
+    /// How many blocks a row of `n` elements has.
+    pub fn count(n: usize) -> usize {
+        n.div_ceil(BLOCK)
+    }
+}
+
+/// How a row is shifted.
+#[derive(Clone, Copy, Debug)]
+pub struct RowShift {
+    /// `None` if the shift is the row's own.
+    pub(crate) guess: Option<Guess>,
+    pub(crate) shift: Shift,
+    /// The row's largest element, where it is known.
+    pub(crate) max: f64,
+}
+
+impl RowShift {
+    /// By a maximum.
+    pub(crate) fn own(shift: Shift, max: f64) -> Self {
+        Self { guess: None, shift, max }
+    }
+
+    pub(crate) fn shift(&self) -> &Shift {
+        &self.shift
+    }
+
+    pub(crate) fn is_huge(&self) -> bool {
+        self.shift.is_huge()
+    }
+
+    /// Elements from here on count.
+    pub(crate) fn cut<E: Contract>(&self) -> f64 {
+        E::narrow(self.shift.cut).widen()
+    }
+
+    /// The power of two that turns sums by this guess into sums by `own`; `None` where the guess
+    /// was not good for a row whose smallest element, but for those that were dropped, is `least`.
+    pub(crate) fn factor<E: Contract>(&self, own: &Self, least: f64) -> Option<f64> {
+        let good = |guess: &Guess| {
+            guess.is_near(&own.shift) && guess.is_low_enough::<E>(&own.shift, least)
+        };
+        self.guess.filter(good).map(|guess| guess.factor(&own.shift))
+    }
+}
+
+/// The extremes of a piece.
+#[derive(Clone, Copy, Debug)]
+pub struct Extremes {
+    pub(crate) max: f64,
+    pub(crate) min: f64,
+}
+
+impl Extremes {
+    /// Those of nothing.
+    pub const NONE: Self = Self { max: f64::NEG_INFINITY, min: f64::INFINITY };
+
+    /// Those of two pieces.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        // A NaN that is ignored here shows in the sums.
+        Self { max: self.max.max(other.max), min: self.min.min(other.min) }
+    }
+}
+
+/// A row whose sum is known.
+#[derive(Clone, Copy, Debug)]
+pub struct Whole {
+    pub(crate) max: f64,
+    pub(crate) own: Shift,
+    pub(crate) used: Shift,
+    pub(crate) factor: f64,
+    pub(crate) sum: Sum,
+    /// [`Scale::is_wide`]; true where the smallest element is not known.
+    pub(crate) wide: bool,
+}
+
+impl Whole {
+    /// Summed by the row's own shift.
+    pub(crate) fn by_own(max: f64, own: Shift, sum: Sum) -> Self {
+        Self { max, own, used: own, factor: 1.0, sum, wide: true }
+    }
+
+    /// The maximum, the own shift, and the sum by it.
+    pub(crate) fn parts(&self) -> (f64, Shift, (f64, f64)) {
+        let sum = self.sum.times(self.factor);
+        (self.max, self.own, (sum.hi, sum.lo))
+    }
+}
+
+/// What the sums of a row's pieces come to.
+#[derive(Clone, Copy, Debug)]
+pub enum Merged {
+    /// The row can be finished.
+    Whole(Whole),
+    /// The guess was wrong: its pieces are to be summed again.
+    Again(RowShift),
+    /// It has a NaN or +inf, or nothing but -inf: [`Pieces::odd`](crate::Pieces::odd) knows what becomes of it.
+    Odd,
+}
+
+/// How pieces are done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PieceOptions {
+    /// The exponentials wait in the output between the two readings. Only for types computed in themselves, and
+    /// not in place.
+    pub keep: bool,
+    /// The output is written past the caches.
+    pub stream: bool,
+}
+
+impl PieceOptions {
+    /// The options without those that this piece cannot have: keeping needs an output of the
+    /// arithmetic type.
+    pub(crate) fn checked<T: Element>(self, piece: &Piece<T>) -> Self {
+        let separate = !piece.y.is_null() && piece.x != piece.y.cast_const();
+        Self { keep: self.keep && T::IS_ARITHMETIC && separate, stream: self.stream && separate }
+    }
+}
+
+/// How many of a row's first elements its shift is guessed from.
+const SAMPLE: usize = 256;
+
+/// The guess for a row that starts with these elements.
+pub(crate) fn first<E: Contract, T: Element>(row: &Piece<T>, scale: &Scale) -> RowShift {
+    let sample = row.elements().take(SAMPLE).map(T::to_f64);
+    let max = sample.filter(|v| v.is_finite()).fold(f64::NEG_INFINITY, f64::max);
+    let own = scale.shift(max, E::MIN_EXP);
+    let guess =
+        if own.is_huge() { Guess::first::<E>(scale) } else { Guess::like::<E>(&own, scale) };
+    RowShift { guess: Some(guess), shift: guess.shift(), max }
+}
+
+/// Adds the sums of a row's blocks and judges its shift.
+pub(crate) fn merge<E: Contract>(
+    scale: &Scale,
+    shift: &RowShift,
+    extremes: Extremes,
+    sums: &[BlockSum],
+) -> Merged {
+    let mut blocks = sums.iter().map(|sum| sum.0);
+    let Some(first) = blocks.next() else { return Merged::Odd };
+    let sum = blocks.fold(first, E::sum_add);
+    let (max, own, factor, wide) = match shift.guess {
+        None => (shift.max, shift.shift, 1.0, true),
+        Some(_) => {
+            let max = extremes.max;
+            if !max.is_finite() {
+                return Merged::Odd;
+            }
+            let own = RowShift::own(scale.shift(max, E::MIN_EXP), max);
+            let Some(factor) = shift.factor::<E>(&own, extremes.min) else {
+                return Merged::Again(own);
+            };
+            (max, own.shift, factor, scale.is_wide(max, extremes.min, sums.len() * BLOCK))
+        }
+    };
+    if sum.hi.is_nan() {
+        return Merged::Odd;
+    }
+    Merged::Whole(Whole { max, own, used: shift.shift, factor, sum, wide })
+}
+
+/// What is made of an odd row, which is written to it, or, of log-sum-exp, given back.
+pub(crate) fn odd<T: Element>(piece: &mut Piece<T>, op: Op, masked: Masked) -> T {
+    let odd = Odd::of(piece.elements().map(T::to_f64));
+    write_odd(piece, &odd, op, masked)
+}
+
+/// As [`odd`], of a row of which that is known.
+pub(crate) fn write_odd<T: Element>(piece: &mut Piece<T>, odd: &Odd, op: Op, masked: Masked) -> T {
+    if op == Op::LogSumExp || piece.is_read_only() {
+        return odd.value();
+    }
+    let nothing = if op == Op::Softmax { T::ZERO } else { T::NEG_INFINITY };
+    // SAFETY: the piece has n elements to write.
+    unsafe { odd_row(odd, piece.y, piece.n, masked, nothing) };
+    nothing
+}

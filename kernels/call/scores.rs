@@ -1,0 +1,545 @@
+//! The options of attention, and a call with them: what is checked once, and what each row makes of it.
+
+use crate::call::Masked;
+use crate::call::matrix::{Matrix, MatrixMut};
+use crate::num::element::Element;
+use crate::num::exp2::{Contract, MOST_LANES, Sum};
+use crate::num::scale::{LogShift, Scale, Shift};
+use crate::num::two_sum;
+use half::bf16;
+use half::f16;
+use std::marker::PhantomData;
+
+/// What the logits of far rows are yet to be multiplied by: no more than any scale, so that no
+/// score passes the type's range.
+pub(crate) fn far_scale() -> Scale {
+    Scale::from_temperature(FAR).expect("a temperature in range")
+}
+
+/// What makes the logits of far rows: the least temperature.
+pub(crate) const FAR: f64 = Scale::TEMPERATURES.0;
+
+/// `c tanh(scale x / c)`, computed in f64: `c (e - 1) / (e + 1)`, `e = exp(2 scale x / c)`.
+///
+/// In rows of f64 every step but the exponential is a pair: `c (1 - q)`, `q = 2 / (e + 1)`. The
+/// error of `e` is 1.22 u at most (u is 2^-53), and half of it reaches the hyperbolic tangent: 0.61
+/// c u of the logit, and at most 1.22 c ULP of a probability.
+#[derive(Clone, Copy)]
+pub(crate) struct Cap {
+    /// In units of the row's logits.
+    pub(crate) c: f64,
+    /// `2 * scale / c`, as a pair.
+    pub(crate) factor: (f64, f64),
+}
+
+/// [`Contract::log_shift`] of a row whose largest logit is `max + low` and has the exponential `e`,
+/// which are `largest`.
+///
+/// Where the largest element has half of the mass or more its `e` must be the one in the sum, lest
+/// its error count twice. `e exp(-low)` is such a one of `max` alone; what is missing when that is
+/// rounded is added to the logarithm.
+pub(crate) fn log_shift_of_pairs<E: Contract>(
+    scale: &Scale,
+    max: f64,
+    (e, low): (f64, f64),
+    shift: &Shift,
+    sum: Sum,
+) -> LogShift {
+    if low == 0.0 {
+        return E::log_shift(scale, max, e, shift, sum);
+    }
+    let (e_max, rest) = two_sum(e, e * libm::expm1(-(low * scale.get())));
+    let mut log = E::log_shift(scale, max, e_max, shift, sum);
+    if sum.hi <= 2.0 * e_max {
+        log.c.1 -= rest / e_max;
+    }
+    log
+}
+
+/// A mask's elements: numbers that are added to the logits, or whether a key is seen.
+#[derive(Clone, Copy, Debug)]
+pub enum MaskData<'a> {
+    /// Added; -inf hides a key.
+    F32(&'a [f32]),
+    /// Added.
+    F16(&'a [f16]),
+    /// Added.
+    Bf16(&'a [bf16]),
+    /// Not 0: the key is seen.
+    Bool(&'a [u8]),
+}
+
+impl MaskData<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::F32(m) => m.len(),
+            Self::F16(m) => m.len(),
+            Self::Bf16(m) => m.len(),
+            Self::Bool(m) => m.len(),
+        }
+    }
+}
+
+macro_rules! mask_data {
+    ($($t:ty: $variant:ident),*) => {
+        $(impl<'a> From<&'a [$t]> for MaskData<'a> {
+            fn from(data: &'a [$t]) -> Self {
+                Self::$variant(data)
+            }
+        })*
+    };
+}
+
+mask_data!(f32: F32, f16: F16, bf16: Bf16, u8: Bool);
+
+impl<'a> From<&'a [bool]> for MaskData<'a> {
+    fn from(data: &'a [bool]) -> Self {
+        // SAFETY: a bool is a byte, 0 or 1.
+        Self::Bool(unsafe { std::slice::from_raw_parts(data.as_ptr().cast(), data.len()) })
+    }
+}
+
+/// A mask and its shape.
+#[derive(Clone, Copy, Debug)]
+pub struct Mask<'a> {
+    pub(crate) data: MaskData<'a>,
+    /// Batch, heads, queries.
+    pub(crate) shape: [usize; 3],
+}
+
+impl<'a> Mask<'a> {
+    /// Elements of f32, f16 or bf16, which are added to logits, or of bool or u8, `true` or not 0 where a key is seen. `shape` is batch, heads, queries:
+    /// each as many as the scores have, or 1, which serves for all. Rows are as long as the scores'.
+    ///
+    /// ```
+    /// use softmax_kernels::Mask;
+    /// // One row of three keys for all queries of all heads.
+    /// let mask = Mask::new(&[true, true, false][..], [1, 1, 1]);
+    /// ```
+    pub fn new(data: impl Into<MaskData<'a>>, shape: [usize; 3]) -> Self {
+        Self { data: data.into(), shape }
+    }
+}
+
+/// What is done to the scores of attention before, and with, their softmax. Rows are those of a tensor of batch, heads, queries and keys.
+#[derive(Clone, Copy, Debug)]
+pub struct Attend<'a> {
+    /// Heads.
+    pub heads: usize,
+    /// Queries of a head.
+    pub queries: usize,
+    /// What the scores are multiplied by.
+    pub scale: Scale,
+    /// The soft cap `c` of `c * tanh(x / c)`.
+    pub cap: Option<f64>,
+    /// What is added, or hides keys.
+    pub mask: Option<Mask<'a>>,
+    /// What each head multiplies its mask by.
+    pub mask_slopes: Option<&'a [f32]>,
+    /// ALiBi: what each head multiplies the distance of a key from the query's position by.
+    pub slopes: Option<&'a [f32]>,
+    /// Each head's sink: a logit without a key.
+    pub sinks: Option<&'a [f32]>,
+    /// How many keys are seen, of each sequence of the batch or of each row.
+    pub lengths: Option<&'a [usize]>,
+    /// Keys after the query's position are not seen.
+    pub causal: bool,
+    /// Of the keys up to the query's position only as many, the last ones, are seen.
+    pub window: Option<usize>,
+    /// Of the keys after the query's position only as many, the first ones, are seen.
+    pub window_ahead: Option<usize>,
+    /// The position of the first query among the keys; else the last query's is the last key.
+    pub offset: Option<isize>,
+    /// What becomes of rows that see no key.
+    pub masked: Masked,
+}
+
+/// Why options of attention do not fit the scores.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum AttendError {
+    /// The rows are not whole heads.
+    Rows {
+        /// Rows of the scores.
+        rows: usize,
+        /// Heads asked for.
+        heads: usize,
+        /// Queries asked for.
+        queries: usize,
+    },
+    /// Scores and probabilities differ in shape.
+    Shapes {
+        /// Rows and columns of the scores.
+        scores: (usize, usize),
+        /// Rows and columns of the probabilities.
+        probs: (usize, usize),
+    },
+    /// A mask's shape is neither the scores' nor 1.
+    MaskShape {
+        /// The mask's batch, heads, queries.
+        mask: [usize; 3],
+        /// The scores'.
+        scores: [usize; 3],
+    },
+    /// A slice has not the length that it needs.
+    Length {
+        /// What it is.
+        what: &'static str,
+        /// Its elements.
+        len: usize,
+        /// Elements needed.
+        needed: usize,
+    },
+    /// The soft cap is NaN or out of range.
+    Cap(f64),
+    /// ALiBi, and a query sees a key that is further away than numbers of the type count exactly.
+    Distance {
+        /// The key's distance from the query's position.
+        distance: i64,
+        /// The largest one that is allowed.
+        limit: i64,
+    },
+}
+
+impl std::fmt::Display for AttendError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Rows { rows, heads, queries } => {
+                write!(f, "{rows} rows are not whole batches of {heads} heads of {queries} queries")
+            }
+            Self::Shapes { scores: (rows, cols), probs: (p_rows, p_cols) } => {
+                write!(
+                    f,
+                    "the scores are {rows} x {cols} but the probabilities {p_rows} x {p_cols}"
+                )
+            }
+            Self::MaskShape { mask, scores } => write!(
+                f,
+                "a mask of {mask:?} (batch, heads, queries) does not broadcast to scores of {scores:?}"
+            ),
+            Self::Length { what, len, needed } => {
+                write!(f, "{needed} {what} are needed, got {len}")
+            }
+            Self::Cap(value) => write!(f, "the soft cap must be in 2^-20..=2^20, got {value}"),
+            Self::Distance { distance, limit } => {
+                write!(f, "distances for ALiBi must be in -{limit}..={limit}, got {distance}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for AttendError {}
+
+/// The soft caps that are allowed: within them a capped logit is right to an absolute 2^-30 in f32.
+const CAPS: (f64, f64) = (1.0 / 1_048_576.0, 1_048_576.0);
+
+/// How far a key may be from a query for ALiBi: up to where all numbers are whole, less than a
+/// vector before it, which may start at keys that are not seen.
+fn max_distance<A>() -> i64 {
+    let digits = if size_of::<A>() == size_of::<f64>() {
+        f64::MANTISSA_DIGITS
+    } else {
+        f32::MANTISSA_DIGITS
+    };
+    (1 << digits) - MOST_LANES as i64
+}
+
+/// One row's part of the options.
+#[derive(Clone, Copy)]
+pub(crate) struct Row<'a> {
+    /// The keys that are seen, but for masks.
+    pub(crate) keys: (usize, usize),
+    pub(crate) mask: Option<MaskData<'a>>,
+    pub(crate) mask_slope: Option<f32>,
+    pub(crate) slope: Option<f32>,
+    pub(crate) sink: Option<f32>,
+    /// The query's position among the keys.
+    pub(crate) position: isize,
+}
+
+impl<'a> Attend<'a> {
+    /// No option: softmax of every row.
+    pub const fn new(heads: usize, queries: usize) -> Self {
+        Attend {
+            heads,
+            queries,
+            scale: Scale::ONE,
+            cap: None,
+            mask: None,
+            mask_slopes: None,
+            slopes: None,
+            sinks: None,
+            lengths: None,
+            causal: false,
+            window: None,
+            window_ahead: None,
+            offset: None,
+            masked: Masked::Nan,
+        }
+    }
+
+    /// Whether everything has the length that scores of this shape need, which are computed in the
+    /// type `A`.
+    fn check<A>(&self, rows: usize, cols: usize) -> Result<(), AttendError> {
+        let &Attend { heads, queries, .. } = self;
+        let per_batch = heads.checked_mul(queries).filter(|&n| n > 0);
+        let batch = match per_batch {
+            Some(n) if rows.is_multiple_of(n) => rows / n,
+            None if rows == 0 => 0,
+            _ => return Err(AttendError::Rows { rows, heads, queries }),
+        };
+        if let Some(c) = self.cap
+            && !(c >= CAPS.0 && c <= CAPS.1)
+        {
+            return Err(AttendError::Cap(c));
+        }
+        if let Some(mask) = &self.mask {
+            let scores = [batch, heads, queries];
+            if mask.shape.iter().zip(scores).any(|(&m, n)| m != n && m != 1) {
+                return Err(AttendError::MaskShape { mask: mask.shape, scores });
+            }
+            // No overflow: at most as many as the scores.
+            let needed = mask.shape.iter().product::<usize>() * cols;
+            let len = mask.data.len();
+            if len != needed {
+                return Err(AttendError::Length { what: "elements of the mask", len, needed });
+            }
+        }
+        let per_head = [
+            (self.mask_slopes, "slopes of the mask, one for each head,"),
+            (self.slopes, "slopes, one for each head,"),
+            (self.sinks, "sinks, one for each head,"),
+        ];
+        for (slice, what) in per_head {
+            if let Some(slice) = slice
+                && slice.len() != heads
+            {
+                return Err(AttendError::Length { what, len: slice.len(), needed: heads });
+            }
+        }
+        if let Some(lengths) = self.lengths
+            && lengths.len() != batch
+            && lengths.len() != rows
+        {
+            let what = "lengths, one for each sequence of the batch or each row,";
+            return Err(AttendError::Length { what, len: lengths.len(), needed: batch });
+        }
+        let limit = max_distance::<A>();
+        match self.farthest(cols) {
+            Some(distance) if self.slopes.is_some() && rows > 0 && distance.abs() > limit => {
+                Err(AttendError::Distance { distance, limit })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How many keys after its position a query sees at most.
+    fn ahead(&self) -> Option<usize> {
+        if self.causal { Some(0) } else { self.window_ahead }
+    }
+
+    /// The largest distance of a key from a query that sees it, or would without lengths and masks.
+    fn farthest(&self, cols: usize) -> Option<i64> {
+        let first = self.position(0, cols) as i128;
+        let last = self.position(self.queries.saturating_sub(1), cols) as i128;
+        // The first query is the furthest before keys, the last one behind them.
+        let mut most = cols as i128 - 1 - first;
+        if let Some(ahead) = self.ahead() {
+            most = most.min(ahead as i128);
+        }
+        let mut least = -last;
+        if let Some(window) = self.window {
+            least = least.max(1 - window as i128);
+        }
+        let visible = least <= most;
+        let distance = if most.abs() < least.abs() { least } else { most };
+        let most = i128::from(i64::MAX);
+        (cols > 0 && visible).then_some(distance.clamp(-most, most) as i64)
+    }
+
+    /// The position of a query among the keys.
+    fn position(&self, query: usize, cols: usize) -> isize {
+        let offset = self.offset.unwrap_or(cols as isize - self.queries as isize);
+        offset.saturating_add(query as isize)
+    }
+
+    /// Whether logits are more than the scores, scaled.
+    pub(crate) fn has_pairs(&self) -> bool {
+        let added = matches!(&self.mask, Some(mask) if !matches!(mask.data, MaskData::Bool(_)));
+        added || self.cap.is_some() || self.slopes.is_some() || self.sinks.is_some()
+    }
+
+    /// The part of row `row` of `rows`, of `cols` keys.
+    #[inline(always)]
+    pub(crate) fn row(&self, row: usize, rows: usize, cols: usize) -> Row<'a> {
+        let (head, query) = (row / self.queries, row % self.queries);
+        let (batch, head) = (head / self.heads, head % self.heads);
+        let position = self.position(query, cols);
+        let mut end = match self.lengths {
+            Some(lengths) => cols.min(lengths[if lengths.len() == rows { row } else { batch }]),
+            None => cols,
+        };
+        // The first key that the query does not see any more.
+        let next = usize::try_from(position.saturating_add(1)).unwrap_or(0);
+        if let Some(ahead) = self.ahead() {
+            // The position may be before the first key: then fewer of those after it are there.
+            let before = position.saturating_add(1).min(0).unsigned_abs();
+            end = end.min(next.saturating_add(ahead.saturating_sub(before)));
+        }
+        let begin = match self.window {
+            Some(window) => next.saturating_sub(window),
+            None => 0,
+        };
+        let mask = self.mask.map(|mask| {
+            let [batches, heads, queries] = mask.shape;
+            let at = |i, n| if n == 1 { 0 } else { i };
+            let row = (at(batch, batches) * heads + at(head, heads)) * queries + at(query, queries);
+            let range = row * cols..(row + 1) * cols;
+            match mask.data {
+                MaskData::F32(m) => MaskData::F32(&m[range]),
+                MaskData::F16(m) => MaskData::F16(&m[range]),
+                MaskData::Bf16(m) => MaskData::Bf16(&m[range]),
+                MaskData::Bool(m) => MaskData::Bool(&m[range]),
+            }
+        });
+        Row {
+            keys: (begin.min(end), end),
+            mask,
+            mask_slope: self.mask_slopes.map(|slopes| slopes[head]),
+            slope: self.slopes.map(|slopes| slopes[head]),
+            sink: self.sinks.map(|sinks| sinks[head]),
+            position,
+        }
+    }
+}
+
+/// The work of one call: scores to probabilities, which may be of another type, or in place; and each row's log-sum-exp, if wanted.
+#[derive(Debug)]
+pub struct Scores<'a, T: Element, U> {
+    /// Row `i` starts at `x + i * x_stride`; each has `cols` elements, valid for reads.
+    pub(crate) x: *const T,
+    pub(crate) x_stride: usize,
+    /// Row `i` starts at `y + i * y_stride`; each has `cols` elements, valid for writes. Disjoint from `x`, or the very same rows.
+    pub(crate) y: *mut U,
+    pub(crate) y_stride: usize,
+    /// One element for each row, valid for writes, or null.
+    pub(crate) lse: *mut T::Arithmetic,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    /// Which of the tensor's rows the first one is, and how many it has.
+    first: usize,
+    of: usize,
+    pub(crate) attend: Attend<'a>,
+    pub(crate) stream: bool,
+    borrowed: PhantomData<&'a mut U>,
+}
+
+// SAFETY: what it was made of, a &[T], a &mut [U] and a &mut [T::Arithmetic], are Send for such types.
+unsafe impl<T: Element, U: Element> Send for Scores<'_, T, U> {}
+
+impl<'a, T: Element, U: Element> Scores<'a, T, U> {
+    /// From `x` to `y`, and log-sum-exps to `lse`.
+    ///
+    /// # Errors
+    /// If the shapes or the lengths of options do not fit.
+    pub fn new(
+        x: Matrix<'a, T>,
+        mut y: MatrixMut<'a, U>,
+        lse: Option<&'a mut [T::Arithmetic]>,
+        attend: &Attend<'a>,
+    ) -> Result<Self, AttendError> {
+        let (scores, probs) = ((x.rows(), x.cols()), (y.rows(), y.cols()));
+        if scores != probs {
+            return Err(AttendError::Shapes { scores, probs });
+        }
+        let (p, stride) = (y.as_mut_ptr(), y.stride());
+        Self::checked(x.as_ptr(), x.stride(), p, stride, lse, scores, attend)
+    }
+
+    fn checked(
+        x: *const T,
+        x_stride: usize,
+        y: *mut U,
+        y_stride: usize,
+        lse: Option<&'a mut [T::Arithmetic]>,
+        (rows, cols): (usize, usize),
+        attend: &Attend<'a>,
+    ) -> Result<Self, AttendError> {
+        attend.check::<T::Arithmetic>(rows, cols)?;
+        let lse = match lse {
+            None => std::ptr::null_mut(),
+            Some(lse) if lse.len() == rows => lse.as_mut_ptr(),
+            Some(lse) => {
+                let what = "elements for log-sum-exps, one for each row,";
+                return Err(AttendError::Length { what, len: lse.len(), needed: rows });
+            }
+        };
+        Ok(Scores {
+            x,
+            x_stride,
+            y,
+            y_stride,
+            lse,
+            rows,
+            cols,
+            first: 0,
+            of: rows,
+            attend: *attend,
+            stream: false,
+            borrowed: PhantomData,
+        })
+    }
+
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Keys of a row.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Writes the output past the caches, if `yes`; without effect in place.
+    #[must_use]
+    pub fn streaming(mut self, yes: bool) -> Self {
+        self.stream = yes && self.x.cast::<U>() != self.y.cast_const();
+        self
+    }
+
+    /// The first `at` rows and the others.
+    #[must_use]
+    pub fn split_rows(self, at: usize) -> (Self, Self) {
+        let at = at.min(self.rows);
+        let part = |from: usize, rows| Scores {
+            x: self.x.wrapping_add(from * self.x_stride),
+            y: self.y.wrapping_add(from * self.y_stride),
+            lse: if self.lse.is_null() { self.lse } else { self.lse.wrapping_add(from) },
+            rows,
+            first: self.first + from,
+            ..self
+        };
+        (part(0, at), part(at, self.rows - at))
+    }
+
+    /// The row's part of the options.
+    #[inline(always)]
+    pub(crate) fn options(&self, row: usize) -> Row<'a> {
+        self.attend.row(self.first + row, self.of, self.cols)
+    }
+}
+
+impl<'a, T: Element> Scores<'a, T, T> {
+    /// Scores to probabilities in the same place.
+    ///
+    /// # Errors
+    /// As [`Scores::new`].
+    pub fn in_place(
+        mut x: MatrixMut<'a, T>,
+        lse: Option<&'a mut [T::Arithmetic]>,
+        attend: &Attend<'a>,
+    ) -> Result<Self, AttendError> {
+        let (p, stride) = (x.as_mut_ptr(), x.stride());
+        Self::checked(p, stride, p, stride, lse, (x.rows(), x.cols()), attend)
+    }
+}

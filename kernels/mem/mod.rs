@@ -1,0 +1,5 @@
+//! The machine: its memory, and the floating-point environment.
+
+pub(crate) mod fpenv;
+pub(crate) mod memory;
+pub(crate) mod scratch;

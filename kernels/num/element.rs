@@ -1,0 +1,145 @@
+//! The element types of a matrix.
+
+use half::bf16;
+use half::f16;
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
+    impl Sealed for half::f16 {}
+    impl Sealed for half::bf16 {}
+}
+
+/// An element of a matrix: `f32`, `f64`, [`half::f16`] or [`half::bf16`].
+///
+/// `f16` and `bf16` are widened to f32, computed with, and rounded to nearest even once at the store.
+pub trait Element: sealed::Sealed + Plain + Send + Sync + std::fmt::Debug + 'static {
+    /// The type that is computed with: f32, or f64 for f64. Log-sum-exps of attention are of it.
+    type Arithmetic: Element;
+    /// The name of the type in files and messages.
+    const NAME: &'static str;
+    /// 0.
+    const ZERO: Self;
+    /// The one NaN that results carry: quiet, positive, without payload.
+    const NAN: Self;
+    /// Minus infinity.
+    const NEG_INFINITY: Self;
+    /// Infinity.
+    const INFINITY: Self;
+    /// Whether arithmetic happens in this very type (f32, f64) rather than in f32.
+    const IS_ARITHMETIC: bool;
+    /// The value, exactly.
+    fn to_f64(self) -> f64;
+    /// The nearest value of this type, ties to even; f16 and bf16 by way of f32. (The f64 conversions of
+    /// `half` 2.7 do not round alike on all CPUs.)
+    fn from_f64(x: f64) -> Self;
+    /// This type's entry points of a kernel.
+    /// The one for this type.
+    #[doc(hidden)]
+    fn of<F: Family>(all: &ByType<F>) -> &F::Of<Self>;
+}
+
+/// What there is one of for every type of elements.
+#[doc(hidden)]
+pub trait Family {
+    type Of<T: Element>: 'static;
+}
+
+/// One for every type of elements.
+#[doc(hidden)]
+#[allow(missing_debug_implementations)]
+pub struct ByType<F: Family> {
+    pub(crate) f32: F::Of<f32>,
+    pub(crate) f64: F::Of<f64>,
+    pub(crate) f16: F::Of<f16>,
+    pub(crate) bf16: F::Of<bf16>,
+}
+
+macro_rules! element {
+    ($t:ident, $field:ident, $e:ident, $arithmetic:literal, $zero:expr, $nan:expr, $to:expr, $from:expr) => {
+        impl Element for $t {
+            type Arithmetic = $e;
+            const NAME: &'static str = stringify!($t);
+            const ZERO: Self = $zero;
+            const NAN: Self = $nan;
+            const NEG_INFINITY: Self = $t::NEG_INFINITY;
+            const INFINITY: Self = $t::INFINITY;
+            const IS_ARITHMETIC: bool = $arithmetic;
+            #[inline(always)]
+            fn to_f64(self) -> f64 {
+                $to(self)
+            }
+            #[inline(always)]
+            fn from_f64(x: f64) -> Self {
+                $from(x)
+            }
+            fn of<F: Family>(all: &ByType<F>) -> &F::Of<Self> {
+                &all.$field
+            }
+        }
+    };
+}
+
+element!(f32, f32, f32, true, 0.0, f32::from_bits(0x7fc0_0000), f64::from, |x| x as f32);
+
+element!(f64, f64, f64, true, 0.0, f64::from_bits(0x7ff8_0000_0000_0000), |x| x, |x| x);
+
+// By integer operations alone: the other conversions of `half` use F16C wherever the CPU says that
+// it has that, though the system may have switched its registers off.
+element!(f16, f16, f32, false, f16::ZERO, f16::from_bits(0x7e00), f16::to_f64_const, |x| {
+    f16::from_f32_const(x as f32)
+});
+
+element!(bf16, bf16, f32, false, bf16::ZERO, bf16::from_bits(0x7fc0), bf16::to_f64_const, |x| {
+    bf16::from_f32_const(x as f32)
+});
+
+macro_rules! plain {
+    ($($t:ty),*) => {
+        $(
+            // SAFETY: plain numbers.
+            unsafe impl Plain for $t {}
+        )*
+    };
+}
+
+plain!(f32, f64, f16, bf16, u64, [u64; 2]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where this CPU has instructions for it, `half` converts by these.
+    #[test]
+    fn conversions_of_half_types_are_those_of_the_cpu() {
+        for bits in 0..=u16::MAX {
+            let (a, b) = (f16::from_bits(bits), bf16::from_bits(bits));
+            let same = |ours: f64, theirs: f32| {
+                ours.to_bits() == f64::from(theirs).to_bits() || ours.is_nan() && theirs.is_nan()
+            };
+            assert!(same(Element::to_f64(a), f16::to_f32(a)), "f16 {bits:#x}");
+            assert!(same(Element::to_f64(b), bf16::to_f32(b)), "bf16 {bits:#x}");
+        }
+        // All exponents, ties and what is beside them, and what lies between.
+        let beside_ties = (0..=u16::MAX).flat_map(|upper| {
+            let upper = u32::from(upper) << 16;
+            [0, 1, 0xfff, 0x1000, 0x1001, 0x2fff, 0x3000, 0x3001, 0x7fff, 0x8000, 0x8001, 0xffff]
+                .map(|lower| upper | lower)
+        });
+        for bits in beside_ties.chain((0..u32::MAX).step_by(65_521)) {
+            let x = f32::from_bits(bits);
+            let (a, b) = (f16::from_f32(x), bf16::from_f32(x));
+            let (ours_a, ours_b) =
+                (<f16 as Element>::from_f64(x.into()), <bf16 as Element>::from_f64(x.into()));
+            assert!(ours_a.to_bits() == a.to_bits() || x.is_nan() && ours_a.is_nan(), "{bits:#x}");
+            assert!(ours_b.to_bits() == b.to_bits() || x.is_nan() && ours_b.is_nan(), "{bits:#x}");
+        }
+    }
+}
+
+/// Types of which every bit pattern is a value.
+///
+/// # Safety
+/// They have no padding, no pointers and no invalid values, and need no more alignment than a cache line has.
+pub unsafe trait Plain: Copy {}

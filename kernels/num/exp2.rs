@@ -1,0 +1,314 @@
+//! The arithmetic contract: constants of the exact shift, for `f32` and `f64`.
+//!
+//! Every kernel and the scalar reference compute, for one element `x` of a row,
+//!
+//! ```text
+//! L8   = 8 * scale * log2(e), as a pair L8hi + L8lo         (see `Scale`)
+//! t    = fma(x, L8hi, MAGIC)      its low bits hold n = round(8 x scale log2(e)) = 8k + j
+//! n    = t - MAGIC                exact
+//! r    = fma(x, L8hi, -n); r = fma(x, L8lo, r)              |r| <= 1/2 and a bit
+//! s    = TABLE[j] * 2^(k - M)     put together in the integer unit, exact
+//! u    = r * POLY(r)              2^(r/8) - 1, |u| < 0.046
+//! e    = fma(s, u, s), or 0 when x < cut
+//! ```
+//!
+//! `M` is an integer near the row's largest `x * scale * log2(e)` ([`Scale::shift`]), so no
+//! rounding happens in the shift. `e` is `C * exp(scale * x) * 2^-M`, with one
+//! constant `C` for all elements, which the quotient removes.
+//!
+//! Why a table of eight: the largest errors of a polynomial over a whole octave are the
+//! rounding of `r` (0.35 u, u = half an ULP at 1) and of its last steps (0.3 u). Over an eighth of
+//! an octave all of them shrink eightfold or more, and the same number of instructions buys
+//! an `e` whose error is its own final rounding and little else. Two such errors
+//! (numerator and denominator) and the rounding of the quotient stay
+//! below 3 ULP for certain, which the single polynomial does not. `docs/accuracy.md` has the argument.
+
+use crate::num::scale::{LogShift, Scale, Shift};
+use crate::num::{two_product, two_sum};
+
+/// A row's sum: a value and a correction (0 for rows of f32, whose sums are plain f64).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sum {
+    pub(crate) hi: f64,
+    pub(crate) lo: f64,
+}
+
+impl Sum {
+    pub(crate) const ZERO: Sum = Sum { hi: 0.0, lo: 0.0 };
+
+    /// Times a power of two.
+    #[inline(always)]
+    pub(crate) fn times(self, power: f64) -> Sum {
+        Sum { hi: self.hi * power, lo: self.lo * power }
+    }
+}
+
+/// The arithmetic of one floating-point type: its constants, and what is done once per block or
+/// row, in scalars.
+pub(crate) trait Contract: Copy + 'static {
+    /// The integer type of the same width.
+    type Bits: Copy;
+    /// `1.5 * 2^(mantissa bits)`: adding it rounds to an integer, ties to even.
+    const MAGIC: Self;
+    /// How far the integer in the low bits of `t` is shifted so that its
+    /// multiple of 8 lands in the exponent field.
+    const SHIFT: u32;
+    /// `C * 2^(j/8)`, as bits, minus `j << SHIFT`, so that adding `n << SHIFT` gives
+    /// the bits of `C * 2^(n/8)`.
+    const TABLE: [Self::Bits; 8];
+    /// Coefficients of `(2^(r/8) - 1) / r`, constant term first.
+    const POLY: &'static [Self];
+    /// The least `k - M` that is not flushed to zero: e is a normal number there.
+    const MIN_EXP: i32;
+
+    /// 0, -1, -2 and so on, as many as a vector has lanes: the lanes from the `n`th on are below `1 - n`.
+    fn lanes() -> &'static [Self];
+    /// The least finite number.
+    const LEAST: f64;
+    /// `8 * scale * log2(e)` as a pair.
+    fn l8(scale: &Scale) -> (Self, Self);
+    /// `scale` as a pair.
+    fn scale(scale: &Scale) -> (Self, Self);
+    fn widen(self) -> f64;
+    /// Rounds to the nearest.
+    fn narrow(x: f64) -> Self;
+    /// The sum so far and that of the next block.
+    fn sum_add(total: Sum, block: Sum) -> Sum;
+    /// `1 / sum` as a pair.
+    fn reciprocal(sum: Sum) -> (Self, Self);
+    /// A number as a pair; nothing is lacking of one that is not finite.
+    fn pair(x: f64) -> (Self, Self);
+    /// `C`, as the exponential of 0 has it.
+    fn one_times_c() -> f64;
+    /// What log-softmax needs: see [`Scale::log_shift_f32`].
+    fn log_shift(scale: &Scale, max: f64, e_max: f64, shift: &Shift, sum: Sum) -> LogShift;
+}
+
+/// The lanes of a block's sum as a binary tree: lane i and i + half, and again.
+#[inline(always)]
+pub(crate) fn fold_f32(mut lanes: [f64; LANES_F32]) -> Sum {
+    let mut half = LANES_F32 / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+        half /= 2;
+    }
+    Sum { hi: lanes[0], lo: 0.0 }
+}
+
+/// As [`fold_f32`] for the double-double lanes of f64 rows.
+#[inline(always)]
+pub(crate) fn fold_f64(hi: [f64; LANES_F64], lo: [f64; LANES_F64]) -> Sum {
+    let mut lanes: [Sum; LANES_F64] = std::array::from_fn(|i| Sum { hi: hi[i], lo: lo[i] });
+    let mut half = LANES_F64 / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] = f64::sum_add(lanes[i], lanes[i + half]);
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// How many lanes the sum of a row has, whatever the vectors' width: element `i`
+/// of a block is added to lane `i % LANES` (f32: in f64; f64: in double-double).
+pub(crate) const LANES_F32: usize = 16;
+
+/// As [`LANES_F32`], for rows of f64.
+pub(crate) const LANES_F64: usize = 8;
+
+/// How many rows' sums are folded together, where many short rows are at hand.
+pub(crate) const ROWS_AT_ONCE: usize = 8;
+
+/// A row is summed in blocks of this many elements; the sums of the blocks are added in
+/// order. Fixed, because it is part of what defines the bits of a result: a
+/// long row can be cut at these places among threads.
+pub const BLOCK: usize = 4096;
+
+const fn table_f32(entries: [u32; 8]) -> [u32; 8] {
+    let mut out = entries;
+    let mut j = 0;
+    while j < 8 {
+        out[j] = out[j].wrapping_sub((j as u32) << 20);
+        j += 1;
+    }
+    out
+}
+
+const fn table_f64(entries: [u64; 8]) -> [u64; 8] {
+    let mut out = entries;
+    let mut j = 0;
+    while j < 8 {
+        out[j] = out[j].wrapping_sub((j as u64) << 49);
+        j += 1;
+    }
+    out
+}
+
+impl Contract for f32 {
+    type Bits = u32;
+    const MAGIC: f32 = 12_582_912.0;
+    const SHIFT: u32 = 20;
+    const TABLE: [u32; 8] = table_f32([
+        0x3f8b_3a3e,
+        0x3f97_d424,
+        0x3fa5_9202,
+        0x3fb4_8e45,
+        0x3fc4_e5be,
+        0x3fd6_b7da,
+        0x3fea_26de,
+        0x3fff_5829,
+    ]);
+    // Minimax for r * POLY(r) against 2^(r/8) - 1, relative to 2^(r/8), |r| <= 0.52
+    // (Lawson's iteration in 60 digits), rounded to f32: 0.0017 u before, 0.004 u after rounding.
+    const POLY: &'static [f32] = &[
+        f32::from_bits(0x3db1_7218),
+        f32::from_bits(0x3b75_fdf0),
+        f32::from_bits(0x38e3_5fa6),
+        f32::from_bits(0x361d_944b),
+    ];
+    const MIN_EXP: i32 = -126;
+    const LEAST: f64 = -f32::MAX as f64;
+
+    #[inline(always)]
+    fn lanes() -> &'static [f32] {
+        const {
+            let mut lanes = [0.0; LANES_F32];
+            let mut i = 0;
+            while i < lanes.len() {
+                lanes[i] = -(i as f32);
+                i += 1;
+            }
+            &{ lanes }
+        }
+    }
+    #[inline(always)]
+    fn l8(scale: &Scale) -> (f32, f32) {
+        scale.l8_f32
+    }
+    #[inline(always)]
+    fn scale(scale: &Scale) -> (f32, f32) {
+        let (hi, lo) = scale.pair();
+        (hi as f32, ((hi - f64::from(hi as f32)) + lo) as f32)
+    }
+    #[inline(always)]
+    fn widen(self) -> f64 {
+        f64::from(self)
+    }
+    #[inline(always)]
+    fn narrow(x: f64) -> f32 {
+        x as f32
+    }
+    #[inline(always)]
+    fn sum_add(total: Sum, block: Sum) -> Sum {
+        Sum { hi: total.hi + block.hi, lo: 0.0 }
+    }
+    #[inline(always)]
+    fn reciprocal(sum: Sum) -> (f32, f32) {
+        let inverse = 1.0 / sum.hi;
+        let hi = inverse as f32;
+        (hi, (inverse - f64::from(hi)) as f32)
+    }
+    #[inline(always)]
+    fn pair(x: f64) -> (f32, f32) {
+        let hi = x as f32;
+        let lo = x - f64::from(hi);
+        (hi, if lo.is_finite() { lo as f32 } else { 0.0 })
+    }
+    #[inline(always)]
+    fn one_times_c() -> f64 {
+        f32::from_bits(Self::TABLE[0]).into()
+    }
+    #[inline]
+    fn log_shift(scale: &Scale, max: f64, e_max: f64, shift: &Shift, sum: Sum) -> LogShift {
+        scale.log_shift_f32(max, e_max, shift, sum.hi)
+    }
+}
+
+// The coefficients are written to more digits than f64 holds, as they were computed.
+#[allow(clippy::excessive_precision)]
+impl Contract for f64 {
+    type Bits = u64;
+    const MAGIC: f64 = 6_755_399_441_055_744.0;
+    const SHIFT: u32 = 49;
+    const TABLE: [u64; 8] = table_f64([
+        0x3ff1_4b3c_a320_f715,
+        0x3ff2_dbef_9ff8_3ca1,
+        0x3ff4_90e6_cddb_b1a4,
+        0x3ff6_6d6a_7752_dfb9,
+        0x3ff8_750e_f46c_90ad,
+        0x3ffa_abbb_8ce3_6145,
+        0x3ffd_15b1_f9bf_2471,
+        0x3fff_b796_94e2_69b6,
+    ]);
+    // As above with |r| <= 0.5005: 0.0255 u, u = 2^-53.
+    const POLY: &'static [f64] = &[
+        0.086_643_397_569_993_164_773_313_3,
+        0.003_753_539_171_236_175_799_857_4,
+        0.000_108_406_462_235_941_855_537_57,
+        0.000_002_348_176_046_163_584_686_43,
+        4.069_079_052_538_370_618_43e-8,
+        5.876_359_549_406_508_088_279e-10,
+        7.272_645_014_302_940_371_924e-12,
+    ];
+    const MIN_EXP: i32 = -1022;
+    const LEAST: f64 = f64::MIN;
+
+    #[inline(always)]
+    fn lanes() -> &'static [f64] {
+        const {
+            let mut lanes = [0.0; LANES_F64];
+            let mut i = 0;
+            while i < lanes.len() {
+                lanes[i] = -(i as f64);
+                i += 1;
+            }
+            &{ lanes }
+        }
+    }
+    #[inline(always)]
+    fn l8(scale: &Scale) -> (f64, f64) {
+        scale.l8_f64
+    }
+    #[inline(always)]
+    fn scale(scale: &Scale) -> (f64, f64) {
+        scale.pair()
+    }
+    #[inline(always)]
+    fn widen(self) -> f64 {
+        self
+    }
+    #[inline(always)]
+    fn narrow(x: f64) -> f64 {
+        x
+    }
+    #[inline(always)]
+    fn sum_add(total: Sum, block: Sum) -> Sum {
+        let (s, e) = two_sum(total.hi, block.hi);
+        let e = e + (total.lo + block.lo);
+        let hi = s + e;
+        Sum { hi, lo: e - (hi - s) }
+    }
+    #[inline(always)]
+    fn reciprocal(sum: Sum) -> (f64, f64) {
+        let hi = 1.0 / sum.hi;
+        let (p, p_lo) = two_product(hi, sum.hi);
+        (hi, (((1.0 - p) - p_lo) - hi * sum.lo) * hi)
+    }
+    #[inline(always)]
+    fn pair(x: f64) -> (f64, f64) {
+        (x, 0.0)
+    }
+    #[inline(always)]
+    fn one_times_c() -> f64 {
+        f64::from_bits(Self::TABLE[0])
+    }
+    #[inline]
+    fn log_shift(scale: &Scale, max: f64, e_max: f64, shift: &Shift, sum: Sum) -> LogShift {
+        scale.log_shift_f64(max, e_max, shift, (sum.hi, sum.lo))
+    }
+}
+
+/// As many lanes as a vector has at most.
+pub const MOST_LANES: usize = 16;

@@ -1,0 +1,729 @@
+//! Softmax of attention scores: what masks, biases, caps and sinks make of a row before its exponentials are taken.
+//!
+//! A row's visible keys are one range of columns (causal, window, length); what lies outside is neither read nor computed, and 0 is
+//! written there. Within it the logit of score `x` is, with the options that are given,
+//!
+//! ```text
+//! z = cap(scale * x) + mask_slope * mask + slope * (key - position)        cap(u) = c * tanh(u / c)
+//! ```
+//!
+//! computed as a pair of numbers of the arithmetic type, so that none of these steps costs accuracy; where only ranges and boolean masks are
+//! given, the logit is the score, and the scale is folded into the exponential. The sums have their elements in the
+//! lanes where a whole row would have them: a row with a mask has the bits of one with -inf there.
+//!
+//! A key whose mask is -inf, or to which -inf is added, is hidden, whatever its score is. A row of
+//! pairs without a finite maximum is looked at once more with logits that are 2^100 times smaller:
+//! what passed the type's range on the way does not do so there, and what is odd then is so by its
+//! scores, masks and biases.
+
+use crate::call::scores::{Attend, Cap, FAR, MaskData, Row, Scores, far_scale, log_shift_of_pairs};
+use crate::call::{Odd, odd_row};
+use crate::isa::vector::{Io, Vector};
+use crate::mem::memory;
+use crate::mem::memory::LINE;
+use crate::mem::scratch::Scratch;
+use crate::num::element::Element;
+use crate::num::exp2::{BLOCK, Contract, MOST_LANES};
+use crate::num::scale::{Scale, Shift};
+use crate::num::two_product;
+use crate::sweep::reduce::{Kept, Pipeline, Reduced, Reducer, Task};
+use crate::sweep::{Exp, Finish, Inverse, Keep, Logits, UNROLL, row_max_apart, to_aligned};
+use half::bf16;
+use half::f16;
+
+/// Loads of every type of mask.
+pub(crate) trait Masks: Io<f32> + Io<f16> + Io<bf16> + Io<<Self as Vector>::E> {}
+
+impl<S: Io<f32> + Io<f16> + Io<bf16> + Io<<S as Vector>::E>> Masks for S {}
+
+/// What every row's logits have: where they start, and which memory to ask for ahead.
+#[derive(Clone, Copy)]
+struct Place<S: Vector> {
+    simd: S,
+    /// 0, -1, -2 and so on.
+    lanes: S::V,
+    /// How many of the first vector's lanes lie before the row's first key.
+    skip: usize,
+    /// The column of the first vector.
+    start: usize,
+    /// The first line to ask for, of the first of the rows that are asked for in turn, and their stride in bytes.
+    ahead: *const u8,
+    stride: usize,
+    /// Whether to ask.
+    asks: bool,
+}
+
+/// How far ahead a streaming call asks for its scores, in bytes: as the sweep over whole rows does.
+const AHEAD: usize = 32 << 10;
+
+impl<S: Vector> Place<S> {
+    #[inline(always)]
+    fn new<T, U>(simd: S, call: &Scores<T, U>, row: usize, keys: (usize, usize)) -> Self
+    where
+        S: Io<<S as Vector>::E>,
+        T: Element,
+    {
+        let start = keys.0 / S::LANES * S::LANES;
+        // SAFETY: there are LANES of them.
+        let lanes = unsafe { simd.load(S::E::lanes().as_ptr()) };
+        // While one group of rows is read, lines of all the rows of another are asked for in turn: they lie on several pages, which
+        // memory serves faster than one.
+        // Addresses that are only asked for: they may be anything.
+        let stride = call.x_stride.wrapping_mul(size_of::<T>());
+        let turn = UNROLL * S::LANES * size_of::<T>();
+        let group = turn / LINE;
+        let turns = (keys.1 - start) * size_of::<T>() / turn;
+        let ahead = (AHEAD / stride.max(1)).next_multiple_of(group).max(group);
+        let next = (row / group * group + ahead).wrapping_mul(stride);
+        let next = call.x.cast::<u8>().wrapping_add(next);
+        let line = row % group * turns * LINE + start * size_of::<T>();
+        let (ahead, asks) = (next.wrapping_add(line), memory::asks(call.stream));
+        Place { simd, lanes, skip: keys.0 - start, start, ahead, stride, asks }
+    }
+
+    /// -inf in the lanes that are not the row's.
+    #[inline(always)]
+    fn edges(&self, mut v: S::V, i: usize, n: usize) -> S::V {
+        let simd = self.simd;
+        let least = simd.splat(S::E::narrow(f64::NEG_INFINITY));
+        let from = |lane: usize| simd.splat(S::E::narrow(0.5 - lane as f64));
+        if n < S::LANES {
+            v = simd.select_below(self.lanes, from(n), least, v);
+        }
+        if i < self.skip {
+            v = simd.select_below(self.lanes, from(self.skip), v, least);
+        }
+        v
+    }
+
+    #[inline(always)]
+    fn ask_ahead<T>(&self, i: usize) {
+        let turn = UNROLL * S::LANES * size_of::<T>();
+        let line = self.ahead.wrapping_add(i / (UNROLL * S::LANES) * LINE);
+        for k in 0..turn / LINE {
+            self.simd.prefetch_far(line.wrapping_add(k * self.stride));
+        }
+    }
+}
+
+/// The elements of `mask` from column `at` on, `n` of which are there: numbers to add, of booleans
+/// 0 or -inf.
+///
+/// # Safety
+/// The mask has `at + n` elements.
+#[inline(always)]
+unsafe fn load_mask<S: Masks>(simd: S, mask: &MaskData, at: usize, n: usize) -> S::V {
+    // SAFETY: as this function's.
+    unsafe {
+        if const { S::SMALL } {
+            load_mask_apart(simd, mask, at, n)
+        } else {
+            load_mask_here(simd, mask, at, n)
+        }
+    }
+}
+
+/// As [`load_mask`]. A function of its own.
+///
+/// # Safety
+/// As there.
+#[inline(never)]
+unsafe fn load_mask_apart<S: Masks>(simd: S, mask: &MaskData, at: usize, n: usize) -> S::V {
+    simd.vectorize(
+        #[inline(always)]
+        // SAFETY: as this function's.
+        || unsafe { load_mask_here(simd, mask, at, n) },
+    )
+}
+
+/// As [`load_mask`].
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn load_mask_here<S: Masks>(simd: S, mask: &MaskData, at: usize, n: usize) -> S::V {
+    macro_rules! load {
+        ($m:ident) => {{
+            let p = $m.as_ptr();
+            // SAFETY: the caller vouches for n elements there.
+            unsafe { simd.load_upto(p.add(at), n, S::E::narrow(0.0)) }
+        }};
+    }
+    match mask {
+        MaskData::F32(m) => load!(m),
+        MaskData::F16(m) => load!(m),
+        MaskData::Bf16(m) => load!(m),
+        MaskData::Bool(m) => {
+            // SAFETY: the caller vouches for n elements there.
+            let m = unsafe { std::slice::from_raw_parts(m.as_ptr().add(at), n) };
+            let mut seen = [f32::NEG_INFINITY; 16];
+            let hide = |(seen, &m): (&mut f32, &u8)| *seen = if m != 0 { 0.0 } else { *seen };
+            seen.iter_mut().zip(m).for_each(hide);
+            // SAFETY: there is room for a vector.
+            unsafe { simd.load(seen.as_ptr()) }
+        }
+    }
+}
+
+/// Logits that are the scores themselves, where they are seen.
+#[derive(Clone, Copy)]
+struct Seen<'a, S: Vector> {
+    place: Place<S>,
+    mask: Option<MaskData<'a>>,
+}
+
+/// Logits that are pairs.
+#[derive(Clone, Copy)]
+struct Biased<'a, S: Vector> {
+    place: Place<S>,
+    scale: (S::V, S::V),
+    cap: Option<Cap>,
+    mask: Option<MaskData<'a>>,
+    mask_slope: Option<S::V>,
+    slope: Option<S::V>,
+    /// The slope may make -inf of a distance.
+    steep: bool,
+    /// The distance of the row's first column from the query's position.
+    distance: f64,
+    sink: Option<S::E>,
+    far: bool,
+}
+
+/// Logits of a row of a call.
+trait RowLogits<'a, S: Vector>: Logits<S> {
+    /// Those of a far row are yet to be multiplied by [`far_scale`].
+    fn new(place: Place<S>, attend: &Attend<'a>, row: &Row<'a>, far: bool) -> Self;
+}
+
+impl<'a, S: Masks> RowLogits<'a, S> for Seen<'a, S> {
+    #[inline(always)]
+    fn new(place: Place<S>, _: &Attend<'a>, row: &Row<'a>, _: bool) -> Self {
+        Seen { place, mask: row.mask }
+    }
+}
+
+impl<'a, S: Masks> RowLogits<'a, S> for Biased<'a, S>
+where
+    S::Wide: Io<<S as Vector>::E>,
+{
+    #[inline(always)]
+    fn new(place: Place<S>, attend: &Attend<'a>, row: &Row<'a>, far: bool) -> Self {
+        let simd = place.simd;
+        let unit = if far { FAR } else { 1.0 };
+        let narrow = |x: f64| S::E::narrow(x * unit);
+        let splat = |x: f32| simd.splat(narrow(x.into()));
+        let (hi, lo) = S::E::scale(&attend.scale);
+        Biased {
+            place,
+            scale: (simd.splat(narrow(hi.widen())), simd.splat(narrow(lo.widen()))),
+            cap: attend.cap.map(|c| Cap::new(c, &attend.scale, unit)),
+            mask: row.mask,
+            mask_slope: row.mask_slope.or(far.then_some(1.0)).map(splat),
+            slope: row.slope.map(splat),
+            // Distances are below 2^24 in f32, and below 2^53 in f64.
+            steep: !row.slope.is_some_and(|slope| slope.abs() < 1e30),
+            distance: place.start as f64 - row.position as f64,
+            sink: row.sink.map(|sink| narrow(sink.into())),
+            far,
+        }
+    }
+}
+
+// SAFETY: reads the mask of the row, which is as long as the row.
+unsafe impl<S: Masks> Logits<S> for Seen<'_, S> {
+    const PAIRS: bool = false;
+    const VARIES: bool = true;
+    #[inline(always)]
+    unsafe fn at(&self, v: S::V, i: usize, n: usize) -> (S::V, S::V) {
+        let simd = self.place.simd;
+        let mut v = v;
+        if let Some(mask) = &self.mask {
+            // SAFETY: the row, and so its mask, has n elements from there on.
+            let mask = unsafe { load_mask(simd, mask, self.place.start + i, n) };
+            let least = simd.splat(S::E::narrow(f64::NEG_INFINITY));
+            v = simd.select_below(mask, simd.splat(S::E::narrow(0.0)), least, v);
+        }
+        (self.place.edges(v, i, n), v)
+    }
+    #[inline(always)]
+    fn sink(&self) -> Option<S::E> {
+        None
+    }
+    #[inline(always)]
+    fn phase(&self) -> usize {
+        self.place.start % BLOCK
+    }
+    #[inline(always)]
+    fn asks(&self) -> bool {
+        self.place.asks
+    }
+    #[inline(always)]
+    fn ask_ahead<T>(&self, _: S, _: *const T, i: usize) {
+        self.place.ask_ahead::<T>(i);
+    }
+}
+
+// SAFETY: reads the mask of the row, which is as long as the row.
+unsafe impl<S: Masks> Logits<S> for Biased<'_, S>
+where
+    S::Wide: Io<<S as Vector>::E>,
+{
+    const PAIRS: bool = true;
+    const VARIES: bool = true;
+    #[inline(always)]
+    unsafe fn at(&self, v: S::V, i: usize, n: usize) -> (S::V, S::V) {
+        let simd = self.place.simd;
+        let (mut hi, mut lo) = match &self.cap {
+            Some(cap) => cap.of(simd, v),
+            None => product(simd, v, self.scale),
+        };
+        let zero = simd.splat(S::E::narrow(0.0));
+        let least = simd.splat(S::E::narrow(S::E::LEAST));
+        if self.far && self.cap.is_none() {
+            // The scale may be 0 in units of a far row, and infinities stay what they are.
+            let most = simd.splat(S::E::narrow(-S::E::LEAST));
+            hi = simd.select_below(v, least, v, simd.select_below(most, v, v, hi));
+        }
+        let hidden = simd.splat(S::E::narrow(f64::NEG_INFINITY));
+        // A mask's -inf hides, whatever its slope is, and so does the bias's.
+        let (mut masked, mut biased) = (None, None);
+        if let Some(data) = &self.mask {
+            // SAFETY: the row, and so its mask, has n elements from there on.
+            let mask = unsafe { load_mask(simd, data, self.place.start + i, n) };
+            if let MaskData::Bool(_) = data {
+                // Nothing is added.
+            } else if let Some(slope) = self.mask_slope {
+                (hi, lo) = plus(simd, (hi, lo), product(simd, mask, (slope, zero)));
+            } else {
+                (hi, lo) = plus(simd, (hi, lo), (mask, zero));
+            }
+            masked = Some(mask);
+        }
+        if let Some(slope) = self.slope {
+            let first = simd.splat(S::E::narrow(self.distance + i as f64));
+            let distance = simd.sub(first, self.place.lanes);
+            let added = product(simd, distance, (slope, zero));
+            (hi, lo) = plus(simd, (hi, lo), added);
+            biased = self.steep.then_some(added.0);
+        }
+        // Hidden is hidden, whatever else is there.
+        if let Some(added) = masked {
+            hi = simd.select_below(added, least, hidden, hi);
+        }
+        if let Some(added) = biased {
+            hi = simd.select_below(added, least, hidden, hi);
+        }
+        // What infinities leave in the low part is nothing.
+        lo = simd.zero_below(hi, least, lo);
+        if self.far {
+            lo = simd.select_below(hi, simd.splat(S::E::narrow(f64::INFINITY)), lo, zero);
+        }
+        let z = simd.add(hi, lo);
+        lo = simd.sub(lo, simd.sub(z, hi));
+        (self.place.edges(z, i, n), lo)
+    }
+    #[inline(always)]
+    fn sink(&self) -> Option<S::E> {
+        self.sink
+    }
+    #[inline(always)]
+    fn phase(&self) -> usize {
+        self.place.start % BLOCK
+    }
+    #[inline(always)]
+    fn asks(&self) -> bool {
+        self.place.asks
+    }
+    #[inline(always)]
+    fn ask_ahead<T>(&self, _: S, _: *const T, i: usize) {
+        self.place.ask_ahead::<T>(i);
+    }
+}
+
+/// `x` times a pair, as a pair.
+#[inline(always)]
+fn product<S: Vector>(s: S, x: S::V, (hi, lo): (S::V, S::V)) -> (S::V, S::V) {
+    let p = s.mul(x, hi);
+    // x * hi - p, exactly.
+    let error = s.fma(x, hi, s.sub(s.splat(S::E::narrow(0.0)), p));
+    (p, s.fma(x, lo, error))
+}
+
+/// The sum of two pairs; its low part may be larger than half an ULP of the high one.
+#[inline(always)]
+fn plus<S: Vector>(s: S, (a, a_lo): (S::V, S::V), (b, b_lo): (S::V, S::V)) -> (S::V, S::V) {
+    let sum = s.add(a, b);
+    let t = s.sub(sum, a);
+    let error = s.add(s.sub(a, s.sub(sum, t)), s.sub(b, t));
+    (sum, s.add(a_lo, s.add(error, b_lo)))
+}
+
+impl Cap {
+    /// Beyond this exponent the hyperbolic tangent is 1, to the precision of pairs.
+    pub(crate) const END: f64 = 80.0;
+
+    /// How the exponential is shifted: it is `C` times the true one, down to `exp(-END)`.
+    pub(crate) const SHIFT: Shift = Shift { subtract: 0.0, m: 0, cut: -2.0 * Self::END };
+
+    /// Of logits that are `unit`, a power of two, times the true ones.
+    pub(crate) fn new(c: f64, scale: &Scale, unit: f64) -> Self {
+        let (hi, lo) = scale.pair();
+        let factor = 2.0 * hi / c;
+        // What the quotient lacks: 2 hi - factor c, exactly, and 2 lo, divided by c.
+        let (p, p_lo) = two_product(factor, c);
+        let rest = ((2.0 * hi - p) - p_lo) + 2.0 * lo;
+        Cap { c: c * unit, factor: (factor, rest / c) }
+    }
+
+    #[inline(always)]
+    fn of<S>(&self, simd: S, v: S::V) -> (S::V, S::V)
+    where
+        S: Vector + Io<<S as Vector>::E>,
+        S::Wide: Io<<S as Vector>::E>,
+    {
+        let w = simd.wide();
+        let exp = Exp::new(w, &Scale::ONE, &Self::SHIFT);
+        let (c, end) = (w.splat(self.c), w.splat(Self::END));
+        let (factor, factor_lo) = (w.splat(self.factor.0), w.splat(self.factor.1));
+        let (none, one) = (w.splat(0.0), w.splat(f64::from_bits(f64::TABLE[0])));
+        let two = w.add(one, one);
+        let half = w.div(w.splat(1.0), two);
+        let zero = S::E::narrow(0.0);
+        let (mut x, mut hi, mut lo) = ([zero; 16], [zero; 16], [zero; 16]);
+        // SAFETY: the arrays have room for LANES elements, which is a multiple of the wide vector's lanes.
+        unsafe {
+            simd.store(x.as_mut_ptr(), v);
+            let mut k = 0;
+            while k < S::LANES {
+                let x = w.load(x.as_ptr().add(k));
+                let u = w.mul(x, factor);
+                // Where `end` is below; a NaN stays.
+                let top = w.select_below(end, u, end, u);
+                if const { S::E::MIN_EXP == <f64 as Contract>::MIN_EXP } {
+                    let u_lo = w.fma(x, factor_lo, w.fma(x, factor, w.sub(none, u)));
+                    // Nothing is left of it at the end, nor of the cut's side, where e is 0.
+                    let e = exp.of_pair(false, top, w.select_below(u, end, u_lo, none));
+                    let (sum, sum_lo) = plus(w, (e, none), (one, none));
+                    let q = w.div(two, sum);
+                    let minus_q = w.sub(none, q);
+                    let rest = w.fma(minus_q, sum_lo, w.fma(minus_q, sum, two));
+                    let q_lo = w.mul(rest, w.mul(q, half));
+                    // Exact: q is at most 1, or within a factor of two of it.
+                    let t = w.sub(w.splat(1.0), q);
+                    let t_lo = w.sub(w.sub(w.sub(w.splat(1.0), t), q), q_lo);
+                    let z = w.mul(c, t);
+                    w.store(hi.as_mut_ptr().add(k), z);
+                    let rest = w.fma(c, t_lo, w.fma(c, t, w.sub(none, z)));
+                    w.store(lo.as_mut_ptr().add(k), rest);
+                } else {
+                    let e = exp.of(false, true, top);
+                    let z = w.mul(c, w.div(w.sub(e, one), w.add(e, one)));
+                    w.store(hi.as_mut_ptr().add(k), z);
+                    let rest = w.sub(z, w.load(hi.as_ptr().add(k)));
+                    w.store(lo.as_mut_ptr().add(k), rest);
+                }
+                k += S::Wide::LANES;
+            }
+            (simd.load(hi.as_ptr()), simd.load(lo.as_ptr()))
+        }
+    }
+}
+
+/// Softmax of every row of the call. Whether there was memory for a row; if not, nothing is written.
+///
+/// # Safety
+/// The call's pointers are valid as [`Scores`] says.
+#[inline(always)]
+pub(crate) unsafe fn attend<S, T, U>(simd: S, call: &Scores<T, U>) -> bool
+where
+    S: Masks + Io<T> + Io<U>,
+    S::Wide: Io<<S as Vector>::E>,
+    T: Element,
+    U: Element,
+{
+    // With a vector of zeros behind the longest row, and out of the way of the row after the first, which is read while the first is written.
+    let next = call.x.wrapping_add(call.x_stride).addr();
+    let Some((_scratch, kept)) = Scratch::take_row(call.cols, next, call.y.addr()) else {
+        return false;
+    };
+    // SAFETY: as this function's; what is kept has room for a row and a vector.
+    unsafe {
+        let stream = S::STREAMS && call.stream && memory::streams();
+        // A loop of its own pays only for rows that are finished on the way.
+        if call.attend.has_pairs() {
+            rows::<S, T, U, Biased<S>, false>(simd, call, kept, stream);
+        } else if const { S::STREAMS && size_of::<T>() == size_of::<U>() } && stream {
+            rows::<S, T, U, Seen<S>, true>(simd, call, kept, true);
+        } else {
+            rows::<S, T, U, Seen<S>, false>(simd, call, kept, stream);
+        }
+    }
+    true
+}
+
+/// As [`attend`].
+///
+/// # Safety
+/// As [`attend`]; `kept` is valid for writes of a row and a vector.
+#[inline(always)]
+unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
+    simd: S,
+    call: &Scores<'a, T, U>,
+    kept: *mut S::E,
+    stream: bool,
+) where
+    S: Masks + Io<T> + Io<U>,
+    T: Element,
+    U: Element,
+    L: RowLogits<'a, S>,
+{
+    let scale = if L::PAIRS { Scale::ONE } else { call.attend.scale };
+    let mut reducer = Reducer::new(simd, &scale);
+    let mut pipeline = Pipeline::<S, S::E, U, Inverse<S::V>, STREAM>::new(simd);
+    for row in 0..call.rows {
+        let options = call.options(row);
+        let place = Place::new(simd, call, row, options.keys);
+        let mut logits = L::new(place, &call.attend, &options, false);
+        let n = options.keys.1 - place.start;
+        // SAFETY: `row` is one of the call's rows, so x and y point to `cols` elements, of which start + n are no more; what is
+        // kept has room for them. The row before was one of the call's, too.
+        unsafe {
+            let x = call.x.add(row * call.x_stride).add(place.start);
+            let y = call.y.add(row * call.y_stride);
+            let sink = logits.sink().map(S::E::widen);
+            let mut reduced = if options.keys.0 < options.keys.1 {
+                // Finishing a row while the next one is swept is for where memory is the limit, and the most to compile: not for pairs,
+                // which take twice the operations, nor for conversions between types.
+                if const { !L::PAIRS && size_of::<T>() == size_of::<U>() } {
+                    pipeline.reduce::<T, Keep, L>(&mut reducer, x, kept, n, &logits)
+                } else {
+                    pipeline.finish_now(stream);
+                    reducer.reduce_alone::<T, Keep, L>(x, kept, n, &logits)
+                }
+                .map(Some)
+            } else if sink.is_some_and(f64::is_finite) {
+                Ok(None)
+            } else {
+                Err(Odd::of(sink.into_iter()))
+            };
+            // Rare; what others have found stays where it is.
+            let far = if let Err(odd) = &reduced
+                && L::PAIRS
+                && options.keys.0 < options.keys.1
+            {
+                logits = L::new(place, &call.attend, &options, true);
+                let nothing = matches!(odd, Odd::AllMasked);
+                reduced = reduce_far::<S, T, L>(simd, x, kept, n, &logits, nothing).map(Some);
+                Some(far_scale())
+            } else {
+                None
+            };
+            let scale = far.as_ref().unwrap_or(&scale);
+            let lse = match &reduced {
+                // The sink takes all the mass.
+                Ok(None) => {
+                    zeros::<S, U>(simd, y, call.cols, stream);
+                    // -0 + ln(1) is 0.
+                    T::Arithmetic::from_f64(sink.unwrap_or(0.0) + 0.0)
+                }
+                Ok(Some(reduced)) => {
+                    let value = if call.lse.is_null() {
+                        0.0
+                    } else if L::PAIRS {
+                        logsumexp_of_pairs::<S, T, L>(simd, reduced, scale, x, kept, n, &logits)
+                    } else {
+                        reduced.log_shift(scale).logsumexp()
+                    };
+                    // Up to where the next vector starts, the zeros are the row's.
+                    simd.store(kept.add(n), simd.splat(S::E::narrow(0.0)));
+                    let y_end = y.add(place.start + n);
+                    let n = n + to_aligned::<S, U>(y_end).min(call.cols - place.start - n);
+                    zeros::<S, U>(simd, y, place.start, stream);
+                    let end = place.start + n;
+                    zeros::<S, U>(simd, y.add(end), call.cols - end, stream);
+                    let inverse = <Kept as Task<S, T>>::last(scale, reduced);
+                    pipeline.finish_later(Finish::new(kept, y.add(place.start), n, inverse));
+                    T::Arithmetic::from_f64(value)
+                }
+                Err(odd) => {
+                    odd_row(odd, y, call.cols, call.attend.masked, U::ZERO);
+                    odd.value()
+                }
+            };
+            if !call.lse.is_null() {
+                *call.lse.add(row) = lse;
+            }
+        }
+    }
+    // SAFETY: as above.
+    unsafe {
+        if stream {
+            pipeline.finish_now(true);
+            simd.fence();
+        }
+        pipeline.end();
+    }
+}
+
+/// Reduces a row of pairs in which no maximum was found, or `nothing` but -inf, by its far logits.
+///
+/// # Safety
+/// As [`Reducer::reduce_exactly`].
+#[cold]
+#[inline(never)]
+unsafe fn reduce_far<S, T, L>(
+    simd: S,
+    x: *const T,
+    kept: *mut S::E,
+    n: usize,
+    logits: &L,
+    nothing: bool,
+) -> Result<Reduced<S>, Odd>
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    T: Element,
+    L: Logits<S>,
+{
+    let scale = far_scale();
+    let reducer = Reducer::new(simd, &scale);
+    let mut max = None;
+    // Common are rows whose every key is hidden, which need no more than this.
+    if nothing {
+        // SAFETY: as this function's.
+        max = Some(unsafe { row_max_apart(simd, x, n, logits) });
+        if max == Some(f64::NEG_INFINITY) {
+            return Err(Odd::AllMasked);
+        }
+    }
+    // SAFETY: as this function's.
+    unsafe { reducer.reduce_exactly::<T, Keep, L>(x, kept, n, logits, max) }
+}
+
+/// The log-sum-exp of a row of pairs.
+///
+/// # Safety
+/// `x` is valid for reads of `n` elements, for which `logits` was made, and `kept` for reads of
+/// their exponentials.
+#[inline(always)]
+unsafe fn logsumexp_of_pairs<S, T, L>(
+    simd: S,
+    reduced: &Reduced<S>,
+    scale: &Scale,
+    x: *const T,
+    kept: *const S::E,
+    n: usize,
+    logits: &L,
+) -> f64
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    L: Logits<S>,
+{
+    let sum = reduced.sum.times(reduced.factor);
+    let mut largest = (exp_of_max(reduced, 0.0), 0.0);
+    // No low part changes as much as a hundredth, and elsewhere it does not count.
+    if !reduced.own.is_huge() && sum.hi <= 2.1 * largest.0 {
+        let least = 0.9 * largest.0 / reduced.factor;
+        // SAFETY: as this function's.
+        let low = unsafe { largest_low(simd, x, kept, n, logits, reduced.max, least) };
+        let low = match logits.sink() {
+            Some(sink) if sink.widen() == reduced.max => low.map_or(0.0, |low| f64::max(low, 0.0)),
+            _ => low.unwrap_or(0.0),
+        };
+        largest = (exp_of_max(reduced, low), low);
+    }
+    log_shift_of_pairs::<S::E>(scale, reduced.max, largest, &reduced.own, sum).logsumexp()
+}
+
+/// The exponential of the row's maximum and a low part, by the row's own shift.
+#[inline(always)]
+fn exp_of_max<S: Vector>(reduced: &Reduced<S>, low: f64) -> f64 {
+    let simd = reduced.exp.simd;
+    let (max, low) = (S::E::narrow(reduced.max), S::E::narrow(low));
+    let e = reduced.exp.of_pair(true, simd.splat(max), simd.splat(low));
+    simd.first_lane(e).widen() * reduced.factor
+}
+
+/// The largest low part of the pairs whose high part is `max`, and whose exponential so `least` at
+/// least.
+///
+/// # Safety
+/// As [`logsumexp_of_pairs`].
+#[inline(never)]
+unsafe fn largest_low<S, T, L>(
+    simd: S,
+    x: *const T,
+    kept: *const S::E,
+    n: usize,
+    logits: &L,
+    max: f64,
+    least: f64,
+) -> Option<f64>
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    L: Logits<S>,
+{
+    let mut largest: Option<f64> = None;
+    simd.vectorize(
+        #[inline(always)]
+        || {
+            let mut start = 0;
+            while start < n {
+                let end = n.min(start + UNROLL * S::LANES);
+                // SAFETY: as many elements are left, and were kept.
+                let e = |k: usize| unsafe { simd.load(kept.add(start + k * S::LANES)) };
+                let may = end - start < UNROLL * S::LANES || {
+                    let most = simd.max(simd.max(e(0), e(1)), simd.max(e(2), e(3)));
+                    simd.max_lane(most).widen() >= least
+                };
+                let mut i = if may { start } else { end };
+                while i < end {
+                    let fill = S::E::narrow(f64::NEG_INFINITY);
+                    let (mut z, mut low) = ([fill; MOST_LANES], [fill; MOST_LANES]);
+                    let len = (n - i).min(S::LANES);
+                    // SAFETY: len elements are left; the arrays have room for a vector.
+                    unsafe {
+                        let v = logits.at(simd.load_upto(x.add(i), len, fill), i, len);
+                        simd.store(z.as_mut_ptr(), v.0);
+                        simd.store(low.as_mut_ptr(), v.1);
+                    }
+                    for (z, low) in z.into_iter().zip(low) {
+                        let low = low.widen();
+                        if z.widen() == max && largest.is_none_or(|largest| low > largest) {
+                            largest = Some(low);
+                        }
+                    }
+                    i += S::LANES;
+                }
+                start = end;
+            }
+        },
+    );
+    largest
+}
+
+/// Writes `n` zeros.
+///
+/// # Safety
+/// `y` is valid for writes of `n` elements.
+#[inline(always)]
+unsafe fn zeros<S: Io<U>, U>(simd: S, y: *mut U, n: usize, stream: bool) {
+    let zero = simd.splat(S::E::narrow(0.0));
+    let mut i = to_aligned::<S, U>(y).min(n);
+    // SAFETY: what the caller vouches for; from the first aligned address on, every vector starts at one.
+    unsafe {
+        if i > 0 {
+            simd.store_part(y, i, zero);
+        }
+        while n - i >= S::LANES {
+            if stream {
+                simd.stream(y.add(i), zero);
+            } else {
+                simd.store(y.add(i), zero);
+            }
+            i += S::LANES;
+        }
+        if i < n {
+            simd.store_part(y.add(i), n - i, zero);
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! Softmax along an axis that is not the last: over the columns of matrices that follow each other in memory.
+//!
+//! Lanes are columns here. A tile of some columns is read from its first element to its last; the exponentials wait in scratch memory, the sums in as many
+//! accumulators as a row's sum has lanes, the `k`th element in the one that it would have in a row. So every column has
+//! the bits that it would have as a row. One guessed shift serves a whole tile, if its extremes say so; a tile that has odd columns, or for
+//! which no shift serves, is turned round and done row by row.
+
+use crate::call::Call;
+use crate::call::columns::Columns;
+use crate::isa::vector::{Io, Vector};
+use crate::mem::scratch::Scratch;
+use crate::num::element::Element;
+use crate::num::exp2::BLOCK;
+use crate::num::exp2::Contract;
+use crate::sweep::reduce::{Kept, Log, Reducer, row_exactly};
+use crate::sweep::{Exp, Inverse, prob, to_aligned};
+
+/// Columns of a tile at most: their sums stay in the first-level cache.
+const WIDEST: usize = 256;
+
+/// Rows of one lane that are added together.
+const GROUP: usize = 4;
+
+/// How many rows ahead memory is asked for.
+const AHEAD: usize = 2;
+
+/// Bytes of a tile's exponentials, if it is wider than a vector: what a core's own cache holds easily.
+const TILE: usize = 1 << 20;
+
+/// Bytes of scratch memory for columns of so many elements, at least: the pieces of `columns` below.
+pub const fn room_for_columns<T: Element>(axis: usize) -> usize {
+    const WIDE: usize = size_of::<f64>();
+    // All vectors are of 64 bytes, and what sums their lanes is of 128.
+    let narrow = axis.saturating_mul(2 * 64);
+    let kept = if narrow > TILE { narrow } else { TILE };
+    let widest = axis.saturating_mul(2 * WIDEST * WIDE);
+    let kept = if kept < widest { kept } else { widest };
+    let sums = 2 * 2 * WIDEST * WIDE + WIDEST * 128 + WIDEST / 8 * 128;
+    // Up to a cache line more for each of seven pieces.
+    kept.saturating_add(sums + 7 * 64).saturating_add(axis.saturating_mul(size_of::<T>()))
+}
+
+/// What tiles need in memory.
+struct Room<S: Vector, T> {
+    /// Columns of a tile at most.
+    width: usize,
+    /// For each of the lanes that a row's sum has, and each vector of columns.
+    lanes: *mut S::Acc,
+    /// For each vector of columns.
+    totals: *mut S::Acc,
+    /// One column.
+    line: *mut T,
+}
+
+/// `n` columns, and the memory that they need while they wait to be finished.
+struct Tile<S: Vector, T> {
+    x: *const T,
+    y: *mut T,
+    n: usize,
+    /// The exponentials, `width` of each row.
+    kept: *mut S::E,
+    /// The reciprocals of the sums: `width` high parts, and as many low ones.
+    inverses: *mut S::E,
+    /// [`Scale::is_wide`] of the tile's extremes.
+    wide: bool,
+}
+
+/// Softmax, or log-softmax if `LOG`, of every column of the call. Whether there was memory for it; if not, nothing is written.
+///
+/// # Safety
+/// The call's pointers are valid as [`Columns`] says.
+#[inline(always)]
+pub(crate) unsafe fn columns<S, T, const LOG: bool>(simd: S, call: &Columns<T>) -> bool
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    T: Element,
+{
+    let (axis, e, acc) = (call.axis, size_of::<S::E>(), size_of::<S::Acc>());
+    if axis == 0 || call.count == 0 {
+        return true;
+    }
+    let widest = call.count.next_multiple_of(S::LANES).min(WIDEST);
+    let stream = S::STREAMS && call.stream;
+    let tiles = if stream { 2 } else { 1 };
+    let width = (TILE / tiles / e / axis / S::LANES * S::LANES).clamp(S::LANES, widest);
+    let vectors = width / S::LANES;
+    // In bytes, each a multiple of a cache line.
+    let line = |n: Option<usize>| n.and_then(|n| n.checked_next_multiple_of(64));
+    let kept = line(axis.checked_mul(width * e));
+    let inverses = line(Some(2 * width * e));
+    let sizes = [
+        kept,
+        inverses,
+        if stream { kept } else { Some(0) },
+        if stream { inverses } else { Some(0) },
+        line(Some(S::LANES * vectors * acc)),
+        line(Some(vectors * acc)),
+        line(axis.checked_mul(size_of::<T>())),
+    ];
+    let mut offsets = [0; 8];
+    for (i, size) in sizes.into_iter().enumerate() {
+        let Some(end) = size.and_then(|size| size.checked_add(offsets[i])) else { return false };
+        offsets[i + 1] = end;
+    }
+    let Some(mut scratch) = Scratch::take::<u8>(offsets[7]) else { return false };
+    let memory: *mut u8 = scratch.as_mut_ptr();
+    let room = Room::<S, T> {
+        width,
+        lanes: memory.wrapping_add(offsets[4]).cast(),
+        totals: memory.wrapping_add(offsets[5]).cast(),
+        line: memory.wrapping_add(offsets[6]).cast(),
+    };
+    let mut reducer = Reducer::new(simd, &call.scale);
+    let mut waiting: Option<Tile<S, T>> = None;
+    let mut turn = 0;
+    for matrix in 0..call.outer {
+        let mut done = 0;
+        while done < call.count {
+            let at = matrix * axis * call.inner + call.first + done;
+            let (x, y) = (call.x.wrapping_add(at), call.y.wrapping_add(at));
+            // Streamed tiles start where their vectors do, if all rows of the tile agree on that.
+            let odd = if stream { to_aligned::<S, T>(y) } else { 0 };
+            let most = if odd > 0 && width > S::LANES { width - S::LANES + odd } else { width };
+            let n = most.min(call.count - done);
+            let kept = memory.wrapping_add(offsets[2 * turn]).cast();
+            let inverses = memory.wrapping_add(offsets[2 * turn + 1]).cast();
+            let mut tile = Tile { x, y, n, kept, inverses, wide: true };
+            // SAFETY: n columns from `first + done` on are the call's, and there is room for as many.
+            unsafe {
+                let wide = if LOG {
+                    None
+                } else {
+                    let with = waiting.take_if(|before| before.goes_with(&tile, call));
+                    if let Some(before) = waiting.take() {
+                        finish(simd, call, &room, &before, true);
+                    }
+                    let (reducer, room) = (&mut reducer, &room);
+                    match with {
+                        // Where memory is the limit the cut costs nothing.
+                        Some(before) if S::STREAMS => {
+                            sum::<S, T, true, true>(reducer, call, room, &tile, &before)
+                        }
+                        _ if const { S::SMALL } || reducer.cut => {
+                            sum::<S, T, true, false>(reducer, call, room, &tile, &tile)
+                        }
+                        _ => sum::<S, T, false, false>(reducer, call, room, &tile, &tile),
+                    }
+                };
+                let Some(wide) = wide else {
+                    turned_round::<S, T, LOG>(&reducer, call, &room, &tile);
+                    done += n;
+                    continue;
+                };
+                tile.wide = wide;
+                if stream {
+                    waiting = Some(tile);
+                    turn = 1 - turn;
+                } else {
+                    // What is written through the caches is not faster for waiting.
+                    finish(simd, call, &room, &tile, false);
+                }
+            }
+            done += n;
+        }
+    }
+    if let Some(before) = waiting {
+        // SAFETY: as above.
+        unsafe { finish(simd, call, &room, &before, true) };
+    }
+    if stream {
+        simd.fence();
+    }
+    true
+}
+
+impl<S: Vector, T> Tile<S, T> {
+    /// Whether this tile can be streamed on the way through the next one: it has as many columns, in full and aligned vectors.
+    #[inline(always)]
+    fn goes_with(&self, next: &Self, call: &Columns<T>) -> bool {
+        let vector = S::LANES * size_of::<T>();
+        let stride = call.inner * size_of::<T>();
+        let whole = self.n == next.n && self.n.is_multiple_of(S::LANES);
+        whole && self.y.addr().is_multiple_of(vector) && stride.is_multiple_of(vector)
+    }
+}
+
+/// The exponentials of a tile and the reciprocals of their sums, and on the way the quotients of
+/// the one before, if `FINISH`. [`Tile::wide`] if the guess was good for all its columns and none
+/// is odd, else `None`.
+///
+/// # Safety
+/// There are these tiles, and room for them; if `FINISH`, `before` was summed and goes with `tile`.
+#[inline(always)]
+unsafe fn sum<S, T, const CUT: bool, const FINISH: bool>(
+    reducer: &mut Reducer<S>,
+    call: &Columns<T>,
+    room: &Room<S, T>,
+    tile: &Tile<S, T>,
+    before: &Tile<S, T>,
+) -> Option<bool>
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    T: Element,
+{
+    let exp = reducer.exp;
+    let simd = exp.simd;
+    let vectors = tile.n.div_ceil(S::LANES);
+    let max = simd.splat(S::E::narrow(f64::NEG_INFINITY));
+    let min = simd.splat(S::E::narrow(f64::INFINITY));
+    let mut add = Add::<S, T, CUT, FINISH> { exp, call, room, tile, before, max, min };
+    let mut start = 0;
+    // SAFETY: every element of the tile is one of the call's; its exponential, its lane and its column have room.
+    unsafe {
+        while start < call.axis {
+            let end = call.axis.min(start + BLOCK);
+            for i in 0..S::LANES * vectors {
+                room.lanes.add(i).write(simd.acc_zero());
+            }
+            let mut k = start;
+            while k < end {
+                // Rows of one lane together: their sums are loaded and stored once.
+                if end - k >= GROUP * S::LANES {
+                    for lane in 0..S::LANES {
+                        add.rows::<GROUP>(k + lane);
+                    }
+                    k += GROUP * S::LANES;
+                } else {
+                    add.rows::<1>(k);
+                    k += 1;
+                }
+            }
+            let mut half = S::LANES / 2;
+            while half > 0 {
+                for i in 0..half * vectors {
+                    let lane = room.lanes.add(i);
+                    *lane = simd.acc_plus(*lane, *lane.add(half * vectors));
+                }
+                half /= 2;
+            }
+            for v in 0..vectors {
+                let block = *room.lanes.add(v);
+                let total = room.totals.add(v);
+                total.write(if start == 0 { block } else { simd.acc_plus(*total, block) });
+            }
+            start = end;
+        }
+        let (max, min) = (simd.max_lane(add.max).widen(), simd.min_lane(add.min).widen());
+        let mut good = reducer.judge_rows(max, min);
+        for v in 0..vectors {
+            let hi = tile.inverses.add(v * S::LANES);
+            good &= simd.acc_inverses(*room.totals.add(v), hi, hi.add(room.width));
+        }
+        good.then(|| call.scale.is_wide(max, min, call.axis))
+    }
+}
+
+/// A tile on its way to sums.
+struct Add<'a, S: Vector, T, const CUT: bool, const FINISH: bool> {
+    exp: Exp<S>,
+    call: &'a Columns<'a, T>,
+    room: &'a Room<S, T>,
+    tile: &'a Tile<S, T>,
+    before: &'a Tile<S, T>,
+    /// The extremes so far.
+    max: S::V,
+    min: S::V,
+}
+
+impl<S, T, const CUT: bool, const FINISH: bool> Add<'_, S, T, CUT, FINISH>
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    T: Element,
+{
+    /// The exponentials of `R` rows that are [`Vector::LANES`] apart, of which `first` is the first, and their part in the sums.
+    ///
+    /// # Safety
+    /// As [`sum`]; there are these rows, and the sums have been written.
+    #[inline(always)]
+    unsafe fn rows<const R: usize>(&mut self, first: usize) {
+        let Add { exp, call, room, tile, before, mut max, mut min } = *self;
+        let simd = exp.simd;
+        let vectors = tile.n.div_ceil(S::LANES);
+        // SAFETY: as this function's.
+        unsafe {
+            let lanes = room.lanes.add(first % S::LANES * vectors);
+            for v in 0..vectors {
+                let at = v * S::LANES;
+                let mut acc = *lanes.add(v);
+                let inverse = if FINISH {
+                    let hi = before.inverses.add(at);
+                    let (hi, lo) = (simd.load(hi), simd.load(hi.add(room.width)));
+                    Inverse { hi, lo, wide: before.wide }
+                } else {
+                    Inverse { hi: max, lo: max, wide: false }
+                };
+                for r in 0..R {
+                    let k = first + r * S::LANES;
+                    let row = tile.x.add(k * call.inner);
+                    let value = if tile.n - at >= S::LANES {
+                        simd.load(row.add(at))
+                    } else {
+                        // Columns that are not there are like one that is.
+                        simd.load_part(row.add(at), tile.n - at, S::E::narrow((*row).to_f64()))
+                    };
+                    simd.prefetch_far(row.wrapping_add(AHEAD * call.inner + at));
+                    max = simd.max(value, max);
+                    min = if CUT {
+                        simd.min_not_below(min, value, exp.cut)
+                    } else {
+                        simd.min(value, min)
+                    };
+                    let e = exp.of(false, CUT, value);
+                    let kept = k * room.width + at;
+                    simd.store(tile.kept.add(kept), e);
+                    acc = simd.acc_add(acc, e);
+                    if FINISH {
+                        let value = prob(simd, simd.load(before.kept.add(kept)), inverse);
+                        let y = before.y.add(k * call.inner + at);
+                        simd.stream(y, value);
+                    }
+                }
+                *lanes.add(v) = acc;
+            }
+        }
+        (self.max, self.min) = (max, min);
+    }
+}
+
+/// The quotients of a tile.
+///
+/// # Safety
+/// As [`sum`], which has been there.
+#[inline(always)]
+unsafe fn finish<S, T>(
+    simd: S,
+    call: &Columns<T>,
+    room: &Room<S, T>,
+    tile: &Tile<S, T>,
+    stream: bool,
+) where
+    S: Io<T> + Io<<S as Vector>::E>,
+{
+    // Row by row: the memory of a row lies together, that of a column does not.
+    for k in 0..call.axis {
+        let y = tile.y.wrapping_add(k * call.inner);
+        let odd = if stream { to_aligned::<S, T>(y).min(tile.n) } else { 0 };
+        // SAFETY: as this function's; full vectors of the tile, after `odd` elements aligned ones.
+        unsafe {
+            let kept = tile.kept.add(k * room.width);
+            let mut at = 0;
+            while at < tile.n {
+                let n = if at < odd { odd } else { tile.n - at };
+                let (y, hi) = (y.add(at), tile.inverses.add(at));
+                let lo = hi.add(room.width);
+                if n < S::LANES {
+                    let zero = S::E::narrow(0.0);
+                    let (hi, lo) = (simd.load_part(hi, n, zero), simd.load_part(lo, n, zero));
+                    let inverse = Inverse { hi, lo, wide: tile.wide };
+                    let e = simd.load_part(kept.add(at), n, zero);
+                    simd.store_part(y, n, prob(simd, e, inverse));
+                    at += n;
+                    continue;
+                }
+                let inverse = Inverse { hi: simd.load(hi), lo: simd.load(lo), wide: tile.wide };
+                let value = prob(simd, simd.load(kept.add(at)), inverse);
+                if stream {
+                    simd.stream(y, value);
+                } else {
+                    simd.store(y, value);
+                }
+                at += S::LANES;
+            }
+        }
+    }
+}
+
+/// The columns of a tile one by one, each as a row.
+///
+/// # Safety
+/// There is this tile, and room for a column.
+#[cold]
+#[inline(never)]
+unsafe fn turned_round<S, T, const LOG: bool>(
+    reducer: &Reducer<S>,
+    columns: &Columns<T>,
+    room: &Room<S, T>,
+    tile: &Tile<S, T>,
+) where
+    S: Io<T> + Io<<S as Vector>::E>,
+    T: Element,
+{
+    let (x, y, line) = (tile.x, tile.y, room.line);
+    // SAFETY: the line is memory of its own, of a column's length.
+    let slice = unsafe {
+        line.write_bytes(0, columns.axis);
+        std::slice::from_raw_parts_mut(line, columns.axis)
+    };
+    let call = Call::of_row(slice, columns.scale, columns.masked);
+    reducer.exp.simd.vectorize(
+        #[inline(always)]
+        || {
+            for column in 0..tile.n {
+                // SAFETY: as this function's; the line has room for the column.
+                unsafe {
+                    for k in 0..columns.axis {
+                        *line.add(k) = *x.add(k * columns.inner + column);
+                    }
+                    if LOG {
+                        row_exactly::<S, T, Log>(reducer, &call, line, line, tile.kept);
+                    } else {
+                        row_exactly::<S, T, Kept>(reducer, &call, line, line, tile.kept);
+                    }
+                    for k in 0..columns.axis {
+                        *y.add(k * columns.inner + column) = *line.add(k);
+                    }
+                }
+            }
+        },
+    );
+}

@@ -1,0 +1,711 @@
+//! Decisions: the largest elements of a row, one-hot rows, the log-probabilities of a few tokens, and the two-class case.
+//!
+//! Sigmoid is a softmax over `x` and 0, by the same exponential with the shift 0, so that it is an elementwise map: it takes the way of
+//! rows that are finished. Hardmax and the uniform distribution, the limits of softmax, are maps with a threshold that is found before. What is picked
+//! from rows (the index of the largest, some log-probabilities) writes nothing of a row's size and reads the row once from memory.
+
+use crate::call::picks::{ATANH, ATANH_F32, Limit, Picks, Wanted, no_shift};
+use crate::call::{Call, Masked, Odd, Op, Ties, odd_row};
+use crate::isa::vector::{Io, Vector};
+use crate::num::element::Element;
+use crate::num::exp2::{BLOCK, Contract};
+use crate::num::scale::{LogShift, Scale};
+use crate::sweep::Last;
+use crate::sweep::reduce::{Again, Reduced, Reducer, Task};
+use crate::sweep::{By, Exp, Finish, Forget, Plain, UNROLL, classify, finish_row};
+
+/// Sigmoid, hardmax or one of their relatives of every row of the call.
+///
+/// # Safety
+/// The call's pointers are valid as [`Call`] says.
+#[inline(always)]
+pub(crate) unsafe fn map<S, T>(simd: S, call: &Call<T>, op: Op)
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    S::Wide: Io<<S as Vector>::E>,
+    T: Element,
+{
+    // SAFETY: as this function's.
+    unsafe {
+        if let Some(limit) = Limit::of(op) {
+            limits(simd, call, limit);
+        } else if op == Op::LogSigmoid {
+            let log = LogSigmoid::new(simd.wide(), &call.scale);
+            elements(
+                simd,
+                call,
+                #[inline(always)]
+                |x| log.of(simd, x),
+            );
+        } else {
+            let sigmoid = Sigmoid::new(simd, &call.scale);
+            elements(
+                simd,
+                call,
+                #[inline(always)]
+                |x| sigmoid.of(x),
+            );
+        }
+    }
+}
+
+/// `f` of all elements; rows with nothing between them are one long row.
+///
+/// # Safety
+/// The call's pointers are valid as [`Call`] says.
+#[inline(always)]
+unsafe fn elements<S, T>(simd: S, call: &Call<T>, f: impl Fn(S::V) -> S::V + Copy)
+where
+    S: Io<T>,
+    T: Element,
+{
+    let dense = call.x_stride == call.cols && call.y_stride == call.cols;
+    let (rows, cols) = if dense { (1, call.rows * call.cols) } else { (call.rows, call.cols) };
+    for row in 0..rows {
+        // SAFETY: `row` is one of the call's rows, or all of them: x and y point to `cols` elements.
+        unsafe {
+            let x = call.x.add(row * call.x_stride);
+            let y = call.y.add(row * call.y_stride);
+            finish::<S, T>(simd, call.stream, x, y, cols, f);
+        }
+    }
+    if S::STREAMS && call.stream {
+        simd.fence();
+    }
+}
+
+/// `f` of `n` elements.
+///
+/// # Safety
+/// `x` is valid for reads and `y` for writes of `n` elements; `stream` only if they are not the same.
+#[inline(always)]
+unsafe fn finish<S: Io<T>, T>(
+    simd: S,
+    stream: bool,
+    x: *const T,
+    y: *mut T,
+    n: usize,
+    f: impl Fn(S::V) -> S::V + Copy,
+) {
+    let mut finish = Finish::new(x, y, n, By(f));
+    finish.input = true;
+    // SAFETY: as this function's.
+    unsafe {
+        if S::STREAMS && stream {
+            finish_row::<S, T, T, true>(simd, &finish);
+        } else {
+            finish_row::<S, T, T, false>(simd, &finish);
+        }
+    }
+}
+
+/// `1 / (1 + exp(-a x))`: with `e = C exp(-a |x|)`, which cannot overflow, `e / (C + e)` below 0 and `C / (C + e)` elsewhere.
+///
+/// The error of `e` is 1.1 u at most (u half an ULP at 1; `exp2.rs`), and less of it reaches the quotient; the sum's and the
+/// quotient's roundings are 1 u each: below 3 ULP.
+#[derive(Clone, Copy)]
+struct Sigmoid<S: Vector> {
+    exp: Exp<S>,
+    /// C
+    one: S::V,
+}
+
+impl<S: Vector> Sigmoid<S> {
+    #[inline(always)]
+    fn new(simd: S, scale: &Scale) -> Self {
+        let exp = Exp::new(simd, scale, &no_shift(scale, S::E::MIN_EXP));
+        let one = exp.of(false, true, simd.splat(S::E::narrow(0.0)));
+        Sigmoid { exp, one }
+    }
+
+    #[inline(always)]
+    fn of(&self, x: S::V) -> S::V {
+        let s = self.exp.simd;
+        let e = self.exp.of(false, true, minus_abs(s, x));
+        let zero = s.splat(S::E::narrow(0.0));
+        let y = s.div(s.select_below(x, zero, e, self.one), s.add(self.one, e));
+        or_top(s, x, y, S::E::narrow(1.0))
+    }
+}
+
+/// `-|x|`
+#[inline(always)]
+fn minus_abs<S: Vector>(s: S, x: S::V) -> S::V {
+    s.min(x, s.sub(s.splat(S::E::narrow(0.0)), x))
+}
+
+/// `y` where `x` is below +inf, `top` where it is +inf, and NaN where it is NaN.
+#[inline(always)]
+fn or_top<S: Vector>(s: S, x: S::V, y: S::V, top: S::E) -> S::V {
+    let splat = |x: f64| s.splat(S::E::narrow(x));
+    let odd = s.select_below(splat(0.0), x, s.splat(top), splat(NAN));
+    s.select_below(x, splat(f64::INFINITY), y, odd)
+}
+
+/// The one NaN that results carry, in f64 and, narrowed, in f32.
+const NAN: f64 = <f64 as Element>::NAN;
+
+/// `-ln(1 + exp(-a x))` in f64 for all types: `min(a x, 0) - log1p(e)`, `e = exp(-a |x|)`, and with `s = e / (2 + e)`, at most 1/3,
+/// `log1p(e) = 2 atanh(s) = 2 s (1 + s^2/3 + s^4/5 + ...)`.
+///
+/// In rows of f64 what the quotient `s` lacks is added: the logarithm has the error of `e`, 1.1 u at most, and one rounding, the result one or two
+/// more: below 3 ULP.
+#[derive(Clone, Copy)]
+struct LogSigmoid<W: Vector> {
+    exp: Exp<W>,
+    /// 2 C
+    two: W::V,
+    /// `1 / C`
+    inverse: W::V,
+    scale: (W::V, W::V),
+}
+
+impl<W: Vector<E = f64>> LogSigmoid<W> {
+    #[inline(always)]
+    fn new(w: W, scale: &Scale) -> Self {
+        let exp = Exp::new(w, scale, &no_shift(scale, <f64 as Contract>::MIN_EXP));
+        let one = exp.of(false, true, w.splat(0.0));
+        let (hi, lo) = scale.pair();
+        let (two, inverse) = (w.add(one, one), w.div(w.splat(1.0), one));
+        LogSigmoid { exp, two, inverse, scale: (w.splat(hi), w.splat(lo)) }
+    }
+
+    #[inline(always)]
+    fn of<S>(&self, simd: S, v: S::V) -> S::V
+    where
+        S: Vector<Wide = W> + Io<<S as Vector>::E>,
+        W: Io<<S as Vector>::E>,
+    {
+        let zero = S::E::narrow(0.0);
+        let (mut x, mut y) = ([zero; 16], [zero; 16]);
+        // SAFETY: the arrays have room for LANES elements, which is a multiple of the wide vector's lanes.
+        unsafe {
+            simd.store(x.as_mut_ptr(), v);
+            let mut k = 0;
+            while k < S::LANES {
+                let u = self.exp.simd.load(x.as_ptr().add(k));
+                let u = self.of_wide(S::E::MIN_EXP == <f64 as Contract>::MIN_EXP, u);
+                self.exp.simd.store(y.as_mut_ptr().add(k), u);
+                k += W::LANES;
+            }
+            simd.load(y.as_ptr())
+        }
+    }
+
+    /// Of an element as f64; to less than f64's precision unless `double`.
+    #[inline(always)]
+    fn of_wide(&self, double: bool, x: W::V) -> W::V {
+        let w = self.exp.simd;
+        let zero = w.splat(0.0);
+        let e = self.exp.of(false, true, minus_abs(w, x));
+        let sum = w.add(self.two, e);
+        let s = w.div(e, sum);
+        let square = w.mul(s, s);
+        let mut terms = ATANH.iter().take(if double { ATANH.len() } else { ATANH_F32 }).rev();
+        let mut q = w.splat(*terms.next().expect("a series has terms"));
+        for &term in terms {
+            q = w.fma(q, square, w.splat(term));
+        }
+        let twice = w.add(s, s);
+        let cube = w.mul(twice, square);
+        let log1p = if double {
+            // 2 (e - s (2 + e)) / (2 + e), the sum being exact, too; and 2 / (2 + e) is 1 - s.
+            let minus_s = w.sub(zero, s);
+            let rest = w.fma(minus_s, w.sub(e, w.sub(sum, self.two)), w.fma(minus_s, sum, e));
+            let rest = w.mul(w.mul(rest, self.inverse), w.sub(w.splat(1.0), s));
+            w.add(twice, w.fma(cube, q, rest))
+        } else {
+            w.fma(cube, q, twice)
+        };
+        let low = w.select_below(x, zero, x, zero);
+        let mut y = w.fma(low, self.scale.0, w.sub(zero, log1p));
+        if double {
+            // A result of -inf has no tail: it might be NaN, or infinite the other way.
+            let tail = w.mul(low, self.scale.1);
+            y = w.add(y, w.zero_below(y, w.splat(f64::MIN), tail));
+        }
+        or_top(w, x, y, 0.0)
+    }
+}
+
+/// A limit of softmax, of every row.
+///
+/// # Safety
+/// The call's pointers are valid as [`Call`] says.
+#[inline(always)]
+unsafe fn limits<S, T>(simd: S, call: &Call<T>, limit: Limit)
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    T: Element,
+{
+    for row in 0..call.rows {
+        // SAFETY: `row` is one of the call's rows, so x and y point to `cols` elements.
+        unsafe {
+            let x = call.x.add(row * call.x_stride);
+            let y = call.y.add(row * call.y_stride);
+            limit_row(simd, call, x, y, limit);
+        }
+    }
+    if S::STREAMS && call.stream {
+        simd.fence();
+    }
+}
+
+/// A limit of softmax, of one row.
+///
+/// # Safety
+/// `x` is valid for reads and `y` for writes of `call.cols` elements.
+#[inline(always)]
+unsafe fn limit_row<S, T>(simd: S, call: &Call<T>, x: *const T, y: *mut T, limit: Limit)
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    T: Element,
+{
+    let n = call.cols;
+    // SAFETY: as this function's.
+    unsafe {
+        let (max, odd) = top(simd, x, n);
+        let odd = if odd || max.widen() == f64::NEG_INFINITY {
+            match classify(simd, x, n, &Plain::NEAR) {
+                // They have the mass, whatever the temperature above 0.
+                Odd::PlusInf if !limit.hot => None,
+                odd => Some(odd),
+            }
+        } else {
+            None
+        };
+        if let Some(odd) = odd {
+            let nothing = if limit.log { T::NEG_INFINITY } else { T::ZERO };
+            return odd_row(&odd, y, n, call.masked, nothing);
+        }
+        // Elements below this get nothing.
+        let least = simd.splat(if limit.hot { S::E::narrow(S::E::LEAST) } else { max });
+        let first = limit.ties == Ties::First;
+        let sharing = if first { 1 } else { count::<S, T>(simd, x, n, least) };
+        let (share, nothing) = limit.shares(sharing);
+        let (share, nothing) = (S::E::narrow(share), simd.splat(S::E::narrow(nothing)));
+        if first {
+            let i = first_of::<S, T>(simd, x, n, max);
+            fill::<S, T>(simd, call.stream, x, y, i, nothing);
+            *y.add(i) = T::from_f64(share.widen());
+            fill::<S, T>(simd, call.stream, x.add(i + 1), y.add(i + 1), n - i - 1, nothing);
+            return;
+        }
+        let share = simd.splat(share);
+        finish::<S, T>(
+            simd,
+            call.stream,
+            x,
+            y,
+            n,
+            #[inline(always)]
+            |v| simd.select_below(v, least, nothing, share),
+        );
+    }
+}
+
+/// `n` times the same, whatever `x` has.
+///
+/// # Safety
+/// As [`finish`].
+#[inline(always)]
+unsafe fn fill<S: Io<T>, T>(simd: S, stream: bool, x: *const T, y: *mut T, n: usize, value: S::V) {
+    // SAFETY: as this function's.
+    unsafe {
+        finish::<S, T>(
+            simd,
+            stream,
+            x,
+            y,
+            n,
+            #[inline(always)]
+            |_| value,
+        );
+    }
+}
+
+/// `f` of every vector of `n` elements, and of which of the `UNROLL` of its turn it is. Missing lanes are -inf.
+///
+/// Nothing is asked for ahead. As streaming sweeps do it that was slower where nothing is written: AMD Zen 5, one thread of a busy machine, argmax of
+/// 1,024 x 128,256 bf16 10 instead of 12.5 G elements/s, which is the speed of reading; log-sum-exp alike with and without, in rows of 1,000 f32
+/// 1.2 to 1.5 times slower.
+///
+/// # Safety
+/// `x` is valid for reads of `n` elements.
+#[inline(always)]
+unsafe fn vectors<S: Io<T>, T>(simd: S, x: *const T, n: usize, mut f: impl FnMut(usize, S::V)) {
+    let mut i = 0;
+    // SAFETY: at every load as many elements are left, of the last one n - i < LANES.
+    unsafe {
+        while !S::SMALL && n - i >= UNROLL * S::LANES {
+            for k in 0..UNROLL {
+                f(k, simd.load(x.add(i + k * S::LANES)));
+            }
+            i += UNROLL * S::LANES;
+        }
+        while n - i >= S::LANES {
+            f(0, simd.load(x.add(i)));
+            i += S::LANES;
+        }
+        if i < n {
+            f(1, simd.load_part(x.add(i), n - i, S::E::narrow(f64::NEG_INFINITY)));
+        }
+    }
+}
+
+/// The largest of `n` elements, -inf if there is none, and whether NaN or +inf is among them; NaN may or may not show as the
+/// largest.
+///
+/// # Safety
+/// `x` is valid for reads of `n` elements.
+#[inline(always)]
+unsafe fn top<S: Io<T>, T>(simd: S, x: *const T, n: usize) -> (S::E, bool) {
+    let splat = |x: f64| simd.splat(S::E::narrow(x));
+    let (infinity, zero, one) = (splat(f64::INFINITY), splat(0.0), splat(1.0));
+    let mut max = [splat(f64::NEG_INFINITY); UNROLL];
+    let mut odd = [zero; UNROLL];
+    // SAFETY: as this function's.
+    unsafe {
+        vectors(
+            simd,
+            x,
+            n,
+            #[inline(always)]
+            |k, v| {
+                max[k] = simd.max(v, max[k]);
+                odd[k] = simd.select_below(v, infinity, odd[k], one);
+            },
+        );
+    }
+    let all = |v: [S::V; UNROLL]| simd.max(simd.max(v[0], v[1]), simd.max(v[2], v[3]));
+    (simd.max_lane(all(max)), simd.max_lane(all(odd)).widen() > 0.0)
+}
+
+/// How many of `n` elements, none of which is NaN, are not below `least`, which is above -inf.
+///
+/// # Safety
+/// `x` is valid for reads of `n` elements.
+#[inline(always)]
+unsafe fn count<S, T>(simd: S, x: *const T, n: usize, least: S::V) -> usize
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+{
+    let zero = S::E::narrow(0.0);
+    let one = simd.splat(S::E::narrow(1.0));
+    let mut total = 0;
+    for start in (0..n).step_by(BLOCK) {
+        let mut acc = [simd.splat(zero); UNROLL];
+        let mut lanes = [zero; 16];
+        // SAFETY: the block lies within the n elements; there is room for a vector.
+        unsafe {
+            vectors(
+                simd,
+                x.add(start),
+                BLOCK.min(n - start),
+                #[inline(always)]
+                |k, v| {
+                    acc[k] = simd.add(acc[k], simd.select_below(v, least, simd.splat(zero), one))
+                },
+            );
+            let acc = simd.add(simd.add(acc[0], acc[1]), simd.add(acc[2], acc[3]));
+            simd.store(lanes.as_mut_ptr(), acc);
+        }
+        // A lane counts to 512 at most, exactly in every type.
+        total += lanes.iter().map(|lane| lane.widen() as usize).sum::<usize>();
+    }
+    total
+}
+
+/// The index of the first of `n` elements, none of which is NaN, that is not below `max`, the largest. 0 if there is none.
+///
+/// # Safety
+/// `x` is valid for reads of `n` elements.
+#[inline(always)]
+unsafe fn first_of<S, T>(simd: S, x: *const T, n: usize, max: S::E) -> usize
+where
+    S: Io<T>,
+    T: Element,
+{
+    let turn = UNROLL * S::LANES;
+    let mut i = 0;
+    // SAFETY: at every load as many elements are left.
+    unsafe {
+        while n - i >= turn {
+            let v = |k: usize| simd.load(x.add(i + k * S::LANES));
+            let top = simd.max(simd.max(v(0), v(1)), simd.max(v(2), v(3)));
+            if simd.max_lane(top) >= max {
+                break;
+            }
+            i += turn;
+        }
+        while n - i >= S::LANES && simd.max_lane(simd.load(x.add(i))) < max {
+            i += S::LANES;
+        }
+        let found = (i..n).find(|&i| (*x.add(i)).to_f64() >= max.widen());
+        found.unwrap_or(0)
+    }
+}
+
+/// The index of the largest of `n` elements, the first of equals, or of the first NaN. 0 if there are none.
+///
+/// # Safety
+/// `x` is valid for reads of `n` elements.
+#[inline(always)]
+unsafe fn largest<S, T>(simd: S, x: *const T, n: usize) -> usize
+where
+    S: Io<T>,
+    T: Element,
+{
+    let mut max = S::E::narrow(f64::NEG_INFINITY);
+    let mut best = 0;
+    // SAFETY: blocks lie within the n elements.
+    unsafe {
+        for start in (0..n).step_by(BLOCK) {
+            let block = x.add(start);
+            let len = BLOCK.min(n - start);
+            let (top, odd) = top(simd, block, len);
+            if odd && let Some(nan) = first_nan(block, len) {
+                return start + nan;
+            }
+            if top > max {
+                (max, best) = (top, start);
+            }
+        }
+        best + first_of(simd, x.add(best), BLOCK.min(n - best), max)
+    }
+}
+
+/// The index of the first NaN among `n` elements.
+///
+/// # Safety
+/// `x` is valid for reads of `n` elements.
+#[cold]
+#[inline(never)]
+unsafe fn first_nan<T: Element>(x: *const T, n: usize) -> Option<usize> {
+    // SAFETY: i < n.
+    (0..n).find(|&i| unsafe { *x.add(i) }.to_f64().is_nan())
+}
+
+/// Picks from every row.
+#[inline(always)]
+pub(crate) fn pick<S, T>(simd: S, picks: &mut Picks<T>)
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    T: Element,
+{
+    if let Wanted::Largest(_) = &picks.wanted {
+        // No exponentials: nothing is prepared for them.
+        for r in 0..picks.x.rows() {
+            let row = picks.row(r);
+            // SAFETY: the slice is valid for reads.
+            let index = unsafe { largest(simd, row.as_ptr(), row.len()) };
+            if let Wanted::Largest(indices) = &mut picks.wanted {
+                indices[r] = index;
+            }
+        }
+        return;
+    }
+    let scale = picks.scale;
+    let mut reducer = Reducer::new(simd, &scale);
+    for r in 0..picks.x.rows() {
+        let row = picks.row(r);
+        // SAFETY: the slice is valid for reads; nothing is kept.
+        let reduced = unsafe {
+            let none = std::ptr::null_mut();
+            reducer.reduce_alone::<T, Forget, _>(row.as_ptr(), none, row.len(), &Plain::NEAR)
+        };
+        let shift = reduced.as_ref().map(|reduced| reduced.log_shift(&scale));
+        if let Some(lse) = picks.lse.get_mut(r) {
+            *lse = match &shift {
+                Ok(shift) => T::Arithmetic::from_f64(shift.logsumexp()),
+                Err(odd) => odd.value(),
+            };
+        }
+        let places = r * picks.k..(r + 1) * picks.k;
+        let probs = picks.probs.get_mut(places.clone()).unwrap_or_default();
+        let log_probs = &mut picks.log_probs[places.clone()];
+        match &mut picks.wanted {
+            Wanted::Tokens(tokens) => {
+                for (y, &token) in log_probs.iter_mut().zip(&tokens[places]) {
+                    *y = T::Arithmetic::from_f64(row[token].to_f64());
+                }
+            }
+            Wanted::Top(indices) => {
+                let indices = &mut indices[places];
+                if matches!(reduced, Err(Odd::Nan)) {
+                    indices.iter_mut().enumerate().for_each(|(i, index)| *index = i);
+                } else {
+                    top_k::<S, T>(simd, row, indices, log_probs);
+                }
+            }
+            Wanted::Largest(_) => {}
+        }
+        softmax::<S, T>(simd, log_probs, probs, &reduced, &scale, picks.masked);
+        log_softmax::<S, T>(simd, log_probs, &shift, picks.masked);
+    }
+}
+
+/// Turns a row's elements into their log-probabilities.
+#[inline(always)]
+fn log_softmax<S, T>(
+    simd: S,
+    log_probs: &mut [T::Arithmetic],
+    shift: &Result<LogShift, &Odd>,
+    masked: Masked,
+) where
+    S: Vector,
+    T: Element,
+{
+    for y in log_probs {
+        *y = match shift {
+            Ok(shift) => {
+                let x = simd.splat(S::E::narrow(y.to_f64()));
+                let y = simd.first_lane(simd.log_softmax(x, shift));
+                T::Arithmetic::from_f64(y.widen())
+            }
+            Err(Odd::AllMasked) if masked == Masked::Zero => T::Arithmetic::NEG_INFINITY,
+            Err(_) => T::Arithmetic::NAN,
+        };
+    }
+}
+
+/// The probabilities of some of a row's elements, as many as there are places.
+#[inline(always)]
+fn softmax<S, T>(
+    simd: S,
+    elements: &[T::Arithmetic],
+    probs: &mut [T::Arithmetic],
+    reduced: &Result<Reduced<S>, Odd>,
+    scale: &Scale,
+    masked: Masked,
+) where
+    S: Vector,
+    T: Element,
+{
+    if probs.is_empty() {
+        return;
+    }
+    match reduced {
+        Ok(reduced) => {
+            let row = <Again as Task<S, T>>::last(scale, reduced);
+            for (p, x) in probs.iter_mut().zip(elements) {
+                let x = simd.splat(S::E::narrow(x.to_f64()));
+                let y = simd.first_lane(row.of(simd, x));
+                *p = T::Arithmetic::from_f64(y.widen());
+            }
+        }
+        Err(Odd::AllMasked) if masked == Masked::Zero => probs.fill(T::Arithmetic::ZERO),
+        Err(_) => probs.fill(T::Arithmetic::NAN),
+    }
+}
+
+/// The largest elements of a row without NaN and their indices, the largest first, the first of equals first; as many as there are places.
+#[inline(always)]
+fn top_k<S, T>(simd: S, row: &[T], indices: &mut [usize], values: &mut [T::Arithmetic])
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    T: Element,
+{
+    let k = indices.len();
+    if k == 0 {
+        return;
+    }
+    let mut heap = Heap { indices, values };
+    heap.fill(row);
+    let turn = UNROLL * S::LANES;
+    let mut i = k;
+    while row.len() - i >= turn {
+        // SAFETY: so many elements are there.
+        let v = |k: usize| unsafe { simd.load(row.as_ptr().add(i + k * S::LANES)) };
+        let v = [v(0), v(1), v(2), v(3)];
+        let least = heap.least();
+        let all = simd.max(simd.max(v[0], v[1]), simd.max(v[2], v[3]));
+        if simd.max_lane(all).widen() > least {
+            for (k, v) in v.into_iter().enumerate() {
+                if simd.max_lane(v).widen() > least {
+                    let mut lanes = [S::E::narrow(0.0); 16];
+                    // SAFETY: there is room for a vector.
+                    unsafe { simd.store(lanes.as_mut_ptr(), v) };
+                    let values = lanes[..S::LANES].iter().map(|v| v.widen());
+                    heap.offer(i + k * S::LANES, values);
+                }
+            }
+        }
+        i += turn;
+    }
+    heap.offer(i, row[i..].iter().map(|v| v.to_f64()));
+    heap.sort();
+}
+
+/// The elements that were the largest so far, the one that is the first to go on top: the smallest, the last of equals.
+struct Heap<'a, E> {
+    indices: &'a mut [usize],
+    values: &'a mut [E],
+}
+
+impl<E: Element> Heap<'_, E> {
+    /// With the first elements of a row.
+    fn fill<T: Element>(&mut self, row: &[T]) {
+        for (i, (index, value)) in self.indices.iter_mut().zip(&mut *self.values).enumerate() {
+            (*index, *value) = (i, E::from_f64(row[i].to_f64()));
+        }
+        for at in (0..self.indices.len() / 2).rev() {
+            self.sift(at, self.indices.len());
+        }
+    }
+
+    /// What an element must be above.
+    fn least(&self) -> f64 {
+        self.values[0].to_f64()
+    }
+
+    /// Takes those of the values that are large enough; the first of them is at `at`. They come behind all that were offered before.
+    #[inline(always)]
+    fn offer(&mut self, at: usize, values: impl Iterator<Item = f64>) {
+        let mut least = self.least();
+        for (i, value) in values.enumerate() {
+            if value > least {
+                (self.indices[0], self.values[0]) = (at + i, E::from_f64(value));
+                self.sift(0, self.indices.len());
+                least = self.least();
+            }
+        }
+    }
+
+    /// Whether the element at `a` goes before the one at `b`.
+    fn goes_first(&self, a: usize, b: usize) -> bool {
+        let (x, y) = (self.values[a].to_f64(), self.values[b].to_f64());
+        x < y || (x == y && self.indices[a] > self.indices[b])
+    }
+
+    fn swap(&mut self, a: usize, b: usize) {
+        self.indices.swap(a, b);
+        self.values.swap(a, b);
+    }
+
+    /// Lets the element at `at` sink to its place among the first `n`.
+    fn sift(&mut self, mut at: usize, n: usize) {
+        loop {
+            let mut child = 2 * at + 1;
+            if child >= n {
+                return;
+            }
+            if child + 1 < n && self.goes_first(child + 1, child) {
+                child += 1;
+            }
+            if !self.goes_first(child, at) {
+                return;
+            }
+            self.swap(at, child);
+            at = child;
+        }
+    }
+
+    /// The largest first; it is no heap then.
+    fn sort(&mut self) {
+        for end in (1..self.indices.len()).rev() {
+            self.swap(0, end);
+            self.sift(0, end);
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Operations: one file for each way to do rows, generic over CPUs and types.
+
+pub(crate) mod attend;
+pub(crate) mod columns;
+pub(crate) mod decide;
+pub(crate) mod limits;
+pub(crate) mod loss;
+pub(crate) mod pieces;
+pub(crate) mod sample;
+pub(crate) mod short;
+pub(crate) mod softmax;
+pub(crate) mod tiny;

@@ -1,0 +1,257 @@
+//! What drawing from a row needs of vectors: exponentials, and sums over masses above a threshold.
+
+use crate::call::masses::{Exps, HALF, LEAST, Learned, Masses, PART, ROUND, Scanned, UNITS, rank};
+use crate::isa::vector::{Bands, Io, Vector};
+use crate::num::element::Element;
+use crate::num::exp2::Contract;
+use crate::num::guess::Guess;
+use crate::num::scale::Scale;
+use crate::sweep::reduce::Reducer;
+use crate::sweep::{Exp, Keep, Plain, inlined, row_max};
+
+/// Of rows that are computed in f32: one sweep by a guessed shift.
+///
+/// # Safety
+/// `exps` is as long as `x`, and `S::E` is f32.
+#[inline(always)]
+unsafe fn exps_of_f32<S, T>(
+    simd: S,
+    x: &[T],
+    scale: &Scale,
+    learned: &mut Learned,
+    exps: &mut [f32],
+) -> Option<Exps>
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    T: Element,
+{
+    let mut reducer = Reducer::new(simd, scale);
+    match learned.0 {
+        Some((guess, cut, exact)) => {
+            reducer.exp = Exp::new(simd, scale, &guess.shift());
+            (reducer.guess, reducer.cut, reducer.exact) = (guess, cut, exact);
+        }
+        None => {
+            let n = x.len().min(FIRST);
+            // SAFETY: the slice has n elements.
+            let max = unsafe { row_max(simd, x.as_ptr(), n, &Plain::NEAR) };
+            let own = scale.shift(max, S::E::MIN_EXP);
+            if max.is_finite() && !own.is_huge() {
+                reducer.guess = Guess::like::<S::E>(&own, scale);
+                reducer.exp = Exp::new(simd, scale, &reducer.guess.shift());
+            }
+            // Masks are common.
+            reducer.cut = true;
+        }
+    }
+    let kept = exps.as_mut_ptr().cast::<S::E>();
+    // SAFETY: both slices have as many elements, of f32 those that are written. A slice that is
+    // written is not the one that is read.
+    let reduced =
+        unsafe { reducer.reduce_alone::<T, Keep, _>(x.as_ptr(), kept, x.len(), &Plain::NEAR) };
+    learned.0 = Some((reducer.guess, reducer.cut, reducer.exact));
+    let reduced = reduced.ok()?;
+    let sum = reduced.sum.hi * reduced.factor;
+    let top = reduced.exp.of(true, true, simd.splat(S::E::narrow(reduced.max)));
+    let largest = simd.first_lane(top).widen() as f32;
+    Some(Exps { max: reduced.max, largest, sum, factor: reduced.factor as f32 })
+}
+
+/// How many of a first row's elements its guess is made from.
+const FIRST: usize = 4096;
+
+/// Of rows that are computed in f64: by their own maximum.
+#[inline(always)]
+fn exps_of_f64<S, T>(simd: S, x: &[T], scale: &Scale, exps: &mut [f32]) -> Option<Exps>
+where
+    S: Io<T> + Io<<S as Vector>::E> + Io<f32>,
+    T: Element,
+{
+    let n = x.len();
+    // SAFETY: the slice has n elements.
+    let max = unsafe { row_max(simd, x.as_ptr(), n, &Plain::NEAR) };
+    if !max.is_finite() {
+        return None;
+    }
+    let exp = Exp::new(simd, scale, &scale.shift(max, S::E::MIN_EXP));
+    let mut acc = simd.acc_zero();
+    let mut i = 0;
+    while i < n {
+        let left = n - i;
+        // SAFETY: `left` elements are there in both slices, which the caller has compared.
+        unsafe {
+            if left >= S::LANES {
+                let e = exp.of(true, true, simd.load(x.as_ptr().add(i)));
+                simd.store(exps.as_mut_ptr().add(i), e);
+                acc = simd.acc_add(acc, e);
+            } else {
+                let v = simd.load_part(x.as_ptr().add(i), left, S::E::narrow(f64::NEG_INFINITY));
+                let e = exp.of(true, true, v);
+                simd.store_part(exps.as_mut_ptr().add(i), left, e);
+                acc = simd.acc_add(acc, e);
+            }
+        }
+        i += S::LANES;
+    }
+    let sum = simd.acc_fold(acc).hi;
+    // NaN shows here.
+    let largest = simd.first_lane(exp.of(true, true, simd.splat(S::E::narrow(max)))).widen() as f32;
+    (sum > 0.0).then_some(Exps { max, largest, sum, factor: 1.0 })
+}
+
+/// A row in the type that is computed with.
+#[inline(always)]
+pub(crate) fn widen<S, T>(simd: S, x: &[T], y: &mut [T::Arithmetic])
+where
+    S: Io<T> + Io<T::Arithmetic>,
+    T: Element,
+{
+    let n = x.len().min(y.len());
+    let mut i = 0;
+    while i < n {
+        // SAFETY: n - i elements are left in both.
+        unsafe {
+            let (x, y) = (x.as_ptr().add(i), y.as_mut_ptr().add(i));
+            if n - i >= S::LANES {
+                simd.store(y, simd.load(x));
+            } else {
+                simd.store_part(y, n - i, simd.load_part(x, n - i, S::E::narrow(0.0)));
+            }
+        }
+        i += S::LANES;
+    }
+}
+
+/// As [`Kernel::scan`]. Without `ABOVE` there is no upper set, without `BAND` no band; without both, everything is in the upper set.
+#[inline(always)]
+fn scan_by<S: Bands, const ABOVE: bool, const BAND: bool>(
+    simd: S,
+    masses: Masses<'_>,
+    low: f32,
+    high: f32,
+    parts: &mut [u64],
+    band: &mut [u64],
+) -> Scanned {
+    let (factor, round) = (simd.splat(masses.factor), simd.splat(ROUND));
+    let minus_half = simd.splat(-HALF);
+    // By the shift of the exponentials: exact, or below all that are not 0.
+    let bound = |x: f32| simd.splat((x / masses.factor).max(f32::MIN_POSITIVE));
+    let (lows, highs) = (bound(low), bound(high));
+    let mut found = Scanned::default();
+    let mut parts = parts.iter_mut();
+    for (part, exps) in masses.exps.chunks(PART).enumerate() {
+        let (mut total, mut above) = (simd.acc_zero(), simd.acc_zero());
+        // A bit for each element, 16 of a vector.
+        let mut hits = [0u16; PART / 16];
+        let mut vector = inlined(
+            #[inline(always)]
+            |(i, e): (usize, S::V)| {
+                // The product is exact: the same fused or not.
+                let less = if S::FUSED {
+                    simd.fma(e, factor, minus_half)
+                } else {
+                    simd.add(simd.mul(e, factor), minus_half)
+                };
+                let units = simd.sub(simd.add(less, round), round);
+                total = simd.acc_add(total, units);
+                let below = if ABOVE || !BAND { simd.less(e, highs) } else { LANES };
+                found.above.0 += u64::from((!below & LANES).count_ones());
+                if ABOVE {
+                    above = simd.acc_add(above, simd.zero_below(e, highs, units));
+                }
+                if BAND {
+                    // No branch could foresee them; they are looked at later, 64 at once.
+                    hits[i / S::LANES] = (!simd.less(e, lows) & below) as u16;
+                }
+            },
+        );
+        let whole = exps.len() / S::LANES * S::LANES;
+        let mut i = 0;
+        while i < whole {
+            // SAFETY: LANES elements are there.
+            vector((i, unsafe { simd.load(exps.as_ptr().add(i)) }));
+            i += S::LANES;
+        }
+        if i < exps.len() {
+            // SAFETY: fewer than LANES elements are left. Missing ones have no mass.
+            let e = unsafe { simd.load_part(exps.as_ptr().add(i), exps.len() - i, 0.0) };
+            vector((i, e));
+        }
+        if BAND {
+            for (k, &[a, b, c, d]) in hits.as_chunks::<4>().0.iter().enumerate() {
+                let word = [a, b, c, d].map(u64::from);
+                let mut word = word[0] | word[1] << 16 | word[2] << 32 | word[3] << 48;
+                while word != 0 {
+                    let i = 64 * k + word.trailing_zeros() as usize;
+                    if let (Some(place), Some(&e)) = (band.get_mut(found.band), exps.get(i)) {
+                        *place = rank(masses.of(e), part * PART + i);
+                    }
+                    found.band += 1;
+                    word &= word - 1;
+                }
+            }
+        }
+        let total = (simd.acc_fold(total).hi * UNITS) as u64;
+        let above = match (ABOVE, BAND) {
+            (true, _) => (simd.acc_fold(above).hi * UNITS) as u64,
+            (false, true) => 0,
+            (false, false) => total,
+        };
+        found.total += total;
+        found.above.1 += above;
+        if let Some(place) = parts.next() {
+            *place = above;
+        }
+    }
+    found
+}
+
+/// All lanes of a vector.
+const LANES: u32 = 0xffff;
+
+/// The exponentials of a row, which has as many elements as `exps`.
+#[inline(always)]
+pub(crate) fn exps<S, T>(
+    simd: S,
+    x: &[T],
+    scale: &Scale,
+    learned: &mut Learned,
+    exps: &mut [f32],
+) -> Option<Exps>
+where
+    S: Io<T> + Io<<S as Vector>::E> + Io<f32>,
+    T: Element,
+{
+    if const { size_of::<S::E>() != size_of::<f32>() } {
+        return exps_of_f64(simd, x, scale, exps);
+    }
+    if x.len() != exps.len() {
+        return None;
+    }
+    // SAFETY: as was just compared.
+    unsafe { exps_of_f32(simd, x, scale, learned, exps) }
+}
+
+/// Sums the units of elements whose exponentials are not below `high`, for each part of the row in
+/// `parts`, and collects those below it that are not below `low`, by rank and in order of index, in
+/// `band`.
+#[inline(always)]
+pub(crate) fn scan<S: Bands>(
+    simd: S,
+    masses: Masses<'_>,
+    low: f32,
+    high: f32,
+    parts: &mut [u64],
+    band: &mut [u64],
+) -> Scanned {
+    // Less to do for what is asked for most.
+    if high == f32::INFINITY {
+        scan_by::<S, false, true>(simd, masses, low, high, parts, band)
+    } else if low < high {
+        scan_by::<S, true, true>(simd, masses, low, high, parts, band)
+    } else if high > LEAST {
+        scan_by::<S, true, false>(simd, masses, low, high, parts, band)
+    } else {
+        scan_by::<S, false, false>(simd, masses, low, high, parts, band)
+    }
+}

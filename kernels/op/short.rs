@@ -1,0 +1,157 @@
+//! Softmax of a few short rows: the answer of a classifier, a row of attention. What counts is the time until the answer is there, so a
+//! row's exponentials never leave the registers, and nothing is prepared for rows that do not come.
+
+use crate::call::Call;
+use crate::isa::vector::{Io, Vector};
+use crate::num::element::Element;
+use crate::num::exp2::Contract;
+use crate::sweep::reduce::{Kept, Reducer, row_exactly};
+use crate::sweep::{Inverse, inlined, prob};
+use std::hint::cold_path;
+use std::mem::MaybeUninit;
+
+/// Vectors that a row may have.
+const VECTORS: usize = 4;
+
+/// Elements of the longest row, in f32.
+const LONGEST: usize = 64;
+
+/// Whether the call's rows can be done here.
+#[inline(always)]
+pub(crate) fn suits<S: Vector, T>(call: &Call<T>) -> bool {
+    const { assert!(VECTORS * S::LANES <= LONGEST) };
+    call.cols <= VECTORS * S::LANES
+}
+
+/// Softmax of every row of the call. A function of its own: longer rows need much room on the stack, which takes time to make.
+///
+/// # Safety
+/// The call's pointers are valid as [`Call`] says, and [`suits`].
+#[inline(never)]
+pub(crate) unsafe fn softmax<S, T>(simd: S, call: &Call<T>)
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    T: Element,
+{
+    simd.vectorize(
+        #[inline(always)]
+        || {
+            let mut reducer = Reducer::new(simd, &call.scale);
+            for row in 0..call.rows {
+                // SAFETY: `row` is one of the call's rows, so x and y point to `cols` elements.
+                unsafe {
+                    let x = call.x.add(row * call.x_stride);
+                    let y = call.y.add(row * call.y_stride);
+                    let done = if !S::SMALL && call.cols <= S::LANES {
+                        softmax_row::<S, T, 1>(&mut reducer, x, y, call.cols)
+                    } else {
+                        softmax_row::<S, T, VECTORS>(&mut reducer, x, y, call.cols)
+                    };
+                    if !done {
+                        exactly(&reducer, call, x, y);
+                    }
+                }
+            }
+        },
+    );
+}
+
+/// As [`row_exactly`]. Rare, and so a function of its own.
+///
+/// # Safety
+/// `x` is valid for reads and `y` for writes of `call.cols` elements, and [`suits`].
+#[cold]
+#[inline(never)]
+unsafe fn exactly<S, T>(reducer: &Reducer<S>, call: &Call<T>, x: *const T, y: *mut T)
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    T: Element,
+{
+    reducer.exp.simd.vectorize(
+        #[inline(always)]
+        || {
+            let mut kept = MaybeUninit::<[S::E; LONGEST]>::uninit();
+            // SAFETY: as this function's; what is kept has room for the longest row.
+            unsafe { row_exactly::<S, T, Kept>(reducer, call, x, y, kept.as_mut_ptr().cast()) };
+        },
+    );
+}
+
+/// Softmax of a row of at most `N` vectors, with a guessed shift. Whether that served; if not, nothing is written.
+///
+/// # Safety
+/// `x` is valid for reads and `y` for writes of `n` elements, `1 <= n <= N * LANES`.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)] // as indices the loops unroll into registers
+unsafe fn softmax_row<S, T, const N: usize>(
+    reducer: &mut Reducer<S>,
+    x: *const T,
+    y: *mut T,
+    n: usize,
+) -> bool
+where
+    S: Io<T>,
+    T: Element,
+{
+    let exp = reducer.exp;
+    let simd = exp.simd;
+    let least = S::E::narrow(f64::NEG_INFINITY);
+    let mut kept = [simd.splat(S::E::narrow(0.0)); N];
+    let mut acc = simd.acc_zero();
+    let mut max = simd.splat(least);
+    let mut min = simd.splat(S::E::narrow(f64::INFINITY));
+    for k in 0..N {
+        let at = k * S::LANES;
+        if at >= n {
+            break;
+        }
+        // SAFETY: n - at elements are there. Missing ones, -inf, are below the cut and so add 0.
+        let v = unsafe {
+            if n - at >= S::LANES {
+                simd.load(x.add(at))
+            } else {
+                simd.load_part(x.add(at), n - at, least)
+            }
+        };
+        max = simd.max(v, max);
+        min = simd.min_not_below(min, v, exp.cut);
+        kept[k] = exp.of(false, true, v);
+        acc = simd.acc_add(acc, kept[k]);
+    }
+    let sum = simd.acc_fold(acc);
+    let (max, min) = (simd.max_lane(max).widen(), simd.min_lane(min).widen());
+    if reducer.judge(max, min).is_none() || sum.hi.is_nan() {
+        return false;
+    }
+    let (hi, lo) = S::E::reciprocal(sum);
+    let wide = reducer.scale.is_wide(max, min, n);
+    let inverse = Inverse { hi: simd.splat(hi), lo: simd.splat(lo), wide };
+    let mut write = inlined(
+        #[inline(always)]
+        |inverse: Inverse<S::V>| {
+            for k in 0..N {
+                let at = k * S::LANES;
+                if at >= n {
+                    break;
+                }
+                let v = prob(simd, kept[k], inverse);
+                // SAFETY: n - at elements are there.
+                unsafe {
+                    if n - at >= S::LANES {
+                        simd.store(y.add(at), v);
+                    } else {
+                        simd.store_part(y.add(at), n - at, v);
+                    }
+                }
+            }
+        },
+    );
+    // Decided once, not for each vector.
+    if wide {
+        cold_path();
+        write(inverse);
+    } else {
+        write(Inverse { wide: false, ..inverse });
+    }
+    true
+}

@@ -1,0 +1,169 @@
+//! Softmax, log-softmax and log-sum-exp over rows: which way they are done.
+
+use crate::call::{Call, odd_row};
+use crate::isa::vector::{Io, Vector};
+use crate::mem::memory;
+use crate::mem::scratch::Scratch;
+use crate::num::element::Element;
+use crate::num::exp2::BLOCK;
+use crate::op::{short, tiny};
+use crate::sweep::reduce::{Again, Kept, Log, Pipeline, Reducer, Task, row_exactly};
+use crate::sweep::{Finish, Forget, Plain};
+
+/// Softmax of every row of the call.
+///
+/// # Safety
+/// The call's pointers are valid as [`Call`] says.
+#[inline(always)]
+pub(crate) unsafe fn softmax<S, T>(simd: S, call: &Call<T>)
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    T: Element,
+{
+    // SAFETY: as this function's.
+    if tiny::suits(call) && unsafe { tiny::softmax(simd, call) } {
+        return;
+    }
+    if short::suits::<S, T>(call) {
+        // SAFETY: as this function's.
+        return unsafe { short::softmax(simd, call) };
+    }
+    // Out of the way of the row after the first, which is read while the first is written.
+    let (next, y) = (call.x.wrapping_add(call.x_stride).addr(), call.y.addr());
+    let _scratch;
+    let in_place = call.x == call.y.cast_const();
+    let kept: *mut S::E = if call.cols > BLOCK && T::IS_ARITHMETIC && !in_place && !call.stream {
+        // The output itself keeps the exponentials.
+        std::ptr::null_mut()
+    } else if let Some((scratch, kept)) = Scratch::take_row(call.cols, next, y) {
+        _scratch = scratch;
+        kept
+    } else {
+        // There is no memory.
+        // SAFETY: as this function's.
+        return unsafe { softmax_without_memory(simd, call) };
+    };
+    // SAFETY: as this function's. What is kept has room for a row, and is not the input.
+    unsafe { rows::<S, T, Kept>(simd, call, kept) }
+}
+
+/// As [`softmax`], in no memory but the call's: every row is read three times.
+///
+/// # Safety
+/// As [`softmax`].
+#[cold]
+#[inline(never)]
+unsafe fn softmax_without_memory<S, T>(simd: S, call: &Call<T>)
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    T: Element,
+{
+    let reducer = Reducer::new(simd, &call.scale);
+    for row in 0..call.rows {
+        simd.vectorize(
+            #[inline(always)]
+            || {
+                let x = call.x.wrapping_add(row * call.x_stride);
+                let y = call.y.wrapping_add(row * call.y_stride);
+                // SAFETY: `row` is one of the call's rows, and nothing is kept.
+                unsafe { row_exactly::<S, T, Again>(&reducer, call, x, y, std::ptr::null_mut()) };
+            },
+        );
+    }
+}
+
+/// Log-softmax of every row of the call.
+///
+/// # Safety
+/// The call's pointers are valid as [`Call`] says.
+#[inline(always)]
+pub(crate) unsafe fn log_softmax<S, T>(simd: S, call: &Call<T>)
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    T: Element,
+{
+    // SAFETY: as this function's.
+    unsafe { rows::<S, T, Log>(simd, call, std::ptr::null_mut()) }
+}
+
+/// The task of every row.
+///
+/// # Safety
+/// The call's pointers are valid as [`Call`] says. If the task keeps exponentials, `kept` has room for a row of them, or is
+/// null and the output is of their type and not the input.
+#[inline(always)]
+unsafe fn rows<S, T, K>(simd: S, call: &Call<T>, kept: *mut S::E)
+where
+    S: Io<T> + Io<K::From> + Io<<S as Vector>::E>,
+    T: Element,
+    K: Task<S, T>,
+{
+    // SAFETY: as this function's.
+    unsafe {
+        if S::STREAMS && call.stream && memory::streams() {
+            rows_by::<S, T, K, true>(simd, call, kept);
+        } else {
+            rows_by::<S, T, K, false>(simd, call, kept);
+        }
+    }
+}
+
+/// As [`rows`].
+///
+/// # Safety
+/// As [`rows`].
+#[inline(always)]
+unsafe fn rows_by<S, T, K, const STREAM: bool>(simd: S, call: &Call<T>, kept: *mut S::E)
+where
+    S: Io<T> + Io<K::From> + Io<<S as Vector>::E>,
+    T: Element,
+    K: Task<S, T>,
+{
+    let n = call.cols;
+    let plain = Plain::of(call.stream);
+    let mut reducer = Reducer::new(simd, &call.scale);
+    let mut pipeline = Pipeline::<S, K::From, T, K::Last, STREAM>::new(simd);
+    for row in 0..call.rows {
+        // SAFETY: `row` is one of the call's rows, so x and y point to n elements; what is kept has room for them. The row
+        // before was one of the call's, too.
+        unsafe {
+            let x = call.x.add(row * call.x_stride);
+            let y = call.y.add(row * call.y_stride);
+            let kept = if kept.is_null() { y.cast() } else { kept };
+            match pipeline.reduce::<T, K::Keeps, _>(&mut reducer, x, kept, n, &plain) {
+                Ok(reduced) => {
+                    let last = K::last(&call.scale, &reduced);
+                    pipeline.finish_later(Finish::new(K::from(x, kept), y, n, last));
+                }
+                Err(odd) => odd_row(&odd, y, n, call.masked, K::NOTHING),
+            }
+        }
+    }
+    // SAFETY: as above.
+    unsafe { pipeline.end() };
+}
+
+/// Log-sum-exp of every row of the call: one value per row.
+///
+/// # Safety
+/// The call's pointers are valid as [`Call`] says, with outputs of one element a row.
+#[inline(always)]
+pub(crate) unsafe fn logsumexp<S, T>(simd: S, call: &Call<T>)
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    T: Element,
+{
+    let mut reducer = Reducer::new(simd, &call.scale);
+    let none = std::ptr::null_mut();
+    for row in 0..call.rows {
+        // SAFETY: `row` is one of the call's rows: x points to `cols` elements, y to one. Nothing is kept.
+        unsafe {
+            let x = call.x.add(row * call.x_stride);
+            let reduced = reducer.reduce_alone::<T, Forget, _>(x, none, call.cols, &Plain::NEAR);
+            *call.y.add(row * call.y_stride) = match reduced {
+                Ok(reduced) => T::from_f64(reduced.log_shift(&call.scale).logsumexp()),
+                Err(odd) => odd.value(),
+            };
+        }
+    }
+}

@@ -1,0 +1,840 @@
+//! What the algorithms are made of, written once for all CPUs and element types: the exponential, the sweep that computes
+//! a row's exponentials, their sum and the row's extremes, and what is made of odd rows.
+
+pub(crate) mod reduce;
+
+use crate::call::Odd;
+use crate::isa::vector::{Io, Vector};
+use crate::mem::memory;
+use crate::mem::memory::{LINE, PAGE};
+use crate::num::exp2::{BLOCK, Contract, MOST_LANES, Sum};
+use crate::num::scale::{LogShift, Scale, Shift};
+use std::hint::cold_path;
+use std::marker::PhantomData;
+
+/// Everything that the exponentials of one row need, in registers.
+#[derive(Clone, Copy)]
+pub(crate) struct Exp<S: Vector> {
+    pub(crate) simd: S,
+    l8: (S::V, S::V),
+    magic: S::V,
+    subtract: S::V,
+    /// What the low parts of pairs are multiplied by: 0 where `subtract` is not, else 1.
+    low: S::V,
+    pub(crate) cut: S::V,
+    table: S::Table,
+}
+
+impl<S: Vector> Exp<S> {
+    #[inline(always)]
+    pub(crate) fn new(simd: S, scale: &Scale, shift: &Shift) -> Self {
+        let l8 = S::E::l8(scale);
+        Exp {
+            simd,
+            l8: (simd.splat(l8.0), simd.splat(l8.1)),
+            magic: simd.splat(S::E::MAGIC),
+            subtract: simd.splat(S::E::narrow(shift.subtract)),
+            low: simd.splat(S::E::narrow(if shift.is_huge() { 0.0 } else { 1.0 })),
+            cut: simd.splat(S::E::narrow(shift.cut)),
+            table: simd.table(shift.m),
+        }
+    }
+
+    /// `C * exp(scale * x) * 2^-M`, as `exp2.rs` defines it, and with `cut` 0 below the cut: 2 operations for n, 2 for r,
+    /// 3 for s, 4 or 7 for u, 1 for e; the subtraction for `huge` rows and `cut` are one more each. Both are constants
+    /// where this is called, so that nothing is decided per vector.
+    #[inline(always)]
+    pub(crate) fn of(&self, huge: bool, cut: bool, x: S::V) -> S::V {
+        if const { S::SMALL } { self.of_apart(huge, cut, x) } else { self.of_here(huge, cut, x) }
+    }
+
+    /// As [`Exp::of`]. A function of its own.
+    #[inline(never)]
+    fn of_apart(&self, huge: bool, cut: bool, x: S::V) -> S::V {
+        self.simd.vectorize(
+            #[inline(always)]
+            || self.of_here(huge, cut, x),
+        )
+    }
+
+    #[inline(always)]
+    fn of_here(&self, huge: bool, cut: bool, x: S::V) -> S::V {
+        let s = self.simd;
+        let x = if huge { s.sub(x, self.subtract) } else { x };
+        let t = s.fma(x, self.l8.0, self.magic);
+        let n = s.sub(self.magic, t);
+        let r = s.fma(x, self.l8.0, n);
+        let r = s.fma(x, self.l8.1, r);
+        let e = self.power(t, r);
+        if cut { s.zero_below(x, self.cut, e) } else { e }
+    }
+
+    /// As [`Exp::of`], with the cut, of `x + lo`: one operation more. In huge rows `lo` does not count.
+    #[inline(always)]
+    pub(crate) fn of_pair(&self, huge: bool, x: S::V, lo: S::V) -> S::V {
+        if const { S::SMALL } {
+            self.of_pair_apart(huge, x, lo)
+        } else {
+            self.of_pair_here(huge, x, lo)
+        }
+    }
+
+    /// As [`Exp::of_pair`]. A function of its own.
+    #[inline(never)]
+    fn of_pair_apart(&self, huge: bool, x: S::V, lo: S::V) -> S::V {
+        self.simd.vectorize(
+            #[inline(always)]
+            || self.of_pair_here(huge, x, lo),
+        )
+    }
+
+    #[inline(always)]
+    fn of_pair_here(&self, huge: bool, x: S::V, lo: S::V) -> S::V {
+        let s = self.simd;
+        let (x, lo) = if huge { (s.sub(x, self.subtract), s.mul(lo, self.low)) } else { (x, lo) };
+        let t = s.fma(x, self.l8.0, self.magic);
+        let n = s.sub(self.magic, t);
+        let r = s.fma(x, self.l8.0, n);
+        let r = s.fma(x, self.l8.1, r);
+        let r = s.fma(lo, self.l8.0, r);
+        s.zero_below(x, self.cut, self.power(t, r))
+    }
+
+    /// `C * 2^(n/8 - M) * 2^(r/8)`, n being the integer in the low bits of `t`.
+    #[inline(always)]
+    fn power(&self, t: S::V, r: S::V) -> S::V {
+        let s = self.simd;
+        let power = s.lookup(self.table, t);
+        let mut coefficients = S::E::POLY.iter().rev();
+        let mut q = s.splat(*coefficients.next().expect("a polynomial has coefficients"));
+        for &c in coefficients {
+            q = s.fma(q, r, s.splat(c));
+        }
+        let u = s.mul(q, r);
+        s.fma(power, u, power)
+    }
+}
+
+/// What a sweep makes of the elements that it reads: the logits that it takes the exponentials of.
+///
+/// # Safety
+/// `at` reads nothing that the value does not vouch for, for elements of the row that it was made for.
+pub(crate) unsafe trait Logits<S: Vector>: Copy {
+    /// Logits are pairs, a value and what it lacks; else the second one is to be ignored.
+    const PAIRS: bool;
+    /// Whether rows differ in length.
+    const VARIES: bool;
+    /// The logits of the elements `v` from the `i`th on, of which `n <= LANES` are there. The missing ones' are -inf, if they are.
+    ///
+    /// # Safety
+    /// The row has elements `i` to `i + n`.
+    unsafe fn at(&self, v: S::V, i: usize, n: usize) -> (S::V, S::V);
+    /// A logit that has its part in the maximum and the sum, and no place in the row.
+    fn sink(&self) -> Option<S::E>;
+    /// How many elements the row's first one is behind the start of a block.
+    fn phase(&self) -> usize;
+    /// Whether memory is to be asked for before it is used.
+    fn asks(&self) -> bool;
+    /// Asks for the lines that a streaming sweep wants, which is at its `i`th element, at `x`.
+    fn ask_ahead<T>(&self, simd: S, x: *const T, i: usize);
+}
+
+/// The elements themselves.
+#[derive(Clone, Copy)]
+pub(crate) struct Plain {
+    asks: bool,
+}
+
+impl Plain {
+    /// Of a call whose output is, or is not, larger than the caches.
+    #[inline(always)]
+    pub(crate) fn of(large: bool) -> Self {
+        Plain { asks: memory::asks(large) }
+    }
+
+    /// Of a call that writes nothing large.
+    pub(crate) const NEAR: Plain = Plain { asks: true };
+}
+
+// SAFETY: reads nothing.
+unsafe impl<S: Vector> Logits<S> for Plain {
+    const PAIRS: bool = false;
+    const VARIES: bool = false;
+    #[inline(always)]
+    unsafe fn at(&self, v: S::V, _: usize, _: usize) -> (S::V, S::V) {
+        (v, v)
+    }
+    #[inline(always)]
+    fn sink(&self) -> Option<S::E> {
+        None
+    }
+    #[inline(always)]
+    fn phase(&self) -> usize {
+        0
+    }
+    #[inline(always)]
+    fn asks(&self) -> bool {
+        self.asks
+    }
+    #[inline(always)]
+    fn ask_ahead<T>(&self, simd: S, x: *const T, _: usize) {
+        ask_ahead(simd, x);
+    }
+}
+
+/// The largest of `n` logits; -inf if there is none. NaN may or may not show.
+///
+/// # Safety
+/// `x` is valid for reads of `n` elements, for which `logits` was made.
+#[inline(always)]
+pub(crate) unsafe fn row_max<S, T, L>(simd: S, x: *const T, n: usize, logits: &L) -> f64
+where
+    S: Io<T>,
+    L: Logits<S>,
+{
+    let least = S::E::narrow(f64::NEG_INFINITY);
+    let mut m = [simd.splat(least); 4];
+    let mut i = 0;
+    while !L::PAIRS && !S::SMALL && n - i >= 4 * S::LANES {
+        for (k, m) in m.iter_mut().enumerate() {
+            let at = i + k * S::LANES;
+            // SAFETY: i + 4 LANES <= n, so this vector lies within the n elements.
+            *m = simd.max(unsafe { logits.at(simd.load(x.add(at)), at, S::LANES) }.0, *m);
+        }
+        i += 4 * S::LANES;
+    }
+    while i < n {
+        let len = (n - i).min(S::LANES);
+        // SAFETY: len elements are left.
+        let v = unsafe { logits.at(simd.load_upto(x.add(i), len, least), i, len) };
+        m[0] = simd.max(v.0, m[0]);
+        i += len;
+    }
+    let m = simd.max(simd.max(m[0], m[1]), simd.max(m[2], m[3]));
+    simd.max_lane(m).widen()
+}
+
+/// As [`row_max`]. A function of its own, whose room on the stack is free again afterwards.
+///
+/// # Safety
+/// As there.
+#[cold]
+#[inline(never)]
+pub(crate) unsafe fn row_max_apart<S, T, L>(simd: S, x: *const T, n: usize, logits: &L) -> f64
+where
+    S: Io<T>,
+    L: Logits<S>,
+{
+    simd.vectorize(
+        #[inline(always)]
+        // SAFETY: as this function's.
+        || unsafe { row_max(simd, x, n, logits) },
+    )
+}
+
+/// What a sweep over a row found.
+#[derive(Clone, Copy)]
+pub(crate) struct Found<E> {
+    /// Of the exponentials; NaN if the row has one (or so large an element that `max` tells).
+    pub(crate) sum: Sum,
+    /// The largest element, -inf if there is none. NaN may or may not show, here and in `min`.
+    pub(crate) max: E,
+    /// The smallest element that was not cut, +inf if there is none.
+    pub(crate) min: E,
+}
+
+impl<E: Contract> Found<E> {
+    /// With a sink, as if it were one more block of the row.
+    #[inline(always)]
+    pub(crate) fn and_sink<S: Vector<E = E>>(
+        mut self,
+        exp: &Exp<S>,
+        huge: bool,
+        sink: Option<E>,
+    ) -> Self {
+        let Some(sink) = sink else { return self };
+        let simd = exp.simd;
+        let e = simd.first_lane(exp.of(huge, true, simd.splat(sink))).widen();
+        self.sum = E::sum_add(self.sum, Sum { hi: e, lo: 0.0 });
+        let value = sink.widen();
+        if value > self.max.widen() {
+            self.max = sink;
+        }
+        if value >= simd.first_lane(exp.cut).widen() && value < self.min.widen() {
+            self.min = sink;
+        }
+        self
+    }
+}
+
+/// What becomes of a row's vectors when it is finished.
+pub(crate) trait Last<S: Vector>: Copy {
+    fn of(&self, simd: S, v: S::V) -> S::V;
+}
+
+/// Softmax, of exponentials that were kept.
+impl<S: Vector> Last<S> for Inverse<S::V> {
+    #[inline(always)]
+    fn of(&self, simd: S, e: S::V) -> S::V {
+        prob(simd, e, *self)
+    }
+}
+
+/// Softmax, of elements whose exponentials are computed again, to the same bits.
+impl<S: Vector> Last<S> for (Exp<S>, Inverse<S::V>) {
+    #[inline(always)]
+    fn of(&self, simd: S, x: S::V) -> S::V {
+        // What is subtracted is 0 in most rows: an operation of no effect, where memory is the limit.
+        prob(simd, self.0.of(true, true, x), self.1)
+    }
+}
+
+/// Log-softmax, of elements.
+impl<S: Vector> Last<S> for LogShift {
+    #[inline(always)]
+    fn of(&self, simd: S, x: S::V) -> S::V {
+        simd.log_softmax(x, self)
+    }
+}
+
+/// Nothing: the results are there already.
+#[derive(Clone, Copy)]
+pub(crate) struct Same;
+
+impl<S: Vector> Last<S> for Same {
+    #[inline(always)]
+    fn of(&self, _: S, v: S::V) -> S::V {
+        v
+    }
+}
+
+/// A function.
+#[derive(Clone, Copy)]
+pub(crate) struct By<F>(pub(crate) F);
+
+impl<S: Vector, F: Fn(S::V) -> S::V + Copy> Last<S> for By<F> {
+    #[inline(always)]
+    fn of(&self, _: S, v: S::V) -> S::V {
+        (self.0)(v)
+    }
+}
+
+/// What is left to do for a row: `last` of every vector of the `n` elements at `from`, written to
+/// `y`.
+#[derive(Clone, Copy)]
+pub(crate) struct Finish<D, T, R> {
+    pub(crate) from: *const D,
+    pub(crate) y: *mut T,
+    pub(crate) n: usize,
+    pub(crate) last: R,
+    /// `from` is the call's input: a streaming finish asks for what comes next of it.
+    pub(crate) input: bool,
+}
+
+impl<D, T, R> Finish<D, T, R> {
+    #[inline(always)]
+    pub(crate) fn new(from: *const D, y: *mut T, n: usize, last: R) -> Self {
+        Finish { from, y, n, last, input: false }
+    }
+}
+
+impl<T> Finish<T, T, Same> {
+    /// No row to finish.
+    pub(crate) const NOTHING: Self =
+        Finish { from: std::ptr::null(), y: std::ptr::null_mut(), n: 0, last: Same, input: false };
+}
+
+/// What a sweep does.
+pub(crate) trait Mode {
+    /// The shift is guessed: the extremes of the row are wanted, to judge the guess by. Otherwise it
+    /// is the row's own, and may be a subtraction; such rows are rare, and their loop is not unrolled.
+    const GUESSED: bool;
+    /// Elements below the cut give 0; without it none may be there. For the caller to find out
+    /// afterwards.
+    const CUT: bool;
+    /// The sum is wanted.
+    const SUM: bool;
+    /// The exponentials are kept.
+    const KEEP: bool;
+    /// Another row is finished on the way.
+    const FINISH: bool;
+    /// That row is written past the caches, or this one is read from beyond them.
+    const STREAM: bool;
+}
+
+/// Whether exponentials are kept: [`Keep`] or [`Forget`].
+pub(crate) trait Keeps {
+    const KEEP: bool;
+}
+
+/// They are.
+pub(crate) struct Keep;
+
+impl Keeps for Keep {
+    const KEEP: bool = true;
+}
+
+/// They are not.
+pub(crate) struct Forget;
+
+impl Keeps for Forget {
+    const KEEP: bool = false;
+}
+
+/// A row's sum, with a guessed shift.
+pub(crate) struct Guessed<K, const CUT: bool, const FINISH: bool, const STREAM: bool>(
+    PhantomData<K>,
+);
+
+impl<K: Keeps, const CUT: bool, const FINISH: bool, const STREAM: bool> Mode
+    for Guessed<K, CUT, FINISH, STREAM>
+{
+    const GUESSED: bool = true;
+    const CUT: bool = CUT;
+    const SUM: bool = true;
+    const KEEP: bool = K::KEEP;
+    const FINISH: bool = FINISH;
+    const STREAM: bool = STREAM;
+}
+
+/// A row's sum, with the row's own shift.
+pub(crate) struct Exact<K>(PhantomData<K>);
+
+impl<K: Keeps> Mode for Exact<K> {
+    const GUESSED: bool = false;
+    const CUT: bool = true;
+    const SUM: bool = true;
+    const KEEP: bool = K::KEEP;
+    const FINISH: bool = false;
+    const STREAM: bool = false;
+}
+
+/// Vectors per turn of the loop of a sweep: its counting takes slots on the arithmetic ports, too.
+pub(crate) const UNROLL: usize = 4;
+
+/// Where a streaming sweep that is at `x` finds the first of the lines to ask for in this turn of its loop; the others are a page
+/// apart each. There are as many as a turn uses.
+///
+/// Memory is asked for in another order than it is used in: a line of each of the next block's pages in turn, because DRAM and the
+/// hardware's prefetchers, which stop at the end of a page, serve several pages at once faster than one. Intel Emerald Rapids, softmax of
+/// 131,072 x 1,024 f32 on one thread: 1.65 G elements/s without prefetching, 2.0 in order 8 KiB ahead, 2.35 over two pages, 2.43 over
+/// four, 2.45 over eight; the limit, a copy by non-temporal stores, 2.48.
+#[inline(always)]
+fn line_ahead<S: Vector, T>(x: *const T) -> *const u8 {
+    let (turn, block) = (UNROLL * S::LANES * size_of::<T>(), PAGES * PAGE);
+    let within = x.addr() % block;
+    let line = within / turn * (turn / LINE);
+    // The address may be anywhere: it is only ever prefetched.
+    let next = x.cast::<u8>().wrapping_sub(within).wrapping_add(block);
+    next.wrapping_add(line % PAGES * PAGE + line / PAGES * LINE)
+}
+
+/// Asks for the lines that a streaming sweep at `x` wants.
+#[inline(always)]
+fn ask_ahead<S: Vector, T>(simd: S, x: *const T) {
+    let line = line_ahead::<S, T>(x);
+    for k in 0..UNROLL * S::LANES * size_of::<T>() / LINE {
+        simd.prefetch_far(line.wrapping_add(k * PAGE));
+    }
+}
+
+/// How many pages are asked for in turn.
+const PAGES: usize = 8;
+
+/// How many bytes ahead of their use a sweep in cache asks for its input and its output.
+const NEAR: usize = 4 << 10;
+
+/// One row's exponentials, their sum and the extremes of the row; and the end of the row before, so that the memory that one
+/// waits for comes while the other computes.
+///
+/// At every vector the row before is read first and the exponentials of this one are written afterwards: both may
+/// be kept in the same place.
+///
+/// # Safety
+/// `x` is valid for reads of `n` elements, for which `logits` was made, `kept` for writes of as many if `KEEP`; what `finish`
+/// points to for reads and writes of its `n` elements, if `FINISH`.
+#[inline(always)]
+pub(crate) unsafe fn sweep<S, T, U, D, L, M>(
+    exp: &Exp<S>,
+    x: *const T,
+    kept: *mut S::E,
+    n: usize,
+    logits: &L,
+    finish: &Finish<D, U, impl Last<S>>,
+) -> Found<S::E>
+where
+    S: Io<T> + Io<U> + Io<D> + Io<<S as Vector>::E>,
+    L: Logits<S>,
+    M: Mode,
+{
+    // Copies, so that the compiler need not suppose that a store changes them.
+    let (exp, logits) = (*exp, *logits);
+    let Finish { from, y, n: length, last, input } = *finish;
+    let finish = &Finish { from, y, n: length, last, input };
+    let simd = exp.simd;
+    let asks = logits.asks();
+    // Of the row before: elements that are finished first, up to an address where vectors can be streamed and out of the way of what
+    // is read, and the number of vectors from there.
+    let (mut head, mut vectors) = (0, 0);
+    if M::FINISH {
+        if M::STREAM {
+            head = to_aligned::<S, U>(finish.y).min(finish.n);
+            // SAFETY: the first head <= n elements, fewer than LANES.
+            unsafe { finish_part::<S, U, D>(simd, finish, 0, head) };
+        }
+        for _ in 0..memory::lead(x, finish.y.wrapping_add(head), S::LANES, finish.n) {
+            // SAFETY: rows have twice as many vectors at least, and this one is aligned if STREAM.
+            unsafe {
+                if M::STREAM {
+                    finish_vector::<S, U, D, true>(simd, finish, head);
+                } else {
+                    finish_vector::<S, U, D, false>(simd, finish, head);
+                }
+            }
+            head += S::LANES;
+        }
+        vectors = (finish.n - head) / S::LANES;
+    }
+    let mut unfinished = M::FINISH;
+    let mut total = Sum::ZERO;
+    let mut max = simd.splat(S::E::narrow(f64::NEG_INFINITY));
+    let mut min = simd.splat(S::E::narrow(f64::INFINITY));
+    let mut start = 0;
+    let mut end = n.min(BLOCK - logits.phase());
+    loop {
+        let mut acc = simd.acc_zero();
+        let mut i = start;
+        let mut step = inlined(
+            #[inline(always)]
+            |(i, finishing): (usize, bool)| {
+                if finishing {
+                    let at = i + head;
+                    // SAFETY: i / LANES < vectors, so LANES elements are there. `y + at` is a multiple of their size if
+                    // STREAM, by the choice of `head`.
+                    unsafe {
+                        let v = finish.last.of(simd, simd.load(finish.from.add(at)));
+                        let y = finish.y.add(at);
+                        if M::STREAM {
+                            simd.stream(y, v);
+                        } else {
+                            simd.store(y, v);
+                            if asks {
+                                simd.prefetch(y.wrapping_add(NEAR / size_of::<U>()));
+                            }
+                        }
+                    }
+                }
+                if !M::STREAM && asks {
+                    simd.prefetch(x.wrapping_add(i + NEAR / size_of::<T>()));
+                }
+                // SAFETY: the caller of `step` vouches for LANES elements at i.
+                let (v, lo) = unsafe { logits.at(simd.load(x.add(i)), i, S::LANES) };
+                if M::GUESSED {
+                    max = simd.max(v, max);
+                    min =
+                        if M::CUT { simd.min_not_below(min, v, exp.cut) } else { simd.min(v, min) };
+                }
+                let e = if L::PAIRS {
+                    exp.of_pair(!M::GUESSED, v, lo)
+                } else {
+                    exp.of(!M::GUESSED, M::CUT, v)
+                };
+                if M::KEEP {
+                    // SAFETY: as above, for what is kept.
+                    unsafe { simd.store(kept.add(i), e) };
+                }
+                if M::SUM {
+                    acc = simd.acc_add(acc, e);
+                }
+            },
+        );
+        if M::FINISH {
+            let stop = end.min(vectors * S::LANES);
+            while !S::SMALL && i + UNROLL * S::LANES <= stop {
+                if M::STREAM && asks {
+                    logits.ask_ahead(simd, x.wrapping_add(i), i);
+                }
+                for k in 0..UNROLL {
+                    step((i + k * S::LANES, true));
+                }
+                i += UNROLL * S::LANES;
+            }
+            while i + S::LANES <= stop {
+                step((i, true));
+                i += S::LANES;
+            }
+            if unfinished && i == vectors * S::LANES {
+                unfinished = false;
+                // SAFETY: from head + i to its end fewer than LANES elements are left of the row before.
+                unsafe { finish_part::<S, U, D>(simd, finish, head + i, finish.n - head - i) };
+            }
+            if L::VARIES && unfinished && end == n {
+                unfinished = false;
+                // SAFETY: the row before is longer. `y + head + i` is aligned if STREAM, as above.
+                unsafe {
+                    if M::STREAM {
+                        finish_from::<S, U, D, true>(simd, finish, head + i);
+                    } else {
+                        finish_from::<S, U, D, false>(simd, finish, head + i);
+                    }
+                }
+            }
+        } else {
+            // Exact rows are rare, and their logits may be much code.
+            while (M::GUESSED || !L::VARIES) && !S::SMALL && i + UNROLL * S::LANES <= end {
+                if M::STREAM && asks {
+                    logits.ask_ahead(simd, x.wrapping_add(i), i);
+                }
+                for k in 0..UNROLL {
+                    step((i + k * S::LANES, false));
+                }
+                i += UNROLL * S::LANES;
+            }
+        }
+        while i + S::LANES <= end {
+            step((i, false));
+            i += S::LANES;
+        }
+        if i < end {
+            let n = end - i;
+            let fill = |value| S::E::narrow(value);
+            // SAFETY: n elements are left, fewer than LANES.
+            unsafe {
+                let v = simd.load_part(x.add(i), n, fill(f64::NEG_INFINITY));
+                let (low, lo) = logits.at(v, i, n);
+                // Always with the cut, so that the missing lanes, -inf, add 0.
+                let e = if L::PAIRS {
+                    exp.of_pair(!M::GUESSED, low, lo)
+                } else {
+                    exp.of(!M::GUESSED, true, low)
+                };
+                if M::GUESSED {
+                    max = simd.max(low, max);
+                    min = if M::CUT {
+                        simd.min_not_below(min, low, exp.cut)
+                    } else {
+                        simd.min(simd.load_part(x.add(i), n, fill(f64::INFINITY)), min)
+                    };
+                }
+                if M::KEEP {
+                    simd.store_part(kept.add(i), n, e);
+                }
+                if M::SUM {
+                    acc = simd.acc_add(acc, e);
+                }
+            }
+        }
+        let block = if M::SUM { simd.acc_fold(acc) } else { Sum::ZERO };
+        // A row of one block, the common case, needs no addition; 0 + block is the same.
+        total = if start == 0 { block } else { S::E::sum_add(total, block) };
+        if end == n {
+            return Found { sum: total, max: simd.max_lane(max), min: simd.min_lane(min) };
+        }
+        start = end;
+        end = n.min(start + BLOCK);
+    }
+}
+
+/// The closure itself; the attribute that a closure needs to be compiled for the kernel's instruction set is allowed only in
+/// an argument.
+#[inline(always)]
+pub(crate) fn inlined<A, F: FnMut(A)>(f: F) -> F {
+    f
+}
+
+/// How many elements from `y` on to an address that is a multiple of a vector's size in memory. Less than `LANES`.
+#[inline(always)]
+pub(crate) fn to_aligned<S: Vector, T>(y: *mut T) -> usize {
+    let vector = S::LANES * size_of::<T>();
+    (y.addr().wrapping_neg() % vector) / size_of::<T>()
+}
+
+/// Finishes `n` elements from `at` on, fewer than LANES.
+///
+/// # Safety
+/// What `finish` points to is valid for reads and writes of `at + n` elements, `n < LANES`.
+#[inline(always)]
+unsafe fn finish_part<S: Io<T> + Io<D>, T, D>(
+    simd: S,
+    finish: &Finish<D, T, impl Last<S>>,
+    at: usize,
+    n: usize,
+) {
+    if n == 0 {
+        return;
+    }
+    let zero = S::E::narrow(0.0);
+    // SAFETY: what the caller vouches for.
+    unsafe {
+        let v = finish.last.of(simd, simd.load_part(finish.from.add(at), n, zero));
+        simd.store_part(finish.y.add(at), n, v);
+    }
+}
+
+/// Finishes the vector at the `i`th element.
+///
+/// # Safety
+/// What `finish` points to is valid for reads and writes of `i + LANES` elements; if STREAM, `y + i` is a multiple of a vector's size.
+#[inline(always)]
+unsafe fn finish_vector<S: Io<T> + Io<D>, T, D, const STREAM: bool>(
+    simd: S,
+    finish: &Finish<D, T, impl Last<S>>,
+    i: usize,
+) {
+    // SAFETY: as this function's. The load comes before the store to the same place.
+    unsafe {
+        let v = finish.last.of(simd, simd.load(finish.from.add(i)));
+        if STREAM {
+            simd.stream(finish.y.add(i), v);
+        } else {
+            simd.store(finish.y.add(i), v);
+        }
+    }
+}
+
+/// Finishes a row by itself.
+///
+/// # Safety
+/// What `finish` points to is valid for reads and writes of its `n` elements.
+#[inline(always)]
+pub(crate) unsafe fn finish_row<S: Io<T> + Io<D>, T, D, const STREAM: bool>(
+    simd: S,
+    finish: &Finish<D, T, impl Last<S>>,
+) {
+    let i = if STREAM { to_aligned::<S, T>(finish.y).min(finish.n) } else { 0 };
+    // SAFETY: the first i <= n elements, fewer than LANES; the others from an aligned address on, if there are any.
+    unsafe {
+        if i > 0 {
+            finish_part::<S, T, D>(simd, finish, 0, i);
+        }
+        finish_from::<S, T, D, STREAM>(simd, finish, i);
+    }
+}
+
+/// As [`finish_row`], streaming or not. A function of its own, for all that finish so.
+///
+/// # Safety
+/// As there.
+#[inline(never)]
+pub(crate) unsafe fn finish_row_by<S: Io<T> + Io<D>, T, D>(
+    simd: S,
+    finish: &Finish<D, T, impl Last<S>>,
+    stream: bool,
+) {
+    simd.vectorize(
+        #[inline(always)]
+        || {
+            // SAFETY: as this function's.
+            unsafe {
+                if S::STREAMS && stream {
+                    finish_row::<S, T, D, true>(simd, finish);
+                } else {
+                    finish_row::<S, T, D, false>(simd, finish);
+                }
+            }
+        },
+    );
+}
+
+/// Finishes a row from its `i`th element on.
+///
+/// # Safety
+/// What `finish` points to is valid for reads and writes of its `n` elements; `i <= n`. If STREAM, `y + i` is a multiple of a vector's
+/// size, or fewer than LANES elements are left.
+#[inline(always)]
+unsafe fn finish_from<S: Io<T> + Io<D>, T, D, const STREAM: bool>(
+    simd: S,
+    finish: &Finish<D, T, impl Last<S>>,
+    mut i: usize,
+) {
+    let Finish { from, y, n, last, input } = *finish;
+    let finish = &Finish { from, y, n, last, input };
+    while !S::SMALL && n - i >= UNROLL * S::LANES {
+        if STREAM && finish.input {
+            ask_ahead(simd, finish.from.wrapping_add(i));
+        }
+        for k in 0..UNROLL {
+            // SAFETY: UNROLL vectors are left, aligned if STREAM.
+            unsafe { finish_vector::<S, T, D, STREAM>(simd, finish, i + k * S::LANES) };
+        }
+        i += UNROLL * S::LANES;
+    }
+    while n - i >= S::LANES {
+        // SAFETY: a vector is left, aligned if STREAM.
+        unsafe { finish_vector::<S, T, D, STREAM>(simd, finish, i) };
+        i += S::LANES;
+    }
+    if i < n {
+        // SAFETY: n - i elements are left, fewer than LANES.
+        unsafe { finish_part::<S, T, D>(simd, finish, i, n - i) };
+    }
+}
+
+/// Looks at a row whose maximum is not finite.
+///
+/// # Safety
+/// `x` is valid for reads of `n` elements, for which `logits` was made.
+#[cold]
+pub(crate) unsafe fn classify<S, T, L>(simd: S, x: *const T, n: usize, logits: &L) -> Odd
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    L: Logits<S>,
+{
+    let mut odd = Odd::AllMasked;
+    let mut look = |v: f64| match odd {
+        Odd::Nan => {}
+        _ if v.is_nan() => odd = Odd::Nan,
+        _ if v == f64::INFINITY => odd = Odd::PlusInf,
+        _ => {}
+    };
+    simd.vectorize(
+        #[inline(always)]
+        || {
+            let least = S::E::narrow(f64::NEG_INFINITY);
+            for i in (0..n).step_by(S::LANES) {
+                let mut lanes = [least; MOST_LANES];
+                let len = (n - i).min(S::LANES);
+                // SAFETY: len elements are left; the lanes have room for a vector.
+                unsafe {
+                    let v = logits.at(simd.load_upto(x.add(i), len, least), i, len);
+                    simd.store(lanes.as_mut_ptr(), v.0);
+                }
+                lanes.map(S::E::widen).into_iter().for_each(&mut look);
+            }
+        },
+    );
+    logits.sink().map(S::E::widen).into_iter().for_each(look);
+    odd
+}
+
+/// The reciprocal of a row's sum, as a pair.
+#[derive(Clone, Copy)]
+pub(crate) struct Inverse<V> {
+    pub(crate) hi: V,
+    pub(crate) lo: V,
+    /// The row may have elements whose `e lo` is subnormal: [`Scale::is_wide`].
+    pub(crate) wide: bool,
+}
+
+/// What a wide row's exponentials are multiplied by, and its quotients divided by.
+pub(crate) const UP: f64 = (1u128 << 64) as f64;
+
+/// The probability `e / sum`. In wide rows by way of `2^64 e`: near the least normal number `e lo`
+/// would be subnormal, and its rounding would cost half an ULP more. Elsewhere that changes no bit.
+#[inline(always)]
+pub(crate) fn prob<S: Vector>(simd: S, e: S::V, Inverse { hi, lo, wide }: Inverse<S::V>) -> S::V {
+    if wide {
+        // Rare: a branch costs other rows nothing that can be measured, an operation would.
+        cold_path();
+        let (up, down) = (simd.splat(S::E::narrow(UP)), simd.splat(S::E::narrow(1.0 / UP)));
+        return simd.mul(quotient(simd, simd.mul(e, up), (hi, lo)), down);
+    }
+    quotient(simd, e, (hi, lo))
+}
+
+/// `e` times the reciprocal of the sum, which is a pair: half an ULP of error, so
+/// that equal elements give exactly `1/n` where that is a power of two.
+#[inline(always)]
+pub(crate) fn quotient<S: Vector>(simd: S, e: S::V, (hi, lo): (S::V, S::V)) -> S::V {
+    simd.fma(e, hi, simd.mul(e, lo))
+}
