@@ -34,7 +34,6 @@ pub trait Element: sealed::Sealed + Plain + Send + Sync + std::fmt::Debug + 'sta
     /// The nearest value of this type, ties to even; f16 and bf16 by way of f32. (The f64 conversions of
     /// `half` 2.7 do not round alike on all CPUs.)
     fn from_f64(x: f64) -> Self;
-    /// This type's entry points of a kernel.
     /// The one for this type.
     #[doc(hidden)]
     fn of<F: Family>(all: &ByType<F>) -> &F::Of<Self>;
@@ -106,6 +105,12 @@ macro_rules! plain {
 
 plain!(f32, f64, f16, bf16, u64, [u64; 2]);
 
+/// Types of which every bit pattern is a value.
+///
+/// # Safety
+/// They have no padding, no pointers and no invalid values, and need no more alignment than a cache line has.
+pub unsafe trait Plain: Copy {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,9 +142,3 @@ mod tests {
         }
     }
 }
-
-/// Types of which every bit pattern is a value.
-///
-/// # Safety
-/// They have no padding, no pointers and no invalid values, and need no more alignment than a cache line has.
-pub unsafe trait Plain: Copy {}
