@@ -3,7 +3,7 @@
 mod session;
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use softmax::Kernel;
@@ -93,7 +93,7 @@ impl Bench {
         let started = Instant::now();
         let target = self.output.as_deref().map(|path| Target::any(path, self.force)?.create(&[]));
         let output = target.transpose()?;
-        let date = jiff::Timestamp::now().strftime("%FT%TZ").to_string();
+        let date = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         let kernels = self.kernels()?;
         let threads = self.threads();
         let mut warnings = Vec::new();
