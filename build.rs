@@ -1,5 +1,5 @@
-//! Records what benchmark reports need to say about the build: the compiler,
-//! the target and the revision. Nothing else happens at build time.
+//! Tells the command (crate `softmax-cli`, whose build script this is) how it was built: the
+//! compiler, the target and the revision, for `softmax info` and for reports.
 
 use std::process::Command;
 
@@ -8,13 +8,14 @@ fn main() {
     let target = std::env::var("TARGET").unwrap_or_default();
     println!("cargo::rustc-env=SOFTMAX_BUILD_TARGET={target}");
     println!("cargo::rustc-env=SOFTMAX_BUILD_RUSTC={}", line(&rustc, &["--version"]));
-    println!(
-        "cargo::rustc-env=SOFTMAX_BUILD_REVISION={}",
-        line("git", &["describe", "--always", "--dirty", "--abbrev=12"])
-    );
-    println!("cargo::rerun-if-changed=build.rs");
-    for path in [".git/HEAD", ".git/index"] {
-        if std::path::Path::new(path).exists() {
+    // Without a lock git leaves its index alone, which is watched here.
+    let describe = ["--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=12"];
+    println!("cargo::rustc-env=SOFTMAX_BUILD_REVISION={}", line("git", &describe));
+    println!("cargo::rerun-if-changed=../build.rs");
+    for file in ["HEAD", "index"] {
+        // In a worktree they are not in .git.
+        let path = line("git", &["rev-parse", "--git-path", file]);
+        if std::path::Path::new(&path).exists() {
             println!("cargo::rerun-if-changed={path}");
         }
     }

@@ -145,32 +145,3 @@ pub struct TensorsPage;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/sampling.md")]
 pub struct SamplingPage;
-
-/// What was built: compiler, target and revision, for benchmark reports.
-///
-/// ```
-/// let build = softmax::build();
-/// assert!(build.rustc.starts_with("rustc") && !build.target.is_empty());
-/// ```
-pub fn build() -> Build {
-    Build {
-        version: env!("CARGO_PKG_VERSION"),
-        rustc: env!("SOFTMAX_BUILD_RUSTC"),
-        target: env!("SOFTMAX_BUILD_TARGET"),
-        revision: env!("SOFTMAX_BUILD_REVISION"),
-    }
-}
-
-/// See [`build`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Build {
-    /// The crate's version.
-    pub version: &'static str,
-    /// What `rustc --version` printed.
-    pub rustc: &'static str,
-    /// The target triple.
-    pub target: &'static str,
-    /// What `git describe` printed, or "unknown".
-    pub revision: &'static str,
-}

@@ -5,12 +5,12 @@ use std::ffi::c_void;
 use softmax::half::{bf16, f16};
 use softmax::{Attention, Element, Mask, MaskData, Probs};
 
-use crate::options::{Call, softmax_options};
+use crate::options::{Call, call, softmax_options};
 use crate::raw::{
     Descriptor, Region, SOFTMAX_BF16, SOFTMAX_BOOL, SOFTMAX_F16, SOFTMAX_F32, SOFTMAX_F64, read,
     slice, slice_mut, slice_or_none, softmax_dtype, softmax_matrix, write,
 };
-use crate::status::{Failure, Reason, call, softmax_status};
+use crate::status::{Failure, Reason, softmax_status};
 
 /// Hides the keys behind the query's position.
 pub const SOFTMAX_ATTENTION_CAUSAL: u32 = 1;

@@ -26,8 +26,8 @@ pub use sample::*;
 pub use status::{softmax_status, softmax_status_message};
 pub use tensors::*;
 
+use options::{call, plain_call};
 use raw::{Region, disjoint};
-use status::{call, plain_call};
 
 /// The version of the library, like "0.1.0". Never null.
 #[unsafe(no_mangle)]

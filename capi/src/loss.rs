@@ -2,12 +2,12 @@
 
 use softmax::{CrossEntropy, Element, Reduction, Targets};
 
-use crate::options::{Call, softmax_options};
+use crate::options::{Call, call, plain_call, softmax_options};
 use crate::raw::{
     Descriptor, Region, by_dtype, read, read_or, same_dtype, slice, slice_mut, slice_or_none,
     softmax_matrix, write,
 };
-use crate::status::{Failure, Reason, call, softmax_status};
+use crate::status::{Failure, Reason, softmax_status};
 
 /// The mean of the rows' losses.
 pub const SOFTMAX_REDUCTION_MEAN: u32 = 0;
@@ -319,7 +319,7 @@ pub unsafe extern "C" fn softmax_cross_entropy_reduce(
     loss: *mut f64,
 ) -> softmax_status {
     // SAFETY: as this function's.
-    crate::status::plain_call(|| unsafe {
+    plain_call(|| unsafe {
         let losses = slice("losses", losses, rows)?;
         write("loss", loss, CrossEntropy::new().reduce(losses, divisor))
     })

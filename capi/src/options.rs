@@ -1,4 +1,4 @@
-//! The options of all calls.
+//! The options of all calls, and how a call is made with them.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::num::NonZeroUsize;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use softmax::{Caches, Error, Executor, Masked, Softmax, Threads};
 
 use crate::raw::{Descriptor, Region, disjoint, read, read_or, slice_mut};
-use crate::status::{Failure, Reason};
+use crate::status::{Failure, Reason, softmax_status};
 
 /// Rows of nothing but -inf become 0 instead of NaN.
 pub const SOFTMAX_MASKED_ZERO: u32 = 1;
@@ -299,7 +299,7 @@ fn flags(
 ///
 /// # Safety
 /// The options are null or valid.
-pub(crate) unsafe fn message(options: *const softmax_options, failure: &Reason) {
+unsafe fn message(options: *const softmax_options, failure: &Reason) {
     // SAFETY: as this function's.
     let Ok(options) = (unsafe { read_or(options, &DEFAULT) }) else { return };
     if options.message.is_null() || options.message_size == 0 {
@@ -315,4 +315,52 @@ pub(crate) unsafe fn message(options: *const softmax_options, failure: &Reason) 
         place[..n].copy_from_slice(&text.as_bytes()[..n]);
         place[n] = 0;
     }
+}
+
+/// A call: reads the options, does the work, says what became of it. No panic leaves it.
+///
+/// # Safety
+/// The options are null or valid.
+#[inline(always)]
+pub(crate) unsafe fn call(
+    options: *const softmax_options,
+    f: &impl Fn(&Call) -> Result<(), Failure>,
+) -> softmax_status {
+    // One pointer is all that has to be handed over.
+    let work = &(options, f);
+    // What a panic left half-done is output of this call, of which nothing is promised then.
+    let result = catch_unwind(AssertUnwindSafe(move || {
+        // SAFETY: as this function's.
+        unsafe { Call::with(work.0, work.1) }
+    }));
+    match result {
+        Ok(Ok(())) => softmax_status::Ok,
+        // SAFETY: as this function's.
+        Ok(Err(failure)) => unsafe { refused(options, failure) },
+        Err(panic) => {
+            // Dropping it may panic, too.
+            std::mem::forget(panic);
+            softmax_status::Internal
+        }
+    }
+}
+
+/// Writes the message of a failure, and gives its status.
+///
+/// # Safety
+/// The options are null or valid.
+#[cold]
+#[inline(never)]
+unsafe fn refused(options: *const softmax_options, failure: Failure) -> softmax_status {
+    let told = catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: as this function's.
+        unsafe { message(options, &failure.0) };
+    }));
+    if told.is_ok() { failure.0.status() } else { softmax_status::Internal }
+}
+
+/// A call without options.
+pub(crate) fn plain_call(f: impl Fn() -> Result<(), Failure>) -> softmax_status {
+    // SAFETY: null is valid.
+    unsafe { call(std::ptr::null(), &|_| f()) }
 }

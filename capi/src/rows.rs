@@ -2,12 +2,12 @@
 
 use softmax::{Element, Op, Ties};
 
-use crate::options::{Call, softmax_options};
+use crate::options::{Call, call, plain_call, softmax_options};
 use crate::raw::{
     Descriptor, Region, by_dtype, read, same_dtype, slice, slice_mut, softmax_dtype,
     softmax_matrix, write,
 };
-use crate::status::{Failure, Reason, call, plain_call, softmax_status};
+use crate::status::{Failure, Reason, softmax_status};
 
 /// An operation on rows: one of `SOFTMAX_OP_...`.
 pub type softmax_op = u32;

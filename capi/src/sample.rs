@@ -2,9 +2,9 @@
 
 use softmax::{Method, Order, Sampler};
 
-use crate::options::{Call, softmax_options};
+use crate::options::{Call, call, softmax_options};
 use crate::raw::{Descriptor, Region, by_dtype, read, slice, slice_mut, softmax_matrix, write};
-use crate::status::{Failure, Reason, call, softmax_status};
+use crate::status::{Failure, Reason, softmax_status};
 
 /// Hugging Face transformers' order: temperature, top-k, top-p, min-p, typical-p.
 pub const SOFTMAX_ORDER_TRANSFORMERS: u32 = 0;

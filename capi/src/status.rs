@@ -1,11 +1,8 @@
 //! What calls return.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use softmax::{AttendError, Error, ShapeError};
-
-use crate::options::{Call, message, softmax_options};
 
 /// What a call returns. Whatever is not `SOFTMAX_STATUS_OK` means that nothing was written, but for a message; after
 /// `SOFTMAX_STATUS_MEMORY` and `SOFTMAX_STATUS_INTERNAL` some rows may have been, and after `SOFTMAX_STATUS_AGAIN` the row's largest element.
@@ -88,7 +85,7 @@ pub extern "C" fn softmax_status_message(status: i32) -> *const std::ffi::c_char
 
 /// Why a call was refused: a pointer, so that what can fail is returned in registers.
 #[derive(Debug)]
-pub(crate) struct Failure(Box<Reason>);
+pub(crate) struct Failure(pub(crate) Box<Reason>);
 
 impl<T: Into<Reason>> From<T> for Failure {
     #[cold]
@@ -147,7 +144,7 @@ impl From<ShapeError> for Reason {
 }
 
 impl Reason {
-    fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         match self {
             Self::Crate(e) => match e {
                 Error::Shape(ShapeError::Overflow { .. }) => Status::Overflow,
@@ -208,52 +205,4 @@ impl fmt::Display for Reason {
             }
         }
     }
-}
-
-/// A call: reads the options, does the work, says what became of it. No panic leaves it.
-///
-/// # Safety
-/// The options are null or valid.
-#[inline(always)]
-pub(crate) unsafe fn call(
-    options: *const softmax_options,
-    f: &impl Fn(&Call) -> Result<(), Failure>,
-) -> softmax_status {
-    // One pointer is all that has to be handed over.
-    let work = &(options, f);
-    // What a panic left half-done is output of this call, of which nothing is promised then.
-    let result = catch_unwind(AssertUnwindSafe(move || {
-        // SAFETY: as this function's.
-        unsafe { Call::with(work.0, work.1) }
-    }));
-    match result {
-        Ok(Ok(())) => Status::Ok,
-        // SAFETY: as this function's.
-        Ok(Err(failure)) => unsafe { refused(options, failure) },
-        Err(panic) => {
-            // Dropping it may panic, too.
-            std::mem::forget(panic);
-            Status::Internal
-        }
-    }
-}
-
-/// Writes the message of a failure, and gives its status.
-///
-/// # Safety
-/// The options are null or valid.
-#[cold]
-#[inline(never)]
-unsafe fn refused(options: *const softmax_options, failure: Failure) -> softmax_status {
-    let told = catch_unwind(AssertUnwindSafe(|| {
-        // SAFETY: as this function's.
-        unsafe { message(options, &failure.0) };
-    }));
-    if told.is_ok() { failure.0.status() } else { Status::Internal }
-}
-
-/// A call without options.
-pub(crate) fn plain_call(f: impl Fn() -> Result<(), Failure>) -> softmax_status {
-    // SAFETY: null is valid.
-    unsafe { call(std::ptr::null(), &|_| f()) }
 }

@@ -4,9 +4,9 @@ use std::ffi::c_void;
 
 use softmax::{Element, Merged, MergedRow, Partial, Shards};
 
-use crate::options::{Call, softmax_options};
+use crate::options::{Call, call, plain_call, softmax_options};
 use crate::raw::{Region, by_dtype, slice, slice_mut, slice_or_none, softmax_dtype, write};
-use crate::status::{Failure, Reason, call, plain_call, softmax_status};
+use crate::status::{Failure, Reason, softmax_status};
 
 /// A tensor in C order.
 #[derive(Clone, Copy)]

@@ -3,7 +3,7 @@
 mod session;
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use softmax::Kernel;
@@ -11,11 +11,11 @@ use softmax_measure::operation::Operation;
 use softmax_measure::plan::{self, Case, DTYPES};
 use softmax_measure::pool::{self, Pools};
 use softmax_measure::timing::interleaved;
-use softmax_report::schema::{Build, KernelInfo, Report, SCHEMA, VERSION};
+use softmax_report::schema::{KernelInfo, Report, SCHEMA, VERSION};
 
 use crate::failure::Failure;
 use crate::output::Target;
-use crate::{machine, signals, stdout, threads};
+use crate::{info, machine, signals, stdout, threads};
 use session::{Item, Session};
 
 /// Measures this machine: its own limits, and every kernel against them.
@@ -93,7 +93,7 @@ impl Bench {
         let started = Instant::now();
         let target = self.output.as_deref().map(|path| Target::any(path, self.force)?.create(&[]));
         let output = target.transpose()?;
-        let date = jiff::Timestamp::now().strftime("%FT%TZ").to_string();
+        let date = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         let kernels = self.kernels()?;
         let threads = self.threads();
         let mut warnings = Vec::new();
@@ -137,21 +137,15 @@ impl Bench {
         warnings.extend(results.warnings);
         warnings.extend(self.warn(&machine, &results.clock));
         warnings.extend(wrong.iter().map(|what| format!("WRONG: {what}")));
-        let build = softmax::build();
         let report = Report {
             schema: SCHEMA.into(),
             version: VERSION,
             date,
             command: std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect(),
             complete,
-            build: Build {
-                version: build.version.into(),
-                revision: build.revision.into(),
-                rustc: build.rustc.into(),
-                target: build.target.into(),
-            },
+            build: info::build(),
             machine,
-            kernels: softmax::kernels().iter().map(info).collect(),
+            kernels: softmax::kernels().iter().map(kernel_info).collect(),
             limits: results.limits,
             clock: results.clock,
             cases: results.cases,
@@ -270,7 +264,7 @@ impl Bench {
     }
 }
 
-fn info(kernel: &Kernel) -> KernelInfo {
+fn kernel_info(kernel: &Kernel) -> KernelInfo {
     KernelInfo {
         name: kernel.name().into(),
         requires: kernel.requires().iter().map(|&feature| feature.into()).collect(),

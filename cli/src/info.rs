@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::machine::{caches, cpu};
 use crate::threads::available;
 use crate::{environment, stdout};
-use softmax_report::schema::Cache;
+use softmax_report::schema::{Build, Cache};
 
 /// Shows the CPU, its caches, the kernels and the build.
 #[derive(Debug, clap::Args)]
@@ -30,6 +30,16 @@ impl Info {
     }
 }
 
+/// What this program was built of, and by what.
+pub fn build() -> Build {
+    Build {
+        version: env!("CARGO_PKG_VERSION").into(),
+        revision: env!("SOFTMAX_BUILD_REVISION").into(),
+        rustc: env!("SOFTMAX_BUILD_RUSTC").into(),
+        target: env!("SOFTMAX_BUILD_TARGET").into(),
+    }
+}
+
 fn json(chosen: Option<&str>) -> Value {
     let kernel = |k: &Kernel| {
         json!({
@@ -39,19 +49,13 @@ fn json(chosen: Option<&str>) -> Value {
             "chosen": chosen == Some(k.name()),
         })
     };
-    let build = softmax::build();
     json!({
         "cpu": cpu(),
         "architecture": std::env::consts::ARCH,
         "caches": caches(),
         "threads": available(),
         "kernels": softmax::kernels().iter().map(kernel).collect::<Vec<_>>(),
-        "build": {
-            "version": build.version,
-            "rustc": build.rustc,
-            "target": build.target,
-            "revision": build.revision,
-        },
+        "build": build(),
     })
 }
 
@@ -65,7 +69,7 @@ fn text(chosen: Option<&str>) -> Vec<String> {
     };
     let caches: Vec<_> = caches().iter().map(cache).collect();
     let caches = if caches.is_empty() { "unknown".into() } else { caches.join(", ") };
-    let build = softmax::build();
+    let build = build();
     let mut lines = vec![
         format!("cpu      {}", cpu()),
         format!("arch     {}", std::env::consts::ARCH),

@@ -71,7 +71,7 @@ pub fn machine(label: Option<String>, emulated: bool, pinned: bool) -> Machine {
         memory_bytes: system.as_ref().map_or(0, System::total_memory),
         frequency_mhz: frequency.filter(|&mhz| mhz > 0),
         os: os.into_iter().flatten().collect::<Vec<_>>().join(", "),
-        on_battery: on_battery(),
+        on_battery: on_battery(Path::new("/sys/class/power_supply")),
         pinned,
     }
 }
@@ -82,12 +82,16 @@ pub fn available_memory() -> Option<u64> {
     Some(System::new_with_specifics(refresh).ok()?.available_memory())
 }
 
-/// Whether a battery is discharging.
-fn on_battery() -> Option<bool> {
-    let mut batteries =
-        starship_battery::Manager::new().ok()?.batteries().ok()?.flatten().peekable();
-    batteries.peek()?;
-    Some(batteries.any(|battery| battery.state() == starship_battery::State::Discharging))
+/// Whether a battery of the machine is discharging, as Linux tells; `None` if there is none to see.
+fn on_battery(supplies: &Path) -> Option<bool> {
+    let states = fs::read_dir(supplies).ok()?.flatten().filter_map(|supply| {
+        let read = |name| fs::read_to_string(supply.path().join(name));
+        // A mouse has a battery, too.
+        let device = read("scope").is_ok_and(|scope| scope.trim() == "Device");
+        let battery = !device && read("type").ok()?.trim() == "Battery";
+        battery.then(|| read("status").is_ok_and(|status| status.trim() == "Discharging"))
+    });
+    states.reduce(|a, b| a || b)
 }
 
 /// Whether an emulator runs this program, as far as it shows: qemu's name in the CPU's own words.
@@ -110,4 +114,29 @@ pub fn is_emulated() -> bool {
 fn is_other_architecture(key: &str) -> bool {
     fs::read_to_string("/proc/cpuinfo")
         .is_ok_and(|text| text.lines().any(|line| line.starts_with(key)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batteries_of_the_machine_count() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let supply = |name: &str, files: &[(&str, &str)]| {
+            let supply = folder.path().join(name);
+            fs::create_dir_all(&supply).expect("a folder");
+            for (file, text) in files {
+                fs::write(supply.join(file), format!("{text}\n")).expect("a file");
+            }
+        };
+        assert_eq!(on_battery(&folder.path().join("none")), None);
+        supply("AC", &[("type", "Mains")]);
+        supply("mouse", &[("type", "Battery"), ("scope", "Device"), ("status", "Discharging")]);
+        assert_eq!(on_battery(folder.path()), None);
+        supply("BAT0", &[("type", "Battery"), ("status", "Charging")]);
+        assert_eq!(on_battery(folder.path()), Some(false));
+        supply("BAT1", &[("type", "Battery"), ("scope", "System"), ("status", "Discharging")]);
+        assert_eq!(on_battery(folder.path()), Some(true));
+    }
 }

@@ -26,10 +26,10 @@ pub struct Report {
     #[arg(long, value_name = "FOLDER")]
     svg: Option<PathBuf>,
     /// Writes each chart to this folder as a PNG file.
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", hide = cfg!(not(feature = "png")))]
     png: Option<PathBuf>,
     /// How wide a PNG file is, in pixels.
-    #[arg(long, value_name = "N", default_value_t = 1440, requires = "png", value_parser = clap::value_parser!(u32).range(64..=16_384))]
+    #[arg(long, value_name = "N", default_value_t = 1440, requires = "png", hide = cfg!(not(feature = "png")), value_parser = clap::value_parser!(u32).range(64..=16_384))]
     width: u32,
     /// Writes all cases, a line for each.
     #[arg(long, value_name = "FILE")]
@@ -74,8 +74,7 @@ impl Report {
         if self.svg.is_some() || self.png.is_some() {
             for chart in softmax_report::charts(&reports) {
                 if let Some(folder) = &self.png {
-                    let image = softmax_report::png(&chart.svg, self.width);
-                    let image = image.map_err(|e| Failure::new("--png", e))?;
+                    let image = picture(&chart.svg, self.width)?;
                     files.push((target(&folder.join(format!("{}.png", chart.name)))?, image));
                 }
                 if let Some(folder) = &self.svg {
@@ -114,6 +113,20 @@ impl Report {
             _ => Ok(()),
         }
     }
+}
+
+/// A chart as a PNG file of this width.
+#[cfg(feature = "png")]
+fn picture(svg: &str, width: u32) -> Result<Vec<u8>, Failure> {
+    softmax_report::png(svg, width).map_err(|e| Failure::new("--png", e))
+}
+
+/// What would draw it was not compiled.
+#[cfg(not(feature = "png"))]
+fn picture(_: &str, _: u32) -> Result<Vec<u8>, Failure> {
+    let cause = "this program was built without pictures: build it with --features png \
+                 (cargo install --path cli --features png), or write --svg";
+    Err(Failure::new("--png", cause))
 }
 
 /// Reads a report, which may come from a pipe.

@@ -1,5 +1,7 @@
 //! `softmax bench` and `softmax report`.
 
+#[cfg(feature = "png")]
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::common::{Folder, call, call_refused, softmax};
@@ -134,18 +136,19 @@ fn reports_become_tables_pages_and_charts() {
     assert!(table.lines().all(|line| line.chars().count() <= 100));
 
     let (html, csv) = (folder.path("r.html"), folder.path("r.csv"));
-    let (svg, png) = (folder.path("svg"), folder.path("png"));
-    let quiet = text(&[&a, &b, &"-o", &html, &"--csv", &csv, &"--svg", &svg, &"--png", &png]);
+    let svg = folder.path("svg");
+    let quiet = text(&[&a, &b, &"-o", &html, &"--csv", &csv, &"--svg", &svg]);
     assert_eq!(quiet, "");
     let page = std::fs::read_to_string(&html).unwrap();
     assert!(page.starts_with("<!DOCTYPE html>") && page.contains("<svg"));
     let lines = std::fs::read_to_string(&csv).unwrap();
     assert_eq!(lines.lines().count(), 1 + 2 * read(&a).cases.len());
-    let count = |folder: &Path| std::fs::read_dir(folder).unwrap().count();
-    assert!(count(&svg) >= 3);
-    assert_eq!(count(&svg), count(&png));
-    let first = std::fs::read_dir(&png).unwrap().next().unwrap().unwrap();
-    assert_eq!(std::fs::read(first.path()).unwrap()[..4], *b"\x89PNG");
+    let charts = std::fs::read_dir(&svg).unwrap().map(|chart| chart.unwrap().path());
+    let charts: Vec<_> = charts.collect();
+    assert!(charts.len() >= 3);
+    for chart in charts {
+        assert!(std::fs::read_to_string(&chart).unwrap().starts_with("<svg"), "{chart:?}");
+    }
 
     // Nothing is replaced unasked, and nothing is written if something would be.
     let (arguments, new) =
@@ -153,6 +156,39 @@ fn reports_become_tables_pages_and_charts() {
     let mut arguments = arguments.to_vec();
     arguments.push(&new);
     call_refused(&folder, "report", &arguments, (html.to_str().unwrap(), "exists already"));
+}
+
+#[cfg(feature = "png")]
+#[test]
+fn charts_become_pictures() {
+    let folder = Folder::new();
+    let [a, _] = two_reports(&folder, 1.0);
+    let (svg, png) = (folder.path("svg"), folder.path("png"));
+    let out = call("report", &[&a, &"--svg", &svg, &"--png", &png, &"--width", &"320"]);
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let names = |folder: &Path| {
+        let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+        files.map(|file| file.file_stem().unwrap().to_owned()).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(names(&svg), names(&png));
+    for file in std::fs::read_dir(&png).unwrap() {
+        let picture = std::fs::read(file.unwrap().path()).unwrap();
+        assert_eq!((&picture[..4], &picture[16..20]), (&b"\x89PNG"[..], &320u32.to_be_bytes()[..]));
+    }
+}
+
+#[cfg(not(feature = "png"))]
+#[test]
+fn pictures_tell_what_they_need() {
+    let folder = Folder::new();
+    let [a, _] = two_reports(&folder, 1.0);
+    let (html, png) = (folder.path("r.html"), folder.path("png"));
+    // Nothing is written if something cannot be.
+    let arguments: [&dyn AsRef<std::ffi::OsStr>; 5] = [&a, &"-o", &html, &"--png", &png];
+    call_refused(&folder, "report", &arguments, ("--png", "--features png"));
+    let help = softmax().args(["report", "--help"]).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    assert!(help.contains("--svg") && !help.contains("--png"), "{help}");
 }
 
 #[test]

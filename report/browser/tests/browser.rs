@@ -1,7 +1,8 @@
-//! The page in a browser: what is seen on a phone and on a large screen.
+//! The page in a browser: what is seen on a phone and on a large screen. Needs Chromium:
+//! `cargo test --manifest-path report/browser/Cargo.toml`.
 
 #[allow(dead_code)]
-#[path = "reports/sample.rs"]
+#[path = "../../tests/reports/sample.rs"]
 mod sample;
 
 use std::ffi::OsStr;
@@ -135,7 +136,6 @@ fn pages() -> Vec<(&'static str, Vec<Report>)> {
 }
 
 #[test]
-#[ignore = "needs Chromium: cargo test -p softmax-report --test browser -- --ignored"]
 fn pages_can_be_read_everywhere() {
     let browser = browser();
     let folder = tempfile::tempdir().expect("a folder");
@@ -165,7 +165,6 @@ fn pages_can_be_read_everywhere() {
 }
 
 #[test]
-#[ignore = "needs Chromium: cargo test -p softmax-report --test browser -- --ignored"]
 fn marks_say_what_they_are() {
     let browser = browser();
     let folder = tempfile::tempdir().expect("a folder");
