@@ -3,11 +3,11 @@
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::common::{Folder, npy};
+use crate::common::{Folder, npy, zeros};
 
 /// A second is far more than a tenth, but tests run beside each other; none of what is interrupted
 /// here ends within ten.
@@ -31,15 +31,6 @@ fn start(folder: &Folder, shell: &str, arguments: &[&str]) -> Child {
 fn send(child: &Child, signal: &str) {
     let kill = [&format!("-{signal}"), &child.id().to_string()].map(|s| s.to_owned());
     assert!(Command::new("kill").args(kill).status().unwrap().success());
-}
-
-/// Zeros that take no space on the disk, as an array of this shape of f32.
-fn zeros(folder: &Folder, name: &str, shape: &[usize]) -> PathBuf {
-    let input = folder.file(name, &npy("<f4", shape, &[]));
-    let file = fs::File::options().write(true).open(&input).unwrap();
-    let data = 4 * shape.iter().product::<usize>() as u64;
-    file.set_len(file.metadata().unwrap().len() + data).unwrap();
-    input
 }
 
 /// Waits until the child has begun an output, named or not.
