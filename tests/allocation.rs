@@ -5,7 +5,7 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use common::available;
+use common::{available, quick};
 use softmax::half::bf16;
 use softmax::{
     Attention, Caches, CrossEntropy, Element, Error, Executor, Kernel, Mask, Matrix, MatrixMut,
@@ -327,7 +327,7 @@ fn nothing_with_lent_memory() {
     for kernel in available().into_iter().filter(|k| k.name() != "scalar") {
         for (rows, cols) in [(7, 10), (7, 1000), (4, 5000), (1, 200_000)] {
             // Under an emulator the largest takes minutes.
-            if cols > 5000 && std::env::var_os("SOFTMAX_TEST_QUICK").is_some() {
+            if cols > 5000 && quick() {
                 continue;
             }
             in_lent_memory::<f32>(kernel, rows, cols);

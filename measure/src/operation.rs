@@ -179,8 +179,13 @@ pub fn run<T: Number + Probs<T>>(
             let attention = Attention::new(x.rows() / queries, queries).causal();
             attention.options(options)?.softmax(x, MatrixMut::new(y, cols)?)
         }
-        Operation::Sample => Sampler::new(7).options(options).sample(x, &mut side.draws),
+        Operation::Sample => sampler(options).sample(x, &mut side.draws),
     }
+}
+
+/// What draws.
+pub(crate) fn sampler(options: Softmax<'_>) -> Sampler<'_> {
+    Sampler::new(7).options(options)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ pub mod guarded;
 use std::ffi::OsStr;
 use std::process::Command;
 
+use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 use softmax::half::{bf16, f16};
 use softmax::{Element, Kernel, Masked, Matrix, MatrixMut, Softmax};
 pub use softmax_measure::check::Fnv;
@@ -41,6 +42,21 @@ pub fn scalar() -> &'static Kernel {
     softmax::kernel("scalar").expect("the reference is always there")
 }
 
+/// Whether there is an emulator to be patient with: fewer and shorter rows.
+pub fn quick() -> bool {
+    std::env::var_os("SOFTMAX_TEST_QUICK").is_some()
+}
+
+/// For a property: so many random cases, or so few under an emulator, the same every time.
+pub fn config(all: u32, few: u32, seed: u64) -> ProptestConfig {
+    ProptestConfig {
+        cases: if quick() { few } else { all },
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(seed),
+        ..ProptestConfig::default()
+    }
+}
+
 /// Whether two results are the same bits; if not, where and what.
 pub fn assert_same<T: Bits>(got: &[T], want: &[T], what: impl Fn() -> String) {
     assert_eq!(got.len(), want.len(), "{}", what());
@@ -60,16 +76,19 @@ pub fn itself() -> Command {
     command
 }
 
-/// Runs those tests of this binary that have this in their name as on a CPU that writes large
-/// outputs past its caches, where this one does not, or the other way round: what this CPU does by
-/// itself they test anyway.
-pub fn with_the_other_stores(tests: &str) {
-    let other = if softmax_kernels::streams() { "0" } else { "1" };
+/// Runs these tests of this binary as on a CPU that writes large outputs past its caches, where
+/// this one does not, or the other way round: what this CPU does by itself they test anyway.
+pub fn with_the_other_stores(tests: &[&str]) {
+    let streams = if softmax_kernels::streams() { "0" } else { "1" };
     let mut command = itself();
-    let output =
-        command.arg(tests).env("SOFTMAX_STREAMS", other).output().expect("the binary runs");
+    command.args(["--exact", "--nocapture"]).args(tests).env("SOFTMAX_STREAMS", streams);
+    let output = command.output().expect("the binary runs");
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && !text.contains("running 0 tests"), "{output:?}");
+    println!("SOFTMAX_STREAMS={streams}\n{text}");
+    // A name that fits no test is left out in silence.
+    assert!(text.contains(&format!("running {} test", tests.len())), "not all of {tests:?}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "with SOFTMAX_STREAMS={streams}: {}\n{errors}", output.status);
 }
 
 /// A type of which every pattern of bits is a value.
@@ -97,6 +116,11 @@ impl Random {
     /// Less than `n`.
     pub fn below(&mut self, n: usize) -> usize {
         (self.next() % n as u64) as usize
+    }
+
+    /// True once in so many times.
+    pub fn once_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
     }
 
     /// In [-1, 1).
@@ -157,6 +181,31 @@ pub fn run<T: Element>(options: &Softmax, op: Op, x: Matrix<T>) -> Vec<T> {
     }
     .expect("a valid call");
     y
+}
+
+/// Softmax or log-softmax in place.
+pub fn run_in_place<T: Element>(options: &Softmax, op: Op, x: MatrixMut<T>) {
+    match op {
+        Op::Softmax => options.softmax_in_place(x),
+        Op::LogSoftmax => options.log_softmax_in_place(x),
+        Op::LogSumExp => unreachable!("log-sum-exp is not in place"),
+    }
+    .expect("a valid call");
+}
+
+/// The gradients of softmax or, if `log`, log-softmax, whose results and upstream gradients these
+/// are.
+pub fn backward<T: Element>(options: &Softmax, log: bool, y: &[T], u: &[T], cols: usize) -> Vec<T> {
+    let mut gradient = vec![T::from_f64(-77.0); y.len()];
+    let view = |v| Matrix::new(v, cols).expect("whole rows");
+    let to = MatrixMut::new(&mut gradient, cols).expect("whole rows");
+    if log {
+        options.log_softmax_backward(view(y), view(u), to)
+    } else {
+        options.softmax_backward(view(y), view(u), to)
+    }
+    .expect("a valid call");
+    gradient
 }
 
 /// The result for one row.

@@ -26,7 +26,7 @@ use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use common::{Random, itself, scalar};
+use common::{Random, scalar, with_the_other_stores};
 use operations::Operation;
 use place::{Layout, Wrong};
 use softmax::{Caches, Executor, Kernel, Softmax, Threads};
@@ -445,18 +445,7 @@ fn every_way_gives_the_bits_of_the_reference() {
     assert_eq!(findings, 0, "findings are above");
 }
 
-/// The same on a CPU that writes large outputs past its caches where this one does not, or the
-/// other way round.
 #[test]
 fn so_it_does_by_the_other_stores() {
-    let test = "every_way_gives_the_bits_of_the_reference";
-    let streams = if softmax_kernels::streams() { "0" } else { "1" };
-    let mut command = itself();
-    command.args(["--exact", test, "--nocapture"]).env("SOFTMAX_STREAMS", streams);
-    let output = command.output().expect("the binary runs");
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains("running 1 test"), "{text}");
-    println!("SOFTMAX_STREAMS={streams}\n{text}");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "with SOFTMAX_STREAMS={streams}: {}\n{errors}", output.status);
+    with_the_other_stores(&["every_way_gives_the_bits_of_the_reference"]);
 }

@@ -35,8 +35,6 @@ impl Number for bf16 {
 
 /// What is drawn besides numbers.
 pub trait Draws {
-    /// True once in so many times.
-    fn once_in(&mut self, n: usize) -> bool;
     /// From `least` to `most`, of every size alike.
     fn size(&mut self, least: usize, most: usize) -> usize;
     /// One of them.
@@ -50,10 +48,6 @@ pub trait Draws {
 }
 
 impl Draws for Random {
-    fn once_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-
     fn size(&mut self, least: usize, most: usize) -> usize {
         let ratio = (most as f64 + 1.0) / least as f64;
         let size = least as f64 * ratio.powf((self.signed() + 1.0) / 2.0);

@@ -3,6 +3,7 @@
 #[cfg(feature = "png")]
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use crate::common::{Folder, call, call_refused, softmax};
 use softmax_report::schema::Report;
@@ -101,16 +102,22 @@ fn what_cannot_be_measured_is_refused() {
     assert_eq!(std::fs::read(there).unwrap(), b"{}");
 }
 
+/// A small report, measured once for all tests that look at one.
+pub static SMALL: LazyLock<String> = LazyLock::new(|| {
+    let folder = Folder::new();
+    let (report, _) = bench(&folder.path("small.json"), &["--op", "softmax", "--max-size", "40K"]);
+    softmax_report::write(&report)
+});
+
 /// A report, and one of a machine that is slower by a factor at everything.
 fn two_reports(folder: &Folder, factor: f64) -> [PathBuf; 2] {
-    let paths = [folder.path("a.json"), folder.path("b.json")];
-    let (mut report, _) = bench(&paths[0], &["--op", "softmax", "--max-size", "40K"]);
+    let mut report = softmax_report::read(SMALL.as_bytes(), "report").unwrap();
     report.machine.label = "another".into();
     for result in report.cases.iter_mut().filter_map(|case| case.result.as_mut()) {
         result.elements_per_second *= factor;
     }
-    std::fs::write(&paths[1], softmax_report::write(&report)).unwrap();
-    paths
+    let slower = softmax_report::write(&report);
+    [folder.file("a.json", SMALL.as_bytes()), folder.file("b.json", slower.as_bytes())]
 }
 
 #[test]
@@ -215,11 +222,7 @@ fn slower_cases_fail_and_are_named() {
 #[test]
 fn what_is_no_report_is_refused() {
     let folder = Folder::new();
-    let whole = {
-        let (report, _) =
-            bench(&folder.path("whole.json"), &["--op", "softmax", "--max-size", "40K"]);
-        softmax_report::write(&report)
-    };
+    let whole = &*SMALL;
     let refused = |name: &str, bytes: &[u8], about: &str| {
         let path = folder.file(name, bytes);
         call_refused(&folder, "report", &[&path], ("report", about));

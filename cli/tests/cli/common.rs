@@ -118,6 +118,15 @@ pub fn npy(descr: &str, shape: &[usize], data: &[u8]) -> Vec<u8> {
     npy_aligned(64, descr, false, &shape, data)
 }
 
+/// Zeros that take no space on the disk, as an array of this shape of f32.
+pub fn zeros(folder: &Folder, name: &str, shape: &[usize]) -> PathBuf {
+    let input = folder.file(name, &npy("<f4", shape, &[]));
+    let file = std::fs::File::options().write(true).open(&input).unwrap();
+    let data = 4 * shape.iter().product::<usize>() as u64;
+    file.set_len(file.metadata().unwrap().len() + data).unwrap();
+    input
+}
+
 /// A `.safetensors` file of some tensors.
 pub fn safetensors(tensors: &[(&str, Dtype, &[usize], &[u8])]) -> Vec<u8> {
     let views = tensors.iter().map(|(name, dtype, shape, data)| {

@@ -6,7 +6,9 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::common::{Folder, arguments, call, call_ok, call_refused, npy, run_ok, safetensors};
+use crate::common::{
+    Folder, arguments, call, call_ok, call_refused, npy, run_ok, safetensors, zeros,
+};
 use safetensors::Dtype;
 
 /// Shapes without elements whose sizes multiply to more than can be addressed: NumPy would not read
@@ -63,19 +65,10 @@ fn shapes_beyond_the_address_space_are_refused() {
     call_ok("topk", &[&input, &"--json"]);
 }
 
-/// A file of so many rows of 1,024 zeros that takes no space on the disk, and for `1 << 18` rows
-/// seconds with the kernel `scalar`.
-fn large(folder: &Folder, rows: usize) -> std::path::PathBuf {
-    let input = folder.file("large.npy", &npy("<f4", &[rows, 1 << 10], &[]));
-    let length = fs::metadata(&input).unwrap().len() + (rows << 12) as u64;
-    fs::File::options().write(true).open(&input).unwrap().set_len(length).unwrap();
-    input
-}
-
 #[test]
 fn what_cannot_be_written_is_refused_before_the_work() {
     let folder = Folder::new();
-    let input = large(&folder, 1 << 18);
+    let input = zeros(&folder, "large.npy", &[1 << 18, 1 << 10]);
     let labels = folder.file("labels.npy", &npy("<i1", &[1 << 18], &[0; 1 << 18]));
     let nowhere = folder.path("no/such/folder.npy");
     let long = folder.path(&format!("{}.npy", "n".repeat(252)));
@@ -348,7 +341,7 @@ mod unix {
     #[test]
     fn names_are_not_taken_from_others() {
         let folder = Folder::new();
-        let input = large(&folder, 1 << 16);
+        let input = zeros(&folder, "large.npy", &[1 << 16, 1 << 10]);
         let out = folder.path("out.npy");
         let mut child = crate::common::softmax();
         child.arg("run").args([&input, &out]).args(["--kernel", "scalar"]);

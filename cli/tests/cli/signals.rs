@@ -3,11 +3,11 @@
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::common::{Folder, npy};
+use crate::common::{Folder, npy, zeros};
 
 /// A second is far more than a tenth, but tests run beside each other; none of what is interrupted
 /// here ends within ten.
@@ -31,15 +31,6 @@ fn start(folder: &Folder, shell: &str, arguments: &[&str]) -> Child {
 fn send(child: &Child, signal: &str) {
     let kill = [&format!("-{signal}"), &child.id().to_string()].map(|s| s.to_owned());
     assert!(Command::new("kill").args(kill).status().unwrap().success());
-}
-
-/// Zeros that take no space on the disk, as an array of this shape of f32.
-fn zeros(folder: &Folder, name: &str, shape: &[usize]) -> PathBuf {
-    let input = folder.file(name, &npy("<f4", shape, &[]));
-    let file = fs::File::options().write(true).open(&input).unwrap();
-    let data = 4 * shape.iter().product::<usize>() as u64;
-    file.set_len(file.metadata().unwrap().len() + data).unwrap();
-    input
 }
 
 /// Waits until the child has begun an output, named or not.
@@ -132,18 +123,35 @@ fn ignored_signals_stay_ignored() {
     assert!(status.success(), "{status}: {stderr}");
     assert_eq!(folder.names(), ["in.npy", "out.npy"]);
     // The same where signals are waited for.
-    let trap = "trap '' HUP INT;";
+    let (status, _) = interrupted(&folder, "trap '' HUP INT;", |child| {
+        send(child, "HUP");
+        send(child, "INT");
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(child.try_wait().unwrap(), None, "it was to go on");
+        send(child, "TERM");
+    });
+    assert_eq!(status.signal(), Some(15));
+}
+
+/// How `softmax bench` ends, and what it says, when a signal meets it after its first results: it
+/// is sent once more, later, if it came before.
+fn interrupted(folder: &Folder, shell: &str, signal: impl Fn(&mut Child)) -> (ExitStatus, String) {
     let quick = ["bench", "--quick", "--op", "softmax", "--dtype", "f32", "--threads", "1"];
+    // Far more rounds than there is patience for, of little that is checked soon.
     let more = ["--max-size", "40K", "--rounds", "1000", "--kernel", "portable", "-o", "b.json"];
-    let mut child = start(&folder, trap, &[&quick[..], &more].concat());
-    wait_for_output(&mut child, &folder);
-    std::thread::sleep(Duration::from_secs(4));
-    send(&child, "HUP");
-    send(&child, "INT");
-    std::thread::sleep(Duration::from_millis(500));
-    assert_eq!(child.try_wait().unwrap(), None, "it was to go on");
-    send(&child, "TERM");
-    assert_eq!(end(child).0.signal(), Some(15));
+    for seconds in [1, 2, 4, 8, 16] {
+        let mut child = start(folder, shell, &[&quick[..], &more].concat());
+        std::thread::sleep(Duration::from_secs(seconds));
+        signal(&mut child);
+        let sent = Instant::now();
+        let (status, stderr) = end(child);
+        if stderr.contains("interrupted") {
+            assert!(sent.elapsed() < 5 * AT_ONCE);
+            return (status, stderr);
+        }
+        assert_eq!(stderr, "", "{status}");
+    }
+    panic!("no results after 16 seconds");
 }
 
 /// Without /proc, by which an unnamed file gets its name, there is a hidden one.
@@ -224,17 +232,8 @@ fn an_input_cut_short_is_an_error_that_names_it() {
 #[test]
 fn an_interrupted_bench_is_reported() {
     let folder = Folder::new();
-    let quick = ["bench", "--quick", "--op", "softmax", "--dtype", "f32", "--threads", "1"];
-    // Far more rounds than there is patience for, of little that is checked soon.
-    let more = ["--max-size", "40K", "--rounds", "1000", "--kernel", "portable", "-o", "b.json"];
-    let child = start(&folder, "", &[&quick[..], &more].concat());
-    std::thread::sleep(Duration::from_secs(6));
-    let sent = Instant::now();
-    send(&child, "INT");
-    let (status, stderr) = end(child);
-    assert!(sent.elapsed() < 5 * AT_ONCE);
+    let (status, stderr) = interrupted(&folder, "", |child| send(child, "INT"));
     assert_eq!(status.signal(), Some(2), "{stderr}");
-    assert!(stderr.contains("interrupted"), "{stderr}");
     let report = softmax_report::read(&fs::read(folder.path("b.json")).unwrap(), "b").unwrap();
     assert!(!report.complete);
     assert!(!report.cases.is_empty());

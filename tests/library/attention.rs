@@ -1,29 +1,16 @@
 //! Attention: every combination of options against a model in f64, and every kernel, way, type and number of threads against
 //! the reference, bit for bit.
 
-mod common;
-
 use std::num::NonZeroUsize;
 
-use common::*;
+use crate::common::*;
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 use softmax::half::{bf16, f16};
 use softmax::{
     Attention, Caches, Element, Error, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Probs,
     Softmax, Threads,
 };
 use softmax_measure::oracle::{Dd, F32, F64, Format, ulps};
-
-fn config() -> ProptestConfig {
-    let quick = std::env::var_os("SOFTMAX_TEST_QUICK").is_some();
-    ProptestConfig {
-        cases: if quick { 48 } else { 400 },
-        failure_persistence: None,
-        rng_seed: RngSeed::Fixed(0xa77e_4d10),
-        ..ProptestConfig::default()
-    }
-}
 
 /// A mask that owns its elements.
 #[derive(Clone, Debug)]
@@ -89,11 +76,10 @@ impl Case {
             2 => 2 * 4096 + r.below(100),
             _ => 1 + r.below(150),
         };
-        let one_in = |r: &mut Random, n| r.below(n) == 0;
         let per_head = |r: &mut Random, size: f64| -> Vec<f32> {
             (0..heads).map(|_| (r.signed() * size) as f32).collect()
         };
-        let mask = one_in(r, 2).then(|| {
+        let mask = r.once_in(2).then(|| {
             let shape = [batch, heads, queries].map(|n| if r.below(2) == 0 { 1 } else { n });
             let n = shape.iter().product::<usize>() * keys;
             let values: Vec<f64> = (0..n)
@@ -115,19 +101,19 @@ impl Case {
             queries,
             keys,
             scale: [1.0, 0.125, 1.0 / 3.0, 0.088_388_347_648_318_44][r.below(4)],
-            cap: one_in(r, 4).then(|| [50.0, 30.0, 1.5, 1000.0][r.below(4)]),
+            cap: r.once_in(4).then(|| [50.0, 30.0, 1.5, 1000.0][r.below(4)]),
             mask,
-            mask_slopes: one_in(r, 4).then(|| per_head(r, 1.0)),
-            alibi: one_in(r, 4).then(|| per_head(r, 0.5)),
-            sinks: one_in(r, 4).then(|| per_head(r, 8.0)),
-            lengths: one_in(r, 4).then(|| {
+            mask_slopes: r.once_in(4).then(|| per_head(r, 1.0)),
+            alibi: r.once_in(4).then(|| per_head(r, 0.5)),
+            sinks: r.once_in(4).then(|| per_head(r, 8.0)),
+            lengths: r.once_in(4).then(|| {
                 let n = if r.below(2) == 0 { batch } else { batch * heads * queries };
                 (0..n).map(|_| r.below(keys + 3)).collect()
             }),
-            causal: one_in(r, 2),
-            window: one_in(r, 4).then(|| r.below(keys + 2)),
-            window_ahead: one_in(r, 4).then(|| r.below(keys + 2)),
-            offset: one_in(r, 4).then(|| r.below(keys + 4) as isize - 3),
+            causal: r.once_in(2),
+            window: r.once_in(4).then(|| r.below(keys + 2)),
+            window_ahead: r.once_in(4).then(|| r.below(keys + 2)),
+            offset: r.once_in(4).then(|| r.below(keys + 4) as isize - 3),
             masked: [Masked::Nan, Masked::Zero][r.below(2)],
             // Without the huge ones: see `huge_logits_are_rounded`.
             kind: [0, 0, 0, 1, 3, 4, 5][r.below(7)],
@@ -353,17 +339,17 @@ fn same_bits_in_place<T: Probs<T> + Bits>(case: &Case) {
 /// Errors of f32 in ULP, of every kernel.
 fn accurate(case: &Case) {
     let x: Vec<f32> = case.scores(case.keys);
-    for kernel in available() {
-        let (probs, lse) = run::<f32, f32>(&case.attention().kernel(kernel), case, &x, case.keys);
-        for (row, got) in probs.chunks(case.keys).enumerate() {
-            let (b, h, q) = case.place(row);
-            let wide: Vec<f64> =
-                x[row * case.keys..][..case.keys].iter().map(|&v| v.into()).collect();
-            let (want, largest, want_lse, large) = case.model(&wide, b, h, q);
-            assert!(large < 45_000.0, "the model holds for smaller logits: {large} {case:?}");
-            for (key, (&got, &want)) in got.iter().zip(&want).enumerate() {
-                let what =
-                    || format!("{} row {row} key {key}: {got} {want} {case:?}", kernel.name());
+    let by = |kernel| run::<f32, f32>(&case.attention().kernel(kernel), case, &x, case.keys);
+    let results: Vec<_> =
+        available().into_iter().map(|kernel| (kernel.name(), by(kernel))).collect();
+    for (row, x) in x.chunks(case.keys).enumerate() {
+        let (b, h, q) = case.place(row);
+        let wide: Vec<f64> = x.iter().map(|&v| v.into()).collect();
+        let (want, largest, want_lse, large) = case.model(&wide, b, h, q);
+        assert!(large < 45_000.0, "the model holds for smaller logits: {large} {case:?}");
+        for (kernel, (probs, lse)) in &results {
+            for (key, (&got, &want)) in probs[row * case.keys..].iter().zip(&want).enumerate() {
+                let what = || format!("{kernel} row {row} key {key}: {got} {want} {case:?}");
                 if want.is_nan() {
                     assert!(got.is_nan(), "{}", what());
                     continue;
@@ -376,13 +362,13 @@ fn accurate(case: &Case) {
             }
             let got = f64::from(lse[row]);
             let near = (got - want_lse).abs() <= want_lse.abs() * 3e-7 + 3e-7;
-            assert!(near || got == want_lse, "{} {got} {want_lse} {case:?}", kernel.name());
+            assert!(near || got == want_lse, "{kernel} {got} {want_lse} {case:?}");
         }
     }
 }
 
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(config(400, 48, 0xa77e_4d10))]
 
     #[test]
     fn any_options_are_accurate(seed: u64) {
@@ -470,7 +456,7 @@ proptest! {
             let plain = Softmax::new().kernel(kernel).masked(case.masked);
             let plain = plain.scale(case.scale).expect("a valid scale");
             let view = Matrix::new(&hidden, case.keys).expect("a valid shape");
-            let want = common::run(&plain, Op::Softmax, view);
+            let want = crate::common::run(&plain, Op::Softmax, view);
             assert_same(&got, &want, || format!("{} {case:?}", kernel.name()));
         }
     }
@@ -1046,5 +1032,9 @@ fn infinite_scores_at_small_scales() {
 
 #[test]
 fn by_either_stores() {
-    with_the_other_stores("have_the_same_bits");
+    with_the_other_stores(&[
+        "attention::any_options_have_the_same_bits",
+        "attention::any_options_in_place_have_the_same_bits",
+        "attention::any_sizes_have_the_same_bits",
+    ]);
 }

@@ -1,29 +1,16 @@
 //! Cross-entropy, its gradient, and the gradients of softmax and log-softmax: against exact arithmetic, PyTorch's results and
 //! finite differences; every kernel and way against the reference, bit for bit.
 
-mod common;
-
 use std::num::NonZeroUsize;
 
-use common::*;
+use crate::common::*;
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 use softmax::half::{bf16, f16};
 use softmax::{
     Caches, CrossEntropy, Element, Error, Kernel, Masked, Matrix, MatrixMut, Reduction, Softmax,
     Targets, Threads,
 };
 use softmax_measure::oracle::{Dd, F32, F64, Format, exact, ulps};
-
-fn config() -> ProptestConfig {
-    let quick = std::env::var_os("SOFTMAX_TEST_QUICK").is_some();
-    ProptestConfig {
-        cases: if quick { 48 } else { 400 },
-        failure_persistence: None,
-        rng_seed: RngSeed::Fixed(0x1055),
-        ..ProptestConfig::default()
-    }
-}
 
 /// A call.
 #[derive(Clone, Debug)]
@@ -54,20 +41,19 @@ impl Case {
             2 => 2 * 4096 + r.below(100),
             _ => 1 + r.below(150),
         };
-        let one_in = |r: &mut Random, n| r.below(n) == 0;
         let label = |r: &mut Random| if r.below(6) == 0 { -100 } else { r.below(cols) as i64 };
         Self {
             rows,
             cols,
             labels: (r.below(3) > 0).then(|| (0..rows).map(|_| label(r)).collect()),
-            smoothing: if one_in(r, 3) { [0.1, 0.5, 1.0][r.below(3)] } else { 0.0 },
-            weights: one_in(r, 3).then(|| (0..cols).map(|_| (r.signed() + 1.0) as f32).collect()),
-            z: if one_in(r, 4) { 1e-2 } else { 0.0 },
-            divergence: one_in(r, 4),
-            factors: one_in(r, 4).then(|| (0..rows).map(|_| r.signed() * 2.0).collect()),
+            smoothing: if r.once_in(3) { [0.1, 0.5, 1.0][r.below(3)] } else { 0.0 },
+            weights: r.once_in(3).then(|| (0..cols).map(|_| (r.signed() + 1.0) as f32).collect()),
+            z: if r.once_in(4) { 1e-2 } else { 0.0 },
+            divergence: r.once_in(4),
+            factors: r.once_in(4).then(|| (0..rows).map(|_| r.signed() * 2.0).collect()),
             factor: [1.0, 128.0, -0.3][r.below(3)],
             temperature: [1.0, 1.0, 0.7, 3.0][r.below(4)],
-            mean: one_in(r, 2),
+            mean: r.once_in(2),
             kind: [0, 0, 0, 1, 4, 5, 6][r.below(7)],
             seed,
         }
@@ -180,34 +166,35 @@ fn run<T: Element>(case: &Case, options: Softmax<'static>, x: &[T], q: &[T]) -> 
 fn accurate<T: Bits>(case: &Case, format: Format, bound: f64, of_loss: f64) {
     let (x, q): (Vec<T>, Vec<T>) = (case.logits(), case.probs());
     let wide = |v: &[T]| -> Vec<f64> { v.iter().map(|v| v.to_f64()).collect() };
+    let (mut want_loss, mut size, mut want) = (0.0, 0.0f64, Vec::new());
+    for (i, (x, q)) in x.chunks(case.cols).zip(q.chunks(case.cols)).enumerate() {
+        let (loss, gradient) = case.model(i, &wide(x), &wide(q));
+        want_loss += loss;
+        size += loss.abs();
+        want.extend(gradient);
+    }
+    want_loss /= case.divisor();
+    // A divergence is a difference; what is flushed is nothing.
+    size = size / case.divisor() + if case.divergence { 10.0 } else { 1e-30 };
     for kernel in available() {
         let options = Softmax::new().kernel(kernel).threads(Threads::Serial);
         let (loss, y) = run(case, options, &x, &q);
-        let (mut want_loss, mut size) = (0.0, 0.0f64);
-        for (i, row) in x.chunks(case.cols).enumerate() {
-            let at = i * case.cols;
-            let (loss, want) = case.model(i, &wide(row), &wide(&q[at..at + case.cols]));
-            want_loss += loss;
-            size += loss.abs();
-            for (j, (got, (want, size))) in y[at..].iter().zip(want).enumerate() {
-                let got = got.to_f64();
-                // In ULP of the terms that it is the difference of.
-                let ulp =
-                    1.0 / ulps(0.0, Dd(size.max(got.abs()), 0.0), format) * size.max(got.abs());
-                let error = Dd::sum(got, -want.0).add(Dd(-want.1, 0.0)).0.abs();
-                let tiny = size <= 1e-36;
-                let divided_by_nothing = case.divisor() == 0.0;
-                assert!(
-                    error <= bound * ulp || tiny || divided_by_nothing,
-                    "{} row {i} column {j}: {got} {want:?}, {} ULP of {size}, {case:?}",
-                    kernel.name(),
-                    error / ulp
-                );
-            }
+        for (at, (got, &(want, size))) in y.iter().zip(&want).enumerate() {
+            let got = got.to_f64();
+            // In ULP of the terms that it is the difference of.
+            let ulp = 1.0 / ulps(0.0, Dd(size.max(got.abs()), 0.0), format) * size.max(got.abs());
+            let error = Dd::sum(got, -want.0).add(Dd(-want.1, 0.0)).0.abs();
+            let tiny = size <= 1e-36;
+            let divided_by_nothing = case.divisor() == 0.0;
+            assert!(
+                error <= bound * ulp || tiny || divided_by_nothing,
+                "{} row {} column {}: {got} {want:?}, {} ULP of {size}, {case:?}",
+                kernel.name(),
+                at / case.cols,
+                at % case.cols,
+                error / ulp
+            );
         }
-        want_loss /= case.divisor();
-        // A divergence is a difference; what is flushed is nothing.
-        size = size / case.divisor() + if case.divergence { 10.0 } else { 1e-30 };
         let near = (loss - want_loss).abs() <= of_loss * size;
         assert!(near || want_loss.is_nan(), "{}: {loss} {want_loss} {case:?}", kernel.name());
     }
@@ -243,11 +230,11 @@ fn same_bits<T: Bits>(case: &Case) {
 }
 
 fn exact_kernels() -> Vec<&'static Kernel> {
-    common::exact()
+    crate::common::exact()
 }
 
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(config(400, 48, 0x1055))]
 
     #[test]
     fn any_options_are_accurate_f32(seed: u64) {
@@ -275,7 +262,7 @@ proptest! {
 
 /// The blocks of the file of fixtures: its lines by their names.
 fn fixtures() -> Vec<Vec<(&'static str, Vec<f64>)>> {
-    let text = include_str!("fixtures/cross_entropy.txt");
+    let text = include_str!("../fixtures/cross_entropy.txt");
     let line = |line: &'static str| {
         let (name, values) = line.split_once(": ").expect("a name");
         (
@@ -359,20 +346,6 @@ fn gradients_are_finite_differences() {
     }
 }
 
-/// The gradient of `sum_j u_j y_j` with respect to x, by way of softmax and log-softmax.
-fn backward<T: Element>(options: &Softmax, log: bool, y: &[T], u: &[T], cols: usize) -> Vec<T> {
-    let mut gradient = vec![T::from_f64(-77.0); y.len()];
-    let view = |v| Matrix::new(v, cols).expect("whole rows");
-    let to = MatrixMut::new(&mut gradient, cols).expect("whole rows");
-    if log {
-        options.log_softmax_backward(view(y), view(u), to)
-    } else {
-        options.softmax_backward(view(y), view(u), to)
-    }
-    .expect("a valid call");
-    gradient
-}
-
 #[test]
 fn backward_is_accurate() {
     let mut random = Random(3);
@@ -422,7 +395,7 @@ fn backward_same_bits<T: Bits>() {
             let u: Vec<T> = row(&mut random, (kind + n) % KINDS, 3 * n);
             for log in [false, true] {
                 let op = if log { Op::LogSoftmax } else { Op::Softmax };
-                let y = common::run(
+                let y = crate::common::run(
                     &on(scalar(), 3.0, Masked::Nan),
                     op,
                     Matrix::new(&x, n).expect("rows"),
@@ -613,5 +586,5 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
 
 #[test]
 fn by_either_stores() {
-    with_the_other_stores("have_the_same_bits");
+    with_the_other_stores(&["loss::any_options_have_the_same_bits"]);
 }

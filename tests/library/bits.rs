@@ -1,9 +1,7 @@
 //! The same bits: every kernel against the scalar reference, for every length, stride, alignment, in place or not,
 //! alone or in a batch, and one digest for all CPUs.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use softmax::half::{bf16, f16};
 use softmax::{Kernel, Masked, Matrix, MatrixMut, Softmax, Threads};
 
@@ -20,14 +18,13 @@ fn lengths() -> Vec<usize> {
 const TEMPERATURES: [f64; 6] = [1.0, 8.0, 3.0, 0.01, 1048576.0, 1.0 / 1048576.0];
 
 fn every_length<T: Bits>() {
-    let quick = std::env::var_os("SOFTMAX_TEST_QUICK").is_some();
     let mut random = Random(1);
     for n in lengths() {
         for kind in 0..KINDS {
             // Long rows need not be all kinds at all temperatures; under an emulator, longer ones still less.
             let temperature = TEMPERATURES[(n + kind) % TEMPERATURES.len()];
-            if n > if quick { 100 } else { 5000 } && kind % 3 != 0
-                || quick && n > 50_000 && kind > 0
+            if n > if quick() { 100 } else { 5000 } && kind % 3 != 0
+                || quick() && n > 50_000 && kind > 0
             {
                 continue;
             }
@@ -96,10 +93,7 @@ fn batches<T: Bits>(kernel: &'static Kernel) {
             }
             let mut place = data.clone();
             let in_place = MatrixMut::with_stride(&mut place, rows, cols, stride).unwrap();
-            match op {
-                Op::Softmax => options.softmax_in_place(in_place).unwrap(),
-                _ => options.log_softmax_in_place(in_place).unwrap(),
-            }
+            run_in_place(&options, op, in_place);
             for r in 0..rows {
                 let at = r * stride;
                 assert_same(&place[at..at + cols], &alone[r * cols..][..cols], what);

@@ -1,30 +1,17 @@
 //! Any axis of `ndarray`'s views, whatever lies where: the bits of the lane alone, and nothing else touched.
 
-mod common;
-
 use std::num::NonZeroUsize;
 
-use common::*;
+use crate::common::*;
 use ndarray::{
     Array1, Array2, Array3, ArrayD, ArrayView, ArrayView2, ArrayViewD, ArrayViewMutD, Axis,
     Dimension, Ix1, Ix2, Ix3, Ix4, IxDyn, ShapeBuilder, Slice, arr0, indices, s,
 };
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 use softmax::half::{bf16, f16};
 use softmax::{Caches, Element, Error, Masked, Softmax, Threads};
 
 const MARKER: f64 = -77.0;
-
-fn config() -> ProptestConfig {
-    let quick = std::env::var_os("SOFTMAX_TEST_QUICK").is_some();
-    ProptestConfig {
-        cases: if quick { 32 } else { 256 },
-        failure_persistence: None,
-        rng_seed: RngSeed::Fixed(0x0a88_a700),
-        ..ProptestConfig::default()
-    }
-}
 
 /// How a view of some shape lies in memory.
 #[derive(Clone, Debug)]
@@ -263,7 +250,7 @@ fn options() -> impl Strategy<Value = Softmax<'static>> {
 }
 
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(config(256, 32, 0x0a88_a700))]
 
     #[test]
     fn same_bits_f32(case in Case::any(), kind in 0..KINDS, options in options()) {

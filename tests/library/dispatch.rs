@@ -1,16 +1,15 @@
 //! Choosing a kernel, and what is refused.
 
-mod common;
-
 use std::process::Output;
 
-use common::*;
+use crate::common::*;
 use softmax::{Error, Matrix, MatrixMut, Softmax};
 
-/// Runs one of the ignored tests below in a process of its own, where `SOFTMAX_KERNEL` is what is asked for.
-fn child(test: &str, kernel: &str) -> Output {
+/// Runs the ignored test below in a process of its own, where `SOFTMAX_KERNEL` is what is asked for.
+fn child(kernel: &str) -> Output {
     itself()
-        .args(["--exact", test, "--ignored", "--nocapture"])
+        .args(["--exact", "dispatch::child_prints_what_the_environment_chose"])
+        .args(["--ignored", "--nocapture"])
         .env("SOFTMAX_KERNEL", kernel)
         .output()
         .expect("the test binary runs")
@@ -33,19 +32,19 @@ fn child_prints_what_the_environment_chose() {
 #[test]
 fn the_environment_forces_any_available_kernel() {
     for kernel in available() {
-        let out = child("child_prints_what_the_environment_chose", kernel.name());
+        let out = child(kernel.name());
         let want = format!("chosen: {} [0.5, 0.5]", kernel.name());
         assert!(stdout(&out).contains(&want), "{out:?}");
     }
     // Empty is as if it were not set.
-    let out = child("child_prints_what_the_environment_chose", "");
+    let out = child("");
     let best = softmax::kernels().iter().find(|k| k.is_available()).unwrap();
     assert!(stdout(&out).contains(&format!("chosen: {} ", best.name())), "{out:?}");
 }
 
 #[test]
 fn the_environment_is_refused_by_name() {
-    let out = child("child_prints_what_the_environment_chose", "sse9");
+    let out = child("sse9");
     let text = stdout(&out);
     assert!(text.contains("refused: no kernel is called \"sse9\""), "{out:?}");
     for kernel in softmax::kernels() {
@@ -53,7 +52,7 @@ fn the_environment_is_refused_by_name() {
     }
     assert!(text.contains("[0.0, 0.0]"), "something was written: {text}");
     for kernel in softmax::kernels().iter().filter(|k| !k.is_available()) {
-        let text = stdout(&child("child_prints_what_the_environment_chose", kernel.name()));
+        let text = stdout(&child(kernel.name()));
         let want = format!("refused: the kernel {} needs {}", kernel.name(), kernel.requires()[0]);
         assert!(text.contains(&want) && text.contains("portable, scalar"), "{text}");
     }

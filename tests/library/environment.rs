@@ -1,6 +1,5 @@
 //! The caller's floating-point environment changes nothing, and is as it was afterwards.
 //! (capi/tests/c/floating_point.c calls every function.)
-#![cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 
 use std::arch::asm;
 use std::hint::black_box;

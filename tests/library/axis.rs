@@ -1,8 +1,6 @@
 //! Any axis of a tensor: the bits of moving it to the end first.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use softmax::half::{bf16, f16};
 use softmax::{Caches, Element, Error, Kernel, Masked, Softmax, Threads};
 use std::num::NonZeroUsize;
@@ -57,13 +55,12 @@ fn moved<T: Element>(options: &Softmax, op: Op, x: &[T], shape: [usize; 3]) -> V
 }
 
 fn same_bits<T: Bits>() {
-    let quick = std::env::var_os("SOFTMAX_TEST_QUICK").is_some();
     let way = |core, last| Caches { core, last };
     let large = |[outer, axis, inner]: [usize; 3]| outer * axis * inner > 2000;
     for shape in SHAPES {
         let [outer, axis, inner] = shape;
         for kind in 0..=KINDS {
-            if quick && large(shape) && kind != KINDS {
+            if quick() && large(shape) && kind != KINDS {
                 continue;
             }
             let x = tensor::<T>(shape, kind);

@@ -1,11 +1,8 @@
 //! Nothing but the rows is touched: pages that may not be accessed lie right before and right behind the
 //! matrices, so that a vector load or store that reaches too far ends the process.
-#![cfg(unix)]
 
-mod common;
-
-use common::guarded::{EDGES, Edge, Guarded, PAGE};
-use common::*;
+use crate::common::guarded::{EDGES, Edge, Guarded, PAGE};
+use crate::common::*;
 use softmax::half::{bf16, f16};
 use softmax::{
     Attention, BLOCK, Caches, CrossEntropy, Error, Kernel, Mask, Masked, Matrix, MatrixMut, Merged,
@@ -57,14 +54,6 @@ fn run_into<T: Bits + Pattern>(
     match op {
         Op::Softmax => options.softmax(x, y),
         _ => options.log_softmax(x, y),
-    }
-    .unwrap();
-}
-
-fn run_in_place<T: Bits + Pattern>(options: &Softmax, op: Op, x: MatrixMut<T>) {
-    match op {
-        Op::Softmax => options.softmax_in_place(x),
-        _ => options.log_softmax_in_place(x),
     }
     .unwrap();
 }
@@ -150,7 +139,7 @@ fn every_way_stays_between_the_guards<T: Bits + Pattern>() {
         (7, 63),
     ];
     // Under an emulator, those that differ the most.
-    if std::env::var_os("SOFTMAX_TEST_QUICK").is_some() {
+    if quick() {
         ways.truncate(2);
         shapes = vec![(9, 3), (211, 10), (3, 100), (1, 9001), (7, 63)];
     }
@@ -547,5 +536,10 @@ fn decisions_stay_between_the_guards_of_every_type() {
 
 #[test]
 fn by_either_stores() {
-    with_the_other_stores("_between_the_guards");
+    with_the_other_stores(&[
+        "memory::every_way_stays_between_the_guards_in_every_type",
+        "memory::scores_and_columns_stay_between_the_guards_in_every_type",
+        "memory::losses_stay_between_the_guards_in_every_type",
+        "memory::decisions_stay_between_the_guards_of_every_type",
+    ]);
 }

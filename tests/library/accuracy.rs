@@ -1,20 +1,13 @@
 //! The bounds that the documentation states, on every kernel, against the double-double oracle.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use softmax::half::{bf16, f16};
 use softmax::{Kernel, Masked, Matrix};
 use softmax_measure::oracle::{BF16, Dd, F16, F32, F64, Format, exact, ulp as oracle_ulp, ulps};
 
-/// Under an emulator: fewer and shorter rows.
-fn quick() -> bool {
-    std::env::var_os("SOFTMAX_TEST_QUICK").is_some()
-}
-
-/// The largest errors of a row: softmax in ULP; the logarithms in units of what is allowed.
+/// The largest errors of a row by the reference, whose bits every kernel must give: softmax in ULP;
+/// the logarithms in units of what is allowed.
 fn errors<T: Bits>(
-    kernel: &'static Kernel,
     x: &[T],
     temperature: f64,
     format: Format,
@@ -22,18 +15,25 @@ fn errors<T: Bits>(
 ) -> (f64, f64) {
     let wide: Vec<f64> = x.iter().map(|v| v.to_f64()).collect();
     let want = exact(&wide, temperature);
-    let options = on(kernel, temperature, Masked::Nan);
+    let [softmax, log_softmax, logsumexp] = OPS.map(|op| {
+        let got = run_row(&on(scalar(), temperature, Masked::Nan), op, x);
+        for kernel in crate::common::exact() {
+            let same = run_row(&on(kernel, temperature, Masked::Nan), op, x);
+            assert_same(&same, &got, || format!("{} {op:?}, T {temperature}", kernel.name()));
+        }
+        got
+    });
     let largest = want.softmax.iter().fold(0.0, |m, p| p.0.max(m));
     let flushed = largest * 2f64.powi(format.min_exp.max(-1022)).max(f64::MIN_POSITIVE);
     let mut worst = (0.0f64, 0.0f64);
-    for (got, want) in run_row(&options, Op::Softmax, x).iter().zip(&want.softmax) {
+    for (got, want) in softmax.iter().zip(&want.softmax) {
         let got = got.to_f64();
         // What is below 2^-126 (f64: 2^-1022) of the row's largest may be 0.
         if !(got == 0.0 && want.0 <= flushed) {
             worst.0 = worst.0.max(ulps(got, *want, format));
         }
     }
-    for (got, want) in run_row(&options, Op::LogSoftmax, x).iter().zip(&want.log_softmax) {
+    for (got, want) in log_softmax.iter().zip(&want.log_softmax) {
         let got = got.to_f64();
         if got.is_finite() {
             worst.1 = worst.1.max(log_allowed(got, *want));
@@ -41,7 +41,7 @@ fn errors<T: Bits>(
             assert!(want.0 < -6e4, "{got} for {want:?}");
         }
     }
-    let got = run_row(&options, Op::LogSumExp, x)[0].to_f64();
+    let got = logsumexp[0].to_f64();
     if got.is_finite() {
         worst.1 = worst.1.max(log_allowed(got, want.logsumexp));
     }
@@ -62,42 +62,34 @@ fn both(ulp: f64, absolute: f64, format: Format) -> impl Fn(f64, Dd) -> f64 + Co
 }
 
 fn sweep<T: Bits>(format: Format, bound: f64, log: impl Fn(f64, Dd) -> f64 + Copy) {
-    for kernel in available() {
-        let mut random = Random(5);
-        let mut worst = (0.0f64, 0.0f64);
-        let lengths: &[usize] = if quick() {
-            &[1, 2, 10, 1000]
-        } else {
-            &[1, 2, 3, 10, 16, 17, 64, 100, 1000, 4096, 4097, 20_000]
-        };
-        for &n in lengths {
-            for kind in 0..KINDS {
-                for temperature in [1.0, 8.0, 3.0, 0.7, 0.01, 1048576.0] {
-                    if n > 1000 && (kind + n) % 3 != 0 {
-                        continue;
-                    }
-                    let mut x: Vec<T> = row(&mut random, kind, n);
-                    // A row must have a finite entry, and no +inf (in f16), to have a result.
-                    x[0] = T::from_f64(1.5);
-                    for v in x.iter_mut().filter(|v| v.to_f64() == f64::INFINITY) {
-                        *v = T::from_f64(60_000.0);
-                    }
-                    let (y, l) = errors(kernel, &x, temperature, format, log);
-                    let what = || format!("{} {n} of kind {kind}, T {temperature}", kernel.name());
-                    assert!(y <= bound, "{}: softmax is {y} ULP off", what());
-                    assert!(l <= 1.0, "{}: {l} of what is allowed for logarithms", what());
-                    worst = (worst.0.max(y), worst.1.max(l));
+    let mut random = Random(5);
+    let mut worst = (0.0f64, 0.0f64);
+    let lengths: &[usize] = if quick() {
+        &[1, 2, 10, 1000]
+    } else {
+        &[1, 2, 3, 10, 16, 17, 64, 100, 1000, 4096, 4097, 20_000]
+    };
+    for &n in lengths {
+        for kind in 0..KINDS {
+            for temperature in [1.0, 8.0, 3.0, 0.7, 0.01, 1048576.0] {
+                if n > 1000 && (kind + n) % 3 != 0 {
+                    continue;
                 }
+                let mut x: Vec<T> = row(&mut random, kind, n);
+                // A row must have a finite entry, and no +inf (in f16), to have a result.
+                x[0] = T::from_f64(1.5);
+                for v in x.iter_mut().filter(|v| v.to_f64() == f64::INFINITY) {
+                    *v = T::from_f64(60_000.0);
+                }
+                let (y, l) = errors(&x, temperature, format, log);
+                let what = || format!("{n} of kind {kind}, T {temperature}");
+                assert!(y <= bound, "{}: softmax is {y} ULP off", what());
+                assert!(l <= 1.0, "{}: {l} of what is allowed for logarithms", what());
+                worst = (worst.0.max(y), worst.1.max(l));
             }
         }
-        println!(
-            "{} {}: softmax {:.3} ULP, logarithms {:.3} of the bound",
-            kernel.name(),
-            T::NAME,
-            worst.0,
-            worst.1
-        );
     }
+    println!("{}: softmax {:.3} ULP, logarithms {:.3} of the bound", T::NAME, worst.0, worst.1);
 }
 
 #[test]
@@ -128,14 +120,17 @@ fn long_rows() {
     let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let e = |x: f32| (f64::from(x) - f64::from(max)).exp();
     let sum = x.iter().fold(Dd(0.0, 0.0), |s, &x| s.add(Dd(e(x), 0.0)));
-    for kernel in available().into_iter().filter(|k| k.name() != "scalar") {
-        let y = run_row(&on(kernel, 1.0, Masked::Nan), Op::Softmax, &x);
-        let worst = x.iter().zip(&y).fold(0.0f64, |worst, (&x, &y)| {
-            worst.max(ulps(f64::from(y), Dd(e(x), 0.0).div(sum), F32))
-        });
-        println!("{} {n}: {worst:.3} ULP", kernel.name());
-        assert!(worst <= 3.0, "{}: {worst} ULP", kernel.name());
+    let by = |kernel| run_row(&on(kernel, 1.0, Masked::Nan), Op::Softmax, &x);
+    let y = by(fastest());
+    for kernel in crate::common::exact() {
+        assert_same(&by(kernel), &y, || kernel.name().to_string());
     }
+    let worst = x
+        .iter()
+        .zip(&y)
+        .fold(0.0f64, |worst, (&x, &y)| worst.max(ulps(f64::from(y), Dd(e(x), 0.0).div(sum), F32)));
+    println!("{n}: {worst:.3} ULP");
+    assert!(worst <= 3.0, "{worst} ULP");
 }
 
 /// The oracle's own exponential and logarithm, against 50 digits from mpmath, cut into two f64.

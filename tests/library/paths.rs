@@ -1,11 +1,9 @@
 //! Every way that a call can take gives the bits of the reference: small matrices are sent, by way of the caches' sizes, where only
 //! large ones go by themselves.
 
-mod common;
-
 use std::num::NonZeroUsize;
 
-use common::*;
+use crate::common::*;
 use softmax::half::{bf16, f16};
 use softmax::{Caches, Element, Masked, Matrix, MatrixMut, Plan, Regime, Softmax, Threads};
 
@@ -118,11 +116,10 @@ fn run_at<T: Bits>(options: &Softmax, op: Op, x: &[T], cols: usize, offset: usiz
 fn every_way<T: Bits>() {
     let mut random = Random(31);
     // Under an emulator, some of it.
-    let quick = std::env::var_os("SOFTMAX_TEST_QUICK").is_some();
     for (rows, cols) in SHAPES {
         let mut kinds: Vec<Rows> = (0..KINDS).map(Rows::Kind).collect();
         kinds.extend([Rows::Mixed, Rows::Drifting, Rows::Edge, Rows::Odd]);
-        if quick {
+        if quick() {
             kinds = vec![kinds[random.below(kinds.len())], kinds[KINDS + random.below(4)]];
         }
         for kind in kinds {
@@ -155,11 +152,7 @@ fn every_way<T: Bits>() {
                         assert_same(&got, &want, || format!("{} at {offset}", what()));
                         let mut place = x.clone();
                         let view = MatrixMut::new(&mut place, cols).unwrap();
-                        match op {
-                            Op::Softmax => options.softmax_in_place(view),
-                            _ => options.log_softmax_in_place(view),
-                        }
-                        .unwrap();
+                        run_in_place(&options, op, view);
                         assert_same(&place, &want, || format!("{} in place", what()));
                     }
                 }
@@ -225,5 +218,10 @@ fn plans_explain_themselves() {
 
 #[test]
 fn by_either_stores() {
-    with_the_other_stores("every_way_gives");
+    with_the_other_stores(&[
+        "paths::every_way_gives_the_same_bits_f32",
+        "paths::every_way_gives_the_same_bits_f64",
+        "paths::every_way_gives_the_same_bits_f16",
+        "paths::every_way_gives_the_same_bits_bf16",
+    ]);
 }

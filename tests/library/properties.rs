@@ -1,24 +1,12 @@
 //! What holds for all inputs, tried on random ones: the kernels agree, and results are the probabilities that
 //! mathematics promises. The seed is fixed, so that a run fails always or never.
 
-mod common;
-
 use std::fmt::Debug;
 
-use common::*;
+use crate::common::*;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 use softmax::{Masked, Matrix};
-
-fn config() -> ProptestConfig {
-    ProptestConfig {
-        cases: 64,
-        failure_persistence: None,
-        rng_seed: RngSeed::Fixed(0x50f7_3a8e),
-        ..ProptestConfig::default()
-    }
-}
 
 /// Any finite value, with those more often that are usual, equal to others, or at the ends of the range.
 fn finite() -> impl Strategy<Value = f32> {
@@ -116,7 +104,7 @@ fn by_every_kernel(x: &[f32], temperature: f64) -> impl Iterator<Item = (&'stati
 }
 
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(config(64, 64, 0x50f7_3a8e))]
 
     #[test]
     fn kernels_agree(input in matrix(), temperature in temperature()) {

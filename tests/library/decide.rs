@@ -1,8 +1,6 @@
 //! Sigmoid, hardmax, argmax, log-probabilities of tokens, top-k, and the limits of the temperature.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use proptest::prelude::*;
 use softmax::half::{bf16, f16};
 use softmax::{Caches, Element, Error, Kernel, Masked, Matrix, MatrixMut, Softmax, Threads, Ties};
@@ -12,10 +10,6 @@ use std::num::NonZeroUsize;
 /// Around the vectors of every type, the unrolled loops, the blocks.
 const LENGTHS: [usize; 17] =
     [1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 127, 300, 4096, 4097, 9000];
-
-fn quick() -> bool {
-    std::env::var_os("SOFTMAX_TEST_QUICK").is_some()
-}
 
 /// Elementwise and one-hot operations.
 #[derive(Clone, Copy, Debug)]
@@ -247,8 +241,9 @@ fn logistic(z: Dd) -> (Dd, Dd) {
     (sigmoid, low.add(minus(ln)))
 }
 
-/// The largest errors of sigmoid and log-sigmoid on logits of many sizes.
-fn worst<T: Element>(kernel: &'static Kernel, format: Format, temperature: f64) -> (f64, f64) {
+/// The largest errors of sigmoid and log-sigmoid on logits of many sizes, by the reference, whose
+/// bits every kernel must give.
+fn worst<T: Bits>(format: Format, temperature: f64) -> (f64, f64) {
     let n = if quick() { 3000 } else { 60_000 };
     let mut random = Random(5);
     let x: Vec<T> = (0..n)
@@ -265,8 +260,14 @@ fn worst<T: Element>(kernel: &'static Kernel, format: Format, temperature: f64) 
             )
         })
         .collect();
-    let options = on(kernel, temperature, Masked::Nan);
-    let (y, log) = (map_row(Map::Sigmoid, &options, &x), map_row(Map::LogSigmoid, &options, &x));
+    let [y, log] = [Map::Sigmoid, Map::LogSigmoid].map(|map| {
+        let y = map_row(map, &on(scalar(), temperature, Masked::Nan), &x);
+        for kernel in exact() {
+            let same = map_row(map, &on(kernel, temperature, Masked::Nan), &x);
+            assert_same(&same, &y, || format!("{} {map:?}, T {temperature}", kernel.name()));
+        }
+        y
+    });
     let mut most = (0f64, 0f64);
     for ((x, y), log) in x.iter().zip(y).zip(log) {
         let (want, want_log) = logistic(Dd(x.to_f64(), 0.0).div(Dd(temperature, 0.0)));
@@ -283,19 +284,17 @@ fn worst<T: Element>(kernel: &'static Kernel, format: Format, temperature: f64) 
 
 #[test]
 fn sigmoids_are_as_accurate_as_promised() {
-    for kernel in exact() {
-        for temperature in [1.0, 0.3, 7.0, 1e-30, 1e15] {
-            let check = |name, (y, log): (f64, f64), bound: f64, log_bound: f64| {
-                println!("{} {name} T {temperature}: {y:.3} {log:.3}", kernel.name());
-                assert!(y <= bound, "{} {name}, T {temperature}: sigmoid {y}", kernel.name());
-                assert!(log <= log_bound, "{} {name}, T {temperature}: log {log}", kernel.name());
-            };
-            check("f32", worst::<f32>(kernel, F32, temperature), 3.0, 1.0);
-            check("f64", worst::<f64>(kernel, F64, temperature), 3.0, 3.0);
-            if temperature > 0.1 && temperature < 10.0 {
-                check("f16", worst::<f16>(kernel, F16, temperature), 0.51, 0.51);
-                check("bf16", worst::<bf16>(kernel, BF16, temperature), 0.51, 0.51);
-            }
+    for temperature in [1.0, 0.3, 7.0, 1e-30, 1e15] {
+        let check = |name, (y, log): (f64, f64), bound: f64, log_bound: f64| {
+            println!("{name} T {temperature}: {y:.3} {log:.3}");
+            assert!(y <= bound, "{name}, T {temperature}: sigmoid {y}");
+            assert!(log <= log_bound, "{name}, T {temperature}: log {log}");
+        };
+        check("f32", worst::<f32>(F32, temperature), 3.0, 1.0);
+        check("f64", worst::<f64>(F64, temperature), 3.0, 3.0);
+        if temperature > 0.1 && temperature < 10.0 {
+            check("f16", worst::<f16>(F16, temperature), 0.51, 0.51);
+            check("bf16", worst::<bf16>(BF16, temperature), 0.51, 0.51);
         }
     }
 }
@@ -734,7 +733,7 @@ fn value() -> impl Strategy<Value = f32> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if quick() { 20 } else { 200 }))]
+    #![proptest_config(config(200, 20, 0xdec_1de))]
 
     #[test]
     fn decisions_are_those_of_naive_loops(x in prop::collection::vec(value(), 1..200), k in 0usize..200) {

@@ -1,10 +1,8 @@
 //! Rows spread over threads: the bits of one thread, and no thread where none pays.
 
-mod common;
-
 use std::num::NonZeroUsize;
 
-use common::*;
+use crate::common::*;
 use softmax::half::{bf16, f16};
 use softmax::{Element, Executor, Masked, Matrix, MatrixMut, Softmax, Threads};
 
@@ -94,13 +92,7 @@ fn every_way<T: Bits>(what: &str, call: impl Fn(&Softmax) -> Vec<T> + Sync) {
 
 fn in_place<T: Element>(options: &Softmax, op: Op, data: &[T], cols: usize) -> Vec<T> {
     let mut y = data.to_vec();
-    let view = MatrixMut::new(&mut y, cols).expect("whole rows");
-    match op {
-        Op::Softmax => options.softmax_in_place(view),
-        Op::LogSoftmax => options.log_softmax_in_place(view),
-        Op::LogSumExp => unreachable!("log-sum-exp is not in place"),
-    }
-    .expect("a valid call");
+    run_in_place(options, op, MatrixMut::new(&mut y, cols).expect("whole rows"));
     y
 }
 
@@ -256,7 +248,7 @@ fn child_counts_the_threads_that_a_call_starts() {
 fn only_a_call_that_is_worth_it_starts_threads() {
     for (name, ..) in CALLS {
         let output = itself()
-            .args(["--exact", "child_counts_the_threads_that_a_call_starts"])
+            .args(["--exact", "batching::child_counts_the_threads_that_a_call_starts"])
             .args(["--ignored", "--nocapture"])
             .env("SOFTMAX_TEST_CALL", name)
             .env("RAYON_NUM_THREADS", "3")

@@ -4,11 +4,9 @@
 //!
 //! `SOFTMAX_SEARCH=600` searches each bound for 600 seconds, and says what was the worst.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::*;
+use crate::common::*;
 use softmax::half::{bf16, f16};
 use softmax::{
     CrossEntropy, Element, Error, Kernel, Matrix, MatrixMut, Reduction, Softmax, Threads,
@@ -81,7 +79,7 @@ struct Fixture(Vec<(&'static str, &'static str)>);
 
 impl Fixture {
     fn all() -> Vec<Self> {
-        let text = include_str!("fixtures/loss_exact.txt");
+        let text = include_str!("../fixtures/loss_exact.txt");
         let line =
             |line: &'static str| line.split_once(": ").or(line.split_once(':')).expect("a name");
         let blocks = text.split("\n\n").skip(1);
@@ -204,7 +202,7 @@ fn check_loss<T: Stated>(fixture: &Fixture) {
 fn check_backward<T: Stated>(fixture: &Fixture, log: bool) {
     let (y, u): (Vec<T>, Vec<T>) = (fixture.row("output"), fixture.row("upstream"));
     for kernel in available() {
-        let got = backward(&fixture.options(kernel), log, &y, &u);
+        let got = backward(&fixture.options(kernel), log, &y, &u, y.len());
         let sizes = (fixture.values("sizes"), fixture.values("sums"));
         for (j, (&got, want)) in got.iter().zip(fixture.exact("gradient")).enumerate() {
             let bound = if log { T::LOG } else { T::SOFTMAX };
@@ -218,18 +216,6 @@ fn check_backward<T: Stated>(fixture: &Fixture, log: bool) {
             );
         }
     }
-}
-
-fn backward<T: Element>(options: &Softmax, log: bool, y: &[T], u: &[T]) -> Vec<T> {
-    let (n, mut gradient) = (y.len(), vec![T::from_f64(-77.0); y.len()]);
-    let to = MatrixMut::new(&mut gradient, n).expect("a row");
-    if log {
-        options.log_softmax_backward(rows(y, n), rows(u, n), to)
-    } else {
-        options.softmax_backward(rows(y, n), rows(u, n), to)
-    }
-    .expect("a valid call");
-    gradient
 }
 
 #[test]
@@ -309,7 +295,7 @@ fn rows_do_not_change_their_neighbours() {
 /// Labels' columns are right in rows that are streamed, any number of them, some ignored.
 #[test]
 fn labels_of_many_rows() {
-    for kernel in common::exact() {
+    for kernel in crate::common::exact() {
         for (count, cols) in [(31, 70), (32, 70), (33, 64), (100, 1030), (65, 33)] {
             let x: Vec<f32> = row(&mut Random(9), 0, count * cols);
             let labels: Vec<i64> = (0..count)
@@ -332,7 +318,7 @@ fn labels_of_many_rows() {
 
 #[test]
 fn labels_by_the_other_stores() {
-    with_the_other_stores("labels_of_many_rows");
+    with_the_other_stores(&["loss_bounds::labels_of_many_rows"]);
 }
 
 #[test]
@@ -627,7 +613,7 @@ impl Try {
         let y = if log { &of.log_softmax } else { &of.softmax };
         let y: Vec<T> = Self::as_row(&y.iter().map(|y| y.0).collect::<Vec<_>>());
         let u: Vec<T> = Self::as_row(&self.u);
-        let got = backward(&self.options(), log, &y, &u);
+        let got = backward(&self.options(), log, &y, &u, y.len());
         let p: Vec<Dd> =
             y.iter().map(|y| Dd(y.to_f64(), 0.0)).map(|y| if log { y.exp() } else { y }).collect();
         let zero = Dd(0.0, 0.0);
@@ -661,9 +647,8 @@ impl Try {
 
 /// Searches for the worst, by chance and beside the worst so far.
 fn search(name: &str, part: impl Fn(&Try) -> f64) {
-    let quick = std::env::var_os("SOFTMAX_TEST_QUICK").is_some();
     let seconds = std::env::var("SOFTMAX_SEARCH").map(|s| s.parse().expect("a number of seconds"));
-    let (start, tries) = (Instant::now(), if quick { 500 } else { 4000 });
+    let (start, tries) = (Instant::now(), if quick() { 500 } else { 4000 });
     let enough = |tried: usize| match &seconds {
         Ok(seconds) => start.elapsed() >= Duration::from_secs(*seconds),
         Err(_) => tried >= tries,
@@ -727,12 +712,12 @@ fn gradients_of_subnormal_probabilities() {
     for kernel in available() {
         let options = Softmax::new().kernel(kernel).scale(0.27248).expect("in range");
         let p = f64::from_bits(0xc4b);
-        let got = backward(&options, false, &[p, 1.0], &[0.0, 15640.0])[0];
+        let got = backward(&options, false, &[p, 1.0], &[0.0, 15640.0], 2)[0];
         let want = -(3147.0f64 * 15640.0 * 0.27248).round() as i64;
         let units = -((-got).to_bits() as i64);
         assert!((units - want).abs() <= 2, "{}: {units} for {want}", kernel.name());
         let p = f32::from_bits(0xc4b);
-        let got = backward(&options, false, &[p, 1.0], &[0.0, 15640.0])[0];
+        let got = backward(&options, false, &[p, 1.0], &[0.0, 15640.0], 2)[0];
         let want = -f64::from(p) * 15640.0 * 0.27248;
         let error = (f64::from(got) / want - 1.0).abs();
         assert!(error < 2e-7, "{}: {got:e} for {want:e}", kernel.name());

@@ -1,8 +1,6 @@
 //! The table "What every input gets" of the crate's documentation, row by row, on every kernel and element type.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use softmax::half::{bf16, f16};
 use softmax::{Attention, Element, Kernel, Masked, Matrix, MatrixMut, Softmax};
 

@@ -1,29 +1,13 @@
 //! Sampling: every kernel, type, number of threads and cut of a batch against a naive model that sorts whole rows of integers; and the distribution of
 //! the draws.
 
-mod common;
-
 use std::num::NonZeroUsize;
 
-use common::*;
+use crate::common::*;
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 use softmax::half::{bf16, f16};
 use softmax::{Element, Error, Matrix, Method, Order, Sampler, Threads};
 use softmax_kernels::{Learned, Scale};
-
-fn quick() -> bool {
-    std::env::var_os("SOFTMAX_TEST_QUICK").is_some()
-}
-
-fn config() -> ProptestConfig {
-    ProptestConfig {
-        cases: if quick() { 40 } else { 500 },
-        failure_persistence: None,
-        rng_seed: RngSeed::Fixed(0x5a3_9713),
-        ..ProptestConfig::default()
-    }
-}
 
 /// A shape and options.
 #[derive(Clone, Debug)]
@@ -60,9 +44,8 @@ impl Case {
             4 => 20_000 + r.below(20_000),
             _ => 1 + r.below(300),
         };
-        let one_in = |r: &mut Random, n| r.below(n) == 0;
         let share = |r: &mut Random| [0.9, 0.5, 0.95, 0.01, 0.999, 0.3, 0.0][r.below(7)];
-        let bias = if one_in(r, 4) {
+        let bias = if r.once_in(4) {
             let value = |r: &mut Random| match r.below(5) {
                 0 => f32::NEG_INFINITY,
                 _ => (r.signed() * 10.0) as f32,
@@ -81,10 +64,10 @@ impl Case {
             kind: r.below(KINDS + 3),
             seed,
             temperature: [1.0, 1.0, 0.7, 1.5, 0.01, 50.0, f64::INFINITY, 0.0][r.below(8)],
-            top_k: if one_in(r, 3) { [1, 5, 50, 3000, 1 + r.below(cols)][r.below(5)] } else { 0 },
-            top_p: if one_in(r, 2) { share(r) } else { 1.0 },
-            min_p: if one_in(r, 4) { [0.05, 0.5, 1.0, 1e-4, 1e-9][r.below(5)] } else { 0.0 },
-            typical_p: if one_in(r, 5) { share(r) } else { 1.0 },
+            top_k: if r.once_in(3) { [1, 5, 50, 3000, 1 + r.below(cols)][r.below(5)] } else { 0 },
+            top_p: if r.once_in(2) { share(r) } else { 1.0 },
+            min_p: if r.once_in(4) { [0.05, 0.5, 1.0, 1e-4, 1e-9][r.below(5)] } else { 0.0 },
+            typical_p: if r.once_in(5) { share(r) } else { 1.0 },
             order: [Order::Transformers, Order::LlamaCpp][r.below(2)],
             method: [Method::InverseCdf, Method::InverseCdf, Method::GumbelMax][r.below(3)],
             bias,
@@ -351,6 +334,10 @@ fn check<T: Element>(case: &Case) {
             sampler.kernel(kernel).sample(matrix(&x), draws).expect("a valid call");
         });
         assert_eq!(got, want, "{} {} {case:?}", kernel.name(), T::NAME);
+        // Sharing and cutting are the same code for all; the reference takes long.
+        if kernel.name() == "scalar" {
+            continue;
+        }
         let got = case.run(|sampler, draws| {
             let threads = Threads::Exactly(NonZeroUsize::new(3).expect("not 0"));
             let sampler = sampler.kernel(kernel).threads(threads);
@@ -372,7 +359,7 @@ fn check<T: Element>(case: &Case) {
 }
 
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(config(200, 40, 0x5a3_9713))]
 
     #[test]
     fn draws_are_the_models(seed: u64) {
@@ -413,7 +400,10 @@ fn long_rows() {
                     ..Case::random(5)
                 };
                 check::<f32>(&case);
-                check::<bf16>(&case);
+                // Few values, so that there are many equal ones at every end of a band.
+                if top_k == 0 && top_p < 1.0 {
+                    check::<bf16>(&case);
+                }
             }
         }
     }

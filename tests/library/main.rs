@@ -1,0 +1,26 @@
+//! What a user of the library can notice, each part in a module of its own. (Tests that need a
+//! process or an allocator to themselves, and the searches, are the other programs beside this.)
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod accuracy;
+mod attention;
+mod axis;
+mod batching;
+mod bits;
+mod decide;
+mod dispatch;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod environment;
+mod loss;
+mod loss_bounds;
+#[cfg(unix)]
+mod memory;
+#[cfg(feature = "ndarray")]
+mod ndarray;
+mod paths;
+mod properties;
+mod sampling;
+mod shards;
+mod special_values;
