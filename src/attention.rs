@@ -308,7 +308,7 @@ impl<'a> Attention<'a> {
         let done = self.options.crew().share(
             plan.threads,
             plan.parts.min(rows),
-            scores.streaming(plan.streams()),
+            scores.storing(plan.store),
             &|scores, at, of| {
                 // rows * at / of without overflow.
                 let at = (scores.rows() as u128 * at as u128 / of as u128) as usize;

@@ -2,6 +2,7 @@
 
 use softmax_kernels::{Columns, Element, Masked, Matrix, MatrixMut, Op, Scale, ShapeError};
 
+use crate::plan::Shape;
 use crate::{Error, Softmax};
 
 /// Which of so many axes that is. A negative one counts from the end.
@@ -150,7 +151,9 @@ impl Softmax<'_> {
         in_place: bool,
     ) -> Result<(), Error> {
         // No overflow: there are as many elements.
-        let plan = self.plan::<T>(op, outer * inner, axis, in_place)?;
+        let shape = Shape::new::<T>(op, outer * inner, axis, in_place);
+        let shape = Shape { columns: true, ..shape };
+        let plan = self.plan_of::<T>(self.kernel_to_use()?, shape)?;
         // Nothing has no parts, however long the axis is.
         if outer * inner == 0 {
             return Ok(());
@@ -159,7 +162,7 @@ impl Softmax<'_> {
         let done = self.crew().share(
             plan.threads,
             plan.parts,
-            columns.streaming(plan.streams()),
+            columns.storing(plan.store),
             &Columns::split,
             &|columns| kernel.columns(op, columns),
             &|a, b| a && b,

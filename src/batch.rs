@@ -2,7 +2,7 @@
 
 use softmax_kernels::{
     BlockSum, Call, Element, Extremes, Masked, Matrix, MatrixMut, Merged, Op, Piece, PieceOptions,
-    Pieces, Ready, Scale, Whole, with_room,
+    Pieces, Ready, Scale, Store, Whole, with_room,
 };
 
 use crate::executor::Crew;
@@ -33,7 +33,7 @@ impl<'a, T: Element> Work<'a, T> {
 
     /// Does the work on this thread, a row after the other.
     #[inline(always)]
-    pub(crate) fn run(self, kernel: Ready, op: Op, scale: Scale, masked: Masked, stream: bool) {
+    pub(crate) fn run(self, kernel: Ready, op: Op, scale: Scale, masked: Masked, store: Store) {
         // Rows of nothing become nothing, and there may be any number of them.
         if self.cols() == 0 && !matches!(self, Self::PerRow(..)) {
             return;
@@ -45,7 +45,7 @@ impl<'a, T: Element> Work<'a, T> {
         };
         // The shapes were compared before.
         if let Some(call) = call {
-            kernel.run(op, call.streaming(stream));
+            kernel.run(op, call.storing(store));
         }
     }
 }
@@ -120,7 +120,7 @@ impl Job<'_> {
                 work.split(at)
             },
             &|work: Work<T>| {
-                work.run(self.plan.kernel, self.op, self.scale, self.masked, self.plan.stream);
+                work.run(self.plan.kernel, self.op, self.scale, self.masked, self.plan.store);
             },
             &|(), ()| (),
         );
@@ -172,7 +172,7 @@ impl Job<'_> {
         mut row: Piece<T>,
         sums: &mut [BlockSum],
     ) -> T {
-        let options = PieceOptions { keep: self.plan.keeps(), stream: self.plan.stream };
+        let options = PieceOptions { keep: self.plan.keeps(), store: self.plan.store };
         let mut shift = pieces.first(&row, &self.scale);
         let whole = loop {
             let extremes = self.crew.share(

@@ -406,7 +406,7 @@ impl<'a> CrossEntropy<'a> {
         let done = self.options.crew().share(
             plan.threads,
             plan.parts.min(rows),
-            call.streaming(plan.streams()),
+            call.storing(plan.store),
             &|call: LossCall<T>, at, of| {
                 let at = share(call.rows(), at, of);
                 call.split_rows(at)

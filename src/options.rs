@@ -3,7 +3,8 @@
 use std::num::NonZeroUsize;
 
 use softmax_kernels::{
-    Element, Kernel, Masked, Matrix, MatrixMut, Op, Ready, Scale, Ties, in_default_environment,
+    Element, Kernel, Masked, Matrix, MatrixMut, Op, Ready, Scale, Store, Ties,
+    in_default_environment,
 };
 
 use crate::batch::{Job, Work};
@@ -309,7 +310,7 @@ impl<'a> Softmax<'a> {
         // Making a plan takes as long as a row of 16.
         let exactly = matches!(self.crew.threads, Threads::Exactly(_));
         if shape.is_small() && self.caches.is_none() && !exactly {
-            work.run(kernel, op, self.scale, self.masked, false);
+            work.run(kernel, op, self.scale, self.masked, Store::CACHED);
             return Ok(());
         }
         self.run_planned(op, kernel, shape, work)

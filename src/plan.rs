@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use softmax_kernels::{BLOCK, Element, Kernel, Op, ROWS_AT_LEAST, Ready, TINY};
+use softmax_kernels::{BLOCK, Element, Kernel, Op, ROWS_AT_LEAST, Ready, Store, TINY};
 
 use crate::executor::Crew;
 use crate::{Caches, Error, Threads, threads};
@@ -23,7 +23,7 @@ pub enum Regime {
 pub struct Plan {
     pub(crate) kernel: Ready,
     pub(crate) regime: Regime,
-    pub(crate) stream: bool,
+    pub(crate) store: Store,
     pub(crate) parts: usize,
     pub(crate) threads: usize,
     caches: Caches,
@@ -43,6 +43,8 @@ pub(crate) struct Shape {
     pub dense: bool,
     /// Whether the output is the input.
     pub in_place: bool,
+    /// Whether the rows are columns in memory.
+    pub columns: bool,
     pub op: Op,
 }
 
@@ -50,7 +52,7 @@ impl Shape {
     pub fn new<T: Element>(op: Op, rows: usize, cols: usize, in_place: bool) -> Self {
         let size = size_of::<T>();
         let computed = if T::IS_ARITHMETIC { size } else { 4 };
-        Self { rows, cols, size, computed, dense: true, in_place, op }
+        Self { rows, cols, size, computed, dense: true, in_place, columns: false, op }
     }
 
     fn elements(&self) -> usize {
@@ -88,9 +90,6 @@ impl Plan {
             None if work.is_small() => Caches { core: SMALL, last: SMALL },
             None => Caches::of_this_machine()?,
         };
-        // The scalar reference knows one way only.
-        let stream =
-            has_pieces && !work.in_place && work.op != Op::LogSumExp && work.output() > caches.last;
         // A row and its exponentials are to stay in the core's cache.
         let huge = work.cols.saturating_mul(work.size + work.computed) > caches.core;
         let grain = if matches!(crew.threads, Threads::Exactly(_)) { 1 } else { GRAIN };
@@ -113,7 +112,11 @@ impl Plan {
             (if tiny { Regime::Tiny } else { Regime::Rows }, parts)
         };
         let parts = parts.max(1);
-        Ok(Self { kernel, regime, stream, parts, threads: threads.min(parts), caches, work })
+        // The scalar reference knows one way only.
+        let large =
+            has_pieces && !work.in_place && work.op != Op::LogSumExp && work.output() > caches.last;
+        let store = Store::of(large, regime == Regime::Tiny || work.columns || !sums);
+        Ok(Self { kernel, regime, store, parts, threads: threads.min(parts), caches, work })
     }
 
     /// The kernel.
@@ -126,10 +129,11 @@ impl Plan {
         self.regime
     }
 
-    /// Whether the output would not fit the caches, and is written past them: by CPUs that have such stores and are faster with them. (AMD's are
-    /// not, but for tiny rows.)
+    /// Whether the output is written past the caches, which would not hold it: by CPUs that have
+    /// such stores and are faster with them. (AMD's are not where the exponentials of rows are stored
+    /// in between.)
     pub fn streams(&self) -> bool {
-        self.stream
+        self.store.is_past()
     }
 
     /// Whether exponentials of rows in pieces are kept in the output, instead of being computed twice: where it holds them until they are read again.
@@ -137,7 +141,7 @@ impl Plan {
         let Shape { op, cols, size, .. } = self.work;
         let row = || cols.saturating_mul(size);
         op == Op::Softmax
-            && (!self.stream || !softmax_kernels::streams() && row() <= self.caches.last)
+            && (self.store.is_cached() || !self.store.is_past() && row() <= self.caches.last)
     }
 
     /// At most how many threads work at the same time.
@@ -171,10 +175,10 @@ impl fmt::Display for Plan {
             }
         }
         let output = Bytes(self.work.output());
-        match (op, in_place, self.stream) {
+        match (op, in_place, self.store.is_past()) {
             (Op::LogSumExp, ..) => writeln!(f, "output: one value per row")?,
             (_, true, _) => writeln!(f, "output: in place")?,
-            (_, _, true) if self.regime != Regime::Tiny && !softmax_kernels::streams() => writeln!(
+            (_, _, false) if !self.store.is_cached() => writeln!(
                 f,
                 "output: through the caches, as this CPU does it best, though {output} are more than the {} to count on",
                 Bytes(last)

@@ -1,7 +1,7 @@
 //! A call of softmax along an axis that is not the last.
 
-use crate::call::Masked;
 use crate::call::matrix::ShapeError;
+use crate::call::{Masked, Store};
 use crate::num::element::Element;
 use crate::num::scale::Scale;
 use std::marker::PhantomData;
@@ -19,7 +19,7 @@ pub struct Columns<'a, T> {
     pub(crate) count: usize,
     pub(crate) scale: Scale,
     pub(crate) masked: Masked,
-    pub(crate) stream: bool,
+    pub(crate) store: Store,
     pub(crate) borrowed: PhantomData<&'a mut T>,
 }
 
@@ -75,7 +75,7 @@ impl<'a, T: Element> Columns<'a, T> {
         scale: Scale,
         masked: Masked,
     ) -> Self {
-        let (first, count, stream) = (0, inner, false);
+        let (first, count, store) = (0, inner, Store::CACHED);
         Columns {
             x,
             y,
@@ -86,7 +86,7 @@ impl<'a, T: Element> Columns<'a, T> {
             count,
             scale,
             masked,
-            stream,
+            store,
             borrowed: PhantomData,
         }
     }
@@ -98,10 +98,10 @@ impl<'a, T: Element> Columns<'a, T> {
         matrices.flat_map(move |start| (start..start + count).map(move |start| (start, inner)))
     }
 
-    /// Writes the output past the caches, if `yes`; without effect in place.
+    /// Stores the output like that; in place into the caches.
     #[must_use]
-    pub fn streaming(mut self, yes: bool) -> Self {
-        self.stream = yes && self.x != self.y.cast_const();
+    pub fn storing(mut self, store: Store) -> Self {
+        self.store = if self.x != self.y.cast_const() { store } else { Store::CACHED };
         self
     }
 

@@ -1,5 +1,6 @@
 //! Calls of losses and gradients, and what they are computed from.
 
+use crate::call::Store;
 use crate::call::matrix::{Matrix, MatrixMut};
 use crate::num::element::Element;
 use crate::num::exp2::Contract;
@@ -154,7 +155,7 @@ pub struct LossCall<'a, T> {
     pub(crate) factors: Option<&'a [f64]>,
     /// Its weights are as many as there are columns.
     pub(crate) options: Loss<'a>,
-    pub(crate) stream: bool,
+    pub(crate) store: Store,
     pub(crate) borrowed: PhantomData<&'a mut T>,
 }
 
@@ -232,7 +233,7 @@ impl<'a, T: Element> LossCall<'a, T> {
                 }
             }
         }
-        let (stream, borrowed) = (false, PhantomData);
+        let (store, borrowed) = (Store::CACHED, PhantomData);
         Ok(LossCall {
             x,
             x_stride,
@@ -243,15 +244,15 @@ impl<'a, T: Element> LossCall<'a, T> {
             losses,
             factors,
             options,
-            stream,
+            store,
             borrowed,
         })
     }
 
-    /// Writes the gradient past the caches, if `yes`; without effect in place.
+    /// Stores the output like that; in place into the caches.
     #[must_use]
-    pub fn streaming(mut self, yes: bool) -> Self {
-        self.stream = yes && self.x != self.y.cast_const();
+    pub fn storing(mut self, store: Store) -> Self {
+        self.store = if self.x != self.y.cast_const() { store } else { Store::CACHED };
         self
     }
 

@@ -11,6 +11,7 @@ pub(crate) mod row_loss;
 pub(crate) mod scores;
 
 use crate::call::matrix::{Matrix, MatrixMut};
+use crate::mem::memory::streams;
 use crate::num::element::Element;
 use crate::num::scale::Scale;
 
@@ -57,6 +58,44 @@ pub enum Op {
     LogUniform,
 }
 
+/// How a call's output is stored: decided once, by its size, the operation and the CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Store {
+    past: bool,
+    asks: bool,
+}
+
+impl Store {
+    /// Into the caches, which hold it. Memory is asked for before it is used.
+    pub const CACHED: Self = Self { past: false, asks: true };
+
+    /// Of an output that is `large`, larger than the caches. `alone`: nothing else is stored between
+    /// its elements, as the exponentials of rows are; then stores past the caches are fast on every
+    /// CPU.
+    pub fn of(large: bool, alone: bool) -> Self {
+        if !large {
+            return Self::CACHED;
+        }
+        let streams = streams();
+        Self { past: streams || alone, asks: streams }
+    }
+
+    /// Whether the caches hold the output.
+    pub fn is_cached(self) -> bool {
+        self == Self::CACHED
+    }
+
+    /// Whether it is written past the caches, by CPUs that have such stores.
+    pub fn is_past(self) -> bool {
+        self.past
+    }
+
+    /// Whether software asks for memory before it is used.
+    pub(crate) fn asks(self) -> bool {
+        self.asks
+    }
+}
+
 /// The work of one call. Safe code makes one only from views that were checked ([`Call::new`],
 /// [`Call::in_place`], [`Call::per_row`]); it borrows what it points to.
 #[derive(Debug)]
@@ -73,7 +112,7 @@ pub struct Call<'a, T> {
     pub(crate) scale: Scale,
     pub(crate) masked: Masked,
     /// The output is written past the caches.
-    pub(crate) stream: bool,
+    pub(crate) store: Store,
     borrowed: std::marker::PhantomData<&'a mut T>,
 }
 
@@ -94,7 +133,7 @@ impl<'a, T: Element> Call<'a, T> {
             cols: x.cols(),
             scale,
             masked,
-            stream: false,
+            store: Store::CACHED,
             borrowed: std::marker::PhantomData,
         })
     }
@@ -111,7 +150,7 @@ impl<'a, T: Element> Call<'a, T> {
             cols: y.cols(),
             scale,
             masked,
-            stream: false,
+            store: Store::CACHED,
             borrowed: std::marker::PhantomData,
         }
     }
@@ -128,7 +167,7 @@ impl<'a, T: Element> Call<'a, T> {
             cols,
             scale,
             masked,
-            stream: false,
+            store: Store::CACHED,
             borrowed: std::marker::PhantomData,
         }
     }
@@ -144,16 +183,15 @@ impl<'a, T: Element> Call<'a, T> {
             cols: x.cols(),
             scale,
             masked: Masked::Nan,
-            stream: false,
+            store: Store::CACHED,
             borrowed: std::marker::PhantomData,
         })
     }
 
-    /// Writes the output past the caches, if `yes`: for outputs that would not fit them. Without effect in place, where the
-    /// lines to be written are in the cache already.
+    /// Stores the output like that; in place into the caches.
     #[must_use]
-    pub fn streaming(mut self, yes: bool) -> Self {
-        self.stream = yes && self.x != self.y.cast_const();
+    pub fn storing(mut self, store: Store) -> Self {
+        self.store = if self.x != self.y.cast_const() { store } else { Store::CACHED };
         self
     }
 }

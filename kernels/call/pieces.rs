@@ -1,6 +1,6 @@
 //! Huge rows in pieces: what a piece is, how its row is shifted, and what the sums of its blocks come to.
 
-use crate::call::{Masked, Odd, Op, odd_row};
+use crate::call::{Masked, Odd, Op, Store, odd_row};
 use crate::num::element::{Element, Plain};
 use crate::num::exp2::{BLOCK, Contract, Sum};
 use crate::num::guess::Guess;
@@ -197,13 +197,19 @@ pub enum Merged {
 }
 
 /// How pieces are done.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct PieceOptions {
     /// The exponentials wait in the output between the two readings. Only for types computed in themselves, and
     /// not in place.
     pub keep: bool,
-    /// The output is written past the caches.
-    pub stream: bool,
+    /// How the output is stored.
+    pub store: Store,
+}
+
+impl Default for PieceOptions {
+    fn default() -> Self {
+        Self { keep: false, store: Store::CACHED }
+    }
 }
 
 impl PieceOptions {
@@ -211,7 +217,10 @@ impl PieceOptions {
     /// arithmetic type.
     pub(crate) fn checked<T: Element>(self, piece: &Piece<T>) -> Self {
         let separate = !piece.y.is_null() && piece.x != piece.y.cast_const();
-        Self { keep: self.keep && T::IS_ARITHMETIC && separate, stream: self.stream && separate }
+        Self {
+            keep: self.keep && T::IS_ARITHMETIC && separate,
+            store: if separate { self.store } else { Store::CACHED },
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The options of attention, and a call with them: what is checked once, and what each row makes of it.
 
-use crate::call::Masked;
 use crate::call::matrix::{Matrix, MatrixMut};
+use crate::call::{Masked, Store};
 use crate::num::element::Element;
 use crate::num::exp2::{Contract, MOST_LANES, Sum};
 use crate::num::scale::{LogShift, Scale, Shift};
@@ -430,7 +430,7 @@ pub struct Scores<'a, T: Element, U> {
     first: usize,
     of: usize,
     pub(crate) attend: Attend<'a>,
-    pub(crate) stream: bool,
+    pub(crate) store: Store,
     borrowed: PhantomData<&'a mut U>,
 }
 
@@ -485,7 +485,7 @@ impl<'a, T: Element, U: Element> Scores<'a, T, U> {
             first: 0,
             of: rows,
             attend: *attend,
-            stream: false,
+            store: Store::CACHED,
             borrowed: PhantomData,
         })
     }
@@ -500,10 +500,10 @@ impl<'a, T: Element, U: Element> Scores<'a, T, U> {
         self.cols
     }
 
-    /// Writes the output past the caches, if `yes`; without effect in place.
+    /// Stores the output like that; in place into the caches.
     #[must_use]
-    pub fn streaming(mut self, yes: bool) -> Self {
-        self.stream = yes && self.x.cast::<U>() != self.y.cast_const();
+    pub fn storing(mut self, store: Store) -> Self {
+        self.store = if self.x.cast::<U>() != self.y.cast_const() { store } else { Store::CACHED };
         self
     }
 

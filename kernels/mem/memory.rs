@@ -53,12 +53,6 @@ fn is_amd() -> bool {
     false
 }
 
-/// Whether software asks for memory before it is used, in a call whose output is, or is not, larger than the caches.
-#[inline(always)]
-pub(crate) fn asks(large: bool) -> bool {
-    !large || streams()
-}
-
 /// How far behind the latest store loads may find one that waits, in bytes. Zen 4, 131,072 x 1,024 f32 past the caches, reading just behind the
 /// latest store (by its address in a page): 1.2 G elements/s without getting out of the way, 2.04 by 256 bytes, 2.10 by 512, 2.16 by 1,024. In its L2, by
 /// ordinary stores: 3.27, 3.75, 3.88 and 3.79.

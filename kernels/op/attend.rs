@@ -19,7 +19,6 @@
 use crate::call::scores::{Attend, Cap, FAR, MaskData, Row, Scores, far_scale, log_shift_of_pairs};
 use crate::call::{Odd, odd_row};
 use crate::isa::vector::{Io, Vector};
-use crate::mem::memory;
 use crate::mem::memory::LINE;
 use crate::mem::scratch::Scratch;
 use crate::num::element::Element;
@@ -77,7 +76,7 @@ impl<S: Vector> Place<S> {
         let next = (row / group * group + ahead).wrapping_mul(stride);
         let next = call.x.cast::<u8>().wrapping_add(next);
         let line = row % group * turns * LINE + start * size_of::<T>();
-        let (ahead, asks) = (next.wrapping_add(line), memory::asks(call.stream));
+        let (ahead, asks) = (next.wrapping_add(line), call.store.asks());
         Place { simd, lanes, skip: keys.0 - start, start, ahead, stride, asks }
     }
 
@@ -448,7 +447,7 @@ where
     };
     // SAFETY: as this function's; what is kept has room for a row and a vector.
     unsafe {
-        let stream = S::STREAMS && call.stream && memory::streams();
+        let stream = S::STREAMS && call.store.is_past();
         // A loop of its own pays only for rows that are finished on the way.
         if call.attend.has_pairs() {
             rows::<S, T, U, Biased<S>, false>(simd, call, kept, stream);

@@ -80,7 +80,7 @@ where
         return true;
     }
     let widest = call.count.next_multiple_of(S::LANES).min(WIDEST);
-    let stream = S::STREAMS && call.stream;
+    let stream = S::STREAMS && call.store.is_past();
     let tiles = if stream { 2 } else { 1 };
     let width = (TILE / tiles / e / axis / S::LANES * S::LANES).clamp(S::LANES, widest);
     let vectors = width / S::LANES;

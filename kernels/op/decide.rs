@@ -5,7 +5,7 @@
 //! from rows (the index of the largest, some log-probabilities) writes nothing of a row's size and reads the row once from memory.
 
 use crate::call::picks::{ATANH, ATANH_F32, Limit, Picks, Wanted, no_shift};
-use crate::call::{Call, Masked, Odd, Op, Ties, odd_row};
+use crate::call::{Call, Masked, Odd, Op, Store, Ties, odd_row};
 use crate::isa::vector::{Io, Vector};
 use crate::num::element::Element;
 use crate::num::exp2::{BLOCK, Contract};
@@ -66,10 +66,10 @@ where
         unsafe {
             let x = call.x.add(row * call.x_stride);
             let y = call.y.add(row * call.y_stride);
-            finish::<S, T>(simd, call.stream, x, y, cols, f);
+            finish::<S, T>(simd, call.store, x, y, cols, f);
         }
     }
-    if S::STREAMS && call.stream {
+    if S::STREAMS && call.store.is_past() {
         simd.fence();
     }
 }
@@ -77,11 +77,11 @@ where
 /// `f` of `n` elements.
 ///
 /// # Safety
-/// `x` is valid for reads and `y` for writes of `n` elements; `stream` only if they are not the same.
+/// `x` is valid for reads and `y` for writes of `n` elements; past the caches only if they are not the same.
 #[inline(always)]
 unsafe fn finish<S: Io<T>, T>(
     simd: S,
-    stream: bool,
+    store: Store,
     x: *const T,
     y: *mut T,
     n: usize,
@@ -91,7 +91,7 @@ unsafe fn finish<S: Io<T>, T>(
     finish.input = true;
     // SAFETY: as this function's.
     unsafe {
-        if S::STREAMS && stream {
+        if S::STREAMS && store.is_past() {
             finish_row::<S, T, T, true>(simd, &finish);
         } else {
             finish_row::<S, T, T, false>(simd, &finish);
@@ -246,7 +246,7 @@ where
             limit_row(simd, call, x, y, limit);
         }
     }
-    if S::STREAMS && call.stream {
+    if S::STREAMS && call.store.is_past() {
         simd.fence();
     }
 }
@@ -286,15 +286,15 @@ where
         let (share, nothing) = (S::E::narrow(share), simd.splat(S::E::narrow(nothing)));
         if first {
             let i = first_of::<S, T>(simd, x, n, max);
-            fill::<S, T>(simd, call.stream, x, y, i, nothing);
+            fill::<S, T>(simd, call.store, x, y, i, nothing);
             *y.add(i) = T::from_f64(share.widen());
-            fill::<S, T>(simd, call.stream, x.add(i + 1), y.add(i + 1), n - i - 1, nothing);
+            fill::<S, T>(simd, call.store, x.add(i + 1), y.add(i + 1), n - i - 1, nothing);
             return;
         }
         let share = simd.splat(share);
         finish::<S, T>(
             simd,
-            call.stream,
+            call.store,
             x,
             y,
             n,
@@ -309,12 +309,12 @@ where
 /// # Safety
 /// As [`finish`].
 #[inline(always)]
-unsafe fn fill<S: Io<T>, T>(simd: S, stream: bool, x: *const T, y: *mut T, n: usize, value: S::V) {
+unsafe fn fill<S: Io<T>, T>(simd: S, store: Store, x: *const T, y: *mut T, n: usize, value: S::V) {
     // SAFETY: as this function's.
     unsafe {
         finish::<S, T>(
             simd,
-            stream,
+            store,
             x,
             y,
             n,

@@ -22,7 +22,6 @@ use crate::call::Odd;
 use crate::call::losses::{BackwardCall, LARGER, LossCall, RowTargets, SMALL, Soft};
 use crate::call::row_loss::{RowLoss, SoftSums, Sums, backward_sum, is_single};
 use crate::isa::vector::{Io, Vector, two_sum_lanes};
-use crate::mem::memory;
 use crate::mem::scratch::Scratch;
 use crate::num::element::Element;
 use crate::num::exp2::Contract;
@@ -203,7 +202,7 @@ where
     let Some((_scratch, kept)) = Scratch::take_row::<S::E>(n, next, call.y.addr()) else {
         return false;
     };
-    let plain = Plain::of(call.stream);
+    let plain = Plain::of(call.store);
     let mut reducer = Reducer::new(simd, &scale);
     let mut pipeline = Pipeline::<S, S::E, T, Inverse<S::V>, STREAM>::new(simd);
     // Of the row that waits to be finished: a column, and what its gradient is.
@@ -681,7 +680,7 @@ where
         if call.y.is_null() {
             losses::<S, T>(simd, call);
             true
-        } else if S::STREAMS && call.stream && memory::streams() {
+        } else if S::STREAMS && call.store.is_past() {
             gradients::<S, T, true>(simd, call)
         } else {
             gradients::<S, T, false>(simd, call)

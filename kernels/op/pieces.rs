@@ -3,10 +3,9 @@
 //! A piece is read once for its sums, with a shift guessed from the row's first elements, and once more to be finished. Between the
 //! two, the sums of all blocks are added in order, so that the result has the same bits whatever the pieces were.
 
-use crate::call::Op;
 use crate::call::pieces::{BlockSum, Extremes, Piece, PieceOptions, RowShift, Whole};
+use crate::call::{Op, Store};
 use crate::isa::vector::{Io, Vector};
-use crate::mem::memory;
 use crate::num::element::Element;
 use crate::num::exp2::BLOCK;
 use crate::num::exp2::Contract;
@@ -33,7 +32,7 @@ where
     T: Element,
 {
     let exp = Exp::new(simd, scale, &shift.shift);
-    let plain = Plain::of(options.stream);
+    let plain = Plain::of(options.store);
     let mut extremes = Extremes::NONE;
     for (i, sum) in sums.iter_mut().enumerate().take(BlockSum::count(piece.n)) {
         let start = i * BLOCK;
@@ -80,14 +79,12 @@ pub(crate) unsafe fn finish<S, T>(
     unsafe {
         match (op, const { T::IS_ARITHMETIC } && options.keep) {
             (Op::Softmax, true) => {
-                finish_by::<S, T, Kept>(simd, piece, scale, whole, options.stream)
+                finish_by::<S, T, Kept>(simd, piece, scale, whole, options.store)
             }
             (Op::Softmax, false) => {
-                finish_by::<S, T, Again>(simd, piece, scale, whole, options.stream);
+                finish_by::<S, T, Again>(simd, piece, scale, whole, options.store);
             }
-            (Op::LogSoftmax, _) => {
-                finish_by::<S, T, Log>(simd, piece, scale, whole, options.stream)
-            }
+            (Op::LogSoftmax, _) => finish_by::<S, T, Log>(simd, piece, scale, whole, options.store),
             _ => {}
         }
     }
@@ -103,7 +100,7 @@ unsafe fn finish_by<S, T, K>(
     piece: &mut Piece<T>,
     scale: &Scale,
     whole: &Whole,
-    stream: bool,
+    store: Store,
 ) where
     S: Io<T> + Io<K::From> + Io<<S as Vector>::E>,
     T: Element,
@@ -112,10 +109,10 @@ unsafe fn finish_by<S, T, K>(
     let last = K::last(scale, &reduced(simd, scale, whole));
     let from = K::from(piece.x, piece.y.cast_const().cast());
     let mut finish = Finish::new(from, piece.y, piece.n, last);
-    finish.input = !K::Keeps::KEEP && memory::asks(stream);
+    finish.input = !K::Keeps::KEEP && store.asks();
     // SAFETY: as this function's.
     unsafe {
-        if S::STREAMS && stream && memory::streams() {
+        if S::STREAMS && store.is_past() {
             finish_row::<S, T, K::From, true>(simd, &finish);
             simd.fence();
         } else {

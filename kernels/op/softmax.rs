@@ -2,7 +2,6 @@
 
 use crate::call::{Call, odd_row};
 use crate::isa::vector::{Io, Vector};
-use crate::mem::memory;
 use crate::mem::scratch::Scratch;
 use crate::num::element::Element;
 use crate::num::exp2::BLOCK;
@@ -32,17 +31,18 @@ where
     let (next, y) = (call.x.wrapping_add(call.x_stride).addr(), call.y.addr());
     let _scratch;
     let in_place = call.x == call.y.cast_const();
-    let kept: *mut S::E = if call.cols > BLOCK && T::IS_ARITHMETIC && !in_place && !call.stream {
-        // The output itself keeps the exponentials.
-        std::ptr::null_mut()
-    } else if let Some((scratch, kept)) = Scratch::take_row(call.cols, next, y) {
-        _scratch = scratch;
-        kept
-    } else {
-        // There is no memory.
-        // SAFETY: as this function's.
-        return unsafe { softmax_without_memory(simd, call) };
-    };
+    let kept: *mut S::E =
+        if call.cols > BLOCK && T::IS_ARITHMETIC && !in_place && call.store.is_cached() {
+            // The output itself keeps the exponentials.
+            std::ptr::null_mut()
+        } else if let Some((scratch, kept)) = Scratch::take_row(call.cols, next, y) {
+            _scratch = scratch;
+            kept
+        } else {
+            // There is no memory.
+            // SAFETY: as this function's.
+            return unsafe { softmax_without_memory(simd, call) };
+        };
     // SAFETY: as this function's. What is kept has room for a row, and is not the input.
     unsafe { rows::<S, T, Kept>(simd, call, kept) }
 }
@@ -100,7 +100,7 @@ where
 {
     // SAFETY: as this function's.
     unsafe {
-        if S::STREAMS && call.stream && memory::streams() {
+        if S::STREAMS && call.store.is_past() {
             rows_by::<S, T, K, true>(simd, call, kept);
         } else {
             rows_by::<S, T, K, false>(simd, call, kept);
@@ -120,7 +120,7 @@ where
     K: Task<S, T>,
 {
     let n = call.cols;
-    let plain = Plain::of(call.stream);
+    let plain = Plain::of(call.store);
     let mut reducer = Reducer::new(simd, &call.scale);
     let mut pipeline = Pipeline::<S, K::From, T, K::Last, STREAM>::new(simd);
     for row in 0..call.rows {

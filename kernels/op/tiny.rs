@@ -88,7 +88,7 @@ where
         || {
             // SAFETY: as this function's; there is as much room.
             unsafe {
-                if S::STREAMS && call.stream {
+                if S::STREAMS && call.store.is_past() {
                     softmax_by::<S, T, true>(simd, call, memory);
                 } else {
                     softmax_by::<S, T, false>(simd, call, memory);
@@ -115,7 +115,7 @@ where
     let memory = memory.wrapping_add(room_for::<S::E>(GROUP + MARGIN));
     let staged: *mut T = memory.cast();
     let sums: *mut S::Sums = memory.wrapping_add(room_for::<T>(GROUP + MARGIN)).cast();
-    let plain = Plain::of(call.stream);
+    let plain = Plain::of(call.store);
     let mut reducer = Reducer::new(simd, &call.scale);
     // The staged results.
     let mut last: Option<Finish<T, T, Same>> = None;

@@ -3,7 +3,7 @@
 
 pub(crate) mod reduce;
 
-use crate::call::Odd;
+use crate::call::{Odd, Store};
 use crate::isa::vector::{Io, Vector};
 use crate::mem::memory;
 use crate::mem::memory::{LINE, PAGE};
@@ -146,10 +146,10 @@ pub(crate) struct Plain {
 }
 
 impl Plain {
-    /// Of a call whose output is, or is not, larger than the caches.
+    /// Of a call whose output is stored like that.
     #[inline(always)]
-    pub(crate) fn of(large: bool) -> Self {
-        Plain { asks: memory::asks(large) }
+    pub(crate) fn of(store: Store) -> Self {
+        Plain { asks: store.asks() }
     }
 
     /// Of a call that writes nothing large.
