@@ -79,7 +79,7 @@ pub fn itself() -> Command {
 /// Runs these tests of this binary as on a CPU that writes large outputs past its caches, where
 /// this one does not, or the other way round: what this CPU does by itself they test anyway.
 pub fn with_the_other_stores(tests: &[&str]) {
-    let streams = if softmax_kernels::streams() { "0" } else { "1" };
+    let streams = if softmax_kernels::Store::of(true, false).is_past() { "0" } else { "1" };
     let mut command = itself();
     command.args(["--exact", "--nocapture"]).args(tests).env("SOFTMAX_STREAMS", streams);
     let output = command.output().expect("the binary runs");
