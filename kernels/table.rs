@@ -539,7 +539,6 @@ mod generic {
     use super::*;
 
     entries! {
-        softmax(call: &mut Call<T>) = op::softmax::softmax;
         log_softmax(call: &mut Call<T>) = op::softmax::log_softmax;
         logsumexp(call: &mut Call<T>) = op::softmax::logsumexp;
         map(call: &mut Call<T>, op: Op) = op::decide::map;
@@ -566,6 +565,18 @@ mod generic {
             options: PieceOptions
         ) = op::pieces::finish;
         logsumexp_of_pieces(scale: &Scale, whole: &Whole) -> T = op::pieces::logsumexp;
+    }
+
+    /// # Safety
+    /// The CPU has the instruction set.
+    pub(super) unsafe fn softmax<S, T>(call: &mut Call<T>)
+    where
+        S: Lanes<T>,
+        T: Element,
+    {
+        // SAFETY: as this function's. A call is made only of what was checked, so that its pointers
+        // are valid as its fields say.
+        unsafe { op::softmax::softmax(S::assume(), call) }
     }
 
     /// # Safety

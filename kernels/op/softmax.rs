@@ -9,7 +9,8 @@ use crate::op::{short, tiny};
 use crate::sweep::reduce::{Again, Kept, Log, Pipeline, Reducer, Task, row_exactly};
 use crate::sweep::{Finish, Forget, Plain};
 
-/// Softmax of every row of the call.
+/// Softmax of every row of the call: which way. The ways are compiled for the instruction set, this
+/// is not: short calls pay for no room that only long ones need.
 ///
 /// # Safety
 /// The call's pointers are valid as [`Call`] says.
@@ -20,13 +21,27 @@ where
     T: Element,
 {
     // SAFETY: as this function's.
-    if tiny::suits(call) && unsafe { tiny::softmax(simd, call) } {
-        return;
+    unsafe {
+        if tiny::suits(call) && tiny::softmax(simd, call) {
+            // It is done.
+        } else if short::suits::<S, T>(call) {
+            short::softmax(simd, call);
+        } else {
+            long(simd, call);
+        }
     }
-    if short::suits::<S, T>(call) {
-        // SAFETY: as this function's.
-        return unsafe { short::softmax(simd, call) };
-    }
+}
+
+/// As [`softmax`], a row after the other.
+///
+/// # Safety
+/// As [`softmax`].
+#[inline(never)]
+unsafe fn long<S, T>(simd: S, call: &Call<T>)
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    T: Element,
+{
     // Out of the way of the row after the first, which is read while the first is written.
     let (next, y) = (call.x.wrapping_add(call.x_stride).addr(), call.y.addr());
     let _scratch;
@@ -43,8 +58,13 @@ where
             // SAFETY: as this function's.
             return unsafe { softmax_without_memory(simd, call) };
         };
-    // SAFETY: as this function's. What is kept has room for a row, and is not the input.
-    unsafe { rows::<S, T, Kept>(simd, call, kept) }
+    simd.vectorize(
+        #[inline(always)]
+        || {
+            // SAFETY: as this function's. What is kept has room for a row, and is not the input.
+            unsafe { rows::<S, T, Kept>(simd, call, kept) }
+        },
+    );
 }
 
 /// As [`softmax`], in no memory but the call's: every row is read three times.
