@@ -62,7 +62,13 @@ where
         #[inline(always)]
         || {
             // SAFETY: as this function's. What is kept has room for a row, and is not the input.
-            unsafe { rows::<S, T, Kept>(simd, call, kept) }
+            unsafe {
+                if S::STREAMS && call.store.is_past() {
+                    rows::<S, T, Kept, true>(simd, call, kept);
+                } else {
+                    rows::<S, T, Kept, false>(simd, call, kept);
+                }
+            }
         },
     );
 }
@@ -103,37 +109,23 @@ where
     T: Element,
 {
     // SAFETY: as this function's.
-    unsafe { rows::<S, T, Log>(simd, call, std::ptr::null_mut()) }
-}
-
-/// The task of every row.
-///
-/// # Safety
-/// The call's pointers are valid as [`Call`] says. If the task keeps exponentials, `kept` has room for a row of them, or is
-/// null and the output is of their type and not the input.
-#[inline(always)]
-unsafe fn rows<S, T, K>(simd: S, call: &Call<T>, kept: *mut S::E)
-where
-    S: Io<T> + Io<K::From> + Io<<S as Vector>::E>,
-    T: Element,
-    K: Task<S, T>,
-{
-    // SAFETY: as this function's.
     unsafe {
+        let none = std::ptr::null_mut();
         if S::STREAMS && call.store.is_past() {
-            rows_by::<S, T, K, true>(simd, call, kept);
+            rows::<S, T, Log, true>(simd, call, none);
         } else {
-            rows_by::<S, T, K, false>(simd, call, kept);
+            rows::<S, T, Log, false>(simd, call, none);
         }
     }
 }
 
-/// As [`rows`].
+/// The task of every row. `STREAM`: past the caches.
 ///
 /// # Safety
-/// As [`rows`].
+/// The call's pointers are valid as [`Call`] says. If the task keeps exponentials, `kept` has room
+/// for a row of them, or is null and the output is of their type and not the input.
 #[inline(always)]
-unsafe fn rows_by<S, T, K, const STREAM: bool>(simd: S, call: &Call<T>, kept: *mut S::E)
+unsafe fn rows<S, T, K, const STREAM: bool>(simd: S, call: &Call<T>, kept: *mut S::E)
 where
     S: Io<T> + Io<K::From> + Io<<S as Vector>::E>,
     T: Element,

@@ -64,63 +64,11 @@ impl<'a, S: Vector> Reducer<'a, S> {
         Reducer { scale, guess, exp, cut: false, exact: 0 }
     }
 
-    /// Reduces a row, and finishes another on the way.
-    ///
-    /// # Safety
-    /// `x` is valid for reads of `n` elements, for which `logits` was made, `kept` for writes of as many if `KEEP`; what `finish`
-    /// points to for reads and writes of its `n` elements. `kept` is not `x`.
-    #[inline(always)]
-    pub(crate) unsafe fn reduce<
-        T: Element,
-        U,
-        D,
-        R: Last<S>,
-        K: Keeps,
-        L: Logits<S>,
-        const STREAM: bool,
-    >(
-        &mut self,
-        x: *const T,
-        kept: *mut S::E,
-        n: usize,
-        logits: &L,
-        finish: Option<Finish<D, U, R>>,
-    ) -> Result<Reduced<S>, Odd>
-    where
-        S: Io<T> + Io<U> + Io<D> + Io<<S as Vector>::E>,
-    {
-        let Some(finish) = finish else {
-            // SAFETY: as this function's.
-            return unsafe { self.reduce_alone::<T, K, L>(x, kept, n, logits) };
-        };
-        // SAFETY: as this function's.
-        unsafe {
-            let exp = &self.exp;
-            if const { S::SMALL } || self.exact > 0 {
-                // Of a copy, which may have a place in memory.
-                let copy = finish;
-                finish_row_by(exp.simd, &copy, STREAM);
-                return self.reduce_alone::<T, K, L>(x, kept, n, logits);
-            }
-            // With ranges and masks there is always a cut, and where memory is the limit it costs
-            // nothing; nothing else is compiled for them.
-            let found = if const { L::VARIES || STREAM } || self.cut {
-                sweep::<S, T, U, D, L, Guessed<K, true, true, STREAM>>(
-                    exp, x, kept, n, logits, &finish,
-                )
-            } else {
-                sweep::<S, T, U, D, L, Guessed<K, false, true, STREAM>>(
-                    exp, x, kept, n, logits, &finish,
-                )
-            };
-            self.judge_found::<T, K, L>(found, x, kept, n, logits)
-        }
-    }
-
     /// Reduces a row.
     ///
     /// # Safety
-    /// As [`Reducer::reduce`].
+    /// `x` is valid for reads of `n` elements, for which `logits` was made, and `kept` for writes of
+    /// as many if `KEEP`. `kept` is not `x`.
     #[inline(always)]
     pub(crate) unsafe fn reduce_alone<T: Element, K: Keeps, L: Logits<S>>(
         &mut self,
@@ -154,7 +102,7 @@ impl<'a, S: Vector> Reducer<'a, S> {
     /// The row of which a sweep with the guess found that, if the guess was good; else it is done again.
     ///
     /// # Safety
-    /// As [`Reducer::reduce`].
+    /// As [`Reducer::reduce_alone`].
     #[inline(always)]
     unsafe fn judge_found<T: Element, K: Keeps, L: Logits<S>>(
         &mut self,
@@ -338,7 +286,8 @@ where
     /// Reduces a row, and finishes the one that waits.
     ///
     /// # Safety
-    /// As [`Reducer::reduce`]; what the waiting row points to is still valid.
+    /// As [`Reducer::reduce_alone`]; what the waiting row points to is valid for reads and writes of
+    /// its elements.
     #[inline(always)]
     pub(crate) unsafe fn reduce<T: Element, K: Keeps, L: Logits<S>>(
         &mut self,
@@ -351,9 +300,32 @@ where
     where
         S: Io<T>,
     {
-        let waiting = self.waiting.take();
+        let Some(finish) = self.waiting.take() else {
+            // SAFETY: as this function's.
+            return unsafe { reducer.reduce_alone::<T, K, L>(x, kept, n, logits) };
+        };
         // SAFETY: as this function's.
-        unsafe { reducer.reduce::<T, U, D, R, K, L, STREAM>(x, kept, n, logits, waiting) }
+        unsafe {
+            if const { S::SMALL } || reducer.exact > 0 {
+                // Of a copy, which may have a place in memory.
+                let copy = finish;
+                finish_row_by(self.simd, &copy, STREAM);
+                return reducer.reduce_alone::<T, K, L>(x, kept, n, logits);
+            }
+            let exp = &reducer.exp;
+            // With ranges and masks there is always a cut, and where memory is the limit it costs
+            // nothing; nothing else is compiled for them.
+            let found = if const { L::VARIES || STREAM } || reducer.cut {
+                sweep::<S, T, U, D, L, Guessed<K, true, true, STREAM>>(
+                    exp, x, kept, n, logits, &finish,
+                )
+            } else {
+                sweep::<S, T, U, D, L, Guessed<K, false, true, STREAM>>(
+                    exp, x, kept, n, logits, &finish,
+                )
+            };
+            reducer.judge_found::<T, K, L>(found, x, kept, n, logits)
+        }
     }
 
     /// The row waits to be finished.
