@@ -363,6 +363,9 @@ pub(crate) struct Soft<'a, T> {
 }
 
 impl<T: Element> Soft<'_, T> {
+    /// No target.
+    pub(crate) const NONE: Self = Self { probs: &[], weights: None, own: 0.0, spread: 0.0 };
+
     /// `sum_j t_j ln(own * q_j + spread)`, of a row of `n` elements.
     pub(crate) fn negative_entropy(&self, n: usize) -> f64 {
         let mut sum = Sum::ZERO;

@@ -16,6 +16,11 @@ pub(crate) fn far_scale() -> Scale {
     Scale::from_temperature(FAR).expect("a temperature in range")
 }
 
+/// 1, -1, 0 or NaN.
+pub(crate) fn sign(x: f32) -> f32 {
+    if x == 0.0 { 0.0 } else { x.signum() }
+}
+
 /// What makes the logits of far rows: the least temperature.
 pub(crate) const FAR: f64 = Scale::TEMPERATURES.0;
 

@@ -16,7 +16,9 @@
 //! what passed the type's range on the way does not do so there, and what is odd then is so by its
 //! scores, masks and biases.
 
-use crate::call::scores::{Attend, Cap, FAR, MaskData, Row, Scores, far_scale, log_shift_of_pairs};
+use crate::call::scores::{
+    Attend, Cap, FAR, MaskData, Row, Scores, far_scale, log_shift_of_pairs, sign,
+};
 use crate::call::{Odd, odd_row};
 use crate::isa::vector::{Io, Vector};
 use crate::mem::memory::LINE;
@@ -179,6 +181,8 @@ struct Biased<'a, S: Vector> {
     cap: Option<Cap>,
     mask: Option<MaskData<'a>>,
     mask_slope: Option<S::V>,
+    /// Its sign, for far rows.
+    mask_sign: S::V,
     slope: Option<S::V>,
     /// The slope may make -inf of a distance.
     steep: bool,
@@ -218,6 +222,7 @@ where
             cap: attend.cap.map(|c| Cap::new(c, &attend.scale, unit)),
             mask: row.mask,
             mask_slope: row.mask_slope.or(far.then_some(1.0)).map(splat),
+            mask_sign: simd.splat(S::E::narrow(row.mask_slope.map_or(1.0, sign).into())),
             slope: row.slope.map(splat),
             // Distances are below 2^24 in f32, and below 2^53 in f64.
             steep: !row.slope.is_some_and(|slope| slope.abs() < 1e30),
@@ -292,7 +297,15 @@ where
             if let MaskData::Bool(_) = data {
                 // Nothing is added.
             } else if let Some(slope) = self.mask_slope {
-                (hi, lo) = plus(simd, (hi, lo), product(simd, mask, (slope, zero)));
+                let mut added = product(simd, mask, (slope, zero));
+                if self.far {
+                    // The slope may be 0 in units of a far row, and infinities stay what they are.
+                    let infinite = simd.mul(mask, self.mask_sign);
+                    let most = simd.splat(S::E::narrow(-S::E::LEAST));
+                    added.0 = simd.select_below(most, mask, infinite, added.0);
+                    added.0 = simd.select_below(mask, least, infinite, added.0);
+                }
+                (hi, lo) = plus(simd, (hi, lo), added);
             } else {
                 (hi, lo) = plus(simd, (hi, lo), (mask, zero));
             }

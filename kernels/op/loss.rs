@@ -253,14 +253,18 @@ where
                             pipeline.finish_later(Finish::new(kept, y, n, inverse));
                             label_of_waiting = Some((y.add(label.0), label.1));
                         }
+                        // Beyond the type's range there are numbers in f64.
                         (soft, label) => {
+                            let (hi, lo) = of_row.wide_inverse(reduced.sum);
+                            let w = simd.wide();
+                            let inverse = Inverse { hi: w.splat(hi), lo: w.splat(lo), wide };
                             if let Some(soft) = soft {
-                                let (hi, lo) = of_row.wide_inverse(reduced.sum);
-                                let w = simd.wide();
-                                let inverse = Inverse { hi: w.splat(hi), lo: w.splat(lo), wide };
                                 let of_soft =
                                     of_row.of_soft(&call.options, !soft.probs.is_empty(), n);
                                 finish_soft::<S, T>(simd, kept, y, n, inverse, soft, of_soft);
+                            } else if hi.is_finite() {
+                                let none = Soft::NONE;
+                                finish_soft::<S, T>(simd, kept, y, n, inverse, &none, (0.0, 0.0));
                             } else {
                                 // What is not finite has no parts: NaN, and always the same one.
                                 fill(y, n, T::NAN);

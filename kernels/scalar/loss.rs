@@ -78,10 +78,13 @@ fn row<R: Reference, E: Contract, T: Element>(
             let e = exp(x) * up;
             let Some(soft) = soft else {
                 let quotient = R::fma(e, hi, R::round(e * lo));
-                // What is not finite has no parts.
                 return if hi.is_finite() {
                     element(R::round(quotient * (1.0 / up)))
+                } else if wide.0.is_finite() {
+                    // Beyond the type's range there are numbers in f64.
+                    element(R::round(exp(x) * wide.0))
                 } else {
+                    // What is not finite has no parts.
                     T::NAN
                 };
             };

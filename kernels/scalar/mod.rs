@@ -7,7 +7,9 @@
 
 use crate::call::columns::Columns;
 use crate::call::pieces::{BlockSum, Extremes, Piece, PieceOptions, RowShift, Whole};
-use crate::call::scores::{Attend, Cap, FAR, MaskData, Row, Scores, far_scale, log_shift_of_pairs};
+use crate::call::scores::{
+    Attend, Cap, FAR, MaskData, Row, Scores, far_scale, log_shift_of_pairs, sign,
+};
 use crate::call::{Call, Masked, Op};
 use crate::num::element::Element;
 use crate::num::exp2::Contract;
@@ -492,7 +494,11 @@ fn logit<R: Reference>(x: f64, key: usize, attend: &Attend, row: &Row, far: bool
     if let Some(mask) = mask {
         let slope = row.mask_slope.or(far.then_some(1.0));
         let slope = slope.map(|slope| R::round(f64::from(slope) * unit));
-        let added = slope.map_or((mask, 0.0), |slope| product::<R>(mask, (slope, 0.0)));
+        let added = if far && mask.is_infinite() {
+            (mask * f64::from(row.mask_slope.map_or(1.0, sign)), 0.0)
+        } else {
+            slope.map_or((mask, 0.0), |slope| product::<R>(mask, (slope, 0.0)))
+        };
         if mask == f64::NEG_INFINITY {
             return HIDDEN;
         }

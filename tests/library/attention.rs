@@ -1030,6 +1030,35 @@ fn infinite_scores_at_small_scales() {
     }
 }
 
+/// What a mask adds is infinite even if the slope is 0 in units of rows beyond the range.
+#[test]
+fn infinite_masks_with_subnormal_slopes() {
+    let mask = [f32::INFINITY; 3];
+    for kernel in available() {
+        for slope in [1e-44f32, 4.7e-39, 1e-20, 0.5] {
+            let what = format!("{} with {slope:e}", kernel.name());
+            let run = |slopes: &[f32]| {
+                let options = Softmax::new().kernel(kernel).masked(Masked::Zero);
+                let attention = Attention::new(1, 1).options(options).expect("no limit");
+                let attention = attention.mask(Mask::new(&mask[..], [1; 3])).mask_slopes(slopes);
+                one(attention, &[-3.0, -9.5, f32::INFINITY])
+            };
+            let (probs, lse) = run(&[slope]);
+            assert!(probs.iter().all(|p| p.is_nan()) && lse == f32::INFINITY, "{what}: {lse}");
+            let (probs, lse) = run(&[-slope]);
+            // -inf is added to +inf: that is no number.
+            assert!(probs.iter().all(|p| p.is_nan()) && lse.is_nan(), "{what}: {lse}");
+        }
+    }
+    for kernel in available() {
+        let options = Softmax::new().kernel(kernel).masked(Masked::Zero);
+        let attention = Attention::new(1, 1).options(options).expect("no limit");
+        let attention = attention.mask(Mask::new(&mask[..], [1; 3])).mask_slopes(&[-4.7e-39]);
+        let nothing = one(attention, &[-3.0, -9.5, 2.0]);
+        assert_eq!(nothing, (vec![0.0; 3], f32::NEG_INFINITY), "{}", kernel.name());
+    }
+}
+
 #[test]
 fn by_either_stores() {
     with_the_other_stores(&[

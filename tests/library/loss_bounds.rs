@@ -705,6 +705,24 @@ searches! {
     search_log_softmax_backward_f64: |t| t.backward::<f64>(true);
 }
 
+/// A factor beyond the range of f32 makes nothing of no probability.
+#[test]
+fn gradients_of_huge_factors() {
+    for kernel in available() {
+        let loss = CrossEntropy::new().options(Softmax::new().kernel(kernel)).gradient_factor(1e39);
+        let x = [0.0f32, -500.0, -1.0];
+        let mut y = [f32::NAN; 3];
+        let (logits, gradient) = (Matrix::new(&x, 3).unwrap(), MatrixMut::new(&mut y, 3).unwrap());
+        loss.gradient(logits, &[0i64], gradient).unwrap();
+        assert_eq!(y, [-2.6894142e38, 0.0, 2.6894142e38], "{}", kernel.name());
+        let x = x.map(f16::from_f32);
+        let mut y = [f16::NAN; 3];
+        let (logits, gradient) = (Matrix::new(&x, 3).unwrap(), MatrixMut::new(&mut y, 3).unwrap());
+        loss.gradient(logits, &[0i64], gradient).unwrap();
+        assert_eq!(y, [f16::NEG_INFINITY, f16::ZERO, f16::INFINITY], "{}", kernel.name());
+    }
+}
+
 /// A subnormal probability times a scale would be rounded before a large difference multiplies it.
 /// Exact values by mpmath: 0x0c4b 2^-1074 and 2^-149 times 15640 times the scale.
 #[test]
