@@ -28,7 +28,9 @@ use crate::num::exp2::{BLOCK, Contract, MOST_LANES};
 use crate::num::scale::{Scale, Shift};
 use crate::num::two_product;
 use crate::sweep::reduce::{Kept, Pipeline, Reduced, Reducer, Task};
-use crate::sweep::{Exp, Finish, Inverse, Keep, Logits, UNROLL, row_max_apart, to_aligned};
+use crate::sweep::{
+    Exp, Finish, Inverse, Keep, Logits, UNROLL, classify, row_max_apart, to_aligned,
+};
 use half::bf16;
 use half::f16;
 
@@ -599,12 +601,15 @@ where
     let scale = far_scale();
     let reducer = Reducer::new(simd, &scale);
     let mut max = None;
-    // Common are rows whose every key is hidden, which need no more than this.
+    // Common are rows whose every key is hidden, which need no more than this. A NaN may not show in
+    // the maximum.
     if nothing {
         // SAFETY: as this function's.
-        max = Some(unsafe { row_max_apart(simd, x, n, logits) });
-        if max == Some(f64::NEG_INFINITY) {
-            return Err(Odd::AllMasked);
+        unsafe {
+            max = Some(row_max_apart(simd, x, n, logits));
+            if max == Some(f64::NEG_INFINITY) {
+                return Err(classify(simd, x, n, logits));
+            }
         }
     }
     // SAFETY: as this function's.

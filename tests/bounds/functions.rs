@@ -149,7 +149,9 @@ impl Row {
     /// The part of the sum that may be flushed.
     fn flushed<T: Type>(&self) -> f64 {
         let some = (0..self.e.len()).filter(|&i| self.is_flushed::<T>(i));
-        some.map(|i| self.e[i].to_dd().0 * self.copies[i]).sum()
+        // Rounded once: each of them may be subnormal.
+        let add = |sum: Scaled, i| sum.add(self.e[i].mul(Scaled::of(Dd(self.copies[i], 0.0))));
+        some.fold(Scaled::ZERO, add).to_dd().0
     }
 }
 

@@ -1059,6 +1059,24 @@ fn infinite_masks_with_subnormal_slopes() {
     }
 }
 
+/// A key that only the type's range would hide is not hidden: its NaN is the row's.
+#[test]
+fn biases_beyond_the_range_hide_no_nan() {
+    for kernel in available() {
+        let options = Softmax::new().kernel(kernel).masked(Masked::Zero);
+        let attention = Attention::new(1, 1).options(options).expect("no limit");
+        let attention = attention.alibi(&[f32::MAX]).offset(2);
+        for x in [&[f32::NAN][..], &[1.0, f32::NAN], &[f32::NAN; 40]] {
+            // Distances of two and more.
+            let (probs, lse) = one(attention.offset(x.len() as isize + 1), x);
+            let what = kernel.name();
+            assert!(lse.is_nan() && probs.iter().all(|p| p.is_nan()), "{what}: {probs:?} {lse}");
+        }
+        let (probs, lse) = one(attention.offset(3), &[0.0, 1.0]);
+        assert_eq!((probs, lse), (vec![0.0, 1.0], f32::NEG_INFINITY), "{}", kernel.name());
+    }
+}
+
 #[test]
 fn by_either_stores() {
     with_the_other_stores(&[
