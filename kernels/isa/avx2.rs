@@ -1,7 +1,7 @@
 //! How AVX2 with FMA and F16C does the operations of [`Vector`].
 
 use crate::isa::vector::{
-    Bands, Io, Vector, acc_of_pairs, inverses_f32, log_softmax_f64, narrow_io, part,
+    Bands, Io, Vector, acc_of_pairs, each, inverses_f32, log_softmax_f64, narrow_io, part,
     sums_one_by_one, two_sum_lanes,
 };
 use crate::num::exp2::Contract;
@@ -9,7 +9,6 @@ use crate::num::exp2::{ROWS_AT_ONCE, Sum, fold_f64};
 use crate::num::scale::LogShift;
 use half::bf16;
 use half::f16;
-use std::array::from_fn;
 
 use std::arch::x86_64::*;
 
@@ -93,13 +92,10 @@ impl Vector for F32 {
     #[inline(always)]
     fn min_not_below(self, m: Self::V, x: Self::V, cut: Self::V) -> Self::V {
         let a = self.0.avx;
-        from_fn(
-            #[inline(always)]
-            |k| {
-                let below = a._mm256_cmp_ps::<_CMP_LT_OQ>(x[k], cut[k]);
-                a._mm256_min_ps(a._mm256_blendv_ps(x[k], m[k], below), m[k])
-            },
-        )
+        each!(2, |k| {
+            let below = a._mm256_cmp_ps::<_CMP_LT_OQ>(x[k], cut[k]);
+            a._mm256_min_ps(a._mm256_blendv_ps(x[k], m[k], below), m[k])
+        })
     }
     #[inline(always)]
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
@@ -109,10 +105,7 @@ impl Vector for F32 {
     #[inline(always)]
     fn select_below(self, x: Self::V, cut: Self::V, a: Self::V, b: Self::V) -> Self::V {
         let i = self.0.avx;
-        from_fn(
-            #[inline(always)]
-            |k| i._mm256_blendv_ps(b[k], a[k], i._mm256_cmp_ps::<_CMP_LT_OQ>(x[k], cut[k])),
-        )
+        each!(2, |k| i._mm256_blendv_ps(b[k], a[k], i._mm256_cmp_ps::<_CMP_LT_OQ>(x[k], cut[k])))
     }
     #[inline(always)]
     fn zero_below(self, x: Self::V, cut: Self::V, e: Self::V) -> Self::V {
@@ -175,14 +168,11 @@ impl Vector for F32 {
     fn lookup(self, table: __m256, t: Self::V) -> Self::V {
         let (a, i) = (self.0.avx, self.0.avx2);
         let t = [a._mm256_castps_si256(t[0]), a._mm256_castps_si256(t[1])];
-        from_fn(
-            #[inline(always)]
-            |k| {
-                let entry = a._mm256_castps_si256(i._mm256_permutevar8x32_ps(table, t[k]));
-                let n = i._mm256_slli_epi32::<{ f32::SHIFT as i32 }>(t[k]);
-                a._mm256_castsi256_ps(i._mm256_add_epi32(entry, n))
-            },
-        )
+        each!(2, |k| {
+            let entry = a._mm256_castps_si256(i._mm256_permutevar8x32_ps(table, t[k]));
+            let n = i._mm256_slli_epi32::<{ f32::SHIFT as i32 }>(t[k]);
+            a._mm256_castsi256_ps(i._mm256_add_epi32(entry, n))
+        })
     }
 
     #[inline(always)]
@@ -202,13 +192,7 @@ impl Vector for F32 {
     }
     #[inline(always)]
     fn acc_plus(self, a: Self::Acc, b: Self::Acc) -> Self::Acc {
-        {
-            let f = self.0.avx;
-            from_fn(
-                #[inline(always)]
-                |k| f._mm256_add_pd(a[k], b[k]),
-            )
-        }
+        each!(4, |k| self.0.avx._mm256_add_pd(a[k], b[k]))
     }
     #[inline(always)]
     unsafe fn acc_inverses(self, acc: Self::Acc, hi: *mut f32, lo: *mut f32) -> bool {
@@ -295,13 +279,10 @@ impl Vector for F32 {
         let max = a._mm256_set1_pd(shift.max);
         let (scale, c) = (a._mm256_set1_pd(shift.scale.0), a._mm256_set1_pd(shift.c.0));
         let x = self.widen4(x);
-        let y: [__m128; 4] = from_fn(
-            #[inline(always)]
-            |k| {
-                let d = a._mm256_sub_pd(x[k], max);
-                a._mm256_cvtpd_ps(self.0.fma._mm256_fmsub_pd(d, scale, c))
-            },
-        );
+        let y: [__m128; 4] = each!(4, |k| {
+            let d = a._mm256_sub_pd(x[k], max);
+            a._mm256_cvtpd_ps(self.0.fma._mm256_fmsub_pd(d, scale, c))
+        });
         [a._mm256_set_m128(y[1], y[0]), a._mm256_set_m128(y[3], y[2])]
     }
 }
@@ -360,13 +341,10 @@ impl Vector for F64 {
     #[inline(always)]
     fn min_not_below(self, m: Self::V, x: Self::V, cut: Self::V) -> Self::V {
         let a = self.0.avx;
-        from_fn(
-            #[inline(always)]
-            |k| {
-                let below = a._mm256_cmp_pd::<_CMP_LT_OQ>(x[k], cut[k]);
-                a._mm256_min_pd(a._mm256_blendv_pd(x[k], m[k], below), m[k])
-            },
-        )
+        each!(2, |k| {
+            let below = a._mm256_cmp_pd::<_CMP_LT_OQ>(x[k], cut[k]);
+            a._mm256_min_pd(a._mm256_blendv_pd(x[k], m[k], below), m[k])
+        })
     }
     #[inline(always)]
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
@@ -376,10 +354,7 @@ impl Vector for F64 {
     #[inline(always)]
     fn select_below(self, x: Self::V, cut: Self::V, a: Self::V, b: Self::V) -> Self::V {
         let i = self.0.avx;
-        from_fn(
-            #[inline(always)]
-            |k| i._mm256_blendv_pd(b[k], a[k], i._mm256_cmp_pd::<_CMP_LT_OQ>(x[k], cut[k])),
-        )
+        each!(2, |k| i._mm256_blendv_pd(b[k], a[k], i._mm256_cmp_pd::<_CMP_LT_OQ>(x[k], cut[k])))
     }
     #[inline(always)]
     fn zero_below(self, x: Self::V, cut: Self::V, e: Self::V) -> Self::V {
@@ -440,19 +415,16 @@ impl Vector for F64 {
     #[inline(always)]
     fn lookup(self, table: [__m256i; 2], t: Self::V) -> Self::V {
         let (a, i) = (self.0.avx, self.0.avx2);
-        from_fn(
-            #[inline(always)]
-            |k| {
-                let t = a._mm256_castpd_si256(t[k]);
-                // The index, in both halves of each lane.
-                let j = i._mm256_shuffle_epi32::<0b10_10_00_00>(t);
-                let low = i._mm256_permutevar8x32_epi32(table[0], j);
-                let high = i._mm256_permutevar8x32_epi32(table[1], j);
-                let entry = i._mm256_blend_epi32::<0b1010_1010>(low, high);
-                let n = i._mm256_slli_epi64::<{ f64::SHIFT as i32 }>(t);
-                a._mm256_castsi256_pd(i._mm256_add_epi64(entry, n))
-            },
-        )
+        each!(2, |k| {
+            let t = a._mm256_castpd_si256(t[k]);
+            // The index, in both halves of each lane.
+            let j = i._mm256_shuffle_epi32::<0b10_10_00_00>(t);
+            let low = i._mm256_permutevar8x32_epi32(table[0], j);
+            let high = i._mm256_permutevar8x32_epi32(table[1], j);
+            let entry = i._mm256_blend_epi32::<0b1010_1010>(low, high);
+            let n = i._mm256_slli_epi64::<{ f64::SHIFT as i32 }>(t);
+            a._mm256_castsi256_pd(i._mm256_add_epi64(entry, n))
+        })
     }
 
     #[inline(always)]

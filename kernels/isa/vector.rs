@@ -254,6 +254,24 @@ where
     all_positive(s, sum.0)
 }
 
+/// One expression for each of the registers, the `k`th, written out: closures and
+/// `std::array::from_fn` may stay out of line, which costs a loop most of its speed.
+macro_rules! each {
+    (1, |$k:ident| $op:expr) => {
+        [$crate::isa::vector::each!(@ 0, $k, $op)]
+    };
+    (2, |$k:ident| $op:expr) => {
+        [$crate::isa::vector::each!(@ 0, $k, $op), $crate::isa::vector::each!(@ 1, $k, $op)]
+    };
+    (4, |$k:ident| $op:expr) => {
+        [$crate::isa::vector::each!(@ 0, $k, $op), $crate::isa::vector::each!(@ 1, $k, $op), $crate::isa::vector::each!(@ 2, $k, $op), $crate::isa::vector::each!(@ 3, $k, $op)]
+    };
+    (@ $number:literal, $k:ident, $op:expr) => {{
+        let $k: usize = $number;
+        $op
+    }};
+}
+
 /// The running sums of f64, which are pairs.
 macro_rules! acc_of_pairs {
     () => {
@@ -390,6 +408,7 @@ macro_rules! part {
 }
 
 pub(crate) use acc_of_pairs;
+pub(crate) use each;
 pub(crate) use narrow_io;
 pub(crate) use part;
 pub(crate) use sums_one_by_one;
