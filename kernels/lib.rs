@@ -37,6 +37,7 @@ pub use mem::fpenv::in_default_environment;
 pub use mem::scratch::{lend, release_scratch, room_for, room_for_row, with_lent, with_room};
 pub use num::element::{ByType, Element, Family, Plain};
 pub use num::exp2::{BLOCK, MOST_LANES};
+pub use num::part_of;
 pub use num::scale::Scale;
 pub use op::columns::room_for_columns;
 pub use op::tiny::{ROWS_AT_LEAST, TINY, room_for_tiny};

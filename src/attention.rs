@@ -2,7 +2,7 @@
 
 use softmax_kernels::{
     Attend, Element, Kernel, Mask, Masked, Matrix, MatrixMut, Op, Probs, Scores,
-    in_default_environment,
+    in_default_environment, part_of,
 };
 
 use crate::options::scale_of;
@@ -310,8 +310,7 @@ impl<'a> Attention<'a> {
             plan.parts.min(rows),
             scores.storing(plan.store),
             &|scores, at, of| {
-                // rows * at / of without overflow.
-                let at = (scores.rows() as u128 * at as u128 / of as u128) as usize;
+                let at = part_of(scores.rows(), at, of);
                 scores.split_rows(at)
             },
             &|scores: Scores<T, U>| kernel.attend(scores),

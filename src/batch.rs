@@ -2,7 +2,7 @@
 
 use softmax_kernels::{
     BlockSum, Call, Element, Extremes, Masked, Matrix, MatrixMut, Merged, Op, Piece, PieceOptions,
-    Pieces, Ready, Scale, Store, Whole, with_room,
+    Pieces, Ready, Scale, Store, Whole, part_of, with_room,
 };
 
 use crate::executor::Crew;
@@ -115,8 +115,7 @@ impl Job<'_> {
             self.plan.parts,
             work,
             &|work, at, of| {
-                // rows * at / of without overflow.
-                let at = (work.rows() as u128 * at as u128 / of as u128) as usize;
+                let at = part_of(work.rows(), at, of);
                 work.split(at)
             },
             &|work: Work<T>| {

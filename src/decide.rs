@@ -1,6 +1,8 @@
 //! Decisions: the largest elements of rows, one-hot rows, the log-probabilities of some tokens, and the two-class case.
 
-use softmax_kernels::{Element, Matrix, MatrixMut, Op, Picks, Ties, in_default_environment};
+use softmax_kernels::{
+    Element, Matrix, MatrixMut, Op, Picks, Ties, in_default_environment, part_of,
+};
 
 use crate::batch::Work;
 use crate::plan::Shape;
@@ -246,8 +248,7 @@ impl Softmax<'_> {
             plan.parts.min(rows),
             picks,
             &|picks, at, of| {
-                // rows * at / of without overflow.
-                let at = (picks.rows() as u128 * at as u128 / of as u128) as usize;
+                let at = part_of(picks.rows(), at, of);
                 picks.split_rows(at)
             },
             &|picks| plan.kernel.pick(picks),

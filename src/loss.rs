@@ -2,7 +2,7 @@
 
 use softmax_kernels::{
     BackwardCall, Element, Loss, LossCall, LossError, Matrix, MatrixMut, Op, Scale, Targets,
-    in_default_environment, with_room,
+    in_default_environment, part_of, with_room,
 };
 
 use crate::{Error, Softmax};
@@ -408,7 +408,7 @@ impl<'a> CrossEntropy<'a> {
             plan.parts.min(rows),
             call.storing(plan.store),
             &|call: LossCall<T>, at, of| {
-                let at = share(call.rows(), at, of);
+                let at = part_of(call.rows(), at, of);
                 call.split_rows(at)
             },
             &|call| kernel.loss(call),
@@ -416,11 +416,6 @@ impl<'a> CrossEntropy<'a> {
         );
         if done { Ok(()) } else { Err(Error::Memory { elements: cols }) }
     }
-}
-
-/// `n * at / of` without overflow.
-fn share(n: usize, at: usize, of: usize) -> usize {
-    (n as u128 * at as u128 / of as u128) as usize
 }
 
 impl Softmax<'_> {
@@ -496,7 +491,7 @@ impl Softmax<'_> {
             plan.parts.min(shape.0),
             call,
             &|call: BackwardCall<T>, at, of| {
-                let at = share(call.rows(), at, of);
+                let at = part_of(call.rows(), at, of);
                 call.split_rows(at)
             },
             &|call| kernel.backward(call),

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::cmp::Reverse;
 
 use ndarray::{ArrayView, ArrayViewMut, Axis, Dimension};
-use softmax_kernels::{Element, Op};
+use softmax_kernels::{Element, Op, part_of};
 
 use crate::axis::index_of;
 use crate::{Error, Softmax, Threads};
@@ -297,8 +297,7 @@ impl<'a, T: Element, D: Dimension> Arrays<'a, T, D> {
         let others = (0..self.y.ndim()).filter(|&axis| axis != self.axis);
         // A single lane is never split.
         let along = others.max_by_key(worth).unwrap_or(self.axis);
-        // len * at / of without overflow.
-        let at = (self.len_of(along) as u128 * at as u128 / of as u128) as usize;
+        let at = part_of(self.len_of(along), at, of);
         let (x, others_x) = self.x.map(|x| x.split_at(Axis(along), at)).unzip();
         let (y, others_y) = self.y.split_at(Axis(along), at);
         (Self { x, y, axis: self.axis }, Self { x: others_x, y: others_y, axis: self.axis })

@@ -4,8 +4,8 @@ mod filter;
 mod random;
 
 use softmax_kernels::{
-    Element, Kernel, Learned, Masses, Matrix, Op, Ready, Scale, in_default_environment, room_for,
-    with_room,
+    Element, Kernel, Learned, Masses, Matrix, Op, Ready, Scale, in_default_environment, part_of,
+    room_for, with_room,
 };
 
 use crate::{Caches, Error, Executor, Softmax, Threads};
@@ -426,8 +426,7 @@ impl<'a> Sampler<'a> {
             plan.parts.min(rows),
             (logits, draws, 0),
             &|(logits, draws, first), at, of| {
-                // rows * at / of without overflow.
-                let at = (logits.rows() as u128 * at as u128 / of as u128) as usize;
+                let at = part_of(logits.rows(), at, of);
                 let (a, b) = logits.split_rows(at);
                 let (a_draws, b_draws) = draws.split_at_mut(at * each);
                 ((a, a_draws, first), (b, b_draws, first + at))

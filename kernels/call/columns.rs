@@ -3,6 +3,7 @@
 use crate::call::matrix::ShapeError;
 use crate::call::{Masked, Store};
 use crate::num::element::Element;
+use crate::num::part_of;
 use crate::num::scale::Scale;
 use std::marker::PhantomData;
 
@@ -108,8 +109,7 @@ impl<'a, T: Element> Columns<'a, T> {
     /// The first `at` of `of` parts, and the others: whole matrices, or columns of one.
     #[must_use]
     pub fn split(self, at: usize, of: usize) -> (Self, Self) {
-        // n * at / of without overflow.
-        let share = |n: usize| (n as u128 * at as u128 / of.max(1) as u128) as usize;
+        let share = |n: usize| part_of(n, at, of);
         if self.outer == 1 {
             // Threads that write to one cache line get in each other's way.
             let at = (share(self.count) / TOGETHER * TOGETHER).min(self.count);

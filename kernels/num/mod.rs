@@ -24,3 +24,8 @@ pub(crate) const fn two_sum(a: f64, b: f64) -> (f64, f64) {
     let t = s - a;
     (s, (a - (s - t)) + (b - t))
 }
+
+/// `n * at / of` without overflow: where the first `at` of `of` parts of `n` things end.
+pub fn part_of(n: usize, at: usize, of: usize) -> usize {
+    (n as u128 * at as u128 / of.max(1) as u128) as usize
+}

@@ -150,7 +150,8 @@ impl Row {
     fn flushed<T: Type>(&self) -> f64 {
         let some = (0..self.e.len()).filter(|&i| self.is_flushed::<T>(i));
         // Rounded once: each of them may be subnormal.
-        let add = |sum: Scaled, i: usize| sum.add(self.e[i].mul(Scaled::of(Dd(self.copies[i], 0.0))));
+        let add =
+            |sum: Scaled, i: usize| sum.add(self.e[i].mul(Scaled::of(Dd(self.copies[i], 0.0))));
         some.fold(Scaled::ZERO, add).to_dd().0
     }
 }
