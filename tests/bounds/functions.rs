@@ -147,12 +147,12 @@ impl Row {
     }
 
     /// The part of the sum that may be flushed.
-    fn flushed<T: Type>(&self) -> f64 {
+    fn flushed<T: Type>(&self) -> Scaled {
         let some = (0..self.e.len()).filter(|&i| self.is_flushed::<T>(i));
-        // Rounded once: each of them may be subnormal.
+        // Not rounded: they are less than f64 has.
         let add =
             |sum: Scaled, i: usize| sum.add(self.e[i].mul(Scaled::of(Dd(self.copies[i], 0.0))));
-        some.fold(Scaled::ZERO, add).to_dd().0
+        some.fold(Scaled::ZERO, add)
     }
 }
 
@@ -556,7 +556,7 @@ impl<T: Type> Target<T> {
                 loss = loss.add(row.information(i).mul(Scaled::of(t.mul(Dd(n, 0.0)))));
             }
         }
-        (loss, row.flushed::<T>() * self.sum(input).0)
+        (loss, row.flushed::<T>().mul(Scaled::of(self.sum(input))).to_dd().0)
     }
 }
 
@@ -767,7 +767,7 @@ impl<T: Type> Function<T> for LabelGradient {
                 continue;
             }
             let flushed = match i == input.label {
-                true => row.flushed::<T>() / row.sum.0 * a.to_dd().0,
+                true => row.flushed::<T>().div(row.sum).mul(a).to_dd().0,
                 false if row.is_flushed::<T>(i) => size,
                 false => 0.0,
             };
