@@ -3,6 +3,9 @@
 //! Registers are written out. Closures over them, as `std::array::from_fn` takes them, may stay out
 //! of line, where the CPU's instructions are not to be had: a loop then loses most of its speed.
 
+// A build may lack the CPUs that need some of them.
+#![allow(unused_macros, unused_imports)]
+
 /// An array of one expression for each register, the `k`th.
 macro_rules! each {
     (1, |$k:ident| $op:expr) => {
@@ -144,7 +147,6 @@ macro_rules! token {
 }
 
 /// What x86-64 does without regard to the vectors' width.
-#[cfg(target_arch = "x86_64")]
 macro_rules! x86_caches {
     () => {
         const STREAMS: bool = true;
@@ -211,7 +213,6 @@ macro_rules! sums_in_order {
 }
 
 /// The sums of eight rows of f32 side by side in one vector of f64.
-#[cfg(target_arch = "x86_64")]
 macro_rules! sums_side_by_side {
     () => {
         type Sums = <F64 as Vector>::V;
@@ -389,6 +390,4 @@ macro_rules! part {
 }
 
 pub(crate) use {each, elementwise, f32_alike, f64_alike, memory, narrow_io, one_lane, part};
-pub(crate) use {sums_in_order, sums_one_by_one, token, tokens};
-#[cfg(target_arch = "x86_64")]
-pub(crate) use {sums_side_by_side, x86_caches};
+pub(crate) use {sums_in_order, sums_one_by_one, sums_side_by_side, token, tokens, x86_caches};
