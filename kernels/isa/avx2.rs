@@ -211,7 +211,9 @@ memory! { F32, 2 of 8 f32, s:
 }
 memory! { F32, 2 of 8 f16, s:
     load(p) = _mm256_cvtph_ps(s.0.sse2._mm_loadu_si128(p.cast()));
-    store(p, v) = s.0.sse2._mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v));
+    store(p, v) = s.0.sse2._mm_storeu_si128(
+        p.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)
+    );
     stream(p, v) = _mm_stream_si128(p.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v));
 }
 memory! { F32, 2 of 8 bf16, s:

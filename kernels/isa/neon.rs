@@ -192,7 +192,10 @@ memory! { F32, 4 of 4 f16, s:
     store(p, v) = s.0.neon.vst1_u16(p.cast(), s.narrow_f16(v));
 }
 memory! { F32, 4 of 4 bf16, s:
-    load(p) = s.0.neon.vreinterpretq_f32_u32(s.0.neon.vshll_n_u16::<16>(s.0.neon.vld1_u16(p.cast())));
+    load(p) = {
+        let wide = s.0.neon.vshll_n_u16::<16>(s.0.neon.vld1_u16(p.cast()));
+        s.0.neon.vreinterpretq_f32_u32(wide)
+    };
     store(p, v) = s.0.neon.vst1_u16(p.cast(), s.narrow_bf16(v));
 }
 memory! { F64, 4 of 2 f64, s:

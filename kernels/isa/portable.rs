@@ -157,8 +157,10 @@ macro_rules! arithmetic {
             }
             one_lane! { s:
                 first_lane(a) = a[0].as_array()[0];
-                max_lane(a) = a[0].fast_max(a[1]).to_array().into_iter().fold($e::NEG_INFINITY, $e::max);
-                min_lane(a) = a[0].fast_min(a[1]).to_array().into_iter().fold($e::INFINITY, $e::min);
+                max_lane(a) =
+                    a[0].fast_max(a[1]).to_array().into_iter().fold($e::NEG_INFINITY, $e::max);
+                min_lane(a) =
+                    a[0].fast_min(a[1]).to_array().into_iter().fold($e::INFINITY, $e::min);
             }
             #[inline(always)]
             fn table(self, m: i32) -> Self::Table {

@@ -1,4 +1,4 @@
-//! How a CPU's operations are written: what each does to one register, and the rest by these macros.
+//! How a CPU's operations are written: what each does to one register, and the rest by macros.
 //!
 //! Registers are written out. Closures over them, as `std::array::from_fn` takes them, may stay out
 //! of line, where the CPU's instructions are not to be had: a loop then loses most of its speed.
@@ -311,7 +311,8 @@ macro_rules! sums_one_by_one {
 /// Loads and stores of narrower types as f64, element by element: rare ones, of masks and caps.
 macro_rules! narrow_io {
     ($s:ty, $lanes:literal, $($t:ty),*) => {$(
-        // SAFETY: every access below is of the elements that the caller vouches for, or of arrays of LANES elements.
+        // SAFETY: every access below is of the elements that the caller vouches for, or of arrays
+        // of LANES elements.
         unsafe impl Io<$t> for $s {
             #[inline(always)]
             unsafe fn load(self, p: *const $t) -> Self::V {
@@ -330,7 +331,9 @@ macro_rules! narrow_io {
                 unsafe { self.store(lanes.as_mut_ptr(), v) };
                 for k in 0..$lanes {
                     // SAFETY: the caller vouches for LANES elements.
-                    unsafe { *p.add(k) = <$t as $crate::num::element::Element>::from_f64(lanes[k]) };
+                    unsafe {
+                        *p.add(k) = <$t as $crate::num::element::Element>::from_f64(lanes[k]);
+                    }
                 }
             }
             $crate::isa::registers::part!($t, $lanes);
