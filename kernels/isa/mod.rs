@@ -7,4 +7,5 @@ pub(crate) mod avx512;
 #[cfg(all(target_arch = "aarch64", not(any(softmax_portable, test))))]
 pub(crate) mod neon;
 pub(crate) mod portable;
+mod registers;
 pub(crate) mod vector;

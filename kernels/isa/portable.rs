@@ -5,18 +5,14 @@
 //! cases in which those round differently, so that the results are the same bits as the other kernels'. That costs
 //! more than half of the speed that a kernel with other bits would have on such CPUs.
 
-use crate::isa::vector::{
-    Bands, Io, Vector, acc_of_pairs, inverses_f32, log_softmax_f64, narrow_io, part,
-    sums_one_by_one, two_sum_lanes,
+use crate::isa::registers::{
+    elementwise, f32_alike, f64_alike, narrow_io, one_lane, part, sums_in_order, sums_one_by_one,
 };
-use crate::num::exp2::Contract;
-use crate::num::exp2::{Sum, fold_f32, fold_f64};
-use crate::num::scale::LogShift;
-use half::bf16;
-use half::f16;
+use crate::isa::vector::{Bands, Io, Vector, fold_f32_lanes};
+use crate::num::exp2::{Contract, Sum};
+use half::{bf16, f16};
 use std::array::from_fn;
-use wide::f32x8;
-use wide::f64x4;
+use wide::{f32x8, f64x4};
 
 /// Every CPU has it.
 pub(crate) fn is_available() -> bool {
@@ -43,6 +39,13 @@ fn widen(v: f32x8) -> [f64x4; 2] {
 fn narrow(v: [f64x4; 2]) -> f32x8 {
     let (a, b) = (v[0].to_array(), v[1].to_array());
     f32x8::new(from_fn(|i| if i < 4 { a[i] as f32 } else { b[i - 4] as f32 }))
+}
+
+/// Eight f64 as an array.
+#[inline(always)]
+fn lanes(v: [f64x4; 2]) -> [f64; 8] {
+    let (a, b) = (v[0].to_array(), v[1].to_array());
+    from_fn(|i| if i < 4 { a[i] } else { b[i - 4] })
 }
 
 /// `a * b + c`, rounded once, by way of f64, which holds the product exactly.
@@ -108,130 +111,78 @@ fn fma_f64x4(a: f64x4, b: f64x4, c: f64x4) -> f64x4 {
     f64x4::new(from_fn(|i| a[i].mul_add(b[i], c[i])))
 }
 
-impl Vector for F32 {
-    type E = f32;
-    type V = [f32x8; 2];
-    type Table = [u32; 8];
-    type Acc = [f64x4; 4];
-    type Wide = F64;
-    const LANES: usize = 16;
-    const FUSED: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
-    const SMALL: bool = true;
-    const CHAINS: usize = 3;
+/// Both types' operations, but for what `$more` is.
+macro_rules! arithmetic {
+    ($vector:ty, $e:ident, $bits:ty, $half:ident, $fma:ident, {$($more:tt)*}) => {
+        impl Vector for $vector {
+            type V = [$half; 2];
+            type Table = [$bits; 8];
+            type Wide = F64;
+            const FUSED: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
+            const SMALL: bool = true;
+            const CHAINS: usize = 3;
 
-    #[inline(always)]
-    unsafe fn assume() -> Self {
-        Self
-    }
-    #[inline(always)]
-    fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
-        f()
-    }
-    #[inline(always)]
-    fn wide(self) -> F64 {
-        F64
-    }
-    #[inline(always)]
-    fn splat(self, x: f32) -> Self::V {
-        [f32x8::splat(x); 2]
-    }
-    #[inline(always)]
-    fn add(self, a: Self::V, b: Self::V) -> Self::V {
-        [a[0] + b[0], a[1] + b[1]]
-    }
-    #[inline(always)]
-    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
-        [a[0] - b[0], a[1] - b[1]]
-    }
-    #[inline(always)]
-    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
-        [a[0] * b[0], a[1] * b[1]]
-    }
-    #[inline(always)]
-    fn div(self, a: Self::V, b: Self::V) -> Self::V {
-        [a[0] / b[0], a[1] / b[1]]
-    }
-    #[inline(always)]
-    fn max(self, a: Self::V, b: Self::V) -> Self::V {
-        [a[0].fast_max(b[0]), a[1].fast_max(b[1])]
-    }
-    #[inline(always)]
-    fn min(self, a: Self::V, b: Self::V) -> Self::V {
-        [a[0].fast_min(b[0]), a[1].fast_min(b[1])]
-    }
-    #[inline(always)]
-    fn min_not_below(self, m: Self::V, x: Self::V, cut: Self::V) -> Self::V {
-        from_fn(|k| x[k].simd_lt(cut[k]).select(m[k], x[k]).fast_min(m[k]))
-    }
-    #[inline(always)]
-    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-        [fma_f32x8(a[0], b[0], c[0]), fma_f32x8(a[1], b[1], c[1])]
-    }
-    #[inline(always)]
-    fn select_below(self, x: Self::V, cut: Self::V, a: Self::V, b: Self::V) -> Self::V {
-        from_fn(|k| x[k].simd_lt(cut[k]).select(a[k], b[k]))
-    }
-    #[inline(always)]
-    fn zero_below(self, x: Self::V, cut: Self::V, e: Self::V) -> Self::V {
-        let zero = f32x8::splat(0.0);
-        [x[0].simd_lt(cut[0]).select(zero, e[0]), x[1].simd_lt(cut[1]).select(zero, e[1])]
-    }
-    #[inline(always)]
-    fn first_lane(self, a: Self::V) -> f32 {
-        a[0].as_array()[0]
-    }
-    #[inline(always)]
-    fn max_lane(self, a: Self::V) -> f32 {
-        a[0].fast_max(a[1]).to_array().into_iter().fold(f32::NEG_INFINITY, f32::max)
-    }
-    #[inline(always)]
-    fn min_lane(self, a: Self::V) -> f32 {
-        a[0].fast_min(a[1]).to_array().into_iter().fold(f32::INFINITY, f32::min)
-    }
-
-    #[inline(always)]
-    fn table(self, m: i32) -> [u32; 8] {
-        f32::TABLE.map(|entry| entry.wrapping_sub((m as u32) << 23))
-    }
-    #[inline(always)]
-    fn lookup(self, table: [u32; 8], t: Self::V) -> Self::V {
-        t.map(
             #[inline(always)]
-            |t| {
-                f32x8::new(t.to_array().map(|t| {
-                    let t = t.to_bits();
-                    f32::from_bits(table[(t & 7) as usize].wrapping_add(t << f32::SHIFT))
-                }))
-            },
-        )
-    }
+            unsafe fn assume() -> Self {
+                Self
+            }
+            #[inline(always)]
+            fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
+                f()
+            }
+            #[inline(always)]
+            fn wide(self) -> F64 {
+                F64
+            }
+            elementwise! { 2, s:
+                splat(x) = $half::splat(x);
+                add(a, b) = a + b;
+                sub(a, b) = a - b;
+                mul(a, b) = a * b;
+                div(a, b) = a / b;
+                max(a, b) = a.fast_max(b);
+                min(a, b) = a.fast_min(b);
+                fma(a, b, c) = $fma(a, b, c);
+                select_below(x, cut, a, b) = x.simd_lt(cut).select(a, b);
+                zero_below(x, cut, e) = x.simd_lt(cut).select($half::splat(0.0), e);
+                lookup[table](t) = {
+                    $half::new(t.to_array().map(
+                        #[inline(always)]
+                        |t| {
+                            let (entry, n) = (table[(t.to_bits() & 7) as usize], t.to_bits());
+                            $e::from_bits(entry.wrapping_add(n << $e::SHIFT))
+                        },
+                    ))
+                };
+            }
+            one_lane! { s:
+                first_lane(a) = a[0].as_array()[0];
+                max_lane(a) =
+                    a[0].fast_max(a[1]).to_array().into_iter().fold($e::NEG_INFINITY, $e::max);
+                min_lane(a) =
+                    a[0].fast_min(a[1]).to_array().into_iter().fold($e::INFINITY, $e::min);
+            }
+            #[inline(always)]
+            fn table(self, m: i32) -> Self::Table {
+                $e::TABLE.map(|entry| entry.wrapping_sub((m as $bits) << ($e::SHIFT + 3)))
+            }
+            $($more)*
+        }
+    };
+}
 
-    #[inline(always)]
-    fn acc_zero(self) -> Self::Acc {
-        [f64x4::splat(0.0); 4]
-    }
-    #[inline(always)]
-    fn acc_add(self, acc: Self::Acc, v: Self::V) -> Self::Acc {
-        let (a, b) = (widen(v[0]), widen(v[1]));
-        [acc[0] + a[0], acc[1] + a[1], acc[2] + b[0], acc[3] + b[1]]
-    }
-    #[inline(always)]
-    fn acc_plus(self, a: Self::Acc, b: Self::Acc) -> Self::Acc {
-        [a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]]
-    }
-    #[inline(always)]
-    unsafe fn acc_inverses(self, acc: Self::Acc, hi: *mut f32, lo: *mut f32) -> bool {
-        let sums = [[acc[0], acc[1]], [acc[2], acc[3]]];
-        // SAFETY: as this function's.
-        unsafe { inverses_f32(self.wide(), sums, hi, lo) }
-    }
+arithmetic!(F64, f64, u64, f64x4, fma_f64x4, {
+    f64_alike!(lanes);
+});
+
+arithmetic!(F32, f32, u32, f32x8, fma_f32x8, {
+    f32_alike!();
+    sums_in_order!();
+    sums_one_by_one!();
     #[inline(always)]
     fn acc_fold(self, acc: Self::Acc) -> Sum {
-        let lanes = acc.map(f64x4::to_array);
-        fold_f32(from_fn(|i| lanes[i / 4][i % 4]))
+        fold_f32_lanes(self.wide(), acc)
     }
-    sums_one_by_one!();
-
     #[inline(always)]
     fn widen(self, v: Self::V) -> [[f64x4; 2]; 2] {
         [widen(v[0]), widen(v[1])]
@@ -240,146 +191,7 @@ impl Vector for F32 {
     fn narrow(self, v: [[f64x4; 2]; 2]) -> Self::V {
         [narrow(v[0]), narrow(v[1])]
     }
-    #[inline(always)]
-    fn log_softmax(self, x: Self::V, shift: &LogShift) -> Self::V {
-        let [max, scale, minus_c] = [shift.max, shift.scale.0, -shift.c.0].map(f64x4::splat);
-        x.map(
-            #[inline(always)]
-            |x| narrow(widen(x).map(|x| fma_f64x4(x - max, scale, minus_c))),
-        )
-    }
-}
-
-impl Vector for F64 {
-    type E = f64;
-    type V = [f64x4; 2];
-    type Table = [u64; 8];
-    type Acc = (Self::V, Self::V);
-    type Wide = F64;
-    const LANES: usize = 8;
-    const FUSED: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
-    const SMALL: bool = true;
-    const CHAINS: usize = 3;
-
-    #[inline(always)]
-    unsafe fn assume() -> Self {
-        Self
-    }
-    #[inline(always)]
-    fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
-        f()
-    }
-    #[inline(always)]
-    fn wide(self) -> F64 {
-        self
-    }
-    #[inline(always)]
-    fn splat(self, x: f64) -> Self::V {
-        [f64x4::splat(x); 2]
-    }
-    #[inline(always)]
-    fn add(self, a: Self::V, b: Self::V) -> Self::V {
-        [a[0] + b[0], a[1] + b[1]]
-    }
-    #[inline(always)]
-    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
-        [a[0] - b[0], a[1] - b[1]]
-    }
-    #[inline(always)]
-    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
-        [a[0] * b[0], a[1] * b[1]]
-    }
-    #[inline(always)]
-    fn div(self, a: Self::V, b: Self::V) -> Self::V {
-        [a[0] / b[0], a[1] / b[1]]
-    }
-    #[inline(always)]
-    fn max(self, a: Self::V, b: Self::V) -> Self::V {
-        [a[0].fast_max(b[0]), a[1].fast_max(b[1])]
-    }
-    #[inline(always)]
-    fn min(self, a: Self::V, b: Self::V) -> Self::V {
-        [a[0].fast_min(b[0]), a[1].fast_min(b[1])]
-    }
-    #[inline(always)]
-    fn min_not_below(self, m: Self::V, x: Self::V, cut: Self::V) -> Self::V {
-        from_fn(|k| x[k].simd_lt(cut[k]).select(m[k], x[k]).fast_min(m[k]))
-    }
-    #[inline(always)]
-    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-        [fma_f64x4(a[0], b[0], c[0]), fma_f64x4(a[1], b[1], c[1])]
-    }
-    #[inline(always)]
-    fn select_below(self, x: Self::V, cut: Self::V, a: Self::V, b: Self::V) -> Self::V {
-        from_fn(|k| x[k].simd_lt(cut[k]).select(a[k], b[k]))
-    }
-    #[inline(always)]
-    fn zero_below(self, x: Self::V, cut: Self::V, e: Self::V) -> Self::V {
-        let zero = f64x4::splat(0.0);
-        [x[0].simd_lt(cut[0]).select(zero, e[0]), x[1].simd_lt(cut[1]).select(zero, e[1])]
-    }
-    #[inline(always)]
-    fn first_lane(self, a: Self::V) -> f64 {
-        a[0].as_array()[0]
-    }
-    #[inline(always)]
-    fn max_lane(self, a: Self::V) -> f64 {
-        a[0].fast_max(a[1]).to_array().into_iter().fold(f64::NEG_INFINITY, f64::max)
-    }
-    #[inline(always)]
-    fn min_lane(self, a: Self::V) -> f64 {
-        a[0].fast_min(a[1]).to_array().into_iter().fold(f64::INFINITY, f64::min)
-    }
-
-    #[inline(always)]
-    fn table(self, m: i32) -> [u64; 8] {
-        f64::TABLE.map(|entry| entry.wrapping_sub((i64::from(m) << 52) as u64))
-    }
-    #[inline(always)]
-    fn lookup(self, table: [u64; 8], t: Self::V) -> Self::V {
-        t.map(
-            #[inline(always)]
-            |t| {
-                f64x4::new(t.to_array().map(|t| {
-                    let t = t.to_bits();
-                    f64::from_bits(table[(t & 7) as usize].wrapping_add(t << f64::SHIFT))
-                }))
-            },
-        )
-    }
-
-    #[inline(always)]
-    fn acc_zero(self) -> Self::Acc {
-        (self.splat(0.0), self.splat(0.0))
-    }
-    #[inline(always)]
-    fn acc_add(self, acc: Self::Acc, v: Self::V) -> Self::Acc {
-        two_sum_lanes(self, acc, v)
-    }
-    #[inline(always)]
-    fn acc_fold(self, acc: Self::Acc) -> Sum {
-        let lanes = |v: Self::V| {
-            let (a, b) = (v[0].to_array(), v[1].to_array());
-            from_fn(|i| if i < 4 { a[i] } else { b[i - 4] })
-        };
-        fold_f64(lanes(acc.0), lanes(acc.1))
-    }
-    sums_one_by_one!();
-    acc_of_pairs!();
-
-    #[inline(always)]
-    fn widen(self, v: Self::V) -> [Self::V; 2] {
-        [v; 2]
-    }
-    #[inline(always)]
-    fn narrow(self, v: [Self::V; 2]) -> Self::V {
-        v[0]
-    }
-    #[inline(always)]
-    fn log_softmax(self, x: Self::V, shift: &LogShift) -> Self::V {
-        log_softmax_f64(self, x, shift)
-    }
-}
+});
 
 /// Conversions of f16 and bf16 are long here, and so functions of their own.
 macro_rules! io {

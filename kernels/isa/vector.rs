@@ -6,7 +6,7 @@
 //! written once, the order of every addition is the same everywhere, and narrow
 //! CPUs get their unrolling for free.
 
-use crate::num::exp2::{Contract, ROWS_AT_ONCE, Sum};
+use crate::num::exp2::{Contract, ROWS_AT_ONCE, Sum, fold_f32};
 use crate::num::scale::LogShift;
 use std::hint::cold_path;
 
@@ -81,7 +81,10 @@ pub(crate) trait Vector: Copy {
     /// The smaller; which one where either is NaN is not specified.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// The smaller of `m` and `x` where `x` is not less than `cut` (or is NaN), `m` elsewhere.
-    fn min_not_below(self, m: Self::V, x: Self::V, cut: Self::V) -> Self::V;
+    #[inline(always)]
+    fn min_not_below(self, m: Self::V, x: Self::V, cut: Self::V) -> Self::V {
+        self.min(self.select_below(x, cut, m, x), m)
+    }
     /// `a * b + c`, rounded once.
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `a` where `x` is less than `cut`, `b` elsewhere (or where either is NaN).
@@ -199,38 +202,46 @@ pub(crate) fn plus_lanes<S: Vector<E = f64>>(
 
 /// Whether all lanes are numbers above 0. (A NaN among exponentials may have become a large number.)
 #[inline(always)]
-fn all_positive<S: Vector<E = f64> + Io<f64>>(s: S, v: S::V) -> bool {
-    let mut lanes = [0.0; 8];
-    // SAFETY: there is room for LANES elements.
-    unsafe { s.store(lanes.as_mut_ptr(), v) };
-    lanes.iter().fold(true, |all, &lane| all & (lane > 0.0) & (lane < LARGEST_SUM))
+fn all_positive<S: Vector<E = f64>>(s: S, sums: S::V) -> bool {
+    let numbers = s.select_below(sums, s.splat(LARGEST_SUM), sums, s.splat(0.0));
+    s.min_lane(numbers) > 0.0
 }
 
 /// Above every sum: exponentials are below 2^11, and rows shorter than 2^64.
-const LARGEST_SUM: f64 = f64::from_bits((1023 + 128) << 52);
+pub(crate) const LARGEST_SUM: f64 = f64::from_bits((1023 + 128) << 52);
+
+/// Writes `1 / sum` of every lane as `hi + lo`.
+///
+/// # Safety
+/// `hi` and `lo` are valid for writes of 8 elements.
+#[inline(always)]
+pub(crate) unsafe fn inverse_f32<S>(s: S, sum: S::V, hi: *mut f32, lo: *mut f32)
+where
+    S: Vector<E = f64> + Io<f32>,
+{
+    let inverse = s.div(s.splat(1.0), sum);
+    // SAFETY: as this function's.
+    unsafe {
+        s.store(hi, inverse);
+        s.store(lo, s.sub(inverse, s.load(hi.cast_const())));
+    }
+}
 
 /// [`Vector::acc_inverses`] of f32, from the sums in f64.
 ///
 /// # Safety
 /// `hi` and `lo` are valid for writes of 16 elements.
 #[inline(always)]
-#[allow(clippy::needless_range_loop)] // as indices the loops unroll into registers
 pub(crate) unsafe fn inverses_f32<S>(s: S, sums: [S::V; 2], hi: *mut f32, lo: *mut f32) -> bool
 where
     S: Vector<E = f64> + Io<f64> + Io<f32>,
 {
-    let mut all = true;
-    for k in 0..2 {
-        let inverse = s.div(s.splat(1.0), sums[k]);
-        // SAFETY: as this function's.
-        unsafe {
-            let (hi, lo) = (hi.add(k * S::LANES), lo.add(k * S::LANES));
-            s.store(hi, inverse);
-            s.store(lo, s.sub(inverse, s.load(hi.cast_const())));
-        }
-        all &= all_positive(s, sums[k]);
+    // SAFETY: as this function's.
+    unsafe {
+        inverse_f32(s, sums[0], hi, lo);
+        inverse_f32(s, sums[1], hi.add(S::LANES), lo.add(S::LANES));
     }
-    all
+    all_positive(s, sums[0]) & all_positive(s, sums[1])
 }
 
 /// [`Vector::acc_inverses`] of f64.
@@ -254,37 +265,22 @@ where
     all_positive(s, sum.0)
 }
 
-/// One expression for each of the registers, the `k`th, written out: closures and
-/// `std::array::from_fn` may stay out of line, which costs a loop most of its speed.
-macro_rules! each {
-    (1, |$k:ident| $op:expr) => {
-        [$crate::isa::vector::each!(@ 0, $k, $op)]
-    };
-    (2, |$k:ident| $op:expr) => {
-        [$crate::isa::vector::each!(@ 0, $k, $op), $crate::isa::vector::each!(@ 1, $k, $op)]
-    };
-    (4, |$k:ident| $op:expr) => {
-        [$crate::isa::vector::each!(@ 0, $k, $op), $crate::isa::vector::each!(@ 1, $k, $op), $crate::isa::vector::each!(@ 2, $k, $op), $crate::isa::vector::each!(@ 3, $k, $op)]
-    };
-    (@ $number:literal, $k:ident, $op:expr) => {{
-        let $k: usize = $number;
-        $op
-    }};
+/// The lanes of a running sum of f32, added as a binary tree.
+#[inline(always)]
+pub(crate) fn fold_f32_lanes<S: Vector<E = f64> + Io<f64>>(s: S, [low, high]: [S::V; 2]) -> Sum {
+    let mut lanes = [0.0; 16];
+    // SAFETY: there is room for LANES elements twice.
+    unsafe {
+        s.store(lanes.as_mut_ptr(), low);
+        s.store(lanes.as_mut_ptr().add(S::LANES), high);
+    }
+    fold_f32(lanes)
 }
 
-/// The running sums of f64, which are pairs.
-macro_rules! acc_of_pairs {
-    () => {
-        #[inline(always)]
-        fn acc_plus(self, a: Self::Acc, b: Self::Acc) -> Self::Acc {
-            $crate::isa::vector::plus_lanes(self, a, b)
-        }
-        #[inline(always)]
-        unsafe fn acc_inverses(self, acc: Self::Acc, hi: *mut f64, lo: *mut f64) -> bool {
-            // SAFETY: as this function's.
-            unsafe { $crate::isa::vector::inverses_f64(self, acc, hi, lo) }
-        }
-    };
+/// Log-softmax of f32 in f64, to be rounded once.
+#[inline(always)]
+pub(crate) fn log_softmax_f32<S: Vector<E = f64>>(s: S, x: S::V, shift: &LogShift) -> S::V {
+    s.fma(s.sub(x, s.splat(shift.max)), s.splat(shift.scale.0), s.splat(-shift.c.0))
 }
 
 /// Log-softmax in f64: `(x - max) * scale - c` with every part carried as a pair, and rounded twice.
@@ -313,102 +309,3 @@ fn log_softmax_near<S: Vector<E = f64>>(s: S, x: S::V, shift: &LogShift) -> S::V
     let tail = s.zero_below(z, s.splat(f64::MIN), tail);
     s.add(z, tail)
 }
-
-/// The operations on the sums of several rows, one by one.
-macro_rules! sums_one_by_one {
-    () => {
-        type Sums = [$crate::num::exp2::Sum; $crate::num::exp2::ROWS_AT_ONCE];
-        #[inline(always)]
-        fn fold_rows(self, acc: &[Self::Acc; $crate::num::exp2::ROWS_AT_ONCE]) -> Self::Sums {
-            let mut sums = [$crate::num::exp2::Sum::ZERO; $crate::num::exp2::ROWS_AT_ONCE];
-            for (sum, &acc) in sums.iter_mut().zip(acc) {
-                *sum = self.acc_fold(acc);
-            }
-            sums
-        }
-        #[inline(always)]
-        fn are_positive(self, sums: Self::Sums) -> bool {
-            let mut all = true;
-            for sum in sums {
-                all &= sum.hi > 0.0;
-            }
-            all
-        }
-        #[inline(always)]
-        fn reciprocals(
-            self,
-            sums: Self::Sums,
-            hi: &mut [Self::E; $crate::num::exp2::ROWS_AT_ONCE],
-            lo: &mut [Self::E; $crate::num::exp2::ROWS_AT_ONCE],
-        ) {
-            for k in 0..$crate::num::exp2::ROWS_AT_ONCE {
-                (hi[k], lo[k]) = <Self::E as $crate::num::exp2::Contract>::reciprocal(sums[k]);
-            }
-        }
-    };
-}
-
-/// Loads and stores of narrower types as f64, element by element: rare ones, of masks and caps.
-macro_rules! narrow_io {
-    ($s:ty, $lanes:literal, $($t:ty),*) => {$(
-        // SAFETY: every access below is of the elements that the caller vouches for, or of arrays of LANES elements.
-        unsafe impl Io<$t> for $s {
-            #[inline(always)]
-            unsafe fn load(self, p: *const $t) -> Self::V {
-                let mut lanes = [0f64; $lanes];
-                for k in 0..$lanes {
-                    // SAFETY: the caller vouches for LANES elements.
-                    lanes[k] = <$t as $crate::num::element::Element>::to_f64(unsafe { *p.add(k) });
-                }
-                // SAFETY: there are LANES elements.
-                unsafe { self.load(lanes.as_ptr()) }
-            }
-            #[inline(always)]
-            unsafe fn store(self, p: *mut $t, v: Self::V) {
-                let mut lanes = [0f64; $lanes];
-                // SAFETY: there is room for LANES elements.
-                unsafe { self.store(lanes.as_mut_ptr(), v) };
-                for k in 0..$lanes {
-                    // SAFETY: the caller vouches for LANES elements.
-                    unsafe { *p.add(k) = <$t as $crate::num::element::Element>::from_f64(lanes[k]) };
-                }
-            }
-            $crate::isa::vector::part!($t, $lanes);
-        }
-    )*};
-}
-
-/// `load_part` and `store_part` by way of a full vector in a buffer, for CPUs without masks.
-macro_rules! part {
-    ($t:ty, $lanes:expr) => {
-        #[inline(always)]
-        unsafe fn load_part(
-            self,
-            p: *const $t,
-            n: usize,
-            fill: <Self as $crate::isa::vector::Vector>::E,
-        ) -> Self::V {
-            let mut buffer = [<$t as $crate::num::element::Element>::from_f64(
-                $crate::num::exp2::Contract::widen(fill),
-            ); $lanes];
-            // SAFETY: the caller vouches for n elements, and n is less than the buffer's length.
-            unsafe { std::ptr::copy_nonoverlapping(p, buffer.as_mut_ptr(), n) };
-            // SAFETY: the buffer has LANES elements.
-            unsafe { <Self as $crate::isa::vector::Io<$t>>::load(self, buffer.as_ptr()) }
-        }
-        #[inline(always)]
-        unsafe fn store_part(self, p: *mut $t, n: usize, v: Self::V) {
-            let mut buffer = [<$t as $crate::num::element::Element>::ZERO; $lanes];
-            // SAFETY: the buffer has LANES elements.
-            unsafe { <Self as $crate::isa::vector::Io<$t>>::store(self, buffer.as_mut_ptr(), v) };
-            // SAFETY: the caller vouches for n elements, and n is less than the buffer's length.
-            unsafe { std::ptr::copy_nonoverlapping(buffer.as_ptr(), p, n) };
-        }
-    };
-}
-
-pub(crate) use acc_of_pairs;
-pub(crate) use each;
-pub(crate) use narrow_io;
-pub(crate) use part;
-pub(crate) use sums_one_by_one;
