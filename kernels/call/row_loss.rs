@@ -329,6 +329,12 @@ impl<E: Contract> RowLoss<E> {
             let others = Pair::sum(sums.others);
             let others = if is_single::<E>() { Pair::of(others.value()) } else { others };
             let share = others.over(others.plus(Pair::of(sums.top)));
+            if self.rest.hi == 0.0 && share.hi < f64::from_bits((1023 - 800) << 52) {
+                // Its product with a small mass would be subnormal before it is made larger again.
+                let up = f64::from_bits((1023 + 300) << 52);
+                let share = Pair::new(share.hi * up, share.lo * up);
+                return self.of_targets.times(self.mass.times(share).minus()).value() / up;
+            }
             self.rest.plus(self.mass.times(share).minus())
         } else {
             let p = Pair::of(e).over(Pair::sum(sums.sum));

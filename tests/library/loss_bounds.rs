@@ -705,6 +705,24 @@ searches! {
     search_log_softmax_backward_f64: |t| t.backward::<f64>(true);
 }
 
+/// A share near the least normal number is not rounded before the factors make it larger.
+#[test]
+fn gradients_of_tiny_shares() {
+    let (x, weights) = ([0.0f64, -1.6001577280242987e-7], [1e-6f32, 1.0]);
+    for kernel in available() {
+        let scaled = Softmax::new().kernel(kernel).scale(4425031914.113122).unwrap();
+        let loss = CrossEntropy::new().options(scaled).weights(&weights).gradient_factor(1e6);
+        let mut y = [f64::NAN; 2];
+        let (logits, gradient) = (Matrix::new(&x, 2).unwrap(), MatrixMut::new(&mut y, 2).unwrap());
+        let loss = loss.reduction(Reduction::Sum);
+        loss.gradient(logits, &[0i64], gradient).unwrap();
+        // By 120 digits; the two parts are each other's negative.
+        let want = 1.3579817974178675e-298;
+        assert!((y[0] / -want - 1.0).abs() < 1.1e-15, "{}: {y:?}", kernel.name());
+        assert!((y[1] / want - 1.0).abs() < 1.1e-15, "{}: {y:?}", kernel.name());
+    }
+}
+
 /// A factor beyond the range of f32 makes nothing of no probability.
 #[test]
 fn gradients_of_huge_factors() {
