@@ -16,13 +16,11 @@ use crate::call::picks::Picks;
 use crate::call::pieces::{self, BlockSum, Extremes, Merged, Piece, PieceOptions, RowShift, Whole};
 use crate::call::scores::Scores;
 use crate::call::{Call, Masked, Odd, Op};
-use crate::isa;
 use crate::isa::vector::{Bands, Io, Lanes, Vector};
 use crate::mem::fpenv::{Environment, in_default_environment};
 use crate::num::element::{ByType, Element, Family};
 use crate::num::scale::Scale;
-use crate::op;
-use crate::scalar;
+use crate::{isa, op, scalar};
 
 /// The entry points of a kernel for one element type.
 ///
@@ -129,7 +127,6 @@ probs!(
 );
 
 /// A kernel: one instruction set's way to do every operation.
-#[allow(missing_debug_implementations)]
 pub struct Kernel {
     name: &'static str,
     requires: &'static [&'static str],
@@ -228,6 +225,7 @@ impl Ready {
     /// default floating-point environment.
     #[inline]
     pub fn run<T: Element>(self, op: Op, mut call: Call<'_, T>) {
+        // Rows of nothing become nothing, and there may be any number of them.
         if call.cols == 0 && op != Op::LogSumExp {
             return;
         }
@@ -496,42 +494,34 @@ impl Limits {
     }
 }
 
-/// Runs `f` on an instruction set.
-///
-/// # Safety
-/// The CPU has it.
-#[inline(always)]
-unsafe fn on<S: Vector, R>(f: impl FnOnce(S) -> R) -> R {
-    // SAFETY: as this function's.
-    let simd = unsafe { S::assume() };
-    simd.vectorize(
-        #[inline(always)]
-        || f(simd),
-    )
-}
-
-/// Entry points: generic functions, each compiled for an instruction set and a type.
+/// Entry points: generic functions over vectors `S` and types, each compiled for an instruction set.
 macro_rules! entries {
-    ($($name:ident($($arg:ident: $ty:ty),*) $(-> $r:ty)? = $path:path;)*) => {$(
+    ($generics:tt $bounds:tt
+        $($name:ident($($arg:ident: $ty:ty),*) $(-> $r:ty)? = $path:path;)*
+    ) => {$(
+        entries!(@ $generics $bounds $name($($arg: $ty),*) $(-> $r)? = $path);
+    )*};
+    (@ [$($generics:tt)*] [$($bounds:tt)*]
+        $name:ident($($arg:ident: $ty:ty),*) $(-> $r:ty)? = $path:path
+    ) => {
         /// # Safety
         /// The CPU has the instruction set, and the arguments are as those of the function that is
         /// called.
-        pub(super) unsafe fn $name<S, T>($($arg: $ty),*) $(-> $r)?
+        pub(super) unsafe fn $name<$($generics)*>($($arg: $ty),*) $(-> $r)?
         where
-            S: Lanes<T> + Io<T::Arithmetic>,
-            S::Wide: Io<<S as Vector>::E>,
-            T: Element,
+            $($bounds)*
         {
             // SAFETY: as this function's. A call is made only of what was checked, so that its
             // pointers are valid as its fields say.
             unsafe {
-                on(
+                let simd = S::assume();
+                simd.vectorize(
                     #[inline(always)]
-                    |simd: S| $path(simd, $($arg),*),
+                    || $path(simd, $($arg),*),
                 )
             }
         }
-    )*};
+    };
 }
 
 /// Those of the generic algorithms.
@@ -539,6 +529,11 @@ mod generic {
     use super::*;
 
     entries! {
+        [S, T] [
+            S: Lanes<T> + Io<T::Arithmetic>,
+            S::Wide: Io<<S as Vector>::E>,
+            T: Element,
+        ]
         log_softmax(call: &mut Call<T>) = op::softmax::log_softmax;
         logsumexp(call: &mut Call<T>) = op::softmax::logsumexp;
         map(call: &mut Call<T>, op: Op) = op::decide::map;
@@ -566,7 +561,35 @@ mod generic {
         ) = op::pieces::finish;
         logsumexp_of_pieces(scale: &Scale, whole: &Whole) -> T = op::pieces::logsumexp;
     }
+    entries! {
+        [S, T, U] [
+            S: op::attend::Masks + Io<T> + Io<U>,
+            S::Wide: Io<<S as Vector>::E>,
+            T: Element,
+            U: Element,
+        ]
+        attend(call: &mut Scores<T, U>) -> bool = op::attend::attend;
+    }
+    entries! {
+        [S] [ S: Bands ]
+        scan(
+            masses: Masses<'_>,
+            low: f32,
+            high: f32,
+            parts: &mut [u64],
+            band: &mut [u64]
+        ) -> Scanned = op::sample::scan;
+        read(x: &[f32]) -> f32 = op::limits::read;
+        copy(x: &[f32], y: &mut [f32]) = op::limits::copy;
+        scale(x: &mut [f32], factor: f32) = op::limits::scale;
+    }
+    entries! {
+        [S] [ S: Io<<S as Vector>::E> ]
+        arithmetic(turns: usize) -> u64 = op::limits::arithmetic;
+    }
 
+    /// The ways that it chooses from are compiled for the instruction set.
+    ///
     /// # Safety
     /// The CPU has the instruction set.
     pub(super) unsafe fn softmax<S, T>(call: &mut Call<T>)
@@ -577,91 +600,6 @@ mod generic {
         // SAFETY: as this function's. A call is made only of what was checked, so that its pointers
         // are valid as its fields say.
         unsafe { op::softmax::softmax(S::assume(), call) }
-    }
-
-    /// # Safety
-    /// The CPU has the instruction set.
-    pub(super) unsafe fn attend<S, T, U>(call: &mut Scores<T, U>) -> bool
-    where
-        S: op::attend::Masks + Io<T> + Io<U>,
-        S::Wide: Io<<S as Vector>::E>,
-        T: Element,
-        U: Element,
-    {
-        // SAFETY: as this function's. Scores are made only of what was checked, so that their
-        // pointers are valid as their fields say.
-        unsafe {
-            on(
-                #[inline(always)]
-                |simd: S| op::attend::attend(simd, call),
-            )
-        }
-    }
-
-    /// # Safety
-    /// The CPU has the instruction set.
-    pub(super) unsafe fn scan<S: Bands>(
-        masses: Masses<'_>,
-        low: f32,
-        high: f32,
-        parts: &mut [u64],
-        band: &mut [u64],
-    ) -> Scanned {
-        // SAFETY: as this function's.
-        unsafe {
-            on(
-                #[inline(always)]
-                |simd: S| op::sample::scan(simd, masses, low, high, parts, band),
-            )
-        }
-    }
-
-    /// # Safety
-    /// The CPU has the instruction set.
-    pub(super) unsafe fn read<S: Io<f32>>(x: &[f32]) -> f32 {
-        // SAFETY: as this function's.
-        unsafe {
-            on(
-                #[inline(always)]
-                |simd: S| op::limits::read(simd, x),
-            )
-        }
-    }
-
-    /// # Safety
-    /// The CPU has the instruction set.
-    pub(super) unsafe fn copy<S: Io<f32>>(x: &[f32], y: &mut [f32]) {
-        // SAFETY: as this function's.
-        unsafe {
-            on(
-                #[inline(always)]
-                |simd: S| op::limits::copy(simd, x, y),
-            );
-        }
-    }
-
-    /// # Safety
-    /// The CPU has the instruction set.
-    pub(super) unsafe fn scale<S: Io<f32>>(x: &mut [f32], factor: f32) {
-        // SAFETY: as this function's.
-        unsafe {
-            on(
-                #[inline(always)]
-                |simd: S| op::limits::scale(simd, x, factor),
-            );
-        }
-    }
-
-    /// # Safety
-    /// The CPU has the instruction set.
-    pub(super) unsafe fn arithmetic<S: Io<<S as Vector>::E>>(turns: usize) -> u64 {
-        // SAFETY: as this function's.
-        unsafe {
-            on(
-                #[inline(always)]
-                |simd: S| op::limits::arithmetic(simd, turns),
-            )
-        }
     }
 }
 

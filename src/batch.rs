@@ -34,10 +34,6 @@ impl<'a, T: Element> Work<'a, T> {
     /// Does the work on this thread, a row after the other.
     #[inline(always)]
     pub(crate) fn run(self, kernel: Ready, op: Op, scale: Scale, masked: Masked, store: Store) {
-        // Rows of nothing become nothing, and there may be any number of them.
-        if self.cols() == 0 && !matches!(self, Self::PerRow(..)) {
-            return;
-        }
         let call = match self {
             Self::Map(x, y) => Call::new(x, y, scale, masked),
             Self::InPlace(y) => Some(Call::in_place(y, scale, masked)),

@@ -239,7 +239,7 @@ impl Softmax<'_> {
             return Ok(());
         }
         if plan.threads == 1 {
-            // The way through the crew costs a short call a fifth of its time.
+            // The way through the crew costs a short call a third of its time.
             plan.kernel.pick(picks);
             return Ok(());
         }

@@ -1,11 +1,12 @@
 //! A call of softmax along an axis that is not the last.
 
+use std::marker::PhantomData;
+
 use crate::call::matrix::ShapeError;
 use crate::call::{Masked, Store};
 use crate::num::element::Element;
 use crate::num::part_of;
 use crate::num::scale::Scale;
-use std::marker::PhantomData;
 
 /// A tensor of `outer` matrices, each of `axis` rows of `inner` elements, without gaps; or two such.
 #[derive(Debug)]

@@ -1,12 +1,12 @@
 //! Calls of losses and gradients, and what they are computed from.
 
+use std::marker::PhantomData;
+
 use crate::call::Store;
 use crate::call::matrix::{Matrix, MatrixMut};
 use crate::num::element::Element;
-use crate::num::exp2::Contract;
-use crate::num::exp2::Sum;
+use crate::num::exp2::{Contract, Sum};
 use crate::num::scale::Scale;
-use std::marker::PhantomData;
 
 /// What rows are measured against.
 #[derive(Clone, Copy, Debug)]

@@ -1,11 +1,12 @@
 //! Huge rows in pieces: what a piece is, how its row is shifted, and what the sums of its blocks come to.
 
+use std::marker::PhantomData;
+
 use crate::call::{Masked, Odd, Op, Store, odd_row};
 use crate::num::element::{Element, Plain};
 use crate::num::exp2::{BLOCK, Contract, Sum};
 use crate::num::guess::Guess;
 use crate::num::scale::{Scale, Shift};
-use std::marker::PhantomData;
 
 /// A piece of a row to be read, and of another to be written; or of one row to be read and overwritten.
 #[derive(Debug)]

@@ -1,12 +1,13 @@
 //! A row's loss, and what its gradient is made of: scalars in f64, computed once a row, the same
 //! for every kernel.
 
+use std::marker::PhantomData;
+
 use crate::call::losses::{Label, Loss, RowTargets};
 use crate::num::element::Element;
 use crate::num::exp2::{BLOCK, Contract, Sum};
 use crate::num::scale::{LogShift, Scale, Shift};
 use crate::num::two_sum;
-use std::marker::PhantomData;
 
 /// Sums over the targets of all columns.
 #[derive(Clone, Copy)]
@@ -169,6 +170,9 @@ const ADD_F32: f64 = f64::from_bits((1023 - 27) << 52);
 
 const ADD_F64: f64 = f64::from_bits((1023 - 40) << 52);
 
+/// What is smaller may be subnormal when it is multiplied by a weight.
+const SMALL: f64 = f64::from_bits((1023 - 800) << 52);
+
 /// What is known of a row before its gradient is written: scalars in f64, the same for every
 /// kernel.
 #[derive(Clone, Copy)]
@@ -209,13 +213,15 @@ impl<E: Contract> RowLoss<E> {
             of_all = options.own::<E>().times(Pair::sum(soft.probs)).plus(spread);
         }
         let mut loss = of_all.value() * c + 2.0 * (scale.get() * soft.below);
+        let mut information = 0.0;
         let (mut own, mut of_label) = (Pair::of(0.0), Pair::of(0.0));
         if let Some(label) = &targets.label {
             let weight = Pair::of(label.weight);
             own = options.own::<E>().times(weight);
             // A class of weight 0 counts nothing, even if its logit is -inf.
             if own.hi != 0.0 {
-                loss += own.value() * -log.log_prob(label.logit);
+                information = -log.log_prob(label.logit);
+                loss += own.value() * information;
             }
             if targets.soft.is_some() {
                 of_label = options.spread(cols).times(weight);
@@ -268,8 +274,16 @@ impl<E: Contract> RowLoss<E> {
         if mass.hi == 0.0 && options.z == 0.0 && !of_targets.hi.is_finite() {
             of_targets = Pair::of(0.0);
         }
+        let mut result = loss * targets.factor;
+        if targets.soft.is_none() && options.z == 0.0 && loss.abs() < SMALL {
+            // A small weight's product would be subnormal before the factor makes it larger again.
+            let of_information = own.value() * targets.factor;
+            if of_information.is_finite() {
+                result = of_information * information;
+            }
+        }
         Self {
-            loss: loss * targets.factor,
+            loss: result,
             of_probs: of_targets.times(mass),
             of_targets,
             target: own.plus(of_label),
@@ -329,7 +343,7 @@ impl<E: Contract> RowLoss<E> {
             let others = Pair::sum(sums.others);
             let others = if is_single::<E>() { Pair::of(others.value()) } else { others };
             let share = others.over(others.plus(Pair::of(sums.top)));
-            if self.rest.hi == 0.0 && share.hi < f64::from_bits((1023 - 800) << 52) {
+            if self.rest.hi == 0.0 && share.hi < SMALL {
                 // Its product with a small mass would be subnormal before it is made larger again.
                 let up = f64::from_bits((1023 + 300) << 52);
                 let share = Pair::new(share.hi * up, share.lo * up);

@@ -1,14 +1,15 @@
 //! The options of attention, and a call with them: what is checked once, and what each row makes of it.
 
+use std::marker::PhantomData;
+
+use half::{bf16, f16};
+
 use crate::call::matrix::{Matrix, MatrixMut};
 use crate::call::{Masked, Store};
 use crate::num::element::Element;
 use crate::num::exp2::{Contract, MOST_LANES, Sum};
 use crate::num::scale::{LogShift, Scale, Shift};
 use crate::num::two_sum;
-use half::bf16;
-use half::f16;
-use std::marker::PhantomData;
 
 /// What the logits of far rows are yet to be multiplied by: no more than any scale, so that no
 /// score passes the type's range.

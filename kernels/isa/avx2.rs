@@ -1,13 +1,15 @@
 //! How AVX2 with FMA and F16C does the operations of [`Vector`].
 
+use std::arch::x86_64::*;
+
+use half::{bf16, f16};
+
 use crate::isa::registers::{
     each, elementwise, f32_alike, f64_alike, memory, narrow_io, one_lane, sums_in_order,
     sums_side_by_side, token, tokens, x86_caches,
 };
 use crate::isa::vector::{Bands, Io, Vector};
 use crate::num::exp2::{Contract, ROWS_AT_ONCE, Sum};
-use half::{bf16, f16};
-use std::arch::x86_64::*;
 
 pulp::simd_type! {
     /// The proof of AVX2, FMA and F16C (which pulp's own V3 lacks).

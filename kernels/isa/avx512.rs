@@ -1,15 +1,17 @@
 //! How AVX-512 does the operations of [`Vector`].
 
+use std::arch::asm;
+use std::arch::x86_64::*;
+
+use half::{bf16, f16};
+use pulp::x86::V4;
+
 use crate::isa::registers::{
     each, elementwise, f32_alike, f64_alike, memory, narrow_io, one_lane, sums_side_by_side, token,
     tokens, x86_caches,
 };
 use crate::isa::vector::{Bands, Io, LARGEST_SUM, Vector, inverses_f32};
 use crate::num::exp2::{Contract, ROWS_AT_ONCE, Sum};
-use half::{bf16, f16};
-use pulp::x86::V4;
-use std::arch::asm;
-use std::arch::x86_64::*;
 
 tokens!(V4);
 

@@ -1,15 +1,17 @@
 //! How AArch64's NEON does the operations of [`Vector`].
 
+use std::arch::aarch64::*;
+use std::arch::asm;
+
+use half::{bf16, f16};
+use pulp::aarch64::Neon;
+
 use crate::isa::registers::{
     each, elementwise, f32_alike, f64_alike, memory, narrow_io, one_lane, sums_in_order,
     sums_one_by_one, token, tokens,
 };
 use crate::isa::vector::{Bands, Io, Vector, fold_f32_lanes};
 use crate::num::exp2::{Contract, Sum};
-use half::{bf16, f16};
-use pulp::aarch64::Neon;
-use std::arch::aarch64::*;
-use std::arch::asm;
 
 tokens!(Neon);
 

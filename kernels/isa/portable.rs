@@ -5,14 +5,16 @@
 //! cases in which those round differently, so that the results are the same bits as the other kernels'. That costs
 //! more than half of the speed that a kernel with other bits would have on such CPUs.
 
+use std::array::from_fn;
+
+use half::{bf16, f16};
+use wide::{f32x8, f64x4};
+
 use crate::isa::registers::{
     elementwise, f32_alike, f64_alike, narrow_io, one_lane, part, sums_in_order, sums_one_by_one,
 };
 use crate::isa::vector::{Bands, Io, Vector, fold_f32_lanes};
 use crate::num::exp2::{Contract, Sum};
-use half::{bf16, f16};
-use std::array::from_fn;
-use wide::{f32x8, f64x4};
 
 /// Every CPU has it.
 pub(crate) fn is_available() -> bool {

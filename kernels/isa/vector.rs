@@ -2,13 +2,14 @@
 //!
 //! A [`Vector`] is a token, the proof that the instruction set is there, seen as arithmetic
 //! in one type. Its `V` has the same number of lanes on every CPU (16 of f32, 8 of f64): one
-//! AVX-512 register, two of AVX2, four of NEON. So the algorithms in `rows.rs` are
+//! AVX-512 register, two of AVX2, four of NEON. So the algorithms in `sweep/` and `op/` are
 //! written once, the order of every addition is the same everywhere, and narrow
 //! CPUs get their unrolling for free.
 
+use std::hint::cold_path;
+
 use crate::num::exp2::{Contract, ROWS_AT_ONCE, Sum, fold_f32};
 use crate::num::scale::LogShift;
-use std::hint::cold_path;
 
 /// Vectors that read and write elements of type `T`, numbers of their own, and f32.
 pub(crate) trait Lanes<T>: Io<T> + Io<f32> + Io<<Self as Vector>::E> {}

@@ -1,7 +1,6 @@
 //! What this CPU's memory wants: which stores, whether to be asked ahead, and loads and stores out of each other's way.
 
-use std::sync::atomic::AtomicU8;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Bytes of a cache line.
 pub(crate) const LINE: usize = 64;
@@ -14,7 +13,7 @@ pub(crate) const PAGE: usize = 4096;
 /// Not on AMD's CPUs: on Zen 4 (EPYC, two cores of it), 131,072 x 1,024 f32 from and to ordinary allocations, in G elements/s on one thread and on
 /// two: past the caches with asking ahead, 2.0 and 3.8; without, 2.1 and 4.1; by ordinary stores, asking ahead 4 KiB, 2.35 and 4.7;
 /// without asking, 3.0 and 6.2. (memcpy: 3.1 and 6.1; a copy past the caches: 4.6 and 9.1. Stores past the caches wait in the same queue as those of
-/// the exponentials, which a copy does not have.) On Intel's it is the other way round: see `rows.rs`.
+/// the exponentials, which a copy does not have.) On Intel's it is the other way round: see `sweep/`.
 ///
 /// The environment variable `SOFTMAX_STREAMS` says otherwise by 0 or 1. Read once.
 pub fn streams() -> bool {

@@ -1,15 +1,14 @@
 //! Memory that a call needs for its time: of the thread's own, which its next call uses again, or lent by the caller.
 
-use crate::mem::memory::{LINE, PAGE, offset};
-use crate::num::element::Plain;
-use crate::num::exp2::MOST_LANES;
-use std::alloc::Layout;
-use std::alloc::alloc_zeroed;
-use std::alloc::dealloc;
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ptr;
 use std::ptr::NonNull;
+
+use crate::mem::memory::{LINE, PAGE, offset};
+use crate::num::element::Plain;
+use crate::num::exp2::MOST_LANES;
 
 /// Lines of memory, initialised.
 #[derive(Clone, Copy)]

@@ -1,7 +1,6 @@
 //! The element types of a matrix.
 
-use half::bf16;
-use half::f16;
+use half::{bf16, f16};
 
 mod sealed {
     pub trait Sealed {}

@@ -16,6 +16,8 @@
 //! what passed the type's range on the way does not do so there, and what is odd then is so by its
 //! scores, masks and biases.
 
+use half::{bf16, f16};
+
 use crate::call::scores::{
     Attend, Cap, FAR, MaskData, Row, Scores, far_scale, log_shift_of_pairs, sign,
 };
@@ -31,8 +33,6 @@ use crate::sweep::reduce::{Kept, Pipeline, Reduced, Reducer, Task};
 use crate::sweep::{
     Exp, Finish, Inverse, Keep, Logits, UNROLL, classify, row_max_apart, to_aligned,
 };
-use half::bf16;
-use half::f16;
 
 /// Loads of every type of mask.
 pub(crate) trait Masks: Io<f32> + Io<f16> + Io<bf16> + Io<<Self as Vector>::E> {}

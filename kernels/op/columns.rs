@@ -10,8 +10,7 @@ use crate::call::columns::Columns;
 use crate::isa::vector::{Io, Vector};
 use crate::mem::scratch::Scratch;
 use crate::num::element::Element;
-use crate::num::exp2::BLOCK;
-use crate::num::exp2::Contract;
+use crate::num::exp2::{BLOCK, Contract};
 use crate::sweep::reduce::{Kept, Log, Reducer, row_exactly};
 use crate::sweep::{Exp, Inverse, prob, to_aligned};
 

@@ -10,9 +10,8 @@ use crate::isa::vector::{Io, Vector};
 use crate::num::element::Element;
 use crate::num::exp2::{BLOCK, Contract};
 use crate::num::scale::{LogShift, Scale};
-use crate::sweep::Last;
 use crate::sweep::reduce::{Again, Reduced, Reducer, Task};
-use crate::sweep::{By, Exp, Finish, Forget, Plain, UNROLL, classify, finish_row};
+use crate::sweep::{By, Exp, Finish, Forget, Last, Plain, UNROLL, classify, finish_row};
 
 /// Sigmoid, hardmax or one of their relatives of every row of the call.
 ///

@@ -1,9 +1,10 @@
 //! The machine's own limits: loops that do nothing but read, copy, scale or multiply and add. Softmax is measured against them.
 
+use std::hint::black_box;
+
 use crate::isa::vector::{Io, Vector};
 use crate::num::exp2::MOST_LANES;
 use crate::sweep::to_aligned;
-use std::hint::black_box;
 
 /// The loops of the scalar reference.
 pub(crate) mod scalar {

@@ -14,7 +14,7 @@
 //! ([`Sums`]), so that it is right relative to itself however near to 0 it is.
 //!
 //! The exponentials of a row become its gradient when the row after it is swept, as they become
-//! probabilities in `pipeline.rs`: the same sweep, the same two operations for each element. What a
+//! probabilities in `op/softmax.rs`: the same sweep, the same two operations for each element. What a
 //! label adds to its own column is computed once a row, in f64 (for rows of f64 in pairs), from
 //! `others / sum` rather than `p - 1`, which would cancel.
 
@@ -24,8 +24,7 @@ use crate::call::row_loss::{RowLoss, SoftSums, Sums, backward_sum, is_single};
 use crate::isa::vector::{Io, Vector, two_sum_lanes};
 use crate::mem::scratch::Scratch;
 use crate::num::element::Element;
-use crate::num::exp2::Contract;
-use crate::num::exp2::{BLOCK, MOST_LANES, Sum, fold_f32, fold_f64};
+use crate::num::exp2::{BLOCK, Contract, MOST_LANES, Sum, fold_f32, fold_f64};
 use crate::num::scale::{LogShift, Scale, Shift};
 use crate::sweep::reduce::{Pipeline, Reduced, Reducer};
 use crate::sweep::{Exp, Finish, Forget, Inverse, Keep, Plain, prob};
@@ -540,7 +539,7 @@ unsafe fn finish_soft<S, T>(
 #[inline(always)]
 unsafe fn load<S: Io<T>, T>(simd: S, p: *const T, n: usize, fill: f64) -> S::V {
     // SAFETY: as this function's.
-    unsafe { if n >= S::LANES { simd.load(p) } else { simd.load_part(p, n, S::E::narrow(fill)) } }
+    unsafe { simd.load_upto(p, n.min(S::LANES), S::E::narrow(fill)) }
 }
 
 /// # Safety

@@ -7,12 +7,10 @@ use crate::call::pieces::{BlockSum, Extremes, Piece, PieceOptions, RowShift, Who
 use crate::call::{Op, Store};
 use crate::isa::vector::{Io, Vector};
 use crate::num::element::Element;
-use crate::num::exp2::BLOCK;
-use crate::num::exp2::Contract;
+use crate::num::exp2::{BLOCK, Contract};
 use crate::num::scale::Scale;
-use crate::sweep::Keeps;
 use crate::sweep::reduce::{Again, Kept, Log, Reduced, Task, sweep_alone};
-use crate::sweep::{Exact, Exp, Finish, Forget, Guessed, Keep, Plain, finish_row};
+use crate::sweep::{Exact, Exp, Finish, Forget, Guessed, Keep, Keeps, Plain, finish_row};
 
 /// Sums the blocks of a piece.
 ///

@@ -1,14 +1,15 @@
 //! Softmax of a few short rows: the answer of a classifier, a row of attention. What counts is the time until the answer is there, so a
 //! row's exponentials never leave the registers, and nothing is prepared for rows that do not come.
 
+use std::hint::cold_path;
+use std::mem::MaybeUninit;
+
 use crate::call::Call;
 use crate::isa::vector::{Io, Vector};
 use crate::num::element::Element;
 use crate::num::exp2::Contract;
 use crate::sweep::reduce::{Kept, Reducer, row_exactly};
 use crate::sweep::{Inverse, inlined, prob};
-use std::hint::cold_path;
-use std::mem::MaybeUninit;
 
 /// Vectors that a row may have.
 const VECTORS: usize = 4;

@@ -1,4 +1,6 @@
-//! Softmax, log-softmax and log-sum-exp over rows: which way they are done.
+//! Softmax, log-softmax and log-sum-exp over rows: which way they are done; and rows from a few
+//! elements to as many as a cache holds, one after the other. While a row waits to be finished, its
+//! exponentials wait in scratch memory (softmax), or it is read again (log-softmax).
 
 use crate::call::{Call, odd_row};
 use crate::isa::vector::{Io, Vector};
@@ -84,18 +86,18 @@ where
     S: Io<T> + Io<<S as Vector>::E>,
     T: Element,
 {
-    let reducer = Reducer::new(simd, &call.scale);
-    for row in 0..call.rows {
-        simd.vectorize(
-            #[inline(always)]
-            || {
+    simd.vectorize(
+        #[inline(always)]
+        || {
+            let reducer = Reducer::new(simd, &call.scale);
+            for row in 0..call.rows {
                 let x = call.x.wrapping_add(row * call.x_stride);
                 let y = call.y.wrapping_add(row * call.y_stride);
                 // SAFETY: `row` is one of the call's rows, and nothing is kept.
                 unsafe { row_exactly::<S, T, Again>(&reducer, call, x, y, std::ptr::null_mut()) };
-            },
-        );
-    }
+            }
+        },
+    );
 }
 
 /// Log-softmax of every row of the call.

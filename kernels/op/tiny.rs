@@ -8,16 +8,16 @@
 //! The result of a group is staged and written while the next group's exponentials are computed. A group that has odd rows, or for
 //! which no shift serves, is done row by row.
 
+use std::hint::black_box;
+
 use crate::call::Call;
 use crate::isa::vector::{Io, Vector};
 use crate::mem::memory::LINE;
 use crate::mem::scratch::{Scratch, room_for};
 use crate::num::element::Element;
-use crate::num::exp2::Contract;
-use crate::num::exp2::ROWS_AT_ONCE;
+use crate::num::exp2::{Contract, ROWS_AT_ONCE};
 use crate::sweep::reduce::{Kept, Reducer, row_exactly, sweep_alone};
 use crate::sweep::{Finish, Inverse, Mode, Plain, Same, finish_row_by, prob, sweep};
-use std::hint::black_box;
 
 /// Rows up to this long, in elements, are done here.
 pub const TINY: usize = 64;

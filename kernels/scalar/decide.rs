@@ -1,4 +1,4 @@
-//! The bit reference of `decide.rs`.
+//! The bit reference of `op/decide.rs`.
 
 use crate::call::picks::{ATANH, ATANH_F32, Limit, Picks, Wanted, no_shift};
 use crate::call::{Call, Masked, Op, Ties};

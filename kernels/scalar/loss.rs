@@ -1,4 +1,4 @@
-//! The reference of `loss.rs`.
+//! The reference of `op/loss.rs`.
 
 use crate::call::losses::{BackwardCall, LARGER, LossCall, RowTargets, SMALL, Soft};
 use crate::call::row_loss::{RowLoss, SoftSums, Sums, backward_sum};

@@ -1,4 +1,4 @@
-//! The bit reference: the contract of `exp2.rs` and `rows.rs` in plain loops over scalars.
+//! The bit reference: the contract of `num/exp2.rs` and `sweep/` in plain loops over scalars.
 //!
 //! It shares with the vector kernels the constants, the views, the element types and what is
 //! computed once a row in scalars (the shift, the logarithm of the sum, a row's loss, the merging
@@ -12,8 +12,7 @@ use crate::call::scores::{
 };
 use crate::call::{Call, Masked, Op};
 use crate::num::element::Element;
-use crate::num::exp2::Contract;
-use crate::num::exp2::{BLOCK, LANES_F32, LANES_F64, Sum};
+use crate::num::exp2::{BLOCK, Contract, LANES_F32, LANES_F64, Sum};
 use crate::num::scale::{LogShift, Scale, Shift};
 
 pub(crate) use sample::{exps, scan, widen};
@@ -487,7 +486,7 @@ fn logit<R: Reference>(x: f64, key: usize, attend: &Attend, row: &Row, far: bool
     let mask = match row.mask {
         None | Some(MaskData::Bool(_)) => None,
         Some(MaskData::F32(mask)) => Some(mask[key].to_f64()),
-        // Not `half`'s own functions of that name: see element.rs.
+        // Not `half`'s own functions of that name: see num/element.rs.
         Some(MaskData::F16(mask)) => Some(Element::to_f64(mask[key])),
         Some(MaskData::Bf16(mask)) => Some(Element::to_f64(mask[key])),
     };

@@ -1,4 +1,4 @@
-//! The reference of `sample.rs`.
+//! The reference of `op/sample.rs`.
 
 use crate::call::masses::{Exps, Learned, Masses, PART, Scanned, rank, units};
 use crate::num::element::Element;

@@ -3,14 +3,15 @@
 
 pub(crate) mod reduce;
 
+use std::hint::cold_path;
+use std::marker::PhantomData;
+
 use crate::call::{Odd, Store};
 use crate::isa::vector::{Io, Vector};
 use crate::mem::memory;
 use crate::mem::memory::{LINE, PAGE};
 use crate::num::exp2::{BLOCK, Contract, MOST_LANES, Sum};
 use crate::num::scale::{LogShift, Scale, Shift};
-use std::hint::cold_path;
-use std::marker::PhantomData;
 
 /// Everything that the exponentials of one row need, in registers.
 #[derive(Clone, Copy)]
@@ -321,7 +322,6 @@ impl<S: Vector, F: Fn(S::V) -> S::V + Copy> Last<S> for By<F> {
 
 /// What is left to do for a row: `last` of every vector of the `n` elements at `from`, written to
 /// `y`.
-#[derive(Clone, Copy)]
 pub(crate) struct Finish<D, T, R> {
     pub(crate) from: *const D,
     pub(crate) y: *mut T,
@@ -330,6 +330,15 @@ pub(crate) struct Finish<D, T, R> {
     /// `from` is the call's input: a streaming finish asks for what comes next of it.
     pub(crate) input: bool,
 }
+
+impl<D, T, R: Copy> Clone for Finish<D, T, R> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<D, T, R: Copy> Copy for Finish<D, T, R> {}
 
 impl<D, T, R> Finish<D, T, R> {
     #[inline(always)]
@@ -347,7 +356,7 @@ impl<T> Finish<T, T, Same> {
 /// What a sweep does.
 pub(crate) trait Mode {
     /// The shift is guessed: the extremes of the row are wanted, to judge the guess by. Otherwise it
-    /// is the row's own, and may be a subtraction; such rows are rare, and their loop is not unrolled.
+    /// is the row's own, and may be a subtraction; such rows are rare.
     const GUESSED: bool;
     /// Elements below the cut give 0; without it none may be there. For the caller to find out
     /// afterwards.
@@ -468,9 +477,7 @@ where
     M: Mode,
 {
     // Copies, so that the compiler need not suppose that a store changes them.
-    let (exp, logits) = (*exp, *logits);
-    let Finish { from, y, n: length, last, input } = *finish;
-    let finish = &Finish { from, y, n: length, last, input };
+    let (exp, logits, finish) = (*exp, *logits, &{ *finish });
     let simd = exp.simd;
     let asks = logits.asks();
     // Of the row before: elements that are finished first, up to an address where vectors can be streamed and out of the way of what
@@ -580,7 +587,7 @@ where
                 }
             }
         } else {
-            // Exact rows are rare, and their logits may be much code.
+            // Exact rows are rare, and logits that vary are much code.
             while (M::GUESSED || !L::VARIES) && !S::SMALL && i + UNROLL * S::LANES <= end {
                 if M::STREAM && asks {
                     logits.ask_ahead(simd, x.wrapping_add(i), i);
@@ -747,8 +754,9 @@ unsafe fn finish_from<S: Io<T> + Io<D>, T, D, const STREAM: bool>(
     finish: &Finish<D, T, impl Last<S>>,
     mut i: usize,
 ) {
-    let Finish { from, y, n, last, input } = *finish;
-    let finish = &Finish { from, y, n, last, input };
+    // A copy, as in a sweep.
+    let finish = &{ *finish };
+    let n = finish.n;
     while !S::SMALL && n - i >= UNROLL * S::LANES {
         if STREAM && finish.input {
             ask_ahead(simd, finish.from.wrapping_add(i));

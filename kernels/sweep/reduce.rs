@@ -1,13 +1,10 @@
-//! Softmax, log-softmax and log-sum-exp over rows from a few elements to as many as a cache holds: one sweep computes the
-//! exponentials of a row and finishes the row before it.
-//!
-//! While a row waits to be finished, its exponentials wait in scratch memory (softmax), or it is read again (log-softmax).
+//! Row after row: each is reduced to its sum by a guessed shift or its own, and finished while the
+//! next one is swept.
 
 use crate::call::{Call, Odd, odd_row};
 use crate::isa::vector::{Io, Vector};
 use crate::num::element::Element;
-use crate::num::exp2::Contract;
-use crate::num::exp2::Sum;
+use crate::num::exp2::{Contract, Sum};
 use crate::num::guess::Guess;
 use crate::num::scale::{LogShift, Scale, Shift};
 use crate::sweep::{

@@ -89,7 +89,7 @@ impl Operation {
         read + (written + rows * per_row) as u64
     }
 
-    /// Multiplications, fused with an addition or not, per element, as the kernels' source has them (`rows.rs`, `vector.rs`): what a call needs at
+    /// Multiplications, fused with an addition or not, per element, as the kernels' source has them (`sweep/mod.rs`, `isa/vector.rs`): what a call needs at
     /// least that waits for no memory. Additions, comparisons, conversions and look-ups are not counted: some CPUs have other units for them, others do
     /// not, so that half of this limit is the most that these can reach. Per element of f32: 8 for the exponential, 2 for the quotient, whose divisor is a pair;
     /// log-softmax has one of f64. Per element of f64: 11, 3, and 5.

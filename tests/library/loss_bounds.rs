@@ -716,6 +716,10 @@ fn gradients_of_tiny_shares() {
         let (logits, gradient) = (Matrix::new(&x, 2).unwrap(), MatrixMut::new(&mut y, 2).unwrap());
         let loss = loss.reduction(Reduction::Sum);
         loss.gradient(logits, &[0i64], gradient).unwrap();
+        let mut losses = [f64::NAN];
+        loss.row_factors(&[1e6]).losses(logits, &[0i64], &mut losses).unwrap();
+        let of_loss = 3.0688632845488485e-308;
+        assert!((losses[0] / of_loss - 1.0).abs() < 2e-15, "{}: {losses:?}", kernel.name());
         // By 120 digits; the two parts are each other's negative.
         let want = 1.3579817974178675e-298;
         assert!((y[0] / -want - 1.0).abs() < 1.1e-15, "{}: {y:?}", kernel.name());
