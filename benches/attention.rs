@@ -1,5 +1,5 @@
-//! Attention: causal rows of 32 heads x 2,048 x 2,048 f32 beside the same scores without a mask, with a mask as a matrix, and with
-//! everything else that a head may have. One thread.
+//! Attention: causal rows of 32 heads x 2,048 x 2,048 f32 beside the same scores without a mask,
+//! with a mask as a matrix, and with everything else that a head may have. One thread.
 //!
 //!     cargo bench --bench attention
 

@@ -1,5 +1,6 @@
-//! What threads gain: matrices of f32 from a million tiny rows to a few huge ones, on one thread, on at most
-//! 1, 2, 4 .. threads, and as the library chooses. `RAYON_NUM_THREADS` limits rayon's pool.
+//! What threads gain: matrices of f32 from a million tiny rows to a few huge ones, on one thread,
+//! on at most 1, 2, 4 .. threads, and as the library chooses. `RAYON_NUM_THREADS` limits rayon's
+//! pool.
 //!
 //!     cargo bench --bench batching
 //!     cargo bench --bench batching -- 4096x4096

@@ -1,5 +1,5 @@
-//! Sampling: one draw from each of 64 rows of 128,256 f32 logits, beside the reading of the matrix (its log-sum-exp, and its largest
-//! element alone). One thread.
+//! Sampling: one draw from each of 64 rows of 128,256 f32 logits, beside the reading of the matrix
+//! (its log-sum-exp, and its largest element alone). One thread.
 //!
 //!     cargo bench --bench sampling
 

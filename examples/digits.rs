@@ -1,5 +1,5 @@
-//! Real logits: a classifier's scores for 1,797 handwritten digits (see `data/README.md`), turned into
-//! probabilities, and compared with a reference of 40 digits.
+//! Real logits: a classifier's scores for 1,797 handwritten digits (see `data/README.md`), turned
+//! into probabilities, and compared with a reference of 40 digits.
 //!
 //!     cargo run --release --example digits
 

@@ -1,5 +1,5 @@
-//! The output logits of a language model with a large vocabulary: softmax, log-sum-exp and softmax at
-//! temperature 0.7 over rows of 128,256 tokens.
+//! The output logits of a language model with a large vocabulary: softmax, log-sum-exp and softmax
+//! at temperature 0.7 over rows of 128,256 tokens.
 //!
 //!     cargo run --release --example large_vocab -- 256
 
@@ -72,8 +72,8 @@ impl SplitMix64 {
         z ^ (z >> 31)
     }
 
-    /// Nearly a standard normal number: the sum of four uniform ones of 16 bits each, whose variance is
-    /// 4/12 before it is scaled to 1.
+    /// Nearly a standard normal number: the sum of four uniform ones of 16 bits each, whose
+    /// variance is 4/12 before it is scaled to 1.
     fn normal(&mut self) -> f32 {
         let bits = self.next();
         let sum: u64 = (0..4).map(|i| (bits >> (16 * i)) & 0xffff).sum();
@@ -81,7 +81,8 @@ impl SplitMix64 {
     }
 }
 
-/// Runs `f` three times and prints the shortest time. The first run also pays for fresh memory and new threads.
+/// Runs `f` three times and prints the shortest time. The first run also pays for fresh memory and
+/// new threads.
 fn report(
     name: &str,
     elements: usize,

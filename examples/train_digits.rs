@@ -1,4 +1,5 @@
-//! Multinomial logistic regression on handwritten digits (see `data/README.md`), trained with the fused gradient of cross-entropy.
+//! Multinomial logistic regression on handwritten digits (see `data/README.md`), trained with the
+//! fused gradient of cross-entropy.
 //!
 //!     cargo run --release --example train_digits
 
@@ -15,7 +16,8 @@ const STEPS: usize = 600;
 const RATE: f32 = 1.0;
 const MOMENTUM: f32 = 0.9;
 
-/// What scikit-learn's `LogisticRegression` (its defaults, until it converged) gets right on the same split: `data/make_images.py`.
+/// What scikit-learn's `LogisticRegression` (its defaults, until it converged) gets right on the
+/// same split: `data/make_images.py`.
 const SCIKIT_LEARN: usize = 347;
 
 /// One image for each row, 1 as its last pixel for the bias; and the digits.
@@ -52,7 +54,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             let (right, all) = (hits(&train, &weights)?, train.labels.len());
             println!("step {step:3}: loss {loss:.6}, {right} of {all} training images");
         }
-        // The gradient with respect to the weights, and of scikit-learn's penalty |w|^2 / 2 of the total loss, which spares the bias.
+        // The gradient with respect to the weights, and of scikit-learn's penalty |w|^2 / 2 of the
+        // total loss, which spares the bias.
         let mut gradient: Vec<f32> = weights.iter().map(|w| w / n as f32).collect();
         gradient[PIXELS * CLASSES..].fill(0.0);
         for (image, g) in train.images.chunks_exact(PIXELS + 1).zip(logits.chunks_exact(CLASSES)) {

@@ -1,13 +1,15 @@
 //! The vector kernels of the crate [`softmax`](https://docs.rs/softmax): everything that knows
-//! about instruction sets. Programs use `softmax`; this crate is its engine and has no stable interface of its own.
+//! about instruction sets. Programs use `softmax`; this crate is its engine and has no stable
+//! interface of its own.
 //!
 //! Storeys, each of which uses those above it in this list alone (`.ci/storeys` checks that):
 //!
-//! - `num/`: the contract of all kernels: constants, scales, shifts, the logarithm of a sum, the types of
-//!   elements;
+//! - `num/`: the contract of all kernels: constants, scales, shifts, the logarithm of a sum, the
+//!   types of elements;
 //! - `mem/`: what this CPU's memory wants, scratch memory, the floating-point environment;
 //! - `call/`: what a call is: views, options, checks, and what is computed once a row in scalars;
-//! - `isa/`: what a CPU must offer (`vector.rs`), and how each does it, one file a CPU; uses `num/` alone;
+//! - `isa/`: what a CPU must offer (`vector.rs`), and how each does it, one file a CPU; uses `num/`
+//!   alone;
 //! - `sweep/`: the loop over a row, row after row;
 //! - `op/`: operations, one file for each way to do rows, generic over CPUs and types;
 //! - `scalar/`: the bit reference in plain loops; uses `num/` and `call/` alone;

@@ -85,7 +85,8 @@ pub(crate) struct AttentionOps {
     f64: Attention<f64, f64>,
 }
 
-/// `$attend` for every pair of types, its generic arguments following `$args`: those for f32 and those for f64.
+/// `$attend` for every pair of types, its generic arguments following `$args`: those for f32 and
+/// those for f64.
 macro_rules! attention {
     ($attend:path, $($f32:ty),*; $($f64:ty),*) => {{
         use $attend as attend;
@@ -102,7 +103,8 @@ macro_rules! attention {
     }};
 }
 
-/// A type that probabilities of scores of type `T` may have: `T` itself, and f32 for f16 and bf16 and the other way round.
+/// A type that probabilities of scores of type `T` may have: `T` itself, and f32 for f16 and bf16
+/// and the other way round.
 pub trait Probs<T: Element>: Element {
     /// A kernel's entry point.
     #[doc(hidden)]
@@ -243,8 +245,8 @@ impl Ready {
         }
     }
 
-    /// Softmax or log-softmax of columns. Whether there was memory for some of them; if not, nothing
-    /// is written. (Of other operations nothing is done.)
+    /// Softmax or log-softmax of columns. Whether there was memory for some of them; if not,
+    /// nothing is written. (Of other operations nothing is done.)
     pub fn columns<T: Element>(self, op: Op, mut call: Columns<'_, T>) -> bool {
         let ops = self.ops();
         // SAFETY: the kernel is ready.
@@ -290,8 +292,8 @@ impl Ready {
         }
     }
 
-    /// The exponentials of a row, one of `exps` each, those that are yet to be multiplied. `None` if
-    /// the row has NaN, +inf, or nothing but -inf, or `exps` is not as long as the row.
+    /// The exponentials of a row, one of `exps` each, those that are yet to be multiplied. `None`
+    /// if the row has NaN, +inf, or nothing but -inf, or `exps` is not as long as the row.
     pub fn exps<T: Element>(
         self,
         x: &[T],
@@ -340,8 +342,8 @@ impl Ready {
     }
 }
 
-/// How a kernel does rows in pieces: [`Pieces::first`], [`Pieces::sum`] of every piece, [`Pieces::merge`], and
-/// [`Pieces::finish`] of every piece. Made by a [`Ready`].
+/// How a kernel does rows in pieces: [`Pieces::first`], [`Pieces::sum`] of every piece,
+/// [`Pieces::merge`], and [`Pieces::finish`] of every piece. Made by a [`Ready`].
 #[derive(Clone, Copy, Debug)]
 pub struct Pieces<T: 'static> {
     ops: &'static PieceOps<T>,
@@ -401,8 +403,9 @@ impl<T: Element> Pieces<T> {
         unsafe { (self.ops.logsumexp)(scale, whole) }
     }
 
-    /// The partials of a shard that starts at a multiple of [`BLOCK`](crate::BLOCK) in its row, one for each block; by `row_max`, the row's
-    /// largest element, where [`MergedPartials::Again`] has told it.
+    /// The partials of a shard that starts at a multiple of [`BLOCK`](crate::BLOCK) in its row, one
+    /// for each block; by `row_max`, the row's largest element, where [`MergedPartials::Again`] has
+    /// told it.
     pub fn partials(&self, x: &[T], scale: &Scale, row_max: Option<f64>, partials: &mut [Partial]) {
         let _environment = Environment::enter();
         let sum = |piece: &mut Piece<T>, shift: &RowShift, sums: &mut [BlockSum]| {
@@ -444,7 +447,8 @@ impl<T: Element> Pieces<T> {
         pieces::write_odd(piece, &odd, op, masked)
     }
 
-    /// Writes what becomes of a row for which [`Merged::Odd`] was said, or, for log-sum-exp, gives it.
+    /// Writes what becomes of a row for which [`Merged::Odd`] was said, or, for log-sum-exp, gives
+    /// it.
     pub fn odd(&self, row: &mut Piece<T>, op: Op, masked: Masked) -> T {
         in_default_environment(|| pieces::odd(row, op, masked))
     }
@@ -467,7 +471,8 @@ impl Limits {
         unsafe { (self.read)(x) }
     }
 
-    /// Copies `x` to `y` past the caches, where the CPU has such stores; as many elements as there are in both.
+    /// Copies `x` to `y` past the caches, where the CPU has such stores; as many elements as there
+    /// are in both.
     pub fn copy(&self, x: &[f32], y: &mut [f32]) {
         let n = x.len().min(y.len());
         // SAFETY: `Kernel::limits` gives out those of kernels that are available.
@@ -480,8 +485,9 @@ impl Limits {
         unsafe { (self.scale)(x, factor) };
     }
 
-    /// Does arithmetic for so many turns, in registers, and tells how many operations of one f32 that was: multiplications with an addition, or
-    /// where the CPU cannot fuse them, multiplications and additions.
+    /// Does arithmetic for so many turns, in registers, and tells how many operations of one f32
+    /// that was: multiplications with an addition, or where the CPU cannot fuse them,
+    /// multiplications and additions.
     pub fn arithmetic_f32(&self, turns: usize) -> u64 {
         // SAFETY: `Kernel::limits` gives out those of kernels that are available.
         unsafe { (self.arithmetic_f32)(turns) }
@@ -494,7 +500,8 @@ impl Limits {
     }
 }
 
-/// Entry points: generic functions over vectors `S` and types, each compiled for an instruction set.
+/// Entry points: generic functions over vectors `S` and types, each compiled for an instruction
+/// set.
 macro_rules! entries {
     ($generics:tt $bounds:tt
         $($name:ident($($arg:ident: $ty:ty),*) $(-> $r:ty)? = $path:path;)*

@@ -8,18 +8,21 @@ use softmax_kernels::{
 use crate::options::scale_of;
 use crate::{Caches, Error, Executor, Softmax, Threads};
 
-/// The softmax of attention scores: scale, masks, biases, caps and sinks in one pass over the scores.
+/// The softmax of attention scores: scale, masks, biases, caps and sinks in one pass over the
+/// scores.
 ///
-/// Scores are a matrix whose rows are those of a tensor of batch, heads, queries and keys, in C order: row
-/// `(b * heads + h) * queries + q` has the scores of query `q` of head `h`, one for each key. There may be any number of sequences in
-/// the batch. With all options the logit of the score `x` of a key is
+/// Scores are a matrix whose rows are those of a tensor of batch, heads, queries and keys, in C
+/// order: row `(b * heads + h) * queries + q` has the scores of query `q` of head `h`, one for each
+/// key. There may be any number of sequences in the batch. With all options the logit of the score
+/// `x` of a key is
 ///
 /// ```text
 /// z = cap(scale * x) + mask_slope[h] * mask[b, h, q, key] + alibi[h] * (key - position(q))      cap(u) = c tanh(u / c)
 /// ```
 ///
-/// and `p = exp(z) / (exp(sink[h]) + sum exp(z))` over the keys that the query sees; the others get exactly 0. What causality, window and
-/// lengths hide is not even read, only written as 0 (`docs/attention.md` tells what that saves).
+/// and `p = exp(z) / (exp(sink[h]) + sum exp(z))` over the keys that the query sees; the others get
+/// exactly 0. What causality, window and lengths hide is not even read, only written as 0
+/// (`docs/attention.md` tells what that saves).
 ///
 /// Error: at most 3 ULP, as if the logits had been computed exactly, as long as they are below
 /// 45,000; above that they are rounded to the type first, whose range they may pass. In f64 a soft
@@ -49,7 +52,8 @@ pub struct Attention<'a> {
 }
 
 impl<'a> Attention<'a> {
-    /// Of so many heads, and queries for each: the plain softmax of every row, until more is asked for.
+    /// Of so many heads, and queries for each: the plain softmax of every row, until more is asked
+    /// for.
     pub const fn new(heads: usize, queries: usize) -> Self {
         Self { attend: Attend::new(heads, queries), options: Softmax::new() }
     }
@@ -63,7 +67,8 @@ impl<'a> Attention<'a> {
         Ok(self)
     }
 
-    /// Caps the scaled scores softly: `c * tanh(x / c)`, before masks and biases. Calls refuse caps outside `2^-20..=2^20`.
+    /// Caps the scaled scores softly: `c * tanh(x / c)`, before masks and biases. Calls refuse caps
+    /// outside `2^-20..=2^20`.
     #[must_use]
     pub const fn soft_cap(mut self, c: f64) -> Self {
         self.attend.cap = Some(c);
@@ -84,8 +89,8 @@ impl<'a> Attention<'a> {
         self
     }
 
-    /// ALiBi: adds each head's slope times the distance of the key from the query's position, which is negative for earlier keys.
-    /// Source: Press et al., Train Short, Test Long, 2021.
+    /// ALiBi: adds each head's slope times the distance of the key from the query's position, which
+    /// is negative for earlier keys. Source: Press et al., Train Short, Test Long, 2021.
     ///
     /// Calls refuse distances beyond 2^24 - 16 (f64: 2^53 - 16), up to which all of them are
     /// numbers of the type, of keys that causality and windows leave.
@@ -95,15 +100,16 @@ impl<'a> Attention<'a> {
         self
     }
 
-    /// Each head's sink: a logit that takes its part of the mass and has no output (`-inf`: none; 0 for all: "smooth softmax", the
-    /// `1 +` in the denominator).
+    /// Each head's sink: a logit that takes its part of the mass and has no output (`-inf`: none; 0
+    /// for all: "smooth softmax", the `1 +` in the denominator).
     #[must_use]
     pub const fn sinks(mut self, sinks: &'a [f32]) -> Self {
         self.attend.sinks = Some(sinks);
         self
     }
 
-    /// How many of the keys are valid: one number for each sequence of the batch, or one for each row. More than there are is all.
+    /// How many of the keys are valid: one number for each sequence of the batch, or one for each
+    /// row. More than there are is all.
     #[must_use]
     pub const fn lengths(mut self, lengths: &'a [usize]) -> Self {
         self.attend.lengths = Some(lengths);
@@ -160,7 +166,8 @@ impl<'a> Attention<'a> {
         self
     }
 
-    /// The position of the first query among the keys. Without it the queries are the last tokens: `keys - queries`.
+    /// The position of the first query among the keys. Without it the queries are the last tokens:
+    /// `keys - queries`.
     #[must_use]
     pub const fn offset(mut self, offset: isize) -> Self {
         self.attend.offset = Some(offset);
@@ -174,7 +181,8 @@ impl<'a> Attention<'a> {
         self
     }
 
-    /// All that [`Softmax`] has, too: the scale or temperature, masked rows, kernel, threads and caches.
+    /// All that [`Softmax`] has, too: the scale or temperature, masked rows, kernel, threads and
+    /// caches.
     ///
     /// # Errors
     /// [`Error::Temperature`] if it is 0 or infinite.
@@ -212,10 +220,12 @@ impl<'a> Attention<'a> {
         self
     }
 
-    /// The probabilities of `scores`, which may be of another type: f32 to f16 or bf16, and the other way round.
+    /// The probabilities of `scores`, which may be of another type: f32 to f16 or bf16, and the
+    /// other way round.
     ///
     /// # Errors
-    /// [`Error::Attention`] if shapes or options do not fit, [`Error::Memory`] if there is none for one row, or a kernel that cannot run.
+    /// [`Error::Attention`] if shapes or options do not fit, [`Error::Memory`] if there is none for
+    /// one row, or a kernel that cannot run.
     pub fn softmax<T: Element, U: Probs<T>>(
         &self,
         scores: Matrix<T>,
@@ -228,8 +238,8 @@ impl<'a> Attention<'a> {
         )
     }
 
-    /// [`Attention::softmax`], and the log-sum-exp of each row's logits, its sink among them: `-inf` for rows without any. In f32, or f64
-    /// for f64.
+    /// [`Attention::softmax`], and the log-sum-exp of each row's logits, its sink among them:
+    /// `-inf` for rows without any. In f32, or f64 for f64.
     ///
     /// Error: as [`Softmax::logsumexp`] in these types, of the logits as if they had been computed
     /// exactly; a soft cap `c` adds up to `0.61 c` 2^-53 in f64. Above 45,000 the logits are
@@ -300,7 +310,8 @@ impl<'a> Attention<'a> {
     ) -> Result<(), Error> {
         let (rows, cols) = (scores.rows(), scores.cols());
         let plan = self.options.plan::<U>(Op::Softmax, rows, cols, in_place)?;
-        // Rows without keys, of which there may be any number, have no probabilities; and no rows need no memory for one.
+        // Rows without keys, of which there may be any number, have no probabilities; and no rows
+        // need no memory for one.
         if rows == 0 || (cols == 0 && !lse) {
             return Ok(());
         }

@@ -26,8 +26,9 @@ pub(crate) fn around(shape: &[usize], axis: isize) -> Result<[usize; 3], Error> 
     }
 }
 
-/// Along an axis of a tensor in C order (the last axis without gaps), given by its shape. The same bits as if the axis had been moved to the end first. For
-/// the last axis it is the softmax of rows.
+/// Along an axis of a tensor in C order (the last axis without gaps), given by its shape. The same
+/// bits as if the axis had been moved to the end first. For the last axis it is the softmax of
+/// rows.
 impl Softmax<'_> {
     /// The softmax of `x` along an axis, into `y`. Error: as [`Softmax::softmax`].
     ///
@@ -43,8 +44,9 @@ impl Softmax<'_> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Axis`] if there is no such axis (negative ones count from the end), [`Error::Shape`] if the slices have not as many elements as
-    /// the shape says, [`Error::Memory`], or a kernel that cannot run.
+    /// [`Error::Axis`] if there is no such axis (negative ones count from the end),
+    /// [`Error::Shape`] if the slices have not as many elements as the shape says,
+    /// [`Error::Memory`], or a kernel that cannot run.
     pub fn softmax_axis<T: Element>(
         &self,
         x: &[T],
@@ -68,8 +70,8 @@ impl Softmax<'_> {
         self.along_in_place(Op::Softmax, x, shape, axis)
     }
 
-    /// The log-softmax of `x` along an axis, into `y`. Error: as [`Softmax::log_softmax`]. Axes that are not the last take
-    /// several times as long.
+    /// The log-softmax of `x` along an axis, into `y`. Error: as [`Softmax::log_softmax`]. Axes
+    /// that are not the last take several times as long.
     ///
     /// # Errors
     /// As [`Softmax::softmax_axis`].

@@ -1,4 +1,5 @@
-//! The work of a call, spread over threads. Threads never change bits: a row is always one thread's, or cut where its sum is cut anyway.
+//! The work of a call, spread over threads. Threads never change bits: a row is always one
+//! thread's, or cut where its sum is cut anyway.
 
 use softmax_kernels::{
     BlockSum, Call, Element, Extremes, Masked, Matrix, MatrixMut, Merged, Op, Piece, PieceOptions,

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::Error;
 
-/// What fits the caches is computed another way than what does not: see [`Plan`](crate::Plan). Results are the same bits.
+/// What fits the caches is computed another way than what does not: see [`Plan`](crate::Plan).
+/// Results are the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caches {
     /// Bytes of the largest cache that a core has to itself, usually the second level.
@@ -13,17 +14,19 @@ pub struct Caches {
     pub last: usize,
 }
 
-/// How many times its own cache a core counts on at most. The last level of a server is shared by dozens of cores, and slow. Intel Emerald
-/// Rapids (2 MiB a core, 260 MiB for all of them): softmax and then one reading of the result are faster by ordinary
-/// stores up to 16 MiB of output (1.5 against 1.1 G elements/s), alike at 32 MiB, and faster by streaming from 64 MiB on (0.83 against 1.0).
+/// How many times its own cache a core counts on at most. The last level of a server is shared by
+/// dozens of cores, and slow. Intel Emerald Rapids (2 MiB a core, 260 MiB for all of them): softmax
+/// and then one reading of the result are faster by ordinary stores up to 16 MiB of output (1.5
+/// against 1.1 G elements/s), alike at 32 MiB, and faster by streaming from 64 MiB on (0.83 against
+/// 1.0).
 const SHARE: usize = 16;
 
 impl Caches {
     /// Where the machine does not tell.
     const UNKNOWN: Self = Self { core: 1 << 20, last: SHARE << 20 };
 
-    /// Those of this machine: as the environment variable `SOFTMAX_CACHES=core,last` says (bytes, or with K, M or G), else as Linux
-    /// does, else 1 MiB and 16 MiB. Read once.
+    /// Those of this machine: as the environment variable `SOFTMAX_CACHES=core,last` says (bytes,
+    /// or with K, M or G), else as Linux does, else 1 MiB and 16 MiB. Read once.
     ///
     /// # Errors
     /// [`Error::Caches`] if the variable is set to something else than two sizes.

@@ -1,4 +1,5 @@
-//! Decisions: the largest elements of rows, one-hot rows, the log-probabilities of some tokens, and the two-class case.
+//! Decisions: the largest elements of rows, one-hot rows, the log-probabilities of some tokens, and
+//! the two-class case.
 
 use softmax_kernels::{
     Element, Matrix, MatrixMut, Op, Picks, Ties, in_default_environment, part_of,
@@ -9,13 +10,16 @@ use crate::plan::Shape;
 use crate::{Error, Softmax};
 
 impl Softmax<'_> {
-    /// The sigmoid of every element of `x`, into `y`: `1 / (1 + exp(-scale * x_i))`, which is `softmax([x_i, 0])[0]`. Elements that are 0
-    /// give exactly 0.5, `-inf` 0, `+inf` 1 and NaN NaN. Masks have no meaning here.
+    /// The sigmoid of every element of `x`, into `y`: `1 / (1 + exp(-scale * x_i))`, which is
+    /// `softmax([x_i, 0])[0]`. Elements that are 0 give exactly 0.5, `-inf` 0, `+inf` 1 and NaN
+    /// NaN. Masks have no meaning here.
     ///
-    /// Error: at most 3 ULP in f32 and f64 (f16, bf16: 0.51); what is below 2^-126 (f64: 2^-1022) may be 0.
+    /// Error: at most 3 ULP in f32 and f64 (f16, bf16: 0.51); what is below 2^-126 (f64: 2^-1022)
+    /// may be 0.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the shapes differ, [`Error::Temperature`] if it is 0 or infinite, or a kernel that cannot run.
+    /// [`Error::Mismatch`] if the shapes differ, [`Error::Temperature`] if it is 0 or infinite, or
+    /// a kernel that cannot run.
     ///
     /// ```
     /// use softmax::{Matrix, MatrixMut, Softmax};
@@ -37,11 +41,11 @@ impl Softmax<'_> {
         self.elements_in_place(Op::Sigmoid, x)
     }
 
-    /// The logarithm of the sigmoid of every element of `x`, into `y`: `-ln(1 + exp(-scale * x_i))`, without overflow. `-inf` gives `-inf`,
-    /// `+inf` 0 and NaN NaN.
+    /// The logarithm of the sigmoid of every element of `x`, into `y`: `-ln(1 + exp(-scale *
+    /// x_i))`, without overflow. `-inf` gives `-inf`, `+inf` 0 and NaN NaN.
     ///
-    /// Error: at most 1 ULP in f32, 3 ULP in f64 (f16, bf16: 0.51); in f64 what is nearer to 0 than 2^-1022 may be 0. It is computed in
-    /// f64 for all types.
+    /// Error: at most 1 ULP in f32, 3 ULP in f64 (f16, bf16: 0.51); in f64 what is nearer to 0 than
+    /// 2^-1022 may be 0. It is computed in f64 for all types.
     ///
     /// # Errors
     /// As [`Softmax::sigmoid`].
@@ -57,8 +61,9 @@ impl Softmax<'_> {
         self.elements_in_place(Op::LogSigmoid, x)
     }
 
-    /// The hardmax of every row of `x`, into the rows of `y`: 1 for the largest element, 0 for the others. `+inf` is the largest; a row with
-    /// NaN is NaN; what becomes of one that has nothing but `-inf` says [`Softmax::masked`]. Scale and temperature do not count.
+    /// The hardmax of every row of `x`, into the rows of `y`: 1 for the largest element, 0 for the
+    /// others. `+inf` is the largest; a row with NaN is NaN; what becomes of one that has nothing
+    /// but `-inf` says [`Softmax::masked`]. Scale and temperature do not count.
     ///
     /// # Errors
     /// [`Error::Mismatch`] if the shapes differ, or a kernel that cannot run.
@@ -90,11 +95,12 @@ impl Softmax<'_> {
         self.run(Op::Hardmax(ties), Work::InPlace(x))
     }
 
-    /// The index of the largest element of every row: the first of equals, or that of the row's first NaN, as PyTorch and NumPy have it. The matrix is
-    /// read once.
+    /// The index of the largest element of every row: the first of equals, or that of the row's
+    /// first NaN, as PyTorch and NumPy have it. The matrix is read once.
     ///
     /// # Errors
-    /// [`Error::Length`] if there is not one index for each row, [`Error::Value`] if rows have no elements, or a kernel that cannot run.
+    /// [`Error::Length`] if there is not one index for each row, [`Error::Value`] if rows have no
+    /// elements, or a kernel that cannot run.
     ///
     /// ```
     /// use softmax::{Matrix, Softmax};
@@ -107,17 +113,19 @@ impl Softmax<'_> {
         self.pick(Picks::largest(x, indices)?, false)
     }
 
-    /// The log-probabilities of some elements of each row: element `tokens[i * k + j]` of row `i` for every `j` below `k`, which is
-    /// `tokens.len() / rows`. What [`Softmax::log_softmax`] gives there, to the bit; of f16 and bf16 what it gives before it rounds. Nothing as long as a row is
-    /// written, and each row is read once.
+    /// The log-probabilities of some elements of each row: element `tokens[i * k + j]` of row `i`
+    /// for every `j` below `k`, which is `tokens.len() / rows`. What [`Softmax::log_softmax`] gives
+    /// there, to the bit; of f16 and bf16 what it gives before it rounds. Nothing as long as a row
+    /// is written, and each row is read once.
     ///
     /// Rows with NaN or `+inf` give NaN; rows of nothing but `-inf` as [`Softmax::masked`] says.
     ///
     /// Error: as [`Softmax::log_softmax`] in f32 or f64.
     ///
     /// # Errors
-    /// [`Error::Length`] if `tokens` are not as many for each row, or not as many as `log_probs`; [`Error::Column`] if a token is no column, in
-    /// which case nothing is written; [`Error::Temperature`] if it is 0 or infinite; or a kernel that cannot run.
+    /// [`Error::Length`] if `tokens` are not as many for each row, or not as many as `log_probs`;
+    /// [`Error::Column`] if a token is no column, in which case nothing is written;
+    /// [`Error::Temperature`] if it is 0 or infinite; or a kernel that cannot run.
     ///
     /// ```
     /// use softmax::{Matrix, Softmax};
@@ -138,7 +146,8 @@ impl Softmax<'_> {
         self.pick(Picks::tokens(x, tokens, log_probs, None)?, false)
     }
 
-    /// [`Softmax::log_probs`], and the log-sum-exp of each row, as [`Softmax::logsumexp`] has it before it rounds.
+    /// [`Softmax::log_probs`], and the log-sum-exp of each row, as [`Softmax::logsumexp`] has it
+    /// before it rounds.
     ///
     /// # Errors
     /// As [`Softmax::log_probs`]; [`Error::Length`] if `lse` has not one element for each row.
@@ -152,15 +161,17 @@ impl Softmax<'_> {
         self.pick(Picks::tokens(x, tokens, log_probs, Some(lse))?, true)
     }
 
-    /// The `k` largest elements of each row, the largest first and the first of equals first: their indices and their log-probabilities in the
-    /// whole row, `k` of each a row. Each row is read once from memory.
+    /// The `k` largest elements of each row, the largest first and the first of equals first: their
+    /// indices and their log-probabilities in the whole row, `k` of each a row. Each row is read
+    /// once from memory.
     ///
-    /// Log-probabilities are those of [`Softmax::log_probs`]: NaN in rows with NaN, of which the indices are 0 to `k`, and in rows with `+inf`, of which
-    /// they are those of the largest.
+    /// Log-probabilities are those of [`Softmax::log_probs`]: NaN in rows with NaN, of which the
+    /// indices are 0 to `k`, and in rows with `+inf`, of which they are those of the largest.
     ///
     /// # Errors
-    /// [`Error::Value`] if a row has less than `k` elements, [`Error::Length`] if `indices` or `log_probs` are not `k` for each row,
-    /// [`Error::Temperature`] if it is 0 or infinite, or a kernel that cannot run.
+    /// [`Error::Value`] if a row has less than `k` elements, [`Error::Length`] if `indices` or
+    /// `log_probs` are not `k` for each row, [`Error::Temperature`] if it is 0 or infinite, or a
+    /// kernel that cannot run.
     ///
     /// ```
     /// use softmax::{Matrix, Softmax};
@@ -257,7 +268,8 @@ impl Softmax<'_> {
         Ok(())
     }
 
-    /// A map of elements: those of a matrix without padding are a column, which may be cut anywhere.
+    /// A map of elements: those of a matrix without padding are a column, which may be cut
+    /// anywhere.
     fn elements<T: Element>(&self, op: Op, x: Matrix<T>, y: MatrixMut<T>) -> Result<(), Error> {
         if (x.rows(), x.cols()) != (y.rows(), y.cols()) {
             return self.map(op, x, y);
@@ -279,7 +291,8 @@ impl Softmax<'_> {
     }
 }
 
-/// The perplexity of a text from the log-probabilities of its tokens ([`Softmax::log_probs`]): `exp(-mean)`. NaN if there are none.
+/// The perplexity of a text from the log-probabilities of its tokens ([`Softmax::log_probs`]):
+/// `exp(-mean)`. NaN if there are none.
 ///
 /// ```
 /// assert_eq!(softmax::perplexity(&[0.25f64.ln(), 0.25f64.ln()]).round(), 4.0);

@@ -41,8 +41,8 @@ pub(crate) fn ready(kernel: &'static Kernel) -> Result<Ready, Error> {
         .ok_or(Error::UnavailableKernel { name: kernel.name(), requires: kernel.requires() })
 }
 
-/// The kernel that calls use which do not choose one: the one that the environment variable `SOFTMAX_KERNEL` names,
-/// else the fastest that this CPU can run. Found once, at the first call.
+/// The kernel that calls use which do not choose one: the one that the environment variable
+/// `SOFTMAX_KERNEL` names, else the fastest that this CPU can run. Found once, at the first call.
 ///
 /// # Errors
 /// As [`kernel`], if `SOFTMAX_KERNEL` is set to something else than an available kernel.

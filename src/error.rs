@@ -76,14 +76,16 @@ pub enum Error {
         /// Columns of a row.
         cols: usize,
     },
-    /// There is no memory for a row's exponentials. Of a call on several threads or in several tiles some rows may have been written.
+    /// There is no memory for a row's exponentials. Of a call on several threads or in several
+    /// tiles some rows may have been written.
     Memory {
         /// Elements of the row.
         elements: usize,
     },
     /// The scale is NaN, not positive, or out of range.
     Scale(f64),
-    /// The temperature is NaN or below 0; or it is 0 or infinite, which only softmax and log-softmax of rows have a meaning for.
+    /// The temperature is NaN or below 0; or it is 0 or infinite, which only softmax and
+    /// log-softmax of rows have a meaning for.
     Temperature(f64),
     /// The environment variable `SOFTMAX_CACHES` is not two sizes.
     Caches {

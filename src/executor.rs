@@ -9,7 +9,8 @@ use crate::Threads;
 
 /// Threads of the caller's own: the pool of an engine, or a rayon pool that is not the current one.
 ///
-/// Results are the same bits whoever computes them. With the feature `rayon`, `rayon::ThreadPool` is one.
+/// Results are the same bits whoever computes them. With the feature `rayon`, `rayon::ThreadPool`
+/// is one.
 ///
 /// ```
 /// use softmax::{Executor, MatrixMut, Softmax};
@@ -99,8 +100,9 @@ fn lock<T>(queue: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Crew<'_> {
-    /// Does the work in `parts` parts on `threads` threads, each of which takes one after the other, and joins what they give, in any order.
-    /// `split(work, at, of)` cuts off `at` of `of` parts. Nothing is allocated.
+    /// Does the work in `parts` parts on `threads` threads, each of which takes one after the
+    /// other, and joins what they give, in any order. `split(work, at, of)` cuts off `at` of `of`
+    /// parts. Nothing is allocated.
     pub fn share<W: Send, R: Send>(
         &self,
         threads: usize,

@@ -48,7 +48,8 @@ pub fn softmax_in_place<T: Element>(x: &mut [T]) -> Result<(), Error> {
     Softmax::new().softmax_in_place(row_mut(x)?)
 }
 
-/// [`softmax`] of every row of a matrix of `cols` columns, without padding, on as many threads as pay.
+/// [`softmax`] of every row of a matrix of `cols` columns, without padding, on as many threads as
+/// pay.
 ///
 /// # Errors
 /// [`Error::Shape`] if `cols` does not divide the lengths, [`Error::Mismatch`] if they differ.
@@ -112,7 +113,8 @@ pub fn log_softmax_in_place<T: Element>(x: &mut [T]) -> Result<(), Error> {
     Softmax::new().log_softmax_in_place(row_mut(x)?)
 }
 
-/// [`log_softmax`] of every row of a matrix of `cols` columns, without padding, on as many threads as pay.
+/// [`log_softmax`] of every row of a matrix of `cols` columns, without padding, on as many threads
+/// as pay.
 ///
 /// # Errors
 /// [`Error::Shape`] if `cols` does not divide the lengths, [`Error::Mismatch`] if they differ.
@@ -165,8 +167,8 @@ pub fn logsumexp<T: Element>(x: &[T]) -> Result<T, Error> {
 /// The log-sum-exp of every row of a matrix of `cols` columns, one value per row.
 ///
 /// # Errors
-/// [`Error::Shape`] if `cols` does not divide the length of `x`, [`Error::Mismatch`] if `y` has not one element
-/// per row.
+/// [`Error::Shape`] if `cols` does not divide the length of `x`, [`Error::Mismatch`] if `y` has not
+/// one element per row.
 ///
 /// ```
 /// let mut y = [0.0f64; 2];

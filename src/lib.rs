@@ -4,9 +4,11 @@
 //!
 //! 1. **Speed**: SIMD kernels for AVX-512, AVX2+FMA and NEON, chosen while the program runs, and
 //!    a portable one for every other CPU; rows are spread over rayon's threads when that pays.
-//! 2. **Accuracy**: at most 3 ULP of error in every probability, for rows of any length and inputs of any finite
+//! 2. **Accuracy**: at most 3 ULP of error in every probability, for rows of any length and inputs
+//!    of any finite
 //!    range (`docs/accuracy.md` has the proof and the worst that was found).
-//! 3. **The same bits everywhere**: a row's result depends on that row and the scale alone, not on the CPU,
+//! 3. **The same bits everywhere**: a row's result depends on that row and the scale alone, not on
+//!    the CPU,
 //!    the number of threads, the batch it came in, its alignment, or whether it was done in place.
 //!
 //! ```
@@ -20,10 +22,13 @@
 //! # Ok::<(), softmax::Error>(())
 //! ```
 //!
-//! Functions at the top level use the defaults. [`Softmax`] has everything else: scale or temperature, strided
-//! matrices, fully masked rows, a forced kernel, a limit on threads; the largest elements and the log-probabilities of tokens. [`Attention`] is for the scores of attention: masks, biases, caps, sinks;
-//! [`Shards`] for rows that lie in several places; `softmax_axis` for any axis of a tensor, and with the feature `ndarray`
-//! `softmax_array` for the views of that crate, whatever their layout. [`CrossEntropy`] is for losses and their gradients, [`Sampler`] draws tokens from rows of logits.
+//! Functions at the top level use the defaults. [`Softmax`] has everything else: scale or
+//! temperature, strided matrices, fully masked rows, a forced kernel, a limit on threads; the
+//! largest elements and the log-probabilities of tokens. [`Attention`] is for the scores of
+//! attention: masks, biases, caps, sinks; [`Shards`] for rows that lie in several places;
+//! `softmax_axis` for any axis of a tensor, and with the feature `ndarray` `softmax_array` for the
+//! views of that crate, whatever their layout. [`CrossEntropy`] is for losses and their gradients,
+//! [`Sampler`] draws tokens from rows of logits.
 //!
 //! # What every input gets
 //!
@@ -46,9 +51,9 @@
 //! | 0, of either sign | exactly 0.5 | `-ln 2` | equal | equal | equal |
 //! | several largest entries | | | `1/N` each, or the first 1 | | the first |
 //!
-//! A probability that is below 2^-126 of its row's largest (f64: 2^-1022) may be 0. Every NaN that is written is the same one: quiet,
-//! positive, without payload. Elements between rows (a stride larger than the
-//! row) and around the matrix are neither read nor written.
+//! A probability that is below 2^-126 of its row's largest (f64: 2^-1022) may be 0. Every NaN that
+//! is written is the same one: quiet, positive, without payload. Elements between rows (a stride
+//! larger than the row) and around the matrix are neither read nor written.
 //!
 //! On x86-64 and AArch64 the caller's floating-point environment makes no difference: a thread may
 //! have set flush-to-zero, another rounding mode or traps, and gets the same bits. Calls, and their
@@ -66,8 +71,9 @@
 //!
 //! # Environment
 //!
-//! `SOFTMAX_KERNEL=name` forces a kernel for the whole program; see [`kernels`] for the names. An unknown or
-//! unavailable name makes every call that does not choose a kernel itself return an error.
+//! `SOFTMAX_KERNEL=name` forces a kernel for the whole program; see [`kernels`] for the names. An
+//! unknown or unavailable name makes every call that does not choose a kernel itself return an
+//! error.
 //!
 //! `SOFTMAX_CACHES=core,last` overrides the sizes of the caches; see [`Caches`].
 //!

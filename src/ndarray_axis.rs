@@ -1,7 +1,8 @@
 //! Softmax along an axis of the crate `ndarray`'s views, whatever lies where in memory.
 //!
-//! A slice over a view with gaps cannot be had: what lies in the gaps may be another view's. So what has no gaps, and the same order of axes in input and output, is done where it
-//! is, be it all of it or parts along the outer axes; everything else in a small copy, a tile at a time.
+//! A slice over a view with gaps cannot be had: what lies in the gaps may be another view's. So
+//! what has no gaps, and the same order of axes in input and output, is done where it is, be it all
+//! of it or parts along the outer axes; everything else in a small copy, a tile at a time.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -25,18 +26,23 @@ const MOST: usize = 1 << 25;
 /// Elements without gaps that are worth a call of their own.
 const RUN: usize = 512;
 
-/// Elements of a block in which two orders of axes are copied into each other: both sides stay in the first-level cache.
+/// Elements of a block in which two orders of axes are copied into each other: both sides stay in
+/// the first-level cache.
 const BLOCK: usize = 256;
 
 /// Elements from a neighbour to the next at most, for cache lines to be used up in one go.
 const NEAR: isize = 4;
 
-/// Along an axis of `ndarray`'s views (feature `ndarray`), of any number of dimensions and any layout: C order, Fortran order, permuted, reversed, sliced with
-/// steps; the input may be broadcast. The same bits as [`Softmax::softmax`] of every lane. What lies between the elements of the views is neither read nor written.
+/// Along an axis of `ndarray`'s views (feature `ndarray`), of any number of dimensions and any
+/// layout: C order, Fortran order, permuted, reversed, sliced with steps; the input may be
+/// broadcast. The same bits as [`Softmax::softmax`] of every lane. What lies between the elements
+/// of the views is neither read nor written.
 ///
-/// Views without gaps whose axes lie in the same order, whichever that is, are worked on where they are, as by [`Softmax::softmax_axis`]; so are parts of some
-/// hundred elements without gaps (long rows with padding between them). Everything else is copied a tile at a time, into memory that each thread keeps for its next call: half a mebibyte,
-/// or what a lane needs, or, if neighbouring lanes share cache lines, 16 of them, but not more than 32 MiB.
+/// Views without gaps whose axes lie in the same order, whichever that is, are worked on where they
+/// are, as by [`Softmax::softmax_axis`]; so are parts of some hundred elements without gaps (long
+/// rows with padding between them). Everything else is copied a tile at a time, into memory that
+/// each thread keeps for its next call: half a mebibyte, or what a lane needs, or, if neighbouring
+/// lanes share cache lines, 16 of them, but not more than 32 MiB.
 impl Softmax<'_> {
     /// The softmax of `x` along an axis, into `y`. Error: as [`Softmax::softmax`].
     ///
@@ -58,7 +64,8 @@ impl Softmax<'_> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Shapes`] if the shapes differ, [`Error::Axis`] if there is no such axis (negative ones count from the end), [`Error::Memory`], or a kernel that cannot run.
+    /// [`Error::Shapes`] if the shapes differ, [`Error::Axis`] if there is no such axis (negative
+    /// ones count from the end), [`Error::Memory`], or a kernel that cannot run.
     pub fn softmax_array<T: Element, D: Dimension>(
         &self,
         x: ArrayView<T, D>,
@@ -198,7 +205,8 @@ impl Softmax<'_> {
     }
 }
 
-/// What a call works on: `x` to `y`, or `y` in place. The axes are those of `y` from the largest stride to the smallest, behind those of one element.
+/// What a call works on: `x` to `y`, or `y` in place. The axes are those of `y` from the largest
+/// stride to the smallest, behind those of one element.
 struct Arrays<'a, T, D> {
     x: Option<ArrayView<'a, T, D>>,
     y: ArrayViewMut<'a, T, D>,
@@ -283,7 +291,8 @@ impl<'a, T: Element, D: Dimension> Arrays<'a, T, D> {
 
     /// The first `at` of `of` parts, and the others.
     fn split(self, at: usize, of: usize) -> (Self, Self) {
-        // Along an axis that is long enough; of those, where neighbours are far from each other in both arrays; of those, the longest.
+        // Along an axis that is long enough; of those, where neighbours are far from each other in
+        // both arrays; of those, the longest.
         let far = |strides: &[isize], axis: usize| match strides[axis].unsigned_abs() {
             // Nobody's neighbour.
             0 => usize::MAX,

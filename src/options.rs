@@ -15,15 +15,16 @@ use crate::{Caches, Error, Executor, Plan, dispatch};
 /// How many threads a call may use. Without the feature `rayon` every call is serial.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Threads {
-    /// As many of the current rayon pool's threads as pay for the amount of work. A call from within
-    /// `pool.install(..)` uses that pool, any other the global one; small calls start none.
+    /// As many of the current rayon pool's threads as pay for the amount of work. A call from
+    /// within `pool.install(..)` uses that pool, any other the global one; small calls start none.
     #[default]
     Auto,
     /// The calling thread alone.
     Serial,
     /// As `Auto`, but no more than this many at the same time.
     AtMost(NonZeroUsize),
-    /// This many of the current pool's threads, however small the call is: for those who know that their threads are awake.
+    /// This many of the current pool's threads, however small the call is: for those who know that
+    /// their threads are awake.
     Exactly(NonZeroUsize),
 }
 
@@ -109,8 +110,8 @@ impl<'a> Softmax<'a> {
         }
     }
 
-    /// Multiplies every input by `scale`: `exp(scale * x_i) / sum_j exp(scale * x_j)`. Costs nothing per element
-    /// and no accuracy: the product is never rounded.
+    /// Multiplies every input by `scale`: `exp(scale * x_i) / sum_j exp(scale * x_j)`. Costs
+    /// nothing per element and no accuracy: the product is never rounded.
     ///
     /// # Errors
     /// [`Error::Scale`] unless `2^-60 <= scale <= 2^60`.
@@ -123,13 +124,16 @@ impl<'a> Softmax<'a> {
     /// Divides every input by `temperature`: the Boltzmann distribution. As [`Softmax::scale`] of
     /// `1 / temperature`, but without rounding that quotient; the later of the two calls counts.
     ///
-    /// Softmax and log-softmax of rows have limits: at temperature 0 all the mass is the largest element's, shared equally by all
-    /// that are as large ([`Softmax::hardmax`]); at `f64::INFINITY` all elements but `-inf` have the same. Temperatures between 0 and 2^-100 count as
-    /// 2^-100, at which logits that are further apart than 1e-27 have reached the first limit; finite ones above 2^100 count as 2^100, at which
-    /// logits below 7e13 (in f32 3e22) have reached the second.
+    /// Softmax and log-softmax of rows have limits: at temperature 0 all the mass is the largest
+    /// element's, shared equally by all that are as large ([`Softmax::hardmax`]); at
+    /// `f64::INFINITY` all elements but `-inf` have the same. Temperatures between 0 and 2^-100
+    /// count as 2^-100, at which logits that are further apart than 1e-27 have reached the first
+    /// limit; finite ones above 2^100 count as 2^100, at which logits below 7e13 (in f32 3e22) have
+    /// reached the second.
     ///
     /// # Errors
-    /// [`Error::Temperature`] if it is NaN or below 0; and, from everything that is not softmax or log-softmax of rows, if it is 0 or infinite.
+    /// [`Error::Temperature`] if it is NaN or below 0; and, from everything that is not softmax or
+    /// log-softmax of rows, if it is 0 or infinite.
     ///
     /// ```
     /// use softmax::{Matrix, MatrixMut, Softmax};
@@ -167,8 +171,8 @@ impl<'a> Softmax<'a> {
         Self { masked, ..self }
     }
 
-    /// Forces a kernel (see [`kernel`](crate::kernel()) and [`kernels`](crate::kernels)). If this CPU cannot run it, calls return
-    /// [`Error::UnavailableKernel`].
+    /// Forces a kernel (see [`kernel`](crate::kernel()) and [`kernels`](crate::kernels)). If this
+    /// CPU cannot run it, calls return [`Error::UnavailableKernel`].
     #[inline]
     #[must_use]
     pub const fn kernel(self, kernel: &'static Kernel) -> Self {
@@ -183,8 +187,8 @@ impl<'a> Softmax<'a> {
         self
     }
 
-    /// Whose threads calls use, instead of the current rayon pool's: a `rayon::ThreadPool`, or those of the caller's own. How many of them is as
-    /// [`Softmax::threads`] says. The same bits.
+    /// Whose threads calls use, instead of the current rayon pool's: a `rayon::ThreadPool`, or
+    /// those of the caller's own. How many of them is as [`Softmax::threads`] says. The same bits.
     ///
     /// ```
     /// # #[cfg(feature = "rayon")] {
@@ -203,8 +207,9 @@ impl<'a> Softmax<'a> {
         self
     }
 
-    /// What the caches hold, instead of what [`Caches::of_this_machine`] says. Speed depends on it, results do not:
-    /// with caches of 0 bytes even a small matrix goes the way of one that is larger than all caches.
+    /// What the caches hold, instead of what [`Caches::of_this_machine`] says. Speed depends on it,
+    /// results do not: with caches of 0 bytes even a small matrix goes the way of one that is
+    /// larger than all caches.
     #[inline]
     #[must_use]
     pub const fn caches(self, caches: Caches) -> Self {
@@ -237,8 +242,8 @@ impl<'a> Softmax<'a> {
 
     /// The softmax of every row of `x`, into the rows of `y`.
     ///
-    /// Error: at most 3 ULP in f32 and f64; in f16 and bf16 an f32 result within that bound is rounded once,
-    /// to at most 0.51 ULP of the type.
+    /// Error: at most 3 ULP in f32 and f64; in f16 and bf16 an f32 result within that bound is
+    /// rounded once, to at most 0.51 ULP of the type.
     ///
     /// # Errors
     /// [`Error::Mismatch`] if the shapes differ, or a kernel that cannot run.
@@ -254,7 +259,8 @@ impl<'a> Softmax<'a> {
         self.run(Op::Softmax, Work::InPlace(x))
     }
 
-    /// The log-softmax of every row of `x`, into the rows of `y`: `scale * x_i - ln(sum_j exp(scale * x_j))`.
+    /// The log-softmax of every row of `x`, into the rows of `y`: `scale * x_i - ln(sum_j exp(scale
+    /// * x_j))`.
     ///
     /// Error: at most 2 ULP or 1e-7 in f32, 3 ULP or 3e-16 in f64, whichever is larger; in f16 and
     /// bf16 at most 0.51 ULP of the type and 1e-7 on top.
@@ -273,8 +279,8 @@ impl<'a> Softmax<'a> {
         self.run(Op::LogSoftmax, Work::InPlace(x))
     }
 
-    /// The log-sum-exp of every row of `x`, one value per row: `ln(sum_j exp(scale * x_j))`. The logarithm of an empty
-    /// row's sum is `-inf`.
+    /// The log-sum-exp of every row of `x`, one value per row: `ln(sum_j exp(scale * x_j))`. The
+    /// logarithm of an empty row's sum is `-inf`.
     ///
     /// Error: as [`Softmax::log_softmax`].
     ///
@@ -287,7 +293,8 @@ impl<'a> Softmax<'a> {
         self.run(Op::LogSumExp, Work::PerRow(x, y))
     }
 
-    /// An operation from rows to rows that is chosen while the program runs: for bindings. Not for sigmoids of matrices with padding.
+    /// An operation from rows to rows that is chosen while the program runs: for bindings. Not for
+    /// sigmoids of matrices with padding.
     ///
     /// # Errors
     /// As the operation's own method.
@@ -301,7 +308,8 @@ impl<'a> Softmax<'a> {
         self.run(op, Work::Map(x, y))
     }
 
-    /// Inlined, as what it calls for small work: a copy of the views waits until their parts have been stored, 4 ns each time.
+    /// Inlined, as what it calls for small work: a copy of the views waits until their parts have
+    /// been stored, 4 ns each time.
     #[inline(always)]
     pub(crate) fn run<T: Element>(&self, op: Op, work: Work<T>) -> Result<(), Error> {
         let op = if self.limit.is_some() { self.at_limit(op)? } else { op };

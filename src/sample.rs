@@ -12,13 +12,15 @@ use crate::{Caches, Error, Executor, Softmax, Threads};
 use filter::{Kept, Lists, Need};
 use random::Stream;
 
-/// The order of filters and temperature: the libraries agree in all but the place of the temperature and of typical-p.
+/// The order of filters and temperature: the libraries agree in all but the place of the
+/// temperature and of typical-p.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
     /// Hugging Face transformers': temperature, top-k, top-p, min-p, typical-p.
     #[default]
     Transformers,
-    /// llama.cpp's: top-k, typical-p, top-p, min-p at temperature 1, and then the temperature, for what is left.
+    /// llama.cpp's: top-k, typical-p, top-p, min-p at temperature 1, and then the temperature, for
+    /// what is left.
     LlamaCpp,
 }
 
@@ -28,12 +30,14 @@ pub enum Method {
     /// One random number a draw, looked up in the running sums of the masses: the fastest.
     #[default]
     InverseCdf,
-    /// One random number a token: the largest of `ln(mass) + Gumbel noise`. Tokens keep their noise when the logits of others change, so that two models
-    /// with the same seed draw the same token more often than not.
+    /// One random number a token: the largest of `ln(mass) + Gumbel noise`. Tokens keep their noise
+    /// when the logits of others change, so that two models with the same seed draw the same token
+    /// more often than not.
     GumbelMax,
 }
 
-/// Draws tokens from rows of logits: temperature, the usual filters and penalties, random numbers by counters.
+/// Draws tokens from rows of logits: temperature, the usual filters and penalties, random numbers
+/// by counters.
 ///
 /// A draw depends on its row, the options, the seed and the counters alone (number of the row,
 /// step, number of the draw): it is the same token on every CPU, with every kernel and number of
@@ -191,8 +195,8 @@ impl<'a> Sampler<'a> {
         }
     }
 
-    /// Divides the logits by `temperature`. 0 takes the largest logit, the first of equal ones, whatever the filters; infinity makes
-    /// all tokens equally likely whose logits are not -inf.
+    /// Divides the logits by `temperature`. 0 takes the largest logit, the first of equal ones,
+    /// whatever the filters; infinity makes all tokens equally likely whose logits are not -inf.
     ///
     /// # Errors
     /// [`Error::Value`] if it is NaN or negative. (Beyond 2^-100 and 2^100 it is as these.)
@@ -219,8 +223,9 @@ impl<'a> Sampler<'a> {
         self
     }
 
-    /// Keeps the fewest of the most likely tokens that have `p` of the mass together, one at least. 1 keeps all.
-    /// Source: Holtzman et al., The Curious Case of Neural Text Degeneration, 2020 (nucleus sampling).
+    /// Keeps the fewest of the most likely tokens that have `p` of the mass together, one at least.
+    /// 1 keeps all. Source: Holtzman et al., The Curious Case of Neural Text Degeneration, 2020
+    /// (nucleus sampling).
     ///
     /// # Errors
     /// [`Error::Value`] unless `0 <= p <= 1`.
@@ -239,9 +244,10 @@ impl<'a> Sampler<'a> {
         Ok(self)
     }
 
-    /// Keeps the fewest tokens that have `p` of the mass together, one at least, those first whose information `-ln(probability)` is nearest
-    /// to the entropy. 1 keeps all. Takes several times as long as the other filters, unless these leave few tokens.
-    /// Source: Meister et al., Locally Typical Sampling, 2023.
+    /// Keeps the fewest tokens that have `p` of the mass together, one at least, those first whose
+    /// information `-ln(probability)` is nearest to the entropy. 1 keeps all. Takes several times
+    /// as long as the other filters, unless these leave few tokens. Source: Meister et al., Locally
+    /// Typical Sampling, 2023.
     ///
     /// # Errors
     /// [`Error::Value`] unless `0 <= p <= 1`.
@@ -257,7 +263,8 @@ impl<'a> Sampler<'a> {
         self
     }
 
-    /// Adds to the logits of tokens, in every row and before anything else; -inf bans a token. Calls refuse NaN and +inf.
+    /// Adds to the logits of tokens, in every row and before anything else; -inf bans a token.
+    /// Calls refuse NaN and +inf.
     #[must_use]
     pub const fn bias(mut self, bias: &'a [(usize, f32)]) -> Self {
         self.bias = Bias::Pairs(bias);
@@ -277,14 +284,16 @@ impl<'a> Sampler<'a> {
         Ok(self)
     }
 
-    /// The tokens that the penalties are for: one list for each row, or one for all. They may be in any order; how often one is there counts for the frequency penalty.
+    /// The tokens that the penalties are for: one list for each row, or one for all. They may be in
+    /// any order; how often one is there counts for the frequency penalty.
     #[must_use]
     pub const fn history(mut self, history: &'a [&'a [usize]]) -> Self {
         self.history = History::Lists(history);
         self
     }
 
-    /// [`Sampler::history`] from one list with the histories of all, one behind the other: number `i` is `tokens[starts[i]..starts[i + 1]]`.
+    /// [`Sampler::history`] from one list with the histories of all, one behind the other: number
+    /// `i` is `tokens[starts[i]..starts[i + 1]]`.
     ///
     /// # Errors
     /// [`Error::Value`] if a start is before the one before it or beyond the end of the list.
@@ -318,8 +327,9 @@ impl<'a> Sampler<'a> {
         Ok(self)
     }
 
-    /// Divides positive logits of tokens in the history by `penalty`, and multiplies the others by it. 1 changes nothing.
-    /// Source: Keskar et al., CTRL, 2019, with the correction for negative logits that is in use.
+    /// Divides positive logits of tokens in the history by `penalty`, and multiplies the others by
+    /// it. 1 changes nothing. Source: Keskar et al., CTRL, 2019, with the correction for negative
+    /// logits that is in use.
     ///
     /// # Errors
     /// [`Error::Value`] unless it is positive and finite.
@@ -338,7 +348,8 @@ impl<'a> Sampler<'a> {
         Ok(self)
     }
 
-    /// Subtracts `penalty` from the logits of tokens for each time that they are in the history, after the repetition penalty.
+    /// Subtracts `penalty` from the logits of tokens for each time that they are in the history,
+    /// after the repetition penalty.
     ///
     /// # Errors
     /// [`Error::Value`] unless it is finite.
@@ -354,7 +365,8 @@ impl<'a> Sampler<'a> {
         self
     }
 
-    /// The number of the first row of the matrix, so that a batch may be cut. Calls refuse rows numbered 2^48 and more.
+    /// The number of the first row of the matrix, so that a batch may be cut. Calls refuse rows
+    /// numbered 2^48 and more.
     #[must_use]
     pub const fn first_row(mut self, row: u64) -> Self {
         self.first_row = row;
@@ -368,7 +380,8 @@ impl<'a> Sampler<'a> {
         self
     }
 
-    /// With the kernel, threads and caches of these options. Their scale and temperature do not count.
+    /// With the kernel, threads and caches of these options. Their scale and temperature do not
+    /// count.
     #[must_use]
     pub const fn options(mut self, options: Softmax<'a>) -> Self {
         self.options = options.plain();
@@ -405,13 +418,14 @@ impl<'a> Sampler<'a> {
 
     /// Draws from every row: `draws.len() / rows` tokens each, those of a row one behind the other.
     ///
-    /// Where there is nothing to draw, because the row's logits (with bias and penalties) have NaN or +inf, or nothing but -inf, `usize::MAX` is written, and the other rows
-    /// are not affected.
+    /// Where there is nothing to draw, because the row's logits (with bias and penalties) have NaN
+    /// or +inf, or nothing but -inf, `usize::MAX` is written, and the other rows are not affected.
     ///
     /// # Errors
-    /// [`Error::Length`] if `draws` is not a multiple of the rows long, or there are neither one history nor one for each row; [`Error::Column`] for
-    /// tokens of bias or history that are none of the row's; [`Error::Value`] for a bias, a row or a step out of range, or 2^32 columns; or a kernel that
-    /// cannot run. Nothing is written.
+    /// [`Error::Length`] if `draws` is not a multiple of the rows long, or there are neither one
+    /// history nor one for each row; [`Error::Column`] for tokens of bias or history that are none
+    /// of the row's; [`Error::Value`] for a bias, a row or a step out of range, or 2^32 columns; or
+    /// a kernel that cannot run. Nothing is written.
     pub fn sample<T: Element>(&self, logits: Matrix<T>, draws: &mut [usize]) -> Result<(), Error> {
         let (rows, cols) = (logits.rows(), logits.cols());
         in_default_environment(|| self.check(rows, cols, draws.len()))?;

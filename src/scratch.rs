@@ -56,7 +56,8 @@ fn row<T: Element>(cols: usize) -> usize {
 }
 
 impl Softmax<'_> {
-    /// The scratch memory that a call with these options needs, in bytes: for [`with_scratch`](crate::with_scratch).
+    /// The scratch memory that a call with these options needs, in bytes: for
+    /// [`with_scratch`](crate::with_scratch).
     ///
     /// # Errors
     /// As [`Softmax::plan`].

@@ -7,12 +7,14 @@ use softmax_kernels::{Element, MergedPartials, Op, Partial, Piece, Pieces, Scale
 
 use crate::{Error, Softmax};
 
-/// The softmax of a row that is cut in shards: each is reduced where it is, the partial results of all are merged, and each shard is finished where it
-/// is. The same bits as the whole row in one call, however it was cut, as long as every shard but the last has a multiple of [`BLOCK`](crate::BLOCK)
-/// elements.
+/// The softmax of a row that is cut in shards: each is reduced where it is, the partial results of
+/// all are merged, and each shard is finished where it is. The same bits as the whole row in one
+/// call, however it was cut, as long as every shard but the last has a multiple of
+/// [`BLOCK`](crate::BLOCK) elements.
 ///
 /// 1. [`partials`](Shards::partials): one [`Partial`] for every block of a shard.
-/// 2. [`merge`](Shards::merge) of those of all shards, in the order of the row. Everyone who has them may do it; all get the same.
+/// 2. [`merge`](Shards::merge) of those of all shards, in the order of the row. Everyone who has
+///    them may do it; all get the same.
 ///    It may say that the blocks have to be summed [again](Merged::Again), by the row's largest element.
 /// 3. [`softmax`](Shards::softmax) of each shard, or one of its relatives.
 ///
@@ -55,9 +57,10 @@ pub struct Shards<'a> {
 pub enum Merged<T> {
     /// The shards can be finished.
     Row(MergedRow<T>),
-    /// The partials are to be computed again, by this, the row's largest element; merging those gives the row. Rows of which
-    /// the largest element is above 45,000 or below -45,000 (at scale 1) always need it, and rows with elements that are between 80 and 90 below the largest
-    /// (in f64: more than 600) may.
+    /// The partials are to be computed again, by this, the row's largest element; merging those
+    /// gives the row. Rows of which the largest element is above 45,000 or below -45,000 (at scale
+    /// 1) always need it, and rows with elements that are between 80 and 90 below the largest (in
+    /// f64: more than 600) may.
     Again(f64),
 }
 
@@ -70,8 +73,8 @@ pub struct MergedRow<T> {
 }
 
 impl<T> MergedRow<T> {
-    /// The row as a partial: [`Shards::merge`] of it alone, by the same options, gives the row again. For those who merge in one place and
-    /// finish in others.
+    /// The row as a partial: [`Shards::merge`] of it alone, by the same options, gives the row
+    /// again. For those who merge in one place and finish in others.
     ///
     /// ```
     /// use softmax::{Merged, Partial, Shards};
@@ -107,13 +110,16 @@ impl<'a> Shards<'a> {
         Self { options }
     }
 
-    /// The partials of a shard, [`Partial::count`] of them: `x` starts at a multiple of [`BLOCK`](crate::BLOCK) in its row.
+    /// The partials of a shard, [`Partial::count`] of them: `x` starts at a multiple of
+    /// [`BLOCK`](crate::BLOCK) in its row.
     ///
-    /// `row_max` is `None`, or what [`Merged::Again`] has told. Those who know the row's largest element beforehand may give it right away, all of them;
-    /// if an element is larger than that, the results are not specified.
+    /// `row_max` is `None`, or what [`Merged::Again`] has told. Those who know the row's largest
+    /// element beforehand may give it right away, all of them; if an element is larger than that,
+    /// the results are not specified.
     ///
     /// # Errors
-    /// [`Error::Partials`] if there is not one partial for each block, [`Error::RowMax`] if `row_max` is not finite, or a kernel that cannot run.
+    /// [`Error::Partials`] if there is not one partial for each block, [`Error::RowMax`] if
+    /// `row_max` is not finite, or a kernel that cannot run.
     pub fn partials<T: Element>(
         &self,
         x: &[T],
@@ -132,7 +138,8 @@ impl<'a> Shards<'a> {
         Ok(())
     }
 
-    /// Merges the partials of all the blocks of a row of `T`s, in their order. Takes a few nanoseconds for each.
+    /// Merges the partials of all the blocks of a row of `T`s, in their order. Takes a few
+    /// nanoseconds for each.
     ///
     /// # Errors
     /// A kernel that cannot run.

@@ -244,7 +244,8 @@ impl Executor for Alone {
     }
 }
 
-/// What a call allocates on a thread that has no memory yet, in lent memory of the size that is said to be enough.
+/// What a call allocates on a thread that has no memory yet, in lent memory of the size that is
+/// said to be enough.
 fn lent(size: usize, call: impl FnOnce() + Send) -> usize {
     // At an odd address.
     let mut memory = vec![0; size + 1];

@@ -1,4 +1,5 @@
-//! What the benches share: the way one case is checked and timed. Inputs, checks and limits are those of `softmax bench`.
+//! What the benches share: the way one case is checked and timed. Inputs, checks and limits are
+//! those of `softmax bench`.
 
 // Each bench is a program of its own and uses a part of this file.
 #![allow(dead_code, unused_imports)]
@@ -15,7 +16,8 @@ pub use softmax_measure::data::logits;
 use softmax_measure::operation;
 pub use softmax_measure::operation::{Operation, Side};
 
-/// Few samples and short ones: the numbers are for comparing shapes and kernels, not for the last percent.
+/// Few samples and short ones: the numbers are for comparing shapes and kernels, not for the last
+/// percent.
 pub fn criterion() -> Criterion {
     Criterion::default()
         .sample_size(10)
@@ -58,8 +60,8 @@ pub fn run<T: Number + Probs<T>>(
     done.expect("the shapes agree and the kernel is available");
 }
 
-/// Times one call as `id` in the group. The first time that criterion asks for it, its answer is checked and the
-/// largest error printed; a case that the command line filters out costs nothing.
+/// Times one call as `id` in the group. The first time that criterion asks for it, its answer is
+/// checked and the largest error printed; a case that the command line filters out costs nothing.
 pub fn bench<T: Number + Probs<T>>(
     group: &mut BenchmarkGroup<'_, WallTime>,
     id: &str,

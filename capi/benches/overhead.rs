@@ -1,5 +1,6 @@
-//! What the C ABI costs: a call of `softmax_softmax` beside the call of the Rust function that it ends in, on one row of 16 f32, in nanoseconds; and rows on the
-//! caller's threads beside the same rows on rayon's, 131,072 x 1,024 f32.
+//! What the C ABI costs: a call of `softmax_softmax` beside the call of the Rust function that it
+//! ends in, on one row of 16 f32, in nanoseconds; and rows on the caller's threads beside the same
+//! rows on rayon's, 131,072 x 1,024 f32.
 //!
 //!     cargo bench -p softmax-capi --bench overhead
 

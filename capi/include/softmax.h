@@ -83,14 +83,16 @@
 // Elements of a block: shards of a row start at multiples of it.
 #define SOFTMAX_BLOCK 4096
 
-// What a call returns. Whatever is not `SOFTMAX_STATUS_OK` means that nothing was written, but for a message; after
-// `SOFTMAX_STATUS_MEMORY` and `SOFTMAX_STATUS_INTERNAL` some rows may have been, and after `SOFTMAX_STATUS_AGAIN` the row's largest element.
+// What a call returns. Whatever is not `SOFTMAX_STATUS_OK` means that nothing was written, but for
+// a message; after `SOFTMAX_STATUS_MEMORY` and `SOFTMAX_STATUS_INTERNAL` some rows may have been,
+// and after `SOFTMAX_STATUS_AGAIN` the row's largest element.
 typedef enum softmax_status {
     // All is done.
     SOFTMAX_STATUS_OK = 0,
     // A pointer is null that must not be.
     SOFTMAX_STATUS_NULL_POINTER = 1,
-    // The `size` of a struct is none that this library knows, or a newer field is set that it does not have.
+    // The `size` of a struct is none that this library knows, or a newer field is set that it does
+    // not have.
     SOFTMAX_STATUS_STRUCT_SIZE = 2,
     // There is no such dtype, or it is none for this call.
     SOFTMAX_STATUS_DTYPE = 3,
@@ -134,8 +136,10 @@ typedef struct softmax_parallel {
     void *context;
     // How many threads there are.
     size_t threads;
-    // Calls `body(argument, 0)` to `body(argument, count - 1)`, in any order and on any threads, mostly at the same time, and returns when all of these calls have.
-    // `count` is at most `threads`. Calls that are left out the calling thread makes up for; none may be made later. It must not throw.
+    // Calls `body(argument, 0)` to `body(argument, count - 1)`, in any order and on any threads,
+    // mostly at the same time, and returns when all of these calls have. `count` is at most
+    // `threads`. Calls that are left out the calling thread makes up for; none may be made later.
+    // It must not throw.
     void (*parallel_for)(void *context,
                          size_t count,
                          void (*body)(void *argument, size_t index),
@@ -148,7 +152,8 @@ typedef struct softmax_options {
     size_t size;
     // What inputs are multiplied by, within 2^-60 to 2^60; exactly, at no cost. 1 by default.
     double scale;
-    // What inputs are divided by; 1 by default. One of scale and temperature must be 1. Softmax and log-softmax of rows know 0 and infinity.
+    // What inputs are divided by; 1 by default. One of scale and temperature must be 1. Softmax
+    // and log-softmax of rows know 0 and infinity.
     double temperature;
     // Any of `SOFTMAX_MASKED_ZERO`, `SOFTMAX_THREADS_EXACT` and `SOFTMAX_CACHES`.
     uint32_t flags;
@@ -156,11 +161,13 @@ typedef struct softmax_options {
     const char *kernel;
     // How many threads may work: 0 for as many as pay, 1 for the calling thread alone.
     size_t threads;
-    // Whose threads; null for those of the library's pool, which is made when a call first needs it. In a child of a process that has it, and where no thread can
-    // be made, the calling thread does all.
+    // Whose threads; null for those of the library's pool, which is made when a call first needs
+    // it. In a child of a process that has it, and where no thread can be made, the calling thread
+    // does all.
     const struct softmax_parallel *parallel;
-    // Memory for intermediate results, as large as the function `softmax_scratch_size` or its relatives say, with any alignment; null for
-    // memory of the threads' own, which is kept for the next call, until `softmax_release_scratch`.
+    // Memory for intermediate results, as large as the function `softmax_scratch_size` or its
+    // relatives say, with any alignment; null for memory of the threads' own, which is kept for
+    // the next call, until `softmax_release_scratch`.
     void *scratch;
     // Bytes of it.
     size_t scratch_size;
@@ -168,17 +175,21 @@ typedef struct softmax_options {
     size_t cache_core;
     // Bytes of output that calls may count on keeping in a cache.
     size_t cache_last;
-    // Where a message is written, with a 0 at its end, if the call fails: it names the sizes or values that are wrong. Null for none.
+    // Where a message is written, with a 0 at its end, if the call fails: it names the sizes or
+    // values that are wrong. Null for none.
     char *message;
     // Bytes for it. Messages that are longer are cut.
     size_t message_size;
 } softmax_options;
 
-// The type of elements: one of `SOFTMAX_F32`, `SOFTMAX_F64`, `SOFTMAX_F16` and `SOFTMAX_BF16`; for masks also `SOFTMAX_BOOL`.
+// The type of elements: one of `SOFTMAX_F32`, `SOFTMAX_F64`, `SOFTMAX_F16` and `SOFTMAX_BF16`; for
+// masks also `SOFTMAX_BOOL`.
 typedef uint32_t softmax_dtype;
 
-// A matrix: `rows` rows of `cols` elements beside each other, `stride` elements from the start of one row to the start of the next. What lies between the rows is
-// neither read nor written, so that others may use it at the same time. `softmax_matrix_of` makes one to read, `softmax_matrix_mut` one to write.
+// A matrix: `rows` rows of `cols` elements beside each other, `stride` elements from the start of
+// one row to the start of the next. What lies between the rows is neither read nor written, so
+// that others may use it at the same time. `softmax_matrix_of` makes one to read,
+// `softmax_matrix_mut` one to write.
 typedef struct softmax_matrix {
     // `sizeof(softmax_matrix)`.
     size_t size;
@@ -194,11 +205,12 @@ typedef struct softmax_matrix {
     size_t stride;
 } softmax_matrix;
 
-// The options of attention. Scores are a matrix whose rows are those of a tensor of batch, heads, queries and keys, in C order: row
-// `(b * heads + h) * queries + q` has the scores of query `q` of head `h`, one for each key. The logit of the score `x` of a key is
-// `cap(scale * x) + mask_slopes[h] * mask[b][h][q][key] + alibi[h] * (key - position(q))` with `cap(u) = c * tanh(u / c)`; the probability is
-// `exp(logit) / (exp(sinks[h]) + sum exp(logits))` over the keys that the query sees, and 0 for the others.
-// `softmax_attention_default` makes one.
+// The options of attention. Scores are a matrix whose rows are those of a tensor of batch, heads,
+// queries and keys, in C order: row `(b * heads + h) * queries + q` has the scores of query `q` of
+// head `h`, one for each key. The logit of the score `x` of a key is `cap(scale * x) +
+// mask_slopes[h] * mask[b][h][q][key] + alibi[h] * (key - position(q))` with `cap(u) = c * tanh(u
+// / c)`; the probability is `exp(logit) / (exp(sinks[h]) + sum exp(logits))` over the keys that
+// the query sees, and 0 for the others. `softmax_attention_default` makes one.
 typedef struct softmax_attention {
     // `sizeof(softmax_attention)`.
     size_t size;
@@ -212,9 +224,11 @@ typedef struct softmax_attention {
     double soft_cap;
     // A mask without gaps; null for none.
     const void *mask;
-    // `SOFTMAX_F32`, `SOFTMAX_F16` or `SOFTMAX_BF16`, which are added, or `SOFTMAX_BOOL`: not 0 where a key is seen.
+    // `SOFTMAX_F32`, `SOFTMAX_F16` or `SOFTMAX_BF16`, which are added, or `SOFTMAX_BOOL`: not 0
+    // where a key is seen.
     softmax_dtype mask_dtype;
-    // The mask's batch, heads and queries: as many as the scores have, or 1, which serves for all. Its rows are as long as the scores'.
+    // The mask's batch, heads and queries: as many as the scores have, or 1, which serves for all.
+    // Its rows are as long as the scores'.
     size_t mask_shape[3];
     // Each head's factor of the mask; null for 1.
     const float *mask_slopes;
@@ -236,9 +250,10 @@ typedef struct softmax_attention {
     size_t window_ahead;
 } softmax_attention;
 
-// The options of losses. With target probabilities `q` (1 at a label), label smoothing `s`, class weights `w`, `C` classes and scale `a` the loss of a row of logits `x`
-// is `- sum_j t_j log_softmax(a x)_j + z logsumexp(a x)^2` with `t_j = w_j ((1 - s) q_j + s / C)`. `softmax_cross_entropy_default` has those of a call with a null
-// pointer.
+// The options of losses. With target probabilities `q` (1 at a label), label smoothing `s`, class
+// weights `w`, `C` classes and scale `a` the loss of a row of logits `x` is `- sum_j t_j
+// log_softmax(a x)_j + z logsumexp(a x)^2` with `t_j = w_j ((1 - s) q_j + s / C)`.
+// `softmax_cross_entropy_default` has those of a call with a null pointer.
 typedef struct softmax_cross_entropy {
     // `sizeof(softmax_cross_entropy)`.
     size_t size;
@@ -246,13 +261,15 @@ typedef struct softmax_cross_entropy {
     uint32_t reduction;
     // 0 or `SOFTMAX_CROSS_ENTROPY_DIVERGENCE`.
     uint32_t flags;
-    // Rows with this label have loss 0 and gradient 0 and do not count in the mean. -100 by default.
+    // Rows with this label have loss 0 and gradient 0 and do not count in the mean. -100 by
+    // default.
     int64_t ignore_index;
     // The part of every target's mass that is spread over all classes, within 0 to 1.
     double label_smoothing;
     // The factor of the square of each row's log-sum-exp.
     double z_loss;
-    // One weight for each class, finite and not negative: of others the status is `SOFTMAX_STATUS_VALUE`. Null for 1.
+    // One weight for each class, finite and not negative: of others the status is
+    // `SOFTMAX_STATUS_VALUE`. Null for 1.
     const float *weights;
     // One factor for each row's loss and gradient; null for 1.
     const double *row_factors;
@@ -280,8 +297,9 @@ typedef struct softmax_plan {
     uint32_t streams;
 } softmax_plan;
 
-// How tokens are drawn. A draw depends on its row, these options, the seed, the number of the row, the step and the number of the draw alone.
-// `softmax_sampler_default` makes one that draws from the plain distribution.
+// How tokens are drawn. A draw depends on its row, these options, the seed, the number of the row,
+// the step and the number of the draw alone. `softmax_sampler_default` makes one that draws from
+// the plain distribution.
 typedef struct softmax_sampler {
     // `sizeof(softmax_sampler)`.
     size_t size;
@@ -289,9 +307,11 @@ typedef struct softmax_sampler {
     uint64_t seed;
     // The position in the sequence, below 2^48.
     uint64_t step;
-    // The number of the first row of the matrix, so that a batch may be cut. Rows are numbered below 2^48.
+    // The number of the first row of the matrix, so that a batch may be cut. Rows are numbered
+    // below 2^48.
     uint64_t first_row;
-    // What logits are divided by; 0 takes the largest. 1 by default. (Scale and temperature of `softmax_options` do not count.)
+    // What logits are divided by; 0 takes the largest. 1 by default. (Scale and temperature of
+    // `softmax_options` do not count.)
     double temperature;
     // `SOFTMAX_ORDER_TRANSFORMERS` or `SOFTMAX_ORDER_LLAMA_CPP`.
     uint32_t order;
@@ -303,7 +323,8 @@ typedef struct softmax_sampler {
     double top_p;
     // Keeps the tokens that are so many times as likely as the most likely one; 0 keeps all.
     double min_p;
-    // Keeps the tokens nearest to the entropy that have so much of the mass; 1, the default, keeps all.
+    // Keeps the tokens nearest to the entropy that have so much of the mass; 1, the default, keeps
+    // all.
     double typical_p;
     // Divides positive logits of tokens in the history and multiplies the others. 1 by default.
     double repetition_penalty;
@@ -319,7 +340,8 @@ typedef struct softmax_sampler {
     size_t bias_count;
     // The histories, one behind the other.
     const size_t *history;
-    // Where each of them starts in `history`, and in the end where the last one ends: `history_count + 1` numbers.
+    // Where each of them starts in `history`, and in the end where the last one ends:
+    // `history_count + 1` numbers.
     const size_t *history_starts;
     // How many histories there are: 0, one for all rows, or one for each.
     size_t history_count;
@@ -383,14 +405,13 @@ extern "C" {
 // The version of the library, like "0.1.0". Never null.
 const char *softmax_version(void);
 
-// The name of kernel number `index`, of those that are compiled for this architecture, the fastest first, and whether (not 0) this CPU can run it. Each is
-// written unless it is null. `SOFTMAX_STATUS_LENGTH` if there are not so many.
+// The name of kernel number `index`, of those that are compiled for this architecture, the fastest
+// first, and whether (not 0) this CPU can run it. Each is written unless it is null.
+// `SOFTMAX_STATUS_LENGTH` if there are not so many.
 //
 // # Safety
 // As the head of this file says.
-enum softmax_status softmax_kernel(size_t index,
-                                   const char **name,
-                                   int32_t *available);
+enum softmax_status softmax_kernel(size_t index, const char **name, int32_t *available);
 
 // The name of the kernel that calls use with these options.
 //
@@ -417,7 +438,8 @@ enum softmax_status softmax_attention_softmax(const struct softmax_matrix *score
                                               const struct softmax_attention *attention,
                                               const struct softmax_options *options);
 
-// As `softmax_scratch_size`, for scores and probabilities of the shape and dtypes of these matrices, whose data does not count.
+// As `softmax_scratch_size`, for scores and probabilities of the shape and dtypes of these
+// matrices, whose data does not count.
 //
 // # Safety
 // As the head of this file says.
@@ -426,13 +448,17 @@ enum softmax_status softmax_attention_scratch_size(const struct softmax_matrix *
                                                    size_t *bytes,
                                                    const struct softmax_options *options);
 
-// Cross-entropy of rows of logits against `labels`, one for each row: the loss of each row to `losses`, the reduced loss to `loss`, the gradient with respect to the
-// logits to `gradient`, each unless it is null. The gradient is a matrix of the logits' shape and dtype, which is `logits` itself (in place) or does not overlap it. A
-// `cross_entropy` of null is the default.
+// Cross-entropy of rows of logits against `labels`, one for each row: the loss of each row to
+// `losses`, the reduced loss to `loss`, the gradient with respect to the logits to `gradient`,
+// each unless it is null. The gradient is a matrix of the logits' shape and dtype, which is
+// `logits` itself (in place) or does not overlap it. A `cross_entropy` of null is the default.
 //
-// Error of a row's loss: 1e-7 of it (f64: 2e-15), however near to 0 it is; of a divergence 5e-13 (f64: 2e-15) of cross-entropy, entropy and targets added. Error of the
-// gradient: 3 ULP (f16, bf16: 0.51); with smoothing, probabilities or z of the larger of its two terms or of itself, and 6 ULP in f64; one more in f64 for a mean. A z-loss
-// adds what 5e-13 (f64: 2e-15) of `1 + |lse|` makes in the log-sum-exp. Where nothing counts (rows that are ignored, or whose targets have weight 0) the gradient is 0, and the mean NaN.
+// Error of a row's loss: 1e-7 of it (f64: 2e-15), however near to 0 it is; of a divergence 5e-13
+// (f64: 2e-15) of cross-entropy, entropy and targets added. Error of the gradient: 3 ULP (f16,
+// bf16: 0.51); with smoothing, probabilities or z of the larger of its two terms or of itself, and
+// 6 ULP in f64; one more in f64 for a mean. A z-loss adds what 5e-13 (f64: 2e-15) of `1 + |lse|`
+// makes in the log-sum-exp. Where nothing counts (rows that are ignored, or whose targets have
+// weight 0) the gradient is 0, and the mean NaN.
 //
 // # Safety
 // As the head of this file says.
@@ -444,7 +470,8 @@ enum softmax_status softmax_cross_entropy_labels(const struct softmax_matrix *lo
                                                  const struct softmax_cross_entropy *cross_entropy,
                                                  const struct softmax_options *options);
 
-// As `softmax_cross_entropy_labels`, against the probabilities `targets`, a matrix of the logits' shape and dtype.
+// As `softmax_cross_entropy_labels`, against the probabilities `targets`, a matrix of the logits'
+// shape and dtype.
 //
 // # Safety
 // As the head of this file says.
@@ -456,8 +483,9 @@ enum softmax_status softmax_cross_entropy_probs(const struct softmax_matrix *log
                                                 const struct softmax_cross_entropy *cross_entropy,
                                                 const struct softmax_options *options);
 
-// What the sum of the losses of `rows` rows with these labels is divided by: for those who compute the rows in parts, each as a sum with the inverse of this as its
-// `gradient_factor`, and reduce the losses of all of them in the end.
+// What the sum of the losses of `rows` rows with these labels is divided by: for those who compute
+// the rows in parts, each as a sum with the inverse of this as its `gradient_factor`, and reduce
+// the losses of all of them in the end.
 //
 // # Safety
 // As the head of this file says.
@@ -477,7 +505,8 @@ enum softmax_status softmax_cross_entropy_reduce(const double *losses,
                                                  double divisor,
                                                  double *loss);
 
-// As `softmax_scratch_size`, for losses of logits of the shape and dtype of this matrix, whose data does not count.
+// As `softmax_scratch_size`, for losses of logits of the shape and dtype of this matrix, whose
+// data does not count.
 //
 // # Safety
 // As the head of this file says.
@@ -485,10 +514,12 @@ enum softmax_status softmax_cross_entropy_scratch_size(const struct softmax_matr
                                                        size_t *bytes,
                                                        const struct softmax_options *options);
 
-// The gradient through a softmax: of its output `probs` and the gradient `upstream` with respect to that, the gradient with respect to its input, into `gradient`. Three
-// matrices of one shape and dtype, of which the last overlaps neither of the others.
+// The gradient through a softmax: of its output `probs` and the gradient `upstream` with respect
+// to that, the gradient with respect to its input, into `gradient`. Three matrices of one shape
+// and dtype, of which the last overlaps neither of the others.
 //
-// Error: 0.51 ULP (f64: 3), and 5e-13 (f64: 1e-24) of `scale p_j sum_i p_i |u_i|`, for rows of up to 2^24 elements.
+// Error: 0.51 ULP (f64: 3), and 5e-13 (f64: 1e-24) of `scale p_j sum_i p_i |u_i|`, for rows of up
+// to 2^24 elements.
 //
 // # Safety
 // As the head of this file says.
@@ -499,7 +530,8 @@ enum softmax_status softmax_softmax_backward(const struct softmax_matrix *probs,
 
 // As `softmax_softmax_backward`, through a log-softmax, whose output is `log_probs`.
 //
-// Error: 3 ULP (f16, bf16: 0.51) of the largest of `scale |u_j|`, `scale p_j |sum_i u_i|` and the gradient, and 5e-13 (f64: 1e-24) of `scale p_j sum_i |u_i|`.
+// Error: 3 ULP (f16, bf16: 0.51) of the largest of `scale |u_j|`, `scale p_j |sum_i u_i|` and the
+// gradient, and 5e-13 (f64: 1e-24) of `scale p_j sum_i |u_i|`.
 //
 // # Safety
 // As the head of this file says.
@@ -508,8 +540,9 @@ enum softmax_status softmax_log_softmax_backward(const struct softmax_matrix *lo
                                                  const struct softmax_matrix *gradient,
                                                  const struct softmax_options *options);
 
-// The softmax of every row of `x`, into the rows of `y`: a matrix of the same shape and dtype, which is `x` itself (in place) or does not overlap it. At most 3 ULP of error in
-// f32 and f64; f16 and bf16 are rounded once.
+// The softmax of every row of `x`, into the rows of `y`: a matrix of the same shape and dtype,
+// which is `x` itself (in place) or does not overlap it. At most 3 ULP of error in f32 and f64;
+// f16 and bf16 are rounded once.
 //
 // # Safety
 // As the head of this file says.
@@ -517,8 +550,9 @@ enum softmax_status softmax_softmax(const struct softmax_matrix *x,
                                     const struct softmax_matrix *y,
                                     const struct softmax_options *options);
 
-// As `softmax_softmax`, the logarithms: `scale * x_i - ln(sum_j exp(scale * x_j))`. At most 2 ULP or 1e-7 of error
-// in f32, 3 ULP or 3e-16 in f64, whichever is larger; in f16 and bf16 at most 0.51 ULP of the type and 1e-7 on top.
+// As `softmax_softmax`, the logarithms: `scale * x_i - ln(sum_j exp(scale * x_j))`. At most 2 ULP
+// or 1e-7 of error in f32, 3 ULP or 3e-16 in f64, whichever is larger; in f16 and bf16 at most
+// 0.51 ULP of the type and 1e-7 on top.
 //
 // # Safety
 // As the head of this file says.
@@ -542,7 +576,8 @@ enum softmax_status softmax_log_sigmoid(const struct softmax_matrix *x,
                                         const struct softmax_matrix *y,
                                         const struct softmax_options *options);
 
-// As `softmax_softmax`, 1 for the largest element of each row and 0 for the others. Scale and temperature do not count.
+// As `softmax_softmax`, 1 for the largest element of each row and 0 for the others. Scale and
+// temperature do not count.
 //
 // # Safety
 // As the head of this file says.
@@ -559,7 +594,8 @@ enum softmax_status softmax_logsumexp(const struct softmax_matrix *x,
                                       void *lse,
                                       const struct softmax_options *options);
 
-// The index of the largest element of every row of `x`, into `indices`, one for each row: the first of equals, or that of the row's first NaN.
+// The index of the largest element of every row of `x`, into `indices`, one for each row: the
+// first of equals, or that of the row's first NaN.
 //
 // # Safety
 // As the head of this file says.
@@ -567,8 +603,10 @@ enum softmax_status softmax_argmax(const struct softmax_matrix *x,
                                    size_t *indices,
                                    const struct softmax_options *options);
 
-// The log-probabilities of some elements of each row, `tokens_per_row` of them: those of row `i` are number `tokens[i * tokens_per_row + j]`, and their
-// log-probabilities are written in the same places of `log_probs`; the log-sum-exp of each row to `lse`, unless it is null. Both are float, or double for f64.
+// The log-probabilities of some elements of each row, `tokens_per_row` of them: those of row `i`
+// are number `tokens[i * tokens_per_row + j]`, and their log-probabilities are written in the same
+// places of `log_probs`; the log-sum-exp of each row to `lse`, unless it is null. Both are float,
+// or double for f64.
 //
 // # Safety
 // As the head of this file says.
@@ -579,8 +617,9 @@ enum softmax_status softmax_log_probs(const struct softmax_matrix *x,
                                       void *lse,
                                       const struct softmax_options *options);
 
-// The `k` largest elements of each row, the largest first and the first of equals first: their indices, and their log-probabilities in the whole row (float, or
-// double for f64), `k` of each a row.
+// The `k` largest elements of each row, the largest first and the first of equals first: their
+// indices, and their log-probabilities in the whole row (float, or double for f64), `k` of each a
+// row.
 //
 // # Safety
 // As the head of this file says.
@@ -590,7 +629,8 @@ enum softmax_status softmax_top_k(const struct softmax_matrix *x,
                                   void *log_probs,
                                   const struct softmax_options *options);
 
-// The perplexity of a text from the log-probabilities of its tokens: `exp(-mean)`. NaN if there are none.
+// The perplexity of a text from the log-probabilities of its tokens: `exp(-mean)`. NaN if there
+// are none.
 //
 // # Safety
 // As the head of this file says.
@@ -599,11 +639,13 @@ enum softmax_status softmax_perplexity(const void *log_probs,
                                        size_t len,
                                        double *perplexity);
 
-// Frees the memory that this thread, and those of the library's pool, keep for their next calls: as much as the largest call so far has needed. Other threads
-// free theirs when they end, or by calling this themselves.
+// Frees the memory that this thread, and those of the library's pool, keep for their next calls:
+// as much as the largest call so far has needed. Other threads free theirs when they end, or by
+// calling this themselves.
 void softmax_release_scratch(void);
 
-// What way a call of an operation takes on a matrix of the shape and dtype of `x` (its data does not count), in place (not 0) or not.
+// What way a call of an operation takes on a matrix of the shape and dtype of `x` (its data does
+// not count), in place (not 0) or not.
 //
 // # Safety
 // As the head of this file says.
@@ -613,8 +655,8 @@ enum softmax_status softmax_plan_of(softmax_op op,
                                     struct softmax_plan *plan,
                                     const struct softmax_options *options);
 
-// How many bytes of scratch memory a call of an operation needs on a matrix of the shape and dtype of `x` (its data does not count), with these options, in place or
-// not.
+// How many bytes of scratch memory a call of an operation needs on a matrix of the shape and dtype
+// of `x` (its data does not count), with these options, in place or not.
 //
 // # Safety
 // As the head of this file says.
@@ -623,8 +665,9 @@ enum softmax_status softmax_scratch_size(softmax_op op,
                                          size_t *bytes,
                                          const struct softmax_options *options);
 
-// Draws `draws_per_row` tokens from every row of `logits`, into `draws`: those of a row one behind the other. `SOFTMAX_NO_TOKEN` is written where there is nothing to draw, because
-// the row has NaN or +inf, or nothing but -inf.
+// Draws `draws_per_row` tokens from every row of `logits`, into `draws`: those of a row one behind
+// the other. `SOFTMAX_NO_TOKEN` is written where there is nothing to draw, because the row has NaN
+// or +inf, or nothing but -inf.
 //
 // # Safety
 // As the head of this file says.
@@ -634,7 +677,8 @@ enum softmax_status softmax_sample(const struct softmax_matrix *logits,
                                    const struct softmax_sampler *sampler,
                                    const struct softmax_options *options);
 
-// As `softmax_scratch_size`, for draws from logits of the shape and dtype of this matrix, whose data does not count.
+// As `softmax_scratch_size`, for draws from logits of the shape and dtype of this matrix, whose
+// data does not count.
 //
 // # Safety
 // As the head of this file says.
@@ -643,12 +687,14 @@ enum softmax_status softmax_sample_scratch_size(const struct softmax_matrix *log
                                                 size_t *bytes,
                                                 const struct softmax_options *options);
 
-// What a status means, in a few English words; never null, and valid for as long as the library is loaded. Numbers that are no status have a text, too.
-// (What was wrong with a call in particular says `softmax_options.message`.)
+// What a status means, in a few English words; never null, and valid for as long as the library is
+// loaded. Numbers that are no status have a text, too. (What was wrong with a call in particular
+// says `softmax_options.message`.)
 const char *softmax_status_message(int32_t status);
 
-// The softmax along an axis (negative ones count from the end) of a tensor of `dims` dimensions in C order, without gaps, from `x` to `y`, which is `x` itself (in
-// place) or does not overlap it. The same bits as if the axis had been the last.
+// The softmax along an axis (negative ones count from the end) of a tensor of `dims` dimensions in
+// C order, without gaps, from `x` to `y`, which is `x` itself (in place) or does not overlap it.
+// The same bits as if the axis had been the last.
 //
 // # Safety
 // As the head of this file says.
@@ -683,15 +729,17 @@ enum softmax_status softmax_axis_scratch_size(softmax_dtype dtype,
                                               size_t *bytes,
                                               const struct softmax_options *options);
 
-// How many partials a shard of `len` elements has: one for each block of `SOFTMAX_BLOCK` elements, and one for the last few.
+// How many partials a shard of `len` elements has: one for each block of `SOFTMAX_BLOCK` elements,
+// and one for the last few.
 //
 // # Safety
 // As the head of this file says.
-enum softmax_status softmax_partial_count(size_t len,
-                                          size_t *count);
+enum softmax_status softmax_partial_count(size_t len, size_t *count);
 
-// The partials of a shard of a row: `x` has `len` elements and starts at a multiple of `SOFTMAX_BLOCK` in its row; there is room for `count` partials, which must be as many as
-// `softmax_partial_count` says. `row_max` is null, or the row's largest element, if `softmax_merge` has asked for that.
+// The partials of a shard of a row: `x` has `len` elements and starts at a multiple of
+// `SOFTMAX_BLOCK` in its row; there is room for `count` partials, which must be as many as
+// `softmax_partial_count` says. `row_max` is null, or the row's largest element, if
+// `softmax_merge` has asked for that.
 //
 // # Safety
 // As the head of this file says.
@@ -703,11 +751,12 @@ enum softmax_status softmax_partials(const void *x,
                                      size_t count,
                                      const struct softmax_options *options);
 
-// Merges the partials of all blocks of a row, in their order, into `row`, which is the partial of the whole row and all that its shards are finished with. (Partials of
-// parts of a row cannot be merged first and then once more: sums are in the order of the blocks.)
+// Merges the partials of all blocks of a row, in their order, into `row`, which is the partial of
+// the whole row and all that its shards are finished with. (Partials of parts of a row cannot be
+// merged first and then once more: sums are in the order of the blocks.)
 //
-// Returns `SOFTMAX_STATUS_AGAIN`, and the row's largest element in `row_max`, if the partials are to be computed once more, by that; then
-// merging succeeds.
+// Returns `SOFTMAX_STATUS_AGAIN`, and the row's largest element in `row_max`, if the partials are
+// to be computed once more, by that; then merging succeeds.
 //
 // # Safety
 // As the head of this file says.
@@ -718,8 +767,9 @@ enum softmax_status softmax_merge(softmax_dtype dtype,
                                   double *row_max,
                                   const struct softmax_options *options);
 
-// The probabilities of a shard of a row that was merged, from `x` to `y`, which is `x` itself or does not overlap it. The bits of the whole row in one call. The options are
-// those that the row was merged with.
+// The probabilities of a shard of a row that was merged, from `x` to `y`, which is `x` itself or
+// does not overlap it. The bits of the whole row in one call. The options are those that the row
+// was merged with.
 //
 // # Safety
 // As the head of this file says.

@@ -21,11 +21,12 @@ pub const SOFTMAX_ATTENTION_OFFSET: u32 = 4;
 /// `window_ahead` counts.
 pub const SOFTMAX_ATTENTION_WINDOW_AHEAD: u32 = 8;
 
-/// The options of attention. Scores are a matrix whose rows are those of a tensor of batch, heads, queries and keys, in C order: row
-/// `(b * heads + h) * queries + q` has the scores of query `q` of head `h`, one for each key. The logit of the score `x` of a key is
-/// `cap(scale * x) + mask_slopes[h] * mask[b][h][q][key] + alibi[h] * (key - position(q))` with `cap(u) = c * tanh(u / c)`; the probability is
-/// `exp(logit) / (exp(sinks[h]) + sum exp(logits))` over the keys that the query sees, and 0 for the others.
-/// `softmax_attention_default` makes one.
+/// The options of attention. Scores are a matrix whose rows are those of a tensor of batch, heads,
+/// queries and keys, in C order: row `(b * heads + h) * queries + q` has the scores of query `q` of
+/// head `h`, one for each key. The logit of the score `x` of a key is `cap(scale * x) +
+/// mask_slopes[h] * mask[b][h][q][key] + alibi[h] * (key - position(q))` with `cap(u) = c * tanh(u
+/// / c)`; the probability is `exp(logit) / (exp(sinks[h]) + sum exp(logits))` over the keys that
+/// the query sees, and 0 for the others. `softmax_attention_default` makes one.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct softmax_attention {
@@ -41,9 +42,11 @@ pub struct softmax_attention {
     pub soft_cap: f64,
     /// A mask without gaps; null for none.
     pub mask: *const c_void,
-    /// `SOFTMAX_F32`, `SOFTMAX_F16` or `SOFTMAX_BF16`, which are added, or `SOFTMAX_BOOL`: not 0 where a key is seen.
+    /// `SOFTMAX_F32`, `SOFTMAX_F16` or `SOFTMAX_BF16`, which are added, or `SOFTMAX_BOOL`: not 0
+    /// where a key is seen.
     pub mask_dtype: softmax_dtype,
-    /// The mask's batch, heads and queries: as many as the scores have, or 1, which serves for all. Its rows are as long as the scores'.
+    /// The mask's batch, heads and queries: as many as the scores have, or 1, which serves for all.
+    /// Its rows are as long as the scores'.
     pub mask_shape: [usize; 3],
     /// Each head's factor of the mask; null for 1.
     pub mask_slopes: *const f32,
@@ -275,7 +278,8 @@ pub unsafe extern "C" fn softmax_attention_softmax(
     }
 }
 
-/// As `softmax_scratch_size`, for scores and probabilities of the shape and dtypes of these matrices, whose data does not count.
+/// As `softmax_scratch_size`, for scores and probabilities of the shape and dtypes of these
+/// matrices, whose data does not count.
 ///
 /// # Safety
 /// As the head of this file says.

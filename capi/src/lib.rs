@@ -1,9 +1,11 @@
-//! The C ABI of the crate [`softmax`]: `include/softmax.h` is generated from this file and its neighbours. From Rust use that crate.
+//! The C ABI of the crate [`softmax`]: `include/softmax.h` is generated from this file and its
+//! neighbours. From Rust use that crate.
 //!
 //! # Safety
 //!
-//! Of all functions: pointers are null or valid for what the function and its structs say of them, for the time of the call; what is read is not written meanwhile, and
-//! what is written is used by nobody else. The functions check what can be checked: null, alignment, sizes, overlaps.
+//! Of all functions: pointers are null or valid for what the function and its structs say of them,
+//! for the time of the call; what is read is not written meanwhile, and what is written is used by
+//! nobody else. The functions check what can be checked: null, alignment, sizes, overlaps.
 #![allow(non_camel_case_types)]
 
 mod attention;
@@ -52,8 +54,9 @@ fn name_of(kernel: &softmax::Kernel) -> &'static CStr {
     }
 }
 
-/// The name of kernel number `index`, of those that are compiled for this architecture, the fastest first, and whether (not 0) this CPU can run it. Each is
-/// written unless it is null. `SOFTMAX_STATUS_LENGTH` if there are not so many.
+/// The name of kernel number `index`, of those that are compiled for this architecture, the fastest
+/// first, and whether (not 0) this CPU can run it. Each is written unless it is null.
+/// `SOFTMAX_STATUS_LENGTH` if there are not so many.
 ///
 /// # Safety
 /// As the head of this file says.

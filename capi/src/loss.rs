@@ -17,9 +17,10 @@ pub const SOFTMAX_REDUCTION_SUM: u32 = 1;
 /// Takes the entropy of the targets off the loss: the Kullback-Leibler divergence.
 pub const SOFTMAX_CROSS_ENTROPY_DIVERGENCE: u32 = 1;
 
-/// The options of losses. With target probabilities `q` (1 at a label), label smoothing `s`, class weights `w`, `C` classes and scale `a` the loss of a row of logits `x`
-/// is `- sum_j t_j log_softmax(a x)_j + z logsumexp(a x)^2` with `t_j = w_j ((1 - s) q_j + s / C)`. `softmax_cross_entropy_default` has those of a call with a null
-/// pointer.
+/// The options of losses. With target probabilities `q` (1 at a label), label smoothing `s`, class
+/// weights `w`, `C` classes and scale `a` the loss of a row of logits `x` is `- sum_j t_j
+/// log_softmax(a x)_j + z logsumexp(a x)^2` with `t_j = w_j ((1 - s) q_j + s / C)`.
+/// `softmax_cross_entropy_default` has those of a call with a null pointer.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct softmax_cross_entropy {
@@ -29,13 +30,15 @@ pub struct softmax_cross_entropy {
     pub reduction: u32,
     /// 0 or `SOFTMAX_CROSS_ENTROPY_DIVERGENCE`.
     pub flags: u32,
-    /// Rows with this label have loss 0 and gradient 0 and do not count in the mean. -100 by default.
+    /// Rows with this label have loss 0 and gradient 0 and do not count in the mean. -100 by
+    /// default.
     pub ignore_index: i64,
     /// The part of every target's mass that is spread over all classes, within 0 to 1.
     pub label_smoothing: f64,
     /// The factor of the square of each row's log-sum-exp.
     pub z_loss: f64,
-    /// One weight for each class, finite and not negative: of others the status is `SOFTMAX_STATUS_VALUE`. Null for 1.
+    /// One weight for each class, finite and not negative: of others the status is
+    /// `SOFTMAX_STATUS_VALUE`. Null for 1.
     pub weights: *const f32,
     /// One factor for each row's loss and gradient; null for 1.
     pub row_factors: *const f64,
@@ -221,13 +224,17 @@ unsafe fn run<T: Element>(
     }
 }
 
-/// Cross-entropy of rows of logits against `labels`, one for each row: the loss of each row to `losses`, the reduced loss to `loss`, the gradient with respect to the
-/// logits to `gradient`, each unless it is null. The gradient is a matrix of the logits' shape and dtype, which is `logits` itself (in place) or does not overlap it. A
-/// `cross_entropy` of null is the default.
+/// Cross-entropy of rows of logits against `labels`, one for each row: the loss of each row to
+/// `losses`, the reduced loss to `loss`, the gradient with respect to the logits to `gradient`,
+/// each unless it is null. The gradient is a matrix of the logits' shape and dtype, which is
+/// `logits` itself (in place) or does not overlap it. A `cross_entropy` of null is the default.
 ///
-/// Error of a row's loss: 1e-7 of it (f64: 2e-15), however near to 0 it is; of a divergence 5e-13 (f64: 2e-15) of cross-entropy, entropy and targets added. Error of the
-/// gradient: 3 ULP (f16, bf16: 0.51); with smoothing, probabilities or z of the larger of its two terms or of itself, and 6 ULP in f64; one more in f64 for a mean. A z-loss
-/// adds what 5e-13 (f64: 2e-15) of `1 + |lse|` makes in the log-sum-exp. Where nothing counts (rows that are ignored, or whose targets have weight 0) the gradient is 0, and the mean NaN.
+/// Error of a row's loss: 1e-7 of it (f64: 2e-15), however near to 0 it is; of a divergence 5e-13
+/// (f64: 2e-15) of cross-entropy, entropy and targets added. Error of the gradient: 3 ULP (f16,
+/// bf16: 0.51); with smoothing, probabilities or z of the larger of its two terms or of itself, and
+/// 6 ULP in f64; one more in f64 for a mean. A z-loss adds what 5e-13 (f64: 2e-15) of `1 + |lse|`
+/// makes in the log-sum-exp. Where nothing counts (rows that are ignored, or whose targets have
+/// weight 0) the gradient is 0, and the mean NaN.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -253,7 +260,8 @@ pub unsafe extern "C" fn softmax_cross_entropy_labels(
     }
 }
 
-/// As `softmax_cross_entropy_labels`, against the probabilities `targets`, a matrix of the logits' shape and dtype.
+/// As `softmax_cross_entropy_labels`, against the probabilities `targets`, a matrix of the logits'
+/// shape and dtype.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -281,8 +289,9 @@ pub unsafe extern "C" fn softmax_cross_entropy_probs(
     }
 }
 
-/// What the sum of the losses of `rows` rows with these labels is divided by: for those who compute the rows in parts, each as a sum with the inverse of this as its
-/// `gradient_factor`, and reduce the losses of all of them in the end.
+/// What the sum of the losses of `rows` rows with these labels is divided by: for those who compute
+/// the rows in parts, each as a sum with the inverse of this as its `gradient_factor`, and reduce
+/// the losses of all of them in the end.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -325,7 +334,8 @@ pub unsafe extern "C" fn softmax_cross_entropy_reduce(
     })
 }
 
-/// As `softmax_scratch_size`, for losses of logits of the shape and dtype of this matrix, whose data does not count.
+/// As `softmax_scratch_size`, for losses of logits of the shape and dtype of this matrix, whose
+/// data does not count.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -378,10 +388,12 @@ unsafe fn backward(
     }
 }
 
-/// The gradient through a softmax: of its output `probs` and the gradient `upstream` with respect to that, the gradient with respect to its input, into `gradient`. Three
-/// matrices of one shape and dtype, of which the last overlaps neither of the others.
+/// The gradient through a softmax: of its output `probs` and the gradient `upstream` with respect
+/// to that, the gradient with respect to its input, into `gradient`. Three matrices of one shape
+/// and dtype, of which the last overlaps neither of the others.
 ///
-/// Error: 0.51 ULP (f64: 3), and 5e-13 (f64: 1e-24) of `scale p_j sum_i p_i |u_i|`, for rows of up to 2^24 elements.
+/// Error: 0.51 ULP (f64: 3), and 5e-13 (f64: 1e-24) of `scale p_j sum_i p_i |u_i|`, for rows of up
+/// to 2^24 elements.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -398,7 +410,8 @@ pub unsafe extern "C" fn softmax_softmax_backward(
 
 /// As `softmax_softmax_backward`, through a log-softmax, whose output is `log_probs`.
 ///
-/// Error: 3 ULP (f16, bf16: 0.51) of the largest of `scale |u_j|`, `scale p_j |sum_i u_i|` and the gradient, and 5e-13 (f64: 1e-24) of `scale p_j sum_i |u_i|`.
+/// Error: 3 ULP (f16, bf16: 0.51) of the largest of `scale |u_j|`, `scale p_j |sum_i u_i|` and the
+/// gradient, and 5e-13 (f64: 1e-24) of `scale p_j sum_i |u_i|`.
 ///
 /// # Safety
 /// As the head of this file says.

@@ -27,8 +27,10 @@ pub struct softmax_parallel {
     pub context: *mut c_void,
     /// How many threads there are.
     pub threads: usize,
-    /// Calls `body(argument, 0)` to `body(argument, count - 1)`, in any order and on any threads, mostly at the same time, and returns when all of these calls have.
-    /// `count` is at most `threads`. Calls that are left out the calling thread makes up for; none may be made later. It must not throw.
+    /// Calls `body(argument, 0)` to `body(argument, count - 1)`, in any order and on any threads,
+    /// mostly at the same time, and returns when all of these calls have. `count` is at most
+    /// `threads`. Calls that are left out the calling thread makes up for; none may be made later.
+    /// It must not throw.
     pub parallel_for: Option<
         unsafe extern "C" fn(
             context: *mut c_void,
@@ -52,7 +54,8 @@ pub struct softmax_options {
     pub size: usize,
     /// What inputs are multiplied by, within 2^-60 to 2^60; exactly, at no cost. 1 by default.
     pub scale: f64,
-    /// What inputs are divided by; 1 by default. One of scale and temperature must be 1. Softmax and log-softmax of rows know 0 and infinity.
+    /// What inputs are divided by; 1 by default. One of scale and temperature must be 1. Softmax
+    /// and log-softmax of rows know 0 and infinity.
     pub temperature: f64,
     /// Any of `SOFTMAX_MASKED_ZERO`, `SOFTMAX_THREADS_EXACT` and `SOFTMAX_CACHES`.
     pub flags: u32,
@@ -60,11 +63,13 @@ pub struct softmax_options {
     pub kernel: *const c_char,
     /// How many threads may work: 0 for as many as pay, 1 for the calling thread alone.
     pub threads: usize,
-    /// Whose threads; null for those of the library's pool, which is made when a call first needs it. In a child of a process that has it, and where no thread can
-    /// be made, the calling thread does all.
+    /// Whose threads; null for those of the library's pool, which is made when a call first needs
+    /// it. In a child of a process that has it, and where no thread can be made, the calling thread
+    /// does all.
     pub parallel: *const softmax_parallel,
-    /// Memory for intermediate results, as large as the function `softmax_scratch_size` or its relatives say, with any alignment; null for
-    /// memory of the threads' own, which is kept for the next call, until `softmax_release_scratch`.
+    /// Memory for intermediate results, as large as the function `softmax_scratch_size` or its
+    /// relatives say, with any alignment; null for memory of the threads' own, which is kept for
+    /// the next call, until `softmax_release_scratch`.
     pub scratch: *mut c_void,
     /// Bytes of it.
     pub scratch_size: usize,
@@ -72,7 +77,8 @@ pub struct softmax_options {
     pub cache_core: usize,
     /// Bytes of output that calls may count on keeping in a cache.
     pub cache_last: usize,
-    /// Where a message is written, with a 0 at its end, if the call fails: it names the sizes or values that are wrong. Null for none.
+    /// Where a message is written, with a 0 at its end, if the call fails: it names the sizes or
+    /// values that are wrong. Null for none.
     pub message: *mut c_char,
     /// Bytes for it. Messages that are longer are cut.
     pub message_size: usize,
@@ -102,7 +108,8 @@ const DEFAULT: softmax_options = softmax_options {
 /// The threads behind a [`softmax_parallel`].
 struct CallerThreads(softmax_parallel);
 
-// SAFETY: the caller vouches that its function may be called; it is called by the thread of the call only.
+// SAFETY: the caller vouches that its function may be called; it is called by the thread of the
+// call only.
 unsafe impl Sync for CallerThreads {}
 
 /// What the caller's threads call.
@@ -131,7 +138,8 @@ impl Executor for CallerThreads {
         let Some(parallel_for) = self.0.parallel_for else { return };
         let body = Body { body, panicked: AtomicBool::new(false) };
         let argument = std::ptr::from_ref(&body).cast_mut().cast();
-        // SAFETY: the caller's function may be called with its context, and makes no call of the body after it has returned.
+        // SAFETY: the caller's function may be called with its context, and makes no call of the
+        // body after it has returned.
         unsafe { parallel_for(self.0.context, count, Some(run), argument) };
         assert!(!body.panicked.load(Ordering::Relaxed), "a thread has panicked");
     }
@@ -254,13 +262,15 @@ impl Call<'_> {
         if size < needed {
             return Err(Reason::Scratch { size, needed }.into());
         }
-        // SAFETY: the caller lends it for the time of the call. Memory that another language hands over has some value.
+        // SAFETY: the caller lends it for the time of the call. Memory that another language hands
+        // over has some value.
         let memory = unsafe { slice_mut("scratch", p, size) }?;
         Ok(softmax::with_scratch(memory, work)?)
     }
 }
 
-/// Bit by bit: the caller's floating-point environment may trap what a comparison of numbers raises.
+/// Bit by bit: the caller's floating-point environment may trap what a comparison of numbers
+/// raises.
 const fn is_one(x: f64) -> bool {
     x.to_bits() == 1.0f64.to_bits()
 }

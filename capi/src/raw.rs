@@ -6,7 +6,8 @@ use softmax::{Element, Matrix, MatrixMut, ShapeError};
 
 use crate::status::{Failure, Reason};
 
-/// The type of elements: one of `SOFTMAX_F32`, `SOFTMAX_F64`, `SOFTMAX_F16` and `SOFTMAX_BF16`; for masks also `SOFTMAX_BOOL`.
+/// The type of elements: one of `SOFTMAX_F32`, `SOFTMAX_F64`, `SOFTMAX_F16` and `SOFTMAX_BF16`; for
+/// masks also `SOFTMAX_BOOL`.
 pub type softmax_dtype = u32;
 
 /// `float`.
@@ -20,8 +21,10 @@ pub const SOFTMAX_BF16: softmax_dtype = 3;
 /// A byte, 0 or not. For masks only.
 pub const SOFTMAX_BOOL: softmax_dtype = 4;
 
-/// A matrix: `rows` rows of `cols` elements beside each other, `stride` elements from the start of one row to the start of the next. What lies between the rows is
-/// neither read nor written, so that others may use it at the same time. `softmax_matrix_of` makes one to read, `softmax_matrix_mut` one to write.
+/// A matrix: `rows` rows of `cols` elements beside each other, `stride` elements from the start of
+/// one row to the start of the next. What lies between the rows is neither read nor written, so
+/// that others may use it at the same time. `softmax_matrix_of` makes one to read,
+/// `softmax_matrix_mut` one to write.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct softmax_matrix {
@@ -56,7 +59,8 @@ unsafe impl Descriptor for softmax_matrix {
 /// No struct will ever be larger: what claims to be was not initialised.
 const LARGEST: usize = 4096;
 
-/// Borrows a struct: of this version, or of a later one of which nothing is set that is unknown here. (A copy would have to wait for the caller's stores.)
+/// Borrows a struct: of this version, or of a later one of which nothing is set that is unknown
+/// here. (A copy would have to wait for the caller's stores.)
 ///
 /// # Safety
 /// Null, or valid for reads of as many bytes as its first field says, while it is borrowed.
@@ -231,7 +235,8 @@ impl softmax_matrix {
     /// A view to read.
     ///
     /// # Safety
-    /// [`softmax_matrix::region`] has accepted it for this type; the rows are valid for reads while the view is used, and nobody writes them.
+    /// [`softmax_matrix::region`] has accepted it for this type; the rows are valid for reads while
+    /// the view is used, and nobody writes them.
     #[inline(always)]
     pub(crate) unsafe fn view_unchecked<'a, T: Element>(&self) -> Matrix<'a, T> {
         // SAFETY: as this function's.
@@ -243,7 +248,8 @@ impl softmax_matrix {
     /// A view to write.
     ///
     /// # Safety
-    /// [`softmax_matrix::region`] has accepted it for this type; the rows are valid for reads and writes while the view is used, and nobody else uses them.
+    /// [`softmax_matrix::region`] has accepted it for this type; the rows are valid for reads and
+    /// writes while the view is used, and nobody else uses them.
     #[inline(always)]
     pub(crate) unsafe fn view_mut_unchecked<'a, T: Element>(&self) -> MatrixMut<'a, T> {
         // SAFETY: as this function's.
@@ -255,7 +261,8 @@ impl softmax_matrix {
     /// A view to read.
     ///
     /// # Safety
-    /// The rows are valid for reads of elements of this type while the view is used, and nobody writes them.
+    /// The rows are valid for reads of elements of this type while the view is used, and nobody
+    /// writes them.
     pub(crate) unsafe fn view<'a, T: Element>(
         &self,
         what: &'static str,
@@ -268,7 +275,8 @@ impl softmax_matrix {
     /// A view to write.
     ///
     /// # Safety
-    /// The rows are valid for reads and writes of elements of this type while the view is used, and nobody else uses them.
+    /// The rows are valid for reads and writes of elements of this type while the view is used, and
+    /// nobody else uses them.
     pub(crate) unsafe fn view_mut<'a, T: Element>(
         &self,
         what: &'static str,
@@ -307,7 +315,8 @@ pub(crate) unsafe fn slice<'a, T>(
 /// `n` elements to write.
 ///
 /// # Safety
-/// If they can be a slice, they are valid for reads and writes while it is used, and nobody else uses them.
+/// If they can be a slice, they are valid for reads and writes while it is used, and nobody else
+/// uses them.
 pub(crate) unsafe fn slice_mut<'a, T>(
     what: &'static str,
     p: *mut T,

@@ -104,8 +104,9 @@ unsafe fn map_of<T: Element>(
     })
 }
 
-/// The softmax of every row of `x`, into the rows of `y`: a matrix of the same shape and dtype, which is `x` itself (in place) or does not overlap it. At most 3 ULP of error in
-/// f32 and f64; f16 and bf16 are rounded once.
+/// The softmax of every row of `x`, into the rows of `y`: a matrix of the same shape and dtype,
+/// which is `x` itself (in place) or does not overlap it. At most 3 ULP of error in f32 and f64;
+/// f16 and bf16 are rounded once.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -119,8 +120,9 @@ pub unsafe extern "C" fn softmax_softmax(
     unsafe { map(Op::Softmax, x, y, options) }
 }
 
-/// As `softmax_softmax`, the logarithms: `scale * x_i - ln(sum_j exp(scale * x_j))`. At most 2 ULP or 1e-7 of error
-/// in f32, 3 ULP or 3e-16 in f64, whichever is larger; in f16 and bf16 at most 0.51 ULP of the type and 1e-7 on top.
+/// As `softmax_softmax`, the logarithms: `scale * x_i - ln(sum_j exp(scale * x_j))`. At most 2 ULP
+/// or 1e-7 of error in f32, 3 ULP or 3e-16 in f64, whichever is larger; in f16 and bf16 at most
+/// 0.51 ULP of the type and 1e-7 on top.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -162,7 +164,8 @@ pub unsafe extern "C" fn softmax_log_sigmoid(
     unsafe { map(Op::LogSigmoid, x, y, options) }
 }
 
-/// As `softmax_softmax`, 1 for the largest element of each row and 0 for the others. Scale and temperature do not count.
+/// As `softmax_softmax`, 1 for the largest element of each row and 0 for the others. Scale and
+/// temperature do not count.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -216,7 +219,8 @@ pub unsafe extern "C" fn softmax_logsumexp(
     }
 }
 
-/// The index of the largest element of every row of `x`, into `indices`, one for each row: the first of equals, or that of the row's first NaN.
+/// The index of the largest element of every row of `x`, into `indices`, one for each row: the
+/// first of equals, or that of the row's first NaN.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -240,8 +244,10 @@ pub unsafe extern "C" fn softmax_argmax(
     }
 }
 
-/// The log-probabilities of some elements of each row, `tokens_per_row` of them: those of row `i` are number `tokens[i * tokens_per_row + j]`, and their
-/// log-probabilities are written in the same places of `log_probs`; the log-sum-exp of each row to `lse`, unless it is null. Both are float, or double for f64.
+/// The log-probabilities of some elements of each row, `tokens_per_row` of them: those of row `i`
+/// are number `tokens[i * tokens_per_row + j]`, and their log-probabilities are written in the same
+/// places of `log_probs`; the log-sum-exp of each row to `lse`, unless it is null. Both are float,
+/// or double for f64.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -280,8 +286,9 @@ pub unsafe extern "C" fn softmax_log_probs(
     }
 }
 
-/// The `k` largest elements of each row, the largest first and the first of equals first: their indices, and their log-probabilities in the whole row (float, or
-/// double for f64), `k` of each a row.
+/// The `k` largest elements of each row, the largest first and the first of equals first: their
+/// indices, and their log-probabilities in the whole row (float, or double for f64), `k` of each a
+/// row.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -312,7 +319,8 @@ pub unsafe extern "C" fn softmax_top_k(
     }
 }
 
-/// The perplexity of a text from the log-probabilities of its tokens: `exp(-mean)`. NaN if there are none.
+/// The perplexity of a text from the log-probabilities of its tokens: `exp(-mean)`. NaN if there
+/// are none.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -334,8 +342,9 @@ pub unsafe extern "C" fn softmax_perplexity(
     })
 }
 
-/// Frees the memory that this thread, and those of the library's pool, keep for their next calls: as much as the largest call so far has needed. Other threads
-/// free theirs when they end, or by calling this themselves.
+/// Frees the memory that this thread, and those of the library's pool, keep for their next calls:
+/// as much as the largest call so far has needed. Other threads free theirs when they end, or by
+/// calling this themselves.
 #[unsafe(no_mangle)]
 pub extern "C" fn softmax_release_scratch() {
     // If a thread of the pool panics, memory is still kept, and that is all.
@@ -382,7 +391,8 @@ fn op_of(op: softmax_op) -> Result<Op, Failure> {
     })
 }
 
-/// What way a call of an operation takes on a matrix of the shape and dtype of `x` (its data does not count), in place (not 0) or not.
+/// What way a call of an operation takes on a matrix of the shape and dtype of `x` (its data does
+/// not count), in place (not 0) or not.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -415,8 +425,8 @@ pub unsafe extern "C" fn softmax_plan_of(
     }
 }
 
-/// How many bytes of scratch memory a call of an operation needs on a matrix of the shape and dtype of `x` (its data does not count), with these options, in place or
-/// not.
+/// How many bytes of scratch memory a call of an operation needs on a matrix of the shape and dtype
+/// of `x` (its data does not count), with these options, in place or not.
 ///
 /// # Safety
 /// As the head of this file says.

@@ -16,8 +16,9 @@ pub const SOFTMAX_METHOD_INVERSE_CDF: u32 = 0;
 /// The largest of logarithm and Gumbel noise: one random number a token.
 pub const SOFTMAX_METHOD_GUMBEL_MAX: u32 = 1;
 
-/// How tokens are drawn. A draw depends on its row, these options, the seed, the number of the row, the step and the number of the draw alone.
-/// `softmax_sampler_default` makes one that draws from the plain distribution.
+/// How tokens are drawn. A draw depends on its row, these options, the seed, the number of the row,
+/// the step and the number of the draw alone. `softmax_sampler_default` makes one that draws from
+/// the plain distribution.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct softmax_sampler {
@@ -27,9 +28,11 @@ pub struct softmax_sampler {
     pub seed: u64,
     /// The position in the sequence, below 2^48.
     pub step: u64,
-    /// The number of the first row of the matrix, so that a batch may be cut. Rows are numbered below 2^48.
+    /// The number of the first row of the matrix, so that a batch may be cut. Rows are numbered
+    /// below 2^48.
     pub first_row: u64,
-    /// What logits are divided by; 0 takes the largest. 1 by default. (Scale and temperature of `softmax_options` do not count.)
+    /// What logits are divided by; 0 takes the largest. 1 by default. (Scale and temperature of
+    /// `softmax_options` do not count.)
     pub temperature: f64,
     /// `SOFTMAX_ORDER_TRANSFORMERS` or `SOFTMAX_ORDER_LLAMA_CPP`.
     pub order: u32,
@@ -41,7 +44,8 @@ pub struct softmax_sampler {
     pub top_p: f64,
     /// Keeps the tokens that are so many times as likely as the most likely one; 0 keeps all.
     pub min_p: f64,
-    /// Keeps the tokens nearest to the entropy that have so much of the mass; 1, the default, keeps all.
+    /// Keeps the tokens nearest to the entropy that have so much of the mass; 1, the default, keeps
+    /// all.
     pub typical_p: f64,
     /// Divides positive logits of tokens in the history and multiplies the others. 1 by default.
     pub repetition_penalty: f64,
@@ -57,7 +61,8 @@ pub struct softmax_sampler {
     pub bias_count: usize,
     /// The histories, one behind the other.
     pub history: *const usize,
-    /// Where each of them starts in `history`, and in the end where the last one ends: `history_count + 1` numbers.
+    /// Where each of them starts in `history`, and in the end where the last one ends:
+    /// `history_count + 1` numbers.
     pub history_starts: *const usize,
     /// How many histories there are: 0, one for all rows, or one for each.
     pub history_count: usize,
@@ -126,8 +131,9 @@ unsafe fn options_of<'a>(
     Ok((sampler, regions))
 }
 
-/// Draws `draws_per_row` tokens from every row of `logits`, into `draws`: those of a row one behind the other. `SOFTMAX_NO_TOKEN` is written where there is nothing to draw, because
-/// the row has NaN or +inf, or nothing but -inf.
+/// Draws `draws_per_row` tokens from every row of `logits`, into `draws`: those of a row one behind
+/// the other. `SOFTMAX_NO_TOKEN` is written where there is nothing to draw, because the row has NaN
+/// or +inf, or nothing but -inf.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -158,7 +164,8 @@ pub unsafe extern "C" fn softmax_sample(
     }
 }
 
-/// As `softmax_scratch_size`, for draws from logits of the shape and dtype of this matrix, whose data does not count.
+/// As `softmax_scratch_size`, for draws from logits of the shape and dtype of this matrix, whose
+/// data does not count.
 ///
 /// # Safety
 /// As the head of this file says.

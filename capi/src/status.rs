@@ -4,8 +4,9 @@ use std::fmt;
 
 use softmax::{AttendError, Error, ShapeError};
 
-/// What a call returns. Whatever is not `SOFTMAX_STATUS_OK` means that nothing was written, but for a message; after
-/// `SOFTMAX_STATUS_MEMORY` and `SOFTMAX_STATUS_INTERNAL` some rows may have been, and after `SOFTMAX_STATUS_AGAIN` the row's largest element.
+/// What a call returns. Whatever is not `SOFTMAX_STATUS_OK` means that nothing was written, but for
+/// a message; after `SOFTMAX_STATUS_MEMORY` and `SOFTMAX_STATUS_INTERNAL` some rows may have been,
+/// and after `SOFTMAX_STATUS_AGAIN` the row's largest element.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum softmax_status {
@@ -13,7 +14,8 @@ pub enum softmax_status {
     Ok = 0,
     /// A pointer is null that must not be.
     NullPointer = 1,
-    /// The `size` of a struct is none that this library knows, or a newer field is set that it does not have.
+    /// The `size` of a struct is none that this library knows, or a newer field is set that it does
+    /// not have.
     StructSize = 2,
     /// There is no such dtype, or it is none for this call.
     Dtype = 3,
@@ -75,8 +77,9 @@ impl Status {
     ];
 }
 
-/// What a status means, in a few English words; never null, and valid for as long as the library is loaded. Numbers that are no status have a text, too.
-/// (What was wrong with a call in particular says `softmax_options.message`.)
+/// What a status means, in a few English words; never null, and valid for as long as the library is
+/// loaded. Numbers that are no status have a text, too. (What was wrong with a call in particular
+/// says `softmax_options.message`.)
 #[unsafe(no_mangle)]
 pub extern "C" fn softmax_status_message(status: i32) -> *const std::ffi::c_char {
     let known = Status::ALL.iter().find(|(known, _)| *known as i32 == status);

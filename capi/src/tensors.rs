@@ -20,7 +20,8 @@ struct Tensor {
 
 impl Tensor {
     /// # Safety
-    /// The shape is valid for reads of `dims` sizes, `x` for reads and `y` for writes of their product.
+    /// The shape is valid for reads of `dims` sizes, `x` for reads and `y` for writes of their
+    /// product.
     unsafe fn run<T: Element>(&self, call: &Call, log: bool) -> Result<(), Failure> {
         let Self { dims, axis, .. } = *self;
         // SAFETY: as this function's.
@@ -50,8 +51,9 @@ impl Tensor {
     }
 }
 
-/// The softmax along an axis (negative ones count from the end) of a tensor of `dims` dimensions in C order, without gaps, from `x` to `y`, which is `x` itself (in
-/// place) or does not overlap it. The same bits as if the axis had been the last.
+/// The softmax along an axis (negative ones count from the end) of a tensor of `dims` dimensions in
+/// C order, without gaps, from `x` to `y`, which is `x` itself (in place) or does not overlap it.
+/// The same bits as if the axis had been the last.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -143,7 +145,8 @@ const _: () = {
     assert!(offset_of!(softmax_partial, sum) == 16 && offset_of!(softmax_partial, rest) == 24);
 };
 
-/// How many partials a shard of `len` elements has: one for each block of `SOFTMAX_BLOCK` elements, and one for the last few.
+/// How many partials a shard of `len` elements has: one for each block of `SOFTMAX_BLOCK` elements,
+/// and one for the last few.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -153,8 +156,10 @@ pub unsafe extern "C" fn softmax_partial_count(len: usize, count: *mut usize) ->
     plain_call(|| unsafe { write("count", count, Partial::count(len)) })
 }
 
-/// The partials of a shard of a row: `x` has `len` elements and starts at a multiple of `SOFTMAX_BLOCK` in its row; there is room for `count` partials, which must be as many as
-/// `softmax_partial_count` says. `row_max` is null, or the row's largest element, if `softmax_merge` has asked for that.
+/// The partials of a shard of a row: `x` has `len` elements and starts at a multiple of
+/// `SOFTMAX_BLOCK` in its row; there is room for `count` partials, which must be as many as
+/// `softmax_partial_count` says. `row_max` is null, or the row's largest element, if
+/// `softmax_merge` has asked for that.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -186,11 +191,12 @@ pub unsafe extern "C" fn softmax_partials(
     }
 }
 
-/// Merges the partials of all blocks of a row, in their order, into `row`, which is the partial of the whole row and all that its shards are finished with. (Partials of
-/// parts of a row cannot be merged first and then once more: sums are in the order of the blocks.)
+/// Merges the partials of all blocks of a row, in their order, into `row`, which is the partial of
+/// the whole row and all that its shards are finished with. (Partials of parts of a row cannot be
+/// merged first and then once more: sums are in the order of the blocks.)
 ///
-/// Returns `SOFTMAX_STATUS_AGAIN`, and the row's largest element in `row_max`, if the partials are to be computed once more, by that; then
-/// merging succeeds.
+/// Returns `SOFTMAX_STATUS_AGAIN`, and the row's largest element in `row_max`, if the partials are
+/// to be computed once more, by that; then merging succeeds.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -276,8 +282,9 @@ unsafe fn finish<T: Element>(
     }?)
 }
 
-/// The probabilities of a shard of a row that was merged, from `x` to `y`, which is `x` itself or does not overlap it. The bits of the whole row in one call. The options are
-/// those that the row was merged with.
+/// The probabilities of a shard of a row that was merged, from `x` to `y`, which is `x` itself or
+/// does not overlap it. The bits of the whole row in one call. The options are those that the row
+/// was merged with.
 ///
 /// # Safety
 /// As the head of this file says.

@@ -1,4 +1,5 @@
-//! The C ABI as C sees it: each file of tests/c is compiled by the system's compilers, linked to the static library, and run.
+//! The C ABI as C sees it: each file of tests/c is compiled by the system's compilers, linked to
+//! the static library, and run.
 #![cfg(unix)]
 
 use std::ffi::OsStr;
@@ -21,7 +22,8 @@ fn files(of: &Path, extension: &str) -> Vec<PathBuf> {
     entries.filter(|path| path.extension() == Some(OsStr::new(extension))).collect()
 }
 
-/// The static library beside this test. Cargo compiles the library before its integration tests, and one run of rustc makes all its kinds, under names without a hash.
+/// The static library beside this test. Cargo compiles the library before its integration tests,
+/// and one run of rustc makes all its kinds, under names without a hash.
 fn library() -> PathBuf {
     let exe = env::current_exe().expect("the path of the test");
     let library = exe.with_file_name("libsoftmax_capi.a");
@@ -71,8 +73,9 @@ fn check(name: &str, compiler: &str, language: &[&str]) -> PathBuf {
     program
 }
 
-/// What valgrind cannot run: its CPU has one floating-point environment, takes what is below the stack's end for lost, and so what the threads of a forked
-/// process had that are not there any more.
+/// What valgrind cannot run: its CPU has one floating-point environment, takes what is below the
+/// stack's end for lost, and so what the threads of a forked process had that are not there any
+/// more.
 const NOT_IN_VALGRIND: [&str; 3] = ["floating_point", "stacks", "processes"];
 
 /// If it is asked for, runs a program in valgrind, which finds what is used without being there.
@@ -81,7 +84,8 @@ fn check_memory(name: &str, program: &Path) {
         return;
     }
     let suppressions = root().join("tests/c/valgrind.supp");
-    // The pool's threads live on, and so does their memory. The CPU that valgrind shows has no AVX-512: kernels up to AVX2 run.
+    // The pool's threads live on, and so does their memory. The CPU that valgrind shows has no
+    // AVX-512: kernels up to AVX2 run.
     run(Command::new("valgrind")
         .args(["-q", "--error-exitcode=1", "--leak-check=full"])
         .args(["--show-leak-kinds=definite", "--errors-for-leak-kinds=definite"])

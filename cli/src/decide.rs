@@ -16,7 +16,8 @@ use crate::output::{Output, Target};
 use crate::stdout::{self, Stdout};
 use crate::tensor::shape_text;
 
-/// Finds the column of the largest element of every row (the last axis): the first of equals, or the row's first NaN.
+/// Finds the column of the largest element of every row (the last axis): the first of equals, or
+/// the row's first NaN.
 #[derive(Debug, clap::Args)]
 pub struct Argmax {
     #[command(flatten)]
@@ -32,10 +33,12 @@ impl Argmax {
     }
 }
 
-/// Draws a column, or some, from every row (the last axis), by the probabilities that are its softmax.
+/// Draws a column, or some, from every row (the last axis), by the probabilities that are its
+/// softmax.
 ///
-/// A draw depends on its row, the options, the seed, the step and the numbers of row and draw alone: not on the CPU, the kernel or the number of threads.
-/// -1 stands for rows with nothing to draw: with NaN or +inf, or with nothing but -inf.
+/// A draw depends on its row, the options, the seed, the step and the numbers of row and draw
+/// alone: not on the CPU, the kernel or the number of threads. -1 stands for rows with nothing to
+/// draw: with NaN or +inf, or with nothing but -inf.
 #[derive(Debug, clap::Args)]
 pub struct Sample {
     #[command(flatten)]
@@ -63,13 +66,15 @@ pub struct Sample {
     /// Keeps the columns that are at least P times as likely as the most likely one.
     #[arg(long, value_name = "P", default_value_t = 0.0, allow_hyphen_values = true)]
     min_p: f64,
-    /// Keeps the fewest columns of the most typical information that have P of the probability together.
+    /// Keeps the fewest columns of the most typical information that have P of the probability
+    /// together.
     #[arg(long, value_name = "P", default_value_t = 1.0, allow_hyphen_values = true)]
     typical_p: f64,
     /// The order of filters and temperature.
     #[arg(long, value_enum, default_value_t = Filters::Transformers)]
     order: Filters,
-    /// Draws the largest of log-probability and Gumbel noise: columns keep their noise when the logits of others change.
+    /// Draws the largest of log-probability and Gumbel noise: columns keep their noise when the
+    /// logits of others change.
     #[arg(long)]
     gumbel: bool,
 }
@@ -112,7 +117,8 @@ impl Sample {
 /// Where columns go: to a file, or to standard output.
 #[derive(Debug, clap::Args)]
 struct Columns {
-    /// An .npy file to write, of i64, in the shape of LOGITS without its last axis [default: prints a line for each row].
+    /// An .npy file to write, of i64, in the shape of LOGITS without its last axis [default: prints
+    /// a line for each row].
     #[arg(value_name = "OUT")]
     output: Option<PathBuf>,
     /// Replaces OUT if it exists. Its permissions stay.

@@ -36,7 +36,8 @@ impl Dtype {
         }
     }
 
-    /// The type to compute in: the very type if input and output agree, else the wider one, at least f32.
+    /// The type to compute in: the very type if input and output agree, else the wider one, at
+    /// least f32.
     pub fn between(from: Self, to: Self) -> Self {
         match (from, to) {
             _ if from == to => from,
@@ -83,8 +84,8 @@ impl Value for bf16 {
     }
 }
 
-/// `x` itself if it is an f32, else that of its two neighbours whose last bit is 1: it is never a tie of a shorter type,
-/// so that rounding it again gives what rounding `x` at once does.
+/// `x` itself if it is an f32, else that of its two neighbours whose last bit is 1: it is never a
+/// tie of a shorter type, so that rounding it again gives what rounding `x` at once does.
 fn to_odd(x: f64) -> f32 {
     let nearest = x as f32;
     if f64::from(nearest) == x || x.is_nan() {
@@ -97,7 +98,8 @@ fn to_odd(x: f64) -> f32 {
 /// Elements that one thread converts at a time.
 const CHUNK: usize = 1 << 16;
 
-/// The elements of type `from` in `bytes`, at any alignment, as `C`: either the same type or one that has all its values.
+/// The elements of type `from` in `bytes`, at any alignment, as `C`: either the same type or one
+/// that has all its values.
 pub fn decode<C: Value>(from: Dtype, bytes: &[u8], to: &mut [C]) {
     fn widen<A: Value, C: Value>(bytes: &[u8], to: &mut [C]) {
         let parts = bytes.par_chunks(CHUNK * size_of::<A>());

@@ -21,7 +21,8 @@ use crate::{npy, stdout};
 pub struct Loss {
     #[command(flatten)]
     pub source: Source,
-    /// An .npy file of integers, the column of each row's class, in the shape of LOGITS without its last axis or in one axis.
+    /// An .npy file of integers, the column of each row's class, in the shape of LOGITS without its
+    /// last axis or in one axis.
     #[arg(value_name = "LABELS")]
     labels: PathBuf,
     /// Rows with this label do not count.

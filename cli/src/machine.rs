@@ -104,7 +104,8 @@ pub fn is_emulated() -> bool {
         || is_other_architecture("CPU implementer")
 }
 
-/// Whether an emulator runs this program, as far as it shows: the system tells of another architecture's CPU.
+/// Whether an emulator runs this program, as far as it shows: the system tells of another
+/// architecture's CPU.
 #[cfg(not(target_arch = "x86_64"))]
 pub fn is_emulated() -> bool {
     is_other_architecture("vendor_id")

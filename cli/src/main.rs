@@ -33,7 +33,8 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 use crate::failure::Failure;
 use crate::input::Format;
 
-/// Softmax and its relatives over the rows of matrices in files: accurate, fast, the same bits on every CPU.
+/// Softmax and its relatives over the rows of matrices in files: accurate, fast, the same bits on
+/// every CPU.
 #[derive(Debug, Parser)]
 #[command(version)]
 enum Cli {

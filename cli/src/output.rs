@@ -344,8 +344,8 @@ impl Output {
         Ok(())
     }
 
-    /// Gives the file its name; gives its bytes. Like any other program's output, it is on the disk when the system
-    /// writes it there, not before.
+    /// Gives the file its name; gives its bytes. Like any other program's output, it is on the disk
+    /// when the system writes it there, not before.
     pub fn finish(self) -> Result<usize, Failure> {
         let Self { target, file, written } = self;
         file.finish(&target).map_err(|e| match e.kind() {

@@ -34,7 +34,8 @@ pub struct Report {
     /// Writes all cases, a line for each.
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
-    /// Ends with 1 if a case of a later report has less than this part of the first one's speed, and names it.
+    /// Ends with 1 if a case of a later report has less than this part of the first one's speed,
+    /// and names it.
     #[arg(long, value_name = "FACTOR", value_parser = factor)]
     fail_below: Option<f64>,
     /// Replaces files that exist. Their permissions stay.

@@ -39,7 +39,8 @@ pub struct Run {
     /// What a row becomes whose every entry is -inf.
     #[arg(long, value_enum, default_value_t = MaskedRow::Nan)]
     masked: MaskedRow,
-    /// The type of OUT [default: that of LOGITS]. Computed in the wider of the two, at least f32 if they differ.
+    /// The type of OUT [default: that of LOGITS]. Computed in the wider of the two, at least f32 if
+    /// they differ.
     #[arg(long, value_enum)]
     dtype: Option<Dtype>,
     /// Prints the most likely column of the first N rows.

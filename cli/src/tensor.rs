@@ -35,7 +35,8 @@ impl Tensor {
         Ok(Self { name, shape, rows, cols, dtype, data: start..end })
     }
 
-    /// The length of an axis, and the number of positions behind it. A negative axis counts from the end.
+    /// The length of an axis, and the number of positions behind it. A negative axis counts from
+    /// the end.
     pub fn along(&self, axis: isize) -> Result<(usize, usize), String> {
         let dims = self.shape.len();
         let index = if axis < 0 { axis.checked_add_unsigned(dims) } else { Some(axis) };

@@ -13,7 +13,8 @@ use crate::npy;
 use crate::output::{Output, Target, check_distinct};
 use crate::stdout::Stdout;
 
-/// Finds the K most likely columns of every row (the last axis), the most likely first, and their probabilities in the whole row.
+/// Finds the K most likely columns of every row (the last axis), the most likely first, and their
+/// probabilities in the whole row.
 ///
 /// Of equals the first comes first. Rows with NaN or +inf have NaN for all probabilities.
 #[derive(Debug, clap::Args)]

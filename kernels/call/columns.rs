@@ -8,7 +8,8 @@ use crate::num::element::Element;
 use crate::num::part_of;
 use crate::num::scale::Scale;
 
-/// A tensor of `outer` matrices, each of `axis` rows of `inner` elements, without gaps; or two such.
+/// A tensor of `outer` matrices, each of `axis` rows of `inner` elements, without gaps; or two
+/// such.
 #[derive(Debug)]
 pub struct Columns<'a, T> {
     pub(crate) x: *const T,
@@ -29,7 +30,8 @@ pub struct Columns<'a, T> {
 unsafe impl<T: Send + Sync> Send for Columns<'_, T> {}
 
 impl<'a, T: Element> Columns<'a, T> {
-    /// From `x` to `y`: `shape` is the number of matrices, of elements along the axis, and of columns.
+    /// From `x` to `y`: `shape` is the number of matrices, of elements along the axis, and of
+    /// columns.
     ///
     /// # Errors
     /// [`ShapeError`] if either has not as many elements.

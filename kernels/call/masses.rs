@@ -1,4 +1,5 @@
-//! What drawing from a row needs: exponentials, integer masses, and sums over those above a threshold.
+//! What drawing from a row needs: exponentials, integer masses, and sums over those above a
+//! threshold.
 //!
 //! The mass of an element is its exponential, by the row's own shift, in units of 2^-30, and a rest
 //! in units of 2^-62:

@@ -127,7 +127,8 @@ macro_rules! view {
         $(#[$doc])*
         #[derive(Debug)]
         pub struct $name<'a, T> {
-            /// Row `i` starts at `data + i * stride`. The view borrows the rows alone, not what lies between them.
+            /// Row `i` starts at `data + i * stride`. The view borrows the rows alone, not what
+            /// lies between them.
             data: $pointer,
             rows: usize,
             cols: usize,
@@ -145,8 +146,8 @@ macro_rules! view {
                 Ok(Self { data: data.$as_ptr(), rows, cols, stride: cols, borrowed: PhantomData })
             }
 
-            /// `rows` rows of `cols` elements, each starting `stride` elements after the one before it.
-            /// The slice may be longer; what lies between and behind the rows is never touched.
+            /// `rows` rows of `cols` elements, each starting `stride` elements after the one before
+            /// it. The slice may be longer; what lies between and behind the rows is never touched.
             ///
             /// # Errors
             /// If rows overlap, sizes overflow or the slice is too short.
@@ -161,14 +162,16 @@ macro_rules! view {
                 Ok(Self { data: data.$as_ptr(), rows, cols, stride, borrowed: PhantomData })
             }
 
-            /// As [`Self::with_stride`] from a pointer to the first element of row 0: for rows between which there is what others may write.
+            /// As [`Self::with_stride`] from a pointer to the first element of row 0: for rows
+            /// between which there is what others may write.
             ///
             /// # Errors
             /// If rows overlap or sizes overflow.
             ///
             /// # Safety
-            /// Each row, `cols` elements from `data + i * stride` on, is aligned and initialised and may be borrowed for `'a` as a slice is that
-            /// [`Self::new`] takes. If there are no elements, `data` may be anything.
+            /// Each row, `cols` elements from `data + i * stride` on, is aligned and initialised
+            /// and may be borrowed for `'a` as a slice is that [`Self::new`] takes. If there are no
+            /// elements, `data` may be anything.
             pub unsafe fn from_raw(
                 data: $pointer,
                 rows: usize,
@@ -213,7 +216,8 @@ macro_rules! view {
                 self.stride
             }
 
-            /// The elements of all rows, if nothing lies between these, or there is no more than one.
+            /// The elements of all rows, if nothing lies between these, or there is no more than
+            /// one.
             fn dense(&self) -> Option<usize> {
                 // No overflow: there are as many elements.
                 match self.rows {
@@ -227,7 +231,8 @@ macro_rules! view {
             pub fn split_rows(self, at: usize) -> (Self, Self) {
                 let at = at.min(self.rows);
                 let Self { data, rows, cols, stride, borrowed } = self;
-                // No row is there, if `at` is none of them or they are empty, and the pointer is not used.
+                // No row is there, if `at` is none of them or they are empty, and the pointer is
+                // not used.
                 let tail = data.wrapping_add(at.wrapping_mul(stride));
                 (
                     Self { data, rows: at, cols, stride, borrowed },
@@ -299,7 +304,8 @@ impl<'a, T> Matrix<'a, T> {
 }
 
 impl<'a, T> MatrixMut<'a, T> {
-    /// All elements, if nothing lies between the rows, or there is no more than one; else the matrix itself.
+    /// All elements, if nothing lies between the rows, or there is no more than one; else the
+    /// matrix itself.
     ///
     /// # Errors
     /// The matrix, if it has padding between rows.

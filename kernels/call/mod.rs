@@ -48,7 +48,8 @@ pub enum Op {
     Sigmoid,
     /// `-ln(1 + exp(-a x_i))`
     LogSigmoid,
-    /// The largest element of each row, or each of them, has all the mass: softmax at temperature 0.
+    /// The largest element of each row, or each of them, has all the mass: softmax at temperature
+    /// 0.
     Hardmax(Ties),
     /// The logarithm of hardmax with shared ties.
     LogHardmax,
@@ -69,15 +70,14 @@ impl Store {
     /// Into the caches, which hold it. Memory is asked for before it is used.
     pub const CACHED: Self = Self { past: false, asks: true };
 
-    /// Of an output that is `large`, larger than the caches. `alone`: nothing else is stored between
-    /// its elements, as the exponentials of rows are; then stores past the caches are fast on every
-    /// CPU.
-    pub fn of(large: bool, alone: bool) -> Self {
+    /// Of an output that is `large`, larger than the caches: past them if this CPU is faster so
+    /// with rows, or for operations for which that is so on `every_cpu`.
+    pub fn of(large: bool, every_cpu: bool) -> Self {
         if !large {
             return Self::CACHED;
         }
         let streams = streams();
-        Self { past: streams || alone, asks: streams }
+        Self { past: streams || every_cpu, asks: streams }
     }
 
     /// Whether the caches hold the output.

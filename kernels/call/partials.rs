@@ -1,8 +1,9 @@
-//! A row in shards that may lie anywhere: each block comes to a few numbers, from which whoever has those of all blocks gets the row's sum, with
-//! the bits that the row in one place would have.
+//! A row in shards that may lie anywhere: each block comes to a few numbers, from which whoever has
+//! those of all blocks gets the row's sum, with the bits that the row in one place would have.
 //!
-//! A block is summed by a shift of its own, its maximum's. Sums of different shifts differ by powers of two, so bringing them to the row's
-//! shift is exact, and they are added in order. That is all unless the row's maximum is so far above a block's that the row flushes some of what the
+//! A block is summed by a shift of its own, its maximum's. Sums of different shifts differ by
+//! powers of two, so bringing them to the row's shift is exact, and they are added in order. That
+//! is all unless the row's maximum is so far above a block's that the row flushes some of what the
 //! block did not, or is huge: then the blocks are summed again, by the row's maximum.
 
 use crate::call::Odd;
@@ -12,7 +13,8 @@ use crate::num::element::Element;
 use crate::num::exp2::{BLOCK, Contract, Sum};
 use crate::num::scale::Scale;
 
-/// What a block of a row, [`BLOCK`] elements or its last few, comes to. In memory it is the four numbers of [`Partial::to_array`].
+/// What a block of a row, [`BLOCK`] elements or its last few, comes to. In memory it is the four
+/// numbers of [`Partial::to_array`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Partial {
@@ -20,7 +22,8 @@ pub struct Partial {
     max: f64,
     /// No element that counts in the sum is smaller; infinite if the row's maximum gave the shift.
     least: f64,
-    /// The sum of the exponentials, scaled by the power of two that `max` gives; 0 if they were not summed.
+    /// The sum of the exponentials, scaled by the power of two that `max` gives; 0 if they were not
+    /// summed.
     sum: f64,
     /// What the sum lacks, in f64 rows.
     rest: f64,
@@ -46,7 +49,8 @@ impl Partial {
         Self { max, least, sum, rest }
     }
 
-    /// As two numbers, the shift and the sum, for partials of f32, f16 and bf16. (Those of f64 would lose bits.)
+    /// As two numbers, the shift and the sum, for partials of f32, f16 and bf16. (Those of f64
+    /// would lose bits.)
     pub fn to_pair(self) -> [u64; 2] {
         let [max, least] = in_default_environment(|| [self.max as f32, self.least as f32]);
         let shift = u64::from(max.to_bits()) | u64::from(least.to_bits()) << 32;
@@ -67,7 +71,8 @@ impl Partial {
         Self { max, least: max, sum: 0.0, rest: 0.0 }
     }
 
-    /// Which zero is the larger one depends on the kernel, and in a block with NaN which of its elements are: there is one of each.
+    /// Which zero is the larger one depends on the kernel, and in a block with NaN which of its
+    /// elements are: there is one of each.
     fn new(max: f64, least: f64, sum: Sum) -> Self {
         if sum.hi.is_nan() {
             return Self::unsummed(f64::NAN);
@@ -92,7 +97,8 @@ pub enum MergedPartials {
 }
 
 impl MergedPartials {
-    /// As the partial of a row of one block: merged again, alone, it comes to the same. `None` if the blocks are to be summed again.
+    /// As the partial of a row of one block: merged again, alone, it comes to the same. `None` if
+    /// the blocks are to be summed again.
     pub fn to_partial(&self) -> Option<Partial> {
         in_default_environment(|| match self {
             Self::Whole(whole) => {
@@ -117,7 +123,8 @@ fn block_sum<T: Element>(sum: &Summing<T>, block: &[T], shift: &RowShift) -> (Su
 /// What sums the blocks of a piece by a shift.
 pub(crate) type Summing<'a, T> = dyn Fn(&mut Piece<T>, &RowShift, &mut [BlockSum]) -> Extremes + 'a;
 
-/// The partials of a shard that starts at a multiple of [`BLOCK`], by the row's maximum where it is known.
+/// The partials of a shard that starts at a multiple of [`BLOCK`], by the row's maximum where it is
+/// known.
 pub(crate) fn partials<E: Contract, T: Element>(
     sum_by: &Summing<T>,
     x: &[T],
@@ -153,7 +160,8 @@ pub(crate) fn partials<E: Contract, T: Element>(
     }
 }
 
-/// Octaves between a block's shift and the row's up to which the low half of the sum stays a normal number.
+/// Octaves between a block's shift and the row's up to which the low half of the sum stays a normal
+/// number.
 const FAR: i32 = 900;
 
 /// Adds the partials of all the blocks of a row, in order.

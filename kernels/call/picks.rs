@@ -41,7 +41,8 @@ pub(crate) fn no_shift(scale: &Scale, min_exp: i32) -> Shift {
     Shift { subtract: 0.0, m: 0, cut: scale.cut(0, min_exp) }
 }
 
-/// `1 / (2 k + 1)` for k from 1 on: with the 1 before them, 17 terms, of which the next would be 2^-59 of the sum.
+/// `1 / (2 k + 1)` for k from 1 on: with the 1 before them, 17 terms, of which the next would be
+/// 2^-59 of the sum.
 pub(crate) const ATANH: [f64; 16] = {
     let mut coefficients = [0.0; 16];
     let mut k = 0;
@@ -119,7 +120,8 @@ fn check(what: &'static str, len: usize, needed: usize) -> Result<(), PickError>
 }
 
 impl<'a, T: Element> Picks<'a, T> {
-    /// The log-probabilities of tokens, the same number of each row, and the log-sum-exp of each row, if there are places for it.
+    /// The log-probabilities of tokens, the same number of each row, and the log-sum-exp of each
+    /// row, if there are places for it.
     ///
     /// # Errors
     /// Lengths that do not fit the rows, or a token that is no column.

@@ -1,4 +1,5 @@
-//! Huge rows in pieces: what a piece is, how its row is shifted, and what the sums of its blocks come to.
+//! Huge rows in pieces: what a piece is, how its row is shifted, and what the sums of its blocks
+//! come to.
 
 use std::marker::PhantomData;
 
@@ -8,7 +9,8 @@ use crate::num::exp2::{BLOCK, Contract, Sum};
 use crate::num::guess::Guess;
 use crate::num::scale::{Scale, Shift};
 
-/// A piece of a row to be read, and of another to be written; or of one row to be read and overwritten.
+/// A piece of a row to be read, and of another to be written; or of one row to be read and
+/// overwritten.
 #[derive(Debug)]
 pub struct Piece<'a, T> {
     pub(crate) x: *const T,
@@ -17,7 +19,8 @@ pub struct Piece<'a, T> {
     borrowed: PhantomData<&'a mut T>,
 }
 
-// SAFETY: a piece is what it was made of, a &[T] and a &mut [T] (or only the latter), which are Send for such T.
+// SAFETY: a piece is what it was made of, a &[T] and a &mut [T] (or only the latter), which are
+// Send for such T.
 unsafe impl<T: Send + Sync> Send for Piece<'_, T> {}
 
 impl<'a, T: Element> Piece<'a, T> {
@@ -193,15 +196,16 @@ pub enum Merged {
     Whole(Whole),
     /// The guess was wrong: its pieces are to be summed again.
     Again(RowShift),
-    /// It has a NaN or +inf, or nothing but -inf: [`Pieces::odd`](crate::Pieces::odd) knows what becomes of it.
+    /// It has a NaN or +inf, or nothing but -inf: [`Pieces::odd`](crate::Pieces::odd) knows what
+    /// becomes of it.
     Odd,
 }
 
 /// How pieces are done.
 #[derive(Clone, Copy, Debug)]
 pub struct PieceOptions {
-    /// The exponentials wait in the output between the two readings. Only for types computed in themselves, and
-    /// not in place.
+    /// The exponentials wait in the output between the two readings. Only for types computed in
+    /// themselves, and not in place.
     pub keep: bool,
     /// How the output is stored.
     pub store: Store,

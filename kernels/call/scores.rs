@@ -1,4 +1,5 @@
-//! The options of attention, and a call with them: what is checked once, and what each row makes of it.
+//! The options of attention, and a call with them: what is checked once, and what each row makes of
+//! it.
 
 use std::marker::PhantomData;
 
@@ -114,8 +115,9 @@ pub struct Mask<'a> {
 }
 
 impl<'a> Mask<'a> {
-    /// Elements of f32, f16 or bf16, which are added to logits, or of bool or u8, `true` or not 0 where a key is seen. `shape` is batch, heads, queries:
-    /// each as many as the scores have, or 1, which serves for all. Rows are as long as the scores'.
+    /// Elements of f32, f16 or bf16, which are added to logits, or of bool or u8, `true` or not 0
+    /// where a key is seen. `shape` is batch, heads, queries: each as many as the scores have, or
+    /// 1, which serves for all. Rows are as long as the scores'.
     ///
     /// ```
     /// use softmax_kernels::Mask;
@@ -127,7 +129,8 @@ impl<'a> Mask<'a> {
     }
 }
 
-/// What is done to the scores of attention before, and with, their softmax. Rows are those of a tensor of batch, heads, queries and keys.
+/// What is done to the scores of attention before, and with, their softmax. Rows are those of a
+/// tensor of batch, heads, queries and keys.
 #[derive(Clone, Copy, Debug)]
 pub struct Attend<'a> {
     /// Heads.
@@ -419,13 +422,15 @@ impl<'a> Attend<'a> {
     }
 }
 
-/// The work of one call: scores to probabilities, which may be of another type, or in place; and each row's log-sum-exp, if wanted.
+/// The work of one call: scores to probabilities, which may be of another type, or in place; and
+/// each row's log-sum-exp, if wanted.
 #[derive(Debug)]
 pub struct Scores<'a, T: Element, U> {
     /// Row `i` starts at `x + i * x_stride`; each has `cols` elements, valid for reads.
     pub(crate) x: *const T,
     pub(crate) x_stride: usize,
-    /// Row `i` starts at `y + i * y_stride`; each has `cols` elements, valid for writes. Disjoint from `x`, or the very same rows.
+    /// Row `i` starts at `y + i * y_stride`; each has `cols` elements, valid for writes. Disjoint
+    /// from `x`, or the very same rows.
     pub(crate) y: *mut U,
     pub(crate) y_stride: usize,
     /// One element for each row, valid for writes, or null.
@@ -440,7 +445,8 @@ pub struct Scores<'a, T: Element, U> {
     borrowed: PhantomData<&'a mut U>,
 }
 
-// SAFETY: what it was made of, a &[T], a &mut [U] and a &mut [T::Arithmetic], are Send for such types.
+// SAFETY: what it was made of, a &[T], a &mut [U] and a &mut [T::Arithmetic], are Send for such
+// types.
 unsafe impl<T: Element, U: Element> Send for Scores<'_, T, U> {}
 
 impl<'a, T: Element, U: Element> Scores<'a, T, U> {

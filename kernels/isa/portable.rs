@@ -1,9 +1,10 @@
 //! How a CPU of which nothing is known does the operations of [`Vector`]: on `wide`, for x86-64
 //! before AVX2, WebAssembly, RISC-V and the rest.
 //!
-//! There may be no fused multiply-add. It is made of wider or of error-free operations, with a check for the
-//! cases in which those round differently, so that the results are the same bits as the other kernels'. That costs
-//! more than half of the speed that a kernel with other bits would have on such CPUs.
+//! There may be no fused multiply-add. It is made of wider or of error-free operations, with a
+//! check for the cases in which those round differently, so that the results are the same bits as
+//! the other kernels'. That costs more than half of the speed that a kernel with other bits would
+//! have on such CPUs.
 
 use std::array::from_fn;
 
@@ -52,9 +53,9 @@ fn lanes(v: [f64x4; 2]) -> [f64; 8] {
 
 /// `a * b + c`, rounded once, by way of f64, which holds the product exactly.
 ///
-/// The sum in f64 is rounded, and then again to f32. That differs from one rounding only if the first ends
-/// half-way between two f32, which is looked for: such vectors, and those with subnormal results, whose half-ways
-/// lie elsewhere, are done by the system's slow function.
+/// The sum in f64 is rounded, and then again to f32. That differs from one rounding only if the
+/// first ends half-way between two f32, which is looked for: such vectors, and those with subnormal
+/// results, whose half-ways lie elsewhere, are done by the system's slow function.
 // Not inlined: dozens of copies of this, most of them in loops, would be most of the crate's code.
 #[cfg_attr(any(target_feature = "fma", target_arch = "aarch64"), inline(always))]
 #[cfg_attr(not(any(target_feature = "fma", target_arch = "aarch64")), inline(never))]
@@ -80,11 +81,12 @@ fn fma_f32x8(a: f32x8, b: f32x8, c: f32x8) -> f32x8 {
     narrow(s)
 }
 
-/// `a * b + c`, rounded once, from the exact product and the exact sum of its larger part and `c` (Dekker, Knuth).
+/// `a * b + c`, rounded once, from the exact product and the exact sum of its larger part and `c`
+/// (Dekker, Knuth).
 ///
-/// What is left of both is added with a rounding. Where that could change the result (it is checked with a little more and
-/// a little less), and where exactness itself is in doubt (near overflow and underflow), the system's
-/// slow function does it.
+/// What is left of both is added with a rounding. Where that could change the result (it is checked
+/// with a little more and a little less), and where exactness itself is in doubt (near overflow and
+/// underflow), the system's slow function does it.
 #[cfg_attr(any(target_feature = "fma", target_arch = "aarch64"), inline(always))]
 #[cfg_attr(not(any(target_feature = "fma", target_arch = "aarch64")), inline(never))]
 fn fma_f64x4(a: f64x4, b: f64x4, c: f64x4) -> f64x4 {
@@ -203,7 +205,8 @@ macro_rules! io {
             #[inline($inline)]
             unsafe fn load(self, p: *const $t) -> Self::V {
                 // SAFETY: the caller vouches for LANES elements; arrays of two-, four- or
-                // eight-byte numbers are read without regard to more than the element's own alignment.
+                // eight-byte numbers are read without regard to more than the element's own
+                // alignment.
                 let a = unsafe { p.cast::<[$t; $lanes]>().read() };
                 [
                     $half::new(from_fn(|i| $load(a[i]))),

@@ -24,7 +24,8 @@ pub(crate) trait Bands: Vector<E = f32> + Io<f32> {
 
 /// The vector operations of one CPU in one arithmetic type.
 ///
-/// Every method is one IEEE operation per lane (or exact), so its result does not depend on the CPU.
+/// Every method is one IEEE operation per lane (or exact), so its result does not depend on the
+/// CPU.
 pub(crate) trait Vector: Copy {
     /// The arithmetic type: f32 or f64.
     type E: Contract + PartialOrd;
@@ -47,7 +48,8 @@ pub(crate) trait Vector: Copy {
     /// Arithmetic is so slow that code may be small: nothing is gained by loops for special cases,
     /// nor by unrolled ones, nor by exponentials without a call.
     const SMALL: bool = false;
-    /// How many `V` keep the units for arithmetic busy, each with an operation that waits for the one before, and find room in the registers.
+    /// How many `V` keep the units for arithmetic busy, each with an operation that waits for the
+    /// one before, and find room in the registers.
     const CHAINS: usize = 6;
 
     /// The proof, where it is known.
@@ -65,7 +67,8 @@ pub(crate) trait Vector: Copy {
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
-    /// Asks for the cache line at `p` in the first-level cache: a hint, for any address, that changes nothing.
+    /// Asks for the cache line at `p` in the first-level cache: a hint, for any address, that
+    /// changes nothing.
     #[inline(always)]
     fn prefetch<T>(self, _p: *const T) {}
     /// Lane 0.
@@ -73,8 +76,8 @@ pub(crate) trait Vector: Copy {
     /// Asks for the cache line at `p` in the second-level cache, as [`Vector::prefetch`].
     #[inline(always)]
     fn prefetch_far<T>(self, _p: *const T) {}
-    /// Orders the stores of [`Io::stream`] before all that follow: without it another thread that is told
-    /// of the result by an ordinary store might not see it.
+    /// Orders the stores of [`Io::stream`] before all that follow: without it another thread that
+    /// is told of the result by an ordinary store might not see it.
     #[inline(always)]
     fn fence(self) {}
     /// The larger; which one where either is NaN is not specified.
@@ -170,7 +173,8 @@ pub(crate) unsafe trait Io<T>: Vector {
     /// As `store`, past the caches where the CPU has such stores. [`Vector::fence`] must follow.
     ///
     /// # Safety
-    /// `p` is valid for writes of `LANES` elements and a multiple of their size, `LANES * size_of::<T>()`.
+    /// `p` is valid for writes of `LANES` elements and a multiple of their size, `LANES *
+    /// size_of::<T>()`.
     #[inline(always)]
     unsafe fn stream(self, p: *mut T, v: Self::V) {
         // SAFETY: the caller vouches for more than this.
@@ -201,7 +205,8 @@ pub(crate) fn plus_lanes<S: Vector<E = f64>>(
     (hi, s.sub(error, s.sub(hi, sum)))
 }
 
-/// Whether all lanes are numbers above 0. (A NaN among exponentials may have become a large number.)
+/// Whether all lanes are numbers above 0. (A NaN among exponentials may have become a large
+/// number.)
 #[inline(always)]
 fn all_positive<S: Vector<E = f64>>(s: S, sums: S::V) -> bool {
     let numbers = s.select_below(sums, s.splat(LARGEST_SUM), sums, s.splat(0.0));
@@ -284,7 +289,8 @@ pub(crate) fn log_softmax_f32<S: Vector<E = f64>>(s: S, x: S::V, shift: &LogShif
     s.fma(s.sub(x, s.splat(shift.max)), s.splat(shift.scale.0), s.splat(-shift.c.0))
 }
 
-/// Log-softmax in f64: `(x - max) * scale - c` with every part carried as a pair, and rounded twice.
+/// Log-softmax in f64: `(x - max) * scale - c` with every part carried as a pair, and rounded
+/// twice.
 #[inline(always)]
 pub(crate) fn log_softmax_f64<S: Vector<E = f64>>(s: S, x: S::V, shift: &LogShift) -> S::V {
     if shift.is_far() {

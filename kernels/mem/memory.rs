@@ -1,4 +1,5 @@
-//! What this CPU's memory wants: which stores, whether to be asked ahead, and loads and stores out of each other's way.
+//! What this CPU's memory wants: which stores, whether to be asked ahead, and loads and stores out
+//! of each other's way.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -8,12 +9,15 @@ pub(crate) const LINE: usize = 64;
 /// Bytes of a page.
 pub(crate) const PAGE: usize = 4096;
 
-/// Whether outputs that are larger than the caches are best written past them, and their inputs asked for ahead by software.
+/// Whether outputs that are larger than the caches are best written past them, and their inputs
+/// asked for ahead by software.
 ///
-/// Not on AMD's CPUs: on Zen 4 (EPYC, two cores of it), 131,072 x 1,024 f32 from and to ordinary allocations, in G elements/s on one thread and on
-/// two: past the caches with asking ahead, 2.0 and 3.8; without, 2.1 and 4.1; by ordinary stores, asking ahead 4 KiB, 2.35 and 4.7;
-/// without asking, 3.0 and 6.2. (memcpy: 3.1 and 6.1; a copy past the caches: 4.6 and 9.1. Stores past the caches wait in the same queue as those of
-/// the exponentials, which a copy does not have.) On Intel's it is the other way round: see `sweep/`.
+/// Not on AMD's CPUs: on Zen 4 (EPYC, two cores of it), 131,072 x 1,024 f32 from and to ordinary
+/// allocations, in G elements/s on one thread and on two: past the caches with asking ahead, 2.0
+/// and 3.8; without, 2.1 and 4.1; by ordinary stores, asking ahead 4 KiB, 2.35 and 4.7; without
+/// asking, 3.0 and 6.2. (memcpy: 3.1 and 6.1; a copy past the caches: 4.6 and 9.1. Stores past the
+/// caches wait in the same queue as those of the exponentials, which a copy does not have.) On
+/// Intel's it is the other way round: see `sweep/`.
 ///
 /// The environment variable `SOFTMAX_STREAMS` says otherwise by 0 or 1. Read once.
 pub fn streams() -> bool {
@@ -52,16 +56,19 @@ fn is_amd() -> bool {
     false
 }
 
-/// How far behind the latest store loads may find one that waits, in bytes. Zen 4, 131,072 x 1,024 f32 past the caches, reading just behind the
-/// latest store (by its address in a page): 1.2 G elements/s without getting out of the way, 2.04 by 256 bytes, 2.10 by 512, 2.16 by 1,024. In its L2, by
-/// ordinary stores: 3.27, 3.75, 3.88 and 3.79.
+/// How far behind the latest store loads may find one that waits, in bytes. Zen 4, 131,072 x 1,024
+/// f32 past the caches, reading just behind the latest store (by its address in a page): 1.2 G
+/// elements/s without getting out of the way, 2.04 by 256 bytes, 2.10 by 512, 2.16 by 1,024. In its
+/// L2, by ordinary stores: 3.27, 3.75, 3.88 and 3.79.
 const WAITING: usize = 512;
 
-/// How many vectors of the row at `y` are to be written first, so that then reading at `x` and writing at `y` in step do not hinder each other. None
-/// of rows so short that it would be half of them.
+/// How many vectors of the row at `y` are to be written first, so that then reading at `x` and
+/// writing at `y` in step do not hinder each other. None of rows so short that it would be half of
+/// them.
 ///
-/// A load that follows a store to the same place of another page waits for it, because CPUs compare the low 12 bits first; and allocations of large
-/// buffers begin at the same place of a page, and rows of powers of two at the same place in both.
+/// A load that follows a store to the same place of another page waits for it, because CPUs compare
+/// the low 12 bits first; and allocations of large buffers begin at the same place of a page, and
+/// rows of powers of two at the same place in both.
 #[inline(always)]
 pub(crate) fn lead<T, U>(x: *const T, y: *mut U, lanes: usize, n: usize) -> usize {
     if n * size_of::<U>() < 4 * WAITING {
@@ -71,8 +78,9 @@ pub(crate) fn lead<T, U>(x: *const T, y: *mut U, lanes: usize, n: usize) -> usiz
     (WAITING + LINE).saturating_sub(behind).div_ceil(lanes * size_of::<U>())
 }
 
-/// By how many bytes memory at `kept`, which has a page more than is needed, is to be offset so that what is kept there starts with a line, and is out of
-/// the way of reading at `x` and writing at `y`: in the middle of the wider of the two gaps between them (by their places in a page).
+/// By how many bytes memory at `kept`, which has a page more than is needed, is to be offset so
+/// that what is kept there starts with a line, and is out of the way of reading at `x` and writing
+/// at `y`: in the middle of the wider of the two gaps between them (by their places in a page).
 #[inline(always)]
 pub(crate) fn offset(kept: usize, x: usize, y: usize) -> usize {
     let gap = x.wrapping_sub(y) % PAGE;

@@ -1,4 +1,5 @@
-//! Memory that a call needs for its time: of the thread's own, which its next call uses again, or lent by the caller.
+//! Memory that a call needs for its time: of the thread's own, which its next call uses again, or
+//! lent by the caller.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::Cell;
@@ -56,7 +57,8 @@ struct Arena {
     pieces: usize,
     /// Lines in use that there was no room for.
     outside: usize,
-    /// Lines that were asked for at the same time, at most: so many the thread's own memory should have.
+    /// Lines that were asked for at the same time, at most: so many the thread's own memory should
+    /// have.
     wanted: usize,
     /// How many lendings deep.
     depth: usize,
@@ -187,7 +189,8 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// Room for `n` elements of type `E`, which must not need more alignment than a cache line has. `None` if there is no memory.
+    /// Room for `n` elements of type `E`, which must not need more alignment than a cache line has.
+    /// `None` if there is no memory.
     pub(crate) fn take<E>(n: usize) -> Option<Self> {
         let count = n.checked_mul(size_of::<E>())?.div_ceil(LINE);
         if with_arena(|arena| arena.want(count)) == Some(true) {
@@ -206,7 +209,8 @@ impl Scratch {
         Some(Self { lines, depth, start: None, here: PhantomData })
     }
 
-    /// Room for a row of `n` elements and a vector more, where it is out of the way of reading at `x` and writing at `y` ([`offset`]).
+    /// Room for a row of `n` elements and a vector more, where it is out of the way of reading at
+    /// `x` and writing at `y` ([`offset`]).
     pub(crate) fn take_row<E>(n: usize, x: usize, y: usize) -> Option<(Self, *mut E)> {
         let mut scratch = Self::take::<u8>(room_for_row::<E>(n))?;
         let row: *mut u8 = scratch.as_mut_ptr();
@@ -239,7 +243,8 @@ impl Drop for Scratch {
 /// Calls `f` with room for `n` elements, initialised with anything. `None` if there is no memory.
 pub fn with_room<E: Plain, R>(n: usize, f: impl FnOnce(&mut [E]) -> R) -> Option<R> {
     let mut scratch = Scratch::take::<E>(n)?;
-    // SAFETY: there is room for n elements, initialised and aligned, and they are used for the time of the call only.
+    // SAFETY: there is room for n elements, initialised and aligned, and they are used for the time
+    // of the call only.
     Some(f(unsafe { std::slice::from_raw_parts_mut(scratch.as_mut_ptr(), n) }))
 }
 
@@ -261,7 +266,8 @@ impl Drop for Before {
     }
 }
 
-/// Calls `f`, whose calls on this thread take their scratch memory out of `memory`, as long as there is enough, and else from the allocator.
+/// Calls `f`, whose calls on this thread take their scratch memory out of `memory`, as long as
+/// there is enough, and else from the allocator.
 pub fn lend<R>(memory: &mut [u8], f: impl FnOnce() -> R) -> R {
     let lines = lines_of(memory);
     let before = with_arena(|arena| {
@@ -273,7 +279,8 @@ pub fn lend<R>(memory: &mut [u8], f: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Calls `f` with what is left of the memory that was lent to this thread; with nothing, if none was.
+/// Calls `f` with what is left of the memory that was lent to this thread; with nothing, if none
+/// was.
 pub fn with_lent<R>(f: impl FnOnce(&mut [u8]) -> R) -> R {
     let rest = |arena: &Arena| if arena.depth > 0 { arena.lines.count - arena.used } else { 0 };
     let rest = with_arena(|arena| rest(arena)).unwrap_or(0);
@@ -288,7 +295,8 @@ pub const fn room_for<E>(n: usize) -> usize {
     n.saturating_mul(size_of::<E>()).saturating_add(LINE - 1) / LINE * LINE
 }
 
-/// Bytes that a row takes as scratch memory: a vector more than it has, and a page to choose its place in.
+/// Bytes that a row takes as scratch memory: a vector more than it has, and a page to choose its
+/// place in.
 pub const fn room_for_row<E>(n: usize) -> usize {
     room_for::<E>(n.saturating_add(MOST_LANES)).saturating_add(PAGE)
 }
@@ -331,7 +339,8 @@ mod tests {
                 room.fill(1.0);
                 assert!(inside(room.as_ptr().addr()));
                 with_lent(|rest| {
-                    // Of five lines one is taken, and one is lost if the memory does not start with a line.
+                    // Of five lines one is taken, and one is lost if the memory does not start with
+                    // a line.
                     assert!(matches!(rest.len(), 192 | 256));
                     lend(rest, || {
                         assert!(inside(address(&mut Scratch::take::<u8>(128).unwrap())));

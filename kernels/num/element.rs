@@ -12,7 +12,8 @@ mod sealed {
 
 /// An element of a matrix: `f32`, `f64`, [`half::f16`] or [`half::bf16`].
 ///
-/// `f16` and `bf16` are widened to f32, computed with, and rounded to nearest even once at the store.
+/// `f16` and `bf16` are widened to f32, computed with, and rounded to nearest even once at the
+/// store.
 pub trait Element: sealed::Sealed + Plain + Send + Sync + std::fmt::Debug + 'static {
     /// The type that is computed with: f32, or f64 for f64. Log-sum-exps of attention are of it.
     type Arithmetic: Element;
@@ -30,8 +31,8 @@ pub trait Element: sealed::Sealed + Plain + Send + Sync + std::fmt::Debug + 'sta
     const IS_ARITHMETIC: bool;
     /// The value, exactly.
     fn to_f64(self) -> f64;
-    /// The nearest value of this type, ties to even; f16 and bf16 by way of f32. (The f64 conversions of
-    /// `half` 2.7 do not round alike on all CPUs.)
+    /// The nearest value of this type, ties to even; f16 and bf16 by way of f32. (The f64
+    /// conversions of `half` 2.7 do not round alike on all CPUs.)
     fn from_f64(x: f64) -> Self;
     /// The one for this type.
     #[doc(hidden)]
@@ -107,7 +108,8 @@ plain!(f32, f64, f16, bf16, u64, [u64; 2]);
 /// Types of which every bit pattern is a value.
 ///
 /// # Safety
-/// They have no padding, no pointers and no invalid values, and need no more alignment than a cache line has.
+/// They have no padding, no pointers and no invalid values, and need no more alignment than a cache
+/// line has.
 pub unsafe trait Plain: Copy {}
 
 #[cfg(test)]

@@ -16,12 +16,12 @@
 //! rounding happens in the shift. `e` is `C * exp(scale * x) * 2^-M`, with one
 //! constant `C` for all elements, which the quotient removes.
 //!
-//! Why a table of eight: the largest errors of a polynomial over a whole octave are the
-//! rounding of `r` (0.35 u, u = half an ULP at 1) and of its last steps (0.3 u). Over an eighth of
-//! an octave all of them shrink eightfold or more, and the same number of instructions buys
-//! an `e` whose error is its own final rounding and little else. Two such errors
-//! (numerator and denominator) and the rounding of the quotient stay
-//! below 3 ULP for certain, which the single polynomial does not. `docs/accuracy.md` has the argument.
+//! Why a table of eight: the largest errors of a polynomial over a whole octave are the rounding of
+//! `r` (0.35 u, u = half an ULP at 1) and of its last steps (0.3 u). Over an eighth of an octave
+//! all of them shrink eightfold or more, and the same number of instructions buys an `e` whose
+//! error is its own final rounding and little else. Two such errors (numerator and denominator) and
+//! the rounding of the quotient stay below 3 ULP for certain, which the single polynomial does not.
+//! `docs/accuracy.md` has the argument.
 
 use crate::num::scale::{LogShift, Scale, Shift};
 use crate::num::{two_product, two_sum};
@@ -61,7 +61,8 @@ pub(crate) trait Contract: Copy + 'static {
     /// The least `k - M` that is not flushed to zero: e is a normal number there.
     const MIN_EXP: i32;
 
-    /// 0, -1, -2 and so on, as many as a vector has lanes: the lanes from the `n`th on are below `1 - n`.
+    /// 0, -1, -2 and so on, as many as a vector has lanes: the lanes from the `n`th on are below `1
+    /// - n`.
     fn lanes() -> &'static [Self];
     /// The least finite number.
     const LEAST: f64;

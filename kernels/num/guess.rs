@@ -1,19 +1,21 @@
 //! One shift for many rows, guessed before their maxima are known.
 //!
-//! A quotient has the same bits for every `M` (`exp2.rs`), as long as no exponential overflows or is flushed. So a row
-//! need not wait for its maximum, nor be read twice: its exponentials are computed with the `M` of the rows
-//! before it, its extremes are gathered on the way, and afterwards they tell whether the guess was good. Where it was
-//! not, the row is done again by its own maximum.
+//! A quotient has the same bits for every `M` (`exp2.rs`), as long as no exponential overflows or
+//! is flushed. So a row need not wait for its maximum, nor be read twice: its exponentials are
+//! computed with the `M` of the rows before it, its extremes are gathered on the way, and
+//! afterwards they tell whether the guess was good. Where it was not, the row is done again by its
+//! own maximum.
 
 use crate::num::exp2::Contract;
 use crate::num::scale::{Scale, Shift};
 
-/// A row's own `M` may be as much as this above the guess: its exponentials are then below 2^11, and the
-/// low half of the reciprocal of the sum of 2^48 elements is a normal number.
+/// A row's own `M` may be as much as this above the guess: its exponentials are then below 2^11,
+/// and the low half of the reciprocal of the sum of 2^48 elements is a normal number.
 const ABOVE: i32 = 8;
 
-/// A row's own `M` may be as much as this below the guess: its exponentials are normal numbers in f32, though only those within 16
-/// octaves of its largest need be, and the reciprocal of its sum does not overflow.
+/// A row's own `M` may be as much as this below the guess: its exponentials are normal numbers in
+/// f32, though only those within 16 octaves of its largest need be, and the reciprocal of its sum
+/// does not overflow.
 const BELOW: i32 = 110;
 
 /// How much a guess is above the `M` that it is made from: as good for rows with larger maxima
@@ -51,13 +53,14 @@ impl Guess {
         Shift { subtract: 0.0, m: self.m, cut: self.drop }
     }
 
-    /// Whether the exponentials of a row with this shift of its own are right, its maximum being in range.
+    /// Whether the exponentials of a row with this shift of its own are right, its maximum being in
+    /// range.
     pub(crate) fn is_near(&self, own: &Shift) -> bool {
         !own.is_huge() && (-BELOW..=ABOVE).contains(&(own.m - self.m))
     }
 
-    /// Whether none of the elements that were not dropped should have been, `least` being the smallest of them, and
-    /// all their exponentials are normal numbers.
+    /// Whether none of the elements that were not dropped should have been, `least` being the
+    /// smallest of them, and all their exponentials are normal numbers.
     pub(crate) fn is_low_enough<E: Contract>(&self, own: &Shift, least: f64) -> bool {
         least >= self.least && least >= E::narrow(own.cut).widen()
     }

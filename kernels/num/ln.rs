@@ -8,10 +8,12 @@ use crate::num::two_sum;
 /// ln(1.0877149085915508581)
 pub(crate) const LN_C_F32: f64 = 0.084_079_081_552_694_49;
 
-/// `ln(C)` of f64, where C = 1.08086837503600929846169310839477789 was the best of 4e8 tries: 0.0263 u.
+/// `ln(C)` of f64, where C = 1.08086837503600929846169310839477789 was the best of 4e8 tries:
+/// 0.0263 u.
 pub(crate) const LN_C_F64: (f64, f64) = (0.077_764_769_019_591_65, -6.721_922_218_055_779e-18);
 
-/// `ln(hi + lo)` as a pair, for normal numbers `hi > 0` and `|lo|` at most half an ULP of it: at most 2^-66 off, absolutely.
+/// `ln(hi + lo)` as a pair, for normal numbers `hi > 0` and `|lo|` at most half an ULP of it: at
+/// most 2^-66 off, absolutely.
 ///
 /// With `m = hi 2^-k` in 1..2 and `c` a multiple of 1/256 near `1/m`, `r = m c - 1` is known as a
 /// pair and at most 0.0091, and `ln = k ln(2) - ln(c) + r - r^2/2 + ...`, of which `r^2` is below

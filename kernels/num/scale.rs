@@ -13,8 +13,8 @@ const HUGE: f64 = 65_536.0;
 
 /// The factor by which inputs are multiplied before the exponential, ready for use.
 ///
-/// `softmax(x)` with scale `a` is `exp(a x_i) / sum_j exp(a x_j)`. A temperature `T` is the scale `1/T`,
-/// kept to twice the precision of f64.
+/// `softmax(x)` with scale `a` is `exp(a x_i) / sum_j exp(a x_j)`. A temperature `T` is the scale
+/// `1/T`, kept to twice the precision of f64.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scale {
     hi: f64,
@@ -61,7 +61,8 @@ impl LogShift {
     /// The log-sum-exp of the row: `max * scale + c`.
     pub(crate) fn logsumexp(&self) -> f64 {
         let (p, p_lo) = two_product(self.max, self.scale.0);
-        // So large that c is far below half an ULP (and that the exact product, or a step on the way to it, would overflow).
+        // So large that c is far below half an ULP (and that the exact product, or a step on the
+        // way to it, would overflow).
         if p.abs() > 1e280 || self.max.abs() > 6e299 {
             return p;
         }
@@ -105,8 +106,8 @@ impl LogShift {
 }
 
 impl Scale {
-    /// The smallest and the largest scale that is accepted: `2^-60` and `2^60`. Between them no constant
-    /// derived from the scale overflows or loses precision.
+    /// The smallest and the largest scale that is accepted: `2^-60` and `2^60`. Between them no
+    /// constant derived from the scale overflows or loses precision.
     pub const RANGE: (f64, f64) = (1.0 / (1u64 << 60) as f64, (1u64 << 60) as f64);
 
     /// No scaling.
@@ -117,15 +118,16 @@ impl Scale {
         if a >= Self::RANGE.0 && a <= Self::RANGE.1 { Some(Self::from_parts(a, 0.0)) } else { None }
     }
 
-    /// The smallest and the largest temperature that is told from its neighbours: `2^-100` and `2^100`. The pairs of f32 hold
-    /// their scales to full precision, too.
+    /// The smallest and the largest temperature that is told from its neighbours: `2^-100` and
+    /// `2^100`. The pairs of f32 hold their scales to full precision, too.
     ///
-    /// Below them softmax has reached its limit for logits that are further apart than 2^-90 (f32: 2^-93); above, for logits below 2^46 (f32: 2^75).
+    /// Below them softmax has reached its limit for logits that are further apart than 2^-90 (f32:
+    /// 2^-93); above, for logits below 2^46 (f32: 2^75).
     pub const TEMPERATURES: (f64, f64) =
         (f64::from_bits((1023 - 100) << 52), f64::from_bits((1023 + 100) << 52));
 
-    /// The scale `1/t`, that of the nearest of [`Scale::TEMPERATURES`] where `t` is outside of them. `None` when `t` is NaN, infinite or not
-    /// above 0.
+    /// The scale `1/t`, that of the nearest of [`Scale::TEMPERATURES`] where `t` is outside of
+    /// them. `None` when `t` is NaN, infinite or not above 0.
     pub fn from_temperature(t: f64) -> Option<Scale> {
         if !(t > 0.0 && t.is_finite()) {
             return None;
@@ -189,11 +191,12 @@ impl Scale {
         f64::from(m + min_exp) * self.inv_l
     }
 
-    /// What log-softmax needs, from a row's maximum, its exponential `e_max`, the shift and the sum.
+    /// What log-softmax needs, from a row's maximum, its exponential `e_max`, the shift and the
+    /// sum.
     ///
-    /// `c = ln(sum / e_max)` where the largest element has half of the sum or more: its own error cancels, so
-    /// a row of one element gives exactly 0 and a peaked row keeps its relative precision.
-    /// Elsewhere `ln(sum / C) + M ln(2) - max * scale`, where no single error weighs.
+    /// `c = ln(sum / e_max)` where the largest element has half of the sum or more: its own error
+    /// cancels, so a row of one element gives exactly 0 and a peaked row keeps its relative
+    /// precision. Elsewhere `ln(sum / C) + M ln(2) - max * scale`, where no single error weighs.
     pub(crate) fn log_shift_f32(&self, max: f64, e_max: f64, shift: &Shift, sum: f64) -> LogShift {
         let c = if sum <= 2.0 * e_max {
             libm::log1p((sum - e_max) / e_max)
@@ -236,12 +239,14 @@ impl Scale {
         self.log_shift(max, c)
     }
 
-    /// A `c` of 0 is -0: subtracted, it makes 0 of the largest element whether that is 0 or -0, and so is `max`.
+    /// A `c` of 0 is -0: subtracted, it makes 0 of the largest element whether that is 0 or -0, and
+    /// so is `max`.
     fn log_shift(&self, max: f64, c: (f64, f64)) -> LogShift {
         LogShift { max, scale: (self.hi, self.lo), c: (-(0.0 - c.0), c.1) }
     }
 
-    /// `M ln(2) - max * scale` as a pair; in a huge row the maximum is gone from the exponents already.
+    /// `M ln(2) - max * scale` as a pair; in a huge row the maximum is gone from the exponents
+    /// already.
     fn of_maximum(&self, max: f64, shift: &Shift) -> (f64, f64) {
         let m = f64::from(shift.m);
         let (a, a_lo) = two_product(m, LN_2.0);

@@ -1,15 +1,18 @@
-//! Softmax of attention scores: what masks, biases, caps and sinks make of a row before its exponentials are taken.
+//! Softmax of attention scores: what masks, biases, caps and sinks make of a row before its
+//! exponentials are taken.
 //!
-//! A row's visible keys are one range of columns (causal, window, length); what lies outside is neither read nor computed, and 0 is
-//! written there. Within it the logit of score `x` is, with the options that are given,
+//! A row's visible keys are one range of columns (causal, window, length); what lies outside is
+//! neither read nor computed, and 0 is written there. Within it the logit of score `x` is, with the
+//! options that are given,
 //!
 //! ```text
 //! z = cap(scale * x) + mask_slope * mask + slope * (key - position)        cap(u) = c * tanh(u / c)
 //! ```
 //!
-//! computed as a pair of numbers of the arithmetic type, so that none of these steps costs accuracy; where only ranges and boolean masks are
-//! given, the logit is the score, and the scale is folded into the exponential. The sums have their elements in the
-//! lanes where a whole row would have them: a row with a mask has the bits of one with -inf there.
+//! computed as a pair of numbers of the arithmetic type, so that none of these steps costs
+//! accuracy; where only ranges and boolean masks are given, the logit is the score, and the scale
+//! is folded into the exponential. The sums have their elements in the lanes where a whole row
+//! would have them: a row with a mask has the bits of one with -inf there.
 //!
 //! A key whose mask is -inf, or to which -inf is added, is hidden, whatever its score is. A row of
 //! pairs without a finite maximum is looked at once more with logits that are 2^100 times smaller:
@@ -49,7 +52,8 @@ struct Place<S: Vector> {
     skip: usize,
     /// The column of the first vector.
     start: usize,
-    /// The first line to ask for, of the first of the rows that are asked for in turn, and their stride in bytes.
+    /// The first line to ask for, of the first of the rows that are asked for in turn, and their
+    /// stride in bytes.
     ahead: *const u8,
     stride: usize,
     /// Whether to ask.
@@ -69,9 +73,9 @@ impl<S: Vector> Place<S> {
         let start = keys.0 / S::LANES * S::LANES;
         // SAFETY: there are LANES of them.
         let lanes = unsafe { simd.load(S::E::lanes().as_ptr()) };
-        // While one group of rows is read, lines of all the rows of another are asked for in turn: they lie on several pages, which
-        // memory serves faster than one.
-        // Addresses that are only asked for: they may be anything.
+        // While one group of rows is read, lines of all the rows of another are asked for in turn:
+        // they lie on several pages, which memory serves faster than one. Addresses that are only
+        // asked for: they may be anything.
         let stride = call.x_stride.wrapping_mul(size_of::<T>());
         let turn = UNROLL * S::LANES * size_of::<T>();
         let group = turn / LINE;
@@ -404,7 +408,8 @@ impl Cap {
         let half = w.div(w.splat(1.0), two);
         let zero = S::E::narrow(0.0);
         let (mut x, mut hi, mut lo) = ([zero; 16], [zero; 16], [zero; 16]);
-        // SAFETY: the arrays have room for LANES elements, which is a multiple of the wide vector's lanes.
+        // SAFETY: the arrays have room for LANES elements, which is a multiple of the wide vector's
+        // lanes.
         unsafe {
             simd.store(x.as_mut_ptr(), v);
             let mut k = 0;
@@ -443,7 +448,8 @@ impl Cap {
     }
 }
 
-/// Softmax of every row of the call. Whether there was memory for a row; if not, nothing is written.
+/// Softmax of every row of the call. Whether there was memory for a row; if not, nothing is
+/// written.
 ///
 /// # Safety
 /// The call's pointers are valid as [`Scores`] says.
@@ -455,7 +461,8 @@ where
     T: Element,
     U: Element,
 {
-    // With a vector of zeros behind the longest row, and out of the way of the row after the first, which is read while the first is written.
+    // With a vector of zeros behind the longest row, and out of the way of the row after the first,
+    // which is read while the first is written.
     let next = call.x.wrapping_add(call.x_stride).addr();
     let Some((_scratch, kept)) = Scratch::take_row(call.cols, next, call.y.addr()) else {
         return false;
@@ -499,15 +506,17 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
         let place = Place::new(simd, call, row, options.keys);
         let mut logits = L::new(place, &call.attend, &options, false);
         let n = options.keys.1 - place.start;
-        // SAFETY: `row` is one of the call's rows, so x and y point to `cols` elements, of which start + n are no more; what is
-        // kept has room for them. The row before was one of the call's, too.
+        // SAFETY: `row` is one of the call's rows, so x and y point to `cols` elements, of which
+        // start + n are no more; what is kept has room for them. The row before was one of the
+        // call's, too.
         unsafe {
             let x = call.x.add(row * call.x_stride).add(place.start);
             let y = call.y.add(row * call.y_stride);
             let sink = logits.sink().map(S::E::widen);
             let mut reduced = if options.keys.0 < options.keys.1 {
-                // Finishing a row while the next one is swept is for where memory is the limit, and the most to compile: not for pairs,
-                // which take twice the operations, nor for conversions between types.
+                // Finishing a row while the next one is swept is for where memory is the limit, and
+                // the most to compile: not for pairs, which take twice the operations, nor for
+                // conversions between types.
                 if const { !L::PAIRS && size_of::<T>() == size_of::<U>() } {
                     pipeline.reduce::<T, Keep, L>(&mut reducer, x, kept, n, &logits)
                 } else {
@@ -601,8 +610,8 @@ where
     let scale = far_scale();
     let reducer = Reducer::new(simd, &scale);
     let mut max = None;
-    // Common are rows whose every key is hidden, which need no more than this. A NaN may not show in
-    // the maximum.
+    // Common are rows whose every key is hidden, which need no more than this. A NaN may not show
+    // in the maximum.
     if nothing {
         // SAFETY: as this function's.
         unsafe {
@@ -726,7 +735,8 @@ where
 unsafe fn zeros<S: Io<U>, U>(simd: S, y: *mut U, n: usize, stream: bool) {
     let zero = simd.splat(S::E::narrow(0.0));
     let mut i = to_aligned::<S, U>(y).min(n);
-    // SAFETY: what the caller vouches for; from the first aligned address on, every vector starts at one.
+    // SAFETY: what the caller vouches for; from the first aligned address on, every vector starts
+    // at one.
     unsafe {
         if i > 0 {
             simd.store_part(y, i, zero);

@@ -1,9 +1,11 @@
-//! Softmax along an axis that is not the last: over the columns of matrices that follow each other in memory.
+//! Softmax along an axis that is not the last: over the columns of matrices that follow each other
+//! in memory.
 //!
-//! Lanes are columns here. A tile of some columns is read from its first element to its last; the exponentials wait in scratch memory, the sums in as many
-//! accumulators as a row's sum has lanes, the `k`th element in the one that it would have in a row. So every column has
-//! the bits that it would have as a row. One guessed shift serves a whole tile, if its extremes say so; a tile that has odd columns, or for
-//! which no shift serves, is turned round and done row by row.
+//! Lanes are columns here. A tile of some columns is read from its first element to its last; the
+//! exponentials wait in scratch memory, the sums in as many accumulators as a row's sum has lanes,
+//! the `k`th element in the one that it would have in a row. So every column has the bits that it
+//! would have as a row. One guessed shift serves a whole tile, if its extremes say so; a tile that
+//! has odd columns, or for which no shift serves, is turned round and done row by row.
 
 use crate::call::Call;
 use crate::call::columns::Columns;
@@ -23,10 +25,12 @@ const GROUP: usize = 4;
 /// How many rows ahead memory is asked for.
 const AHEAD: usize = 2;
 
-/// Bytes of a tile's exponentials, if it is wider than a vector: what a core's own cache holds easily.
+/// Bytes of a tile's exponentials, if it is wider than a vector: what a core's own cache holds
+/// easily.
 const TILE: usize = 1 << 20;
 
-/// Bytes of scratch memory for columns of so many elements, at least: the pieces of `columns` below.
+/// Bytes of scratch memory for columns of so many elements, at least: the pieces of `columns`
+/// below.
 pub const fn room_for_columns<T: Element>(axis: usize) -> usize {
     const WIDE: usize = size_of::<f64>();
     // All vectors are of 64 bytes, and what sums their lanes is of 128.
@@ -64,7 +68,8 @@ struct Tile<S: Vector, T> {
     wide: bool,
 }
 
-/// Softmax, or log-softmax if `LOG`, of every column of the call. Whether there was memory for it; if not, nothing is written.
+/// Softmax, or log-softmax if `LOG`, of every column of the call. Whether there was memory for it;
+/// if not, nothing is written.
 ///
 /// # Safety
 /// The call's pointers are valid as [`Columns`] says.
@@ -124,7 +129,8 @@ where
             let kept = memory.wrapping_add(offsets[2 * turn]).cast();
             let inverses = memory.wrapping_add(offsets[2 * turn + 1]).cast();
             let mut tile = Tile { x, y, n, kept, inverses, wide: true };
-            // SAFETY: n columns from `first + done` on are the call's, and there is room for as many.
+            // SAFETY: n columns from `first + done` on are the call's, and there is room for as
+            // many.
             unsafe {
                 let wide = if LOG {
                     None
@@ -173,7 +179,8 @@ where
 }
 
 impl<S: Vector, T> Tile<S, T> {
-    /// Whether this tile can be streamed on the way through the next one: it has as many columns, in full and aligned vectors.
+    /// Whether this tile can be streamed on the way through the next one: it has as many columns,
+    /// in full and aligned vectors.
     #[inline(always)]
     fn goes_with(&self, next: &Self, call: &Columns<T>) -> bool {
         let vector = S::LANES * size_of::<T>();
@@ -208,7 +215,8 @@ where
     let min = simd.splat(S::E::narrow(f64::INFINITY));
     let mut add = Add::<S, T, CUT, FINISH> { exp, call, room, tile, before, max, min };
     let mut start = 0;
-    // SAFETY: every element of the tile is one of the call's; its exponential, its lane and its column have room.
+    // SAFETY: every element of the tile is one of the call's; its exponential, its lane and its
+    // column have room.
     unsafe {
         while start < call.axis {
             let end = call.axis.min(start + BLOCK);
@@ -270,7 +278,8 @@ where
     S: Io<T> + Io<<S as Vector>::E>,
     T: Element,
 {
-    /// The exponentials of `R` rows that are [`Vector::LANES`] apart, of which `first` is the first, and their part in the sums.
+    /// The exponentials of `R` rows that are [`Vector::LANES`] apart, of which `first` is the
+    /// first, and their part in the sums.
     ///
     /// # Safety
     /// As [`sum`]; there are these rows, and the sums have been written.

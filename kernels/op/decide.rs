@@ -1,8 +1,11 @@
-//! Decisions: the largest elements of a row, one-hot rows, the log-probabilities of a few tokens, and the two-class case.
+//! Decisions: the largest elements of a row, one-hot rows, the log-probabilities of a few tokens,
+//! and the two-class case.
 //!
-//! Sigmoid is a softmax over `x` and 0, by the same exponential with the shift 0, so that it is an elementwise map: it takes the way of
-//! rows that are finished. Hardmax and the uniform distribution, the limits of softmax, are maps with a threshold that is found before. What is picked
-//! from rows (the index of the largest, some log-probabilities) writes nothing of a row's size and reads the row once from memory.
+//! Sigmoid is a softmax over `x` and 0, by the same exponential with the shift 0, so that it is an
+//! elementwise map: it takes the way of rows that are finished. Hardmax and the uniform
+//! distribution, the limits of softmax, are maps with a threshold that is found before. What is
+//! picked from rows (the index of the largest, some log-probabilities) writes nothing of a row's
+//! size and reads the row once from memory.
 
 use crate::call::picks::{ATANH, ATANH_F32, Limit, Picks, Wanted, no_shift};
 use crate::call::{Call, Masked, Odd, Op, Store, Ties, odd_row};
@@ -61,7 +64,8 @@ where
     let dense = call.x_stride == call.cols && call.y_stride == call.cols;
     let (rows, cols) = if dense { (1, call.rows * call.cols) } else { (call.rows, call.cols) };
     for row in 0..rows {
-        // SAFETY: `row` is one of the call's rows, or all of them: x and y point to `cols` elements.
+        // SAFETY: `row` is one of the call's rows, or all of them: x and y point to `cols`
+        // elements.
         unsafe {
             let x = call.x.add(row * call.x_stride);
             let y = call.y.add(row * call.y_stride);
@@ -76,7 +80,8 @@ where
 /// `f` of `n` elements.
 ///
 /// # Safety
-/// `x` is valid for reads and `y` for writes of `n` elements; past the caches only if they are not the same.
+/// `x` is valid for reads and `y` for writes of `n` elements; past the caches only if they are not
+/// the same.
 #[inline(always)]
 unsafe fn finish<S: Io<T>, T>(
     simd: S,
@@ -98,10 +103,11 @@ unsafe fn finish<S: Io<T>, T>(
     }
 }
 
-/// `1 / (1 + exp(-a x))`: with `e = C exp(-a |x|)`, which cannot overflow, `e / (C + e)` below 0 and `C / (C + e)` elsewhere.
+/// `1 / (1 + exp(-a x))`: with `e = C exp(-a |x|)`, which cannot overflow, `e / (C + e)` below 0
+/// and `C / (C + e)` elsewhere.
 ///
-/// The error of `e` is 1.1 u at most (u half an ULP at 1; `exp2.rs`), and less of it reaches the quotient; the sum's and the
-/// quotient's roundings are 1 u each: below 3 ULP.
+/// The error of `e` is 1.1 u at most (u half an ULP at 1; `exp2.rs`), and less of it reaches the
+/// quotient; the sum's and the quotient's roundings are 1 u each: below 3 ULP.
 #[derive(Clone, Copy)]
 struct Sigmoid<S: Vector> {
     exp: Exp<S>,
@@ -144,11 +150,11 @@ fn or_top<S: Vector>(s: S, x: S::V, y: S::V, top: S::E) -> S::V {
 /// The one NaN that results carry, in f64 and, narrowed, in f32.
 const NAN: f64 = <f64 as Element>::NAN;
 
-/// `-ln(1 + exp(-a x))` in f64 for all types: `min(a x, 0) - log1p(e)`, `e = exp(-a |x|)`, and with `s = e / (2 + e)`, at most 1/3,
-/// `log1p(e) = 2 atanh(s) = 2 s (1 + s^2/3 + s^4/5 + ...)`.
+/// `-ln(1 + exp(-a x))` in f64 for all types: `min(a x, 0) - log1p(e)`, `e = exp(-a |x|)`, and with
+/// `s = e / (2 + e)`, at most 1/3, `log1p(e) = 2 atanh(s) = 2 s (1 + s^2/3 + s^4/5 + ...)`.
 ///
-/// In rows of f64 what the quotient `s` lacks is added: the logarithm has the error of `e`, 1.1 u at most, and one rounding, the result one or two
-/// more: below 3 ULP.
+/// In rows of f64 what the quotient `s` lacks is added: the logarithm has the error of `e`, 1.1 u
+/// at most, and one rounding, the result one or two more: below 3 ULP.
 #[derive(Clone, Copy)]
 struct LogSigmoid<W: Vector> {
     exp: Exp<W>,
@@ -177,7 +183,8 @@ impl<W: Vector<E = f64>> LogSigmoid<W> {
     {
         let zero = S::E::narrow(0.0);
         let (mut x, mut y) = ([zero; 16], [zero; 16]);
-        // SAFETY: the arrays have room for LANES elements, which is a multiple of the wide vector's lanes.
+        // SAFETY: the arrays have room for LANES elements, which is a multiple of the wide vector's
+        // lanes.
         unsafe {
             simd.store(x.as_mut_ptr(), v);
             let mut k = 0;
@@ -323,11 +330,13 @@ unsafe fn fill<S: Io<T>, T>(simd: S, store: Store, x: *const T, y: *mut T, n: us
     }
 }
 
-/// `f` of every vector of `n` elements, and of which of the `UNROLL` of its turn it is. Missing lanes are -inf.
+/// `f` of every vector of `n` elements, and of which of the `UNROLL` of its turn it is. Missing
+/// lanes are -inf.
 ///
-/// Nothing is asked for ahead. As streaming sweeps do it that was slower where nothing is written: AMD Zen 5, one thread of a busy machine, argmax of
-/// 1,024 x 128,256 bf16 10 instead of 12.5 G elements/s, which is the speed of reading; log-sum-exp alike with and without, in rows of 1,000 f32
-/// 1.2 to 1.5 times slower.
+/// Nothing is asked for ahead. As streaming sweeps do it that was slower where nothing is written:
+/// AMD Zen 5, one thread of a busy machine, argmax of 1,024 x 128,256 bf16 10 instead of 12.5 G
+/// elements/s, which is the speed of reading; log-sum-exp alike with and without, in rows of 1,000
+/// f32 1.2 to 1.5 times slower.
 ///
 /// # Safety
 /// `x` is valid for reads of `n` elements.
@@ -352,8 +361,8 @@ unsafe fn vectors<S: Io<T>, T>(simd: S, x: *const T, n: usize, mut f: impl FnMut
     }
 }
 
-/// The largest of `n` elements, -inf if there is none, and whether NaN or +inf is among them; NaN may or may not show as the
-/// largest.
+/// The largest of `n` elements, -inf if there is none, and whether NaN or +inf is among them; NaN
+/// may or may not show as the largest.
 ///
 /// # Safety
 /// `x` is valid for reads of `n` elements.
@@ -415,7 +424,8 @@ where
     total
 }
 
-/// The index of the first of `n` elements, none of which is NaN, that is not below `max`, the largest. 0 if there is none.
+/// The index of the first of `n` elements, none of which is NaN, that is not below `max`, the
+/// largest. 0 if there is none.
 ///
 /// # Safety
 /// `x` is valid for reads of `n` elements.
@@ -445,7 +455,8 @@ where
     }
 }
 
-/// The index of the largest of `n` elements, the first of equals, or of the first NaN. 0 if there are none.
+/// The index of the largest of `n` elements, the first of equals, or of the first NaN. 0 if there
+/// are none.
 ///
 /// # Safety
 /// `x` is valid for reads of `n` elements.
@@ -492,15 +503,12 @@ where
     S: Io<T> + Io<<S as Vector>::E>,
     T: Element,
 {
-    if let Wanted::Largest(_) = &picks.wanted {
+    if let Wanted::Largest(indices) = &mut picks.wanted {
         // No exponentials: nothing is prepared for them.
-        for r in 0..picks.x.rows() {
-            let row = picks.row(r);
+        for (r, index) in indices.iter_mut().enumerate() {
+            let row = picks.x.row(r);
             // SAFETY: the slice is valid for reads.
-            let index = unsafe { largest(simd, row.as_ptr(), row.len()) };
-            if let Wanted::Largest(indices) = &mut picks.wanted {
-                indices[r] = index;
-            }
+            *index = unsafe { largest(simd, row.as_ptr(), row.len()) };
         }
         return;
     }
@@ -598,7 +606,8 @@ fn softmax<S, T>(
     }
 }
 
-/// The largest elements of a row without NaN and their indices, the largest first, the first of equals first; as many as there are places.
+/// The largest elements of a row without NaN and their indices, the largest first, the first of
+/// equals first; as many as there are places.
 #[inline(always)]
 fn top_k<S, T>(simd: S, row: &[T], indices: &mut [usize], values: &mut [T::Arithmetic])
 where
@@ -636,7 +645,8 @@ where
     heap.sort();
 }
 
-/// The elements that were the largest so far, the one that is the first to go on top: the smallest, the last of equals.
+/// The elements that were the largest so far, the one that is the first to go on top: the smallest,
+/// the last of equals.
 struct Heap<'a, E> {
     indices: &'a mut [usize],
     values: &'a mut [E],
@@ -658,7 +668,8 @@ impl<E: Element> Heap<'_, E> {
         self.values[0].to_f64()
     }
 
-    /// Takes those of the values that are large enough; the first of them is at `at`. They come behind all that were offered before.
+    /// Takes those of the values that are large enough; the first of them is at `at`. They come
+    /// behind all that were offered before.
     #[inline(always)]
     fn offer(&mut self, at: usize, values: impl Iterator<Item = f64>) {
         let mut least = self.least();

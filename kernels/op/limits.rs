@@ -1,4 +1,5 @@
-//! The machine's own limits: loops that do nothing but read, copy, scale or multiply and add. Softmax is measured against them.
+//! The machine's own limits: loops that do nothing but read, copy, scale or multiply and add.
+//! Softmax is measured against them.
 
 use std::hint::black_box;
 
@@ -64,7 +65,8 @@ pub(crate) fn copy<S: Io<f32>>(simd: S, x: &[f32], y: &mut [f32]) {
     let mut y = y.chunks_exact_mut(S::LANES);
     let mut x = x.chunks_exact(S::LANES);
     for (x, y) in x.by_ref().zip(y.by_ref()) {
-        // SAFETY: both are a vector long; whole vectors lie between `y` and an address that is a multiple of a vector's size.
+        // SAFETY: both are a vector long; whole vectors lie between `y` and an address that is a
+        // multiple of a vector's size.
         unsafe { simd.stream(y.as_mut_ptr(), simd.load(x.as_ptr())) };
     }
     y.into_remainder().copy_from_slice(x.remainder());
@@ -98,7 +100,8 @@ pub(crate) fn arithmetic<S: Io<<S as Vector>::E>>(simd: S, turns: usize) -> u64 
     // Values stay near 1.
     let (a, b) = black_box((0.75, 0.25));
     let (a, b) = (simd.splat(S::E::narrow(a)), simd.splat(S::E::narrow(b)));
-    // Unknown to the compiler, which else makes one chain of those that are alike, and one of the parts of a vector.
+    // Unknown to the compiler, which else makes one chain of those that are alike, and one of the
+    // parts of a vector.
     let start = black_box([[S::E::narrow(0.5); MOST_LANES]; MOST_CHAINS]);
     // SAFETY: there are LANES elements.
     let mut chains = [unsafe { simd.load(start[0].as_ptr()) }; MOST_CHAINS];

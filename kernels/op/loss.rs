@@ -14,8 +14,8 @@
 //! ([`Sums`]), so that it is right relative to itself however near to 0 it is.
 //!
 //! The exponentials of a row become its gradient when the row after it is swept, as they become
-//! probabilities in `op/softmax.rs`: the same sweep, the same two operations for each element. What a
-//! label adds to its own column is computed once a row, in f64 (for rows of f64 in pairs), from
+//! probabilities in `op/softmax.rs`: the same sweep, the same two operations for each element. What
+//! a label adds to its own column is computed once a row, in f64 (for rows of f64 in pairs), from
 //! `others / sum` rather than `p - 1`, which would cancel.
 
 use crate::call::Odd;

@@ -1,7 +1,9 @@
-//! Huge rows: one row in pieces, each of whole blocks, that any number of threads may do in any order.
+//! Huge rows: one row in pieces, each of whole blocks, that any number of threads may do in any
+//! order.
 //!
-//! A piece is read once for its sums, with a shift guessed from the row's first elements, and once more to be finished. Between the
-//! two, the sums of all blocks are added in order, so that the result has the same bits whatever the pieces were.
+//! A piece is read once for its sums, with a shift guessed from the row's first elements, and once
+//! more to be finished. Between the two, the sums of all blocks are added in order, so that the
+//! result has the same bits whatever the pieces were.
 
 use crate::call::pieces::{BlockSum, Extremes, Piece, PieceOptions, RowShift, Whole};
 use crate::call::{Op, Store};
@@ -15,7 +17,8 @@ use crate::sweep::{Exact, Exp, Finish, Forget, Guessed, Keep, Keeps, Plain, fini
 /// Sums the blocks of a piece.
 ///
 /// # Safety
-/// The piece's pointers are valid as it says; `options.keep` only if `T` is the arithmetic type and `y` is not `x`.
+/// The piece's pointers are valid as it says; `options.keep` only if `T` is the arithmetic type and
+/// `y` is not `x`.
 #[inline(always)]
 pub(crate) unsafe fn sum<S, T>(
     simd: S,

@@ -122,7 +122,8 @@ where
     }
 }
 
-/// As [`Kernel::scan`]. Without `ABOVE` there is no upper set, without `BAND` no band; without both, everything is in the upper set.
+/// As [`Kernel::scan`]. Without `ABOVE` there is no upper set, without `BAND` no band; without
+/// both, everything is in the upper set.
 #[inline(always)]
 fn scan_by<S: Bands, const ABOVE: bool, const BAND: bool>(
     simd: S,

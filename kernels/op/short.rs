@@ -1,5 +1,6 @@
-//! Softmax of a few short rows: the answer of a classifier, a row of attention. What counts is the time until the answer is there, so a
-//! row's exponentials never leave the registers, and nothing is prepared for rows that do not come.
+//! Softmax of a few short rows: the answer of a classifier, a row of attention. What counts is the
+//! time until the answer is there, so a row's exponentials never leave the registers, and nothing
+//! is prepared for rows that do not come.
 
 use std::hint::cold_path;
 use std::mem::MaybeUninit;
@@ -24,7 +25,8 @@ pub(crate) fn suits<S: Vector, T>(call: &Call<T>) -> bool {
     call.cols <= VECTORS * S::LANES
 }
 
-/// Softmax of every row of the call. A function of its own: longer rows need much room on the stack, which takes time to make.
+/// Softmax of every row of the call. A function of its own: longer rows need much room on the
+/// stack, which takes time to make.
 ///
 /// # Safety
 /// The call's pointers are valid as [`Call`] says, and [`suits`].
@@ -78,7 +80,8 @@ where
     );
 }
 
-/// Softmax of a row of at most `N` vectors, with a guessed shift. Whether that served; if not, nothing is written.
+/// Softmax of a row of at most `N` vectors, with a guessed shift. Whether that served; if not,
+/// nothing is written.
 ///
 /// # Safety
 /// `x` is valid for reads and `y` for writes of `n` elements, `1 <= n <= N * LANES`.

@@ -138,8 +138,8 @@ where
     let mut reducer = Reducer::new(simd, &call.scale);
     let mut pipeline = Pipeline::<S, K::From, T, K::Last, STREAM>::new(simd);
     for row in 0..call.rows {
-        // SAFETY: `row` is one of the call's rows, so x and y point to n elements; what is kept has room for them. The row
-        // before was one of the call's, too.
+        // SAFETY: `row` is one of the call's rows, so x and y point to n elements; what is kept has
+        // room for them. The row before was one of the call's, too.
         unsafe {
             let x = call.x.add(row * call.x_stride);
             let y = call.y.add(row * call.y_stride);
@@ -170,7 +170,8 @@ where
     let mut reducer = Reducer::new(simd, &call.scale);
     let none = std::ptr::null_mut();
     for row in 0..call.rows {
-        // SAFETY: `row` is one of the call's rows: x points to `cols` elements, y to one. Nothing is kept.
+        // SAFETY: `row` is one of the call's rows: x points to `cols` elements, y to one. Nothing
+        // is kept.
         unsafe {
             let x = call.x.add(row * call.x_stride);
             let reduced = reducer.reduce_alone::<T, Forget, _>(x, none, call.cols, &Plain::NEAR);

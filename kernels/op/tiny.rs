@@ -1,12 +1,13 @@
 //! Softmax of many short rows at once, that follow each other in memory.
 //!
-//! A row of ten elements fills ten lanes of sixteen and spends most of its time in horizontal steps: maximum, sum,
-//! reciprocal. Here a group of rows is computed as if it were one: the exponentials lane by lane without regard
-//! to where rows begin, with one guessed shift (`guess.rs`) that is right for all of them if it is right for the group's
-//! extremes; then the sums and their reciprocals of eight rows together; then the quotients row by row.
+//! A row of ten elements fills ten lanes of sixteen and spends most of its time in horizontal
+//! steps: maximum, sum, reciprocal. Here a group of rows is computed as if it were one: the
+//! exponentials lane by lane without regard to where rows begin, with one guessed shift
+//! (`guess.rs`) that is right for all of them if it is right for the group's extremes; then the
+//! sums and their reciprocals of eight rows together; then the quotients row by row.
 //!
-//! The result of a group is staged and written while the next group's exponentials are computed. A group that has odd rows, or for
-//! which no shift serves, is done row by row.
+//! The result of a group is staged and written while the next group's exponentials are computed. A
+//! group that has odd rows, or for which no shift serves, is done row by row.
 
 use std::hint::black_box;
 
@@ -25,14 +26,15 @@ pub const TINY: usize = 64;
 /// Fewer rows are not worth a group.
 pub const ROWS_AT_LEAST: usize = ROWS_AT_ONCE;
 
-/// Elements of a group at most: what is read, kept and staged of them stays in the first-level cache.
+/// Elements of a group at most: what is read, kept and staged of them stays in the first-level
+/// cache.
 const GROUP: usize = 2048;
 
 /// Rows of a group at most.
 const ROWS: usize = 256;
 
-/// Behind what is kept or staged of a group: a last vector that starts in its last row, and, of what is kept, rows up to a multiple
-/// of [`ROWS_AT_ONCE`].
+/// Behind what is kept or staged of a group: a last vector that starts in its last row, and, of
+/// what is kept, rows up to a multiple of [`ROWS_AT_ONCE`].
 const MARGIN: usize = ROWS_AT_ONCE * TINY + 16;
 
 /// The exponentials of a group, without their sum.
@@ -102,7 +104,8 @@ where
 /// As [`softmax`].
 ///
 /// # Safety
-/// The call's pointers are valid as [`Call`] says, and [`suits`]; `memory` is initialised, starts at a cache line, and is as large as [`room_for_tiny`] says.
+/// The call's pointers are valid as [`Call`] says, and [`suits`]; `memory` is initialised, starts
+/// at a cache line, and is as large as [`room_for_tiny`] says.
 #[inline(always)]
 unsafe fn softmax_by<S, T, const STREAM: bool>(simd: S, call: &Call<T>, memory: *mut u8)
 where
@@ -123,8 +126,9 @@ where
     while row < call.rows {
         let rows = rows_of_group.min(call.rows - row);
         let n = rows * cols;
-        // SAFETY: the rows from `row` to `row + rows` are the call's and follow each other, so x and y point to n elements, n <=
-        // GROUP. What is staged, is of a whole group: only the last one may be smaller.
+        // SAFETY: the rows from `row` to `row + rows` are the call's and follow each other, so x
+        // and y point to n elements, n <= GROUP. What is staged, is of a whole group: only the last
+        // one may be smaller.
         unsafe {
             let x = call.x.add(row * cols);
             let y = call.y.add(row * cols);
@@ -184,7 +188,8 @@ where
     }
 }
 
-/// The sums of rows; whether all of them are numbers above 0. `ONE` vector holds a row, or it takes more.
+/// The sums of rows; whether all of them are numbers above 0. `ONE` vector holds a row, or it takes
+/// more.
 ///
 /// # Safety
 /// `kept` has `rows * cols` elements and is valid for writes of `MARGIN` more; `sums` for writes of
@@ -216,7 +221,8 @@ unsafe fn sum<S: Io<<S as Vector>::E>, const ONE: bool>(
     for eight in 0..rows.div_ceil(ROWS_AT_ONCE) {
         let mut acc = [simd.acc_zero(); ROWS_AT_ONCE];
         for (k, acc) in acc.iter_mut().enumerate() {
-            // SAFETY: the last vector of a row starts in the row and ends less than LANES behind it.
+            // SAFETY: the last vector of a row starts in the row and ends less than LANES behind
+            // it.
             unsafe {
                 let row = kept.add((eight * ROWS_AT_ONCE + k) * cols);
                 if ONE {
@@ -239,12 +245,13 @@ unsafe fn sum<S: Io<<S as Vector>::E>, const ONE: bool>(
     good
 }
 
-/// The quotients of rows. The reciprocals are computed here rather than with the sums, because the divisions take long
-/// and nothing else here does. Vectors overlap: what one writes behind its row, the next row's overwrite.
+/// The quotients of rows. The reciprocals are computed here rather than with the sums, because the
+/// divisions take long and nothing else here does. Vectors overlap: what one writes behind its row,
+/// the next row's overwrite.
 ///
 /// # Safety
-/// `kept` has `rows * cols` elements, `rows` rounded up to a multiple of [`ROWS_AT_ONCE`], and is valid for reads of LANES
-/// more, `staged` for writes of as many; `sums` for reads.
+/// `kept` has `rows * cols` elements, `rows` rounded up to a multiple of [`ROWS_AT_ONCE`], and is
+/// valid for reads of LANES more, `staged` for writes of as many; `sums` for reads.
 #[inline(always)]
 unsafe fn scale<S, T, const ONE: bool>(
     simd: S,

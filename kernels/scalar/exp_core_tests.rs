@@ -1,4 +1,5 @@
-//! The error of one exponential, over its whole domain. `docs/accuracy.md` builds the bound on these numbers.
+//! The error of one exponential, over its whole domain. `docs/accuracy.md` builds the bound on
+//! these numbers.
 
 use super::*;
 use crate::num::exp2::Contract;
@@ -35,7 +36,8 @@ impl Extremes {
     }
 }
 
-/// `f` of every `step`th f32 from 0 to `end` (away from 0, in the direction of its sign), on all threads.
+/// `f` of every `step`th f32 from 0 to `end` (away from 0, in the direction of its sign), on all
+/// threads.
 fn scan(end: f32, step: u32, f: impl Fn(f32, &mut Extremes) + Sync) -> Extremes {
     let sign = end.to_bits() & 0x8000_0000;
     let last = end.to_bits() & 0x7fff_ffff;
@@ -65,7 +67,8 @@ fn exact_u(r: f32) -> f64 {
     (1..=9).rev().fold(0.0, |s, k| (s + 1.0) * t / f64::from(k))
 }
 
-/// The error of `u = r * POLY(r)` as a part of the exponential, in u, and with what the two roundings of `r` can add.
+/// The error of `u = r * POLY(r)` as a part of the exponential, in u, and with what the two
+/// roundings of `r` can add.
 fn polynomial(step: u32) -> (Extremes, Extremes) {
     let [c0, c1, c2, c3] = *f32::POLY else { unreachable!("four coefficients") };
     let error = |r: f32| {
@@ -106,8 +109,8 @@ fn polynomial_over_every_r() {
     check_polynomial(1);
 }
 
-/// The error of the exponential of every f32 that is not flushed, at scale 1, in rows whose maximum is 0
-/// (arguments from -88 to 0) and 88 (from 0 to 88).
+/// The error of the exponential of every f32 that is not flushed, at scale 1, in rows whose maximum
+/// is 0 (arguments from -88 to 0) and 88 (from 0 to 88).
 fn check_core(step: u32) {
     for (max, end) in [(0.0, -87.0f32), (88.0, 88.0)] {
         let shift = Scale::ONE.shift(max, f32::MIN_EXP);

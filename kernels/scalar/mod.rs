@@ -208,7 +208,8 @@ struct Reduced {
     sum: (f64, f64),
 }
 
-/// The row, or the value that stands for it when its maximum is not finite. Logits are pairs; the sink is one without a place.
+/// The row, or the value that stands for it when its maximum is not finite. Logits are pairs; the
+/// sink is one without a place.
 fn reduce<R: Reference>(
     x: &[(f64, f64)],
     sink: Option<f64>,
@@ -331,7 +332,8 @@ pub(crate) fn logsumexp<T: Element>(call: &mut Call<T>) {
 pub(crate) fn columns<T: Element, const LOG: bool>(call: &mut Columns<T>) -> bool {
     let (scale, masked) = (call.scale, call.masked);
     for (start, stride) in call.starts() {
-        // SAFETY: there are `axis` elements of the column, `stride` apart, valid for reads and writes.
+        // SAFETY: there are `axis` elements of the column, `stride` apart, valid for reads and
+        // writes.
         let x: Vec<_> =
             (0..call.axis).map(|k| unsafe { *call.x.add(start + k * stride) }.to_f64()).collect();
         let y = match (is_double::<T>(), LOG) {

@@ -1,5 +1,6 @@
-//! What the algorithms are made of, written once for all CPUs and element types: the exponential, the sweep that computes
-//! a row's exponentials, their sum and the row's extremes, and what is made of odd rows.
+//! What the algorithms are made of, written once for all CPUs and element types: the exponential,
+//! the sweep that computes a row's exponentials, their sum and the row's extremes, and what is made
+//! of odd rows.
 
 pub(crate) mod reduce;
 
@@ -41,9 +42,10 @@ impl<S: Vector> Exp<S> {
         }
     }
 
-    /// `C * exp(scale * x) * 2^-M`, as `exp2.rs` defines it, and with `cut` 0 below the cut: 2 operations for n, 2 for r,
-    /// 3 for s, 4 or 7 for u, 1 for e; the subtraction for `huge` rows and `cut` are one more each. Both are constants
-    /// where this is called, so that nothing is decided per vector.
+    /// `C * exp(scale * x) * 2^-M`, as `exp2.rs` defines it, and with `cut` 0 below the cut: 2
+    /// operations for n, 2 for r, 3 for s, 4 or 7 for u, 1 for e; the subtraction for `huge` rows
+    /// and `cut` are one more each. Both are constants where this is called, so that nothing is
+    /// decided per vector.
     #[inline(always)]
     pub(crate) fn of(&self, huge: bool, cut: bool, x: S::V) -> S::V {
         if const { S::SMALL } { self.of_apart(huge, cut, x) } else { self.of_here(huge, cut, x) }
@@ -70,7 +72,8 @@ impl<S: Vector> Exp<S> {
         if cut { s.zero_below(x, self.cut, e) } else { e }
     }
 
-    /// As [`Exp::of`], with the cut, of `x + lo`: one operation more. In huge rows `lo` does not count.
+    /// As [`Exp::of`], with the cut, of `x + lo`: one operation more. In huge rows `lo` does not
+    /// count.
     #[inline(always)]
     pub(crate) fn of_pair(&self, huge: bool, x: S::V, lo: S::V) -> S::V {
         if const { S::SMALL } {
@@ -119,13 +122,15 @@ impl<S: Vector> Exp<S> {
 /// What a sweep makes of the elements that it reads: the logits that it takes the exponentials of.
 ///
 /// # Safety
-/// `at` reads nothing that the value does not vouch for, for elements of the row that it was made for.
+/// `at` reads nothing that the value does not vouch for, for elements of the row that it was made
+/// for.
 pub(crate) unsafe trait Logits<S: Vector>: Copy {
     /// Logits are pairs, a value and what it lacks; else the second one is to be ignored.
     const PAIRS: bool;
     /// Whether rows differ in length.
     const VARIES: bool;
-    /// The logits of the elements `v` from the `i`th on, of which `n <= LANES` are there. The missing ones' are -inf, if they are.
+    /// The logits of the elements `v` from the `i`th on, of which `n <= LANES` are there. The
+    /// missing ones' are -inf, if they are.
     ///
     /// # Safety
     /// The row has elements `i` to `i + n`.
@@ -285,7 +290,8 @@ impl<S: Vector> Last<S> for Inverse<S::V> {
 impl<S: Vector> Last<S> for (Exp<S>, Inverse<S::V>) {
     #[inline(always)]
     fn of(&self, simd: S, x: S::V) -> S::V {
-        // What is subtracted is 0 in most rows: an operation of no effect, where memory is the limit.
+        // What is subtracted is 0 in most rows: an operation of no effect, where memory is the
+        // limit.
         prob(simd, self.0.of(true, true, x), self.1)
     }
 }
@@ -355,8 +361,8 @@ impl<T> Finish<T, T, Same> {
 
 /// What a sweep does.
 pub(crate) trait Mode {
-    /// The shift is guessed: the extremes of the row are wanted, to judge the guess by. Otherwise it
-    /// is the row's own, and may be a subtraction; such rows are rare.
+    /// The shift is guessed: the extremes of the row are wanted, to judge the guess by. Otherwise
+    /// it is the row's own, and may be a subtraction; such rows are rare.
     const GUESSED: bool;
     /// Elements below the cut give 0; without it none may be there. For the caller to find out
     /// afterwards.
@@ -421,13 +427,14 @@ impl<K: Keeps> Mode for Exact<K> {
 /// Vectors per turn of the loop of a sweep: its counting takes slots on the arithmetic ports, too.
 pub(crate) const UNROLL: usize = 4;
 
-/// Where a streaming sweep that is at `x` finds the first of the lines to ask for in this turn of its loop; the others are a page
-/// apart each. There are as many as a turn uses.
+/// Where a streaming sweep that is at `x` finds the first of the lines to ask for in this turn of
+/// its loop; the others are a page apart each. There are as many as a turn uses.
 ///
-/// Memory is asked for in another order than it is used in: a line of each of the next block's pages in turn, because DRAM and the
-/// hardware's prefetchers, which stop at the end of a page, serve several pages at once faster than one. Intel Emerald Rapids, softmax of
-/// 131,072 x 1,024 f32 on one thread: 1.65 G elements/s without prefetching, 2.0 in order 8 KiB ahead, 2.35 over two pages, 2.43 over
-/// four, 2.45 over eight; the limit, a copy by non-temporal stores, 2.48.
+/// Memory is asked for in another order than it is used in: a line of each of the next block's
+/// pages in turn, because DRAM and the hardware's prefetchers, which stop at the end of a page,
+/// serve several pages at once faster than one. Intel Emerald Rapids, softmax of 131,072 x 1,024
+/// f32 on one thread: 1.65 G elements/s without prefetching, 2.0 in order 8 KiB ahead, 2.35 over
+/// two pages, 2.43 over four, 2.45 over eight; the limit, a copy by non-temporal stores, 2.48.
 #[inline(always)]
 fn line_ahead<S: Vector, T>(x: *const T) -> *const u8 {
     let (turn, block) = (UNROLL * S::LANES * size_of::<T>(), PAGES * PAGE);
@@ -453,15 +460,15 @@ const PAGES: usize = 8;
 /// How many bytes ahead of their use a sweep in cache asks for its input and its output.
 const NEAR: usize = 4 << 10;
 
-/// One row's exponentials, their sum and the extremes of the row; and the end of the row before, so that the memory that one
-/// waits for comes while the other computes.
+/// One row's exponentials, their sum and the extremes of the row; and the end of the row before, so
+/// that the memory that one waits for comes while the other computes.
 ///
-/// At every vector the row before is read first and the exponentials of this one are written afterwards: both may
-/// be kept in the same place.
+/// At every vector the row before is read first and the exponentials of this one are written
+/// afterwards: both may be kept in the same place.
 ///
 /// # Safety
-/// `x` is valid for reads of `n` elements, for which `logits` was made, `kept` for writes of as many if `KEEP`; what `finish`
-/// points to for reads and writes of its `n` elements, if `FINISH`.
+/// `x` is valid for reads of `n` elements, for which `logits` was made, `kept` for writes of as
+/// many if `KEEP`; what `finish` points to for reads and writes of its `n` elements, if `FINISH`.
 #[inline(always)]
 pub(crate) unsafe fn sweep<S, T, U, D, L, M>(
     exp: &Exp<S>,
@@ -480,8 +487,8 @@ where
     let (exp, logits, finish) = (*exp, *logits, &{ *finish });
     let simd = exp.simd;
     let asks = logits.asks();
-    // Of the row before: elements that are finished first, up to an address where vectors can be streamed and out of the way of what
-    // is read, and the number of vectors from there.
+    // Of the row before: elements that are finished first, up to an address where vectors can be
+    // streamed and out of the way of what is read, and the number of vectors from there.
     let (mut head, mut vectors) = (0, 0);
     if M::FINISH {
         if M::STREAM {
@@ -516,8 +523,8 @@ where
             |(i, finishing): (usize, bool)| {
                 if finishing {
                     let at = i + head;
-                    // SAFETY: i / LANES < vectors, so LANES elements are there. `y + at` is a multiple of their size if
-                    // STREAM, by the choice of `head`.
+                    // SAFETY: i / LANES < vectors, so LANES elements are there. `y + at` is a
+                    // multiple of their size if STREAM, by the choice of `head`.
                     unsafe {
                         let v = finish.last.of(simd, simd.load(finish.from.add(at)));
                         let y = finish.y.add(at);
@@ -572,7 +579,8 @@ where
             }
             if unfinished && i == vectors * S::LANES {
                 unfinished = false;
-                // SAFETY: from head + i to its end fewer than LANES elements are left of the row before.
+                // SAFETY: from head + i to its end fewer than LANES elements are left of the row
+                // before.
                 unsafe { finish_part::<S, U, D>(simd, finish, head + i, finish.n - head - i) };
             }
             if L::VARIES && unfinished && end == n {
@@ -642,14 +650,15 @@ where
     }
 }
 
-/// The closure itself; the attribute that a closure needs to be compiled for the kernel's instruction set is allowed only in
-/// an argument.
+/// The closure itself; the attribute that a closure needs to be compiled for the kernel's
+/// instruction set is allowed only in an argument.
 #[inline(always)]
 pub(crate) fn inlined<A, F: FnMut(A)>(f: F) -> F {
     f
 }
 
-/// How many elements from `y` on to an address that is a multiple of a vector's size in memory. Less than `LANES`.
+/// How many elements from `y` on to an address that is a multiple of a vector's size in memory.
+/// Less than `LANES`.
 #[inline(always)]
 pub(crate) fn to_aligned<S: Vector, T>(y: *mut T) -> usize {
     let vector = S::LANES * size_of::<T>();
@@ -681,7 +690,8 @@ unsafe fn finish_part<S: Io<T> + Io<D>, T, D>(
 /// Finishes the vector at the `i`th element.
 ///
 /// # Safety
-/// What `finish` points to is valid for reads and writes of `i + LANES` elements; if STREAM, `y + i` is a multiple of a vector's size.
+/// What `finish` points to is valid for reads and writes of `i + LANES` elements; if STREAM, `y +
+/// i` is a multiple of a vector's size.
 #[inline(always)]
 unsafe fn finish_vector<S: Io<T> + Io<D>, T, D, const STREAM: bool>(
     simd: S,
@@ -709,7 +719,8 @@ pub(crate) unsafe fn finish_row<S: Io<T> + Io<D>, T, D, const STREAM: bool>(
     finish: &Finish<D, T, impl Last<S>>,
 ) {
     let i = if STREAM { to_aligned::<S, T>(finish.y).min(finish.n) } else { 0 };
-    // SAFETY: the first i <= n elements, fewer than LANES; the others from an aligned address on, if there are any.
+    // SAFETY: the first i <= n elements, fewer than LANES; the others from an aligned address on,
+    // if there are any.
     unsafe {
         if i > 0 {
             finish_part::<S, T, D>(simd, finish, 0, i);
@@ -746,8 +757,8 @@ pub(crate) unsafe fn finish_row_by<S: Io<T> + Io<D>, T, D>(
 /// Finishes a row from its `i`th element on.
 ///
 /// # Safety
-/// What `finish` points to is valid for reads and writes of its `n` elements; `i <= n`. If STREAM, `y + i` is a multiple of a vector's
-/// size, or fewer than LANES elements are left.
+/// What `finish` points to is valid for reads and writes of its `n` elements; `i <= n`. If STREAM,
+/// `y + i` is a multiple of a vector's size, or fewer than LANES elements are left.
 #[inline(always)]
 unsafe fn finish_from<S: Io<T> + Io<D>, T, D, const STREAM: bool>(
     simd: S,

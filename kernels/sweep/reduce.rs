@@ -64,8 +64,8 @@ impl<'a, S: Vector> Reducer<'a, S> {
     /// Reduces a row.
     ///
     /// # Safety
-    /// `x` is valid for reads of `n` elements, for which `logits` was made, and `kept` for writes of
-    /// as many if `KEEP`. `kept` is not `x`.
+    /// `x` is valid for reads of `n` elements, for which `logits` was made, and `kept` for writes
+    /// of as many if `KEEP`. `kept` is not `x`.
     #[inline(always)]
     pub(crate) unsafe fn reduce_alone<T: Element, K: Keeps, L: Logits<S>>(
         &mut self,
@@ -96,7 +96,8 @@ impl<'a, S: Vector> Reducer<'a, S> {
         }
     }
 
-    /// The row of which a sweep with the guess found that, if the guess was good; else it is done again.
+    /// The row of which a sweep with the guess found that, if the guess was good; else it is done
+    /// again.
     ///
     /// # Safety
     /// As [`Reducer::reduce_alone`].
@@ -126,7 +127,8 @@ impl<'a, S: Vector> Reducer<'a, S> {
         unsafe { self.reduce_exactly::<T, K, L>(x, kept, n, logits, Some(max)) }
     }
 
-    /// The own shift of a row with these extremes, if the guess was good for it. If not, it will be better for the next one.
+    /// The own shift of a row with these extremes, if the guess was good for it. If not, it will be
+    /// better for the next one.
     #[inline(always)]
     pub(crate) fn judge(&mut self, max: f64, min: f64) -> Option<Shift> {
         let own = self.scale.shift(max, S::E::MIN_EXP);
@@ -137,8 +139,9 @@ impl<'a, S: Vector> Reducer<'a, S> {
         None
     }
 
-    /// Whether the guess was good for every one of several rows of which only the common extremes are known. (It was not for
-    /// rows all of whose elements were cut; their sums are 0.) If not, it will be better for the next ones.
+    /// Whether the guess was good for every one of several rows of which only the common extremes
+    /// are known. (It was not for rows all of whose elements were cut; their sums are 0.) If not,
+    /// it will be better for the next ones.
     #[inline(always)]
     pub(crate) fn judge_rows(&mut self, max: f64, min: f64) -> bool {
         // Every row's maximum lies between the two, and so does every row's own shift.
@@ -166,7 +169,8 @@ impl<'a, S: Vector> Reducer<'a, S> {
             );
         }
         if max.is_finite() && (own.is_huge() || !self.guess.is_low_enough::<S::E>(&own, min)) {
-            // Elements far below the others call for the cut. If it was there and did not help, for exactness.
+            // Elements far below the others call for the cut. If it was there and did not help, for
+            // exactness.
             self.exact = if self.cut || own.is_huge() { PATIENCE } else { 0 };
             self.cut = true;
         }
@@ -175,7 +179,8 @@ impl<'a, S: Vector> Reducer<'a, S> {
     /// Reduces a row by its own maximum, which is `max` if the row has no NaN.
     ///
     /// # Safety
-    /// `x` is valid for reads of `n` elements, for which `logits` was made, `kept` for writes of as many if `KEEP`.
+    /// `x` is valid for reads of `n` elements, for which `logits` was made, `kept` for writes of as
+    /// many if `KEEP`.
     #[inline]
     pub(crate) unsafe fn reduce_exactly<T: Element, K: Keeps, L: Logits<S>>(
         &self,
@@ -188,7 +193,8 @@ impl<'a, S: Vector> Reducer<'a, S> {
     where
         S: Io<T> + Io<<S as Vector>::E>,
     {
-        // Before and after the sweep, not within: its room on the stack, which pairs need much of, is free then.
+        // Before and after the sweep, not within: its room on the stack, which pairs need much of,
+        // is free then.
         // SAFETY: as this function's.
         unsafe {
             let max = match max {
@@ -283,8 +289,8 @@ where
     /// Reduces a row, and finishes the one that waits.
     ///
     /// # Safety
-    /// As [`Reducer::reduce_alone`]; what the waiting row points to is valid for reads and writes of
-    /// its elements.
+    /// As [`Reducer::reduce_alone`]; what the waiting row points to is valid for reads and writes
+    /// of its elements.
     #[inline(always)]
     pub(crate) unsafe fn reduce<T: Element, K: Keeps, L: Logits<S>>(
         &mut self,

@@ -1,4 +1,5 @@
-//! Answers checked before they are timed: errors against the oracle, and digests that are the same on every CPU.
+//! Answers checked before they are timed: errors against the oracle, and digests that are the same
+//! on every CPU.
 
 use softmax::Element;
 
@@ -6,7 +7,8 @@ use crate::data::Number;
 use crate::operation::{Operation, Side};
 use crate::oracle::{self, BF16, Dd, F16, F32, F64, Format};
 
-/// Elements of an answer that are compared with the oracle, about: it takes half a microsecond for each.
+/// Elements of an answer that are compared with the oracle, about: it takes half a microsecond for
+/// each.
 const CHECKED: usize = 1 << 16;
 
 /// What an answer should be.
@@ -113,7 +115,8 @@ impl Limit {
     }
 }
 
-/// FNV-1a over the bits of an answer: the first `rows` rows of the matrix or one number for each, and what else there is.
+/// FNV-1a over the bits of an answer: the first `rows` rows of the matrix or one number for each,
+/// and what else there is.
 pub fn digest<T: Number>(
     operation: Operation,
     rows: usize,
@@ -133,7 +136,8 @@ pub fn digest<T: Number>(
     fnv.0
 }
 
-/// What the digest is on every CPU of an answer to the input of [`crate::data`], for the shapes of [`crate::plan`].
+/// What the digest is on every CPU of an answer to the input of [`crate::data`], for the shapes of
+/// [`crate::plan`].
 pub fn expected(operation: Operation, dtype: &str, rows: usize, cols: usize) -> Option<u64> {
     let key = key(operation, dtype, rows, cols);
     let line = DIGESTS.lines().find_map(|line| line.strip_prefix(&key))?;

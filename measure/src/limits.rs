@@ -1,4 +1,5 @@
-//! The machine's own limits: memory gone over by loops that do nothing else, and arithmetic in registers.
+//! The machine's own limits: memory gone over by loops that do nothing else, and arithmetic in
+//! registers.
 
 use std::fmt;
 
@@ -31,7 +32,8 @@ impl Loop {
         }
     }
 
-    /// How many elements the loop goes over in so many bytes: of the input, and of an output that is elsewhere.
+    /// How many elements the loop goes over in so many bytes: of the input, and of an output that
+    /// is elsewhere.
     pub fn elements(self, bytes: usize) -> usize {
         let each = if matches!(self, Self::Copy | Self::CopyNt) { 8 } else { 4 };
         bytes / each

@@ -53,7 +53,8 @@ impl Operation {
         !matches!(self, Self::LogSumExp | Self::Sample)
     }
 
-    /// After how many rows everything starts again: those of the input come from a tile of so many rows or of a part of it.
+    /// After how many rows everything starts again: those of the input come from a tile of so many
+    /// rows or of a part of it.
     pub fn period(self, rows: usize, cols: usize) -> usize {
         match self {
             Self::Attention => queries(rows, cols),
@@ -89,9 +90,11 @@ impl Operation {
         read + (written + rows * per_row) as u64
     }
 
-    /// Multiplications, fused with an addition or not, per element, as the kernels' source has them (`sweep/mod.rs`, `isa/vector.rs`): what a call needs at
-    /// least that waits for no memory. Additions, comparisons, conversions and look-ups are not counted: some CPUs have other units for them, others do
-    /// not, so that half of this limit is the most that these can reach. Per element of f32: 8 for the exponential, 2 for the quotient, whose divisor is a pair;
+    /// Multiplications, fused with an addition or not, per element, as the kernels' source has them
+    /// (`sweep/mod.rs`, `isa/vector.rs`): what a call needs at least that waits for no memory.
+    /// Additions, comparisons, conversions and look-ups are not counted: some CPUs have other units
+    /// for them, others do not, so that half of this limit is the most that these can reach. Per
+    /// element of f32: 8 for the exponential, 2 for the quotient, whose divisor is a pair;
     /// log-softmax has one of f64. Per element of f64: 11, 3, and 5.
     pub fn operations(self, dtype: &str) -> f64 {
         let double = usize::from(dtype == f64::NAME);

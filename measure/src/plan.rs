@@ -1,4 +1,5 @@
-//! What `softmax bench` times: the same shapes on every machine, so that machines can be compared, and digests be known.
+//! What `softmax bench` times: the same shapes on every machine, so that machines can be compared,
+//! and digests be known.
 
 use softmax::Kernel;
 use softmax::half::{bf16, f16};
@@ -76,7 +77,8 @@ pub const DTYPES: [&str; 4] = ["f32", "f64", "f16", "bf16"];
 /// Columns of the matrices that differ in size.
 const COLS: usize = 1024;
 
-/// From the first level of the cache to main memory: 32 KiB, 512 KiB, 8 MiB, 128 MiB and 1 GiB of f32, input and output.
+/// From the first level of the cache to main memory: 32 KiB, 512 KiB, 8 MiB, 128 MiB and 1 GiB of
+/// f32, input and output.
 const ROWS: [usize; 5] = [4, 64, 1024, 16_384, 131_072];
 
 /// From there on matrices are for several threads.
@@ -113,8 +115,9 @@ fn matrix(operation: Operation, rows: usize) -> (usize, usize) {
     }
 }
 
-/// The cases for these kernels, the fastest first, and these numbers of threads, 1 first. A quick plan has every operation and type once, f32 softmax in all
-/// sizes, and only the two fastest kernels in main memory.
+/// The cases for these kernels, the fastest first, and these numbers of threads, 1 first. A quick
+/// plan has every operation and type once, f32 softmax in all sizes, and only the two fastest
+/// kernels in main memory.
 pub fn cases(kernels: &[&'static Kernel], threads: &[usize], quick: bool) -> Vec<Case> {
     let mut shapes = Vec::new();
     for operation in Operation::ALL {
@@ -189,7 +192,8 @@ mod tests {
         })
     }
 
-    /// Every digest that there is, by the reference (of the largest, and under emulators, by a kernel that is known to give its bits).
+    /// Every digest that there is, by the reference (of the largest, and under emulators, by a
+    /// kernel that is known to give its bits).
     #[test]
     fn digests_are_those_of_the_reference() {
         let kernel = |name| softmax::kernel(name).expect("there is this kernel");

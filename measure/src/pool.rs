@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use core_affinity::CoreId;
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
-/// The hardware threads that this program may use, one of each core before the second of any, as far as the system tells.
+/// The hardware threads that this program may use, one of each core before the second of any, as
+/// far as the system tells.
 fn places() -> Vec<CoreId> {
     let all = core_affinity::get_core_ids().unwrap_or_default();
     let siblings = |core: &CoreId| {

@@ -9,8 +9,9 @@ pub fn seconds(calls: u64, mut call: impl FnMut()) -> f64 {
     start.elapsed().as_secs_f64() / calls.max(1) as f64
 }
 
-/// Times `count` things in turn, and all of them again, so that what slows the machine down for a while slows them all. `time(i)` gives the time of the
-/// `i`th, and `None` to stop. Gives the times of each; if it was stopped, some have one less.
+/// Times `count` things in turn, and all of them again, so that what slows the machine down for a
+/// while slows them all. `time(i)` gives the time of the `i`th, and `None` to stop. Gives the times
+/// of each; if it was stopped, some have one less.
 pub fn interleaved(
     rounds: usize,
     count: usize,
@@ -33,7 +34,8 @@ pub struct Statistics {
     pub median: f64,
     /// The difference of the quartiles, as a part of the median.
     pub spread: f64,
-    /// The places of times above the upper quartile by more than 1.5 times the difference of the quartiles (Tukey), and above the median by 2%.
+    /// The places of times above the upper quartile by more than 1.5 times the difference of the
+    /// quartiles (Tukey), and above the median by 2%.
     pub outliers: Vec<usize>,
 }
 

@@ -77,7 +77,8 @@ impl Case {
 }
 
 impl Report {
-    /// The fastest case of each key, in the order of the report; one without times if there are only those.
+    /// The fastest case of each key, in the order of the report; one without times if there are
+    /// only those.
     pub(crate) fn best(&self) -> Vec<&Case> {
         let mut places = HashMap::new();
         let mut best: Vec<&Case> = vec![];
@@ -99,7 +100,8 @@ impl Report {
         cases.chain(limits).max().unwrap_or(1)
     }
 
-    /// The best of the loops for each level at this many threads, the nearest first: its level, and itself.
+    /// The best of the loops for each level at this many threads, the nearest first: its level, and
+    /// itself.
     pub(crate) fn memory_limits(&self, threads: usize) -> Vec<(String, &MemoryLimit)> {
         let mut best: Vec<(String, &MemoryLimit)> = vec![];
         let mut limits: Vec<_> =
@@ -134,8 +136,9 @@ impl Machine {
         self.caches.iter().filter(|cache| cache.kind != "Instruction")
     }
 
-    /// Where so many bytes lie if the threads share them: `L1`, `L2`, `L3` or `memory`, the nearest level that has room for a thread's part of them, or if the
-    /// level is shared, for all of them. Nothing is known if the system does not tell its caches.
+    /// Where so many bytes lie if the threads share them: `L1`, `L2`, `L3` or `memory`, the nearest
+    /// level that has room for a thread's part of them, or if the level is shared, for all of them.
+    /// Nothing is known if the system does not tell its caches.
     pub fn level(&self, bytes: u64, threads: usize) -> Option<String> {
         self.data_caches().next()?;
         // The first two are each core's own.

@@ -40,7 +40,8 @@ pub enum Change {
     Wrong,
     /// It was not timed in the later report.
     NotTimed,
-    /// It was not timed in the first report, or its answer was wrong there: there is nothing to compare with.
+    /// It was not timed in the first report, or its answer was wrong there: there is nothing to
+    /// compare with.
     NoBaseline,
 }
 
@@ -64,12 +65,14 @@ impl fmt::Display for Regression {
     }
 }
 
-/// Every case and kernel of the first report that is slower in a later one than `factor` times as fast, or cannot be compared: a check
-/// never passes because there was nothing to check. Cases that only later reports have do not count.
+/// Every case and kernel of the first report that is slower in a later one than `factor` times as
+/// fast, or cannot be compared: a check never passes because there was nothing to check. Cases that
+/// only later reports have do not count.
 ///
 /// # Errors
 ///
-/// [`Error::TooFew`], [`Error::Factor`], and [`Error::NothingInCommon`] if a later report has none of the first one's cases.
+/// [`Error::TooFew`], [`Error::Factor`], and [`Error::NothingInCommon`] if a later report has none
+/// of the first one's cases.
 pub fn below(reports: &[Report], factor: f64) -> Result<Vec<Regression>, Error> {
     let [first, others @ ..] = reports else { return Err(Error::TooFew(0)) };
     if others.is_empty() {

@@ -1,4 +1,5 @@
-//! The reports of `softmax bench`: what is in them ([`schema`]), and the tables and charts that `softmax report` makes of them.
+//! The reports of `softmax bench`: what is in them ([`schema`]), and the tables and charts that
+//! `softmax report` makes of them.
 //!
 //! ```
 //! let report = softmax_report::read(br#"{"schema": "softmax-report", "version": 1}"#, "a.json");

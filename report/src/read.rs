@@ -6,15 +6,16 @@ use serde_json::error::Category;
 use crate::error::Error;
 use crate::schema::{Case, Limits, Report, SCHEMA, Timing, VERSION};
 
-/// What a number that is measured may be: anything plausible, and products and quotients of them are finite.
+/// What a number that is measured may be: anything plausible, and products and quotients of them
+/// are finite.
 const PLAUSIBLE: std::ops::RangeInclusive<f64> = 1e-30..=1e30;
 
 /// Reads a report. `name` is what errors call it.
 ///
 /// # Errors
 ///
-/// [`Error::Syntax`] if it is not JSON or not complete, [`Error::Field`] if it is another JSON, of another version, or has values that
-/// make no sense.
+/// [`Error::Syntax`] if it is not JSON or not complete, [`Error::Field`] if it is another JSON, of
+/// another version, or has values that make no sense.
 pub fn read(bytes: &[u8], name: &str) -> Result<Report, Error> {
     let fault = |(field, cause)| Error::Field { name: name.into(), field, cause };
     match serde_json::from_slice(bytes) {

@@ -1,4 +1,5 @@
-//! What is in a report: the JSON that `softmax bench` writes and `softmax report` reads. `docs/reports/schema.json` is made of this.
+//! What is in a report: the JSON that `softmax bench` writes and `softmax report` reads.
+//! `docs/reports/schema.json` is made of this.
 
 #[cfg(test)]
 use schemars::JsonSchema;
@@ -21,7 +22,8 @@ pub struct Report {
     pub date: String,
     /// The command and its arguments.
     pub command: Vec<String>,
-    /// Whether all rounds were done; `false` after Ctrl-C, and then some cases have fewer rounds than others, or none.
+    /// Whether all rounds were done; `false` after Ctrl-C, and then some cases have fewer rounds
+    /// than others, or none.
     pub complete: bool,
     /// The program.
     pub build: Build,
@@ -31,7 +33,8 @@ pub struct Report {
     pub kernels: Vec<KernelInfo>,
     /// What the machine can do at best, by loops that do nothing else.
     pub limits: Limits,
-    /// Seconds of the same arithmetic, once in each round: it takes longer when the clock slows down.
+    /// Seconds of the same arithmetic, once in each round: it takes longer when the clock slows
+    /// down.
     pub clock: Vec<f64>,
     /// What was timed.
     pub cases: Vec<Case>,
@@ -127,7 +130,8 @@ pub struct MemoryLimit {
     /// `read`, `copy` (memcpy), `copy_nt` (by stores past the caches) or `scale` (in place).
     #[serde(rename = "loop")]
     pub name: String,
-    /// Bytes of memory that the loop goes over, of all threads together: what it reads and what it writes elsewhere.
+    /// Bytes of memory that the loop goes over, of all threads together: what it reads and what it
+    /// writes elsewhere.
     pub bytes: u64,
     /// How many threads shared it.
     pub threads: usize,
@@ -149,8 +153,8 @@ pub struct ArithmeticLimit {
     pub dtype: String,
     /// How many threads did it at once.
     pub threads: usize,
-    /// Operations in one pass: fused multiply-adds of one element each (one operation, not two), or where the CPU has none,
-    /// multiplications and additions.
+    /// Operations in one pass: fused multiply-adds of one element each (one operation, not two), or
+    /// where the CPU has none, multiplications and additions.
     pub operations: u64,
     /// Of the times.
     pub timing: Timing,
@@ -162,7 +166,8 @@ pub struct ArithmeticLimit {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(JsonSchema))]
 pub struct Case {
-    /// `softmax`, `log_softmax`, `logsumexp`, `cross_entropy` (losses and gradient), `attention` (causal rows) or `sample` (a draw per row).
+    /// `softmax`, `log_softmax`, `logsumexp`, `cross_entropy` (losses and gradient), `attention`
+    /// (causal rows) or `sample` (a draw per row).
     pub operation: String,
     /// `f32`, `f64`, `f16` or `bf16`.
     pub dtype: String,
@@ -176,13 +181,15 @@ pub struct Case {
     pub kernel: String,
     /// Bytes of memory that a call goes over: the input and the output.
     pub bytes: u64,
-    /// Where these lie on this machine: `L1`, `L2`, `L3` or `memory`; `unknown` if the system does not tell its caches.
+    /// Where these lie on this machine: `L1`, `L2`, `L3` or `memory`; `unknown` if the system does
+    /// not tell its caches.
     pub level: String,
     /// Elements of one call: of the rows, and of causal attention those that are seen.
     pub elements: u64,
     /// Bytes that one call must read and write at least.
     pub traffic: u64,
-    /// Multiplications per element, fused with an addition or not, counted in the source: what arithmetic needs at least.
+    /// Multiplications per element, fused with an addition or not, counted in the source: what
+    /// arithmetic needs at least.
     pub operations: f64,
     /// Of the answer, before it was timed.
     pub check: Check,
@@ -194,7 +201,8 @@ pub struct Case {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(JsonSchema))]
 pub struct Check {
-    /// The largest error, in units of the last place against f64 or better; absent where there is no error but equality.
+    /// The largest error, in units of the last place against f64 or better; absent where there is
+    /// no error but equality.
     pub max_ulp: Option<f64>,
     /// The mean error.
     pub mean_ulp: Option<f64>,
@@ -218,7 +226,8 @@ pub struct CaseResult {
     pub elements_per_second: f64,
     /// `traffic` per second, in 10^9.
     pub gb_per_second: f64,
-    /// `memory` or `arithmetic`: what needs more time at its limit. Absent if the limit was not measured.
+    /// `memory` or `arithmetic`: what needs more time at its limit. Absent if the limit was not
+    /// measured.
     pub bound_by: Option<String>,
     /// Elements per second at that limit.
     pub limit_elements_per_second: Option<f64>,
@@ -240,6 +249,7 @@ pub struct Timing {
     pub median: f64,
     /// The difference of the quartiles, as a part of the median.
     pub spread: f64,
-    /// Rounds (counted from 0) that took longer than the upper quartile by more than 1.5 times that difference, and 2% more than the median.
+    /// Rounds (counted from 0) that took longer than the upper quartile by more than 1.5 times that
+    /// difference, and 2% more than the median.
     pub outliers: Vec<usize>,
 }

@@ -13,8 +13,8 @@ const WIDTH: u16 = 100;
 /// How many other reports one table of ratios has.
 const OTHERS: usize = 4;
 
-/// What the reports say, each in turn: the machine, its limits and the best kernel of each case; then the ratios to the first report.
-/// No line is wider than 100 columns.
+/// What the reports say, each in turn: the machine, its limits and the best kernel of each case;
+/// then the ratios to the first report. No line is wider than 100 columns.
 pub fn table(reports: &[Report]) -> String {
     let mut text = String::new();
     for (i, report) in reports.iter().enumerate() {

@@ -1,8 +1,9 @@
 //! What is left of a row's tokens, and draws from it.
 //!
-//! Top-k, top-p and min-p keep those of the first ranks. Which ones is found without sorting the row: a sample of it tells a band of masses in which
-//! the last of the ranks is almost certainly; one scan of the row sums what is above the band and collects what is within; and among these few the last rank is
-//! selected. Where few tokens are left, they are a list from then on.
+//! Top-k, top-p and min-p keep those of the first ranks. Which ones is found without sorting the
+//! row: a sample of it tells a band of masses in which the last of the ranks is almost certainly;
+//! one scan of the row sums what is above the band and collects what is within; and among these few
+//! the last rank is selected. Where few tokens are left, they are a list from then on.
 
 use tinyvec::SliceVec;
 
@@ -41,7 +42,8 @@ pub(super) struct Lists<'m> {
 }
 
 impl<'m> Lists<'m> {
-    /// For rows of so many tokens out of four times as many elements, and as many, or no, `distances`.
+    /// For rows of so many tokens out of four times as many elements, and as many, or no,
+    /// `distances`.
     pub(super) fn new(n: usize, memory: &'m mut [u64], distances: &'m mut [[u64; 2]]) -> Self {
         let (band, rest) = memory.split_at_mut(n);
         let (tokens, rest) = rest.split_at_mut(n);
@@ -363,8 +365,8 @@ const UNITS: f64 = (1u64 << 30) as f64;
 
 /// The token that the Gumbel-max trick draws, from tokens and their exponentials.
 ///
-/// `ln(m) + g`, `g = -ln(-ln(u))`, is largest where `-ln(u) / m` is least, which is an exponential race: its time takes one logarithm instead of three, and
-/// mostly none, because `-ln(1 - v) >= v`.
+/// `ln(m) + g`, `g = -ln(-ln(u))`, is largest where `-ln(u) / m` is least, which is an exponential
+/// race: its time takes one logarithm instead of three, and mostly none, because `-ln(1 - v) >= v`.
 fn race(tokens: impl Iterator<Item = (usize, f32)>, bits: Bits) -> usize {
     let (mut best, mut least) = (super::NONE, f64::INFINITY);
     let (mut pair, mut noise) = (usize::MAX, [0; 2]);
@@ -562,7 +564,8 @@ impl Sample {
                 }
             }
             Need::Share(p) => {
-                // What is below the last rank. Most of that is of many tokens, of which there are enough in the sample.
+                // What is below the last rank. Most of that is of many tokens, of which there are
+                // enough in the sample.
                 let target = (1.0 - p) * sum / self.each;
                 let (mut below, mut squares, mut count) = (0.0, 0.0, 0.0);
                 for bin in FIRST_UNIT..BINS {

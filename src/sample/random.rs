@@ -33,7 +33,8 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// The 128 bits of a draw: counter (draw, row, step, upper 16 bits of the step and of the row), key the seed.
+    /// The 128 bits of a draw: counter (draw, row, step, upper 16 bits of the step and of the row),
+    /// key the seed.
     pub(crate) fn draw(self, draw: usize) -> Bits {
         let upper = (self.step >> 32) << 16 | self.row >> 32;
         let counter = [draw as u32, self.row as u32, self.step as u32, upper as u32];
@@ -58,7 +59,8 @@ impl Bits {
         u128::from(bits) < (u128::from(part) << 64) / whole.max(1)
     }
 
-    /// 64 bits for each of the tokens `2 * pair` and `2 * pair + 1`: key the first two words, counter the pair, 0 and the other two.
+    /// 64 bits for each of the tokens `2 * pair` and `2 * pair + 1`: key the first two words,
+    /// counter the pair, 0 and the other two.
     pub(crate) fn pair(self, pair: usize) -> [u64; 2] {
         let [a, b, c, d] = self.0;
         let [e, f, g, h] = philox([pair as u32, 0, c, d], [a, b]);

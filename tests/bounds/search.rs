@@ -337,7 +337,8 @@ fn search<F: Function<T>, T: Type>(first: u64, time: Duration) -> Found {
 const EDGES: [f64; 12] =
     [0.693, 20.8, 36.0, 87.34, 87.4, 88.72, 103.28, 708.4, 709.78, 744.4, 22_713.0, 45_400.0];
 
-/// The arguments of f32 whose exponentials err most at scale 1, up and down: see tests/library/accuracy.rs.
+/// The arguments of f32 whose exponentials err most at scale 1, up and down: see
+/// tests/library/accuracy.rs.
 const EXTREMES: [f64; 4] = [-6.281352, -6.2922735, 18.67465, 2.0298994];
 
 /// Logits to start from, and anything for the rest.

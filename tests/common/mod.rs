@@ -65,7 +65,8 @@ pub fn assert_same<T: Bits>(got: &[T], want: &[T], what: impl Fn() -> String) {
     }
 }
 
-/// This test's own binary, to be run in a process of its own. Under an emulator, `SOFTMAX_TEST_RUNNER` is the command that runs one.
+/// This test's own binary, to be run in a process of its own. Under an emulator,
+/// `SOFTMAX_TEST_RUNNER` is the command that runs one.
 pub fn itself() -> Command {
     let this = std::env::current_exe().expect("the path of this test");
     let runner = std::env::var_os("SOFTMAX_TEST_RUNNER").unwrap_or_default();

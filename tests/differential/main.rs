@@ -6,10 +6,11 @@
 //! call, in which order. Bits must be equal, every NaN the one NaN, and nothing but the outputs'
 //! rows be written.
 //!
-//! - `SOFTMAX_FUZZ=3600`: so many seconds. Up to a minute (5 s if it is not set) the calls are the same every time; beyond that they start elsewhere each time,
-//!   which is printed; `SOFTMAX_FUZZ_START=n` starts at `n`.
-//! - `SOFTMAX_FUZZ_SEED=n`: this one case, with all of its data. A process that dies has left the number of its case in
-//!   `differential-*.seed` in the directory `target/tmp`.
+//! - `SOFTMAX_FUZZ=3600`: so many seconds. Up to a minute (5 s if it is not set) the calls are the
+//!   same every time; beyond that they start elsewhere each time, which is printed;
+//!   `SOFTMAX_FUZZ_START=n` starts at `n`.
+//! - `SOFTMAX_FUZZ_SEED=n`: this one case, with all of its data. A process that dies has left the
+//!   number of its case in `differential-*.seed` in the directory `target/tmp`.
 //! - `SOFTMAX_FUZZ_ALL=1`: goes on after a finding, and fails at the end.
 
 #[path = "../common/mod.rs"]

@@ -153,7 +153,8 @@ const ORACLE: [(f64, f64, f64); 5] = [
     (20.0, 485165195.4097903, 4.880277289790406e-10),
 ];
 
-/// A row that an adversary makes: one entry whose exponential errs upwards, and many that err downwards.
+/// A row that an adversary makes: one entry whose exponential errs upwards, and many that err
+/// downwards.
 fn adversary(a: f32, b: f32, copies: usize, temperature: f64) -> f64 {
     let mut x = vec![b; copies + 1];
     x[0] = a;
@@ -167,8 +168,8 @@ fn fastest() -> &'static Kernel {
     softmax::kernels().iter().find(|k| k.is_available()).expect("scalar at least")
 }
 
-/// The arguments whose exponentials err most, up and down, at scale 1: found by `exp_core_over_every_f32` in
-/// kernels/scalar/exp_core_tests.rs.
+/// The arguments whose exponentials err most, up and down, at scale 1: found by
+/// `exp_core_over_every_f32` in kernels/scalar/exp_core_tests.rs.
 const EXTREMES: [f32; 4] = [-6.281352, -6.2922735, 18.67465, 2.0298994];
 
 /// The worst of the rows that those make: any two, the second up to 3,000 times.
@@ -226,8 +227,9 @@ fn adversarial_search() {
     assert!(best.0 <= 3.0, "{best:?}");
 }
 
-/// Probabilities just above the least normal number, where the low part of a quotient underflows: one far element below
-/// many equal ones, which err the other way. The first two rows were 3.02 and 3.07 ULP off.
+/// Probabilities just above the least normal number, where the low part of a quotient underflows:
+/// one far element below many equal ones, which err the other way. The first two rows were 3.02 and
+/// 3.07 ULP off.
 #[test]
 fn the_least_probabilities_are_within_3_ulp() {
     fn row(far: f32, near: f32, copies: usize, temperature: f64, kernel: &'static Kernel) -> f64 {
@@ -263,8 +265,8 @@ fn the_least_probabilities_are_within_3_ulp() {
     }
 }
 
-/// Logarithms in f64 near 0 and 1, where the last place of `ln(sum)` counts: the rows were 3.3 to 3.6 ULP off, the last one
-/// 2.7 of what is allowed. Exact values by mpmath, 180 digits.
+/// Logarithms in f64 near 0 and 1, where the last place of `ln(sum)` counts: the rows were 3.3 to
+/// 3.6 ULP off, the last one 2.7 of what is allowed. Exact values by mpmath, 180 digits.
 #[test]
 fn logarithms_of_f64_carry_the_sum_as_a_pair() {
     let allowed = either(3.0, 3e-16, F64);

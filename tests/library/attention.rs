@@ -1,5 +1,5 @@
-//! Attention: every combination of options against a model in f64, and every kernel, way, type and number of threads against
-//! the reference, bit for bit.
+//! Attention: every combination of options against a model in f64, and every kernel, way, type and
+//! number of threads against the reference, bit for bit.
 
 use std::num::NonZeroUsize;
 
@@ -237,7 +237,8 @@ impl Case {
         (bh / self.heads, bh % self.heads, q)
     }
 
-    /// Of a row: probabilities, the largest one, a sink's among them, log-sum-exp, and the logits' largest magnitude.
+    /// Of a row: probabilities, the largest one, a sink's among them, log-sum-exp, and the logits'
+    /// largest magnitude.
     fn model(&self, x: &[f64], b: usize, h: usize, q: usize) -> (Vec<f64>, f64, f64, f64) {
         let logits: Vec<f64> = x
             .iter()
@@ -354,7 +355,8 @@ fn accurate(case: &Case) {
                     assert!(got.is_nan(), "{}", what());
                     continue;
                 }
-                // The model's own error: a logit's ULP in f64, in f32's ULP. What is 2^-126 of the largest may be 0.
+                // The model's own error: a logit's ULP in f64, in f32's ULP. What is 2^-126 of the
+                // largest may be 0.
                 let slack = 2f64.powi(24) * large * 1e-15;
                 let error = ulps(got.into(), Dd(want, 0.0), F32);
                 let flushed = got == 0.0 && want <= largest * 2f64.powi(-125);
@@ -638,15 +640,17 @@ fn wild_value(r: &mut Random) -> f64 {
 /// Of scores: see [`wild_value`].
 const ENDS: usize = usize::MAX;
 
-/// What ggml's `soft_max_ext` computes (scale, mask, max_bias, sinks), a scalar model of it in f64: the slope of head `h` of `n` is
-/// `m0^(h + 1)` for the first power of two of heads, `m1^(2 (h - n) + 1)` for the others.
+/// What ggml's `soft_max_ext` computes (scale, mask, max_bias, sinks), a scalar model of it in f64:
+/// the slope of head `h` of `n` is `m0^(h + 1)` for the first power of two of heads, `m1^(2 (h - n)
+/// + 1)` for the others.
 #[test]
 fn ggml_soft_max_ext() {
     let (heads, queries, keys, scale, max_bias) = (6usize, 3, 70, 0.25f64, 8.0f64);
     let mut random = Random(7);
     let x: Vec<f32> = row(&mut random, 0, heads * queries * keys);
     let sinks: Vec<f32> = (0..heads).map(|_| random.signed() as f32).collect();
-    // Its mask: -inf above the diagonal, the negative distance elsewhere, in f16; one for all heads.
+    // Its mask: -inf above the diagonal, the negative distance elsewhere, in f16; one for all
+    // heads.
     let mask: Vec<f16> = (0..queries * keys)
         .map(|i| {
             let distance = (i % keys) as f64 - (i / keys + keys - queries) as f64;
@@ -707,7 +711,8 @@ where
     }
 }
 
-/// The one constant for x86-64 and AArch64, of fixed combinations of options. It changes only with the arithmetic contract.
+/// The one constant for x86-64 and AArch64, of fixed combinations of options. It changes only with
+/// the arithmetic contract.
 const DIGEST: u64 = 0x957b_6f71_ce44_2d0c;
 
 #[test]
@@ -984,7 +989,8 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
     Attention::new(2, 3).softmax(x.expect("a shape"), y.expect("one")).expect("nothing to do");
 }
 
-/// Rows that see no key: the log-sum-exp is their sink's logit, and of a sink of -0 it is 0 with every kernel.
+/// Rows that see no key: the log-sum-exp is their sink's logit, and of a sink of -0 it is 0 with
+/// every kernel.
 #[test]
 fn sinks_alone() {
     fn lse<T: Probs<T>>(kernel: &'static Kernel, sink: f32) -> f64 {

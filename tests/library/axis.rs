@@ -137,7 +137,8 @@ fn axes_are_counted_from_both_ends() {
     }
 }
 
-/// The one constant for x86-64 and AArch64, of fixed tensors. It changes only with the arithmetic contract.
+/// The one constant for x86-64 and AArch64, of fixed tensors. It changes only with the arithmetic
+/// contract.
 const DIGEST: u64 = 0xd3ae_5542_159e_673e;
 
 #[test]

@@ -120,7 +120,8 @@ fn sharing_a_matrix_keeps_its_bits() {
     sharing::<bf16>(191, 777, 5, &[Op::LogSoftmax]);
 }
 
-/// As many rows as there can be take no time, as many columns no memory, and as many threads are no more than there is work for.
+/// As many rows as there can be take no time, as many columns no memory, and as many threads are no
+/// more than there is work for.
 #[test]
 fn sizes_may_be_any() {
     struct Endless;

@@ -1,5 +1,5 @@
-//! The same bits: every kernel against the scalar reference, for every length, stride, alignment, in place or not,
-//! alone or in a batch, and one digest for all CPUs.
+//! The same bits: every kernel against the scalar reference, for every length, stride, alignment,
+//! in place or not, alone or in a batch, and one digest for all CPUs.
 
 use crate::common::*;
 use softmax::half::{bf16, f16};
@@ -21,7 +21,8 @@ fn every_length<T: Bits>() {
     let mut random = Random(1);
     for n in lengths() {
         for kind in 0..KINDS {
-            // Long rows need not be all kinds at all temperatures; under an emulator, longer ones still less.
+            // Long rows need not be all kinds at all temperatures; under an emulator, longer ones
+            // still less.
             let temperature = TEMPERATURES[(n + kind) % TEMPERATURES.len()];
             if n > if quick() { 100 } else { 5000 } && kind % 3 != 0
                 || quick() && n > 50_000 && kind > 0

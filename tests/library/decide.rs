@@ -515,7 +515,8 @@ fn picks_are_those_of_the_whole_row() {
     }
 }
 
-/// Ever colder, softmax tends to hardmax, and ever hotter to the uniform distribution, without overflow on the way.
+/// Ever colder, softmax tends to hardmax, and ever hotter to the uniform distribution, without
+/// overflow on the way.
 #[test]
 fn limits_of_the_temperature() {
     fn check<T: Element>(kernel: &'static Kernel, format: Format, large: f64) {
@@ -663,7 +664,8 @@ fn known_values() {
     assert!((x[0] - 0.880_797_077_977_882_3).abs() < 1e-15 && (x[0] + x[1] - 1.0).abs() < 1e-15);
 }
 
-/// Long rows, several times what the sweeps ask for ahead, that are larger than the caches they are told of.
+/// Long rows, several times what the sweeps ask for ahead, that are larger than the caches they are
+/// told of.
 #[test]
 fn long_rows_from_memory() {
     let (count, n) = if quick() { (2, 20_000) } else { (3, 300_000) };
@@ -686,7 +688,8 @@ fn long_rows_from_memory() {
     check::<bf16>(count, n);
 }
 
-/// The one constant for x86-64 and AArch64, of fixed rows. It changes only with the arithmetic contract.
+/// The one constant for x86-64 and AArch64, of fixed rows. It changes only with the arithmetic
+/// contract.
 const DIGEST: u64 = 0xfb0c_b855_a11e_d5ed;
 
 #[test]

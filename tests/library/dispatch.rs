@@ -5,7 +5,8 @@ use std::process::Output;
 use crate::common::*;
 use softmax::{Error, Matrix, MatrixMut, Softmax};
 
-/// Runs the ignored test below in a process of its own, where `SOFTMAX_KERNEL` is what is asked for.
+/// Runs the ignored test below in a process of its own, where `SOFTMAX_KERNEL` is what is asked
+/// for.
 fn child(kernel: &str) -> Output {
     itself()
         .args(["--exact", "dispatch::child_prints_what_the_environment_chose"])

@@ -1,5 +1,6 @@
-//! Cross-entropy, its gradient, and the gradients of softmax and log-softmax: against exact arithmetic, PyTorch's results and
-//! finite differences; every kernel and way against the reference, bit for bit.
+//! Cross-entropy, its gradient, and the gradients of softmax and log-softmax: against exact
+//! arithmetic, PyTorch's results and finite differences; every kernel and way against the
+//! reference, bit for bit.
 
 use std::num::NonZeroUsize;
 
@@ -111,7 +112,8 @@ impl Case {
         }
     }
 
-    /// The exact loss of a row; of each gradient: its value, and the larger of the two terms that it is the difference of.
+    /// The exact loss of a row; of each gradient: its value, and the larger of the two terms that
+    /// it is the difference of.
     fn model(&self, i: usize, x: &[f64], q: &[f64]) -> (f64, Vec<(Dd, f64)>) {
         let n = x.len() as f64;
         let of = exact(x, self.temperature);
@@ -488,7 +490,8 @@ fn special_values() {
         // Of more than f32 has: what it is, rounded.
         let (_, y) = one(loss.gradient_factor(f64::MAX), &x, 1);
         assert_eq!(y, [0.0, -INF, INF, INF]);
-        // Of all but that much the gradient is right, whatever exponentials are multiplied by on the way.
+        // Of all but that much the gradient is right, whatever exponentials are multiplied by on
+        // the way.
         for (x, factor) in [([121.0f32; 4], 1e38), ([-80.0; 4], -3e38)] {
             let (_, y) = one(loss.gradient_factor(factor), &x, 1);
             assert_eq!(y[3], (factor / 4.0) as f32);

@@ -1,5 +1,5 @@
-//! Nothing but the rows is touched: pages that may not be accessed lie right before and right behind the
-//! matrices, so that a vector load or store that reaches too far ends the process.
+//! Nothing but the rows is touched: pages that may not be accessed lie right before and right
+//! behind the matrices, so that a vector load or store that reaches too far ends the process.
 
 use crate::common::guarded::{EDGES, Edge, Guarded, PAGE};
 use crate::common::*;
@@ -199,7 +199,8 @@ const PADDED: [(usize, usize, usize, usize); 8] = [
     (3, 50_000, 3, 5),
 ];
 
-/// Attention with a mask at the edge of its memory, and columns: the bits of the reference, and no fault.
+/// Attention with a mask at the edge of its memory, and columns: the bits of the reference, and no
+/// fault.
 fn scores_and_columns_stay_between_the_guards<T: Probs<T> + Bits + Pattern>() {
     let (heads, queries) = (2, 2);
     let mut random = Random(9);
@@ -338,8 +339,8 @@ fn padding<T: Bits + Pattern>(kernel: &'static Kernel) {
         }
         let options = on(kernel, 1.5, Masked::Nan).threads(Threads::AtMost(2.try_into().unwrap()));
         let (from, to) = (cols + gap_in, cols + gap_out);
-        // NaN in the gaps: one that was read would make its whole row NaN. There is none behind the last row; the
-        // guard is.
+        // NaN in the gaps: one that was read would make its whole row NaN. There is none behind the
+        // last row; the guard is.
         let mut data = vec![T::NAN; (rows - 1) * from + cols];
         for r in 0..rows {
             data[r * from..][..cols].copy_from_slice(&row::<T>(&mut random, 0, cols));
@@ -355,7 +356,8 @@ fn padding<T: Bits + Pattern>(kernel: &'static Kernel) {
             let alone = |r: usize| run_row(&options, op, &data[r * from..][..cols]);
             let written = if op == Op::LogSumExp { 1 } else { cols };
             let stride = if op == Op::LogSumExp { 1 } else { to };
-            // Canaries also behind the last row, where the slice is longer than it need be, and before the first.
+            // Canaries also behind the last row, where the slice is longer than it need be, and
+            // before the first.
             let before = 9;
             let mut want = vec![canary; before + rows * stride + 9];
             let mut y = want.clone();

@@ -1,4 +1,5 @@
-//! Any axis of `ndarray`'s views, whatever lies where: the bits of the lane alone, and nothing else touched.
+//! Any axis of `ndarray`'s views, whatever lies where: the bits of the lane alone, and nothing else
+//! touched.
 
 use std::num::NonZeroUsize;
 
@@ -321,7 +322,8 @@ fn views_that_overlap_themselves() {
     }
 }
 
-/// A lane is summed in its own order, not in that of memory. It takes a rare row to tell: one whose sum is next to where rounding turns.
+/// A lane is summed in its own order, not in that of memory. It takes a rare row to tell: one whose
+/// sum is next to where rounding turns.
 #[test]
 fn a_reversed_axis_is_summed_in_its_order() {
     let mut random = Random(75_862);

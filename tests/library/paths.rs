@@ -1,5 +1,5 @@
-//! Every way that a call can take gives the bits of the reference: small matrices are sent, by way of the caches' sizes, where only
-//! large ones go by themselves.
+//! Every way that a call can take gives the bits of the reference: small matrices are sent, by way
+//! of the caches' sizes, where only large ones go by themselves.
 
 use std::num::NonZeroUsize;
 
@@ -21,8 +21,8 @@ fn ways() -> [(&'static str, Caches); 4] {
     ]
 }
 
-/// Rows and columns: short rows in groups (full, broken off, fewer than a group of eight), rows around the lanes, the unrolled
-/// loops and the blocks, rows of several blocks.
+/// Rows and columns: short rows in groups (full, broken off, fewer than a group of eight), rows
+/// around the lanes, the unrolled loops and the blocks, rows of several blocks.
 const SHAPES: [(usize, usize); 20] = [
     (8, 1),
     (300, 2),
@@ -55,7 +55,8 @@ enum Rows {
     Mixed,
     /// Each far above or below the one before, so that no shift serves two of them.
     Drifting,
-    /// Of elements around those that a guessed shift keeps and the row's own flushes, and the other way round.
+    /// Of elements around those that a guessed shift keeps and the row's own flushes, and the other
+    /// way round.
     Edge,
     /// Ordinary, but for a NaN, an infinity, or nothing but -inf here and there.
     Odd,
@@ -77,8 +78,8 @@ fn matrix<T: Element>(random: &mut Random, rows: Rows, shape: (usize, usize), un
                 row.iter_mut().for_each(|v| *v = T::from_f64(v.to_f64() + far));
             }
             Rows::Edge => {
-                // In octaves: the first guess is 26, good for maxima up to 34; it keeps what is above -100, while a row flushes what is
-                // 126 below its maximum.
+                // In octaves: the first guess is 26, good for maxima up to 34; it keeps what is
+                // above -100, while a row flushes what is 126 below its maximum.
                 let lowest = [-95.5, -104.0, -210.0][random.below(3)];
                 let octaves = |random: &mut Random| match random.below(9) {
                     0 => lowest + 4.0 * random.signed(),
@@ -190,7 +191,7 @@ fn plans_are_what_the_sizes_say() {
         let plan: Plan = options.plan::<f32>(softmax::Op::Softmax, rows, cols, in_place).unwrap();
         (plan.regime(), plan.streams())
     };
-    // Of short rows and elementwise maps on every CPU; elsewhere not on all of them.
+    // Tiny rows go past the caches on every CPU, longer ones only on some.
     let past = softmax_kernels::Store::of(true, false).is_past();
     assert_eq!(way(cached, 211, 10, false), (Regime::Tiny, false));
     assert_eq!(way(streaming, 211, 10, false), (Regime::Tiny, true));

@@ -1,5 +1,5 @@
-//! What holds for all inputs, tried on random ones: the kernels agree, and results are the probabilities that
-//! mathematics promises. The seed is fixed, so that a run fails always or never.
+//! What holds for all inputs, tried on random ones: the kernels agree, and results are the
+//! probabilities that mathematics promises. The seed is fixed, so that a run fails always or never.
 
 use std::fmt::Debug;
 
@@ -8,7 +8,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use softmax::{Masked, Matrix};
 
-/// Any finite value, with those more often that are usual, equal to others, or at the ends of the range.
+/// Any finite value, with those more often that are usual, equal to others, or at the ends of the
+/// range.
 fn finite() -> impl Strategy<Value = f32> {
     prop_oneof![
         6 => -100.0f32..100.0,
@@ -76,8 +77,8 @@ fn same_as_scalar<T: Bits>(input: &Input, temperature: f64) {
     }
 }
 
-/// Below this a probability may be 0 (see the table in the library's documentation). It is a little more
-/// than 2^-126, because two roundings may lie on either side of that.
+/// Below this a probability may be 0 (see the table in the library's documentation). It is a little
+/// more than 2^-126, because two roundings may lie on either side of that.
 const MAY_VANISH: f32 = 1.18e-38;
 
 /// How many f32 values `a` is above `b`; negative if it is below. Neither is negative.

@@ -1,5 +1,5 @@
-//! Sampling: every kernel, type, number of threads and cut of a batch against a naive model that sorts whole rows of integers; and the distribution of
-//! the draws.
+//! Sampling: every kernel, type, number of threads and cut of a batch against a naive model that
+//! sorts whole rows of integers; and the distribution of the draws.
 
 use std::num::NonZeroUsize;
 

@@ -94,7 +94,8 @@ fn whole<T: Element>(options: &Softmax, row: &[T]) -> Vec<T> {
     OPS.into_iter().flat_map(|op| run_row(options, op, row)).collect()
 }
 
-/// A row whose blocks are of different kinds and heights, so that some are flushed wholly and some in part.
+/// A row whose blocks are of different kinds and heights, so that some are flushed wholly and some
+/// in part.
 fn mixed<T: Element>(seed: u64, blocks: usize, end: usize) -> Vec<T> {
     let mut random = Random(seed);
     let one = random.below(KINDS);
@@ -199,7 +200,8 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
     assert_eq!(y, [-7.0; 3]);
 }
 
-/// The one constant for x86-64 and AArch64, of fixed rows in shards. It changes only with the arithmetic contract.
+/// The one constant for x86-64 and AArch64, of fixed rows in shards. It changes only with the
+/// arithmetic contract.
 const DIGEST: u64 = 0x155f_362a_98a8_999e;
 
 #[test]
@@ -217,7 +219,8 @@ fn digest_is_the_same_on_every_cpu() {
     }
 }
 
-/// Zeros of both signs, of which any may be found to be the largest: their partial is one. So is that of NaN, whatever its payload and sign.
+/// Zeros of both signs, of which any may be found to be the largest: their partial is one. So is
+/// that of NaN, whatever its payload and sign.
 #[test]
 fn partials_have_the_same_bits() {
     for kernel in available() {

@@ -1,4 +1,5 @@
-//! The table "What every input gets" of the crate's documentation, row by row, on every kernel and element type.
+//! The table "What every input gets" of the crate's documentation, row by row, on every kernel and
+//! element type.
 
 use crate::common::*;
 use softmax::half::{bf16, f16};
@@ -148,7 +149,8 @@ fn extremes_of_the_range() {
         let log = run_row(&options, Op::LogSoftmax, &x);
         assert_eq!(log[1], f64::NEG_INFINITY, "{}", kernel.name());
         assert!((log[0] + 3f64.ln()).abs() < 1e-15, "{}: {log:?}", kernel.name());
-        // Differences that are numbers, until they are divided by a low temperature; and so are their errors.
+        // Differences that are numbers, until they are divided by a low temperature; and so are
+        // their errors.
         let x = [1.7e300, 7e283, -7e283, 3.3e299];
         let log = run_row(&on(kernel, 1e-30, Masked::Nan), Op::LogSoftmax, &x);
         let inf = f64::NEG_INFINITY;

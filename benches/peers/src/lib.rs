@@ -160,12 +160,12 @@ pub unsafe extern "C" fn softmax_peers_axis(
     })
 }
 
-/// This library on scores of `rows / queries` heads: causal if `mask` is NULL, else with that mask, of `queries` rows,
-/// added for every head.
+/// This library on scores of `rows / queries` heads: causal if `mask` is NULL, else with that mask,
+/// of `queries` rows, added for every head.
 ///
 /// # Safety
-/// `x` is valid for reads and `y` for writes of the matrix; they do not overlap. `mask` is NULL or valid for reads of
-/// `queries * cols` elements.
+/// `x` is valid for reads and `y` for writes of the matrix; they do not overlap. `mask` is NULL or
+/// valid for reads of `queries * cols` elements.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn softmax_peers_attention(
     mask: *const f32,
@@ -192,11 +192,12 @@ pub unsafe extern "C" fn softmax_peers_attention(
     })
 }
 
-/// This library: the mean cross-entropy of rows of f32, whose gradient is written to `y`, or over `x == y`.
+/// This library: the mean cross-entropy of rows of f32, whose gradient is written to `y`, or over
+/// `x == y`.
 ///
 /// # Safety
-/// `x` is valid for reads and `y` for writes of the matrix; they are equal or do not overlap. `labels` has one for each row, and `loss` is
-/// valid for writes.
+/// `x` is valid for reads and `y` for writes of the matrix; they are equal or do not overlap.
+/// `labels` has one for each row, and `loss` is valid for writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn softmax_peers_cross_entropy(
     labels: *const i64,
@@ -258,7 +259,8 @@ pub unsafe extern "C" fn softmax_peers_sample(
 /// This library: the log-probability of a token of each row of bf16.
 ///
 /// # Safety
-/// `x` is valid for reads of the matrix, `tokens` of one for each row, `log_probs` for writes of as many.
+/// `x` is valid for reads of the matrix, `tokens` of one for each row, `log_probs` for writes of as
+/// many.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn softmax_peers_log_probs(
     tokens: *const usize,
@@ -372,8 +374,8 @@ from_x_to_y! {
             y /= sum;
         });
     });
-    /// tract-linalg's three kernels as tract's own softmax calls them: on a copy of the row, because
-    /// they work in place; equal parts of the rows on each thread.
+    /// tract-linalg's three kernels as tract's own softmax calls them: on a copy of the row,
+    /// because they work in place; equal parts of the rows on each thread.
     softmax_peers_tract => |x, y, cols| in_parts(x, y, cols, |x, y| {
         let (max, exp_sum, multiply) = &*TRACT;
         for (x, y) in x.chunks_exact(cols).zip(y.chunks_exact_mut(cols)) {
@@ -393,8 +395,8 @@ static TRACT: LazyLock<Tract> = LazyLock::new(|| {
     (max, exp_sum, Func::MulByScalar.ew_f32_param().expect("every CPU has it"))
 });
 
-/// rten-vecmath out of place, its faster form: in place would need a copy first. Keep it the only use:
-/// with a second one LLVM no longer inlines its loops, and it becomes four times slower.
+/// rten-vecmath out of place, its faster form: in place would need a copy first. Keep it the only
+/// use: with a second one LLVM no longer inlines its loops, and it becomes four times slower.
 fn rten(x: &[f32], y: &mut [f32]) {
     // SAFETY: the same elements; rten-vecmath only ever writes initialised ones.
     let y = unsafe { &mut *(std::ptr::from_mut(y) as *mut [MaybeUninit<f32>]) };
@@ -439,7 +441,8 @@ pub unsafe extern "C" fn softmax_peers_candle_new(
     }
 }
 
-/// candle's softmax over the last dimension, which allocates its output. Copies that to `y` unless it is NULL.
+/// candle's softmax over the last dimension, which allocates its output. Copies that to `y` unless
+/// it is NULL.
 ///
 /// # Safety
 /// `x` is from `softmax_peers_candle_new`; `y` is NULL or valid for writes of the matrix.
@@ -451,7 +454,8 @@ pub unsafe extern "C" fn softmax_peers_candle_run(x: *const Tensor, y: *mut f32)
         let output = POOL.get()?.install(|| candle_nn::ops::softmax_last_dim(x)).ok()?;
         if !y.is_null() {
             let output = output.flatten_all().ok()?.to_vec1::<f32>().ok()?;
-            // SAFETY: `y` is valid for writes of as many elements as `x` has, and the output was just made.
+            // SAFETY: `y` is valid for writes of as many elements as `x` has, and the output was
+            // just made.
             unsafe { y.copy_from_nonoverlapping(output.as_ptr(), output.len()) };
         }
         Some(())
@@ -471,8 +475,8 @@ pub unsafe extern "C" fn softmax_peers_candle_free(x: *mut Tensor) -> i32 {
     })
 }
 
-/// Nanoseconds per call on one row: the mean of `reps` calls of this library (`peer` 0) or rten-vecmath (1).
-/// NaN if that failed.
+/// Nanoseconds per call on one row: the mean of `reps` calls of this library (`peer` 0) or
+/// rten-vecmath (1). NaN if that failed.
 ///
 /// # Safety
 /// `x` is valid for reads and `y` for writes of the row; they do not overlap.

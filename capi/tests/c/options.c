@@ -291,7 +291,7 @@ static void plans(void) {
     options.cache_last = 1 << 22;
     shape = softmax_matrix_of(NULL, SOFTMAX_F32, 2, 1 << 24);
     GOOD(softmax_plan_of(SOFTMAX_OP_SOFTMAX, &shape, 0, &plan, &options));
-    /* Past the caches by some CPUs only; where nothing else is stored in between, by all. */
+    /* Rows of softmax go past the caches on some CPUs only, maps of elements on all. */
     CHECK(plan.regime == SOFTMAX_REGIME_PIECES && plan.streams <= 1);
     GOOD(softmax_plan_of(SOFTMAX_OP_SIGMOID, &shape, 0, &plan, &options));
     CHECK(plan.streams == 1);

@@ -131,7 +131,8 @@ impl Session {
         self.items[i].to_string()
     }
 
-    /// Runs an item once and checks what it does; then it is known how many calls make a round. What is wrong about it, if anything is.
+    /// Runs an item once and checks what it does; then it is known how many calls make a round.
+    /// What is wrong about it, if anything is.
     pub fn check(&mut self, i: usize) -> Result<Result<(), String>, Failure> {
         let mut wrong = None;
         match self.items[i] {
@@ -286,7 +287,8 @@ impl Session {
         }
     }
 
-    /// Fills the input, if it is not filled yet, by threads that will read it, so that its pages are near them. At most `n` elements are wanted.
+    /// Fills the input, if it is not filled yet, by threads that will read it, so that its pages
+    /// are near them. At most `n` elements are wanted.
     fn fill<T: Number>(&mut self, cols: usize, n: usize) {
         let n = n.min(self.x.get::<T>(usize::MAX).len());
         if self.filled.is_some_and(|(dtype, of, len)| (dtype, of) == (T::NAME, cols) && len >= n) {

@@ -66,7 +66,8 @@ pub fn call_ok(command: &str, arguments: &[&dyn AsRef<OsStr>]) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
-/// As [`call`], which must fail with one line that names `about.0` and has `about.1`, and must add no file to the folder.
+/// As [`call`], which must fail with one line that names `about.0` and has `about.1`, and must add
+/// no file to the folder.
 pub fn call_refused(
     folder: &Folder,
     command: &str,

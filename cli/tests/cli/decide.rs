@@ -66,7 +66,8 @@ fn several_blocks_are_one_file() {
     assert!(fs::read(&out).unwrap() == npy("<i8", &[rows], cast_slice(&numbers(&want))));
     assert!(call_ok("argmax", &[&input]) == lines(&want, 1));
 
-    // Rows of all blocks have their own random numbers, and so have those that were cut for the room that draws need.
+    // Rows of all blocks have their own random numbers, and so have those that were cut for the
+    // room that draws need.
     let flat = vec![0.0f32; 3000];
     let small = folder.file("small.npy", &npy("<f4", &[1000, 3], cast_slice(&flat)));
     for (input, x, cols, draws) in [(&input, &x, cols, 1), (&small, &flat, 3, 3000)] {

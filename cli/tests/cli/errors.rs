@@ -8,7 +8,8 @@ use crate::common::{
 };
 use safetensors::Dtype;
 
-/// The run must fail with one line that names `subject` and has `cause`, and must add no file to the folder.
+/// The run must fail with one line that names `subject` and has `cause`, and must add no file to
+/// the folder.
 fn refused(folder: &Folder, input: &Path, output: &Path, options: &[&str], about: (&str, &str)) {
     call_refused(folder, "run", &arguments(&[input, output], options), about);
 }

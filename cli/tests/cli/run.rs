@@ -64,7 +64,8 @@ fn every_type_and_format_gives_the_bits_of_the_library() {
     check::<bf16>();
 }
 
-/// The value of `T` nearest to `x`, found by trying: the neighbours of a first guess, by their distance.
+/// The value of `T` nearest to `x`, found by trying: the neighbours of a first guess, by their
+/// distance.
 fn nearest<T: File>(x: f64, bits: impl Fn(T) -> u64, from_bits: impl Fn(u64) -> T) -> T {
     let guess = bits(T::from_f64(x));
     let candidates = [guess.saturating_sub(1), guess, guess + 1].map(from_bits);

@@ -1,4 +1,5 @@
-//! What the examples share: logits that are the same everywhere, checks, medians of interleaved rounds.
+//! What the examples share: logits that are the same everywhere, checks, medians of interleaved
+//! rounds.
 
 use std::time::Instant;
 
@@ -37,7 +38,8 @@ bits! {
     bf16: 7, -126;
 }
 
-/// The logit of a place: roughly normal, with a standard deviation of 4. Whoever asks for a place gets the same.
+/// The logit of a place: roughly normal, with a standard deviation of 4. Whoever asks for a place
+/// gets the same.
 pub fn logit<T: Element>(row: usize, col: usize) -> T {
     // splitmix64.
     let mut z = ((row as u64) << 32 | col as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -62,7 +64,8 @@ struct Errors {
     absolute: f64,
 }
 
-/// How far `y` is from the softmax of the rows of `x`. The reference, in f64, loses nothing in subtracting and summing, and so is good to 2 ULP of f64.
+/// How far `y` is from the softmax of the rows of `x`. The reference, in f64, loses nothing in
+/// subtracting and summing, and so is good to 2 ULP of f64.
 fn errors<T: Bits>(x: &[T], y: &[T], cols: usize) -> Errors {
     let mut errors = Errors::default();
     for (x, y) in x.chunks(cols).zip(y.chunks(cols)) {
@@ -113,11 +116,13 @@ pub fn check_bits<T: Bits>(got: &[T], want: &[T], what: &str) -> Result<(), Erro
 pub struct Bounds {
     /// Of the library: its promise, and in f64 what the reference here may be off by.
     pub ours: f64,
-    /// Of the engine: twice and more of what was seen, so that another softmax, or one of other rows, does not pass.
+    /// Of the engine: twice and more of what was seen, so that another softmax, or one of other
+    /// rows, does not pass.
     pub peer: f64,
 }
 
-/// Prints how far the library and the engine `peer` are from the softmax of the rows of `x`, and fails if that is more than the bounds.
+/// Prints how far the library and the engine `peer` are from the softmax of the rows of `x`, and
+/// fails if that is more than the bounds.
 pub fn check_errors<T: Bits>(
     x: &[T],
     ours: &[T],
@@ -145,8 +150,9 @@ pub fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
-/// Median seconds of each, over rounds in which each runs once, after one round that does not count. What is measured is wherever the
-/// clock is: each returns its own seconds, so that it can prepare something first (see [`seconds`]).
+/// Median seconds of each, over rounds in which each runs once, after one round that does not
+/// count. What is measured is wherever the clock is: each returns its own seconds, so that it can
+/// prepare something first (see [`seconds`]).
 pub fn interleaved(
     rounds: usize,
     runs: &mut [&mut dyn FnMut() -> Result<f64, Error>],

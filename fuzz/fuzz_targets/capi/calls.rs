@@ -153,7 +153,8 @@ fn rows_of(arg: &Arg) -> impl Iterator<Item = Vec<f64>> + use<> {
     })
 }
 
-/// Rows are NaN, or sum to 1, as far as they are rounded; those of nothing to 0 if that is asked for. With a sink they may sum to less.
+/// Rows are NaN, or sum to 1, as far as they are rounded; those of nothing to 0 if that is asked
+/// for. With a sink they may sum to less.
 fn are_probabilities(y: &Arg, zero: bool, sink: bool) -> Checked {
     let (relative, absolute) = match y.matrix.dtype {
         SOFTMAX_F64 => (1e-12, 0.0),
@@ -631,7 +632,8 @@ fn shards(input: &mut Input) -> Planned {
             let bytes = |p: *mut u8| unsafe { std::slice::from_raw_parts(p, len * size) };
             if bytes(y) == bytes(z) { Ok(()) } else { Err("the shards are not the row".into()) }
         });
-    // Some steps may be done when one fails; and partials are the kernel's own where they are not used.
+    // Some steps may be done when one fails; and partials are the kernel's own where they are not
+    // used.
     Planned { whole: false, ..planned }
 }
 

@@ -1,4 +1,5 @@
-//! From the fuzzer's bytes to arguments of calls. Without any bytes left everything is as plain as can be.
+//! From the fuzzer's bytes to arguments of calls. Without any bytes left everything is as plain as
+//! can be.
 
 use std::ffi::c_void;
 use std::fmt::Debug;
@@ -176,7 +177,8 @@ impl Input<'_> {
         self.memory.take(bytes(n, size), at_end, 0)
     }
 
-    /// An array that a call writes, or rarely one that lies across this input, so that it must be refused.
+    /// An array that a call writes, or rarely one that lies across this input, so that it must be
+    /// refused.
     pub fn output<T>(&mut self, n: usize, across: Option<&Arg>) -> *mut T {
         if let Some(arg) = across
             && self.rarely(24)

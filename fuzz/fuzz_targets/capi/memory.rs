@@ -78,7 +78,8 @@ impl Memory {
     /// The most that can be asked for.
     pub const MOST: usize = SLOTS[SLOTS.len() - 1].0;
 
-    /// `len` bytes of canary, flush against the page behind them or the one before; `shift` bytes away from there.
+    /// `len` bytes of canary, flush against the page behind them or the one before; `shift` bytes
+    /// away from there.
     pub fn take(&mut self, len: usize, at_end: bool, shift: usize) -> *mut u8 {
         let fits = |slot: &&mut Slot| !slot.used && len + shift <= slot.len;
         let Some(slot) = self.slots.iter_mut().find(fits) else {
@@ -113,7 +114,8 @@ impl Memory {
         }
     }
 
-    /// The first byte that is not as remembered, outside of what may be written; of those that may, the bytes are remembered instead.
+    /// The first byte that is not as remembered, outside of what may be written; of those that may,
+    /// the bytes are remembered instead.
     pub fn changed(&mut self, written: &[Written]) -> Option<String> {
         for slot in self.slots.iter_mut().filter(|slot| slot.used) {
             // SAFETY: mapped, and used by no call now.

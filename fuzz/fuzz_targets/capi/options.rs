@@ -77,7 +77,8 @@ unsafe extern "C" fn parallel_for(
 }
 
 impl Options {
-    /// `needed` says how much scratch memory the call needs with some options; `shared` is something that it writes.
+    /// `needed` says how much scratch memory the call needs with some options; `shared` is
+    /// something that it writes.
     pub fn new(
         input: &mut Input,
         needed: &dyn Fn(*const softmax_options) -> Option<usize>,
@@ -233,7 +234,8 @@ impl Options {
         there.then(|| unsafe { std::slice::from_raw_parts(p, n) })
     }
 
-    /// What gives the same bits: one thread, the reference, no memory and no threads of the caller's.
+    /// What gives the same bits: one thread, the reference, no memory and no threads of the
+    /// caller's.
     pub fn reference(&self) -> softmax_options {
         softmax_options {
             flags: self.value.flags & SOFTMAX_MASKED_ZERO,

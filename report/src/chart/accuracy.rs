@@ -6,7 +6,8 @@ use super::strips::{Mark, Row, Strips};
 use crate::format::number;
 use crate::schema::{Case, Report};
 
-/// The largest errors of each operation, dtype and kernel, the mean ones, and what is promised. Nothing if nothing has an error.
+/// The largest errors of each operation, dtype and kernel, the mean ones, and what is promised.
+/// Nothing if nothing has an error.
 pub fn draw(report: &Report, machine: &str) -> Vec<Drawing> {
     let mut groups: Vec<(String, Vec<&Case>)> = vec![];
     let mut kernels: Vec<&str> = vec![];

@@ -284,7 +284,8 @@ impl Frame {
         }
     }
 
-    /// The names of vertical lines, in as many rows as they need: each in the lowest where it is free.
+    /// The names of vertical lines, in as many rows as they need: each in the lowest where it is
+    /// free.
     fn names_above(&mut self) -> (Markup, usize) {
         self.above.sort_by(|a, b| a.0.total_cmp(&b.0));
         let mut ends: Vec<f64> = vec![];

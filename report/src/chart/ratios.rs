@@ -8,7 +8,8 @@ use crate::compare::common;
 use crate::format::{number, plural};
 use crate::schema::Report;
 
-/// How many times as fast as in the first report the best kernel of each case is in the others. Nothing if there is no such case.
+/// How many times as fast as in the first report the best kernel of each case is in the others.
+/// Nothing if there is no such case.
 pub fn draw(reports: &[Report]) -> Vec<Drawing> {
     let common = common(reports);
     let look = |other: usize| Look { series: other, full: true };

@@ -5,7 +5,8 @@ use super::scale::Scale;
 use crate::format::{number, plural};
 use crate::schema::Report;
 
-/// Speed against arithmetic intensity, with the roofs of one thread and of the most. Nothing without cases that can be placed.
+/// Speed against arithmetic intensity, with the roofs of one thread and of the most. Nothing
+/// without cases that can be placed.
 pub fn draw(report: &Report, machine: &str) -> Option<Drawing> {
     let timed = report.cases.iter().filter(|case| case.timed().is_some() && case.operations > 0.0);
     let points: Vec<_> = timed

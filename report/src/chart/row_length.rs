@@ -7,7 +7,8 @@ use super::scale::Scale;
 use crate::format::bytes;
 use crate::schema::{Case, Report};
 
-/// The softmax of f32 with one thread, at the fewest rows of each length. Nothing if there are not two lengths.
+/// The softmax of f32 with one thread, at the fewest rows of each length. Nothing if there are not
+/// two lengths.
 pub fn draw(report: &Report, machine: &str) -> Option<Drawing> {
     let all = || {
         let f32s = report.cases.iter().filter(|c| c.operation == "softmax" && c.dtype == "f32");

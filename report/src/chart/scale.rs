@@ -52,7 +52,8 @@ impl Scale {
         Some(Self { kind: Kind::Two, low, high })
     }
 
-    /// As [`Scale::linear`] from zero, or if the values differ too much for that, as [`Scale::ten`].
+    /// As [`Scale::linear`] from zero, or if the values differ too much for that, as
+    /// [`Scale::ten`].
     pub fn from_zero(values: &[f64]) -> Option<Self> {
         let (low, high) = range(values.iter().copied(), |x| SANE.contains(&x))?;
         if high > 300.0 * low { Self::ten([low, high]) } else { Self::linear([0.0, low, high]) }

@@ -10,7 +10,8 @@ use crate::schema::Report;
 /// The loop that memory is measured by.
 const LOOP: &str = "copy_nt";
 
-/// How much faster more threads are, of the softmax of f32 and of memory itself. Nothing if all was done with as many.
+/// How much faster more threads are, of the softmax of f32 and of memory itself. Nothing if all was
+/// done with as many.
 pub fn draw(report: &Report, machine: &str) -> Option<Drawing> {
     let mut sizes: BTreeMap<(u64, usize, usize), BTreeMap<usize, f64>> = BTreeMap::new();
     for case in report.best() {
@@ -68,7 +69,8 @@ fn speed_ups(speeds: &BTreeMap<usize, f64>) -> Vec<(f64, f64)> {
     speeds.iter().map(|(&threads, speed)| (threads as f64, speed / one)).collect()
 }
 
-/// The speed-ups of the loop at the nearest size that was measured with more than one thread, and that size.
+/// The speed-ups of the loop at the nearest size that was measured with more than one thread, and
+/// that size.
 fn memory(report: &Report, size: u64) -> (String, Vec<(f64, f64)>) {
     let mut sizes: BTreeMap<u64, BTreeMap<usize, f64>> = BTreeMap::new();
     for limit in report.limits.memory.iter().filter(|limit| limit.name == LOOP) {

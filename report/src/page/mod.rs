@@ -15,8 +15,8 @@ const POLICY: &str =
 /// How many wrong answers are described.
 const MOST_WRONG: usize = 20;
 
-/// A page with the machines, charts and tables of all reports. It needs no other file and no network; without scripts only the values
-/// that show at marks are slower to come.
+/// A page with the machines, charts and tables of all reports. It needs no other file and no
+/// network; without scripts only the values that show at marks are slower to come.
 pub fn html(reports: &[Report]) -> String {
     let figures = figures(reports);
     let labels: Vec<_> = reports.iter().map(|report| &*report.machine.label).collect();

@@ -1,4 +1,5 @@
-//! Softmax along the last axis in candle, as a custom op in place of `candle_nn::ops::softmax_last_dim`: checked beside it, then timed.
+//! Softmax along the last axis in candle, as a custom op in place of
+//! `candle_nn::ops::softmax_last_dim`: checked beside it, then timed.
 //!
 //! `cargo run --release --bin candle -- [--quick]`; `RAYON_NUM_THREADS=1` for one thread, of both.
 
@@ -13,14 +14,17 @@ use softmax_engines::{
     Bits, Bounds, Error, check_bits, check_errors, interleaved, logits, quick, seconds,
 };
 
-/// The softmax along the last axis, with the options of the library. `tensor.apply_op1_no_bwd(&SoftmaxLastDim::default())` gives a new tensor,
-/// `tensor.inplace_op1(&SoftmaxLastDim::default())` overwrites it. Both run on rayon's threads where that pays, as candle's own.
+/// The softmax along the last axis, with the options of the library.
+/// `tensor.apply_op1_no_bwd(&SoftmaxLastDim::default())` gives a new tensor,
+/// `tensor.inplace_op1(&SoftmaxLastDim::default())` overwrites it. Both run on rayon's threads
+/// where that pays, as candle's own.
 #[derive(Default)]
 struct SoftmaxLastDim {
     options: softmax::Softmax<'static>,
 }
 
-/// The elements of a tensor of which the last axis is `cols` long. As in candle's own op they must lie one behind the other, from anywhere on.
+/// The elements of a tensor of which the last axis is `cols` long. As in candle's own op they must
+/// lie one behind the other, from anywhere on.
 fn place(layout: &Layout) -> CandleResult<(std::ops::Range<usize>, usize)> {
     match (layout.contiguous_offsets(), layout.dims().last()) {
         (Some((start, end)), Some(&cols)) => Ok((start..end, cols)),

@@ -1,8 +1,9 @@
-//! A batch of logits whose vocabulary is spread over processes: each has some columns of every row. One all-gather of the partials of all rows of the batch, and
-//! every process has its columns' probabilities, with the bits that one process would get.
+//! A batch of logits whose vocabulary is spread over processes: each has some columns of every row.
+//! One all-gather of the partials of all rows of the batch, and every process has its columns'
+//! probabilities, with the bits that one process would get.
 //!
-//! `mpirun -n 4 target/release/mpi_vocab [--quick]` (run.sh has the options for one machine). Rank 0 gathers the slices of all rows and
-//! compares; a difference aborts all.
+//! `mpirun -n 4 target/release/mpi_vocab [--quick]` (run.sh has the options for one machine). Rank
+//! 0 gathers the slices of all rows and compares; a difference aborts all.
 
 use std::ops::Range;
 
@@ -47,7 +48,8 @@ impl Wire for f64 {
     }
 }
 
-/// How the columns of a row are spread: whole blocks, as evenly as they go. Ranks have none if there are more of them than blocks.
+/// How the columns of a row are spread: whole blocks, as evenly as they go. Ranks have none if
+/// there are more of them than blocks.
 #[derive(Clone, Copy)]
 struct Split {
     cols: usize,
@@ -106,13 +108,15 @@ struct Done<T> {
 }
 
 impl Process<'_> {
-    /// The probabilities of this process's columns, in place. `x` has all rows of the batch, one behind the other.
+    /// The probabilities of this process's columns, in place. `x` has all rows of the batch, one
+    /// behind the other.
     fn softmax<T: Wire>(&self, x: &mut [T], rows: usize) -> Result<Done<T>, Error> {
         let width = self.split.cols(self.rank).len();
         let row = |i: usize| i * width..(i + 1) * width;
         let mut cost = Cost::default();
         let mut merged: Vec<Option<MergedRow<T>>> = vec![None; rows];
-        // The rows to be summed, and their largest element where it is known: first all of them, without.
+        // The rows to be summed, and their largest element where it is known: first all of them,
+        // without.
         let mut todo: Vec<(usize, Option<f64>)> = (0..rows).map(|i| (i, None)).collect();
         while !todo.is_empty() {
             let blocks = Partial::count(width);
@@ -158,7 +162,8 @@ impl Process<'_> {
         Ok(Done { merged, lse, cost })
     }
 
-    /// The partials of all columns of so many rows, row by row and in the order of the row, from everyone's own.
+    /// The partials of all columns of so many rows, row by row and in the order of the row, from
+    /// everyone's own.
     fn all_gather<T: Wire>(&self, mine: &[Partial], rows: usize) -> Result<Vec<Partial>, Error> {
         let mut sent = vec![0u64; mine.len() * T::WORDS];
         for (partial, words) in mine.iter().zip(sent.chunks_mut(T::WORDS)) {
@@ -187,7 +192,8 @@ impl Process<'_> {
         Ok(all)
     }
 
-    /// The slices of everyone at rank 0, put together to rows. (Only to be compared: a program that shards its vocabulary does not want them in one place.)
+    /// The slices of everyone at rank 0, put together to rows. (Only to be compared: a program that
+    /// shards its vocabulary does not want them in one place.)
     fn gather<T: Wire>(&self, y: &[T], rows: usize) -> Result<Vec<u64>, Error> {
         let sent: Vec<u64> = y.iter().map(|y| y.bits()).collect();
         let root = self.world.process_at_rank(0);
@@ -214,7 +220,8 @@ impl Process<'_> {
         Ok(all)
     }
 
-    /// The batch in all processes has the bits that it has in one, and so many of its rows took a second round.
+    /// The batch in all processes has the bits that it has in one, and so many of its rows took a
+    /// second round.
     fn check<T: Wire>(&self, x: &[T], what: &str, again: Range<usize>) -> Result<(), Error> {
         let cols = self.split.cols;
         let rows = x.len() / cols;
@@ -228,7 +235,8 @@ impl Process<'_> {
             );
         }
 
-        // The sums themselves: another order changes their last bits, but an f32 probability only about once in 2^29.
+        // The sums themselves: another order changes their last bits, but an f32 probability only
+        // about once in 2^29.
         for (i, (row, merged)) in x.chunks(cols).zip(&merged).enumerate() {
             let bits = |row: &MergedRow<T>| row.to_partial().to_array().map(f64::to_bits);
             let (got, want) = (bits(merged), bits(&merged_alone(&self.shards, row)?));

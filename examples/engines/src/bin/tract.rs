@@ -1,4 +1,5 @@
-//! Softmax in tract, as an op of one's own in place of the one of tract-core: models with theirs and with ours are run side by side, checked, then timed.
+//! Softmax in tract, as an op of one's own in place of the one of tract-core: models with theirs
+//! and with ours are run side by side, checked, then timed.
 //!
 //! `cargo run --release --bin tract -- [--quick]`. One thread, as tract runs by default.
 
@@ -11,13 +12,15 @@ use tract_core::internal::*;
 use tract_core::ops::einsum::EinSum;
 use tract_core::ops::nn::SoftmaxKind;
 
-/// The softmax along an axis, in f32, f64 or f16. It implements what tract's own does, so that the optimiser can move axes around it alike.
+/// The softmax along an axis, in f32, f64 or f16. It implements what tract's own does, so that the
+/// optimiser can move axes around it alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ExactSoftmax {
     axis: usize,
 }
 
-/// Replaces every softmax of a model that is along one axis of floats. The others (quantized, of several axes, logarithms) stay.
+/// Replaces every softmax of a model that is along one axis of floats. The others (quantized, of
+/// several axes, logarithms) stay.
 fn replace(model: &mut TypedModel) -> TractResult<()> {
     let rule = |_: &(),
                 model: &TypedModel,
@@ -63,7 +66,8 @@ impl EvalOp for ExactSoftmax {
 }
 
 impl ExactSoftmax {
-    /// In place; tract copies the tensor before if somebody else holds it, which is not usual between two ops.
+    /// In place; tract copies the tensor before if somebody else holds it, which is not usual
+    /// between two ops.
     fn along<T: Datum + softmax::Element>(&self, input: TValue) -> TractResult<TVec<TValue>> {
         let mut tensor = input.into_tensor();
         let (shape, axis) = (tensor.shape().to_vec(), self.axis as isize);
@@ -200,7 +204,8 @@ fn check_attention(plans: &[Plan; 2], inputs: &[TValue]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Time of both plans. As between two ops nobody else holds the inputs: each run gets copies of its own, made before the clock starts.
+/// Time of both plans. As between two ops nobody else holds the inputs: each run gets copies of its
+/// own, made before the clock starts.
 fn time(what: &str, plans: &[Plan; 2], inputs: &[TValue], rounds: usize) -> Result<(), Error> {
     let go = |plan: &Plan| {
         let inputs = inputs.iter().map(|x| Tensor::clone(x).into_tvalue()).collect();
