@@ -32,7 +32,7 @@ pub(crate) struct Ops<T: Element> {
     log_softmax: unsafe fn(&mut Call<T>),
     logsumexp: unsafe fn(&mut Call<T>),
     /// Sigmoid, hardmax and their relatives.
-    map: unsafe fn(&mut Call<T>, Op),
+    map: unsafe fn(&mut Call<T>),
     softmax_columns: unsafe fn(&mut Columns<T>) -> bool,
     log_softmax_columns: unsafe fn(&mut Columns<T>) -> bool,
     pick: unsafe fn(&mut Picks<T>),
@@ -226,9 +226,9 @@ impl Ready {
     /// Does the work of `call`, which is consumed: its views are free again afterwards. In the
     /// default floating-point environment.
     #[inline]
-    pub fn run<T: Element>(self, op: Op, mut call: Call<'_, T>) {
+    pub fn run<T: Element>(self, mut call: Call<'_, T>) {
         // Rows of nothing become nothing, and there may be any number of them.
-        if call.cols == 0 && op != Op::LogSumExp {
+        if call.cols == 0 && call.op() != Op::LogSumExp {
             return;
         }
         let ops = self.ops();
@@ -236,11 +236,11 @@ impl Ready {
         let _environment = Environment::enter();
         // SAFETY: the kernel is ready.
         unsafe {
-            match op {
+            match call.op() {
                 Op::Softmax => (ops.softmax)(&mut call),
                 Op::LogSoftmax => (ops.log_softmax)(&mut call),
                 Op::LogSumExp => (ops.logsumexp)(&mut call),
-                _ => (ops.map)(&mut call, op),
+                _ => (ops.map)(&mut call),
             }
         }
     }
@@ -543,7 +543,7 @@ mod generic {
         ]
         log_softmax(call: &mut Call<T>) = op::softmax::log_softmax;
         logsumexp(call: &mut Call<T>) = op::softmax::logsumexp;
-        map(call: &mut Call<T>, op: Op) = op::decide::map;
+        map(call: &mut Call<T>) = op::decide::map;
         softmax_columns(call: &mut Columns<T>) -> bool = op::columns::columns::<S, T, false>;
         log_softmax_columns(call: &mut Columns<T>) -> bool = op::columns::columns::<S, T, true>;
         pick(picks: &mut Picks<T>) = op::decide::pick;
@@ -594,20 +594,6 @@ mod generic {
         [S] [ S: Io<<S as Vector>::E> ]
         arithmetic(turns: usize) -> u64 = op::limits::arithmetic;
     }
-
-    /// The ways that it chooses from are compiled for the instruction set.
-    ///
-    /// # Safety
-    /// The CPU has the instruction set.
-    pub(super) unsafe fn softmax<S, T>(call: &mut Call<T>)
-    where
-        S: Lanes<T>,
-        T: Element,
-    {
-        // SAFETY: as this function's. A call is made only of what was checked, so that its pointers
-        // are valid as its fields say.
-        unsafe { op::softmax::softmax(S::assume(), call) }
-    }
 }
 
 macro_rules! kernel {
@@ -635,7 +621,7 @@ macro_rules! kernel {
     };
     (@ops $v:ty, $t:ty) => {
         Ops {
-            softmax: generic::softmax::<$v, $t>,
+            softmax: op::softmax::softmax::<$v, $t>,
             log_softmax: generic::log_softmax::<$v, $t>,
             logsumexp: generic::logsumexp::<$v, $t>,
             map: generic::map::<$v, $t>,
@@ -666,7 +652,7 @@ macro_rules! reference {
             softmax: scalar::softmax,
             log_softmax: scalar::log_softmax,
             logsumexp: scalar::logsumexp,
-            map: scalar::decide::call,
+            map: scalar::decide::map,
             softmax_columns: scalar::columns::<_, false>,
             log_softmax_columns: scalar::columns::<_, true>,
             pick: scalar::decide::pick,

@@ -5,7 +5,6 @@ use softmax_kernels::{
     Element, Matrix, MatrixMut, Op, Picks, Ties, in_default_environment, part_of,
 };
 
-use crate::batch::Work;
 use crate::plan::Shape;
 use crate::{Error, Softmax};
 
@@ -84,7 +83,7 @@ impl Softmax<'_> {
         x: Matrix<T>,
         y: MatrixMut<T>,
     ) -> Result<(), Error> {
-        self.map(Op::Hardmax(ties), x, y)
+        self.run(self.call(Op::Hardmax(ties), x, y)?)
     }
 
     /// [`Softmax::hardmax`] in place. The same bits.
@@ -92,7 +91,7 @@ impl Softmax<'_> {
     /// # Errors
     /// A kernel that cannot run.
     pub fn hardmax_in_place<T: Element>(&self, ties: Ties, x: MatrixMut<T>) -> Result<(), Error> {
-        self.run(Op::Hardmax(ties), Work::InPlace(x))
+        self.run(self.call_in_place(Op::Hardmax(ties), x)?)
     }
 
     /// The index of the largest element of every row: the first of equals, or that of the row's
@@ -287,7 +286,7 @@ impl Softmax<'_> {
             Ok(x) => MatrixMut::new(x, 1)?,
             Err(x) => x,
         };
-        self.run(op, Work::InPlace(x))
+        self.run(self.call_in_place(op, x)?)
     }
 }
 

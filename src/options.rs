@@ -3,11 +3,11 @@
 use std::num::NonZeroUsize;
 
 use softmax_kernels::{
-    Element, Kernel, Masked, Matrix, MatrixMut, Op, Ready, Scale, Store, Ties,
+    Call, Element, Kernel, Masked, Matrix, MatrixMut, Op, Ready, Scale, Ties,
     in_default_environment,
 };
 
-use crate::batch::{Job, Work};
+use crate::batch;
 use crate::executor::Crew;
 use crate::plan::Shape;
 use crate::{Caches, Error, Executor, Plan, dispatch};
@@ -248,7 +248,7 @@ impl<'a> Softmax<'a> {
     /// # Errors
     /// [`Error::Mismatch`] if the shapes differ, or a kernel that cannot run.
     pub fn softmax<T: Element>(&self, x: Matrix<T>, y: MatrixMut<T>) -> Result<(), Error> {
-        self.map(Op::Softmax, x, y)
+        self.run(self.call(Op::Softmax, x, y)?)
     }
 
     /// [`Softmax::softmax`] of every row, in place. The same bits.
@@ -256,7 +256,7 @@ impl<'a> Softmax<'a> {
     /// # Errors
     /// A kernel that cannot run.
     pub fn softmax_in_place<T: Element>(&self, x: MatrixMut<T>) -> Result<(), Error> {
-        self.run(Op::Softmax, Work::InPlace(x))
+        self.run(self.call_in_place(Op::Softmax, x)?)
     }
 
     /// The log-softmax of every row of `x`, into the rows of `y`: `scale * x_i - ln(sum_j exp(scale
@@ -268,7 +268,7 @@ impl<'a> Softmax<'a> {
     /// # Errors
     /// [`Error::Mismatch`] if the shapes differ, or a kernel that cannot run.
     pub fn log_softmax<T: Element>(&self, x: Matrix<T>, y: MatrixMut<T>) -> Result<(), Error> {
-        self.map(Op::LogSoftmax, x, y)
+        self.run(self.call(Op::LogSoftmax, x, y)?)
     }
 
     /// [`Softmax::log_softmax`] of every row, in place. The same bits.
@@ -276,7 +276,7 @@ impl<'a> Softmax<'a> {
     /// # Errors
     /// A kernel that cannot run.
     pub fn log_softmax_in_place<T: Element>(&self, x: MatrixMut<T>) -> Result<(), Error> {
-        self.run(Op::LogSoftmax, Work::InPlace(x))
+        self.run(self.call_in_place(Op::LogSoftmax, x)?)
     }
 
     /// The log-sum-exp of every row of `x`, one value per row: `ln(sum_j exp(scale * x_j))`. The
@@ -287,10 +287,8 @@ impl<'a> Softmax<'a> {
     /// # Errors
     /// [`Error::Mismatch`] if `y` has not one element per row, or a kernel that cannot run.
     pub fn logsumexp<T: Element>(&self, x: Matrix<T>, y: &mut [T]) -> Result<(), Error> {
-        if x.rows() != y.len() {
-            return Err(Error::Mismatch { input: (x.rows(), x.cols()), output: (y.len(), 1) });
-        }
-        self.run(Op::LogSumExp, Work::PerRow(x, y))
+        self.at_limit(Op::LogSumExp)?;
+        self.run(Call::logsumexp(x, y, self.scale).map_err(mismatch)?)
     }
 
     /// An operation from rows to rows that is chosen while the program runs: for bindings. Not for
@@ -301,39 +299,53 @@ impl<'a> Softmax<'a> {
     #[doc(hidden)]
     #[inline]
     pub fn map<T: Element>(&self, op: Op, x: Matrix<T>, y: MatrixMut<T>) -> Result<(), Error> {
-        let (input, output) = ((x.rows(), x.cols()), (y.rows(), y.cols()));
-        if input != output {
-            return Err(Error::Mismatch { input, output });
-        }
-        self.run(op, Work::Map(x, y))
+        self.run(self.call(op, x, y)?)
     }
 
-    /// Inlined, as what it calls for small work: a copy of the views waits until their parts have
-    /// been stored, 4 ns each time.
+    /// The call of an operation, as these options define it.
     #[inline(always)]
-    pub(crate) fn run<T: Element>(&self, op: Op, work: Work<T>) -> Result<(), Error> {
-        let op = if self.limit.is_some() { self.at_limit(op)? } else { op };
+    pub(crate) fn call<'m, T: Element>(
+        &self,
+        op: Op,
+        x: Matrix<'m, T>,
+        y: MatrixMut<'m, T>,
+    ) -> Result<Call<'m, T>, Error> {
+        Call::new(self.at_limit(op)?, x, y, self.scale, self.masked).map_err(mismatch)
+    }
+
+    /// As [`Softmax::call`], in place.
+    #[inline(always)]
+    pub(crate) fn call_in_place<'m, T: Element>(
+        &self,
+        op: Op,
+        y: MatrixMut<'m, T>,
+    ) -> Result<Call<'m, T>, Error> {
+        Ok(Call::in_place(self.at_limit(op)?, y, self.scale, self.masked))
+    }
+
+    /// Does the work. Inlined, as what it calls for small work: a copy of the views waits until
+    /// their parts have been stored, 4 ns each time.
+    #[inline(always)]
+    pub(crate) fn run<T: Element>(&self, call: Call<T>) -> Result<(), Error> {
         let kernel = self.kernel_to_use()?;
-        let shape = work.shape(op);
+        let shape = Shape::of(&call);
         // Making a plan takes as long as a row of 16.
         let exactly = matches!(self.crew.threads, Threads::Exactly(_));
         if shape.is_small() && self.caches.is_none() && !exactly {
-            work.run(kernel, op, self.scale, self.masked, Store::CACHED);
+            kernel.run(call);
             return Ok(());
         }
-        self.run_planned(op, kernel, shape, work)
+        self.run_planned(kernel, shape, call)
     }
 
     #[inline(never)]
     fn run_planned<T: Element>(
         &self,
-        op: Op,
         kernel: Ready,
         shape: Shape,
-        work: Work<T>,
+        call: Call<T>,
     ) -> Result<(), Error> {
-        let plan = self.plan_of::<T>(kernel, shape)?;
-        Job { crew: self.crew, op, scale: self.scale, masked: self.masked, plan }.run(work)
+        batch::run(&self.crew, &self.plan_of::<T>(kernel, shape)?, call)
     }
 
     /// What defines the results, if the temperature is no limit.
@@ -378,4 +390,10 @@ impl<'a> Softmax<'a> {
     pub(crate) fn plan_of<T: Element>(&self, kernel: Ready, shape: Shape) -> Result<Plan, Error> {
         Plan::new(kernel, kernel.pieces::<T>().is_some(), &self.crew, self.caches, shape)
     }
+}
+
+/// Input and output do not fit.
+#[cold]
+fn mismatch([input, output]: [(usize, usize); 2]) -> Error {
+    Error::Mismatch { input, output }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use softmax_kernels::{BLOCK, Element, Kernel, Op, ROWS_AT_LEAST, Ready, Store, TINY};
+use softmax_kernels::{BLOCK, Call, Element, Kernel, Op, ROWS_AT_LEAST, Ready, Store, TINY};
 
 use crate::executor::Crew;
 use crate::{Caches, Error, Threads, threads};
@@ -56,6 +56,13 @@ impl Shape {
         let size = size_of::<T>();
         let computed = if T::IS_ARITHMETIC { size } else { 4 };
         Self { rows, cols, size, computed, dense: true, in_place, columns: false, op }
+    }
+
+    /// Of a call.
+    #[inline(always)]
+    pub fn of<T: Element>(call: &Call<T>) -> Self {
+        let shape = Self::new::<T>(call.op(), call.rows(), call.cols(), call.is_in_place());
+        Self { dense: call.is_dense(), ..shape }
     }
 
     fn elements(&self) -> usize {

@@ -58,9 +58,9 @@ pub enum Merged<T> {
     /// The shards can be finished.
     Row(MergedRow<T>),
     /// The partials are to be computed again, by this, the row's largest element; merging those
-    /// gives the row. Rows of which the largest element is above 45,000 or below -45,000 (at scale
-    /// 1) always need it, and rows with elements that are between 80 and 90 below the largest (in
-    /// f64: more than 600) may.
+    /// gives the row. At scale 1, rows of which the largest element is above 45,000 or below
+    /// -45,000 always need it, and rows with elements that are between 80 and 90 below the largest
+    /// (in f64: more than 600) may.
     Again(f64),
 }
 

@@ -1,9 +1,7 @@
 //! Calls of losses and gradients, and what they are computed from.
 
-use std::marker::PhantomData;
-
-use crate::call::Store;
 use crate::call::matrix::{Matrix, MatrixMut};
+use crate::call::rows::{Rows, over_rows};
 use crate::num::element::Element;
 use crate::num::exp2::{Contract, Sum};
 use crate::num::scale::Scale;
@@ -139,28 +137,19 @@ pub enum LossError {
 /// The work of one call: the loss of each row, and, where there is a place for it, the gradient.
 #[derive(Debug)]
 pub struct LossCall<'a, T> {
-    /// Row `i` starts at `x + i * x_stride`; each has `cols` elements, valid for reads.
-    pub(crate) x: *const T,
-    pub(crate) x_stride: usize,
-    /// Row `i` starts at `y + i * y_stride`; each has `cols` elements, valid for writes. Disjoint
-    /// from `x`, or the very same rows; or null.
-    pub(crate) y: *mut T,
-    pub(crate) y_stride: usize,
-    pub(crate) cols: usize,
+    /// Logits, and gradients if they are wanted.
+    views: Rows<'a, T, T>,
     /// Of as many rows as there are losses; labels are columns, or ignored.
-    pub(crate) targets: Targets<'a, T>,
+    targets: Targets<'a, T>,
     /// One for each row.
     pub(crate) losses: &'a mut [f64],
     /// One for each row, if any: what its loss and gradient are multiplied by.
-    pub(crate) factors: Option<&'a [f64]>,
+    factors: Option<&'a [f64]>,
     /// Its weights are as many as there are columns.
     pub(crate) options: Loss<'a>,
-    pub(crate) store: Store,
-    pub(crate) borrowed: PhantomData<&'a mut T>,
 }
 
-// SAFETY: what it was made of, slices of T and f64, are Send.
-unsafe impl<T: Send + Sync> Send for LossCall<'_, T> {}
+over_rows!(LossCall<'a, T>, T, T);
 
 impl<'a, T: Element> LossCall<'a, T> {
     /// The losses of `x`, and the gradient if there is room for it.
@@ -175,19 +164,13 @@ impl<'a, T: Element> LossCall<'a, T> {
         gradient: Option<MatrixMut<'a, T>>,
         options: Loss<'a>,
     ) -> Result<Self, LossError> {
-        let logits = (x.rows(), x.cols());
-        let (y, y_stride) = match gradient {
-            Some(mut y) => {
-                let other = (y.rows(), y.cols());
-                if other != logits {
-                    return Err(LossError::Shapes { logits, other });
-                }
-                (y.as_mut_ptr(), y.stride())
+        let views = match gradient {
+            Some(y) => {
+                Rows::new(x, y).map_err(|[logits, other]| LossError::Shapes { logits, other })?
             }
-            None => (std::ptr::null_mut(), 0),
+            None => Rows::read(x),
         };
-        let x = (x.as_ptr(), x.stride());
-        Self::checked(x, (y, y_stride), logits, targets, factors, losses, options)
+        Self::checked(views, targets, factors, losses, options)
     }
 
     /// The losses of `x`, which becomes its gradient.
@@ -195,27 +178,23 @@ impl<'a, T: Element> LossCall<'a, T> {
     /// # Errors
     /// As [`LossCall::new`].
     pub fn in_place(
-        mut x: MatrixMut<'a, T>,
+        x: MatrixMut<'a, T>,
         targets: Targets<'a, T>,
         factors: Option<&'a [f64]>,
         losses: &'a mut [f64],
         options: Loss<'a>,
     ) -> Result<Self, LossError> {
-        let (logits, y) = ((x.rows(), x.cols()), (x.as_mut_ptr(), x.stride()));
-        let x = (y.0.cast_const(), y.1);
-        Self::checked(x, y, logits, targets, factors, losses, options)
+        Self::checked(Rows::in_place(x), targets, factors, losses, options)
     }
 
     fn checked(
-        (x, x_stride): (*const T, usize),
-        (y, y_stride): (*mut T, usize),
-        logits: (usize, usize),
+        views: Rows<'a, T, T>,
         targets: Targets<'a, T>,
         factors: Option<&'a [f64]>,
         losses: &'a mut [f64],
         options: Loss<'a>,
     ) -> Result<Self, LossError> {
-        let (rows, cols) = logits;
+        let (rows, cols) = (views.rows(), views.cols());
         length("losses, one for each row,", losses.len(), rows)?;
         if let Some(factors) = factors {
             length("row factors", factors.len(), rows)?;
@@ -227,46 +206,23 @@ impl<'a, T: Element> LossCall<'a, T> {
                 options.check_labels(labels, cols)?;
             }
             Targets::Probs(q) => {
-                let other = (q.rows(), q.cols());
+                let (logits, other) = ((rows, cols), (q.rows(), q.cols()));
                 if other != logits {
                     return Err(LossError::Shapes { logits, other });
                 }
             }
         }
-        let (store, borrowed) = (Store::CACHED, PhantomData);
-        Ok(LossCall {
-            x,
-            x_stride,
-            y,
-            y_stride,
-            cols,
-            targets,
-            losses,
-            factors,
-            options,
-            store,
-            borrowed,
-        })
-    }
-
-    /// Stores the output like that; in place into the caches.
-    #[must_use]
-    pub fn storing(mut self, store: Store) -> Self {
-        self.store = if self.x != self.y.cast_const() { store } else { Store::CACHED };
-        self
-    }
-
-    /// Rows.
-    pub fn rows(&self) -> usize {
-        self.losses.len()
+        Ok(LossCall { views, targets, losses, factors, options })
     }
 
     /// The first `at` rows and the others.
     #[must_use]
     pub fn split_rows(self, at: usize) -> (Self, Self) {
-        let at = at.min(self.rows());
-        let (first, others) = self.losses.split_at_mut(at);
-        let targets = match self.targets {
+        let options = self.options;
+        let (views, other_views) = self.views.split(at);
+        let at = views.rows();
+        let (losses, other_losses) = self.losses.split_at_mut(at);
+        let (targets, other_targets) = match self.targets {
             Targets::Labels(labels) => {
                 let (a, b) = labels.split_at(at);
                 (Targets::Labels(a), Targets::Labels(b))
@@ -276,40 +232,35 @@ impl<'a, T: Element> LossCall<'a, T> {
                 (Targets::Probs(a), Targets::Probs(b))
             }
         };
-        let factors = self.factors.map(|f| f.split_at(at));
-        let part = |from: usize, targets, factors, losses| LossCall {
-            x: self.x.wrapping_add(from * self.x_stride),
-            y: if self.y.is_null() { self.y } else { self.y.wrapping_add(from * self.y_stride) },
-            targets,
-            factors,
-            losses,
-            ..self
-        };
+        let (factors, other_factors) = self.factors.map(|f| f.split_at(at)).unzip();
         (
-            part(0, targets.0, factors.map(|f| f.0), first),
-            part(at, targets.1, factors.map(|f| f.1), others),
+            LossCall { views, targets, losses, factors, options },
+            LossCall {
+                views: other_views,
+                targets: other_targets,
+                losses: other_losses,
+                factors: other_factors,
+                options,
+            },
         )
     }
 
-    /// A row: its elements, the place of its gradient, and what it is measured against. `None` if
-    /// it is to be ignored.
+    /// What a row is measured against. `None` if it is to be ignored.
     ///
     /// # Safety
     /// There is this row.
-    pub(crate) unsafe fn row(&self, row: usize) -> (*const T, *mut T, Option<RowTargets<'a, T>>) {
-        let at = if self.y.is_null() { 0 } else { row * self.y_stride };
-        let (x, y) = (self.x.wrapping_add(row * self.x_stride), self.y.wrapping_add(at));
+    pub(crate) unsafe fn targets(&self, row: usize) -> Option<RowTargets<'a, T>> {
         let Loss { smoothing, weights, .. } = self.options;
         let spread = smoothing / self.cols as f64;
         let factor = self.factors.map_or(1.0, |factors| factors[row]);
-        let targets = match self.targets {
+        match self.targets {
             Targets::Labels(labels) if labels[row] == self.options.ignore => None,
             Targets::Labels(labels) => {
                 // Checked when the call was made.
                 let label = labels[row] as usize;
                 let weight = weights.map_or(1.0, |w| f64::from(w[label]));
                 // SAFETY: the label is a column.
-                let logit = unsafe { *x.add(label) }.to_f64();
+                let logit = unsafe { *self.row(row).0.add(label) }.to_f64();
                 let label = Label { column: label, logit, weight };
                 let soft =
                     (smoothing != 0.0).then_some(Soft { probs: &[], weights, own: 0.0, spread });
@@ -319,16 +270,7 @@ impl<'a, T: Element> LossCall<'a, T> {
                 let soft = Some(Soft { probs: q.row(row), weights, own: 1.0 - smoothing, spread });
                 Some(RowTargets { label: None, soft, factor })
             }
-        };
-        (x, y, targets)
-    }
-
-    pub(crate) fn options(&self) -> &Loss<'a> {
-        &self.options
-    }
-
-    pub(crate) fn cols(&self) -> usize {
-        self.cols
+        }
     }
 
     pub(crate) fn set(&mut self, row: usize, loss: f64) {

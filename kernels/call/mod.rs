@@ -8,9 +8,12 @@ pub(crate) mod partials;
 pub(crate) mod picks;
 pub(crate) mod pieces;
 pub(crate) mod row_loss;
+pub(crate) mod rows;
 pub(crate) mod scores;
 
 use crate::call::matrix::{Matrix, MatrixMut};
+use crate::call::pieces::Piece;
+use crate::call::rows::{Rows, over_rows};
 use crate::mem::memory::streams;
 use crate::num::element::Element;
 use crate::num::scale::Scale;
@@ -59,6 +62,14 @@ pub enum Op {
     LogUniform,
 }
 
+impl Op {
+    /// One from rows to rows: for log-sum-exp, which is none, softmax.
+    #[inline(always)]
+    fn of_rows(self) -> Self {
+        if self == Self::LogSumExp { Self::Softmax } else { self }
+    }
+}
+
 /// How a call's output is stored: decided once, by its size, the operation and the CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Store {
@@ -96,103 +107,92 @@ impl Store {
     }
 }
 
-/// The work of one call. Safe code makes one only from views that were checked ([`Call::new`],
-/// [`Call::in_place`], [`Call::per_row`]); it borrows what it points to.
+/// The work of one call: an operation on rows.
 #[derive(Debug)]
 pub struct Call<'a, T> {
-    /// Row `i` starts at `x + i * x_stride`; each has `cols` elements, valid for reads.
-    pub(crate) x: *const T,
-    pub(crate) x_stride: usize,
-    /// Row `i` starts at `y + i * y_stride`; each is valid for writes of `cols` elements
-    /// (log-sum-exp: of one). Either disjoint from `x`, or the very same rows.
-    pub(crate) y: *mut T,
-    pub(crate) y_stride: usize,
-    pub(crate) rows: usize,
-    pub(crate) cols: usize,
+    views: Rows<'a, T, T>,
+    op: Op,
     pub(crate) scale: Scale,
     pub(crate) masked: Masked,
-    /// The output is written past the caches.
-    pub(crate) store: Store,
-    borrowed: std::marker::PhantomData<&'a mut T>,
 }
 
+over_rows!(Call<'a, T>, T, T);
+
+/// The shapes of input and output, where they do not fit.
+pub type Shapes = [(usize, usize); 2];
+
 impl<'a, T: Element> Call<'a, T> {
-    /// Rows of `x` to rows of `y`. `None` if the shapes differ.
+    /// Rows of `x` to rows of `y`, by any operation but log-sum-exp, which [`Call::logsumexp`] is
+    /// for: by that, softmax.
+    ///
+    /// # Errors
+    /// The shapes, if they differ.
+    #[inline(always)]
     pub fn new(
+        op: Op,
         x: Matrix<'a, T>,
-        mut y: MatrixMut<'a, T>,
+        y: MatrixMut<'a, T>,
         scale: Scale,
         masked: Masked,
-    ) -> Option<Self> {
-        (x.rows() == y.rows() && x.cols() == y.cols()).then(|| Call {
-            x: x.as_ptr(),
-            x_stride: x.stride(),
-            y: y.as_mut_ptr(),
-            y_stride: y.stride(),
-            rows: x.rows(),
-            cols: x.cols(),
-            scale,
-            masked,
-            store: Store::CACHED,
-            borrowed: std::marker::PhantomData,
-        })
+    ) -> Result<Self, Shapes> {
+        Ok(Call { views: Rows::new(x, y)?, op: op.of_rows(), scale, masked })
     }
 
-    /// Rows of `y` to themselves.
-    pub fn in_place(mut y: MatrixMut<'a, T>, scale: Scale, masked: Masked) -> Self {
-        let p = y.as_mut_ptr();
-        Call {
-            x: p,
-            x_stride: y.stride(),
-            y: p,
-            y_stride: y.stride(),
-            rows: y.rows(),
-            cols: y.cols(),
-            scale,
-            masked,
-            store: Store::CACHED,
-            borrowed: std::marker::PhantomData,
-        }
+    /// Rows of `y` to themselves, as [`Call::new`].
+    #[inline(always)]
+    pub fn in_place(op: Op, y: MatrixMut<'a, T>, scale: Scale, masked: Masked) -> Self {
+        Call { views: Rows::in_place(y), op: op.of_rows(), scale, masked }
     }
 
-    /// One row to itself.
-    pub(crate) fn of_row(row: &'a mut [T], scale: Scale, masked: Masked) -> Self {
-        let (p, cols) = (row.as_mut_ptr(), row.len());
-        Call {
-            x: p,
-            x_stride: cols,
-            y: p,
-            y_stride: cols,
-            rows: 1,
-            cols,
-            scale,
-            masked,
-            store: Store::CACHED,
-            borrowed: std::marker::PhantomData,
-        }
+    /// The log-sum-exps of rows of `x`, one element each of `y`.
+    ///
+    /// # Errors
+    /// The shapes, if `y` has not one element for each row.
+    #[inline(always)]
+    pub fn logsumexp(x: Matrix<'a, T>, y: &'a mut [T], scale: Scale) -> Result<Self, Shapes> {
+        let (op, masked) = (Op::LogSumExp, Masked::Nan);
+        Ok(Call { views: Rows::to_one(x, y)?, op, scale, masked })
     }
 
-    /// Rows of `x` to one element each of `y`. `None` if `y` has not one element per row.
-    pub fn per_row(x: Matrix<'a, T>, y: &'a mut [T], scale: Scale) -> Option<Self> {
-        (x.rows() == y.len()).then(|| Call {
-            x: x.as_ptr(),
-            x_stride: x.stride(),
-            y: y.as_mut_ptr(),
-            y_stride: 1,
-            rows: x.rows(),
-            cols: x.cols(),
-            scale,
-            masked: Masked::Nan,
-            store: Store::CACHED,
-            borrowed: std::marker::PhantomData,
-        })
+    /// What is computed.
+    #[inline]
+    pub fn op(&self) -> Op {
+        self.op
     }
 
-    /// Stores the output like that; in place into the caches.
+    /// What the logits are multiplied by.
+    pub fn scale(&self) -> Scale {
+        self.scale
+    }
+
+    /// What fully masked rows become.
+    pub fn masked(&self) -> Masked {
+        self.masked
+    }
+
+    /// The first `at` rows and the others.
     #[must_use]
-    pub fn storing(mut self, store: Store) -> Self {
-        self.store = if self.x != self.y.cast_const() { store } else { Store::CACHED };
-        self
+    pub fn split_rows(self, at: usize) -> (Self, Self) {
+        let (first, others) = self.views.split(at);
+        let (op, scale, masked) = (self.op, self.scale, self.masked);
+        (Call { views: first, op, scale, masked }, Call { views: others, op, scale, masked })
+    }
+
+    /// A row, as one piece, of which nothing is written if it has one result; empty if there is
+    /// none of that number.
+    pub fn piece(&mut self, row: usize) -> Piece<'_, T> {
+        let ((x, y), there) = (self.row(row), row < self.rows);
+        let y = if self.op == Op::LogSumExp { std::ptr::null_mut() } else { y };
+        // SAFETY: the row is there, or has no elements here.
+        unsafe { Piece::from_raw(x, y, if there { self.cols } else { 0 }) }
+    }
+
+    /// Sets a row's log-sum-exp; of another operation, nothing.
+    pub fn set_logsumexp(&mut self, row: usize, value: T) {
+        if self.op == Op::LogSumExp && row < self.rows {
+            // SAFETY: the row is there, and has one element to write.
+            unsafe { *self.row(row).1 = value };
+        }
     }
 }
 

@@ -37,6 +37,15 @@ impl<'a, T: Element> Piece<'a, T> {
         Self { x: y, y, n, borrowed: PhantomData }
     }
 
+    /// `n` elements at `x` to `y`, or to be read only, if that is null.
+    ///
+    /// # Safety
+    /// They may be borrowed for `'a`, those at `y` to be written; `x` and `y` are the same, or what
+    /// they point to is disjoint.
+    pub(crate) unsafe fn from_raw(x: *const T, y: *mut T, n: usize) -> Self {
+        Self { x, y, n, borrowed: PhantomData }
+    }
+
     /// `x`, of which nothing but its log-sum-exp is wanted.
     pub fn read(x: &'a [T]) -> Self {
         Self { x: x.as_ptr(), y: std::ptr::null_mut(), n: x.len(), borrowed: PhantomData }

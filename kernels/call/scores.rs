@@ -1,12 +1,11 @@
 //! The options of attention, and a call with them: what is checked once, and what each row makes of
 //! it.
 
-use std::marker::PhantomData;
-
 use half::{bf16, f16};
 
+use crate::call::Masked;
 use crate::call::matrix::{Matrix, MatrixMut};
-use crate::call::{Masked, Store};
+use crate::call::rows::{Rows, over_rows};
 use crate::num::element::Element;
 use crate::num::exp2::{Contract, MOST_LANES, Sum};
 use crate::num::scale::{LogShift, Scale, Shift};
@@ -426,28 +425,16 @@ impl<'a> Attend<'a> {
 /// each row's log-sum-exp, if wanted.
 #[derive(Debug)]
 pub struct Scores<'a, T: Element, U> {
-    /// Row `i` starts at `x + i * x_stride`; each has `cols` elements, valid for reads.
-    pub(crate) x: *const T,
-    pub(crate) x_stride: usize,
-    /// Row `i` starts at `y + i * y_stride`; each has `cols` elements, valid for writes. Disjoint
-    /// from `x`, or the very same rows.
-    pub(crate) y: *mut U,
-    pub(crate) y_stride: usize,
-    /// One element for each row, valid for writes, or null.
-    pub(crate) lse: *mut T::Arithmetic,
-    pub(crate) rows: usize,
-    pub(crate) cols: usize,
+    views: Rows<'a, T, U>,
+    /// One for each row, or none at all.
+    pub(crate) lse: &'a mut [T::Arithmetic],
     /// Which of the tensor's rows the first one is, and how many it has.
     first: usize,
     of: usize,
     pub(crate) attend: Attend<'a>,
-    pub(crate) store: Store,
-    borrowed: PhantomData<&'a mut U>,
 }
 
-// SAFETY: what it was made of, a &[T], a &mut [U] and a &mut [T::Arithmetic], are Send for such
-// types.
-unsafe impl<T: Element, U: Element> Send for Scores<'_, T, U> {}
+over_rows!(Scores<'a, T: Element, U>, T, U);
 
 impl<'a, T: Element, U: Element> Scores<'a, T, U> {
     /// From `x` to `y`, and log-sum-exps to `lse`.
@@ -456,82 +443,43 @@ impl<'a, T: Element, U: Element> Scores<'a, T, U> {
     /// If the shapes or the lengths of options do not fit.
     pub fn new(
         x: Matrix<'a, T>,
-        mut y: MatrixMut<'a, U>,
+        y: MatrixMut<'a, U>,
         lse: Option<&'a mut [T::Arithmetic]>,
         attend: &Attend<'a>,
     ) -> Result<Self, AttendError> {
-        let (scores, probs) = ((x.rows(), x.cols()), (y.rows(), y.cols()));
-        if scores != probs {
-            return Err(AttendError::Shapes { scores, probs });
-        }
-        let (p, stride) = (y.as_mut_ptr(), y.stride());
-        Self::checked(x.as_ptr(), x.stride(), p, stride, lse, scores, attend)
+        let views = Rows::new(x, y);
+        let views = views.map_err(|[scores, probs]| AttendError::Shapes { scores, probs })?;
+        Self::checked(views, lse, attend)
     }
 
     fn checked(
-        x: *const T,
-        x_stride: usize,
-        y: *mut U,
-        y_stride: usize,
+        views: Rows<'a, T, U>,
         lse: Option<&'a mut [T::Arithmetic]>,
-        (rows, cols): (usize, usize),
         attend: &Attend<'a>,
     ) -> Result<Self, AttendError> {
+        let (rows, cols) = (views.rows(), views.cols());
         attend.check::<T::Arithmetic>(rows, cols)?;
-        let lse = match lse {
-            None => std::ptr::null_mut(),
-            Some(lse) if lse.len() == rows => lse.as_mut_ptr(),
-            Some(lse) => {
-                let what = "elements for log-sum-exps, one for each row,";
-                return Err(AttendError::Length { what, len: lse.len(), needed: rows });
-            }
-        };
-        Ok(Scores {
-            x,
-            x_stride,
-            y,
-            y_stride,
-            lse,
-            rows,
-            cols,
-            first: 0,
-            of: rows,
-            attend: *attend,
-            store: Store::CACHED,
-            borrowed: PhantomData,
-        })
-    }
-
-    /// Rows.
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Keys of a row.
-    pub fn cols(&self) -> usize {
-        self.cols
-    }
-
-    /// Stores the output like that; in place into the caches.
-    #[must_use]
-    pub fn storing(mut self, store: Store) -> Self {
-        self.store = if self.x.cast::<U>() != self.y.cast_const() { store } else { Store::CACHED };
-        self
+        if let Some(lse) = &lse
+            && lse.len() != rows
+        {
+            let what = "elements for log-sum-exps, one for each row,";
+            return Err(AttendError::Length { what, len: lse.len(), needed: rows });
+        }
+        let lse = lse.unwrap_or_default();
+        Ok(Scores { views, lse, first: 0, of: rows, attend: *attend })
     }
 
     /// The first `at` rows and the others.
     #[must_use]
     pub fn split_rows(self, at: usize) -> (Self, Self) {
-        let at = at.min(self.rows);
-        let part = |from: usize, rows| Scores {
-            x: self.x.wrapping_add(from * self.x_stride),
-            y: self.y.wrapping_add(from * self.y_stride),
-            lse: if self.lse.is_null() { self.lse } else { self.lse.wrapping_add(from) },
-            rows,
-            first: self.first + from,
-            ..self
-        };
-        (part(0, at), part(at, self.rows - at))
+        let (first, of, attend) = (self.first, self.of, self.attend);
+        let (views, other_views) = self.views.split(at);
+        let (lse, other_lse) = self.lse.split_at_mut(views.rows().min(self.lse.len()));
+        let others = first + views.rows();
+        (
+            Scores { views, lse, first, of, attend },
+            Scores { views: other_views, lse: other_lse, first: others, of, attend },
+        )
     }
 
     /// The row's part of the options.
@@ -547,11 +495,10 @@ impl<'a, T: Element> Scores<'a, T, T> {
     /// # Errors
     /// As [`Scores::new`].
     pub fn in_place(
-        mut x: MatrixMut<'a, T>,
+        x: MatrixMut<'a, T>,
         lse: Option<&'a mut [T::Arithmetic]>,
         attend: &Attend<'a>,
     ) -> Result<Self, AttendError> {
-        let (p, stride) = (x.as_mut_ptr(), x.stride());
-        Self::checked(p, stride, p, stride, lse, (x.rows(), x.cols()), attend)
+        Self::checked(Rows::in_place(x), lse, attend)
     }
 }

@@ -134,6 +134,10 @@ macro_rules! arithmetic {
             fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
                 f()
             }
+            #[inline(never)]
+            fn apart<R>(self, f: impl FnOnce() -> R) -> R {
+                f()
+            }
             #[inline(always)]
             fn wide(self) -> F64 {
                 F64

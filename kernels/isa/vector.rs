@@ -57,6 +57,11 @@ pub(crate) trait Vector: Copy {
     /// # Safety
     /// The CPU has the instruction set.
     unsafe fn assume() -> Self;
+    /// Runs `f`, an exponential: in place, or if code is to be small, as a function of its own.
+    #[inline(always)]
+    fn apart<R>(self, f: impl FnOnce() -> R) -> R {
+        f()
+    }
     /// Runs `f`, which must be inlined, compiled for this instruction set.
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R;
 

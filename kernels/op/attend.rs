@@ -454,7 +454,7 @@ impl Cap {
 /// # Safety
 /// The call's pointers are valid as [`Scores`] says.
 #[inline(always)]
-pub(crate) unsafe fn attend<S, T, U>(simd: S, call: &Scores<T, U>) -> bool
+pub(crate) unsafe fn attend<S, T, U>(simd: S, call: &mut Scores<T, U>) -> bool
 where
     S: Masks + Io<T> + Io<U>,
     S::Wide: Io<<S as Vector>::E>,
@@ -489,7 +489,7 @@ where
 #[inline(always)]
 unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
     simd: S,
-    call: &Scores<'a, T, U>,
+    call: &mut Scores<'a, T, U>,
     kept: *mut S::E,
     stream: bool,
 ) where
@@ -510,8 +510,8 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
         // start + n are no more; what is kept has room for them. The row before was one of the
         // call's, too.
         unsafe {
-            let x = call.x.add(row * call.x_stride).add(place.start);
-            let y = call.y.add(row * call.y_stride);
+            let (x, y) = call.row(row);
+            let x = x.add(place.start);
             let sink = logits.sink().map(S::E::widen);
             let mut reduced = if options.keys.0 < options.keys.1 {
                 // Finishing a row while the next one is swept is for where memory is the limit, and
@@ -550,7 +550,7 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
                     T::Arithmetic::from_f64(sink.unwrap_or(0.0) + 0.0)
                 }
                 Ok(Some(reduced)) => {
-                    let value = if call.lse.is_null() {
+                    let value = if call.lse.is_empty() {
                         0.0
                     } else if L::PAIRS {
                         logsumexp_of_pairs::<S, T, L>(simd, reduced, scale, x, kept, n, &logits)
@@ -573,8 +573,8 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
                     odd.value()
                 }
             };
-            if !call.lse.is_null() {
-                *call.lse.add(row) = lse;
+            if let Some(place) = call.lse.get_mut(row) {
+                *place = lse;
             }
         }
     }

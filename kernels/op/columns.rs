@@ -7,7 +7,6 @@
 //! would have as a row. One guessed shift serves a whole tile, if its extremes say so; a tile that
 //! has odd columns, or for which no shift serves, is turned round and done row by row.
 
-use crate::call::Call;
 use crate::call::columns::Columns;
 use crate::isa::vector::{Io, Vector};
 use crate::mem::scratch::Scratch;
@@ -398,27 +397,22 @@ unsafe fn turned_round<S, T, const LOG: bool>(
     T: Element,
 {
     let (x, y, line) = (tile.x, tile.y, room.line);
-    // SAFETY: the line is memory of its own, of a column's length.
-    let slice = unsafe {
-        line.write_bytes(0, columns.axis);
-        std::slice::from_raw_parts_mut(line, columns.axis)
-    };
-    let call = Call::of_row(slice, columns.scale, columns.masked);
+    let (n, masked) = (columns.axis, columns.masked);
     reducer.exp.simd.vectorize(
         #[inline(always)]
         || {
             for column in 0..tile.n {
                 // SAFETY: as this function's; the line has room for the column.
                 unsafe {
-                    for k in 0..columns.axis {
+                    for k in 0..n {
                         *line.add(k) = *x.add(k * columns.inner + column);
                     }
                     if LOG {
-                        row_exactly::<S, T, Log>(reducer, &call, line, line, tile.kept);
+                        row_exactly::<S, T, Log>(reducer, line, line, n, masked, tile.kept);
                     } else {
-                        row_exactly::<S, T, Kept>(reducer, &call, line, line, tile.kept);
+                        row_exactly::<S, T, Kept>(reducer, line, line, n, masked, tile.kept);
                     }
-                    for k in 0..columns.axis {
+                    for k in 0..n {
                         *y.add(k * columns.inner + column) = *line.add(k);
                     }
                 }

@@ -21,7 +21,7 @@ use crate::sweep::{By, Exp, Finish, Forget, Last, Plain, UNROLL, classify, finis
 /// # Safety
 /// The call's pointers are valid as [`Call`] says.
 #[inline(always)]
-pub(crate) unsafe fn map<S, T>(simd: S, call: &Call<T>, op: Op)
+pub(crate) unsafe fn map<S, T>(simd: S, call: &Call<T>)
 where
     S: Io<T> + Io<<S as Vector>::E>,
     S::Wide: Io<<S as Vector>::E>,
@@ -29,9 +29,9 @@ where
 {
     // SAFETY: as this function's.
     unsafe {
-        if let Some(limit) = Limit::of(op) {
+        if let Some(limit) = Limit::of(call.op()) {
             limits(simd, call, limit);
-        } else if op == Op::LogSigmoid {
+        } else if call.op() == Op::LogSigmoid {
             let log = LogSigmoid::new(simd.wide(), &call.scale);
             elements(
                 simd,
@@ -61,14 +61,13 @@ where
     S: Io<T>,
     T: Element,
 {
-    let dense = call.x_stride == call.cols && call.y_stride == call.cols;
-    let (rows, cols) = if dense { (1, call.rows * call.cols) } else { (call.rows, call.cols) };
+    let (rows, cols) =
+        if call.is_dense() { (1, call.rows * call.cols) } else { (call.rows, call.cols) };
     for row in 0..rows {
         // SAFETY: `row` is one of the call's rows, or all of them: x and y point to `cols`
         // elements.
         unsafe {
-            let x = call.x.add(row * call.x_stride);
-            let y = call.y.add(row * call.y_stride);
+            let (x, y) = call.row(row);
             finish::<S, T>(simd, call.store, x, y, cols, f);
         }
     }
@@ -247,8 +246,7 @@ where
     for row in 0..call.rows {
         // SAFETY: `row` is one of the call's rows, so x and y point to `cols` elements.
         unsafe {
-            let x = call.x.add(row * call.x_stride);
-            let y = call.y.add(row * call.y_stride);
+            let (x, y) = call.row(row);
             limit_row(simd, call, x, y, limit);
         }
     }

@@ -44,8 +44,8 @@ where
     for row in 0..call.rows() {
         // SAFETY: there is this row; nothing is kept of it.
         let loss = unsafe {
-            let (x, _, targets) = call.row(row);
-            match targets {
+            let (x, _) = call.row(row);
+            match call.targets(row) {
                 None => 0.0,
                 Some(targets) => {
                     let none = std::ptr::null_mut();
@@ -211,9 +211,9 @@ where
         // SAFETY: there is this row, of n elements, and what is kept has room for as many. The row
         // before was one of the call's, too; a label is a column.
         unsafe {
-            let (x, y, targets) = call.row(row);
+            let (x, y) = call.row(row);
             let label_before = label_of_waiting.take();
-            let Some(targets) = targets else {
+            let Some(targets) = call.targets(row) else {
                 pipeline.finish_now(STREAM);
                 labels.put(label_before);
                 fill(y, n, T::ZERO);

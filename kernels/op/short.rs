@@ -5,7 +5,7 @@
 use std::hint::cold_path;
 use std::mem::MaybeUninit;
 
-use crate::call::Call;
+use crate::call::{Call, Masked};
 use crate::isa::vector::{Io, Vector};
 use crate::num::element::Element;
 use crate::num::exp2::Contract;
@@ -43,15 +43,14 @@ where
             for row in 0..call.rows {
                 // SAFETY: `row` is one of the call's rows, so x and y point to `cols` elements.
                 unsafe {
-                    let x = call.x.add(row * call.x_stride);
-                    let y = call.y.add(row * call.y_stride);
+                    let (x, y) = call.row(row);
                     let done = if !S::SMALL && call.cols <= S::LANES {
                         softmax_row::<S, T, 1>(&mut reducer, x, y, call.cols)
                     } else {
                         softmax_row::<S, T, VECTORS>(&mut reducer, x, y, call.cols)
                     };
                     if !done {
-                        exactly(&reducer, call, x, y);
+                        exactly(&reducer, x, y, call.cols, call.masked);
                     }
                 }
             }
@@ -62,10 +61,10 @@ where
 /// As [`row_exactly`]. Rare, and so a function of its own.
 ///
 /// # Safety
-/// `x` is valid for reads and `y` for writes of `call.cols` elements, and [`suits`].
+/// `x` is valid for reads and `y` for writes of `n` elements, no more than [`LONGEST`].
 #[cold]
 #[inline(never)]
-unsafe fn exactly<S, T>(reducer: &Reducer<S>, call: &Call<T>, x: *const T, y: *mut T)
+unsafe fn exactly<S, T>(reducer: &Reducer<S>, x: *const T, y: *mut T, n: usize, masked: Masked)
 where
     S: Io<T> + Io<<S as Vector>::E>,
     T: Element,
@@ -75,7 +74,9 @@ where
         || {
             let mut kept = MaybeUninit::<[S::E; LONGEST]>::uninit();
             // SAFETY: as this function's; what is kept has room for the longest row.
-            unsafe { row_exactly::<S, T, Kept>(reducer, call, x, y, kept.as_mut_ptr().cast()) };
+            unsafe {
+                row_exactly::<S, T, Kept>(reducer, x, y, n, masked, kept.as_mut_ptr().cast())
+            };
         },
     );
 }

@@ -15,15 +15,16 @@ use crate::sweep::{Finish, Forget, Plain};
 /// is not: short calls pay for no room that only long ones need.
 ///
 /// # Safety
-/// The call's pointers are valid as [`Call`] says.
-#[inline(always)]
-pub(crate) unsafe fn softmax<S, T>(simd: S, call: &Call<T>)
+/// The CPU has the instruction set. A call is made only of what was checked, so that its pointers
+/// are valid as it says.
+pub(crate) unsafe fn softmax<S, T>(call: &mut Call<T>)
 where
     S: Io<T> + Io<<S as Vector>::E>,
     T: Element,
 {
     // SAFETY: as this function's.
     unsafe {
+        let simd = S::assume();
         if tiny::suits(call) && tiny::softmax(simd, call) {
             // It is done.
         } else if short::suits::<S, T>(call) {
@@ -47,9 +48,8 @@ where
     // Out of the way of the row after the first, which is read while the first is written.
     let (next, y) = (call.x.wrapping_add(call.x_stride).addr(), call.y.addr());
     let _scratch;
-    let in_place = call.x == call.y.cast_const();
     let kept: *mut S::E =
-        if call.cols > BLOCK && T::IS_ARITHMETIC && !in_place && call.store.is_cached() {
+        if call.cols > BLOCK && T::IS_ARITHMETIC && !call.is_in_place() && call.store.is_cached() {
             // The output itself keeps the exponentials.
             std::ptr::null_mut()
         } else if let Some((scratch, kept)) = Scratch::take_row(call.cols, next, y) {
@@ -91,10 +91,10 @@ where
         || {
             let reducer = Reducer::new(simd, &call.scale);
             for row in 0..call.rows {
-                let x = call.x.wrapping_add(row * call.x_stride);
-                let y = call.y.wrapping_add(row * call.y_stride);
+                let (x, y) = call.row(row);
+                let none = std::ptr::null_mut();
                 // SAFETY: `row` is one of the call's rows, and nothing is kept.
-                unsafe { row_exactly::<S, T, Again>(&reducer, call, x, y, std::ptr::null_mut()) };
+                unsafe { row_exactly::<S, T, Again>(&reducer, x, y, call.cols, call.masked, none) };
             }
         },
     );
@@ -141,8 +141,7 @@ where
         // SAFETY: `row` is one of the call's rows, so x and y point to n elements; what is kept has
         // room for them. The row before was one of the call's, too.
         unsafe {
-            let x = call.x.add(row * call.x_stride);
-            let y = call.y.add(row * call.y_stride);
+            let (x, y) = call.row(row);
             let kept = if kept.is_null() { y.cast() } else { kept };
             match pipeline.reduce::<T, K::Keeps, _>(&mut reducer, x, kept, n, &plain) {
                 Ok(reduced) => {
@@ -173,9 +172,9 @@ where
         // SAFETY: `row` is one of the call's rows: x points to `cols` elements, y to one. Nothing
         // is kept.
         unsafe {
-            let x = call.x.add(row * call.x_stride);
+            let (x, y) = call.row(row);
             let reduced = reducer.reduce_alone::<T, Forget, _>(x, none, call.cols, &Plain::NEAR);
-            *call.y.add(row * call.y_stride) = match reduced {
+            *y = match reduced {
                 Ok(reduced) => T::from_f64(reduced.log_shift(&call.scale).logsumexp()),
                 Err(odd) => odd.value(),
             };

@@ -55,10 +55,7 @@ type Sums<S> = [<S as Vector>::Sums; ROWS / ROWS_AT_ONCE];
 /// Whether the call's rows can be done here.
 #[inline(always)]
 pub(crate) fn suits<T>(call: &Call<T>) -> bool {
-    call.cols <= TINY
-        && call.rows >= ROWS_AT_LEAST
-        && call.x_stride == call.cols
-        && call.y_stride == call.cols
+    call.cols <= TINY && call.rows >= ROWS_AT_LEAST && call.is_dense()
 }
 
 /// Bytes of scratch memory that a call takes.
@@ -130,8 +127,7 @@ where
         // and y point to n elements, n <= GROUP. What is staged, is of a whole group: only the last
         // one may be smaller.
         unsafe {
-            let x = call.x.add(row * cols);
-            let y = call.y.add(row * cols);
+            let (x, y) = call.row(row);
             if rows < rows_of_group
                 && let Some(last) = last.take()
             {
@@ -173,7 +169,7 @@ where
             } else {
                 for i in 0..rows {
                     let (x, y) = (x.add(i * cols), y.add(i * cols));
-                    row_exactly::<S, T, Kept>(&reducer, call, x, y, kept);
+                    row_exactly::<S, T, Kept>(&reducer, x, y, cols, call.masked, kept);
                 }
             }
         }

@@ -63,7 +63,7 @@ fn limit_row<R: Reference>(x: &[f64], limit: Limit, masked: Masked) -> Vec<f64> 
     x.iter().map(|&x| if shares(x) { R::round(share) } else { nothing }).collect()
 }
 
-pub(crate) fn call<T: Element>(call: &mut Call<T>, op: Op) {
+pub(crate) fn map<T: Element>(call: &mut Call<T>) {
     fn row<R: Reference>(x: &[f64], op: Op, scale: &Scale, masked: Masked) -> Vec<f64> {
         match (Limit::of(op), op) {
             (Some(limit), _) => limit_row::<R>(x, limit, masked),
@@ -71,7 +71,7 @@ pub(crate) fn call<T: Element>(call: &mut Call<T>, op: Op) {
             (None, _) => x.iter().map(|&x| sigmoid::<R>(x, scale)).collect(),
         }
     }
-    let (scale, masked) = (call.scale, call.masked);
+    let (op, scale, masked) = (call.op(), call.scale, call.masked);
     for_rows(call, |x| {
         if is_double::<T>() {
             row::<Double>(x, op, &scale, masked)

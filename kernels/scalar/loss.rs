@@ -50,7 +50,7 @@ fn row<R: Reference, E: Contract, T: Element>(
     targets: &RowTargets<T>,
     x: &[f64],
 ) -> (f64, Vec<T>) {
-    let options = call.options();
+    let options = &call.options;
     let (scale, n) = (&options.scale, x.len());
     let Ok(reduced) = reduce::<R>(&plain(x), None, scale) else {
         return (f64::NAN, vec![T::NAN; n]);
@@ -110,9 +110,9 @@ fn row<R: Reference, E: Contract, T: Element>(
 pub(crate) fn loss<T: Element>(call: &mut LossCall<T>) -> bool {
     for i in 0..call.rows() {
         // SAFETY: there is this row.
-        let (x, y, targets) = unsafe { call.row(i) };
-        // SAFETY: it has `cols` elements to read.
-        let x: Vec<_> = (0..call.cols()).map(|j| unsafe { *x.add(j) }.to_f64()).collect();
+        let targets = unsafe { call.targets(i) };
+        let (_, y) = call.row(i);
+        let x: Vec<_> = call.elements(i).map(T::to_f64).collect();
         let (loss, gradient) = match &targets {
             None => (0.0, vec![T::ZERO; x.len()]),
             Some(targets) if is_double::<T>() => row::<Double, f64, T>(call, targets, &x),

@@ -279,14 +279,11 @@ fn for_rows<T: Element>(call: &mut Call<T>, f: impl Fn(&[f64]) -> Vec<f64>) {
     let mut x = Vec::new();
     for row in 0..call.rows {
         x.clear();
-        for i in 0..call.cols {
-            // SAFETY: row < rows and i < cols, and a Call's x is valid for reads there.
-            x.push(unsafe { *call.x.add(row * call.x_stride + i) }.to_f64());
-        }
+        x.extend(call.elements(row).map(T::to_f64));
         for (i, v) in f(&x).into_iter().enumerate() {
             // SAFETY: f gives cols values (softmax) or one (log-sum-exp), and a Call's y
             // is valid for writes of as many in each of its rows.
-            unsafe { *call.y.add(row * call.y_stride + i) = element(v) };
+            unsafe { *call.row(row).1.add(i) = element(v) };
         }
     }
 }
@@ -556,9 +553,7 @@ fn attend_row<R: Reference>(x: &[f64], attend: &Attend, row: &Row) -> (Vec<f64>,
 
 pub(crate) fn attend<T: Element, U: Element>(call: &mut Scores<T, U>) -> bool {
     for row in 0..call.rows {
-        let at = |i: usize| row * call.x_stride + i;
-        // SAFETY: row < rows and i < cols, and the scores are valid for reads there.
-        let x: Vec<_> = (0..call.cols).map(|i| unsafe { *call.x.add(at(i)) }.to_f64()).collect();
+        let x: Vec<_> = call.elements(row).map(T::to_f64).collect();
         let options = call.options(row);
         let (probs, lse) = if is_double::<T>() {
             attend_row::<Double>(&x, &call.attend, &options)
@@ -567,11 +562,10 @@ pub(crate) fn attend<T: Element, U: Element>(call: &mut Scores<T, U>) -> bool {
         };
         for (i, p) in probs.into_iter().enumerate() {
             // SAFETY: row < rows and i < cols, and the probabilities are valid for writes there.
-            unsafe { *call.y.add(row * call.y_stride + i) = element(p) };
+            unsafe { *call.row(row).1.add(i) = element(p) };
         }
-        if !call.lse.is_null() {
-            // SAFETY: there is one for each row.
-            unsafe { *call.lse.add(row) = element(lse) };
+        if let Some(place) = call.lse.get_mut(row) {
+            *place = element(lse);
         }
     }
     true

@@ -48,60 +48,39 @@ impl<S: Vector> Exp<S> {
     /// decided per vector.
     #[inline(always)]
     pub(crate) fn of(&self, huge: bool, cut: bool, x: S::V) -> S::V {
-        if const { S::SMALL } { self.of_apart(huge, cut, x) } else { self.of_here(huge, cut, x) }
-    }
-
-    /// As [`Exp::of`]. A function of its own.
-    #[inline(never)]
-    fn of_apart(&self, huge: bool, cut: bool, x: S::V) -> S::V {
-        self.simd.vectorize(
-            #[inline(always)]
-            || self.of_here(huge, cut, x),
-        )
-    }
-
-    #[inline(always)]
-    fn of_here(&self, huge: bool, cut: bool, x: S::V) -> S::V {
         let s = self.simd;
-        let x = if huge { s.sub(x, self.subtract) } else { x };
-        let t = s.fma(x, self.l8.0, self.magic);
-        let n = s.sub(self.magic, t);
-        let r = s.fma(x, self.l8.0, n);
-        let r = s.fma(x, self.l8.1, r);
-        let e = self.power(t, r);
-        if cut { s.zero_below(x, self.cut, e) } else { e }
+        s.apart(
+            #[inline(always)]
+            || {
+                let x = if huge { s.sub(x, self.subtract) } else { x };
+                let t = s.fma(x, self.l8.0, self.magic);
+                let n = s.sub(self.magic, t);
+                let r = s.fma(x, self.l8.0, n);
+                let r = s.fma(x, self.l8.1, r);
+                let e = self.power(t, r);
+                if cut { s.zero_below(x, self.cut, e) } else { e }
+            },
+        )
     }
 
     /// As [`Exp::of`], with the cut, of `x + lo`: one operation more. In huge rows `lo` does not
     /// count.
     #[inline(always)]
     pub(crate) fn of_pair(&self, huge: bool, x: S::V, lo: S::V) -> S::V {
-        if const { S::SMALL } {
-            self.of_pair_apart(huge, x, lo)
-        } else {
-            self.of_pair_here(huge, x, lo)
-        }
-    }
-
-    /// As [`Exp::of_pair`]. A function of its own.
-    #[inline(never)]
-    fn of_pair_apart(&self, huge: bool, x: S::V, lo: S::V) -> S::V {
-        self.simd.vectorize(
-            #[inline(always)]
-            || self.of_pair_here(huge, x, lo),
-        )
-    }
-
-    #[inline(always)]
-    fn of_pair_here(&self, huge: bool, x: S::V, lo: S::V) -> S::V {
         let s = self.simd;
-        let (x, lo) = if huge { (s.sub(x, self.subtract), s.mul(lo, self.low)) } else { (x, lo) };
-        let t = s.fma(x, self.l8.0, self.magic);
-        let n = s.sub(self.magic, t);
-        let r = s.fma(x, self.l8.0, n);
-        let r = s.fma(x, self.l8.1, r);
-        let r = s.fma(lo, self.l8.0, r);
-        s.zero_below(x, self.cut, self.power(t, r))
+        s.apart(
+            #[inline(always)]
+            || {
+                let (x, lo) =
+                    if huge { (s.sub(x, self.subtract), s.mul(lo, self.low)) } else { (x, lo) };
+                let t = s.fma(x, self.l8.0, self.magic);
+                let n = s.sub(self.magic, t);
+                let r = s.fma(x, self.l8.0, n);
+                let r = s.fma(x, self.l8.1, r);
+                let r = s.fma(lo, self.l8.0, r);
+                s.zero_below(x, self.cut, self.power(t, r))
+            },
+        )
     }
 
     /// `C * 2^(n/8 - M) * 2^(r/8)`, n being the integer in the low bits of `t`.

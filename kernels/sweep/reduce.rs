@@ -1,7 +1,7 @@
 //! Row after row: each is reduced to its sum by a guessed shift or its own, and finished while the
 //! next one is swept.
 
-use crate::call::{Call, Odd, odd_row};
+use crate::call::{Masked, Odd, odd_row};
 use crate::isa::vector::{Io, Vector};
 use crate::num::element::Element;
 use crate::num::exp2::{Contract, Sum};
@@ -464,14 +464,15 @@ impl<S: Vector, T: Element> Task<S, T> for Log {
 /// The task of one row, by its own maximum.
 ///
 /// # Safety
-/// `x` is valid for reads and `y` for writes of `call.cols` elements, `kept` for writes of as many.
+/// `x` is valid for reads and `y` for writes of `n` elements, `kept` for writes of as many.
 #[cold]
 #[inline(always)]
 pub(crate) unsafe fn row_exactly<S, T, K>(
     reducer: &Reducer<S>,
-    call: &Call<T>,
     x: *const T,
     y: *mut T,
+    n: usize,
+    masked: Masked,
     kept: *mut S::E,
 ) where
     S: Io<T> + Io<K::From> + Io<<S as Vector>::E>,
@@ -481,12 +482,12 @@ pub(crate) unsafe fn row_exactly<S, T, K>(
     let simd = reducer.exp.simd;
     // SAFETY: as this function's.
     unsafe {
-        match reducer.reduce_exactly::<T, K::Keeps, _>(x, kept, call.cols, &Plain::NEAR, None) {
+        match reducer.reduce_exactly::<T, K::Keeps, _>(x, kept, n, &Plain::NEAR, None) {
             Ok(reduced) => {
-                let last = K::last(&call.scale, &reduced);
-                finish_row_by(simd, &Finish::new(K::from(x, kept), y, call.cols, last), false);
+                let last = K::last(reducer.scale, &reduced);
+                finish_row_by(simd, &Finish::new(K::from(x, kept), y, n, last), false);
             }
-            Err(odd) => odd_row(&odd, y, call.cols, call.masked, K::NOTHING),
+            Err(odd) => odd_row(&odd, y, n, masked, K::NOTHING),
         }
     }
 }
