@@ -1,6 +1,7 @@
 //! What this CPU's memory wants: which stores, whether to be asked ahead, and loads and stores out
 //! of each other's way.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Bytes of a cache line.
@@ -20,7 +21,10 @@ pub(crate) const PAGE: usize = 4096;
 /// Intel's it is the other way round: see `sweep/`.
 ///
 /// The environment variable `SOFTMAX_STREAMS` says otherwise by 0 or 1. Read once.
-pub fn streams() -> bool {
+pub(crate) fn streams() -> bool {
+    if let Some(streams) = FOR_TESTS.get() {
+        return streams;
+    }
     // 2: not known yet. No lock: a process that is forked while another thread holds it would wait
     // for ever.
     static STREAMS: AtomicU8 = AtomicU8::new(2);
@@ -32,6 +36,24 @@ pub fn streams() -> bool {
         }
         known => known == 1,
     }
+}
+
+thread_local! {
+    static FOR_TESTS: Cell<Option<bool>> = const { Cell::new(None) };
+}
+
+/// Calls `f`, to which this CPU is one whose large outputs are best written past the caches, or not:
+/// so tests see both ways. For calls that are made on this thread.
+#[doc(hidden)]
+pub fn with_streams<R>(streams: bool, f: impl FnOnce() -> R) -> R {
+    struct Restore(Option<bool>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            FOR_TESTS.set(self.0);
+        }
+    }
+    let _restore = Restore(FOR_TESTS.replace(Some(streams)));
+    f()
 }
 
 #[cold]

@@ -10,6 +10,7 @@ use std::process::Command;
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 use softmax::half::{bf16, f16};
 use softmax::{Element, Kernel, Masked, Matrix, MatrixMut, Softmax};
+use softmax_kernels::{Store, with_streams};
 pub use softmax_measure::check::Fnv;
 pub use softmax_measure::data::Number as Bits;
 
@@ -77,19 +78,14 @@ pub fn itself() -> Command {
     command
 }
 
-/// Runs these tests of this binary as on a CPU that writes large outputs past its caches, where
-/// this one does not, or the other way round: what this CPU does by itself they test anyway.
-pub fn with_the_other_stores(tests: &[&str]) {
-    let streams = if softmax_kernels::Store::of(true, false).is_past() { "0" } else { "1" };
-    let mut command = itself();
-    command.args(["--exact", "--nocapture"]).args(tests).env("SOFTMAX_STREAMS", streams);
-    let output = command.output().expect("the binary runs");
-    let text = String::from_utf8_lossy(&output.stdout);
-    println!("SOFTMAX_STREAMS={streams}\n{text}");
-    // A name that fits no test is left out in silence.
-    assert!(text.contains(&format!("running {} test", tests.len())), "not all of {tests:?}");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "with SOFTMAX_STREAMS={streams}: {}\n{errors}", output.status);
+/// Calls `tests` as on a CPU that writes large outputs past its caches, where this one does not, or
+/// the other way round: what this CPU does by itself is tested anyway.
+pub fn with_the_other_stores(tests: impl FnOnce()) {
+    let streams = Store::of(true, false).is_past();
+    with_streams(!streams, || {
+        assert_ne!(Store::of(true, false).is_past(), streams);
+        tests();
+    });
 }
 
 /// A type of which every pattern of bits is a value.

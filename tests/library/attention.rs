@@ -1085,9 +1085,9 @@ fn biases_beyond_the_range_hide_no_nan() {
 
 #[test]
 fn by_either_stores() {
-    with_the_other_stores(&[
-        "attention::any_options_have_the_same_bits",
-        "attention::any_options_in_place_have_the_same_bits",
-        "attention::any_sizes_have_the_same_bits",
-    ]);
+    with_the_other_stores(|| {
+        any_options_have_the_same_bits();
+        any_options_in_place_have_the_same_bits();
+        any_sizes_have_the_same_bits();
+    });
 }

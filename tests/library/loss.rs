@@ -592,5 +592,5 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
 
 #[test]
 fn by_either_stores() {
-    with_the_other_stores(&["loss::any_options_have_the_same_bits"]);
+    with_the_other_stores(any_options_have_the_same_bits);
 }

@@ -318,7 +318,7 @@ fn labels_of_many_rows() {
 
 #[test]
 fn labels_by_the_other_stores() {
-    with_the_other_stores(&["loss_bounds::labels_of_many_rows"]);
+    with_the_other_stores(labels_of_many_rows);
 }
 
 #[test]

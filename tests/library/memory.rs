@@ -538,10 +538,10 @@ fn decisions_stay_between_the_guards_of_every_type() {
 
 #[test]
 fn by_either_stores() {
-    with_the_other_stores(&[
-        "memory::every_way_stays_between_the_guards_in_every_type",
-        "memory::scores_and_columns_stay_between_the_guards_in_every_type",
-        "memory::losses_stay_between_the_guards_in_every_type",
-        "memory::decisions_stay_between_the_guards_of_every_type",
-    ]);
+    with_the_other_stores(|| {
+        every_way_stays_between_the_guards_in_every_type();
+        scores_and_columns_stay_between_the_guards_in_every_type();
+        losses_stay_between_the_guards_in_every_type();
+        decisions_stay_between_the_guards_of_every_type();
+    });
 }

@@ -221,10 +221,10 @@ fn plans_explain_themselves() {
 
 #[test]
 fn by_either_stores() {
-    with_the_other_stores(&[
-        "paths::every_way_gives_the_same_bits_f32",
-        "paths::every_way_gives_the_same_bits_f64",
-        "paths::every_way_gives_the_same_bits_f16",
-        "paths::every_way_gives_the_same_bits_bf16",
-    ]);
+    with_the_other_stores(|| {
+        every_way_gives_the_same_bits_f32();
+        every_way_gives_the_same_bits_f64();
+        every_way_gives_the_same_bits_f16();
+        every_way_gives_the_same_bits_bf16();
+    });
 }
