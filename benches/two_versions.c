@@ -4,7 +4,8 @@
  *   cc -O2 -Icapi/include benches/two_versions.c -o two_versions -lm
  *   ./two_versions OLD/libsoftmax_capi.so NEW/libsoftmax_capi.so [KERNEL [OPERATION [DTYPE]]]
  *
- * A case that is not computed, or whose results differ in a bit, ends it with 1. Each is timed in 21
+ * A case that is not computed, or whose results differ in a bit, ends it with 1; where bits were to
+ * change, compile it with -DANY_BITS. Each is timed in 21
  * rounds of half a millisecond or more, on one thread; its ratio is that of the lower quartiles, old
  * by new: above 1 the new version is faster. Three runs tell what is noise; outputs larger than the
  * caches are 0.92 to 1.06 even of one version beside itself. */
@@ -216,10 +217,12 @@ int main(int argc, char **argv) {
                         return 1;
                     }
                 }
+#ifndef ANY_BITS
                 if (memcmp(y[0], y[1], written(op)) != 0) {
                     printf("%s %s %zu x %zu: bits differ\n", OPERATIONS[op], DTYPES[dtype], rows, cols);
                     return 1;
                 }
+#endif
                 int calls = 0;
                 double start = now(), times[2][ROUNDS];
                 do {

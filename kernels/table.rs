@@ -16,6 +16,7 @@ use crate::call::picks::Picks;
 use crate::call::pieces::{self, BlockSum, Extremes, Merged, Piece, PieceOptions, RowShift, Whole};
 use crate::call::scores::Scores;
 use crate::call::{Call, Masked, Odd, Op};
+use crate::isa::short::Short;
 use crate::isa::vector::{Bands, Io, Lanes, Vector};
 use crate::mem::fpenv::{Environment, in_default_environment};
 use crate::num::element::{ByType, Element, Family};
@@ -41,6 +42,8 @@ pub(crate) struct Ops<T: Element> {
     exps: unsafe fn(&[T], &Scale, &mut Learned, &mut [f32]) -> Option<Exps>,
     widen: unsafe fn(&[T], &mut [T::Arithmetic]),
     pieces: PieceOps<T>,
+    /// The same for logarithms, where probabilities have an arithmetic of their own.
+    log_pieces: PieceOps<T>,
     /// Whether rows are worth doing in pieces.
     in_pieces: bool,
 }
@@ -63,6 +66,7 @@ pub(crate) struct PieceOps<T: 'static> {
     merge: fn(&Scale, &RowShift, Extremes, &[BlockSum]) -> Merged,
     finish: unsafe fn(&mut Piece<T>, Op, &Scale, &Whole, PieceOptions),
     logsumexp: unsafe fn(&Scale, &Whole) -> T,
+    /// Sums blocks for both probabilities and logarithms.
     partials: Partials<T>,
     merge_partials: fn(&Scale, &[Partial]) -> MergedPartials,
 }
@@ -85,20 +89,20 @@ pub(crate) struct AttentionOps {
     f64: Attention<f64, f64>,
 }
 
-/// `$attend` for every pair of types, its generic arguments following `$args`: those for f32 and
-/// those for f64.
+/// `$attend` for every pair of types, its generic arguments being those for f32, for probabilities
+/// of half types, and for f64.
 macro_rules! attention {
-    ($attend:path, $($f32:ty),*; $($f64:ty),*) => {{
+    ($attend:path, $($f32:ty, $short:ty, $f64:ty)?) => {{
         use $attend as attend;
         AttentionOps {
-            f32: attend::<$($f32,)* f32, f32>,
-            f32_f16: attend::<$($f32,)* f32, f16>,
-            f32_bf16: attend::<$($f32,)* f32, bf16>,
-            f16: attend::<$($f32,)* f16, f16>,
-            f16_f32: attend::<$($f32,)* f16, f32>,
-            bf16: attend::<$($f32,)* bf16, bf16>,
-            bf16_f32: attend::<$($f32,)* bf16, f32>,
-            f64: attend::<$($f64,)* f64, f64>,
+            f32: attend::<$($f32,)? f32, f32>,
+            f32_f16: attend::<$($short,)? f32, f16>,
+            f32_bf16: attend::<$($short,)? f32, bf16>,
+            f16: attend::<$($short,)? f16, f16>,
+            f16_f32: attend::<$($f32,)? f16, f32>,
+            bf16: attend::<$($short,)? bf16, bf16>,
+            bf16_f32: attend::<$($f32,)? bf16, f32>,
+            f64: attend::<$($f64,)? f64, f64>,
         }
     }};
 }
@@ -332,13 +336,15 @@ impl Ready {
     }
 
     /// How to do rows in pieces, if that is worth it.
-    pub fn pieces<T: Element>(self) -> Option<Pieces<T>> {
-        self.ops::<T>().in_pieces.then(|| self.shards())
+    pub fn pieces<T: Element>(self, op: Op) -> Option<Pieces<T>> {
+        let Ops { pieces, log_pieces, in_pieces, .. } = self.ops();
+        in_pieces.then_some(Pieces { ops: if op == Op::Softmax { pieces } else { log_pieces } })
     }
 
     /// How to do rows in shards.
-    pub fn shards<T: Element>(self) -> Pieces<T> {
-        Pieces { ops: &self.ops().pieces }
+    pub fn shards<T: Element>(self) -> Shards<T> {
+        let Ops { pieces, log_pieces, .. } = self.ops();
+        Shards { probs: Pieces { ops: pieces }, logs: Pieces { ops: log_pieces } }
     }
 }
 
@@ -403,22 +409,46 @@ impl<T: Element> Pieces<T> {
         unsafe { (self.ops.logsumexp)(scale, whole) }
     }
 
+    /// Writes what becomes of a row for which [`Merged::Odd`] was said, or, for log-sum-exp, gives
+    /// it.
+    pub fn odd(&self, row: &mut Piece<T>, op: Op, masked: Masked) -> T {
+        in_default_environment(|| pieces::odd(row, op, masked))
+    }
+}
+
+/// How a kernel does rows in shards. Made by a [`Ready`].
+#[derive(Clone, Copy, Debug)]
+pub struct Shards<T: 'static> {
+    probs: Pieces<T>,
+    logs: Pieces<T>,
+}
+
+impl<T: Element> Shards<T> {
     /// The partials of a shard that starts at a multiple of [`BLOCK`](crate::BLOCK) in its row, one
     /// for each block; by `row_max`, the row's largest element, where [`MergedPartials::Again`] has
     /// told it.
     pub fn partials(&self, x: &[T], scale: &Scale, row_max: Option<f64>, partials: &mut [Partial]) {
         let _environment = Environment::enter();
+        let options = PieceOptions::default();
         let sum = |piece: &mut Piece<T>, shift: &RowShift, sums: &mut [BlockSum]| {
-            // SAFETY: as in `sum`; every piece allows these options.
-            unsafe { (self.ops.sum)(piece, scale, shift, PieceOptions::default(), sums) }
+            let extremes = self.logs.sum(piece, scale, shift, options, sums);
+            // Probabilities of half types have sums of their own. Here there is one block.
+            if !T::IS_ARITHMETIC
+                && let [sum] = sums
+            {
+                let mut of_probs = [BlockSum::ZERO];
+                self.probs.sum(piece, scale, shift, options, &mut of_probs);
+                sum.0.lo = of_probs[0].0.hi;
+            }
+            extremes
         };
-        (self.ops.partials)(&sum, x, scale, row_max, partials);
+        (self.logs.ops.partials)(&sum, x, scale, row_max, partials);
     }
 
     /// Adds the partials of all the blocks of a row.
     pub fn merge_partials(&self, scale: &Scale, partials: &[Partial]) -> MergedPartials {
         let _environment = Environment::enter();
-        (self.ops.merge_partials)(scale, partials)
+        (self.logs.ops.merge_partials)(scale, partials)
     }
 
     /// Finishes a shard of a row whose partials were merged, or, for log-sum-exp, gives it.
@@ -433,10 +463,14 @@ impl<T: Element> Pieces<T> {
         let _environment = Environment::enter();
         let odd = match row {
             MergedPartials::Whole(whole) => {
-                if op == Op::LogSumExp {
-                    return self.logsumexp(scale, whole);
+                let options = PieceOptions::default();
+                match op {
+                    Op::LogSumExp => return self.logs.logsumexp(scale, whole),
+                    Op::Softmax if !T::IS_ARITHMETIC => {
+                        self.probs.finish(piece, op, scale, &whole.of_probs(), options);
+                    }
+                    _ => self.logs.finish(piece, op, scale, whole, options),
                 }
-                self.finish(piece, op, scale, whole, PieceOptions::default());
                 return T::ZERO;
             }
             // Of a row that is not summed yet there is no result.
@@ -445,12 +479,6 @@ impl<T: Element> Pieces<T> {
             MergedPartials::AllMasked => Odd::AllMasked,
         };
         pieces::write_odd(piece, &odd, op, masked)
-    }
-
-    /// Writes what becomes of a row for which [`Merged::Odd`] was said, or, for log-sum-exp, gives
-    /// it.
-    pub fn odd(&self, row: &mut Piece<T>, op: Op, masked: Masked) -> T {
-        in_default_environment(|| pieces::odd(row, op, masked))
     }
 }
 
@@ -603,12 +631,14 @@ macro_rules! kernel {
             requires: &$requires,
             detect: isa::$isa::is_available,
             ops: ByType {
-                f32: kernel!(@ops isa::$isa::F32, f32),
-                f64: kernel!(@ops isa::$isa::F64, f64),
-                f16: kernel!(@ops isa::$isa::F32, f16),
-                bf16: kernel!(@ops isa::$isa::F32, bf16),
+                f32: kernel!(@ops isa::$isa::F32, isa::$isa::F32, f32),
+                f64: kernel!(@ops isa::$isa::F64, isa::$isa::F64, f64),
+                f16: kernel!(@ops isa::$isa::F32, Short<isa::$isa::F32>, f16),
+                bf16: kernel!(@ops isa::$isa::F32, Short<isa::$isa::F32>, bf16),
             },
-            attention: attention!(generic::attend, isa::$isa::F32; isa::$isa::F64),
+            attention: attention!(
+                generic::attend, isa::$isa::F32, Short<isa::$isa::F32>, isa::$isa::F64
+            ),
             scan: generic::scan::<isa::$isa::F32>,
             limits: Limits {
                 read: generic::read::<isa::$isa::F32>,
@@ -619,29 +649,34 @@ macro_rules! kernel {
             },
         }
     };
-    (@ops $v:ty, $t:ty) => {
+    // `$p` are the vectors for probabilities.
+    (@ops $v:ty, $p:ty, $t:ty) => {
         Ops {
-            softmax: op::softmax::softmax::<$v, $t>,
+            softmax: op::softmax::softmax::<$p, $t>,
             log_softmax: generic::log_softmax::<$v, $t>,
             logsumexp: generic::logsumexp::<$v, $t>,
             map: generic::map::<$v, $t>,
-            softmax_columns: generic::softmax_columns::<$v, $t>,
+            softmax_columns: generic::softmax_columns::<$p, $t>,
             log_softmax_columns: generic::log_softmax_columns::<$v, $t>,
             pick: generic::pick::<$v, $t>,
             loss: generic::loss::<$v, $t>,
             backward: generic::backward::<$v, $t>,
             exps: generic::exps::<$v, $t>,
             widen: generic::widen::<$v, $t>,
-            pieces: PieceOps {
-                first: pieces::first::<<$v as Vector>::E, $t>,
-                sum: generic::sum_pieces::<$v, $t>,
-                merge: pieces::merge::<<$v as Vector>::E>,
-                finish: generic::finish_pieces::<$v, $t>,
-                logsumexp: generic::logsumexp_of_pieces::<$v, $t>,
-                partials: partials::partials::<<$v as Vector>::E, $t>,
-                merge_partials: partials::merge::<<$v as Vector>::E>,
-            },
+            pieces: kernel!(@pieces $p, $t),
+            log_pieces: kernel!(@pieces $v, $t),
             in_pieces: true,
+        }
+    };
+    (@pieces $v:ty, $t:ty) => {
+        PieceOps {
+            first: pieces::first::<<$v as Vector>::E, $t>,
+            sum: generic::sum_pieces::<$v, $t>,
+            merge: pieces::merge::<<$v as Vector>::E>,
+            finish: generic::finish_pieces::<$v, $t>,
+            logsumexp: generic::logsumexp_of_pieces::<$v, $t>,
+            partials: partials::partials::<<$v as Vector>::E, $t>,
+            merge_partials: partials::merge::<<$v as Vector>::E>,
         }
     };
 }
@@ -660,16 +695,20 @@ macro_rules! reference {
             backward: scalar::loss::backward,
             exps: scalar::exps,
             widen: scalar::widen,
-            pieces: PieceOps {
-                first: pieces::first::<$e, _>,
-                sum: scalar::sum,
-                merge: pieces::merge::<$e>,
-                finish: scalar::finish,
-                logsumexp: scalar::piece_logsumexp,
-                partials: partials::partials::<$e, _>,
-                merge_partials: partials::merge::<$e>,
-            },
+            pieces: reference!(@pieces $e, scalar::sum::<_, true>),
+            log_pieces: reference!(@pieces $e, scalar::sum::<_, false>),
             in_pieces: false,
+        }
+    };
+    (@pieces $e:ty, $sum:path) => {
+        PieceOps {
+            first: pieces::first::<$e, _>,
+            sum: $sum,
+            merge: pieces::merge::<$e>,
+            finish: scalar::finish,
+            logsumexp: scalar::piece_logsumexp,
+            partials: partials::partials::<$e, _>,
+            merge_partials: partials::merge::<$e>,
         }
     };
 }
@@ -703,7 +742,7 @@ pub fn all() -> &'static [Kernel] {
                 f16: reference!(f32),
                 bf16: reference!(f32),
             },
-            attention: attention!(scalar::attend, ; ),
+            attention: attention!(scalar::attend,),
             scan: scalar::scan,
             limits: PLAIN_LIMITS,
         },

@@ -24,10 +24,12 @@ use crate::{Caches, Error, Executor, Softmax, Threads};
 /// exactly 0. What causality, window and lengths hide is not even read, only written as 0
 /// (`docs/attention.md` tells what that saves).
 ///
-/// Error: at most 3 ULP, as if the logits had been computed exactly, as long as they are below
-/// 45,000; above that they are rounded to the type first, whose range they may pass. In f64 a soft
-/// cap `c` adds up to `1.25 c` ULP. Bits are the same everywhere, and those of a whole row with
-/// -inf where a key is hidden.
+/// Error: as [`Softmax::softmax`] of the probabilities' type, as if the logits had been computed
+/// exactly, as long as they are below 45,000 (f16 from 16,384 on: 0.54 ULP); above that they are
+/// rounded to the type first, whose range they may pass. In f64 a soft cap `c` adds up to `1.25 c`
+/// ULP. Log-sum-exps are as those of [`Softmax::logsumexp`] in f32 or f64, but beside probabilities
+/// of f16 and bf16 within 2 ULP or 2e-5, whichever is larger. Bits are the same everywhere, and
+/// those of a whole row with -inf where a key is hidden.
 ///
 /// What is hidden is not looked at, be it by a range of keys, a mask of bool, a mask's -inf
 /// (whatever its slope is), or -inf that ALiBi adds: NaN may stand there. A row that sees NaN or
@@ -242,8 +244,8 @@ impl<'a> Attention<'a> {
     /// `-inf` for rows without any. In f32, or f64 for f64.
     ///
     /// Error: as [`Softmax::logsumexp`] in these types, of the logits as if they had been computed
-    /// exactly; a soft cap `c` adds up to `0.61 c` 2^-53 in f64. Above 45,000 the logits are
-    /// rounded first.
+    /// exactly, or 2e-5 if the probabilities are f16 or bf16; a soft cap `c` adds up to `0.61 c`
+    /// 2^-53 in f64. Above 45,000 the logits are rounded first.
     ///
     /// ```
     /// use softmax::{Attention, Matrix, MatrixMut};

@@ -20,7 +20,7 @@ pub(crate) fn run<T: Element>(crew: &Crew, plan: &Plan, call: Call<T>) -> Result
         return Ok(());
     }
     if plan.regime == Regime::Pieces
-        && let Some(pieces) = plan.kernel.pieces::<T>()
+        && let Some(pieces) = plan.kernel.pieces::<T>(call.op())
     {
         let (op, scale, masked) = (call.op(), call.scale(), call.masked());
         return InPieces { crew, plan, pieces, op, scale, masked }.rows(call);

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use softmax_kernels::{Element, MergedPartials, Op, Partial, Piece, Pieces, Scale};
+use softmax_kernels::{Element, MergedPartials, Op, Partial, Piece, Scale};
 
 use crate::{Error, Softmax};
 
@@ -134,7 +134,7 @@ impl<'a> Shards<'a> {
             return Err(Error::RowMax(max));
         }
         let (scale, _) = self.options.arithmetic()?;
-        self.pieces::<T>()?.partials(x, &scale, row_max, partials);
+        self.kernel::<T>()?.partials(x, &scale, row_max, partials);
         Ok(())
     }
 
@@ -145,7 +145,7 @@ impl<'a> Shards<'a> {
     /// A kernel that cannot run.
     pub fn merge<T: Element>(&self, partials: &[Partial]) -> Result<Merged<T>, Error> {
         let (scale, _) = self.options.arithmetic()?;
-        Ok(match self.pieces::<T>()?.merge_partials(&scale, partials) {
+        Ok(match self.kernel::<T>()?.merge_partials(&scale, partials) {
             MergedPartials::Again(max) => Merged::Again(max),
             merged => Merged::Row(MergedRow { merged, scale, of: PhantomData }),
         })
@@ -208,7 +208,7 @@ impl<'a> Shards<'a> {
     pub fn logsumexp<T: Element>(&self, row: &MergedRow<T>) -> Result<T, Error> {
         let (_, masked) = self.options.arithmetic()?;
         let mut nothing = Piece::read(&[]);
-        Ok(self.pieces()?.finish_shard(
+        Ok(self.kernel()?.finish_shard(
             &mut nothing,
             Op::LogSumExp,
             &row.scale,
@@ -224,11 +224,11 @@ impl<'a> Shards<'a> {
         mut piece: Piece<T>,
     ) -> Result<(), Error> {
         let (_, masked) = self.options.arithmetic()?;
-        self.pieces()?.finish_shard(&mut piece, op, &row.scale, &row.merged, masked);
+        self.kernel()?.finish_shard(&mut piece, op, &row.scale, &row.merged, masked);
         Ok(())
     }
 
-    fn pieces<T: Element>(&self) -> Result<Pieces<T>, Error> {
+    fn kernel<T: Element>(&self) -> Result<softmax_kernels::Shards<T>, Error> {
         Ok(self.options.kernel_to_use()?.shards())
     }
 }

@@ -105,8 +105,8 @@ unsafe fn map_of<T: Element>(
 }
 
 /// The softmax of every row of `x`, into the rows of `y`: a matrix of the same shape and dtype,
-/// which is `x` itself (in place) or does not overlap it. At most 3 ULP of error in f32 and f64;
-/// f16 and bf16 are rounded once.
+/// which is `x` itself (in place) or does not overlap it. At most 3 ULP of error in f32 and f64; in
+/// f16 at most 0.53 ULP of the type, in bf16 0.51, where what is below 2^-126 is 0.
 ///
 /// # Safety
 /// As the head of this file says.

@@ -25,7 +25,7 @@ pub struct Partial {
     /// The sum of the exponentials, scaled by the power of two that `max` gives; 0 if they were not
     /// summed.
     sum: f64,
-    /// What the sum lacks, in f64 rows.
+    /// What the sum lacks, in f64 rows; the sum for probabilities, in f16 and bf16 rows.
     rest: f64,
 }
 
@@ -49,8 +49,8 @@ impl Partial {
         Self { max, least, sum, rest }
     }
 
-    /// As two numbers, the shift and the sum, for partials of f32, f16 and bf16. (Those of f64
-    /// would lose bits.)
+    /// As two numbers, the shift and the sum, for partials of f32. (Those of other types would lose
+    /// bits.)
     pub fn to_pair(self) -> [u64; 2] {
         let [max, least] = in_default_environment(|| [self.max as f32, self.least as f32]);
         let shift = u64::from(max.to_bits()) | u64::from(least.to_bits()) << 32;

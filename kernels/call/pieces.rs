@@ -191,6 +191,11 @@ impl Whole {
         Self { max, own, used: own, factor: 1.0, sum, wide: true }
     }
 
+    /// Of shards of a half type: with the sum for probabilities.
+    pub(crate) fn of_probs(&self) -> Self {
+        Self { sum: Sum { hi: self.sum.lo, lo: 0.0 }, ..*self }
+    }
+
     /// The maximum, the own shift, and the sum by it.
     pub(crate) fn parts(&self) -> (f64, Shift, (f64, f64)) {
         let sum = self.sum.times(self.factor);

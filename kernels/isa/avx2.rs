@@ -110,7 +110,7 @@ impl Vector for F32 {
     }
     /// The same trees, four rows side by side.
     #[inline(always)]
-    fn fold_rows(self, acc: &[Self::Acc; ROWS_AT_ONCE]) -> Self::Sums {
+    fn fold_rows(self, acc: &[Self::Total; ROWS_AT_ONCE]) -> Self::Sums {
         let a = self.0.avx;
         each!(2, |k| {
             // Pairs (i, i + 2) of two rows in each.

@@ -2,6 +2,7 @@
 
 use std::arch::asm;
 use std::arch::x86_64::*;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use half::{bf16, f16};
 use pulp::x86::V4;
@@ -13,7 +14,32 @@ use crate::isa::registers::{
 use crate::isa::vector::{Bands, Io, LARGEST_SUM, Vector, inverses_f32};
 use crate::num::exp2::{Contract, ROWS_AT_ONCE, Sum};
 
-tokens!(V4);
+tokens!(V4, use_bf16_conversions(true));
+
+/// Whether the CPU converts f32 to bf16. Found when the kernel is; until then nothing depends on it
+/// but speed.
+static CONVERTS: AtomicBool = AtomicBool::new(false);
+
+/// Lets conversions be done by AVX512-BF16, if the CPU has it, or not. Whether they are.
+pub(crate) fn use_bf16_conversions(on: bool) -> bool {
+    let on = on && is_x86_feature_detected!("avx512bf16");
+    CONVERTS.store(on, Ordering::Relaxed);
+    on
+}
+
+/// The nearest bf16 of numbers that are 0 or normal. In assembly, as the kernel does not need the
+/// instruction set.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn convert_bf16(v: __m512) -> __m256i {
+    let converted;
+    // SAFETY: one instruction between registers, which the CPU has if CONVERTS says so.
+    unsafe {
+        asm!("vcvtneps2bf16 {:y}, {}", lateout(zmm_reg) converted, in(zmm_reg) v,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    converted
+}
 
 /// What the widened sums must be multiplied by: 2^896.
 const WIDENED: f64 = f64::from_bits((1023 + 896) << 52);
@@ -101,7 +127,7 @@ impl Vector for F32 {
         [[f._mm512_castsi512_pd(even)], [f._mm512_castsi512_pd(odd)]]
     }
     #[inline(always)]
-    unsafe fn acc_inverses(self, [[even], [odd]]: Self::Acc, hi: *mut f32, lo: *mut f32) -> bool {
+    unsafe fn total_inverses(self, [[even], [odd]]: Self::Acc, hi: *mut f32, lo: *mut f32) -> bool {
         let (f, w) = (self.0.avx512f, self.wide());
         let low = f._mm512_permutex2var_pd(even, pulp::cast([0i64, 8, 1, 9, 2, 10, 3, 11]), odd);
         let high = f._mm512_permutex2var_pd(even, pulp::cast([4i64, 12, 5, 13, 6, 14, 7, 15]), odd);
@@ -118,7 +144,7 @@ impl Vector for F32 {
     }
     /// The same trees, side by side: 5.75 operations a row.
     #[inline(always)]
-    fn fold_rows(self, acc: &[Self::Acc; ROWS_AT_ONCE]) -> Self::Sums {
+    fn fold_rows(self, acc: &[Self::Total; ROWS_AT_ONCE]) -> Self::Sums {
         let f = self.0.avx512f;
         let low: __m512i = pulp::cast([0i64, 1, 8, 9, 4, 5, 12, 13]);
         let high: __m512i = pulp::cast([2i64, 3, 10, 11, 6, 7, 14, 15]);
@@ -220,6 +246,15 @@ impl F32 {
         let high = a._mm256_extractf128_pd::<1>(v);
         pulp::cast(self.0.sse2._mm_add_pd(a._mm256_castpd256_pd128(v), high))
     }
+    /// Of numbers that are 0 or normal.
+    #[inline(always)]
+    fn narrow_normal_bf16(self, v: __m512) -> __m256i {
+        if CONVERTS.load(Ordering::Relaxed) {
+            // SAFETY: the token proves AVX-512, and the CPU has the instruction.
+            return unsafe { convert_bf16(v) };
+        }
+        self.narrow_bf16(v)
+    }
     /// Ties to even, by integer arithmetic: the instruction of AVX512-BF16 would flush subnormals.
     /// Of NaNs it is right for `NAN` alone, which stays a NaN when it is rounded: no other reaches
     /// it.
@@ -253,9 +288,9 @@ memory! { F64, 1 of 8 f32, s:
 }
 narrow_io!(F64, 8, f16, bf16);
 
-/// Two-byte elements, by what widens and narrows 16 of them.
+/// Two-byte elements, by what widens and narrows 16 of them, and numbers that are 0 or normal.
 macro_rules! half_memory {
-    ($t:ty, $s:ident: $h:ident => $widen:expr, $x:ident => $narrow:expr) => {
+    ($t:ty, $s:ident: $h:ident => $widen:expr, $x:ident => $narrow:expr, $normal:expr) => {
         memory! { F32, 1 of 16 $t, $s:
             load_part(p, mask, fill) = {
                 let $h = $s.0.avx512bw._mm256_maskz_loadu_epi16(mask, p.cast());
@@ -266,15 +301,18 @@ macro_rules! half_memory {
             load(p) = { let $h = $s.0.avx._mm256_loadu_si256(p.cast()); $widen };
             store(p, $x) = $s.0.avx._mm256_storeu_si256(p.cast(), $narrow);
             stream(p, $x) = _mm256_stream_si256(p.cast(), $narrow);
+            store_normal(p, $x) = $s.0.avx._mm256_storeu_si256(p.cast(), $normal);
+            stream_normal(p, $x) = _mm256_stream_si256(p.cast(), $normal);
         }
     };
 }
 half_memory!(f16, s: h => s.0.avx512f._mm512_cvtph_ps(h),
-    x => s.0.avx512f._mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x));
+    x => s.0.avx512f._mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x),
+    s.0.avx512f._mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x));
 half_memory!(bf16, s: h => {
     let wide = s.0.avx512f._mm512_cvtepu16_epi32(h);
     s.0.avx512f._mm512_castsi512_ps(s.0.avx512f._mm512_slli_epi32::<16>(wide))
-}, x => s.narrow_bf16(x));
+}, x => s.narrow_bf16(x), s.narrow_normal_bf16(x));
 
 impl Bands for F32 {
     #[inline(always)]

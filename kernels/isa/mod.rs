@@ -8,4 +8,16 @@ pub(crate) mod avx512;
 pub(crate) mod neon;
 pub(crate) mod portable;
 mod registers;
+pub(crate) mod short;
 pub(crate) mod vector;
+
+/// Lets probabilities become bf16 by an instruction, where kernel and CPU have one, or not. Whether
+/// they do. Bits do not depend on it.
+#[doc(hidden)]
+pub fn use_bf16_conversions(on: bool) -> bool {
+    #[cfg(all(target_arch = "x86_64", not(any(softmax_portable, test))))]
+    let used = avx512::use_bf16_conversions(on);
+    #[cfg(not(all(target_arch = "x86_64", not(any(softmax_portable, test)))))]
+    let (_, used) = (on, false);
+    used
+}

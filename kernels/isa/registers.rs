@@ -110,10 +110,14 @@ macro_rules! memory {
 
 /// The tokens of a CPU, which hold the proof of its instruction set.
 macro_rules! tokens {
-    ($proof:ty) => {
+    ($proof:ty $(, $found:expr)?) => {
         /// Whether this CPU has it.
         pub(crate) fn is_available() -> bool {
-            <$proof>::try_new().is_some()
+            let found = <$proof>::try_new().is_some();
+            $(if found {
+                $found;
+            })?
+            found
         }
 
         /// f32 arithmetic: 16 lanes.
@@ -173,6 +177,7 @@ macro_rules! f32_alike {
     () => {
         type E = f32;
         type Acc = [<F64 as Vector>::V; 2];
+        type Total = Self::Acc;
         const LANES: usize = 16;
         #[inline(always)]
         fn acc_zero(self) -> Self::Acc {
@@ -180,10 +185,14 @@ macro_rules! f32_alike {
         }
         #[inline(always)]
         fn acc_add(self, acc: Self::Acc, v: Self::V) -> Self::Acc {
-            self.acc_plus(acc, self.acc_of(v))
+            self.total_plus(acc, self.acc_of(v))
         }
         #[inline(always)]
-        fn acc_plus(self, a: Self::Acc, b: Self::Acc) -> Self::Acc {
+        fn total(self, acc: Self::Acc) -> Self::Total {
+            acc
+        }
+        #[inline(always)]
+        fn total_plus(self, a: Self::Total, b: Self::Total) -> Self::Total {
             [self.wide().add(a[0], b[0]), self.wide().add(a[1], b[1])]
         }
         #[inline(always)]
@@ -205,9 +214,9 @@ macro_rules! sums_in_order {
             self.widen(v)
         }
         #[inline(always)]
-        unsafe fn acc_inverses(self, acc: Self::Acc, hi: *mut f32, lo: *mut f32) -> bool {
+        unsafe fn total_inverses(self, sum: Self::Total, hi: *mut f32, lo: *mut f32) -> bool {
             // SAFETY: as this function's.
-            unsafe { $crate::isa::vector::inverses_f32(self.wide(), acc, hi, lo) }
+            unsafe { $crate::isa::vector::inverses_f32(self.wide(), sum, hi, lo) }
         }
     };
 }
@@ -236,6 +245,7 @@ macro_rules! f64_alike {
     ($lanes:path) => {
         type E = f64;
         type Acc = (Self::V, Self::V);
+        type Total = Self::Acc;
         const LANES: usize = 8;
         #[inline(always)]
         fn acc_zero(self) -> Self::Acc {
@@ -246,13 +256,17 @@ macro_rules! f64_alike {
             $crate::isa::vector::two_sum_lanes(self, acc, v)
         }
         #[inline(always)]
-        fn acc_plus(self, a: Self::Acc, b: Self::Acc) -> Self::Acc {
+        fn total(self, acc: Self::Acc) -> Self::Total {
+            acc
+        }
+        #[inline(always)]
+        fn total_plus(self, a: Self::Total, b: Self::Total) -> Self::Total {
             $crate::isa::vector::plus_lanes(self, a, b)
         }
         #[inline(always)]
-        unsafe fn acc_inverses(self, acc: Self::Acc, hi: *mut f64, lo: *mut f64) -> bool {
+        unsafe fn total_inverses(self, sum: Self::Total, hi: *mut f64, lo: *mut f64) -> bool {
             // SAFETY: as this function's.
-            unsafe { $crate::isa::vector::inverses_f64(self, acc, hi, lo) }
+            unsafe { $crate::isa::vector::inverses_f64(self, sum, hi, lo) }
         }
         #[inline(always)]
         fn acc_fold(self, (hi, lo): Self::Acc) -> $crate::num::exp2::Sum {
@@ -279,7 +293,7 @@ macro_rules! sums_one_by_one {
     () => {
         type Sums = [$crate::num::exp2::Sum; $crate::num::exp2::ROWS_AT_ONCE];
         #[inline(always)]
-        fn fold_rows(self, acc: &[Self::Acc; $crate::num::exp2::ROWS_AT_ONCE]) -> Self::Sums {
+        fn fold_rows(self, acc: &[Self::Total; $crate::num::exp2::ROWS_AT_ONCE]) -> Self::Sums {
             let mut sums = [$crate::num::exp2::Sum::ZERO; $crate::num::exp2::ROWS_AT_ONCE];
             for (sum, &acc) in sums.iter_mut().zip(acc) {
                 *sum = self.acc_fold(acc);

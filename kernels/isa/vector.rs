@@ -35,6 +35,8 @@ pub(crate) trait Vector: Copy {
     type Table: Copy;
     /// The running sum of a block, lane by lane.
     type Acc: Copy;
+    /// The sum of many blocks, or columns, lane by lane.
+    type Total: Copy;
     /// The sums of several rows.
     type Sums: Copy;
     /// The same CPU's vectors of f64.
@@ -48,6 +50,10 @@ pub(crate) trait Vector: Copy {
     /// Arithmetic is so slow that code may be small: nothing is gained by loops for special cases,
     /// nor by unrolled ones, nor by exponentials without a call.
     const SMALL: bool = false;
+    /// Whether results are of a half type, and what only f32 would show is left out.
+    const SHORT: bool = false;
+    /// Coefficients of `(2^(r/8) - 1) / r`.
+    const POLY: &'static [Self::E] = Self::E::POLY;
     /// How many `V` keep the units for arithmetic busy, each with an operation that waits for the
     /// one before, and find room in the registers.
     const CHAINS: usize = 6;
@@ -118,17 +124,19 @@ pub(crate) trait Vector: Copy {
     fn acc_of(self, v: Self::V) -> Self::Acc {
         self.acc_add(self.acc_zero(), v)
     }
-    /// The sums of two running sums, lane by lane.
-    fn acc_plus(self, a: Self::Acc, b: Self::Acc) -> Self::Acc;
+    /// A running sum, to be added to others.
+    fn total(self, acc: Self::Acc) -> Self::Total;
+    /// The sums of two sums, lane by lane.
+    fn total_plus(self, a: Self::Total, b: Self::Total) -> Self::Total;
     /// Writes `1 / sum` of every lane as `hi + lo`; whether all sums are numbers above 0.
     ///
     /// # Safety
     /// `hi` and `lo` are valid for writes of LANES elements.
-    unsafe fn acc_inverses(self, acc: Self::Acc, hi: *mut Self::E, lo: *mut Self::E) -> bool;
+    unsafe fn total_inverses(self, sum: Self::Total, hi: *mut Self::E, lo: *mut Self::E) -> bool;
     /// All lanes, added as a binary tree: lane i and i + half, and again.
     fn acc_fold(self, acc: Self::Acc) -> Sum;
-    /// `acc_fold` of several rows.
-    fn fold_rows(self, acc: &[Self::Acc; ROWS_AT_ONCE]) -> Self::Sums;
+    /// `acc_fold` of several rows, of their totals.
+    fn fold_rows(self, totals: &[Self::Total; ROWS_AT_ONCE]) -> Self::Sums;
     /// Whether all are numbers above 0.
     fn are_positive(self, sums: Self::Sums) -> bool;
     /// The reciprocals of the sums, `hi + lo` of each.
@@ -185,6 +193,24 @@ pub(crate) unsafe trait Io<T>: Vector {
         // SAFETY: the caller vouches for more than this.
         unsafe { self.store(p, v) };
     }
+    /// As `store`, of numbers that are 0 or normal, which may be faster.
+    ///
+    /// # Safety
+    /// As [`Io::store`].
+    #[inline(always)]
+    unsafe fn store_normal(self, p: *mut T, v: Self::V) {
+        // SAFETY: as this function's.
+        unsafe { self.store(p, v) };
+    }
+    /// As `stream`, of such numbers.
+    ///
+    /// # Safety
+    /// As [`Io::stream`].
+    #[inline(always)]
+    unsafe fn stream_normal(self, p: *mut T, v: Self::V) {
+        // SAFETY: as this function's.
+        unsafe { self.stream(p, v) };
+    }
 }
 
 /// Adds `v` to the running double-double sums `(hi, lo)`, lane by lane: Knuth's two-sum, the errors
@@ -238,7 +264,7 @@ where
     }
 }
 
-/// [`Vector::acc_inverses`] of f32, from the sums in f64.
+/// [`Vector::total_inverses`] of f32, from the sums in f64.
 ///
 /// # Safety
 /// `hi` and `lo` are valid for writes of 16 elements.
@@ -255,7 +281,7 @@ where
     all_positive(s, sums[0]) & all_positive(s, sums[1])
 }
 
-/// [`Vector::acc_inverses`] of f64.
+/// [`Vector::total_inverses`] of f64.
 ///
 /// # Safety
 /// `hi` and `lo` are valid for writes of 8 elements.

@@ -26,7 +26,8 @@
 use crate::num::scale::{LogShift, Scale, Shift};
 use crate::num::{two_product, two_sum};
 
-/// A row's sum: a value and a correction (0 for rows of f32, whose sums are plain f64).
+/// A row's sum: a value and a correction; for rows of f32, whose sums are plain f64, 0, or in shards
+/// of half types the sum for probabilities beside that for logarithms.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sum {
     pub(crate) hi: f64,
@@ -84,6 +85,11 @@ pub(crate) trait Contract: Copy + 'static {
     /// What log-softmax needs: see [`Scale::log_shift_f32`].
     fn log_shift(scale: &Scale, max: f64, e_max: f64, shift: &Shift, sum: Sum) -> LogShift;
 }
+
+/// [`Contract::POLY`] of f32 for probabilities of f16 and bf16: minimax in `1 + r * POLY(r)` against
+/// a multiple of `2^(r/8)`, which the quotient removes, relative to it, `|r| <= 1/2`: 2^-18.2. There
+/// the low half of L8 does not count, and sums and quotients are plain f32 (`isa/short.rs`).
+pub(crate) const SHORT_POLY: &[f32] = &[f32::from_bits(0x3db1_7cbe), f32::from_bits(0x3b75_f68b)];
 
 /// The lanes of a block's sum as a binary tree: lane i and i + half, and again.
 #[inline(always)]
@@ -203,7 +209,7 @@ impl Contract for f32 {
     }
     #[inline(always)]
     fn sum_add(total: Sum, block: Sum) -> Sum {
-        Sum { hi: total.hi + block.hi, lo: 0.0 }
+        Sum { hi: total.hi + block.hi, lo: total.lo + block.lo }
     }
     #[inline(always)]
     fn reciprocal(sum: Sum) -> (f32, f32) {

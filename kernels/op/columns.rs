@@ -32,12 +32,13 @@ const TILE: usize = 1 << 20;
 /// below.
 pub const fn room_for_columns<T: Element>(axis: usize) -> usize {
     const WIDE: usize = size_of::<f64>();
-    // All vectors are of 64 bytes, and what sums their lanes is of 128.
+    // All vectors are of 64 bytes, and what sums their lanes is of 128, or of 256.
+    let acc = if T::IS_ARITHMETIC { 128 } else { 256 };
     let narrow = axis.saturating_mul(2 * 64);
     let kept = if narrow > TILE { narrow } else { TILE };
     let widest = axis.saturating_mul(2 * WIDEST * WIDE);
     let kept = if kept < widest { kept } else { widest };
-    let sums = 2 * 2 * WIDEST * WIDE + WIDEST * 128 + WIDEST / 8 * 128;
+    let sums = 2 * 2 * WIDEST * WIDE + WIDEST * acc + WIDEST / 8 * 128;
     // Up to a cache line more for each of seven pieces.
     kept.saturating_add(sums + 7 * 64).saturating_add(axis.saturating_mul(size_of::<T>()))
 }
@@ -46,10 +47,11 @@ pub const fn room_for_columns<T: Element>(axis: usize) -> usize {
 struct Room<S: Vector, T> {
     /// Columns of a tile at most.
     width: usize,
-    /// For each of the lanes that a row's sum has, and each vector of columns.
+    /// For each of the lanes that a row's sum has, and each vector of columns; in their places, their
+    /// totals.
     lanes: *mut S::Acc,
     /// For each vector of columns.
-    totals: *mut S::Acc,
+    totals: *mut S::Total,
     /// One column.
     line: *mut T,
 }
@@ -78,6 +80,7 @@ where
     S: Io<T> + Io<<S as Vector>::E>,
     T: Element,
 {
+    const { assert!(size_of::<S::Total>() <= size_of::<S::Acc>()) };
     let (axis, e, acc) = (call.axis, size_of::<S::E>(), size_of::<S::Acc>());
     if axis == 0 || call.count == 0 {
         return true;
@@ -97,7 +100,7 @@ where
         if stream { kept } else { Some(0) },
         if stream { inverses } else { Some(0) },
         line(Some(S::LANES * vectors * acc)),
-        line(Some(vectors * acc)),
+        line(Some(vectors * size_of::<S::Total>())),
         line(axis.checked_mul(size_of::<T>())),
     ];
     let mut offsets = [0; 8];
@@ -235,18 +238,22 @@ where
                     k += 1;
                 }
             }
+            // Each lane's total takes its place, which is no smaller.
+            let lanes: *mut S::Total = room.lanes.cast();
+            for i in 0..S::LANES * vectors {
+                lanes.add(i).write(simd.total(*room.lanes.add(i)));
+            }
             let mut half = S::LANES / 2;
             while half > 0 {
                 for i in 0..half * vectors {
-                    let lane = room.lanes.add(i);
-                    *lane = simd.acc_plus(*lane, *lane.add(half * vectors));
+                    let lane = lanes.add(i);
+                    *lane = simd.total_plus(*lane, *lane.add(half * vectors));
                 }
                 half /= 2;
             }
             for v in 0..vectors {
-                let block = *room.lanes.add(v);
-                let total = room.totals.add(v);
-                total.write(if start == 0 { block } else { simd.acc_plus(*total, block) });
+                let (block, total) = (*lanes.add(v), room.totals.add(v));
+                total.write(if start == 0 { block } else { simd.total_plus(*total, block) });
             }
             start = end;
         }
@@ -254,7 +261,7 @@ where
         let mut good = reducer.judge_rows(max, min);
         for v in 0..vectors {
             let hi = tile.inverses.add(v * S::LANES);
-            good &= simd.acc_inverses(*room.totals.add(v), hi, hi.add(room.width));
+            good &= simd.total_inverses(*room.totals.add(v), hi, hi.add(room.width));
         }
         good.then(|| call.scale.is_wide(max, min, call.axis))
     }

@@ -215,25 +215,25 @@ unsafe fn sum<S: Io<<S as Vector>::E>, const ONE: bool>(
     let cut = simd.splat(S::E::narrow(-(rest as f64)));
     let mut good = true;
     for eight in 0..rows.div_ceil(ROWS_AT_ONCE) {
-        let mut acc = [simd.acc_zero(); ROWS_AT_ONCE];
-        for (k, acc) in acc.iter_mut().enumerate() {
+        let mut totals = [simd.total(simd.acc_zero()); ROWS_AT_ONCE];
+        for (k, total) in totals.iter_mut().enumerate() {
             // SAFETY: the last vector of a row starts in the row and ends less than LANES behind
             // it.
             unsafe {
                 let row = kept.add((eight * ROWS_AT_ONCE + k) * cols);
-                if ONE {
-                    *acc = simd.acc_of(simd.zero_below(lanes, cut, simd.load(row)));
+                *total = simd.total(if ONE {
+                    simd.acc_of(simd.zero_below(lanes, cut, simd.load(row)))
                 } else {
-                    *acc = simd.acc_of(simd.load(row));
+                    let mut acc = simd.acc_of(simd.load(row));
                     for v in 1..vectors {
-                        *acc = simd.acc_add(*acc, simd.load(row.add(v * S::LANES)));
+                        acc = simd.acc_add(acc, simd.load(row.add(v * S::LANES)));
                     }
                     let end = simd.load(row.add(vectors * S::LANES));
-                    *acc = simd.acc_add(*acc, simd.zero_below(lanes, cut, end));
-                }
+                    simd.acc_add(acc, simd.zero_below(lanes, cut, end))
+                });
             }
         }
-        let eight_sums = simd.fold_rows(&acc);
+        let eight_sums = simd.fold_rows(&totals);
         good &= simd.are_positive(eight_sums);
         // SAFETY: there is room for as many.
         unsafe { sums.add(eight).write(eight_sums) };

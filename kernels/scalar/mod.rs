@@ -12,7 +12,7 @@ use crate::call::scores::{
 };
 use crate::call::{Call, Masked, Op};
 use crate::num::element::Element;
-use crate::num::exp2::{BLOCK, Contract, LANES_F32, LANES_F64, Sum};
+use crate::num::exp2::{BLOCK, Contract, LANES_F32, LANES_F64, SHORT_POLY, Sum};
 use crate::num::scale::{LogShift, Scale, Shift};
 
 pub(crate) use sample::{exps, scan, widen};
@@ -37,15 +37,19 @@ trait Reference: Copy {
     const MIN_EXP: i32;
 }
 
-/// f32 arithmetic; the values travel as f64, which holds them exactly.
+/// f32 arithmetic; the values travel as f64, which holds them exactly. `SHORT`: of probabilities that
+/// become f16 or bf16.
 #[derive(Clone, Copy)]
-struct Single;
+struct InF32<const SHORT: bool>;
+
+type Single = InF32<false>;
+type Short = InF32<true>;
 
 /// f64 arithmetic.
 #[derive(Clone, Copy)]
 struct Double;
 
-impl Reference for Single {
+impl<const SHORT: bool> Reference for InF32<SHORT> {
     const MIN_EXP: i32 = -126;
 
     fn round(x: f64) -> f64 {
@@ -66,21 +70,30 @@ impl Reference for Single {
         let t = x.mul_add(l_hi, f32::MAGIC);
         let n = t - f32::MAGIC;
         let r = x.mul_add(l_hi, -n);
-        let r = lo.mul_add(l_hi, x.mul_add(l_lo, r));
+        let r = lo.mul_add(l_hi, if SHORT { r } else { x.mul_add(l_lo, r) });
         let j = t.to_bits() & 7;
         let s = f32::TABLE[j as usize]
             .wrapping_sub((shift.m as u32) << 23)
             .wrapping_add(t.to_bits() << f32::SHIFT);
         let s = f32::from_bits(s);
-        let [c0, c1, c2, c3] = *f32::POLY else { unreachable!("four coefficients") };
-        let q = c3.mul_add(r, c2).mul_add(r, c1).mul_add(r, c0);
+        let coefficients = if SHORT { SHORT_POLY } else { f32::POLY };
+        let q = coefficients.iter().rev().copied().reduce(|q, c| q.mul_add(r, c)).unwrap_or(0.0);
         f64::from(s.mul_add(q * r, s))
     }
 
     fn sum(e: &mut dyn Iterator<Item = f64>) -> (f64, f64) {
         let mut lanes = [0.0; LANES_F32];
-        for (i, e) in e.enumerate() {
-            lanes[i % LANES_F32] += e;
+        if SHORT {
+            // Four sums for each lane, in turn.
+            let mut parts = [[0.0f32; 4]; LANES_F32];
+            for (i, e) in e.enumerate() {
+                parts[i % LANES_F32][i / LANES_F32 % 4] += e as f32;
+            }
+            lanes = parts.map(|[a, b, c, d]| f64::from((a + c) + (b + d)));
+        } else {
+            for (i, e) in e.enumerate() {
+                lanes[i % LANES_F32] += e;
+            }
         }
         let l = lanes;
         let a = |i: usize| l[i] + l[i + 8];
@@ -91,6 +104,10 @@ impl Reference for Single {
     fn quotient(e: f64, sum: (f64, f64)) -> f64 {
         let inverse = 1.0 / sum.0;
         let hi = inverse as f32;
+        if SHORT {
+            let p = e as f32 * hi;
+            return f64::from(if p < f32::MIN_POSITIVE { 0.0 } else { p });
+        }
         let lo = (inverse - f64::from(hi)) as f32;
         let e = e as f32 * UP as f32;
         f64::from(e.mul_add(hi, e * lo) * (1.0 / UP) as f32)
@@ -293,37 +310,40 @@ fn is_double<T: Element>() -> bool {
     T::NAME == f64::NAME
 }
 
+/// An expression by the arithmetic `$r` of a type's rows, or of probabilities of the type.
+macro_rules! by_type {
+    ($t:ty, $r:ident => $value:expr) => {
+        if is_double::<$t>() {
+            type $r = Double;
+            $value
+        } else {
+            type $r = Single;
+            $value
+        }
+    };
+    (probs $t:ty, $r:ident => $value:expr) => {
+        if is_double::<$t>() || <$t>::IS_ARITHMETIC {
+            by_type!($t, $r => $value)
+        } else {
+            type $r = Short;
+            $value
+        }
+    };
+}
+
 pub(crate) fn softmax<T: Element>(call: &mut Call<T>) {
     let (scale, masked) = (call.scale, call.masked);
-    for_rows(call, |x| {
-        if is_double::<T>() {
-            softmax_row::<Double>(x, &scale, masked)
-        } else {
-            softmax_row::<Single>(x, &scale, masked)
-        }
-    });
+    for_rows(call, |x| by_type!(probs T, R => softmax_row::<R>(x, &scale, masked)));
 }
 
 pub(crate) fn log_softmax<T: Element>(call: &mut Call<T>) {
     let (scale, masked) = (call.scale, call.masked);
-    for_rows(call, |x| {
-        if is_double::<T>() {
-            log_softmax_row::<Double>(x, &scale, masked)
-        } else {
-            log_softmax_row::<Single>(x, &scale, masked)
-        }
-    });
+    for_rows(call, |x| by_type!(T, R => log_softmax_row::<R>(x, &scale, masked)));
 }
 
 pub(crate) fn logsumexp<T: Element>(call: &mut Call<T>) {
     let scale = call.scale;
-    for_rows(call, |x| {
-        vec![if is_double::<T>() {
-            logsumexp_row::<Double>(x, &scale)
-        } else {
-            logsumexp_row::<Single>(x, &scale)
-        }]
-    });
+    for_rows(call, |x| vec![by_type!(T, R => logsumexp_row::<R>(x, &scale))]);
 }
 
 pub(crate) fn columns<T: Element, const LOG: bool>(call: &mut Columns<T>) -> bool {
@@ -333,11 +353,10 @@ pub(crate) fn columns<T: Element, const LOG: bool>(call: &mut Columns<T>) -> boo
         // writes.
         let x: Vec<_> =
             (0..call.axis).map(|k| unsafe { *call.x.add(start + k * stride) }.to_f64()).collect();
-        let y = match (is_double::<T>(), LOG) {
-            (false, false) => softmax_row::<Single>(&x, &scale, masked),
-            (false, true) => log_softmax_row::<Single>(&x, &scale, masked),
-            (true, false) => softmax_row::<Double>(&x, &scale, masked),
-            (true, true) => log_softmax_row::<Double>(&x, &scale, masked),
+        let y = if LOG {
+            by_type!(T, R => log_softmax_row::<R>(&x, &scale, masked))
+        } else {
+            by_type!(probs T, R => softmax_row::<R>(&x, &scale, masked))
         };
         for (k, v) in y.into_iter().enumerate() {
             // SAFETY: as above.
@@ -347,25 +366,28 @@ pub(crate) fn columns<T: Element, const LOG: bool>(call: &mut Columns<T>) -> boo
     true
 }
 
-/// The sums of a piece's blocks by a shift.
-pub(crate) fn sum<T: Element>(
+/// The sums of a piece's blocks by a shift, for probabilities or for logarithms.
+pub(crate) fn sum<T: Element, const PROBS: bool>(
     piece: &mut Piece<T>,
     scale: &Scale,
     shift: &RowShift,
     _: PieceOptions,
     sums: &mut [BlockSum],
 ) -> Extremes {
+    fn sum<R: Reference>(block: &[f64], scale: &Scale, shift: &Shift) -> (f64, f64) {
+        R::sum(&mut block.iter().map(|&x| R::exp(x, 0.0, scale, shift)))
+    }
     let x: Vec<_> = piece.elements().map(T::to_f64).collect();
     let shift = shift.shift();
-    for (block, sum) in x.chunks(BLOCK).zip(sums) {
+    for (block, sum_of) in x.chunks(BLOCK).zip(sums) {
         let (hi, lo) = if block.iter().any(|x| x.is_nan()) {
             (f64::NAN, 0.0)
-        } else if is_double::<T>() {
-            Double::sum(&mut block.iter().map(|&x| Double::exp(x, 0.0, scale, shift)))
+        } else if PROBS {
+            by_type!(probs T, R => sum::<R>(block, scale, shift))
         } else {
-            Single::sum(&mut block.iter().map(|&x| Single::exp(x, 0.0, scale, shift)))
+            by_type!(T, R => sum::<R>(block, scale, shift))
         };
-        *sum = BlockSum(Sum { hi, lo });
+        *sum_of = BlockSum(Sum { hi, lo });
     }
     let cut = if is_double::<T>() { shift.cut } else { Single::round(shift.cut) };
     let kept = x.iter().copied().filter(|&x| x >= cut);
@@ -393,10 +415,10 @@ pub(crate) fn finish<T: Element>(
         x.iter().map(value).collect()
     }
     let x: Vec<_> = piece.elements().map(T::to_f64).collect();
-    let values = if is_double::<T>() {
-        values::<Double>(&x, op, scale, whole)
+    let values = if op == Op::Softmax {
+        by_type!(probs T, R => values::<R>(&x, op, scale, whole))
     } else {
-        values::<Single>(&x, op, scale, whole)
+        by_type!(T, R => values::<R>(&x, op, scale, whole))
     };
     for (i, v) in values.into_iter().enumerate() {
         piece.set(i, element(v));
@@ -407,12 +429,7 @@ pub(crate) fn finish<T: Element>(
 pub(crate) fn piece_logsumexp<T: Element>(scale: &Scale, whole: &Whole) -> T {
     let (max, shift, sum) = whole.parts();
     let row = Reduced { max, shift, sum };
-    let log = if is_double::<T>() {
-        Double::log_shift(scale, &row)
-    } else {
-        Single::log_shift(scale, &row)
-    };
-    element(log.logsumexp())
+    element(by_type!(T, R => R::log_shift(scale, &row)).logsumexp())
 }
 
 /// `a * b` as a pair, `b` being one.
@@ -555,11 +572,7 @@ pub(crate) fn attend<T: Element, U: Element>(call: &mut Scores<T, U>) -> bool {
     for row in 0..call.rows {
         let x: Vec<_> = call.elements(row).map(T::to_f64).collect();
         let options = call.options(row);
-        let (probs, lse) = if is_double::<T>() {
-            attend_row::<Double>(&x, &call.attend, &options)
-        } else {
-            attend_row::<Single>(&x, &call.attend, &options)
-        };
+        let (probs, lse) = by_type!(probs U, R => attend_row::<R>(&x, &call.attend, &options));
         for (i, p) in probs.into_iter().enumerate() {
             // SAFETY: row < rows and i < cols, and the probabilities are valid for writes there.
             unsafe { *call.row(row).1.add(i) = element(p) };

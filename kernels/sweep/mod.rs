@@ -56,7 +56,8 @@ impl<S: Vector> Exp<S> {
                 let t = s.fma(x, self.l8.0, self.magic);
                 let n = s.sub(self.magic, t);
                 let r = s.fma(x, self.l8.0, n);
-                let r = s.fma(x, self.l8.1, r);
+                // Without it the scale is another by 2^-25, which short results do not show.
+                let r = if S::SHORT { r } else { s.fma(x, self.l8.1, r) };
                 let e = self.power(t, r);
                 if cut { s.zero_below(x, self.cut, e) } else { e }
             },
@@ -76,7 +77,7 @@ impl<S: Vector> Exp<S> {
                 let t = s.fma(x, self.l8.0, self.magic);
                 let n = s.sub(self.magic, t);
                 let r = s.fma(x, self.l8.0, n);
-                let r = s.fma(x, self.l8.1, r);
+                let r = if S::SHORT { r } else { s.fma(x, self.l8.1, r) };
                 let r = s.fma(lo, self.l8.0, r);
                 s.zero_below(x, self.cut, self.power(t, r))
             },
@@ -88,7 +89,7 @@ impl<S: Vector> Exp<S> {
     fn power(&self, t: S::V, r: S::V) -> S::V {
         let s = self.simd;
         let power = s.lookup(self.table, t);
-        let mut coefficients = S::E::POLY.iter().rev();
+        let mut coefficients = S::POLY.iter().rev();
         let mut q = s.splat(*coefficients.next().expect("a polynomial has coefficients"));
         for &c in coefficients {
             q = s.fma(q, r, s.splat(c));
@@ -824,6 +825,11 @@ pub(crate) fn prob<S: Vector>(simd: S, e: S::V, Inverse { hi, lo, wide }: Invers
     if wide {
         // Rare: a branch costs other rows nothing that can be measured, an operation would.
         cold_path();
+        if S::SHORT {
+            // bf16 has no subnormal probabilities, as some CPUs' conversions would have none.
+            let (p, least) = (quotient(simd, e, (hi, lo)), S::E::narrow(f32::MIN_POSITIVE.into()));
+            return simd.zero_below(p, simd.splat(least), p);
+        }
         let (up, down) = (simd.splat(S::E::narrow(UP)), simd.splat(S::E::narrow(1.0 / UP)));
         return simd.mul(quotient(simd, simd.mul(e, up), (hi, lo)), down);
     }
@@ -831,8 +837,12 @@ pub(crate) fn prob<S: Vector>(simd: S, e: S::V, Inverse { hi, lo, wide }: Invers
 }
 
 /// `e` times the reciprocal of the sum, which is a pair: half an ULP of error, so
-/// that equal elements give exactly `1/n` where that is a power of two.
+/// that equal elements give exactly `1/n` where that is a power of two. (Rounded to half types, they
+/// do by its high part alone.)
 #[inline(always)]
 pub(crate) fn quotient<S: Vector>(simd: S, e: S::V, (hi, lo): (S::V, S::V)) -> S::V {
+    if S::SHORT {
+        return simd.mul(e, hi);
+    }
     simd.fma(e, hi, simd.mul(e, lo))
 }

@@ -746,8 +746,8 @@ impl<T: Number> Operation for Sharded<T> {
                     place_same(place)?;
                     partials.extend(of_place);
                 }
-                // As they may be sent: in pairs, but for f64.
-                match r.below(if T::NAME == "f64" { 1 } else { 3 }) {
+                // As they may be sent: those of f32 in pairs, too.
+                match r.below(if T::NAME == "f32" { 3 } else { 1 }) {
                     0 => partials.iter_mut().for_each(|p| *p = Partial::from_array(p.to_array())),
                     1 => partials.iter_mut().for_each(|p| *p = Partial::from_pair(p.to_pair())),
                     _ => {}

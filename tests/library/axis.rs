@@ -139,7 +139,7 @@ fn axes_are_counted_from_both_ends() {
 
 /// The one constant for x86-64 and AArch64, of fixed tensors. It changes only with the arithmetic
 /// contract.
-const DIGEST: u64 = 0xd3ae_5542_159e_673e;
+const DIGEST: u64 = 0xbb29_6b81_f7b3_5c22;
 
 #[test]
 fn digest_is_the_same_on_every_cpu() {

@@ -7,7 +7,7 @@ use softmax::{BLOCK, Element, Error, Kernel, Masked, Merged, MergedRow, Partial,
 
 /// As it would come from another machine.
 fn sent<T: Element>(partial: Partial) -> Partial {
-    if T::NAME == f64::NAME {
+    if T::NAME != f32::NAME {
         Partial::from_array(partial.to_array())
     } else {
         let pair = Partial::from_pair(partial.to_pair());
@@ -202,7 +202,7 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
 
 /// The one constant for x86-64 and AArch64, of fixed rows in shards. It changes only with the
 /// arithmetic contract.
-const DIGEST: u64 = 0x155f_362a_98a8_999e;
+const DIGEST: u64 = 0xe94d_9210_032a_c48a;
 
 #[test]
 fn digest_is_the_same_on_every_cpu() {

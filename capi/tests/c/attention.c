@@ -73,7 +73,7 @@ static void compare(const softmax_attention *a, softmax_dtype in, softmax_dtype 
     softmax_options options = softmax_options_default();
     options.scale = scale;
     GOOD(softmax_attention_softmax(&x, &y, lse, a, &options));
-    double ulps = out == SOFTMAX_F16 || out == SOFTMAX_BF16 ? 0.51 : 3.0;
+    double ulps = out == SOFTMAX_F16 ? 0.53 : out == SOFTMAX_BF16 ? 0.51 : 3.0;
     ulps += in == SOFTMAX_F64 ? 1.25 * a->soft_cap : 0.0;
     for (size_t i = 0; i < N; i++) {
         int good = near(out, get(out, probs, i), wanted[i], ulps, 0.0);
@@ -81,8 +81,9 @@ static void compare(const softmax_attention *a, softmax_dtype in, softmax_dtype 
         CHECK(wanted[i] != 0.0L || get(out, probs, i) == 0.0);
     }
     softmax_dtype c = computed(in);
+    double absolute = c == SOFTMAX_F64 ? 1e-14 : ulps < 1.0 ? 2e-5 : 1e-6;
     for (size_t i = 0; i < ROWS; i++) {
-        CHECK(near(c, get(c, lse, i), wanted_lse[i], ulps, c == SOFTMAX_F64 ? 1e-14 : 1e-6));
+        CHECK(near(c, get(c, lse, i), wanted_lse[i], ulps, absolute));
     }
     /* Without the log-sum-exp, in lent memory, in place. */
     char again[N * 8];

@@ -22,31 +22,31 @@ trait Wire: Bits {
     fn from_words(words: &[u64]) -> Partial;
 }
 
-macro_rules! wire_pair {
+impl Wire for f32 {
+    const WORDS: usize = 2;
+    fn to_words(partial: Partial, words: &mut [u64]) {
+        words.copy_from_slice(&partial.to_pair());
+    }
+    fn from_words(words: &[u64]) -> Partial {
+        Partial::from_pair([words[0], words[1]])
+    }
+}
+
+macro_rules! wire_array {
     ($($t:ty),*) => {
         $(impl Wire for $t {
-            const WORDS: usize = 2;
+            const WORDS: usize = 4;
             fn to_words(partial: Partial, words: &mut [u64]) {
-                words.copy_from_slice(&partial.to_pair());
+                words.copy_from_slice(&partial.to_array().map(f64::to_bits));
             }
             fn from_words(words: &[u64]) -> Partial {
-                Partial::from_pair([words[0], words[1]])
+                Partial::from_array([0, 1, 2, 3].map(|i| f64::from_bits(words[i])))
             }
         })*
     };
 }
 
-wire_pair!(f32, f16, bf16);
-
-impl Wire for f64 {
-    const WORDS: usize = 4;
-    fn to_words(partial: Partial, words: &mut [u64]) {
-        words.copy_from_slice(&partial.to_array().map(f64::to_bits));
-    }
-    fn from_words(words: &[u64]) -> Partial {
-        Partial::from_array([0, 1, 2, 3].map(|i| f64::from_bits(words[i])))
-    }
-}
+wire_array!(f16, bf16, f64);
 
 /// How the columns of a row are spread: whole blocks, as evenly as they go. Ranks have none if
 /// there are more of them than blocks.
