@@ -318,10 +318,12 @@ impl<'a> Attention<'a> {
             return Ok(());
         }
         let kernel = plan.kernel;
+        // A mask of numbers is a third stream. Zen 5: 1.1 to 1.3 times as fast by ordinary stores.
+        let store = if scores.adds_mask() { plan.store.without_bursts() } else { plan.store };
         let done = self.options.crew().share(
             plan.threads,
             plan.parts.min(rows),
-            scores.storing(plan.store),
+            scores.storing(store),
             &|scores, at, of| {
                 let at = part_of(scores.rows(), at, of);
                 scores.split_rows(at)

@@ -77,8 +77,9 @@
 //!
 //! `SOFTMAX_CACHES=core,last` overrides the sizes of the caches; see [`Caches`].
 //!
-//! `SOFTMAX_STREAMS=1` writes outputs that are larger than the caches past them,
-//! `SOFTMAX_STREAMS=0` never does, whatever is usual on this CPU. Results do not depend on it.
+//! `SOFTMAX_STREAMS=1` writes outputs that are larger than the caches past them, vector by vector,
+//! `SOFTMAX_STREAMS=2` in bursts, and `SOFTMAX_STREAMS=0` through them, whatever is usual on this
+//! CPU. Results do not depend on it.
 #![forbid(unsafe_code)]
 
 mod attention;

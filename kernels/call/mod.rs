@@ -14,7 +14,7 @@ pub(crate) mod scores;
 use crate::call::matrix::{Matrix, MatrixMut};
 use crate::call::pieces::Piece;
 use crate::call::rows::{Rows, over_rows};
-use crate::mem::memory::streams;
+use crate::mem::memory::Large;
 use crate::num::element::Element;
 use crate::num::scale::Scale;
 
@@ -74,12 +74,26 @@ impl Op {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Store {
     past: bool,
-    asks: bool,
+    asks: Asks,
+    bursts: bool,
+}
+
+/// Which memory is asked for before it is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asks {
+    /// None, where the hardware does it best.
+    Nothing,
+    /// What is used next, in case the first-level cache lacks it.
+    Near,
+    /// Lines of several pages in turn.
+    Pages,
+    /// What is used somewhat later.
+    Ahead,
 }
 
 impl Store {
-    /// Into the caches, which hold it. Memory is asked for before it is used.
-    pub const CACHED: Self = Self { past: false, asks: true };
+    /// Into the caches, which hold it.
+    pub const CACHED: Self = Self { past: false, asks: Asks::Near, bursts: false };
 
     /// Of an output that is `large`, larger than the caches: past them if this CPU is faster so
     /// with rows, or for operations for which that is so on `every_cpu`.
@@ -87,8 +101,17 @@ impl Store {
         if !large {
             return Self::CACHED;
         }
-        let streams = streams();
-        Self { past: streams || every_cpu, asks: streams }
+        match Large::of_this_cpu() {
+            Large::Through => Self { past: every_cpu, asks: Asks::Nothing, bursts: false },
+            Large::Vectors => Self { past: true, asks: Asks::Pages, bursts: false },
+            Large::Bursts => Self { past: true, asks: Asks::Ahead, bursts: true },
+        }
+    }
+
+    /// The same, but by ordinary stores where it would be in bursts.
+    #[must_use]
+    pub fn without_bursts(self) -> Self {
+        if self.bursts { Self { past: false, asks: Asks::Nothing, bursts: false } } else { self }
     }
 
     /// Whether the caches hold the output.
@@ -101,8 +124,13 @@ impl Store {
         self.past
     }
 
-    /// Whether software asks for memory before it is used.
-    pub(crate) fn asks(self) -> bool {
+    /// Whether it is written in bursts.
+    pub fn is_in_bursts(self) -> bool {
+        self.bursts
+    }
+
+    /// What is asked for.
+    pub(crate) fn asks(self) -> Asks {
         self.asks
     }
 }

@@ -371,10 +371,14 @@ impl<'a> Attend<'a> {
         offset.saturating_add(query as isize)
     }
 
+    /// Whether there is a mask of numbers.
+    fn adds_mask(&self) -> bool {
+        matches!(&self.mask, Some(mask) if !matches!(mask.data, MaskData::Bool(_)))
+    }
+
     /// Whether logits are more than the scores, scaled.
     pub(crate) fn has_pairs(&self) -> bool {
-        let added = matches!(&self.mask, Some(mask) if !matches!(mask.data, MaskData::Bool(_)));
-        added || self.cap.is_some() || self.slopes.is_some() || self.sinks.is_some()
+        self.adds_mask() || self.cap.is_some() || self.slopes.is_some() || self.sinks.is_some()
     }
 
     /// The part of row `row` of `rows`, of `cols` keys.
@@ -467,6 +471,11 @@ impl<'a, T: Element, U: Element> Scores<'a, T, U> {
         }
         let lse = lse.unwrap_or_default();
         Ok(Scores { views, lse, first: 0, of: rows, attend: *attend })
+    }
+
+    /// Whether there is a mask of numbers.
+    pub fn adds_mask(&self) -> bool {
+        self.attend.adds_mask()
     }
 
     /// The first `at` rows and the others.

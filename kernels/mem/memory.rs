@@ -1,5 +1,5 @@
-//! What this CPU's memory wants: which stores, whether to be asked ahead, and loads and stores out
-//! of each other's way.
+//! What this CPU's memory wants: which stores, to be asked ahead or not, and loads and stores out of
+//! each other's way.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -10,72 +10,91 @@ pub(crate) const LINE: usize = 64;
 /// Bytes of a page.
 pub(crate) const PAGE: usize = 4096;
 
-/// Whether outputs that are larger than the caches are best written past them, and their inputs
-/// asked for ahead by software.
-///
-/// Not on AMD's CPUs: on Zen 4 (EPYC, two cores of it), 131,072 x 1,024 f32 from and to ordinary
-/// allocations, in G elements/s on one thread and on two: past the caches with asking ahead, 2.0
-/// and 3.8; without, 2.1 and 4.1; by ordinary stores, asking ahead 4 KiB, 2.35 and 4.7; without
-/// asking, 3.0 and 6.2. (memcpy: 3.1 and 6.1; a copy past the caches: 4.6 and 9.1. Stores past the
-/// caches wait in the same queue as those of the exponentials, which a copy does not have.) On
-/// Intel's it is the other way round: see `sweep/`.
-///
-/// The environment variable `SOFTMAX_STREAMS` says otherwise by 0 or 1. Read once.
-pub(crate) fn streams() -> bool {
-    if let Some(streams) = FOR_TESTS.get() {
-        return streams;
-    }
-    // 2: not known yet. No lock: a process that is forked while another thread holds it would wait
-    // for ever.
-    static STREAMS: AtomicU8 = AtomicU8::new(2);
-    match STREAMS.load(Ordering::Relaxed) {
-        2 => {
-            let streams = find_streams();
-            STREAMS.store(streams.into(), Ordering::Relaxed);
-            streams
+/// How outputs that are larger than the caches are best written, and their inputs asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Large {
+    /// Through the caches, by ordinary stores, and nothing is asked for ahead.
+    Through,
+    /// Past the caches, each vector after another was swept. Input is asked for over several pages.
+    Vectors,
+    /// Past the caches, some vectors at once before as many are swept. Input is asked for straight
+    /// ahead.
+    Bursts,
+}
+
+impl Large {
+    /// All of them.
+    #[doc(hidden)]
+    pub const ALL: [Self; 3] = [Self::Through, Self::Vectors, Self::Bursts];
+
+    /// What suits this CPU, or what the environment variable `SOFTMAX_STREAMS` says: 0, 1, or 2.
+    /// Read once.
+    ///
+    /// Stores past the caches wait in the same queue as those of the exponentials, which a copy does
+    /// not have. On AMD's CPUs that costs much where the two alternate, and little in bursts;
+    /// docs/performance.md has the measurements.
+    pub fn of_this_cpu() -> Self {
+        if let Some(large) = FOR_TESTS.get() {
+            return large;
         }
-        known => known == 1,
+        // No lock: a process that is forked while another thread holds it would wait for ever.
+        static FOUND: AtomicU8 = AtomicU8::new(u8::MAX);
+        if let Some(&found) = Self::ALL.get(usize::from(FOUND.load(Ordering::Relaxed))) {
+            return found;
+        }
+        let found = Self::find();
+        FOUND.store(found as u8, Ordering::Relaxed);
+        found
+    }
+
+    #[cold]
+    fn find() -> Self {
+        match std::env::var("SOFTMAX_STREAMS").as_deref() {
+            Ok("0") => Self::Through,
+            Ok("1") => Self::Vectors,
+            Ok("2") => Self::Bursts,
+            _ => Self::usual(),
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn usual() -> Self {
+        use std::arch::x86_64::__cpuid;
+
+        let leaf = __cpuid(0);
+        let vendor = [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes);
+        // Hygon's are AMD's design.
+        if ![*b"AuthenticAMD", *b"HygonGenuine"].iter().any(|name| name == vendor.as_flattened()) {
+            return Self::Vectors;
+        }
+        let signature = __cpuid(1).eax;
+        let family = (signature >> 8 & 0xf) + (signature >> 20 & 0xff);
+        // Zen 3 and 4 are 0x19, Zen 5 is 0x1a; of older ones nothing is known.
+        if family >= 0x19 { Self::Bursts } else { Self::Through }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn usual() -> Self {
+        Self::Vectors
     }
 }
 
 thread_local! {
-    static FOR_TESTS: Cell<Option<bool>> = const { Cell::new(None) };
+    static FOR_TESTS: Cell<Option<Large>> = const { Cell::new(None) };
 }
 
-/// Calls `f`, to which this CPU is one whose large outputs are best written past the caches, or not:
-/// so tests see both ways. For calls that are made on this thread.
+/// Calls `f`, to which that suits this CPU: so tests see all ways. For calls that are made on this
+/// thread.
 #[doc(hidden)]
-pub fn with_streams<R>(streams: bool, f: impl FnOnce() -> R) -> R {
-    struct Restore(Option<bool>);
+pub fn with_large<R>(large: Large, f: impl FnOnce() -> R) -> R {
+    struct Restore(Option<Large>);
     impl Drop for Restore {
         fn drop(&mut self) {
             FOR_TESTS.set(self.0);
         }
     }
-    let _restore = Restore(FOR_TESTS.replace(Some(streams)));
+    let _restore = Restore(FOR_TESTS.replace(Some(large)));
     f()
-}
-
-#[cold]
-fn find_streams() -> bool {
-    match std::env::var("SOFTMAX_STREAMS").as_deref() {
-        Ok("0") => false,
-        Ok("1") => true,
-        _ => !is_amd(),
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-fn is_amd() -> bool {
-    let leaf = std::arch::x86_64::__cpuid(0);
-    let vendor = [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes);
-    // Hygon's are AMD's design.
-    [*b"AuthenticAMD", *b"HygonGenuine"].iter().any(|name| name == vendor.as_flattened())
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn is_amd() -> bool {
-    false
 }
 
 /// How far behind the latest store loads may find one that waits, in bytes. Zen 4, 131,072 x 1,024

@@ -24,7 +24,7 @@ use half::{bf16, f16};
 use crate::call::scores::{
     Attend, Cap, FAR, MaskData, Row, Scores, far_scale, log_shift_of_pairs, sign,
 };
-use crate::call::{Odd, odd_row};
+use crate::call::{Asks, Odd, Store, odd_row};
 use crate::isa::vector::{Io, Vector};
 use crate::mem::memory::LINE;
 use crate::mem::scratch::Scratch;
@@ -53,15 +53,15 @@ struct Place<S: Vector> {
     /// The column of the first vector.
     start: usize,
     /// The first line to ask for, of the first of the rows that are asked for in turn, and their
-    /// stride in bytes.
+    /// stride in bytes. (Straight ahead lie keys that causal rows do not see.)
     ahead: *const u8,
     stride: usize,
-    /// Whether to ask.
-    asks: bool,
+    store: Store,
 }
 
-/// How far ahead a streaming call asks for its scores, in bytes: as the sweep over whole rows does.
-const AHEAD: usize = 32 << 10;
+/// How far ahead a streaming call asks for scores of several rows in turn, in bytes: as the sweep
+/// over whole rows does.
+const ROWS_AHEAD: usize = 32 << 10;
 
 impl<S: Vector> Place<S> {
     #[inline(always)]
@@ -77,15 +77,15 @@ impl<S: Vector> Place<S> {
         // they lie on several pages, which memory serves faster than one. Addresses that are only
         // asked for: they may be anything.
         let stride = call.x_stride.wrapping_mul(size_of::<T>());
+        let (skip, store) = (keys.0 - start, call.store);
         let turn = UNROLL * S::LANES * size_of::<T>();
         let group = turn / LINE;
         let turns = (keys.1 - start) * size_of::<T>() / turn;
-        let ahead = (AHEAD / stride.max(1)).next_multiple_of(group).max(group);
+        let ahead = (ROWS_AHEAD / stride.max(1)).next_multiple_of(group).max(group);
         let next = (row / group * group + ahead).wrapping_mul(stride);
         let next = call.x.cast::<u8>().wrapping_add(next);
         let line = row % group * turns * LINE + start * size_of::<T>();
-        let (ahead, asks) = (next.wrapping_add(line), call.store.asks());
-        Place { simd, lanes, skip: keys.0 - start, start, ahead, stride, asks }
+        Place { simd, lanes, skip, start, ahead: next.wrapping_add(line), stride, store }
     }
 
     /// -inf in the lanes that are not the row's.
@@ -106,6 +106,9 @@ impl<S: Vector> Place<S> {
     #[inline(always)]
     fn ask_ahead<T>(&self, i: usize) {
         let turn = UNROLL * S::LANES * size_of::<T>();
+        if self.store.asks() == Asks::Nothing {
+            return;
+        }
         let line = self.ahead.wrapping_add(i / (UNROLL * S::LANES) * LINE);
         for k in 0..turn / LINE {
             self.simd.prefetch_far(line.wrapping_add(k * self.stride));
@@ -264,8 +267,8 @@ unsafe impl<S: Masks> Logits<S> for Seen<'_, S> {
         self.place.start % BLOCK
     }
     #[inline(always)]
-    fn asks(&self) -> bool {
-        self.place.asks
+    fn store(&self) -> Store {
+        self.place.store
     }
     #[inline(always)]
     fn ask_ahead<T>(&self, _: S, _: *const T, i: usize) {
@@ -349,8 +352,8 @@ where
         self.place.start % BLOCK
     }
     #[inline(always)]
-    fn asks(&self) -> bool {
-        self.place.asks
+    fn store(&self) -> Store {
+        self.place.store
     }
     #[inline(always)]
     fn ask_ahead<T>(&self, _: S, _: *const T, i: usize) {

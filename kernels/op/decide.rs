@@ -91,7 +91,7 @@ unsafe fn finish<S: Io<T>, T>(
     f: impl Fn(S::V) -> S::V + Copy,
 ) {
     let mut finish = Finish::new(x, y, n, By(f));
-    finish.input = true;
+    finish.asks = store.asks();
     // SAFETY: as this function's.
     unsafe {
         if S::STREAMS && store.is_past() {

@@ -110,7 +110,9 @@ unsafe fn finish_by<S, T, K>(
     let last = K::last(scale, &reduced(simd, scale, whole));
     let from = K::from(piece.x, piece.y.cast_const().cast());
     let mut finish = Finish::new(from, piece.y, piece.n, last);
-    finish.input = !K::Keeps::KEEP && store.asks();
+    if !K::Keeps::KEEP {
+        finish.asks = store.asks();
+    }
     // SAFETY: as this function's.
     unsafe {
         if S::STREAMS && store.is_past() {

@@ -7,7 +7,7 @@ pub(crate) mod reduce;
 use std::hint::cold_path;
 use std::marker::PhantomData;
 
-use crate::call::{Odd, Store};
+use crate::call::{Asks, Odd, Store};
 use crate::isa::vector::{Io, Vector};
 use crate::mem::memory;
 use crate::mem::memory::{LINE, PAGE};
@@ -119,8 +119,8 @@ pub(crate) unsafe trait Logits<S: Vector>: Copy {
     fn sink(&self) -> Option<S::E>;
     /// How many elements the row's first one is behind the start of a block.
     fn phase(&self) -> usize;
-    /// Whether memory is to be asked for before it is used.
-    fn asks(&self) -> bool;
+    /// How the call's output is stored, and its memory asked for.
+    fn store(&self) -> Store;
     /// Asks for the lines that a streaming sweep wants, which is at its `i`th element, at `x`.
     fn ask_ahead<T>(&self, simd: S, x: *const T, i: usize);
 }
@@ -128,18 +128,18 @@ pub(crate) unsafe trait Logits<S: Vector>: Copy {
 /// The elements themselves.
 #[derive(Clone, Copy)]
 pub(crate) struct Plain {
-    asks: bool,
+    store: Store,
 }
 
 impl Plain {
     /// Of a call whose output is stored like that.
     #[inline(always)]
     pub(crate) fn of(store: Store) -> Self {
-        Plain { asks: store.asks() }
+        Plain { store }
     }
 
     /// Of a call that writes nothing large.
-    pub(crate) const NEAR: Plain = Plain { asks: true };
+    pub(crate) const NEAR: Plain = Plain { store: Store::CACHED };
 }
 
 // SAFETY: reads nothing.
@@ -159,12 +159,12 @@ unsafe impl<S: Vector> Logits<S> for Plain {
         0
     }
     #[inline(always)]
-    fn asks(&self) -> bool {
-        self.asks
+    fn store(&self) -> Store {
+        self.store
     }
     #[inline(always)]
     fn ask_ahead<T>(&self, simd: S, x: *const T, _: usize) {
-        ask_ahead(simd, x);
+        ask_ahead(simd, x, self.store.asks());
     }
 }
 
@@ -313,8 +313,8 @@ pub(crate) struct Finish<D, T, R> {
     pub(crate) y: *mut T,
     pub(crate) n: usize,
     pub(crate) last: R,
-    /// `from` is the call's input: a streaming finish asks for what comes next of it.
-    pub(crate) input: bool,
+    /// What a streaming finish asks for, if `from` is the call's input.
+    pub(crate) asks: Asks,
 }
 
 impl<D, T, R: Copy> Clone for Finish<D, T, R> {
@@ -329,14 +329,19 @@ impl<D, T, R: Copy> Copy for Finish<D, T, R> {}
 impl<D, T, R> Finish<D, T, R> {
     #[inline(always)]
     pub(crate) fn new(from: *const D, y: *mut T, n: usize, last: R) -> Self {
-        Finish { from, y, n, last, input: false }
+        Finish { from, y, n, last, asks: Asks::Nothing }
     }
 }
 
 impl<T> Finish<T, T, Same> {
     /// No row to finish.
-    pub(crate) const NOTHING: Self =
-        Finish { from: std::ptr::null(), y: std::ptr::null_mut(), n: 0, last: Same, input: false };
+    pub(crate) const NOTHING: Self = Finish {
+        from: std::ptr::null(),
+        y: std::ptr::null_mut(),
+        n: 0,
+        last: Same,
+        asks: Asks::Nothing,
+    };
 }
 
 /// What a sweep does.
@@ -427,12 +432,26 @@ fn line_ahead<S: Vector, T>(x: *const T) -> *const u8 {
 
 /// Asks for the lines that a streaming sweep at `x` wants.
 #[inline(always)]
-fn ask_ahead<S: Vector, T>(simd: S, x: *const T) {
-    let line = line_ahead::<S, T>(x);
-    for k in 0..UNROLL * S::LANES * size_of::<T>() / LINE {
-        simd.prefetch_far(line.wrapping_add(k * PAGE));
+fn ask_ahead<S: Vector, T>(simd: S, x: *const T, asks: Asks) {
+    let lines = UNROLL * S::LANES * size_of::<T>() / LINE;
+    match asks {
+        Asks::Pages => {
+            let line = line_ahead::<S, T>(x);
+            for k in 0..lines {
+                simd.prefetch_far(line.wrapping_add(k * PAGE));
+            }
+        }
+        Asks::Ahead => {
+            for k in 0..lines {
+                simd.prefetch_far(x.wrapping_byte_add(AHEAD + k * LINE));
+            }
+        }
+        Asks::Nothing | Asks::Near => {}
     }
 }
+
+/// How many bytes ahead of its use input is asked for, where that is straight ahead.
+const AHEAD: usize = 8 << 10;
 
 /// How many pages are asked for in turn.
 const PAGES: usize = 8;
@@ -466,7 +485,8 @@ where
     // Copies, so that the compiler need not suppose that a store changes them.
     let (exp, logits, finish) = (*exp, *logits, &{ *finish });
     let simd = exp.simd;
-    let asks = logits.asks();
+    let store = logits.store();
+    let near = store.asks() == Asks::Near;
     // Of the row before: elements that are finished first, up to an address where vectors can be
     // streamed and out of the way of what is read, and the number of vectors from there.
     let (mut head, mut vectors) = (0, 0);
@@ -476,7 +496,13 @@ where
             // SAFETY: the first head <= n elements, fewer than LANES.
             unsafe { finish_part::<S, U, D>(simd, finish, 0, head) };
         }
-        for _ in 0..memory::lead(x, finish.y.wrapping_add(head), S::LANES, finish.n) {
+        // Bursts are out of the way already.
+        let lead = if M::STREAM && store.is_in_bursts() {
+            0
+        } else {
+            memory::lead(x, finish.y.wrapping_add(head), S::LANES, finish.n)
+        };
+        for _ in 0..lead {
             // SAFETY: rows have twice as many vectors at least, and this one is aligned if STREAM.
             unsafe {
                 if M::STREAM {
@@ -512,13 +538,13 @@ where
                             simd.stream(y, v);
                         } else {
                             simd.store(y, v);
-                            if asks {
+                            if near {
                                 simd.prefetch(y.wrapping_add(NEAR / size_of::<U>()));
                             }
                         }
                     }
                 }
-                if !M::STREAM && asks {
+                if !M::STREAM && near {
                     simd.prefetch(x.wrapping_add(i + NEAR / size_of::<T>()));
                 }
                 // SAFETY: the caller of `step` vouches for LANES elements at i.
@@ -545,11 +571,24 @@ where
         if M::FINISH {
             let stop = end.min(vectors * S::LANES);
             while !S::SMALL && i + UNROLL * S::LANES <= stop {
-                if M::STREAM && asks {
+                if M::STREAM {
                     logits.ask_ahead(simd, x.wrapping_add(i), i);
                 }
-                for k in 0..UNROLL {
-                    step((i + k * S::LANES, true));
+                if M::STREAM && store.is_in_bursts() {
+                    for k in 0..UNROLL {
+                        // SAFETY: there are these vectors, as `step` finds them.
+                        unsafe {
+                            let at = head + i + k * S::LANES;
+                            finish_vector::<S, U, D, true>(simd, finish, at);
+                        }
+                    }
+                    for k in 0..UNROLL {
+                        step((i + k * S::LANES, false));
+                    }
+                } else {
+                    for k in 0..UNROLL {
+                        step((i + k * S::LANES, true));
+                    }
                 }
                 i += UNROLL * S::LANES;
             }
@@ -577,7 +616,7 @@ where
         } else {
             // Exact rows are rare, and logits that vary are much code.
             while (M::GUESSED || !L::VARIES) && !S::SMALL && i + UNROLL * S::LANES <= end {
-                if M::STREAM && asks {
+                if M::STREAM {
                     logits.ask_ahead(simd, x.wrapping_add(i), i);
                 }
                 for k in 0..UNROLL {
@@ -749,8 +788,8 @@ unsafe fn finish_from<S: Io<T> + Io<D>, T, D, const STREAM: bool>(
     let finish = &{ *finish };
     let n = finish.n;
     while !S::SMALL && n - i >= UNROLL * S::LANES {
-        if STREAM && finish.input {
-            ask_ahead(simd, finish.from.wrapping_add(i));
+        if STREAM {
+            ask_ahead(simd, finish.from.wrapping_add(i), finish.asks);
         }
         for k in 0..UNROLL {
             // SAFETY: UNROLL vectors are left, aligned if STREAM.

@@ -10,7 +10,7 @@ use std::process::Command;
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 use softmax::half::{bf16, f16};
 use softmax::{Element, Kernel, Masked, Matrix, MatrixMut, Softmax};
-use softmax_kernels::{Store, with_streams};
+use softmax_kernels::{Large, with_large};
 pub use softmax_measure::check::Fnv;
 pub use softmax_measure::data::Number as Bits;
 
@@ -78,14 +78,13 @@ pub fn itself() -> Command {
     command
 }
 
-/// Calls `tests` as on a CPU that writes large outputs past its caches, where this one does not, or
-/// the other way round: what this CPU does by itself is tested anyway.
-pub fn with_the_other_stores(tests: impl FnOnce()) {
-    let streams = Store::of(true, false).is_past();
-    with_streams(!streams, || {
-        assert_ne!(Store::of(true, false).is_past(), streams);
-        tests();
-    });
+/// Calls `tests` as on CPUs that write large outputs in other ways than this one does: what it does
+/// by itself is tested anyway.
+pub fn with_the_other_stores(tests: impl Fn()) {
+    let usual = Large::of_this_cpu();
+    for large in Large::ALL.into_iter().filter(|&large| large != usual) {
+        with_large(large, &tests);
+    }
 }
 
 /// A type of which every pattern of bits is a value.
