@@ -27,12 +27,14 @@ softmax these need a mask, and a sweep before theirs that applies it.
 """
 
 import argparse
+import contextlib
 import ctypes
 import dataclasses
 import functools
 import gc
 import importlib.metadata
 import importlib.util
+import io
 import json
 import math
 import mmap
@@ -113,26 +115,29 @@ class Case:
 
 
 BEATS_MEMCPY = (">", 1, MEMCPY)
-HALF = [(">=", 1.6, F32)]
+HALF, HALF_CACHED = [(">=", 1.6, F32)], [(">=", 1.5, F32)]
 CACHED, STREAMED = [(">=", 0.75, AVX512)], [(">=", 0.95, AVX512)]
 TENSOR = [(">=", 8, ALLOCATING), (">=", 2, PREALLOCATED)]
-CAUSAL, AXIS = TENSOR + [(">=", 1.7, UNMASKED)], TENSOR + [(">=", 0.7, LAST)]
+CAUSAL, AXIS = TENSOR + [(">=", 1, UNMASKED)], TENSOR + [(">=", 0.7, LAST)]
 CASES = [
-    Case((131_072, 1024), [(">=", 0.90, NT), BEATS_MEMCPY], [(">=", 0.95, NT)]),
-    Case((32_768, 4096), [(">=", 0.85, NT), BEATS_MEMCPY], [(">=", 0.93, NT)]),
-    Case((1024, 131_072), [(">=", 0.75, NT), BEATS_MEMCPY], [(">=", 0.88, NT)]),
-    Case((12_000_000, 10), [(">=", 0.50, NT)], [(">=", 0.85, NT)]),
+    Case((131_072, 1024), [(">=", 0.88, NT), BEATS_MEMCPY], [(">=", 0.92, NT), BEATS_MEMCPY]),
+    Case((32_768, 4096), [(">=", 0.75, NT), BEATS_MEMCPY], [(">=", 0.85, NT), BEATS_MEMCPY]),
+    Case((1024, 131_072), [(">=", 0.75, NT), BEATS_MEMCPY], [(">=", 0.85, NT), BEATS_MEMCPY]),
+    Case((12_000_000, 10), [(">=", 0.50, NT)], [(">=", 0.80, NT)]),
     Case((1, 33_554_432), [(">=", 1.6, BEST)], [(">=", 2, BEST)]),
     Case((131_072, 1024), [(">=", 0.85, SCALE)], [(">=", 0.9, SCALE)], kind="in place"),
-    Case((1_000_000, 10), [(">=", 5, BEST)]),
-    Case((65_536, 16), [(">=", 3, BEST)]),
+    Case((1_000_000, 10), [(">=", 3.5, BEST)]),
+    Case((65_536, 16), [(">=", 3.2, BEST)]),
     Case((4096, 64), [(">=", 1.7, BEST)]),
-    Case((1024, 1024), [(">=", 1.4, BEST)]),
-    Case((64, 32_000), [(">=", 1.35, BEST)]),
+    Case((1024, 1024), [(">=", 1.25, BEST)]),
+    Case((1024, 4096), [(">=", 1.25, BEST)]),
+    Case((64, 32_000), [(">=", 1.25, BEST)]),
     Case((1, 128_256), [(">=", 1.1, BEST)], [(">=", 1.4, BEST)]),
-    Case((32, 128_256), [(">=", 1.5, BEST)]),
-    Case((1, 16), [("<=", 1.0, RTEN_TIME)], kind="one call"),
-    Case((1, 64), [("<=", 0.8, RTEN_TIME)], kind="one call"),
+    Case((32, 128_256), [(">=", 1.25, BEST)]),
+    Case((1, 16), [("<=", 1.1, RTEN_TIME)], kind="one call"),
+    Case((1, 64), [("<=", 1.0, RTEN_TIME)], kind="one call"),
+    Case((1024, 1024), HALF_CACHED, kind="f16"),
+    Case((1024, 1024), HALF_CACHED, kind="bf16"),
     Case((131_072, 1024), HALF, HALF, kind="f16"),
     Case((131_072, 1024), HALF, HALF, kind="bf16"),
     Case((1024, 1024), CACHED, CACHED, kind="AVX2 kernel forced"),
@@ -544,6 +549,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="tiny cases, 3 rounds: does everything run?")
     parser.add_argument("--only", default="", metavar="SUBSTRING", help="cases whose name has it")
     parser.add_argument("--json", metavar="FILE", help="the results, also as JSON")
+    parser.add_argument("--record", metavar="FILE", help="what is printed, also to FILE, a page of docs/records")
     parser.add_argument("--no-peers", default="", metavar="NAME,...", help="of: " + ", ".join(PEERS))
     parser.add_argument("--threads", type=int, choices=[1, 2], help="for the child processes")
     args = parser.parse_args()
@@ -566,16 +572,36 @@ def main():
     lock = tomllib.loads((HERE / "Cargo.lock").read_text())
     locked = {package["name"]: package["version"] for package in lock["package"]}
     cpuinfo = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in cpuinfo)}
+    cpu = found.get("model name", platform.machine())
+    if "cpu family" in found:
+        cpu += f" (family {found['cpu family']}, model {found['model']}; two cores of it)"
+    git = ["git", "-C", HERE, "describe", "--always", "--dirty"]
     about = {
-        "CPU": next((line.split(": ")[1] for line in cpuinfo if "model name" in line), platform.machine()),
+        "date": time.strftime("%Y-%m-%d"),
+        "CPU": cpu,
+        "revision": subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown",
         "NT copy": next((line["nt"] for line in lines if "nt" in line), "did not run"),
         "peers": ", ".join(
             f"{p} {locked[p] if p in RUST_PEERS else importlib.metadata.version(p)}" for p in args.peers
         ),
         "speeds": "G elements/s, medians",
     }
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        print_results(args, about, rows, errors)
+    print(printed.getvalue(), end="")
+    if args.record:
+        command = " ".join(["benches/peers/compare.py", *sys.argv[1:]])
+        pathlib.Path(args.record).write_text(f"# `{command}`\n\n{printed.getvalue()}")
+    if args.json:
+        pathlib.Path(args.json).write_text(json.dumps(about | {"rows": rows, "errors": errors}, indent=1))
+    return 1 if errors or not rows else 0
+
+
+def print_results(args, about, rows, errors):
     for what, answer in about.items():
-        print(f"{what}: {answer}")
+        print(f"- {what}: {answer}")
     print("THESE ARE TINY CASES: they show that everything runs, and no speed.\n" if args.quick else "")
     header = "case|threads|ours|of NT copy|of memcpy|best peer|of best peer|ULP: ours, best peer"
     table((header + "|target|result|met").split("|"), map(result_row, rows))
@@ -585,9 +611,6 @@ def main():
     table(["case", "threads", *columns], cells)
     for error in errors:
         print("ERROR:", error)
-    if args.json:
-        pathlib.Path(args.json).write_text(json.dumps(about | {"rows": rows, "errors": errors}, indent=1))
-    return 1 if errors or not rows else 0
 
 
 if __name__ == "__main__":

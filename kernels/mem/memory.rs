@@ -69,8 +69,9 @@ impl Large {
         }
         let signature = __cpuid(1).eax;
         let family = (signature >> 8 & 0xf) + (signature >> 20 & 0xff);
-        // Zen 3 and 4 are 0x19, Zen 5 is 0x1a; of older ones nothing is known.
-        if family >= 0x19 { Self::Bursts } else { Self::Through }
+        // Zen 5 is 0x1a. Zen 4 is 0x19, as Zen 3 is, but has AVX-512. Older ones are not measured.
+        let zen4 = family == 0x19 && is_x86_feature_detected!("avx512f");
+        if zen4 || family > 0x19 { Self::Bursts } else { Self::Through }
     }
 
     #[cfg(not(target_arch = "x86_64"))]
