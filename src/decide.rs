@@ -193,7 +193,8 @@ impl Softmax<'_> {
 
     /// [`Softmax::top_k`], and the probabilities of these elements in the whole row: what
     /// [`Softmax::softmax`] gives there, to the bit; of f16 and bf16 what it gives for the same
-    /// numbers as f32. (The exponential of a log-probability is off by as much as its last place is worth.)
+    /// numbers as f32. (The exponential of a log-probability is off by as much as its last place is
+    /// worth.)
     ///
     /// Error: of probabilities as [`Softmax::softmax`] in f32 or f64, at most 3 ULP.
     ///

@@ -242,8 +242,8 @@ impl<'a> Softmax<'a> {
 
     /// The softmax of every row of `x`, into the rows of `y`.
     ///
-    /// Error: at most 3 ULP in f32 and f64; in f16 at most 0.53 ULP of the type, in bf16 0.51, where
-    /// what is below 2^-126 is 0.
+    /// Error: at most 3 ULP in f32 and f64; in f16 at most 0.53 ULP of the type, in bf16 0.51,
+    /// where what is below 2^-126 is 0.
     ///
     /// # Errors
     /// [`Error::Mismatch`] if the shapes differ, or a kernel that cannot run.

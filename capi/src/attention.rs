@@ -250,8 +250,8 @@ unsafe fn attend_in_place<T: Probs<T>>(
 /// Errors are those of `softmax_softmax` and `softmax_logsumexp`, as if the logits had been
 /// computed exactly, as long as they are below 45,000 (probabilities of f16 from 16,384 on: 0.54
 /// ULP); above that they are rounded to the type first. Log-sum-exps beside probabilities of f16
-/// and bf16 are within 2 ULP or 2e-5, whichever is larger. In f64 a soft cap `c` adds up to `1.25 c` ULP to probabilities, and `0.61 c` 2^-53 to
-/// log-sum-exps.
+/// and bf16 are within 2 ULP or 2e-5, whichever is larger. In f64 a soft cap `c` adds up to
+/// `1.25 c` ULP to probabilities, and `0.61 c` 2^-53 to log-sum-exps.
 ///
 /// # Safety
 /// As the head of this file says.

@@ -1,5 +1,5 @@
-//! What this CPU's memory wants: which stores, to be asked ahead or not, and loads and stores out of
-//! each other's way.
+//! What this CPU's memory wants: which stores, to be asked ahead or not, and loads and stores out
+//! of each other's way.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -30,8 +30,8 @@ impl Large {
     /// What suits this CPU, or what the environment variable `SOFTMAX_STREAMS` says: 0, 1, or 2.
     /// Read once.
     ///
-    /// Stores past the caches wait in the same queue as those of the exponentials, which a copy does
-    /// not have. On AMD's CPUs that costs much where the two alternate, and little in bursts;
+    /// Stores past the caches wait in the same queue as those of the exponentials, which a copy
+    /// does not have. On AMD's CPUs that costs much where the two alternate, and little in bursts;
     /// docs/performance.md has the measurements.
     pub fn of_this_cpu() -> Self {
         if let Some(large) = FOR_TESTS.get() {

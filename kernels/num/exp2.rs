@@ -26,8 +26,8 @@
 use crate::num::scale::{LogShift, Scale, Shift};
 use crate::num::{two_product, two_sum};
 
-/// A row's sum: a value and a correction; for rows of f32, whose sums are plain f64, 0, or in shards
-/// of half types the sum for probabilities beside that for logarithms.
+/// A row's sum: a value and a correction; for rows of f32, whose sums are plain f64, 0, or in
+/// shards of half types the sum for probabilities beside that for logarithms.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sum {
     pub(crate) hi: f64,
@@ -86,9 +86,10 @@ pub(crate) trait Contract: Copy + 'static {
     fn log_shift(scale: &Scale, max: f64, e_max: f64, shift: &Shift, sum: Sum) -> LogShift;
 }
 
-/// [`Contract::POLY`] of f32 for probabilities of f16 and bf16: minimax in `1 + r * POLY(r)` against
-/// a multiple of `2^(r/8)`, which the quotient removes, relative to it, `|r| <= 1/2`: 2^-18.2. There
-/// the low half of L8 does not count, and sums and quotients are plain f32 (`isa/short.rs`).
+/// [`Contract::POLY`] of f32 for probabilities of f16 and bf16: minimax in `1 + r * POLY(r)`
+/// against a multiple of `2^(r/8)`, which the quotient removes, relative to it, `|r| <= 1/2`:
+/// 2^-18.2. There the low half of L8 does not count, and sums and quotients are plain f32
+/// (`isa/short.rs`).
 pub(crate) const SHORT_POLY: &[f32] = &[f32::from_bits(0x3db1_7cbe), f32::from_bits(0x3b75_f68b)];
 
 /// The lanes of a block's sum as a binary tree: lane i and i + half, and again.

@@ -47,8 +47,8 @@ pub const fn room_for_columns<T: Element>(axis: usize) -> usize {
 struct Room<S: Vector, T> {
     /// Columns of a tile at most.
     width: usize,
-    /// For each of the lanes that a row's sum has, and each vector of columns; in their places, their
-    /// totals.
+    /// For each of the lanes that a row's sum has, and each vector of columns; in their places,
+    /// their totals.
     lanes: *mut S::Acc,
     /// For each vector of columns.
     totals: *mut S::Total,

@@ -37,8 +37,8 @@ trait Reference: Copy {
     const MIN_EXP: i32;
 }
 
-/// f32 arithmetic; the values travel as f64, which holds them exactly. `SHORT`: of probabilities that
-/// become f16 or bf16.
+/// f32 arithmetic; the values travel as f64, which holds them exactly. `SHORT`: of probabilities
+/// that become f16 or bf16.
 #[derive(Clone, Copy)]
 struct InF32<const SHORT: bool>;
 

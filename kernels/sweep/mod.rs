@@ -876,8 +876,8 @@ pub(crate) fn prob<S: Vector>(simd: S, e: S::V, Inverse { hi, lo, wide }: Invers
 }
 
 /// `e` times the reciprocal of the sum, which is a pair: half an ULP of error, so
-/// that equal elements give exactly `1/n` where that is a power of two. (Rounded to half types, they
-/// do by its high part alone.)
+/// that equal elements give exactly `1/n` where that is a power of two. (Rounded to half types,
+/// they do by its high part alone.)
 #[inline(always)]
 pub(crate) fn quotient<S: Vector>(simd: S, e: S::V, (hi, lo): (S::V, S::V)) -> S::V {
     if S::SHORT {

@@ -24,8 +24,8 @@ fn errors<T: Bits>(
         got
     });
     let largest = want.softmax.iter().fold(0.0, |m, p| p.0.max(m));
-    // What is below 2^-126 (f64: 2^-1022) of the row's largest may be 0, in half types what is below
-    // 2^-126, but for the rounding before.
+    // What is below 2^-126 (f64: 2^-1022) of the row's largest may be 0, in half types what is
+    // below 2^-126, but for the rounding before.
     let flushed = if T::IS_ARITHMETIC {
         largest * 2f64.powi(format.min_exp.max(-1022)).max(f64::MIN_POSITIVE)
     } else {
