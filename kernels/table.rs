@@ -735,6 +735,7 @@ pub fn all() -> &'static [Kernel] {
         Kernel {
             name: "scalar",
             requires: &[],
+            // Plain Rust, which every CPU runs.
             detect: || true,
             ops: ByType {
                 f32: reference!(f32),

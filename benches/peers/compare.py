@@ -5,7 +5,7 @@
     cargo build --release --manifest-path benches/peers/Cargo.toml
     /tmp/venv/bin/python benches/peers/compare.py [--quick] [--only SUBSTRING] [--json FILE]
 
-Prints a table of results beside targets, and one of every peer's speed; takes twenty minutes. The
+Prints a table of results beside targets, and one of every peer's speed; takes ten minutes. The
 exit code is 1 if an answer is wrong or something could not run; a missed target is only printed.
 Needs Linux and two CPUs.
 

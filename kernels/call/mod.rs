@@ -13,7 +13,7 @@ pub(crate) mod scores;
 
 use crate::call::matrix::{Matrix, MatrixMut};
 use crate::call::pieces::Piece;
-use crate::call::rows::{Rows, over_rows};
+use crate::call::rows::{Rows, Shapes, over_rows};
 use crate::mem::memory::Large;
 use crate::num::element::Element;
 use crate::num::scale::Scale;
@@ -63,7 +63,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// One from rows to rows: for log-sum-exp, which is none, softmax.
+    /// The same, but softmax in the place of log-sum-exp, which is not from rows to rows.
     #[inline(always)]
     fn of_rows(self) -> Self {
         if self == Self::LogSumExp { Self::Softmax } else { self }
@@ -146,12 +146,9 @@ pub struct Call<'a, T> {
 
 over_rows!(Call<'a, T>, T, T);
 
-/// The shapes of input and output, where they do not fit.
-pub type Shapes = [(usize, usize); 2];
-
 impl<'a, T: Element> Call<'a, T> {
-    /// Rows of `x` to rows of `y`, by any operation but log-sum-exp, which [`Call::logsumexp`] is
-    /// for: by that, softmax.
+    /// Rows of `x` to rows of `y`. Log-sum-exp, which writes one element a row, has a function of
+    /// its own: [`Call::logsumexp`]. Asked for here, softmax is computed.
     ///
     /// # Errors
     /// The shapes, if they differ.

@@ -25,6 +25,9 @@ pub struct Rows<'a, T, U> {
 // SAFETY: what it was made of, views of T and of U, are Send for such types.
 unsafe impl<T: Send + Sync, U: Send> Send for Rows<'_, T, U> {}
 
+/// The shapes of input and output, where they do not fit.
+pub type Shapes = [(usize, usize); 2];
+
 impl<'a, T, U> Rows<'a, T, U> {
     fn of(x: &Matrix<'a, T>, y: *mut U, y_stride: usize) -> Self {
         Rows {
@@ -44,10 +47,7 @@ impl<'a, T, U> Rows<'a, T, U> {
     /// # Errors
     /// Their shapes, if they differ.
     #[inline]
-    pub(crate) fn new(
-        x: Matrix<'a, T>,
-        mut y: MatrixMut<'a, U>,
-    ) -> Result<Self, [(usize, usize); 2]> {
+    pub(crate) fn new(x: Matrix<'a, T>, mut y: MatrixMut<'a, U>) -> Result<Self, Shapes> {
         let shapes = [(x.rows(), x.cols()), (y.rows(), y.cols())];
         if shapes[0] != shapes[1] {
             return Err(shapes);
@@ -60,7 +60,7 @@ impl<'a, T, U> Rows<'a, T, U> {
     /// # Errors
     /// The shapes, if there is not one element for each row.
     #[inline]
-    pub(crate) fn to_one(x: Matrix<'a, T>, y: &'a mut [U]) -> Result<Self, [(usize, usize); 2]> {
+    pub(crate) fn to_one(x: Matrix<'a, T>, y: &'a mut [U]) -> Result<Self, Shapes> {
         if x.rows() != y.len() {
             return Err([(x.rows(), x.cols()), (y.len(), 1)]);
         }

@@ -2,7 +2,7 @@
 
 use std::arch::asm;
 use std::arch::x86_64::*;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use half::{bf16, f16};
 use pulp::x86::V4;
@@ -14,17 +14,26 @@ use crate::isa::registers::{
 use crate::isa::vector::{Bands, Io, LARGEST_SUM, Vector, inverses_f32};
 use crate::num::exp2::{Contract, ROWS_AT_ONCE, Sum};
 
-tokens!(V4, use_bf16_conversions(true));
+tokens!(V4, find_bf16_conversions());
 
-/// Whether the CPU converts f32 to bf16. Found when the kernel is; until then nothing depends on it
-/// but speed.
-static CONVERTS: AtomicBool = AtomicBool::new(false);
+/// Whether probabilities become bf16 by AVX512-BF16: [`UNKNOWN`], [`NO`] or [`YES`]. Found when the
+/// kernel is; until then nothing depends on it but speed.
+static CONVERTS: AtomicU8 = AtomicU8::new(UNKNOWN);
+const UNKNOWN: u8 = 0;
+const NO: u8 = 1;
+const YES: u8 = 2;
 
-/// Lets conversions be done by AVX512-BF16, if the CPU has it, or not. Whether they are.
+/// Finds out, once: kernels are looked for at every call that names one, and a choice must stay.
+fn find_bf16_conversions() {
+    if CONVERTS.load(Ordering::Relaxed) == UNKNOWN {
+        use_bf16_conversions(true);
+    }
+}
+
+/// Lets conversions be done by AVX512-BF16, if the CPU has it, or not. Whether they were before.
 pub(crate) fn use_bf16_conversions(on: bool) -> bool {
-    let on = on && is_x86_feature_detected!("avx512bf16");
-    CONVERTS.store(on, Ordering::Relaxed);
-    on
+    let found = if on && is_x86_feature_detected!("avx512bf16") { YES } else { NO };
+    CONVERTS.swap(found, Ordering::Relaxed) == YES
 }
 
 /// The nearest bf16 of numbers that are 0 or normal. In assembly, as the kernel does not need the
@@ -33,7 +42,7 @@ pub(crate) fn use_bf16_conversions(on: bool) -> bool {
 #[target_feature(enable = "avx512f")]
 fn convert_bf16(v: __m512) -> __m256i {
     let converted;
-    // SAFETY: one instruction between registers, which the CPU has if CONVERTS says so.
+    // SAFETY: one instruction between registers, which the CPU has if CONVERTS is YES.
     unsafe {
         asm!("vcvtneps2bf16 {:y}, {}", lateout(zmm_reg) converted, in(zmm_reg) v,
             options(pure, nomem, nostack, preserves_flags));
@@ -249,7 +258,7 @@ impl F32 {
     /// Of numbers that are 0 or normal.
     #[inline(always)]
     fn narrow_normal_bf16(self, v: __m512) -> __m256i {
-        if CONVERTS.load(Ordering::Relaxed) {
+        if CONVERTS.load(Ordering::Relaxed) == YES {
             // SAFETY: the token proves AVX-512, and the CPU has the instruction.
             return unsafe { convert_bf16(v) };
         }

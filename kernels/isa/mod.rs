@@ -12,12 +12,12 @@ pub(crate) mod short;
 pub(crate) mod vector;
 
 /// Lets probabilities become bf16 by an instruction, where kernel and CPU have one, or not. Whether
-/// they do. Bits do not depend on it.
+/// they did before. Bits do not depend on it.
 #[doc(hidden)]
 pub fn use_bf16_conversions(on: bool) -> bool {
     #[cfg(all(target_arch = "x86_64", not(any(softmax_portable, test))))]
-    let used = avx512::use_bf16_conversions(on);
+    let before = avx512::use_bf16_conversions(on);
     #[cfg(not(all(target_arch = "x86_64", not(any(softmax_portable, test)))))]
-    let (_, used) = (on, false);
-    used
+    let (_, before) = (on, false);
+    before
 }

@@ -435,7 +435,8 @@ fn line_ahead<S: Vector, T>(x: *const T) -> *const u8 {
 fn ask_ahead<S: Vector, T>(simd: S, x: *const T, asks: Asks) {
     let lines = UNROLL * S::LANES * size_of::<T>() / LINE;
     match asks {
-        Asks::Pages => {
+        // Near: input may come from memory even where the output fits the caches.
+        Asks::Pages | Asks::Near => {
             let line = line_ahead::<S, T>(x);
             for k in 0..lines {
                 simd.prefetch_far(line.wrapping_add(k * PAGE));
@@ -446,7 +447,7 @@ fn ask_ahead<S: Vector, T>(simd: S, x: *const T, asks: Asks) {
                 simd.prefetch_far(x.wrapping_byte_add(AHEAD + k * LINE));
             }
         }
-        Asks::Nothing | Asks::Near => {}
+        Asks::Nothing => {}
     }
 }
 
