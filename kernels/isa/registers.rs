@@ -122,7 +122,7 @@ macro_rules! tokens {
 
         /// f32 arithmetic: 16 lanes.
         #[derive(Clone, Copy)]
-        pub(crate) struct F32($proof);
+        pub(crate) struct F32(pub(super) $proof);
 
         /// f64 arithmetic: 8 lanes.
         #[derive(Clone, Copy)]

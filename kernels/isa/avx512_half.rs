@@ -1,0 +1,95 @@
+//! How AVX-512 loads and stores elements of two bytes. Conversion to bf16 by an instruction is an
+//! extension that the CPU may lack: it is found while the program runs.
+
+use std::arch::asm;
+use std::arch::x86_64::*;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use half::{bf16, f16};
+
+use crate::isa::avx512::F32;
+use crate::isa::registers::memory;
+use crate::isa::vector::{Io, Vector};
+
+/// Whether probabilities become bf16 by AVX512-BF16: [`UNKNOWN`], [`NO`] or [`YES`]. Found when the
+/// kernel is; until then nothing depends on it but speed.
+static CONVERTS: AtomicU8 = AtomicU8::new(UNKNOWN);
+const UNKNOWN: u8 = 0;
+const NO: u8 = 1;
+const YES: u8 = 2;
+
+/// Finds out, once: kernels are looked for at every call that names one, and a choice must stay.
+pub(super) fn find_bf16_conversions() {
+    if CONVERTS.load(Ordering::Relaxed) == UNKNOWN {
+        use_bf16_conversions(true);
+    }
+}
+
+/// Lets conversions be done by AVX512-BF16, if the CPU has it, or not. Whether they were before.
+pub(crate) fn use_bf16_conversions(on: bool) -> bool {
+    let found = if on && is_x86_feature_detected!("avx512bf16") { YES } else { NO };
+    CONVERTS.swap(found, Ordering::Relaxed) == YES
+}
+
+/// The nearest bf16 of numbers that are 0 or normal. In assembly, as the kernel does not need the
+/// instruction set.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn convert_bf16(v: __m512) -> __m256i {
+    let converted;
+    // SAFETY: one instruction between registers, which the CPU has if CONVERTS is YES.
+    unsafe {
+        asm!("vcvtneps2bf16 {:y}, {}", lateout(zmm_reg) converted, in(zmm_reg) v,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    converted
+}
+
+impl F32 {
+    /// Of numbers that are 0 or normal.
+    #[inline(always)]
+    fn narrow_normal_bf16(self, v: __m512) -> __m256i {
+        if CONVERTS.load(Ordering::Relaxed) == YES {
+            // SAFETY: the token proves AVX-512, and the CPU has the instruction.
+            return unsafe { convert_bf16(v) };
+        }
+        self.narrow_bf16(v)
+    }
+    /// Ties to even, by integer arithmetic: the instruction of AVX512-BF16 would flush subnormals.
+    /// Of NaNs it is right for `NAN` alone, which stays a NaN when it is rounded: no other reaches
+    /// it.
+    #[inline(always)]
+    fn narrow_bf16(self, v: __m512) -> __m256i {
+        let f = self.0.avx512f;
+        let bits = f._mm512_castps_si512(v);
+        let odd = f._mm512_and_si512(f._mm512_srli_epi32::<16>(bits), f._mm512_set1_epi32(1));
+        let bias = f._mm512_add_epi32(odd, f._mm512_set1_epi32(0x7fff));
+        f._mm512_cvtepi32_epi16(f._mm512_srli_epi32::<16>(f._mm512_add_epi32(bits, bias)))
+    }
+}
+
+/// Two-byte elements, by what widens and narrows 16 of them, and numbers that are 0 or normal.
+macro_rules! half_memory {
+    ($t:ty, $s:ident: $h:ident => $widen:expr, $x:ident => $narrow:expr, $normal:expr) => {
+        memory! { F32, 1 of 16 $t, $s:
+            load_part(p, mask, fill) = {
+                let $h = $s.0.avx512bw._mm256_maskz_loadu_epi16(mask, p.cast());
+                $s.0.avx512f._mm512_mask_mov_ps(fill, mask, $widen)
+            };
+            store_part(p, mask, $x) =
+                $s.0.avx512bw._mm256_mask_storeu_epi16(p.cast(), mask, $narrow);
+            load(p) = { let $h = $s.0.avx._mm256_loadu_si256(p.cast()); $widen };
+            store(p, $x) = $s.0.avx._mm256_storeu_si256(p.cast(), $narrow);
+            stream(p, $x) = _mm256_stream_si256(p.cast(), $narrow);
+            store_normal(p, $x) = $s.0.avx._mm256_storeu_si256(p.cast(), $normal);
+            stream_normal(p, $x) = _mm256_stream_si256(p.cast(), $normal);
+        }
+    };
+}
+half_memory!(f16, s: h => s.0.avx512f._mm512_cvtph_ps(h),
+    x => s.0.avx512f._mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x),
+    s.0.avx512f._mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x));
+half_memory!(bf16, s: h => {
+    let wide = s.0.avx512f._mm512_cvtepu16_epi32(h);
+    s.0.avx512f._mm512_castsi512_ps(s.0.avx512f._mm512_slli_epi32::<16>(wide))
+}, x => s.narrow_bf16(x), s.narrow_normal_bf16(x));
