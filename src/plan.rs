@@ -131,9 +131,6 @@ impl Plan {
         // Zen 5: columns past the caches take half the time, maps of elements 0.85 to 1.2 of it.
         let rows = regime != Regime::Tiny && !work.columns && sums;
         let store = Store::of(large, !rows);
-        // Memory is no limit for one thread's half types. Zen 5: 1.1 times as fast.
-        let halves = rows && work.size < work.computed && threads.min(parts) == 1;
-        let store = if halves { store.without_bursts() } else { store };
         Ok(Self { kernel, regime, store, parts, threads: threads.min(parts), caches, work })
     }
 

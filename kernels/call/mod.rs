@@ -108,12 +108,6 @@ impl Store {
         }
     }
 
-    /// The same, but by ordinary stores where it would be in bursts.
-    #[must_use]
-    pub fn without_bursts(self) -> Self {
-        if self.bursts { Self { past: false, asks: Asks::Nothing, bursts: false } } else { self }
-    }
-
     /// Whether the caches hold the output.
     pub fn is_cached(self) -> bool {
         self == Self::CACHED

@@ -84,6 +84,28 @@ impl MaskData<'_> {
             Self::Bool(m) => m.len(),
         }
     }
+
+    /// Whether nothing but 0 is added to these keys, but for -inf, which hides.
+    #[inline(always)]
+    fn only_hides(&self, (from, to): (usize, usize)) -> bool {
+        macro_rules! all {
+            ($m:ident: $t:ty) => {
+                // A block without a way out before its end becomes vectors.
+                $m[from..to].chunks(256).all(|block| {
+                    block.iter().fold(true, |all, m| {
+                        let bits = m.to_bits();
+                        all & ((bits << 1 == 0) | (bits == <$t>::NEG_INFINITY.to_bits()))
+                    })
+                })
+            };
+        }
+        match self {
+            Self::F32(m) => all!(m: f32),
+            Self::F16(m) => all!(m: f16),
+            Self::Bf16(m) => all!(m: bf16),
+            Self::Bool(_) => true,
+        }
+    }
 }
 
 macro_rules! mask_data {
@@ -261,6 +283,8 @@ pub(crate) struct Row<'a> {
     pub(crate) mask_slope: Option<f32>,
     pub(crate) slope: Option<f32>,
     pub(crate) sink: Option<f32>,
+    /// Its logits are pairs: more than the scores, scaled.
+    pub(crate) pairs: bool,
     /// The query's position among the keys.
     pub(crate) position: isize,
 }
@@ -371,14 +395,10 @@ impl<'a> Attend<'a> {
         offset.saturating_add(query as isize)
     }
 
-    /// Whether there is a mask of numbers.
-    fn adds_mask(&self) -> bool {
-        matches!(&self.mask, Some(mask) if !matches!(mask.data, MaskData::Bool(_)))
-    }
-
-    /// Whether logits are more than the scores, scaled.
-    pub(crate) fn has_pairs(&self) -> bool {
-        self.adds_mask() || self.cap.is_some() || self.slopes.is_some() || self.sinks.is_some()
+    /// Whether logits are more than the scores, scaled, whatever a mask adds.
+    fn is_biased(&self) -> bool {
+        let by_head = [self.mask_slopes, self.slopes, self.sinks];
+        self.cap.is_some() || by_head.iter().any(|slice| slice.is_some())
     }
 
     /// The part of row `row` of `rows`, of `cols` keys.
@@ -414,8 +434,11 @@ impl<'a> Attend<'a> {
                 MaskData::Bool(m) => MaskData::Bool(&m[range]),
             }
         });
+        let keys = (begin.min(end), end);
         Row {
-            keys: (begin.min(end), end),
+            keys,
+            // A mask of numbers that only hides keys is one of booleans.
+            pairs: self.is_biased() || mask.is_some_and(|mask| !mask.only_hides(keys)),
             mask,
             mask_slope: self.mask_slopes.map(|slopes| slopes[head]),
             slope: self.slopes.map(|slopes| slopes[head]),
@@ -471,11 +494,6 @@ impl<'a, T: Element, U: Element> Scores<'a, T, U> {
         }
         let lse = lse.unwrap_or_default();
         Ok(Scores { views, lse, first: 0, of: rows, attend: *attend })
-    }
-
-    /// Whether there is a mask of numbers.
-    pub fn adds_mask(&self) -> bool {
-        self.attend.adds_mask()
     }
 
     /// The first `at` rows and the others.

@@ -34,7 +34,7 @@ use crate::num::scale::{Scale, Shift};
 use crate::num::two_product;
 use crate::sweep::reduce::{Kept, Pipeline, Reduced, Reducer, Task};
 use crate::sweep::{
-    Exp, Finish, Inverse, Keep, Logits, UNROLL, classify, row_max_apart, to_aligned,
+    Exp, Finish, Inverse, Keep, Logits, UNROLL, ask_for_page, classify, row_max_apart, to_aligned,
 };
 
 /// Loads of every type of mask.
@@ -397,11 +397,7 @@ impl Cap {
     }
 
     #[inline(always)]
-    fn of<S>(&self, simd: S, v: S::V) -> (S::V, S::V)
-    where
-        S: Vector + Io<<S as Vector>::E>,
-        S::Wide: Io<<S as Vector>::E>,
-    {
+    fn of<S: Vector>(&self, simd: S, v: S::V) -> (S::V, S::V) {
         let w = simd.wide();
         let exp = Exp::new(w, &Scale::ONE, &Self::SHIFT);
         let (c, end) = (w.splat(self.c), w.splat(Self::END));
@@ -409,45 +405,35 @@ impl Cap {
         let (none, one) = (w.splat(0.0), w.splat(f64::from_bits(f64::TABLE[0])));
         let two = w.add(one, one);
         let half = w.div(w.splat(1.0), two);
-        let zero = S::E::narrow(0.0);
-        let (mut x, mut hi, mut lo) = ([zero; 16], [zero; 16], [zero; 16]);
-        // SAFETY: the arrays have room for LANES elements, which is a multiple of the wide vector's
-        // lanes.
-        unsafe {
-            simd.store(x.as_mut_ptr(), v);
-            let mut k = 0;
-            while k < S::LANES {
-                let x = w.load(x.as_ptr().add(k));
-                let u = w.mul(x, factor);
-                // Where `end` is below; a NaN stays.
-                let top = w.select_below(end, u, end, u);
-                if const { S::E::MIN_EXP == <f64 as Contract>::MIN_EXP } {
-                    let u_lo = w.fma(x, factor_lo, w.fma(x, factor, w.sub(none, u)));
-                    // Nothing is left of it at the end, nor of the cut's side, where e is 0.
-                    let e = exp.of_pair(false, top, w.select_below(u, end, u_lo, none));
-                    let (sum, sum_lo) = plus(w, (e, none), (one, none));
-                    let q = w.div(two, sum);
-                    let minus_q = w.sub(none, q);
-                    let rest = w.fma(minus_q, sum_lo, w.fma(minus_q, sum, two));
-                    let q_lo = w.mul(rest, w.mul(q, half));
-                    // Exact: q is at most 1, or within a factor of two of it.
-                    let t = w.sub(w.splat(1.0), q);
-                    let t_lo = w.sub(w.sub(w.sub(w.splat(1.0), t), q), q_lo);
-                    let z = w.mul(c, t);
-                    w.store(hi.as_mut_ptr().add(k), z);
-                    let rest = w.fma(c, t_lo, w.fma(c, t, w.sub(none, z)));
-                    w.store(lo.as_mut_ptr().add(k), rest);
-                } else {
-                    let e = exp.of(false, true, top);
-                    let z = w.mul(c, w.div(w.sub(e, one), w.add(e, one)));
-                    w.store(hi.as_mut_ptr().add(k), z);
-                    let rest = w.sub(z, w.load(hi.as_ptr().add(k)));
-                    w.store(lo.as_mut_ptr().add(k), rest);
-                }
-                k += S::Wide::LANES;
-            }
-            (simd.load(hi.as_ptr()), simd.load(lo.as_ptr()))
+        let mut z = simd.widen(v);
+        if const { S::E::MIN_EXP == <f64 as Contract>::MIN_EXP } {
+            let u = w.mul(z[0], factor);
+            let u_lo = w.fma(z[0], factor_lo, w.fma(z[0], factor, w.sub(none, u)));
+            // Where `end` is below; a NaN stays.
+            let top = w.select_below(end, u, end, u);
+            // Nothing is left of it at the end, nor of the cut's side, where e is 0.
+            let e = exp.of_pair(false, top, w.select_below(u, end, u_lo, none));
+            let (sum, sum_lo) = plus(w, (e, none), (one, none));
+            let q = w.div(two, sum);
+            let minus_q = w.sub(none, q);
+            let rest = w.fma(minus_q, sum_lo, w.fma(minus_q, sum, two));
+            let q_lo = w.mul(rest, w.mul(q, half));
+            // Exact: q is at most 1, or within a factor of two of it.
+            let t = w.sub(w.splat(1.0), q);
+            let t_lo = w.sub(w.sub(w.sub(w.splat(1.0), t), q), q_lo);
+            let z = w.mul(c, t);
+            let z_lo = w.fma(c, t_lo, w.fma(c, t, w.sub(none, z)));
+            return (simd.narrow([z; 2]), simd.narrow([z_lo; 2]));
         }
+        for z in &mut z {
+            let u = w.mul(*z, factor);
+            // As above.
+            let e = exp.of(false, true, w.select_below(end, u, end, u));
+            *z = w.mul(c, w.div(w.sub(e, one), w.add(e, one)));
+        }
+        let hi = simd.narrow(z);
+        let rounded = simd.widen(hi);
+        (hi, simd.narrow([w.sub(z[0], rounded[0]), w.sub(z[1], rounded[1])]))
     }
 }
 
@@ -470,22 +456,25 @@ where
     let Some((_scratch, kept)) = Scratch::take_row(call.cols, next, call.y.addr()) else {
         return false;
     };
-    // SAFETY: as this function's; what is kept has room for a row and a vector.
-    unsafe {
-        let stream = S::STREAMS && call.store.is_past();
-        // A loop of its own pays only for rows that are finished on the way.
-        if call.attend.has_pairs() {
-            rows::<S, T, U, Biased<S>, false>(simd, call, kept, stream);
-        } else if const { S::STREAMS && size_of::<T>() == size_of::<U>() } && stream {
-            rows::<S, T, U, Seen<S>, true>(simd, call, kept, true);
-        } else {
-            rows::<S, T, U, Seen<S>, false>(simd, call, kept, stream);
+    let stream = S::STREAMS && call.store.is_past();
+    let mut row = 0;
+    while row < call.rows {
+        // SAFETY: as this function's; what is kept has room for a row and a vector.
+        unsafe {
+            // A loop of its own pays only for rows that are finished on the way.
+            row = if call.options(row).pairs {
+                rows::<S, T, U, Biased<S>, false>(simd, call, row, kept, stream)
+            } else if const { S::STREAMS && size_of::<T>() == size_of::<U>() } && stream {
+                rows::<S, T, U, Seen<S>, true>(simd, call, row, kept, true)
+            } else {
+                rows::<S, T, U, Seen<S>, false>(simd, call, row, kept, stream)
+            };
         }
     }
     true
 }
 
-/// As [`attend`].
+/// As [`attend`], of the rows from the `first` on whose logits are `L`. Which row is not any more.
 ///
 /// # Safety
 /// As [`attend`]; `kept` is valid for writes of a row and a vector.
@@ -493,9 +482,11 @@ where
 unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
     simd: S,
     call: &mut Scores<'a, T, U>,
+    first: usize,
     kept: *mut S::E,
     stream: bool,
-) where
+) -> usize
+where
     S: Masks + Io<T> + Io<U>,
     T: Element,
     U: Element,
@@ -504,8 +495,12 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
     let scale = if L::PAIRS { Scale::ONE } else { call.attend.scale };
     let mut reducer = Reducer::new(simd, &scale);
     let mut pipeline = Pipeline::<S, S::E, U, Inverse<S::V>, STREAM>::new(simd);
-    for row in 0..call.rows {
+    let mut row = first;
+    while row < call.rows {
         let options = call.options(row);
+        if options.pairs != L::PAIRS {
+            break;
+        }
         let place = Place::new(simd, call, row, options.keys);
         let mut logits = L::new(place, &call.attend, &options, false);
         let n = options.keys.1 - place.start;
@@ -514,6 +509,7 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
         // call's, too.
         unsafe {
             let (x, y) = call.row(row);
+            pipeline.ask_for_ends(y, call.cols);
             let x = x.add(place.start);
             let sink = logits.sink().map(S::E::widen);
             let mut reduced = if options.keys.0 < options.keys.1 {
@@ -580,6 +576,7 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
                 *place = lse;
             }
         }
+        row += 1;
     }
     // SAFETY: as above.
     unsafe {
@@ -589,6 +586,7 @@ unsafe fn rows<'a, S, T, U, L, const STREAM: bool>(
         }
         pipeline.end();
     }
+    row
 }
 
 /// Reduces a row of pairs in which no maximum was found, or `nothing` but -inf, by its far logits.
@@ -746,6 +744,7 @@ unsafe fn zeros<S: Io<U>, U>(simd: S, y: *mut U, n: usize, stream: bool) {
         }
         while n - i >= S::LANES {
             if stream {
+                ask_for_page(simd, y.add(i));
                 simd.stream(y.add(i), zero);
             } else {
                 simd.store(y.add(i), zero);

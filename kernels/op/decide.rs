@@ -176,26 +176,11 @@ impl<W: Vector<E = f64>> LogSigmoid<W> {
     }
 
     #[inline(always)]
-    fn of<S>(&self, simd: S, v: S::V) -> S::V
-    where
-        S: Vector<Wide = W> + Io<<S as Vector>::E>,
-        W: Io<<S as Vector>::E>,
-    {
-        let zero = S::E::narrow(0.0);
-        let (mut x, mut y) = ([zero; 16], [zero; 16]);
-        // SAFETY: the arrays have room for LANES elements, which is a multiple of the wide vector's
-        // lanes.
-        unsafe {
-            simd.store(x.as_mut_ptr(), v);
-            let mut k = 0;
-            while k < S::LANES {
-                let u = self.exp.simd.load(x.as_ptr().add(k));
-                let u = self.of_wide(S::E::MIN_EXP == <f64 as Contract>::MIN_EXP, u);
-                self.exp.simd.store(y.as_mut_ptr().add(k), u);
-                k += W::LANES;
-            }
-            simd.load(y.as_ptr())
-        }
+    fn of<S: Vector<Wide = W>>(&self, simd: S, v: S::V) -> S::V {
+        let double = S::E::MIN_EXP == <f64 as Contract>::MIN_EXP;
+        let [a, b] = simd.widen(v);
+        let a = self.of_wide(double, a);
+        simd.narrow([a, if double { a } else { self.of_wide(double, b) }])
     }
 
     /// Of an element as f64; to less than f64's precision unless `double`.

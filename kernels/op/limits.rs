@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use crate::isa::vector::{Io, Vector};
 use crate::num::exp2::MOST_LANES;
-use crate::sweep::to_aligned;
+use crate::sweep::{Finish, Same, finish_row};
 
 /// The loops of the scalar reference.
 pub(crate) mod scalar {
@@ -58,18 +58,9 @@ pub(crate) fn read<S: Io<f32>>(simd: S, x: &[f32]) -> f32 {
 
 #[inline(always)]
 pub(crate) fn copy<S: Io<f32>>(simd: S, x: &[f32], y: &mut [f32]) {
-    let head = to_aligned::<S, f32>(y.as_mut_ptr()).min(y.len());
-    let (y_head, y) = y.split_at_mut(head);
-    let (x_head, x) = x.split_at(head);
-    y_head.copy_from_slice(x_head);
-    let mut y = y.chunks_exact_mut(S::LANES);
-    let mut x = x.chunks_exact(S::LANES);
-    for (x, y) in x.by_ref().zip(y.by_ref()) {
-        // SAFETY: both are a vector long; whole vectors lie between `y` and an address that is a
-        // multiple of a vector's size.
-        unsafe { simd.stream(y.as_mut_ptr(), simd.load(x.as_ptr())) };
-    }
-    y.into_remainder().copy_from_slice(x.remainder());
+    let finish = Finish::new(x.as_ptr(), y.as_mut_ptr(), x.len().min(y.len()), Same);
+    // SAFETY: both have as many elements, and one is borrowed mutably.
+    unsafe { finish_row::<S, f32, f32, true>(simd, &finish) };
     simd.fence();
 }
 

@@ -476,12 +476,19 @@ fn logit<R: Reference>(x: f64, key: usize, attend: &Attend, row: &Row, far: bool
     if key < row.keys.0 || key >= row.keys.1 {
         return HIDDEN;
     }
-    if let Some(MaskData::Bool(mask)) = row.mask
-        && mask[key] == 0
-    {
+    let mask = match row.mask {
+        None => None,
+        Some(MaskData::Bool(mask)) if mask[key] == 0 => return HIDDEN,
+        Some(MaskData::Bool(_)) => None,
+        Some(MaskData::F32(mask)) => Some(mask[key].to_f64()),
+        // Not `half`'s own functions of that name: see num/element.rs.
+        Some(MaskData::F16(mask)) => Some(Element::to_f64(mask[key])),
+        Some(MaskData::Bf16(mask)) => Some(Element::to_f64(mask[key])),
+    };
+    if mask == Some(f64::NEG_INFINITY) {
         return HIDDEN;
     }
-    if !attend.has_pairs() {
+    if !row.pairs {
         return (x, 0.0);
     }
     let unit = if far { FAR } else { 1.0 };
@@ -499,13 +506,6 @@ fn logit<R: Reference>(x: f64, key: usize, attend: &Attend, row: &Row, far: bool
             }
         }
     };
-    let mask = match row.mask {
-        None | Some(MaskData::Bool(_)) => None,
-        Some(MaskData::F32(mask)) => Some(mask[key].to_f64()),
-        // Not `half`'s own functions of that name: see num/element.rs.
-        Some(MaskData::F16(mask)) => Some(Element::to_f64(mask[key])),
-        Some(MaskData::Bf16(mask)) => Some(Element::to_f64(mask[key])),
-    };
     if let Some(mask) = mask {
         let slope = row.mask_slope.or(far.then_some(1.0));
         let slope = slope.map(|slope| R::round(f64::from(slope) * unit));
@@ -514,9 +514,6 @@ fn logit<R: Reference>(x: f64, key: usize, attend: &Attend, row: &Row, far: bool
         } else {
             slope.map_or((mask, 0.0), |slope| product::<R>(mask, (slope, 0.0)))
         };
-        if mask == f64::NEG_INFINITY {
-            return HIDDEN;
-        }
         z = plus::<R>(z, added);
     }
     if let Some(slope) = row.slope {
@@ -544,9 +541,9 @@ fn attend_row<R: Reference>(x: &[f64], attend: &Attend, row: &Row) -> (Vec<f64>,
         });
         reduce::<R>(&logits, sink, scale).map(|row| (row, logits, sink))
     };
-    let mut scale = if attend.has_pairs() { Scale::ONE } else { attend.scale };
+    let mut scale = if row.pairs { Scale::ONE } else { attend.scale };
     let mut result = reduced(false, &scale);
-    if result.is_err() && attend.has_pairs() {
+    if result.is_err() && row.pairs {
         scale = far_scale();
         result = reduced(true, &scale);
     }
@@ -557,7 +554,7 @@ fn attend_row<R: Reference>(x: &[f64], attend: &Attend, row: &Row) -> (Vec<f64>,
             let sink = sink.map(|sink| (sink, 0.0));
             let largest = logits.iter().copied().chain(sink).filter(|z| z.0 == reduced.max);
             let low = largest.map(|z| z.1).fold(f64::NEG_INFINITY, f64::max);
-            let low = if attend.has_pairs() && !reduced.shift.is_huge() { low } else { 0.0 };
+            let low = if row.pairs && !reduced.shift.is_huge() { low } else { 0.0 };
             let largest = (exp(&(reduced.max, low)), low);
             (probs, R::log_shift_of(&scale, &reduced, largest).logsumexp())
         }

@@ -451,6 +451,26 @@ fn ask_ahead<S: Vector, T>(simd: S, x: *const T, asks: Asks) {
     }
 }
 
+/// Asks for the lines at the ends of a row that will be streamed. What does not fill a vector there
+/// is written by ordinary stores, and all stores after one wait for its line: rows of 1,024 f32
+/// that lie 16 bytes behind a line had 0.65 of this speed (Zen 5).
+#[inline(always)]
+fn ask_for_ends<S: Vector, T>(simd: S, y: *const T, n: usize) {
+    let end = y.wrapping_add(n);
+    simd.prefetch(y);
+    simd.prefetch(end);
+}
+
+/// Asks for a line of the page behind the one of `y`, once a page. Stores past the caches wait for
+/// the page's address to be found; an address that was asked for is known: 1.4 times as fast, of
+/// pages of 4 KiB on a virtual machine (Zen 5).
+#[inline(always)]
+pub(crate) fn ask_for_page<S: Vector, T>(simd: S, y: *const T) {
+    if y.addr() % PAGE < UNROLL * S::LANES * size_of::<T>() {
+        simd.prefetch_far(y.wrapping_byte_add(PAGE));
+    }
+}
+
 /// How many bytes ahead of its use input is asked for, where that is straight ahead.
 const AHEAD: usize = 8 << 10;
 
@@ -574,6 +594,7 @@ where
             while !S::SMALL && i + UNROLL * S::LANES <= stop {
                 if M::STREAM {
                     logits.ask_ahead(simd, x.wrapping_add(i), i);
+                    ask_for_page(simd, finish.y.wrapping_add(head + i));
                 }
                 if M::STREAM && store.is_in_bursts() {
                     for k in 0..UNROLL {
@@ -738,6 +759,9 @@ pub(crate) unsafe fn finish_row<S: Io<T> + Io<D>, T, D, const STREAM: bool>(
     simd: S,
     finish: &Finish<D, T, impl Last<S>>,
 ) {
+    if STREAM {
+        ask_for_ends(simd, finish.y, finish.n);
+    }
     let i = if STREAM { to_aligned::<S, T>(finish.y).min(finish.n) } else { 0 };
     // SAFETY: the first i <= n elements, fewer than LANES; the others from an aligned address on,
     // if there are any.
@@ -791,6 +815,7 @@ unsafe fn finish_from<S: Io<T> + Io<D>, T, D, const STREAM: bool>(
     while !S::SMALL && n - i >= UNROLL * S::LANES {
         if STREAM {
             ask_ahead(simd, finish.from.wrapping_add(i), finish.asks);
+            ask_for_page(simd, finish.y.wrapping_add(i));
         }
         for k in 0..UNROLL {
             // SAFETY: UNROLL vectors are left, aligned if STREAM.

@@ -9,7 +9,7 @@ use crate::num::guess::Guess;
 use crate::num::scale::{LogShift, Scale, Shift};
 use crate::sweep::{
     Exact, Exp, Finish, Forget, Found, Guessed, Inverse, Keep, Keeps, Last, Logits, Mode, Plain,
-    classify, finish_row, finish_row_by, row_max, row_max_apart, sweep,
+    ask_for_ends, classify, finish_row, finish_row_by, row_max, row_max_apart, sweep,
 };
 
 /// After a row for which no guess serves, this many rows are done by their own maxima right away.
@@ -328,6 +328,14 @@ where
                 )
             };
             reducer.judge_found::<T, K, L>(found, x, kept, n, logits)
+        }
+    }
+
+    /// Asks for the ends of a row that will be streamed, before it is reduced: [`ask_for_ends`].
+    #[inline(always)]
+    pub(crate) fn ask_for_ends(&self, y: *const U, n: usize) {
+        if STREAM {
+            ask_for_ends(self.simd, y, n);
         }
     }
 
