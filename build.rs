@@ -1,5 +1,5 @@
-//! Tells the command (crate `softmax-cli`, whose build script this is) how it was built: the
-//! compiler, the target and the revision, for `softmax info` and for reports.
+//! Tells the command (crate `softmax-cli`, whose build script this is, by the link `cli/build.rs`)
+//! how it was built: the compiler, the target and the revision, for `softmax info` and for reports.
 
 use std::process::Command;
 
@@ -8,10 +8,17 @@ fn main() {
     let target = std::env::var("TARGET").unwrap_or_default();
     println!("cargo::rustc-env=SOFTMAX_BUILD_TARGET={target}");
     println!("cargo::rustc-env=SOFTMAX_BUILD_RUSTC={}", line(&rustc, &["--version"]));
-    // Without a lock git leaves its index alone, which is watched here.
-    let describe = ["--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=12"];
-    println!("cargo::rustc-env=SOFTMAX_BUILD_REVISION={}", line("git", &describe));
-    println!("cargo::rerun-if-changed=../build.rs");
+    println!("cargo::rustc-env=SOFTMAX_BUILD_REVISION={}", revision());
+    println!("cargo::rerun-if-changed=build.rs");
+}
+
+/// The commit that this is built of.
+fn revision() -> String {
+    // In a published package cargo has written it down; a repository around that is another one.
+    if let Ok(packaged) = std::fs::read_to_string(".cargo_vcs_info.json") {
+        let mut words = packaged.split('"').skip_while(|&word| word != "sha1");
+        return words.nth(2).map_or("unknown".into(), |commit| commit.chars().take(12).collect());
+    }
     for file in ["HEAD", "index"] {
         // In a worktree they are not in .git.
         let path = line("git", &["rev-parse", "--git-path", file]);
@@ -19,6 +26,8 @@ fn main() {
             println!("cargo::rerun-if-changed={path}");
         }
     }
+    // Without a lock git leaves its index alone, which is watched.
+    line("git", &["--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=12"])
 }
 
 /// The first line a command prints, or "unknown" when it cannot be run.
