@@ -41,8 +41,8 @@ fn manual_pages_are_up_to_date() {
     for name in pages.keys().chain(there.keys()) {
         assert!(
             pages.get(name) == there.get(name),
-            "docs/man/{name} is out of date: run SOFTMAX_WRITE_MAN=1 cargo test -p softmax-cli --bins man, \
-             and remove what is left over"
+            "docs/man/{name} is out of date: run SOFTMAX_WRITE_MAN=1 cargo test -p softmax-cli \
+             --bins man, and remove what is left over"
         );
     }
 }
