@@ -81,6 +81,8 @@
 //! `SOFTMAX_STREAMS=2` in bursts, and `SOFTMAX_STREAMS=0` through them, whatever is usual on this
 //! CPU. Results do not depend on it.
 #![forbid(unsafe_code)]
+// On docs.rs, what needs a feature says so.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod attention;
 mod axis;

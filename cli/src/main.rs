@@ -3,6 +3,7 @@
 
 mod bench;
 mod blocks;
+mod completions;
 mod decide;
 mod dtype;
 mod failure;
@@ -10,6 +11,8 @@ mod info;
 mod input;
 mod loss;
 mod machine;
+#[cfg(test)]
+mod man;
 mod npy;
 mod output;
 mod report;
@@ -36,7 +39,7 @@ use crate::input::Format;
 /// Softmax and its relatives over the rows of matrices in files: accurate, fast, the same bits on
 /// every CPU.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "softmax", version)]
 enum Cli {
     Run(run::Run),
     Loss(loss::Loss),
@@ -47,6 +50,7 @@ enum Cli {
     Info(info::Info),
     Bench(bench::Bench),
     Report(report::Report),
+    Completions(completions::Completions),
 }
 
 /// What every help ends with.
@@ -55,6 +59,7 @@ Exit status:
   0  all was done
   1  bench: an answer is wrong; report --fail-below: a case is slower
   2  an error, told by one line, or wrong usage; no output is left half-written
+
 Signals end the program as they end any other, and leave no half-written output.";
 
 /// No line of help is wider.
@@ -72,10 +77,15 @@ fn main() -> ExitCode {
     }
 }
 
+/// The command line, as help shows it.
+fn command() -> clap::Command {
+    let command = Cli::command().max_term_width(WIDTH).after_help(STATUS);
+    command.mut_subcommands(|command| command.after_help(STATUS))
+}
+
 /// What the command line asks for.
 fn parse() -> Result<Cli, clap::Error> {
-    let command = Cli::command().max_term_width(WIDTH).after_help(STATUS);
-    let mut command = command.mut_subcommands(|command| command.after_help(STATUS));
+    let mut command = command();
     let matches = command.try_get_matches_from_mut(std::env::args_os());
     matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|e| {
         let mut e = e.format(&mut command);
@@ -94,8 +104,8 @@ fn parse() -> Result<Cli, clap::Error> {
 impl Cli {
     fn run(&self) -> Result<(), Failure> {
         // Before anything else: the library would find it later, and blame what it does then.
-        // `info` shows the machine even so.
-        if !matches!(self, Self::Info(_)) {
+        // `info` shows the machine even so, and what a shell asks at its start computes nothing.
+        if !matches!(self, Self::Info(_) | Self::Completions(_)) {
             environment()?;
         }
         match self {
@@ -107,6 +117,7 @@ impl Cli {
             Self::Info(info) => info.run(),
             Self::Bench(bench) => bench.run(),
             Self::Report(report) => report.run(),
+            Self::Completions(completions) => completions.run(),
         }
     }
 }

@@ -375,7 +375,8 @@ fn a_file_without_a_subcommand_gets_a_hint() {
 
 #[test]
 fn help_tells_exit_codes_and_is_as_wide_as_a_terminal() {
-    let commands = ["run", "loss", "argmax", "topk", "sample", "info", "bench", "report"];
+    let commands =
+        ["run", "loss", "argmax", "topk", "sample", "info", "bench", "report", "completions"];
     let mut helps = vec![vec!["-h"], vec!["--help"]];
     for command in commands {
         helps.extend([vec![command, "-h"], vec![command, "--help"], vec!["help", command]]);

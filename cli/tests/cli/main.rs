@@ -2,6 +2,8 @@
 
 mod bench;
 mod common;
+#[cfg(unix)]
+mod completions;
 mod decide;
 mod errors;
 mod info;
