@@ -585,7 +585,7 @@ impl<'a> Sampler<'a> {
         if !after || self.has_no_temperature() {
             return kept.draw(self.method, stream, draws);
         }
-        let mut list = kept.into_list();
+        let mut list = kept.list();
         let (logits, again) = (&mut *scratch.logits, &mut *scratch.again);
         let (logits, again) = (&mut logits[..list.len()], &mut again[..list.len()]);
         for (logit, i) in logits.iter_mut().zip(list.indices()) {
@@ -603,7 +603,7 @@ impl<'a> Sampler<'a> {
             }
         };
         list.reweigh(Masses::new(again, factor));
-        list.draw(self.method, stream, draws);
+        list.draw(kernel, self.method, stream, draws);
     }
 
     /// Whether the temperature comes after filters: without these the order does not matter.
