@@ -246,7 +246,7 @@ impl<'a> Sampler<'a> {
 
     /// Keeps the fewest tokens that have `p` of the mass together, one at least, those first whose
     /// information `-ln(probability)` is nearest to the entropy. 1 keeps all. Takes several times
-    /// as long as the other filters, unless these leave few tokens. Source: Meister et al., Locally
+    /// as long as top-p, unless other filters leave few tokens. Source: Meister et al., Locally
     /// Typical Sampling, 2023.
     ///
     /// # Errors

@@ -753,3 +753,72 @@ impl Sample {
         (low, high, above)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use softmax_kernels::{Learned, Scale, all};
+
+    /// The tokens that typical-p keeps after another filter, and where its search ended.
+    fn typical(
+        kernel: Ready,
+        x: &[f32],
+        before: Option<Need>,
+        p: f64,
+        by_histogram: bool,
+    ) -> (Vec<usize>, Ends) {
+        let n = x.len();
+        let (mut exps, mut memory, mut pairs) = (vec![0.0; n], vec![0; 4 * n], vec![[0; 2]; n]);
+        let found = kernel.exps(x, &Scale::ONE, &mut Learned::default(), &mut exps);
+        let found = found.expect("finite numbers");
+        let mut lists = Lists::new(n, &mut memory, &mut pairs);
+        let masses = Masses::new(&exps, found.factor);
+        let mut kept = Kept::all(kernel, masses, &found, &mut lists);
+        if let Some(before) = before {
+            kept.filter(before);
+        }
+        let (_, info) = kept.information();
+        let need = share(p, info.total());
+        let ends = if by_histogram { info.ends(kernel, need) } else { Ends::UNKNOWN };
+        kept.around(&info, &ends, need);
+        (kept.list().indices().collect(), ends)
+    }
+
+    #[test]
+    fn typical_p_is_the_same_by_a_histogram_and_without() {
+        let mut state = 1u64;
+        let mut uniform = move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 40) as f32 / (1u32 << 24) as f32
+        };
+        let n = 5001;
+        let mut bell = |width: f32| -> Vec<f32> {
+            (0..n).map(|_| ((0..12).map(|_| uniform()).sum::<f32>() - 6.0) * width).collect()
+        };
+        let peaked = bell(1.0).iter().enumerate().map(|(i, x)| x + [0.0, 20.0][i / 4990]).collect();
+        let tied = bell(3.0).iter().map(|x| x.round()).collect();
+        let two = bell(1.0).iter().map(|&x| if x > 0.5 { 1.0 } else { -1.0 }).collect();
+        let rows = [bell(3.0), bell(0.01), bell(20.0), peaked, vec![7.0; n], tied, two];
+        for kernel in all().iter().filter_map(|kernel| kernel.ready()) {
+            for (row, x) in rows.iter().enumerate() {
+                for p in [0.0, 0.01, 0.3, 0.5, 0.9, 0.999, 1.0 - 1e-9] {
+                    let of = |before, by_histogram| typical(kernel, x, before, p, by_histogram);
+                    let (all, _) = of(None, false);
+                    let (listed, _) = of(Some(Need::Count(n as u64)), true);
+                    assert_eq!(listed, all, "{} {row} {p}, a list", kernel.name());
+                    assert!(!all.is_empty());
+                    let half = Need::Count(n as u64 / 2);
+                    for before in [None, Some(half), Some(Need::Share(0.99))] {
+                        let (want, _) = of(before, false);
+                        let (got, ends) = of(before, true);
+                        assert_eq!(got, want, "{} {row} {p} {before:?}", kernel.name());
+                        // The histogram leaves little to be selected from.
+                        if row == 0 && p == 0.9 {
+                            assert!(ends.maybe.len() - ends.kept.len() <= 6, "{ends:?}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
