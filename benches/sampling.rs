@@ -69,6 +69,7 @@ fn sampling(c: &mut Criterion) {
                     .min_p(0.05)?,
             ),
             ("top-p 0.9, biased", plain.top_p(0.9)?.bias(&[(3, 1.0)])),
+            ("Gumbel-max", plain.method(Method::GumbelMax)),
             ("top-p 0.9, Gumbel-max", plain.top_p(0.9)?.method(Method::GumbelMax)),
             ("typical-p 0.9", plain.typical_p(0.9)?),
         ])

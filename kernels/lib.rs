@@ -4,7 +4,7 @@
 //!
 //! Storeys, each of which uses those above it in this list alone (`.ci/storeys` checks that):
 //!
-//! - `num/`: the contract of all kernels: constants, scales, shifts, the logarithm of a sum, the
+//! - `num/`: the contract of all kernels: constants, scales, shifts, logarithms, random numbers, the
 //!   types of elements;
 //! - `mem/`: what this CPU's memory wants, scratch memory, the floating-point environment;
 //! - `call/`: what a call is: views, options, checks, and what is computed once a row in scalars;
@@ -41,7 +41,9 @@ pub use mem::memory::{Large, with_large};
 pub use mem::scratch::{lend, release_scratch, room_for, room_for_row, with_lent, with_room};
 pub use num::element::{ByType, Element, Family, Plain};
 pub use num::exp2::{BLOCK, MOST_LANES};
+pub use num::ln::ln;
 pub use num::part_of;
+pub use num::philox::{low_first, philox};
 pub use num::scale::Scale;
 pub use op::columns::room_for_columns;
 pub use op::tiny::{ROWS_AT_LEAST, TINY, room_for_tiny};

@@ -73,6 +73,8 @@ pub(crate) struct PieceOps<T: 'static> {
 
 type Partials<T> = fn(&partials::Summing<T>, &[T], &Scale, Option<f64>, &mut [Partial]);
 type Scan = unsafe fn(Masses<'_>, f32, f32, &mut [u64], &mut [u64]) -> Scanned;
+type Logs = unsafe fn(&[f32], &mut [f64]);
+type Noise = unsafe fn([u32; 4], &[u32], &mut [[f64; 2]]);
 
 type Attention<T, U> = unsafe fn(&mut Scores<T, U>) -> bool;
 
@@ -140,6 +142,8 @@ pub struct Kernel {
     ops: ByType<AllOps>,
     attention: AttentionOps,
     scan: Scan,
+    logs: Logs,
+    noise: Noise,
     limits: Limits,
 }
 
@@ -333,6 +337,19 @@ impl Ready {
     ) -> Scanned {
         // SAFETY: the kernel is ready.
         unsafe { (self.0.scan)(masses, low, high, parts, band) }
+    }
+
+    /// The natural logarithms [`ln`](crate::ln) of as many numbers as there are in both.
+    pub fn logs(self, x: &[f32], logs: &mut [f64]) {
+        // SAFETY: the kernel is ready.
+        unsafe { (self.0.logs)(x, logs) }
+    }
+
+    /// Random numbers in (0, 1) for the elements `2 * pair` and `2 * pair + 1` of a row, of as many
+    /// pairs as there are in both, by 128 random bits of the row.
+    pub fn noise(self, bits: [u32; 4], pairs: &[u32], noise: &mut [[f64; 2]]) {
+        // SAFETY: the kernel is ready.
+        unsafe { (self.0.noise)(bits, pairs, noise) }
     }
 
     /// How to do rows in pieces, if that is worth it.
@@ -614,6 +631,8 @@ mod generic {
             parts: &mut [u64],
             band: &mut [u64]
         ) -> Scanned = op::sample::scan;
+        logs(x: &[f32], logs: &mut [f64]) = op::sample::logs;
+        noise(bits: [u32; 4], pairs: &[u32], noise: &mut [[f64; 2]]) = op::sample::noise;
         read(x: &[f32]) -> f32 = op::limits::read;
         copy(x: &[f32], y: &mut [f32]) = op::limits::copy;
         scale(x: &mut [f32], factor: f32) = op::limits::scale;
@@ -640,6 +659,8 @@ macro_rules! kernel {
                 generic::attend, isa::$isa::F32, Short<isa::$isa::F32>, isa::$isa::F64
             ),
             scan: generic::scan::<isa::$isa::F32>,
+            logs: generic::logs::<isa::$isa::F32>,
+            noise: generic::noise::<isa::$isa::F32>,
             limits: Limits {
                 read: generic::read::<isa::$isa::F32>,
                 copy: generic::copy::<isa::$isa::F32>,
@@ -745,6 +766,8 @@ pub fn all() -> &'static [Kernel] {
             },
             attention: attention!(scalar::attend,),
             scan: scalar::scan,
+            logs: scalar::logs,
+            noise: scalar::noise,
             limits: PLAIN_LIMITS,
         },
     ];

@@ -246,7 +246,7 @@ impl<'a> Sampler<'a> {
 
     /// Keeps the fewest tokens that have `p` of the mass together, one at least, those first whose
     /// information `-ln(probability)` is nearest to the entropy. 1 keeps all. Takes several times
-    /// as long as the other filters, unless these leave few tokens. Source: Meister et al., Locally
+    /// as long as top-p, unless other filters leave few tokens. Source: Meister et al., Locally
     /// Typical Sampling, 2023.
     ///
     /// # Errors
@@ -585,7 +585,7 @@ impl<'a> Sampler<'a> {
         if !after || self.has_no_temperature() {
             return kept.draw(self.method, stream, draws);
         }
-        let mut list = kept.into_list();
+        let mut list = kept.list();
         let (logits, again) = (&mut *scratch.logits, &mut *scratch.again);
         let (logits, again) = (&mut logits[..list.len()], &mut again[..list.len()]);
         for (logit, i) in logits.iter_mut().zip(list.indices()) {
@@ -603,7 +603,7 @@ impl<'a> Sampler<'a> {
             }
         };
         list.reweigh(Masses::new(again, factor));
-        list.draw(self.method, stream, draws);
+        list.draw(kernel, self.method, stream, draws);
     }
 
     /// Whether the temperature comes after filters: without these the order does not matter.

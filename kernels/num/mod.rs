@@ -4,6 +4,7 @@ pub(crate) mod element;
 pub(crate) mod exp2;
 pub(crate) mod guess;
 pub(crate) mod ln;
+pub(crate) mod philox;
 pub(crate) mod scale;
 
 /// `a * b` exactly, as the rounded product and its error (Veltkamp and Dekker), without an FMA,

@@ -5,6 +5,8 @@ use crate::isa::vector::{Bands, Io, Vector};
 use crate::num::element::Element;
 use crate::num::exp2::Contract;
 use crate::num::guess::Guess;
+use crate::num::ln::ln;
+use crate::num::philox;
 use crate::num::scale::Scale;
 use crate::sweep::reduce::Reducer;
 use crate::sweep::{Exp, Keep, Plain, inlined, row_max};
@@ -119,6 +121,22 @@ where
             }
         }
         i += S::LANES;
+    }
+}
+
+/// As [`Ready::logs`](crate::Ready::logs). The compiler makes vectors of the loop.
+#[inline(always)]
+pub(crate) fn logs<S: Vector>(_: S, x: &[f32], logs: &mut [f64]) {
+    for (&x, log) in x.iter().zip(logs) {
+        *log = ln(x);
+    }
+}
+
+/// As [`Ready::noise`](crate::Ready::noise). The compiler makes vectors of the loop.
+#[inline(always)]
+pub(crate) fn noise<S: Vector>(_: S, bits: [u32; 4], pairs: &[u32], noise: &mut [[f64; 2]]) {
+    for (&pair, noise) in pairs.iter().zip(noise) {
+        *noise = philox::noise(bits, pair);
     }
 }
 

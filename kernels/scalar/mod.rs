@@ -15,7 +15,7 @@ use crate::num::element::Element;
 use crate::num::exp2::{BLOCK, Contract, LANES_F32, LANES_F64, SHORT_POLY, Sum};
 use crate::num::scale::{LogShift, Scale, Shift};
 
-pub(crate) use sample::{exps, scan, widen};
+pub(crate) use sample::{exps, logs, noise, scan, widen};
 
 /// Quotients are computed of `2^64 e`, so that `e lo` is a normal number even where `e / sum` is
 /// the least one.

@@ -2,6 +2,8 @@
 
 use crate::call::masses::{Exps, Learned, Masses, PART, Scanned, rank, units};
 use crate::num::element::Element;
+use crate::num::ln::ln;
+use crate::num::philox;
 use crate::num::scale::Scale;
 use crate::scalar::{Double, Reference, Single, is_double};
 
@@ -38,6 +40,20 @@ pub(crate) fn exps<T: Element>(
 pub(crate) fn widen<T: Element>(x: &[T], y: &mut [T::Arithmetic]) {
     for (x, y) in x.iter().zip(y) {
         *y = <T::Arithmetic as Element>::from_f64(x.to_f64());
+    }
+}
+
+/// Logarithms.
+pub(crate) fn logs(x: &[f32], logs: &mut [f64]) {
+    for (&x, log) in x.iter().zip(logs) {
+        *log = ln(x);
+    }
+}
+
+/// Random numbers of pairs of elements.
+pub(crate) fn noise(bits: [u32; 4], pairs: &[u32], noise: &mut [[f64; 2]]) {
+    for (&pair, noise) in pairs.iter().zip(noise) {
+        *noise = philox::noise(bits, pair);
     }
 }
 

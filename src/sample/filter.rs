@@ -4,11 +4,15 @@
 //! row: a sample of it tells a band of masses in which the last of the ranks is almost certainly;
 //! one scan of the row sums what is above the band and collects what is within; and among these few
 //! the last rank is selected. Where few tokens are left, they are a list from then on.
+//!
+//! Typical-p keeps the tokens around a mean, and where they end is found by a histogram of all.
+
+use std::ops::Range;
 
 use tinyvec::SliceVec;
 
 use softmax_kernels::{
-    Exps, LEAST, LEAST_UNIT, Masses, PART, RESTS, Ready, of_rank, rank, rest, units,
+    Exps, LEAST, LEAST_UNIT, Masses, PART, RESTS, Ready, ln, of_rank, rank, rest, units,
 };
 
 use super::Method;
@@ -138,6 +142,18 @@ fn rest_of(rank: u64) -> u64 {
     rest(of_rank(rank).0)
 }
 
+/// Keeps some of a list, in order.
+fn retain(tokens: &mut SliceVec<'_, u64>, is_kept: impl Fn(u64) -> bool) {
+    let mut n = 0;
+    for i in 0..tokens.len() {
+        let token = tokens[i];
+        // No branch could foresee it.
+        tokens[n] = token;
+        n += usize::from(is_kept(token));
+    }
+    tokens.truncate(n);
+}
+
 /// What the tokens that are left have besides their units: its sum, once somebody needs it.
 struct Rests {
     tokens: u64,
@@ -187,21 +203,14 @@ impl<'a, 'm> Kept<'a, 'm> {
     /// What a filter leaves of them.
     pub(super) fn filter(&mut self, need: Need) {
         if self.state == State::All && self.masses.len() < SHORT {
-            self.make_list();
+            self.list();
         }
         match need {
+            Need::Typical(p) => self.typical(p),
             _ if self.state == State::List => self.list().filter(need),
-            Need::Typical(_) => {
-                self.make_list();
-                self.list().filter(need);
-            }
             Need::OfLargest(p) => self.at_least(least_of(p, self.largest)),
             Need::Count(_) | Need::Share(_) => self.first_ranks(need),
         }
-    }
-
-    fn list(&mut self) -> List<'_, 'm> {
-        List { lists: self.lists }
     }
 
     /// The rank of the last token that is left.
@@ -291,41 +300,87 @@ impl<'a, 'm> Kept<'a, 'm> {
         }
     }
 
-    /// Makes a list of what is left.
-    fn make_list(&mut self) {
-        if self.state == State::List {
-            return;
+    /// Keeps those around the mean of the logarithms.
+    fn typical(&mut self, p: f64) {
+        let (n, info) = self.information();
+        let need = share(p, info.total());
+        let ends = if n < SHORT { Ends::UNKNOWN } else { info.ends(self.kernel, need) };
+        self.around(&info, &ends, need);
+    }
+
+    /// What typical-p asks of the tokens, and of how many.
+    fn information(&mut self) -> (usize, Information) {
+        if self.state == State::All {
+            let exps = self.masses.exps().iter().map(|&e| self.masses.of(e));
+            let tokens = exps.enumerate().map(|(i, e)| (e, i));
+            return (self.masses.len(), Information::of(self.kernel, tokens));
         }
+        let (kernel, tokens) = (self.kernel, &self.list().lists.tokens);
+        let info = Information::of(kernel, tokens.iter().map(|&token| of_rank(token)));
+        (tokens.len(), info)
+    }
+
+    /// Keeps those that are nearest to the mean and have so many units.
+    fn around(&mut self, info: &Information, ends: &Ends, need: u64) {
+        let Ends { kept, maybe } = ends;
+        let high = if maybe.end < BINS { edge(maybe.end) } else { f32::INFINITY };
+        self.make_list(edge(maybe.start), high);
+        let Lists { tokens, distances, .. } = &mut *self.lists;
+        let is_sure = |token: u64| kept.contains(&bin(of_rank(token).0));
+        let distance = |token: u64| {
+            let distance = (ln(of_rank(token).0) - info.mean).abs();
+            [distance.to_bits(), token]
+        };
+        distances.clear();
+        distances.extend(tokens.iter().copied().filter(|&token| !is_sure(token)).map(distance));
+        let need = need - info.units[kept.clone()].iter().sum::<u64>();
+        if let Some(last) = reach(distances, |[_, token]| units_of(token), need) {
+            retain(tokens, |token| is_sure(token) || distance(token) <= last);
+        }
+    }
+
+    /// Makes a list of what is left and has an exponential of at least `low` and below `high`.
+    fn make_list(&mut self, low: f32, high: f32) {
         let last = self.last();
-        let band = &mut self.lists.band[..self.masses.len()];
-        let least = of_rank(last).0;
-        let found = self.kernel.scan(self.masses, least, f32::INFINITY, &mut [], band);
         let tokens = &mut self.lists.tokens;
+        if self.state == State::List {
+            return retain(tokens, |token| (low..high).contains(&of_rank(token).0));
+        }
+        let band = &mut self.lists.band[..self.masses.len()];
+        let low = low.max(of_rank(last).0);
+        let found = self.kernel.scan(self.masses, low, high, &mut [], band);
         tokens.clear();
         tokens.extend(band[..found.band].iter().copied().filter(|&token| token <= last));
         self.state = State::List;
     }
 
     /// What is left as a list.
-    pub(super) fn into_list(mut self) -> List<'a, 'm> {
-        self.make_list();
+    pub(super) fn list(&mut self) -> List<'_, 'm> {
+        if self.state != State::List {
+            self.make_list(LEAST, f32::INFINITY);
+        }
         List { lists: self.lists }
     }
 
     /// Draws.
     pub(super) fn draw(mut self, method: Method, stream: Stream, draws: &mut [usize]) {
-        if self.state == State::List {
-            return self.list().draw(method, stream, draws);
+        let kernel = self.kernel;
+        // Noise is for pairs of tokens: most of it would be of none that is left.
+        let is_upto = matches!(self.state, State::Upto { .. });
+        if self.state == State::List || is_upto && method == Method::GumbelMax {
+            return self.list().draw(kernel, method, stream, draws);
         }
         let last = self.last();
         if method == Method::GumbelMax {
-            let tokens = || {
-                let masses = self.masses;
-                masses.exps().iter().map(move |&e| masses.of(e)).enumerate()
+            let of = |e| {
+                let e = self.masses.of(e);
+                if e >= LEAST { e } else { 0.0 }
             };
-            let left = || tokens().filter(|&(i, e)| rank(e, i) <= last);
+            let (exps, odd) = self.masses.exps().as_chunks::<2>();
+            let odd = odd.iter().map(|&e| [of(e), 0.0]);
+            let pairs = || exps.iter().map(|&exps| exps.map(of)).chain(odd.clone()).enumerate();
             for (draw, token) in draws.iter_mut().enumerate() {
-                *token = race(left(), stream.draw(draw));
+                *token = race(kernel, pairs(), stream.draw(draw));
             }
             return;
         }
@@ -363,36 +418,58 @@ impl<'a, 'm> Kept<'a, 'm> {
 /// Units of mass in 1.
 const UNITS: f64 = (1u64 << 30) as f64;
 
-/// The token that the Gumbel-max trick draws, from tokens and their exponentials.
+/// The token that the Gumbel-max trick draws, from pairs of tokens `2 * pair` and `2 * pair + 1`
+/// in rising order, and their exponentials, 0 for those that are not to be drawn.
 ///
 /// `ln(m) + g`, `g = -ln(-ln(u))`, is largest where `-ln(u) / m` is least, which is an exponential
 /// race: its time takes one logarithm instead of three, and mostly none, because `-ln(1 - v) >= v`.
-fn race(tokens: impl Iterator<Item = (usize, f32)>, bits: Bits) -> usize {
+fn race(kernel: Ready, pairs: impl Iterator<Item = (usize, [f32; 2])>, bits: Bits) -> usize {
     let (mut best, mut least) = (super::NONE, f64::INFINITY);
-    let (mut pair, mut noise) = (usize::MAX, [0; 2]);
-    for (i, mass) in tokens {
-        // Too late even with the least v, which is 2^-53.
-        if least * f64::from(mass) < f64::EPSILON / 4.0 {
-            continue;
+    let mut pairs = pairs;
+    let (mut numbers, mut masses) = ([0u32; AT_ONCE], [[0.0f32; 2]; AT_ONCE]);
+    let mut noise = [[0.0; 2]; AT_ONCE];
+    loop {
+        let mut n = 0;
+        for (pair, both) in pairs.by_ref() {
+            (numbers[n], masses[n]) = (pair as u32, both);
+            // No branch could foresee it.
+            n += usize::from(both[0] + both[1] > 0.0);
+            if n == AT_ONCE {
+                break;
+            }
         }
-        if pair != i / 2 {
-            pair = i / 2;
-            noise = bits.pair(pair);
+        if n == 0 {
+            return best;
         }
-        // In the middle of one of 2^52 intervals of (0, 1).
-        let v = ((noise[i % 2] >> 12) as f64 + 0.5) / (1u64 << 52) as f64;
-        let mass = f64::from(mass);
-        // With a margin for the rounding of both sides.
-        if v > least * mass * (1.0 + 1e-12) {
-            continue;
+        kernel.noise(bits.words(), &numbers[..n], &mut noise[..n]);
+        masses[n..].fill([0.0; 2]);
+        let (noise, masses) = (noise.as_flattened(), masses.as_flattened());
+        for (k, (noise, masses)) in noise.chunks(16).zip(masses.chunks(16)).enumerate() {
+            let both = || noise.iter().zip(masses).map(|(&v, &mass)| (v, f64::from(mass)));
+            // With a margin for the rounding of both sides.
+            let limit = least * (1.0 + 1e-12);
+            if both().fold(true, |too_late, (v, mass)| too_late & (v > limit * mass)) {
+                continue;
+            }
+            for (i, (v, mass)) in both().enumerate() {
+                if mass == 0.0 || v > least * mass * (1.0 + 1e-12) {
+                    continue;
+                }
+                let time = -libm::log1p(-v) / mass;
+                if time < least {
+                    let place = 16 * k + i;
+                    (best, least) = (2 * numbers[place / 2] as usize + place % 2, time);
+                }
+            }
         }
-        let time = -libm::log1p(-v) / mass;
-        if time < least {
-            (best, least) = (i, time);
+        if n < AT_ONCE {
+            return best;
         }
     }
-    best
 }
+
+/// Pairs of tokens that get their noise together.
+const AT_ONCE: usize = 128;
 
 /// Few tokens, in the order of their indices.
 pub(super) struct List<'a, 'm> {
@@ -422,7 +499,7 @@ impl List<'_, '_> {
 
     fn filter(&mut self, need: Need) {
         let total = self.total();
-        let Lists { tokens, ranks, distances, .. } = &mut *self.lists;
+        let Lists { tokens, ranks, .. } = &mut *self.lists;
         let last = match need {
             Need::Count(k) if k >= tokens.len() as u64 => return,
             Need::OfLargest(p) => {
@@ -438,39 +515,30 @@ impl List<'_, '_> {
                     Need::OfLargest(_) | Need::Typical(_) => None,
                 }
             }
-            Need::Typical(p) => {
-                // ln(e) = ln(probability) + ln(total), so that the entropy is ln(total) less the
-                // mean of ln(e).
-                let mean = tokens.iter().map(|&token| {
-                    let e = of_rank(token).0;
-                    units(e) as f64 / UNITS * libm::log(e.into())
-                });
-                let mean = mean.fold(0.0, |sum, v| sum + v) / (total as f64 / UNITS);
-                let distance = |token: u64| {
-                    let distance = (libm::log(f64::from(of_rank(token).0)) - mean).abs();
-                    [distance.to_bits(), token]
-                };
-                distances.clear();
-                distances.extend(tokens.iter().map(|&token| distance(token)));
-                let last = reach(distances, |[_, token]| units_of(token), share(p, total));
-                if let Some(last) = last {
-                    tokens.retain(|&token| distance(token) <= last);
-                }
-                return;
-            }
+            // Of the mean of all: `Kept::typical`.
+            Need::Typical(_) => None,
         };
         if let Some(last) = last {
-            tokens.retain(|&token| token <= last);
+            retain(tokens, |token| token <= last);
         }
     }
 
     /// Draws.
-    pub(super) fn draw(self, method: Method, stream: Stream, draws: &mut [usize]) {
+    pub(super) fn draw(self, kernel: Ready, method: Method, stream: Stream, draws: &mut [usize]) {
         let Lists { tokens, sums, .. } = &mut *self.lists;
         if method == Method::GumbelMax {
-            let left = || tokens.iter().map(|&token| of_rank(token)).filter(|&(e, _)| e >= LEAST);
+            let pair_of = |token: u64| of_rank(token).1 / 2;
+            let pairs = || {
+                tokens.chunk_by(|&a, &b| pair_of(a) == pair_of(b)).map(|pair| {
+                    let mut exps = [0.0; 2];
+                    for (e, i) in pair.iter().map(|&token| of_rank(token)) {
+                        exps[i % 2] = if e >= LEAST { e } else { 0.0 };
+                    }
+                    (pair_of(pair[0]), exps)
+                })
+            };
             for (draw, token) in draws.iter_mut().enumerate() {
-                *token = race(left().map(|(e, i)| (i, e)), stream.draw(draw));
+                *token = race(kernel, pairs(), stream.draw(draw));
             }
             return;
         }
@@ -497,13 +565,6 @@ impl List<'_, '_> {
     }
 }
 
-/// A sample of a row's exponentials, by eighths of octaves.
-struct Sample {
-    counts: [u32; BINS],
-    /// Tokens of the row for each that is in the sample.
-    each: f64,
-}
-
 /// Eighths of the octaves from 2^-62, which is [`LEAST`], to 8, and the bin of those without mass.
 const BINS: usize = (62 + 3) * 8 + 1;
 
@@ -512,6 +573,108 @@ const FIRST: u32 = (127 - 62) * 8 - 1;
 
 /// The first bin of those with a unit at least: of 2^-30, which is [`LEAST_UNIT`].
 const FIRST_UNIT: usize = (62 - 30) * 8 + 1;
+
+/// The bin of an exponential below 8.
+fn bin(e: f32) -> usize {
+    ((e.to_bits() >> 20).saturating_sub(FIRST) as usize).min(BINS - 1)
+}
+
+/// The least exponential of a bin, or of those above all.
+fn edge(bin: usize) -> f32 {
+    f32::from_bits((bin as u32 + FIRST) << 20)
+}
+
+/// What typical-p asks of the tokens that are left.
+struct Information {
+    /// By eighths of octaves.
+    units: [u64; BINS],
+    /// The mean of `ln(e)`, weighted by units. `ln(e) = ln(probability) + ln(total)`, so it is as
+    /// far from a token's `ln(e)` as the entropy is from the token's information.
+    mean: f64,
+}
+
+/// The bins of tokens that are kept whatever their distances, and those of all that may be.
+#[derive(Debug, PartialEq)]
+struct Ends {
+    kept: Range<usize>,
+    maybe: Range<usize>,
+}
+
+impl Ends {
+    const UNKNOWN: Self = Self { kept: 1..1, maybe: 1..BINS };
+}
+
+impl Information {
+    /// Of tokens and their exponentials: without mass, it is as if they were not there.
+    fn of(kernel: Ready, tokens: impl Iterator<Item = (f32, usize)>) -> Self {
+        const AT_ONCE: usize = 256;
+        let mut tokens = tokens;
+        let mut bins = [0; BINS];
+        // The sum has an order of its own: eight sums by indices.
+        let mut sums = [0.0; 8];
+        let (mut exps, mut indices) = ([0.0; AT_ONCE], [0; AT_ONCE]);
+        let mut logs = [0.0; AT_ONCE];
+        loop {
+            let mut n = 0;
+            for ((e, i), token) in exps.iter_mut().zip(&mut indices).zip(tokens.by_ref()) {
+                (*e, *i) = token;
+                n += 1;
+            }
+            kernel.logs(&exps[..n], &mut logs[..n]);
+            for ((&e, &i), &log) in exps[..n].iter().zip(&indices).zip(&logs) {
+                let units = units(e);
+                bins[bin(e)] += units;
+                sums[i % 8] += units as f64 / UNITS * log;
+            }
+            if n < AT_ONCE {
+                break;
+            }
+        }
+        let mut info = Self { units: bins, mean: sums.iter().sum() };
+        info.mean /= info.total() as f64 / UNITS;
+        info
+    }
+
+    fn total(&self) -> u64 {
+        self.units.iter().sum()
+    }
+
+    /// Where the tokens end that are nearest to the mean and have so many units.
+    fn ends(&self, kernel: Ready, need: u64) -> Ends {
+        /// Far more than logarithms are off, and far less than a bin.
+        const MARGIN: f64 = 1e-9;
+        let edges: [f32; BINS + 1] = std::array::from_fn(edge);
+        let mut logs = [0.0; BINS + 1];
+        kernel.logs(&edges, &mut logs);
+        // The least and the largest distance of a bin.
+        let least =
+            |bin: usize| ((logs[bin] - self.mean).max(self.mean - logs[bin + 1]) - MARGIN).max(0.0);
+        let largest = |bin: usize| (self.mean - logs[bin]).max(logs[bin + 1] - self.mean) + MARGIN;
+        // Were all tokens of a bin at the one or at the other, the last distance would be less or
+        // more.
+        let last = |distance: &dyn Fn(usize) -> f64| {
+            let mut bins: [[u64; 2]; BINS] =
+                std::array::from_fn(|bin| [distance(bin).to_bits(), bin as u64]);
+            let last = reach(&mut bins, |[_, bin]| self.units[bin as usize], need);
+            last.map_or(f64::INFINITY, |[distance, _]| f64::from_bits(distance))
+        };
+        let (low, high) = (last(&least), last(&largest));
+        // Both distances fall and then rise with the bins.
+        let range = |is_in: &dyn Fn(usize) -> bool| {
+            let start = (1..BINS).find(|&bin| is_in(bin)).unwrap_or(1);
+            let after = (start..BINS).find(|&bin| !is_in(bin)).unwrap_or(BINS);
+            start..after
+        };
+        Ends { kept: range(&|bin| largest(bin) < low), maybe: range(&|bin| least(bin) <= high) }
+    }
+}
+
+/// A sample of a row's exponentials, by eighths of octaves.
+struct Sample {
+    counts: [u32; BINS],
+    /// Tokens of the row for each that is in the sample.
+    each: f64,
+}
 
 /// Tokens that lie beside each other in a sample, and how many of these groups there are.
 const GROUP: usize = 16;
@@ -525,8 +688,7 @@ impl Sample {
         let mut n = 0usize;
         for group in exps.chunks(step) {
             for &e in &group[..GROUP.min(group.len())] {
-                let bits = (e * masses.factor()).to_bits() >> 20;
-                counts[(bits.saturating_sub(FIRST) as usize).min(BINS - 1)] += 1;
+                counts[bin(masses.of(e))] += 1;
                 n += 1;
             }
         }
@@ -546,7 +708,6 @@ impl Sample {
             1 => 12.0,
             _ => return (low, high, above),
         };
-        let edge = |bin: usize| f32::from_bits((bin as u32 + FIRST) << 20);
         match need {
             Need::Count(k) => {
                 let target = k as f64 / self.each;
@@ -590,5 +751,74 @@ impl Sample {
             Need::OfLargest(_) | Need::Typical(_) => {}
         }
         (low, high, above)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use softmax_kernels::{Learned, Scale, all};
+
+    /// The tokens that typical-p keeps after another filter, and where its search ended.
+    fn typical(
+        kernel: Ready,
+        x: &[f32],
+        before: Option<Need>,
+        p: f64,
+        by_histogram: bool,
+    ) -> (Vec<usize>, Ends) {
+        let n = x.len();
+        let (mut exps, mut memory, mut pairs) = (vec![0.0; n], vec![0; 4 * n], vec![[0; 2]; n]);
+        let found = kernel.exps(x, &Scale::ONE, &mut Learned::default(), &mut exps);
+        let found = found.expect("finite numbers");
+        let mut lists = Lists::new(n, &mut memory, &mut pairs);
+        let masses = Masses::new(&exps, found.factor);
+        let mut kept = Kept::all(kernel, masses, &found, &mut lists);
+        if let Some(before) = before {
+            kept.filter(before);
+        }
+        let (_, info) = kept.information();
+        let need = share(p, info.total());
+        let ends = if by_histogram { info.ends(kernel, need) } else { Ends::UNKNOWN };
+        kept.around(&info, &ends, need);
+        (kept.list().indices().collect(), ends)
+    }
+
+    #[test]
+    fn typical_p_is_the_same_by_a_histogram_and_without() {
+        let mut state = 1u64;
+        let mut uniform = move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 40) as f32 / (1u32 << 24) as f32
+        };
+        let n = 5001;
+        let mut bell = |width: f32| -> Vec<f32> {
+            (0..n).map(|_| ((0..12).map(|_| uniform()).sum::<f32>() - 6.0) * width).collect()
+        };
+        let peaked = bell(1.0).iter().enumerate().map(|(i, x)| x + [0.0, 20.0][i / 4990]).collect();
+        let tied = bell(3.0).iter().map(|x| x.round()).collect();
+        let two = bell(1.0).iter().map(|&x| if x > 0.5 { 1.0 } else { -1.0 }).collect();
+        let rows = [bell(3.0), bell(0.01), bell(20.0), peaked, vec![7.0; n], tied, two];
+        for kernel in all().iter().filter_map(|kernel| kernel.ready()) {
+            for (row, x) in rows.iter().enumerate() {
+                for p in [0.0, 0.01, 0.3, 0.5, 0.9, 0.999, 1.0 - 1e-9] {
+                    let of = |before, by_histogram| typical(kernel, x, before, p, by_histogram);
+                    let (all, _) = of(None, false);
+                    let (listed, _) = of(Some(Need::Count(n as u64)), true);
+                    assert_eq!(listed, all, "{} {row} {p}, a list", kernel.name());
+                    assert!(!all.is_empty());
+                    let half = Need::Count(n as u64 / 2);
+                    for before in [None, Some(half), Some(Need::Share(0.99))] {
+                        let (want, _) = of(before, false);
+                        let (got, ends) = of(before, true);
+                        assert_eq!(got, want, "{} {row} {p} {before:?}", kernel.name());
+                        // The histogram leaves little to be selected from.
+                        if row == 0 && p == 0.9 {
+                            assert!(ends.maybe.len() - ends.kept.len() <= 6, "{ends:?}");
+                        }
+                    }
+                }
+            }
+        }
     }
 }

@@ -1,27 +1,6 @@
 //! Random numbers by counters.
 
-/// Philox4x32 with ten rounds: 128 random bits for each counter and key.
-///
-/// Source: Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3, 2011.
-pub(crate) fn philox(mut counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
-    let mut key = key;
-    for round in 0..10 {
-        if round > 0 {
-            // The golden ratio and the square root of 3, less 1.
-            key = [key[0].wrapping_add(0x9e37_79b9), key[1].wrapping_add(0xbb67_ae85)];
-        }
-        let [a, b, c, d] = counter;
-        let p = u64::from(a) * 0xd251_1f53;
-        let q = u64::from(c) * 0xcd9e_8d57;
-        counter =
-            [(q >> 32) as u32 ^ b ^ key[0], q as u32, (p >> 32) as u32 ^ d ^ key[1], p as u32];
-    }
-    counter
-}
-
-fn low_first(a: u32, b: u32) -> u64 {
-    u64::from(b) << 32 | u64::from(a)
-}
+use softmax_kernels::{low_first, philox};
 
 /// Whose random numbers.
 #[derive(Clone, Copy, Debug)]
@@ -59,35 +38,15 @@ impl Bits {
         u128::from(bits) < (u128::from(part) << 64) / whole.max(1)
     }
 
-    /// 64 bits for each of the tokens `2 * pair` and `2 * pair + 1`: key the first two words,
-    /// counter the pair, 0 and the other two.
-    pub(crate) fn pair(self, pair: usize) -> [u64; 2] {
-        let [a, b, c, d] = self.0;
-        let [e, f, g, h] = philox([pair as u32, 0, c, d], [a, b]);
-        [low_first(e, f), low_first(g, h)]
+    /// All of them.
+    pub(crate) fn words(self) -> [u32; 4] {
+        self.0
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The known answers of the authors' library, Random123.
-    #[test]
-    fn known_answers() {
-        let ones = u32::MAX;
-        for (counter, key, bits) in [
-            ([0; 4], [0; 2], [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]),
-            ([ones; 4], [ones; 2], [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]),
-            (
-                [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344],
-                [0xa409_3822, 0x299f_31d0],
-                [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1],
-            ),
-        ] {
-            assert_eq!(philox(counter, key), bits);
-        }
-    }
 
     #[test]
     fn counters_do_not_overlap() {

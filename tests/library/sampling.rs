@@ -409,6 +409,35 @@ fn long_rows() {
     }
 }
 
+/// Typical-p of all tokens of long rows and of those that another filter leaves.
+#[test]
+fn typical_p_of_long_rows() {
+    let kinds: &[usize] = if quick() { &[0, KINDS] } else { &[0, 3, 4, KINDS, 9, 10] };
+    for &kind in kinds {
+        for (top_k, typical_p) in [(0, 0.9), (0, 0.2), (0, 0.9999), (9000, 0.9)] {
+            for method in [Method::InverseCdf, Method::GumbelMax] {
+                let case = Case {
+                    rows: 1,
+                    cols: 30_001,
+                    each: 3,
+                    kind,
+                    temperature: 0.9,
+                    top_k,
+                    top_p: 1.0,
+                    min_p: 0.0,
+                    typical_p,
+                    order: Order::Transformers,
+                    method,
+                    bias: Vec::new(),
+                    history: Vec::new(),
+                    ..Case::random(5)
+                };
+                check::<f32>(&case);
+            }
+        }
+    }
+}
+
 /// Logits of a row whose probabilities range from a tenth of a percent to more than half.
 fn uneven() -> Vec<f32> {
     (0..40).map(|i| ((i * 7) % 40) as f32 * -0.15).collect()
