@@ -16,6 +16,7 @@ import struct
 import sys
 
 INF, NAN = math.inf, math.nan
+HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 # --- Types: how many bits a mantissa has, and the exponent of the least and the largest number.
@@ -629,6 +630,495 @@ def logsumexp(x, of, scale):
     return Row(x, contract_of(of), scale).log().logsumexp() if value is None else value
 
 
+# --- Temperatures 0 and infinity; sigmoid.
+
+
+def limit(x, masked, hot, log):
+    nothing = -INF if log else 0.0
+    largest = max(x, default=-INF)
+    if any(map(math.isnan, x)) or (hot and largest == INF):
+        return [NAN] * len(x)
+    if largest == -INF:
+        return [nothing if masked == "zero" else NAN] * len(x)
+    shares = [x > -INF if hot else x == largest for x in x]
+    n = float(sum(shares))
+    share = sub(0.0, ln(n)) if log else div(1.0, n)
+    return [share if sharing else nothing for sharing in shares]
+
+
+def hardmax_first(x, masked):
+    y = limit(x, masked, False, False)
+    if any(y) and not math.isnan(y[0]):
+        first = x.index(max(x))
+        y = [float(i == first) for i in range(len(x))]
+    return y
+
+
+def exp_alone(x, contract, scale):
+    return exp(x, contract, scale, NoShift(scale, contract.min_exp))
+
+
+def sigmoid(x, of, scale):
+    if math.isnan(x):
+        return NAN
+    contract = contract_of(of)
+    a, one = contract.a, contract.table[0]
+    e = exp_alone(-abs(x), contract, scale)
+    return a.div(e if x < 0 else one, a.add(one, e))
+
+
+def log_sigmoid(x, of, scale):
+    if math.isnan(x):
+        return NAN
+    one, terms = DOUBLE.table[0], 16 if of is F64 else 8
+    e = exp_alone(-abs(x), DOUBLE, scale)
+    both = add(mul(2.0, one), e)
+    t = div(e, both)
+    q = div(1.0, float(2 * terms + 1))
+    for i in range(terms - 1, 0, -1):
+        q = fma(q, mul(t, t), div(1.0, float(2 * i + 1)))
+    cube = mul(mul(2.0, t), mul(t, t))
+    if of is F64:
+        rest = fma(-t, sub(e, sub(both, mul(2.0, one))), fma(-t, both, e))
+        rest = mul(mul(rest, div(1.0, one)), sub(1.0, t))
+        l = add(mul(2.0, t), fma(cube, q, rest))
+    else:
+        l = fma(cube, q, mul(2.0, t))
+    low = x if x < 0 else 0.0
+    y = fma(low, scale.hi, sub(0.0, l))
+    if of is F64 and y != -INF:
+        y = add(y, mul(low, scale.lo))
+    return y
+
+
+# --- Shards.
+
+
+def partial(block, of, scale, row_max=None):
+    """A block's partial, with the highest `least` that is allowed."""
+    value = odd(block)
+    if value is not None and (row_max is None or math.isnan(value)):
+        return (value, value, 0.0, 0.0)
+    contract = contract_of(of)
+    top = max(block) + 0.0 if row_max is None else row_max
+    shift = Shift(scale, top, contract.min_exp)
+    if shift.is_huge and row_max is None:
+        return (top, top, 0.0, 0.0)
+    hi, lo = block_sum([exp(x, contract, scale, shift) for x in block], contract)
+    if of in (F16, BF16):
+        lo = block_sum([exp(x, SHORT, scale, shift) for x in block], SHORT)[0]
+    cut = contract.a.round(shift.cut)
+    least = INF if row_max is not None else min(x for x in block if x >= cut)
+    return (top, least, hi, lo)
+
+
+def merge(partials, of, scale):
+    """The row's partial, or its largest element, by which partials are to be asked for again."""
+    if any(math.isnan(p[0]) or math.isnan(p[2]) for p in partials):
+        return (NAN, NAN, 0.0, 0.0), None
+    top = max(p[0] for p in partials)
+    if math.isinf(top):
+        return (top, top, 0.0, 0.0), None
+    contract = contract_of(of)
+    own = Shift(scale, top, contract.min_exp)
+    cut = contract.a.round(own.cut)
+    result = None
+    for largest, least, hi, lo in partials:
+        if largest == -INF:
+            block = (0.0, 0.0)
+        elif least == INF and largest == top:
+            block = (hi, lo)
+        elif own.is_huge:
+            return None, top
+        elif largest < cut:
+            block = (0.0, 0.0)
+        else:
+            m = Shift(scale, largest, contract.min_exp).m
+            if hi == 0 or least < cut or own.m - m > 900:
+                return None, top
+            block = (math.ldexp(hi, m - own.m), math.ldexp(lo, m - own.m))
+        if result is None:
+            result = block
+        elif contract.is_double:
+            result = pair_add(result, block)
+        else:
+            result = (add(result[0], block[0]), add(result[1], block[1]))
+    return (top, INF, *result), None
+
+
+def softmax_of_shard(x, row, of, scale, masked):
+    top, _, hi, lo = row
+    if not math.isfinite(top):
+        return [0.0 if top == -INF and masked == "zero" else NAN] * len(x)
+    contract = contract_of(of, True)
+    shift = Shift(scale, top, contract.min_exp)
+    total = (lo, 0.0) if contract.short else (hi, lo)
+    return [quotient(exp(x, contract, scale, shift), total, contract) for x in x]
+
+
+# --- Attention.
+
+
+def attention(x, case, to, scale):
+    """Probabilities of all rows, one behind the other, and their log-sum-exps."""
+    batch, heads, queries, keys = case["shape"]
+    masked, lengths = case.get("masked", "nan"), case.get("lengths")
+    mask = json.loads(case["mask"]) if "mask" in case else None
+    rows = batch * heads * queries
+    probs, lse = [], []
+    for r in range(rows):
+        query, head, sequence = r % queries, r // queries % heads, r // queries // heads
+        position = case.get("offset", keys - queries) + query
+        begin, end = 0, keys
+        if lengths:
+            end = min(end, lengths[r if len(lengths) == rows else sequence])
+        ahead = 0 if case.get("causal") else case.get("window_ahead")
+        if ahead is not None:
+            end = min(end, max(0, position + 1 + ahead))
+        if "window" in case:
+            begin = max(0, max(0, position + 1) - case["window"])
+        seen = [begin <= key < end for key in range(keys)]
+        if mask is not None:
+            b, h, q = case["mask_shape"]
+            at = (sequence if b > 1 else 0) * h + (head if h > 1 else 0)
+            at = (at * q + (query if q > 1 else 0)) * keys
+            seen = [sees and mask[at + key] != 0 for key, sees in enumerate(seen)]
+        row = [x if sees else -INF for x, sees in zip(x[r * keys : (r + 1) * keys], seen)]
+        value = odd(row)
+        if value is None:
+            row = Row(row, contract_of(to, True), scale)
+            probs += row.softmax()
+            lse.append(row.log().logsumexp())
+        else:
+            probs += [0.0 if value == -INF and masked == "zero" else NAN] * keys
+            lse.append(value)
+    return probs, lse
+
+
+# --- Gradients.
+
+
+def finite_part(x):
+    return x if math.isfinite(x) else 0.0
+
+
+def pair_mul(a, b):
+    p = mul(a[0], b[0])
+    return p, finite_part(add(fma(a[0], b[0], -p), add(mul(a[0], b[1]), mul(a[1], b[0]))))
+
+
+def pair_div(a, b):
+    q = div(a[0], b[0])
+    rest = add(fma(-q, b[0], a[0]), sub(a[1], mul(q, b[1])))
+    return q, finite_part(div(rest, b[0]))
+
+
+def softmax_backward(y, u, of, scale):
+    contract = contract_of(of)
+    products = [mul(y, u) for y, u in zip(y, u)]
+    total = row_sum(products, contract)
+    if not contract.is_double:
+        return [mul(mul(y, scale.hi), sub(u, total[0])) for y, u in zip(y, u)]
+    errors = [fma(y, u, sub(0.0, p)) for y, u, p in zip(y, u, products)]
+    total = pair_add(total, row_sum(errors, contract))
+    result = []
+    for y, u in zip(y, u):
+        small = y < 2.0**-900
+        a = mul(y, 2.0**200) if small else y
+        p = mul(a, scale.hi)
+        p_lo = fma(a, scale.lo, fma(a, scale.hi, sub(0.0, p)))
+        e = sub(sub(u, total[0]), total[1])
+        g = fma(p, e, mul(p_lo, e))
+        result.append(mul(g, 2.0**-200) if small else g)
+    return result
+
+
+def log_softmax_backward(y, u, of, scale):
+    contract = contract_of(of)
+    one = contract.table[0]
+    total = row_sum(u, contract)
+    e = [exp_alone(y, contract, ONE) for y in y]
+    if not contract.is_double:
+        total = div(total[0], one)
+        return [mul(sub(u, mul(e, total)), scale.hi) for e, u in zip(e, u)]
+    total = pair_div(pair_mul(total, (scale.hi, scale.lo)), (one, 0.0))
+    result = []
+    for e, u in zip(e, u):
+        p = mul(u, scale.hi)
+        p_lo = fma(u, scale.lo, fma(u, scale.hi, sub(0.0, p)))
+        e = sub(0.0, e)
+        result.append(add(fma(e, total[0], p), fma(e, total[1], p_lo)))
+    return result
+
+
+# --- Cross-entropy.
+
+EXP2_TABLE = []
+with open(os.path.join(HERE, "exp2.txt"), encoding="utf-8") as file:
+    for line in file:
+        if not line.startswith("#"):
+            EXP2_TABLE.append([d(word) for word in line.split()])
+EXP2_P = [
+    d(word)
+    for word in (
+        "3fe62e42fefa39ef 3fcebfbdff82c575 3fac6b08d704a0a6 3f83b2ab88f70400 3f55d88003875c74"
+    ).split()
+]
+EXP2_STEP = d("42b8000000000000")
+C_OF_F32 = d("3ff16747bf7c5b82")
+LEAST = d("fa11a0fc668aac70")
+
+
+def exp2(x):
+    z = add(x, EXP2_STEP)
+    k, i = divmod((int(F64.to_bits(z), 16) & 0xFFFFFFFF) + 128, 256)
+    f = sub(x, sub(z, EXP2_STEP))
+    t, eps = EXP2_TABLE[i]
+    f = sub(f, eps)
+    q = EXP2_P[-1]
+    for p in EXP2_P[-2::-1]:
+        q = add(p, mul(f, q))
+    return math.ldexp(add(t, mul(mul(t, f), q)), k)
+
+
+class LossRow:
+    def __init__(self, x, of, scale):
+        self.row = row = Row(x, contract_of(of), scale)
+        self.is_double = row.contract.is_double
+        self.e_max = self.top = row.exp(row.max)
+        hi, lo = two_sum(row.sum[0], -self.e_max)
+        self.others = (hi, add(lo, row.sum[1]))
+        lost = 2.0**-40 if self.is_double else 2.0**-27
+        bound = mul(mul(float(260 + len(x) // BLOCK), lost), row.sum[0])
+        if len(x) > 1 and add(*self.others) < bound:
+            terms = [e if x < row.max else 0.0 for x, e in zip(x, row.e)]
+            self.others = row_sum(terms, row.contract)
+        self.log = row.log()
+        if not self.is_double and mul(4.0, self.e_max) >= row.sum[0]:
+            power = mul(sub(row.max, row.shift.subtract), mul(scale.l8, 0.125))
+            self.top = mul(C_OF_F32, exp2(sub(power, float(row.shift.m))))
+            self.log.c = (ln1p(div(self.others[0], self.top)), 0.0)
+        if self.is_double and self.others[0] < mul(2.0**-40, row.sum[0]):
+            self.log.c = (ln1p(div(add(*self.others), self.e_max)), 0.0)
+
+    def log_prob(self, x):
+        row_max, hi, lo, c = self.row.max, self.row.scale.hi, self.row.scale.lo, self.log.c
+        if self.log.far:
+            x, row_max, hi, lo = mul(0.5, x), mul(0.5, row_max), mul(2.0, hi), mul(2.0, lo)
+        e, e_lo = two_sum(x, -row_max)
+        if e < LEAST or mul(e, hi) < LEAST:
+            return mul(e, hi)
+        p, p_lo = two_product(e, hi)
+        y, y_lo = two_sum(p, sub(0.0, c[0]))
+        rest = sub(add(mul(e_lo, hi), mul(e, lo)), c[1])
+        return add(y, add(y_lo, add(p_lo, rest)))
+
+    def gradient(self, x, label, factor):
+        row, scale, a = self.row, self.row.scale, self.row.contract.a
+        if self.is_double:
+            w = pair_mul((factor, 0.0), (scale.hi, scale.lo))
+            q, lo = pair_div(w, row.sum)
+            hi = q
+        else:
+            w = (mul(factor, scale.hi), 0.0)
+            q = div(w[0], row.sum[0])
+            hi = f32(q)
+            lo = sub(q, hi)
+            lo = f32(lo) if math.isfinite(lo) else 0.0
+        up, down = (UP, DOWN) if abs(w[0]) < 2.0**60 else (1.0, 1.0)
+        result = []
+        for e in row.e:
+            if math.isfinite(hi):
+                u = a.mul(e, up)
+                result.append(a.mul(a.fma(u, hi, a.mul(u, lo)), down))
+            else:
+                result.append(mul(e, q) if math.isfinite(q) else NAN)
+        result[label] = self.at_label(x[label], row.e[label], w)
+        return result
+
+    def at_label(self, x, e, w):
+        down = 1.0
+        if x == self.row.max and mul(2.0, self.e_max) >= self.row.sum[0]:
+            if self.is_double:
+                share = pair_div(self.others, pair_add(self.others, (self.top, 0.0)))
+            else:
+                others = add(*self.others)
+                share = (div(others, add(others, self.top)), 0.0)
+            v = (-share[0], -share[1])
+            if share[0] < 2.0**-800:
+                v = (mul(v[0], 2.0**300), mul(v[1], 2.0**300))
+                down = 2.0**-300
+            elif self.is_double:
+                v = pair_add((0.0, 0.0), v)
+        elif self.is_double:
+            v = pair_add(pair_div((e, 0.0), self.row.sum), (-1.0, 0.0))
+        else:
+            v = (sub(div(e, self.row.sum[0]), 1.0), 0.0)
+        g = add(*pair_mul(w, v)) if self.is_double else add(mul(w[0], v[0]), 0.0)
+        return mul(g, down)
+
+
+def cross_entropy(x, cols, labels, of, scale, reduction, gradient_factor):
+    divisor = 1.0
+    if reduction == "mean":
+        divisor = float(sum(label != -100 for label in labels))
+    factor = div(gradient_factor, divisor)
+    losses, gradients, lanes = [], [], [0.0] * 8
+    for i, label in enumerate(labels):
+        row = x[i * cols : (i + 1) * cols]
+        if label == -100:
+            loss, gradient = 0.0, [0.0] * cols
+        elif odd(row) is not None:
+            loss, gradient = NAN, [NAN] * cols
+        else:
+            this = LossRow(row, of, scale)
+            loss, gradient = -this.log_prob(row[label]), this.gradient(row, label, factor)
+        lanes[i % 8] = add(lanes[i % 8], loss)
+        losses.append(loss)
+        gradients += gradient
+    return losses, div(total(*lanes), divisor), gradients
+
+
+# --- The sampler.
+
+MASK32 = (1 << 32) - 1
+
+
+def philox(counter, key):
+    a, b, c, e = counter
+    k, l = key
+    for _ in range(10):
+        p, q = a * 0xD2511F53, c * 0xCD9E8D57
+        a, b, c, e = q >> 32 ^ b ^ k, q & MASK32, p >> 32 ^ e ^ l, p & MASK32
+        k, l = (k + 0x9E3779B9) & MASK32, (l + 0xBB67AE85) & MASK32
+    return a, b, c, e
+
+
+HALF_UNIT, ROUND = s("30000000"), s("3c400000")
+
+
+def units(e):
+    e = A32.sub(A32.add(A32.sub(e, HALF_UNIT), ROUND), ROUND)
+    return int(math.ldexp(e, 30))
+
+
+def rest(e):
+    """In integers: e is a multiple of 2^-149."""
+    if e >= 2.0**-8:
+        return 0
+    n, divisor = e.as_integer_ratio()
+    return ((n << 30) - units(e) * divisor << 32) // divisor
+
+
+def edited(x, of, case, row):
+    a = contract_of(of).a
+    for token, bias in case.get("bias", []):
+        x[token] = a.round(add(x[token], s(bias)))
+    repetition, presence, frequency = (
+        d(case.get(name, usual))
+        for name, usual in (
+            ("repetition", "3ff0000000000000"),
+            ("presence", "0000000000000000"),
+            ("frequency", "0000000000000000"),
+        )
+    )
+    history = case.get("history", [])
+    if (repetition, presence, frequency) == (1, 0, 0) or not history:
+        return
+    tokens = history[0 if len(history) == 1 else row]
+    for token in set(tokens):
+        v = x[token]
+        v = div(v, repetition) if v > 0 else mul(v, repetition)
+        count = float(tokens.count(token))
+        x[token] = a.round(sub(v, add(mul(count, frequency), presence)))
+
+
+def masses(x, of, scale):
+    contract = contract_of(of)
+    shift = Shift(scale, max(x), contract.min_exp)
+    return [f32(exp(x, contract, scale, shift)) for x in x]
+
+
+def filtered(left, case):
+    """Of pairs of exponentials and tokens, in the order of ranks."""
+    if case.get("top_k", 0) > 0:
+        left = left[: case["top_k"]]
+    p = d(case.get("top_p", "3ff0000000000000"))
+    if p < 1:
+        of_all = sum(units(e) for e, _ in left)
+        need = max(1, min(math.ceil(mul(p, rounded(of_all, 1, F64))), of_all))
+        running, n = 0, 0
+        while running < need:
+            running += units(left[n][0])
+            n += 1
+        left = left[:n]
+    p = d(case.get("min_p", "0000000000000000"))
+    if p > 0:
+        bound = mul(p, left[0][0])
+        left = [(e, token) for e, token in left if e >= bound]
+    return left
+
+
+def draws_of_row(x, of, case, row, draws):
+    x = list(x)
+    edited(x, of, case, row)
+    if odd(x) is not None:
+        return [-1] * draws
+    temperature = d(case.get("temperature", "3ff0000000000000"))
+    if temperature == 0:
+        return [x.index(max(x))] * draws
+    filters = "top_k" in case or "top_p" in case or "min_p" in case
+    after = case.get("order") == "llama.cpp" and filters
+
+    def exponentials(x):
+        if temperature == INF:
+            return [1.0 if x > -INF else 0.0 for x in x]
+        return masses(x, of, Scale.of_temperature(temperature))
+
+    left = [(e, token) for token, e in enumerate(masses(x, of, ONE) if after else exponentials(x))]
+    left = sorted(((e, token) for e, token in left if e >= 2.0**-62), key=lambda t: (-t[0], t[1]))
+    left = sorted(filtered(left, case), key=lambda t: t[1])
+    if after and temperature != 1:
+        left = list(zip(exponentials([x[token] for _, token in left]), (t for _, t in left)))
+        left = [(e, token) for e, token in left if e >= 2.0**-62]
+
+    seed, step = case["seed"], case.get("step", 0)
+    number = case.get("first_row", 0) + row
+    upper_bits = (step >> 32) << 16 | number >> 32
+    result = []
+    for draw in range(draws):
+        counter = [draw, number & MASK32, step & MASK32, upper_bits]
+        bits = philox(counter, [seed & MASK32, seed >> 32])
+        gumbel = case.get("method") == "gumbel-max"
+        result.append((gumbel_max if gumbel else inverse)(left, bits))
+    return result
+
+
+def inverse(left, bits):
+    u, w = bits[0] | bits[1] << 32, bits[2] | bits[3] << 32
+    of = units
+    all_units, all_rests = sum(units(e) for e, _ in left), sum(rest(e) for e, _ in left)
+    t = u * all_units >> 64
+    if w < (all_rests << 64) // ((all_units << 32) + all_rests):
+        of, t = rest, u * all_rests >> 64
+    running = 0
+    for e, token in left:
+        running += of(e)
+        if running > t:
+            return token
+    return -1
+
+
+def gumbel_max(left, bits):
+    best = (INF, -1)
+    for e, token in left:
+        noise = philox([token // 2, 0, bits[2], bits[3]], [bits[0], bits[1]])
+        z = noise[2] | noise[3] << 32 if token % 2 else noise[0] | noise[1] << 32
+        v = math.ldexp(2 * (z >> 12) + 1, -53)
+        best = min(best, (div(-ln1p(-v), e), token))
+    return best[1]
+
+
 # --- Vectors.
 
 MASK64 = (1 << 64) - 1
@@ -690,28 +1180,131 @@ def scale_of(case):
     return Scale(d(case.get("scale", "3ff0000000000000")))
 
 
+def check_values(at, name, y, of, want):
+    same(f"{at} {name}", [of.to_bits(nearest(y, of)) for y in y], want)
+
+
 def check_rows(case, at):
     of = TYPES[case["type"]]
     x, scale, masked = numbers(case["x"], of), scale_of(case), case.get("masked", "nan")
-    results = {
-        "softmax": softmax(x, of, scale, masked),
-        "log_softmax": log_softmax(x, of, scale, masked),
-        "logsumexp": [logsumexp(x, of, scale)],
-    }
-    for name, y in results.items():
-        same(f"{at} {name}", [of.to_bits(nearest(y, of)) for y in y], case[name])
+    check_values(at, "softmax", softmax(x, of, scale, masked), of, case["softmax"])
+    check_values(at, "log_softmax", log_softmax(x, of, scale, masked), of, case["log_softmax"])
+    check_values(at, "logsumexp", [logsumexp(x, of, scale)], of, case["logsumexp"])
+
+
+def check_limits(case, at):
+    of = TYPES[case["type"]]
+    x, masked = numbers(case["x"], of), case["masked"]
+    a = contract_of(of).a
+
+    def check(name, y):
+        check_values(at, name, [a.round(y) for y in y], of, case[name])
+
+    check("softmax_0", limit(x, masked, False, False))
+    check("log_softmax_0", limit(x, masked, False, True))
+    check("hardmax_first", hardmax_first(x, masked))
+    check("softmax_inf", limit(x, masked, True, False))
+    check("log_softmax_inf", limit(x, masked, True, True))
+
+
+def check_elements(case, at):
+    of = TYPES[case["type"]]
+    x, scale = numbers(case["x"], of), scale_of(case)
+    check_values(at, "sigmoid", [sigmoid(x, of, scale) for x in x], of, case["sigmoid"])
+    check_values(at, "log_sigmoid", [log_sigmoid(x, of, scale) for x in x], of, case["log_sigmoid"])
+
+
+def check_shards(case, at):
+    of, scale = TYPES[case["type"]], scale_of(case)
+    x, masked = numbers(case["x"], of), case.get("masked", "nan")
+    blocks = [x[i : i + BLOCK] for i in range(0, len(x), BLOCK)]
+
+    def told(name):
+        return [[F64.from_bits(word) for word in words.split()] for words in case[name]]
+
+    def bits(*values):
+        return [F64.to_bits(value) for value in values]
+
+    def check(name, row_max):
+        mine = [partial(block, of, scale, row_max) for block in blocks]
+        for i, (got, words) in enumerate(zip(mine, case[name], strict=True)):
+            want = words.split()
+            # What `least` may be.
+            if F64.from_bits(want[1]) <= got[1]:
+                want[1] = bits(got[1])[0]
+            same(f"{at} {name} {i}", bits(*got), " ".join(want))
+        row, again = merge(told(name), of, scale)
+        same(f"{at} again", bits(*([] if again is None else [again])), case.get("again", "")
+             if row_max is None else "")
+        return row
+
+    row = check("partials", None)
+    if row is None:
+        row = check("partials_again", F64.from_bits(case["again"]))
+    same(f"{at} row", bits(*row), case["row"][0])
+    check_values(at, "softmax", softmax_of_shard(x, row, of, scale, masked), of, case["softmax"])
+    whole = softmax(x, of, scale, masked)
+    check_values(at, "softmax in one piece", whole, of, case["softmax"])
+
+
+def check_attention(case, at):
+    of, to = TYPES[case["type"]], TYPES[case["to"]]
+    probs, lse = attention(numbers(case["x"], of), case, to, scale_of(case))
+    check_values(at, "probs", probs, to, case["probs"])
+    check_values(at, "lse", lse, contract_of(of).a.of, case["lse"])
+
+
+def check_backward(case, at):
+    of, scale = TYPES[case["type"]], scale_of(case)
+    u = numbers(case["upstream"], of)
+    y = softmax_backward(numbers(case["probs"], of), u, of, scale)
+    check_values(at, "softmax", y, of, case["softmax"])
+    y = log_softmax_backward(numbers(case["log_probs"], of), u, of, scale)
+    check_values(at, "log_softmax", y, of, case["log_softmax"])
+
+
+def check_losses(case, at):
+    of, scale = TYPES[case["type"]], scale_of(case)
+    losses, loss, gradient = cross_entropy(
+        numbers(case["x"], of),
+        case["cols"],
+        case["labels"],
+        of,
+        scale,
+        case["reduction"],
+        d(case["gradient_factor"]),
+    )
+    check_values(at, "losses", losses, F64, case["losses"])
+    check_values(at, "loss", [loss], F64, case["loss"])
+    check_values(at, "gradient", gradient, of, case["gradient"])
+
+
+def check_samples(case, at):
+    of, rows = TYPES[case["type"]], case["rows"]
+    x, want = numbers(case["x"], of), case["draws"]
+    cols, draws = len(x) // rows, len(want) // rows
+    got = []
+    for row in range(rows):
+        got += draws_of_row(x[row * cols : (row + 1) * cols], of, case, row, draws)
+    same(f"{at} draws", [str(token) for token in got], " ".join(map(str, want)))
 
 
 CHECKS = {
     "rows": check_rows,
+    "limits": check_limits,
+    "elements": check_elements,
+    "shards": check_shards,
+    "attention": check_attention,
+    "backward": check_backward,
+    "losses": check_losses,
+    "samples": check_samples,
 }
 
 
 def main(names):
-    here = os.path.dirname(os.path.abspath(__file__))
     names = names or sorted(f"{name}.json" for name in CHECKS)
     for name in names:
-        with open(os.path.join(here, name), encoding="utf-8") as file:
+        with open(os.path.join(HERE, name), encoding="utf-8") as file:
             cases = json.load(file)["cases"]
         for i, case in enumerate(cases):
             about = f"{name} case {i} ({case.get('type', '')})"
