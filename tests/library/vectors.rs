@@ -11,8 +11,8 @@ use std::process::Command;
 use crate::common::*;
 use softmax::half::{bf16, f16};
 use softmax::{
-    Attention, CrossEntropy, Element, Kernel, Mask, Masked, Matrix, MatrixMut, Merged, MergedRow,
-    Method, Order, Partial, Probs, Reduction, Sampler, Shards, Softmax, Ties,
+    Attention, BLOCK, CrossEntropy, Element, Kernel, Mask, Masked, Matrix, MatrixMut, Merged,
+    MergedRow, Method, Order, Partial, Probs, Reduction, Sampler, Shards, Softmax, Ties,
 };
 
 /// Where the files are.
@@ -68,6 +68,12 @@ impl Case {
                 let how = format!("{{\"n\": {n}, \"seed\": {seed}, \"exponent\": {exponent}}}");
                 Case { digests: true, ..self.raw(name, how) }
             }
+            Input::Blocks { n, seed, exponents } => {
+                let null = |e: &Option<i32>| e.map_or("null".into(), |e| e.to_string());
+                let exponents = list(exponents.iter().map(null));
+                let how = format!("{{\"n\": {n}, \"seed\": {seed}, \"exponents\": {exponents}}}");
+                Case { digests: true, ..self.raw(name, how) }
+            }
         }
     }
 
@@ -91,7 +97,17 @@ fn words<T: Bits>(x: &[T]) -> String {
 /// Elements, in full or by a rule.
 enum Input<T> {
     Full(Vec<T>),
-    Generated { n: usize, seed: u64, exponent: i32 },
+    Generated {
+        n: usize,
+        seed: u64,
+        exponent: i32,
+    },
+    /// With an exponent for each block; a block without one is -inf.
+    Blocks {
+        n: usize,
+        seed: u64,
+        exponents: Vec<Option<i32>>,
+    },
 }
 
 impl<T: Element> Input<T> {
@@ -103,12 +119,20 @@ impl<T: Element> Input<T> {
         match self {
             Self::Full(x) => x.clone(),
             &Self::Generated { n, seed, exponent } => {
+                let exponents = vec![Some(exponent); n.div_ceil(BLOCK)];
+                Self::Blocks { n, seed, exponents }.elements()
+            }
+            Self::Blocks { n, seed, exponents } => {
                 let digits = if T::NAME == "f64" { 53 } else { 24 };
                 // The state after i steps is the seed and i times a constant: a counter.
-                let mut random = Random(seed);
-                let unit = 2f64.powi(exponent - digits + 1);
-                let mut next = || (random.next() >> (64 - digits)) as i64 - (1 << (digits - 1));
-                (0..n).map(|_| T::from_f64(next() as f64 * unit)).collect()
+                let mut random = Random(*seed);
+                let mut element = |i: usize| {
+                    let integer = (random.next() >> (64 - digits)) as i64 - (1 << (digits - 1));
+                    exponents[i / BLOCK].map_or(T::NEG_INFINITY, |exponent| {
+                        T::from_f64(integer as f64 * 2f64.powi(exponent - digits + 1))
+                    })
+                };
+                (0..*n).map(&mut element).collect()
             }
         }
     }
@@ -227,6 +251,11 @@ fn inputs<T: Element>() -> Vec<(Input<T>, Factor)> {
     }
     let long =
         [(70, 3, 1), (1000, 4, 0), (4097, 3, 1), (8300, 6, 2), (12_289, 16, 0), (300, -20, 3)];
+    if T::NAME == "f64" {
+        // Sums all over an octave: every entry of the table of logarithms.
+        let low = |i: i32| ((f64::from(i) + 0.5) / 72.0).ln();
+        all.extend((0..72).map(|i| (Input::of(&[0.0, 0.0, low(i), low(i)]), one)));
+    }
     for (i, (n, exponent, factor)) in long.into_iter().enumerate() {
         all.push((Input::Generated { n, seed: i as u64, exponent }, factors[factor]));
     }
@@ -351,6 +380,15 @@ fn shards<T: Bits>(file: &mut File, kernel: &'static Kernel) {
         (generated(4500, 4, 7), one),
         (generated(4200, 5, 16), one),
     ];
+    // Blocks that are nothing, flushed as a whole, or in part.
+    let far = if T::NAME == "f64" { [9, 10] } else { [6, 7] };
+    let blocks = |n, exponents: &[Option<i32>]| {
+        let exponents = exponents.to_vec();
+        Input::Blocks { n, seed: 6, exponents }
+    };
+    all.push((blocks(8200, &[Some(0), None, Some(far[1])]), one));
+    all.push((blocks(4100, &[Some(far[0]), Some(far[1] + 1)]), one));
+    all.push((blocks(4400, &[Some(far[0]), Some(far[1])]), one));
     for odd in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
         all.push((Input::of(&[odd, f64::NEG_INFINITY]), one));
     }
@@ -462,7 +500,7 @@ fn attention(file: &mut File, kernel: &'static Kernel) {
             if let Some(shape) = o.mask {
                 attention = attention.mask(Mask::new(&seen[..], shape));
                 case = case.raw("mask_shape", list(shape));
-                case = case.text("mask", list(seen.iter().map(|&seen| u8::from(seen))));
+                case = case.raw("mask", list(seen.iter().map(|&seen| u8::from(seen))));
             }
             let mut probs = vec![U::NAN; x.len()];
             let mut lse = vec![T::Arithmetic::NAN; rows];
@@ -534,12 +572,22 @@ fn losses<T: Bits>(file: &mut File, kernel: &'static Kernel) {
         (of(&[1.0, f64::NAN, inf, 1.0, -inf, -inf, 1.0, 2.0]), 2, vec![0, 0, 1, -100], one),
         (of(&[50_000.0, 49_990.0, 49_999.0, -60_000.0]), 2, vec![1, 0], one),
     ];
+    if T::NAME == "f64" {
+        // So far apart that the difference overflows.
+        all.push((of(&[1.5e308, -1e308, 1e300, -1e299]), 2, vec![1, 1], one));
+    }
     let mut random = Random(31);
     for (i, n) in [5, 17, 40].into_iter().enumerate() {
         let x = [0, 1, 6].into_iter().flat_map(|kind| row(&mut random, kind, n)).collect();
         let labels = [0, 1, 2].map(|i| (i * n / 3) as i64).to_vec();
         let factor = [one, Factor::Temperature(3.0), Factor::Scale(0.25)][i];
         all.push((Input::Full(x), n, labels, factor));
+    }
+    if T::NAME == "f32" {
+        // Maxima all over an octave: every entry of the table of exp2.
+        let max = |i: i32| (f64::from(i) + 0.3) * 2f64.ln() / 256.0;
+        let x: Vec<_> = (0..256).flat_map(|i| [max(i), max(i) - 1.0]).collect();
+        all.push((of(&x), 2, vec![1; 256], one));
     }
     let long = |n, seed, exponent| Input::Generated { n, seed, exponent };
     all.push((long(5000, 3, 3), 5000, vec![4999], one));
@@ -548,7 +596,7 @@ fn losses<T: Bits>(file: &mut File, kernel: &'static Kernel) {
         let x = input.elements();
         let (rows, mean) = (labels.len(), i % 3 > 0);
         let reduction = if mean { Reduction::Mean } else { Reduction::Sum };
-        let gradient_factor = [1.0, 1.0, 1024.0, 0.1][i % 4];
+        let gradient_factor = [1.0, 1.0, 1024.0, 1e39][i % 4];
         let loss = CrossEntropy::new()
             .options(factor.options(kernel, Masked::Nan))
             .reduction(reduction)
@@ -606,7 +654,7 @@ fn samples<T: Bits>(file: &mut File, kernel: &'static Kernel) {
     let (inf, gumbel, llama) = (f64::INFINITY, Method::GumbelMax, Order::LlamaCpp);
     let short = |seed| Input::Generated { n: 40, seed, exponent: 2 };
     let long = |seed, exponent| Input::Generated { n: 3000, seed, exponent };
-    let wide = Input::Generated { n: 2500, seed: 9, exponent: 5 };
+    let wide = || Input::Generated { n: 2500, seed: 9, exponent: 5 };
     let mut odd = vec![1.0, inf, 0.0, f64::NAN, -inf, -inf];
     odd.extend([2.0, -inf]);
     let all: Vec<(Input<T>, Options)> = vec![
@@ -649,7 +697,9 @@ fn samples<T: Bits>(file: &mut File, kernel: &'static Kernel) {
         (long(3, 1), Options { top_k: 700, method: gumbel, draws: 3, ..plain.clone() }),
         (long(4, 3), Options { order: llama, min_p: 0.01, temperature: 0.5, ..plain.clone() }),
         // Rests count where there is one large mass and many that are small.
-        (wide, Options { temperature: 0.8, draws: 40, ..plain.clone() }),
+        (wide(), Options { temperature: 0.8, draws: 40, ..plain.clone() }),
+        // A seed whose first draw from f32 lands among the rests.
+        (wide(), Options { temperature: 0.8, draws: 2, seed: 1_343_428, ..plain.clone() }),
         (Input::of(&[5.0, 5.0, 5.0, 4.0]), Options { top_k: 2, ..plain.clone() }),
         (Input::of(&[0.0, -50.0]), plain.clone()),
         (Input::of(&odd), Options { rows: 4, draws: 2, ..plain.clone() }),
