@@ -380,6 +380,30 @@ fn shards<T: Bits>(file: &mut File, kernel: &'static Kernel) {
         (generated(4500, 4, 7), one),
         (generated(4200, 5, 16), one),
     ];
+    // Rows of one element, whose sums change with the last bit of a coefficient of the polynomials:
+    // found by a search, for all coefficients but the last two of f64.
+    let telling: &[u64] = match T::NAME {
+        "f32" => &[0xbf80_0008, 0xbf80_0100, 0xbf81_897e, 0xc243_f0c4],
+        "f16" => &[0xa153, 0xcf7b],
+        "bf16" => &[0xbc9b],
+        _ => &[
+            0xc00f_590f_6378_cd0f,
+            0xbfd2_3815_9e94_3250,
+            0xbfe7_6469_a499_8efc,
+            0xc009_4d6a_22a0_6a93,
+            0xc008_a07a_90bf_6c78,
+        ],
+    };
+    for &bits in telling {
+        // The value of the type with these bits.
+        let value = match T::NAME {
+            "f32" => f32::from_bits(bits as u32).into(),
+            "f16" => f16::from_bits(bits as u16).into(),
+            "bf16" => bf16::from_bits(bits as u16).into(),
+            _ => f64::from_bits(bits),
+        };
+        all.push((Input::of(&[value]), one));
+    }
     // Blocks that are nothing, flushed as a whole, or in part.
     let far = if T::NAME == "f64" { [9, 10] } else { [6, 7] };
     let blocks = |n, exponents: &[Option<i32>]| {
@@ -588,6 +612,10 @@ fn losses<T: Bits>(file: &mut File, kernel: &'static Kernel) {
         let max = |i: i32| (f64::from(i) + 0.3) * 2f64.ln() / 256.0;
         let x: Vec<_> = (0..256).flat_map(|i| [max(i), max(i) - 1.0]).collect();
         all.push((of(&x), 2, vec![1; 256], one));
+        // Where no element has a quarter of its row, the logarithm of C counts.
+        let mut random = Random(32);
+        let x: Vec<_> = (0..60 * 5).map(|_| random.signed() / 16.0).collect();
+        all.push((of(&x), 5, vec![2; 60], one));
     }
     let long = |n, seed, exponent| Input::Generated { n, seed, exponent };
     all.push((long(5000, 3, 3), 5000, vec![4999], one));
