@@ -651,6 +651,51 @@ fn losses<T: Bits>(file: &mut File, kernel: &'static Kernel) {
     }
 }
 
+/// The largest elements of rows, and the log-probabilities of some.
+fn picks<T: Bits>(file: &mut File, kernel: &'static Kernel)
+where
+    T::Arithmetic: Bits,
+{
+    let (inf, nan) = (f64::INFINITY, f64::NAN);
+    let one = Factor::Scale(1.0);
+    let mut all: Vec<(Input<T>, usize, Factor)> = vec![
+        (Input::of(&[1.0, 3.0, 2.0, 3.0, -0.0, 0.0]), 6, Factor::Scale(0.25)),
+        (Input::of(&[1.0, nan, inf]), 2, one),
+        (Input::of(&[1.0, -inf, inf, inf]), 3, one),
+        (Input::of(&[-inf, -inf]), 1, one),
+        (Input::of(&[40.0, 0.0, 1.0, 39.0]), 4, one),
+    ];
+    let mut random = Random(41);
+    for (kind, factor) in [(0, one), (1, Factor::Temperature(3.0)), (6, one)] {
+        all.push((Input::Full(row(&mut random, kind, 33)), 4, factor));
+    }
+    for (input, k, factor) in all {
+        let x = input.elements();
+        let is_masked = x.iter().all(|x| x.to_f64() == f64::NEG_INFINITY);
+        let masked = if is_masked { Masked::Zero } else { Masked::Nan };
+        let options = factor.options(kernel, masked);
+        let x = Matrix::new(&x, x.len()).expect("one row");
+        let mut best = [0];
+        options.argmax(x, &mut best).expect("a valid call");
+        let mut indices = vec![0; k];
+        let [mut log_probs, mut probs, mut of_last] = [(); 3].map(|()| vec![T::Arithmetic::NAN; k]);
+        let top = options.top_k_and_probs(x, k, &mut indices, &mut log_probs, &mut probs);
+        top.expect("a valid call");
+        // Of any tokens: the last ones.
+        let tokens: Vec<_> = (x.cols() - k..x.cols()).collect();
+        let mut lse = [T::Arithmetic::NAN];
+        options.log_probs_and_lse(x, &tokens, &mut of_last, &mut lse).expect("a valid call");
+        let mut case = factor.add_to(Case::new::<T>());
+        if is_masked {
+            case = case.text("masked", "zero");
+        }
+        case = case.input("x", &input).raw("argmax", best[0]).raw("top_k", list(&indices));
+        case = case.output("log_probs", &log_probs).output("probs", &probs);
+        case = case.raw("tokens", list(&tokens)).output("log_probs_of_tokens", &of_last);
+        file.add(case.output("lse", &lse));
+    }
+}
+
 /// Draws.
 fn samples<T: Bits>(file: &mut File, kernel: &'static Kernel) {
     #[derive(Clone)]
@@ -821,6 +866,9 @@ const FILES: &[(&str, &str, Make)] = &[
     }),
     ("losses", "cross-entropy against labels and its gradient", |file, kernel| {
         for_all_types!(losses(file, kernel));
+    }),
+    ("picks", "argmax, top-k and log-probabilities of tokens", |file, kernel| {
+        for_all_types!(picks(file, kernel));
     }),
     ("samples", "draws from rows of logits", |file, kernel| {
         for_all_types!(samples(file, kernel));

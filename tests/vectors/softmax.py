@@ -1259,6 +1259,37 @@ def check_backward(case, at):
     check_values(at, "log_softmax", y, of, case["log_softmax"])
 
 
+def argmax(x):
+    nan = [i for i, x in enumerate(x) if math.isnan(x)]
+    return nan[0] if nan else x.index(max(x))
+
+
+def top_k(x, k):
+    order = range(len(x))
+    if not any(map(math.isnan, x)):
+        order = sorted(order, key=lambda i: (-x[i], i))
+    return list(order)[:k]
+
+
+def check_picks(case, at):
+    of, scale = TYPES[case["type"]], scale_of(case)
+    x, masked = numbers(case["x"], of), case.get("masked", "nan")
+    arithmetic = contract_of(of).a.of
+    order = [argmax(x)] + top_k(x, len(case["top_k"]))
+    want = [case["argmax"]] + case["top_k"]
+    same(f"{at} argmax, top_k", [str(i) for i in order], " ".join(map(str, want)))
+    # Rows in the arithmetic type.
+    log_probs = log_softmax(x, arithmetic, scale, masked)
+    probs = softmax(x, arithmetic, scale, masked)
+    for name, values, tokens in (
+        ("log_probs", log_probs, order[1:]),
+        ("probs", probs, order[1:]),
+        ("log_probs_of_tokens", log_probs, case["tokens"]),
+        ("lse", [logsumexp(x, arithmetic, scale)], [0]),
+    ):
+        check_values(at, name, [values[i] for i in tokens], arithmetic, case[name])
+
+
 def check_losses(case, at):
     of, scale = TYPES[case["type"]], scale_of(case)
     x, cols = numbers(case["x"], of), case["cols"]
@@ -1294,6 +1325,7 @@ CHECKS = {
     "attention": check_attention,
     "backward": check_backward,
     "losses": check_losses,
+    "picks": check_picks,
     "samples": check_samples,
 }
 
