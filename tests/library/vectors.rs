@@ -1,8 +1,8 @@
 //! The bits of docs/spec.md: `tests/vectors/*.json` are what every kernel gives, and what the
 //! page's own implementation, `tests/vectors/softmax.py`, gives.
 //!
-//! `SOFTMAX_WRITE_VECTORS=1 cargo test -p softmax --test library every_kernel_gives` writes the files, by the
-//! reference.
+//! `SOFTMAX_WRITE_VECTORS=1 cargo test -p softmax --test library every_kernel_gives` writes the
+//! files, by the reference.
 
 use std::fmt::Write;
 use std::path::Path;
