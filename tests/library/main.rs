@@ -24,3 +24,4 @@ mod properties;
 mod sampling;
 mod shards;
 mod special_values;
+mod vectors;

@@ -1,0 +1,1348 @@
+#!/usr/bin/env python3
+"""The operations of docs/spec.md in plain Python, checked against the vectors beside this file.
+
+Written from that page alone. Numbers are Python floats that hold values of their types exactly;
+every operation on finite numbers is done in integers and rounded here, so that nothing depends on
+how this machine computes with floats.
+
+    python3 tests/vectors/softmax.py            all files
+    python3 tests/vectors/softmax.py rows.json  some
+"""
+
+import json
+import math
+import os
+import struct
+import sys
+
+INF, NAN = math.inf, math.nan
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+# --- Types: how many bits a mantissa has, and the exponent of the least and the largest number.
+
+
+class Type:
+    def __init__(self, name, digits, least, most, code, nan):
+        self.name, self.digits, self.least, self.most = name, digits, least, most
+        self.size, self.code, self.nan = struct.calcsize(code[-1]), code, nan
+
+    def from_bits(self, word):
+        bits = int(word, 16)
+        if self.name == "bf16":
+            bits <<= 16
+        number = struct.unpack(self.code[1], bits.to_bytes(self.size, "little"))[0]
+        return number
+
+    def to_bits(self, x):
+        if math.isnan(x):
+            return self.nan
+        bits = int.from_bytes(struct.pack(self.code[1], x), "little")
+        if self.name == "bf16":
+            bits >>= 16
+        return f"{bits:0{len(self.nan)}x}"
+
+
+F64 = Type("f64", 53, -1074, 1023, ("", "<d"), "7ff8000000000000")
+F32 = Type("f32", 24, -149, 127, ("", "<f"), "7fc00000")
+F16 = Type("f16", 11, -24, 15, ("", "<e"), "7e00")
+BF16 = Type("bf16", 8, -133, 127, ("", "<f"), "7fc0")
+TYPES = {t.name: t for t in (F64, F32, F16, BF16)}
+
+
+def d(word):
+    """An f64 by its bits."""
+    return F64.from_bits(word)
+
+
+def s(word):
+    """An f32 by its bits."""
+    return F32.from_bits(word)
+
+
+def rounded(n, divisor, of):
+    """n / divisor, rounded to a type, for n that is not 0 and a positive divisor."""
+    sign, n = (-1, -n) if n < 0 else (1, n)
+    e = n.bit_length() - divisor.bit_length()
+    # 2^e <= n / divisor < 2^(e + 1)
+    if (n < divisor << e) if e >= 0 else (n << -e < divisor):
+        e -= 1
+    q = max(e - of.digits + 1, of.least)
+    if q >= 0:
+        divisor <<= q
+    else:
+        n <<= -q
+    m, rest = divmod(n, divisor)
+    rest *= 2
+    if rest > divisor or (rest == divisor and m & 1):
+        m += 1
+    if m.bit_length() + q > of.most + 1:
+        return sign * INF
+    # Exact: m has no more digits than an f64, and is no smaller than its least number.
+    return sign * math.ldexp(m, q)
+
+
+def is_finite(*numbers):
+    return all(map(math.isfinite, numbers))
+
+
+class Arithmetic:
+    """The operations of a type, each rounded once."""
+
+    def __init__(self, of):
+        self.of = of
+
+    def round(self, x):
+        """A number of another type."""
+        if x == 0 or not math.isfinite(x):
+            return x
+        n, divisor = x.as_integer_ratio()
+        return rounded(n, divisor, self.of)
+
+    def add(self, a, b):
+        if not is_finite(a, b):
+            return a + b
+        an, ad = a.as_integer_ratio()
+        bn, bd = b.as_integer_ratio()
+        # Denominators are powers of two.
+        n = an * (bd // ad) + bn if bd >= ad else an + bn * (ad // bd)
+        if n == 0:
+            return -0.0 if a == 0 and math.copysign(1, a) < 0 and math.copysign(1, b) < 0 else 0.0
+        return rounded(n, max(ad, bd), self.of)
+
+    def sub(self, a, b):
+        return self.add(a, -b)
+
+    def mul(self, a, b):
+        if not is_finite(a, b):
+            return a * b
+        an, ad = a.as_integer_ratio()
+        bn, bd = b.as_integer_ratio()
+        if an == 0 or bn == 0:
+            return math.copysign(1, a) * math.copysign(0.0, b)
+        return rounded(an * bn, ad * bd, self.of)
+
+    def div(self, a, b):
+        if b == 0:
+            return NAN if a == 0 or math.isnan(a) else math.copysign(INF, a) * math.copysign(1, b)
+        if not is_finite(a, b):
+            return a / b
+        an, ad = a.as_integer_ratio()
+        bn, bd = b.as_integer_ratio()
+        if an == 0:
+            return math.copysign(0.0, a) * math.copysign(1, b)
+        return rounded(an * bd if bn > 0 else -an * bd, ad * abs(bn), self.of)
+
+    def fma(self, a, b, c):
+        if not is_finite(a, b, c):
+            return a * b + c
+        an, ad = a.as_integer_ratio()
+        bn, bd = b.as_integer_ratio()
+        cn, cd = c.as_integer_ratio()
+        pn, pd = an * bn, ad * bd
+        n = pn * (cd // pd) + cn if cd >= pd else pn + cn * (pd // cd)
+        if n == 0:
+            if pn != 0:
+                return 0.0
+            product = math.copysign(1, a) * math.copysign(1, b)
+            return -0.0 if product < 0 and math.copysign(1, c) < 0 else 0.0
+        return rounded(n, max(pd, cd), self.of)
+
+
+A64, A32 = Arithmetic(F64), Arithmetic(F32)
+add, sub, mul, div, fma = A64.add, A64.sub, A64.mul, A64.div, A64.fma
+f32 = A32.round
+
+
+def total(first, *others):
+    for x in others:
+        first = add(first, x)
+    return first
+
+
+def nearest(x, of):
+    """A result as an element: an f64 becomes a half type by way of f32."""
+    if of in (F16, BF16):
+        x = f32(x)
+    return Arithmetic(of).round(x)
+
+
+def two_sum(a, b):
+    x = add(a, b)
+    t = sub(x, a)
+    return x, add(sub(a, sub(x, t)), sub(b, t))
+
+
+SPLIT = d("41a0000002000000")
+
+
+def two_product(a, b):
+    p = mul(a, b)
+    ta, tb = mul(SPLIT, a), mul(SPLIT, b)
+    ah, bh = sub(ta, sub(ta, a)), sub(tb, sub(tb, b))
+    al, bl = sub(a, ah), sub(b, bh)
+    e = add(sub(mul(ah, bh), p), mul(ah, bl))
+    return p, add(add(e, mul(al, bh)), mul(al, bl))
+
+
+def pair_add(a, b):
+    x, e = two_sum(a[0], b[0])
+    e = add(e, add(a[1], b[1]))
+    hi = add(x, e)
+    return hi, sub(e, sub(hi, x))
+
+
+# --- Logarithms.
+
+LN2_HI, LN2_LO = d("3fe62e42fee00000"), d("3dea39ef35793c76")
+G = [None] + [
+    d(word)
+    for word in (
+        "3fe5555555555593 3fd999999997fa04 3fd2492494229359 3fcc71c51d8e78af "
+        "3fc7466496cb03de 3fc39a09d078c69f 3fc2f112df3e5244"
+    ).split()
+]
+
+
+def poly(f, k, c):
+    k = float(k)
+    h = mul(mul(0.5, f), f)
+    q = div(f, add(2.0, f))
+    z = mul(q, q)
+    w = mul(z, z)
+    a = mul(w, add(G[2], mul(w, add(G[4], mul(w, G[6])))))
+    b = mul(z, add(G[1], mul(w, add(G[3], mul(w, add(G[5], mul(w, G[7])))))))
+    y = add(mul(q, add(h, add(b, a))), add(mul(k, LN2_LO), c))
+    return total(y, -h, f, mul(k, LN2_HI))
+
+
+def upper(x):
+    return int(F64.to_bits(x)[:8], 16)
+
+
+def reduce(x):
+    bits = int(F64.to_bits(x), 16)
+    high = (bits >> 32) + 0x00095F62
+    k = (high >> 20) - 1023
+    high = (high & 0x000FFFFF) + 0x3FE6A09E
+    return d(f"{high << 32 | bits & 0xFFFFFFFF:016x}"), k
+
+
+def ln(x):
+    if x == 1:
+        return 0.0
+    m, k = reduce(x)
+    return poly(sub(m, 1.0), k, 0.0)
+
+
+def ln1p(x):
+    if abs(x) < 2.0**-53:
+        return x
+    if x > 0 and upper(x) < 0x3FDA827A or x < 0 and upper(x) <= 0xBFD2BEC4:
+        return poly(x, 0, 0.0)
+    u = add(1.0, x)
+    m, k = reduce(u)
+    c = 0.0
+    if k < 54:
+        c = div(sub(1.0, sub(u, x)) if k >= 2 else sub(x, sub(u, 1.0)), u)
+    return poly(sub(m, 1.0), k, c)
+
+
+LN_2_FIRST, LN_2_REST = d("3fe62e42fefa3000"), d("3d53de6af278ece6")
+LN_TABLE = """
+3fefc00000000000  3f8010157588de71  3c146662d417ced0
+3fef400000000000  3f98492528c8cabf  bc3d192d0619fa67
+3feec00000000000  3fa466aed42de3ea  bc4cdd6f7f4a137e
+3fee600000000000  3faaaef2d0fb10fc  3c2a353bb42e0add
+3fede00000000000  3fb1973bd1465567  bc47558367a6acf6
+3fed800000000000  3fb4d3115d207eac  3c5769f42c7842cc
+3fed000000000000  3fb9335e5d594989  bc5478a85704ccb7
+3feca00000000000  3fbc885801bc4b23  3c5a38cb559a6706
+3fec400000000000  3fbfe89139dbd566  bc5ac9f4215f9393
+3febe00000000000  3fc1aa2b7e23f72a  bc4c6ef1d9b2ef7e
+3feb800000000000  3fc365fcb0159016  3c57d411a5b944ad
+3feb200000000000  3fc527e5e4a1b58d  bc271a9682395bfd
+3feac00000000000  3fc6f0128b756abc  bc68de59c21e166c
+3fea600000000000  3fc8beafeb38fe8c  3c555aa8b6997a40
+3fea200000000000  3fc9f6c407089664  3c435a19605e67ef
+3fe9c00000000000  3fcbd087383bd8ad  3c3dd355f6a516d7
+3fe9800000000000  3fcd1037f2655e7b  3c660629242471a2
+3fe9200000000000  3fcef5ade4dcffe6  bc508ab2ddc708a0
+3fe8e00000000000  3fd01eae5626c691  bc418290bd2932e2
+3fe8800000000000  3fd1178e8227e47c  bc60e63a5f01c691
+3fe8400000000000  3fd1bf99635a6b95  bc612aeb84249223
+3fe8000000000000  3fd269621134db92  3c7e0efadd9db02b
+3fe7a00000000000  3fd36b6776be1117  bc5324f0e883858e
+3fe7600000000000  3fd419b423d5e8c7  3c60dbb243827392
+3fe7200000000000  3fd4c9e09e172c3c  bc5123615b147a5d
+3fe6e00000000000  3fd57bf753c8d1fb  bc60908d15f88b63
+3fe6a00000000000  3fd630030b3aac49  3c6dc18ce51fff99
+3fe6600000000000  3fd6e60ee6af1972  3c5657c222d868cd
+3fe6200000000000  3fd79e26687cfb3e  bc7c168817443f22
+3fe5e00000000000  3fd85855776dcbfb  bc7486666443b153
+3fe5a00000000000  3fd914a8635bf68a  bc7ad4bb98c1f2c5
+3fe5800000000000  3fd973a3431356ae  bc689d2816cf838f
+3fe5400000000000  3fda33440224fa79  bc6ba8062860ae23
+3fe5000000000000  3fdaf5295248cdd0  3c79d56c45dd3e86
+3fe4c00000000000  3fdbb9611b80e2fb  3c46fd02999b21e1
+3fe4a00000000000  3fdc1c60693fa39e  bc7bfc00b8f3feaa
+3fe4600000000000  3fdce42f18064743  3c70798270b29f39
+3fe4200000000000  3fddae75484c9616  bc70b5837185a661
+3fe4000000000000  3fde148a1a2726ce  bc7ac81cc8a4dfb8
+3fe3c00000000000  3fdee2a156b413e5  bc174b71fb5e57e3
+3fe3a00000000000  3fdf4aa7ee03192d  bc60d487f5aba5e5
+3fe3600000000000  3fe00e5ae5b207ab  3c61713a36138e19
+3fe3400000000000  3fe04360be7603ad  bc617f9e54e78104
+3fe3000000000000  3fe0ae76e2d054fa  3c80d710fcfc4e0d
+3fe2e00000000000  3fe0e4898611cce1  3c83300f002e836e
+3fe2c00000000000  3fe11af823c75aa8  bc891eee7772c7c2
+3fe2800000000000  3fe188ee40f23ca6  3c889df1568ca0b0
+3fe2600000000000  3fe1c07849ae6007  3c759bddae1ccce2
+3fe2400000000000  3fe1f8635fc61659  bc72164ff40e9817
+3fe2000000000000  3fe269621134db92  3c8e0efadd9db02b
+3fe1e00000000000  3fe2a2786d0ec107  bc76a0c343be95dc
+3fe1c00000000000  3fe2dbf557b0df43  bc7b941ee770436b
+3fe1a00000000000  3fe315da4434068b  3c66c3a5f12642c9
+3fe1600000000000  3fe38ae2171976e7  3c821512aa596ea3
+3fe1400000000000  3fe3c6080c36bfb5  3c71930603d87b6e
+3fe1200000000000  3fe4019c2125ca93  3c686cf0f38b461a
+3fe1000000000000  3fe43d9ff2f923c5  bc784f481051f71a
+3fe0e00000000000  3fe47a1527e8a2d3  3c82541aca7d5844
+3fe0c00000000000  3fe4b6fd6f970c1f  3c8c457b531506f6
+3fe0a00000000000  3fe4f45a835a4e19  3c7d749362382a77
+3fe0800000000000  3fe5322e26867857  3c7988ba4aea614d
+3fe0600000000000  3fe5707a26bb8c66  3c880bff3303dd48
+3fe0400000000000  3fe5af405c3649e0  bc86714fbcd8135b
+3fe0200000000000  3fe5ee82aa241920  3c71c066d235ee63
+"""
+LN_TABLE = [[d(word) for word in line.split()] for line in LN_TABLE.strip().splitlines()]
+
+
+def ln_pair(hi, lo):
+    bits = int(F64.to_bits(hi), 16)
+    k = (bits >> 52) - 1023
+    power = 2.0**-k
+    c, ln_c, ln_c_lo = LN_TABLE[bits >> 46 & 63]
+    m_hi = mul(d(f"{bits & ~0xffff:016x}"), power)
+    m_lo = sub(mul(hi, power), m_hi)
+    r = sub(mul(m_hi, c), 1.0)
+    r, error = two_sum(r, mul(m_lo, c))
+    r_lo = add(error, mul(mul(lo, power), c))
+    q = mul(r, r)
+    term = {n: div(1.0 if n % 2 else -1.0, float(n)) for n in range(3, 10)}
+    far = add(add(term[7], mul(term[8], r)), mul(term[9], q))
+    inner = add(add(term[5], mul(term[6], r)), mul(q, far))
+    tail = mul(mul(q, r), add(add(term[3], mul(term[4], r)), mul(q, inner)))
+    k = float(k)
+    a, a_lo = two_sum(mul(k, LN_2_FIRST), ln_c)
+    b, b_lo = two_sum(a, r)
+    top, top_lo = two_sum(b, mul(-0.5, q))
+    small = add(add(mul(k, LN_2_REST), ln_c_lo), sub(r_lo, mul(r, r_lo)))
+    low = add(total(a_lo, b_lo, top_lo), add(small, tail))
+    y = add(top, low)
+    return y, add(sub(top, y), low)
+
+
+# --- Scale and shift.
+
+LOG2_E, LOG2_E_LO = d("3ff71547652b82fe"), d("3c7777d0ffda0d24")
+LN_2, LN_2_LO = d("3fe62e42fefa39ef"), d("3c7abc9e3b39803f")
+
+
+class Scale:
+    def __init__(self, hi, lo=0.0):
+        self.hi, self.lo = hi, lo
+        p, p_lo = two_product(hi, LOG2_E)
+        tail = add(p_lo, add(mul(hi, LOG2_E_LO), mul(lo, LOG2_E)))
+        l = add(p, tail)
+        l_lo = add(sub(p, l), tail)
+        self.inv_l = div(1.0, l)
+        self.l8, self.l8_lo = mul(8.0, l), mul(8.0, l_lo)
+        self.s8 = f32(self.l8)
+        self.s8_lo = f32(sub(self.l8, self.s8))
+
+    @staticmethod
+    def of_temperature(t):
+        t = min(max(t, 2.0**-100), 2.0**100)
+        hi = div(1.0, t)
+        p, p_lo = two_product(hi, t)
+        return Scale(hi, div(sub(sub(1.0, p), p_lo), t))
+
+
+ONE = Scale(1.0)
+
+
+class Contract:
+    """How rows of an arithmetic type are computed; `short`: probabilities of half types."""
+
+    def __init__(self, arithmetic, min_exp, table, coefficients, short=False):
+        self.a, self.min_exp, self.short = arithmetic, min_exp, short
+        of = arithmetic.of
+        self.table = [of.from_bits(word) for word in table.split()]
+        self.p = [of.from_bits(word) for word in coefficients.split()]
+        self.is_double = of is F64
+
+    def constants(self, scale):
+        return (scale.l8, scale.l8_lo) if self.is_double else (scale.s8, scale.s8_lo)
+
+
+TABLE32 = "3f8b3a3e 3f97d424 3fa59202 3fb48e45 3fc4e5be 3fd6b7da 3fea26de 3fff5829"
+SINGLE = Contract(A32, -126, TABLE32, "3db17218 3b75fdf0 38e35fa6 361d944b")
+SHORT = Contract(A32, -126, TABLE32, "3db17cbe 3b75f68b", True)
+DOUBLE = Contract(
+    A64,
+    -1022,
+    "3ff14b3ca320f715 3ff2dbef9ff83ca1 3ff490e6cddbb1a4 3ff66d6a7752dfb9 "
+    "3ff8750ef46c90ad 3ffaabbb8ce36145 3ffd15b1f9bf2471 3fffb79694e269b6",
+    "3fb62e42fefa39ef 3f6ebfbdff82c79a 3f1c6b08d70495db 3ec3b2ab6ef4056b "
+    "3e65d87fea1855b8 3e0430e688aa669d 3d9ffc45354569b7",
+)
+
+
+def contract_of(of, probs=False):
+    if of is F64:
+        return DOUBLE
+    return SHORT if probs and of in (F16, BF16) else SINGLE
+
+
+class Shift:
+    def __init__(self, scale, row_max, min_exp):
+        top = mul(row_max, mul(scale.l8, 0.125))
+        if abs(top) < 65536:
+            self.subtract, self.m = 0.0, math.floor(top) - 1
+        else:
+            self.subtract, self.m = row_max, -1
+        self.is_huge = abs(top) >= 65536
+        self.cut = mul(float(self.m + min_exp), scale.inv_l)
+
+
+class NoShift:
+    def __init__(self, scale, min_exp):
+        self.subtract, self.m, self.is_huge = 0.0, 0, False
+        self.cut = mul(float(min_exp), scale.inv_l)
+
+
+def nearest_integer(x, y):
+    """x y, exactly, rounded to an integer, ties to even."""
+    xn, xd = x.as_integer_ratio()
+    yn, yd = y.as_integer_ratio()
+    n, rest = divmod(xn * yn, xd * yd)
+    rest *= 2
+    return n + 1 if rest > xd * yd or (rest == xd * yd and n & 1) else n
+
+
+def exp(x, contract, scale, shift):
+    a = contract.a
+    if shift.is_huge:
+        x = a.sub(x, a.round(shift.subtract))
+    if x < a.round(shift.cut):
+        return 0.0
+    hi, lo = contract.constants(scale)
+    n = nearest_integer(x, hi)
+    r = a.fma(x, hi, float(-n))
+    if not contract.short:
+        r = a.fma(x, lo, r)
+    k, j = divmod(n, 8)
+    y = math.ldexp(contract.table[j], k - shift.m)
+    q = contract.p[-1]
+    for p in contract.p[-2::-1]:
+        q = a.fma(q, r, p)
+    return a.fma(y, a.mul(q, r), y)
+
+
+# --- Sums. Those of f32 are pairs here, too, with 0.
+
+BLOCK = 4096
+
+
+def block_sum(e, contract):
+    if contract.is_double:
+        lanes = [(0.0, 0.0)] * 8
+        for i, x in enumerate(e):
+            hi, lo = lanes[i % 8]
+            y, error = two_sum(hi, x)
+            lanes[i % 8] = (y, add(lo, error))
+        a = [pair_add(lanes[i], lanes[i + 4]) for i in range(4)]
+        return pair_add(pair_add(a[0], a[2]), pair_add(a[1], a[3]))
+    if contract.short:
+        parts = [[0.0] * 4 for _ in range(16)]
+        for i, x in enumerate(e):
+            part = parts[i % 16]
+            part[i // 16 % 4] = A32.add(part[i // 16 % 4], x)
+        lanes = [A32.add(A32.add(p[0], p[2]), A32.add(p[1], p[3])) for p in parts]
+    else:
+        lanes = [0.0] * 16
+        for i, x in enumerate(e):
+            lanes[i % 16] = add(lanes[i % 16], x)
+    a = [add(lanes[i], lanes[i + 8]) for i in range(8)]
+    b = [add(a[i], a[i + 4]) for i in range(4)]
+    return add(add(b[0], b[2]), add(b[1], b[3])), 0.0
+
+
+def sum_add(a, b, contract):
+    return pair_add(a, b) if contract.is_double else (add(a[0], b[0]), 0.0)
+
+
+def row_sum(e, contract):
+    result = None
+    for at in range(0, len(e), BLOCK):
+        block = block_sum(e[at : at + BLOCK], contract)
+        result = block if result is None else sum_add(result, block, contract)
+    return result
+
+
+class Row:
+    """A row that has a finite largest element."""
+
+    def __init__(self, x, contract, scale):
+        self.contract, self.scale, self.max = contract, scale, max(x)
+        self.shift = Shift(scale, self.max, contract.min_exp)
+        self.e = [self.exp(x) for x in x]
+        self.sum = row_sum(self.e, contract)
+
+    def exp(self, x):
+        return exp(x, self.contract, self.scale, self.shift)
+
+    def softmax(self):
+        return [quotient(e, self.sum, self.contract) for e in self.e]
+
+    def log(self):
+        return Log(self.max, self.exp(self.max), self.shift, self.sum, self.contract, self.scale)
+
+
+def odd(x):
+    """What the log-sum-exp of an odd row is; None of others."""
+    if any(map(math.isnan, x)):
+        return NAN
+    largest = max(x, default=-INF)
+    return None if math.isfinite(largest) else largest
+
+
+UP, DOWN = 2.0**64, 2.0**-64
+
+
+def quotient(e, row, contract):
+    a = contract.a
+    if contract.is_double:
+        hi = div(1.0, row[0])
+        lo = mul(sub(fma(-hi, row[0], 1.0), mul(hi, row[1])), hi)
+    else:
+        inverse = div(1.0, row[0])
+        hi = f32(inverse)
+        if contract.short:
+            p = A32.mul(e, hi)
+            return 0.0 if p < 2.0**-126 else p
+        lo = f32(sub(inverse, hi))
+    u = a.mul(e, UP)
+    return a.mul(a.fma(u, hi, a.mul(u, lo)), DOWN)
+
+
+LN_C32, LN_C64, LN_C64_LO = d("3fb58634e98bea07"), d("3fb3e86453b85b1a"), d("bc5effd854eb1784")
+
+
+class Log:
+    """What log-softmax and log-sum-exp of a row are made of."""
+
+    def __init__(self, row_max, e_max, shift, row, contract, scale):
+        self.max, self.scale, self.contract = row_max, scale, contract
+        self.far = row_max > 2.0**969
+        if row[0] <= mul(2.0, e_max):
+            self.c = self.of_ratio(e_max, row)
+        else:
+            self.c = self.of_sum(shift, row)
+
+    def of_ratio(self, e_max, row):
+        if not self.contract.is_double:
+            return ln1p(div(sub(row[0], e_max), e_max)), 0.0
+        others = div(add(sub(row[0], e_max), row[1]), e_max)
+        if others < 0.125:
+            return ln1p(others), 0.0
+        ratio = div(row[0], e_max)
+        p, p_lo = two_product(ratio, e_max)
+        return ln_pair(ratio, div(add(sub(sub(row[0], p), p_lo), row[1]), e_max))
+
+    def of_sum(self, shift, row):
+        m = float(shift.m)
+        a, a_lo = two_product(m, LN_2)
+        a_lo = add(a_lo, mul(m, LN_2_LO))
+        if shift.is_huge:
+            g, g_lo = a, a_lo
+        else:
+            b, b_lo = two_product(self.max, self.scale.hi)
+            g, error = two_sum(a, -b)
+            g_lo = add(error, sub(a_lo, add(b_lo, mul(self.max, self.scale.lo))))
+        if not self.contract.is_double:
+            return add(sub(ln(row[0]), LN_C32), add(g, g_lo)), 0.0
+        l, l_lo = ln_pair(*row)
+        l, error = two_sum(l, -LN_C64)
+        l_lo = add(error, sub(l_lo, LN_C64_LO))
+        h, h_lo = two_sum(g, l)
+        h_lo = add(h_lo, add(g_lo, l_lo))
+        hi = add(h, h_lo)
+        return hi, add(sub(h, hi), h_lo)
+
+    def log_softmax(self, x):
+        if not self.contract.is_double:
+            return f32(fma(sub(x, self.max), self.scale.hi, sub(0.0, self.c[0])))
+        row_max, scale_hi, scale_lo = self.max, self.scale.hi, self.scale.lo
+        if self.far:
+            x, row_max = mul(0.5, x), mul(0.5, row_max)
+            scale_hi, scale_lo = mul(2.0, scale_hi), mul(2.0, scale_lo)
+        e = sub(x, row_max)
+        z = fma(e, scale_hi, sub(0.0, self.c[0]))
+        if z == -INF:
+            return z
+        t = sub(e, x)
+        e_lo = sub(sub(x, sub(e, t)), add(row_max, t))
+        return add(z, fma(e, scale_lo, fma(e_lo, scale_hi, -self.c[1])))
+
+    def logsumexp(self):
+        p, p_lo = two_product(self.max, self.scale.hi)
+        if abs(p) > d("7a11a0fc668aac70") or abs(self.max) > d("7e2cab7bd666f388"):
+            return p
+        y, y_lo = two_sum(p, self.c[0])
+        return add(y, add(y_lo, add(p_lo, add(self.c[1], mul(self.max, self.scale.lo)))))
+
+
+def softmax(x, of, scale, masked):
+    value = odd(x)
+    if value is None:
+        return Row(x, contract_of(of, True), scale).softmax()
+    return [0.0 if value == -INF and masked == "zero" else NAN] * len(x)
+
+
+def log_softmax(x, of, scale, masked):
+    value = odd(x)
+    if value is None:
+        log = Row(x, contract_of(of), scale).log()
+        return [log.log_softmax(x) for x in x]
+    return [-INF if value == -INF and masked == "zero" else NAN] * len(x)
+
+
+def logsumexp(x, of, scale):
+    value = odd(x)
+    return Row(x, contract_of(of), scale).log().logsumexp() if value is None else value
+
+
+# --- Temperatures 0 and infinity; sigmoid.
+
+
+def limit(x, masked, hot, log):
+    nothing = -INF if log else 0.0
+    largest = max(x, default=-INF)
+    if any(map(math.isnan, x)) or (hot and largest == INF):
+        return [NAN] * len(x)
+    if largest == -INF:
+        return [nothing if masked == "zero" else NAN] * len(x)
+    shares = [x > -INF if hot else x == largest for x in x]
+    n = float(sum(shares))
+    share = sub(0.0, ln(n)) if log else div(1.0, n)
+    return [share if sharing else nothing for sharing in shares]
+
+
+def hardmax_first(x, masked):
+    y = limit(x, masked, False, False)
+    if any(y) and not math.isnan(y[0]):
+        first = x.index(max(x))
+        y = [float(i == first) for i in range(len(x))]
+    return y
+
+
+def exp_alone(x, contract, scale):
+    return exp(x, contract, scale, NoShift(scale, contract.min_exp))
+
+
+def sigmoid(x, of, scale):
+    if math.isnan(x):
+        return NAN
+    contract = contract_of(of)
+    a, one = contract.a, contract.table[0]
+    e = exp_alone(-abs(x), contract, scale)
+    return a.div(e if x < 0 else one, a.add(one, e))
+
+
+def log_sigmoid(x, of, scale):
+    if math.isnan(x):
+        return NAN
+    one, terms = DOUBLE.table[0], 16 if of is F64 else 8
+    e = exp_alone(-abs(x), DOUBLE, scale)
+    both = add(mul(2.0, one), e)
+    t = div(e, both)
+    q = div(1.0, float(2 * terms + 1))
+    for i in range(terms - 1, 0, -1):
+        q = fma(q, mul(t, t), div(1.0, float(2 * i + 1)))
+    cube = mul(mul(2.0, t), mul(t, t))
+    if of is F64:
+        rest = fma(-t, sub(e, sub(both, mul(2.0, one))), fma(-t, both, e))
+        rest = mul(mul(rest, div(1.0, one)), sub(1.0, t))
+        l = add(mul(2.0, t), fma(cube, q, rest))
+    else:
+        l = fma(cube, q, mul(2.0, t))
+    low = x if x < 0 else 0.0
+    y = fma(low, scale.hi, sub(0.0, l))
+    if of is F64 and y != -INF:
+        y = add(y, mul(low, scale.lo))
+    return y
+
+
+# --- Shards.
+
+
+def partial(block, of, scale, row_max=None):
+    """A block's partial, with the highest `least` that is allowed."""
+    value = odd(block)
+    if value is not None and (row_max is None or math.isnan(value)):
+        return (value, value, 0.0, 0.0)
+    contract = contract_of(of)
+    top = max(block) + 0.0 if row_max is None else row_max
+    shift = Shift(scale, top, contract.min_exp)
+    if shift.is_huge and row_max is None:
+        return (top, top, 0.0, 0.0)
+    hi, lo = block_sum([exp(x, contract, scale, shift) for x in block], contract)
+    if of in (F16, BF16):
+        lo = block_sum([exp(x, SHORT, scale, shift) for x in block], SHORT)[0]
+    cut = contract.a.round(shift.cut)
+    least = INF if row_max is not None else min(x for x in block if x >= cut)
+    return (top, least, hi, lo)
+
+
+def merge(partials, of, scale):
+    """The row's partial, or its largest element, by which partials are to be asked for again."""
+    if any(math.isnan(p[0]) or math.isnan(p[2]) for p in partials):
+        return (NAN, NAN, 0.0, 0.0), None
+    top = max(p[0] for p in partials)
+    if math.isinf(top):
+        return (top, top, 0.0, 0.0), None
+    contract = contract_of(of)
+    own = Shift(scale, top, contract.min_exp)
+    cut = contract.a.round(own.cut)
+    result = None
+    for largest, least, hi, lo in partials:
+        if largest == -INF:
+            block = (0.0, 0.0)
+        elif least == INF and largest == top:
+            block = (hi, lo)
+        elif own.is_huge:
+            return None, top
+        elif largest < cut:
+            block = (0.0, 0.0)
+        else:
+            m = Shift(scale, largest, contract.min_exp).m
+            if hi == 0 or least < cut or own.m - m > 900:
+                return None, top
+            block = (math.ldexp(hi, m - own.m), math.ldexp(lo, m - own.m))
+        if result is None:
+            result = block
+        elif contract.is_double:
+            result = pair_add(result, block)
+        else:
+            result = (add(result[0], block[0]), add(result[1], block[1]))
+    return (top, INF, *result), None
+
+
+def softmax_of_shard(x, row, of, scale, masked):
+    top, _, hi, lo = row
+    if not math.isfinite(top):
+        return [0.0 if top == -INF and masked == "zero" else NAN] * len(x)
+    contract = contract_of(of, True)
+    shift = Shift(scale, top, contract.min_exp)
+    total = (lo, 0.0) if contract.short else (hi, lo)
+    return [quotient(exp(x, contract, scale, shift), total, contract) for x in x]
+
+
+# --- Attention.
+
+
+def attention(x, case, to, scale):
+    """Probabilities of all rows, one behind the other, and their log-sum-exps."""
+    batch, heads, queries, keys = case["shape"]
+    masked, lengths = case.get("masked", "nan"), case.get("lengths")
+    mask = case.get("mask")
+    rows = batch * heads * queries
+    probs, lse = [], []
+    for r in range(rows):
+        query, head, sequence = r % queries, r // queries % heads, r // queries // heads
+        position = case.get("offset", keys - queries) + query
+        begin, end = 0, keys
+        if lengths:
+            end = min(end, lengths[r if len(lengths) == rows else sequence])
+        ahead = 0 if case.get("causal") else case.get("window_ahead")
+        if ahead is not None:
+            end = min(end, max(0, position + 1 + ahead))
+        if "window" in case:
+            begin = max(0, max(0, position + 1) - case["window"])
+        seen = [begin <= key < end for key in range(keys)]
+        if mask is not None:
+            b, h, q = case["mask_shape"]
+            at = (sequence if b > 1 else 0) * h + (head if h > 1 else 0)
+            at = (at * q + (query if q > 1 else 0)) * keys
+            seen = [sees and mask[at + key] != 0 for key, sees in enumerate(seen)]
+        row = [x if sees else -INF for x, sees in zip(x[r * keys : (r + 1) * keys], seen)]
+        value = odd(row)
+        if value is None:
+            row = Row(row, contract_of(to, True), scale)
+            probs += row.softmax()
+            lse.append(row.log().logsumexp())
+        else:
+            probs += [0.0 if value == -INF and masked == "zero" else NAN] * keys
+            lse.append(value)
+    return probs, lse
+
+
+# --- Gradients.
+
+
+def finite_part(x):
+    return x if math.isfinite(x) else 0.0
+
+
+def pair_mul(a, b):
+    p = mul(a[0], b[0])
+    return p, finite_part(add(fma(a[0], b[0], -p), add(mul(a[0], b[1]), mul(a[1], b[0]))))
+
+
+def pair_div(a, b):
+    q = div(a[0], b[0])
+    rest = add(fma(-q, b[0], a[0]), sub(a[1], mul(q, b[1])))
+    return q, finite_part(div(rest, b[0]))
+
+
+def softmax_backward(y, u, of, scale):
+    contract = contract_of(of)
+    products = [mul(y, u) for y, u in zip(y, u)]
+    total = row_sum(products, contract)
+    if not contract.is_double:
+        return [mul(mul(y, scale.hi), sub(u, total[0])) for y, u in zip(y, u)]
+    errors = [fma(y, u, sub(0.0, p)) for y, u, p in zip(y, u, products)]
+    total = pair_add(total, row_sum(errors, contract))
+    result = []
+    for y, u in zip(y, u):
+        small = y < 2.0**-900
+        a = mul(y, 2.0**200) if small else y
+        p = mul(a, scale.hi)
+        p_lo = fma(a, scale.lo, fma(a, scale.hi, sub(0.0, p)))
+        e = sub(sub(u, total[0]), total[1])
+        g = fma(p, e, mul(p_lo, e))
+        result.append(mul(g, 2.0**-200) if small else g)
+    return result
+
+
+def log_softmax_backward(y, u, of, scale):
+    contract = contract_of(of)
+    one = contract.table[0]
+    total = row_sum(u, contract)
+    e = [exp_alone(y, contract, ONE) for y in y]
+    if not contract.is_double:
+        total = div(total[0], one)
+        return [mul(sub(u, mul(e, total)), scale.hi) for e, u in zip(e, u)]
+    total = pair_div(pair_mul(total, (scale.hi, scale.lo)), (one, 0.0))
+    result = []
+    for e, u in zip(e, u):
+        p = mul(u, scale.hi)
+        p_lo = fma(u, scale.lo, fma(u, scale.hi, sub(0.0, p)))
+        e = sub(0.0, e)
+        result.append(add(fma(e, total[0], p), fma(e, total[1], p_lo)))
+    return result
+
+
+# --- Cross-entropy.
+
+EXP2_TABLE = []
+with open(os.path.join(HERE, "exp2.txt"), encoding="utf-8") as file:
+    for line in file:
+        if not line.startswith("#"):
+            EXP2_TABLE.append([d(word) for word in line.split()])
+EXP2_P = [
+    d(word)
+    for word in (
+        "3fe62e42fefa39ef 3fcebfbdff82c575 3fac6b08d704a0a6 3f83b2ab88f70400 3f55d88003875c74"
+    ).split()
+]
+EXP2_STEP = d("42b8000000000000")
+C_OF_F32 = d("3ff16747bf7c5b82")
+LEAST = d("fa11a0fc668aac70")
+
+
+def exp2(x):
+    z = add(x, EXP2_STEP)
+    k, i = divmod((int(F64.to_bits(z), 16) & 0xFFFFFFFF) + 128, 256)
+    f = sub(x, sub(z, EXP2_STEP))
+    t, eps = EXP2_TABLE[i]
+    f = sub(f, eps)
+    q = EXP2_P[-1]
+    for p in EXP2_P[-2::-1]:
+        q = add(p, mul(f, q))
+    return math.ldexp(add(t, mul(mul(t, f), q)), k)
+
+
+class LossRow:
+    def __init__(self, x, of, scale):
+        self.row = row = Row(x, contract_of(of), scale)
+        self.is_double = row.contract.is_double
+        self.e_max = self.top = row.exp(row.max)
+        hi, lo = two_sum(row.sum[0], -self.e_max)
+        self.others = (hi, add(lo, row.sum[1]))
+        lost = 2.0**-40 if self.is_double else 2.0**-27
+        bound = mul(mul(float(260 + len(x) // BLOCK), lost), row.sum[0])
+        if len(x) > 1 and add(*self.others) < bound:
+            terms = [e if x < row.max else 0.0 for x, e in zip(x, row.e)]
+            self.others = row_sum(terms, row.contract)
+        self.log = row.log()
+        if not self.is_double and mul(4.0, self.e_max) >= row.sum[0]:
+            power = mul(sub(row.max, row.shift.subtract), mul(scale.l8, 0.125))
+            self.top = mul(C_OF_F32, exp2(sub(power, float(row.shift.m))))
+            self.log.c = (ln1p(div(self.others[0], self.top)), 0.0)
+        if self.is_double and self.others[0] < mul(2.0**-40, row.sum[0]):
+            self.log.c = (ln1p(div(add(*self.others), self.e_max)), 0.0)
+
+    def log_prob(self, x):
+        row_max, hi, lo, c = self.row.max, self.row.scale.hi, self.row.scale.lo, self.log.c
+        if self.log.far:
+            x, row_max, hi, lo = mul(0.5, x), mul(0.5, row_max), mul(2.0, hi), mul(2.0, lo)
+        e, e_lo = two_sum(x, -row_max)
+        if e < LEAST or mul(e, hi) < LEAST:
+            return mul(e, hi)
+        p, p_lo = two_product(e, hi)
+        y, y_lo = two_sum(p, sub(0.0, c[0]))
+        rest = sub(add(mul(e_lo, hi), mul(e, lo)), c[1])
+        return add(y, add(y_lo, add(p_lo, rest)))
+
+    def gradient(self, x, label, factor):
+        row, scale, a = self.row, self.row.scale, self.row.contract.a
+        if self.is_double:
+            w = pair_mul((factor, 0.0), (scale.hi, scale.lo))
+            q, lo = pair_div(w, row.sum)
+            hi = q
+        else:
+            w = (mul(factor, scale.hi), 0.0)
+            q = div(w[0], row.sum[0])
+            hi = f32(q)
+            lo = sub(q, hi)
+            lo = f32(lo) if math.isfinite(lo) else 0.0
+        up, down = (UP, DOWN) if abs(w[0]) < 2.0**60 else (1.0, 1.0)
+        result = []
+        for e in row.e:
+            if math.isfinite(hi):
+                u = a.mul(e, up)
+                result.append(a.mul(a.fma(u, hi, a.mul(u, lo)), down))
+            else:
+                result.append(mul(e, q) if math.isfinite(q) else NAN)
+        result[label] = self.at_label(x[label], row.e[label], w)
+        return result
+
+    def at_label(self, x, e, w):
+        down = 1.0
+        if x == self.row.max and mul(2.0, self.e_max) >= self.row.sum[0]:
+            if self.is_double:
+                share = pair_div(self.others, pair_add(self.others, (self.top, 0.0)))
+            else:
+                others = add(*self.others)
+                share = (div(others, add(others, self.top)), 0.0)
+            v = (-share[0], -share[1])
+            if share[0] < 2.0**-800:
+                v = (mul(v[0], 2.0**300), mul(v[1], 2.0**300))
+                down = 2.0**-300
+            elif self.is_double:
+                v = pair_add((0.0, 0.0), v)
+        elif self.is_double:
+            v = pair_add(pair_div((e, 0.0), self.row.sum), (-1.0, 0.0))
+        else:
+            v = (sub(div(e, self.row.sum[0]), 1.0), 0.0)
+        g = add(*pair_mul(w, v)) if self.is_double else add(mul(w[0], v[0]), 0.0)
+        return mul(g, down)
+
+
+def cross_entropy(x, cols, labels, of, scale, reduction, gradient_factor):
+    divisor = 1.0
+    if reduction == "mean":
+        divisor = float(sum(label != -100 for label in labels))
+    factor = div(gradient_factor, divisor)
+    losses, gradients, lanes = [], [], [0.0] * 8
+    for i, label in enumerate(labels):
+        row = x[i * cols : (i + 1) * cols]
+        if label == -100:
+            loss, gradient = 0.0, [0.0] * cols
+        elif odd(row) is not None:
+            loss, gradient = NAN, [NAN] * cols
+        else:
+            this = LossRow(row, of, scale)
+            loss, gradient = -this.log_prob(row[label]), this.gradient(row, label, factor)
+        lanes[i % 8] = add(lanes[i % 8], loss)
+        losses.append(loss)
+        gradients += gradient
+    return losses, div(total(*lanes), divisor), gradients
+
+
+# --- The sampler.
+
+MASK32 = (1 << 32) - 1
+
+
+def philox(counter, key):
+    a, b, c, e = counter
+    k, l = key
+    for _ in range(10):
+        p, q = a * 0xD2511F53, c * 0xCD9E8D57
+        a, b, c, e = q >> 32 ^ b ^ k, q & MASK32, p >> 32 ^ e ^ l, p & MASK32
+        k, l = (k + 0x9E3779B9) & MASK32, (l + 0xBB67AE85) & MASK32
+    return a, b, c, e
+
+
+HALF_UNIT, ROUND = s("30000000"), s("3c400000")
+
+
+def units(e):
+    e = A32.sub(A32.add(A32.sub(e, HALF_UNIT), ROUND), ROUND)
+    return int(math.ldexp(e, 30))
+
+
+def rest(e):
+    """In integers: e is a multiple of 2^-149."""
+    if e >= 2.0**-8:
+        return 0
+    n, divisor = e.as_integer_ratio()
+    return ((n << 30) - units(e) * divisor << 32) // divisor
+
+
+def edited(x, of, case, row):
+    a = contract_of(of).a
+    for token, bias in case.get("bias", []):
+        x[token] = a.round(add(x[token], s(bias)))
+    repetition, presence, frequency = (
+        d(case.get(name, usual))
+        for name, usual in (
+            ("repetition", "3ff0000000000000"),
+            ("presence", "0000000000000000"),
+            ("frequency", "0000000000000000"),
+        )
+    )
+    history = case.get("history", [])
+    if (repetition, presence, frequency) == (1, 0, 0) or not history:
+        return
+    tokens = history[0 if len(history) == 1 else row]
+    for token in set(tokens):
+        v = x[token]
+        v = div(v, repetition) if v > 0 else mul(v, repetition)
+        count = float(tokens.count(token))
+        x[token] = a.round(sub(v, add(mul(count, frequency), presence)))
+
+
+def masses(x, of, scale):
+    contract = contract_of(of)
+    shift = Shift(scale, max(x), contract.min_exp)
+    return [f32(exp(x, contract, scale, shift)) for x in x]
+
+
+def filtered(left, case):
+    """Of pairs of exponentials and tokens, in the order of ranks."""
+    if case.get("top_k", 0) > 0:
+        left = left[: case["top_k"]]
+    p = d(case.get("top_p", "3ff0000000000000"))
+    if p < 1:
+        of_all = sum(units(e) for e, _ in left)
+        need = max(1, min(math.ceil(mul(p, rounded(of_all, 1, F64))), of_all))
+        running, n = 0, 0
+        while running < need:
+            running += units(left[n][0])
+            n += 1
+        left = left[:n]
+    p = d(case.get("min_p", "0000000000000000"))
+    if p > 0:
+        bound = mul(p, left[0][0])
+        left = [(e, token) for e, token in left if e >= bound]
+    return left
+
+
+def draws_of_row(x, of, case, row, draws):
+    x = list(x)
+    edited(x, of, case, row)
+    if odd(x) is not None:
+        return [-1] * draws
+    temperature = d(case.get("temperature", "3ff0000000000000"))
+    if temperature == 0:
+        return [x.index(max(x))] * draws
+    filters = "top_k" in case or "top_p" in case or "min_p" in case
+    after = case.get("order") == "llama.cpp" and filters
+
+    def exponentials(x):
+        if temperature == INF:
+            return [1.0 if x > -INF else 0.0 for x in x]
+        return masses(x, of, Scale.of_temperature(temperature))
+
+    left = [(e, token) for token, e in enumerate(masses(x, of, ONE) if after else exponentials(x))]
+    left = sorted(((e, token) for e, token in left if e >= 2.0**-62), key=lambda t: (-t[0], t[1]))
+    left = sorted(filtered(left, case), key=lambda t: t[1])
+    if after and temperature != 1:
+        left = list(zip(exponentials([x[token] for _, token in left]), (t for _, t in left)))
+        left = [(e, token) for e, token in left if e >= 2.0**-62]
+
+    seed, step = case["seed"], case.get("step", 0)
+    number = case.get("first_row", 0) + row
+    upper_bits = (step >> 32) << 16 | number >> 32
+    result = []
+    for draw in range(draws):
+        counter = [draw, number & MASK32, step & MASK32, upper_bits]
+        bits = philox(counter, [seed & MASK32, seed >> 32])
+        gumbel = case.get("method") == "gumbel-max"
+        result.append((gumbel_max if gumbel else inverse)(left, bits))
+    return result
+
+
+def inverse(left, bits):
+    u, w = bits[0] | bits[1] << 32, bits[2] | bits[3] << 32
+    of = units
+    all_units, all_rests = sum(units(e) for e, _ in left), sum(rest(e) for e, _ in left)
+    t = u * all_units >> 64
+    if w < (all_rests << 64) // ((all_units << 32) + all_rests):
+        of, t = rest, u * all_rests >> 64
+    running = 0
+    for e, token in left:
+        running += of(e)
+        if running > t:
+            return token
+    return -1
+
+
+def gumbel_max(left, bits):
+    best = (INF, -1)
+    for e, token in left:
+        noise = philox([token // 2, 0, bits[2], bits[3]], [bits[0], bits[1]])
+        z = noise[2] | noise[3] << 32 if token % 2 else noise[0] | noise[1] << 32
+        v = math.ldexp(2 * (z >> 12) + 1, -53)
+        best = min(best, (div(-ln1p(-v), e), token))
+    return best[1]
+
+
+# --- Vectors.
+
+MASK64 = (1 << 64) - 1
+
+
+def mix(seed, i):
+    """Number i of the generator."""
+    z = (seed + (i + 1) * 0x9E3779B97F4A7C15) & MASK64
+    z = ((z ^ z >> 30) * 0xBF58476D1CE4E5B9) & MASK64
+    z = ((z ^ z >> 27) * 0x94D049BB133111EB) & MASK64
+    return z ^ z >> 31
+
+
+def generated(how, of):
+    digits = 53 if of is F64 else 24
+    result = []
+    for i in range(how["n"]):
+        n = (mix(how["seed"], i) >> (64 - digits)) - (1 << (digits - 1))
+        exponent = how["exponents"][i // BLOCK] if "exponents" in how else how["exponent"]
+        x = -INF if exponent is None else math.ldexp(n, exponent - digits + 1)
+        result.append(nearest(x, of))
+    return result
+
+
+def numbers(words, of):
+    if isinstance(words, dict):
+        return generated(words, of)
+    return [of.from_bits(word) for word in words.split()]
+
+
+def digest(words):
+    h = 0xCBF29CE484222325
+    for word in words:
+        for byte in int(word, 16).to_bytes(8, "little"):
+            h = (h ^ byte) * 0x100000001B3 & MASK64
+    return f"{h:016x}"
+
+
+class Difference(Exception):
+    pass
+
+
+def same(what, got, want):
+    """Whether words are those of a case: in full, or their digest."""
+    if isinstance(want, dict):
+        got = digest(got)
+        if got != want["digest"]:
+            raise Difference(f"{what}: digest {got}, not {want['digest']}")
+        return
+    want = want.split()
+    if len(got) != len(want):
+        raise Difference(f"{what}: {len(got)} results, not {len(want)}")
+    for i, (g, w) in enumerate(zip(got, want)):
+        if g != w:
+            raise Difference(f"{what}: number {i} is {g}, not {w}")
+
+
+def scale_of(case):
+    if "temperature" in case:
+        return Scale.of_temperature(d(case["temperature"]))
+    return Scale(d(case.get("scale", "3ff0000000000000")))
+
+
+def check_values(at, name, y, of, want):
+    same(f"{at} {name}", [of.to_bits(nearest(y, of)) for y in y], want)
+
+
+def check_rows(case, at):
+    of = TYPES[case["type"]]
+    x, scale, masked = numbers(case["x"], of), scale_of(case), case.get("masked", "nan")
+    check_values(at, "softmax", softmax(x, of, scale, masked), of, case["softmax"])
+    check_values(at, "log_softmax", log_softmax(x, of, scale, masked), of, case["log_softmax"])
+    check_values(at, "logsumexp", [logsumexp(x, of, scale)], of, case["logsumexp"])
+
+
+def check_limits(case, at):
+    of = TYPES[case["type"]]
+    x, masked = numbers(case["x"], of), case["masked"]
+    a = contract_of(of).a
+
+    def check(name, y):
+        check_values(at, name, [a.round(y) for y in y], of, case[name])
+
+    check("softmax_0", limit(x, masked, False, False))
+    check("log_softmax_0", limit(x, masked, False, True))
+    check("hardmax_first", hardmax_first(x, masked))
+    check("softmax_inf", limit(x, masked, True, False))
+    check("log_softmax_inf", limit(x, masked, True, True))
+
+
+def check_elements(case, at):
+    of = TYPES[case["type"]]
+    x, scale = numbers(case["x"], of), scale_of(case)
+    check_values(at, "sigmoid", [sigmoid(x, of, scale) for x in x], of, case["sigmoid"])
+    check_values(at, "log_sigmoid", [log_sigmoid(x, of, scale) for x in x], of, case["log_sigmoid"])
+
+
+def check_shards(case, at):
+    of, scale = TYPES[case["type"]], scale_of(case)
+    x, masked = numbers(case["x"], of), case.get("masked", "nan")
+    blocks = [x[i : i + BLOCK] for i in range(0, len(x), BLOCK)]
+
+    def told(name):
+        return [[F64.from_bits(word) for word in words.split()] for words in case[name]]
+
+    def bits(*values):
+        return [F64.to_bits(value) for value in values]
+
+    def check(name, row_max):
+        mine = [partial(block, of, scale, row_max) for block in blocks]
+        for i, (got, words) in enumerate(zip(mine, case[name], strict=True)):
+            want = words.split()
+            # `least` of a sum by the block's own shift may be lower.
+            if row_max is None and got[2] > 0 and F64.from_bits(want[1]) <= got[1]:
+                want[1] = bits(got[1])[0]
+            same(f"{at} {name} {i}", bits(*got), " ".join(want))
+        row, again = merge(told(name), of, scale)
+        want = case.get("again", "") if row_max is None else ""
+        same(f"{at} again", [] if again is None else bits(again), want)
+        return row
+
+    row = check("partials", None)
+    if row is None:
+        row = check("partials_again", F64.from_bits(case["again"]))
+    same(f"{at} row", bits(*row), case["row"][0])
+    check_values(at, "softmax", softmax_of_shard(x, row, of, scale, masked), of, case["softmax"])
+    whole = softmax(x, of, scale, masked)
+    check_values(at, "softmax in one piece", whole, of, case["softmax"])
+
+
+def check_attention(case, at):
+    of, to = TYPES[case["type"]], TYPES[case["to"]]
+    probs, lse = attention(numbers(case["x"], of), case, to, scale_of(case))
+    check_values(at, "probs", probs, to, case["probs"])
+    check_values(at, "lse", lse, contract_of(of).a.of, case["lse"])
+
+
+def check_backward(case, at):
+    of, scale = TYPES[case["type"]], scale_of(case)
+    u = numbers(case["upstream"], of)
+    y = softmax_backward(numbers(case["probs"], of), u, of, scale)
+    check_values(at, "softmax", y, of, case["softmax"])
+    y = log_softmax_backward(numbers(case["log_probs"], of), u, of, scale)
+    check_values(at, "log_softmax", y, of, case["log_softmax"])
+
+
+def argmax(x):
+    nan = [i for i, x in enumerate(x) if math.isnan(x)]
+    return nan[0] if nan else x.index(max(x))
+
+
+def top_k(x, k):
+    order = range(len(x))
+    if not any(map(math.isnan, x)):
+        order = sorted(order, key=lambda i: (-x[i], i))
+    return list(order)[:k]
+
+
+def check_picks(case, at):
+    of, scale = TYPES[case["type"]], scale_of(case)
+    x, masked = numbers(case["x"], of), case.get("masked", "nan")
+    arithmetic = contract_of(of).a.of
+    order = [argmax(x)] + top_k(x, len(case["top_k"]))
+    want = [case["argmax"]] + case["top_k"]
+    same(f"{at} argmax, top_k", [str(i) for i in order], " ".join(map(str, want)))
+    # Rows in the arithmetic type.
+    log_probs = log_softmax(x, arithmetic, scale, masked)
+    probs = softmax(x, arithmetic, scale, masked)
+    for name, values, tokens in (
+        ("log_probs", log_probs, order[1:]),
+        ("probs", probs, order[1:]),
+        ("log_probs_of_tokens", log_probs, case["tokens"]),
+        ("lse", [logsumexp(x, arithmetic, scale)], [0]),
+    ):
+        check_values(at, name, [values[i] for i in tokens], arithmetic, case[name])
+
+
+def check_losses(case, at):
+    of, scale = TYPES[case["type"]], scale_of(case)
+    x, cols = numbers(case["x"], of), case["cols"]
+    losses, loss, gradient = cross_entropy(
+        x,
+        cols,
+        case.get("labels") or [case["label_of_all"]] * (len(x) // cols),
+        of,
+        scale,
+        case["reduction"],
+        d(case["gradient_factor"]),
+    )
+    check_values(at, "losses", losses, F64, case["losses"])
+    check_values(at, "loss", [loss], F64, case["loss"])
+    check_values(at, "gradient", gradient, of, case["gradient"])
+
+
+def check_samples(case, at):
+    of, rows = TYPES[case["type"]], case["rows"]
+    x, want = numbers(case["x"], of), case["draws"]
+    cols, draws = len(x) // rows, len(want) // rows
+    got = []
+    for row in range(rows):
+        got += draws_of_row(x[row * cols : (row + 1) * cols], of, case, row, draws)
+    same(f"{at} draws", [str(token) for token in got], " ".join(map(str, want)))
+
+
+CHECKS = {
+    "rows": check_rows,
+    "limits": check_limits,
+    "elements": check_elements,
+    "shards": check_shards,
+    "attention": check_attention,
+    "backward": check_backward,
+    "losses": check_losses,
+    "picks": check_picks,
+    "samples": check_samples,
+}
+
+
+def main(names):
+    names = names or sorted(f"{name}.json" for name in CHECKS)
+    for name in names:
+        with open(os.path.join(HERE, name), encoding="utf-8") as file:
+            cases = json.load(file)["cases"]
+        for i, case in enumerate(cases):
+            about = f"{name} case {i} ({case.get('type', '')})"
+            try:
+                CHECKS[name.removesuffix(".json")](case, about)
+            except Difference as difference:
+                sys.exit(f"DIFFERENT: {difference}")
+        print(f"{name}: {len(cases)} cases are the same bits")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
