@@ -24,10 +24,10 @@ How: one child process (`--threads 1`, pinned to one CPU) and then another (`--t
 contestant once per round, in an order shuffled anew for each round. All read the same x; all write the
 same y, except those that allocate their output, because that is how people call them: candle, scipy,
 jax and "torch, allocating". (candle and jax read a copy of x that is their own.) Of several calls under
-one name the fastest counts. Buffers are ordinary 4 KiB pages, but for the table of buffers. Up to 64 MiB
-a timing follows an untimed call of the same contestant, so that each finds the buffers in the caches as
-it left them. Before timing, results are checked against f64, those of f64 against long double. A peer's
-rounds take no more than 3 seconds, but are 3 at least.
+one name the fastest counts. Buffers are ordinary 4 KiB pages, but for the table of buffers
+(`--only buffers`). Up to 64 MiB a timing follows an untimed call of the same contestant, so that each
+finds the buffers in the caches as it left them. Before timing, results are checked against f64, those
+of f64 against long double. A peer's rounds take no more than 3 seconds, but are 3 at least.
 
 Threads must be idle while others are timed: OpenMP waits passively, and ONNX Runtime and XNNPACK do not
 spin (ONNX Runtime was not slower for it with two threads). A millisecond's sleep before each timing with
@@ -177,11 +177,11 @@ def mapped(size, start=0, pages=mmap.MADV_NOHUGEPAGE):
 
 # Ways to get a buffer of so many bytes. NumPy takes malloc's as it is, and asks for huge pages.
 BUFFERS = {
-    "malloc, by np.empty": lambda size: np.empty(size, np.uint8),
-    "mmap, 4 KiB pages": mapped,
-    "mmap, huge pages": lambda size: mapped(size, pages=mmap.MADV_HUGEPAGE),
-    "aligned to 64, not to a page": lambda size: mapped(size, 64),
-    "aligned to 16, 48 behind a line": lambda size: mapped(size, 48),
+    "buffers from malloc, by np.empty": lambda size: np.empty(size, np.uint8),
+    "buffers from mmap, 4 KiB pages": mapped,
+    "buffers from mmap, huge pages": lambda size: mapped(size, pages=mmap.MADV_HUGEPAGE),
+    "buffers aligned to 64, not to a page": lambda size: mapped(size, 64),
+    "buffers aligned to 16, 48 behind a line": lambda size: mapped(size, 48),
 }
 CASES += [Case((131_072, 1024), kind=kind) for kind in BUFFERS]
 
