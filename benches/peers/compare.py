@@ -1,26 +1,40 @@
 """This library beside its peers and the machine's limits: interleaved rounds in one process, medians.
 
     python3 -m venv /tmp/venv
-    /tmp/venv/bin/pip install numpy onnx onnxruntime torch scipy openvino
+    /tmp/venv/bin/pip install numpy onnx onnxruntime torch scipy openvino jax
+    apt-get install libxnnpack-dev
     cargo build --release --manifest-path benches/peers/Cargo.toml
     /tmp/venv/bin/python benches/peers/compare.py [--quick] [--only SUBSTRING] [--json FILE]
 
-Prints a table of results beside targets, and one of every peer's speed; takes ten minutes. The
-exit code is 1 if an answer is wrong or something could not run; a missed target is only printed.
-Needs Linux and two CPUs.
+Prints a table of results beside targets, one of every peer's speed, and one of kinds of buffers; takes
+a quarter of an hour. The exit code is 1 if an answer is wrong or something could not run; a missed
+target is only printed. Needs Linux and two CPUs. Peers that are not installed must be named in
+--no-peers; but jax and xnnpack may be absent, which is printed.
+
+An earlier commit of this library is a peer, too, as a shared library:
+
+    git worktree add /tmp/before COMMIT
+    (cd /tmp/before && cargo build --release -p softmax-capi)
+    /tmp/venv/bin/python benches/peers/compare.py --before /tmp/before/target/release/libsoftmax_capi.so
+
+It has a table of its own. Both are called by the C ABI there, so that the ratio tells of the commits
+only. What it says of two libraries of the same commit is noise.
 
 How: one child process (`--threads 1`, pinned to one CPU) and then another (`--threads 2`) time every
 contestant once per round, in an order shuffled anew for each round. All read the same x; all write the
-same y, except those that allocate their output, because that is how people call them: candle, scipy and
-"torch, allocating". Of several calls under one name the fastest counts. Buffers are ordinary 4 KiB
-pages. Up to 64 MiB a timing follows an untimed call of the same contestant, so that each finds the
-buffers in the caches as it left them. Before timing, results are checked against f64. A peer's rounds
-take no more than 3 seconds, but are 3 at least.
+same y, except those that allocate their output, because that is how people call them: candle, scipy,
+jax and "torch, allocating". (candle and jax read a copy of x that is their own.) Of several calls under
+one name the fastest counts. Buffers are ordinary 4 KiB pages, but for the table of buffers
+(`--only buffers`). Up to 64 MiB a timing follows an untimed call of the same contestant, so that each
+finds the buffers in the caches as it left them. Before timing, results are checked against f64, those
+of f64 against long double. A peer's rounds take no more than 3 seconds, but are 3 at least.
 
-Threads must be idle while others are timed: OpenMP waits passively, and ONNX Runtime does not spin (it
-was not slower for it with two threads). A millisecond's sleep before each timing with two threads lets
-the other threads go to sleep. Rust peers without threads of their own (all but candle) get equal parts of
-the rows on rayon's.
+Threads must be idle while others are timed: OpenMP waits passively, and ONNX Runtime and XNNPACK do not
+spin (ONNX Runtime was not slower for it with two threads). A millisecond's sleep before each timing with
+two threads lets the other threads go to sleep. Rust peers without threads of their own (all but candle)
+get equal parts of the rows on rayon's.
+
+jax stands for YNNPACK as well: XLA has it compute the maxima, the exponentials and their sums.
 
 Causal attention and other axes than the last are timed beside those peers that know tensors. For a causal
 softmax these need a mask, and a sweep before theirs that applies it.
@@ -29,6 +43,7 @@ softmax these need a mask, and a sweep before theirs that applies it.
 import argparse
 import contextlib
 import ctypes
+import ctypes.util
 import dataclasses
 import functools
 import gc
@@ -52,8 +67,9 @@ import numpy as np
 
 HERE = pathlib.Path(__file__).parent
 PYTHON_PEERS = ["torch", "onnxruntime", "scipy", "openvino"]
+OPTIONAL_PEERS = {"jax": "pip install jax", "xnnpack": "apt-get install libxnnpack-dev"}
 RUST_PEERS = ["rten-vecmath", "candle-nn", "ndarray", "tract-linalg"]
-PEERS = PYTHON_PEERS + RUST_PEERS
+PEERS = [*PYTHON_PEERS, *OPTIONAL_PEERS, *RUST_PEERS]
 TENSOR_PEERS = ["torch", "onnxruntime"]  # take part where there are more than rows
 ALLOCATING = "torch, allocating"
 LARGE = 64 << 20  # bytes of a tensor from which on caches hold nothing from call to call
@@ -63,6 +79,7 @@ NT, MEMCPY, SCALE, BEST = "NT copy", "memcpy", "scale", "best peer"
 PREALLOCATED = "best peer preallocated"
 MASK, UNMASKED, LAST = "ours, mask matrix", "ours, unmasked", "ours, last axis"
 F32, AVX512, RTEN_TIME = "f32", "AVX-512", "rten-vecmath's time"
+OURS_C, BEFORE = "ours, C ABI", "before"
 LIMITS = [NT, MEMCPY, SCALE]
 
 
@@ -118,6 +135,7 @@ BEATS_MEMCPY = (">", 1, MEMCPY)
 HALF, HALF_CACHED = [(">=", 1.6, F32)], [(">=", 1.5, F32)]
 CACHED, STREAMED = [(">=", 0.75, AVX512)], [(">=", 0.95, AVX512)]
 TENSOR = [(">=", 8, ALLOCATING), (">=", 2, PREALLOCATED)]
+BF16_AS_CALLED, F64 = [(">=", 8, ALLOCATING)], [(">=", 2, BEST)]
 CAUSAL, AXIS = TENSOR + [(">=", 1, UNMASKED)], TENSOR + [(">=", 0.7, LAST)]
 CASES = [
     Case((131_072, 1024), [(">=", 0.88, NT), BEATS_MEMCPY], [(">=", 0.92, NT), BEATS_MEMCPY]),
@@ -140,6 +158,8 @@ CASES = [
     Case((1024, 1024), HALF_CACHED, kind="bf16"),
     Case((131_072, 1024), HALF, HALF, kind="f16"),
     Case((131_072, 1024), HALF, HALF, kind="bf16"),
+    Case((1024, 128_256), BF16_AS_CALLED, kind="bf16"),
+    Case((1024, 1024), F64, kind="f64"),
     Case((1024, 1024), CACHED, CACHED, kind="AVX2 kernel forced"),
     Case((131_072, 1024), STREAMED, STREAMED, kind="AVX2 kernel forced"),
     Case((32, 2048, 2048), CAUSAL, CAUSAL, kind="causal"),
@@ -148,14 +168,43 @@ CASES = [
 ]
 
 
-def zeros(*shape, dtype=np.float32):
-    """Zeros in ordinary pages, touched."""
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory.madvise(mmap.MADV_NOHUGEPAGE)
-    values = np.frombuffer(memory, dtype).reshape(shape)
+def mapped(size, start=0, pages=mmap.MADV_NOHUGEPAGE):
+    """Bytes from mmap, so many behind the start of a page."""
+    memory = mmap.mmap(-1, start + size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(pages)
+    return np.frombuffer(memory, np.uint8, size, start)
+
+
+# Ways to get a buffer of so many bytes. NumPy takes malloc's as it is, and asks for huge pages.
+BUFFERS = {
+    "buffers from malloc, by np.empty": lambda size: np.empty(size, np.uint8),
+    "buffers from mmap, 4 KiB pages": mapped,
+    "buffers from mmap, huge pages": lambda size: mapped(size, pages=mmap.MADV_HUGEPAGE),
+    "buffers aligned to 64, not to a page": lambda size: mapped(size, 64),
+    "buffers aligned to 16, 48 behind a line": lambda size: mapped(size, 48),
+}
+CASES += [Case((131_072, 1024), kind=kind) for kind in BUFFERS]
+
+
+def zeros(*shape, dtype=np.float32, buffer=mapped):
+    """Zeros, touched; in ordinary pages, unless from another kind of buffer."""
+    values = buffer(math.prod(shape) * np.dtype(dtype).itemsize).view(dtype).reshape(shape)
     values[:] = 0
     return values
+
+
+def part_in_huge_pages(*tensors):
+    """Of the memory that the kernel lists together with these tensors."""
+    spans = [(t.ctypes.data, t.ctypes.data + t.nbytes) for t in tensors]
+    counts, counted = {"Rss": 0, "AnonHugePages": 0}, False
+    for line in pathlib.Path("/proc/self/smaps").read_text().splitlines():
+        key, *values = line.split()
+        if not key.endswith(":"):
+            start, end = (int(address, 16) for address in key.split("-"))
+            counted = any(start < last and first < end for first, last in spans)
+        elif counted and key[:-1] in counts:
+            counts[key[:-1]] += int(values[0])
+    return counts["AnonHugePages"] / counts["Rss"]
 
 
 @functools.cache
@@ -163,7 +212,7 @@ def library():
     lib = ctypes.CDLL(str(HERE / "target/release/libsoftmax_peers.so"))
     lib.softmax_peers_nt_stores.restype = ctypes.c_char_p
     lib.softmax_peers_candle_new.restype = ctypes.c_void_p
-    lib.softmax_peers_latency.restype = ctypes.c_double
+    lib.softmax_peers_latency.restype = lib.softmax_peers_latency_c.restype = ctypes.c_double
     return lib
 
 
@@ -206,7 +255,7 @@ class Contestant:
 
 
 def ours(x, y, kernel=None, name="ours"):
-    element = {"float32": 0, "float16": 1, "uint16": 2}[x.dtype.name]
+    element = {"float32": 0, "float16": 1, "uint16": 2, "float64": 3}[x.dtype.name]
     run = rust("ours", ctypes.c_uint(element), ctypes.c_char_p(kernel), *pointers(x, y))
     return Contestant(name, x, y, run)
 
@@ -222,9 +271,9 @@ def along(axis, x, y):
     return Contestant("ours", x, y, rust("axis", *sizes, *pointers(x, y)))
 
 
-def in_place(x, y):
+def in_place(contestant, x):
     """The input that counts is x, for the check; later y is its own output again and again."""
-    contestant = ours(y, y)
+    y = contestant.y
 
     def check():
         y[:] = x
@@ -233,16 +282,19 @@ def in_place(x, y):
     return dataclasses.replace(contestant, x=x, check=check)
 
 
+def latency(ns):
+    if not ns >= 0:
+        raise RuntimeError("the calls failed")
+    return ns * 1e-9
+
+
 def one_call(name, number, x, y):
     """Many calls in a loop in Rust, so that ctypes costs nothing."""
     arguments = [ctypes.c_uint(number), *pointers(x, y)]
     arguments.pop(-2)  # there is one row
 
     def calls(n):
-        ns = library().softmax_peers_latency(*arguments, ctypes.c_size_t(n))
-        if not ns >= 0:
-            raise RuntimeError("softmax_peers_latency failed")
-        return ns * 1e-9
+        return latency(library().softmax_peers_latency(*arguments, ctypes.c_size_t(n)))
 
     def run():
         calls(1)
@@ -250,12 +302,73 @@ def one_call(name, number, x, y):
     return Contestant(name, x, y, run, measure=lambda: calls(LATENCY_CALLS))
 
 
-def half_precision(x, kind):
-    """Buffers for x rounded to f16, or cut off to bf16 (whose bits numpy has as u16), and for the result."""
-    dtype = np.float16 if kind == "f16" else np.uint16
-    half = zeros(*x.shape, dtype=dtype)
-    half[:] = x if kind == "f16" else x.view(np.uint32) >> 16
-    return half, zeros(*x.shape, dtype=dtype)
+def converted(x, dtype):
+    """Buffers for x as f64, rounded to f16, or cut off to bf16 (whose bits numpy has as u16), and for the result."""
+    values = zeros(*x.shape, dtype=dtype)
+    values[:] = x.view(np.uint32) >> 16 if dtype == np.uint16 else x
+    return values, zeros(*x.shape, dtype=dtype)
+
+
+class CMatrix(ctypes.Structure):
+    """`softmax_matrix` of capi/include/softmax.h; the next two are of there, too."""
+
+    _fields_ = [("size", ctypes.c_size_t), ("data", ctypes.c_void_p), ("dtype", ctypes.c_uint32)]
+    _fields_ += [(name, ctypes.c_size_t) for name in ("rows", "cols", "stride")]
+
+
+class COptions(ctypes.Structure):
+    _fields_ = [("size", ctypes.c_size_t), ("scale", ctypes.c_double), ("temperature", ctypes.c_double)]
+    _fields_ += [("flags", ctypes.c_uint32), ("kernel", ctypes.c_char_p), ("threads", ctypes.c_size_t)]
+    _fields_ += [("parallel", ctypes.c_void_p), ("scratch", ctypes.c_void_p)]
+    _fields_ += [(name, ctypes.c_size_t) for name in ("scratch_size", "cache_core", "cache_last")]
+    _fields_ += [("message", ctypes.c_char_p), ("message_size", ctypes.c_size_t)]
+
+
+class CAttention(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in ("size", "heads", "queries")]
+    _fields_ += [("flags", ctypes.c_uint32), ("soft_cap", ctypes.c_double), ("mask", ctypes.c_void_p)]
+    _fields_ += [("mask_dtype", ctypes.c_uint32), ("mask_shape", ctypes.c_size_t * 3)]
+    _fields_ += [(name, ctypes.c_void_p) for name in ("mask_slopes", "alibi", "sinks", "lengths")]
+    _fields_ += [("lengths_count", ctypes.c_size_t), ("window", ctypes.c_size_t)]
+    _fields_ += [("offset", ctypes.c_ssize_t), ("window_ahead", ctypes.c_size_t)]
+
+
+def by_c(name, lib, case, x, y, threads):
+    """This library, or an earlier one, by the C ABI."""
+
+    def described(kind, **fields):
+        return ctypes.byref(kind(size=ctypes.sizeof(kind), **fields))
+
+    def matrix(values):
+        rows, cols = values.reshape(-1, values.shape[-1]).shape
+        return described(CMatrix, data=values.ctypes.data, dtype=dtype, rows=rows, cols=cols, stride=cols)
+
+    dtype = {"float32": 0, "float64": 1, "float16": 2, "uint16": 3}[x.dtype.name]
+    kernel = b"avx2" if "AVX2" in case.kind else None
+    options = described(COptions, scale=1, temperature=1, kernel=kernel, threads=threads)
+    arguments = [matrix(y if case.kind == "in place" else x), matrix(y), options]
+    function = lib.softmax_softmax
+    if case.kind == "causal":
+        function = lib.softmax_attention_softmax
+        causal = described(CAttention, heads=x.shape[0], queries=x.shape[1], flags=1)
+        arguments[2:] = ctypes.c_void_p(None), causal, options
+    elif case.kind.startswith("axis"):
+        function = lib.softmax_softmax_axis
+        shape = (ctypes.c_size_t * len(x.shape))(*x.shape)
+        sizes = shape, ctypes.c_size_t(len(shape)), ctypes.c_ssize_t(case.axis)
+        arguments = [*pointers(x, y)[:2], ctypes.c_uint32(dtype), *sizes, options]
+
+    def run():
+        status = function(*arguments)
+        if status != 0:
+            raise RuntimeError(f"status {status}")
+
+    def calls():
+        address, count = ctypes.cast(function, ctypes.c_void_p), ctypes.c_size_t(LATENCY_CALLS)
+        return latency(library().softmax_peers_latency_c(address, *arguments, count))
+
+    contestant = Contestant(name, x, y, run, measure=calls if case.kind == "one call" else None)
+    return [in_place(contestant, x) if case.kind == "in place" else contestant]
 
 
 def torch_calls(case, x, y, threads):
@@ -263,9 +376,16 @@ def torch_calls(case, x, y, threads):
 
     torch.set_num_threads(threads)
     x, y, axis = torch.from_numpy(x), torch.from_numpy(y), case.axis
+    known_to_numpy = x.dtype
+    if case.kind == "bf16":
+        x, y = x.view(torch.bfloat16), y.view(torch.bfloat16)
+
+    def into_y():
+        torch.softmax(x, axis, out=y)
+
     if case.kind != "causal":
-        yield "torch", lambda: torch.softmax(x, axis, out=y)
-        yield ALLOCATING, lambda: torch.softmax(x, axis)
+        yield "torch", into_y
+        yield ALLOCATING, lambda: torch.softmax(x, axis).view(known_to_numpy)
         return
     hidden, added = map(torch.from_numpy, case.masks)
     masked = torch.from_numpy(zeros(*x.shape))
@@ -334,6 +454,43 @@ def openvino_calls(_case, x, y, threads):
     yield "openvino", run
 
 
+def jax_calls(_case, x, _y, _threads):
+    import jax
+
+    x = jax.device_put(x)
+    softmax = jax.jit(lambda x: jax.nn.softmax(x, axis=-1))
+    yield "jax", lambda: softmax(x).block_until_ready()
+
+
+@functools.cache
+def xnnpack():
+    """The library as Debian has it, if it is there."""
+    found = ctypes.util.find_library("XNNPACK")
+    return found and ctypes.CDLL(found)
+
+
+def xnnpack_calls(_case, x, y, threads):
+    lib = xnnpack()
+    lib.pthreadpool_create.restype = ctypes.c_void_p
+    pool = ctypes.c_void_p(lib.pthreadpool_create(ctypes.c_size_t(threads)) if threads > 1 else None)
+    operator, sleep = ctypes.c_void_p(), ctypes.c_uint32(16)  # XNN_FLAG_YIELD_WORKERS: none spins
+    address, (x, y, rows, cols) = ctypes.byref(operator), pointers(x, y)
+
+    def call(function, *arguments):
+        if function(*arguments) != 0:
+            raise RuntimeError(f"{function.__name__} failed")
+
+    call(lib.xnn_initialize, None)
+    if hasattr(lib, "xnn_reshape_softmax_nc_f32"):  # Debian 13
+        call(lib.xnn_create_softmax_nc_f32, sleep, address)
+        call(lib.xnn_reshape_softmax_nc_f32, operator, cols, cols, cols, rows, pool)
+        call(lib.xnn_setup_softmax_nc_f32, operator, x, y)
+    else:  # Debian 12
+        call(lib.xnn_create_softmax_nc_f32, cols, cols, cols, sleep, address)
+        call(lib.xnn_setup_softmax_nc_f32, operator, rows, x, y, pool)
+    yield "xnnpack", functools.partial(call, lib.xnn_run_operator, operator, pool)
+
+
 def candle(x, y):
     tensor = library().softmax_peers_candle_new(*pointers(x))
     if not tensor:
@@ -352,11 +509,12 @@ def peer(name, case, x, y, threads):
     return [Contestant(call, x, y, run) for call, run in globals()[name + "_calls"](case, x, y, threads)]
 
 
-def makers(case, x, y, threads, peers):
+def makers(case, x, y, threads, args):
     """Names, and functions that make the contestants of that name."""
+    peers, typed = args.peers, (x, y)
     match case.kind:
         case "in place":
-            yield "ours", lambda: [in_place(x, y)]
+            yield "ours", lambda: [in_place(ours(y, y), x)]
             yield SCALE, lambda: [Contestant(SCALE, x, y, rust("scale", *pointers(y)))]
         case "one call":
             yield "ours", lambda: [one_call("ours", 0, x, y)]
@@ -365,16 +523,19 @@ def makers(case, x, y, threads, peers):
         case "AVX2 kernel forced":
             yield "ours", lambda: [ours(x, y, b"avx2")]
             yield AVX512, lambda: [ours(x, y, b"avx512", AVX512)]
-        case "f16" | "bf16":
-            yield "ours", lambda: [ours(*half_precision(x, case.kind))]
+        case "f16" | "bf16" | "f64":
+            typed = converted(x, {"f16": np.float16, "bf16": np.uint16, "f64": np.float64}[case.kind])
+            yield "ours", lambda: [ours(*typed)]
             yield F32, lambda: [ours(x, y, name=F32)]
+            if "torch" in peers:
+                yield "torch", lambda: peer("torch", case, *typed, threads)
         case _:
             plain = Case(case.shape)
             if case.kind == "causal":
                 yield "ours", lambda: [attention(x, y)]
                 yield MASK, lambda: [attention(x, y, case.masks[1], MASK)]
                 yield UNMASKED, lambda: [dataclasses.replace(ours(x, y, name=UNMASKED), answer=plain)]
-            elif case.kind:
+            elif case.kind.startswith("axis"):
                 yield "ours", lambda: [along(case.axis, x, y)]
                 yield LAST, lambda: [dataclasses.replace(ours(x, y, name=LAST), answer=plain)]
             else:
@@ -382,8 +543,11 @@ def makers(case, x, y, threads, peers):
             yield NT, lambda: [Contestant(NT, x, y, rust("nt_copy", *pointers(x, y)))]
             yield MEMCPY, lambda: [Contestant(MEMCPY, x, y, rust("memcpy", *pointers(x, y)))]
             for name in peers:
-                if len(case.shape) == 2 or name in TENSOR_PEERS:
+                if case.kind not in BUFFERS and (len(case.shape) == 2 or name in TENSOR_PEERS):
                     yield name, functools.partial(peer, name, case, x, y, threads)
+    if args.before and case.kind not in BUFFERS:
+        for name, lib in (OURS_C, library()), (BEFORE, ctypes.CDLL(args.before)):
+            yield name, functools.partial(by_c, name, lib, case, *typed, threads)
 
 
 def wide(values):
@@ -398,7 +562,8 @@ def largest_error(contestant, case):
     result = y if result is None else np.asarray(result)
     case = contestant.answer or case
     sample = case.sample()
-    exact = case.rows(contestant.x, sample).astype(np.float64)
+    wider = np.longdouble if y.dtype == np.float64 else np.float64
+    exact = case.rows(contestant.x, sample).astype(wider)
     if case.kind == "causal":
         hidden = case.masks[0]
         if np.any((result != 0) & hidden):
@@ -408,7 +573,7 @@ def largest_error(contestant, case):
     exact -= exact.max(axis=1, keepdims=True)
     np.exp(exact, out=exact)
     exact /= exact.sum(axis=1, keepdims=True)
-    ulp = np.spacing(exact.astype(result.dtype)).astype(np.float64)
+    ulp = np.spacing(exact.astype(result.dtype)).astype(wider)
     if y.dtype == np.uint16:
         ulp *= 1 << 16  # 16 bits fewer than f32
     return float(np.max(np.abs(result - exact) / ulp))
@@ -419,14 +584,17 @@ def run_case(case, threads, args):
     row = {"case": case.name, "threads": threads, "errors": []}
     if "AVX2" in case.kind and not all(library().softmax_peers_has_kernel(k) for k in (b"avx2", b"avx512")):
         return row | {"not_applicable": True}
-    x, y = zeros(*case.shape), zeros(*case.shape)
+    x, y = (zeros(*case.shape, buffer=BUFFERS.get(case.kind, mapped)) for _ in "xy")
     np.random.default_rng(0).standard_normal(out=x, dtype=np.float32)
     x *= 4
+    if case.kind in BUFFERS:
+        row["start"] = ", ".join(str(t.ctypes.data % mmap.PAGESIZE) for t in (x, y))
+        row["huge"] = part_in_huge_pages(x, y)
 
     large = x.nbytes > LARGE
     rounds = args.rounds or (3 if args.quick else 200 if case.kind == "one call" else 15 if large else 100)
     made, order, ulp, speed = [], [], {}, {}
-    for name, make in makers(case, x, y, threads, args.peers):
+    for name, make in makers(case, x, y, threads, args):
         try:
             for c in make():
                 made.append(c)
@@ -478,6 +646,7 @@ def run_half(threads):
     """Starts a child process; returns its lines."""
     env = os.environ | {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"}
     env |= {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}
+    env |= {"JAX_PLATFORMS": "cpu", "PJRT_NPROC": str(threads)}
     env.pop("SOFTMAX_KERNEL", None)
 
     def pin():
@@ -506,7 +675,8 @@ def ratio(speed, of):
         inverse = ratio(speed, "rten-vecmath")
         return inverse and 1 / inverse
     other = speed.get(best_peer(speed, of) if of in (BEST, PREALLOCATED) else of)
-    return speed["ours"] / other if other and "ours" in speed else None
+    own = speed.get(OURS_C if of == BEFORE else "ours")
+    return own / other if other and own else None
 
 
 def verdict(row):
@@ -526,6 +696,9 @@ def cell(value, digits=2):
 
 
 def table(header, rows):
+    rows = list(rows)
+    if not rows:
+        return
     print("| " + " | ".join(header) + " |\n|" + "---|" * len(header))
     for row in rows:
         print("| " + " | ".join(map(str, row)) + " |")
@@ -543,6 +716,37 @@ def result_row(row):
     return [row["case"], row["threads"], cell(speed.get("ours"), 3), *copies, *peers, errors, *verdict(row)]
 
 
+def buffers_row(row):
+    speed = row["speed"]
+    where = [row["case"], row["threads"], row["start"], f"{row['huge']:.0%}"]
+    ratios = [cell(ratio(speed, of)) for of in (NT, MEMCPY)]
+    return [*where, *(cell(speed.get(name), 3) for name in ("ours", NT, MEMCPY)), *ratios]
+
+
+def before_row(row):
+    speed = row["speed"]
+    speeds = [cell(speed.get(name), 3) for name in (OURS_C, BEFORE)]
+    return [row["case"], row["threads"], *speeds, cell(ratio(speed, BEFORE))]
+
+
+def output(*command):
+    """What a command prints, or nothing if there is no such command or it fails."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        return ""
+
+
+def version(name):
+    if name == "xnnpack":
+        return output("dpkg-query", "-W", "-f", "${Version}", "libxnnpack0*") or "of unknown version"
+    return importlib.metadata.version(name)
+
+
+def installed(name):
+    return xnnpack() if name == "xnnpack" else importlib.util.find_spec(name)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, help="default: 15 above 64 MiB, 100 below, 200 for one call")
@@ -551,19 +755,27 @@ def main():
     parser.add_argument("--json", metavar="FILE", help="the results, also as JSON")
     parser.add_argument("--record", metavar="FILE", help="what is printed, also to FILE, a page of docs/records")
     parser.add_argument("--no-peers", default="", metavar="NAME,...", help="of: " + ", ".join(PEERS))
+    parser.add_argument("--before", metavar="FILE", type=os.path.abspath, help="the C library of an earlier commit, also a peer")
     parser.add_argument("--threads", type=int, choices=[1, 2], help="for the child processes")
     args = parser.parse_args()
     skipped = set(filter(None, args.no_peers.split(",")))
     if not skipped <= set(PEERS):
         parser.error(f"--no-peers: one of them is not of {', '.join(PEERS)}")
     args.peers = [name for name in PEERS if name not in skipped]
+    absent = [name for name in args.peers if name in OPTIONAL_PEERS and not installed(name)]
+    args.peers = [name for name in args.peers if name not in absent]
     if args.threads:
         return half(args)
 
     needed = [p for p in PYTHON_PEERS if p in args.peers] + ["onnx"] * ("onnxruntime" in args.peers)
-    missing = [p for p in needed if importlib.util.find_spec(p) is None]
+    missing = [p for p in needed if not installed(p)]
     if missing:
         sys.exit(f"not installed: {', '.join(missing)} (pip install them, or name the peers in --no-peers)")
+    if args.before:
+        try:
+            ctypes.CDLL(args.before).softmax_softmax
+        except (OSError, AttributeError) as error:
+            parser.error(f"--before: {error}")
     if len(os.sched_getaffinity(0)) < 2:
         sys.exit("two CPUs are needed")
     lines = run_half(1) + run_half(2)
@@ -576,17 +788,19 @@ def main():
     cpu = found.get("model name", platform.machine())
     if "cpu family" in found:
         cpu += f" (family {found['cpu family']}, model {found['model']}; two cores of it)"
-    git = ["git", "-C", HERE, "describe", "--always", "--dirty"]
+    describe = ["describe", "--always", "--dirty"]
     about = {
         "date": time.strftime("%Y-%m-%d"),
         "CPU": cpu,
-        "revision": subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown",
+        "revision": output("git", "-C", HERE, *describe) or "unknown",
         "NT copy": next((line["nt"] for line in lines if "nt" in line), "did not run"),
-        "peers": ", ".join(
-            f"{p} {locked[p] if p in RUST_PEERS else importlib.metadata.version(p)}" for p in args.peers
-        ),
+        "peers": ", ".join(f"{p} {locked[p] if p in RUST_PEERS else version(p)}" for p in args.peers),
+        "peers that are not installed": ", ".join(f"{p} ({OPTIONAL_PEERS[p]})" for p in absent) or "none",
         "speeds": "G elements/s, medians",
     }
+    if args.before:
+        where = output("git", "-C", pathlib.Path(args.before).parent, *describe) or "no commit"
+        about["before"] = f"{args.before}, in a work tree of {where}"
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         print_results(args, about, rows, errors)
@@ -603,12 +817,21 @@ def print_results(args, about, rows, errors):
     for what, answer in about.items():
         print(f"- {what}: {answer}")
     print("THESE ARE TINY CASES: they show that everything runs, and no speed.\n" if args.quick else "")
+    buffers = [row for row in rows if "start" in row]
+    rows = [row for row in rows if "start" not in row]
     header = "case|threads|ours|of NT copy|of memcpy|best peer|of best peer|ULP: ours, best peer"
     table((header + "|target|result|met").split("|"), map(result_row, rows))
     columns = ["ours", MASK, UNMASKED, LAST, F32, AVX512, *args.peers, ALLOCATING, *LIMITS]
     columns = [c for c in columns if any(c in r.get("speed", {}) for r in rows)]
     cells = [[r["case"], r["threads"], *(cell(r.get("speed", {}).get(c), 3) for c in columns)] for r in rows]
     table(["case", "threads", *columns], cells)
+    if buffers:
+        print("The three of a row have the same buffers, which start so many bytes into a page:\n")
+        header = "buffers|threads|x, y start|in huge pages|ours|NT copy|memcpy|of NT copy|of memcpy"
+        table(header.split("|"), map(buffers_row, buffers))
+    if args.before:
+        compared = [row for row in rows if BEFORE in row.get("speed", {})]
+        table(["case", "threads", OURS_C, BEFORE, "of before"], map(before_row, compared))
     for error in errors:
         print("ERROR:", error)
 

@@ -18,9 +18,11 @@ use softmax::half::{bf16, f16};
 use softmax::{
     Attention, CrossEntropy, Element, Kernel, Mask, Matrix, MatrixMut, Sampler, Softmax, Threads,
 };
+use softmax_capi as _; // compare.py calls its functions
 use tract_linalg::Func;
 use tract_linalg::element_wise::ElementWise;
 use tract_linalg::reduce::{MapReduce, Reduce};
+use tract_linalg::routines::softmax_rows_f32;
 
 /// The threads of everything here; one number of threads per process.
 static POOL: OnceLock<ThreadPool> = OnceLock::new();
@@ -79,7 +81,7 @@ pub unsafe extern "C" fn softmax_peers_has_kernel(name: *const c_char) -> i32 {
 }
 
 /// This library: the softmax of every row, in place if `x == y`. `element` is 0 for f32, 1 for f16,
-/// 2 for bf16; a NULL `kernel` is the default one.
+/// 2 for bf16, 3 for f64; a NULL `kernel` is the default one.
 ///
 /// # Safety
 /// `x` is valid for reads and `y` for writes of the matrix; they are equal or do not overlap.
@@ -106,6 +108,7 @@ pub unsafe extern "C" fn softmax_peers_ours(
                 0 => ours::<f32>(softmax, x.cast(), y.cast(), rows, cols),
                 1 => ours::<f16>(softmax, x.cast(), y.cast(), rows, cols),
                 2 => ours::<bf16>(softmax, x.cast(), y.cast(), rows, cols),
+                3 => ours::<f64>(softmax, x.cast(), y.cast(), rows, cols),
                 _ => None,
             }
         }
@@ -354,7 +357,7 @@ macro_rules! from_x_to_y {
 from_x_to_y! {
     /// The C library's memcpy.
     softmax_peers_memcpy => |x, y, _| in_parts(x, y, 16, |x, y| y.copy_from_slice(x));
-    /// A copy with non-temporal stores. `y` starts at a multiple of 64 bytes.
+    /// A copy with non-temporal stores.
     softmax_peers_nt_copy => |x, y, _| in_parts(x, y, 16, |x, y| WIDEST.limits().copy(x, y));
     /// rten-vecmath, row by row; equal parts of the rows on each thread.
     softmax_peers_rten => |x, y, cols| in_parts(x, y, cols, |x, y| {
@@ -374,12 +377,18 @@ from_x_to_y! {
             y /= sum;
         });
     });
-    /// tract-linalg's three kernels as tract's own softmax calls them: on a copy of the row,
-    /// because they work in place; equal parts of the rows on each thread.
+    /// tract-linalg's kernels as tract's own softmax calls them: the one for whole rows where there
+    /// is one (not on x86), or three. On a copy of the row, because they work in place; equal parts
+    /// of the rows on each thread.
     softmax_peers_tract => |x, y, cols| in_parts(x, y, cols, |x, y| {
         let (max, exp_sum, multiply) = &*TRACT;
+        let whole_rows = softmax_rows_f32().filter(|_| cols.is_multiple_of(4));
         for (x, y) in x.chunks_exact(cols).zip(y.chunks_exact_mut(cols)) {
             y.copy_from_slice(x);
+            if let Some(whole_rows) = whole_rows {
+                whole_rows(y, cols);
+                continue;
+            }
             let max = max.run(y).expect("max");
             let sum = exp_sum.run_with_params(y, max).expect("exp and sum");
             multiply.run_with_params(y, sum.recip()).expect("multiply");
@@ -508,4 +517,27 @@ pub unsafe extern "C" fn softmax_peers_latency(
         Some(())
     });
     ns
+}
+
+/// Nanoseconds per call: the mean of `reps` calls of `softmax_softmax` of some build of this
+/// library's C ABI. NaN if one failed.
+///
+/// # Safety
+/// `function` is that function, and the other arguments are as it wants them.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_peers_latency_c(
+    function: unsafe extern "C" fn(*const c_void, *const c_void, *const c_void) -> i32,
+    x: *const c_void,
+    y: *const c_void,
+    options: *const c_void,
+    reps: usize,
+) -> f64 {
+    let start = Instant::now();
+    for _ in 0..reps {
+        // SAFETY: the caller's promise.
+        if unsafe { function(x, y, options) } != 0 {
+            return f64::NAN;
+        }
+    }
+    start.elapsed().as_nanos() as f64 / reps as f64
 }
