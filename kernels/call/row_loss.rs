@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use crate::call::losses::{Label, Loss, RowTargets};
 use crate::num::element::Element;
-use crate::num::exp2::{BLOCK, Contract, Sum};
+use crate::num::exp2::{BLOCK, Contract, Sum, power_of_two};
 use crate::num::scale::{LogShift, Scale, Shift};
 use crate::num::two_sum;
 
@@ -105,8 +105,8 @@ pub(crate) struct Sums {
     others: Sum,
 }
 
-/// `C` of f32.
-const C_F32: f64 = 1.087_714_908_591_551;
+/// `C` of f32 divided by that of f64.
+const C_RATIO: f64 = 1.0063342898299836;
 
 impl Sums {
     /// Of a row of `n` elements. `others` adds up the exponentials of all elements below the
@@ -138,7 +138,7 @@ impl Sums {
         if is_single::<E>() && 4.0 * e_max >= sum.hi {
             // As `Scale::shift` has it: the exponent of the maximum is known to 2^-36.
             let power = (max - own.subtract) * (scale.l8_f64.0 * 0.125) - f64::from(own.m);
-            top = C_F32 * libm::exp2(power);
+            top = C_RATIO * power_of_two(power);
         }
         Self { max, own, sum, e_max, top, others: rest }
     }

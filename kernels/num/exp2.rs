@@ -318,5 +318,16 @@ impl Contract for f64 {
     }
 }
 
+/// `C 2^power` of f64, for powers whose result is a normal number: 2 u off at most. In plain steps,
+/// once a row.
+pub(crate) fn power_of_two(power: f64) -> f64 {
+    let t = 8.0 * power + f64::MAGIC;
+    let r = 8.0 * power - (t - f64::MAGIC);
+    let entry = f64::TABLE[(t.to_bits() & 7) as usize];
+    let s = f64::from_bits(entry.wrapping_add(t.to_bits() << f64::SHIFT));
+    let q = f64::POLY.iter().rev().fold(0.0, |q, c| q * r + c);
+    s + s * (q * r)
+}
+
 /// As many lanes as a vector has at most.
 pub const MOST_LANES: usize = 16;

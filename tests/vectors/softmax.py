@@ -847,32 +847,19 @@ def log_softmax_backward(y, u, of, scale):
 
 # --- Cross-entropy.
 
-EXP2_TABLE = []
-with open(os.path.join(HERE, "exp2.txt"), encoding="utf-8") as file:
-    for line in file:
-        if not line.startswith("#"):
-            EXP2_TABLE.append([d(word) for word in line.split()])
-EXP2_P = [
-    d(word)
-    for word in (
-        "3fe62e42fefa39ef 3fcebfbdff82c575 3fac6b08d704a0a6 3f83b2ab88f70400 3f55d88003875c74"
-    ).split()
-]
-EXP2_STEP = d("42b8000000000000")
-C_OF_F32 = d("3ff16747bf7c5b82")
+C_RATIO = d("3ff019f1fbfa9c53")
 LEAST = d("fa11a0fc668aac70")
 
 
-def exp2(x):
-    z = add(x, EXP2_STEP)
-    k, i = divmod((int(F64.to_bits(z), 16) & 0xFFFFFFFF) + 128, 256)
-    f = sub(x, sub(z, EXP2_STEP))
-    t, eps = EXP2_TABLE[i]
-    f = sub(f, eps)
-    q = EXP2_P[-1]
-    for p in EXP2_P[-2::-1]:
-        q = add(p, mul(f, q))
-    return math.ldexp(add(t, mul(mul(t, f), q)), k)
+def power_of_two(x):
+    n = round(mul(8.0, x))
+    r = sub(mul(8.0, x), float(n))
+    k, j = divmod(n, 8)
+    y = math.ldexp(DOUBLE.table[j], k)
+    q = DOUBLE.p[-1]
+    for p in DOUBLE.p[-2::-1]:
+        q = add(mul(q, r), p)
+    return add(y, mul(y, mul(q, r)))
 
 
 class LossRow:
@@ -890,7 +877,7 @@ class LossRow:
         self.log = row.log()
         if not self.is_double and mul(4.0, self.e_max) >= row.sum[0]:
             power = mul(sub(row.max, row.shift.subtract), mul(scale.l8, 0.125))
-            self.top = mul(C_OF_F32, exp2(sub(power, float(row.shift.m))))
+            self.top = mul(C_RATIO, power_of_two(sub(power, float(row.shift.m))))
             self.log.c = (ln1p(div(self.others[0], self.top)), 0.0)
         if self.is_double and self.others[0] < mul(2.0**-40, row.sum[0]):
             self.log.c = (ln1p(div(add(*self.others), self.e_max)), 0.0)
