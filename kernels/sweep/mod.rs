@@ -815,8 +815,9 @@ unsafe fn finish_from<S: Io<T> + Io<D>, T, D, const STREAM: bool>(
     while !S::SMALL && n - i >= UNROLL * S::LANES {
         if STREAM {
             ask_ahead(simd, finish.from.wrapping_add(i), finish.asks);
-            ask_for_page(simd, finish.y.wrapping_add(i));
         }
+        ask_for_page(simd, finish.from.wrapping_add(i));
+        ask_for_page(simd, finish.y.wrapping_add(i));
         for k in 0..UNROLL {
             // SAFETY: UNROLL vectors are left, aligned if STREAM.
             unsafe { finish_vector::<S, T, D, STREAM>(simd, finish, i + k * S::LANES) };

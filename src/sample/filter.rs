@@ -304,7 +304,7 @@ impl<'a, 'm> Kept<'a, 'm> {
     fn typical(&mut self, p: f64) {
         let (n, info) = self.information();
         let need = share(p, info.total());
-        let ends = if n < SHORT { Ends::UNKNOWN } else { info.ends(self.kernel, need) };
+        let ends = if n < SHORT { Ends::UNKNOWN } else { info.ends(need) };
         self.around(&info, &ends, need);
     }
 
@@ -640,12 +640,12 @@ impl Information {
     }
 
     /// Where the tokens end that are nearest to the mean and have so many units.
-    fn ends(&self, kernel: Ready, need: u64) -> Ends {
+    fn ends(&self, need: u64) -> Ends {
         /// Far more than logarithms are off, and far less than a bin.
         const MARGIN: f64 = 1e-9;
-        let edges: [f32; BINS + 1] = std::array::from_fn(edge);
-        let mut logs = [0.0; BINS + 1];
-        kernel.logs(&edges, &mut logs);
+        const LOW: u64 = 0x3ff;
+        const { assert!(BINS as u64 <= LOW) };
+        let logs: [f64; BINS + 1] = std::array::from_fn(|bin| ln(edge(bin)));
         // The least and the largest distance of a bin.
         let least =
             |bin: usize| ((logs[bin] - self.mean).max(self.mean - logs[bin + 1]) - MARGIN).max(0.0);
@@ -653,10 +653,11 @@ impl Information {
         // Were all tokens of a bin at the one or at the other, the last distance would be less or
         // more.
         let last = |distance: &dyn Fn(usize) -> f64| {
-            let mut bins: [[u64; 2]; BINS] =
-                std::array::from_fn(|bin| [distance(bin).to_bits(), bin as u64]);
-            let last = reach(&mut bins, |[_, bin]| self.units[bin as usize], need);
-            last.map_or(f64::INFINITY, |[distance, _]| f64::from_bits(distance))
+            // The bin in the last bits of its distance, which the margin makes up for.
+            let mut bins: [u64; BINS] =
+                std::array::from_fn(|bin| distance(bin).to_bits() & !LOW | bin as u64);
+            let last = reach(&mut bins, |bin| self.units[(bin & LOW) as usize], need);
+            last.map_or(f64::INFINITY, |bin| f64::from_bits(bin & !LOW))
         };
         let (low, high) = (last(&least), last(&largest));
         // Both distances fall and then rise with the bins.
@@ -779,7 +780,7 @@ mod tests {
         }
         let (_, info) = kept.information();
         let need = share(p, info.total());
-        let ends = if by_histogram { info.ends(kernel, need) } else { Ends::UNKNOWN };
+        let ends = if by_histogram { info.ends(need) } else { Ends::UNKNOWN };
         kept.around(&info, &ends, need);
         (kept.list().indices().collect(), ends)
     }
