@@ -744,7 +744,7 @@ unsafe fn zeros<S: Io<U>, U>(simd: S, y: *mut U, n: usize, stream: bool) {
         }
         while n - i >= S::LANES {
             if stream {
-                ask_for_page(simd, y.add(i));
+                ask_for_page(simd, y.add(i), 1);
                 simd.stream(y.add(i), zero);
             } else {
                 simd.store(y.add(i), zero);

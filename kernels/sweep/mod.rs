@@ -461,12 +461,12 @@ fn ask_for_ends<S: Vector, T>(simd: S, y: *const T, n: usize) {
     simd.prefetch(end);
 }
 
-/// Asks for a line of the page behind the one of `y`, once a page. Stores past the caches wait for
-/// the page's address to be found; an address that was asked for is known: 1.4 times as fast, of
-/// pages of 4 KiB on a virtual machine (Zen 5).
+/// Asks for a line of the page behind the one of `y`, if that is one of the page's first `turn`
+/// vectors, the loop's step. Stores past the caches wait for the page's address to be found, and one
+/// that was asked for is known: 1.4 times as fast, of 4 KiB pages on a virtual machine (Zen 5).
 #[inline(always)]
-pub(crate) fn ask_for_page<S: Vector, T>(simd: S, y: *const T) {
-    if y.addr() % PAGE < UNROLL * S::LANES * size_of::<T>() {
+pub(crate) fn ask_for_page<S: Vector, T>(simd: S, y: *const T, turn: usize) {
+    if y.addr() % PAGE < turn * S::LANES * size_of::<T>() {
         simd.prefetch_far(y.wrapping_byte_add(PAGE));
     }
 }
@@ -594,7 +594,7 @@ where
             while !S::SMALL && i + UNROLL * S::LANES <= stop {
                 if M::STREAM {
                     logits.ask_ahead(simd, x.wrapping_add(i), i);
-                    ask_for_page(simd, finish.y.wrapping_add(head + i));
+                    ask_for_page(simd, finish.y.wrapping_add(head + i), UNROLL);
                 }
                 if M::STREAM && store.is_in_bursts() {
                     for k in 0..UNROLL {
@@ -816,8 +816,8 @@ unsafe fn finish_from<S: Io<T> + Io<D>, T, D, const STREAM: bool>(
         if STREAM {
             ask_ahead(simd, finish.from.wrapping_add(i), finish.asks);
         }
-        ask_for_page(simd, finish.from.wrapping_add(i));
-        ask_for_page(simd, finish.y.wrapping_add(i));
+        ask_for_page(simd, finish.from.wrapping_add(i), UNROLL);
+        ask_for_page(simd, finish.y.wrapping_add(i), UNROLL);
         for k in 0..UNROLL {
             // SAFETY: UNROLL vectors are left, aligned if STREAM.
             unsafe { finish_vector::<S, T, D, STREAM>(simd, finish, i + k * S::LANES) };
