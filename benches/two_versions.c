@@ -5,10 +5,10 @@
  *   ./two_versions OLD/libsoftmax_capi.so NEW/libsoftmax_capi.so [KERNEL [OPERATION [DTYPE]]]
  *
  * A case that is not computed, or whose results differ in a bit, ends it with 1; where bits were to
- * change, compile it with -DANY_BITS. Each is timed in 21
- * rounds of half a millisecond or more, on one thread; its ratio is that of the lower quartiles, old
- * by new: above 1 the new version is faster. Three runs tell what is noise; outputs larger than the
- * caches are 0.92 to 1.06 even of one version beside itself. */
+ * change, compile it with -DANY_BITS. Each is timed in 21 rounds of half a millisecond or more, on
+ * one thread; its ratio is that of the lower quartiles, old by new: above 1 the new version is
+ * faster. Three runs tell what is noise; outputs larger than the caches are 0.92 to 1.06 even of
+ * one version beside itself. */
 #define _GNU_SOURCE
 #include "softmax.h"
 

@@ -1,4 +1,5 @@
-"""Makes digits_images.npy in this file's directory, and says what scikit-learn makes of them: the yardstick of examples/train_digits.rs.
+"""Makes digits_images.npy beside this file, and says what scikit-learn makes of them: the yardstick
+of examples/train_digits.rs.
 
     python3 -m venv venv
     venv/bin/pip install numpy scikit-learn

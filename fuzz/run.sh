@@ -1,5 +1,6 @@
 #!/bin/sh
-# Fuzzes the C ABI for so many seconds (60 if none are given): docs/fuzzing.md. Fails if there is a finding.
+# Fuzzes the C ABI for so many seconds (60 if none are given): docs/fuzzing.md. Fails if there is a
+# finding.
 set -eu
 
 seconds=${1:-60}
@@ -9,7 +10,8 @@ if ! cargo fuzz --version >/dev/null 2>&1; then
     exit 1
 fi
 
-# Seeds: of each function, which the first byte chooses, the plainest call and a few of other bytes, the same every time.
+# Seeds: of each function, which the first byte chooses, the plainest call and a few of other bytes,
+# the same every time.
 seeds=$(mktemp -d)
 trap 'rm -rf "$seeds"' EXIT
 awk -v dir="$seeds" 'BEGIN {
@@ -29,8 +31,9 @@ for octal in "$seeds"/*.octal; do
     rm "$octal"
 done
 
-# Sanitizers are unstable options of the stable compiler. Several units, and no traces of comparisons, which the shapes of calls do not need: the kernels are
-# large, and would take a quarter of an hour to build.
+# Sanitizers are unstable options of the stable compiler. Several units, and no traces of
+# comparisons, which the shapes of calls do not need: the kernels are large, and would take a
+# quarter of an hour to build.
 mkdir -p fuzz/corpus/capi
 RUSTC_BOOTSTRAP=1 cargo fuzz run --codegen-units 16 --no-trace-compares capi fuzz/corpus/capi "$seeds" -- \
     -max_total_time="$seconds" -timeout=30 -max_len=4096 -print_final_stats=1

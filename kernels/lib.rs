@@ -4,7 +4,7 @@
 //!
 //! Storeys, each of which uses those above it in this list alone (`.ci/storeys` checks that):
 //!
-//! - `num/`: the contract of all kernels: constants, scales, shifts, logarithms, random numbers, the
+//! - `num/`: the contract of all kernels: constants, scales, shifts, logarithms, random numbers,
 //!   types of elements;
 //! - `mem/`: what this CPU's memory wants, scratch memory, the floating-point environment;
 //! - `call/`: what a call is: views, options, checks, and what is computed once a row in scalars;

@@ -15,7 +15,8 @@ use crate::{Error, Softmax};
 /// 1. [`partials`](Shards::partials): one [`Partial`] for every block of a shard.
 /// 2. [`merge`](Shards::merge) of those of all shards, in the order of the row. Everyone who has
 ///    them may do it; all get the same.
-///    It may say that the blocks have to be summed [again](Merged::Again), by the row's largest element.
+///    It may say that the blocks have to be summed [again](Merged::Again), by the row's largest
+///    element.
 /// 3. [`softmax`](Shards::softmax) of each shard, or one of its relatives.
 ///
 /// No thread is started and nothing is allocated here.

@@ -1,4 +1,4 @@
-"""This library beside its peers and the machine's limits: interleaved rounds in one process, medians.
+"""This library beside its peers and the machine's limits: medians of interleaved rounds.
 
     python3 -m venv /tmp/venv
     /tmp/venv/bin/pip install numpy onnx onnxruntime torch scipy openvino jax
@@ -100,7 +100,7 @@ class Case:
         return int(self.kind[-1]) if self.kind.startswith("axis") else len(self.shape) - 1
 
     def sample(self):
-        """The indices of some rows, the last among them; rows being what softmax is taken of, along any axis."""
+        """The indices of some rows (along any axis), the last among them."""
         others = [*self.shape]
         cols = others.pop(self.axis)
         rows = math.prod(others)
@@ -113,7 +113,7 @@ class Case:
 
     @functools.cached_property
     def masks(self):
-        """Of a causal softmax: where keys are hidden, and what to add for that; the same for all heads."""
+        """Of a causal softmax of all heads: where keys are hidden, and what to add for that."""
         hidden = np.triu(np.ones(self.shape[1:], bool), 1)
         added = zeros(*hidden.shape)
         added[hidden] = -np.inf
@@ -303,7 +303,7 @@ def one_call(name, number, x, y):
 
 
 def converted(x, dtype):
-    """Buffers for x as f64, rounded to f16, or cut off to bf16 (whose bits numpy has as u16), and for the result."""
+    """Buffers for x as f64, f16, or bf16 (cut off, as u16), and for the result."""
     values = zeros(*x.shape, dtype=dtype)
     values[:] = x.view(np.uint32) >> 16 if dtype == np.uint16 else x
     return values, zeros(*x.shape, dtype=dtype)
@@ -555,7 +555,7 @@ def wide(values):
 
 
 def largest_error(contestant, case):
-    """In ULP of the type, over a sample of the rows, after one call. Infinite if what is hidden is not exactly 0."""
+    """In ULP of the type, over some rows, after one call; infinite if what is hidden is not 0."""
     y = contestant.y
     y[:] = np.nan if y.dtype != np.uint16 else 0x7FC0
     result = (contestant.check or contestant.run)()
@@ -600,7 +600,7 @@ def run_case(case, threads, args):
                 made.append(c)
                 if name not in LIMITS:
                     error = largest_error(c, case)
-                    # Most peers sum a row one by one in f32: up to 49,000 ULP off in the longest, but how they work.
+                    # Most peers sum a row one by one in f32: that is how they work.
                     if not error <= (max(1000, case.shape[case.axis] >> 8) if name in PEERS else 3):
                         raise ValueError(f"wrong: {error:.1f} ULP")
                     ulp[c.name] = max(error, ulp.get(c.name, 0))

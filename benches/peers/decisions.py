@@ -1,4 +1,4 @@
-"""Losses, draws and log-probabilities beside PyTorch and the machine's limits: interleaved rounds in one process, medians.
+"""Losses, draws, log-probabilities beside PyTorch and the machine: medians of interleaved rounds.
 
     /tmp/venv/bin/python benches/peers/decisions.py [--quick] [--rounds N] [--threads 1|2] [--no-torch]
 
@@ -94,7 +94,7 @@ def read(x):
 
 @case
 def top_p_sampling(quick):
-    """A draw from each row, p = 0.9; with torch as transformers does it: sort, cumulative sum, multinomial."""
+    """A draw from each row, p = 0.9; with torch as transformers does it, by a sort."""
     rows, cols = (8, 5000) if quick else (64, 128_256)
     x, tokens = logits(rows, cols), np.zeros(rows, np.uint64)
     ours = rust("sample", ctypes.c_double(0.9), pointer(tokens), *pointers(x))

@@ -1,5 +1,5 @@
-/* Attention over heads, on the program's own threads: causal, with sinks, a row that is split in two shards, a loss with its
- * gradient, and a seeded draw.
+/* Attention over heads, on the program's own threads: causal, with sinks, a row that is split in
+ * two shards, a loss with its gradient, and a seeded draw.
  *
  *     cc -std=c99 attention.c $(pkg-config --cflags --libs softmax) -lpthread -o attention && ./attention
  */

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds the examples as a user would, with gcc and with clang, against an installed library, and runs them, under valgrind too.
-# check.sh PREFIX: where `cargo cinstall -p softmax-capi --profile dist --prefix PREFIX --libdir lib` has put it.
+# Builds the examples as a user would, with gcc and with clang, against an installed library, and
+# runs them, under valgrind too. check.sh PREFIX: where `cargo cinstall -p softmax-capi --profile
+# dist --prefix PREFIX --libdir lib` has put it.
 set -euo pipefail
 prefix=$(realpath "$1")
 cd "$(dirname "$0")"

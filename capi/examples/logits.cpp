@@ -1,4 +1,5 @@
-// Output logits in C++: many rows of a vocabulary in half precision, log-probabilities of tokens, the most likely ones.
+// Output logits in C++: many rows of a vocabulary in half precision, log-probabilities of tokens,
+// the most likely ones.
 //
 //     c++ -std=c++17 logits.cpp $(pkg-config --cflags --libs softmax) -o logits && ./logits
 #include <cmath>

@@ -1,22 +1,27 @@
-/* Softmax over the rows of matrices, and its relatives: at most 3 ULP of error, the same bits on every CPU, thread count and
- * sharding. MIT OR Apache-2.0.
+/* Softmax over the rows of matrices, and its relatives: at most 3 ULP of error, the same bits on
+ * every CPU, thread count and sharding. MIT OR Apache-2.0.
  *
  * Made by cbindgen from capi/src; do not edit.
  *
- * Every function that can fail returns a status. When that is not SOFTMAX_STATUS_OK, nothing was written, but for a message where
- * softmax_options.message says, and for what that status itself says. No panic and no exception leaves a function. All functions may be called by any
- * number of threads at the same time, as long as what one writes no other uses. The library keeps no state but the choice of the kernel (the
- * environment variable SOFTMAX_KERNEL, read once), the sizes of the caches (SOFTMAX_CACHES, likewise), its pool of threads, and each thread's scratch memory.
+ * Every function that can fail returns a status. When that is not SOFTMAX_STATUS_OK, nothing was
+ * written, but for a message where softmax_options.message says, and for what that status itself
+ * says. No panic and no exception leaves a function. All functions may be called by any number of
+ * threads at the same time, as long as what one writes no other uses. The library keeps no state
+ * but the choice of the kernel (the environment variable SOFTMAX_KERNEL, read once), the sizes of
+ * the caches (SOFTMAX_CACHES, likewise), its pool of threads, and each thread's scratch memory.
  *
- * The floating-point environment of the caller (rounding, flush to zero, traps, sticky flags) makes no difference and is as it was afterwards. A call takes
- * less than 16 KiB of its thread's stack. After a fork the child may make calls, too.
+ * The floating-point environment of the caller (rounding, flush to zero, traps, sticky flags) makes
+ * no difference and is as it was afterwards. A call takes less than 16 KiB of its thread's stack.
+ * After a fork the child may make calls, too.
  *
- * Structs start with their size, so that later versions can add fields: fill them by the functions ..._default at the end of this file, and then
- * set what differs. Options may be null: that is the default.
+ * Structs start with their size, so that later versions can add fields: fill them by the functions
+ * ..._default at the end of this file, and then set what differs. Options may be null: that is the
+ * default.
  *
- * Safety, of all functions: pointers are null or valid for what the function and its structs say of them, for the time of the call;
- * what is read is not written meanwhile, and what is written is used by nobody else. What can be checked is checked, and is a status: null
- * pointers, alignment, lengths, strides, overlaps, sizes that overflow.
+ * Safety, of all functions: pointers are null or valid for what the function and its structs say of
+ * them, for the time of the call; what is read is not written meanwhile, and what is written is
+ * used by nobody else. What can be checked is checked, and is a status: null pointers, alignment,
+ * lengths, strides, overlaps, sizes that overflow.
  */
 
 #ifndef SOFTMAX_H

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds the examples, and runs each: candle, tract, and MPI with 1, 2 and 4 processes on this machine. Every step checks its
-# results; one that fails, or cannot run, fails the script.
-# Needs an MPI library and libclang: apt-get install libopenmpi-dev openmpi-bin libclang-dev clang pkg-config
+# Builds the examples, and runs each: candle, tract, and MPI with 1, 2 and 4 processes on this
+# machine. Every step checks its results; one that fails, or cannot run, fails the script. Needs an
+# MPI library and libclang: apt-get install libopenmpi-dev openmpi-bin libclang-dev clang pkg-config
 # With --full: larger shapes and more rounds, for the numbers in docs/.
 set -euo pipefail
 cd "$(dirname "$0")"

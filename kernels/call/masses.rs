@@ -5,7 +5,7 @@
 //! in units of 2^-62:
 //!
 //! ```text
-//! e      as exp2.rs defines it, rounded to f32 where it is f64: below 8, the largest of a row at least 2
+//! e      as exp2.rs defines it, rounded to f32 where it is f64: below 8, a row's largest 2 or more
 //! units  = ((e - 2^-31) + 1.5 * 2^-7) - 1.5 * 2^-7          in f32, and in units of 2^-30
 //! rest   = e - units where e is below 2^-8, else 0           in units of 2^-62, rounded down
 //! ```

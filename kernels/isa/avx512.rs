@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 use half::{bf16, f16};
 use pulp::x86::V4;
 
-use crate::isa::avx512_half;
+use crate::isa::avx512_bf16;
 use crate::isa::registers::{
     each, elementwise, f32_alike, f64_alike, memory, narrow_io, one_lane, sums_side_by_side, token,
     tokens, x86_caches,
@@ -14,7 +14,7 @@ use crate::isa::registers::{
 use crate::isa::vector::{Bands, Io, LARGEST_SUM, Vector, inverses_f32};
 use crate::num::exp2::{Contract, ROWS_AT_ONCE, Sum};
 
-tokens!(V4, avx512_half::find_bf16_conversions());
+tokens!(V4, avx512_bf16::find_bf16_conversions());
 
 /// What the widened sums must be multiplied by: 2^896.
 const WIDENED: f64 = f64::from_bits((1023 + 896) << 52);
@@ -88,7 +88,6 @@ impl Vector for F32 {
         let low = f._mm512_castps256_ps512(f._mm512_cvtpd_ps(low));
         [self.0.avx512dq._mm512_insertf32x8::<1>(low, f._mm512_cvtpd_ps(high))]
     }
-
     /// Widens by moving bits: the 31 bits of a positive f32, 29 places up, are the f64 of the same
     /// mantissa and 2^-896 times the value. That takes 3 operations on the two arithmetic ports
     /// where conversion takes 5 (two of 2, and an extraction), and the sums round alike.

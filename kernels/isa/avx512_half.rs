@@ -1,55 +1,19 @@
-//! How AVX-512 loads and stores elements of two bytes. Conversion to bf16 by an instruction is an
-//! extension that the CPU may lack: it is found while the program runs.
+//! How AVX-512 loads and stores elements of two bytes.
 
-use std::arch::asm;
 use std::arch::x86_64::*;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use half::{bf16, f16};
 
 use crate::isa::avx512::F32;
+use crate::isa::avx512_bf16::{convert_bf16, converts_bf16};
 use crate::isa::registers::memory;
 use crate::isa::vector::{Io, Vector};
-
-/// Whether probabilities become bf16 by AVX512-BF16: [`UNKNOWN`], [`NO`] or [`YES`]. Found when the
-/// kernel is; until then nothing depends on it but speed.
-static CONVERTS: AtomicU8 = AtomicU8::new(UNKNOWN);
-const UNKNOWN: u8 = 0;
-const NO: u8 = 1;
-const YES: u8 = 2;
-
-/// Finds out, once: kernels are looked for at every call that names one, and a choice must stay.
-pub(super) fn find_bf16_conversions() {
-    if CONVERTS.load(Ordering::Relaxed) == UNKNOWN {
-        use_bf16_conversions(true);
-    }
-}
-
-/// Lets conversions be done by AVX512-BF16, if the CPU has it, or not. Whether they were before.
-pub(crate) fn use_bf16_conversions(on: bool) -> bool {
-    let found = if on && is_x86_feature_detected!("avx512bf16") { YES } else { NO };
-    CONVERTS.swap(found, Ordering::Relaxed) == YES
-}
-
-/// The nearest bf16 of numbers that are 0 or normal. In assembly, as the kernel does not need the
-/// instruction set.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn convert_bf16(v: __m512) -> __m256i {
-    let converted;
-    // SAFETY: one instruction between registers, which the CPU has if CONVERTS is YES.
-    unsafe {
-        asm!("vcvtneps2bf16 {:y}, {}", lateout(zmm_reg) converted, in(zmm_reg) v,
-            options(pure, nomem, nostack, preserves_flags));
-    }
-    converted
-}
 
 impl F32 {
     /// Of numbers that are 0 or normal.
     #[inline(always)]
     fn narrow_normal_bf16(self, v: __m512) -> __m256i {
-        if CONVERTS.load(Ordering::Relaxed) == YES {
+        if converts_bf16() {
             // SAFETY: the token proves AVX-512, and the CPU has the instruction.
             return unsafe { convert_bf16(v) };
         }

@@ -5,6 +5,8 @@ pub(crate) mod avx2;
 #[cfg(all(target_arch = "x86_64", not(any(softmax_portable, test))))]
 pub(crate) mod avx512;
 #[cfg(all(target_arch = "x86_64", not(any(softmax_portable, test))))]
+mod avx512_bf16;
+#[cfg(all(target_arch = "x86_64", not(any(softmax_portable, test))))]
 mod avx512_half;
 #[cfg(all(target_arch = "aarch64", not(any(softmax_portable, test))))]
 pub(crate) mod neon;
@@ -18,7 +20,7 @@ pub(crate) mod vector;
 #[doc(hidden)]
 pub fn use_bf16_conversions(on: bool) -> bool {
     #[cfg(all(target_arch = "x86_64", not(any(softmax_portable, test))))]
-    let before = avx512_half::use_bf16_conversions(on);
+    let before = avx512_bf16::use_bf16_conversions(on);
     #[cfg(not(all(target_arch = "x86_64", not(any(softmax_portable, test)))))]
     let (_, before) = (on, false);
     before

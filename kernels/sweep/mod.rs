@@ -462,7 +462,7 @@ fn ask_for_ends<S: Vector, T>(simd: S, y: *const T, n: usize) {
 }
 
 /// Asks for a line of the page behind the one of `y`, if that is one of the page's first `turn`
-/// vectors, the loop's step. Stores past the caches wait for the page's address to be found, and one
+/// vectors, the loop's step. Stores past the caches wait until the page's address is found, and one
 /// that was asked for is known: 1.4 times as fast, of 4 KiB pages on a virtual machine (Zen 5).
 #[inline(always)]
 pub(crate) fn ask_for_page<S: Vector, T>(simd: S, y: *const T, turn: usize) {

@@ -233,6 +233,7 @@ impl<'a, 'm> Kept<'a, 'm> {
     }
 
     /// Keeps the first ranks.
+    #[inline(never)]
     fn first_ranks(&mut self, need: Need) {
         let before = self.last();
         let known = match self.state {
@@ -301,23 +302,25 @@ impl<'a, 'm> Kept<'a, 'm> {
     }
 
     /// Keeps those around the mean of the logarithms.
+    #[inline(never)]
     fn typical(&mut self, p: f64) {
-        let (n, info) = self.information();
+        let mut info = Information::NONE;
+        let n = self.inform(&mut info);
         let need = share(p, info.total());
         let ends = if n < SHORT { Ends::UNKNOWN } else { info.ends(need) };
         self.around(&info, &ends, need);
     }
 
-    /// What typical-p asks of the tokens, and of how many.
-    fn information(&mut self) -> (usize, Information) {
+    /// What typical-p asks of the tokens. Of how many.
+    fn inform(&mut self, info: &mut Information) -> usize {
         if self.state == State::All {
             let exps = self.masses.exps().iter().map(|&e| self.masses.of(e));
-            let tokens = exps.enumerate().map(|(i, e)| (e, i));
-            return (self.masses.len(), Information::of(self.kernel, tokens));
+            info.add(self.kernel, exps.enumerate().map(|(i, e)| (e, i)));
+            return self.masses.len();
         }
         let (kernel, tokens) = (self.kernel, &self.list().lists.tokens);
-        let info = Information::of(kernel, tokens.iter().map(|&token| of_rank(token)));
-        (tokens.len(), info)
+        info.add(kernel, tokens.iter().map(|&token| of_rank(token)));
+        tokens.len()
     }
 
     /// Keeps those that are nearest to the mean and have so many units.
@@ -423,6 +426,7 @@ const UNITS: f64 = (1u64 << 30) as f64;
 ///
 /// `ln(m) + g`, `g = -ln(-ln(u))`, is largest where `-ln(u) / m` is least, which is an exponential
 /// race: its time takes one logarithm instead of three, and mostly none, because `-ln(1 - v) >= v`.
+#[inline(never)]
 fn race(kernel: Ready, pairs: impl Iterator<Item = (usize, [f32; 2])>, bits: Bits) -> usize {
     let (mut best, mut least) = (super::NONE, f64::INFINITY);
     let mut pairs = pairs;
@@ -605,11 +609,15 @@ impl Ends {
 }
 
 impl Information {
-    /// Of tokens and their exponentials: without mass, it is as if they were not there.
-    fn of(kernel: Ready, tokens: impl Iterator<Item = (f32, usize)>) -> Self {
-        const AT_ONCE: usize = 256;
+    /// Of no tokens.
+    const NONE: Self = Self { units: [0; BINS], mean: 0.0 };
+
+    /// Of tokens and their exponentials: without mass, it is as if they were not there. A function
+    /// of its own, as others here, whose room on the stack is free again afterwards.
+    #[inline(never)]
+    fn add(&mut self, kernel: Ready, tokens: impl Iterator<Item = (f32, usize)>) {
+        const AT_ONCE: usize = 128;
         let mut tokens = tokens;
-        let mut bins = [0; BINS];
         // The sum has an order of its own: eight sums by indices.
         let mut sums = [0.0; 8];
         let (mut exps, mut indices) = ([0.0; AT_ONCE], [0; AT_ONCE]);
@@ -623,16 +631,14 @@ impl Information {
             kernel.logs(&exps[..n], &mut logs[..n]);
             for ((&e, &i), &log) in exps[..n].iter().zip(&indices).zip(&logs) {
                 let units = units(e);
-                bins[bin(e)] += units;
+                self.units[bin(e)] += units;
                 sums[i % 8] += units as f64 / UNITS * log;
             }
             if n < AT_ONCE {
                 break;
             }
         }
-        let mut info = Self { units: bins, mean: sums.iter().sum() };
-        info.mean /= info.total() as f64 / UNITS;
-        info
+        self.mean = sums.iter().sum::<f64>() / (self.total() as f64 / UNITS);
     }
 
     fn total(&self) -> u64 {
@@ -640,12 +646,16 @@ impl Information {
     }
 
     /// Where the tokens end that are nearest to the mean and have so many units.
+    #[inline(never)]
     fn ends(&self, need: u64) -> Ends {
         /// Far more than logarithms are off, and far less than a bin.
         const MARGIN: f64 = 1e-9;
         const LOW: u64 = 0x3ff;
         const { assert!(BINS as u64 <= LOW) };
-        let logs: [f64; BINS + 1] = std::array::from_fn(|bin| ln(edge(bin)));
+        let mut logs = [0.0; BINS + 1];
+        for (bin, log) in logs.iter_mut().enumerate() {
+            *log = ln(edge(bin));
+        }
         // The least and the largest distance of a bin.
         let least =
             |bin: usize| ((logs[bin] - self.mean).max(self.mean - logs[bin + 1]) - MARGIN).max(0.0);
@@ -654,8 +664,10 @@ impl Information {
         // more.
         let last = |distance: &dyn Fn(usize) -> f64| {
             // The bin in the last bits of its distance, which the margin makes up for.
-            let mut bins: [u64; BINS] =
-                std::array::from_fn(|bin| distance(bin).to_bits() & !LOW | bin as u64);
+            let mut bins = [0; BINS];
+            for (bin, key) in bins.iter_mut().enumerate() {
+                *key = distance(bin).to_bits() & !LOW | bin as u64;
+            }
             let last = reach(&mut bins, |bin| self.units[(bin & LOW) as usize], need);
             last.map_or(f64::INFINITY, |bin| f64::from_bits(bin & !LOW))
         };
@@ -778,7 +790,8 @@ mod tests {
         if let Some(before) = before {
             kept.filter(before);
         }
-        let (_, info) = kept.information();
+        let mut info = Information::NONE;
+        kept.inform(&mut info);
         let need = share(p, info.total());
         let ends = if by_histogram { info.ends(need) } else { Ends::UNKNOWN };
         kept.around(&info, &ends, need);

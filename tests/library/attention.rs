@@ -728,8 +728,8 @@ fn digest_is_the_same_on_every_cpu() {
     }
 }
 
-/// A mask of numbers that only hides is one of booleans, row by row, in any scale; and one that adds
-/// something to a key that is hidden otherwise still only hides.
+/// A mask of numbers that only hides is one of booleans, row by row, in any scale, and so is one
+/// that adds something to a key that is hidden otherwise.
 #[test]
 fn a_mask_of_zeros_and_minus_infinity_hides_as_booleans_do() {
     let (queries, keys) = (9, 300);

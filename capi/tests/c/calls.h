@@ -1,4 +1,5 @@
-/* Calls of every function, over types, shapes and kinds of threads. Whoever includes this says what a CALL is, and a NOTE of what it has written. */
+/* Calls of every function, over types, shapes and kinds of threads. Whoever includes this says what
+ * a CALL is, and a NOTE of what it has written. */
 #ifndef CALLS_H
 #define CALLS_H
 
@@ -11,7 +12,8 @@
 /* tests/c.rs looks for one of every function. */
 #define CALL(call) CALL_FOR(OK, call)
 
-/* Within -50 to 50, with subnormal numbers and -inf; NaN, a signalling one, +inf and nothing but -inf in the first rows, if there are others. */
+/* Within -50 to 50, with subnormal numbers and -inf; NaN, a signalling one, +inf and nothing but
+ * -inf in the first rows, if there are others. */
 static void fill(softmax_dtype dtype, void *x, size_t rows, size_t cols, uint32_t seed) {
     uint32_t state = seed;
     size_t size = size_of(dtype);

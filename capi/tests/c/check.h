@@ -1,4 +1,5 @@
-/* What the C tests share: GOOD and BAD calls, memory that is watched, elements of all dtypes, references in long double. */
+/* What the C tests share: GOOD and BAD calls, memory that is watched, elements of all dtypes,
+ * references in long double. */
 #ifndef CHECK_H
 #define CHECK_H
 
@@ -93,7 +94,8 @@ static inline void expect(const char *file, int line, const char *call, softmax_
     }
 }
 
-/* Calls that must succeed, and calls that must return a status and write nothing to watched memory. tests/c.rs looks for both of every function. */
+/* Calls that must succeed, and calls that must return a status and write nothing to watched memory.
+ * tests/c.rs looks for both of every function. */
 #define GOOD(call) expect(__FILE__, __LINE__, #call, SOFTMAX_STATUS_OK, (call))
 #define BAD(status, call)                                                 \
     do {                                                                  \
@@ -216,7 +218,8 @@ static inline long double ulp(softmax_dtype dtype, long double value) {
     return ldexpl(1.0L, (exponent < least ? least : exponent) - digits);
 }
 
-/* Whether long double is no better than double: under valgrind, which computes it so, and on some machines. */
+/* Whether long double is no better than double: under valgrind, which computes it so, and on some
+ * machines. */
 static inline int references_are_coarse(void) {
     volatile long double one = 1.0L;
     volatile long double more = one + DBL_EPSILON / 4.0L;
@@ -251,7 +254,8 @@ static inline void fill_random(softmax_dtype dtype, void *elements, size_t n, ui
     }
 }
 
-/* The same struct with more bytes at its end, of which the last one is `tail`: what a program that knows a later version hands over. */
+/* The same struct with more bytes at its end, of which the last one is `tail`: what a program that
+ * knows a later version hands over. */
 static inline void *longer(const void *object, size_t size, unsigned char tail) {
     size_t more = size + 24;
     unsigned char *bytes = (unsigned char *)memory(more);
@@ -262,7 +266,8 @@ static inline void *longer(const void *object, size_t size, unsigned char tail) 
     return bytes;
 }
 
-/* Calls with every wrong size that a struct may have, with one that it may have in a later version, and with a pointer that is not aligned. `call` uses `pointer`. */
+/* Calls with every wrong size that a struct may have, with one that it may have in a later version,
+ * and with a pointer that is not aligned. `call` uses `pointer`. */
 #define STRUCT_SIZES(type, object, pointer, call)                                     \
     do {                                                                              \
         const size_t wrong[] = {0, 1, sizeof(type) - 8, sizeof(type) - 1, 4097, SIZE_MAX}; \

@@ -1,5 +1,6 @@
-/* Whatever floating-point environment the caller's threads have, every function gives the bytes that it gives in the default one, on any threads, and leaves
- * the environment and its flags as they were. */
+/* Whatever floating-point environment the caller's threads have, every function gives the bytes
+ * that it gives in the default one, on any threads, and leaves the environment and its flags as
+ * they were. */
 #include "threads.h"
 
 /* A control word and the flags of exceptions. */
@@ -24,7 +25,8 @@ static void set_environment(environment e) {
 
 static const environment usual = {0x1f80, 0};
 
-/* Flush to zero is 0x8000, subnormals are zeros 0x40, rounding 0x6000, masks of exceptions are 0x1f80. */
+/* Flush to zero is 0x8000, subnormals are zeros 0x40, rounding 0x6000, masks of exceptions are
+ * 0x1f80. */
 static const environment odd[] = {
     {0x9fc0, 0},    {0x9fc0, 0x3f}, {0x5f80, 0}, {0x3f80, 0x11}, {0x7f80, 0},
     {0x0000, 0},    {0x0000, 0x3f}, {0xe040, 0}, {0x1f80, 0},    {0x1f80, 0x3f},
@@ -111,7 +113,7 @@ static void note_at(int line, void *bytes, size_t size) {
 
 #include "calls.h"
 
-/* The callback runs in the environment of its caller, and the threads that it makes have it, too. */
+/* The callback runs in the environment of its caller, and so do the threads that it makes. */
 static void checked_threads(void *context, size_t count,
                             void (*body)(void *argument, size_t index), void *argument) {
     (void)context;

@@ -41,7 +41,8 @@ static void reference(const softmax_cross_entropy *o, const double *x, const dou
     }
 }
 
-/* All places that results may be wanted in: each with the values of the reference, and with the same bits, in lent memory, too. */
+/* All places that results may be wanted in: each with the values of the reference, and with the
+ * same bits, in lent memory, too. */
 static void compare(softmax_dtype dtype, const softmax_cross_entropy *o, const int64_t *of,
                     const softmax_matrix *targets, double scale) {
     char x[N * 8];

@@ -344,7 +344,7 @@ static void plans(void) {
     CHECK(bytes > SIZE_MAX / 2);
 }
 
-/* All maps of a matrix in memory that is lent: exactly as much as is asked for, starting anywhere. */
+/* All maps of a matrix in memory that is lent: as much as is asked for, starting anywhere. */
 static void scratch(void) {
     static const size_t shapes[][2] = {{1, 1}, {4, 9}, {3, 5000}, {1, 70000}, {40, 4000}};
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {

@@ -82,7 +82,8 @@ static int calls(void) {
     return wrong(2, NULL) + wrong(0, NULL) + wrong(1, NULL);
 }
 
-/* In a child of a process that has the pool: alone, or with threads of its own; its children, too. Memory can be given back. */
+/* In a child of a process that has the pool: alone, or with threads of its own; its children, too.
+ * Memory can be given back. */
 static int calls_alone(void) {
     int bad = calls();
     CHECK(planned_threads() == 1);

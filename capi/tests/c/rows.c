@@ -285,7 +285,8 @@ static void bad_matrices(map f) {
     bad.stride = 1;
     BAD(STRIDE, f(&bad, &bad, NULL));
 
-    /* The first and the last columns of the same rows, which share some; the rows one further down; the same start with another stride. */
+    /* The first and the last columns of the same rows, which share some; the rows one further down;
+     * the same start with another stride. */
     bad = x;
     bad.data = &input[0][2];
     BAD(OVERLAP, f(&x, &bad, &options));

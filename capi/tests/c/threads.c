@@ -199,7 +199,8 @@ static void other_calls(void) {
     free(out);
 }
 
-/* What several threads do at the same time: calls of their own, on the pool, on threads of theirs, with wrong sizes. */
+/* What several threads do at the same time: calls of their own, on the pool, on threads of theirs,
+ * with wrong sizes. */
 typedef struct {
     const float *in;
     const float *wanted;

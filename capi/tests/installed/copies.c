@@ -1,4 +1,5 @@
-/* A program with the library in it opens and closes a shared copy, given by its path: both have threads, and neither knows of the other. */
+/* A program with the library in it opens and closes a shared copy, given by its path: both have
+ * threads, and neither knows of the other. */
 #define _DEFAULT_SOURCE
 #include <dlfcn.h>
 #include <unistd.h>

@@ -1,4 +1,4 @@
-"""Calls by ctypes in processes that multiprocessing forks after a call on several threads: fork.py libsoftmax.so"""
+"""Calls in processes that are forked after a call on several threads: fork.py libsoftmax.so"""
 
 import ctypes
 import multiprocessing

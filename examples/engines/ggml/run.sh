@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds ggml from the sources that the crate llama-cpp-sys-2 carries, and the example against it and an installed library; runs it.
-# run.sh PREFIX [ROUNDS]: PREFIX is where `cargo cinstall -p softmax-capi --profile dist --prefix PREFIX --libdir lib` has put the library.
+# Builds ggml from the sources that the crate llama-cpp-sys-2 carries, and the example against it
+# and an installed library; runs it. run.sh PREFIX [ROUNDS]: PREFIX is where `cargo cinstall -p
+# softmax-capi --profile dist --prefix PREFIX --libdir lib` has put the library.
 set -euo pipefail
 prefix=$(realpath "$1")
 rounds=${2:-31}

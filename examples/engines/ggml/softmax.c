@@ -1,5 +1,6 @@
-/* The softmax of attention in ggml, by its own operation and by this library's as a custom one that runs on ggml's threads: checked against each
- * other, and timed. run.sh builds it. Arguments: rounds.
+/* The softmax of attention in ggml, by its own operation and by this library's as a custom one that
+ * runs on ggml's threads: checked against each other, and timed. run.sh builds it. Arguments:
+ * rounds.
  */
 #include <math.h>
 #include <stdio.h>
@@ -67,7 +68,8 @@ static void fail(const char *what) {
     exit(1);
 }
 
-/* The largest relative difference of two results; infinite if one sees a key that the other does not. */
+/* The largest relative difference of two results; infinite if one sees a key that the other does
+ * not. */
 static double most_different(const float *a, const float *b) {
     double most = 0.0;
     for (size_t i = 0; i < (size_t)KEYS * QUERIES * HEADS; ++i) {
@@ -132,7 +134,8 @@ int main(int argc, char **argv) {
         if (masked.statuses[thread] != SOFTMAX_STATUS_OK || causal.statuses[thread] != SOFTMAX_STATUS_OK)
             fail(softmax_status_message((int)masked.statuses[thread]));
 
-    /* Ours differ by their roundings, 3 ULP each; ggml's also by what x - max loses, 2^-24 of up to 40, and by its exp. */
+    /* Ours differ by their roundings, 3 ULP each; ggml's also by what x - max loses, 2^-24 of up to
+     * 40, and by its exp. */
     const double ulps = most_different(probs[MASKED]->data, probs[CAUSAL]->data);
     const double difference = most_different(probs[OWN]->data, probs[CAUSAL]->data);
     if (!(ulps < 6.0 / (1 << 23) && difference < 1e-4))

@@ -32,7 +32,7 @@ fn browser() -> Browser {
     Browser::new(options).expect("a browser that starts")
 }
 
-/// A tab and what went wrong in it: all that was logged, and all that was loaded but the page itself.
+/// A tab and what went wrong in it: all that was logged, and all that was loaded but the page.
 fn tab(browser: &Browser) -> (Arc<Tab>, Arc<Mutex<Vec<String>>>) {
     let tab = browser.new_tab().expect("a tab");
     let faults = Arc::new(Mutex::new(vec![]));
@@ -119,7 +119,8 @@ fn screenshots(tab: &Tab, name: &str, width: u32) {
     }
 }
 
-/// The pages, by names. One is of the reports that the environment variable `SOFTMAX_REPORTS` lists, as `PATH` lists folders.
+/// The pages, by names. One is of the reports that the environment variable `SOFTMAX_REPORTS`
+/// lists, as `PATH` lists folders.
 fn pages() -> Vec<(&'static str, Vec<Report>)> {
     let two_machines = vec![sample_report(&BIG), sample_report(&ARM)];
     let nasty = vec![nasty_report(), sample_report(&SMALL), bare_report()];
