@@ -583,7 +583,6 @@ mod generic {
     entries! {
         [S, T] [
             S: Lanes<T> + Io<T::Arithmetic>,
-            S::Wide: Io<<S as Vector>::E>,
             T: Element,
         ]
         log_softmax(call: &mut Call<T>) = op::softmax::log_softmax;
@@ -616,7 +615,6 @@ mod generic {
     entries! {
         [S, T, U] [
             S: op::attend::Masks + Io<T> + Io<U>,
-            S::Wide: Io<<S as Vector>::E>,
             T: Element,
             U: Element,
         ]

@@ -77,8 +77,9 @@ impl<'a> Attention<'a> {
         self
     }
 
-    /// Adds a mask to the logits, or hides keys where it is `false`. Numbers that are all 0 or -inf
-    /// where a row sees keys hide as fast as `false` does, and alone give the same bits.
+    /// Adds a mask to the logits, or hides keys where it is `false`. A row that has
+    /// nothing but 0 and -inf has the bits of one with booleans, without other options, and is as
+    /// cheap but for reading more.
     #[must_use]
     pub const fn mask(mut self, mask: Mask<'a>) -> Self {
         self.attend.mask = Some(mask);

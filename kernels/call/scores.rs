@@ -85,7 +85,7 @@ impl MaskData<'_> {
         }
     }
 
-    /// Whether nothing but 0 is added to these keys, but for -inf, which hides.
+    /// Whether all of these keys have 0 or -inf (as booleans: seen or hidden).
     #[inline(always)]
     fn only_hides(&self, (from, to): (usize, usize)) -> bool {
         macro_rules! all {
@@ -437,7 +437,7 @@ impl<'a> Attend<'a> {
         let keys = (begin.min(end), end);
         Row {
             keys,
-            // A mask of numbers that only hides keys is one of booleans.
+            // A mask of numbers that only hides is as one of booleans.
             pairs: self.is_biased() || mask.is_some_and(|mask| !mask.only_hides(keys)),
             mask,
             mask_slope: self.mask_slopes.map(|slopes| slopes[head]),

@@ -318,8 +318,7 @@ impl Contract for f64 {
     }
 }
 
-/// `C 2^power` of f64, for powers whose result is a normal number: 2 u off at most. In plain steps,
-/// once a row.
+/// `C 2^power` of f64, `|power| < 1000`: within 2^-51 of it. In plain steps, once a row.
 pub(crate) fn power_of_two(power: f64) -> f64 {
     let t = 8.0 * power + f64::MAGIC;
     let r = 8.0 * power - (t - f64::MAGIC);
@@ -331,3 +330,19 @@ pub(crate) fn power_of_two(power: f64) -> f64 {
 
 /// As many lanes as a vector has at most.
 pub const MOST_LANES: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn powers_of_two() {
+        let c = power_of_two(0.0);
+        for i in -40_000..40_000 {
+            let power = f64::from(i) / 9_999.0;
+            let error = power_of_two(power) / (c * libm::exp2(power)) - 1.0;
+            assert!(error.abs() < 2f64.powi(-51), "2^{power}: {error:e} off");
+        }
+        assert_eq!(power_of_two(-900.0), c * 2f64.powi(-900));
+    }
+}

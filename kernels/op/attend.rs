@@ -10,9 +10,9 @@
 //! ```
 //!
 //! computed as a pair of numbers of the arithmetic type, so that none of these steps costs
-//! accuracy; where only ranges and boolean masks are given, the logit is the score, and the scale
-//! is folded into the exponential. The sums have their elements in the lanes where a whole row
-//! would have them: a row with a mask has the bits of one with -inf there.
+//! accuracy; where only ranges are given, and masks that only hide, the logit is the score, and the
+//! scale is folded into the exponential. The sums have their elements in the lanes where a whole
+//! row would have them: a row with a mask has the bits of one with -inf there.
 //!
 //! A key whose mask is -inf, or to which -inf is added, is hidden, whatever its score is. A row of
 //! pairs without a finite maximum is looked at once more with logits that are 2^100 times smaller:
@@ -214,10 +214,7 @@ impl<'a, S: Masks> RowLogits<'a, S> for Seen<'a, S> {
     }
 }
 
-impl<'a, S: Masks> RowLogits<'a, S> for Biased<'a, S>
-where
-    S::Wide: Io<<S as Vector>::E>,
-{
+impl<'a, S: Masks> RowLogits<'a, S> for Biased<'a, S> {
     #[inline(always)]
     fn new(place: Place<S>, attend: &Attend<'a>, row: &Row<'a>, far: bool) -> Self {
         let simd = place.simd;
@@ -277,10 +274,7 @@ unsafe impl<S: Masks> Logits<S> for Seen<'_, S> {
 }
 
 // SAFETY: reads the mask of the row, which is as long as the row.
-unsafe impl<S: Masks> Logits<S> for Biased<'_, S>
-where
-    S::Wide: Io<<S as Vector>::E>,
-{
+unsafe impl<S: Masks> Logits<S> for Biased<'_, S> {
     const PAIRS: bool = true;
     const VARIES: bool = true;
     #[inline(always)]
@@ -446,7 +440,6 @@ impl Cap {
 pub(crate) unsafe fn attend<S, T, U>(simd: S, call: &mut Scores<T, U>) -> bool
 where
     S: Masks + Io<T> + Io<U>,
-    S::Wide: Io<<S as Vector>::E>,
     T: Element,
     U: Element,
 {
@@ -474,7 +467,8 @@ where
     true
 }
 
-/// As [`attend`], of the rows from the `first` on whose logits are `L`. Which row is not any more.
+/// As [`attend`], of row after row from `first` on, up to one whose logits are not of the kind `L`,
+/// or the end: the number of that row.
 ///
 /// # Safety
 /// As [`attend`]; `kept` is valid for writes of a row and a vector.

@@ -24,7 +24,6 @@ use crate::sweep::{By, Exp, Finish, Forget, Last, Plain, UNROLL, classify, finis
 pub(crate) unsafe fn map<S, T>(simd: S, call: &Call<T>)
 where
     S: Io<T> + Io<<S as Vector>::E>,
-    S::Wide: Io<<S as Vector>::E>,
     T: Element,
 {
     // SAFETY: as this function's.

@@ -17,7 +17,7 @@ mod loss;
 mod loss_bounds;
 #[cfg(unix)]
 mod memory;
-#[cfg(feature = "ndarray")]
+// The feature is asked for by the crate's dev-dependency on itself.
 mod ndarray;
 mod paths;
 mod properties;
