@@ -42,7 +42,7 @@ pub(crate) fn no_shift(scale: &Scale, min_exp: i32) -> Shift {
 }
 
 /// `1 / (2 k + 1)` for k from 1 on: with the 1 before them, 17 terms, of which the next would be
-/// 2^-59 of the sum.
+/// 2^-59 of the sum. For rows of f64.
 pub(crate) const ATANH: [f64; 16] = {
     let mut coefficients = [0.0; 16];
     let mut k = 0;
@@ -53,8 +53,27 @@ pub(crate) const ATANH: [f64; 16] = {
     coefficients
 };
 
-/// Of them, for rows that are computed in f32: the next term would be 2^-32 of the sum.
-pub(crate) const ATANH_F32: usize = 8;
+/// `ln(1 + e / C) / e` for `e` from 0 to C of f64, relative to it: 2^-27.6, minimax (Remez' exchange
+/// in 60 digits). The coefficients of even powers, and of odd ones. For rows of f32.
+pub(crate) const LOG1P: [[f64; 5]; 2] = [
+    [
+        0.9251820280652172,
+        0.2639467956780865,
+        0.1333740781761598,
+        0.06152419581917071,
+        0.009859100008740499,
+    ],
+    [
+        -0.42798006135136685,
+        -0.18283159950805072,
+        -0.09598719632561427,
+        -0.03057623406671974,
+        -0.001490583072607014,
+    ],
+];
+
+/// How many coefficients of `2^(r/8) - 1` in f64 are enough there: the next term is 2^-29.
+pub(crate) const POWERS_F32: usize = 4;
 
 /// What is picked from the rows of a matrix: `k` of each, for which there are places.
 #[derive(Debug)]

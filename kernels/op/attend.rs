@@ -239,51 +239,36 @@ impl<'a, S: Masks> RowLogits<'a, S> for Biased<'a, S> {
     }
 }
 
-// SAFETY: reads the mask of the row, which is as long as the row.
-unsafe impl<S: Masks> Logits<S> for Seen<'_, S> {
-    const PAIRS: bool = false;
-    const VARIES: bool = true;
+impl<S: Masks> Biased<'_, S> {
+    /// Logits with scale and cap, as pairs.
     #[inline(always)]
-    unsafe fn at(&self, v: S::V, i: usize, n: usize) -> (S::V, S::V) {
+    fn scaled<const N: usize>(&self, v: [S::V; N]) -> [(S::V, S::V); N] {
         let simd = self.place.simd;
-        let mut v = v;
-        if let Some(mask) = &self.mask {
-            // SAFETY: the row, and so its mask, has n elements from there on.
-            let mask = unsafe { load_mask(simd, mask, self.place.start + i, n) };
-            let least = simd.splat(S::E::narrow(f64::NEG_INFINITY));
-            v = simd.select_below(mask, simd.splat(S::E::narrow(0.0)), least, v);
+        match &self.cap {
+            Some(cap) => cap.of_each(simd, v),
+            None => {
+                let mut scaled = [(self.scale.0, self.scale.1); N];
+                for k in 0..N {
+                    scaled[k] = product(simd, v[k], self.scale);
+                }
+                scaled
+            }
         }
-        (self.place.edges(v, i, n), v)
     }
-    #[inline(always)]
-    fn sink(&self) -> Option<S::E> {
-        None
-    }
-    #[inline(always)]
-    fn phase(&self) -> usize {
-        self.place.start % BLOCK
-    }
-    #[inline(always)]
-    fn store(&self) -> Store {
-        self.place.store
-    }
-    #[inline(always)]
-    fn ask_ahead<T>(&self, _: S, _: *const T, i: usize) {
-        self.place.ask_ahead::<T>(i);
-    }
-}
 
-// SAFETY: reads the mask of the row, which is as long as the row.
-unsafe impl<S: Masks> Logits<S> for Biased<'_, S> {
-    const PAIRS: bool = true;
-    const VARIES: bool = true;
+    /// What was `v`, with everything that is added, and what hides it.
+    ///
+    /// # Safety
+    /// As [`Logits::at`].
     #[inline(always)]
-    unsafe fn at(&self, v: S::V, i: usize, n: usize) -> (S::V, S::V) {
+    unsafe fn biased(
+        &self,
+        (mut hi, mut lo): (S::V, S::V),
+        v: S::V,
+        i: usize,
+        n: usize,
+    ) -> (S::V, S::V) {
         let simd = self.place.simd;
-        let (mut hi, mut lo) = match &self.cap {
-            Some(cap) => cap.of(simd, v),
-            None => product(simd, v, self.scale),
-        };
         let zero = simd.splat(S::E::narrow(0.0));
         let least = simd.splat(S::E::narrow(S::E::LEAST));
         if self.far && self.cap.is_none() {
@@ -336,6 +321,61 @@ unsafe impl<S: Masks> Logits<S> for Biased<'_, S> {
         let z = simd.add(hi, lo);
         lo = simd.sub(lo, simd.sub(z, hi));
         (self.place.edges(z, i, n), lo)
+    }
+}
+
+// SAFETY: reads the mask of the row, which is as long as the row.
+unsafe impl<S: Masks> Logits<S> for Seen<'_, S> {
+    const PAIRS: bool = false;
+    const VARIES: bool = true;
+    #[inline(always)]
+    unsafe fn at(&self, v: S::V, i: usize, n: usize) -> (S::V, S::V) {
+        let simd = self.place.simd;
+        let mut v = v;
+        if let Some(mask) = &self.mask {
+            // SAFETY: the row, and so its mask, has n elements from there on.
+            let mask = unsafe { load_mask(simd, mask, self.place.start + i, n) };
+            let least = simd.splat(S::E::narrow(f64::NEG_INFINITY));
+            v = simd.select_below(mask, simd.splat(S::E::narrow(0.0)), least, v);
+        }
+        (self.place.edges(v, i, n), v)
+    }
+    #[inline(always)]
+    fn sink(&self) -> Option<S::E> {
+        None
+    }
+    #[inline(always)]
+    fn phase(&self) -> usize {
+        self.place.start % BLOCK
+    }
+    #[inline(always)]
+    fn store(&self) -> Store {
+        self.place.store
+    }
+    #[inline(always)]
+    fn ask_ahead<T>(&self, _: S, _: *const T, i: usize) {
+        self.place.ask_ahead::<T>(i);
+    }
+}
+
+// SAFETY: reads the mask of the row, which is as long as the row.
+unsafe impl<S: Masks> Logits<S> for Biased<'_, S> {
+    const PAIRS: bool = true;
+    const VARIES: bool = true;
+    #[inline(always)]
+    unsafe fn at(&self, v: S::V, i: usize, n: usize) -> (S::V, S::V) {
+        let [scaled] = self.scaled([v]);
+        // SAFETY: as this function's.
+        unsafe { self.biased(scaled, v, i, n) }
+    }
+    #[inline(always)]
+    unsafe fn at_each<const N: usize>(&self, v: [S::V; N], i: usize) -> ([S::V; N], [S::V; N]) {
+        let (scaled, mut hi, mut lo) = (self.scaled(v), v, v);
+        for k in 0..N {
+            // SAFETY: as this function's.
+            (hi[k], lo[k]) = unsafe { self.biased(scaled[k], v[k], i + k * S::LANES, S::LANES) };
+        }
+        (hi, lo)
     }
     #[inline(always)]
     fn sink(&self) -> Option<S::E> {
@@ -391,43 +431,75 @@ impl Cap {
     }
 
     #[inline(always)]
-    fn of<S: Vector>(&self, simd: S, v: S::V) -> (S::V, S::V) {
+    fn of_each<S: Vector, const N: usize>(&self, simd: S, v: [S::V; N]) -> [(S::V, S::V); N] {
         let w = simd.wide();
         let exp = Exp::new(w, &Scale::ONE, &Self::SHIFT);
+        let mut capped = [(v[0], v[0]); N];
+        if const { S::E::MIN_EXP == <f64 as Contract>::MIN_EXP } {
+            for k in 0..N {
+                let (z, z_lo) = self.of_f64(&exp, simd.widen(v[k])[0]);
+                capped[k] = (simd.narrow([z; 2]), simd.narrow([z_lo; 2]));
+            }
+            return capped;
+        }
+        let (mut low, mut high) = ([w.splat(0.0); N], [w.splat(0.0); N]);
+        for k in 0..N {
+            [low[k], high[k]] = simd.widen(v[k]);
+        }
+        let (low, high) = (self.of_f32(&exp, low), self.of_f32(&exp, high));
+        for k in 0..N {
+            let hi = simd.narrow([low[k], high[k]]);
+            let rounded = simd.widen(hi);
+            let lo = [w.sub(low[k], rounded[0]), w.sub(high[k], rounded[1])];
+            capped[k] = (hi, simd.narrow(lo));
+        }
+        capped
+    }
+
+    /// Of logits of f32, to be rounded to a pair.
+    #[inline(always)]
+    fn of_f32<W: Vector<E = f64>, const N: usize>(&self, exp: &Exp<W>, z: [W::V; N]) -> [W::V; N] {
+        let w = exp.simd;
+        let (c, end, factor) = (w.splat(self.c), w.splat(Self::END), w.splat(self.factor.0));
+        let one = w.splat(f64::from_bits(f64::TABLE[0]));
+        let mut u = z;
+        for u in &mut u {
+            *u = w.mul(*u, factor);
+            // Where `end` is below; a NaN stays.
+            *u = w.select_below(end, *u, end, *u);
+        }
+        let mut e = exp.of_each::<N, false>(false, true, u, u);
+        for e in &mut e {
+            *e = w.mul(c, w.div(w.sub(*e, one), w.add(*e, one)));
+        }
+        e
+    }
+
+    /// Of logits of f64, as a pair.
+    #[inline(always)]
+    fn of_f64<W: Vector<E = f64>>(&self, exp: &Exp<W>, z: W::V) -> (W::V, W::V) {
+        let w = exp.simd;
         let (c, end) = (w.splat(self.c), w.splat(Self::END));
         let (factor, factor_lo) = (w.splat(self.factor.0), w.splat(self.factor.1));
         let (none, one) = (w.splat(0.0), w.splat(f64::from_bits(f64::TABLE[0])));
         let two = w.add(one, one);
         let half = w.div(w.splat(1.0), two);
-        let mut z = simd.widen(v);
-        if const { S::E::MIN_EXP == <f64 as Contract>::MIN_EXP } {
-            let u = w.mul(z[0], factor);
-            let u_lo = w.fma(z[0], factor_lo, w.fma(z[0], factor, w.sub(none, u)));
-            // Where `end` is below; a NaN stays.
-            let top = w.select_below(end, u, end, u);
-            // Nothing is left of it at the end, nor of the cut's side, where e is 0.
-            let e = exp.of_pair(false, top, w.select_below(u, end, u_lo, none));
-            let (sum, sum_lo) = plus(w, (e, none), (one, none));
-            let q = w.div(two, sum);
-            let minus_q = w.sub(none, q);
-            let rest = w.fma(minus_q, sum_lo, w.fma(minus_q, sum, two));
-            let q_lo = w.mul(rest, w.mul(q, half));
-            // Exact: q is at most 1, or within a factor of two of it.
-            let t = w.sub(w.splat(1.0), q);
-            let t_lo = w.sub(w.sub(w.sub(w.splat(1.0), t), q), q_lo);
-            let z = w.mul(c, t);
-            let z_lo = w.fma(c, t_lo, w.fma(c, t, w.sub(none, z)));
-            return (simd.narrow([z; 2]), simd.narrow([z_lo; 2]));
-        }
-        for z in &mut z {
-            let u = w.mul(*z, factor);
-            // As above.
-            let e = exp.of(false, true, w.select_below(end, u, end, u));
-            *z = w.mul(c, w.div(w.sub(e, one), w.add(e, one)));
-        }
-        let hi = simd.narrow(z);
-        let rounded = simd.widen(hi);
-        (hi, simd.narrow([w.sub(z[0], rounded[0]), w.sub(z[1], rounded[1])]))
+        let u = w.mul(z, factor);
+        let u_lo = w.fma(z, factor_lo, w.fma(z, factor, w.sub(none, u)));
+        // Where `end` is below; a NaN stays.
+        let top = w.select_below(end, u, end, u);
+        // Nothing is left of it at the end, nor of the cut's side, where e is 0.
+        let e = exp.of_pair(false, top, w.select_below(u, end, u_lo, none));
+        let (sum, sum_lo) = plus(w, (e, none), (one, none));
+        let q = w.div(two, sum);
+        let minus_q = w.sub(none, q);
+        let rest = w.fma(minus_q, sum_lo, w.fma(minus_q, sum, two));
+        let q_lo = w.mul(rest, w.mul(q, half));
+        // Exact: q is at most 1, or within a factor of two of it.
+        let t = w.sub(w.splat(1.0), q);
+        let t_lo = w.sub(w.sub(w.sub(w.splat(1.0), t), q), q_lo);
+        let z = w.mul(c, t);
+        (z, w.fma(c, t_lo, w.fma(c, t, w.sub(none, z))))
     }
 }
 

@@ -13,7 +13,7 @@ use crate::mem::scratch::Scratch;
 use crate::num::element::Element;
 use crate::num::exp2::{BLOCK, Contract};
 use crate::sweep::reduce::{Kept, Log, Reducer, row_exactly};
-use crate::sweep::{Exp, Inverse, prob, to_aligned};
+use crate::sweep::{Exp, Inverse, Met, prob, to_aligned};
 
 /// Columns of a tile at most: their sums stay in the first-level cache.
 const WIDEST: usize = 256;
@@ -291,52 +291,75 @@ where
     /// As [`sum`]; there are these rows, and the sums have been written.
     #[inline(always)]
     unsafe fn rows<const R: usize>(&mut self, first: usize) {
-        let Add { exp, call, room, tile, before, mut max, mut min } = *self;
-        let simd = exp.simd;
-        let vectors = tile.n.div_ceil(S::LANES);
+        let simd = self.exp.simd;
+        let vectors = self.tile.n.div_ceil(S::LANES);
+        let mut met = Met { max: self.max, min: self.min, acc: simd.acc_zero() };
         // SAFETY: as this function's.
         unsafe {
-            let lanes = room.lanes.add(first % S::LANES * vectors);
+            let lanes = self.room.lanes.add(first % S::LANES * vectors);
             for v in 0..vectors {
                 let at = v * S::LANES;
-                let mut acc = *lanes.add(v);
+                met.acc = *lanes.add(v);
                 let inverse = if FINISH {
-                    let hi = before.inverses.add(at);
-                    let (hi, lo) = (simd.load(hi), simd.load(hi.add(room.width)));
-                    Inverse { hi, lo, wide: before.wide }
+                    let hi = self.before.inverses.add(at);
+                    let (hi, lo) = (simd.load(hi), simd.load(hi.add(self.room.width)));
+                    Inverse { hi, lo, wide: self.before.wide }
                 } else {
-                    Inverse { hi: max, lo: max, wide: false }
+                    Inverse { hi: met.max, lo: met.max, wide: false }
                 };
-                for r in 0..R {
-                    let k = first + r * S::LANES;
-                    let row = tile.x.add(k * call.inner);
-                    let value = if tile.n - at >= S::LANES {
-                        simd.load(row.add(at))
-                    } else {
-                        // Columns that are not there are like one that is.
-                        simd.load_part(row.add(at), tile.n - at, S::E::narrow((*row).to_f64()))
-                    };
-                    simd.prefetch_far(row.wrapping_add(AHEAD * call.inner + at));
-                    max = simd.max(value, max);
-                    min = if CUT {
-                        simd.min_not_below(min, value, exp.cut)
-                    } else {
-                        simd.min(value, min)
-                    };
-                    let e = exp.of(false, CUT, value);
-                    let kept = k * room.width + at;
-                    simd.store(tile.kept.add(kept), e);
-                    acc = simd.acc_add(acc, e);
-                    if FINISH {
-                        let value = prob(simd, simd.load(before.kept.add(kept)), inverse);
-                        let y = before.y.add(k * call.inner + at);
-                        simd.stream(y, value);
+                if S::ABREAST {
+                    self.vectors::<R>(first, at, inverse, &mut met);
+                } else {
+                    for r in 0..R {
+                        self.vectors::<1>(first + r * S::LANES, at, inverse, &mut met);
                     }
                 }
-                *lanes.add(v) = acc;
+                *lanes.add(v) = met.acc;
             }
         }
-        (self.max, self.min) = (max, min);
+        (self.max, self.min) = (met.max, met.min);
+    }
+
+    /// The vectors at `at` of these rows.
+    ///
+    /// # Safety
+    /// As [`Add::rows`]; the tile has an element there.
+    #[inline(always)]
+    unsafe fn vectors<const R: usize>(
+        &self,
+        first: usize,
+        at: usize,
+        inverse: Inverse<S::V>,
+        met: &mut Met<S>,
+    ) {
+        let Add { exp, call, room, tile, before, .. } = *self;
+        let simd = exp.simd;
+        let mut values = [met.max; R];
+        // SAFETY: as this function's.
+        unsafe {
+            for (r, value) in values.iter_mut().enumerate() {
+                let row = tile.x.add((first + r * S::LANES) * call.inner);
+                *value = if tile.n - at >= S::LANES {
+                    simd.load(row.add(at))
+                } else {
+                    // Columns that are not there are like one that is.
+                    simd.load_part(row.add(at), tile.n - at, S::E::narrow((*row).to_f64()))
+                };
+                simd.prefetch_far(row.wrapping_add(AHEAD * call.inner + at));
+                met.see(&exp, CUT, *value);
+            }
+            let e = exp.of_each::<R, false>(false, CUT, values, values);
+            for (r, e) in e.into_iter().enumerate() {
+                let k = first + r * S::LANES;
+                let kept = k * room.width + at;
+                simd.store(tile.kept.add(kept), e);
+                met.acc = simd.acc_add(met.acc, e);
+                if FINISH {
+                    let value = prob(simd, simd.load(before.kept.add(kept)), inverse);
+                    simd.stream(before.y.add(k * call.inner + at), value);
+                }
+            }
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! The bit reference of `op/decide.rs`.
 
-use crate::call::picks::{ATANH, ATANH_F32, Limit, Picks, Wanted, no_shift};
+use crate::call::picks::{ATANH, LOG1P, Limit, POWERS_F32, Picks, Wanted, no_shift};
 use crate::call::{Call, Masked, Op, Ties};
 use crate::num::element::Element;
+use crate::num::exp2::Contract;
 use crate::num::scale::Scale;
 use crate::scalar::{
     Double, Reference, Single, element, for_rows, is_double, plain, reduce, softmax_row,
@@ -21,25 +22,40 @@ fn log_sigmoid<R: Reference>(x: f64, scale: &Scale) -> f64 {
     if x.is_nan() {
         return x;
     }
-    let exp = |x| Double::exp(x, 0.0, scale, &no_shift(scale, Double::MIN_EXP));
+    let shift = no_shift(scale, Double::MIN_EXP);
+    let exp = |x| Double::exp(x, 0.0, scale, &shift);
+    let low = if x < 0.0 { x } else { 0.0 };
+    let (hi, lo) = scale.pair();
+    if R::MIN_EXP != Double::MIN_EXP {
+        let e = if -x.abs() < shift.cut { 0.0 } else { exp_f32(-x.abs(), scale) };
+        let sum = |terms: [f64; 5]| {
+            terms.into_iter().rev().reduce(|q, term| q.mul_add(e * e, term)).unwrap_or(0.0)
+        };
+        let [even, odd] = LOG1P.map(sum);
+        let log1p = odd.mul_add(e, even) * e;
+        return R::round(low.mul_add(hi, 0.0 - log1p));
+    }
     let (one, e) = (exp(0.0), exp(-x.abs()));
     let sum = 2.0 * one + e;
     let s = e / sum;
-    let double = R::MIN_EXP == Double::MIN_EXP;
-    let terms = if double { ATANH.len() } else { ATANH_F32 };
-    let q = ATANH[..terms].iter().rev().copied().reduce(|q, term| q.mul_add(s * s, term));
+    let q = ATANH.iter().rev().copied().reduce(|q, term| q.mul_add(s * s, term));
     let (q, cube) = (q.unwrap_or(0.0), 2.0 * s * (s * s));
-    let log1p = if double {
-        let rest = (-s).mul_add(e - (sum - 2.0 * one), (-s).mul_add(sum, e));
-        2.0 * s + cube.mul_add(q, rest * (1.0 / one) * (1.0 - s))
-    } else {
-        cube.mul_add(q, 2.0 * s)
-    };
-    let low = if x < 0.0 { x } else { 0.0 };
-    let (hi, lo) = scale.pair();
+    let rest = (-s).mul_add(e - (sum - 2.0 * one), (-s).mul_add(sum, e));
+    let log1p = 2.0 * s + cube.mul_add(q, rest * (1.0 / one) * (1.0 - s));
     let y = low.mul_add(hi, 0.0 - log1p);
-    let tail = if double && y >= f64::MIN { low * lo } else { 0.0 };
+    let tail = if y >= f64::MIN { low * lo } else { 0.0 };
     R::round(y + tail)
+}
+
+/// `C exp(scale x)` in f64, to f32's precision.
+fn exp_f32(x: f64, scale: &Scale) -> f64 {
+    let l8 = scale.l8_f64.0;
+    let t = x.mul_add(l8, f64::MAGIC);
+    let r = x.mul_add(l8, f64::MAGIC - t);
+    let s = f64::TABLE[(t.to_bits() & 7) as usize].wrapping_add(t.to_bits() << f64::SHIFT);
+    let s = f64::from_bits(s);
+    let coefficients = f64::POLY[..POWERS_F32].iter().rev().copied();
+    s.mul_add(coefficients.reduce(|q, c| q.mul_add(r, c)).unwrap_or(0.0) * r, s)
 }
 
 /// The limit of softmax of one row.

@@ -98,7 +98,7 @@ impl<S: Vector> Exp<S> {
                     let lo = if huge { s.mul(lo[k], self.low) } else { lo[k] };
                     r[k] = s.fma(lo, self.l8.0, r[k]);
                 }
-                let mut e = self.powers(t, r);
+                let mut e = self.powers(S::POLY, t, r);
                 for k in 0..if cut { N } else { 0 } {
                     e[k] = s.zero_below(x[k], self.cut, e[k]);
                 }
@@ -107,15 +107,40 @@ impl<S: Vector> Exp<S> {
         )
     }
 
-    /// `C * 2^(n/8 - M) * 2^(r/8)`, n being the integer in the low bits of `t`.
+    /// As [`Exp::of`], with the cut, by so few coefficients and without the low part of L8: of f64
+    /// that become f32.
     #[inline(always)]
-    fn powers<const N: usize>(&self, t: [S::V; N], r: [S::V; N]) -> [S::V; N] {
+    pub(crate) fn of_few<const N: usize>(&self, terms: usize, x: [S::V; N]) -> [S::V; N] {
+        let s = self.simd;
+        let (mut t, mut r) = (x, x);
+        for k in 0..N {
+            t[k] = s.fma(x[k], self.l8.0, self.magic);
+        }
+        for k in 0..N {
+            r[k] = s.fma(x[k], self.l8.0, s.sub(self.magic, t[k]));
+        }
+        let mut e = self.powers(&S::POLY[..terms], t, r);
+        for k in 0..N {
+            e[k] = s.zero_below(x[k], self.cut, e[k]);
+        }
+        e
+    }
+
+    /// `C * 2^(n/8 - M) * 2^(r/8)` by these coefficients, n being the integer in the low bits of
+    /// `t`.
+    #[inline(always)]
+    fn powers<const N: usize>(
+        &self,
+        coefficients: &[S::E],
+        t: [S::V; N],
+        r: [S::V; N],
+    ) -> [S::V; N] {
         let s = self.simd;
         let mut power = t;
         for power in &mut power {
             *power = s.lookup(self.table, *power);
         }
-        let mut coefficients = S::POLY.iter().rev();
+        let mut coefficients = coefficients.iter().rev();
         let first = s.splat(*coefficients.next().expect("a polynomial has coefficients"));
         let mut q = [first; N];
         for &c in coefficients {
@@ -149,6 +174,19 @@ pub(crate) unsafe trait Logits<S: Vector>: Copy {
     /// # Safety
     /// The row has elements `i` to `i + n`.
     unsafe fn at(&self, v: S::V, i: usize, n: usize) -> (S::V, S::V);
+    /// Those of N vectors.
+    ///
+    /// # Safety
+    /// The row has elements up to the end of these.
+    #[inline(always)]
+    unsafe fn at_each<const N: usize>(&self, mut v: [S::V; N], i: usize) -> ([S::V; N], [S::V; N]) {
+        let mut lo = v;
+        for k in 0..N {
+            // SAFETY: as this function's.
+            (v[k], lo[k]) = unsafe { self.at(v[k], i + k * S::LANES, S::LANES) };
+        }
+        (v, lo)
+    }
     /// A logit that has its part in the maximum and the sum, and no place in the row.
     fn sink(&self) -> Option<S::E>;
     /// How many elements the row's first one is behind the start of a block.
@@ -289,13 +327,12 @@ impl<E: Contract> Found<E> {
 
 /// What becomes of a row's vectors when it is finished.
 pub(crate) trait Last<S: Vector>: Copy {
-    fn of(&self, simd: S, v: S::V) -> S::V;
     /// Of N vectors.
+    fn of_each<const N: usize>(&self, simd: S, v: [S::V; N]) -> [S::V; N];
+    /// Of one.
     #[inline(always)]
-    fn of_each<const N: usize>(&self, simd: S, mut v: [S::V; N]) -> [S::V; N] {
-        for v in &mut v {
-            *v = self.of(simd, *v);
-        }
+    fn of(&self, simd: S, v: S::V) -> S::V {
+        let [v] = self.of_each(simd, [v]);
         v
     }
 }
@@ -303,18 +340,16 @@ pub(crate) trait Last<S: Vector>: Copy {
 /// Softmax, of exponentials that were kept.
 impl<S: Vector> Last<S> for Inverse<S::V> {
     #[inline(always)]
-    fn of(&self, simd: S, e: S::V) -> S::V {
-        prob(simd, e, *self)
+    fn of_each<const N: usize>(&self, simd: S, mut e: [S::V; N]) -> [S::V; N] {
+        for e in &mut e {
+            *e = prob(simd, *e, *self);
+        }
+        e
     }
 }
 
 /// Softmax, of elements whose exponentials are computed again, to the same bits.
 impl<S: Vector> Last<S> for (Exp<S>, Inverse<S::V>) {
-    #[inline(always)]
-    fn of(&self, simd: S, x: S::V) -> S::V {
-        let [p] = self.of_each(simd, [x]);
-        p
-    }
     #[inline(always)]
     fn of_each<const N: usize>(&self, simd: S, x: [S::V; N]) -> [S::V; N] {
         // What is subtracted is 0 in most rows: an operation of no effect, where memory is the
@@ -330,8 +365,11 @@ impl<S: Vector> Last<S> for (Exp<S>, Inverse<S::V>) {
 /// Log-softmax, of elements.
 impl<S: Vector> Last<S> for LogShift {
     #[inline(always)]
-    fn of(&self, simd: S, x: S::V) -> S::V {
-        simd.log_softmax(x, self)
+    fn of_each<const N: usize>(&self, simd: S, mut x: [S::V; N]) -> [S::V; N] {
+        for x in &mut x {
+            *x = simd.log_softmax(*x, self);
+        }
+        x
     }
 }
 
@@ -341,7 +379,7 @@ pub(crate) struct Same;
 
 impl<S: Vector> Last<S> for Same {
     #[inline(always)]
-    fn of(&self, _: S, v: S::V) -> S::V {
+    fn of_each<const N: usize>(&self, _: S, v: [S::V; N]) -> [S::V; N] {
         v
     }
 }
@@ -352,8 +390,11 @@ pub(crate) struct By<F>(pub(crate) F);
 
 impl<S: Vector, F: Fn(S::V) -> S::V + Copy> Last<S> for By<F> {
     #[inline(always)]
-    fn of(&self, _: S, v: S::V) -> S::V {
-        (self.0)(v)
+    fn of_each<const N: usize>(&self, _: S, mut v: [S::V; N]) -> [S::V; N] {
+        for v in &mut v {
+            *v = (self.0)(*v);
+        }
+        v
     }
 }
 
@@ -600,7 +641,7 @@ where
                     logits.ask_ahead(simd, x.wrapping_add(i), i);
                     ask_for_page(simd, finish.y.wrapping_add(head + i), UNROLL);
                 }
-                let burst = if M::STREAM { store.is_in_bursts() } else { S::ABREAST && !L::PAIRS };
+                let burst = if M::STREAM { store.is_in_bursts() } else { S::ABREAST };
                 // SAFETY: `i + UNROLL LANES <= stop`, so both rows have these vectors; `y + head`
                 // is a multiple of their size if STREAM, by the choice of `head`.
                 unsafe {
@@ -699,11 +740,21 @@ where
 }
 
 /// What a sweep has met so far, lane by lane.
-struct Met<S: Vector> {
-    max: S::V,
-    min: S::V,
+pub(crate) struct Met<S: Vector> {
+    pub(crate) max: S::V,
+    pub(crate) min: S::V,
     /// The sum of a block.
-    acc: S::Acc,
+    pub(crate) acc: S::Acc,
+}
+
+impl<S: Vector> Met<S> {
+    /// Elements for the extremes; `cut` as in [`Exp::of`].
+    #[inline(always)]
+    pub(crate) fn see(&mut self, exp: &Exp<S>, cut: bool, v: S::V) {
+        let s = exp.simd;
+        self.max = s.max(v, self.max);
+        self.min = if cut { s.min_not_below(self.min, v, exp.cut) } else { s.min(v, self.min) };
+    }
 }
 
 /// A sweep's next UNROLL vectors, from the `i`th element on, one after the other or abreast.
@@ -725,8 +776,14 @@ unsafe fn steps<S, T, L, M>(
 {
     // SAFETY: as this function's.
     unsafe {
-        // Pairs are more than the registers hold.
-        if S::ABREAST && !L::PAIRS {
+        if S::ABREAST && L::PAIRS {
+            // Four are more than the registers hold.
+            for k in (0..UNROLL).step_by(2) {
+                step::<2, S, T, L, M>(exp, x, kept, i + k * S::LANES, logits, met);
+            }
+            return;
+        }
+        if S::ABREAST {
             return step::<UNROLL, S, T, L, M>(exp, x, kept, i, logits, met);
         }
         for k in 0..UNROLL {
@@ -759,12 +816,13 @@ unsafe fn step<const N: usize, S, T, L, M>(
             simd.prefetch(x.wrapping_add(i + k * S::LANES + NEAR / size_of::<T>()));
         }
     }
-    let (mut v, mut lo) = ([met.max; N], [met.max; N]);
-    for k in 0..N {
-        let i = i + k * S::LANES;
+    let mut v = [met.max; N];
+    for (k, v) in v.iter_mut().enumerate() {
         // SAFETY: the row has this vector.
-        (v[k], lo[k]) = unsafe { logits.at(simd.load(x.add(i)), i, S::LANES) };
+        *v = unsafe { simd.load(x.add(i + k * S::LANES)) };
     }
+    // SAFETY: likewise.
+    let (v, lo) = unsafe { logits.at_each(v, i) };
     if M::GUESSED {
         for v in v {
             met.max = simd.max(v, met.max);

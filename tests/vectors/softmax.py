@@ -9,6 +9,7 @@ how this machine computes with floats.
     python3 tests/vectors/softmax.py rows.json  some
 """
 
+import copy
 import json
 import math
 import os
@@ -397,6 +398,9 @@ DOUBLE = Contract(
     "3fb62e42fefa39ef 3f6ebfbdff82c79a 3f1c6b08d70495db 3ec3b2ab6ef4056b "
     "3e65d87fea1855b8 3e0430e688aa669d 3d9ffc45354569b7",
 )
+# The exponential of f64, to the precision of f32.
+FEW = copy.copy(DOUBLE)
+FEW.p, FEW.short = DOUBLE.p[:4], True
 
 
 def contract_of(of, probs=False):
@@ -661,23 +665,34 @@ def sigmoid(x, of, scale):
     return a.div(e if x < 0 else one, a.add(one, e))
 
 
+EVEN = "3fed9b17572c62d0 3fd0e48119d4916b 3fc11266dbf34be5 3faf801971e97dd4 3f84310200d82215"
+ODD = "bfdb64067bb60747 bfc767069e47fe48 bfb8929ded0da171 bf9f4f605567d606 bf586bf5631fd6de"
+EVEN, ODD = ([d(word) for word in words.split()] for words in (EVEN, ODD))
+
+
+def horner(x, coefficients):
+    q = coefficients[-1]
+    for c in coefficients[-2::-1]:
+        q = fma(q, x, c)
+    return q
+
+
 def log_sigmoid(x, of, scale):
     if math.isnan(x):
         return NAN
-    one, terms = DOUBLE.table[0], 16 if of is F64 else 8
-    e = exp_alone(-abs(x), DOUBLE, scale)
-    both = add(mul(2.0, one), e)
-    t = div(e, both)
-    q = div(1.0, float(2 * terms + 1))
-    for i in range(terms - 1, 0, -1):
-        q = fma(q, mul(t, t), div(1.0, float(2 * i + 1)))
-    cube = mul(mul(2.0, t), mul(t, t))
     if of is F64:
+        one, e = DOUBLE.table[0], exp_alone(-abs(x), DOUBLE, scale)
+        both = add(mul(2.0, one), e)
+        t = div(e, both)
+        q = horner(mul(t, t), [div(1.0, float(2 * i + 1)) for i in range(1, 17)])
+        cube = mul(mul(2.0, t), mul(t, t))
         rest = fma(-t, sub(e, sub(both, mul(2.0, one))), fma(-t, both, e))
         rest = mul(mul(rest, div(1.0, one)), sub(1.0, t))
         l = add(mul(2.0, t), fma(cube, q, rest))
     else:
-        l = fma(cube, q, mul(2.0, t))
+        e = exp_alone(-abs(x), FEW, scale)
+        square = mul(e, e)
+        l = mul(fma(horner(square, ODD), e, horner(square, EVEN)), e)
     low = x if x < 0 else 0.0
     y = fma(low, scale.hi, sub(0.0, l))
     if of is F64 and y != -INF:
