@@ -11,10 +11,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value as Json, json};
 use softmax::{Kernel, Softmax, Threads};
 
-use crate::dtype::{Dtype, Value, decode};
+use crate::dtype::Value;
 use crate::failure::{Failure, list};
 use crate::input::{Contents, Input};
 use crate::output::Output;
+use crate::stored::Stored;
 
 /// Bytes computed at a time for each thread, unless a row is longer: what was read into a core's
 /// cache is computed and written from there. A gigabyte of rows of 1,024 (two threads, in the page
@@ -55,7 +56,7 @@ pub(crate) use with_type;
 /// What is read, and who computes.
 #[derive(Debug, clap::Args)]
 pub struct Source {
-    /// A .npy or .safetensors file of f32, f64, f16 or bf16.
+    /// A .npy or .safetensors file of f32, f64, f16 or bf16; integers are read as f64.
     #[arg(value_name = "LOGITS")]
     pub path: PathBuf,
     /// The one tensor of a .safetensors file to use.
@@ -83,7 +84,9 @@ pub struct Scaling {
 impl Source {
     /// Opens the file.
     pub fn open(&self) -> Result<Input, Failure> {
-        Input::open(&self.path, self.tensor.as_deref())
+        let input = Input::open(&self.path, self.tensor.as_deref())?;
+        input.check_any()?;
+        Ok(input)
     }
 
     /// As [`Source::open`], of a file with one tensor, or one chosen, whose rows have columns.
@@ -170,27 +173,27 @@ impl Walk {
         Self { progress: Progress::new(!printed || !stdout().is_terminal()) }
     }
 
-    /// The elements of a tensor whose bytes these are in a file, as `C`, some units at a time: that
+    /// The elements of a tensor whose bytes these are in a file, as `C`, some units at a time: so
     /// many elements belong together, and `beside` bytes are needed for the results of a unit, if
     /// they are more than the unit itself.
     pub fn blocks<'a, C: Value>(
         &'a self,
         source: &'a Source,
         file: &'a Contents,
-        dtype: Dtype,
+        stored: Stored,
         bytes: Range<usize>,
         unit: usize,
         beside: usize,
     ) -> Blocks<'a, C> {
         // There is something in a unit even if there is nothing in the tensor.
         let unit = unit.max(1);
-        let units = bytes.len() / dtype.size() / unit;
+        let units = bytes.len() / stored.size() / unit;
         let each = beside.max(unit.saturating_mul(size_of::<C>()));
         let block = EACH.saturating_mul(rayon::current_num_threads()).min(BLOCK);
         let most = (block / each).max(1).min(units) * unit;
         self.expect(bytes.len());
         let (block, raw) = (Vec::new(), Vec::new());
-        Blocks { walk: self, source, file, dtype, rest: bytes, unit, most, block, raw, next: 0 }
+        Blocks { walk: self, source, file, stored, rest: bytes, unit, most, block, raw, next: 0 }
     }
 
     /// So many bytes more will be read or written.
@@ -205,6 +208,23 @@ impl Walk {
             self.progress.add(part.len());
             Ok(())
         })
+    }
+
+    /// Copies bytes as they are.
+    pub fn copy(
+        &self,
+        file: &Contents,
+        bytes: Range<usize>,
+        output: &mut Output,
+    ) -> Result<(), Failure> {
+        let mut part = vec![0; STEP.min(bytes.len())];
+        for start in bytes.clone().step_by(STEP) {
+            let part = &mut part[..STEP.min(bytes.end - start)];
+            file.read(start, part)?;
+            self.progress.add(part.len());
+            self.write(output, part)?;
+        }
+        Ok(())
     }
 
     /// What was done to how many bytes, and by whom, in how much time: for people.
@@ -244,7 +264,7 @@ pub struct Blocks<'a, C> {
     walk: &'a Walk,
     source: &'a Source,
     file: &'a Contents,
-    dtype: Dtype,
+    stored: Stored,
     /// The bytes that are still to be read.
     rest: Range<usize>,
     unit: usize,
@@ -272,7 +292,7 @@ impl<C: Value> Blocks<'_, C> {
         if self.rest.is_empty() {
             return Ok(None);
         }
-        let size = self.dtype.size();
+        let size = self.stored.size();
         let n = self.most.min(self.rest.len() / size);
         if self.block.is_empty() {
             self.block = buffer(self.most).map_err(|e| self.source.failed(e))?;
@@ -281,7 +301,7 @@ impl<C: Value> Blocks<'_, C> {
         let start = self.rest.start;
         self.rest.start += n * size;
         let progress = &self.walk.progress;
-        if self.dtype == C::DTYPE {
+        if self.stored.plain() == Some(C::DTYPE) {
             read(self.file, start, bytemuck::cast_slice_mut(block), progress)?;
         } else {
             if self.raw.is_empty() {
@@ -289,7 +309,7 @@ impl<C: Value> Blocks<'_, C> {
             }
             let raw = &mut self.raw[..n * size];
             read(self.file, start, raw, progress)?;
-            decode(self.dtype, raw, block);
+            self.stored.decode(raw, block);
         }
         let first = self.next;
         self.next += n / self.unit;

@@ -167,8 +167,8 @@ impl Columns {
         let (cols, n) = (tensor.cols, each.unwrap_or(1));
         with_type!(tensor.dtype, C => {
             let beside = n.saturating_mul(size_of::<usize>());
-            let (file, dtype, bytes) = (&input.file, tensor.dtype, tensor.data.clone());
-            let mut blocks = walk.blocks::<C>(source, file, dtype, bytes, cols, beside);
+            let (file, stored, bytes) = (&input.file, tensor.stored, tensor.data.clone());
+            let mut blocks = walk.blocks::<C>(source, file, stored, bytes, cols, beside);
             let most = blocks.most_units().saturating_mul(n);
             let mut columns = buffer(most).map_err(|e| source.failed(e))?;
             while let Some((first, x)) = blocks.advance()? {

@@ -6,10 +6,11 @@ use serde_json::json;
 use softmax::{CrossEntropy, Error, Matrix, MatrixMut, Reduction};
 
 use crate::blocks::{Blocks, Scaling, Source, Walk, buffer, with_type};
-use crate::dtype::{Dtype, Value};
+use crate::dtype::Value;
 use crate::failure::Failure;
-use crate::input::{self, Format, Input};
+use crate::input::{self, Format, Wanted};
 use crate::output::{Output, Target, check_distinct};
+use crate::stored::Number;
 use crate::tensor::{Tensor, shape_text};
 use crate::{npy, stdout};
 
@@ -21,8 +22,9 @@ use crate::{npy, stdout};
 pub struct Loss {
     #[command(flatten)]
     pub source: Source,
-    /// An .npy file of integers, the column of each row's class, in the shape of LOGITS without its
-    /// last axis or in one axis.
+    /// A file with the column of each row's class, in the shape of LOGITS without its last axis, in
+    /// one axis, or in one with a further axis of 1: of integers, or of other numbers that are
+    /// whole.
     #[arg(value_name = "LABELS")]
     labels: PathBuf,
     /// Rows with this label do not count.
@@ -34,7 +36,8 @@ pub struct Loss {
     /// Adds Z times the square of each row's log-sum-exp.
     #[arg(long, value_name = "Z", default_value_t = 0.0, allow_hyphen_values = true)]
     z_loss: f64,
-    /// A file with one f32 for each class, which its part of the loss is multiplied by.
+    /// A file with one number for each class, which its part of the loss is multiplied by: of f32,
+    /// or of another type without loss.
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
     #[command(flatten)]
@@ -92,7 +95,7 @@ impl Loss {
         let mut losses = buffer(tensor.rows).map_err(|e| self.source.failed(e))?;
         let gradient = gradient.map(|target| {
             let header = input.header(|t| t.dtype).map_err(|e| target.failed(e))?;
-            walk.expect(tensor.data.len());
+            walk.expect(tensor.len() * tensor.dtype.size());
             target.create(&header)
         });
         let gradient = gradient.transpose()?;
@@ -102,9 +105,9 @@ impl Loss {
         let mut parts =
             Parts { walk: &walk, loss: part, labels: &labels, losses: &mut losses, gradient };
         let (source, file, cols) = (&self.source, &input.file, tensor.cols);
-        let (dtype, bytes) = (tensor.dtype, tensor.data.clone());
+        let (stored, bytes) = (tensor.stored, tensor.data.clone());
         with_type!(tensor.dtype, C => {
-            parts.compute(walk.blocks::<C>(source, file, dtype, bytes, cols, 0), source, cols)?;
+            parts.compute(walk.blocks::<C>(source, file, stored, bytes, cols, 0), source, cols)?;
         });
         let gradient = parts.gradient;
         if let Some(mut output) = rows_losses {
@@ -134,8 +137,17 @@ impl Loss {
 
     /// The labels, one for each row.
     fn labels(&self, tensor: &Tensor) -> Result<Vec<i64>, Failure> {
-        let (shape, labels) = input::integers(&self.labels)?;
-        if shape != tensor.outer() && shape != [tensor.rows] {
+        let (shape, labels) = input::numbers(&self.labels, &LABELS)?;
+        let (rows, outer) = ([tensor.rows], tensor.outer());
+        let fits = |shape: &[usize]| shape == outer || shape == rows;
+        if shape == tensor.shape && tensor.cols > 1 {
+            let cause = "as many numbers as logits, where one label for each row is needed: if they \
+                         are probabilities, np.save(\"labels.npy\", y.argmax(-1)) takes the largest";
+            return Err(Failure::new(self.labels.display(), cause));
+        }
+        // Text has them in a row or in a column.
+        let (row, column) = (shape == [1, tensor.rows], shape.strip_suffix(&[1]));
+        if !fits(&shape) && !row && !column.is_some_and(fits) {
             let (found, needed) = (shape_text(&shape), shape_text(tensor.outer()));
             let logits = format!("{}, {}", self.source.path.display(), tensor.shape_text());
             let cause =
@@ -172,17 +184,27 @@ impl Loss {
     }
 }
 
-/// The weights in a file.
+/// What labels are.
+const LABELS: Wanted<i64> = Wanted {
+    integers: true,
+    convert: Number::whole,
+    kind: "no integer of 64 bits",
+    python: ".round().astype(\"i8\")",
+};
+
+/// What weights are.
+const WEIGHTS: Wanted<f32> =
+    Wanted { integers: false, convert: Number::single, kind: "no f32", python: ".astype(\"f4\")" };
+
+/// The weights in a file, along its one axis that is longer than 1.
 fn weights(path: &Path) -> Result<Vec<f32>, Failure> {
-    let input = Input::open(path, None)?;
-    match &*input.tensors {
-        [t] if t.dtype == Dtype::F32 && t.shape.len() == 1 => {
-            let mut weights = buffer(t.len()).map_err(|e| Failure::new(path.display(), e))?;
-            input.file.read(t.data.start, bytemuck::cast_slice_mut(&mut weights))?;
-            Ok(weights)
-        }
-        _ => Err(Failure::new(path.display(), "weights must be one array of one axis, of f32")),
+    let (shape, weights) = input::numbers(path, &WEIGHTS)?;
+    if shape.iter().filter(|&&n| n != 1).count() > 1 {
+        let shape = shape_text(&shape);
+        let cause = format!("weights must be along one axis, one for each class, got {shape}");
+        return Err(Failure::new(path.display(), cause));
     }
+    Ok(weights)
 }
 
 /// The work of all blocks.

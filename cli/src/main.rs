@@ -14,12 +14,14 @@ mod machine;
 #[cfg(test)]
 mod man;
 mod npy;
+mod order;
 mod output;
 mod report;
 mod run;
 mod safetensors_file;
 mod signals;
 mod stdout;
+mod stored;
 mod tensor;
 mod threads;
 mod topk;

@@ -1,5 +1,6 @@
 //! `softmax run`: rows of one file to rows of another, block by block.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde_json::{Value as Json, json};
@@ -8,10 +9,10 @@ use softmax::{Kernel, Masked, MatrixMut, Op, Softmax, Ties};
 use crate::blocks::{Moved, Scaling, Source, Walk, buffer, with_type};
 use crate::dtype::{Dtype, Value, encode, stored};
 use crate::failure::Failure;
-use crate::input::{Contents, Format};
+use crate::input::{Contents, Format, Input, Part};
 use crate::output::{Output, Target};
 use crate::stdout;
-use crate::tensor::Tensor;
+use crate::tensor::{Other, Tensor};
 
 /// Computes the softmax of every row (the last axis, or another one) of the arrays in a file.
 ///
@@ -105,9 +106,18 @@ impl Run {
         let mut work =
             Work { run: self, softmax, walk: &walk, output, plans: Vec::new(), rows: Vec::new() };
         input.tensors.iter().for_each(|t| walk.expect(t.len() * dtype(t).size()));
-        for tensor in &input.tensors {
-            let (file, to) = (&input.file, dtype(tensor));
-            with_type!(Dtype::between(tensor.dtype, to), C => work.tensor::<C>(tensor, file, to)?);
+        input.others.iter().for_each(|other| walk.expect(2 * other.data.len()));
+        for part in input.parts() {
+            let file = &input.file;
+            match part {
+                Part::Tensor(tensor) => {
+                    let to = dtype(tensor);
+                    with_type!(Dtype::between(tensor.dtype, to), C => {
+                        work.tensor::<C>(tensor, file, to)?;
+                    });
+                }
+                Part::Other(other) => walk.copy(file, other.data.clone(), &mut work.output)?,
+            }
         }
         let bytes = input.file.len() + work.output.finish()?;
         let moved = Moved { path: &self.output, bytes };
@@ -116,6 +126,9 @@ impl Run {
         if self.json {
             let mut summary = walk.summary_json(moved, kernel, &self.source);
             summary["tensors"] = input.tensors.iter().map(|t| t.json(dtype(t))).collect();
+            if !input.others.is_empty() {
+                summary["copied"] = input.others.iter().map(Other::json).collect();
+            }
             if self.verbose {
                 summary["plans"] = plans.iter().map(Plan::json).collect();
             }
@@ -124,7 +137,7 @@ impl Run {
             }
             return stdout::print_json(&summary);
         }
-        let what = describe(&input.tensors, dtype);
+        let what = describe(&input, dtype);
         let mut lines = vec![walk.summary(moved, &what, kernel, &self.source)];
         lines.extend(plans.iter().flat_map(Plan::lines));
         let several = input.tensors.len() > 1;
@@ -241,8 +254,8 @@ impl<'a> Work<'a> {
         let (axis, inner) = tensor.along(self.run.axis).map_err(|e| source.failed(e))?;
         // What cannot be cut: a row, or the matrix that has the axis and all behind it.
         let unit = axis * inner;
-        let (dtype, bytes) = (tensor.dtype, tensor.data.clone());
-        let mut blocks = self.walk.blocks::<C>(source, file, dtype, bytes, unit, 0);
+        let (stored, bytes) = (tensor.stored, tensor.data.clone());
+        let mut blocks = self.walk.blocks::<C>(source, file, stored, bytes, unit, 0);
         if self.run.verbose {
             let rows = blocks.most() / axis;
             self.explain::<C>(tensor, rows, axis).map_err(failed)?;
@@ -327,13 +340,33 @@ impl<'a> Work<'a> {
 }
 
 /// What was computed, for the summary.
-fn describe(tensors: &[Tensor], dtype: impl Fn(&Tensor) -> Dtype) -> String {
-    if let [tensor] = tensors {
-        return format!("{} {}", tensor.shape_text(), dtype(tensor).name());
+fn describe(input: &Input, dtype: impl Fn(&Tensor) -> Dtype) -> String {
+    let tensors = &input.tensors;
+    let mut what = match &**tensors {
+        [tensor] => format!("{} {}", tensor.shape_text(), dtype(tensor).name()),
+        _ => {
+            let elements: usize = tensors.iter().map(Tensor::len).sum();
+            let names = names(tensors.iter().map(|t| dtype(t).name().to_owned()));
+            format!("{} tensors, {elements} elements {names}", tensors.len())
+        }
+    };
+    // What is read as another type.
+    let others = tensors.iter().filter(|t| t.stored.dtype().name() != t.stored.name());
+    let others = names(others.map(|t| t.stored.name()));
+    if !others.is_empty() {
+        what += &format!(" from {others}");
     }
-    let mut names: Vec<_> = tensors.iter().map(|t| dtype(t).name()).collect();
-    names.sort_unstable();
-    names.dedup();
-    let elements: usize = tensors.iter().map(Tensor::len).sum();
-    format!("{} tensors, {elements} elements {}", tensors.len(), names.join("/"))
+    input.remarks.iter().for_each(|remark| what += &format!(", {remark}"));
+    let copied = names(input.others.iter().map(|other| other.kind.clone()));
+    match input.others.len() {
+        0 => what,
+        1 => format!("{what}, 1 other copied as it is ({copied})"),
+        n => format!("{what}, {n} others copied as they are ({copied})"),
+    }
+}
+
+/// Names of types, each once.
+fn names(names: impl Iterator<Item = String>) -> String {
+    let names: BTreeSet<_> = names.collect();
+    names.into_iter().collect::<Vec<_>>().join("/")
 }

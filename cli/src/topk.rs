@@ -65,7 +65,7 @@ impl TopK {
         // Rows that nobody will see are not computed.
         let seen = if all { rows } else { rows.min(self.show) };
         let start = tensor.data.start;
-        let bytes = start..start + seen * cols * tensor.dtype.size();
+        let bytes = start..start + seen * cols * tensor.stored.size();
 
         with_type!(tensor.dtype, C => {
             let descr = npy::descr(<C as Element>::Arithmetic::DTYPE).map_err(|e| self.source.failed(e))?;
@@ -75,8 +75,8 @@ impl TopK {
             ];
             let mut work = Work { run: self, options, cols, k, files, stdout: Stdout::new() };
             let beside = k.saturating_mul(3 * size_of::<usize>());
-            let (source, file, dtype) = (&self.source, &input.file, tensor.dtype);
-            work.compute(walk.blocks::<C>(source, file, dtype, bytes, cols, beside))?;
+            let (source, file, stored) = (&self.source, &input.file, tensor.stored);
+            work.compute(walk.blocks::<C>(source, file, stored, bytes, cols, beside))?;
             let Work { files, mut stdout, .. } = work;
             if self.json {
                 stdout.end_of_items()?;
