@@ -13,9 +13,9 @@ use softmax::{Kernel, Softmax, Threads};
 
 use crate::dtype::Value;
 use crate::failure::{Failure, list};
-use crate::input::{Contents, Input};
-use crate::output::Output;
+use crate::input::{Contents, Format, Input, is_standard};
 use crate::stored::Stored;
+use crate::writer::Writer;
 
 /// Bytes computed at a time for each thread, unless a row is longer: what was read into a core's
 /// cache is computed and written from there. A gigabyte of rows of 1,024 (two threads, in the page
@@ -56,10 +56,22 @@ pub(crate) use with_type;
 /// What is read, and who computes.
 #[derive(Debug, clap::Args)]
 pub struct Source {
-    /// A .npy or .safetensors file of f32, f64, f16 or bf16; integers are read as f64.
+    /// A file of f32, f64, f16 or bf16 (.npy, .npz, .safetensors) or of text (.csv, .tsv, .txt), or
+    /// - for standard input. Integers and text are read as f64.
     #[arg(value_name = "LOGITS")]
     pub path: PathBuf,
-    /// The one tensor of a .safetensors file to use.
+    #[command(flatten)]
+    pub reading: Reading,
+}
+
+/// How it is read, and who computes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Reading {
+    /// The format of files whose names do not tell [default for standard input: what it begins
+    /// with].
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub format: Option<Format>,
+    /// The one tensor of a .safetensors or .npz file to use.
     #[arg(long, value_name = "NAME")]
     tensor: Option<String>,
     /// The kernel to use (see `softmax info`) [default: SOFTMAX_KERNEL, or the fastest].
@@ -84,14 +96,16 @@ pub struct Scaling {
 impl Source {
     /// Opens the file.
     pub fn open(&self) -> Result<Input, Failure> {
-        let input = Input::open(&self.path, self.tensor.as_deref())?;
+        let input = Input::open(&self.path, self.reading.tensor.as_deref(), self.reading.format)?;
         input.check_any()?;
         Ok(input)
     }
 
     /// As [`Source::open`], of a file with one tensor, or one chosen, whose rows have columns.
     pub fn open_one(&self) -> Result<Input, Failure> {
-        let input = self.open()?;
+        let mut input = self.open()?;
+        // Nothing is done with them.
+        input.others.clear();
         let cause = match &*input.tensors {
             [t] if t.rows == 0 || t.cols > 0 => return Ok(input),
             [t] => format!("the rows of {} have no columns", t.shape_text()),
@@ -106,7 +120,7 @@ impl Source {
 
     /// The kernel that computes.
     pub fn kernel(&self) -> Result<&'static Kernel, Failure> {
-        match &self.kernel {
+        match &self.reading.kernel {
             Some(name) => softmax::kernel(name).map_err(|e| Failure::new("--kernel", e)),
             None => softmax::default_kernel().map_err(|e| Failure::new("SOFTMAX_KERNEL", e)),
         }
@@ -114,7 +128,7 @@ impl Source {
 
     /// How many threads calls may use.
     pub fn threads(&self) -> Threads {
-        match self.threads {
+        match self.reading.threads {
             Some(NonZeroUsize::MIN) => Threads::Serial,
             _ => Threads::Auto,
         }
@@ -127,6 +141,9 @@ impl Source {
 
     /// What is wrong with the file.
     pub fn failed(&self, cause: impl Display) -> Failure {
+        if is_standard(&self.path) {
+            return Failure::new("standard input", cause);
+        }
         Failure::new(self.path.display(), cause)
     }
 }
@@ -168,9 +185,9 @@ pub struct Moved<'a> {
 
 impl Walk {
     /// Begins a run. Its progress is shown unless it would be drawn into what is `printed` on the
-    /// same terminal.
-    pub fn new(printed: bool) -> Self {
-        Self { progress: Progress::new(!printed || !stdout().is_terminal()) }
+    /// same terminal, or nothing is to be shown.
+    pub fn new(printed: bool, quiet: bool) -> Self {
+        Self { progress: Progress::new(!quiet && (!printed || !stdout().is_terminal())) }
     }
 
     /// The elements of a tensor whose bytes these are in a file, as `C`, some units at a time: so
@@ -202,7 +219,7 @@ impl Walk {
     }
 
     /// Writes the results of a block, a part of it at a time.
-    pub fn write(&self, output: &mut Output, bytes: &[u8]) -> Result<(), Failure> {
+    pub fn write(&self, output: &mut Writer, bytes: &[u8]) -> Result<(), Failure> {
         bytes.chunks(STEP).try_for_each(|part| {
             output.write(part)?;
             self.progress.add(part.len());
@@ -215,7 +232,7 @@ impl Walk {
         &self,
         file: &Contents,
         bytes: Range<usize>,
-        output: &mut Output,
+        output: &mut Writer,
     ) -> Result<(), Failure> {
         let mut part = vec![0; STEP.min(bytes.len())];
         for start in bytes.clone().step_by(STEP) {
@@ -249,7 +266,7 @@ impl Walk {
     }
 
     /// Seconds and threads.
-    fn finish(&self, source: &Source) -> (f64, usize) {
+    pub fn finish(&self, source: &Source) -> (f64, usize) {
         self.progress.finish();
         let threads = match source.threads() {
             Threads::Serial => 1,

@@ -127,6 +127,9 @@ struct Columns {
     /// Prints one JSON array, or with OUT one JSON object about it.
     #[arg(long)]
     json: bool,
+    /// Prints nothing about OUT.
+    #[arg(long, short, requires = "output", conflicts_with = "json")]
+    quiet: bool,
 }
 
 /// How columns are chosen.
@@ -154,7 +157,7 @@ impl By {
 impl Columns {
     /// Chooses `each` columns of each row, which are an axis of the result, or one, which is none.
     fn run(&self, source: &Source, each: Option<usize>, by: &By) -> Result<(), Failure> {
-        let walk = Walk::new(self.output.is_none());
+        let walk = Walk::new(self.output.is_none(), self.quiet);
         let target = Target::wanted(self.output.as_deref(), Format::Npy, self.force)?;
         let input = source.open_one()?;
         let tensor = &input.tensors[0];
@@ -184,6 +187,10 @@ impl Columns {
             Sink::File(output) => {
                 let path = self.output.as_deref().unwrap_or(Path::new(""));
                 let bytes = tensor.data.len() + output.finish()?;
+                if self.quiet {
+                    walk.finish(source);
+                    return Ok(());
+                }
                 let (moved, kernel) = (Moved { path, bytes }, source.kernel()?);
                 if self.json {
                     let mut summary = walk.summary_json(moved, kernel, source);

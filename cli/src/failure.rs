@@ -25,6 +25,11 @@ impl Failure {
         Self { code: 1, ..Self::new(subject, cause) }
     }
 
+    /// Of a part of its subject.
+    pub fn about(self, part: &str) -> Self {
+        Self { cause: format!("{part}: {}", self.cause), ..self }
+    }
+
     /// With something to do about it.
     pub fn with(self, advice: &str) -> Self {
         Self { cause: format!("{}; {advice}", self.cause), ..self }

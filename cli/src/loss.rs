@@ -8,10 +8,11 @@ use softmax::{CrossEntropy, Error, Matrix, MatrixMut, Reduction};
 use crate::blocks::{Blocks, Scaling, Source, Walk, buffer, with_type};
 use crate::dtype::Value;
 use crate::failure::Failure;
-use crate::input::{self, Format, Wanted};
-use crate::output::{Output, Target, check_distinct};
+use crate::input::{self, Format, Part, Wanted};
+use crate::output::{Target, check_distinct};
 use crate::stored::Number;
 use crate::tensor::{Tensor, shape_text};
+use crate::writer::{self, Writer};
 use crate::{npy, stdout};
 
 /// Computes the cross-entropy of rows of logits (the last axis) and labels, and its gradient.
@@ -45,7 +46,7 @@ pub struct Loss {
     /// How the losses of rows are put together.
     #[arg(long, value_enum, default_value_t = Together::Mean)]
     reduction: Together,
-    /// Writes the gradient of the loss to this file, in the format, type and shape of LOGITS.
+    /// Writes the gradient of the loss to this file, in the type and shape of LOGITS.
     #[arg(long, value_name = "OUT")]
     gradient: Option<PathBuf>,
     /// Writes the loss of each row to this .npy file, as f64.
@@ -72,17 +73,17 @@ enum Together {
 impl Loss {
     /// Does it all.
     pub fn run(&self) -> Result<(), Failure> {
-        let walk = Walk::new(false);
+        let walk = Walk::new(false, false);
         let options = self.scaling.finite(self.source.options()?)?;
-        let format = Format::of(&self.source.path)?;
-        let gradient = Target::wanted(self.gradient.as_deref(), format, self.force)?;
+        let gradient = self.gradient.as_deref();
+        let gradient = gradient.map(|path| Target::standard_or(path, self.force)).transpose()?;
         let rows_losses = Target::wanted(self.losses.as_deref(), Format::Npy, self.force)?;
         check_distinct([&gradient, &rows_losses].into_iter().flatten())?;
 
         let input = self.source.open_one()?;
         let tensor = &input.tensors[0];
         let labels = self.labels(tensor)?;
-        let weights = self.weights.as_deref().map(weights).transpose()?;
+        let weights = self.weights.as_deref().map(|path| self.weights(path)).transpose()?;
         let loss = self.loss(weights.as_deref())?.options(options);
         let divisor =
             loss.divisor(&labels, tensor.cols).map_err(|e| match (&e, &self.weights) {
@@ -94,9 +95,13 @@ impl Loss {
 
         let mut losses = buffer(tensor.rows).map_err(|e| self.source.failed(e))?;
         let gradient = gradient.map(|target| {
-            let header = input.header(|t| t.dtype).map_err(|e| target.failed(e))?;
+            let path = self.gradient.as_deref().unwrap_or(Path::new(""));
+            let asked = self.source.reading.format;
+            let format = writer::format_of(path, asked, &input, |e| target.failed(e))?;
             walk.expect(tensor.len() * tensor.dtype.size());
-            target.create(&header)
+            let mut writer = Writer::create(target, format, &input, |t| t.dtype)?;
+            writer.begin(Part::Tensor(tensor), tensor.dtype)?;
+            Ok(writer)
         });
         let gradient = gradient.transpose()?;
         let rows_losses =
@@ -114,7 +119,10 @@ impl Loss {
             output.write(bytemuck::cast_slice(&losses))?;
             output.finish()?;
         }
-        gradient.map(Output::finish).transpose()?;
+        if let Some(mut writer) = gradient {
+            writer.end()?;
+            writer.finish()?;
+        }
 
         let ignored = labels.iter().filter(|&&label| label == self.ignore_index).count();
         self.report(loss.reduce(&losses, divisor), tensor, ignored)
@@ -137,7 +145,7 @@ impl Loss {
 
     /// The labels, one for each row.
     fn labels(&self, tensor: &Tensor) -> Result<Vec<i64>, Failure> {
-        let (shape, labels) = input::numbers(&self.labels, &LABELS)?;
+        let (shape, labels) = input::numbers(&self.labels, self.source.reading.format, &LABELS)?;
         let (rows, outer) = ([tensor.rows], tensor.outer());
         let fits = |shape: &[usize]| shape == outer || shape == rows;
         if shape == tensor.shape && tensor.cols > 1 {
@@ -155,6 +163,17 @@ impl Loss {
             return Err(Failure::new(self.labels.display(), cause));
         }
         Ok(labels)
+    }
+
+    /// The weights in a file, along its one axis that is longer than 1.
+    fn weights(&self, path: &Path) -> Result<Vec<f32>, Failure> {
+        let (shape, weights) = input::numbers(path, self.source.reading.format, &WEIGHTS)?;
+        if shape.iter().filter(|&&n| n != 1).count() > 1 {
+            let shape = shape_text(&shape);
+            let cause = format!("weights must be along one axis, one for each class, got {shape}");
+            return Err(Failure::new(path.display(), cause));
+        }
+        Ok(weights)
     }
 
     /// Prints what it came to.
@@ -196,17 +215,6 @@ const LABELS: Wanted<i64> = Wanted {
 const WEIGHTS: Wanted<f32> =
     Wanted { integers: false, convert: Number::single, kind: "no f32", python: ".astype(\"f4\")" };
 
-/// The weights in a file, along its one axis that is longer than 1.
-fn weights(path: &Path) -> Result<Vec<f32>, Failure> {
-    let (shape, weights) = input::numbers(path, &WEIGHTS)?;
-    if shape.iter().filter(|&&n| n != 1).count() > 1 {
-        let shape = shape_text(&shape);
-        let cause = format!("weights must be along one axis, one for each class, got {shape}");
-        return Err(Failure::new(path.display(), cause));
-    }
-    Ok(weights)
-}
-
 /// The work of all blocks.
 struct Parts<'a> {
     walk: &'a Walk,
@@ -215,7 +223,7 @@ struct Parts<'a> {
     /// Of all rows.
     labels: &'a [i64],
     losses: &'a mut [f64],
-    gradient: Option<Output>,
+    gradient: Option<Writer>,
 }
 
 impl Parts<'_> {

@@ -13,7 +13,8 @@ use crate::order;
 use crate::stored::Stored;
 use crate::tensor::{Tensor, bytes_of, shape_text};
 
-const MAGIC: &[u8] = b"\x93NUMPY";
+/// What all files begin with.
+pub const MAGIC: &[u8] = b"\x93NUMPY";
 
 /// What all data starts at a multiple of.
 const ALIGN: usize = 64;
@@ -25,47 +26,18 @@ const MOST: usize = 10_000;
 const AXES: usize = 64;
 
 /// An array, as its header has it.
-struct Header {
-    descr: String,
+pub struct Header {
+    pub descr: String,
     fortran: bool,
-    shape: Vec<usize>,
+    pub shape: Vec<usize>,
     /// Where its data starts.
     start: usize,
 }
 
-/// The array in a part of a file, which has this name; what is remarkable is noted.
-pub fn read(
-    file: &mut Contents,
-    within: Range<usize>,
-    name: Option<String>,
-    remarks: &mut Vec<String>,
-) -> Result<Tensor, Failure> {
-    let Header { descr, fortran, shape, start } = Header::read(file, &within)?;
-    let stored =
-        Stored::of_npy(&descr).ok_or_else(|| file.failed(not_supported(file.name(), &descr)))?;
-    let mut tensor = Tensor::new(name, shape, stored, start).map_err(|e| file.failed(e))?;
-    let (needed, found) = (tensor.data.len(), within.end - start);
-    if found != needed {
-        // Several arrays may have been saved to one file: NumPy loads the first.
-        let mut magic = [0; MAGIC.len()];
-        let has_more = found >= needed + MAGIC.len();
-        if has_more {
-            file.read(start + needed, &mut magic)?;
-        }
-        if magic != MAGIC {
-            let what = if found < needed { "truncated" } else { "too long" };
-            let shape = shape_text(&tensor.shape);
-            return Err(file.failed(format!(
-                "{what}: the shape {shape} needs {needed} bytes of data, got {found}"
-            )));
-        }
-        remarks.push("the first of several arrays".into());
-    }
-    // With at most one axis that is not 1 the two orders are the same.
-    if fortran && tensor.shape.iter().filter(|&&n| n != 1).count() > 1 {
-        tensor.data = order::by_rows(file, &tensor)?;
-    }
-    Ok(tensor)
+/// The array in a file; what is remarkable is noted.
+pub fn read(file: &mut Contents, remarks: &mut Vec<String>) -> Result<Tensor, Failure> {
+    let within = 0..file.len();
+    Header::read(file, &within)?.tensor(file, within, None, remarks)
 }
 
 /// What is said of a dtype that is none of numbers, with the Python that makes it one.
@@ -85,7 +57,7 @@ fn not_supported(file: &str, descr: &str) -> String {
 
 impl Header {
     /// Reads that of a part of a file.
-    fn read(file: &Contents, within: &Range<usize>) -> Result<Self, Failure> {
+    pub fn read(file: &Contents, within: &Range<usize>) -> Result<Self, Failure> {
         // Magic, version and the longest length, as much of it as there is.
         let mut first = [0; 12];
         let first = &mut first[..within.len().min(12)];
@@ -118,6 +90,42 @@ impl Header {
         file.read(within.start + before, &mut text)?;
         let (descr, fortran, shape) = dictionary(&text).map_err(|e| file.failed(e))?;
         Ok(Self { descr, fortran, shape, start: within.start + start })
+    }
+
+    /// The array, in a part of a file.
+    pub fn tensor(
+        self,
+        file: &mut Contents,
+        within: Range<usize>,
+        name: Option<String>,
+        remarks: &mut Vec<String>,
+    ) -> Result<Tensor, Failure> {
+        let Self { descr, fortran, shape, start } = self;
+        let stored = Stored::of_npy(&descr)
+            .ok_or_else(|| file.failed(not_supported(file.name(), &descr)))?;
+        let mut tensor = Tensor::new(name, shape, stored, start).map_err(|e| file.failed(e))?;
+        let (needed, found) = (tensor.data.len(), within.end - start);
+        if found != needed {
+            // Several arrays may have been saved to one file: NumPy loads the first.
+            let mut magic = [0; MAGIC.len()];
+            let has_more = found >= needed + MAGIC.len();
+            if has_more {
+                file.read(start + needed, &mut magic)?;
+            }
+            if magic != MAGIC {
+                let what = if found < needed { "truncated" } else { "too long" };
+                let shape = shape_text(&tensor.shape);
+                return Err(file.failed(format!(
+                    "{what}: the shape {shape} needs {needed} bytes of data, got {found}"
+                )));
+            }
+            remarks.push("the first of several arrays".into());
+        }
+        // With at most one axis that is not 1 the two orders are the same.
+        if fortran && tensor.shape.iter().filter(|&&n| n != 1).count() > 1 {
+            tensor.data = order::by_rows(file, &tensor)?;
+        }
+        Ok(tensor)
     }
 }
 

@@ -6,7 +6,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use serde_json::json;
 
 use crate::dtype::Dtype;
-use crate::failure::{Failure, clip, list};
+use crate::failure::{Failure, clip};
 use crate::input::{Contents, Part};
 use crate::stored::Stored;
 use crate::tensor::{Other, Tensor, bytes_of};
@@ -28,48 +28,28 @@ pub fn read(
     let (length, metadata) = metadata(file)?;
     let names = metadata.offset_keys();
     let start = LENGTH + length;
-    let other = |name: &str, info: &TensorInfo| Other {
-        name: name.into(),
-        kind: info.dtype.to_string(),
-        stored: Stored::of_safetensors(info.dtype),
-        shape: info.shape.clone(),
-        data: start + info.data_offsets.0..start + info.data_offsets.1,
-    };
+    if let Some(only) = only.filter(|only| metadata.info(only).is_none()) {
+        return Err(file.no_tensor(only, &names));
+    }
     let (mut tensors, mut others) = (Vec::new(), Vec::new());
     for name in names.iter().filter(|name| only.is_none_or(|only| only == *name)) {
-        let Some(info) = metadata.info(name) else { continue };
-        let found = other(name, info);
-        let failed = |e: String| file.failed(format!("tensor {:?}: {e}", clip(name, 60)));
-        // What was chosen is computed if it can be.
-        let is_wanted = only.is_some() || found.stored.is_some_and(Stored::is_float);
-        match found.as_tensor().map_err(failed)? {
-            Some(tensor) if is_wanted => tensors.push(tensor),
-            _ => others.push(found),
+        let Some(TensorInfo { dtype, shape, data_offsets }) = metadata.info(name) else { continue };
+        let data = start + data_offsets.0..start + data_offsets.1;
+        let stored = Stored::of_safetensors(*dtype).filter(|_| !shape.is_empty());
+        let tensor = stored
+            .map(|stored| Tensor::new(Some(name.clone()), shape.clone(), stored, data.start))
+            .transpose()
+            .map_err(|e| file.failed(format!("tensor {:?}: {e}", clip(name, 60))))?;
+        match tensor {
+            // What was chosen is computed if it can be.
+            Some(tensor) if only.is_some() || tensor.stored.is_float() => tensors.push(tensor),
+            tensor => {
+                let (name, kind, shape) = (name.clone(), dtype.to_string(), shape.clone());
+                others.push(Other { name, kind, shape, data, tensor });
+            }
         }
     }
-    let names = || list(names.iter().map(String::as_str));
-    if let (Some(only), []) = (only, &*tensors) {
-        let only = clip(only, 60);
-        return Err(file.failed(match &*others {
-            [] => format!("no tensor is called {only:?}; there is {}", names()),
-            [other, ..] => format!("tensor {only:?} {}", why_not(file, other)),
-        }));
-    }
     Ok((tensors, others, metadata.metadata().clone()))
-}
-
-/// Why a tensor is not computed.
-pub fn why_not(file: &Contents, other: &Other) -> String {
-    let (kind, name) = (&other.kind, clip(&other.name, 60));
-    let load = format!("safetensors.torch.load_file({:?})[{name:?}]", clip(file.name(), 60));
-    match other.stored {
-        _ if other.shape.is_empty() => "is 0-d, without an axis: it has no rows".into(),
-        Some(_) => format!("is {kind}; --tensor {name:?} takes it as numbers, which are f64 then"),
-        None => format!(
-            "is {kind}, which is not supported; \
-             np.save(\"converted.npy\", {load}.float().numpy()) converts"
-        ),
-    }
 }
 
 /// The header and its length; its tensors fill the file.

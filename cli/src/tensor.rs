@@ -88,26 +88,17 @@ pub struct Other {
     pub name: String,
     /// What its format calls its type.
     pub kind: String,
-    /// What its elements are, if they are numbers.
-    pub stored: Option<Stored>,
     pub shape: Vec<usize>,
     /// Its bytes in the file.
     pub data: Range<usize>,
+    /// What it is as an array of numbers with rows, if it is one.
+    pub tensor: Option<Tensor>,
 }
 
 impl Other {
     /// What programs are told of it.
     pub fn json(&self) -> serde_json::Value {
         serde_json::json!({ "name": self.name, "shape": self.shape, "dtype": self.kind })
-    }
-
-    /// As a tensor, if it is one of numbers.
-    pub fn as_tensor(&self) -> Result<Option<Tensor>, String> {
-        let tensor = |stored| {
-            let (name, shape) = (Some(self.name.clone()), self.shape.clone());
-            Tensor::new(name, shape, stored, self.data.start)
-        };
-        self.stored.filter(|_| !self.shape.is_empty()).map(tensor).transpose()
     }
 }
 

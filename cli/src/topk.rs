@@ -47,7 +47,7 @@ pub struct TopK {
 impl TopK {
     /// Does it all.
     pub fn run(&self) -> Result<(), Failure> {
-        let walk = Walk::new(true);
+        let walk = Walk::new(true, false);
         let options = self.scaling.finite(self.source.options()?)?;
         let indices = Target::wanted(self.indices.as_deref(), Format::Npy, self.force)?;
         let log_probs = Target::wanted(self.log_probs.as_deref(), Format::Npy, self.force)?;

@@ -208,8 +208,9 @@ fn files_that_cannot_be_read_or_written_are_refused_by_name() {
     refused(&folder, &input, &directory, &["--force"], about);
     let nowhere = folder.path("no/such/folder/out.npy");
     refused(&folder, &input, &nowhere, &[], (nowhere.to_str().unwrap(), "cannot be created"));
-    let text = folder.path("in.txt");
-    refused(&folder, &text, &out, &[], (text.to_str().unwrap(), ".npy or .safetensors"));
+    let text = folder.path("in.dat");
+    let about = (text.to_str().unwrap(), ".npy, .npz, .safetensors, .csv, .tsv or .txt; --format");
+    refused(&folder, &text, &out, &[], about);
     let other = folder.path("out.safetensors");
     refused(&folder, &input, &other, &[], (other.to_str().unwrap(), "the extension must be .npy"));
     // A name with a line break does not break the line.

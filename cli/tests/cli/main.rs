@@ -6,6 +6,7 @@ mod common;
 mod completions;
 mod decide;
 mod errors;
+mod formats;
 mod info;
 mod loss;
 mod outputs;
