@@ -8,7 +8,7 @@ use softmax::{CrossEntropy, Error, Matrix, MatrixMut, Reduction};
 use crate::blocks::{Blocks, Scaling, Source, Walk, buffer, with_type};
 use crate::dtype::Value;
 use crate::failure::Failure;
-use crate::input::{self, Format, Part, Wanted};
+use crate::input::{self, Format, Part, Wanted, is_standard};
 use crate::output::{Target, check_distinct};
 use crate::stored::Number;
 use crate::tensor::{Tensor, shape_text};
@@ -46,7 +46,8 @@ pub struct Loss {
     /// How the losses of rows are put together.
     #[arg(long, value_enum, default_value_t = Together::Mean)]
     reduction: Together,
-    /// Writes the gradient of the loss to this file, in the type and shape of LOGITS.
+    /// Writes the gradient of the loss to this file, in the type and shape of LOGITS. If it is - for
+    /// standard output, the loss is told to standard error.
     #[arg(long, value_name = "OUT")]
     gradient: Option<PathBuf>,
     /// Writes the loss of each row to this .npy file, as f64.
@@ -73,7 +74,7 @@ enum Together {
 impl Loss {
     /// Does it all.
     pub fn run(&self) -> Result<(), Failure> {
-        let walk = Walk::new(false, false);
+        let walk = Walk::new(self.gradient.as_deref().is_some_and(is_standard), false);
         let options = self.scaling.finite(self.source.options()?)?;
         let gradient = self.gradient.as_deref();
         let gradient = gradient.map(|path| Target::standard_or(path, self.force)).transpose()?;
@@ -196,10 +197,18 @@ impl Loss {
                 "loss": loss, "is": is, "reduction": name, "rows": rows, "ignored": ignored,
                 "cols": cols, "dtype": dtype,
             });
-            return stdout::print_json(&report);
+            return self.print(stdout::json_text(&report));
         }
         let ignored = if ignored == 0 { String::new() } else { format!(" ({ignored} ignored)") };
-        stdout::print(&[format!("{name} loss {loss} of {rows} rows{ignored}")])
+        self.print(format!("{name} loss {loss} of {rows} rows{ignored}"))
+    }
+
+    /// Prints a line where the gradient is not.
+    fn print(&self, line: String) -> Result<(), Failure> {
+        match self.gradient.as_deref().is_some_and(is_standard) {
+            true => stdout::print_to_stderr(&[line]),
+            false => stdout::print(&[line]),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The command `softmax`: softmax over the rows of `.npy` and `.safetensors` files, of any size.
+//! The command `softmax`: softmax over the rows of `.npy`, `.npz`, `.safetensors` and text files.
 #![forbid(unsafe_code)]
 
 mod bench;

@@ -87,7 +87,7 @@ impl Matrix {
     /// Takes a line.
     fn add(&mut self, line: usize, fields: &[&[u8]]) -> Result<(), String> {
         let is_first = self.cols == 0 && !self.has_names;
-        if is_first && fields.iter().all(|field| number(field).is_none()) {
+        if is_first && fields.iter().all(|field| is_name(field)) {
             self.has_names = true;
             return Ok(());
         }
@@ -114,6 +114,12 @@ impl Matrix {
 fn unquoted(field: &[u8]) -> &[u8] {
     let field = field.trim_ascii();
     field.strip_prefix(b"\"").and_then(|field| field.strip_suffix(b"\"")).unwrap_or(field)
+}
+
+/// Whether a field may be a column's name: not if it looks like a number that is misspelt.
+fn is_name(field: &[u8]) -> bool {
+    let is_digit = |&c: &u8| c.is_ascii_digit() || b"+-.".contains(&c);
+    number(field).is_none() && !field.first().is_some_and(is_digit)
 }
 
 fn number(field: &[u8]) -> Option<f64> {
@@ -172,9 +178,8 @@ impl Lines {
         match self.dtype {
             Dtype::F32 => self.text_of(bytes, |x: f32, text| shortest(x, text)),
             Dtype::F64 => self.text_of(bytes, |x: f64, text| shortest(x, text)),
-            // All their values are of f32.
-            Dtype::F16 => self.text_of(bytes, |x: f16, text| shortest(x.to_f32(), text)),
-            Dtype::Bf16 => self.text_of(bytes, |x: bf16, text| shortest(x.to_f32(), text)),
+            Dtype::F16 => self.text_of(bytes, shortest_half::<f16>),
+            Dtype::Bf16 => self.text_of(bytes, shortest_half::<bf16>),
         }
     }
 
@@ -203,6 +208,16 @@ fn shortest<T: Display + LowerExp + Into<f64> + Copy>(x: T, text: &mut String) {
         0.0 | 1e-5..1e16 => write!(text, "{x}"),
         _ => write!(text, "{x:e}"),
     };
+}
+
+/// As [`shortest`], of types that Rust does not print: with more digits until they are enough.
+fn shortest_half<T: Value>(x: T, text: &mut String) {
+    /// Enough for f16; bf16 needs fewer.
+    const MOST: usize = 5;
+    let wide = x.to_f64();
+    let rounded = (0..MOST).filter_map(|digits| format!("{wide:.digits$e}").parse().ok());
+    let same = |y: &f64| T::nearest(*y).to_f64() == wide;
+    shortest({ rounded }.find(same).unwrap_or(wide), text);
 }
 
 #[cfg(test)]
@@ -243,7 +258,8 @@ mod tests {
             (Format::Csv, "1,2\n3\n", "line 2 has 1 numbers, and those before 2"),
             (Format::Csv, "1,2\n\n3,x\n", "line 3, field 2: \"x\" is no number"),
             (Format::Csv, "1,,2\n", "line 1, field 2: \"\" is no number"),
-            (Format::Csv, "8;5;0\n1;2;3", "line 2, field 1: \"1;2;3\" is no number"),
+            (Format::Csv, "8;5;0\n1;2;3", "line 1, field 1: \"8;5;0\" is no number"),
+            (Format::Txt, "1O\n2\n", "line 1, field 1: \"1O\" is no number"),
             (Format::Txt, "1 2\n3 4 5\n", "line 2 has 3 numbers, and those before 2"),
             (Format::Txt, "1 0x10", "field 2: \"0x10\" is no number"),
             (Format::Txt, "1 \u{1b}[2J", "field 2"),
@@ -283,6 +299,30 @@ mod tests {
             // Also by way of f64, as the command reads it.
             assert!(y.is_nan() || number(text.as_bytes()).map(|x| x as f32) == Some(y), "{y:e}");
         }
+    }
+
+    #[test]
+    fn every_half_is_short_and_reads_back() {
+        fn check<T: Value>(from_bits: impl Fn(u16) -> T, most: usize) {
+            for x in (0..=u16::MAX).map(from_bits) {
+                let mut text = String::new();
+                shortest_half(x, &mut text);
+                let back = number(text.as_bytes()).map(T::nearest).expect("a number");
+                let (x, back) = (x.to_f64(), back.to_f64());
+                assert!(x.is_nan() && back.is_nan() || x == back, "{x}: {text}");
+                assert_eq!(x.is_sign_negative() && !x.is_nan(), text.starts_with('-'));
+                let mantissa = text.split('e').next().unwrap_or_default();
+                let digits = mantissa.trim_start_matches(['-', '0', '.']);
+                let digits = digits.chars().filter(char::is_ascii_digit).count();
+                // Zeros at the end of a large number only show its size.
+                assert!(digits <= most || text.ends_with('0'), "{text}");
+            }
+        }
+        check(f16::from_bits, 5);
+        check(bf16::from_bits, 4);
+        let mut text = String::new();
+        shortest_half(f16::from_f32(0.1), &mut text);
+        assert_eq!(text, "0.1");
     }
 
     #[test]

@@ -5,6 +5,8 @@ mod common;
 #[cfg(unix)]
 mod completions;
 mod decide;
+#[cfg(unix)]
+mod documentation;
 mod errors;
 mod formats;
 mod info;
