@@ -14,6 +14,7 @@ use softmax::{Kernel, Softmax, Threads};
 use crate::dtype::Value;
 use crate::failure::{Failure, list};
 use crate::input::{Contents, Format, Input, is_standard};
+use crate::memory::buffer;
 use crate::stored::Stored;
 use crate::writer::Writer;
 
@@ -346,12 +347,6 @@ fn read(
         progress.add(part.len());
         Ok(())
     })
-}
-
-/// A buffer of `len` zeros, or a message if there is no memory for it.
-pub fn buffer<T: bytemuck::Zeroable>(len: usize) -> Result<Vec<T>, String> {
-    let bytes = len.saturating_mul(size_of::<T>());
-    bytemuck::try_zeroed_vec(len).map_err(|()| format!("no memory for a block of {bytes} bytes"))
 }
 
 /// A bar on a terminal, once the work has lasted a second.

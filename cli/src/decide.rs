@@ -7,10 +7,11 @@ use clap::value_parser;
 use serde_json::json;
 use softmax::{Error, Matrix, Method, Order, Sampler, Softmax};
 
-use crate::blocks::{Moved, Source, Walk, buffer, with_type};
+use crate::blocks::{Moved, Source, Walk, with_type};
 use crate::dtype::Value;
 use crate::failure::Failure;
 use crate::input::Format;
+use crate::memory::buffer;
 use crate::npy;
 use crate::output::{Output, Target};
 use crate::stdout::{self, Stdout};

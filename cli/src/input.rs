@@ -9,9 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
-use crate::blocks::buffer;
 use crate::failure::{Failure, clip, list};
-use crate::machine::available_memory;
+use crate::memory::{buffer, check_memory};
 use crate::stored::Number;
 use crate::tensor::{Other, Tensor};
 use crate::{npy, npz, safetensors_file, text};
@@ -78,8 +77,8 @@ pub fn is_standard(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
-/// The bytes of a file, which are read where they are wanted, and behind them what had to be made of
-/// them in memory.
+/// The bytes of a file, which are read where they are wanted, and behind them what had to be made
+/// of them in memory.
 ///
 /// They are not mapped: a file that another process cuts short would end this one, and one that
 /// changes would be memory that changes under the library.
@@ -204,21 +203,6 @@ impl Contents {
     /// What it is called.
     pub fn name(&self) -> &str {
         &self.name
-    }
-}
-
-/// Refuses what is more than the memory that is left, if the system tells.
-fn check_memory(bytes: usize) -> Result<(), String> {
-    // Asking takes longer than using less.
-    const LITTLE: usize = 64 << 20;
-    if bytes <= LITTLE {
-        return Ok(());
-    }
-    match available_memory() {
-        Some(left) if bytes as u64 > left => {
-            Err(format!("{bytes} bytes of memory are needed at once, and {left} are left"))
-        }
-        _ => Ok(()),
     }
 }
 

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use softmax::{CrossEntropy, Error, Matrix, MatrixMut, Reduction};
 
-use crate::blocks::{Blocks, Scaling, Source, Walk, buffer, with_type};
+use crate::blocks::{Blocks, Scaling, Source, Walk, with_type};
 use crate::dtype::Value;
 use crate::failure::Failure;
 use crate::input::{self, Format, Part, Wanted, is_standard};
+use crate::memory::buffer;
 use crate::output::{Target, check_distinct};
 use crate::stored::Number;
 use crate::tensor::{Tensor, shape_text};
@@ -46,8 +47,8 @@ pub struct Loss {
     /// How the losses of rows are put together.
     #[arg(long, value_enum, default_value_t = Together::Mean)]
     reduction: Together,
-    /// Writes the gradient of the loss to this file, in the type and shape of LOGITS. If it is - for
-    /// standard output, the loss is told to standard error.
+    /// Writes the gradient of the loss to this file, in the type and shape of LOGITS. If it is -,
+    /// for standard output, the loss is told to standard error.
     #[arg(long, value_name = "OUT")]
     gradient: Option<PathBuf>,
     /// Writes the loss of each row to this .npy file, as f64.

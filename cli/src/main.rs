@@ -1,6 +1,7 @@
 //! The command `softmax`: softmax over the rows of `.npy`, `.npz`, `.safetensors` and text files.
 #![forbid(unsafe_code)]
 
+mod archive;
 mod bench;
 mod blocks;
 mod completions;
@@ -13,6 +14,7 @@ mod loss;
 mod machine;
 #[cfg(test)]
 mod man;
+mod memory;
 mod npy;
 mod npz;
 mod order;

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value as Json, json};
 use softmax::{Kernel, Masked, MatrixMut, Op, Softmax, Ties};
 
-use crate::blocks::{Moved, Reading, Scaling, Source, Walk, buffer, with_type};
+use crate::blocks::{Moved, Reading, Scaling, Source, Walk, with_type};
 use crate::dtype::{Dtype, Value, encode, stored};
-use crate::failure::Failure;
+use crate::failure::{Failure, clip};
 use crate::input::{Contents, Format, Input, Part, is_standard};
+use crate::memory::buffer;
 use crate::output::{Target, check_distinct};
 use crate::stdout;
 use crate::tensor::{Other, Tensor};
@@ -19,11 +20,12 @@ use crate::writer::{self, Writer};
 ///
 /// Memory holds some megabytes for each thread, or a row if it is longer, however large the file
 /// is; along another axis than the last, all from that axis on; and as much again for another
-/// --dtype.
+/// --dtype. Text, standard input, compressed arrays of .npz files and arrays in Fortran order are
+/// in memory as a whole.
 #[derive(Debug, clap::Args)]
 pub struct Run {
-    /// Files of f32, f64, f16 or bf16 (.npy, .npz, .safetensors) or of text (.csv, .tsv, .txt), or -
-    /// for standard input. Integers and text are read as f64.
+    /// Files of f32, f64, f16 or bf16 (.npy, .npz, .safetensors) or of text (.csv, .tsv, .txt), or
+    /// - for standard input. Integers and text are read as f64.
     #[arg(value_name = "LOGITS", required = true, num_args = 1..)]
     inputs: Vec<PathBuf>,
     /// The file to write, which appears when it is complete; or a folder, for files of the same
@@ -435,5 +437,6 @@ fn describe(input: &Input, dtype: impl Fn(&Tensor) -> Dtype) -> String {
 /// Names of types, each once.
 fn names(names: impl Iterator<Item = String>) -> String {
     let names: BTreeSet<_> = names.collect();
-    names.into_iter().collect::<Vec<_>>().join("/")
+    // A file may call its types anything.
+    clip(&names.into_iter().collect::<Vec<_>>().join("/"), 100).into_owned()
 }

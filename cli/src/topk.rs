@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use serde_json::json;
 use softmax::{Element, Matrix, Softmax};
 
-use crate::blocks::{Blocks, Scaling, Source, Walk, buffer, with_type};
+use crate::blocks::{Blocks, Scaling, Source, Walk, with_type};
 use crate::dtype::Value;
 use crate::failure::Failure;
 use crate::input::Format;
+use crate::memory::buffer;
 use crate::npy;
 use crate::output::{Output, Target, check_distinct};
 use crate::stdout::Stdout;

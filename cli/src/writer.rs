@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use crate::archive::Archive;
 use crate::dtype::Dtype;
 use crate::failure::Failure;
 use crate::input::{Format, Input, Part, is_standard};
-use crate::npz::Archive;
 use crate::output::{Output, Target};
 use crate::tensor::{Tensor, bytes_of};
 use crate::text::Lines;

@@ -187,6 +187,10 @@ fn labels_and_weights_of_other_types_and_shapes() {
     // One file for both.
     let both = folder.path("both.safetensors");
     assert_eq!(printed(&both, &both, &[]).to_bits(), want.to_bits());
+    let g = folder.path("g.safetensors");
+    call_ok("loss", &[&both, &both, &"--gradient", &g]);
+    let bytes = fs::read(&g).unwrap();
+    assert_eq!(SafeTensors::deserialize(&bytes).unwrap().names(), ["logits"]);
     let several = safetensors(&[
         ("a", Dtype::I64, &[6], cast_slice(&labels)),
         ("b", Dtype::I64, &[6], cast_slice(&labels)),
