@@ -16,7 +16,7 @@ use crate::failure::{Failure, list};
 use crate::input::{Contents, Format, Input, is_standard};
 use crate::memory::buffer;
 use crate::stored::Stored;
-use crate::writer::Writer;
+use crate::writer::Sink;
 
 /// Bytes computed at a time for each thread, unless a row is longer: what was read into a core's
 /// cache is computed and written from there. A gigabyte of rows of 1,024 (two threads, in the page
@@ -220,7 +220,7 @@ impl Walk {
     }
 
     /// Writes the results of a block, a part of it at a time.
-    pub fn write(&self, output: &mut Writer, bytes: &[u8]) -> Result<(), Failure> {
+    pub fn write(&self, output: &mut Sink, bytes: &[u8]) -> Result<(), Failure> {
         bytes.chunks(STEP).try_for_each(|part| {
             output.write(part)?;
             self.progress.add(part.len());
@@ -233,7 +233,7 @@ impl Walk {
         &self,
         file: &Contents,
         bytes: Range<usize>,
-        output: &mut Writer,
+        output: &mut Sink,
     ) -> Result<(), Failure> {
         let mut part = vec![0; STEP.min(bytes.len())];
         for start in bytes.clone().step_by(STEP) {

@@ -13,7 +13,7 @@ use crate::memory::buffer;
 use crate::output::{Target, check_distinct};
 use crate::stored::Number;
 use crate::tensor::{Tensor, shape_text};
-use crate::writer::{self, Writer};
+use crate::writer::{self, Sink, Writer};
 use crate::{npy, stdout};
 
 /// Computes the cross-entropy of rows of logits (the last axis) and labels, and its gradient.
@@ -101,30 +101,29 @@ impl Loss {
             let asked = self.source.reading.format;
             let format = writer::format_of(path, asked, &input, |e| target.failed(e))?;
             walk.expect(tensor.len() * tensor.dtype.size());
-            let mut writer = Writer::create(target, format, &input, |t| t.dtype)?;
-            writer.begin(Part::Tensor(tensor), tensor.dtype)?;
-            Ok(writer)
+            Writer::create(target, format, &input, |t| t.dtype)
         });
-        let gradient = gradient.transpose()?;
+        let mut gradient = gradient.transpose()?;
         let rows_losses =
             rows_losses.map(|t| t.create_npy(tensor.outer(), npy::F64)).transpose()?;
         let part = loss.reduction(Reduction::Sum).gradient_factor(1.0 / divisor);
-        let mut parts =
-            Parts { walk: &walk, loss: part, labels: &labels, losses: &mut losses, gradient };
+        let mut parts = Parts { walk: &walk, loss: part, labels: &labels, losses: &mut losses };
         let (source, file, cols) = (&self.source, &input.file, tensor.cols);
         let (stored, bytes) = (tensor.stored, tensor.data.clone());
         with_type!(tensor.dtype, C => {
-            parts.compute(walk.blocks::<C>(source, file, stored, bytes, cols, 0), source, cols)?;
+            let blocks = walk.blocks::<C>(source, file, stored, bytes, cols, 0);
+            match &mut gradient {
+                Some(writer) => writer.part(Part::Tensor(tensor), tensor.dtype, |sink| {
+                    parts.compute(blocks, source, cols, Some(sink))
+                })?,
+                None => parts.compute(blocks, source, cols, None)?,
+            }
         });
-        let gradient = parts.gradient;
         if let Some(mut output) = rows_losses {
             output.write(bytemuck::cast_slice(&losses))?;
             output.finish()?;
         }
-        if let Some(mut writer) = gradient {
-            writer.end()?;
-            writer.finish()?;
-        }
+        gradient.map(Writer::finish).transpose()?;
 
         let ignored = labels.iter().filter(|&&label| label == self.ignore_index).count();
         self.report(loss.reduce(&losses, divisor), tensor, ignored)
@@ -233,7 +232,6 @@ struct Parts<'a> {
     /// Of all rows.
     labels: &'a [i64],
     losses: &'a mut [f64],
-    gradient: Option<Writer>,
 }
 
 impl Parts<'_> {
@@ -242,19 +240,20 @@ impl Parts<'_> {
         mut blocks: Blocks<C>,
         source: &Source,
         cols: usize,
+        mut gradient: Option<&mut Sink>,
     ) -> Result<(), Failure> {
         while let Some((first, x)) = blocks.advance()? {
             let rows = first..first + x.len() / cols;
             let (labels, losses) = (&self.labels[rows.clone()], &mut self.losses[rows]);
             let failed = |e: Error| source.failed(e);
-            let Some(output) = &mut self.gradient else {
+            let Some(sink) = &mut gradient else {
                 let logits = Matrix::new(x, cols).map_err(|e| source.failed(e))?;
                 self.loss.losses(logits, labels, losses).map_err(failed)?;
                 continue;
             };
             let logits = MatrixMut::new(x, cols).map_err(|e| source.failed(e))?;
             self.loss.losses_and_gradient_in_place(logits, labels, losses).map_err(failed)?;
-            self.walk.write(output, bytemuck::cast_slice(x))?;
+            self.walk.write(sink, bytemuck::cast_slice(x))?;
         }
         Ok(())
     }

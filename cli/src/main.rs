@@ -1,7 +1,6 @@
 //! The command `softmax`: softmax over the rows of `.npy`, `.npz`, `.safetensors` and text files.
 #![forbid(unsafe_code)]
 
-mod archive;
 mod bench;
 mod blocks;
 mod completions;

@@ -14,7 +14,7 @@ use crate::memory::buffer;
 use crate::output::{Target, check_distinct};
 use crate::stdout;
 use crate::tensor::{Other, Tensor};
-use crate::writer::{self, Writer};
+use crate::writer::{self, Sink, Writer};
 
 /// Computes the softmax of every row (the last axis, or another one) of the arrays in a file.
 ///
@@ -145,16 +145,9 @@ impl Run {
             }
         }
         let format = writer::format_of(path, self.reading.format, &input, |e| target.failed(e))?;
-        let output = Writer::create(target, format, &input, dtype)?;
-        let mut work = Work {
-            run: self,
-            source,
-            softmax,
-            walk: &walk,
-            output,
-            plans: Vec::new(),
-            rows: Vec::new(),
-        };
+        let mut output = Writer::create(target, format, &input, dtype)?;
+        let (plans, rows) = (Vec::new(), Vec::new());
+        let mut work = Work { run: self, source, softmax, walk: &walk, plans, rows };
         input.tensors.iter().for_each(|t| walk.expect(t.len() * dtype(t).size()));
         input.others.iter().for_each(|other| walk.expect(2 * other.data.len()));
         for part in input.parts() {
@@ -162,19 +155,17 @@ impl Run {
             match part {
                 Part::Tensor(tensor) => {
                     let to = dtype(tensor);
-                    work.output.begin(part, to)?;
                     with_type!(Dtype::between(tensor.dtype, to), C => {
-                        work.tensor::<C>(tensor, file, to)?;
+                        output.part(part, to, |sink| work.tensor::<C>(tensor, file, to, sink))?;
                     });
                 }
                 Part::Other(other) => {
-                    work.output.begin(part, Dtype::F64)?;
-                    walk.copy(file, other.data.clone(), &mut work.output)?;
+                    let copy = |sink: &mut Sink| walk.copy(file, other.data.clone(), sink);
+                    output.part(part, Dtype::F64, copy)?;
                 }
             }
-            work.output.end()?;
         }
-        let bytes = input.file.len() + work.output.finish()?;
+        let bytes = input.file.len() + output.finish()?;
         let moved = Moved { path, bytes };
 
         let (plans, rows) = (&work.plans, &work.rows);
@@ -246,7 +237,6 @@ struct Work<'a> {
     source: &'a Source,
     softmax: Softmax<'static>,
     walk: &'a Walk,
-    output: Writer,
     plans: Vec<Plan>,
     rows: Vec<Row>,
 }
@@ -311,6 +301,7 @@ impl<'a> Work<'a> {
         tensor: &Tensor,
         file: &Contents,
         to: Dtype,
+        sink: &mut Sink,
     ) -> Result<(), Failure> {
         if tensor.len() == 0 {
             return Ok(());
@@ -342,8 +333,8 @@ impl<'a> Work<'a> {
                 encode(x, to, encoded);
                 encoded
             };
-            self.walk.write(&mut self.output, stored)?;
-            if self.output.is_gone() {
+            self.walk.write(sink, stored)?;
+            if sink.is_gone() {
                 break;
             }
         }

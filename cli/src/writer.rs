@@ -1,13 +1,17 @@
 //! The arrays of an input, computed, in a format.
 
+use std::fmt::Display;
+use std::io;
 use std::path::Path;
 
-use crate::archive::Archive;
+use rawzip::ZipArchiveWriter;
+
 use crate::dtype::Dtype;
 use crate::failure::Failure;
 use crate::input::{Format, Input, Part, is_standard};
+use crate::npz::SUFFIX;
 use crate::output::{Output, Target};
-use crate::tensor::{Tensor, bytes_of};
+use crate::tensor::Tensor;
 use crate::text::Lines;
 use crate::{npy, safetensors_file};
 
@@ -21,7 +25,41 @@ enum Form {
     /// All headers were written before.
     Plain(Output),
     Text(Output, Lines),
-    Npz(Box<Archive>),
+    /// Only stored: probabilities hardly become smaller.
+    Npz(Box<ZipArchiveWriter<Output>>),
+}
+
+/// What takes the bytes of an array.
+pub struct Sink<'a>(Bytes<'a>);
+
+enum Bytes<'a> {
+    Plain(&'a mut Output),
+    Text(&'a mut Output, &'a mut Lines),
+    /// A file in an archive, and what the archive is called.
+    File(&'a mut dyn io::Write, &'a str),
+}
+
+impl Sink<'_> {
+    /// More bytes of the array.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        match &mut self.0 {
+            Bytes::Plain(output) => output.write(bytes),
+            Bytes::Text(output, lines) => output.write(lines.text(bytes).as_bytes()),
+            Bytes::File(file, name) => file.write_all(bytes).map_err(|e| not_written(name, e)),
+        }
+    }
+
+    /// Whether nobody reads any more.
+    pub fn is_gone(&self) -> bool {
+        match &self.0 {
+            Bytes::Plain(output) | Bytes::Text(output, _) => output.is_gone(),
+            Bytes::File(..) => false,
+        }
+    }
+}
+
+fn not_written(name: &str, cause: impl Display) -> Failure {
+    Failure::new(name, format!("cannot be written: {cause}"))
 }
 
 /// The format of an output: what its name says, else what was asked for, else text for people.
@@ -79,7 +117,7 @@ impl Writer {
                 for t in &input.tensors {
                     npy::descr(dtype(t)).and_then(|d| npy::header(&t.shape, d)).map_err(failed)?;
                 }
-                Form::Npz(Box::new(Archive::new(target.create_binary(&[])?)))
+                Form::Npz(Box::new(ZipArchiveWriter::new(target.create_binary(&[])?)))
             }
             _ => {
                 let parts = input.parts();
@@ -91,59 +129,42 @@ impl Writer {
         Ok(Self { name, form })
     }
 
-    /// The next part, of this type.
-    pub fn begin(&mut self, part: Part, dtype: Dtype) -> Result<(), Failure> {
-        let Form::Npz(archive) = &mut self.form else { return Ok(()) };
-        let failed = |e: String| Failure::new(&self.name, e);
-        match part {
+    /// The next part, of this type: as `fill` writes it.
+    pub fn part(
+        &mut self,
+        part: Part,
+        dtype: Dtype,
+        fill: impl FnOnce(&mut Sink) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let zip = match &mut self.form {
+            Form::Plain(output) => return fill(&mut Sink(Bytes::Plain(output))),
+            Form::Text(output, lines) => return fill(&mut Sink(Bytes::Text(output, lines))),
+            Form::Npz(zip) => zip,
+        };
+        let failed = |e: rawzip::Error| not_written(&self.name, e);
+        let (name, header) = match part {
             Part::Tensor(t) => {
                 let header = npy::descr(dtype).and_then(|d| npy::header(&t.shape, d));
-                let header = header.map_err(failed)?;
-                let bytes = bytes_of(&t.shape, dtype.size()).map_err(failed)?;
-                let name = t.name.as_deref().unwrap_or_default();
-                archive.begin(name, header.len() + bytes).map_err(failed)?;
-                archive.write(&header);
+                let header = header.map_err(|e| Failure::new(&self.name, e))?;
+                (t.name.as_deref().unwrap_or_default(), header)
             }
-            Part::Other(other) => archive.begin(&other.name, other.data.len()).map_err(failed)?,
-        }
-        Ok(())
-    }
-
-    /// More bytes of the part.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        match &mut self.form {
-            Form::Plain(output) => output.write(bytes),
-            Form::Text(output, lines) => output.write(lines.text(bytes).as_bytes()),
-            Form::Npz(archive) => {
-                archive.write(bytes);
-                Ok(())
-            }
-        }
-    }
-
-    /// The end of the part.
-    pub fn end(&mut self) -> Result<(), Failure> {
-        match &mut self.form {
-            Form::Npz(archive) => archive.end().map_err(|e| Failure::new(&self.name, e)),
-            _ => Ok(()),
-        }
-    }
-
-    /// Whether nobody reads any more.
-    pub fn is_gone(&self) -> bool {
-        match &self.form {
-            Form::Plain(output) | Form::Text(output, _) => output.is_gone(),
-            Form::Npz(_) => false,
-        }
+            // With its own header.
+            Part::Other(other) => (&*other.name, Vec::new()),
+        };
+        let (mut file, data) = zip.new_file(&*format!("{name}{SUFFIX}")).start().map_err(failed)?;
+        let mut data = data.wrap(&mut file);
+        let mut sink = Sink(Bytes::File(&mut data, &self.name));
+        sink.write(&header)?;
+        fill(&mut sink)?;
+        let (_, descriptor) = data.finish().map_err(failed)?;
+        file.finish(descriptor).map(drop).map_err(failed)
     }
 
     /// Completes the output; gives its bytes.
     pub fn finish(self) -> Result<usize, Failure> {
         match self.form {
             Form::Plain(output) | Form::Text(output, _) => output.finish(),
-            Form::Npz(archive) => {
-                archive.finish().map_err(|e| Failure::new(&self.name, e))?.finish()
-            }
+            Form::Npz(zip) => zip.finish().map_err(|e| not_written(&self.name, e))?.finish(),
         }
     }
 }
