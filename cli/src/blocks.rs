@@ -68,8 +68,8 @@ pub struct Source {
 /// How it is read, and who computes.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Reading {
-    /// The format of files whose names do not tell [default for standard input: what it begins
-    /// with].
+    /// The format of files whose names do not tell, of standard output [default: text], and of text
+    /// from standard input. What begins as another format is of that.
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub format: Option<Format>,
     /// The one tensor of a .safetensors or .npz file to use.

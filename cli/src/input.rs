@@ -259,15 +259,16 @@ impl<'a> Part<'a> {
 
 impl Input {
     /// Opens a file, for the tensor called `only` or for all. `asked` is its format if its name
-    /// does not tell.
+    /// does not tell, or of standard input if that is text.
     pub fn open(path: &Path, only: Option<&str>, asked: Option<Format>) -> Result<Self, Failure> {
         if is_standard(path) {
             let file = Contents::standard_input()?;
-            let format = asked.unwrap_or_else(|| match &file.bytes {
+            let found = match &file.bytes {
                 Bytes::Memory(bytes) => Format::of_bytes(bytes),
                 Bytes::File(_) => Format::Npy,
-            });
-            return Self::read(file, only, format);
+            };
+            let text = asked.filter(|asked| asked.is_text() && found.is_text());
+            return Self::read(file, only, text.unwrap_or(found));
         }
         let format = Format::of_name(path).or(asked);
         let format = format.ok_or_else(|| Failure::new(path.display(), Format::UNKNOWN))?;

@@ -25,6 +25,9 @@ const MOST: usize = 10_000;
 /// Most axes, as NumPy has it.
 const AXES: usize = 64;
 
+/// What is said of a dtype that is a list of others.
+const STRUCTURED: &str = "structured dtypes are not supported";
+
 /// An array, as its header has it.
 pub struct Header {
     pub descr: String,
@@ -88,7 +91,14 @@ impl Header {
         }
         let mut text = vec![0; length];
         file.read(within.start + before, &mut text)?;
-        let (descr, fortran, shape) = dictionary(&text).map_err(|e| file.failed(e))?;
+        let (descr, fortran, shape) = dictionary(&text).map_err(|e| match file.failed(&e) {
+            failure if e == STRUCTURED => {
+                let name = clip(file.name(), 60);
+                let load = format!("np.load({name:?})[\"FIELD\"]");
+                failure.with(&format!("np.save(\"converted.npy\", {load}) takes one of its fields"))
+            }
+            failure => failure,
+        })?;
         Ok(Self { descr, fortran, shape, start: within.start + start })
     }
 
@@ -144,11 +154,7 @@ fn dictionary(text: &[u8]) -> Result<(String, bool, Vec<usize>), String> {
         }
         let wrong = || format!("the header has no valid {key:?}");
         let again = match key {
-            "descr" if text.take(b"[") => {
-                return Err("structured dtypes are not supported; \
-                            np.save(\"converted.npy\", x[\"NAME\"]) takes one of its fields"
-                    .into());
-            }
+            "descr" if text.take(b"[") => return Err(STRUCTURED.into()),
             "descr" => descr.replace(text.string().ok_or_else(wrong)?).is_some(),
             "fortran_order" => fortran.replace(text.boolean().ok_or_else(wrong)?).is_some(),
             "shape" => shape.replace(text.tuple().ok_or_else(wrong)?).is_some(),

@@ -126,7 +126,9 @@ fn text_by_standard_input_and_output() {
         (&["run", "x.dat", "-"], "1", "x.dat: the extension must be .npy, .npz"),
         (&["argmax", "-", "-"], "1", "-: the extension must be .npy"),
         (&["run", "-", "-", "--tensor", "x"], "1", "standard input: --tensor is for"),
-        (&["run", "-", "out.npy", "--format", "npy"], "1", "standard input: not an .npy file"),
+        (&["run", "-", "out.npy", "--format", "npy"], "x", "standard input: there are no numbers"),
+        (&["run", "-", "-", "--format", "npz"], "1", "standard output: the extension must be .txt"),
+        (&["run", "-", "-", "--format", "tsv"], "1,2", "field 1: \"1,2\" is no number"),
     ] {
         piped_refused(&folder, line, stdin.as_bytes(), about);
     }
@@ -140,6 +142,8 @@ fn standard_input_and_output_have_any_format() {
     let file = npy("<f4", &[3, 4], cast_slice(&x));
     let out = piped_ok(&folder, &["run", "-", "-", "--format", "npy"], &file);
     assert_eq!(out, npy("<f4", &[3, 4], cast_slice(&y)));
+    let out_of_text = piped_ok(&folder, &["run", "-", "-", "--format", "npy"], b"1 1");
+    assert_eq!(out_of_text, npy("<f8", &[1, 2], cast_slice(&[0.5f64; 2])));
     // What it is, is seen by how it begins.
     piped_ok(&folder, &["run", "-", "out.npy", "--quiet"], &file);
     assert_eq!(fs::read(folder.path("out.npy")).unwrap(), out);
