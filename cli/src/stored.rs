@@ -155,13 +155,49 @@ impl Stored {
         if let Some(dtype) = self.plain() {
             return dtype::decode(dtype, bytes, to);
         }
-        let size = self.size();
-        let parts = bytes.par_chunks(CHUNK * size);
+        let parts = bytes.par_chunks(CHUNK * self.size());
         to.par_chunks_mut(CHUNK).zip(parts).for_each(|(to, bytes)| {
-            for (c, bytes) in to.iter_mut().zip(bytes.chunks_exact(size)) {
-                *c = C::nearest(self.number(bytes).nearest());
+            let mut wide = [0.0; 256];
+            for (to, bytes) in to.chunks_mut(wide.len()).zip(bytes.chunks(256 * self.size())) {
+                self.widen(bytes, &mut wide);
+                to.iter_mut().zip(wide).for_each(|(c, x)| *c = C::nearest(x));
             }
         });
+    }
+
+    /// The numbers nearest to the elements, many at a time.
+    fn widen(self, bytes: &[u8], to: &mut [f64]) {
+        fn each<const N: usize>(
+            big_endian: bool,
+            bytes: &[u8],
+            to: &mut [f64],
+            number: impl Fn([u8; N]) -> f64,
+        ) {
+            let (elements, _) = bytes.as_chunks::<N>();
+            for (to, &element) in to.iter_mut().zip(elements) {
+                let mut element = element;
+                if big_endian {
+                    element.reverse();
+                }
+                *to = number(element);
+            }
+        }
+        let big = self.big_endian;
+        match self.kind {
+            Kind::Float(Dtype::F32) => each(big, bytes, to, |x| f32::from_le_bytes(x).into()),
+            Kind::Float(Dtype::F64) => each(big, bytes, to, f64::from_le_bytes),
+            Kind::Float(Dtype::F16) => each(big, bytes, to, |x| f16::from_le_bytes(x).into()),
+            Kind::Float(Dtype::Bf16) => each(big, bytes, to, |x| bf16::from_le_bytes(x).into()),
+            Kind::Signed(1) => each(big, bytes, to, |x| i8::from_le_bytes(x).into()),
+            Kind::Signed(2) => each(big, bytes, to, |x| i16::from_le_bytes(x).into()),
+            Kind::Signed(4) => each(big, bytes, to, |x| i32::from_le_bytes(x).into()),
+            Kind::Signed(_) => each(big, bytes, to, |x| i64::from_le_bytes(x) as f64),
+            Kind::Unsigned(1) => each(big, bytes, to, |x| u8::from_le_bytes(x).into()),
+            Kind::Unsigned(2) => each(big, bytes, to, |x| u16::from_le_bytes(x).into()),
+            Kind::Unsigned(4) => each(big, bytes, to, |x| u32::from_le_bytes(x).into()),
+            Kind::Unsigned(_) => each(big, bytes, to, |x| u64::from_le_bytes(x) as f64),
+            Kind::Bool => each(big, bytes, to, |[x]| f64::from(u8::from(x != 0))),
+        }
     }
 }
 
@@ -172,14 +208,6 @@ impl From<Dtype> for Stored {
 }
 
 impl Number {
-    /// The nearest f64.
-    pub fn nearest(self) -> f64 {
-        match self {
-            Self::Float(x) => x,
-            Self::Whole(n) => n as f64,
-        }
-    }
-
     /// The same number as an i64, if it is one.
     pub fn whole(self) -> Option<i64> {
         match self {
@@ -233,6 +261,32 @@ mod tests {
         }
         assert_eq!(Stored::of_npy(">i1"), Stored::of_npy("|i1"));
         assert_eq!(Stored::of_npy(">f4").map(Stored::name).as_deref(), Some("big-endian f32"));
+    }
+
+    /// One at a time and many at a time.
+    #[test]
+    fn elements_are_decoded_as_what_they_are() {
+        let mut state = 1u64;
+        let mut bytes = vec![0; 8 * 70_001];
+        for byte in &mut bytes {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            *byte = (state >> 56) as u8;
+        }
+        for name in ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"] {
+            for order in ["<", ">"] {
+                let stored = Stored::of_npy(&format!("{order}{name}")).expect(name);
+                let bytes = &bytes[..stored.size() * 70_001];
+                let mut values = vec![0.0; 70_001];
+                stored.decode(bytes, &mut values);
+                for (x, bytes) in values.iter().zip(bytes.chunks(stored.size())) {
+                    let want = match stored.number(bytes) {
+                        Number::Float(x) => x,
+                        Number::Whole(n) => n as f64,
+                    };
+                    assert!(*x == want || x.is_nan() && want.is_nan(), "{order}{name}: {x}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -332,10 +332,10 @@ fn broken_archives_are_refused_by_name() {
         refused(&wrong, "array \"x\": its bytes are not those that were packed");
         // The directory tells of more than there is, or of more than can be.
         let directory = good.windows(4).rposition(|w| w == b"PK\x01\x02").unwrap();
-        for (field, cause) in [(20, "is not where"), (24, "is not where"), (16, "were packed")] {
+        // (A length of what is packed that is beyond the archive is found by one or the other.)
+        for (field, cause) in [(20, ""), (24, "is not where"), (16, "were packed")] {
             let mut wrong = good.clone();
             wrong[directory + field..][..4].copy_from_slice(&0x7fff_ffffu32.to_le_bytes());
-            let cause = if field == 20 { "" } else { cause };
             refused(&wrong, cause);
         }
         let mut encrypted = good.clone();
@@ -355,10 +355,8 @@ fn broken_archives_are_refused_by_name() {
     }
     refused(b"", "not an .npz file");
     refused(&array, "not an .npz file");
-    // What would need more memory than any machine has is refused before it is asked for.
-    let bomb = npz(&[("x.npy", vec![0; 1 << 20], true)]);
-    refused(&bomb, "array \"x\": not an .npy file");
-    let text = folder.file("in.npz", &npz(&[("x.npy", npy("<f2", &[1, 2], &[0; 4]), false)]));
-    let failed = run(&text, &out, &["--dtype", "bf16"]);
+    // What could not be written is found before the work.
+    let half = folder.file("in.npz", &npz(&[("x.npy", npy("<f2", &[1, 2], &[0; 4]), false)]));
+    let failed = run(&half, &out, &["--dtype", "bf16"]);
     assert!(String::from_utf8(failed.stderr).unwrap().contains(".npy has no bf16"));
 }
