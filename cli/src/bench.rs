@@ -15,7 +15,7 @@ use softmax_report::schema::{KernelInfo, Report, SCHEMA, VERSION};
 
 use crate::failure::Failure;
 use crate::output::Target;
-use crate::{info, machine, signals, stdout, threads};
+use crate::{info, machine, memory, signals, stdout, threads};
 use session::{Item, Session};
 
 /// Measures this machine: its own limits, and every kernel against them.
@@ -218,7 +218,7 @@ impl Bench {
             return Err(Failure::new("bench", "nothing is left to time"));
         }
         // The input and the output have room for the largest of all cases each.
-        let room = machine::available_memory().unwrap_or(u64::MAX) / 4 * 3;
+        let room = memory::available_memory().unwrap_or(u64::MAX) / 4 * 3;
         let before = cases.len();
         cases.retain(|case| case.bytes() <= room);
         if cases.len() < before {

@@ -11,10 +11,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value as Json, json};
 use softmax::{Kernel, Softmax, Threads};
 
-use crate::dtype::{Dtype, Value, decode};
+use crate::dtype::Value;
 use crate::failure::{Failure, list};
-use crate::input::{Contents, Input};
-use crate::output::Output;
+use crate::input::{Contents, Format, Input, is_standard};
+use crate::memory::buffer;
+use crate::stored::Stored;
+use crate::writer::Sink;
 
 /// Bytes computed at a time for each thread, unless a row is longer: what was read into a core's
 /// cache is computed and written from there. A gigabyte of rows of 1,024 (two threads, in the page
@@ -55,10 +57,22 @@ pub(crate) use with_type;
 /// What is read, and who computes.
 #[derive(Debug, clap::Args)]
 pub struct Source {
-    /// A .npy or .safetensors file of f32, f64, f16 or bf16.
+    /// A file of f32, f64, f16 or bf16 (.npy, .npz, .safetensors) or of text (.csv, .tsv, .txt), or
+    /// - for standard input. Integers and text are read as f64.
     #[arg(value_name = "LOGITS")]
     pub path: PathBuf,
-    /// The one tensor of a .safetensors file to use.
+    #[command(flatten)]
+    pub reading: Reading,
+}
+
+/// How it is read, and who computes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Reading {
+    /// The format of files whose names do not tell, of standard output [default: text], and of text
+    /// from standard input. What begins as another format is of that.
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub format: Option<Format>,
+    /// The one tensor of a .safetensors or .npz file to use.
     #[arg(long, value_name = "NAME")]
     tensor: Option<String>,
     /// The kernel to use (see `softmax info`) [default: SOFTMAX_KERNEL, or the fastest].
@@ -83,12 +97,16 @@ pub struct Scaling {
 impl Source {
     /// Opens the file.
     pub fn open(&self) -> Result<Input, Failure> {
-        Input::open(&self.path, self.tensor.as_deref())
+        let input = Input::open(&self.path, self.reading.tensor.as_deref(), self.reading.format)?;
+        input.check_any()?;
+        Ok(input)
     }
 
     /// As [`Source::open`], of a file with one tensor, or one chosen, whose rows have columns.
     pub fn open_one(&self) -> Result<Input, Failure> {
-        let input = self.open()?;
+        let mut input = self.open()?;
+        // Nothing is done with them.
+        input.others.clear();
         let cause = match &*input.tensors {
             [t] if t.rows == 0 || t.cols > 0 => return Ok(input),
             [t] => format!("the rows of {} have no columns", t.shape_text()),
@@ -103,7 +121,7 @@ impl Source {
 
     /// The kernel that computes.
     pub fn kernel(&self) -> Result<&'static Kernel, Failure> {
-        match &self.kernel {
+        match &self.reading.kernel {
             Some(name) => softmax::kernel(name).map_err(|e| Failure::new("--kernel", e)),
             None => softmax::default_kernel().map_err(|e| Failure::new("SOFTMAX_KERNEL", e)),
         }
@@ -111,7 +129,7 @@ impl Source {
 
     /// How many threads calls may use.
     pub fn threads(&self) -> Threads {
-        match self.threads {
+        match self.reading.threads {
             Some(NonZeroUsize::MIN) => Threads::Serial,
             _ => Threads::Auto,
         }
@@ -124,6 +142,9 @@ impl Source {
 
     /// What is wrong with the file.
     pub fn failed(&self, cause: impl Display) -> Failure {
+        if is_standard(&self.path) {
+            return Failure::new("standard input", cause);
+        }
         Failure::new(self.path.display(), cause)
     }
 }
@@ -165,32 +186,32 @@ pub struct Moved<'a> {
 
 impl Walk {
     /// Begins a run. Its progress is shown unless it would be drawn into what is `printed` on the
-    /// same terminal.
-    pub fn new(printed: bool) -> Self {
-        Self { progress: Progress::new(!printed || !stdout().is_terminal()) }
+    /// same terminal, or nothing is to be shown.
+    pub fn new(printed: bool, quiet: bool) -> Self {
+        Self { progress: Progress::new(!quiet && (!printed || !stdout().is_terminal())) }
     }
 
-    /// The elements of a tensor whose bytes these are in a file, as `C`, some units at a time: that
+    /// The elements of a tensor whose bytes these are in a file, as `C`, some units at a time: so
     /// many elements belong together, and `beside` bytes are needed for the results of a unit, if
     /// they are more than the unit itself.
     pub fn blocks<'a, C: Value>(
         &'a self,
         source: &'a Source,
         file: &'a Contents,
-        dtype: Dtype,
+        stored: Stored,
         bytes: Range<usize>,
         unit: usize,
         beside: usize,
     ) -> Blocks<'a, C> {
         // There is something in a unit even if there is nothing in the tensor.
         let unit = unit.max(1);
-        let units = bytes.len() / dtype.size() / unit;
+        let units = bytes.len() / stored.size() / unit;
         let each = beside.max(unit.saturating_mul(size_of::<C>()));
         let block = EACH.saturating_mul(rayon::current_num_threads()).min(BLOCK);
         let most = (block / each).max(1).min(units) * unit;
         self.expect(bytes.len());
         let (block, raw) = (Vec::new(), Vec::new());
-        Blocks { walk: self, source, file, dtype, rest: bytes, unit, most, block, raw, next: 0 }
+        Blocks { walk: self, source, file, stored, rest: bytes, unit, most, block, raw, next: 0 }
     }
 
     /// So many bytes more will be read or written.
@@ -199,12 +220,29 @@ impl Walk {
     }
 
     /// Writes the results of a block, a part of it at a time.
-    pub fn write(&self, output: &mut Output, bytes: &[u8]) -> Result<(), Failure> {
+    pub fn write(&self, output: &mut Sink, bytes: &[u8]) -> Result<(), Failure> {
         bytes.chunks(STEP).try_for_each(|part| {
             output.write(part)?;
             self.progress.add(part.len());
             Ok(())
         })
+    }
+
+    /// Copies bytes as they are.
+    pub fn copy(
+        &self,
+        file: &Contents,
+        bytes: Range<usize>,
+        output: &mut Sink,
+    ) -> Result<(), Failure> {
+        let mut part = vec![0; STEP.min(bytes.len())];
+        for start in bytes.clone().step_by(STEP) {
+            let part = &mut part[..STEP.min(bytes.end - start)];
+            file.read(start, part)?;
+            self.progress.add(part.len());
+            self.write(output, part)?;
+        }
+        Ok(())
     }
 
     /// What was done to how many bytes, and by whom, in how much time: for people.
@@ -229,7 +267,7 @@ impl Walk {
     }
 
     /// Seconds and threads.
-    fn finish(&self, source: &Source) -> (f64, usize) {
+    pub fn finish(&self, source: &Source) -> (f64, usize) {
         self.progress.finish();
         let threads = match source.threads() {
             Threads::Serial => 1,
@@ -244,7 +282,7 @@ pub struct Blocks<'a, C> {
     walk: &'a Walk,
     source: &'a Source,
     file: &'a Contents,
-    dtype: Dtype,
+    stored: Stored,
     /// The bytes that are still to be read.
     rest: Range<usize>,
     unit: usize,
@@ -272,7 +310,7 @@ impl<C: Value> Blocks<'_, C> {
         if self.rest.is_empty() {
             return Ok(None);
         }
-        let size = self.dtype.size();
+        let size = self.stored.size();
         let n = self.most.min(self.rest.len() / size);
         if self.block.is_empty() {
             self.block = buffer(self.most).map_err(|e| self.source.failed(e))?;
@@ -281,7 +319,7 @@ impl<C: Value> Blocks<'_, C> {
         let start = self.rest.start;
         self.rest.start += n * size;
         let progress = &self.walk.progress;
-        if self.dtype == C::DTYPE {
+        if self.stored.plain() == Some(C::DTYPE) {
             read(self.file, start, bytemuck::cast_slice_mut(block), progress)?;
         } else {
             if self.raw.is_empty() {
@@ -289,7 +327,7 @@ impl<C: Value> Blocks<'_, C> {
             }
             let raw = &mut self.raw[..n * size];
             read(self.file, start, raw, progress)?;
-            decode(self.dtype, raw, block);
+            self.stored.decode(raw, block);
         }
         let first = self.next;
         self.next += n / self.unit;
@@ -309,12 +347,6 @@ fn read(
         progress.add(part.len());
         Ok(())
     })
-}
-
-/// A buffer of `len` zeros, or a message if there is no memory for it.
-pub fn buffer<T: bytemuck::Zeroable>(len: usize) -> Result<Vec<T>, String> {
-    let bytes = len.saturating_mul(size_of::<T>());
-    bytemuck::try_zeroed_vec(len).map_err(|()| format!("no memory for a block of {bytes} bytes"))
 }
 
 /// A bar on a terminal, once the work has lasted a second.

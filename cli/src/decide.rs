@@ -7,10 +7,11 @@ use clap::value_parser;
 use serde_json::json;
 use softmax::{Error, Matrix, Method, Order, Sampler, Softmax};
 
-use crate::blocks::{Moved, Source, Walk, buffer, with_type};
+use crate::blocks::{Moved, Source, Walk, with_type};
 use crate::dtype::Value;
 use crate::failure::Failure;
 use crate::input::Format;
+use crate::memory::buffer;
 use crate::npy;
 use crate::output::{Output, Target};
 use crate::stdout::{self, Stdout};
@@ -127,6 +128,9 @@ struct Columns {
     /// Prints one JSON array, or with OUT one JSON object about it.
     #[arg(long)]
     json: bool,
+    /// Prints nothing about OUT.
+    #[arg(long, short, requires = "output", conflicts_with = "json")]
+    quiet: bool,
 }
 
 /// How columns are chosen.
@@ -154,7 +158,7 @@ impl By {
 impl Columns {
     /// Chooses `each` columns of each row, which are an axis of the result, or one, which is none.
     fn run(&self, source: &Source, each: Option<usize>, by: &By) -> Result<(), Failure> {
-        let walk = Walk::new(self.output.is_none());
+        let walk = Walk::new(self.output.is_none(), self.quiet);
         let target = Target::wanted(self.output.as_deref(), Format::Npy, self.force)?;
         let input = source.open_one()?;
         let tensor = &input.tensors[0];
@@ -167,8 +171,8 @@ impl Columns {
         let (cols, n) = (tensor.cols, each.unwrap_or(1));
         with_type!(tensor.dtype, C => {
             let beside = n.saturating_mul(size_of::<usize>());
-            let (file, dtype, bytes) = (&input.file, tensor.dtype, tensor.data.clone());
-            let mut blocks = walk.blocks::<C>(source, file, dtype, bytes, cols, beside);
+            let (file, stored, bytes) = (&input.file, tensor.stored, tensor.data.clone());
+            let mut blocks = walk.blocks::<C>(source, file, stored, bytes, cols, beside);
             let most = blocks.most_units().saturating_mul(n);
             let mut columns = buffer(most).map_err(|e| source.failed(e))?;
             while let Some((first, x)) = blocks.advance()? {
@@ -184,6 +188,10 @@ impl Columns {
             Sink::File(output) => {
                 let path = self.output.as_deref().unwrap_or(Path::new(""));
                 let bytes = tensor.data.len() + output.finish()?;
+                if self.quiet {
+                    walk.finish(source);
+                    return Ok(());
+                }
                 let (moved, kernel) = (Moved { path, bytes }, source.kernel()?);
                 if self.json {
                     let mut summary = walk.summary_json(moved, kernel, source);

@@ -25,6 +25,16 @@ impl Failure {
         Self { code: 1, ..Self::new(subject, cause) }
     }
 
+    /// Of a part of its subject.
+    pub fn about(self, part: &str) -> Self {
+        Self { cause: format!("{part}: {}", self.cause), ..self }
+    }
+
+    /// With something to do about it.
+    pub fn with(self, advice: &str) -> Self {
+        Self { cause: format!("{}; {advice}", self.cause), ..self }
+    }
+
     /// What the program ends with: 1 for a finding, else 2, as clap does for usage errors.
     pub fn code(&self) -> u8 {
         self.code

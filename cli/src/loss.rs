@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use softmax::{CrossEntropy, Error, Matrix, MatrixMut, Reduction};
 
-use crate::blocks::{Blocks, Scaling, Source, Walk, buffer, with_type};
-use crate::dtype::{Dtype, Value};
+use crate::blocks::{Blocks, Scaling, Source, Walk, with_type};
+use crate::dtype::Value;
 use crate::failure::Failure;
-use crate::input::{self, Format, Input};
-use crate::output::{Output, Target, check_distinct};
+use crate::input::{self, Format, Part, Wanted, is_standard};
+use crate::memory::buffer;
+use crate::output::{Target, check_distinct};
+use crate::stored::Number;
 use crate::tensor::{Tensor, shape_text};
+use crate::writer::{self, Sink, Writer};
 use crate::{npy, stdout};
 
 /// Computes the cross-entropy of rows of logits (the last axis) and labels, and its gradient.
@@ -21,8 +24,9 @@ use crate::{npy, stdout};
 pub struct Loss {
     #[command(flatten)]
     pub source: Source,
-    /// An .npy file of integers, the column of each row's class, in the shape of LOGITS without its
-    /// last axis or in one axis.
+    /// A file with the column of each row's class, in the shape of LOGITS without its last axis, in
+    /// one axis, or in one with a further axis of 1: of integers, or of other numbers that are
+    /// whole.
     #[arg(value_name = "LABELS")]
     labels: PathBuf,
     /// Rows with this label do not count.
@@ -34,7 +38,8 @@ pub struct Loss {
     /// Adds Z times the square of each row's log-sum-exp.
     #[arg(long, value_name = "Z", default_value_t = 0.0, allow_hyphen_values = true)]
     z_loss: f64,
-    /// A file with one f32 for each class, which its part of the loss is multiplied by.
+    /// A file with one number for each class, which its part of the loss is multiplied by: of f32,
+    /// or of another type without loss.
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
     #[command(flatten)]
@@ -42,7 +47,8 @@ pub struct Loss {
     /// How the losses of rows are put together.
     #[arg(long, value_enum, default_value_t = Together::Mean)]
     reduction: Together,
-    /// Writes the gradient of the loss to this file, in the format, type and shape of LOGITS.
+    /// Writes the gradient of the loss to this file, in the type and shape of LOGITS. If it is -,
+    /// for standard output, the loss is told to standard error.
     #[arg(long, value_name = "OUT")]
     gradient: Option<PathBuf>,
     /// Writes the loss of each row to this .npy file, as f64.
@@ -69,17 +75,17 @@ enum Together {
 impl Loss {
     /// Does it all.
     pub fn run(&self) -> Result<(), Failure> {
-        let walk = Walk::new(false);
+        let walk = Walk::new(self.gradient.as_deref().is_some_and(is_standard), false);
         let options = self.scaling.finite(self.source.options()?)?;
-        let format = Format::of(&self.source.path)?;
-        let gradient = Target::wanted(self.gradient.as_deref(), format, self.force)?;
+        let gradient = self.gradient.as_deref();
+        let gradient = gradient.map(|path| Target::standard_or(path, self.force)).transpose()?;
         let rows_losses = Target::wanted(self.losses.as_deref(), Format::Npy, self.force)?;
         check_distinct([&gradient, &rows_losses].into_iter().flatten())?;
 
         let input = self.source.open_one()?;
         let tensor = &input.tensors[0];
         let labels = self.labels(tensor)?;
-        let weights = self.weights.as_deref().map(weights).transpose()?;
+        let weights = self.weights.as_deref().map(|path| self.weights(path)).transpose()?;
         let loss = self.loss(weights.as_deref())?.options(options);
         let divisor =
             loss.divisor(&labels, tensor.cols).map_err(|e| match (&e, &self.weights) {
@@ -91,27 +97,33 @@ impl Loss {
 
         let mut losses = buffer(tensor.rows).map_err(|e| self.source.failed(e))?;
         let gradient = gradient.map(|target| {
-            let header = input.header(|t| t.dtype).map_err(|e| target.failed(e))?;
-            walk.expect(tensor.data.len());
-            target.create(&header)
+            let path = self.gradient.as_deref().unwrap_or(Path::new(""));
+            let asked = self.source.reading.format;
+            let format = writer::format_of(path, asked, &input, |e| target.failed(e))?;
+            walk.expect(tensor.len() * tensor.dtype.size());
+            Writer::create(target, format, &input, |t| t.dtype)
         });
-        let gradient = gradient.transpose()?;
+        let mut gradient = gradient.transpose()?;
         let rows_losses =
             rows_losses.map(|t| t.create_npy(tensor.outer(), npy::F64)).transpose()?;
         let part = loss.reduction(Reduction::Sum).gradient_factor(1.0 / divisor);
-        let mut parts =
-            Parts { walk: &walk, loss: part, labels: &labels, losses: &mut losses, gradient };
+        let mut parts = Parts { walk: &walk, loss: part, labels: &labels, losses: &mut losses };
         let (source, file, cols) = (&self.source, &input.file, tensor.cols);
-        let (dtype, bytes) = (tensor.dtype, tensor.data.clone());
+        let (stored, bytes) = (tensor.stored, tensor.data.clone());
         with_type!(tensor.dtype, C => {
-            parts.compute(walk.blocks::<C>(source, file, dtype, bytes, cols, 0), source, cols)?;
+            let blocks = walk.blocks::<C>(source, file, stored, bytes, cols, 0);
+            match &mut gradient {
+                Some(writer) => writer.part(Part::Tensor(tensor), tensor.dtype, |sink| {
+                    parts.compute(blocks, source, cols, Some(sink))
+                })?,
+                None => parts.compute(blocks, source, cols, None)?,
+            }
         });
-        let gradient = parts.gradient;
         if let Some(mut output) = rows_losses {
             output.write(bytemuck::cast_slice(&losses))?;
             output.finish()?;
         }
-        gradient.map(Output::finish).transpose()?;
+        gradient.map(Writer::finish).transpose()?;
 
         let ignored = labels.iter().filter(|&&label| label == self.ignore_index).count();
         self.report(loss.reduce(&losses, divisor), tensor, ignored)
@@ -134,8 +146,17 @@ impl Loss {
 
     /// The labels, one for each row.
     fn labels(&self, tensor: &Tensor) -> Result<Vec<i64>, Failure> {
-        let (shape, labels) = input::integers(&self.labels)?;
-        if shape != tensor.outer() && shape != [tensor.rows] {
+        let (shape, labels) = input::numbers(&self.labels, self.source.reading.format, &LABELS)?;
+        let (rows, outer) = ([tensor.rows], tensor.outer());
+        let fits = |shape: &[usize]| shape == outer || shape == rows;
+        if shape == tensor.shape && tensor.cols > 1 {
+            let cause = "as many numbers as logits, where one label for each row is needed: if they \
+                         are probabilities, np.save(\"labels.npy\", y.argmax(-1)) takes the largest";
+            return Err(Failure::new(self.labels.display(), cause));
+        }
+        // Text has them in a row or in a column.
+        let (row, column) = (shape == [1, tensor.rows], shape.strip_suffix(&[1]));
+        if !fits(&shape) && !row && !column.is_some_and(fits) {
             let (found, needed) = (shape_text(&shape), shape_text(tensor.outer()));
             let logits = format!("{}, {}", self.source.path.display(), tensor.shape_text());
             let cause =
@@ -143,6 +164,17 @@ impl Loss {
             return Err(Failure::new(self.labels.display(), cause));
         }
         Ok(labels)
+    }
+
+    /// The weights in a file, along its one axis that is longer than 1.
+    fn weights(&self, path: &Path) -> Result<Vec<f32>, Failure> {
+        let (shape, weights) = input::numbers(path, self.source.reading.format, &WEIGHTS)?;
+        if shape.iter().filter(|&&n| n != 1).count() > 1 {
+            let shape = shape_text(&shape);
+            let cause = format!("weights must be along one axis, one for each class, got {shape}");
+            return Err(Failure::new(path.display(), cause));
+        }
+        Ok(weights)
     }
 
     /// Prints what it came to.
@@ -165,25 +197,32 @@ impl Loss {
                 "loss": loss, "is": is, "reduction": name, "rows": rows, "ignored": ignored,
                 "cols": cols, "dtype": dtype,
             });
-            return stdout::print_json(&report);
+            return self.print(stdout::json_text(&report));
         }
         let ignored = if ignored == 0 { String::new() } else { format!(" ({ignored} ignored)") };
-        stdout::print(&[format!("{name} loss {loss} of {rows} rows{ignored}")])
+        self.print(format!("{name} loss {loss} of {rows} rows{ignored}"))
+    }
+
+    /// Prints a line where the gradient is not.
+    fn print(&self, line: String) -> Result<(), Failure> {
+        match self.gradient.as_deref().is_some_and(is_standard) {
+            true => stdout::print_to_stderr(&[line]),
+            false => stdout::print(&[line]),
+        }
     }
 }
 
-/// The weights in a file.
-fn weights(path: &Path) -> Result<Vec<f32>, Failure> {
-    let input = Input::open(path, None)?;
-    match &*input.tensors {
-        [t] if t.dtype == Dtype::F32 && t.shape.len() == 1 => {
-            let mut weights = buffer(t.len()).map_err(|e| Failure::new(path.display(), e))?;
-            input.file.read(t.data.start, bytemuck::cast_slice_mut(&mut weights))?;
-            Ok(weights)
-        }
-        _ => Err(Failure::new(path.display(), "weights must be one array of one axis, of f32")),
-    }
-}
+/// What labels are.
+const LABELS: Wanted<i64> = Wanted {
+    integers: true,
+    convert: Number::whole,
+    kind: "no integer of 64 bits",
+    python: ".round().astype(\"i8\")",
+};
+
+/// What weights are.
+const WEIGHTS: Wanted<f32> =
+    Wanted { integers: false, convert: Number::single, kind: "no f32", python: ".astype(\"f4\")" };
 
 /// The work of all blocks.
 struct Parts<'a> {
@@ -193,7 +232,6 @@ struct Parts<'a> {
     /// Of all rows.
     labels: &'a [i64],
     losses: &'a mut [f64],
-    gradient: Option<Output>,
 }
 
 impl Parts<'_> {
@@ -202,19 +240,20 @@ impl Parts<'_> {
         mut blocks: Blocks<C>,
         source: &Source,
         cols: usize,
+        mut gradient: Option<&mut Sink>,
     ) -> Result<(), Failure> {
         while let Some((first, x)) = blocks.advance()? {
             let rows = first..first + x.len() / cols;
             let (labels, losses) = (&self.labels[rows.clone()], &mut self.losses[rows]);
             let failed = |e: Error| source.failed(e);
-            let Some(output) = &mut self.gradient else {
+            let Some(sink) = &mut gradient else {
                 let logits = Matrix::new(x, cols).map_err(|e| source.failed(e))?;
                 self.loss.losses(logits, labels, losses).map_err(failed)?;
                 continue;
             };
             let logits = MatrixMut::new(x, cols).map_err(|e| source.failed(e))?;
             self.loss.losses_and_gradient_in_place(logits, labels, losses).map_err(failed)?;
-            self.walk.write(output, bytemuck::cast_slice(x))?;
+            self.walk.write(sink, bytemuck::cast_slice(x))?;
         }
         Ok(())
     }

@@ -76,12 +76,6 @@ pub fn machine(label: Option<String>, emulated: bool, pinned: bool) -> Machine {
     }
 }
 
-/// Bytes of memory that programs may still use, if the system tells.
-pub fn available_memory() -> Option<u64> {
-    let refresh = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
-    Some(System::new_with_specifics(refresh).ok()?.available_memory())
-}
-
 /// Whether a battery of the machine is discharging, as Linux tells; `None` if there is none to see.
 fn on_battery(supplies: &Path) -> Option<bool> {
     let states = fs::read_dir(supplies).ok()?.flatten().filter_map(|supply| {

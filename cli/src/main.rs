@@ -1,4 +1,4 @@
-//! The command `softmax`: softmax over the rows of `.npy` and `.safetensors` files, of any size.
+//! The command `softmax`: softmax over the rows of `.npy`, `.npz`, `.safetensors` and text files.
 #![forbid(unsafe_code)]
 
 mod bench;
@@ -13,16 +13,22 @@ mod loss;
 mod machine;
 #[cfg(test)]
 mod man;
+mod memory;
 mod npy;
+mod npz;
+mod order;
 mod output;
 mod report;
 mod run;
 mod safetensors_file;
 mod signals;
 mod stdout;
+mod stored;
 mod tensor;
+mod text;
 mod threads;
 mod topk;
+mod writer;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -89,7 +95,7 @@ fn parse() -> Result<Cli, clap::Error> {
     let matches = command.try_get_matches_from_mut(std::env::args_os());
     matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|e| {
         let mut e = e.format(&mut command);
-        let is_file = |name: &OsString| Format::of(Path::new(name)).is_ok();
+        let is_file = |name: &OsString| Format::of_name(Path::new(name)).is_some();
         if e.kind() == ErrorKind::InvalidSubcommand
             && std::env::args_os().nth(1).iter().any(is_file)
         {
@@ -109,11 +115,11 @@ impl Cli {
             environment()?;
         }
         match self {
-            Self::Run(run) => threads::with(run.source.threads, || run.run()),
-            Self::Loss(loss) => threads::with(loss.source.threads, || loss.run()),
-            Self::Argmax(argmax) => threads::with(argmax.source.threads, || argmax.run()),
-            Self::TopK(topk) => threads::with(topk.source.threads, || topk.run()),
-            Self::Sample(sample) => threads::with(sample.source.threads, || sample.run()),
+            Self::Run(run) => threads::with(run.reading.threads, || run.run()),
+            Self::Loss(loss) => threads::with(loss.source.reading.threads, || loss.run()),
+            Self::Argmax(argmax) => threads::with(argmax.source.reading.threads, || argmax.run()),
+            Self::TopK(topk) => threads::with(topk.source.reading.threads, || topk.run()),
+            Self::Sample(sample) => threads::with(sample.source.reading.threads, || sample.run()),
             Self::Info(info) => info.run(),
             Self::Bench(bench) => bench.run(),
             Self::Report(report) => report.run(),

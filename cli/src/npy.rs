@@ -4,17 +4,17 @@
 //! header takes longer than its bytes. What NumPy refuses (more bytes, other keys) is refused here,
 //! too.
 
-use std::fmt::Display;
 use std::ops::Range;
-
-use bytemuck::{Pod, pod_read_unaligned};
 
 use crate::dtype::Dtype;
 use crate::failure::{Failure, clip};
 use crate::input::Contents;
+use crate::order;
+use crate::stored::Stored;
 use crate::tensor::{Tensor, bytes_of, shape_text};
 
-const MAGIC: &[u8] = b"\x93NUMPY";
+/// What all files begin with.
+pub const MAGIC: &[u8] = b"\x93NUMPY";
 
 /// What all data starts at a multiple of.
 const ALIGN: usize = 64;
@@ -25,106 +25,46 @@ const MOST: usize = 10_000;
 /// Most axes, as NumPy has it.
 const AXES: usize = 64;
 
+/// What is said of a dtype that is a list of others.
+const STRUCTURED: &str = "structured dtypes are not supported";
+
 /// An array, as its header has it.
-struct Header {
-    descr: String,
-    shape: Vec<usize>,
+pub struct Header {
+    pub descr: String,
+    fortran: bool,
+    pub shape: Vec<usize>,
     /// Where its data starts.
     start: usize,
 }
 
-/// The array in a file.
-pub fn read(file: &Contents) -> Result<Tensor, Failure> {
-    let header = Header::read(file)?;
-    let dtype = match header.descr.as_str() {
-        "<f4" => Dtype::F32,
-        "<f8" => Dtype::F64,
-        "<f2" => Dtype::F16,
-        other => {
-            let other = clip(other, 40);
-            return Err(file
-                .failed(format!("the dtype {other} is not supported: only <f4, <f8 and <f2 are")));
-        }
+/// The array in a file; what is remarkable is noted.
+pub fn read(file: &mut Contents, remarks: &mut Vec<String>) -> Result<Tensor, Failure> {
+    let within = 0..file.len();
+    Header::read(file, &within)?.tensor(file, within, None, remarks)
+}
+
+/// What is said of a dtype that is none of numbers, with the Python that makes it one.
+fn not_supported(file: &str, descr: &str) -> String {
+    let file = clip(file, 60);
+    let load = format!("np.load({file:?})");
+    let load = match descr.trim_start_matches(['<', '>', '|', '=']).chars().next() {
+        Some('O') => format!("np.load({file:?}, allow_pickle=True).astype(\"f8\")"),
+        Some('c') => format!("{load}.real"),
+        // So NumPy saves what ml_dtypes calls bfloat16.
+        Some('V') => format!("{load}.view(ml_dtypes.bfloat16).astype(\"f4\")"),
+        _ => format!("{load}.astype(\"f8\")"),
     };
-    let tensor =
-        Tensor::new(None, header.shape, dtype, header.start).map_err(|e| file.failed(e))?;
-    check_length(file, header.start, tensor.data.len(), &tensor.shape)?;
-    Ok(tensor)
-}
-
-/// The integers in a file, and their shape.
-pub fn read_integers(file: &Contents) -> Result<(Vec<usize>, Vec<i64>), Failure> {
-    let Header { descr, shape, start } = Header::read(file)?;
-    let (data, shape_of) = (start..file.len(), &shape);
-    let values = match descr.strip_prefix(['<', '|', '=']).unwrap_or(&descr) {
-        "i1" => integers::<i8>(file, data, shape_of),
-        "i2" => integers::<i16>(file, data, shape_of),
-        "i4" => integers::<i32>(file, data, shape_of),
-        "i8" => integers::<i64>(file, data, shape_of),
-        "u1" => integers::<u8>(file, data, shape_of),
-        "u2" => integers::<u16>(file, data, shape_of),
-        "u4" => integers::<u32>(file, data, shape_of),
-        "u8" => integers::<u64>(file, data, shape_of),
-        _ => {
-            let descr = clip(&descr, 40);
-            Err(file.failed(format!(
-                "the dtype {descr} is none of integers: only i1, i2, i4, i8, u1, u2, u4 and u8 are"
-            )))
-        }
-    }?;
-    Ok((shape, values))
-}
-
-fn integers<I: Pod + TryInto<i64> + Display>(
-    file: &Contents,
-    data: Range<usize>,
-    shape: &[usize],
-) -> Result<Vec<i64>, Failure> {
-    /// Elements that are read at a time.
-    const PART: usize = 1 << 20;
-    let size = size_of::<I>();
-    let needed = bytes_of(shape, size).map_err(|e| file.failed(e))?;
-    check_length(file, data.start, needed, shape)?;
-    let n = needed / size;
-    let mut values = Vec::new();
-    let memory = values.try_reserve_exact(n);
-    memory.map_err(|_| file.failed(format!("no memory for {n} integers")))?;
-    let mut part = vec![0; n.min(PART) * size];
-    for first in (0..n).step_by(PART) {
-        let part = &mut part[..(n - first).min(PART) * size];
-        file.read(data.start + first * size, part)?;
-        for bytes in part.chunks_exact(size) {
-            let value: I = pod_read_unaligned(bytes);
-            values.push(value.try_into().map_err(|_| {
-                file.failed(format!("element {} is {value}, which is beyond i64", values.len()))
-            })?);
-        }
-    }
-    Ok(values)
-}
-
-fn check_length(
-    file: &Contents,
-    start: usize,
-    needed: usize,
-    shape: &[usize],
-) -> Result<(), Failure> {
-    let found = file.len() - start;
-    if found == needed {
-        return Ok(());
-    }
-    let what = if found < needed { "truncated" } else { "too long" };
-    let shape = shape_text(shape);
-    Err(file.failed(format!("{what}: the shape {shape} needs {needed} bytes of data, got {found}")))
+    let descr = clip(descr, 40);
+    format!("the dtype {descr} is not supported; np.save(\"converted.npy\", {load}) converts")
 }
 
 impl Header {
-    /// Reads it; its data is little-endian, and row after row.
-    fn read(file: &Contents) -> Result<Self, Failure> {
+    /// Reads that of a part of a file.
+    pub fn read(file: &Contents, within: &Range<usize>) -> Result<Self, Failure> {
         // Magic, version and the longest length, as much of it as there is.
         let mut first = [0; 12];
-        let first = &mut first[..file.len().min(12)];
-        file.read(0, first)?;
+        let first = &mut first[..within.len().min(12)];
+        file.read(within.start, first)?;
         let failed = |cause: &str| file.failed(cause);
         let rest = first.strip_prefix(MAGIC);
         let rest = rest.ok_or_else(|| failed("not an .npy file: the magic bytes are missing"))?;
@@ -146,28 +86,56 @@ impl Header {
             return Err(file.failed(cause));
         }
         let start = before + length;
-        if start > file.len() {
+        if start > within.len() {
             return Err(truncated());
         }
         let mut text = vec![0; length];
-        file.read(before, &mut text)?;
+        file.read(within.start + before, &mut text)?;
+        let (descr, fortran, shape) = dictionary(&text).map_err(|e| match file.failed(&e) {
+            failure if e == STRUCTURED => {
+                let name = clip(file.name(), 60);
+                let load = format!("np.load({name:?})[\"FIELD\"]");
+                failure.with(&format!("np.save(\"converted.npy\", {load}) takes one of its fields"))
+            }
+            failure => failure,
+        })?;
+        Ok(Self { descr, fortran, shape, start: within.start + start })
+    }
 
-        let (descr, fortran, shape) = dictionary(&text).map_err(|e| file.failed(e))?;
-        if descr.starts_with('>') {
-            return Err(file.failed(format!(
-                "big-endian data ({}) is not supported; \
-                 convert it with x.astype(x.dtype.newbyteorder('<'))",
-                clip(&descr, 40)
-            )));
+    /// The array, in a part of a file.
+    pub fn tensor(
+        self,
+        file: &mut Contents,
+        within: Range<usize>,
+        name: Option<String>,
+        remarks: &mut Vec<String>,
+    ) -> Result<Tensor, Failure> {
+        let Self { descr, fortran, shape, start } = self;
+        let stored = Stored::of_npy(&descr)
+            .ok_or_else(|| file.failed(not_supported(file.name(), &descr)))?;
+        let mut tensor = Tensor::new(name, shape, stored, start).map_err(|e| file.failed(e))?;
+        let (needed, found) = (tensor.data.len(), within.end - start);
+        if found != needed {
+            // Several arrays may have been saved to one file: NumPy loads the first.
+            let mut magic = [0; MAGIC.len()];
+            let has_more = found >= needed + MAGIC.len();
+            if has_more {
+                file.read(start + needed, &mut magic)?;
+            }
+            if magic != MAGIC {
+                let what = if found < needed { "truncated" } else { "too long" };
+                let shape = shape_text(&tensor.shape);
+                return Err(file.failed(format!(
+                    "{what}: the shape {shape} needs {needed} bytes of data, got {found}"
+                )));
+            }
+            remarks.push("the first of several arrays".into());
         }
         // With at most one axis that is not 1 the two orders are the same.
-        if fortran && shape.iter().filter(|&&n| n != 1).count() > 1 {
-            return Err(failed(
-                "Fortran order is not supported: its rows are not contiguous; \
-                 save numpy.ascontiguousarray(x)",
-            ));
+        if fortran && tensor.shape.iter().filter(|&&n| n != 1).count() > 1 {
+            tensor.data = order::by_rows(file, &tensor)?;
         }
-        Ok(Self { descr, shape, start })
+        Ok(tensor)
     }
 }
 
@@ -186,7 +154,7 @@ fn dictionary(text: &[u8]) -> Result<(String, bool, Vec<usize>), String> {
         }
         let wrong = || format!("the header has no valid {key:?}");
         let again = match key {
-            "descr" if text.take(b"[") => return Err("structured dtypes are not supported".into()),
+            "descr" if text.take(b"[") => return Err(STRUCTURED.into()),
             "descr" => descr.replace(text.string().ok_or_else(wrong)?).is_some(),
             "fortran_order" => fortran.replace(text.boolean().ok_or_else(wrong)?).is_some(),
             "shape" => shape.replace(text.tuple().ok_or_else(wrong)?).is_some(),
@@ -236,9 +204,9 @@ impl<'a> Cursor<'a> {
         is_next
     }
 
-    /// A string in either quotes, without escapes.
+    /// A string in either quotes, without escapes. Python 2 may have written a u before it.
     fn string(&mut self) -> Option<&'a str> {
-        self.skip();
+        self.take(b"u");
         let (&quote, rest) = self.0.split_first()?;
         let end = rest.iter().position(|&c| c == quote || c == b'\\' || c == b'\n')?;
         if !matches!(quote, b'\'' | b'"') || rest[end] != quote {
@@ -274,7 +242,8 @@ impl<'a> Cursor<'a> {
         self.skip();
         let digits = self.0.iter().take_while(|c| c.is_ascii_digit()).count();
         let (number, rest) = self.0.split_at(digits);
-        self.0 = rest;
+        // Python 2 has written an L behind long ones.
+        self.0 = rest.strip_prefix(b"L").filter(|_| digits > 0).unwrap_or(rest);
         // Python has no numbers with zeros in front.
         let is_number = number == b"0" || !number.starts_with(b"0");
         str::from_utf8(number).ok().filter(|_| is_number)?.parse().ok()
@@ -323,7 +292,7 @@ mod tests {
     #[test]
     fn dictionaries_are_read_as_python_writes_them() {
         type Array<'a> = (&'a str, bool, &'a [usize]);
-        let good: [(&str, Array); 6] = [
+        let good: [(&str, Array); 8] = [
             (
                 "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }   \n",
                 ("<f4", false, &[3, 4]),
@@ -338,6 +307,14 @@ mod tests {
                 ("é", false, &[0, usize::MAX])
             }),
             ("{'descr': '\"', 'fortran_order': False, 'shape': (70,)}", ("\"", false, &[70])),
+            // By Python 2.
+            (
+                "{u'descr': u'<f4', 'fortran_order': False, u'shape': (3L, 40L)}",
+                ("<f4", false, &[3, 40]),
+            ),
+            ("{'descr':\n'<f4',\n\n'fortran_order':\r\n\tFalse\n, 'shape': (3\n,\n4\n)\n}\n", {
+                ("<f4", false, &[3, 4])
+            }),
         ];
         for (text, (descr, fortran, shape)) in good {
             assert_eq!(dictionary(text.as_bytes()), Ok((descr.into(), fortran, shape.into())));
@@ -354,14 +331,18 @@ mod tests {
             ("{'shape': (5)}", "no valid \"shape\""),
             ("{'shape': (,)}", "no valid \"shape\""),
             ("{'shape': (1 2)}", "no valid \"shape\""),
-            ("{'shape': (3L, 4L)}", "no valid \"shape\""),
+            ("{'shape': (3LL, 4L)}", "no valid \"shape\""),
+            ("{'shape': (L,)}", "no valid \"shape\""),
+            ("{'shape': (3 L,)}", "no valid \"shape\""),
             ("{'shape': (007,)}", "no valid \"shape\""),
             ("{'shape': 5}", "no valid \"shape\""),
             ("{'shape': (-1,)}", "no valid \"shape\""),
             ("{'fortran_order': 0}", "no valid \"fortran_order\""),
             ("{'more': [[[1]]]}", "unknown key \"more\""),
             ("{'descr': [('a', '<f4')]}", "structured"),
-            ("{u'descr': '<f4'}", "dictionary"),
+            ("{b'descr': '<f4'}", "dictionary"),
+            ("{uu'descr': '<f4'}", "dictionary"),
+            ("{u", "dictionary"),
         ] {
             let cause = dictionary(text.as_bytes()).unwrap_err();
             assert!(cause.contains(about), "{text}: {cause}");

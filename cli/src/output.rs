@@ -7,13 +7,13 @@
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs::{self, File, Metadata};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
 use crate::failure::Failure;
-use crate::input::Format;
+use crate::input::{Format, is_standard};
 use crate::{npy, signals};
 
 /// A file to be. Dropping it removes it.
@@ -37,11 +37,24 @@ impl Target {
     /// Refuses a file that exists, unless `force`, one of another format, and what could not be
     /// written in the end.
     pub fn new(path: &Path, format: Format, force: bool) -> Result<Self, Failure> {
-        if Format::of(path)? != format {
+        if Format::of_name(path) != Some(format) {
             let cause = format!("the extension must be {}", format.extension());
             return Err(Failure::new(path.display(), cause));
         }
         Self::any(path, force)
+    }
+
+    /// As [`Target::any`], or standard output.
+    pub fn standard_or(path: &Path, force: bool) -> Result<Self, Failure> {
+        if !is_standard(path) {
+            return Self::any(path, force);
+        }
+        let name = "standard output".to_owned();
+        Ok(Self { name, folder: PathBuf::new(), file: OsString::new(), replace: false })
+    }
+
+    fn is_standard(&self) -> bool {
+        self.file.is_empty()
     }
 
     /// As [`Target::new`], of any format.
@@ -94,6 +107,14 @@ impl Target {
         self.create(&header)
     }
 
+    /// As [`Target::create`], with what no terminal shows.
+    pub fn create_binary(self, header: &[u8]) -> Result<Output, Failure> {
+        if self.is_standard() && io::stdout().is_terminal() {
+            return Err(self.failed("a terminal shows text only: --format csv, or redirect it"));
+        }
+        self.create(header)
+    }
+
     /// Starts the file with these bytes.
     pub fn create(self, header: &[u8]) -> Result<Output, Failure> {
         signals::survive_size_limit();
@@ -107,6 +128,11 @@ impl Target {
     /// What is wrong with the file.
     pub fn failed(&self, cause: impl Display) -> Failure {
         Failure::new(&self.name, cause)
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     fn path(&self) -> PathBuf {
@@ -219,10 +245,15 @@ enum Temporary {
     Unnamed(File),
     /// With a hidden one.
     Hidden(NamedTempFile<File>),
+    /// Standard output, which has what was written at once; and whether nobody reads it any more.
+    Standard { is_gone: bool },
 }
 
 impl Temporary {
     fn create(target: &Target) -> io::Result<Self> {
+        if target.is_standard() {
+            return Ok(Self::Standard { is_gone: false });
+        }
         #[cfg(target_os = "linux")]
         {
             use rustix::fs::{Mode, OFlags, open};
@@ -247,21 +278,36 @@ impl Temporary {
         target.hidden(|path| options.open(path)).map(Self::Hidden)
     }
 
-    fn as_file(&mut self) -> &mut File {
-        match self {
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let is_gone = match self {
             #[cfg(target_os = "linux")]
-            Self::Unnamed(file) => file,
-            Self::Hidden(file) => file.as_file_mut(),
+            Self::Unnamed(file) => return file.write_all(bytes),
+            Self::Hidden(file) => return file.as_file_mut().write_all(bytes),
+            Self::Standard { is_gone } => is_gone,
+        };
+        match if *is_gone { Ok(()) } else { io::stdout().write_all(bytes) } {
+            Err(e) if e.kind() == ErrorKind::BrokenPipe => *is_gone = true,
+            done => done?,
         }
+        Ok(())
     }
 
     fn finish(mut self, target: &Target) -> io::Result<()> {
         if target.replace
             && let Ok(old) = fs::metadata(target.path())
         {
-            keep_access(self.as_file(), &target.path(), &old)?;
+            match &mut self {
+                #[cfg(target_os = "linux")]
+                Self::Unnamed(file) => keep_access(file, &target.path(), &old)?,
+                Self::Hidden(file) => keep_access(file.as_file(), &target.path(), &old)?,
+                Self::Standard { .. } => {}
+            }
         }
         match self {
+            Self::Standard { .. } => match io::stdout().flush() {
+                Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
+                done => done,
+            },
             #[cfg(target_os = "linux")]
             Self::Unnamed(file) => {
                 use rustix::fs::{AtFlags, CWD, linkat};
@@ -336,12 +382,29 @@ fn keep_list(_: &File, _: &Path) -> bool {
     true
 }
 
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write_all(bytes)?;
+        self.written += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 impl Output {
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        let written = self.file.as_file().write_all(bytes);
+        let written = self.file.write_all(bytes);
         written.map_err(|e| self.target.failed(format!("cannot be written: {e}")))?;
         self.written += bytes.len();
         Ok(())
+    }
+
+    /// Whether nobody reads any more.
+    pub fn is_gone(&self) -> bool {
+        matches!(self.file, Temporary::Standard { is_gone: true })
     }
 
     /// Gives the file its name; gives its bytes. Like any other program's output, it is on the disk

@@ -1,30 +1,42 @@
 //! `softmax run`: rows of one file to rows of another, block by block.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
 use softmax::{Kernel, Masked, MatrixMut, Op, Softmax, Ties};
 
-use crate::blocks::{Moved, Scaling, Source, Walk, buffer, with_type};
+use crate::blocks::{Moved, Reading, Scaling, Source, Walk, with_type};
 use crate::dtype::{Dtype, Value, encode, stored};
-use crate::failure::Failure;
-use crate::input::{Contents, Format};
-use crate::output::{Output, Target};
+use crate::failure::{Failure, clip};
+use crate::input::{Contents, Format, Input, Part, is_standard};
+use crate::memory::buffer;
+use crate::output::{Target, check_distinct};
 use crate::stdout;
-use crate::tensor::Tensor;
+use crate::tensor::{Other, Tensor};
+use crate::writer::{self, Sink, Writer};
 
 /// Computes the softmax of every row (the last axis, or another one) of the arrays in a file.
 ///
 /// Memory holds some megabytes for each thread, or a row if it is longer, however large the file
 /// is; along another axis than the last, all from that axis on; and as much again for another
-/// --dtype.
+/// --dtype. Text, standard input, compressed arrays of .npz files and arrays in Fortran order are
+/// in memory as a whole.
 #[derive(Debug, clap::Args)]
 pub struct Run {
-    #[command(flatten)]
-    pub source: Source,
-    /// The file to write, with the same extension. It appears when it is complete.
-    #[arg(value_name = "OUT")]
+    /// Files of f32, f64, f16 or bf16 (.npy, .npz, .safetensors) or of text (.csv, .tsv, .txt), or
+    /// - for standard input. Integers and text are read as f64.
+    #[arg(value_name = "LOGITS", required = true, num_args = 1..)]
+    inputs: Vec<PathBuf>,
+    /// The file to write, which appears when it is complete; or a folder, for files of the same
+    /// names as LOGITS; or - for standard output.
+    ///
+    /// A .npz or .safetensors file becomes another one, with what is not of floats as it is; one
+    /// array may be written as .npy or text, too.
+    #[arg(value_name = "OUT", required = true)]
     output: PathBuf,
+    #[command(flatten)]
+    pub reading: Reading,
     /// What to compute.
     #[arg(long, value_enum, default_value_t = Name::Softmax)]
     op: Name,
@@ -40,7 +52,7 @@ pub struct Run {
     #[arg(long, value_enum, default_value_t = MaskedRow::Nan)]
     masked: MaskedRow,
     /// The type of OUT [default: that of LOGITS]. Computed in the wider of the two, at least f32 if
-    /// they differ.
+    /// they differ, and rounded once.
     #[arg(long, value_enum)]
     dtype: Option<Dtype>,
     /// Prints the most likely column of the first N rows.
@@ -52,9 +64,12 @@ pub struct Run {
     /// Replaces OUT if it exists; it may be LOGITS. Its permissions stay.
     #[arg(long)]
     force: bool,
-    /// Prints one JSON object.
+    /// Prints one JSON object for each of LOGITS.
     #[arg(long)]
     json: bool,
+    /// Prints nothing but errors.
+    #[arg(long, short, conflicts_with_all = ["json", "verbose", "show"])]
+    quiet: bool,
 }
 
 /// What to compute, on the command line.
@@ -84,13 +99,43 @@ enum MaskedRow {
 impl Run {
     /// Does it all.
     pub fn run(&self) -> Result<(), Failure> {
-        let walk = Walk::new(false);
-        let (softmax, kernel) = self.softmax()?;
-        let target = Target::new(&self.output, Format::of(&self.source.path)?, self.force)?;
-        let input = self.source.open()?;
+        let outputs = self.outputs()?;
+        let target = |output: &PathBuf| Target::standard_or(output, self.force);
+        let targets: Vec<_> = outputs.iter().map(target).collect::<Result<_, _>>()?;
+        check_distinct(targets.iter())?;
+        for ((input, output), target) in self.inputs.iter().zip(&outputs).zip(targets) {
+            let source = Source { path: input.clone(), reading: self.reading.clone() };
+            self.one(&source, output, target)?;
+        }
+        Ok(())
+    }
+
+    /// Where the results of each input go.
+    fn outputs(&self) -> Result<Vec<PathBuf>, Failure> {
+        let out = &self.output;
+        let failed = |cause| Failure::new(out.display(), cause);
+        if self.inputs.len() == 1 && (!out.is_dir() || Format::of_name(out).is_some()) {
+            return Ok(vec![out.clone()]);
+        }
+        if !out.is_dir() {
+            let cause = "no folder, which the results of several files need";
+            return Err(failed(cause));
+        }
+        let name = |input: &PathBuf| match input.file_name() {
+            Some(name) if !is_standard(input) => Ok(out.join(name)),
+            _ => Err(failed("a folder, in which standard input has no name")),
+        };
+        self.inputs.iter().map(name).collect()
+    }
+
+    /// Does one file.
+    fn one(&self, source: &Source, path: &Path, target: Target) -> Result<(), Failure> {
+        let walk = Walk::new(is_standard(path), self.quiet);
+        let (softmax, kernel) = self.softmax(source)?;
+        let input = source.open()?;
         let dtype = |t: &Tensor| self.dtype.unwrap_or(t.dtype);
         for tensor in &input.tensors {
-            let (_, inner) = tensor.along(self.axis).map_err(|e| self.source.failed(e))?;
+            let (_, inner) = tensor.along(self.axis).map_err(|e| source.failed(e))?;
             if inner > 1 {
                 // Temperatures 0 and infinity have a meaning for rows only.
                 self.scaling.finite(softmax)?;
@@ -99,37 +144,61 @@ impl Run {
                 }
             }
         }
-        let header = input.header(dtype).map_err(|e| target.failed(e))?;
-
-        let output = target.create(&header)?;
-        let mut work =
-            Work { run: self, softmax, walk: &walk, output, plans: Vec::new(), rows: Vec::new() };
+        let format = writer::format_of(path, self.reading.format, &input, |e| target.failed(e))?;
+        let mut output = Writer::create(target, format, &input, dtype)?;
+        let (plans, rows) = (Vec::new(), Vec::new());
+        let mut work = Work { run: self, source, softmax, walk: &walk, plans, rows };
         input.tensors.iter().for_each(|t| walk.expect(t.len() * dtype(t).size()));
-        for tensor in &input.tensors {
-            let (file, to) = (&input.file, dtype(tensor));
-            with_type!(Dtype::between(tensor.dtype, to), C => work.tensor::<C>(tensor, file, to)?);
+        input.others.iter().for_each(|other| walk.expect(2 * other.data.len()));
+        for part in input.parts() {
+            let file = &input.file;
+            match part {
+                Part::Tensor(tensor) => {
+                    let to = dtype(tensor);
+                    with_type!(Dtype::between(tensor.dtype, to), C => {
+                        output.part(part, to, |sink| work.tensor::<C>(tensor, file, to, sink))?;
+                    });
+                }
+                Part::Other(other) => {
+                    let copy = |sink: &mut Sink| walk.copy(file, other.data.clone(), sink);
+                    output.part(part, Dtype::F64, copy)?;
+                }
+            }
         }
-        let bytes = input.file.len() + work.output.finish()?;
-        let moved = Moved { path: &self.output, bytes };
+        let bytes = input.file.len() + output.finish()?;
+        let moved = Moved { path, bytes };
 
         let (plans, rows) = (&work.plans, &work.rows);
+        // Standard output has the results then, and standard error what was asked for.
+        let asked = self.json || self.verbose || self.show > 0;
+        if self.quiet || is_standard(path) && !asked {
+            walk.finish(source);
+            return Ok(());
+        }
+        let print = |lines: &[String]| match is_standard(path) {
+            true => stdout::print_to_stderr(lines),
+            false => stdout::print(lines),
+        };
         if self.json {
-            let mut summary = walk.summary_json(moved, kernel, &self.source);
+            let mut summary = walk.summary_json(moved, kernel, source);
             summary["tensors"] = input.tensors.iter().map(|t| t.json(dtype(t))).collect();
+            if !input.others.is_empty() {
+                summary["copied"] = input.others.iter().map(Other::json).collect();
+            }
             if self.verbose {
                 summary["plans"] = plans.iter().map(Plan::json).collect();
             }
             if self.show > 0 {
                 summary["rows"] = rows.iter().map(Row::json).collect();
             }
-            return stdout::print_json(&summary);
+            return print(&[stdout::json_text(&summary)]);
         }
-        let what = describe(&input.tensors, dtype);
-        let mut lines = vec![walk.summary(moved, &what, kernel, &self.source)];
+        let what = describe(&input, dtype);
+        let mut lines = vec![walk.summary(moved, &what, kernel, source)];
         lines.extend(plans.iter().flat_map(Plan::lines));
         let several = input.tensors.len() > 1;
         lines.extend(rows.iter().map(|row| row.line(several, self.is_log())));
-        stdout::print(&lines)
+        print(&lines)
     }
 
     fn op(&self) -> Op {
@@ -149,8 +218,8 @@ impl Run {
     }
 
     /// What to call, and the kernel that it will use.
-    fn softmax(&self) -> Result<(Softmax<'static>, &'static Kernel), Failure> {
-        let options = self.source.options()?.masked(match self.masked {
+    fn softmax(&self, source: &Source) -> Result<(Softmax<'static>, &'static Kernel), Failure> {
+        let options = source.options()?.masked(match self.masked {
             MaskedRow::Nan => Masked::Nan,
             MaskedRow::Zero => Masked::Zero,
         });
@@ -158,16 +227,16 @@ impl Run {
             Op::Sigmoid | Op::LogSigmoid => self.scaling.finite(options)?,
             _ => self.scaling.of(options)?,
         };
-        Ok((options, self.source.kernel()?))
+        Ok((options, source.kernel()?))
     }
 }
 
 /// Everything that the blocks share.
 struct Work<'a> {
     run: &'a Run,
+    source: &'a Source,
     softmax: Softmax<'static>,
     walk: &'a Walk,
-    output: Output,
     plans: Vec<Plan>,
     rows: Vec<Row>,
 }
@@ -232,17 +301,18 @@ impl<'a> Work<'a> {
         tensor: &Tensor,
         file: &Contents,
         to: Dtype,
+        sink: &mut Sink,
     ) -> Result<(), Failure> {
         if tensor.len() == 0 {
             return Ok(());
         }
-        let source = &self.run.source;
+        let source = self.source;
         let failed = |e: softmax::Error| source.failed(e);
         let (axis, inner) = tensor.along(self.run.axis).map_err(|e| source.failed(e))?;
         // What cannot be cut: a row, or the matrix that has the axis and all behind it.
         let unit = axis * inner;
-        let (dtype, bytes) = (tensor.dtype, tensor.data.clone());
-        let mut blocks = self.walk.blocks::<C>(source, file, dtype, bytes, unit, 0);
+        let (stored, bytes) = (tensor.stored, tensor.data.clone());
+        let mut blocks = self.walk.blocks::<C>(source, file, stored, bytes, unit, 0);
         if self.run.verbose {
             let rows = blocks.most() / axis;
             self.explain::<C>(tensor, rows, axis).map_err(failed)?;
@@ -263,7 +333,10 @@ impl<'a> Work<'a> {
                 encode(x, to, encoded);
                 encoded
             };
-            self.walk.write(&mut self.output, stored)?;
+            self.walk.write(sink, stored)?;
+            if sink.is_gone() {
+                break;
+            }
         }
         Ok(())
     }
@@ -327,13 +400,34 @@ impl<'a> Work<'a> {
 }
 
 /// What was computed, for the summary.
-fn describe(tensors: &[Tensor], dtype: impl Fn(&Tensor) -> Dtype) -> String {
-    if let [tensor] = tensors {
-        return format!("{} {}", tensor.shape_text(), dtype(tensor).name());
+fn describe(input: &Input, dtype: impl Fn(&Tensor) -> Dtype) -> String {
+    let tensors = &input.tensors;
+    let mut what = match &**tensors {
+        [tensor] => format!("{} {}", tensor.shape_text(), dtype(tensor).name()),
+        _ => {
+            let elements: usize = tensors.iter().map(Tensor::len).sum();
+            let names = names(tensors.iter().map(|t| dtype(t).name().to_owned()));
+            format!("{} tensors, {elements} elements {names}", tensors.len())
+        }
+    };
+    // What is read as another type.
+    let others = tensors.iter().filter(|t| t.stored.dtype().name() != t.stored.name());
+    let others = names(others.map(|t| t.stored.name()));
+    if !others.is_empty() {
+        what += &format!(" from {others}");
     }
-    let mut names: Vec<_> = tensors.iter().map(|t| dtype(t).name()).collect();
-    names.sort_unstable();
-    names.dedup();
-    let elements: usize = tensors.iter().map(Tensor::len).sum();
-    format!("{} tensors, {elements} elements {}", tensors.len(), names.join("/"))
+    input.remarks.iter().for_each(|remark| what += &format!(", {remark}"));
+    let copied = names(input.others.iter().map(|other| other.kind.clone()));
+    match input.others.len() {
+        0 => what,
+        1 => format!("{what}, 1 other copied as it is ({copied})"),
+        n => format!("{what}, {n} others copied as they are ({copied})"),
+    }
+}
+
+/// Names of types, each once.
+fn names(names: impl Iterator<Item = String>) -> String {
+    let names: BTreeSet<_> = names.collect();
+    // A file may call its types anything.
+    clip(&names.into_iter().collect::<Vec<_>>().join("/"), 100).into_owned()
 }

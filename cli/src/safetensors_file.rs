@@ -6,9 +6,10 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use serde_json::json;
 
 use crate::dtype::Dtype;
-use crate::failure::{Failure, clip, list};
-use crate::input::Contents;
-use crate::tensor::{Tensor, bytes_of};
+use crate::failure::{Failure, clip};
+use crate::input::{Contents, Part};
+use crate::stored::Stored;
+use crate::tensor::{Other, Tensor, bytes_of};
 
 /// What a file says about itself beside its tensors.
 pub type Notes = Option<HashMap<String, String>>;
@@ -19,20 +20,36 @@ const LENGTH: usize = size_of::<u64>();
 /// Most bytes of a header, as the format has it.
 const MOST: u64 = 100_000_000;
 
-/// The tensors in a file, in the order of their data: the one called `only`, or all.
-pub fn read(file: &Contents, only: Option<&str>) -> Result<(Vec<Tensor>, Notes), Failure> {
+/// The tensors of floats in a file and the others, or the one called `only`.
+pub fn read(
+    file: &Contents,
+    only: Option<&str>,
+) -> Result<(Vec<Tensor>, Vec<Other>, Notes), Failure> {
     let (length, metadata) = metadata(file)?;
     let names = metadata.offset_keys();
     let start = LENGTH + length;
-    let tensors = match only {
-        Some(name) if metadata.info(name).is_none() => {
-            let (name, names) = (clip(name, 60), list(names.iter().map(String::as_str)));
-            return Err(file.failed(format!("no tensor is called {name:?}; there is {names}")));
+    if let Some(only) = only.filter(|only| metadata.info(only).is_none()) {
+        return Err(file.no_tensor(only, &names));
+    }
+    let (mut tensors, mut others) = (Vec::new(), Vec::new());
+    for name in names.iter().filter(|name| only.is_none_or(|only| only == *name)) {
+        let Some(TensorInfo { dtype, shape, data_offsets }) = metadata.info(name) else { continue };
+        let data = start + data_offsets.0..start + data_offsets.1;
+        let stored = Stored::of_safetensors(*dtype).filter(|_| !shape.is_empty());
+        let tensor = stored
+            .map(|stored| Tensor::new(Some(name.clone()), shape.clone(), stored, data.start))
+            .transpose()
+            .map_err(|e| file.failed(format!("tensor {:?}: {e}", clip(name, 60))))?;
+        match tensor {
+            // What was chosen is computed if it can be.
+            Some(tensor) if only.is_some() || tensor.stored.is_float() => tensors.push(tensor),
+            tensor => {
+                let (name, kind, shape) = (name.clone(), dtype.to_string(), shape.clone());
+                others.push(Other { name, kind, shape, data, tensor });
+            }
         }
-        Some(name) => tensor(&metadata, name, start).map(|tensor| vec![tensor]),
-        None => names.iter().map(|n| tensor(&metadata, n, start)).collect(),
-    };
-    Ok((tensors.map_err(|e| file.failed(e))?, metadata.metadata().clone()))
+    }
+    Ok((tensors, others, metadata.metadata().clone()))
 }
 
 /// The header and its length; its tensors fill the file.
@@ -68,54 +85,40 @@ fn metadata(file: &Contents) -> Result<(usize, Metadata), Failure> {
     Ok((length, metadata))
 }
 
-fn tensor(metadata: &Metadata, name: &str, start: usize) -> Result<Tensor, String> {
-    let shown = clip(name, 60);
-    let info: &TensorInfo =
-        metadata.info(name).ok_or_else(|| format!("no tensor is called {shown:?}"))?;
-    let dtype = match info.dtype {
-        safetensors::Dtype::F32 => Dtype::F32,
-        safetensors::Dtype::F64 => Dtype::F64,
-        safetensors::Dtype::F16 => Dtype::F16,
-        safetensors::Dtype::BF16 => Dtype::Bf16,
-        other => {
-            return Err(format!(
-                "tensor {shown:?} is {other}, which is not supported: \
-                 only F32, F64, F16 and BF16 are; choose one with --tensor"
-            ));
-        }
-    };
-    Tensor::new(Some(name.into()), info.shape.clone(), dtype, start + info.data_offsets.0)
-        .map_err(|e| format!("tensor {shown:?}: {e}"))
-}
-
-/// The header of these tensors as `dtype`, after which their data follows, one behind the other.
-///
-/// Keys are sorted, so that the same tensors always give the same bytes.
+/// The header of these parts, tensors as `dtype`, after which their data follows, one behind the
+/// other. The same parts always give the same bytes.
 pub fn header(
-    tensors: &[Tensor],
+    parts: &[Part],
     dtype: impl Fn(&Tensor) -> Dtype,
     notes: &Notes,
 ) -> Result<Vec<u8>, String> {
-    let mut entries = BTreeMap::new();
+    let mut entries = Vec::new();
     if let Some(notes) = notes {
-        entries.insert("__metadata__", json!(notes.iter().collect::<BTreeMap<_, _>>()));
+        let sorted: BTreeMap<_, _> = notes.iter().collect();
+        entries.push(("__metadata__", json!(sorted)));
     }
     let mut offset = 0usize;
-    for t in tensors {
-        let (start, dtype) = (offset, dtype(t));
-        let bytes = bytes_of(&t.shape, dtype.size())?;
+    for part in parts {
+        let start = offset;
+        let (name, kind, shape, bytes) = match part {
+            Part::Tensor(t) => {
+                let (name, dtype) = (t.name.as_deref().unwrap_or_default(), dtype(t));
+                let kind = dtype.name().to_uppercase();
+                (name, kind, &t.shape, bytes_of(&t.shape, dtype.size())?)
+            }
+            Part::Other(t) => (&*t.name, t.kind.clone(), &t.shape, t.data.len()),
+        };
         offset = start.checked_add(bytes).ok_or("the tensors overflow the address space")?;
-        entries.insert(
-            t.name.as_deref().unwrap_or_default(),
-            json!({
-                "dtype": dtype.name().to_uppercase(),
-                "shape": t.shape,
-                "data_offsets": [start, offset],
-            }),
-        );
+        entries.push((
+            name,
+            json!({ "dtype": kind, "shape": shape, "data_offsets": [start, offset] }),
+        ));
     }
-    let mut text = json!(entries).to_string();
-    // The data starts at a multiple of 8, as the crate safetensors has it.
+    // In the order of their data, as the crate safetensors has it.
+    let entries: Vec<_> =
+        entries.iter().map(|(name, entry)| format!("{}:{entry}", json!(name))).collect();
+    let mut text = format!("{{{}}}", entries.join(","));
+    // The data starts at a multiple of 8, as there.
     let padding = text.len().next_multiple_of(LENGTH) - text.len();
     text.push_str(&" ".repeat(padding));
     Ok([&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat())

@@ -32,7 +32,7 @@ impl Stdout {
     pub fn item(&mut self, item: &Value) -> Result<(), Failure> {
         let before = if self.items == 0 { "[" } else { ",\n" };
         self.items += 1;
-        self.write(|out| write!(out, "{before}{}", text(item)))
+        self.write(|out| write!(out, "{before}{}", json_text(item)))
     }
 
     /// The end of the array.
@@ -58,7 +58,7 @@ impl Stdout {
 
 /// JSON without characters that a terminal takes as commands. Those below 32 are never in it; the
 /// others are only within strings.
-fn text(value: &Value) -> String {
+pub fn json_text(value: &Value) -> String {
     let text = value.to_string();
     let mut clean = String::with_capacity(text.len());
     for c in text.chars() {
@@ -73,7 +73,7 @@ fn text(value: &Value) -> String {
 
 /// Prints a JSON value, which is all that is printed.
 pub fn print_json(value: &Value) -> Result<(), Failure> {
-    print(&[text(value)])
+    print(&[json_text(value)])
 }
 
 /// Prints text of some lines.
@@ -86,4 +86,12 @@ pub fn print(lines: &[String]) -> Result<(), Failure> {
     let mut stdout = Stdout::new();
     lines.iter().try_for_each(|line| stdout.line(line))?;
     stdout.finish()
+}
+
+/// Prints lines to standard error: standard output has something else.
+pub fn print_to_stderr(lines: &[String]) -> Result<(), Failure> {
+    let lines: String = lines.iter().map(|line| clean(line) + "\n").collect();
+    // Nobody is left to tell if this fails.
+    let _ = io::stderr().write_all(lines.as_bytes());
+    Ok(())
 }

@@ -3,15 +3,18 @@
 use std::ops::Range;
 
 use crate::dtype::Dtype;
+use crate::stored::Stored;
 
 /// Where the rows are and what they are made of. The last axis is the row.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tensor {
     /// Its name, in formats that have names.
     pub name: Option<String>,
     pub shape: Vec<usize>,
     pub rows: usize,
     pub cols: usize,
+    /// What its elements are in the file, and what they are read as.
+    pub stored: Stored,
     pub dtype: Dtype,
     /// Its bytes in the file.
     pub data: Range<usize>,
@@ -22,17 +25,20 @@ impl Tensor {
     pub fn new(
         name: Option<String>,
         shape: Vec<usize>,
-        dtype: Dtype,
+        stored: Stored,
         start: usize,
     ) -> Result<Self, String> {
         let Some((&cols, outer)) = shape.split_last() else {
             return Err("an array without axes (0-d) has no rows".into());
         };
-        let bytes = bytes_of(&shape, dtype.size())?;
+        let bytes = bytes_of(&shape, stored.size())?;
         let end = bytes.checked_add(start).ok_or_else(|| overflows(&shape))?;
         // No overflow: the sizes that are not 0 have been multiplied.
         let rows = if outer.contains(&0) { 0 } else { outer.iter().product() };
-        Ok(Self { name, shape, rows, cols, dtype, data: start..end })
+        // As what they are read as they must fit the address space, too.
+        let dtype = stored.dtype();
+        bytes_of(&shape, dtype.size())?;
+        Ok(Self { name, shape, rows, cols, stored, dtype, data: start..end })
     }
 
     /// The length of an axis, and the number of positions behind it. A negative axis counts from
@@ -57,7 +63,12 @@ impl Tensor {
 
     /// What programs are told of it, if it is of this type.
     pub fn json(&self, dtype: Dtype) -> serde_json::Value {
-        serde_json::json!({ "name": self.name, "shape": self.shape, "dtype": dtype.name() })
+        let (name, shape, from) = (&self.name, &self.shape, self.stored.name());
+        let mut json = serde_json::json!({ "name": name, "shape": shape, "dtype": dtype.name() });
+        if from != self.dtype.name() {
+            json["read_from"] = from.into();
+        }
+        json
     }
 
     /// Its shape as people write it.
@@ -68,6 +79,26 @@ impl Tensor {
     /// The axes before the last, whose product is the number of rows.
     pub fn outer(&self) -> &[usize] {
         self.shape.split_last().map_or(&[], |(_, outer)| outer)
+    }
+}
+
+/// What is in a file beside what is computed.
+#[derive(Debug)]
+pub struct Other {
+    pub name: String,
+    /// What its format calls its type.
+    pub kind: String,
+    pub shape: Vec<usize>,
+    /// Its bytes in the file.
+    pub data: Range<usize>,
+    /// What it is as an array of numbers with rows, if it is one.
+    pub tensor: Option<Tensor>,
+}
+
+impl Other {
+    /// What programs are told of it.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::json!({ "name": self.name, "shape": self.shape, "dtype": self.kind })
     }
 }
 

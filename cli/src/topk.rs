@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use serde_json::json;
 use softmax::{Element, Matrix, Softmax};
 
-use crate::blocks::{Blocks, Scaling, Source, Walk, buffer, with_type};
+use crate::blocks::{Blocks, Scaling, Source, Walk, with_type};
 use crate::dtype::Value;
 use crate::failure::Failure;
 use crate::input::Format;
+use crate::memory::buffer;
 use crate::npy;
 use crate::output::{Output, Target, check_distinct};
 use crate::stdout::Stdout;
@@ -47,7 +48,7 @@ pub struct TopK {
 impl TopK {
     /// Does it all.
     pub fn run(&self) -> Result<(), Failure> {
-        let walk = Walk::new(true);
+        let walk = Walk::new(true, false);
         let options = self.scaling.finite(self.source.options()?)?;
         let indices = Target::wanted(self.indices.as_deref(), Format::Npy, self.force)?;
         let log_probs = Target::wanted(self.log_probs.as_deref(), Format::Npy, self.force)?;
@@ -65,7 +66,7 @@ impl TopK {
         // Rows that nobody will see are not computed.
         let seen = if all { rows } else { rows.min(self.show) };
         let start = tensor.data.start;
-        let bytes = start..start + seen * cols * tensor.dtype.size();
+        let bytes = start..start + seen * cols * tensor.stored.size();
 
         with_type!(tensor.dtype, C => {
             let descr = npy::descr(<C as Element>::Arithmetic::DTYPE).map_err(|e| self.source.failed(e))?;
@@ -75,8 +76,8 @@ impl TopK {
             ];
             let mut work = Work { run: self, options, cols, k, files, stdout: Stdout::new() };
             let beside = k.saturating_mul(3 * size_of::<usize>());
-            let (source, file, dtype) = (&self.source, &input.file, tensor.dtype);
-            work.compute(walk.blocks::<C>(source, file, dtype, bytes, cols, beside))?;
+            let (source, file, stored) = (&self.source, &input.file, tensor.stored);
+            work.compute(walk.blocks::<C>(source, file, stored, bytes, cols, beside))?;
             let Work { files, mut stdout, .. } = work;
             if self.json {
                 stdout.end_of_items()?;

@@ -332,7 +332,7 @@ fn what_does_not_fit_is_refused_by_name() {
         assert_eq!(out.status.code(), Some(2), "no seed, no draws, no such step");
     }
     let empty = folder.file("empty.npy", &npy("<f4", &[2, 0], &[]));
-    let integers = folder.file("integers.npy", &npy("<i8", &[2, 1], &[0; 16]));
+    let complex = folder.file("complex.npy", &npy("<c8", &[2, 1], &[0; 16]));
     let missing = folder.path("missing.npy");
     let taken = folder.file("taken.npy", b"precious");
     let text = folder.path("out.txt");
@@ -341,7 +341,7 @@ fn what_does_not_fit_is_refused_by_name() {
             call_refused(&folder, command, arguments, (subject.to_str().unwrap(), cause));
         };
         refused(&[&empty], &empty, "the rows of 2 x 0 have no columns");
-        refused(&[&integers], &integers, "the dtype <i8 is not supported");
+        refused(&[&complex], &complex, "the dtype <c8 is not supported");
         refused(&[&missing], &missing, "No such file");
         let out: &[&dyn AsRef<OsStr>] =
             if command == "argmax" { &[&input] } else { &[&input, &"-k", &"1", &"--indices"] };

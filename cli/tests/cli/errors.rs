@@ -70,13 +70,17 @@ fn broken_files_are_refused_by_name() {
         (npy("<f4", &[usize::MAX, 0], &[]), "overflows"),
         (npy("<f4", &[1; 65], &[0; 4]), "65 axes"),
         (npy("<f4", &[1 << 40, 1 << 10], &[0; 64]), "truncated"),
-        (descr(">f8"), "big-endian"),
-        (descr(">f4"), "big-endian"),
-        (descr("<i4"), "dtype <i4"),
-        (descr("<f16"), "dtype <f16"),
-        (descr("|O"), "dtype |O"),
-        (descr("<c8"), "dtype <c8"),
-        (npy_aligned(64, "<f4", true, "(4, 10)", &[0; 160]), "numpy.ascontiguousarray"),
+        // With the Python that makes them readable.
+        (descr("<f16"), "dtype <f16 is not supported; np.save(\"converted.npy\", np.load("),
+        (descr("|O"), "allow_pickle=True).astype(\"f8\")) converts"),
+        (descr("<c8"), "in.npy\").real) converts"),
+        (descr("<V2"), ".view(ml_dtypes.bfloat16).astype(\"f4\")) converts"),
+        (descr("<U3"), "dtype <U3"),
+        // Appended is another array, not anything else.
+        ([&good[..], &good[..5]].concat(), "too long"),
+        ([&good[..], &[0], &good[..]].concat(), "too long"),
+        (npy_aligned(64, "<f4", true, "(4, 10)", &[0; 159]), "truncated"),
+        (npy("<i4", &[0, 1 << 60], &[]), "overflows"),
     ];
     for (bytes, cause) in cases {
         let input = folder.file("in.npy", bytes);
@@ -107,11 +111,13 @@ fn broken_files_are_refused_by_name() {
             file(r#"{"x":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}"#, &[0; 4]),
             "not a .safetensors file",
         ),
+        (safetensors(&[("x", Dtype::F32, &[], &[0; 4])]), "tensor \"x\" is 0-d"),
+        (safetensors(&[("ids", Dtype::I64, &[1], &[0; 8])]), "tensor \"ids\" is I64; --tensor"),
         (
-            safetensors(&[("x", Dtype::F32, &[], &[0; 4])]),
-            "tensor \"x\": an array without axes (0-d)",
+            safetensors(&[("q", Dtype::F8_E4M3, &[1], &[0; 1]), ("r", Dtype::I8, &[1], &[0; 1])]),
+            "none of its tensors is computed: tensor \"q\" is F8_E4M3, which is not supported; \
+             np.save(\"converted.npy\", safetensors.torch.load_file(",
         ),
-        (safetensors(&[("ids", Dtype::I64, &[1], &[0; 8])]), "tensor \"ids\" is I64"),
     ];
     for (bytes, cause) in cases {
         let input = folder.file("in.safetensors", bytes);
@@ -202,8 +208,9 @@ fn files_that_cannot_be_read_or_written_are_refused_by_name() {
     refused(&folder, &input, &directory, &["--force"], about);
     let nowhere = folder.path("no/such/folder/out.npy");
     refused(&folder, &input, &nowhere, &[], (nowhere.to_str().unwrap(), "cannot be created"));
-    let text = folder.path("in.txt");
-    refused(&folder, &text, &out, &[], (text.to_str().unwrap(), ".npy or .safetensors"));
+    let text = folder.path("in.dat");
+    let about = (text.to_str().unwrap(), ".npy, .npz, .safetensors, .csv, .tsv or .txt; --format");
+    refused(&folder, &text, &out, &[], about);
     let other = folder.path("out.safetensors");
     refused(&folder, &input, &other, &[], (other.to_str().unwrap(), "the extension must be .npy"));
     // A name with a line break does not break the line.

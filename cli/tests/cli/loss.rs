@@ -5,11 +5,12 @@ use std::fs;
 use std::path::Path;
 
 use crate::common::{
-    File, Folder, arguments, call, call_ok, call_refused, files, npy, safetensors, softmax, values,
+    File, Folder, arguments, call, call_ok, call_refused, files, npy, npy_aligned, safetensors,
+    softmax, values,
 };
 use bytemuck::cast_slice;
 use half::{bf16, f16};
-use safetensors::SafeTensors;
+use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use softmax::{CrossEntropy, Matrix, MatrixMut, Reduction, Softmax};
 
@@ -146,6 +147,86 @@ fn labels_may_be_any_integers() {
     check::<u64>("<u8", 21);
 }
 
+/// Whatever files they come in, and of whatever type: as long as nothing is lost.
+#[test]
+fn labels_and_weights_of_other_types_and_shapes() {
+    let folder = Folder::new();
+    let (rows, cols) = (6, 3);
+    let x: Vec<f64> = values(rows * cols);
+    let input = folder.file("in.npy", &npy("<f8", &[2, 3, cols], cast_slice(&x)));
+    let labels = [2i64, 0, -100, 1, 1, 2];
+    let loss = CrossEntropy::new();
+    let want = loss.loss(Matrix::new(&x, cols).unwrap(), &labels).unwrap();
+    let floats = labels.map(|l| l as f64);
+    let big: Vec<u8> = labels.iter().flat_map(|l| l.to_be_bytes()).collect();
+    let big_floats: Vec<u8> = floats.iter().flat_map(|l| (*l as f32).to_be_bytes()).collect();
+    // Fortran order, of 2 x 3.
+    let turned = [0, 3, 1, 4, 2, 5].map(|i| labels[i] as i16);
+    let logits: &[u8] = cast_slice(&x);
+    let files = [
+        ("floats.npy", npy("<f8", &[2, 3], cast_slice(&floats))),
+        ("big.npy", npy(">i8", &[6], &big)),
+        ("big_floats.npy", npy(">f4", &[6, 1], &big_floats)),
+        ("column.npy", npy("<i8", &[2, 3, 1], cast_slice(&labels))),
+        ("row.npy", npy("<i8", &[1, 6], cast_slice(&labels))),
+        ("fortran.npy", npy_aligned(64, "<i2", true, "(2, 3)", cast_slice(&turned))),
+        ("one.safetensors", safetensors(&[("y", Dtype::I64, &[2, 3], cast_slice(&labels))])),
+        ("float.safetensors", safetensors(&[("y", Dtype::F64, &[6], cast_slice(&floats))])),
+        (
+            "both.safetensors",
+            safetensors(&[
+                ("logits", Dtype::F64, &[6, 3], logits),
+                ("labels", Dtype::I64, &[6], cast_slice(&labels)),
+            ]),
+        ),
+    ];
+    for (name, bytes) in files {
+        let y = folder.file(name, &bytes);
+        assert_eq!(printed(&input, &y, &[]).to_bits(), want.to_bits(), "{name}");
+    }
+    // One file for both.
+    let both = folder.path("both.safetensors");
+    assert_eq!(printed(&both, &both, &[]).to_bits(), want.to_bits());
+    let g = folder.path("g.safetensors");
+    call_ok("loss", &[&both, &both, &"--gradient", &g]);
+    let bytes = fs::read(&g).unwrap();
+    assert_eq!(SafeTensors::deserialize(&bytes).unwrap().names(), ["logits"]);
+    let several = safetensors(&[
+        ("a", Dtype::I64, &[6], cast_slice(&labels)),
+        ("b", Dtype::I64, &[6], cast_slice(&labels)),
+    ]);
+    let y = folder.file("several.safetensors", &several);
+    let about = (y.to_str().unwrap(), "there are several: a, b; np.save(");
+    call_refused(&folder, "loss", &arguments(&[&input, &y], &[]), about);
+    // Truth values are 0 and 1.
+    let (x, yes) = ([1.0f32, 2.0, 3.0, 5.0], [0u8, 1]);
+    let two = folder.file("two.npy", &npy("<f4", &[2, 2], cast_slice(&x)));
+    let y = folder.file("bool.npy", &npy("|b1", &[2], &yes));
+    let of_two = loss.loss(Matrix::new(&x, 2).unwrap(), &[0, 1]).unwrap();
+    assert_eq!(printed(&two, &y, &[]), of_two);
+
+    let y = folder.file("labels.npy", &npy("<i8", &[6], cast_slice(&labels)));
+    let x: Vec<f64> = values(rows * cols);
+    let weights = [0.5f32, 2.0, 1.0];
+    let loss = CrossEntropy::new().weights(&weights);
+    let want = loss.loss(Matrix::new(&x, cols).unwrap(), &labels).unwrap();
+    let wide = weights.map(f64::from);
+    let files = [
+        ("w8.npy", npy("<f8", &[3], cast_slice(&wide))),
+        ("row.npy", npy("<f4", &[1, 3], cast_slice(&weights))),
+        ("column.npy", npy("<f4", &[3, 1], cast_slice(&weights))),
+        ("w.safetensors", safetensors(&[("w", Dtype::F32, &[3], cast_slice(&weights))])),
+    ];
+    for (name, bytes) in files {
+        let w = folder.file(name, &bytes);
+        let got = printed(&input, &y, &["--weights", w.to_str().unwrap()]);
+        assert_eq!(got.to_bits(), want.to_bits(), "{name}");
+    }
+    let whole = folder.file("whole.npy", &npy("|u1", &[3], &[1, 1, 1]));
+    let plain = printed(&input, &y, &[]);
+    assert_eq!(printed(&input, &y, &["--weights", whole.to_str().unwrap()]), plain);
+}
+
 #[test]
 fn json_has_the_loss_and_what_it_is_of() {
     let folder = Folder::new();
@@ -207,17 +288,27 @@ fn what_does_not_fit_is_refused_by_name() {
     let cases: &[(&str, Vec<u8>, &str)] = &[
         ("short", npy("<i8", &[1], &[0; 8]), "in.npy, 2 x 3, is needed"),
         ("short", npy("<i8", &[1], &[0; 8]), "needed: 2, got 1"),
-        ("turned", npy("<i8", &[2, 1], &[0; 16]), "needed: 2, got 2 x 1"),
+        ("turned", npy("<i8", &[3, 1], &[0; 24]), "needed: 2, got 3"),
+        ("matrix", npy("<i8", &[2, 2], &[0; 32]), "needed: 2, got 2 x 2"),
+        ("probs", npy("<f4", &[2, 3], &[0; 24]), "y.argmax(-1)"),
         ("large", npy("<i8", &[2], cast_slice(&[0i64, 3])), "row 1: 3 is none of its 3 columns"),
         ("negative", npy("|i1", &[2], &[0xff, 0]), "row 0: -1 is none of its 3 columns"),
         (
             "huge",
             npy("<u8", &[2], cast_slice(&[1u64, 1 << 63])),
-            "9223372036854775808, which is beyond i64",
+            "element 1 is 9223372036854775808, which is no integer of 64 bits",
         ),
-        ("float", npy("<f4", &[2], &[0; 8]), "the dtype <f4 is none of integers"),
-        ("bool", npy("|b1", &[2], &[0; 2]), "the dtype |b1 is none of integers"),
-        ("big", npy(">i8", &[2], &[0; 16]), "big-endian"),
+        (
+            "half",
+            npy("<f8", &[2], cast_slice(&[1.0, 0.5])),
+            "element 1 is 0.5, which is no integer of 64 bits; np.save(\"converted.npy\", np.load(",
+        ),
+        (
+            "nan",
+            npy("<f4", &[2], cast_slice(&[0.0, f32::NAN])),
+            ".round().astype(\"i8\")) converts",
+        ),
+        ("complex", npy("<c8", &[2], &[0; 16]), "the dtype <c8 is not supported; np.save("),
         ("cut", npy("<i4", &[2], &[0; 7]), "truncated: the shape 2 needs 8 bytes of data, got 7"),
         ("long", npy("<i4", &[2], &[0; 9]), "too long"),
         ("overflow", npy("<i4", &[usize::MAX, 3], &[]), "overflows"),
@@ -252,13 +343,22 @@ fn what_does_not_fit_is_refused_by_name() {
         &npy("<f4", &[2], &[0; 8]),
         "3 weights, one for each class, are needed, got 2",
     );
-    weights("w2.npy", &npy("<f8", &[3], &[0; 24]), "of f32");
+    weights(
+        "w2.npy",
+        &npy("<f8", &[3], cast_slice(&[1.0, 0.1, 1.0])),
+        "element 1 is 0.1, which is no f32; np.save(\"converted.npy\", np.load(",
+    );
+    weights("w2.npy", &npy("<i4", &[3], cast_slice(&[1, 1, (1 << 24) + 1])), "16777217");
     weights(
         "w3.npy",
         &npy("<f4", &[3], cast_slice(&[1.0f32, -0.5, 1.0])),
         "the weight of class 1 must be finite and not negative, got -0.5",
     );
-    weights("w3.npy", &npy("<f4", &[3, 1], &[0; 12]), "of one axis");
+    weights(
+        "w3.npy",
+        &npy("<f4", &[3, 3], &[0; 36]),
+        "along one axis, one for each class, got 3 x 3",
+    );
 
     let taken = file("taken.npy", b"precious");
     let taken = taken.to_str().unwrap();

@@ -5,7 +5,10 @@ mod common;
 #[cfg(unix)]
 mod completions;
 mod decide;
+#[cfg(unix)]
+mod documentation;
 mod errors;
+mod formats;
 mod info;
 mod loss;
 mod outputs;

@@ -140,6 +140,53 @@ fn the_same_file_is_not_written_twice() {
     assert!(a.exists() && b.exists());
 }
 
+/// As `cp` does it: names stay, and the folder is there before.
+#[test]
+fn several_files_go_into_a_folder() {
+    let folder = Folder::new();
+    let x = [1.0f32, 1.0];
+    let file = npy("<f4", &[1, 2], bytemuck::cast_slice(&x));
+    let want = npy("<f4", &[1, 2], bytemuck::cast_slice(&[0.5f32; 2]));
+    let (a, b) = (folder.file("a.npy", &file), folder.file("b.npy", &file));
+    let text = folder.file("c.csv", b"1,1\n");
+    let out = folder.path("out");
+    fs::create_dir(&out).unwrap();
+    let lines = call_ok("run", &[&a, &b, &text, &out]);
+    assert_eq!(lines.lines().count(), 3, "{lines}");
+    for name in ["a.npy", "b.npy"] {
+        assert_eq!(fs::read(out.join(name)).unwrap(), want, "{name}");
+        assert!(lines.contains(&format!("{}: 1 x 2 f32", out.join(name).display())), "{lines}");
+    }
+    assert_eq!(fs::read(out.join("c.csv")).unwrap(), b"0.5,0.5\n");
+    // One file, too; quietly, or for programs.
+    assert_eq!(call_ok("run", &[&a, &out, &"--quiet", &"--force"]), "");
+    let json = call_ok("run", &[&a, &b, &out, &"--json", &"--force"]);
+    let outputs: Vec<serde_json::Value> =
+        json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(outputs[1]["output"], out.join("b.npy").to_str().unwrap());
+    // What cannot be is found before anything is written.
+    let sub = folder.path("sub");
+    fs::create_dir(&sub).unwrap();
+    fs::write(sub.join("a.npy"), &file).unwrap();
+    let other = folder.path("other");
+    fs::create_dir(&other).unwrap();
+    let refused = |arguments: &[&dyn AsRef<OsStr>], subject: &Path, cause| {
+        call_refused(&folder, "run", arguments, (subject.to_str().unwrap(), cause));
+        assert_eq!(fs::read_dir(&other).unwrap().count(), 0);
+    };
+    let clash = other.join("a.npy");
+    refused(&[&a, &sub.join("a.npy"), &other], &clash, "the same file as");
+    let there = sub.join("a.npy");
+    refused(&[&b, &a, &sub], &there, "exists already; --force replaces it");
+    assert!(!sub.join("b.npy").exists());
+    let nowhere = folder.path("nowhere");
+    refused(&[&a, &b, &nowhere], &nowhere, "no folder, which the results of several files need");
+    refused(&[&a, &b, &text], &text, "no folder");
+    refused(&[&a, &"-", &other], &other, "standard input has no name");
+    let out = call("run", &[&a, &other, &"--quiet", &"--json"]);
+    assert_eq!(out.status.code(), Some(2));
+}
+
 #[cfg(unix)]
 mod unix {
     use std::io::ErrorKind;

@@ -30,6 +30,7 @@ fn commands_of_the_readme_run_one_after_the_other() {
     ]);
     folder.file("model.safetensors", &tensors);
     folder.file("other.json", SMALL.as_bytes());
+    folder.file("scores.csv", b"8,5,0\n1,1,1\n");
     let before: Vec<_> =
         folder.names().into_iter().map(|n| (fs::read(folder.path(&n)).unwrap(), n)).collect();
 

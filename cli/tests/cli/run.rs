@@ -265,6 +265,156 @@ fn safetensors_keep_names_shapes_and_metadata() {
     assert_eq!(got.tensor("b \"é\"").unwrap().data(), cast_slice::<bf16, u8>(&y));
 }
 
+/// What is not computed is as it was, in its place.
+#[test]
+fn other_tensors_are_copied_as_they_are() {
+    let folder = Folder::new();
+    let (a, b): (Vec<f32>, Vec<f64>) = (values(12), values(5));
+    let ids: [i64; 4] = [1, -1, i64::MAX, 0];
+    let file = safetensors(&[
+        ("logits", Dtype::F32, &[3, 4], cast_slice(&a)),
+        ("ids", Dtype::I64, &[2, 2], cast_slice(&ids)),
+        ("mask", Dtype::BOOL, &[3], &[1, 0, 1]),
+        ("quantized", Dtype::F8_E5M2, &[2], &[7, 9]),
+        ("scale", Dtype::F32, &[], &0.25f32.to_le_bytes()),
+        ("none", Dtype::U8, &[0], &[]),
+        ("more", Dtype::F64, &[5], cast_slice(&b)),
+    ]);
+    let input = folder.file("in.safetensors", &file);
+    let out = folder.path("out.safetensors");
+    let line = run_ok(&input, &out, &[]).concat();
+    let what = ": 2 tensors, 17 elements f32/f64, 5 others copied as they are \
+                (BOOL/F32/F8_E5M2/I64/U8), kernel ";
+    assert!(line.contains(what), "{line}");
+    let bytes = fs::read(&out).unwrap();
+    let (before, after) = (SafeTensors::deserialize(&file), SafeTensors::deserialize(&bytes));
+    let (before, after) = (before.unwrap(), after.unwrap());
+    for (name, tensor) in before.tensors() {
+        let now = after.tensor(&name).unwrap();
+        assert_eq!((now.dtype(), now.shape()), (tensor.dtype(), tensor.shape()), "{name}");
+        let y = match &*name {
+            "logits" => cast_slice(&expected(Softmax::new(), false, &a, 4)).to_vec(),
+            "more" => cast_slice(&expected(Softmax::new(), false, &b, 5)).to_vec(),
+            _ => tensor.data().to_vec(),
+        };
+        assert_eq!(now.data(), y, "{name}");
+    }
+    let metadata = |bytes| SafeTensors::read_metadata(bytes).unwrap().1;
+    let (before, after) = (metadata(&file), metadata(&bytes));
+    assert_eq!(after.metadata(), before.metadata());
+    assert_eq!(after.offset_keys(), before.offset_keys());
+    // Where sizes change, too; and for programs.
+    let json = run_ok(&input, &out, &["--force", "--json", "--dtype", "f16"]).concat();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["copied"].as_array().unwrap().len(), 5);
+    let bytes = fs::read(&out).unwrap();
+    let after = SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(after.tensor("ids").unwrap().data(), cast_slice::<i64, u8>(&ids));
+    assert_eq!(after.tensor("more").unwrap().dtype(), Dtype::F16);
+
+    // One that was chosen is computed: integers as f64, as SciPy does.
+    let line = run_ok(&input, &out, &["--force", "--tensor", "ids"]).concat();
+    assert!(line.contains(": 2 x 2 f64 from i64, kernel "), "{line}");
+    let y = expected(Softmax::new(), false, &ids.map(|n| n as f64), 2);
+    let bytes = fs::read(&out).unwrap();
+    let after = SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(after.tensor("ids").unwrap().data(), cast_slice::<f64, u8>(&y));
+    for (name, cause) in [("quantized", "is F8_E5M2, which is not supported"), ("scale", "is 0-d")]
+    {
+        let refused = run(&input, &out, &["--force", "--tensor", name]);
+        let stderr = String::from_utf8(refused.stderr).unwrap();
+        assert!(stderr.contains(cause) && refused.status.code() == Some(2), "{stderr}");
+    }
+}
+
+/// What `np.load` reads is read, and said.
+#[test]
+fn arrays_of_other_types_and_orders() {
+    let folder = Folder::new();
+    let out = folder.path("out.npy");
+    let check = |file: &[u8], options: &[&str], want: &[u8], what: &str| {
+        let input = folder.file("in.npy", file);
+        let line = run_ok(&input, &out, &[options, &["--force"]].concat()).concat();
+        assert!(line.contains(&format!(": {what}, kernel ")), "{line} {what}");
+        assert!(fs::read(&out).unwrap() == want, "{what}");
+    };
+    // Big-endian floats are computed as what they are.
+    let (x4, x8): (Vec<f32>, Vec<f64>) = (values(70_000), values(12));
+    let big4: Vec<u8> = x4.iter().flat_map(|x| x.to_be_bytes()).collect();
+    let y = npy("<f4", &[7, 10_000], cast_slice(&expected(Softmax::new(), false, &x4, 10_000)));
+    check(&npy(">f4", &[7, 10_000], &big4), &[], &y, "7 x 10000 f32 from big-endian f32");
+    let big8: Vec<u8> = x8.iter().flat_map(|x| x.to_be_bytes()).collect();
+    let y = npy("<f8", &[3, 4], cast_slice(&expected(Softmax::new(), false, &x8, 4)));
+    check(&npy(">f8", &[3, 4], &big8), &[], &y, "3 x 4 f64 from big-endian f64");
+    // Integers as f64.
+    let n = [3i32, -1, 1 << 30, 0, 5, 5];
+    let y64 = expected(Softmax::new(), false, &n.map(f64::from), 3);
+    let y = npy("<f8", &[2, 3], cast_slice(&y64));
+    check(&npy("<i4", &[2, 3], cast_slice(&n)), &[], &y, "2 x 3 f64 from i32");
+    let big: Vec<u8> = n.iter().flat_map(|n| i64::from(*n).to_be_bytes()).collect();
+    check(&npy(">i8", &[2, 3], &big), &[], &y, "2 x 3 f64 from big-endian i64");
+    let y32: Vec<f32> = y64.iter().map(|p| *p as f32).collect();
+    let y = npy("<f4", &[2, 3], cast_slice(&y32));
+    check(&npy("<i4", &[2, 3], cast_slice(&n)), &["--dtype", "f32"], &y, "2 x 3 f32 from i32");
+    let y = npy("<f8", &[1, 2], cast_slice(&expected(Softmax::new(), false, &[0.0, 1.0], 2)));
+    check(&npy("|b1", &[1, 2], &[0, 1]), &[], &y, "1 x 2 f64 from bool");
+    // The first of several.
+    let y = npy("<f8", &[3, 4], cast_slice(&expected(Softmax::new(), false, &x8, 4)));
+    let first = npy("<f8", &[3, 4], cast_slice(&x8));
+    let several = [&first[..], &npy("<i4", &[2], &[0; 8])].concat();
+    check(&several, &[], &y, "3 x 4 f64, the first of several arrays");
+    // A header of Python 2.
+    let mut old = npy("<f8", &[3, 4], cast_slice(&x8));
+    let text = format!("{:117}\n", "{u'descr': '<f8', 'fortran_order': False,\n'shape': (3L, 4L)}");
+    old[10..128].copy_from_slice(text.as_bytes());
+    check(&old, &[], &y, "3 x 4 f64");
+}
+
+/// Columns behind each other are put in rows.
+#[test]
+fn fortran_order_is_read_as_rows() {
+    let folder = Folder::new();
+    let out = folder.path("out.npy");
+    // Fewer and more columns than are put in rows together, and columns longer than a part.
+    for shape in [&[5usize, 77][..], &[77, 5], &[3, 1, 4, 5], &[40_000, 33], &[2, 40_000]] {
+        let n = shape.iter().product();
+        let x: Vec<f32> = values(n);
+        // The index of an element that is the i-th in Fortran order.
+        let place = |mut i: usize| {
+            let index: Vec<usize> = shape
+                .iter()
+                .map(|len| {
+                    let at = i % len;
+                    i /= len;
+                    at
+                })
+                .collect();
+            index.iter().zip(shape).fold(0, |place, (i, len)| place * len + i)
+        };
+        let turned: Vec<f32> = (0..n).map(|i| x[place(i)]).collect();
+        let text = format!("{shape:?}").replace('[', "(").replace(']', ")");
+        let file = npy_aligned(64, "<f4", true, &text, cast_slice(&turned));
+        run_ok(&folder.file("in.npy", &file), &out, &["--force"]);
+        let cols = shape[shape.len() - 1];
+        let want = npy("<f4", shape, cast_slice(&expected(Softmax::new(), false, &x, cols)));
+        assert!(fs::read(&out).unwrap() == want, "{shape:?}");
+    }
+    // Of other sizes of elements, one of them in the other order of bytes.
+    let x = [1i64, 2, 3, 4, 5, 7];
+    let y = expected(Softmax::new(), false, &x.map(|n| n as f64), 3);
+    let turned = [0, 3, 1, 4, 2, 5].map(|i| x[i]);
+    let bytes = |descr, bytes: &[u8]| npy_aligned(64, descr, true, "(2, 3)", bytes);
+    let files = [
+        bytes("|u1", &turned.map(|n| n as u8)),
+        bytes(">i2", cast_slice(&turned.map(|n| (n as i16).to_be()))),
+        bytes("<i8", cast_slice(&turned)),
+    ];
+    for file in files {
+        run_ok(&folder.file("in.npy", &file), &out, &["--force"]);
+        assert_eq!(fs::read(&out).unwrap(), npy("<f8", &[2, 3], cast_slice(&y)));
+    }
+}
+
 #[test]
 fn other_operations_are_those_of_the_library() {
     type Map = fn(Softmax, Matrix<f32>, MatrixMut<f32>) -> Result<(), softmax::Error>;
