@@ -47,4 +47,4 @@ pub use num::philox::{low_first, philox};
 pub use num::scale::Scale;
 pub use op::columns::room_for_columns;
 pub use op::tiny::{ROWS_AT_LEAST, TINY, room_for_tiny};
-pub use table::{Chosen, Kernel, Limits, Pieces, Probs, Ready, Shards, all};
+pub use table::{Chosen, Kernel, Limits, Pieces, Probs, Ready, Shards, all, limits};

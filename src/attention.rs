@@ -313,7 +313,7 @@ impl<'a> Attention<'a> {
         lse: bool,
     ) -> Result<(), Error> {
         let (rows, cols) = (scores.rows(), scores.cols());
-        let plan = self.options.plan::<U>(Op::Softmax, rows, cols, in_place)?;
+        let plan = self.options.plan_op::<U>(Op::Softmax, rows, cols, in_place)?;
         // Rows without keys, of which there may be any number, have no probabilities; and no rows
         // need no memory for one.
         if rows == 0 || (cols == 0 && !lse) {

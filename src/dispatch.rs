@@ -36,8 +36,7 @@ pub fn kernel(name: &str) -> Result<&'static Kernel, Error> {
 
 /// The kernel, if this CPU can run it.
 pub(crate) fn ready(kernel: &'static Kernel) -> Result<Ready, Error> {
-    kernel
-        .ready()
+    Ready::of(kernel)
         .ok_or(Error::UnavailableKernel { name: kernel.name(), requires: kernel.requires() })
 }
 

@@ -93,6 +93,8 @@ mod dispatch;
 mod error;
 mod executor;
 mod functions;
+#[doc(hidden)]
+pub mod internal;
 mod loss;
 #[cfg(feature = "ndarray")]
 mod ndarray_axis;
@@ -119,15 +121,13 @@ pub use loss::{CrossEntropy, Reduction};
 #[cfg(feature = "ndarray")]
 pub use ndarray;
 pub use options::{Softmax, Threads};
-pub use plan::{Plan, Regime};
+pub use plan::{Op, Plan, Regime};
 pub use sample::{Method, Order, Sampler};
 pub use scratch::{release_scratch, with_scratch};
 pub use shards::{Merged, MergedRow, Shards};
-#[doc(hidden)] // for bindings
-pub use softmax_kernels::in_default_environment;
 pub use softmax_kernels::{
-    AttendError, BLOCK, Element, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Op, Partial,
-    Probs, ShapeError, Targets, Ties,
+    AttendError, BLOCK, Element, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Partial, Probs,
+    ShapeError, Targets, Ties,
 };
 
 /// The examples of the README, compiled and run as tests.

@@ -9,6 +9,7 @@ use crate::{Error, Softmax};
 
 /// What becomes of the losses of rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Reduction {
     /// Their sum.
     Sum,
@@ -368,7 +369,6 @@ impl<'a> CrossEntropy<'a> {
     fn divides_by<T>(&self, targets: &Targets<T>, cols: usize) -> f64 {
         match (self.reduction, targets) {
             (Reduction::Sum, _) => 1.0,
-            (Reduction::Mean, Targets::Probs(q)) => q.rows() as f64,
             (Reduction::Mean, Targets::Labels(labels)) => {
                 let counted = labels.iter().filter(|&&label| label != self.loss.ignore);
                 match self.loss.weights {
@@ -380,6 +380,7 @@ impl<'a> CrossEntropy<'a> {
                     _ => counted.count() as f64,
                 }
             }
+            (Reduction::Mean, targets) => targets.rows() as f64,
         }
     }
 
@@ -397,7 +398,7 @@ impl<'a> CrossEntropy<'a> {
         like: Op,
         in_place: bool,
     ) -> Result<(), Error> {
-        let plan = self.options.plan::<T>(like, rows, cols, in_place)?;
+        let plan = self.options.plan_op::<T>(like, rows, cols, in_place)?;
         // No rows need no memory for one.
         if rows == 0 {
             return Ok(());
@@ -480,7 +481,7 @@ impl Softmax<'_> {
         let Some(call) = in_default_environment(call) else {
             return Err(Error::Mismatch { input: shape, output: other });
         };
-        let plan = self.plan::<T>(Op::Softmax, shape.0, shape.1, false)?;
+        let plan = self.plan_op::<T>(Op::Softmax, shape.0, shape.1, false)?;
         // Rows of nothing have none, and there may be any number of them.
         if shape.1 == 0 {
             return Ok(());

@@ -138,7 +138,7 @@ impl Softmax<'_> {
             return self.dense(op, arrays);
         }
         let (lanes, in_place) = (arrays.lanes(), arrays.x.is_none());
-        let plan = self.plan::<T>(op, lanes, arrays.len_of(arrays.axis), in_place)?;
+        let plan = self.plan_op::<T>(op, lanes, arrays.len_of(arrays.axis), in_place)?;
         if lanes < plan.threads() {
             // Few and long: threads share each of them.
             return self.scattered(op, arrays);

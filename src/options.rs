@@ -14,6 +14,7 @@ use crate::{Caches, Error, Executor, Plan, dispatch};
 
 /// How many threads a call may use. Without the feature `rayon` every call is serial.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Threads {
     /// As many of the current rayon pool's threads as pay for the amount of work. A call from
     /// within `pool.install(..)` uses that pool, any other the global one; small calls start none.
@@ -231,6 +232,17 @@ impl<'a> Softmax<'a> {
     /// ```
     pub fn plan<T: Element>(
         &self,
+        op: crate::Op,
+        rows: usize,
+        cols: usize,
+        in_place: bool,
+    ) -> Result<Plan, Error> {
+        self.plan_op::<T>(op.into(), rows, cols, in_place)
+    }
+
+    /// As [`Softmax::plan`].
+    pub(crate) fn plan_op<T: Element>(
+        &self,
         op: Op,
         rows: usize,
         cols: usize,
@@ -291,14 +303,17 @@ impl<'a> Softmax<'a> {
         self.run(Call::logsumexp(x, y, self.scale).map_err(mismatch)?)
     }
 
-    /// An operation from rows to rows that is chosen while the program runs: for bindings. Not for
-    /// sigmoids of matrices with padding.
+    /// An operation from rows to rows.
     ///
     /// # Errors
     /// As the operation's own method.
-    #[doc(hidden)]
     #[inline]
-    pub fn map<T: Element>(&self, op: Op, x: Matrix<T>, y: MatrixMut<T>) -> Result<(), Error> {
+    pub(crate) fn map<T: Element>(
+        &self,
+        op: Op,
+        x: Matrix<T>,
+        y: MatrixMut<T>,
+    ) -> Result<(), Error> {
         self.run(self.call(op, x, y)?)
     }
 

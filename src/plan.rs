@@ -2,13 +2,47 @@
 
 use std::fmt;
 
-use softmax_kernels::{BLOCK, Call, Element, Kernel, Op, ROWS_AT_LEAST, Ready, Store, TINY};
+use softmax_kernels::Op as Work;
+use softmax_kernels::{BLOCK, Call, Element, Kernel, ROWS_AT_LEAST, Ready, Store, TINY, Ties};
 
 use crate::executor::Crew;
 use crate::{Caches, Error, Threads, threads};
 
+/// An operation on rows, for [`Softmax::plan`](crate::Softmax::plan).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Op {
+    /// `exp(a x_i) / sum_j exp(a x_j)`, `a` being the scale.
+    Softmax,
+    /// `a x_i - ln(sum_j exp(a x_j))`.
+    LogSoftmax,
+    /// `ln(sum_j exp(a x_j))`, one value per row.
+    LogSumExp,
+    /// `1 / (1 + exp(-a x_i))`.
+    Sigmoid,
+    /// `-ln(1 + exp(-a x_i))`.
+    LogSigmoid,
+    /// The largest element of each row, or each of them, has all the mass.
+    Hardmax(Ties),
+}
+
+impl From<Op> for Work {
+    #[inline]
+    fn from(op: Op) -> Self {
+        match op {
+            Op::Softmax => Self::Softmax,
+            Op::LogSoftmax => Self::LogSoftmax,
+            Op::LogSumExp => Self::LogSumExp,
+            Op::Sigmoid => Self::Sigmoid,
+            Op::LogSigmoid => Self::LogSigmoid,
+            Op::Hardmax(ties) => Self::Hardmax(ties),
+        }
+    }
+}
+
 /// How rows are worked on. The bits of the results are the same in all regimes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Regime {
     /// Softmax of many rows of up to 64 elements without padding between them: groups of rows at
     /// once.
@@ -48,11 +82,11 @@ pub(crate) struct Shape {
     pub in_place: bool,
     /// Whether the rows are columns in memory.
     pub columns: bool,
-    pub op: Op,
+    pub op: Work,
 }
 
 impl Shape {
-    pub fn new<T: Element>(op: Op, rows: usize, cols: usize, in_place: bool) -> Self {
+    pub fn new<T: Element>(op: Work, rows: usize, cols: usize, in_place: bool) -> Self {
         let size = size_of::<T>();
         let computed = if T::IS_ARITHMETIC { size } else { 4 };
         Self { rows, cols, size, computed, dense: true, in_place, columns: false, op }
@@ -77,7 +111,7 @@ impl Shape {
 
     /// Bytes of output.
     fn output(&self) -> usize {
-        let elements = if self.op == Op::LogSumExp { self.rows } else { self.elements() };
+        let elements = if self.op == Work::LogSumExp { self.rows } else { self.elements() };
         elements.saturating_mul(self.size)
     }
 }
@@ -100,22 +134,22 @@ impl Plan {
     ) -> Result<Self, Error> {
         let caches = match caches {
             Some(caches) => caches,
-            None if work.is_small() => Caches { core: SMALL, last: SMALL },
+            None if work.is_small() => Caches::new(SMALL, SMALL),
             None => Caches::of_this_machine()?,
         };
         // A row and its exponentials are to stay in the core's cache.
-        let huge = work.cols.saturating_mul(work.size + work.computed) > caches.core;
+        let huge = work.cols.saturating_mul(work.size + work.computed) > caches.core();
         let grain = if matches!(crew.threads, Threads::Exactly(_)) { 1 } else { GRAIN };
         let threads = threads::available(crew, work.elements());
         let by_size = work.elements() / grain;
-        let sums = matches!(work.op, Op::Softmax | Op::LogSoftmax | Op::LogSumExp);
+        let sums = matches!(work.op, Work::Softmax | Work::LogSoftmax | Work::LogSumExp);
         let in_pieces = has_pieces && sums && work.cols > BLOCK;
         let (regime, parts) = if in_pieces && (huge || (threads > 1 && work.rows < threads)) {
             // Of each row.
             (Regime::Pieces, (work.cols / grain.max(BLOCK)).min(threads))
         } else {
             let tiny = has_pieces
-                && work.op == Op::Softmax
+                && work.op == Work::Softmax
                 && work.dense
                 && work.cols <= TINY
                 && work.rows >= ROWS_AT_LEAST;
@@ -126,8 +160,10 @@ impl Plan {
         };
         let parts = parts.max(1);
         // The scalar reference knows one way only.
-        let large =
-            has_pieces && !work.in_place && work.op != Op::LogSumExp && work.output() > caches.last;
+        let large = has_pieces
+            && !work.in_place
+            && work.op != Work::LogSumExp
+            && work.output() > caches.last();
         // Zen 5: columns past the caches take half the time, maps of elements 0.85 to 1.2 of it.
         let rows = regime != Regime::Tiny && !work.columns && sums;
         let store = Store::of(large, !rows);
@@ -155,8 +191,8 @@ impl Plan {
     pub(crate) fn keeps(&self) -> bool {
         let Shape { op, cols, size, .. } = self.work;
         let row = || cols.saturating_mul(size);
-        op == Op::Softmax
-            && (self.store.is_cached() || !self.store.is_past() && row() <= self.caches.last)
+        op == Work::Softmax
+            && (self.store.is_cached() || !self.store.is_past() && row() <= self.caches.last())
     }
 
     /// At most how many threads work at the same time.
@@ -169,7 +205,7 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Shape { rows, cols, size, computed, in_place, op, .. } = self.work;
         let row = cols.saturating_mul(size + computed);
-        let (core, last) = (self.caches.core, self.caches.last);
+        let (core, last) = (self.caches.core(), self.caches.last());
         writeln!(f, "kernel: {}", self.kernel.name())?;
         match self.regime {
             Regime::Tiny => {
@@ -191,7 +227,7 @@ impl fmt::Display for Plan {
         }
         let output = Bytes(self.work.output());
         match (op, in_place, self.store.is_past()) {
-            (Op::LogSumExp, ..) => writeln!(f, "output: one value per row")?,
+            (Work::LogSumExp, ..) => writeln!(f, "output: one value per row")?,
             (_, true, _) => writeln!(f, "output: in place")?,
             (_, _, false) if !self.store.is_cached() => writeln!(
                 f,

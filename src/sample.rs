@@ -15,6 +15,7 @@ use random::Stream;
 /// The order of filters and temperature: the libraries agree in all but the place of the
 /// temperature and of typical-p.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Order {
     /// Hugging Face transformers': temperature, top-k, top-p, min-p, typical-p.
     #[default]
@@ -26,6 +27,7 @@ pub enum Order {
 
 /// How a token is drawn from what the filters left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Method {
     /// One random number a draw, looked up in the running sums of the masses: the fastest.
     #[default]
@@ -429,7 +431,7 @@ impl<'a> Sampler<'a> {
     pub fn sample<T: Element>(&self, logits: Matrix<T>, draws: &mut [usize]) -> Result<(), Error> {
         let (rows, cols) = (logits.rows(), logits.cols());
         in_default_environment(|| self.check(rows, cols, draws.len()))?;
-        let plan = self.options.plan::<T>(Op::LogSumExp, rows, cols, false)?;
+        let plan = self.options.plan_op::<T>(Op::LogSumExp, rows, cols, false)?;
         if rows == 0 {
             return Ok(());
         }

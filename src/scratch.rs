@@ -63,12 +63,13 @@ impl Softmax<'_> {
     /// As [`Softmax::plan`].
     pub fn scratch_size<T: Element>(
         &self,
-        op: Op,
+        op: crate::Op,
         rows: usize,
         cols: usize,
         in_place: bool,
     ) -> Result<usize, Error> {
-        let plan = self.plan::<T>(op, rows, cols, in_place)?;
+        let op = Op::from(op);
+        let plan = self.plan_op::<T>(op, rows, cols, in_place)?;
         let is_tiny = op == Op::Softmax && cols <= TINY && rows >= ROWS_AT_LEAST;
         let worker =
             if is_tiny { room_for_tiny::<T>().max(row::<T>(cols)) } else { row::<T>(cols) };
@@ -86,10 +87,10 @@ impl Softmax<'_> {
     ) -> Result<usize, Error> {
         let [outer, axis, inner] = around(shape, axis)?;
         if inner == 1 {
-            let map = self.scratch_size::<T>(Op::LogSoftmax, outer, axis, false)?;
-            return Ok(map.max(self.scratch_size::<T>(Op::Softmax, outer, axis, true)?));
+            let map = self.scratch_size::<T>(crate::Op::LogSoftmax, outer, axis, false)?;
+            return Ok(map.max(self.scratch_size::<T>(crate::Op::Softmax, outer, axis, true)?));
         }
-        let plan = self.plan::<T>(Op::Softmax, outer.saturating_mul(inner), axis, true)?;
+        let plan = self.plan_op::<T>(Op::Softmax, outer.saturating_mul(inner), axis, true)?;
         Ok(total(&plan, 0, room_for_columns::<T>(axis)))
     }
 }
@@ -104,7 +105,7 @@ impl Attention<'_> {
         rows: usize,
         cols: usize,
     ) -> Result<usize, Error> {
-        let plan = self.softmax_options().plan::<U>(Op::Softmax, rows, cols, false)?;
+        let plan = self.softmax_options().plan_op::<U>(Op::Softmax, rows, cols, false)?;
         Ok(total(&plan, 0, row::<T>(cols)))
     }
 }
@@ -115,7 +116,7 @@ impl CrossEntropy<'_> {
     /// # Errors
     /// As [`Softmax::plan`].
     pub fn scratch_size<T: Element>(&self, rows: usize, cols: usize) -> Result<usize, Error> {
-        let plan = self.softmax_options().plan::<T>(Op::Softmax, rows, cols, false)?;
+        let plan = self.softmax_options().plan_op::<T>(Op::Softmax, rows, cols, false)?;
         Ok(total(&plan, room_for::<f64>(rows), row::<T>(cols)))
     }
 }
@@ -126,7 +127,7 @@ impl Sampler<'_> {
     /// # Errors
     /// As [`Softmax::plan`].
     pub fn scratch_size<T: Element>(&self, rows: usize, cols: usize) -> Result<usize, Error> {
-        let plan = self.softmax_options().plan::<T>(Op::LogSumExp, rows, cols, false)?;
+        let plan = self.softmax_options().plan_op::<T>(Op::LogSumExp, rows, cols, false)?;
         Ok(total(&plan, 0, self.memory::<T::Arithmetic>(cols)))
     }
 }

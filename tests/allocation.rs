@@ -61,7 +61,7 @@ fn rows() {
         for (rows, cols) in [(1, 16), (100, 10), (3, 1000), (2, 5000), (1, 200_000), (1, 1_000_000)]
         {
             for last in [0, usize::MAX] {
-                let options = options.caches(Caches { core: 1 << 20, last });
+                let options = options.caches(Caches::new(1 << 20, last));
                 let x = vec![1.0f32; rows * cols];
                 let mut y = vec![0.0f32; rows * cols];
                 let count = second(|| {
@@ -110,7 +110,7 @@ fn axes() {
         let options = Softmax::new().kernel(kernel).threads(Threads::Serial);
         for shape in [[3, 5, 7], [2, 100, 40], [1, 5000, 17]] {
             for last in [0, usize::MAX] {
-                let options = options.caches(Caches { core: 1 << 20, last });
+                let options = options.caches(Caches::new(1 << 20, last));
                 let x = vec![1.0f32; shape.iter().product()];
                 let mut y = x.clone();
                 let count = second(|| {
@@ -176,7 +176,7 @@ fn decisions() {
         let options = Softmax::new().kernel(kernel).threads(Threads::Serial);
         for (rows, cols) in [(1, 16), (100, 10), (2, 5000), (1, 300_000)] {
             for last in [0, usize::MAX] {
-                let options = options.caches(Caches { core: 1 << 20, last });
+                let options = options.caches(Caches::new(1 << 20, last));
                 let x: Vec<f32> = (0..rows * cols).map(|i| (i * 7 % 1001) as f32).collect();
                 let mut y = x.clone();
                 let mut indices = vec![0; rows * 10];
@@ -266,7 +266,7 @@ fn in_lent_memory<T: Element + Probs<T>>(kernel: &'static Kernel, rows: usize, c
     let x = Matrix::new(&x, cols).expect("a shape");
     let three = Threads::Exactly(3.try_into().expect("not 0"));
     for (threads, last) in [(Threads::Serial, usize::MAX), (three, usize::MAX), (three, 0)] {
-        let caches = Caches { core: 1 << 20, last };
+        let caches = Caches::new(1 << 20, last);
         let options = Softmax::new().kernel(kernel).threads(threads).caches(caches);
         let options = options.executor(&Alone);
         let what = format!("{} {} {rows} x {cols} {threads:?}", kernel.name(), T::NAME);

@@ -106,7 +106,7 @@ unsafe fn options_of<'a>(
         return Err(Reason::Flags { of: softmax_attention::NAME, flags: unknown }.into());
     }
     let mut attention = Attention::new(a.heads, a.queries).options(*call.softmax)?;
-    if softmax::in_default_environment(|| a.soft_cap != 0.0) {
+    if softmax::internal::in_default_environment(|| a.soft_cap != 0.0) {
         attention = attention.soft_cap(a.soft_cap);
     }
     let mut mask_bytes = 0;
@@ -116,11 +116,12 @@ unsafe fn options_of<'a>(
         let n = n.ok_or(Reason::TooLarge("mask"))?;
         // SAFETY: as this function's.
         let data = unsafe { mask_of(a, n) }?;
-        mask_bytes = match data {
-            MaskData::F32(_) => n.saturating_mul(4),
-            MaskData::F16(_) | MaskData::Bf16(_) => n.saturating_mul(2),
-            MaskData::Bool(_) => n,
+        let size = match a.mask_dtype {
+            SOFTMAX_F32 => 4,
+            SOFTMAX_BOOL => 1,
+            _ => 2,
         };
+        mask_bytes = n.saturating_mul(size);
         attention = attention.mask(Mask::new(data, a.mask_shape));
     }
     // SAFETY: as this function's.

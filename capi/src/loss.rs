@@ -171,8 +171,8 @@ unsafe fn run<T: Element>(
     let divisor = |loss: &CrossEntropy| -> Result<f64, softmax::Error> {
         match targets {
             Targets::Labels(labels) => loss.divisor(labels, cols),
-            Targets::Probs(q) if o.reduction == SOFTMAX_REDUCTION_MEAN => Ok(q.rows() as f64),
-            Targets::Probs(_) => Ok(1.0),
+            targets if o.reduction == SOFTMAX_REDUCTION_MEAN => Ok(targets.rows() as f64),
+            _ => Ok(1.0),
         }
     };
     let needed = || loss.scratch_size::<T>(rows, cols);

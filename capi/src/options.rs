@@ -302,7 +302,7 @@ fn flags(
     let softmax = softmax.masked(if zero { Masked::Zero } else { Masked::Nan });
     let (core, last) = (options.cache_core, options.cache_last);
     let caches = options.flags & SOFTMAX_CACHES != 0;
-    Ok(if caches { softmax.caches(Caches { core, last }) } else { softmax })
+    Ok(if caches { softmax.caches(Caches::new(core, last)) } else { softmax })
 }
 
 /// Writes what was wrong to where the options say.

@@ -1,6 +1,6 @@
 //! Maps of rows, log-sum-exp, decisions.
 
-use softmax::{Element, Op, Ties};
+use softmax::{Element, Op, Ties, internal};
 
 use crate::options::{Call, call, plain_call, softmax_options};
 use crate::raw::{
@@ -100,7 +100,7 @@ unsafe fn map_of<T: Element>(
         }
         // SAFETY: as above.
         let (x, y) = unsafe { (x.view_unchecked::<T>(), y.view_mut_unchecked::<T>()) };
-        softmax.map(op, x, y)
+        internal::map(softmax, op, x, y)
     })
 }
 
@@ -419,6 +419,7 @@ pub unsafe extern "C" fn softmax_plan_of(
                 softmax::Regime::Tiny => SOFTMAX_REGIME_TINY,
                 softmax::Regime::Rows => SOFTMAX_REGIME_ROWS,
                 softmax::Regime::Pieces => SOFTMAX_REGIME_PIECES,
+                _ => return Err(Reason::Unknown("a regime").into()),
             };
             write("softmax_plan", plan, told)
         })

@@ -132,6 +132,8 @@ pub(crate) enum Reason {
     },
     Name(Vec<u8>),
     Again(f64),
+    /// Something that this library was not made with.
+    Unknown(&'static str),
 }
 
 impl From<Error> for Reason {
@@ -178,6 +180,7 @@ impl Reason {
             Self::Choice { .. } | Self::Flags { .. } => Status::Value,
             Self::Name(_) => Status::Kernel,
             Self::Again(_) => Status::Again,
+            Self::Unknown(_) => Status::Internal,
         }
     }
 }
@@ -206,6 +209,7 @@ impl fmt::Display for Reason {
             Self::Again(max) => {
                 write!(f, "the partials are to be computed again by the largest element, {max}")
             }
+            Self::Unknown(what) => write!(f, "this library does not know {what}"),
         }
     }
 }

@@ -8,11 +8,22 @@ use crate::num::scale::Scale;
 
 /// What rows are measured against.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Targets<'a, T> {
     /// The column of each row's class.
     Labels(&'a [i64]),
     /// Each row's probabilities.
     Probs(Matrix<'a, T>),
+}
+
+impl<T> Targets<'_, T> {
+    /// How many rows have one.
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::Labels(labels) => labels.len(),
+            Self::Probs(probs) => probs.rows(),
+        }
+    }
 }
 
 impl<'a, T> From<&'a [i64]> for Targets<'a, T> {

@@ -64,6 +64,7 @@ pub(crate) fn log_shift_of_pairs<E: Contract>(
 
 /// A mask's elements: numbers that are added to the logits, or whether a key is seen.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum MaskData<'a> {
     /// Added; -inf hides a key.
     F32(&'a [f32]),

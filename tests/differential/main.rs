@@ -122,7 +122,7 @@ impl Way {
             1 => usize::MAX,
             _ => r.size(1, 1 << 17),
         };
-        let caches = r.once_in(2).then(|| Caches { core: size(r), last: size(r) });
+        let caches = r.once_in(2).then(|| Caches::new(size(r), size(r)));
         let mut layout = r.one(&[Layout::Plain, Layout::Loose, Layout::Loose, Layout::Guarded]);
         if cfg!(not(unix)) && layout == Layout::Guarded {
             layout = Layout::Loose;
@@ -368,7 +368,7 @@ fn small_shapes() {
                             kernel: kernels[(at + i) % kernels.len()],
                             kernels: kernels.clone(),
                             // One way in pieces, where a row is longer than a block.
-                            caches: (i == 1).then_some(Caches { core: 0, last: 0 }),
+                            caches: (i == 1).then_some(Caches::new(0, 0)),
                             in_place: i == 2,
                             layout: if i == 2 { Layout::Loose } else { Layout::Plain },
                             seed,

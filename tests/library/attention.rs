@@ -295,8 +295,8 @@ fn ways<'a>(attention: Attention<'a>, kernel: &'static Kernel) -> [Attention<'a>
     let two = NonZeroUsize::new(2).expect("not 0");
     [
         attention,
-        attention.caches(Caches { core: usize::MAX, last: 0 }),
-        attention.caches(Caches { core: 0, last: usize::MAX }).threads(Threads::Exactly(two)),
+        attention.caches(Caches::new(usize::MAX, 0)),
+        attention.caches(Caches::new(0, usize::MAX)).threads(Threads::Exactly(two)),
     ]
 }
 

@@ -55,7 +55,7 @@ fn moved<T: Element>(options: &Softmax, op: Op, x: &[T], shape: [usize; 3]) -> V
 }
 
 fn same_bits<T: Bits>() {
-    let way = |core, last| Caches { core, last };
+    let way = |core, last| Caches::new(core, last);
     let large = |[outer, axis, inner]: [usize; 3]| outer * axis * inner > 2000;
     for shape in SHAPES {
         let [outer, axis, inner] = shape;

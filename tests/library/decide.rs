@@ -140,7 +140,7 @@ fn same_bits<T: Bits>()
 where
     T::Arithmetic: Bits,
 {
-    let way = |core, last| Caches { core, last };
+    let way = |core, last| Caches::new(core, last);
     let two = Threads::Exactly(NonZeroUsize::new(2).expect("not 0"));
     let mut random = Random(11);
     for (n, kind) in LENGTHS.into_iter().flat_map(|n| (0..KINDS).map(move |kind| (n, kind))) {
@@ -679,8 +679,7 @@ fn long_rows_from_memory() {
         let tokens: Vec<_> = (0..count * 2).map(|_| random.below(n)).collect();
         let want = pick(&on(scalar(), 1.0, Masked::Nan), x, 40, &tokens);
         for kernel in exact() {
-            let options =
-                on(kernel, 1.0, Masked::Nan).caches(Caches { core: 1 << 14, last: 1 << 15 });
+            let options = on(kernel, 1.0, Masked::Nan).caches(Caches::new(1 << 14, 1 << 15));
             pick(&options, x, 40, &tokens).assert_same(&want, kernel.name());
         }
     }

@@ -211,8 +211,8 @@ fn same_bits<T: Bits>(case: &Case) {
         let options = Softmax::new().kernel(kernel).threads(Threads::Serial);
         let ways = [
             options,
-            options.caches(Caches { core: usize::MAX, last: 0 }),
-            options.caches(Caches { core: 0, last: usize::MAX }).threads(Threads::Exactly(two)),
+            options.caches(Caches::new(usize::MAX, 0)),
+            options.caches(Caches::new(0, usize::MAX)).threads(Threads::Exactly(two)),
         ];
         for (way, options) in ways.into_iter().enumerate() {
             let what = || format!("{} {} way {way}: {case:?}", kernel.name(), T::NAME);

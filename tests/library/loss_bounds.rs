@@ -308,7 +308,7 @@ fn labels_of_many_rows() {
                 loss.gradient(rows(&x, cols), &labels, to).expect("a valid call");
                 y
             };
-            let small = softmax::Caches { core: 0, last: 0 };
+            let small = softmax::Caches::new(0, 0);
             let got = gradient(Softmax::new().kernel(kernel).caches(small));
             let want = gradient(Softmax::new().kernel(scalar()));
             assert_same(&got, &want, || format!("{} {count} x {cols}", kernel.name()));

@@ -145,7 +145,7 @@ fn every_way_stays_between_the_guards<T: Bits + Pattern>() {
     }
     for kernel in exact() {
         for &(core, last) in &ways {
-            let options = on(kernel, 0.7, Masked::Zero).caches(Caches { core, last });
+            let options = on(kernel, 0.7, Masked::Zero).caches(Caches::new(core, last));
             for &(rows, cols) in &shapes {
                 let data: Vec<T> =
                     (0..rows).flat_map(|r| row::<T>(&mut random, r % 2 * 3, cols)).collect();
@@ -212,7 +212,7 @@ fn scores_and_columns_stay_between_the_guards<T: Probs<T> + Bits + Pattern>() {
         let mut masks = Guarded::<f16>::new(mask.len());
         for kernel in exact() {
             for (edge, last) in EDGES.into_iter().flat_map(|edge| [(edge, 0), (edge, usize::MAX)]) {
-                let caches = Caches { core: usize::MAX, last };
+                let caches = Caches::new(usize::MAX, last);
                 let x = from.copy(edge, &x);
                 let mask = masks.copy(edge, &mask);
                 let y = to.at(edge, x.len());
@@ -284,7 +284,7 @@ fn losses_stay_between_the_guards<T: Bits + Pattern>() {
                 let (x, q) = (Matrix::new(&*x, cols), Matrix::new(&*q, cols));
                 let (x, q) = (x.expect("whole rows"), q.expect("whole rows"));
                 let y = to.at(edge, n);
-                let options = Softmax::new().caches(Caches { core: usize::MAX, last });
+                let options = Softmax::new().caches(Caches::new(usize::MAX, last));
                 for soft in [false, true] {
                     let mut want = vec![T::ZERO; n];
                     for (kernel, y) in [(scalar(), &mut want[..]), (kernel, &mut *y)] {
@@ -496,7 +496,7 @@ where
     for kernel in exact() {
         for (n, last) in lengths(kernel).into_iter().flat_map(|n| [(n, 0), (n, usize::MAX)]) {
             let options =
-                |kernel| on(kernel, 0.7, Masked::Zero).caches(Caches { core: usize::MAX, last });
+                |kernel| on(kernel, 0.7, Masked::Zero).caches(Caches::new(usize::MAX, last));
             let (options, reference) = (options(kernel), options(scalar()));
             let row: Vec<T> = row(&mut random, n % KINDS, n);
             for edge in EDGES {

@@ -242,7 +242,7 @@ fn threads(n: usize) -> Threads {
 
 /// The defaults, and others that take other ways.
 fn options() -> impl Strategy<Value = Softmax<'static>> {
-    let cold = Caches { core: 1, last: 0 };
+    let cold = Caches::new(1, 0);
     prop::sample::select(vec![
         Softmax::new(),
         Softmax::new().threads(threads(2)).masked(Masked::Zero),

@@ -12,7 +12,7 @@ const PLENTY: usize = usize::MAX;
 
 /// The ways, by their names.
 fn ways() -> [(&'static str, Caches); 4] {
-    let way = |core, last| Caches { core, last };
+    let way = |core, last| Caches::new(core, last);
     [
         ("in cache", way(PLENTY, PLENTY)),
         ("streaming", way(PLENTY, 0)),
@@ -210,7 +210,7 @@ fn plans_explain_themselves() {
     let options = Softmax::new()
         .kernel(softmax::kernel("portable").unwrap())
         .threads(Threads::Serial)
-        .caches(Caches { core: 1 << 20, last: 16 << 20 });
+        .caches(Caches::new(1 << 20, 16 << 20));
     let text = options.plan::<f32>(softmax::Op::Softmax, 131_072, 1024, false).unwrap().to_string();
     for part in ["portable", "512.0 MiB", "16.0 MiB to count on", "threads: 1"] {
         assert!(text.contains(part), "{part:?} is missing in {text:?}");

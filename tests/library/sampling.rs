@@ -7,7 +7,7 @@ use crate::common::*;
 use proptest::prelude::*;
 use softmax::half::{bf16, f16};
 use softmax::{Element, Error, Matrix, Method, Order, Sampler, Threads};
-use softmax_kernels::{Learned, Scale};
+use softmax_kernels::{Learned, Ready, Scale};
 
 /// A shape and options.
 #[derive(Clone, Debug)]
@@ -148,12 +148,8 @@ fn tokens<A: Element>(x: &[A], temperature: f64) -> Option<Vec<Token>> {
     let scale = if temperature == f64::INFINITY { 1.0 } else { temperature };
     let scale = Scale::from_temperature(scale).expect("a temperature");
     let mut e = vec![0.0f32; x.len()];
-    scalar().ready().expect("it runs everywhere").exps(
-        x,
-        &scale,
-        &mut Learned::default(),
-        &mut e,
-    )?;
+    let scalar = Ready::of(scalar()).expect("it runs everywhere");
+    scalar.exps(x, &scale, &mut Learned::default(), &mut e)?;
     if temperature == f64::INFINITY {
         let shown = |x: &A| if x.to_f64() > f64::NEG_INFINITY { 1.0 } else { 0.0 };
         e = x.iter().map(shown).collect();

@@ -304,7 +304,7 @@ pub unsafe extern "C" fn softmax_peers_read(
         let x = unsafe { std::slice::from_raw_parts(x.cast::<f32>(), words) };
         let (pool, _) = pool()?;
         let part = words.div_ceil(pool.current_num_threads()).max(1);
-        let read = |x: &[f32]| WIDEST.limits().read(x);
+        let read = |x: &[f32]| softmax::internal::limits(&WIDEST).read(x);
         black_box(pool.install(|| x.par_chunks(part).map(read).reduce(|| 0.0, f32::max)));
         Some(())
     })
@@ -358,7 +358,7 @@ from_x_to_y! {
     /// The C library's memcpy.
     softmax_peers_memcpy => |x, y, _| in_parts(x, y, 16, |x, y| y.copy_from_slice(x));
     /// A copy with non-temporal stores.
-    softmax_peers_nt_copy => |x, y, _| in_parts(x, y, 16, |x, y| WIDEST.limits().copy(x, y));
+    softmax_peers_nt_copy => |x, y, _| in_parts(x, y, 16, |x, y| softmax::internal::limits(&WIDEST).copy(x, y));
     /// rten-vecmath, row by row; equal parts of the rows on each thread.
     softmax_peers_rten => |x, y, cols| in_parts(x, y, cols, |x, y| {
         for (x, y) in x.chunks_exact(cols).zip(y.chunks_exact_mut(cols)) {
@@ -423,7 +423,7 @@ pub unsafe extern "C" fn softmax_peers_scale(y: *mut f32, rows: usize, cols: usi
         // SAFETY: the caller's promise.
         let y = unsafe { std::slice::from_raw_parts_mut(y, rows.checked_mul(cols)?) };
         let part = y.len().div_ceil(pool.current_num_threads());
-        pool.install(|| y.par_chunks_mut(part).for_each(|y| WIDEST.limits().scale(y, 0.9999)));
+        pool.install(|| y.par_chunks_mut(part).for_each(|y| softmax::internal::limits(&WIDEST).scale(y, 0.9999)));
         Some(())
     })
 }
