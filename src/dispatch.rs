@@ -17,7 +17,7 @@ pub fn kernels() -> &'static [Kernel] {
     softmax_kernels::all()
 }
 
-/// The kernel of that name, for [`Softmax::kernel`](crate::Softmax::kernel).
+/// The kernel of that name, for [`Exec::kernel`](crate::Exec::kernel).
 ///
 /// # Errors
 /// [`Error::UnknownKernel`] or [`Error::UnavailableKernel`]; their messages list what there is.

@@ -5,8 +5,7 @@ pub use softmax_kernels::{Limits, in_default_environment, limits};
 
 use crate::{Element, Error, Matrix, MatrixMut, Op, Softmax};
 
-/// An operation from rows to rows that is chosen while the program runs. Not for sigmoids of
-/// matrices with padding.
+/// An operation from rows to rows of [`Softmax`] that is chosen while the program runs.
 ///
 /// # Errors
 /// As the operation's own method.
@@ -18,4 +17,13 @@ pub fn map<T: Element>(
     y: MatrixMut<T>,
 ) -> Result<(), Error> {
     options.map(op.into(), x, y)
+}
+
+/// Whether the scale or temperature is in its range, for those who want to know before there is a
+/// matrix.
+///
+/// # Errors
+/// As those of calls.
+pub fn check(options: &Softmax) -> Result<(), Error> {
+    options.factor.check()
 }

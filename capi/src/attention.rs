@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 
 use softmax::half::{bf16, f16};
-use softmax::{Attention, Element, Mask, MaskData, Probs};
+use softmax::{Attention, Element, Mask, MaskData, Probs, Shape};
 
 use crate::options::{Call, call, softmax_options};
 use crate::raw::{
@@ -105,7 +105,7 @@ unsafe fn options_of<'a>(
     if unknown != 0 {
         return Err(Reason::Flags { of: softmax_attention::NAME, flags: unknown }.into());
     }
-    let mut attention = Attention::new(a.heads, a.queries).options(*call.softmax)?;
+    let mut attention = call.given.attention(a.heads, a.queries);
     if softmax::internal::in_default_environment(|| a.soft_cap != 0.0) {
         attention = attention.soft_cap(a.soft_cap);
     }
@@ -202,7 +202,7 @@ unsafe fn attend<T: Element, U: Probs<T>>(
     let (attention, [a, b, c, d, e]) = unsafe { options_of(call, attention, cols) }?;
     let written = [probs.region::<U>("probs")?, Region::of("lse", lse, rows)?];
     call.disjoint(&written, &[scores.region::<T>("scores")?, a, b, c, d, e])?;
-    let needed = || attention.scratch_size::<T, U>(rows, cols);
+    let needed = || attention.scratch_size::<T, U>(Shape::new(rows, cols));
     let n = if lse.is_null() { 0 } else { rows };
     // SAFETY: as this function's; what is written does not overlap anything.
     let (scores, probs, lse_or_none) = unsafe {
@@ -229,7 +229,7 @@ unsafe fn attend_in_place<T: Probs<T>>(
     // SAFETY: as this function's.
     let (attention, read) = unsafe { options_of(call, attention, cols) }?;
     call.disjoint(&[scores.region::<T>("scores")?, Region::of("lse", lse, rows)?], &read)?;
-    let needed = || attention.scratch_size::<T, T>(rows, cols);
+    let needed = || attention.scratch_size::<T, T>(Shape::new(rows, cols));
     let n = if lse.is_null() { 0 } else { rows };
     // SAFETY: as this function's.
     let (scores, lse_or_none) = unsafe {
@@ -296,9 +296,10 @@ pub unsafe extern "C" fn softmax_attention_scratch_size(
     unsafe {
         call(options, &|call| {
             let (scores, probs) = (read(scores)?, read(probs)?);
-            let attention = Attention::new(1, 1).options(*call.softmax)?;
+            let attention = call.given.attention(1, 1);
+            let shape = Shape::new(scores.rows, scores.cols);
             by_dtypes!(scores.dtype, probs.dtype, T, U => {
-                write("bytes", bytes, attention.scratch_size::<T, U>(scores.rows, scores.cols)?)
+                write("bytes", bytes, attention.scratch_size::<T, U>(shape)?)
             })
         })
     }

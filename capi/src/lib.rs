@@ -99,7 +99,8 @@ pub unsafe extern "C" fn softmax_kernel_in_use(
     // SAFETY: as this function's.
     unsafe {
         call(options, &|call| {
-            let plan = call.softmax.plan::<f32>(softmax::Op::Softmax, 1, 1, true)?;
+            let shape = softmax::Shape::new(1, 1);
+            let plan = call.given.exec.plan::<f32>(softmax::Op::Softmax, shape)?;
             write("name", name, name_of(plan.kernel()).as_ptr())
         })
     }

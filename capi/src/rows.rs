@@ -1,6 +1,6 @@
 //! Maps of rows, log-sum-exp, decisions.
 
-use softmax::{Element, Op, Ties, internal};
+use softmax::{Element, Op, Shape, Ties, internal};
 
 use crate::options::{Call, call, plain_call, softmax_options};
 use crate::raw::{
@@ -38,6 +38,12 @@ pub const SOFTMAX_TIES_FIRST: softmax_ties = 1;
 /// cbindgen:ignore
 pub const SOFTMAX_NO_TOKEN: usize = usize::MAX;
 
+/// For plans and sizes of scratch memory. Padding counts as none, which takes no less.
+fn shape(x: &softmax_matrix, in_place: bool) -> Shape {
+    let shape = Shape::new(x.rows, x.cols);
+    if in_place { shape.in_place() } else { shape }
+}
+
 /// Rows of a matrix to rows of another, or to themselves.
 ///
 /// # Safety
@@ -66,9 +72,9 @@ unsafe fn map_of<T: Element>(
     x: &softmax_matrix,
     y: &softmax_matrix,
 ) -> Result<(), Failure> {
-    let (rows, cols, softmax) = (x.rows, x.cols, call.softmax);
-    let in_place = x.is(y);
-    let needed = || softmax.scratch_size::<T>(op, rows, cols, in_place);
+    let given = call.given;
+    let (in_place, softmax) = (x.is(y), &given.softmax);
+    let needed = || given.exec.scratch_size::<T>(op, shape(x, in_place));
     let written = y.region::<T>("output")?;
     if in_place {
         if call.has_scratch() {
@@ -79,9 +85,9 @@ unsafe fn map_of<T: Element>(
             let y = unsafe { y.view_mut_unchecked::<T>() };
             match op {
                 Op::LogSoftmax => softmax.log_softmax_in_place(y),
-                Op::Sigmoid => softmax.sigmoid_in_place(y),
-                Op::LogSigmoid => softmax.log_sigmoid_in_place(y),
-                Op::Hardmax(ties) => softmax.hardmax_in_place(ties, y),
+                Op::Sigmoid => given.sigmoid().sigmoid_in_place(y),
+                Op::LogSigmoid => given.sigmoid().log_sigmoid_in_place(y),
+                Op::Hardmax(ties) => given.hardmax(ties).hardmax_in_place(y),
                 _ => softmax.softmax_in_place(y),
             }
         });
@@ -92,15 +98,14 @@ unsafe fn map_of<T: Element>(
     }
     // The views are made where they go: a copy waits until their parts have been stored, 5 ns.
     call.run(needed, || {
-        if let Op::Sigmoid | Op::LogSigmoid = op {
-            // SAFETY: as this function's; they do not overlap, and were accepted above.
-            let (x, y) = unsafe { (x.view_unchecked::<T>(), y.view_mut_unchecked::<T>()) };
-            let log = op == Op::LogSigmoid;
-            return if log { softmax.log_sigmoid(x, y) } else { softmax.sigmoid(x, y) };
-        }
-        // SAFETY: as above.
+        // SAFETY: as this function's; they do not overlap, and were accepted above.
         let (x, y) = unsafe { (x.view_unchecked::<T>(), y.view_mut_unchecked::<T>()) };
-        internal::map(softmax, op, x, y)
+        match op {
+            Op::Sigmoid => given.sigmoid().sigmoid(x, y),
+            Op::LogSigmoid => given.sigmoid().log_sigmoid(x, y),
+            Op::Hardmax(ties) => given.hardmax(ties).hardmax(x, y),
+            _ => internal::map(softmax, op, x, y),
+        }
     })
 }
 
@@ -207,12 +212,11 @@ pub unsafe extern "C" fn softmax_logsumexp(
             by_dtype!("a matrix", x.dtype, T => {
                 let lse = lse.cast::<T>();
                 call.disjoint(&[Region::of("lse", lse, x.rows)?], &[x.region::<T>("input")?])?;
-                let (rows, cols) = (x.rows, x.cols);
-                let (x, lse) = (x.view::<T>("input")?, slice_mut("lse", lse, rows)?);
-                let softmax = call.softmax;
+                let (shape, given) = (shape(x, false), call.given);
+                let (x, lse) = (x.view::<T>("input")?, slice_mut("lse", lse, x.rows)?);
                 call.run(
-                    || softmax.scratch_size::<T>(Op::LogSumExp, rows, cols, false),
-                    || softmax.logsumexp(x, lse),
+                    || given.exec.scratch_size::<T>(Op::LogSumExp, shape),
+                    || given.softmax.logsumexp(x, lse),
                 )
             })
         })
@@ -238,7 +242,7 @@ pub unsafe extern "C" fn softmax_argmax(
                 let written = [Region::of("indices", indices, x.rows)?];
                 call.disjoint(&written, &[x.region::<T>("input")?])?;
                 let indices = slice_mut("indices", indices, x.rows)?;
-                Ok(call.softmax.argmax(x.view::<T>("input")?, indices)?)
+                Ok(call.given.hardmax(Ties::Share).argmax(x.view::<T>("input")?, indices)?)
             })
         })
     }
@@ -277,10 +281,10 @@ pub unsafe extern "C" fn softmax_log_probs(
                 let tokens = slice("tokens", tokens, n)?;
                 let log_probs = slice_mut("log_probs", log_probs, n)?;
                 if lse.is_null() {
-                    return Ok(call.softmax.log_probs(x, tokens, log_probs)?);
+                    return Ok(call.given.log_probs().log_probs(x, tokens, log_probs)?);
                 }
                 let lse = slice_mut("lse", lse, rows)?;
-                Ok(call.softmax.log_probs_and_lse(x, tokens, log_probs, lse)?)
+                Ok(call.given.log_probs().log_probs_and_logsumexp(x, tokens, log_probs, lse)?)
             })
         })
     }
@@ -313,7 +317,7 @@ pub unsafe extern "C" fn softmax_top_k(
                 )?;
                 let indices = slice_mut("indices", indices, n)?;
                 let log_probs = slice_mut("log_probs", log_probs, n)?;
-                Ok(call.softmax.top_k(x.view::<T>("input")?, k, indices, log_probs)?)
+                Ok(call.given.top_k(k).log_probs(x.view::<T>("input")?, log_probs, indices)?)
             })
         })
     }
@@ -408,8 +412,12 @@ pub unsafe extern "C" fn softmax_plan_of(
     unsafe {
         call(options, &|call| {
             let (op, x, mut told) = (op_of(op)?, read(x)?, *read(plan.cast_const())?);
+            let op = match op {
+                Op::Softmax | Op::LogSoftmax if call.given.is_limit() => Op::Hardmax(Ties::Share),
+                op => op,
+            };
             let found: Result<_, Failure> = by_dtype!("a matrix", x.dtype, T => {
-                Ok(call.softmax.plan::<T>(op, x.rows, x.cols, in_place != 0)?)
+                Ok(call.given.exec.plan::<T>(op, shape(x, in_place != 0))?)
             });
             let found = found?;
             told.kernel = crate::name_of(found.kernel()).as_ptr();
@@ -443,7 +451,7 @@ pub unsafe extern "C" fn softmax_scratch_size(
         call(options, &|call| {
             let (op, x) = (op_of(op)?, read(x)?);
             by_dtype!("a matrix", x.dtype, T => {
-                let of = |in_place| call.softmax.scratch_size::<T>(op, x.rows, x.cols, in_place);
+                let of = |in_place| call.given.exec.scratch_size::<T>(op, shape(x, in_place));
                 write("bytes", bytes, of(false)?.max(of(true)?))
             })
         })

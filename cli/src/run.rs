@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use serde_json::{Value as Json, json};
-use softmax::{Kernel, Masked, MatrixMut, Op, Softmax, Ties};
+use softmax::{Exec, Hardmax, Masked, MatrixMut, Op, Shape, Sigmoid, Softmax, Ties};
 
-use crate::blocks::{Moved, Scaling, Source, Walk, buffer, with_type};
+use crate::blocks::{Moved, Scaling, Source, Walk, buffer, scaled, with_type};
 use crate::dtype::{Dtype, Value, encode, stored};
 use crate::failure::Failure;
 use crate::input::{Contents, Format};
@@ -85,7 +85,8 @@ impl Run {
     /// Does it all.
     pub fn run(&self) -> Result<(), Failure> {
         let walk = Walk::new(false);
-        let (softmax, kernel) = self.softmax()?;
+        let (exec, kernel) = (self.source.exec()?, self.source.kernel()?);
+        self.check_scaling()?;
         let target = Target::new(&self.output, Format::of(&self.source.path)?, self.force)?;
         let input = self.source.open()?;
         let dtype = |t: &Tensor| self.dtype.unwrap_or(t.dtype);
@@ -93,7 +94,7 @@ impl Run {
             let (_, inner) = tensor.along(self.axis).map_err(|e| self.source.failed(e))?;
             if inner > 1 {
                 // Temperatures 0 and infinity have a meaning for rows only.
-                self.scaling.finite(softmax)?;
+                self.scaling.check_finite()?;
                 if self.op() == Op::Hardmax(Ties::First) {
                     return Err(Failure::new("--axis", "hardmax is along the last axis only"));
                 }
@@ -103,7 +104,7 @@ impl Run {
 
         let output = target.create(&header)?;
         let mut work =
-            Work { run: self, softmax, walk: &walk, output, plans: Vec::new(), rows: Vec::new() };
+            Work { run: self, exec, walk: &walk, output, plans: Vec::new(), rows: Vec::new() };
         input.tensors.iter().for_each(|t| walk.expect(t.len() * dtype(t).size()));
         for tensor in &input.tensors {
             let (file, to) = (&input.file, dtype(tensor));
@@ -148,24 +149,26 @@ impl Run {
         matches!(self.op(), Op::LogSoftmax | Op::LogSigmoid)
     }
 
-    /// What to call, and the kernel that it will use.
-    fn softmax(&self) -> Result<(Softmax<'static>, &'static Kernel), Failure> {
-        let options = self.source.options()?.masked(match self.masked {
+    /// Refuses a scale or temperature that is out of range for the operation.
+    fn check_scaling(&self) -> Result<(), Failure> {
+        match self.op() {
+            Op::Sigmoid | Op::LogSigmoid => self.scaling.check_finite(),
+            _ => self.scaling.check(),
+        }
+    }
+
+    fn masked(&self) -> Masked {
+        match self.masked {
             MaskedRow::Nan => Masked::Nan,
             MaskedRow::Zero => Masked::Zero,
-        });
-        let options = match self.op() {
-            Op::Sigmoid | Op::LogSigmoid => self.scaling.finite(options)?,
-            _ => self.scaling.of(options)?,
-        };
-        Ok((options, self.source.kernel()?))
+        }
     }
 }
 
 /// Everything that the blocks share.
 struct Work<'a> {
     run: &'a Run,
-    softmax: Softmax<'static>,
+    exec: Exec<'static>,
     walk: &'a Walk,
     output: Output,
     plans: Vec<Plan>,
@@ -282,7 +285,12 @@ impl<'a> Work<'a> {
         } else {
             (rows, cols)
         };
-        let plan = self.softmax.plan::<C>(op, shape.0, shape.1, true)?;
+        let is_limit = self.run.scaling.is_limit();
+        let op = match op {
+            Op::Softmax | Op::LogSoftmax if is_limit => Op::Hardmax(Ties::Share),
+            op => op,
+        };
+        let plan = self.exec.plan::<C>(op, Shape::new(shape.0, shape.1).in_place())?;
         self.plans.push(Plan {
             tensor: tensor.name.clone(),
             rows: tensor.len() / cols,
@@ -295,8 +303,10 @@ impl<'a> Work<'a> {
 
     /// Puts the results of a block where it is.
     fn compute<C: Value>(&self, x: &mut [C], shape: [usize; 3]) -> Result<(), softmax::Error> {
-        let (softmax, [_, axis, inner]) = (&self.softmax, shape);
-        let op = self.run.op();
+        let [_, axis, inner] = shape;
+        let (op, masked, scaling) = (self.run.op(), self.run.masked(), &self.run.scaling);
+        let softmax = scaled!(scaling, Softmax::new()).masked(masked).exec(self.exec);
+        let sigmoid = scaled!(scaling, Sigmoid::new()).exec(self.exec);
         if inner > 1 && op == Op::Softmax {
             return softmax.softmax_axis_in_place(x, &shape, 1);
         }
@@ -306,9 +316,11 @@ impl<'a> Work<'a> {
         let x = MatrixMut::new(x, axis)?;
         match op {
             Op::LogSoftmax => softmax.log_softmax_in_place(x),
-            Op::Sigmoid => softmax.sigmoid_in_place(x),
-            Op::LogSigmoid => softmax.log_sigmoid_in_place(x),
-            Op::Hardmax(ties) => softmax.hardmax_in_place(ties, x),
+            Op::Sigmoid => sigmoid.sigmoid_in_place(x),
+            Op::LogSigmoid => sigmoid.log_sigmoid_in_place(x),
+            Op::Hardmax(ties) => {
+                Hardmax::new().ties(ties).masked(masked).exec(self.exec).hardmax_in_place(x)
+            }
             _ => softmax.softmax_in_place(x),
         }
     }

@@ -465,7 +465,7 @@ pub struct Scores<'a, T: Element, U> {
 over_rows!(Scores<'a, T: Element, U>, T, U);
 
 impl<'a, T: Element, U: Element> Scores<'a, T, U> {
-    /// From `x` to `y`, and log-sum-exps to `lse`.
+    /// From `x` to `y`, and log-sum-exps to `lse`, with this scale instead of that of the options.
     ///
     /// # Errors
     /// If the shapes or the lengths of options do not fit.
@@ -474,16 +474,18 @@ impl<'a, T: Element, U: Element> Scores<'a, T, U> {
         y: MatrixMut<'a, U>,
         lse: Option<&'a mut [T::Arithmetic]>,
         attend: &Attend<'a>,
+        scale: Scale,
     ) -> Result<Self, AttendError> {
         let views = Rows::new(x, y);
         let views = views.map_err(|[scores, probs]| AttendError::Shapes { scores, probs })?;
-        Self::checked(views, lse, attend)
+        Self::checked(views, lse, attend, scale)
     }
 
     fn checked(
         views: Rows<'a, T, U>,
         lse: Option<&'a mut [T::Arithmetic]>,
         attend: &Attend<'a>,
+        scale: Scale,
     ) -> Result<Self, AttendError> {
         let (rows, cols) = (views.rows(), views.cols());
         attend.check::<T::Arithmetic>(rows, cols)?;
@@ -494,7 +496,7 @@ impl<'a, T: Element, U: Element> Scores<'a, T, U> {
             return Err(AttendError::Length { what, len: lse.len(), needed: rows });
         }
         let lse = lse.unwrap_or_default();
-        Ok(Scores { views, lse, first: 0, of: rows, attend: *attend })
+        Ok(Scores { views, lse, first: 0, of: rows, attend: Attend { scale, ..*attend } })
     }
 
     /// The first `at` rows and the others.
@@ -526,7 +528,8 @@ impl<'a, T: Element> Scores<'a, T, T> {
         x: MatrixMut<'a, T>,
         lse: Option<&'a mut [T::Arithmetic]>,
         attend: &Attend<'a>,
+        scale: Scale,
     ) -> Result<Self, AttendError> {
-        Self::checked(Rows::in_place(x), lse, attend)
+        Self::checked(Rows::in_place(x), lse, attend, scale)
     }
 }

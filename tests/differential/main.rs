@@ -27,10 +27,10 @@ use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use common::{Random, scalar, with_the_other_stores};
+use common::{Options, Random, scalar, with_the_other_stores};
 use operations::Operation;
 use place::{Layout, Wrong};
-use softmax::{Caches, Executor, Kernel, Softmax, Threads};
+use softmax::{Caches, Executor, Kernel, Threads};
 use values::Draws;
 
 /// Threads of the caller's own, which do what they are asked for in one way or another.
@@ -139,8 +139,8 @@ impl Way {
         }
     }
 
-    fn options(&self) -> Softmax<'_> {
-        let options = Softmax::new().kernel(self.kernel).threads(self.threads);
+    fn options(&self) -> Options<'_> {
+        let options = Options::new().kernel(self.kernel).threads(self.threads);
         let options = match &self.hands {
             Some(hands) => options.executor(hands),
             None => options,

@@ -3,7 +3,7 @@
 use std::process::Output;
 
 use crate::common::*;
-use softmax::{Error, Matrix, MatrixMut, Softmax};
+use softmax::{Error, Matrix, MatrixMut};
 
 /// Runs the ignored test below in a process of its own, where `SOFTMAX_KERNEL` is what is asked
 /// for.
@@ -69,8 +69,9 @@ fn kernels_are_asked_for_by_name() {
                 assert!(matches!(e, Error::UnavailableKernel { .. }), "{e}");
                 // Forcing it all the same is refused at the call, and nothing is written.
                 let mut y = [7.0f32; 2];
-                let refused = Softmax::new()
+                let refused = Options::new()
                     .kernel(kernel)
+                    .softmax()
                     .softmax_in_place(MatrixMut::new(&mut y, 2).unwrap());
                 assert!(refused.is_err() && y == [7.0, 7.0], "{refused:?}");
             }
@@ -85,12 +86,21 @@ fn kernels_are_asked_for_by_name() {
 
 #[test]
 fn scales_and_temperatures_out_of_range_are_named() {
+    fn matrix(x: &mut [f32]) -> MatrixMut<'_, f32> {
+        MatrixMut::new(x, 2).unwrap()
+    }
     for bad in [f64::NAN, 0.0, -1.0, f64::INFINITY, 1e-30, 1e30] {
-        let scale = Softmax::new().scale(bad).unwrap_err().to_string();
+        let mut x = [7.0f32; 2];
+        let e = Options::new().scale(bad).softmax().softmax_in_place(matrix(&mut x));
+        let scale = e.unwrap_err().to_string();
+        assert_eq!(x, [7.0; 2]);
         assert!(scale.starts_with("the scale") && scale.ends_with(&format!("got {bad}")));
     }
     for bad in [f64::NAN, -1.0, f64::NEG_INFINITY] {
-        let temperature = Softmax::new().temperature(bad).unwrap_err().to_string();
+        let mut x = [7.0f32; 2];
+        let e = Options::new().temperature(bad).softmax().softmax_in_place(matrix(&mut x));
+        let temperature = e.unwrap_err().to_string();
+        assert_eq!(x, [7.0; 2]);
         assert!(
             temperature.starts_with("the temperature")
                 && temperature.ends_with(&format!("got {bad}"))
@@ -110,7 +120,8 @@ fn shapes_that_do_not_fit_are_named_and_nothing_is_written() {
     assert_eq!(e.to_string(), "the input is 2 x 3 but the output 8 x 1");
     let e = Matrix::with_stride(&x, 2, 4, 3).unwrap_err();
     assert_eq!(e.to_string(), "rows of 4 elements overlap at stride 3");
-    let e = Softmax::new()
+    let e = Options::new()
+        .softmax()
         .log_softmax(Matrix::new(&x, 3).unwrap(), MatrixMut::new(&mut y[..6], 2).unwrap())
         .unwrap_err();
     assert_eq!(e, Error::Mismatch { input: (2, 3), output: (3, 2) });
