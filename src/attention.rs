@@ -1,8 +1,8 @@
 //! Softmax of attention scores.
 
 use softmax_kernels::{
-    Attend, AttendError, Element, Mask, Masked, Matrix, MatrixMut, Op as Work, Probs, Scale,
-    Scores, in_default_environment, part_of,
+    Attend, Element, Mask, Masked, Matrix, MatrixMut, Op as Work, Probs, Scale, Scores,
+    in_default_environment, part_of,
 };
 
 use crate::exec::exec_setter;
@@ -47,6 +47,9 @@ use crate::{Error, Exec, Plan, Shape};
 /// assert_eq!(probs[3..], [1.0 / 3.0; 3]);
 /// # Ok::<(), softmax::Error>(())
 /// ```
+///
+/// [`Softmax::softmax`]: crate::Softmax::softmax
+/// [`Softmax::logsumexp`]: crate::Softmax::logsumexp
 #[derive(Clone, Copy, Debug)]
 pub struct Attention<'a> {
     /// Its scale is 1; `factor` counts.
@@ -201,9 +204,9 @@ impl<'a> Attention<'a> {
     /// other way round.
     ///
     /// # Errors
-    /// [`Error::Attention`] if shapes or options do not fit, [`Error::Scale`] or
-    /// [`Error::Temperature`], [`Error::Memory`] if there is none for one row, or a kernel that
-    /// cannot run.
+    /// [`Error::Shape`] if shapes or lengths of options do not fit, [`Error::Value`] if a number is
+    /// out of its range, [`Error::Memory`] if there is none for one row, or a kernel that cannot
+    /// run.
     pub fn softmax<T: Element, U: Probs<T>>(
         &self,
         scores: Matrix<T>,
@@ -231,6 +234,8 @@ impl<'a> Attention<'a> {
     ///
     /// # Errors
     /// As [`Attention::softmax`].
+    ///
+    /// [`Softmax::logsumexp`]: crate::Softmax::logsumexp
     pub fn softmax_and_lse<T: Element, U: Probs<T>>(
         &self,
         scores: Matrix<T>,
@@ -266,7 +271,7 @@ impl<'a> Attention<'a> {
 
     fn run<'m, T: Element, U: Probs<T>>(
         &self,
-        scores: impl FnOnce(Scale) -> Result<Scores<'m, T, U>, AttendError>,
+        scores: impl FnOnce(Scale) -> Result<Scores<'m, T, U>, Error>,
         in_place: bool,
         lse: bool,
     ) -> Result<(), Error> {
@@ -291,6 +296,6 @@ impl<'a> Attention<'a> {
             &|scores: Scores<T, U>| kernel.attend(scores),
             &|a, b| a && b,
         );
-        if done { Ok(()) } else { Err(Error::Memory { elements: cols }) }
+        if done { Ok(()) } else { Err(Error::memory(cols)) }
     }
 }

@@ -1,6 +1,6 @@
 //! Softmax along any axis of a tensor.
 
-use softmax_kernels::{Columns, Element, Matrix, MatrixMut, Op as Work, Scale, ShapeError};
+use softmax_kernels::{Columns, Element, Matrix, MatrixMut, Op as Work, Scale};
 
 use crate::plan::Job;
 use crate::{Error, Shape, Softmax};
@@ -9,7 +9,7 @@ use crate::{Error, Shape, Softmax};
 pub(crate) fn index_of(axis: isize, dims: usize) -> Result<usize, Error> {
     let index = if axis < 0 { axis.checked_add_unsigned(dims) } else { Some(axis) };
     let index = index.and_then(|index| usize::try_from(index).ok()).filter(|&index| index < dims);
-    index.ok_or(Error::Axis { axis, dims })
+    index.ok_or_else(|| Error::axis(axis, dims))
 }
 
 /// Positions before the axis, along it, and behind it.
@@ -22,7 +22,7 @@ pub(crate) fn around(shape: &[usize], axis: isize) -> Result<[usize; 3], Error> 
     }
     match (product(&shape[..index]), product(&shape[index + 1..])) {
         (Some(outer), Some(inner)) => Ok([outer, shape[index], inner]),
-        _ => Err(ShapeError::Overflow { rows: usize::MAX, cols: shape[index], stride: 1 }.into()),
+        _ => Err(Error::overflow(usize::MAX, shape[index], 1)),
     }
 }
 
@@ -45,9 +45,9 @@ impl Softmax<'_> {
     ///
     /// # Errors
     /// [`Error::Axis`] if there is no such axis (negative ones count from the end),
-    /// [`Error::Shape`] if the slices have not as many elements as the shape says,
-    /// [`Error::Scale`] or [`Error::Temperature`], which 0 and infinity are errors for unless the
-    /// axis is the last, [`Error::Memory`], or a kernel that cannot run.
+    /// [`Error::Shape`] if the slices have not as many elements as the shape says, [`Error::Value`]
+    /// if the scale or temperature is out of range, which 0 and infinity are unless the axis is the
+    /// last, [`Error::Memory`], or a kernel that cannot run.
     pub fn softmax_axis<T: Element>(
         &self,
         x: &[T],
@@ -170,6 +170,6 @@ impl Softmax<'_> {
             &|columns| kernel.columns(op, columns),
             &|a, b| a && b,
         );
-        if done { Ok(()) } else { Err(Error::Memory { elements: axis }) }
+        if done { Ok(()) } else { Err(Error::memory(axis)) }
     }
 }

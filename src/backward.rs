@@ -43,15 +43,16 @@ impl<'a> Backward<'a> {
     exec_setter!();
 
     /// The gradient through a softmax: of its output `probs` and the gradient `upstream` with
-    /// respect to it, the gradient with respect to its input, `a p_j (u_j - sum_i p_i u_i)`, `a` being the scale.
+    /// respect to it, the gradient with respect to its input, `a p_j (u_j - sum_i p_i u_i)`, `a`
+    /// being the scale.
     ///
     /// Error: 0.51 ULP (f64: 3), and besides what the sum lacks, 5e-13 (f64: 1e-24) of `a p_j sum_i
     /// p_i |u_i|`, for rows of up to 2^24 elements. (Rows of f64: where `|u_j|` is below 2^1022,
     /// and two ULP more where the gradient is below 2^-960.)
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the shapes of the three matrices differ, [`Error::Scale`] or
-    /// [`Error::Temperature`], or a kernel that cannot run.
+    /// [`Error::Shape`] if the shapes of the three matrices differ, [`Error::Value`] if the
+    /// scale or temperature is out of range, or a kernel that cannot run.
     pub fn softmax<T: Element>(
         &self,
         probs: Matrix<T>,
@@ -87,11 +88,15 @@ impl<'a> Backward<'a> {
     ) -> Result<(), Error> {
         let shape = (output.rows(), output.cols());
         let other = (upstream.rows(), upstream.cols());
-        let other = if other == shape { (gradient.rows(), gradient.cols()) } else { other };
+        let (what, other) = if other == shape {
+            ("gradient", (gradient.rows(), gradient.cols()))
+        } else {
+            ("upstream gradient", other)
+        };
         let scale = self.factor.finite()?;
         let call = || BackwardCall::new(output, upstream, gradient, &scale, log);
         let Some(call) = in_default_environment(call) else {
-            return Err(Error::Mismatch { input: shape, output: other });
+            return Err(Error::differ(what, shape, other));
         };
         let plan = self.exec.plan_work::<T>(Work::Softmax, Shape::new(shape.0, shape.1))?;
         // Rows of nothing have none, and there may be any number of them.

@@ -68,7 +68,7 @@ impl Caches {
 fn find() -> Result<Caches, Error> {
     if let Some(value) = std::env::var_os("SOFTMAX_CACHES").filter(|value| !value.is_empty()) {
         let value = value.to_string_lossy();
-        return parse(&value).ok_or_else(|| Error::Caches { value: value.into_owned() });
+        return parse(&value).ok_or_else(|| Error::caches(value.into_owned()));
     }
     Ok(read().unwrap_or(Caches::UNKNOWN))
 }

@@ -53,7 +53,7 @@ impl Factor {
     /// The constants, whatever the caller's rounding mode.
     ///
     /// # Errors
-    /// [`Error::Scale`] or [`Error::Temperature`] if it is out of range, or a limit.
+    /// [`Error::Value`] if it is out of range, or a limit.
     #[inline(always)]
     pub(crate) fn finite(self) -> Result<Scale, Error> {
         match self {
@@ -93,12 +93,25 @@ impl Factor {
         };
         match self {
             Self::Scale(scale) if !between(scale, Scale::RANGE.0, Scale::RANGE.1) => {
-                Err(Error::Scale(scale))
+                Err(self.refused())
             }
             Self::Temperature(t) if self.limit().is_none() && !between(t, 0.0, f64::MAX) => {
-                Err(Error::Temperature(t))
+                Err(self.refused())
             }
             _ => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn refused(self) -> Error {
+        match self {
+            Self::One => Error::value("scale", 1.0, "in 2^-60..=2^60"),
+            Self::Scale(scale) => Error::value("scale", scale, "in 2^-60..=2^60"),
+            Self::Temperature(t) if self.limit().is_some() => {
+                let range = "above 0 and finite (all but softmax and log-softmax of rows)";
+                Error::value("temperature", t, range)
+            }
+            Self::Temperature(t) => Error::value("temperature", t, "0 or above"),
         }
     }
 
@@ -106,8 +119,8 @@ impl Factor {
     fn computed(self) -> Result<Scale, Error> {
         in_default_environment(|| match self {
             Self::One => Ok(Scale::ONE),
-            Self::Scale(scale) => Scale::new(scale).ok_or(Error::Scale(scale)),
-            Self::Temperature(t) => Scale::from_temperature(t).ok_or(Error::Temperature(t)),
+            Self::Scale(scale) => Scale::new(scale).ok_or_else(|| self.refused()),
+            Self::Temperature(t) => Scale::from_temperature(t).ok_or_else(|| self.refused()),
         })
     }
 }

@@ -4,12 +4,12 @@ use crate::{Element, Error, Hardmax, Matrix, MatrixMut, Sigmoid, Softmax};
 
 /// One row over a whole slice.
 fn row<T>(x: &[T]) -> Result<Matrix<'_, T>, Error> {
-    Ok(Matrix::with_stride(x, 1, x.len(), x.len())?)
+    Matrix::with_stride(x, 1, x.len(), x.len())
 }
 
 fn row_mut<T>(x: &mut [T]) -> Result<MatrixMut<'_, T>, Error> {
     let n = x.len();
-    Ok(MatrixMut::with_stride(x, 1, n, n)?)
+    MatrixMut::with_stride(x, 1, n, n)
 }
 
 /// The softmax of one row: `y_i = exp(x_i) / sum_j exp(x_j)`.
@@ -17,7 +17,7 @@ fn row_mut<T>(x: &mut [T]) -> Result<MatrixMut<'_, T>, Error> {
 /// Error: at most 3 ULP (f16: 0.53, bf16: 0.51).
 ///
 /// # Errors
-/// [`Error::Mismatch`] if the lengths differ.
+/// [`Error::Shape`] if the lengths differ.
 ///
 /// ```
 /// let mut p = [0.0f64; 3];
@@ -52,7 +52,7 @@ pub fn softmax_in_place<T: Element>(x: &mut [T]) -> Result<(), Error> {
 /// pay.
 ///
 /// # Errors
-/// [`Error::Shape`] if `cols` does not divide the lengths, [`Error::Mismatch`] if they differ.
+/// [`Error::Shape`] if `cols` does not divide the lengths, or they differ.
 ///
 /// ```
 /// let mut y = [0.0f32; 6];
@@ -86,7 +86,7 @@ pub fn softmax_rows_in_place<T: Element>(x: &mut [T], cols: usize) -> Result<(),
 /// at most 0.51 ULP of the type and 1e-7 on top.
 ///
 /// # Errors
-/// [`Error::Mismatch`] if the lengths differ.
+/// [`Error::Shape`] if the lengths differ.
 ///
 /// ```
 /// let mut y = [0.0f64; 2];
@@ -117,7 +117,7 @@ pub fn log_softmax_in_place<T: Element>(x: &mut [T]) -> Result<(), Error> {
 /// as pay.
 ///
 /// # Errors
-/// [`Error::Shape`] if `cols` does not divide the lengths, [`Error::Mismatch`] if they differ.
+/// [`Error::Shape`] if `cols` does not divide the lengths, or they differ.
 ///
 /// ```
 /// let mut y = [0.0f32; 6];
@@ -167,8 +167,8 @@ pub fn logsumexp<T: Element>(x: &[T]) -> Result<T, Error> {
 /// The log-sum-exp of every row of a matrix of `cols` columns, one value per row.
 ///
 /// # Errors
-/// [`Error::Shape`] if `cols` does not divide the length of `x`, [`Error::Mismatch`] if `y` has not
-/// one element per row.
+/// [`Error::Shape`] if `cols` does not divide the length of `x`, or `y` has not one element per
+/// row.
 ///
 /// ```
 /// let mut y = [0.0f64; 2];
@@ -185,7 +185,7 @@ pub fn logsumexp_rows<T: Element>(x: &[T], y: &mut [T], cols: usize) -> Result<(
 /// Error: at most 3 ULP (f16, bf16: 0.51).
 ///
 /// # Errors
-/// [`Error::Mismatch`] if the lengths differ.
+/// [`Error::Shape`] if the lengths differ.
 ///
 /// ```
 /// let mut y = [0.0f32; 4];
@@ -217,7 +217,7 @@ pub fn sigmoid_in_place<T: Element>(x: &mut [T]) -> Result<(), Error> {
 /// Error: at most 1 ULP in f32, 3 ULP in f64.
 ///
 /// # Errors
-/// [`Error::Mismatch`] if the lengths differ.
+/// [`Error::Shape`] if the lengths differ.
 ///
 /// ```
 /// let mut y = [0.0f32; 3];
@@ -263,8 +263,8 @@ pub fn argmax<T: Element>(x: &[T]) -> Result<usize, Error> {
 /// [`argmax`] of every row of a matrix of `cols` columns, without padding: one index per row.
 ///
 /// # Errors
-/// [`Error::Shape`] if `cols` does not divide the length of `x`, [`Error::Length`] if there is not
-/// one index per row, [`Error::Value`] if rows have no elements.
+/// [`Error::Shape`] if `cols` does not divide the length of `x`, or there is not one index per row;
+/// [`Error::Value`] if rows have no elements.
 ///
 /// ```
 /// let mut indices = [0; 2];
@@ -341,7 +341,7 @@ pub fn log_probs_rows<T: Element>(x: &[T], cols: usize) -> Result<Vec<T>, Error>
 /// Room for as many elements.
 fn buffer<T: Element>(x: &[T]) -> Result<Vec<T>, Error> {
     let mut y = Vec::new();
-    y.try_reserve_exact(x.len()).map_err(|_| Error::Memory { elements: x.len() })?;
+    y.try_reserve_exact(x.len()).map_err(|_| Error::memory(x.len()))?;
     y.resize(x.len(), T::ZERO);
     Ok(y)
 }

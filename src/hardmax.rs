@@ -63,7 +63,7 @@ impl<'a> Hardmax<'a> {
     /// `N` equals, which is rounded.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the shapes differ, or a kernel that cannot run.
+    /// [`Error::Shape`] if the shapes differ, or a kernel that cannot run.
     pub fn hardmax<T: Element>(&self, x: Matrix<T>, y: MatrixMut<T>) -> Result<(), Error> {
         let work = Work::Hardmax(self.ties);
         self.exec.run(Call::new(work, x, y, Scale::ONE, self.masked).map_err(mismatch)?)
@@ -82,7 +82,7 @@ impl<'a> Hardmax<'a> {
     /// say. The matrix is read once.
     ///
     /// # Errors
-    /// [`Error::Length`] if there is not one index for each row, [`Error::Value`] if rows have no
+    /// [`Error::Shape`] if there is not one index for each row, [`Error::Value`] if rows have no
     /// elements, or a kernel that cannot run.
     ///
     /// ```

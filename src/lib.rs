@@ -97,7 +97,6 @@ mod backward;
 mod batch;
 mod caches;
 mod dispatch;
-mod error;
 mod exec;
 mod executor;
 mod factor;
@@ -121,7 +120,6 @@ pub use attention::Attention;
 pub use backward::Backward;
 pub use caches::Caches;
 pub use dispatch::{default_kernel, kernel, kernels};
-pub use error::Error;
 pub use exec::Exec;
 pub use executor::Executor;
 pub use functions::{
@@ -143,8 +141,8 @@ pub use scratch::{release_scratch, with_scratch};
 pub use shards::{Merged, MergedRow, Shards};
 pub use sigmoid::Sigmoid;
 pub use softmax_kernels::{
-    AttendError, BLOCK, Element, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Partial, Probs,
-    ShapeError, Targets, Ties,
+    BLOCK, Element, Error, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Number, Partial,
+    Probs, Size, Targets, Ties,
 };
 pub use threads::Threads;
 

@@ -1,8 +1,8 @@
 //! Losses and their gradients.
 
 use softmax_kernels::{
-    Element, Loss, LossCall, LossError, Matrix, MatrixMut, Op as Work, Scale, Targets,
-    in_default_environment, part_of, with_room,
+    Element, Loss, LossCall, Matrix, MatrixMut, Op as Work, Scale, Targets, in_default_environment,
+    part_of, with_room,
 };
 
 use crate::exec::exec_setter;
@@ -129,7 +129,7 @@ impl<'a> CrossEntropy<'a> {
     }
 
     /// Multiplies each class's part of the loss by its weight, a finite number that is not
-    /// negative; of others calls make an [`Error::Weight`]. (PyTorch takes negative ones, too. Such
+    /// negative; of others calls make an [`Error::Value`]. (PyTorch takes negative ones, too. Such
     /// a loss has no least value, and no error relative to itself can be stated of a sum whose
     /// terms cancel. To turn whole rows round there is [`CrossEntropy::row_factors`].)
     #[must_use]
@@ -178,9 +178,9 @@ impl<'a> CrossEntropy<'a> {
     /// The loss of each row, without a reduction. Nothing of the size of the logits is written.
     ///
     /// # Errors
-    /// [`Error::Mismatch`], [`Error::Length`] or [`Error::Column`] if shapes, lengths or labels do
-    /// not fit the logits, [`Error::Weight`], [`Error::Value`] if another option is out of its
-    /// range, [`Error::Scale`] or [`Error::Temperature`], or a kernel that cannot run.
+    /// [`Error::Shape`] or [`Error::Column`] if shapes, lengths or labels do not fit the logits,
+    /// [`Error::Value`] if a weight or another number is out of its range, or a kernel that cannot
+    /// run.
     ///
     /// ```
     /// use softmax::{CrossEntropy, Matrix};
@@ -227,9 +227,9 @@ impl<'a> CrossEntropy<'a> {
     /// of one call. Labels and weights are checked as in that call.
     ///
     /// # Errors
-    /// [`Error::Column`] if a label is none of `cols` columns and not ignored, [`Error::Length`] if
-    /// there is not one weight for each column, [`Error::Weight`] if one is negative, infinite or
-    /// NaN, [`Error::Value`].
+    /// [`Error::Column`] if a label is none of `cols` columns and not ignored, [`Error::Shape`] if
+    /// there is not one weight for each column, [`Error::Value`] if one is negative, infinite or
+    /// NaN, or another number out of its range.
     ///
     /// ```
     /// use softmax::{CrossEntropy, Matrix, MatrixMut, Reduction};
@@ -363,9 +363,9 @@ impl<'a> CrossEntropy<'a> {
         let (smoothing, z) = (self.loss.smoothing, self.loss.z);
         if in_default_environment(|| (0.0..=1.0).contains(&smoothing)) {
             let range = "finite and not negative";
-            return Error::Value { what: "factor of the z-loss", value: z, range };
+            return Error::value("factor of the z-loss", z, range);
         }
-        Error::Value { what: "label smoothing", value: smoothing, range: "in 0..=1" }
+        Error::value("label smoothing", smoothing, "in 0..=1")
     }
 
     /// [`CrossEntropy::divisor`] without the checks.
@@ -426,13 +426,13 @@ impl<'a> CrossEntropy<'a> {
             &|call| kernel.loss(call),
             &|a, b| a && b,
         );
-        if done { Ok(()) } else { Err(Error::Memory { elements: cols }) }
+        if done { Ok(()) } else { Err(Error::memory(cols)) }
     }
 }
 
 /// Room for the losses of rows that are only wanted reduced.
 fn with_losses<R>(rows: usize, f: impl FnOnce(&mut [f64]) -> Result<R, Error>) -> Result<R, Error> {
-    with_room(rows, f).unwrap_or(Err(Error::Memory { elements: rows }))
+    with_room(rows, f).unwrap_or(Err(Error::memory(rows)))
 }
 
 /// A sum in a fixed order: that of eight lanes, each in order.
@@ -444,15 +444,4 @@ fn sum(values: &[f64]) -> f64 {
         }
     }
     lanes.iter().sum()
-}
-
-impl From<LossError> for Error {
-    fn from(e: LossError) -> Self {
-        match e {
-            LossError::Shapes { logits, other } => Self::Mismatch { input: logits, output: other },
-            LossError::Length { what, len, needed } => Self::Length { what, len, needed },
-            LossError::Label { row, label, cols } => Self::Column { row, index: label, cols },
-            LossError::Weight { class, weight } => Self::Weight { class, weight },
-        }
-    }
 }

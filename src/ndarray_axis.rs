@@ -12,7 +12,7 @@ use ndarray::{ArrayView, ArrayViewMut, Axis, Dimension};
 use softmax_kernels::{Element, Op as Work, part_of};
 
 use crate::axis::index_of;
-use crate::{Error, Shape, Softmax, Threads};
+use crate::{Error, Shape, Size, Softmax, Threads};
 
 /// Bytes of a tile that is copied: it stays in a core's own cache.
 const TILE: usize = 1 << 19;
@@ -64,7 +64,7 @@ impl Softmax<'_> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Shapes`] if the shapes differ, [`Error::Axis`] if there is no such axis (negative
+    /// [`Error::Shape`] if the shapes differ, [`Error::Axis`] if there is no such axis (negative
     /// ones count from the end), [`Error::Memory`], or a kernel that cannot run.
     pub fn softmax_array<T: Element, D: Dimension>(
         &self,
@@ -200,7 +200,7 @@ impl Softmax<'_> {
         let tile = spare.room::<T>(y.len());
         let tile = tile.and_then(|tile| ArrayViewMut::from_shape(y.raw_dim(), tile).ok());
         let Some(mut tile) = tile else {
-            return Err(Error::Memory { elements: y.len_of(Axis(axis)) });
+            return Err(Error::memory(y.len_of(Axis(axis))));
         };
         copy(x.unwrap_or(y.view()), tile.view_mut());
         self.dense(op, Arrays { x: None, y: tile.view_mut(), axis })?;
@@ -227,7 +227,8 @@ impl<'a, T: Element, D: Dimension> Arrays<'a, T, D> {
         if let Some(x) = &x
             && x.shape() != y.shape()
         {
-            return Err(Error::Shapes { input: x.shape().into(), output: y.shape().into() });
+            let size = |shape: &[usize]| Size::Tensor(shape.into());
+            return Err(Error::shape("output", size(x.shape()), size(y.shape())));
         }
         let dims = y.ndim();
         let index = index_of(axis, dims)?;

@@ -1,9 +1,6 @@
 //! The largest elements of rows, and the log-probabilities of some.
 
-use softmax_kernels::{
-    Element, Masked, Matrix, Op as Work, PickError, Picks, in_default_environment, part_of,
-    with_room,
-};
+use softmax_kernels::{Element, Masked, Matrix, Op as Work, Picks, part_of, with_room};
 
 use crate::exec::exec_setter;
 use crate::factor::{Factor, factor_setters};
@@ -74,8 +71,8 @@ impl<'a> TopK<'a> {
     /// Error: as [`Softmax::log_softmax`](crate::Softmax::log_softmax) in f32 or f64.
     ///
     /// # Errors
-    /// [`Error::Value`] if a row has less than `k` elements, [`Error::Length`] if outputs have not
-    /// `k` elements for each row, [`Error::Scale`] or [`Error::Temperature`], or a kernel that
+    /// [`Error::Value`] if a row has less than `k` elements, or the scale or temperature is out of
+    /// range, [`Error::Shape`] if outputs have not `k` elements for each row, or a kernel that
     /// cannot run.
     pub fn log_probs<T: Element>(
         &self,
@@ -135,7 +132,7 @@ impl<'a> TopK<'a> {
         n: usize,
         f: impl FnOnce(&mut [T::Arithmetic]) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        with_room(n, f).unwrap_or(Err(Error::Memory { elements: n }))
+        with_room(n, f).unwrap_or(Err(Error::memory(n)))
     }
 
     fn pick<T: Element>(
@@ -146,8 +143,7 @@ impl<'a> TopK<'a> {
         indices: &mut [usize],
     ) -> Result<(), Error> {
         let scale = self.factor.finite()?;
-        // An error has k as an f64, which it may have to be rounded for.
-        let picks = in_default_environment(|| Picks::top(x, self.k, indices, log_probs, probs))?;
+        let picks = Picks::top(x, self.k, indices, log_probs, probs)?;
         run(&self.exec, picks.scaled(scale, self.masked), false)
     }
 }
@@ -207,9 +203,9 @@ impl<'a> LogProbs<'a> {
     /// Error: as [`Softmax::log_softmax`](crate::Softmax::log_softmax) in f32 or f64.
     ///
     /// # Errors
-    /// [`Error::Length`] if `tokens` are not as many for each row, or not as many as `log_probs`;
-    /// [`Error::Column`] if a token is no column; [`Error::Scale`] or [`Error::Temperature`]; or a
-    /// kernel that cannot run.
+    /// [`Error::Shape`] if `tokens` are not as many for each row, or not as many as `log_probs`;
+    /// [`Error::Column`] if a token is no column; [`Error::Value`] if the scale or
+    /// temperature is out of range; or a kernel that cannot run.
     pub fn log_probs<T: Element>(
         &self,
         x: Matrix<T>,
@@ -223,7 +219,7 @@ impl<'a> LogProbs<'a> {
     /// as [`Softmax::logsumexp`](crate::Softmax::logsumexp) has it before it rounds.
     ///
     /// # Errors
-    /// As [`LogProbs::log_probs`]; [`Error::Length`] if `logsumexp` has not one element for each
+    /// As [`LogProbs::log_probs`]; [`Error::Shape`] if `logsumexp` has not one element for each
     /// row.
     ///
     /// ```
@@ -246,7 +242,7 @@ impl<'a> LogProbs<'a> {
 
     fn pick<T: Element>(
         &self,
-        picks: Result<Picks<T>, PickError>,
+        picks: Result<Picks<T>, Error>,
         logsumexp: bool,
     ) -> Result<(), Error> {
         run(&self.exec, picks?.scaled(self.factor.finite()?, self.masked), logsumexp)

@@ -113,8 +113,8 @@ impl<'a> Softmax<'a> {
     /// where what is below 2^-126 is 0.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the shapes differ, [`Error::Scale`] or [`Error::Temperature`], or a
-    /// kernel that cannot run.
+    /// [`Error::Shape`] if the shapes differ, [`Error::Value`] if the scale or temperature is out
+    /// of range, or a kernel that cannot run.
     pub fn softmax<T: Element>(&self, x: Matrix<T>, y: MatrixMut<T>) -> Result<(), Error> {
         self.map(Work::Softmax, x, y)
     }
@@ -153,10 +153,13 @@ impl<'a> Softmax<'a> {
     /// Error: as [`Softmax::log_softmax`].
     ///
     /// # Errors
-    /// As [`Softmax::softmax`]; [`Error::Mismatch`] if `y` has not one element per row.
+    /// As [`Softmax::softmax`]; [`Error::Shape`] if `y` has not one element per row.
     pub fn logsumexp<T: Element>(&self, x: Matrix<T>, y: &mut [T]) -> Result<(), Error> {
         let scale = self.factor.finite()?;
-        self.exec.run(Call::logsumexp(x, y, scale).map_err(mismatch)?)
+        let one_a_row = |[(rows, _), (len, _)]: [(usize, usize); 2]| {
+            Error::count("number of log-sum-exps (one for each row)", rows, len)
+        };
+        self.exec.run(Call::logsumexp(x, y, scale).map_err(one_a_row)?)
     }
 
     /// An operation from rows to rows.
@@ -202,5 +205,5 @@ fn at_limit(work: Work, limit: Limit) -> Work {
 /// Input and output do not fit.
 #[cold]
 pub(crate) fn mismatch([input, output]: [(usize, usize); 2]) -> Error {
-    Error::Mismatch { input, output }
+    Error::differ("output", input, output)
 }

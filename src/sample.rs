@@ -9,7 +9,7 @@ use softmax_kernels::{
 };
 
 use crate::exec::exec_setter;
-use crate::{Error, Exec, Plan, Shape};
+use crate::{Error, Exec, Plan, Shape, Size};
 use filter::{Kept, Lists, Need};
 use random::Stream;
 
@@ -101,11 +101,9 @@ impl Temperature {
             0.0 => Ok(Self::Zero),
             1.0 => Ok(Self::Finite(Scale::ONE)),
             f64::INFINITY => Ok(Self::Infinite),
-            _ => Scale::from_temperature(temperature).map(Self::Finite).ok_or(Error::Value {
-                what: "temperature",
-                value: temperature,
-                range: "0 or more",
-            }),
+            _ => Scale::from_temperature(temperature)
+                .map(Self::Finite)
+                .ok_or_else(|| Error::value("temperature", temperature, "0 or above")),
         }
     }
 }
@@ -179,7 +177,7 @@ fn in_range(
     range: &'static str,
     is: impl Fn(f64) -> bool,
 ) -> Result<(), Error> {
-    if is(value) { Ok(()) } else { Err(Error::Value { what, value, range }) }
+    if is(value) { Ok(()) } else { Err(Error::value(what, value, range)) }
 }
 
 fn share(what: &'static str, value: f64) -> Result<(), Error> {
@@ -210,7 +208,8 @@ impl<'a> Sampler<'a> {
     }
 
     /// Divides the logits by `temperature`. 0 takes the largest logit, the first of equal ones,
-    /// whatever the filters; infinity makes all tokens equally likely whose logits are not -inf. Calls refuse NaN and negative numbers; those beyond 2^-100 and 2^100 are as these.
+    /// whatever the filters; infinity makes all tokens equally likely whose logits are not -inf.
+    /// Calls refuse NaN and negative numbers; those beyond 2^-100 and 2^100 are as these.
     #[must_use]
     pub const fn temperature(mut self, temperature: f64) -> Self {
         self.temperature = temperature;
@@ -285,8 +284,8 @@ impl<'a> Sampler<'a> {
     }
 
     /// [`Sampler::history`] from one list with the histories of all, one behind the other: number
-    /// `i` is `tokens[starts[i]..starts[i + 1]]`. Calls refuse a start that is before the one before it or beyond the end of the
-    /// list.
+    /// `i` is `tokens[starts[i]..starts[i + 1]]`. Calls refuse a start that is before the one
+    /// before it or beyond the end of the list.
     ///
     /// ```
     /// use softmax::{Matrix, Sampler};
@@ -361,7 +360,7 @@ impl<'a> Sampler<'a> {
     /// or +inf, or nothing but -inf, `usize::MAX` is written, and the other rows are not affected.
     ///
     /// # Errors
-    /// [`Error::Length`] if `draws` is not a multiple of the rows long, or there are neither one
+    /// [`Error::Shape`] if `draws` is not a multiple of the rows long, or there are neither one
     /// history nor one for each row, nor as many biases as tokens for them; [`Error::Column`] for
     /// tokens of bias or history that are none of the row's; [`Error::Value`] for an option, a row
     /// or a step out of range, or 2^32 columns; [`Error::Memory`]; or a kernel that cannot run.
@@ -393,7 +392,7 @@ impl<'a> Sampler<'a> {
             },
             &Option::and,
         );
-        done.ok_or(Error::Memory { elements: cols })
+        done.ok_or(Error::memory(cols))
     }
 
     /// Whether the options are in their ranges, and fit each other.
@@ -409,16 +408,15 @@ impl<'a> Sampler<'a> {
         if let Bias::Lists(tokens, bias) = self.bias
             && tokens.len() != bias.len()
         {
-            let (what, len, needed) = ("biases", bias.len(), tokens.len());
-            return Err(Error::Length { what, len, needed });
+            return Err(Error::count("number of biases", tokens.len(), bias.len()));
         }
         if let History::Packed(tokens, starts) = self.history {
             let mut before = 0;
-            for &start in starts {
+            for (i, &start) in starts.iter().enumerate() {
                 if start < before || start > tokens.len() {
                     let what = "start of a history";
                     let range = "no less than the one before and no more than there are tokens";
-                    return Err(Error::Value { what, value: start as f64, range });
+                    return Err(Error::value_at(what, i, start, range));
                 }
                 before = start;
             }
@@ -445,13 +443,15 @@ impl<'a> Sampler<'a> {
             None => draws == 0,
         };
         if !whole {
-            let needed = draws.next_multiple_of(rows.max(1)).max(rows);
-            let needed = if rows == 0 { 0 } else { needed };
-            return Err(Error::Length { what: "draws", len: draws, needed });
+            let needed = match draws {
+                _ if rows == 0 => Size::Count(0),
+                0 => Size::AtLeast(rows),
+                _ => Size::MultipleOf(rows),
+            };
+            return Err(Error::shape("number of draws", needed, Size::Count(draws)));
         }
         let below = |what, value: u64, bound: u64, range| {
-            let value = (value >= bound).then_some(value as f64);
-            value.map_or(Ok(()), |value| Err(Error::Value { what, value, range }))
+            if value < bound { Ok(()) } else { Err(Error::value(what, value, range)) }
         };
         below("number of columns", cols as u64, 1 << 32, "below 2^32")?;
         below("number of draws", (draws / rows.max(1)) as u64, 1 << 32, "below 2^32")?;
@@ -460,18 +460,18 @@ impl<'a> Sampler<'a> {
         below("number of a row", last, NUMBERS, "below 2^48")?;
         for (token, bias) in self.bias.iter() {
             if token >= cols {
-                return Err(Error::Column { row: 0, index: token as i64, cols });
+                return Err(Error::column(0, token, cols));
             }
             in_range("bias", bias.into(), "less than infinity", |v| v < f64::INFINITY)?;
         }
         if self.history.len() > 1 && self.history.len() != rows {
             let len = self.history.len();
-            return Err(Error::Length { what: "histories", len, needed: rows });
+            return Err(Error::count("number of histories (one, or one for each row)", rows, len));
         }
         for row in 0..self.history.len() {
             let history = self.history.get(row);
             if let Some(&token) = history.iter().find(|&&token| token >= cols) {
-                return Err(Error::Column { row, index: token as i64, cols });
+                return Err(Error::column(row, token, cols));
             }
         }
         Ok(temperature)

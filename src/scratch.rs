@@ -128,7 +128,7 @@ impl Sampler<'_> {
     /// As [`Exec::scratch_size`].
     ///
     /// # Errors
-    /// [`Error::Value`] or [`Error::Length`] of biases and histories; as [`Exec::plan`].
+    /// [`Error::Value`] or [`Error::Shape`] of biases and histories; as [`Exec::plan`].
     pub fn scratch_size<T: Element>(&self, shape: Shape) -> Result<usize, Error> {
         let memory = self.memory::<T::Arithmetic>(shape.cols)?;
         Ok(total(&self.plan::<T>(shape)?, 0, memory))

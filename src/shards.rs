@@ -139,9 +139,8 @@ impl<'a> Shards<'a> {
     /// the results are not specified.
     ///
     /// # Errors
-    /// [`Error::Partials`] if there is not one partial for each block, [`Error::RowMax`] if
-    /// `row_max` is not finite, [`Error::Scale`] or [`Error::Temperature`], or a kernel that cannot
-    /// run.
+    /// [`Error::Shape`] if there is not one partial for each block, [`Error::Value`] if `row_max`
+    /// is not finite, or the scale or temperature out of range, or a kernel that cannot run.
     pub fn partials<T: Element>(
         &self,
         x: &[T],
@@ -150,10 +149,14 @@ impl<'a> Shards<'a> {
     ) -> Result<(), Error> {
         let needed = Partial::count(x.len());
         if partials.len() != needed {
-            return Err(Error::Partials { len: partials.len(), needed });
+            return Err(Error::count(
+                "number of partials (one for each block)",
+                needed,
+                partials.len(),
+            ));
         }
         if let Some(max) = row_max.filter(|max| !max.is_finite()) {
-            return Err(Error::RowMax(max));
+            return Err(Error::value("largest element of the row", max, "finite"));
         }
         let scale = self.factor.finite()?;
         self.kernel::<T>()?.partials(x, &scale, row_max, partials);
@@ -164,7 +167,7 @@ impl<'a> Shards<'a> {
     /// nanoseconds for each.
     ///
     /// # Errors
-    /// [`Error::Scale`] or [`Error::Temperature`], or a kernel that cannot run.
+    /// [`Error::Value`] if the scale or temperature is out of range, or a kernel that cannot run.
     pub fn merge<T: Element>(&self, partials: &[Partial]) -> Result<Merged<T>, Error> {
         let scale = self.factor.finite()?;
         Ok(match self.kernel::<T>()?.merge_partials(&scale, partials) {
@@ -173,10 +176,11 @@ impl<'a> Shards<'a> {
         })
     }
 
-    /// The probabilities of a shard of `row`, into `y`. Error: as [`Softmax::softmax`](crate::Softmax::softmax).
+    /// The probabilities of a shard of `row`, into `y`. Error: as
+    /// [`Softmax::softmax`](crate::Softmax::softmax).
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the lengths differ, or a kernel that cannot run.
+    /// [`Error::Shape`] if the lengths differ, or a kernel that cannot run.
     pub fn softmax<T: Element>(
         &self,
         row: &MergedRow<T>,
@@ -198,7 +202,8 @@ impl<'a> Shards<'a> {
         self.finish(Work::Softmax, row, Piece::in_place(x))
     }
 
-    /// The log-softmax of a shard of `row`, into `y`. Error: as [`Softmax::log_softmax`](crate::Softmax::log_softmax).
+    /// The log-softmax of a shard of `row`, into `y`. Error: as
+    /// [`Softmax::log_softmax`](crate::Softmax::log_softmax).
     ///
     /// # Errors
     /// As [`Shards::softmax`].
@@ -256,7 +261,7 @@ impl<'a> Shards<'a> {
 /// A shard to be read and one to be written.
 fn both<'a, T: Element>(x: &'a [T], y: &'a mut [T]) -> Result<Piece<'a, T>, Error> {
     if x.len() != y.len() {
-        return Err(Error::Mismatch { input: (1, x.len()), output: (1, y.len()) });
+        return Err(Error::count("number of outputs", x.len(), y.len()));
     }
     Ok(Piece::new(x, y))
 }

@@ -47,8 +47,8 @@ impl<'a> Sigmoid<'a> {
     /// may be 0.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the shapes differ, [`Error::Scale`] or [`Error::Temperature`], or a
-    /// kernel that cannot run.
+    /// [`Error::Shape`] if the shapes differ, [`Error::Value`] if the scale or temperature is out
+    /// of range, or a kernel that cannot run.
     pub fn sigmoid<T: Element>(&self, x: Matrix<T>, y: MatrixMut<T>) -> Result<(), Error> {
         self.map(Work::Sigmoid, x, y)
     }

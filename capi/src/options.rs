@@ -264,8 +264,7 @@ impl Call<'_> {
     ) -> Result<(), Failure> {
         let (scale, temperature) = (options.scale, options.temperature);
         if !is_one(scale) && !is_one(temperature) {
-            let (what, range) = ("temperature of a scale other than 1", "1");
-            return Err(Error::Value { what, value: temperature, range }.into());
+            return Err(Reason::Both(scale, temperature).into());
         }
         check_flags(options)?;
         let mut exec = Exec::new();

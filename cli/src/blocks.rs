@@ -157,7 +157,8 @@ impl Scaling {
     /// As [`Scaling::check`], for what has no meaning at temperatures 0 and infinity.
     pub fn check_finite(&self) -> Result<(), Failure> {
         if let Some(t @ (0.0 | f64::INFINITY)) = self.temperature {
-            return Err(Failure::new("--temperature", softmax::Error::Temperature(t)));
+            let cause = format!("the temperature must be above 0 and finite here, got {t}");
+            return Err(Failure::new("--temperature", cause));
         }
         self.check()
     }

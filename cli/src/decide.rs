@@ -99,7 +99,7 @@ impl Sample {
             ("--typical-p", plain.typical_p(self.typical_p)),
         ] {
             // Drawing from nothing tells whether a number is in its range.
-            let done = Matrix::<f32>::new(&[], 1).map_err(Error::from);
+            let done = Matrix::<f32>::new(&[], 1);
             let done = done.and_then(|nothing| sampler.sample(nothing, &mut []));
             done.map_err(|e| Failure::new(option, e))?;
         }

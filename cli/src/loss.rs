@@ -84,7 +84,7 @@ impl Loss {
         let loss = self.loss(weights.as_deref())?.exec(exec);
         let divisor =
             loss.divisor(&labels, tensor.cols).map_err(|e| match (&e, &self.weights) {
-                (Error::Length { .. } | Error::Weight { .. }, Some(path)) => {
+                (Error::Shape { .. } | Error::Value { .. }, Some(path)) => {
                     Failure::new(path.display(), e)
                 }
                 _ => Failure::new(self.labels.display(), e),

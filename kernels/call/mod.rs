@@ -1,6 +1,7 @@
 //! One call of a kernel: pointers, shapes, options.
 
 pub(crate) mod columns;
+pub(crate) mod error;
 pub(crate) mod losses;
 pub(crate) mod masses;
 pub(crate) mod matrix;

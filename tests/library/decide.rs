@@ -3,7 +3,7 @@
 use crate::common::*;
 use proptest::prelude::*;
 use softmax::half::{bf16, f16};
-use softmax::{Caches, Element, Error, Kernel, Masked, Matrix, MatrixMut, Threads, Ties};
+use softmax::{Caches, Element, Error, Kernel, Masked, Matrix, MatrixMut, Number, Threads, Ties};
 use softmax_measure::oracle::{self, BF16, Dd, F16, F32, F64, Format, ulps};
 use std::num::NonZeroUsize;
 
@@ -603,7 +603,7 @@ fn what_has_no_limit_refuses_it() {
         ];
         for e in errors {
             let e = e.expect_err("no limit");
-            assert_eq!(e, Error::Temperature(t.abs()));
+            assert!(matches!(e, Error::Value { value: Number::Float(got), .. } if got == t), "{e}");
             assert!(e.to_string().contains("above 0 and finite"), "{e}");
         }
         assert_eq!((y, i), ([7.0; 2], [7; 2]));
@@ -633,14 +633,17 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
         let e = e.expect_err(message).to_string();
         assert!(e.contains(message), "{e}");
     };
-    refused(options.hardmax(Ties::Share).argmax(m(), &mut i[..3]), "2 indices are needed, got 3");
+    refused(
+        options.hardmax(Ties::Share).argmax(m(), &mut i[..3]),
+        "number of indices must be 2, got 3",
+    );
     refused(
         options.log_probs().log_probs(m(), &[0, 1, 2], &mut y[..3]),
-        "4 tokens are needed, got 3",
+        "number of tokens must be a multiple of 2, got 3",
     );
     refused(
         options.log_probs().log_probs(m(), &[0, 1], &mut y),
-        "2 log-probabilities are needed, got 6",
+        "number of log-probabilities must be 2, got 6",
     );
     refused(
         options.log_probs().log_probs(m(), &[2, 3], &mut y[..2]),
@@ -651,16 +654,19 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
     let (a, b) = y.split_at_mut(2);
     refused(
         options.log_probs().log_probs_and_logsumexp(m(), &[0, 0], a, &mut b[..1]),
-        "2 log-sum-exps",
+        "number of log-sum-exps must be 2, got 1",
     );
     refused(
         options.top_k(4).log_probs(m(), &mut y, &mut i),
         "at most the number of columns, got 4",
     );
-    refused(options.top_k(2).log_probs(m(), &mut y[..4], &mut i), "4 indices are needed, got 6");
+    refused(
+        options.top_k(2).log_probs(m(), &mut y[..4], &mut i),
+        "number of indices must be 4, got 6",
+    );
     refused(
         options.top_k(2).log_probs(m(), &mut y[..5], &mut i[..4]),
-        "4 log-probabilities are needed",
+        "number of log-probabilities must be 4, got 5",
     );
     let none = Matrix::<f32>::with_stride(&[], 2, 0, 0).expect("a shape");
     refused(
@@ -668,12 +674,9 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
         "number of columns must be above 0",
     );
     let wide = MatrixMut::new(&mut y, 2).expect("a shape");
-    refused(options.sigmoid().sigmoid(m(), wide), "the input is 2 x 3 but the output 3 x 2");
+    refused(options.sigmoid().sigmoid(m(), wide), "the output must be 2 x 3, got 3 x 2");
     let wide = MatrixMut::new(&mut y, 2).expect("a shape");
-    refused(
-        options.hardmax(Ties::Share).hardmax(m(), wide),
-        "the input is 2 x 3 but the output 3 x 2",
-    );
+    refused(options.hardmax(Ties::Share).hardmax(m(), wide), "the output must be 2 x 3, got 3 x 2");
     assert_eq!((y, i), ([7.0; 6], [7; 6]));
 
     // Nothing is asked of nothing.

@@ -3,7 +3,7 @@
 use std::process::Output;
 
 use crate::common::*;
-use softmax::{Error, Matrix, MatrixMut};
+use softmax::{Error, Matrix, MatrixMut, Size};
 
 /// Runs the ignored test below in a process of its own, where `SOFTMAX_KERNEL` is what is asked
 /// for.
@@ -77,10 +77,10 @@ fn kernels_are_asked_for_by_name() {
             }
         }
     }
-    assert_eq!(
-        softmax::kernel("AVX2").unwrap_err(),
-        Error::UnknownKernel { name: "AVX2".into() },
-        "names are exact"
+    let e = softmax::kernel("AVX2").unwrap_err();
+    assert!(
+        matches!(&e, Error::UnknownKernel { name, .. } if name == "AVX2"),
+        "names are exact: {e}"
     );
 }
 
@@ -113,18 +113,22 @@ fn shapes_that_do_not_fit_are_named_and_nothing_is_written() {
     let x = [1.0f32; 6];
     let mut y = [7.0f32; 8];
     let e = softmax::softmax(&x, &mut y).unwrap_err();
-    assert_eq!(e.to_string(), "the input is 1 x 6 but the output 1 x 8");
+    assert_eq!(e.to_string(), "the output must be 1 x 6, got 1 x 8");
     let e = softmax::softmax_rows(&x, &mut y, 4).unwrap_err();
-    assert_eq!(e.to_string(), "6 elements cannot be cut into rows of 4");
+    assert_eq!(e.to_string(), "the number of elements must be a multiple of 4, got 6");
     let e = softmax::logsumexp_rows(&x, &mut y, 3).unwrap_err();
-    assert_eq!(e.to_string(), "the input is 2 x 3 but the output 8 x 1");
+    assert_eq!(e.to_string(), "the number of log-sum-exps (one for each row) must be 2, got 8");
     let e = Matrix::with_stride(&x, 2, 4, 3).unwrap_err();
     assert_eq!(e.to_string(), "rows of 4 elements overlap at stride 3");
     let e = Options::new()
         .softmax()
         .log_softmax(Matrix::new(&x, 3).unwrap(), MatrixMut::new(&mut y[..6], 2).unwrap())
         .unwrap_err();
-    assert_eq!(e, Error::Mismatch { input: (2, 3), output: (3, 2) });
+    let sizes = |e: &Error| match e {
+        Error::Shape { expected, got, .. } => Some((expected.clone(), got.clone())),
+        _ => None,
+    };
+    assert_eq!(sizes(&e), Some((Size::Matrix(2, 3), Size::Matrix(3, 2))));
     assert_eq!(y, [7.0; 8]);
 }
 

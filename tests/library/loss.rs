@@ -554,22 +554,22 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
     let loss = CrossEntropy::new();
     refused(loss, (&[0, 3]).into(), "row 1: 3 is none of its 3 columns");
     refused(loss, (&[-1, 0]).into(), "row 0: -1 is none of its 3 columns");
-    refused(loss, (&[0]).into(), "2 labels, one for each row, are needed, got 1");
+    refused(loss, (&[0]).into(), "number of labels (one for each row) must be 2, got 1");
     refused(
         loss.weights(&[1.0; 2]),
         (&[0, 1]).into(),
-        "3 weights, one for each class, are needed, got 2",
+        "number of weights (one for each class) must be 3, got 2",
     );
-    refused(loss.row_factors(&[1.0]), (&[0, 1]).into(), "2 row factors are needed, got 1");
+    refused(loss.row_factors(&[1.0]), (&[0, 1]).into(), "number of row factors must be 2, got 1");
     let narrow = Matrix::new(&x[..4], 2).expect("whole rows");
-    refused(loss, narrow.into(), "the input is 2 x 3 but the output 2 x 2");
+    refused(loss, narrow.into(), "the matrix of targets must be 2 x 3, got 2 x 2");
     let mut y = [-7.0f32; 4];
     let to = MatrixMut::new(&mut y, 2).expect("whole rows");
     let e = loss.gradient(view, &[0, 1], to).expect_err("other shapes");
-    assert!(e.to_string().contains("2 x 3 but the output 2 x 2"), "{e}");
+    assert!(e.to_string().contains("gradient must be 2 x 3, got 2 x 2"), "{e}");
     let mut losses = [-7.0; 3];
     let e = loss.losses(view, &[0, 1], &mut losses).expect_err("three of two");
-    assert!(e.to_string().contains("2 losses, one for each row, are needed, got 3"), "{e}");
+    assert!(e.to_string().contains("number of losses (one for each row) must be 2, got 3"), "{e}");
     for bad in [-0.1, 1.1, f64::NAN] {
         let e =
             loss.label_smoothing(bad).loss(view, &[0, 1]).expect_err("out of range").to_string();
@@ -582,7 +582,7 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
     let mut y = [0.0f32; 6];
     let to = MatrixMut::new(&mut y, 3).expect("whole rows");
     let e = Options::new().backward().softmax(view, narrow, to).expect_err("other shapes");
-    assert!(e.to_string().contains("2 x 3 but the output 2 x 2"), "{e}");
+    assert!(e.to_string().contains("gradient must be 2 x 3, got 2 x 2"), "{e}");
 }
 
 #[test]

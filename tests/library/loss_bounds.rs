@@ -351,7 +351,7 @@ fn weights_that_are_none_are_named() {
         let mut y = [-7.0f32; 6];
         let to = MatrixMut::new(&mut y, 3).expect("two rows");
         let e = loss.gradient(rows(&x, 3), &[0, 0], to).expect_err("a bad weight");
-        assert!(matches!(e, Error::Weight { .. }) && e.to_string() == message, "{e}");
+        assert!(matches!(e, Error::Value { .. }) && e.to_string() == message, "{e}");
         assert_eq!(y, [-7.0; 6]);
         let e = loss.loss(rows(&x, 3), &[0, 0]).expect_err("a bad weight");
         assert_eq!(e.to_string(), message);

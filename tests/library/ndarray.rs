@@ -374,21 +374,21 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
     let mut y = Array2::from_elem((3, 2), MARKER as f32);
 
     let e = options.softmax().softmax_array(x.view(), y.view_mut(), 0).expect_err("other shapes");
-    assert_eq!(e, Error::Shapes { input: vec![2, 3], output: vec![3, 2] });
-    assert_eq!(e.to_string(), "the input's shape is [2, 3] but the output's [3, 2]");
+    assert!(matches!(e, Error::Shape { .. }));
+    assert_eq!(e.to_string(), "the output must be [2, 3], got [3, 2]");
     let e =
         options.softmax().log_softmax_array(x.view(), y.view_mut(), 5).expect_err("other shapes");
-    assert_eq!(e, Error::Shapes { input: vec![2, 3], output: vec![3, 2] });
+    assert_eq!(e.to_string(), "the output must be [2, 3], got [3, 2]");
 
     for axis in [2, -3, isize::MAX, isize::MIN] {
         let e =
             options.softmax().softmax_array(x.t(), y.view_mut(), axis).expect_err("no such axis");
-        assert_eq!(e, Error::Axis { axis, dims: 2 });
+        assert_eq!(e.to_string(), format!("there is no axis {axis} in a tensor of 2 dimensions"));
         let e = options
             .softmax()
             .log_softmax_array_in_place(y.view_mut(), axis)
             .expect_err("no such axis");
-        assert_eq!(e, Error::Axis { axis, dims: 2 });
+        assert_eq!(e.to_string(), format!("there is no axis {axis} in a tensor of 2 dimensions"));
     }
 
     for kernel in softmax::kernels().iter().filter(|k| !k.is_available()) {
@@ -399,12 +399,12 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
 
     for axis in [0, -1] {
         let e = options.softmax().softmax_array(arr0(1.0f32).view(), arr0(2.0).view_mut(), axis);
-        assert_eq!(e, Err(Error::Axis { axis, dims: 0 }));
+        assert!(matches!(e, Err(Error::Axis { dims: 0, .. })), "{axis}: {e:?}");
     }
     let (dynamic, mut longer) = (ArrayD::<f32>::zeros(vec![2]), ArrayD::zeros(vec![2, 1]));
     let e =
         options.softmax().softmax_array(dynamic.view(), longer.view_mut(), 0).expect_err("2 x 1");
-    assert_eq!(e, Error::Shapes { input: vec![2], output: vec![2, 1] });
+    assert_eq!(e.to_string(), "the output must be [2], got [2, 1]");
 }
 
 #[test]

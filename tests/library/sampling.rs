@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use crate::common::*;
 use proptest::prelude::*;
 use softmax::half::{bf16, f16};
-use softmax::{Element, Error, Matrix, Method, Order, Sampler, Threads};
+use softmax::{Element, Error, Matrix, Method, Number, Order, Sampler, Threads};
 use softmax_kernels::{Learned, Ready, Scale};
 
 /// A shape and options.
@@ -661,13 +661,13 @@ fn errors_name_what_is_wrong() {
     for bad in [f64::NAN, -1.0, 1.5, f64::INFINITY] {
         for result in [new.top_p(bad), new.min_p(bad), new.typical_p(bad)].map(of_nothing) {
             assert!(
-                matches!(result, Err(Error::Value { value, .. }) if value.to_bits() == bad.to_bits())
+                matches!(result, Err(Error::Value { value: Number::Float(value), .. }) if value.to_bits() == bad.to_bits())
             );
         }
     }
     for bad in [f64::NAN, -1.0, f64::NEG_INFINITY] {
         let e = of_nothing(new.temperature(bad)).expect_err("out of range").to_string();
-        assert!(e.starts_with("the temperature must be 0 or more, got"), "{e}");
+        assert!(e.starts_with("the temperature must be 0 or above, got"), "{e}");
     }
     assert!(of_nothing(new.temperature(-0.0)).is_ok());
     for bad in [f64::NAN, 0.0, -2.0, f64::INFINITY] {
@@ -684,15 +684,18 @@ fn errors_name_what_is_wrong() {
         assert!(draws.iter().all(|&d| d == 5), "written");
         e.expect_err("wrong").to_string()
     };
-    assert_eq!(refused(new, 3), "4 draws are needed, got 3");
-    assert_eq!(refused(new, 0), "2 draws are needed, got 0");
+    assert_eq!(refused(new, 3), "the number of draws must be a multiple of 2, got 3");
+    assert_eq!(refused(new, 0), "the number of draws must be at least 2, got 0");
     assert_eq!(refused(new.bias(&[(1, 0.0), (3, 0.0)]), 2), "row 0: 3 is none of its 3 columns");
     let e = refused(new.bias(&[(1, f32::NAN)]), 2);
     assert_eq!(e, "the bias must be less than infinity, got NaN");
     let history: &[&[usize]] = &[&[1], &[2, 4]];
     assert_eq!(refused(new.history(history), 2), "row 1: 4 is none of its 3 columns");
     let history: &[&[usize]] = &[&[1], &[2], &[0]];
-    assert_eq!(refused(new.history(history), 2), "2 histories are needed, got 3");
+    assert_eq!(
+        refused(new.history(history), 2),
+        "the number of histories (one, or one for each row) must be 2, got 3"
+    );
     assert!(refused(new.step(1 << 48), 2).starts_with("the step must be below 2^48"));
     let e = refused(new.first_row((1 << 48) - 1), 2);
     assert!(e.starts_with("the number of a row must be below 2^48"), "{e}");

@@ -249,7 +249,7 @@ fn what_does_not_fit_is_refused_by_name() {
     weights(
         "w1.npy",
         &npy("<f4", &[2], &[0; 8]),
-        "3 weights, one for each class, are needed, got 2",
+        "the number of weights (one for each class) must be 3, got 2",
     );
     weights("w2.npy", &npy("<f8", &[3], &[0; 24]), "of f32");
     weights(
