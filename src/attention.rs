@@ -227,7 +227,7 @@ impl<'a> Attention<'a> {
     ///
     /// let (mut probs, mut lse) = ([0.0f32; 2], [0.0f32; 1]);
     /// let scores = Matrix::new(&[3.0f32, 3.0], 2)?;
-    /// Attention::new(1, 1).softmax_and_lse(scores, MatrixMut::new(&mut probs, 2)?, &mut lse)?;
+    /// Attention::new(1, 1).softmax_and_logsumexp(scores, MatrixMut::new(&mut probs, 2)?, &mut lse)?;
     /// assert_eq!(lse, [3.0 + std::f32::consts::LN_2]);
     /// # Ok::<(), softmax::Error>(())
     /// ```
@@ -236,13 +236,17 @@ impl<'a> Attention<'a> {
     /// As [`Attention::softmax`].
     ///
     /// [`Softmax::logsumexp`]: crate::Softmax::logsumexp
-    pub fn softmax_and_lse<T: Element, U: Probs<T>>(
+    pub fn softmax_and_logsumexp<T: Element, U: Probs<T>>(
         &self,
         scores: Matrix<T>,
         probs: MatrixMut<U>,
-        lse: &mut [T::Arithmetic],
+        logsumexp: &mut [T::Arithmetic],
     ) -> Result<(), Error> {
-        self.run(|scale| Scores::new(scores, probs, Some(lse), &self.attend, scale), false, true)
+        self.run(
+            |scale| Scores::new(scores, probs, Some(logsumexp), &self.attend, scale),
+            false,
+            true,
+        )
     }
 
     /// [`Attention::softmax`] in place. The same bits.
@@ -253,16 +257,16 @@ impl<'a> Attention<'a> {
         self.run(|scale| Scores::in_place(scores, None, &self.attend, scale), true, false)
     }
 
-    /// [`Attention::softmax_and_lse`] in place. The same bits.
+    /// [`Attention::softmax_and_logsumexp`] in place. The same bits.
     ///
     /// # Errors
     /// As [`Attention::softmax`].
-    pub fn softmax_and_lse_in_place<T: Probs<T>>(
+    pub fn softmax_and_logsumexp_in_place<T: Probs<T>>(
         &self,
         scores: MatrixMut<T>,
-        lse: &mut [T::Arithmetic],
+        logsumexp: &mut [T::Arithmetic],
     ) -> Result<(), Error> {
-        self.run(|scale| Scores::in_place(scores, Some(lse), &self.attend, scale), true, true)
+        self.run(|scale| Scores::in_place(scores, Some(logsumexp), &self.attend, scale), true, true)
     }
 
     pub(crate) fn plan<U: Element>(&self, shape: Shape) -> Result<Plan, Error> {

@@ -95,7 +95,7 @@ fn attention() {
                 let count = second(|| {
                     let x = Matrix::new(&x, keys).expect("a shape");
                     attention
-                        .softmax_and_lse(x, view(&mut y, keys), &mut lse)
+                        .softmax_and_logsumexp(x, view(&mut y, keys), &mut lse)
                         .expect("a valid call");
                 });
                 assert_eq!(count, 0, "{} {keys} keys", kernel.name());

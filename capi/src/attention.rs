@@ -194,23 +194,23 @@ unsafe fn attend<T: Element, U: Probs<T>>(
     call: &Call,
     scores: &softmax_matrix,
     probs: &softmax_matrix,
-    lse: *mut T::Arithmetic,
+    logsumexp: *mut T::Arithmetic,
     attention: &softmax_attention,
 ) -> Result<(), Failure> {
     let (rows, cols) = (scores.rows, scores.cols);
     // SAFETY: as this function's.
     let (attention, [a, b, c, d, e]) = unsafe { options_of(call, attention, cols) }?;
-    let written = [probs.region::<U>("probs")?, Region::of("lse", lse, rows)?];
+    let written = [probs.region::<U>("probs")?, Region::of("logsumexp", logsumexp, rows)?];
     call.disjoint(&written, &[scores.region::<T>("scores")?, a, b, c, d, e])?;
     let needed = || attention.scratch_size::<T, U>(Shape::new(rows, cols));
-    let n = if lse.is_null() { 0 } else { rows };
+    let n = if logsumexp.is_null() { 0 } else { rows };
     // SAFETY: as this function's; what is written does not overlap anything.
-    let (scores, probs, lse_or_none) = unsafe {
-        let lse_or_none = (!lse.is_null()).then_some(slice_mut("lse", lse, n)?);
-        (scores.view::<T>("scores")?, probs.view_mut::<U>("probs")?, lse_or_none)
+    let (scores, probs, place) = unsafe {
+        let place = (!logsumexp.is_null()).then_some(slice_mut("logsumexp", logsumexp, n)?);
+        (scores.view::<T>("scores")?, probs.view_mut::<U>("probs")?, place)
     };
-    call.run(needed, || match lse_or_none {
-        Some(lse) => attention.softmax_and_lse(scores, probs, lse),
+    call.run(needed, || match place {
+        Some(logsumexp) => attention.softmax_and_logsumexp(scores, probs, logsumexp),
         None => attention.softmax(scores, probs),
     })
 }
@@ -222,22 +222,25 @@ unsafe fn attend<T: Element, U: Probs<T>>(
 unsafe fn attend_in_place<T: Probs<T>>(
     call: &Call,
     scores: &softmax_matrix,
-    lse: *mut T::Arithmetic,
+    logsumexp: *mut T::Arithmetic,
     attention: &softmax_attention,
 ) -> Result<(), Failure> {
     let (rows, cols) = (scores.rows, scores.cols);
     // SAFETY: as this function's.
     let (attention, read) = unsafe { options_of(call, attention, cols) }?;
-    call.disjoint(&[scores.region::<T>("scores")?, Region::of("lse", lse, rows)?], &read)?;
+    call.disjoint(
+        &[scores.region::<T>("scores")?, Region::of("logsumexp", logsumexp, rows)?],
+        &read,
+    )?;
     let needed = || attention.scratch_size::<T, T>(Shape::new(rows, cols));
-    let n = if lse.is_null() { 0 } else { rows };
+    let n = if logsumexp.is_null() { 0 } else { rows };
     // SAFETY: as this function's.
-    let (scores, lse_or_none) = unsafe {
-        let lse_or_none = (!lse.is_null()).then_some(slice_mut("lse", lse, n)?);
-        (scores.view_mut::<T>("scores")?, lse_or_none)
+    let (scores, place) = unsafe {
+        let place = (!logsumexp.is_null()).then_some(slice_mut("logsumexp", logsumexp, n)?);
+        (scores.view_mut::<T>("scores")?, place)
     };
-    call.run(needed, || match lse_or_none {
-        Some(lse) => attention.softmax_and_lse_in_place(scores, lse),
+    call.run(needed, || match place {
+        Some(logsumexp) => attention.softmax_and_logsumexp_in_place(scores, logsumexp),
         None => attention.softmax_in_place(scores),
     })
 }
@@ -246,7 +249,7 @@ unsafe fn attend_in_place<T: Probs<T>>(
 /// itself (in place) or does not overlap it. Its dtype is that of the scores; those of f32 may
 /// become f16 or bf16, and the other way round. What causality, windows and lengths hide is not
 /// even read, and what -inf of a mask hides may be anything. The log-sum-exp of each row's logits
-/// is written to `lse` (float, or double for f64), unless it is null.
+/// is written to `logsumexp` (float, or double for f64), unless it is null.
 ///
 /// Errors are those of `softmax_softmax` and `softmax_logsumexp`, as if the logits had been
 /// computed exactly, as long as they are below 45,000 (probabilities of f16 from 16,384 on: 0.54
@@ -260,7 +263,7 @@ unsafe fn attend_in_place<T: Probs<T>>(
 pub unsafe extern "C" fn softmax_attention_softmax(
     scores: *const softmax_matrix,
     probs: *const softmax_matrix,
-    lse: *mut c_void,
+    logsumexp: *mut c_void,
     attention: *const softmax_attention,
     options: *const softmax_options,
 ) -> softmax_status {
@@ -270,11 +273,11 @@ pub unsafe extern "C" fn softmax_attention_softmax(
             let (scores, probs, attention) = (read(scores)?, read(probs)?, read(attention)?);
             if scores.is(probs) {
                 return crate::raw::by_dtype!("scores", scores.dtype, T => {
-                    attend_in_place::<T>(call, scores, lse.cast(), attention)
+                    attend_in_place::<T>(call, scores, logsumexp.cast(), attention)
                 });
             }
             by_dtypes!(scores.dtype, probs.dtype, T, U => {
-                attend::<T, U>(call, scores, probs, lse.cast(), attention)
+                attend::<T, U>(call, scores, probs, logsumexp.cast(), attention)
             })
         })
     }

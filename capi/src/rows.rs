@@ -195,14 +195,15 @@ pub unsafe extern "C" fn softmax_hardmax(
     unsafe { map(Op::Hardmax(ties), x, y, options) }
 }
 
-/// The log-sum-exp of every row of `x`, into `lse`: one element of the dtype of `x` for each row.
+/// The log-sum-exp of every row of `x`, into `logsumexp`: one element of the dtype of `x` for each
+/// row.
 ///
 /// # Safety
 /// As the head of this file says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn softmax_logsumexp(
     x: *const softmax_matrix,
-    lse: *mut std::ffi::c_void,
+    logsumexp: *mut std::ffi::c_void,
     options: *const softmax_options,
 ) -> softmax_status {
     // SAFETY: as this function's.
@@ -210,13 +211,13 @@ pub unsafe extern "C" fn softmax_logsumexp(
         call(options, &|call| {
             let x = read(x)?;
             by_dtype!("a matrix", x.dtype, T => {
-                let lse = lse.cast::<T>();
-                call.disjoint(&[Region::of("lse", lse, x.rows)?], &[x.region::<T>("input")?])?;
+                let logsumexp = logsumexp.cast::<T>();
+                call.disjoint(&[Region::of("logsumexp", logsumexp, x.rows)?], &[x.region::<T>("input")?])?;
                 let (shape, given) = (shape(x, false), call.given);
-                let (x, lse) = (x.view::<T>("input")?, slice_mut("lse", lse, x.rows)?);
+                let (x, logsumexp) = (x.view::<T>("input")?, slice_mut("logsumexp", logsumexp, x.rows)?);
                 call.run(
                     || given.exec.scratch_size::<T>(Op::LogSumExp, shape),
-                    || given.softmax.logsumexp(x, lse),
+                    || given.softmax.logsumexp(x, logsumexp),
                 )
             })
         })
@@ -250,8 +251,8 @@ pub unsafe extern "C" fn softmax_argmax(
 
 /// The log-probabilities of some elements of each row, `tokens_per_row` of them: those of row `i`
 /// are number `tokens[i * tokens_per_row + j]`, and their log-probabilities are written in the same
-/// places of `log_probs`; the log-sum-exp of each row to `lse`, unless it is null. Both are float,
-/// or double for f64.
+/// places of `log_probs`; the log-sum-exp of each row to `logsumexp`, unless it is null. Both are
+/// float, or double for f64.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -261,7 +262,7 @@ pub unsafe extern "C" fn softmax_log_probs(
     tokens: *const usize,
     tokens_per_row: usize,
     log_probs: *mut std::ffi::c_void,
-    lse: *mut std::ffi::c_void,
+    logsumexp: *mut std::ffi::c_void,
     options: *const softmax_options,
 ) -> softmax_status {
     // SAFETY: as this function's.
@@ -270,29 +271,30 @@ pub unsafe extern "C" fn softmax_log_probs(
             let x = read(x)?;
             by_dtype!("a matrix", x.dtype, T => {
                 let log_probs = log_probs.cast::<<T as Element>::Arithmetic>();
-                let lse = lse.cast::<<T as Element>::Arithmetic>();
+                let logsumexp = logsumexp.cast::<<T as Element>::Arithmetic>();
                 let n = x.rows.checked_mul(tokens_per_row).ok_or(Reason::TooLarge("tokens"))?;
                 call.disjoint(
-                    &[Region::of("log_probs", log_probs, n)?, Region::of("lse", lse, x.rows)?],
+                    &[Region::of("log_probs", log_probs, n)?, Region::of("logsumexp", logsumexp, x.rows)?],
                     &[x.region::<T>("input")?, Region::of("tokens", tokens, n)?],
                 )?;
                 let rows = x.rows;
                 let x = x.view::<T>("input")?;
                 let tokens = slice("tokens", tokens, n)?;
                 let log_probs = slice_mut("log_probs", log_probs, n)?;
-                if lse.is_null() {
+                if logsumexp.is_null() {
                     return Ok(call.given.log_probs().log_probs(x, tokens, log_probs)?);
                 }
-                let lse = slice_mut("lse", lse, rows)?;
-                Ok(call.given.log_probs().log_probs_and_logsumexp(x, tokens, log_probs, lse)?)
+                let logsumexp = slice_mut("logsumexp", logsumexp, rows)?;
+                Ok(call.given.log_probs().log_probs_and_logsumexp(x, tokens, log_probs, logsumexp)?)
             })
         })
     }
 }
 
 /// The `k` largest elements of each row, the largest first and the first of equals first: their
-/// indices, and their log-probabilities in the whole row (float, or double for f64), `k` of each a
-/// row.
+/// log-probabilities and their probabilities in the whole row (float, or double for f64), unless
+/// these are null, and their indices; `k` of each a row. (For log-probabilities that are not wanted
+/// there is memory of the thread's own.)
 ///
 /// # Safety
 /// As the head of this file says.
@@ -300,8 +302,9 @@ pub unsafe extern "C" fn softmax_log_probs(
 pub unsafe extern "C" fn softmax_top_k(
     x: *const softmax_matrix,
     k: usize,
-    indices: *mut usize,
     log_probs: *mut std::ffi::c_void,
+    probs: *mut std::ffi::c_void,
+    indices: *mut usize,
     options: *const softmax_options,
 ) -> softmax_status {
     // SAFETY: as this function's.
@@ -310,14 +313,28 @@ pub unsafe extern "C" fn softmax_top_k(
             let x = read(x)?;
             by_dtype!("a matrix", x.dtype, T => {
                 let log_probs = log_probs.cast::<<T as Element>::Arithmetic>();
+                let probs = probs.cast::<<T as Element>::Arithmetic>();
                 let n = x.rows.checked_mul(k).ok_or(Reason::TooLarge("indices"))?;
                 call.disjoint(
-                    &[Region::of("indices", indices, n)?, Region::of("log_probs", log_probs, n)?],
+                    &[
+                        Region::of("log_probs", log_probs, n)?,
+                        Region::of("probs", probs, n)?,
+                        Region::of("indices", indices, n)?,
+                    ],
                     &[x.region::<T>("input")?],
                 )?;
                 let indices = slice_mut("indices", indices, n)?;
-                let log_probs = slice_mut("log_probs", log_probs, n)?;
-                Ok(call.given.top_k(k).log_probs(x.view::<T>("input")?, log_probs, indices)?)
+                let (top_k, x) = (call.given.top_k(k), x.view::<T>("input")?);
+                let (with_logs, with_probs) = (!log_probs.is_null(), !probs.is_null());
+                let of = |wanted| if wanted { n } else { 0 };
+                let log_probs = slice_mut("log_probs", log_probs, of(with_logs))?;
+                let probs = slice_mut("probs", probs, of(with_probs))?;
+                Ok(match (with_logs, with_probs) {
+                    (true, true) => top_k.log_probs_and_probs(x, log_probs, probs, indices),
+                    (true, false) => top_k.log_probs(x, log_probs, indices),
+                    (false, true) => top_k.probs(x, probs, indices),
+                    (false, false) => top_k.indices(x, indices),
+                }?)
             })
         })
     }

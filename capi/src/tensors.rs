@@ -336,7 +336,7 @@ pub unsafe extern "C" fn softmax_shard_log_softmax(
 pub unsafe extern "C" fn softmax_shard_logsumexp(
     dtype: softmax_dtype,
     row: *const softmax_partial,
-    lse: *mut c_void,
+    logsumexp: *mut c_void,
     options: *const softmax_options,
 ) -> softmax_status {
     // SAFETY: as this function's.
@@ -344,7 +344,7 @@ pub unsafe extern "C" fn softmax_shard_logsumexp(
         call(options, &|call| {
             by_dtype!("a row", dtype, T => {
                 let merged = row_of::<T>(call, row)?;
-                write("lse", lse.cast::<T>(), call.given.shards().logsumexp(&merged)?)
+                write("logsumexp", logsumexp.cast::<T>(), call.given.shards().logsumexp(&merged)?)
             })
         })
     }

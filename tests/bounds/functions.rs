@@ -1048,7 +1048,7 @@ fn attend<T: Type + Probs<T>>(input: &Input) -> (Vec<T>, f64) {
         attention = attention.sinks(sink);
     }
     let (mut y, mut lse) = (vec![T::NAN; x.len()], [T::Arithmetic::NAN]);
-    let done = attention.softmax_and_lse(one_row(&x), one_row_mut(&mut y), &mut lse);
+    let done = attention.softmax_and_logsumexp(one_row(&x), one_row_mut(&mut y), &mut lse);
     done.expect("a valid call");
     (y, lse[0].to_f64())
 }

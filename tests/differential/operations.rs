@@ -1106,7 +1106,7 @@ impl<T: Number + Probs<T>, U: Number + Probs<T>> Operation for Attend<T, U> {
         };
         if way.in_place && T::NAME == U::NAME {
             let done = match self.lse {
-                true => attention.softmax_and_lse_in_place(x.matrix_mut(), lse.slice_mut()),
+                true => attention.softmax_and_logsumexp_in_place(x.matrix_mut(), lse.slice_mut()),
                 false => attention.softmax_in_place(x.matrix_mut()),
             };
             checked(done, &[], &[("probabilities", &x), ("log-sum-exps", &lse)])?;
@@ -1115,7 +1115,7 @@ impl<T: Number + Probs<T>, U: Number + Probs<T>> Operation for Attend<T, U> {
         let mut y = Place::<U>::new(way.layout, r, shape, false);
         let (from, to) = (x.matrix(), y.matrix_mut());
         let done = match self.lse {
-            true => attention.softmax_and_lse(from, to, lse.slice_mut()),
+            true => attention.softmax_and_logsumexp(from, to, lse.slice_mut()),
             false => attention.softmax(from, to),
         };
         checked(done, &[("scores", &x)], &[("probabilities", &y), ("log-sum-exps", &lse)])?;

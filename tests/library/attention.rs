@@ -280,7 +280,7 @@ fn run<T: Element, U: Probs<T> + Bits>(
     let mut lse = vec![T::Arithmetic::ZERO; rows];
     let scores = Matrix::with_stride(x, rows, keys, stride).expect("a valid shape");
     let probs = MatrixMut::with_stride(&mut y, rows, keys, keys + 3).expect("a valid shape");
-    attention.softmax_and_lse(scores, probs, &mut lse).expect("a valid call");
+    attention.softmax_and_logsumexp(scores, probs, &mut lse).expect("a valid call");
     let mut dense = Vec::new();
     for row in y.chunks(keys + 3) {
         dense.extend_from_slice(&row[..keys]);
@@ -509,7 +509,7 @@ fn worst<T: Probs<T>>(kernel: &'static Kernel, format: Format, cases: u64) -> (f
         let matrix = Matrix::new(&x, case.keys).expect("a shape");
         let out = MatrixMut::new(&mut probs, case.keys).expect("a shape");
         let attention = case.attention().exec(by(kernel));
-        attention.softmax_and_lse(matrix, out, &mut lse).expect("a valid call");
+        attention.softmax_and_logsumexp(matrix, out, &mut lse).expect("a valid call");
         for (row, x) in x.chunks(case.keys).enumerate() {
             let (b, h, q) = case.place(row);
             let sink = case.sinks.as_ref().map(|sinks| Dd(sinks[h].into(), 0.0));
@@ -767,7 +767,7 @@ fn a_mask_of_zeros_and_minus_infinity_hides_as_booleans_do() {
 fn one(attention: Attention, x: &[f32]) -> (Vec<f32>, f32) {
     let (mut y, mut lse) = (vec![-7.0; x.len()], [0.0]);
     attention
-        .softmax_and_lse(
+        .softmax_and_logsumexp(
             Matrix::new(x, x.len()).expect("a shape"),
             MatrixMut::new(&mut y, x.len()).expect("a shape"),
             &mut lse,
@@ -856,7 +856,7 @@ fn logits_beyond_the_range() {
                 let (mut y, mut lse) = ([T::ZERO; 4], [T::Arithmetic::ZERO]);
                 let (x, out) = (Matrix::new(&x, 4), MatrixMut::new(&mut y, 4));
                 let (x, out) = (x.expect("a shape"), out.expect("a shape"));
-                attention.softmax_and_lse(x, out, &mut lse).expect("a valid call");
+                attention.softmax_and_logsumexp(x, out, &mut lse).expect("a valid call");
                 let what = format!("{} {} {i} {want:?} {y:?} {lse:?}", kernel.name(), T::NAME);
                 for (y, want) in y.iter().zip(want) {
                     assert!(y.to_f64() == want || (y.to_f64().is_nan() && want.is_nan()), "{what}");
@@ -946,7 +946,7 @@ fn distances_of_alibi_have_a_limit() {
             let (mut y, mut lse) = ([-7.0f32; 5], [-7.0f32]);
             let (x, out) = (Matrix::new(&x, 5), MatrixMut::new(&mut y, 5));
             let (x, out) = (x.expect("a shape"), out.expect("a shape"));
-            let e = attention.softmax_and_lse(x, out, &mut lse).expect_err("too far");
+            let e = attention.softmax_and_logsumexp(x, out, &mut lse).expect_err("too far");
             assert!(y == [-7.0; 5] && lse == [-7.0]);
             e.to_string()
         };
@@ -986,7 +986,7 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
         let mut y = [-7.0f32; 24];
         let mut lse = [-7.0f32; 6];
         let e = attention
-            .softmax_and_lse(
+            .softmax_and_logsumexp(
                 Matrix::new(&x, 4).expect("a shape"),
                 MatrixMut::new(&mut y, 4).expect("a shape"),
                 &mut lse,
@@ -1024,7 +1024,7 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
     assert_eq!(y, [-7.0; 24]);
     let mut lse = [0.0f32; 5];
     let (x, y) = (Matrix::new(&x, 4).expect("a shape"), MatrixMut::new(&mut y, 4).expect("one"));
-    let e = a.softmax_and_lse(x, y, &mut lse).expect_err("five of six");
+    let e = a.softmax_and_logsumexp(x, y, &mut lse).expect_err("five of six");
     assert!(e.to_string().contains("number of log-sum-exps (one for each row) must be 6, got 5"));
     // No rows at all are no error.
     let (x, y) = (Matrix::<f32>::new(&[], 4), MatrixMut::<f32>::new(&mut [], 4));
@@ -1041,7 +1041,7 @@ fn sinks_alone() {
         let attention = Attention::new(1, 1).exec(by(kernel)).sinks(&sinks).lengths(&lengths);
         let (x, y_view) = (Matrix::new(&x, 3), MatrixMut::new(&mut y, 3));
         let (x, y_view) = (x.expect("a shape"), y_view.expect("a shape"));
-        attention.softmax_and_lse(x, y_view, &mut lse).expect("a valid call");
+        attention.softmax_and_logsumexp(x, y_view, &mut lse).expect("a valid call");
         assert!(y.iter().all(|y| y.to_f64() == 0.0));
         lse[0].to_f64()
     }

@@ -530,7 +530,7 @@ fn attention(file: &mut File, kernel: &'static Kernel) {
             let mut lse = vec![T::Arithmetic::NAN; rows];
             let (from, to) = (Matrix::new(&x, keys), MatrixMut::new(&mut probs, keys));
             let (from, to) = (from.expect("whole rows"), to.expect("whole rows"));
-            attention.softmax_and_lse(from, to, &mut lse).expect("a valid call");
+            attention.softmax_and_logsumexp(from, to, &mut lse).expect("a valid call");
             case = case.text("x", words(&x)).output("probs", &probs);
             file.add(case.output("lse", &lse));
         }

@@ -271,7 +271,7 @@ static void bad(void) {
     m.rows = ROWS - QUERIES * HEADS;
     BAD(OVERLAP, softmax_attention_softmax(&in, &m, lse, &a, NULL));
     BAD(OVERLAP, softmax_attention_softmax(&in, &out, y, &a, &options));
-    SAYS(message, "probs overlaps lse");
+    SAYS(message, "probs overlaps logsumexp");
     BAD(OVERLAP, softmax_attention_softmax(&in, &out, x + 5, &a, NULL));
     /* As another type there is no place that is the same. */
     m = in;

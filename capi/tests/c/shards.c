@@ -213,7 +213,7 @@ static void bad(void) {
     BAD(NULL_POINTER, softmax_shard_log_softmax(x, y, SOFTMAX_F64, 8, NULL, NULL));
     BAD(NULL_POINTER, softmax_shard_logsumexp(SOFTMAX_F64, NULL, y, NULL));
     BAD(NULL_POINTER, softmax_shard_logsumexp(SOFTMAX_F64, &row, NULL, &options));
-    SAYS(message, "lse is null");
+    SAYS(message, "logsumexp is null");
     BAD(DTYPE, softmax_shard_logsumexp(SOFTMAX_BOOL, &row, y, NULL));
     BAD(ALIGNMENT, softmax_shard_logsumexp(SOFTMAX_F64, &row, (char *)y + 4, NULL));
     /* What is no row that was merged. */
