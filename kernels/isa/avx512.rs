@@ -38,6 +38,7 @@ impl Vector for F32 {
     /// The table twice over: the lookup uses four bits of its index.
     type Table = __m512;
     const CHAINS: usize = 12;
+    const ABREAST: bool = true;
     token!(V4);
     x86_caches!();
     // Running sums are of even lanes and of odd lanes, times WIDENED.
@@ -153,6 +154,7 @@ impl Vector for F64 {
     type V = [__m512d; 1];
     type Table = __m512d;
     const CHAINS: usize = 12;
+    const ABREAST: bool = true;
     token!(V4);
     x86_caches!();
     f64_alike!(pulp::cast);

@@ -41,6 +41,7 @@ impl<S: Vector<E = f32>> Vector for Short<S> {
     const FUSED: bool = S::FUSED;
     const SMALL: bool = S::SMALL;
     const CHAINS: usize = S::CHAINS;
+    const ABREAST: bool = S::ABREAST;
     const SHORT: bool = true;
     const POLY: &'static [f32] = SHORT_POLY;
 

@@ -48,54 +48,88 @@ impl<S: Vector> Exp<S> {
     /// decided per vector.
     #[inline(always)]
     pub(crate) fn of(&self, huge: bool, cut: bool, x: S::V) -> S::V {
-        let s = self.simd;
-        s.apart(
-            #[inline(always)]
-            || {
-                let x = if huge { s.sub(x, self.subtract) } else { x };
-                let t = s.fma(x, self.l8.0, self.magic);
-                let n = s.sub(self.magic, t);
-                let r = s.fma(x, self.l8.0, n);
-                // Without it the scale is another by 2^-25, which short results do not show.
-                let r = if S::SHORT { r } else { s.fma(x, self.l8.1, r) };
-                let e = self.power(t, r);
-                if cut { s.zero_below(x, self.cut, e) } else { e }
-            },
-        )
+        let [e] = self.of_each::<1, false>(huge, cut, [x], [x]);
+        e
     }
 
     /// As [`Exp::of`], with the cut, of `x + lo`: one operation more. In huge rows `lo` does not
     /// count.
     #[inline(always)]
     pub(crate) fn of_pair(&self, huge: bool, x: S::V, lo: S::V) -> S::V {
+        let [e] = self.of_each::<1, true>(huge, true, [x], [lo]);
+        e
+    }
+
+    /// As [`Exp::of`], or if PAIRS [`Exp::of_pair`], of N vectors, each operation for all of them
+    /// in turn.
+    #[inline(always)]
+    pub(crate) fn of_each<const N: usize, const PAIRS: bool>(
+        &self,
+        huge: bool,
+        cut: bool,
+        mut x: [S::V; N],
+        lo: [S::V; N],
+    ) -> [S::V; N] {
         let s = self.simd;
         s.apart(
             #[inline(always)]
             || {
-                let (x, lo) =
-                    if huge { (s.sub(x, self.subtract), s.mul(lo, self.low)) } else { (x, lo) };
-                let t = s.fma(x, self.l8.0, self.magic);
-                let n = s.sub(self.magic, t);
-                let r = s.fma(x, self.l8.0, n);
-                let r = if S::SHORT { r } else { s.fma(x, self.l8.1, r) };
-                let r = s.fma(lo, self.l8.0, r);
-                s.zero_below(x, self.cut, self.power(t, r))
+                if huge {
+                    for x in &mut x {
+                        *x = s.sub(*x, self.subtract);
+                    }
+                }
+                let mut t = x;
+                for t in &mut t {
+                    *t = s.fma(*t, self.l8.0, self.magic);
+                }
+                let mut r = t;
+                for r in &mut r {
+                    *r = s.sub(self.magic, *r);
+                }
+                for k in 0..N {
+                    r[k] = s.fma(x[k], self.l8.0, r[k]);
+                }
+                // Without it the scale is another by 2^-25, which short results do not show.
+                for k in 0..if S::SHORT { 0 } else { N } {
+                    r[k] = s.fma(x[k], self.l8.1, r[k]);
+                }
+                for k in 0..if PAIRS { N } else { 0 } {
+                    let lo = if huge { s.mul(lo[k], self.low) } else { lo[k] };
+                    r[k] = s.fma(lo, self.l8.0, r[k]);
+                }
+                let mut e = self.powers(t, r);
+                for k in 0..if cut { N } else { 0 } {
+                    e[k] = s.zero_below(x[k], self.cut, e[k]);
+                }
+                e
             },
         )
     }
 
     /// `C * 2^(n/8 - M) * 2^(r/8)`, n being the integer in the low bits of `t`.
     #[inline(always)]
-    fn power(&self, t: S::V, r: S::V) -> S::V {
+    fn powers<const N: usize>(&self, t: [S::V; N], r: [S::V; N]) -> [S::V; N] {
         let s = self.simd;
-        let power = s.lookup(self.table, t);
-        let mut coefficients = S::POLY.iter().rev();
-        let mut q = s.splat(*coefficients.next().expect("a polynomial has coefficients"));
-        for &c in coefficients {
-            q = s.fma(q, r, s.splat(c));
+        let mut power = t;
+        for power in &mut power {
+            *power = s.lookup(self.table, *power);
         }
-        let u = s.mul(q, r);
-        s.fma(power, u, power)
+        let mut coefficients = S::POLY.iter().rev();
+        let first = s.splat(*coefficients.next().expect("a polynomial has coefficients"));
+        let mut q = [first; N];
+        for &c in coefficients {
+            for k in 0..N {
+                q[k] = s.fma(q[k], r[k], s.splat(c));
+            }
+        }
+        for k in 0..N {
+            q[k] = s.mul(q[k], r[k]);
+        }
+        for k in 0..N {
+            power[k] = s.fma(power[k], q[k], power[k]);
+        }
+        power
     }
 }
 
@@ -256,6 +290,14 @@ impl<E: Contract> Found<E> {
 /// What becomes of a row's vectors when it is finished.
 pub(crate) trait Last<S: Vector>: Copy {
     fn of(&self, simd: S, v: S::V) -> S::V;
+    /// Of N vectors.
+    #[inline(always)]
+    fn of_each<const N: usize>(&self, simd: S, mut v: [S::V; N]) -> [S::V; N] {
+        for v in &mut v {
+            *v = self.of(simd, *v);
+        }
+        v
+    }
 }
 
 /// Softmax, of exponentials that were kept.
@@ -270,9 +312,18 @@ impl<S: Vector> Last<S> for Inverse<S::V> {
 impl<S: Vector> Last<S> for (Exp<S>, Inverse<S::V>) {
     #[inline(always)]
     fn of(&self, simd: S, x: S::V) -> S::V {
+        let [p] = self.of_each(simd, [x]);
+        p
+    }
+    #[inline(always)]
+    fn of_each<const N: usize>(&self, simd: S, x: [S::V; N]) -> [S::V; N] {
         // What is subtracted is 0 in most rows: an operation of no effect, where memory is the
         // limit.
-        prob(simd, self.0.of(true, true, x), self.1)
+        let mut e = self.0.of_each::<N, false>(true, true, x, x);
+        for e in &mut e {
+            *e = prob(simd, *e, self.1);
+        }
+        e
     }
 }
 
@@ -525,70 +576,23 @@ where
         };
         for _ in 0..lead {
             // SAFETY: rows have twice as many vectors at least, and this one is aligned if STREAM.
-            unsafe {
-                if M::STREAM {
-                    finish_vector::<S, U, D, true>(simd, finish, head);
-                } else {
-                    finish_vector::<S, U, D, false>(simd, finish, head);
-                }
-            }
+            unsafe { finish_by::<S, U, D, M>(simd, finish, head, near) };
             head += S::LANES;
         }
         vectors = (finish.n - head) / S::LANES;
     }
     let mut unfinished = M::FINISH;
     let mut total = Sum::ZERO;
-    let mut max = simd.splat(S::E::narrow(f64::NEG_INFINITY));
-    let mut min = simd.splat(S::E::narrow(f64::INFINITY));
+    let mut met = Met {
+        max: simd.splat(S::E::narrow(f64::NEG_INFINITY)),
+        min: simd.splat(S::E::narrow(f64::INFINITY)),
+        acc: simd.acc_zero(),
+    };
     let mut start = 0;
     let mut end = n.min(BLOCK - logits.phase());
     loop {
-        let mut acc = simd.acc_zero();
+        met.acc = simd.acc_zero();
         let mut i = start;
-        let mut step = inlined(
-            #[inline(always)]
-            |(i, finishing): (usize, bool)| {
-                if finishing {
-                    let at = i + head;
-                    // SAFETY: i / LANES < vectors, so LANES elements are there. `y + at` is a
-                    // multiple of their size if STREAM, by the choice of `head`.
-                    unsafe {
-                        let v = finish.last.of(simd, simd.load(finish.from.add(at)));
-                        let y = finish.y.add(at);
-                        if M::STREAM {
-                            simd.stream(y, v);
-                        } else {
-                            simd.store(y, v);
-                            if near {
-                                simd.prefetch(y.wrapping_add(NEAR / size_of::<U>()));
-                            }
-                        }
-                    }
-                }
-                if !M::STREAM && near {
-                    simd.prefetch(x.wrapping_add(i + NEAR / size_of::<T>()));
-                }
-                // SAFETY: the caller of `step` vouches for LANES elements at i.
-                let (v, lo) = unsafe { logits.at(simd.load(x.add(i)), i, S::LANES) };
-                if M::GUESSED {
-                    max = simd.max(v, max);
-                    min =
-                        if M::CUT { simd.min_not_below(min, v, exp.cut) } else { simd.min(v, min) };
-                }
-                let e = if L::PAIRS {
-                    exp.of_pair(!M::GUESSED, v, lo)
-                } else {
-                    exp.of(!M::GUESSED, M::CUT, v)
-                };
-                if M::KEEP {
-                    // SAFETY: as above, for what is kept.
-                    unsafe { simd.store(kept.add(i), e) };
-                }
-                if M::SUM {
-                    acc = simd.acc_add(acc, e);
-                }
-            },
-        );
         if M::FINISH {
             let stop = end.min(vectors * S::LANES);
             while !S::SMALL && i + UNROLL * S::LANES <= stop {
@@ -596,26 +600,29 @@ where
                     logits.ask_ahead(simd, x.wrapping_add(i), i);
                     ask_for_page(simd, finish.y.wrapping_add(head + i), UNROLL);
                 }
-                if M::STREAM && store.is_in_bursts() {
+                let burst = if M::STREAM { store.is_in_bursts() } else { S::ABREAST && !L::PAIRS };
+                // SAFETY: `i + UNROLL LANES <= stop`, so both rows have these vectors; `y + head`
+                // is a multiple of their size if STREAM, by the choice of `head`.
+                unsafe {
                     for k in 0..UNROLL {
-                        // SAFETY: there are these vectors, as `step` finds them.
-                        unsafe {
-                            let at = head + i + k * S::LANES;
-                            finish_vector::<S, U, D, true>(simd, finish, at);
+                        let i = i + k * S::LANES;
+                        finish_by::<S, U, D, M>(simd, finish, head + i, near);
+                        if !burst {
+                            step::<1, S, T, L, M>(&exp, x, kept, i, &logits, &mut met);
                         }
                     }
-                    for k in 0..UNROLL {
-                        step((i + k * S::LANES, false));
-                    }
-                } else {
-                    for k in 0..UNROLL {
-                        step((i + k * S::LANES, true));
+                    if burst {
+                        steps::<S, T, L, M>(&exp, x, kept, i, &logits, &mut met);
                     }
                 }
                 i += UNROLL * S::LANES;
             }
             while i + S::LANES <= stop {
-                step((i, true));
+                // SAFETY: as above, for one vector.
+                unsafe {
+                    finish_by::<S, U, D, M>(simd, finish, head + i, near);
+                    step::<1, S, T, L, M>(&exp, x, kept, i, &logits, &mut met);
+                }
                 i += S::LANES;
             }
             if unfinished && i == vectors * S::LANES {
@@ -641,14 +648,14 @@ where
                 if M::STREAM {
                     logits.ask_ahead(simd, x.wrapping_add(i), i);
                 }
-                for k in 0..UNROLL {
-                    step((i + k * S::LANES, false));
-                }
+                // SAFETY: UNROLL vectors are there.
+                unsafe { steps::<S, T, L, M>(&exp, x, kept, i, &logits, &mut met) };
                 i += UNROLL * S::LANES;
             }
         }
         while i + S::LANES <= end {
-            step((i, false));
+            // SAFETY: a vector is there.
+            unsafe { step::<1, S, T, L, M>(&exp, x, kept, i, &logits, &mut met) };
             i += S::LANES;
         }
         if i < end {
@@ -665,29 +672,119 @@ where
                     exp.of(!M::GUESSED, true, low)
                 };
                 if M::GUESSED {
-                    max = simd.max(low, max);
-                    min = if M::CUT {
-                        simd.min_not_below(min, low, exp.cut)
+                    met.max = simd.max(low, met.max);
+                    met.min = if M::CUT {
+                        simd.min_not_below(met.min, low, exp.cut)
                     } else {
-                        simd.min(simd.load_part(x.add(i), n, fill(f64::INFINITY)), min)
+                        simd.min(simd.load_part(x.add(i), n, fill(f64::INFINITY)), met.min)
                     };
                 }
                 if M::KEEP {
                     simd.store_part(kept.add(i), n, e);
                 }
                 if M::SUM {
-                    acc = simd.acc_add(acc, e);
+                    met.acc = simd.acc_add(met.acc, e);
                 }
             }
         }
-        let block = if M::SUM { simd.acc_fold(acc) } else { Sum::ZERO };
+        let block = if M::SUM { simd.acc_fold(met.acc) } else { Sum::ZERO };
         // A row of one block, the common case, needs no addition; 0 + block is the same.
         total = if start == 0 { block } else { S::E::sum_add(total, block) };
         if end == n {
-            return Found { sum: total, max: simd.max_lane(max), min: simd.min_lane(min) };
+            return Found { sum: total, max: simd.max_lane(met.max), min: simd.min_lane(met.min) };
         }
         start = end;
         end = n.min(start + BLOCK);
+    }
+}
+
+/// What a sweep has met so far, lane by lane.
+struct Met<S: Vector> {
+    max: S::V,
+    min: S::V,
+    /// The sum of a block.
+    acc: S::Acc,
+}
+
+/// A sweep's next UNROLL vectors, from the `i`th element on, one after the other or abreast.
+///
+/// # Safety
+/// As [`step`]'s, of UNROLL vectors.
+#[inline(always)]
+unsafe fn steps<S, T, L, M>(
+    exp: &Exp<S>,
+    x: *const T,
+    kept: *mut S::E,
+    i: usize,
+    logits: &L,
+    met: &mut Met<S>,
+) where
+    S: Io<T> + Io<<S as Vector>::E>,
+    L: Logits<S>,
+    M: Mode,
+{
+    // SAFETY: as this function's.
+    unsafe {
+        // Pairs are more than the registers hold.
+        if S::ABREAST && !L::PAIRS {
+            return step::<UNROLL, S, T, L, M>(exp, x, kept, i, logits, met);
+        }
+        for k in 0..UNROLL {
+            step::<1, S, T, L, M>(exp, x, kept, i + k * S::LANES, logits, met);
+        }
+    }
+}
+
+/// A sweep's next N vectors, from the `i`th element on, abreast.
+///
+/// # Safety
+/// `x` is valid for reads of `i` elements and N vectors, for which `logits` was made, `kept` for
+/// writes of as many if `KEEP`.
+#[inline(always)]
+unsafe fn step<const N: usize, S, T, L, M>(
+    exp: &Exp<S>,
+    x: *const T,
+    kept: *mut S::E,
+    i: usize,
+    logits: &L,
+    met: &mut Met<S>,
+) where
+    S: Io<T> + Io<<S as Vector>::E>,
+    L: Logits<S>,
+    M: Mode,
+{
+    let simd = exp.simd;
+    if !M::STREAM && logits.store().asks() == Asks::Near {
+        for k in 0..N {
+            simd.prefetch(x.wrapping_add(i + k * S::LANES + NEAR / size_of::<T>()));
+        }
+    }
+    let (mut v, mut lo) = ([met.max; N], [met.max; N]);
+    for k in 0..N {
+        let i = i + k * S::LANES;
+        // SAFETY: the row has this vector.
+        (v[k], lo[k]) = unsafe { logits.at(simd.load(x.add(i)), i, S::LANES) };
+    }
+    if M::GUESSED {
+        for v in v {
+            met.max = simd.max(v, met.max);
+            met.min =
+                if M::CUT { simd.min_not_below(met.min, v, exp.cut) } else { simd.min(v, met.min) };
+        }
+    }
+    let e = if L::PAIRS {
+        exp.of_each::<N, true>(!M::GUESSED, true, v, lo)
+    } else {
+        exp.of_each::<N, false>(!M::GUESSED, M::CUT, v, lo)
+    };
+    for (k, e) in e.into_iter().enumerate() {
+        if M::KEEP {
+            // SAFETY: `kept` has this vector.
+            unsafe { simd.store(kept.add(i + k * S::LANES), e) };
+        }
+        if M::SUM {
+            met.acc = simd.acc_add(met.acc, e);
+        }
     }
 }
 
@@ -728,25 +825,54 @@ unsafe fn finish_part<S: Io<T> + Io<D>, T, D>(
     }
 }
 
-/// Finishes the vector at the `i`th element.
+/// Finishes N vectors from the `i`th element on.
 ///
 /// # Safety
-/// What `finish` points to is valid for reads and writes of `i + LANES` elements; if STREAM, `y +
-/// i` is a multiple of a vector's size.
+/// What `finish` points to is valid for reads and writes of `i` elements and N vectors; if STREAM,
+/// `y + i` is a multiple of a vector's size.
 #[inline(always)]
-unsafe fn finish_vector<S: Io<T> + Io<D>, T, D, const STREAM: bool>(
+unsafe fn finish_vectors<const N: usize, S: Io<T> + Io<D>, T, D, const STREAM: bool>(
     simd: S,
     finish: &Finish<D, T, impl Last<S>>,
     i: usize,
 ) {
-    // SAFETY: as this function's. The load comes before the store to the same place.
+    // SAFETY: as this function's. The loads come before the stores to the same places.
     unsafe {
-        let v = finish.last.of(simd, simd.load(finish.from.add(i)));
-        if STREAM {
-            simd.stream(finish.y.add(i), v);
-        } else {
-            simd.store(finish.y.add(i), v);
+        let mut v = [simd.load(finish.from.add(i)); N];
+        for (k, v) in v.iter_mut().enumerate().skip(1) {
+            *v = simd.load(finish.from.add(i + k * S::LANES));
         }
+        for (k, v) in finish.last.of_each(simd, v).into_iter().enumerate() {
+            let y = finish.y.add(i + k * S::LANES);
+            if STREAM {
+                simd.stream(y, v);
+            } else {
+                simd.store(y, v);
+            }
+        }
+    }
+}
+
+/// As [`finish_vectors`] of one, as a sweep does it; `near` rows ask for their output.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn finish_by<S: Io<T> + Io<D>, T, D, M: Mode>(
+    simd: S,
+    finish: &Finish<D, T, impl Last<S>>,
+    i: usize,
+    near: bool,
+) {
+    // SAFETY: as this function's.
+    unsafe {
+        if M::STREAM {
+            return finish_vectors::<1, S, T, D, true>(simd, finish, i);
+        }
+        finish_vectors::<1, S, T, D, false>(simd, finish, i);
+    }
+    if near {
+        simd.prefetch(finish.y.wrapping_add(i + NEAR / size_of::<T>()));
     }
 }
 
@@ -818,15 +944,21 @@ unsafe fn finish_from<S: Io<T> + Io<D>, T, D, const STREAM: bool>(
         }
         ask_for_page(simd, finish.from.wrapping_add(i), UNROLL);
         ask_for_page(simd, finish.y.wrapping_add(i), UNROLL);
-        for k in 0..UNROLL {
-            // SAFETY: UNROLL vectors are left, aligned if STREAM.
-            unsafe { finish_vector::<S, T, D, STREAM>(simd, finish, i + k * S::LANES) };
+        // SAFETY: UNROLL vectors are left, aligned if STREAM.
+        unsafe {
+            if S::ABREAST {
+                finish_vectors::<UNROLL, S, T, D, STREAM>(simd, finish, i);
+            } else {
+                for k in 0..UNROLL {
+                    finish_vectors::<1, S, T, D, STREAM>(simd, finish, i + k * S::LANES);
+                }
+            }
         }
         i += UNROLL * S::LANES;
     }
     while n - i >= S::LANES {
         // SAFETY: a vector is left, aligned if STREAM.
-        unsafe { finish_vector::<S, T, D, STREAM>(simd, finish, i) };
+        unsafe { finish_vectors::<1, S, T, D, STREAM>(simd, finish, i) };
         i += S::LANES;
     }
     if i < n {
