@@ -269,6 +269,10 @@ impl<'a> Attention<'a> {
         self.run(|scale| Scores::in_place(scores, Some(logsumexp), &self.attend, scale), true, true)
     }
 
+    pub(crate) fn check_scale(&self) -> Result<(), Error> {
+        self.factor.finite().map(drop)
+    }
+
     pub(crate) fn plan<U: Element>(&self, shape: Shape) -> Result<Plan, Error> {
         self.exec.plan_work::<U>(Work::Softmax, shape)
     }

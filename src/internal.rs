@@ -27,3 +27,11 @@ pub fn map<T: Element>(
 pub fn check(options: &Softmax) -> Result<(), Error> {
     options.factor.check()
 }
+
+/// As [`check`], for what has no meaning at temperatures 0 and infinity.
+///
+/// # Errors
+/// As those of calls.
+pub fn check_finite(options: &Softmax) -> Result<(), Error> {
+    options.factor.finite().map(drop)
+}

@@ -348,6 +348,10 @@ impl<'a> CrossEntropy<'a> {
         self.run(call, shape, Work::Softmax, true)
     }
 
+    pub(crate) fn check_scale(&self) -> Result<(), Error> {
+        self.factor.finite().map(drop)
+    }
+
     pub(crate) fn plan<T: Element>(&self, work: Work, shape: Shape) -> Result<Plan, Error> {
         self.exec.plan_work::<T>(work, shape)
     }

@@ -107,8 +107,9 @@ impl Attention<'_> {
     /// As [`Exec::scratch_size`], for scores of type `T` that become probabilities of type `U`.
     ///
     /// # Errors
-    /// As [`Exec::plan`].
+    /// [`Error::Value`] if the scale or temperature is out of range; as [`Exec::plan`].
     pub fn scratch_size<T: Element, U: Element>(&self, shape: Shape) -> Result<usize, Error> {
+        self.check_scale()?;
         Ok(total(&self.plan::<U>(shape)?, 0, row::<T>(shape.cols)))
     }
 }
@@ -117,8 +118,9 @@ impl CrossEntropy<'_> {
     /// As [`Exec::scratch_size`].
     ///
     /// # Errors
-    /// As [`Exec::plan`].
+    /// [`Error::Value`] if the scale or temperature is out of range; as [`Exec::plan`].
     pub fn scratch_size<T: Element>(&self, shape: Shape) -> Result<usize, Error> {
+        self.check_scale()?;
         let plan = self.plan::<T>(Work::Softmax, shape)?;
         Ok(total(&plan, room_for::<f64>(shape.rows), row::<T>(shape.cols)))
     }

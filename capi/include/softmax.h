@@ -592,7 +592,8 @@ enum softmax_status softmax_hardmax(const struct softmax_matrix *x,
                                     softmax_ties ties,
                                     const struct softmax_options *options);
 
-// The log-sum-exp of every row of `x`, into `logsumexp`: one element of the dtype of `x` for each row.
+// The log-sum-exp of every row of `x`, into `logsumexp`: one element of the dtype of `x` for each
+// row.
 //
 // # Safety
 // As the head of this file says.
@@ -611,8 +612,8 @@ enum softmax_status softmax_argmax(const struct softmax_matrix *x,
 
 // The log-probabilities of some elements of each row, `tokens_per_row` of them: those of row `i`
 // are number `tokens[i * tokens_per_row + j]`, and their log-probabilities are written in the same
-// places of `log_probs`; the log-sum-exp of each row to `logsumexp`, unless it is null. Both are float,
-// or double for f64.
+// places of `log_probs`; the log-sum-exp of each row to `logsumexp`, unless it is null. Both are
+// float, or double for f64.
 //
 // # Safety
 // As the head of this file says.

@@ -412,6 +412,17 @@ fn op_of(op: softmax_op) -> Result<Op, Failure> {
     })
 }
 
+/// What an operation is at the temperature of the options.
+fn at_temperature(call: &Call, op: Op) -> Result<Op, Failure> {
+    if !call.given.is_limit() {
+        return Ok(op);
+    }
+    match op {
+        Op::Softmax | Op::LogSoftmax | Op::Hardmax(_) => Ok(Op::Hardmax(Ties::Share)),
+        op => Ok(internal::check_finite(&call.given.softmax).map(|()| op)?),
+    }
+}
+
 /// What way a call of an operation takes on a matrix of the shape and dtype of `x` (its data does
 /// not count), in place (not 0) or not.
 ///
@@ -429,10 +440,7 @@ pub unsafe extern "C" fn softmax_plan_of(
     unsafe {
         call(options, &|call| {
             let (op, x, mut told) = (op_of(op)?, read(x)?, *read(plan.cast_const())?);
-            let op = match op {
-                Op::Softmax | Op::LogSoftmax if call.given.is_limit() => Op::Hardmax(Ties::Share),
-                op => op,
-            };
+            let op = at_temperature(call, op)?;
             let found: Result<_, Failure> = by_dtype!("a matrix", x.dtype, T => {
                 Ok(call.given.exec.plan::<T>(op, shape(x, in_place != 0))?)
             });
@@ -466,7 +474,7 @@ pub unsafe extern "C" fn softmax_scratch_size(
     // SAFETY: as this function's.
     unsafe {
         call(options, &|call| {
-            let (op, x) = (op_of(op)?, read(x)?);
+            let (op, x) = (at_temperature(call, op_of(op)?)?, read(x)?);
             by_dtype!("a matrix", x.dtype, T => {
                 let of = |in_place| call.given.exec.scratch_size::<T>(op, shape(x, in_place));
                 write("bytes", bytes, of(false)?.max(of(true)?))
