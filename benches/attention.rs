@@ -8,7 +8,7 @@ mod common;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use softmax::{Attention, Mask, Matrix, MatrixMut, Softmax, Threads};
+use softmax::{Attention, Exec, Mask, Matrix, MatrixMut, Softmax, Threads};
 
 const TOKENS: usize = 2048;
 
@@ -24,7 +24,8 @@ fn attention(c: &mut Criterion) {
     let slopes: Vec<f32> = (0..heads).map(|h| 2f32.powf(-8.0 * (h + 1) as f32 / 32.0)).collect();
     let shape = [1, 1, tokens];
 
-    let plain = Attention::new(heads, tokens).threads(Threads::Serial);
+    let serial = Exec::new().threads(Threads::Serial);
+    let plain = Attention::new(heads, tokens).exec(serial);
     let cases = [
         ("causal", plain.causal()),
         ("mask of f32", plain.mask(Mask::new(&added[..], shape))),
@@ -41,7 +42,7 @@ fn attention(c: &mut Criterion) {
     let mut group = c.benchmark_group(format!("attention/{heads}x{tokens}x{tokens}"));
     group.throughput(Throughput::Elements(x.len() as u64)).sample_size(10);
     group.measurement_time(Duration::from_secs(3));
-    let softmax = Softmax::new().threads(Threads::Serial);
+    let softmax = Softmax::new().exec(serial);
     group.bench_function("no mask", |b| {
         b.iter(|| {
             let x = Matrix::new(&x, tokens).expect("whole rows");

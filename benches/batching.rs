@@ -10,7 +10,7 @@ mod common;
 
 use common::Operation;
 use criterion::{Criterion, criterion_group, criterion_main};
-use softmax::{Softmax, Threads};
+use softmax::{Exec, Threads};
 
 const SHAPES: [(usize, usize); 4] = [(16_384, 1024), (4096, 4096), (64, 128_256), (1_000_000, 10)];
 
@@ -45,9 +45,9 @@ fn batching(c: &mut Criterion) {
     for (rows, cols) in SHAPES {
         let x = common::logits::<f32>(rows * cols);
         for (name, threads) in &settings {
-            let options = Softmax::new().threads(*threads);
+            let exec = Exec::new().threads(*threads);
             let id = format!("{rows}x{cols}/{name}");
-            common::bench(&mut group, &id, Operation::Softmax, options, cols, &x);
+            common::bench(&mut group, &id, Operation::Softmax, exec, cols, &x);
         }
     }
     group.finish();

@@ -10,7 +10,7 @@ use std::hint::black_box;
 
 use common::{Operation, Side};
 use criterion::{Criterion, criterion_group, criterion_main};
-use softmax::{Softmax, Threads};
+use softmax::{Exec, Threads};
 
 const COLS: usize = 16;
 
@@ -20,7 +20,7 @@ fn dispatch(c: &mut Criterion) {
     let x = common::logits::<f32>(COLS);
     let mut y = [f32::NAN; COLS];
     let mut side = Side::new(Operation::Softmax, 1, COLS);
-    let prepared = Softmax::new().kernel(kernel).threads(Threads::Serial);
+    let prepared = Exec::new().kernel(kernel).threads(Threads::Serial);
 
     softmax::softmax(&x, &mut y).expect("the lengths agree");
     common::check("function/16", Operation::Softmax, COLS, &x, &y, &side);

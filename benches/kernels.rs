@@ -11,7 +11,7 @@ mod common;
 use common::Operation;
 use criterion::{Criterion, criterion_group, criterion_main};
 use softmax::half::{bf16, f16};
-use softmax::{Kernel, Probs, Softmax, Threads};
+use softmax::{Exec, Kernel, Probs, Threads};
 use softmax_measure::data::Number;
 
 const COLS: [usize; 6] = [10, 16, 64, 1024, 32_000, 128_256];
@@ -28,9 +28,9 @@ fn shapes<T: Number + Probs<T>>(
         let rows = (ELEMENTS / cols).max(1);
         let x = common::logits::<T>(rows * cols);
         for &kernel in kernels {
-            let options = Softmax::new().kernel(kernel).threads(Threads::Serial);
+            let exec = Exec::new().kernel(kernel).threads(Threads::Serial);
             let id = format!("{}/{rows}x{cols}", kernel.name());
-            common::bench(&mut group, &id, operation, options, cols, &x);
+            common::bench(&mut group, &id, operation, exec, cols, &x);
         }
     }
     group.finish();

@@ -8,7 +8,7 @@ mod common;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use softmax::{Error, Matrix, Method, Order, Sampler, Softmax, Threads};
+use softmax::{Exec, Matrix, Method, Order, Sampler, Softmax, Threads};
 use softmax_measure::limits::Loop;
 
 /// Logits with a standard deviation of 3, by Box and Muller.
@@ -51,36 +51,29 @@ fn sampling(c: &mut Criterion) {
     }
     let read = |x| Matrix::new(x, cols).expect("whole rows");
 
-    let plain = Sampler::new(7).threads(Threads::Serial);
-    let cases = || -> Result<Vec<(&str, Sampler<'static>)>, Error> {
-        Ok(vec![
-            ("temperature 0.8", plain.temperature(0.8)?),
-            ("top-p 0.9", plain.top_p(0.9)?),
-            ("top-k 50", plain.top_k(50)),
-            ("min-p 0.05", plain.min_p(0.05)?),
-            ("top-k 50, top-p 0.9, temperature 0.8", plain.temperature(0.8)?.top_k(50).top_p(0.9)?),
-            (
-                "llama.cpp's defaults",
-                plain
-                    .order(Order::LlamaCpp)
-                    .temperature(0.8)?
-                    .top_k(40)
-                    .top_p(0.95)?
-                    .min_p(0.05)?,
-            ),
-            ("top-p 0.9, biased", plain.top_p(0.9)?.bias(&[(3, 1.0)])),
-            ("Gumbel-max", plain.method(Method::GumbelMax)),
-            ("top-p 0.9, Gumbel-max", plain.top_p(0.9)?.method(Method::GumbelMax)),
-            ("typical-p 0.9", plain.typical_p(0.9)?),
-        ])
-    };
-    let cases = cases().expect("valid options");
+    let serial = Exec::new().threads(Threads::Serial);
+    let plain = Sampler::new(7).exec(serial);
+    let cases: [(&str, Sampler); 10] = [
+        ("temperature 0.8", plain.temperature(0.8)),
+        ("top-p 0.9", plain.top_p(0.9)),
+        ("top-k 50", plain.top_k(50)),
+        ("min-p 0.05", plain.min_p(0.05)),
+        ("top-k 50, top-p 0.9, temperature 0.8", plain.temperature(0.8).top_k(50).top_p(0.9)),
+        (
+            "llama.cpp's defaults",
+            plain.order(Order::LlamaCpp).temperature(0.8).top_k(40).top_p(0.95).min_p(0.05),
+        ),
+        ("top-p 0.9, biased", plain.top_p(0.9).bias(&[(3, 1.0)])),
+        ("Gumbel-max", plain.method(Method::GumbelMax)),
+        ("top-p 0.9, Gumbel-max", plain.top_p(0.9).method(Method::GumbelMax)),
+        ("typical-p 0.9", plain.typical_p(0.9)),
+    ];
 
     // Many draws have all tokens of the nucleus in them that are not too rare, and no others.
     let row = &x[..cols];
     let kept = nucleus(row, 0.9);
     let mut draws = vec![0; 20_000];
-    let top_p = plain.top_p(0.9).expect("in range");
+    let top_p = plain.top_p(0.9);
     top_p.sample(read(row), &mut draws).expect("a valid call");
     let mut is_kept = vec![false; cols];
     kept.iter().for_each(|&i| is_kept[i] = true);
@@ -98,7 +91,7 @@ fn sampling(c: &mut Criterion) {
             b.iter(|| Loop::Read.run(kernel, &[], &mut x));
         });
         let mut lse = vec![0.0; rows];
-        let softmax = Softmax::new().threads(Threads::Serial);
+        let softmax = Softmax::new().exec(serial);
         group.bench_function("read: log-sum-exp", |b| {
             b.iter(|| softmax.logsumexp(read(x), &mut lse).expect("a valid call"));
         });

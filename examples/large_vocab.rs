@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     println!("{rows} rows of {VOCAB} f32, kernel {}", softmax::default_kernel()?.name());
     let plain = Softmax::new();
-    let warm = Softmax::new().temperature(TEMPERATURE)?;
+    let warm = Softmax::new().temperature(TEMPERATURE);
 
     // A softmax reads each element once and writes it once, at the least; log-sum-exp only reads.
     report("softmax", logits.len(), 8, || plain.softmax(x, MatrixMut::new(&mut probs, VOCAB)?))?;

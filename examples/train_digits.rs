@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::path::Path;
 
-use softmax::{CrossEntropy, Matrix, MatrixMut, Softmax};
+use softmax::{CrossEntropy, Hardmax, Matrix, MatrixMut};
 
 const PIXELS: usize = 64;
 const CLASSES: usize = 10;
@@ -95,7 +95,7 @@ fn scores(images: &[f32], weights: &[f32]) -> Vec<f32> {
 fn hits(set: &Set, weights: &[f32]) -> Result<usize, softmax::Error> {
     let logits = scores(&set.images, weights);
     let mut digits = vec![0; set.labels.len()];
-    Softmax::new().argmax(Matrix::new(&logits, CLASSES)?, &mut digits)?;
+    Hardmax::new().argmax(Matrix::new(&logits, CLASSES)?, &mut digits)?;
     Ok(digits.iter().zip(&set.labels).filter(|(digit, label)| **digit as i64 == **label).count())
 }
 

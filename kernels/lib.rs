@@ -25,15 +25,16 @@ mod sweep;
 mod table;
 
 pub use call::columns::Columns;
-pub use call::losses::{BackwardCall, Loss, LossCall, LossError, Targets};
+pub use call::error::{Error, Number, Size};
+pub use call::losses::{BackwardCall, Loss, LossCall, Targets};
 pub use call::masses::{
     Exps, LEAST, LEAST_UNIT, Learned, Masses, PART, RESTS, Scanned, of_rank, rank, rest, units,
 };
-pub use call::matrix::{Matrix, MatrixMut, ShapeError};
+pub use call::matrix::{Matrix, MatrixMut};
 pub use call::partials::{MergedPartials, Partial};
-pub use call::picks::{PickError, Picks, perplexity};
+pub use call::picks::{Picks, perplexity};
 pub use call::pieces::{BlockSum, Extremes, Merged, Piece, PieceOptions, RowShift, Whole};
-pub use call::scores::{Attend, AttendError, Mask, MaskData, Scores};
+pub use call::scores::{Attend, Mask, MaskData, Scores};
 pub use call::{Call, Masked, Op, Store, Ties};
 pub use isa::use_bf16_conversions;
 pub use mem::fpenv::in_default_environment;
@@ -47,4 +48,4 @@ pub use num::philox::{low_first, philox};
 pub use num::scale::Scale;
 pub use op::columns::room_for_columns;
 pub use op::tiny::{ROWS_AT_LEAST, TINY, room_for_tiny};
-pub use table::{Chosen, Kernel, Limits, Pieces, Probs, Ready, Shards, all};
+pub use table::{Chosen, Kernel, Limits, Pieces, Probs, Ready, Shards, all, limits};

@@ -111,15 +111,27 @@ macro_rules! attention {
 
 /// A type that probabilities of scores of type `T` may have: `T` itself, and f32 for f16 and bf16
 /// and the other way round.
-pub trait Probs<T: Element>: Element {
-    /// A kernel's entry point.
+pub trait Probs<T: Element>: Element + sealed::Attends<T> {}
+
+use sealed::Attends;
+
+mod sealed {
+    use super::{Element, Kernel, Scores};
+
+    /// What kernels need of the types of scores and probabilities. Nobody else can name it, or
+    /// implement it.
     #[doc(hidden)]
-    fn attend(kernel: &Kernel) -> unsafe fn(&mut Scores<T, Self>) -> bool;
+    pub trait Attends<T: Element>: Sized {
+        /// A kernel's entry point.
+        fn attend(kernel: &Kernel) -> unsafe fn(&mut Scores<T, Self>) -> bool;
+    }
 }
 
 macro_rules! probs {
     ($($t:ty => $u:ty: $field:ident),*) => {
-        $(impl Probs<$t> for $u {
+        $(impl Probs<$t> for $u {}
+
+        impl Attends<$t> for $u {
             fn attend(kernel: &Kernel) -> unsafe fn(&mut Scores<$t, $u>) -> bool {
                 kernel.attention.$field
             }
@@ -168,18 +180,11 @@ impl Kernel {
     pub fn is_available(&self) -> bool {
         (self.detect)()
     }
+}
 
-    /// The kernel, ready to be used, if this CPU can run it.
-    #[doc(hidden)]
-    pub fn ready(&'static self) -> Option<Ready> {
-        self.is_available().then_some(Ready(self))
-    }
-
-    /// The loops of this kernel to measure against; on a CPU that cannot run it, plain ones.
-    #[doc(hidden)]
-    pub fn limits(&self) -> &Limits {
-        if self.is_available() { &self.limits } else { &PLAIN_LIMITS }
-    }
+/// The loops of a kernel to measure against; on a CPU that cannot run it, plain ones.
+pub fn limits(kernel: &Kernel) -> &Limits {
+    if kernel.is_available() { &kernel.limits } else { &PLAIN_LIMITS }
 }
 
 /// A kernel that this CPU can run.
@@ -222,6 +227,11 @@ impl Chosen {
 }
 
 impl Ready {
+    /// The kernel, if this CPU can run it.
+    pub fn of(kernel: &'static Kernel) -> Option<Self> {
+        kernel.is_available().then_some(Self(kernel))
+    }
+
     /// The kernel.
     pub fn kernel(self) -> &'static Kernel {
         self.0

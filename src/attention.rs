@@ -1,12 +1,13 @@
 //! Softmax of attention scores.
 
 use softmax_kernels::{
-    Attend, Element, Kernel, Mask, Masked, Matrix, MatrixMut, Op, Probs, Scores,
+    Attend, Element, Mask, Masked, Matrix, MatrixMut, Op as Work, Probs, Scale, Scores,
     in_default_environment, part_of,
 };
 
-use crate::options::scale_of;
-use crate::{Caches, Error, Executor, Softmax, Threads};
+use crate::exec::exec_setter;
+use crate::factor::Factor;
+use crate::{Error, Exec, Plan, Shape};
 
 /// The softmax of attention scores: scale, masks, biases, caps and sinks in one pass over the
 /// scores.
@@ -46,27 +47,39 @@ use crate::{Caches, Error, Executor, Softmax, Threads};
 /// assert_eq!(probs[3..], [1.0 / 3.0; 3]);
 /// # Ok::<(), softmax::Error>(())
 /// ```
+///
+/// [`Softmax::softmax`]: crate::Softmax::softmax
+/// [`Softmax::logsumexp`]: crate::Softmax::logsumexp
 #[derive(Clone, Copy, Debug)]
 pub struct Attention<'a> {
+    /// Its scale is 1; `factor` counts.
     attend: Attend<'a>,
-    /// Kernel, threads and caches.
-    options: Softmax<'a>,
+    factor: Factor,
+    exec: Exec<'a>,
 }
 
 impl<'a> Attention<'a> {
     /// Of so many heads, and queries for each: the plain softmax of every row, until more is asked
     /// for.
     pub const fn new(heads: usize, queries: usize) -> Self {
-        Self { attend: Attend::new(heads, queries), options: Softmax::new() }
+        Self { attend: Attend::new(heads, queries), factor: Factor::One, exec: Exec::new() }
     }
 
-    /// Multiplies the scores by `scale`: mostly `1 / sqrt(d)`, `d` being the size of a head.
-    ///
-    /// # Errors
-    /// [`Error::Scale`] unless `2^-60 <= scale <= 2^60`.
-    pub fn scale(mut self, scale: f64) -> Result<Self, Error> {
-        self.attend.scale = scale_of(scale)?;
-        Ok(self)
+    /// Multiplies the scores by `scale`: mostly `1 / sqrt(d)`, `d` being the size of a head. Calls
+    /// refuse scales outside `2^-60..=2^60`. Of this and [`Attention::temperature`] the later
+    /// counts.
+    #[must_use]
+    pub const fn scale(mut self, scale: f64) -> Self {
+        self.factor = Factor::scale(scale);
+        self
+    }
+
+    /// Divides the scores by `temperature`: [`Attention::scale`] of its inverse, without rounding
+    /// that. Calls refuse what is not above 0 and finite.
+    #[must_use]
+    pub const fn temperature(mut self, temperature: f64) -> Self {
+        self.factor = Factor::temperature(temperature);
+        self
     }
 
     /// Caps the scaled scores softly: `c * tanh(x / c)`, before masks and biases. Calls refuse caps
@@ -185,61 +198,21 @@ impl<'a> Attention<'a> {
         self
     }
 
-    /// All that [`Softmax`] has, too: the scale or temperature, masked rows, kernel, threads and
-    /// caches.
-    ///
-    /// # Errors
-    /// [`Error::Temperature`] if it is 0 or infinite.
-    pub fn options(mut self, options: Softmax<'a>) -> Result<Self, Error> {
-        (self.attend.scale, self.attend.masked) = options.arithmetic()?;
-        self.options = options;
-        Ok(self)
-    }
-
-    /// As [`Softmax::kernel`].
-    #[must_use]
-    pub const fn kernel(mut self, kernel: &'static Kernel) -> Self {
-        self.options = self.options.kernel(kernel);
-        self
-    }
-
-    /// As [`Softmax::threads`].
-    #[must_use]
-    pub const fn threads(mut self, threads: Threads) -> Self {
-        self.options = self.options.threads(threads);
-        self
-    }
-
-    /// As [`Softmax::executor`].
-    #[must_use]
-    pub const fn executor(mut self, executor: &'a dyn Executor) -> Self {
-        self.options = self.options.executor(executor);
-        self
-    }
-
-    /// As [`Softmax::caches`].
-    #[must_use]
-    pub const fn caches(mut self, caches: Caches) -> Self {
-        self.options = self.options.caches(caches);
-        self
-    }
+    exec_setter!();
 
     /// The probabilities of `scores`, which may be of another type: f32 to f16 or bf16, and the
     /// other way round.
     ///
     /// # Errors
-    /// [`Error::Attention`] if shapes or options do not fit, [`Error::Memory`] if there is none for
-    /// one row, or a kernel that cannot run.
+    /// [`Error::Shape`] if shapes or lengths of options do not fit, [`Error::Value`] if a number is
+    /// out of its range, [`Error::Memory`] if there is none for one row, or a kernel that cannot
+    /// run.
     pub fn softmax<T: Element, U: Probs<T>>(
         &self,
         scores: Matrix<T>,
         probs: MatrixMut<U>,
     ) -> Result<(), Error> {
-        self.run(
-            in_default_environment(|| Scores::new(scores, probs, None, &self.attend))?,
-            false,
-            false,
-        )
+        self.run(|scale| Scores::new(scores, probs, None, &self.attend, scale), false, false)
     }
 
     /// [`Attention::softmax`], and the log-sum-exp of each row's logits, its sink among them:
@@ -254,21 +227,23 @@ impl<'a> Attention<'a> {
     ///
     /// let (mut probs, mut lse) = ([0.0f32; 2], [0.0f32; 1]);
     /// let scores = Matrix::new(&[3.0f32, 3.0], 2)?;
-    /// Attention::new(1, 1).softmax_and_lse(scores, MatrixMut::new(&mut probs, 2)?, &mut lse)?;
+    /// Attention::new(1, 1).softmax_and_logsumexp(scores, MatrixMut::new(&mut probs, 2)?, &mut lse)?;
     /// assert_eq!(lse, [3.0 + std::f32::consts::LN_2]);
     /// # Ok::<(), softmax::Error>(())
     /// ```
     ///
     /// # Errors
     /// As [`Attention::softmax`].
-    pub fn softmax_and_lse<T: Element, U: Probs<T>>(
+    ///
+    /// [`Softmax::logsumexp`]: crate::Softmax::logsumexp
+    pub fn softmax_and_logsumexp<T: Element, U: Probs<T>>(
         &self,
         scores: Matrix<T>,
         probs: MatrixMut<U>,
-        lse: &mut [T::Arithmetic],
+        logsumexp: &mut [T::Arithmetic],
     ) -> Result<(), Error> {
         self.run(
-            in_default_environment(|| Scores::new(scores, probs, Some(lse), &self.attend))?,
+            |scale| Scores::new(scores, probs, Some(logsumexp), &self.attend, scale),
             false,
             true,
         )
@@ -279,48 +254,46 @@ impl<'a> Attention<'a> {
     /// # Errors
     /// As [`Attention::softmax`].
     pub fn softmax_in_place<T: Probs<T>>(&self, scores: MatrixMut<T>) -> Result<(), Error> {
-        self.run(
-            in_default_environment(|| Scores::in_place(scores, None, &self.attend))?,
-            true,
-            false,
-        )
+        self.run(|scale| Scores::in_place(scores, None, &self.attend, scale), true, false)
     }
 
-    /// [`Attention::softmax_and_lse`] in place. The same bits.
+    /// [`Attention::softmax_and_logsumexp`] in place. The same bits.
     ///
     /// # Errors
     /// As [`Attention::softmax`].
-    pub fn softmax_and_lse_in_place<T: Probs<T>>(
+    pub fn softmax_and_logsumexp_in_place<T: Probs<T>>(
         &self,
         scores: MatrixMut<T>,
-        lse: &mut [T::Arithmetic],
+        logsumexp: &mut [T::Arithmetic],
     ) -> Result<(), Error> {
-        self.run(
-            in_default_environment(|| Scores::in_place(scores, Some(lse), &self.attend))?,
-            true,
-            true,
-        )
+        self.run(|scale| Scores::in_place(scores, Some(logsumexp), &self.attend, scale), true, true)
     }
 
-    pub(crate) fn softmax_options(&self) -> &Softmax<'a> {
-        &self.options
+    pub(crate) fn check_scale(&self) -> Result<(), Error> {
+        self.factor.finite().map(drop)
     }
 
-    fn run<T: Element, U: Probs<T>>(
+    pub(crate) fn plan<U: Element>(&self, shape: Shape) -> Result<Plan, Error> {
+        self.exec.plan_work::<U>(Work::Softmax, shape)
+    }
+
+    fn run<'m, T: Element, U: Probs<T>>(
         &self,
-        scores: Scores<T, U>,
+        scores: impl FnOnce(Scale) -> Result<Scores<'m, T, U>, Error>,
         in_place: bool,
         lse: bool,
     ) -> Result<(), Error> {
+        let scale = self.factor.finite()?;
+        let scores = in_default_environment(|| scores(scale))?;
         let (rows, cols) = (scores.rows(), scores.cols());
-        let plan = self.options.plan::<U>(Op::Softmax, rows, cols, in_place)?;
+        let plan = self.plan::<U>(Shape::new(rows, cols).in_place_if(in_place))?;
         // Rows without keys, of which there may be any number, have no probabilities; and no rows
         // need no memory for one.
         if rows == 0 || (cols == 0 && !lse) {
             return Ok(());
         }
         let kernel = plan.kernel;
-        let done = self.options.crew().share(
+        let done = self.exec.crew().share(
             plan.threads,
             plan.parts.min(rows),
             scores.storing(plan.store),
@@ -331,6 +304,6 @@ impl<'a> Attention<'a> {
             &|scores: Scores<T, U>| kernel.attend(scores),
             &|a, b| a && b,
         );
-        if done { Ok(()) } else { Err(Error::Memory { elements: cols }) }
+        if done { Ok(()) } else { Err(Error::memory(cols)) }
     }
 }

@@ -1,15 +1,15 @@
 //! Softmax along any axis of a tensor.
 
-use softmax_kernels::{Columns, Element, Masked, Matrix, MatrixMut, Op, Scale, ShapeError};
+use softmax_kernels::{Columns, Element, Matrix, MatrixMut, Op as Work, Scale};
 
-use crate::plan::Shape;
-use crate::{Error, Softmax};
+use crate::plan::Job;
+use crate::{Error, Shape, Softmax};
 
 /// Which of so many axes that is. A negative one counts from the end.
 pub(crate) fn index_of(axis: isize, dims: usize) -> Result<usize, Error> {
     let index = if axis < 0 { axis.checked_add_unsigned(dims) } else { Some(axis) };
     let index = index.and_then(|index| usize::try_from(index).ok()).filter(|&index| index < dims);
-    index.ok_or(Error::Axis { axis, dims })
+    index.ok_or_else(|| Error::axis(axis, dims))
 }
 
 /// Positions before the axis, along it, and behind it.
@@ -22,7 +22,7 @@ pub(crate) fn around(shape: &[usize], axis: isize) -> Result<[usize; 3], Error> 
     }
     match (product(&shape[..index]), product(&shape[index + 1..])) {
         (Some(outer), Some(inner)) => Ok([outer, shape[index], inner]),
-        _ => Err(ShapeError::Overflow { rows: usize::MAX, cols: shape[index], stride: 1 }.into()),
+        _ => Err(Error::overflow(usize::MAX, shape[index], 1)),
     }
 }
 
@@ -45,8 +45,9 @@ impl Softmax<'_> {
     ///
     /// # Errors
     /// [`Error::Axis`] if there is no such axis (negative ones count from the end),
-    /// [`Error::Shape`] if the slices have not as many elements as the shape says,
-    /// [`Error::Memory`], or a kernel that cannot run.
+    /// [`Error::Shape`] if the slices have not as many elements as the shape says, [`Error::Value`]
+    /// if the scale or temperature is out of range, which 0 and infinity are unless the axis is the
+    /// last, [`Error::Memory`], or a kernel that cannot run.
     pub fn softmax_axis<T: Element>(
         &self,
         x: &[T],
@@ -54,7 +55,7 @@ impl Softmax<'_> {
         shape: &[usize],
         axis: isize,
     ) -> Result<(), Error> {
-        self.along(Op::Softmax, x, y, shape, axis)
+        self.along(Work::Softmax, x, y, shape, axis)
     }
 
     /// [`Softmax::softmax_axis`] in place. The same bits.
@@ -67,7 +68,7 @@ impl Softmax<'_> {
         shape: &[usize],
         axis: isize,
     ) -> Result<(), Error> {
-        self.along_in_place(Op::Softmax, x, shape, axis)
+        self.along_in_place(Work::Softmax, x, shape, axis)
     }
 
     /// The log-softmax of `x` along an axis, into `y`. Error: as [`Softmax::log_softmax`]. Axes
@@ -82,7 +83,7 @@ impl Softmax<'_> {
         shape: &[usize],
         axis: isize,
     ) -> Result<(), Error> {
-        self.along(Op::LogSoftmax, x, y, shape, axis)
+        self.along(Work::LogSoftmax, x, y, shape, axis)
     }
 
     /// [`Softmax::log_softmax_axis`] in place. The same bits.
@@ -95,25 +96,25 @@ impl Softmax<'_> {
         shape: &[usize],
         axis: isize,
     ) -> Result<(), Error> {
-        self.along_in_place(Op::LogSoftmax, x, shape, axis)
+        self.along_in_place(Work::LogSoftmax, x, shape, axis)
     }
 
     fn along<T: Element>(
         &self,
-        op: Op,
+        op: Work,
         x: &[T],
         y: &mut [T],
         shape: &[usize],
         axis: isize,
     ) -> Result<(), Error> {
         let sizes = around(shape, axis)?;
-        let (scale, masked) = self.of_columns(sizes)?;
+        let (scale, masked) = (self.of_columns(sizes)?, self.masked);
         let columns = Columns::new(x, &mut *y, sizes, scale, masked)?;
         if let [rows, cols, 1] = sizes {
             let x = Matrix::with_stride(x, rows, cols, cols)?;
             let y = MatrixMut::with_stride(y, rows, cols, cols)?;
             return match op {
-                Op::LogSoftmax => self.log_softmax(x, y),
+                Work::LogSoftmax => self.log_softmax(x, y),
                 _ => self.softmax(x, y),
             };
         }
@@ -122,46 +123,46 @@ impl Softmax<'_> {
 
     fn along_in_place<T: Element>(
         &self,
-        op: Op,
+        op: Work,
         x: &mut [T],
         shape: &[usize],
         axis: isize,
     ) -> Result<(), Error> {
         let sizes = around(shape, axis)?;
-        let (scale, masked) = self.of_columns(sizes)?;
+        let (scale, masked) = (self.of_columns(sizes)?, self.masked);
         let columns = Columns::in_place(&mut *x, sizes, scale, masked)?;
         if let [rows, cols, 1] = sizes {
             let x = MatrixMut::with_stride(x, rows, cols, cols)?;
             return match op {
-                Op::LogSoftmax => self.log_softmax_in_place(x),
+                Work::LogSoftmax => self.log_softmax_in_place(x),
                 _ => self.softmax_in_place(x),
             };
         }
         self.columns(op, columns, sizes, true)
     }
 
-    /// What defines the results of columns; rows know for themselves what temperatures they have.
-    fn of_columns(&self, sizes: [usize; 3]) -> Result<(Scale, Masked), Error> {
-        if let [_, _, 1] = sizes { Ok((Scale::ONE, Masked::Nan)) } else { self.arithmetic() }
+    /// The scale of columns; rows know for themselves what temperatures they have.
+    fn of_columns(&self, sizes: [usize; 3]) -> Result<Scale, Error> {
+        if let [_, _, 1] = sizes { Ok(Scale::ONE) } else { self.factor.finite() }
     }
 
     fn columns<T: Element>(
         &self,
-        op: Op,
+        op: Work,
         columns: Columns<T>,
         [outer, axis, inner]: [usize; 3],
         in_place: bool,
     ) -> Result<(), Error> {
         // No overflow: there are as many elements.
-        let shape = Shape::new::<T>(op, outer * inner, axis, in_place);
-        let shape = Shape { columns: true, ..shape };
-        let plan = self.plan_of::<T>(self.kernel_to_use()?, shape)?;
+        let shape = Shape::new(outer * inner, axis).in_place_if(in_place);
+        let job = Job { columns: true, ..Job::new::<T>(op, shape) };
+        let plan = self.exec.plan_of::<T>(self.exec.ready()?, job)?;
         // Nothing has no parts, however long the axis is.
         if outer * inner == 0 {
             return Ok(());
         }
         let kernel = plan.kernel;
-        let done = self.crew().share(
+        let done = self.exec.crew().share(
             plan.threads,
             plan.parts,
             columns.storing(plan.store),
@@ -169,6 +170,6 @@ impl Softmax<'_> {
             &|columns| kernel.columns(op, columns),
             &|a, b| a && b,
         );
-        if done { Ok(()) } else { Err(Error::Memory { elements: axis }) }
+        if done { Ok(()) } else { Err(Error::memory(axis)) }
     }
 }

@@ -60,7 +60,7 @@ impl<T: Element> InPieces<'_, T> {
                 call.set_logsumexp(row, value);
             }
         });
-        done.ok_or(Error::Memory { elements })
+        done.ok_or(Error::memory(elements))
     }
 
     /// A row; its log-sum-exp, if that is what is asked for.

@@ -8,10 +8,8 @@ use crate::Error;
 /// Results are the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caches {
-    /// Bytes of the largest cache that a core has to itself, usually the second level.
-    pub core: usize,
-    /// Bytes of output that calls may count on keeping in a cache at all.
-    pub last: usize,
+    core: usize,
+    last: usize,
 }
 
 /// How many times its own cache a core counts on at most. The last level of a server is shared by
@@ -31,6 +29,21 @@ impl Caches {
     /// Where the machine does not tell.
     const UNKNOWN: Self = Self { core: 1 << 20, last: SHARE << 20 };
 
+    /// Caches of these sizes in bytes: `core` as [`Caches::core`], `last` as [`Caches::last`].
+    pub const fn new(core: usize, last: usize) -> Self {
+        Self { core, last }
+    }
+
+    /// Bytes of the largest cache that a core has to itself, usually the second level.
+    pub const fn core(&self) -> usize {
+        self.core
+    }
+
+    /// Bytes of output that calls may count on keeping in a cache at all.
+    pub const fn last(&self) -> usize {
+        self.last
+    }
+
     /// Those of this machine: as the environment variable `SOFTMAX_CACHES=core,last` says (bytes,
     /// or with K, M or G), else as Linux does, else 1 MiB and 16 MiB. Read once.
     ///
@@ -39,7 +52,7 @@ impl Caches {
     ///
     /// ```
     /// let caches = softmax::Caches::of_this_machine()?;
-    /// assert!(caches.core > 0 && caches.last >= caches.core);
+    /// assert!(caches.core() > 0 && caches.last() >= caches.core());
     /// # Ok::<(), softmax::Error>(())
     /// ```
     pub fn of_this_machine() -> Result<Self, Error> {
@@ -49,7 +62,7 @@ impl Caches {
         static LAST: AtomicUsize = AtomicUsize::new(usize::MAX);
         let (core, last) = (CORE.load(Ordering::Relaxed), LAST.load(Ordering::Relaxed));
         if core != usize::MAX && last != usize::MAX {
-            return Ok(Caches { core, last });
+            return Ok(Caches::new(core, last));
         }
         let found = find()?;
         CORE.store(found.core, Ordering::Relaxed);
@@ -61,7 +74,7 @@ impl Caches {
 fn find() -> Result<Caches, Error> {
     if let Some(value) = std::env::var_os("SOFTMAX_CACHES").filter(|value| !value.is_empty()) {
         let value = value.to_string_lossy();
-        return parse(&value).ok_or_else(|| Error::Caches { value: value.into_owned() });
+        return parse(&value).ok_or_else(|| Error::caches(value.into_owned()));
     }
     Ok(read().unwrap_or(Caches::UNKNOWN))
 }

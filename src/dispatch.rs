@@ -17,7 +17,7 @@ pub fn kernels() -> &'static [Kernel] {
     softmax_kernels::all()
 }
 
-/// The kernel of that name, for [`Softmax::kernel`](crate::Softmax::kernel).
+/// The kernel of that name, for [`Exec::kernel`](crate::Exec::kernel).
 ///
 /// # Errors
 /// [`Error::UnknownKernel`] or [`Error::UnavailableKernel`]; their messages list what there is.
@@ -30,15 +30,16 @@ pub fn kernels() -> &'static [Kernel] {
 /// ```
 pub fn kernel(name: &str) -> Result<&'static Kernel, Error> {
     let found = kernels().iter().find(|k| k.name() == name);
-    let found = found.ok_or_else(|| Error::UnknownKernel { name: name.to_owned() })?;
+    let found = found.ok_or_else(|| Error::unknown_kernel(name.to_owned(), list(|_| true)))?;
     ready(found).map(Ready::kernel)
 }
 
 /// The kernel, if this CPU can run it.
 pub(crate) fn ready(kernel: &'static Kernel) -> Result<Ready, Error> {
-    kernel
-        .ready()
-        .ok_or(Error::UnavailableKernel { name: kernel.name(), requires: kernel.requires() })
+    Ready::of(kernel).ok_or_else(|| {
+        let available = list(Kernel::is_available);
+        Error::unavailable_kernel(kernel.name(), kernel.requires(), available)
+    })
 }
 
 /// The kernel that calls use which do not choose one: the one that the environment variable
@@ -74,6 +75,12 @@ fn find_default() -> Result<&'static Kernel, Error> {
         None => kernels()
             .iter()
             .find(|k| k.is_available())
-            .ok_or_else(|| Error::UnknownKernel { name: String::new() }),
+            .ok_or_else(|| Error::unknown_kernel(String::new(), list(|_| true))),
     }
+}
+
+/// The names of some kernels, for a message.
+fn list(which: impl Fn(&Kernel) -> bool) -> String {
+    let names: Vec<_> = kernels().iter().filter(|k| which(k)).map(Kernel::name).collect();
+    names.join(", ")
 }

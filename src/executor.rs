@@ -13,7 +13,7 @@ use crate::Threads;
 /// is one.
 ///
 /// ```
-/// use softmax::{Executor, MatrixMut, Softmax};
+/// use softmax::{Exec, Executor, MatrixMut, Softmax};
 ///
 /// /// Three threads, made for each call.
 /// struct Scoped;
@@ -29,7 +29,8 @@ use crate::Threads;
 /// }
 ///
 /// let mut x = vec![0.0f64; 1 << 20];
-/// Softmax::new().executor(&Scoped).softmax_in_place(MatrixMut::new(&mut x, 1024)?)?;
+/// let exec = Exec::new().executor(&Scoped);
+/// Softmax::new().exec(exec).softmax_in_place(MatrixMut::new(&mut x, 1024)?)?;
 /// assert_eq!(x[0], 1.0 / 1024.0);
 /// # Ok::<(), softmax::Error>(())
 /// ```

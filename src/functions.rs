@@ -1,15 +1,15 @@
-//! The defaults, as functions. [`Softmax`] has the options.
+//! The defaults, as functions. [`Softmax`] and its relatives have the options.
 
-use crate::{Element, Error, Matrix, MatrixMut, Softmax};
+use crate::{Element, Error, Hardmax, Matrix, MatrixMut, Sigmoid, Softmax};
 
 /// One row over a whole slice.
 fn row<T>(x: &[T]) -> Result<Matrix<'_, T>, Error> {
-    Ok(Matrix::with_stride(x, 1, x.len(), x.len())?)
+    Matrix::with_stride(x, 1, x.len(), x.len())
 }
 
 fn row_mut<T>(x: &mut [T]) -> Result<MatrixMut<'_, T>, Error> {
     let n = x.len();
-    Ok(MatrixMut::with_stride(x, 1, n, n)?)
+    MatrixMut::with_stride(x, 1, n, n)
 }
 
 /// The softmax of one row: `y_i = exp(x_i) / sum_j exp(x_j)`.
@@ -17,7 +17,7 @@ fn row_mut<T>(x: &mut [T]) -> Result<MatrixMut<'_, T>, Error> {
 /// Error: at most 3 ULP (f16: 0.53, bf16: 0.51).
 ///
 /// # Errors
-/// [`Error::Mismatch`] if the lengths differ.
+/// [`Error::Shape`] if the lengths differ.
 ///
 /// ```
 /// let mut p = [0.0f64; 3];
@@ -52,7 +52,7 @@ pub fn softmax_in_place<T: Element>(x: &mut [T]) -> Result<(), Error> {
 /// pay.
 ///
 /// # Errors
-/// [`Error::Shape`] if `cols` does not divide the lengths, [`Error::Mismatch`] if they differ.
+/// [`Error::Shape`] if `cols` does not divide the lengths, or they differ.
 ///
 /// ```
 /// let mut y = [0.0f32; 6];
@@ -86,7 +86,7 @@ pub fn softmax_rows_in_place<T: Element>(x: &mut [T], cols: usize) -> Result<(),
 /// at most 0.51 ULP of the type and 1e-7 on top.
 ///
 /// # Errors
-/// [`Error::Mismatch`] if the lengths differ.
+/// [`Error::Shape`] if the lengths differ.
 ///
 /// ```
 /// let mut y = [0.0f64; 2];
@@ -117,7 +117,7 @@ pub fn log_softmax_in_place<T: Element>(x: &mut [T]) -> Result<(), Error> {
 /// as pay.
 ///
 /// # Errors
-/// [`Error::Shape`] if `cols` does not divide the lengths, [`Error::Mismatch`] if they differ.
+/// [`Error::Shape`] if `cols` does not divide the lengths, or they differ.
 ///
 /// ```
 /// let mut y = [0.0f32; 6];
@@ -167,8 +167,8 @@ pub fn logsumexp<T: Element>(x: &[T]) -> Result<T, Error> {
 /// The log-sum-exp of every row of a matrix of `cols` columns, one value per row.
 ///
 /// # Errors
-/// [`Error::Shape`] if `cols` does not divide the length of `x`, [`Error::Mismatch`] if `y` has not
-/// one element per row.
+/// [`Error::Shape`] if `cols` does not divide the length of `x`, or `y` has not one element per
+/// row.
 ///
 /// ```
 /// let mut y = [0.0f64; 2];
@@ -180,12 +180,12 @@ pub fn logsumexp_rows<T: Element>(x: &[T], y: &mut [T], cols: usize) -> Result<(
     Softmax::new().logsumexp(Matrix::new(x, cols)?, y)
 }
 
-/// The sigmoid of every element: `y_i = 1 / (1 + exp(-x_i))`.
+/// The sigmoid of every element, of a row or of a whole matrix: `y_i = 1 / (1 + exp(-x_i))`.
 ///
 /// Error: at most 3 ULP (f16, bf16: 0.51).
 ///
 /// # Errors
-/// [`Error::Mismatch`] if the lengths differ.
+/// [`Error::Shape`] if the lengths differ.
 ///
 /// ```
 /// let mut y = [0.0f32; 4];
@@ -194,7 +194,7 @@ pub fn logsumexp_rows<T: Element>(x: &[T], y: &mut [T], cols: usize) -> Result<(
 /// # Ok::<(), softmax::Error>(())
 /// ```
 pub fn sigmoid<T: Element>(x: &[T], y: &mut [T]) -> Result<(), Error> {
-    Softmax::new().sigmoid(row(x)?, row_mut(y)?)
+    Sigmoid::new().sigmoid(row(x)?, row_mut(y)?)
 }
 
 /// [`sigmoid`] in place. The same bits.
@@ -209,7 +209,7 @@ pub fn sigmoid<T: Element>(x: &[T], y: &mut [T]) -> Result<(), Error> {
 /// # Ok::<(), softmax::Error>(())
 /// ```
 pub fn sigmoid_in_place<T: Element>(x: &mut [T]) -> Result<(), Error> {
-    Softmax::new().sigmoid_in_place(row_mut(x)?)
+    Sigmoid::new().sigmoid_in_place(row_mut(x)?)
 }
 
 /// The logarithm of the sigmoid of every element: `y_i = -ln(1 + exp(-x_i))`, without overflow.
@@ -217,7 +217,7 @@ pub fn sigmoid_in_place<T: Element>(x: &mut [T]) -> Result<(), Error> {
 /// Error: at most 1 ULP in f32, 3 ULP in f64.
 ///
 /// # Errors
-/// [`Error::Mismatch`] if the lengths differ.
+/// [`Error::Shape`] if the lengths differ.
 ///
 /// ```
 /// let mut y = [0.0f32; 3];
@@ -226,7 +226,22 @@ pub fn sigmoid_in_place<T: Element>(x: &mut [T]) -> Result<(), Error> {
 /// # Ok::<(), softmax::Error>(())
 /// ```
 pub fn log_sigmoid<T: Element>(x: &[T], y: &mut [T]) -> Result<(), Error> {
-    Softmax::new().log_sigmoid(row(x)?, row_mut(y)?)
+    Sigmoid::new().log_sigmoid(row(x)?, row_mut(y)?)
+}
+
+/// [`log_sigmoid`] in place. The same bits.
+///
+/// # Errors
+/// None but those of the environment variable `SOFTMAX_KERNEL`.
+///
+/// ```
+/// let mut x = [0.0f64; 3];
+/// softmax::log_sigmoid_in_place(&mut x)?;
+/// assert_eq!(x, [-std::f64::consts::LN_2; 3]);
+/// # Ok::<(), softmax::Error>(())
+/// ```
+pub fn log_sigmoid_in_place<T: Element>(x: &mut [T]) -> Result<(), Error> {
+    Sigmoid::new().log_sigmoid_in_place(row_mut(x)?)
 }
 
 /// The index of the largest element, the first of equals; or of the first NaN.
@@ -241,6 +256,92 @@ pub fn log_sigmoid<T: Element>(x: &[T], y: &mut [T]) -> Result<(), Error> {
 /// ```
 pub fn argmax<T: Element>(x: &[T]) -> Result<usize, Error> {
     let mut index = [0];
-    Softmax::new().argmax(row(x)?, &mut index)?;
+    Hardmax::new().argmax(row(x)?, &mut index)?;
     Ok(index[0])
+}
+
+/// [`argmax`] of every row of a matrix of `cols` columns, without padding: one index per row.
+///
+/// # Errors
+/// [`Error::Shape`] if `cols` does not divide the length of `x`, or there is not one index per row;
+/// [`Error::Value`] if rows have no elements.
+///
+/// ```
+/// let mut indices = [0; 2];
+/// softmax::argmax_rows(&[1.0f32, 3.0, 2.0, 5.0, 4.0, 5.0], &mut indices, 3)?;
+/// assert_eq!(indices, [1, 0]);
+/// # Ok::<(), softmax::Error>(())
+/// ```
+pub fn argmax_rows<T: Element>(x: &[T], indices: &mut [usize], cols: usize) -> Result<(), Error> {
+    Hardmax::new().argmax(Matrix::new(x, cols)?, indices)
+}
+
+/// The [`softmax()`] of one row, in memory of its own.
+///
+/// # Errors
+/// [`Error::Memory`] if there is none.
+///
+/// ```
+/// assert_eq!(softmax::probs(&[1.0f32, 1.0])?, [0.5, 0.5]);
+/// # Ok::<(), softmax::Error>(())
+/// ```
+pub fn probs<T: Element>(x: &[T]) -> Result<Vec<T>, Error> {
+    let mut y = buffer(x)?;
+    softmax(x, &mut y)?;
+    Ok(y)
+}
+
+/// [`probs`] of every row of a matrix of `cols` columns, without padding.
+///
+/// # Errors
+/// [`Error::Shape`] if `cols` does not divide the length, [`Error::Memory`].
+///
+/// ```
+/// let probs = softmax::probs_rows(&[1.0f64, 1.0, 3.0, f64::NEG_INFINITY], 2)?;
+/// assert_eq!(probs, [0.5, 0.5, 1.0, 0.0]);
+/// # Ok::<(), softmax::Error>(())
+/// ```
+pub fn probs_rows<T: Element>(x: &[T], cols: usize) -> Result<Vec<T>, Error> {
+    let mut y = buffer(x)?;
+    softmax_rows(x, &mut y, cols)?;
+    Ok(y)
+}
+
+/// The [`log_softmax`] of one row, in memory of its own.
+///
+/// # Errors
+/// [`Error::Memory`] if there is none.
+///
+/// ```
+/// assert_eq!(softmax::log_probs(&[3.0f64, 3.0])?, [-std::f64::consts::LN_2; 2]);
+/// # Ok::<(), softmax::Error>(())
+/// ```
+pub fn log_probs<T: Element>(x: &[T]) -> Result<Vec<T>, Error> {
+    let mut y = buffer(x)?;
+    log_softmax(x, &mut y)?;
+    Ok(y)
+}
+
+/// [`log_probs`] of every row of a matrix of `cols` columns, without padding.
+///
+/// # Errors
+/// [`Error::Shape`] if `cols` does not divide the length, [`Error::Memory`].
+///
+/// ```
+/// let log_probs = softmax::log_probs_rows(&[3.0f64, 3.0, 0.0, f64::NEG_INFINITY], 2)?;
+/// assert_eq!(log_probs[2..], [0.0, f64::NEG_INFINITY]);
+/// # Ok::<(), softmax::Error>(())
+/// ```
+pub fn log_probs_rows<T: Element>(x: &[T], cols: usize) -> Result<Vec<T>, Error> {
+    let mut y = buffer(x)?;
+    log_softmax_rows(x, &mut y, cols)?;
+    Ok(y)
+}
+
+/// Room for as many elements.
+fn buffer<T: Element>(x: &[T]) -> Result<Vec<T>, Error> {
+    let mut y = Vec::new();
+    y.try_reserve_exact(x.len()).map_err(|_| Error::memory(x.len()))?;
+    y.resize(x.len(), T::ZERO);
+    Ok(y)
 }

@@ -22,13 +22,20 @@
 //! # Ok::<(), softmax::Error>(())
 //! ```
 //!
-//! Functions at the top level use the defaults. [`Softmax`] has everything else: scale or
-//! temperature, strided matrices, fully masked rows, a forced kernel, a limit on threads; the
-//! largest elements and the log-probabilities of tokens. [`Attention`] is for the scores of
-//! attention: masks, biases, caps, sinks; [`Shards`] for rows that lie in several places;
-//! `softmax_axis` for any axis of a tensor, and with the feature `ndarray` `softmax_array` for the
-//! views of that crate, whatever their layout. [`CrossEntropy`] is for losses and their gradients,
-//! [`Sampler`] draws tokens from rows of logits.
+//! Functions at the top level use the defaults. Everything else is a value, which says what is
+//! computed, by setters that never fail, and a call of it on views of matrices, which checks all:
+//!
+//! - [`Softmax`]: softmax, log-softmax and log-sum-exp of rows, or along any axis of a tensor, with
+//!   the feature `ndarray` of the views of that crate; scale or temperature, fully masked rows;
+//! - [`Attention`]: the scores of attention with masks, biases, caps, sinks;
+//! - [`CrossEntropy`]: losses and their gradients; [`Backward`]: gradients through a softmax;
+//! - [`Sampler`]: draws of tokens; [`TopK`] and [`LogProbs`]: the largest elements, and the
+//!   log-probabilities of given ones;
+//! - [`Sigmoid`], and [`Hardmax`] with argmax;
+//! - [`Shards`]: rows that lie in several places.
+//!
+//! Where a call runs is another value, an [`Exec`]: kernel, threads, caches. All of them take it,
+//! and its default is the fastest way on this machine.
 //!
 //! # What every input gets
 //!
@@ -42,7 +49,7 @@
 //! | one entry | exactly 1 | exactly 0 | that entry, scaled |
 //! | no entries, or no rows | nothing is written | nothing is written | `-inf` for each row |
 //!
-//! | input | sigmoid | log-sigmoid | [hardmax](Softmax::hardmax), temperature 0 | infinite temperature | [argmax](Softmax::argmax) |
+//! | input | sigmoid | log-sigmoid | [hardmax](Hardmax::hardmax), temperature 0 | infinite temperature | [argmax](Hardmax::argmax) |
 //! |---|---|---|---|---|---|
 //! | NaN | NaN there | NaN there | NaN in the whole row | NaN in the whole row | the first NaN |
 //! | `-inf` | exactly 0 | `-inf` | 0 | 0 | smaller than all others |
@@ -86,49 +93,58 @@
 
 mod attention;
 mod axis;
+mod backward;
 mod batch;
 mod caches;
-mod decide;
 mod dispatch;
-mod error;
+mod exec;
 mod executor;
+mod factor;
 mod functions;
+mod hardmax;
+#[doc(hidden)]
+pub mod internal;
 mod loss;
 #[cfg(feature = "ndarray")]
 mod ndarray_axis;
-mod options;
+mod picks;
 mod plan;
+mod rows;
 mod sample;
 mod scratch;
 mod shards;
+mod sigmoid;
 mod threads;
 
 pub use attention::Attention;
+pub use backward::Backward;
 pub use caches::Caches;
-pub use decide::perplexity;
 pub use dispatch::{default_kernel, kernel, kernels};
-pub use error::Error;
+pub use exec::Exec;
 pub use executor::Executor;
 pub use functions::{
-    argmax, log_sigmoid, log_softmax, log_softmax_in_place, log_softmax_rows,
-    log_softmax_rows_in_place, logsumexp, logsumexp_rows, sigmoid, sigmoid_in_place, softmax,
-    softmax_in_place, softmax_rows, softmax_rows_in_place,
+    argmax, argmax_rows, log_probs, log_probs_rows, log_sigmoid, log_sigmoid_in_place, log_softmax,
+    log_softmax_in_place, log_softmax_rows, log_softmax_rows_in_place, logsumexp, logsumexp_rows,
+    probs, probs_rows, sigmoid, sigmoid_in_place, softmax, softmax_in_place, softmax_rows,
+    softmax_rows_in_place,
 };
 pub use half;
+pub use hardmax::Hardmax;
 pub use loss::{CrossEntropy, Reduction};
 #[cfg(feature = "ndarray")]
 pub use ndarray;
-pub use options::{Softmax, Threads};
-pub use plan::{Plan, Regime};
+pub use picks::{LogProbs, TopK, perplexity};
+pub use plan::{Op, Plan, Regime, Shape};
+pub use rows::Softmax;
 pub use sample::{Method, Order, Sampler};
 pub use scratch::{release_scratch, with_scratch};
 pub use shards::{Merged, MergedRow, Shards};
-#[doc(hidden)] // for bindings
-pub use softmax_kernels::in_default_environment;
+pub use sigmoid::Sigmoid;
 pub use softmax_kernels::{
-    AttendError, BLOCK, Element, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Op, Partial,
-    Probs, ShapeError, Targets, Ties,
+    BLOCK, Element, Error, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Number, Partial,
+    Probs, Size, Targets, Ties,
 };
+pub use threads::Threads;
 
 /// The examples of the README, compiled and run as tests.
 #[cfg(doctest)]

@@ -1,14 +1,17 @@
 //! Losses and their gradients.
 
 use softmax_kernels::{
-    BackwardCall, Element, Loss, LossCall, LossError, Matrix, MatrixMut, Op, Scale, Targets,
-    in_default_environment, part_of, with_room,
+    Element, Loss, LossCall, Matrix, MatrixMut, Op as Work, Scale, Targets, in_default_environment,
+    part_of, with_room,
 };
 
-use crate::{Error, Softmax};
+use crate::exec::exec_setter;
+use crate::factor::{Factor, factor_setters};
+use crate::{Error, Exec, Plan, Shape};
 
 /// What becomes of the losses of rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Reduction {
     /// Their sum.
     Sum,
@@ -74,7 +77,8 @@ pub struct CrossEntropy<'a> {
     loss: Loss<'a>,
     reduction: Reduction,
     factors: Option<&'a [f64]>,
-    options: Softmax<'a>,
+    factor: Factor,
+    exec: Exec<'a>,
 }
 
 impl Default for CrossEntropy<'_> {
@@ -84,7 +88,7 @@ impl Default for CrossEntropy<'_> {
 }
 
 impl<'a> CrossEntropy<'a> {
-    /// The mean, no smoothing, no weights, label -100 ignored.
+    /// The mean, no smoothing, no weights, label -100 ignored; scale 1, wherever calls run best.
     pub const fn new() -> Self {
         let loss = Loss {
             scale: Scale::ONE,
@@ -95,16 +99,12 @@ impl<'a> CrossEntropy<'a> {
             divergence: false,
             factor: 1.0,
         };
-        Self { loss, reduction: Reduction::Mean, factors: None, options: Softmax::new() }
+        let (reduction, factors) = (Reduction::Mean, None);
+        Self { loss, reduction, factors, factor: Factor::One, exec: Exec::new() }
     }
 
-    /// With the scale or temperature, the kernel, threads and caches of these options. The gradient
-    /// is with respect to the logits before they are scaled. Temperatures 0 and infinity have no
-    /// losses: calls refuse them.
-    #[must_use]
-    pub const fn options(self, options: Softmax<'a>) -> Self {
-        Self { options, ..self }
-    }
+    factor_setters!();
+    exec_setter!();
 
     /// How the losses of rows are put together.
     #[must_use]
@@ -121,21 +121,15 @@ impl<'a> CrossEntropy<'a> {
     }
 
     /// Spreads this part of every target's mass over all classes. Source: Szegedy et al.,
-    /// Rethinking the Inception Architecture, 2016.
-    ///
-    /// # Errors
-    /// [`Error::Value`] unless it is in `0..=1`.
-    pub fn label_smoothing(mut self, smoothing: f64) -> Result<Self, Error> {
-        if !in_default_environment(|| (0.0..=1.0).contains(&smoothing)) {
-            let (what, value) = ("label smoothing", smoothing);
-            return Err(Error::Value { what, value, range: "in 0..=1" });
-        }
+    /// Rethinking the Inception Architecture, 2016. Calls refuse what is not in `0..=1`.
+    #[must_use]
+    pub const fn label_smoothing(mut self, smoothing: f64) -> Self {
         self.loss.smoothing = smoothing;
-        Ok(self)
+        self
     }
 
     /// Multiplies each class's part of the loss by its weight, a finite number that is not
-    /// negative; of others calls make an [`Error::Weight`]. (PyTorch takes negative ones, too. Such
+    /// negative; of others calls make an [`Error::Value`]. (PyTorch takes negative ones, too. Such
     /// a loss has no least value, and no error relative to itself can be stated of a sum whose
     /// terms cancel. To turn whole rows round there is [`CrossEntropy::row_factors`].)
     #[must_use]
@@ -145,17 +139,11 @@ impl<'a> CrossEntropy<'a> {
     }
 
     /// Adds `z` times the square of each row's log-sum-exp, which keeps logits from drifting.
-    /// Source: Chowdhery et al., PaLM, 2022.
-    ///
-    /// # Errors
-    /// [`Error::Value`] unless it is finite and not negative.
-    pub fn z_loss(mut self, z: f64) -> Result<Self, Error> {
-        if !in_default_environment(|| (0.0..f64::INFINITY).contains(&z)) {
-            let (what, value) = ("factor of the z-loss", z);
-            return Err(Error::Value { what, value, range: "finite and not negative" });
-        }
+    /// Source: Chowdhery et al., PaLM, 2022. Calls refuse what is not finite, or negative.
+    #[must_use]
+    pub const fn z_loss(mut self, z: f64) -> Self {
         self.loss.z = z;
-        Ok(self)
+        self
     }
 
     /// Takes the entropy of the targets off the loss: the Kullback-Leibler divergence from the
@@ -190,8 +178,9 @@ impl<'a> CrossEntropy<'a> {
     /// The loss of each row, without a reduction. Nothing of the size of the logits is written.
     ///
     /// # Errors
-    /// [`Error::Mismatch`], [`Error::Length`] or [`Error::Column`] if shapes, lengths or labels do
-    /// not fit the logits, [`Error::Weight`], or a kernel that cannot run.
+    /// [`Error::Shape`] or [`Error::Column`] if shapes, lengths or labels do not fit the logits,
+    /// [`Error::Value`] if a weight or another number is out of its range, or a kernel that cannot
+    /// run.
     ///
     /// ```
     /// use softmax::{CrossEntropy, Matrix};
@@ -210,7 +199,7 @@ impl<'a> CrossEntropy<'a> {
         let (shape, targets) = ((logits.rows(), logits.cols()), targets.into());
         let loss = self.divided(1.0)?;
         let call = LossCall::new(logits, targets, self.factors, losses, None, loss)?;
-        self.run(call, shape, Op::LogSumExp, false)
+        self.run(call, shape, Work::LogSumExp, false)
     }
 
     /// The loss of each row, and the gradient of [`CrossEntropy::gradient`], whose loss is
@@ -228,7 +217,7 @@ impl<'a> CrossEntropy<'a> {
         let (shape, targets) = ((logits.rows(), logits.cols()), targets.into());
         let loss = self.divided(self.divides(&targets, shape.1))?;
         let call = LossCall::new(logits, targets, self.factors, losses, Some(gradient), loss)?;
-        self.run(call, shape, Op::Softmax, false)
+        self.run(call, shape, Work::Softmax, false)
     }
 
     /// What the sum of the losses of rows with these labels is divided by, and 1 for a sum: for
@@ -238,9 +227,9 @@ impl<'a> CrossEntropy<'a> {
     /// of one call. Labels and weights are checked as in that call.
     ///
     /// # Errors
-    /// [`Error::Column`] if a label is none of `cols` columns and not ignored, [`Error::Length`] if
-    /// there is not one weight for each column, [`Error::Weight`] if one is negative, infinite or
-    /// NaN.
+    /// [`Error::Column`] if a label is none of `cols` columns and not ignored, [`Error::Shape`] if
+    /// there is not one weight for each column, [`Error::Value`] if one is negative, infinite or
+    /// NaN, or another number out of its range.
     ///
     /// ```
     /// use softmax::{CrossEntropy, Matrix, MatrixMut, Reduction};
@@ -261,6 +250,9 @@ impl<'a> CrossEntropy<'a> {
     /// # Ok::<(), softmax::Error>(())
     /// ```
     pub fn divisor(&self, labels: &[i64], cols: usize) -> Result<f64, Error> {
+        if !in_default_environment(|| self.is_in_range()) {
+            return Err(self.out_of_range());
+        }
         self.loss.check_weights(cols)?;
         self.loss.check_labels(labels, cols)?;
         Ok(self.divides(&Targets::<f32>::Labels(labels), cols))
@@ -353,11 +345,31 @@ impl<'a> CrossEntropy<'a> {
         let (shape, targets) = ((logits.rows(), logits.cols()), targets.into());
         let loss = self.divided(self.divides(&targets, shape.1))?;
         let call = LossCall::in_place(logits, targets, self.factors, losses, loss)?;
-        self.run(call, shape, Op::Softmax, true)
+        self.run(call, shape, Work::Softmax, true)
     }
 
-    pub(crate) fn softmax_options(&self) -> &Softmax<'a> {
-        &self.options
+    pub(crate) fn check_scale(&self) -> Result<(), Error> {
+        self.factor.finite().map(drop)
+    }
+
+    pub(crate) fn plan<T: Element>(&self, work: Work, shape: Shape) -> Result<Plan, Error> {
+        self.exec.plan_work::<T>(work, shape)
+    }
+
+    /// Whether the numbers among the options are in their ranges.
+    fn is_in_range(&self) -> bool {
+        (0.0..=1.0).contains(&self.loss.smoothing) & (0.0..f64::INFINITY).contains(&self.loss.z)
+    }
+
+    /// Which of them is not.
+    #[cold]
+    fn out_of_range(&self) -> Error {
+        let (smoothing, z) = (self.loss.smoothing, self.loss.z);
+        if in_default_environment(|| (0.0..=1.0).contains(&smoothing)) {
+            let range = "finite and not negative";
+            return Error::value("factor of the z-loss", z, range);
+        }
+        Error::value("label smoothing", smoothing, "in 0..=1")
     }
 
     /// [`CrossEntropy::divisor`] without the checks.
@@ -368,7 +380,6 @@ impl<'a> CrossEntropy<'a> {
     fn divides_by<T>(&self, targets: &Targets<T>, cols: usize) -> f64 {
         match (self.reduction, targets) {
             (Reduction::Sum, _) => 1.0,
-            (Reduction::Mean, Targets::Probs(q)) => q.rows() as f64,
             (Reduction::Mean, Targets::Labels(labels)) => {
                 let counted = labels.iter().filter(|&&label| label != self.loss.ignore);
                 match self.loss.weights {
@@ -380,13 +391,18 @@ impl<'a> CrossEntropy<'a> {
                     _ => counted.count() as f64,
                 }
             }
+            (Reduction::Mean, targets) => targets.rows() as f64,
         }
     }
 
     /// The options, with a gradient that is divided by this.
     fn divided(&self, divisor: f64) -> Result<Loss<'a>, Error> {
-        let (scale, _) = self.options.arithmetic()?;
-        let factor = in_default_environment(|| self.loss.factor / divisor);
+        let scale = self.factor.finite()?;
+        let (in_range, factor) =
+            in_default_environment(|| (self.is_in_range(), self.loss.factor / divisor));
+        if !in_range {
+            return Err(self.out_of_range());
+        }
         Ok(Loss { scale, factor, ..self.loss })
     }
 
@@ -394,16 +410,16 @@ impl<'a> CrossEntropy<'a> {
         &self,
         call: LossCall<T>,
         (rows, cols): (usize, usize),
-        like: Op,
+        like: Work,
         in_place: bool,
     ) -> Result<(), Error> {
-        let plan = self.options.plan::<T>(like, rows, cols, in_place)?;
+        let plan = self.plan::<T>(like, Shape::new(rows, cols).in_place_if(in_place))?;
         // No rows need no memory for one.
         if rows == 0 {
             return Ok(());
         }
         let kernel = plan.kernel;
-        let done = self.options.crew().share(
+        let done = self.exec.crew().share(
             plan.threads,
             plan.parts.min(rows),
             call.storing(plan.store),
@@ -414,96 +430,13 @@ impl<'a> CrossEntropy<'a> {
             &|call| kernel.loss(call),
             &|a, b| a && b,
         );
-        if done { Ok(()) } else { Err(Error::Memory { elements: cols }) }
-    }
-}
-
-impl Softmax<'_> {
-    /// The gradient through a softmax: of the output `probs` of [`Softmax::softmax`] by these
-    /// options and the gradient `upstream` with respect to it, the gradient with respect to its
-    /// input, `a p_j (u_j - sum_i p_i u_i)`, `a` being the scale.
-    ///
-    /// Error: 0.51 ULP (f64: 3), and besides what the sum lacks, 5e-13 (f64: 1e-24) of `a p_j sum_i
-    /// p_i |u_i|`, for rows of up to 2^24 elements. (Rows of f64: where `|u_j|` is below 2^1022,
-    /// and two ULP more where the gradient is below 2^-960.)
-    ///
-    /// # Errors
-    /// [`Error::Mismatch`] if the shapes differ, or a kernel that cannot run.
-    ///
-    /// ```
-    /// use softmax::{Matrix, MatrixMut, Softmax};
-    /// let mut gradient = [0.0f32; 2];
-    /// let (probs, upstream) = ([0.25f32, 0.75], [1.0f32, 0.0]);
-    /// Softmax::new().softmax_backward(
-    ///     Matrix::new(&probs, 2)?, Matrix::new(&upstream, 2)?, MatrixMut::new(&mut gradient, 2)?)?;
-    /// assert_eq!(gradient, [0.1875, -0.1875]);
-    /// # Ok::<(), softmax::Error>(())
-    /// ```
-    pub fn softmax_backward<T: Element>(
-        &self,
-        probs: Matrix<T>,
-        upstream: Matrix<T>,
-        gradient: MatrixMut<T>,
-    ) -> Result<(), Error> {
-        self.backward(probs, upstream, gradient, false)
-    }
-
-    /// The gradient through a log-softmax: of its output `log_probs` and the gradient `upstream`
-    /// with respect to it, `a (u_j - p_j sum_i u_i)`.
-    ///
-    /// Error: 3 ULP (f16, bf16: 0.51) of the largest of `a |u_j|`, `a p_j |sum|` and the gradient,
-    /// for `p_j = exp(log_prob_j)`; and besides 5e-13 (f64: 1e-24) of `a p_j sum_i |u_i|`.
-    ///
-    /// # Errors
-    /// As [`Softmax::softmax_backward`].
-    pub fn log_softmax_backward<T: Element>(
-        &self,
-        log_probs: Matrix<T>,
-        upstream: Matrix<T>,
-        gradient: MatrixMut<T>,
-    ) -> Result<(), Error> {
-        self.backward(log_probs, upstream, gradient, true)
-    }
-
-    fn backward<T: Element>(
-        &self,
-        output: Matrix<T>,
-        upstream: Matrix<T>,
-        gradient: MatrixMut<T>,
-        log: bool,
-    ) -> Result<(), Error> {
-        let shape = (output.rows(), output.cols());
-        let other = (upstream.rows(), upstream.cols());
-        let other = if other == shape { (gradient.rows(), gradient.cols()) } else { other };
-        let (scale, _) = self.arithmetic()?;
-        let call = || BackwardCall::new(output, upstream, gradient, &scale, log);
-        let Some(call) = in_default_environment(call) else {
-            return Err(Error::Mismatch { input: shape, output: other });
-        };
-        let plan = self.plan::<T>(Op::Softmax, shape.0, shape.1, false)?;
-        // Rows of nothing have none, and there may be any number of them.
-        if shape.1 == 0 {
-            return Ok(());
-        }
-        let kernel = plan.kernel;
-        self.crew().share(
-            plan.threads,
-            plan.parts.min(shape.0),
-            call,
-            &|call: BackwardCall<T>, at, of| {
-                let at = part_of(call.rows(), at, of);
-                call.split_rows(at)
-            },
-            &|call| kernel.backward(call),
-            &|(), ()| (),
-        );
-        Ok(())
+        if done { Ok(()) } else { Err(Error::memory(cols)) }
     }
 }
 
 /// Room for the losses of rows that are only wanted reduced.
 fn with_losses<R>(rows: usize, f: impl FnOnce(&mut [f64]) -> Result<R, Error>) -> Result<R, Error> {
-    with_room(rows, f).unwrap_or(Err(Error::Memory { elements: rows }))
+    with_room(rows, f).unwrap_or(Err(Error::memory(rows)))
 }
 
 /// A sum in a fixed order: that of eight lanes, each in order.
@@ -515,15 +448,4 @@ fn sum(values: &[f64]) -> f64 {
         }
     }
     lanes.iter().sum()
-}
-
-impl From<LossError> for Error {
-    fn from(e: LossError) -> Self {
-        match e {
-            LossError::Shapes { logits, other } => Self::Mismatch { input: logits, output: other },
-            LossError::Length { what, len, needed } => Self::Length { what, len, needed },
-            LossError::Label { row, label, cols } => Self::Column { row, index: label, cols },
-            LossError::Weight { class, weight } => Self::Weight { class, weight },
-        }
-    }
 }

@@ -9,10 +9,10 @@ use std::cell::Cell;
 use std::cmp::Reverse;
 
 use ndarray::{ArrayView, ArrayViewMut, Axis, Dimension};
-use softmax_kernels::{Element, Op, part_of};
+use softmax_kernels::{Element, Op as Work, part_of};
 
 use crate::axis::index_of;
-use crate::{Error, Softmax, Threads};
+use crate::{Error, Shape, Size, Softmax, Threads};
 
 /// Bytes of a tile that is copied: it stays in a core's own cache.
 const TILE: usize = 1 << 19;
@@ -64,7 +64,7 @@ impl Softmax<'_> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Shapes`] if the shapes differ, [`Error::Axis`] if there is no such axis (negative
+    /// [`Error::Shape`] if the shapes differ, [`Error::Axis`] if there is no such axis (negative
     /// ones count from the end), [`Error::Memory`], or a kernel that cannot run.
     pub fn softmax_array<T: Element, D: Dimension>(
         &self,
@@ -72,7 +72,7 @@ impl Softmax<'_> {
         y: ArrayViewMut<T, D>,
         axis: isize,
     ) -> Result<(), Error> {
-        self.array(Op::Softmax, Arrays::new(Some(x), y, axis)?)
+        self.array(Work::Softmax, Arrays::new(Some(x), y, axis)?)
     }
 
     /// [`Softmax::softmax_array`] in place. The same bits.
@@ -93,7 +93,7 @@ impl Softmax<'_> {
         y: ArrayViewMut<T, D>,
         axis: isize,
     ) -> Result<(), Error> {
-        self.array(Op::Softmax, Arrays::new(None, y, axis)?)
+        self.array(Work::Softmax, Arrays::new(None, y, axis)?)
     }
 
     /// The log-softmax of `x` along an axis, into `y`. Error: as [`Softmax::log_softmax`].
@@ -118,7 +118,7 @@ impl Softmax<'_> {
         y: ArrayViewMut<T, D>,
         axis: isize,
     ) -> Result<(), Error> {
-        self.array(Op::LogSoftmax, Arrays::new(Some(x), y, axis)?)
+        self.array(Work::LogSoftmax, Arrays::new(Some(x), y, axis)?)
     }
 
     /// [`Softmax::log_softmax_array`] in place. The same bits.
@@ -130,28 +130,32 @@ impl Softmax<'_> {
         y: ArrayViewMut<T, D>,
         axis: isize,
     ) -> Result<(), Error> {
-        self.array(Op::LogSoftmax, Arrays::new(None, y, axis)?)
+        self.array(Work::LogSoftmax, Arrays::new(None, y, axis)?)
     }
 
-    fn array<T: Element, D: Dimension>(&self, op: Op, arrays: Arrays<T, D>) -> Result<(), Error> {
+    fn array<T: Element, D: Dimension>(&self, op: Work, arrays: Arrays<T, D>) -> Result<(), Error> {
         if arrays.is_dense() {
             return self.dense(op, arrays);
         }
         let (lanes, in_place) = (arrays.lanes(), arrays.x.is_none());
-        let plan = self.plan::<T>(op, lanes, arrays.len_of(arrays.axis), in_place)?;
+        let shape = Shape::new(lanes, arrays.len_of(arrays.axis)).in_place_if(in_place);
+        let plan = self.exec.plan_work::<T>(op, shape)?;
         if lanes < plan.threads() {
             // Few and long: threads share each of them.
             return self.scattered(op, arrays);
         }
-        let one = if plan.threads() > 1 { self.threads(Threads::Serial) } else { *self };
+        let serial = self.exec.threads(Threads::Serial);
+        let one = if plan.threads() > 1 { self.exec(serial) } else { *self };
         let run = |arrays: Arrays<T, D>| one.scattered(op, arrays);
-        self.crew().share(plan.threads, plan.parts, arrays, &Arrays::split, &run, &|a, b| a.and(b))
+        self.exec
+            .crew()
+            .share(plan.threads, plan.parts, arrays, &Arrays::split, &run, &|a, b| a.and(b))
     }
 
     /// Cuts arrays until what is left is dense, or small enough to be copied.
     fn scattered<T: Element, D: Dimension>(
         &self,
-        op: Op,
+        op: Work,
         arrays: Arrays<T, D>,
     ) -> Result<(), Error> {
         if arrays.is_dense() {
@@ -168,18 +172,18 @@ impl Softmax<'_> {
     /// Where they are.
     fn dense<T: Element, D: Dimension>(
         &self,
-        op: Op,
+        op: Work,
         Arrays { x, y, axis }: Arrays<T, D>,
     ) -> Result<(), Error> {
         let (shape, axis) = (y.raw_dim(), axis as isize);
         let (y, shape) = (y.into_slice().unwrap_or_default(), shape.slice());
         match (op, x) {
-            (Op::LogSoftmax, None) => self.log_softmax_axis_in_place(y, shape, axis),
+            (Work::LogSoftmax, None) => self.log_softmax_axis_in_place(y, shape, axis),
             (_, None) => self.softmax_axis_in_place(y, shape, axis),
             (op, Some(x)) => {
                 let x = x.to_slice().unwrap_or_default();
                 match op {
-                    Op::LogSoftmax => self.log_softmax_axis(x, y, shape, axis),
+                    Work::LogSoftmax => self.log_softmax_axis(x, y, shape, axis),
                     _ => self.softmax_axis(x, y, shape, axis),
                 }
             }
@@ -189,14 +193,14 @@ impl Softmax<'_> {
     /// In a copy without gaps.
     fn copied<T: Element, D: Dimension>(
         &self,
-        op: Op,
+        op: Work,
         Arrays { x, mut y, axis }: Arrays<T, D>,
     ) -> Result<(), Error> {
         let mut spare = Spare::take();
         let tile = spare.room::<T>(y.len());
         let tile = tile.and_then(|tile| ArrayViewMut::from_shape(y.raw_dim(), tile).ok());
         let Some(mut tile) = tile else {
-            return Err(Error::Memory { elements: y.len_of(Axis(axis)) });
+            return Err(Error::memory(y.len_of(Axis(axis))));
         };
         copy(x.unwrap_or(y.view()), tile.view_mut());
         self.dense(op, Arrays { x: None, y: tile.view_mut(), axis })?;
@@ -223,7 +227,8 @@ impl<'a, T: Element, D: Dimension> Arrays<'a, T, D> {
         if let Some(x) = &x
             && x.shape() != y.shape()
         {
-            return Err(Error::Shapes { input: x.shape().into(), output: y.shape().into() });
+            let size = |shape: &[usize]| Size::Tensor(shape.into());
+            return Err(Error::shape("output", size(x.shape()), size(y.shape())));
         }
         let dims = y.ndim();
         let index = index_of(axis, dims)?;

@@ -2,13 +2,49 @@
 
 use std::fmt;
 
-use softmax_kernels::{BLOCK, Call, Element, Kernel, Op, ROWS_AT_LEAST, Ready, Store, TINY};
+use softmax_kernels::{
+    BLOCK, Call, Element, Kernel, Matrix, MatrixMut, Op as Work, ROWS_AT_LEAST, Ready, Store, TINY,
+    Ties,
+};
 
 use crate::executor::Crew;
 use crate::{Caches, Error, Threads, threads};
 
+/// An operation on rows, for [`Exec::plan`](crate::Exec::plan).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Op {
+    /// `exp(a x_i) / sum_j exp(a x_j)`, `a` being the scale.
+    Softmax,
+    /// `a x_i - ln(sum_j exp(a x_j))`.
+    LogSoftmax,
+    /// `ln(sum_j exp(a x_j))`, one value per row.
+    LogSumExp,
+    /// `1 / (1 + exp(-a x_i))`.
+    Sigmoid,
+    /// `-ln(1 + exp(-a x_i))`.
+    LogSigmoid,
+    /// The largest element of each row, or each of them, has all the mass.
+    Hardmax(Ties),
+}
+
+impl From<Op> for Work {
+    #[inline]
+    fn from(op: Op) -> Self {
+        match op {
+            Op::Softmax => Self::Softmax,
+            Op::LogSoftmax => Self::LogSoftmax,
+            Op::LogSumExp => Self::LogSumExp,
+            Op::Sigmoid => Self::Sigmoid,
+            Op::LogSigmoid => Self::LogSigmoid,
+            Op::Hardmax(ties) => Self::Hardmax(ties),
+        }
+    }
+}
+
 /// How rows are worked on. The bits of the results are the same in all regimes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Regime {
     /// Softmax of many rows of up to 64 elements without padding between them: groups of rows at
     /// once.
@@ -20,7 +56,7 @@ pub enum Regime {
     Pieces,
 }
 
-/// The way a call takes, and why: what [`Softmax::plan`](crate::Softmax::plan) tells. Printed, it
+/// The way a call takes, and why: what [`Exec::plan`](crate::Exec::plan) tells. Printed, it
 /// is an explanation for people.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
@@ -30,54 +66,105 @@ pub struct Plan {
     pub(crate) parts: usize,
     pub(crate) threads: usize,
     caches: Caches,
-    work: Shape,
+    job: Job,
 }
 
-/// What is decided by.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Shape {
-    pub rows: usize,
-    pub cols: usize,
-    /// Bytes of an element in memory.
-    pub size: usize,
-    /// Bytes of an element as it is computed with.
-    pub computed: usize,
+/// The shape of the matrices of a call, for plans and sizes of scratch memory: that of a view (a
+/// [`Matrix`] or [`MatrixMut`], by `From`), or rows and columns.
+///
+/// ```
+/// use softmax::{Exec, Matrix, Op, Shape};
+/// let x = Matrix::new(&[0.0f32; 12], 4)?;
+/// let bytes = Exec::new().scratch_size::<f32>(Op::Softmax, Shape::from(&x))?;
+/// assert_eq!(bytes, Exec::new().scratch_size::<f32>(Op::Softmax, Shape::new(3, 4))?);
+/// # Ok::<(), softmax::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
     /// Whether nothing lies between the rows.
-    pub dense: bool,
+    dense: bool,
     /// Whether the output is the input.
-    pub in_place: bool,
-    /// Whether the rows are columns in memory.
-    pub columns: bool,
-    pub op: Op,
+    in_place: bool,
 }
 
 impl Shape {
-    pub fn new<T: Element>(op: Op, rows: usize, cols: usize, in_place: bool) -> Self {
-        let size = size_of::<T>();
-        let computed = if T::IS_ARITHMETIC { size } else { 4 };
-        Self { rows, cols, size, computed, dense: true, in_place, columns: false, op }
+    /// So many rows of so many elements, without padding, to rows elsewhere.
+    pub const fn new(rows: usize, cols: usize) -> Self {
+        Self { rows, cols, dense: true, in_place: false }
     }
 
-    /// Of a call.
-    #[inline(always)]
-    pub fn of<T: Element>(call: &Call<T>) -> Self {
-        let shape = Self::new::<T>(call.op(), call.rows(), call.cols(), call.is_in_place());
-        Self { dense: call.is_dense(), ..shape }
+    /// In place: the output is the input.
+    #[must_use]
+    pub const fn in_place(mut self) -> Self {
+        self.in_place = true;
+        self
+    }
+
+    #[must_use]
+    pub(crate) const fn in_place_if(mut self, in_place: bool) -> Self {
+        self.in_place = in_place;
+        self
     }
 
     fn elements(&self) -> usize {
         self.rows.saturating_mul(self.cols)
     }
+}
+
+macro_rules! shape_of {
+    ($($view:ident),*) => {
+        $(impl<T> From<&$view<'_, T>> for Shape {
+            fn from(view: &$view<'_, T>) -> Self {
+                let (rows, cols) = (view.rows(), view.cols());
+                let dense = rows <= 1 || view.stride() == cols;
+                Self { rows, cols, dense, in_place: false }
+            }
+        })*
+    };
+}
+
+shape_of!(Matrix, MatrixMut);
+
+/// What is decided by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Job {
+    pub shape: Shape,
+    /// Bytes of an element in memory.
+    pub size: usize,
+    /// Bytes of an element as it is computed with.
+    pub computed: usize,
+    /// Whether the rows are columns in memory.
+    pub columns: bool,
+    pub op: Work,
+}
+
+impl Job {
+    pub fn new<T: Element>(op: Work, shape: Shape) -> Self {
+        let size = size_of::<T>();
+        let computed = if T::IS_ARITHMETIC { size } else { 4 };
+        Self { shape, size, computed, columns: false, op }
+    }
+
+    /// Of a call.
+    #[inline(always)]
+    pub fn of<T: Element>(call: &Call<T>) -> Self {
+        let (rows, cols) = (call.rows(), call.cols());
+        let (dense, in_place) = (call.is_dense(), call.is_in_place());
+        Self::new::<T>(call.op(), Shape { rows, cols, dense, in_place })
+    }
 
     /// Whether the way is clear from this alone: on the calling thread, through the caches,
     /// whatever their sizes.
     pub fn is_small(&self) -> bool {
-        self.elements().saturating_mul(self.size + self.computed) <= SMALL
+        self.shape.elements().saturating_mul(self.size + self.computed) <= SMALL
     }
 
     /// Bytes of output.
     fn output(&self) -> usize {
-        let elements = if self.op == Op::LogSumExp { self.rows } else { self.elements() };
+        let elements =
+            if self.op == Work::LogSumExp { self.shape.rows } else { self.shape.elements() };
         elements.saturating_mul(self.size)
     }
 }
@@ -96,42 +183,43 @@ impl Plan {
         has_pieces: bool,
         crew: &Crew,
         caches: Option<Caches>,
-        work: Shape,
+        job: Job,
     ) -> Result<Self, Error> {
+        let Shape { rows, cols, dense, in_place } = job.shape;
         let caches = match caches {
             Some(caches) => caches,
-            None if work.is_small() => Caches { core: SMALL, last: SMALL },
+            None if job.is_small() => Caches::new(SMALL, SMALL),
             None => Caches::of_this_machine()?,
         };
         // A row and its exponentials are to stay in the core's cache.
-        let huge = work.cols.saturating_mul(work.size + work.computed) > caches.core;
+        let huge = cols.saturating_mul(job.size + job.computed) > caches.core();
         let grain = if matches!(crew.threads, Threads::Exactly(_)) { 1 } else { GRAIN };
-        let threads = threads::available(crew, work.elements());
-        let by_size = work.elements() / grain;
-        let sums = matches!(work.op, Op::Softmax | Op::LogSoftmax | Op::LogSumExp);
-        let in_pieces = has_pieces && sums && work.cols > BLOCK;
-        let (regime, parts) = if in_pieces && (huge || (threads > 1 && work.rows < threads)) {
+        let threads = threads::available(crew, job.shape.elements());
+        let by_size = job.shape.elements() / grain;
+        let sums = matches!(job.op, Work::Softmax | Work::LogSoftmax | Work::LogSumExp);
+        let in_pieces = has_pieces && sums && cols > BLOCK;
+        let (regime, parts) = if in_pieces && (huge || (threads > 1 && rows < threads)) {
             // Of each row.
-            (Regime::Pieces, (work.cols / grain.max(BLOCK)).min(threads))
+            (Regime::Pieces, (cols / grain.max(BLOCK)).min(threads))
         } else {
             let tiny = has_pieces
-                && work.op == Op::Softmax
-                && work.dense
-                && work.cols <= TINY
-                && work.rows >= ROWS_AT_LEAST;
+                && job.op == Work::Softmax
+                && dense
+                && cols <= TINY
+                && rows >= ROWS_AT_LEAST;
             // A few parts per thread, so that one slow thread does not hold up the rest.
             let parts =
-                if threads > 1 { by_size.min(work.rows).min(threads.saturating_mul(4)) } else { 1 };
+                if threads > 1 { by_size.min(rows).min(threads.saturating_mul(4)) } else { 1 };
             (if tiny { Regime::Tiny } else { Regime::Rows }, parts)
         };
         let parts = parts.max(1);
         // The scalar reference knows one way only.
         let large =
-            has_pieces && !work.in_place && work.op != Op::LogSumExp && work.output() > caches.last;
+            has_pieces && !in_place && job.op != Work::LogSumExp && job.output() > caches.last();
         // Zen 5: columns past the caches take half the time, maps of elements 0.85 to 1.2 of it.
-        let rows = regime != Regime::Tiny && !work.columns && sums;
-        let store = Store::of(large, !rows);
-        Ok(Self { kernel, regime, store, parts, threads: threads.min(parts), caches, work })
+        let sweeps = regime != Regime::Tiny && !job.columns && sums;
+        let store = Store::of(large, !sweeps);
+        Ok(Self { kernel, regime, store, parts, threads: threads.min(parts), caches, job })
     }
 
     /// The kernel.
@@ -153,10 +241,10 @@ impl Plan {
     /// Whether exponentials of rows in pieces are kept in the output, instead of being computed
     /// twice: where it holds them until they are read again.
     pub(crate) fn keeps(&self) -> bool {
-        let Shape { op, cols, size, .. } = self.work;
-        let row = || cols.saturating_mul(size);
-        op == Op::Softmax
-            && (self.store.is_cached() || !self.store.is_past() && row() <= self.caches.last)
+        let Job { op, shape, size, .. } = self.job;
+        let row = || shape.cols.saturating_mul(size);
+        op == Work::Softmax
+            && (self.store.is_cached() || !self.store.is_past() && row() <= self.caches.last())
     }
 
     /// At most how many threads work at the same time.
@@ -167,9 +255,10 @@ impl Plan {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shape { rows, cols, size, computed, in_place, op, .. } = self.work;
+        let Job { shape, size, computed, op, .. } = self.job;
+        let Shape { rows, cols, in_place, .. } = shape;
         let row = cols.saturating_mul(size + computed);
-        let (core, last) = (self.caches.core, self.caches.last);
+        let (core, last) = (self.caches.core(), self.caches.last());
         writeln!(f, "kernel: {}", self.kernel.name())?;
         match self.regime {
             Regime::Tiny => {
@@ -189,9 +278,9 @@ impl fmt::Display for Plan {
                 )?;
             }
         }
-        let output = Bytes(self.work.output());
+        let output = Bytes(self.job.output());
         match (op, in_place, self.store.is_past()) {
-            (Op::LogSumExp, ..) => writeln!(f, "output: one value per row")?,
+            (Work::LogSumExp, ..) => writeln!(f, "output: one value per row")?,
             (_, true, _) => writeln!(f, "output: in place")?,
             (_, _, false) if !self.store.is_cached() => writeln!(
                 f,

@@ -4,17 +4,19 @@ mod filter;
 mod random;
 
 use softmax_kernels::{
-    Element, Kernel, Learned, Masses, Matrix, Op, Ready, Scale, in_default_environment, part_of,
+    Element, Learned, Masses, Matrix, Op as Work, Ready, Scale, in_default_environment, part_of,
     room_for, with_room,
 };
 
-use crate::{Caches, Error, Executor, Softmax, Threads};
+use crate::exec::exec_setter;
+use crate::{Error, Exec, Plan, Shape, Size};
 use filter::{Kept, Lists, Need};
 use random::Stream;
 
 /// The order of filters and temperature: the libraries agree in all but the place of the
 /// temperature and of typical-p.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Order {
     /// Hugging Face transformers': temperature, top-k, top-p, min-p, typical-p.
     #[default]
@@ -26,6 +28,7 @@ pub enum Order {
 
 /// How a token is drawn from what the filters left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Method {
     /// One random number a draw, looked up in the running sums of the masses: the fastest.
     #[default]
@@ -54,13 +57,13 @@ pub enum Method {
 /// // Two rows of four tokens; three draws from each.
 /// let logits = [1.0f32, 2.0, 3.0, -9.0, f32::NEG_INFINITY, 5.0, 5.0, -3.0];
 /// let mut draws = [0; 6];
-/// let sampler = Sampler::new(42).temperature(0.8)?.top_k(3).top_p(0.95)?;
+/// let sampler = Sampler::new(42).temperature(0.8).top_k(3).top_p(0.95);
 /// sampler.sample(Matrix::new(&logits, 4)?, &mut draws)?;
 /// assert!(draws[..3].iter().all(|&token| token <= 2));
 /// assert!(draws[3..].iter().all(|&token| token == 1 || token == 2));
 ///
 /// // The next position of the sequence: other draws. Temperature 0: the largest.
-/// sampler.step(1).temperature(0.0)?.sample(Matrix::new(&logits, 4)?, &mut draws[..2])?;
+/// sampler.step(1).temperature(0.0).sample(Matrix::new(&logits, 4)?, &mut draws[..2])?;
 /// assert_eq!(draws[..2], [2, 1]);
 /// # Ok::<(), softmax::Error>(())
 /// ```
@@ -69,7 +72,7 @@ pub struct Sampler<'a> {
     seed: u64,
     step: u64,
     first_row: u64,
-    temperature: Temperature,
+    temperature: f64,
     order: Order,
     method: Method,
     top_k: usize,
@@ -81,15 +84,28 @@ pub struct Sampler<'a> {
     repetition: f64,
     presence: f64,
     frequency: f64,
-    /// Kernel, threads and caches.
-    options: Softmax<'a>,
+    exec: Exec<'a>,
 }
 
+/// A temperature that is in range.
 #[derive(Clone, Copy, Debug)]
 enum Temperature {
     Zero,
     Finite(Scale),
     Infinite,
+}
+
+impl Temperature {
+    fn of(temperature: f64) -> Result<Self, Error> {
+        match temperature {
+            0.0 => Ok(Self::Zero),
+            1.0 => Ok(Self::Finite(Scale::ONE)),
+            f64::INFINITY => Ok(Self::Infinite),
+            _ => Scale::from_temperature(temperature)
+                .map(Self::Finite)
+                .ok_or_else(|| Error::value("temperature", temperature, "0 or above")),
+        }
+    }
 }
 
 /// What is added to tokens.
@@ -160,15 +176,11 @@ fn in_range(
     value: f64,
     range: &'static str,
     is: impl Fn(f64) -> bool,
-) -> Result<f64, Error> {
-    if in_default_environment(|| is(value)) {
-        Ok(value)
-    } else {
-        Err(Error::Value { what, value, range })
-    }
+) -> Result<(), Error> {
+    if is(value) { Ok(()) } else { Err(Error::value(what, value, range)) }
 }
 
-fn share(what: &'static str, value: f64) -> Result<f64, Error> {
+fn share(what: &'static str, value: f64) -> Result<(), Error> {
     in_range(what, value, "in 0..=1", |v| (0.0..=1.0).contains(&v))
 }
 
@@ -179,7 +191,7 @@ impl<'a> Sampler<'a> {
             seed,
             step: 0,
             first_row: 0,
-            temperature: Temperature::Finite(Scale::ONE),
+            temperature: 1.0,
             order: Order::Transformers,
             method: Method::InverseCdf,
             top_k: 0,
@@ -191,29 +203,17 @@ impl<'a> Sampler<'a> {
             repetition: 1.0,
             presence: 0.0,
             frequency: 0.0,
-            options: Softmax::new(),
+            exec: Exec::new(),
         }
     }
 
     /// Divides the logits by `temperature`. 0 takes the largest logit, the first of equal ones,
     /// whatever the filters; infinity makes all tokens equally likely whose logits are not -inf.
-    ///
-    /// # Errors
-    /// [`Error::Value`] if it is NaN or negative. (Beyond 2^-100 and 2^100 it is as these.)
-    pub fn temperature(mut self, temperature: f64) -> Result<Self, Error> {
-        let value = temperature;
-        let temperature = in_default_environment(|| {
-            if value == 0.0 {
-                return Some(Temperature::Zero);
-            }
-            if value == f64::INFINITY {
-                return Some(Temperature::Infinite);
-            }
-            Scale::from_temperature(value).map(Temperature::Finite)
-        });
-        let error = Error::Value { what: "temperature", value, range: "0 or more" };
-        self.temperature = temperature.ok_or(error)?;
-        Ok(self)
+    /// Calls refuse NaN and negative numbers; those beyond 2^-100 and 2^100 are as these.
+    #[must_use]
+    pub const fn temperature(mut self, temperature: f64) -> Self {
+        self.temperature = temperature;
+        self
     }
 
     /// Keeps the `k` most likely tokens, exactly so many if there are; 0 keeps all.
@@ -226,34 +226,31 @@ impl<'a> Sampler<'a> {
     /// Keeps the fewest of the most likely tokens that have `p` of the mass together, one at least.
     /// 1 keeps all. Source: Holtzman et al., The Curious Case of Neural Text Degeneration, 2020
     /// (nucleus sampling).
-    ///
-    /// # Errors
-    /// [`Error::Value`] unless `0 <= p <= 1`.
-    pub fn top_p(mut self, p: f64) -> Result<Self, Error> {
-        self.top_p = share("top-p", p)?;
-        Ok(self)
+    /// Calls refuse what is not in `0..=1`.
+    #[must_use]
+    pub const fn top_p(mut self, p: f64) -> Self {
+        self.top_p = p;
+        self
     }
 
     /// Keeps the tokens that are at least `p` times as likely as the most likely one. 0 keeps all.
     /// Source: Nguyen et al., Turning Up the Heat: Min-p Sampling, 2024.
-    ///
-    /// # Errors
-    /// [`Error::Value`] unless `0 <= p <= 1`.
-    pub fn min_p(mut self, p: f64) -> Result<Self, Error> {
-        self.min_p = share("min-p", p)?;
-        Ok(self)
+    /// Calls refuse what is not in `0..=1`.
+    #[must_use]
+    pub const fn min_p(mut self, p: f64) -> Self {
+        self.min_p = p;
+        self
     }
 
     /// Keeps the fewest tokens that have `p` of the mass together, one at least, those first whose
     /// information `-ln(probability)` is nearest to the entropy. 1 keeps all. Takes several times
     /// as long as top-p, unless other filters leave few tokens. Source: Meister et al., Locally
     /// Typical Sampling, 2023.
-    ///
-    /// # Errors
-    /// [`Error::Value`] unless `0 <= p <= 1`.
-    pub fn typical_p(mut self, p: f64) -> Result<Self, Error> {
-        self.typical_p = share("typical-p", p)?;
-        Ok(self)
+    /// Calls refuse what is not in `0..=1`.
+    #[must_use]
+    pub const fn typical_p(mut self, p: f64) -> Self {
+        self.typical_p = p;
+        self
     }
 
     /// The order of filters and temperature.
@@ -271,17 +268,11 @@ impl<'a> Sampler<'a> {
         self
     }
 
-    /// [`Sampler::bias`] from two lists of one length.
-    ///
-    /// # Errors
-    /// [`Error::Length`] if they differ.
-    pub fn bias_lists(mut self, tokens: &'a [usize], bias: &'a [f32]) -> Result<Self, Error> {
-        if tokens.len() != bias.len() {
-            let (what, len, needed) = ("biases", bias.len(), tokens.len());
-            return Err(Error::Length { what, len, needed });
-        }
+    /// [`Sampler::bias`] from two lists. Calls refuse lists that differ in length.
+    #[must_use]
+    pub const fn bias_lists(mut self, tokens: &'a [usize], bias: &'a [f32]) -> Self {
         self.bias = Bias::Lists(tokens, bias);
-        Ok(self)
+        self
     }
 
     /// The tokens that the penalties are for: one list for each row, or one for all. They may be in
@@ -293,69 +284,50 @@ impl<'a> Sampler<'a> {
     }
 
     /// [`Sampler::history`] from one list with the histories of all, one behind the other: number
-    /// `i` is `tokens[starts[i]..starts[i + 1]]`.
-    ///
-    /// # Errors
-    /// [`Error::Value`] if a start is before the one before it or beyond the end of the list.
+    /// `i` is `tokens[starts[i]..starts[i + 1]]`. Calls refuse a start that is before the one
+    /// before it or beyond the end of the list.
     ///
     /// ```
     /// use softmax::{Matrix, Sampler};
     /// let logits = Matrix::new(&[1.0f32, 1.1, 0.9, 1.0, 1.1, 0.9], 3)?;
     /// let mut draws = [0; 2];
     /// // Greedy: the first row has had tokens 1 and 0, the second one token 1.
-    /// let sampler = Sampler::new(1).temperature(0.0)?.presence_penalty(1.0)?;
-    /// sampler.packed_history(&[1, 0, 1], &[0, 2, 3])?.sample(logits, &mut draws)?;
+    /// let sampler = Sampler::new(1).temperature(0.0).presence_penalty(1.0);
+    /// sampler.packed_history(&[1, 0, 1], &[0, 2, 3]).sample(logits, &mut draws)?;
     /// assert_eq!(draws, [2, 0]);
     /// # Ok::<(), softmax::Error>(())
     /// ```
-    pub fn packed_history(
-        mut self,
-        tokens: &'a [usize],
-        starts: &'a [usize],
-    ) -> Result<Self, Error> {
-        let mut before = 0;
-        for &start in starts {
-            if start < before || start > tokens.len() {
-                let value = in_default_environment(|| start as f64);
-                let what = "start of a history";
-                let range = "no less than the one before and no more than there are tokens";
-                return Err(Error::Value { what, value, range });
-            }
-            before = start;
-        }
+    #[must_use]
+    pub const fn packed_history(mut self, tokens: &'a [usize], starts: &'a [usize]) -> Self {
         self.history = History::Packed(tokens, starts);
-        Ok(self)
+        self
     }
 
     /// Divides positive logits of tokens in the history by `penalty`, and multiplies the others by
     /// it. 1 changes nothing. Source: Keskar et al., CTRL, 2019, with the correction for negative
     /// logits that is in use.
-    ///
-    /// # Errors
-    /// [`Error::Value`] unless it is positive and finite.
-    pub fn repetition_penalty(mut self, penalty: f64) -> Result<Self, Error> {
-        self.repetition =
-            in_range("repetition penalty", penalty, "positive", |v| v > 0.0 && v.is_finite())?;
-        Ok(self)
+    /// Calls refuse what is not positive and finite.
+    #[must_use]
+    pub const fn repetition_penalty(mut self, penalty: f64) -> Self {
+        self.repetition = penalty;
+        self
     }
 
     /// Subtracts `penalty` from the logits of tokens in the history, after the repetition penalty.
-    ///
-    /// # Errors
-    /// [`Error::Value`] unless it is finite.
-    pub fn presence_penalty(mut self, penalty: f64) -> Result<Self, Error> {
-        self.presence = in_range("presence penalty", penalty, "finite", f64::is_finite)?;
-        Ok(self)
+    /// Calls refuse what is not finite.
+    #[must_use]
+    pub const fn presence_penalty(mut self, penalty: f64) -> Self {
+        self.presence = penalty;
+        self
     }
 
     /// Subtracts `penalty` from the logits of tokens for each time that they are in the history,
     /// after the repetition penalty.
-    ///
-    /// # Errors
-    /// [`Error::Value`] unless it is finite.
-    pub fn frequency_penalty(mut self, penalty: f64) -> Result<Self, Error> {
-        self.frequency = in_range("frequency penalty", penalty, "finite", f64::is_finite)?;
-        Ok(self)
+    /// Calls refuse what is not finite.
+    #[must_use]
+    pub const fn frequency_penalty(mut self, penalty: f64) -> Self {
+        self.frequency = penalty;
+        self
     }
 
     /// The position in the sequence: another step, other draws. Calls refuse 2^48 and more.
@@ -380,41 +352,7 @@ impl<'a> Sampler<'a> {
         self
     }
 
-    /// With the kernel, threads and caches of these options. Their scale and temperature do not
-    /// count.
-    #[must_use]
-    pub const fn options(mut self, options: Softmax<'a>) -> Self {
-        self.options = options.plain();
-        self
-    }
-
-    /// As [`Softmax::kernel`].
-    #[must_use]
-    pub const fn kernel(mut self, kernel: &'static Kernel) -> Self {
-        self.options = self.options.kernel(kernel);
-        self
-    }
-
-    /// As [`Softmax::threads`].
-    #[must_use]
-    pub const fn threads(mut self, threads: Threads) -> Self {
-        self.options = self.options.threads(threads);
-        self
-    }
-
-    /// As [`Softmax::executor`].
-    #[must_use]
-    pub const fn executor(mut self, executor: &'a dyn Executor) -> Self {
-        self.options = self.options.executor(executor);
-        self
-    }
-
-    /// As [`Softmax::caches`].
-    #[must_use]
-    pub const fn caches(mut self, caches: Caches) -> Self {
-        self.options = self.options.caches(caches);
-        self
-    }
+    exec_setter!();
 
     /// Draws from every row: `draws.len() / rows` tokens each, those of a row one behind the other.
     ///
@@ -422,20 +360,22 @@ impl<'a> Sampler<'a> {
     /// or +inf, or nothing but -inf, `usize::MAX` is written, and the other rows are not affected.
     ///
     /// # Errors
-    /// [`Error::Length`] if `draws` is not a multiple of the rows long, or there are neither one
-    /// history nor one for each row; [`Error::Column`] for tokens of bias or history that are none
-    /// of the row's; [`Error::Value`] for a bias, a row or a step out of range, or 2^32 columns; or
-    /// a kernel that cannot run. Nothing is written.
+    /// [`Error::Shape`] if `draws` is not a multiple of the rows long, or there are neither one
+    /// history nor one for each row, nor as many biases as tokens for them; [`Error::Column`] for
+    /// tokens of bias or history that are none of the row's; [`Error::Value`] for an option, a row
+    /// or a step out of range, or 2^32 columns; [`Error::Memory`]; or a kernel that cannot run.
+    /// Nothing is written.
     pub fn sample<T: Element>(&self, logits: Matrix<T>, draws: &mut [usize]) -> Result<(), Error> {
         let (rows, cols) = (logits.rows(), logits.cols());
-        in_default_environment(|| self.check(rows, cols, draws.len()))?;
-        let plan = self.options.plan::<T>(Op::LogSumExp, rows, cols, false)?;
+        let check = || self.check(rows, cols, draws.len());
+        let temperature = in_default_environment(check)?;
+        let plan = self.plan::<T>(Shape::new(rows, cols))?;
         if rows == 0 {
             return Ok(());
         }
         let each = draws.len() / rows;
         let (kernel, needs) = (plan.kernel, self.needs(cols));
-        let done = self.options.crew().share(
+        let done = self.exec.crew().share(
             plan.threads,
             plan.parts.min(rows),
             (logits, draws, 0),
@@ -446,26 +386,72 @@ impl<'a> Sampler<'a> {
                 ((a, a_draws, first), (b, b_draws, first + at))
             },
             &|(logits, draws, first): (Matrix<T>, &mut [usize], usize)| {
-                needs.with(|scratch| self.rows(kernel, logits, each, draws, first, scratch))
+                needs.with(|scratch| {
+                    self.rows(kernel, &temperature, logits, each, draws, first, scratch)
+                })
             },
             &Option::and,
         );
-        done.ok_or(Error::Memory { elements: cols })
+        done.ok_or(Error::memory(cols))
     }
 
-    fn check(&self, rows: usize, cols: usize, draws: usize) -> Result<(), Error> {
+    /// Whether the options are in their ranges, and fit each other.
+    fn check_options(&self) -> Result<Temperature, Error> {
+        let temperature = Temperature::of(self.temperature)?;
+        let shares = [self.top_p, self.min_p, self.typical_p];
+        let shares = shares.iter().all(|share| (0.0..=1.0).contains(share));
+        let penalties = self.presence.is_finite() & self.frequency.is_finite();
+        let repetition = (self.repetition > 0.0) & self.repetition.is_finite();
+        if !(shares & penalties & repetition) {
+            self.check_numbers()?;
+        }
+        if let Bias::Lists(tokens, bias) = self.bias
+            && tokens.len() != bias.len()
+        {
+            return Err(Error::count("number of biases", tokens.len(), bias.len()));
+        }
+        if let History::Packed(tokens, starts) = self.history {
+            let mut before = 0;
+            for (i, &start) in starts.iter().enumerate() {
+                if start < before || start > tokens.len() {
+                    let what = "start of a history";
+                    let range = "no less than the one before and no more than there are tokens";
+                    return Err(Error::value_at(what, i, start, range));
+                }
+                before = start;
+            }
+        }
+        Ok(temperature)
+    }
+
+    /// Which of the numbers is out of its range.
+    #[cold]
+    fn check_numbers(&self) -> Result<(), Error> {
+        share("top-p", self.top_p)?;
+        share("min-p", self.min_p)?;
+        share("typical-p", self.typical_p)?;
+        let positive = |v: f64| v > 0.0 && v.is_finite();
+        in_range("repetition penalty", self.repetition, "positive", positive)?;
+        in_range("presence penalty", self.presence, "finite", f64::is_finite)?;
+        in_range("frequency penalty", self.frequency, "finite", f64::is_finite)
+    }
+
+    fn check(&self, rows: usize, cols: usize, draws: usize) -> Result<Temperature, Error> {
+        let temperature = self.check_options()?;
         let whole = match draws.checked_rem(rows) {
             Some(rest) => rest == 0 && draws > 0,
             None => draws == 0,
         };
         if !whole {
-            let needed = draws.next_multiple_of(rows.max(1)).max(rows);
-            let needed = if rows == 0 { 0 } else { needed };
-            return Err(Error::Length { what: "draws", len: draws, needed });
+            let needed = match draws {
+                _ if rows == 0 => Size::Count(0),
+                0 => Size::AtLeast(rows),
+                _ => Size::MultipleOf(rows),
+            };
+            return Err(Error::shape("number of draws", needed, Size::Count(draws)));
         }
         let below = |what, value: u64, bound: u64, range| {
-            let value = (value >= bound).then_some(value as f64);
-            value.map_or(Ok(()), |value| Err(Error::Value { what, value, range }))
+            if value < bound { Ok(()) } else { Err(Error::value(what, value, range)) }
         };
         below("number of columns", cols as u64, 1 << 32, "below 2^32")?;
         below("number of draws", (draws / rows.max(1)) as u64, 1 << 32, "below 2^32")?;
@@ -474,21 +460,21 @@ impl<'a> Sampler<'a> {
         below("number of a row", last, NUMBERS, "below 2^48")?;
         for (token, bias) in self.bias.iter() {
             if token >= cols {
-                return Err(Error::Column { row: 0, index: token as i64, cols });
+                return Err(Error::column(0, token, cols));
             }
             in_range("bias", bias.into(), "less than infinity", |v| v < f64::INFINITY)?;
         }
         if self.history.len() > 1 && self.history.len() != rows {
             let len = self.history.len();
-            return Err(Error::Length { what: "histories", len, needed: rows });
+            return Err(Error::count("number of histories (one, or one for each row)", rows, len));
         }
         for row in 0..self.history.len() {
             let history = self.history.get(row);
             if let Some(&token) = history.iter().find(|&&token| token >= cols) {
-                return Err(Error::Column { row, index: token as i64, cols });
+                return Err(Error::column(row, token, cols));
             }
         }
-        Ok(())
+        Ok(temperature)
     }
 
     fn penalises(&self) -> bool {
@@ -496,9 +482,11 @@ impl<'a> Sampler<'a> {
     }
 
     /// Some rows, of which the first is number `first` of the matrix.
+    #[allow(clippy::too_many_arguments)]
     fn rows<T: Element>(
         &self,
         kernel: Ready,
+        temperature: &Temperature,
         logits: Matrix<T>,
         each: usize,
         draws: &mut [usize],
@@ -515,12 +503,20 @@ impl<'a> Sampler<'a> {
                 step: self.step,
             };
             if self.bias.len() == 0 && history.is_empty() {
-                self.row(kernel, x, &mut learned, draws, stream, &mut scratch);
+                self.row(kernel, temperature, x, &mut learned, draws, stream, &mut scratch);
             } else {
                 let edited = std::mem::take(&mut scratch.edited);
                 kernel.widen(x, edited);
                 self.edit(edited, history, scratch.counted);
-                self.row(kernel, edited, &mut learned_edited, draws, stream, &mut scratch);
+                self.row(
+                    kernel,
+                    temperature,
+                    edited,
+                    &mut learned_edited,
+                    draws,
+                    stream,
+                    &mut scratch,
+                );
                 scratch.edited = edited;
             }
         }
@@ -546,9 +542,11 @@ impl<'a> Sampler<'a> {
     }
 
     /// The draws of one row.
+    #[allow(clippy::too_many_arguments)]
     fn row<T: Element, A: Element>(
         &self,
         kernel: Ready,
+        wanted: &Temperature,
         x: &[T],
         learned: &mut Learned,
         draws: &mut [usize],
@@ -557,7 +555,7 @@ impl<'a> Sampler<'a> {
     ) {
         let filters = self.filters();
         let after = self.is_after();
-        let temperature = if after { Temperature::Finite(Scale::ONE) } else { self.temperature };
+        let temperature = if after { Temperature::Finite(Scale::ONE) } else { *wanted };
         let scale = match temperature {
             Temperature::Finite(scale) => scale,
             Temperature::Zero | Temperature::Infinite => Scale::ONE,
@@ -565,7 +563,7 @@ impl<'a> Sampler<'a> {
         let Some(mut exps) = kernel.exps(x, &scale, learned, scratch.exps) else {
             return draws.fill(NONE);
         };
-        if let Temperature::Zero = self.temperature {
+        if let Temperature::Zero = wanted {
             let token = x.iter().position(|x| x.to_f64() == exps.max);
             return draws.fill(token.unwrap_or(NONE));
         }
@@ -591,9 +589,9 @@ impl<'a> Sampler<'a> {
         for (logit, i) in logits.iter_mut().zip(list.indices()) {
             *logit = A::from_f64(x[i].to_f64());
         }
-        let factor = match self.temperature {
+        let factor = match wanted {
             Temperature::Finite(scale) => {
-                let exps = kernel.exps(logits, &scale, &mut Learned::default(), again);
+                let exps = kernel.exps(logits, scale, &mut Learned::default(), again);
                 let Some(exps) = exps else { return draws.fill(NONE) };
                 exps.factor
             }
@@ -612,7 +610,7 @@ impl<'a> Sampler<'a> {
     }
 
     fn has_no_temperature(&self) -> bool {
-        matches!(self.temperature, Temperature::Finite(scale) if scale == Scale::ONE)
+        self.temperature == 1.0
     }
 
     /// Whether logits are changed before anything else.
@@ -620,13 +618,14 @@ impl<'a> Sampler<'a> {
         self.bias.len() > 0 || (self.penalises() && self.history.len() > 0)
     }
 
-    pub(crate) fn softmax_options(&self) -> &Softmax<'a> {
-        &self.options
+    pub(crate) fn plan<T: Element>(&self, shape: Shape) -> Result<Plan, Error> {
+        self.exec.plan_work::<T>(Work::LogSumExp, shape)
     }
 
     /// Bytes of scratch memory for a thread.
-    pub(crate) fn memory<A: Element>(&self, cols: usize) -> usize {
-        self.needs(cols).size::<A>()
+    pub(crate) fn memory<A: Element>(&self, cols: usize) -> Result<usize, Error> {
+        in_default_environment(|| self.check_options())?;
+        Ok(self.needs(cols).size::<A>())
     }
 
     fn needs(&self, cols: usize) -> Needs {

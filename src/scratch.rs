@@ -1,24 +1,24 @@
 //! Scratch memory that the caller lends.
 
 use softmax_kernels::{
-    BlockSum, Element, Op, ROWS_AT_LEAST, TINY, room_for, room_for_columns, room_for_row,
+    BlockSum, Element, Op as Work, ROWS_AT_LEAST, TINY, room_for, room_for_columns, room_for_row,
     room_for_tiny,
 };
 
 use crate::axis::around;
-use crate::{Attention, CrossEntropy, Error, Plan, Sampler, Softmax};
+use crate::{Attention, CrossEntropy, Error, Exec, Op, Plan, Sampler, Shape, TopK};
 
 /// Calls `f`, whose calls of this crate on this thread, and on the threads that they are shared
 /// among, take their scratch memory from `memory`. What it is too small for comes from the
-/// allocator; with as many bytes as [`Softmax::scratch_size`] and its relatives say nothing does.
+/// allocator; with as many bytes as [`Exec::scratch_size`] and its relatives say nothing does.
 /// Without it, calls use memory of their threads' own, which is kept for the next call, and never
 /// shrinks: [`release_scratch`] gives it back.
 ///
 /// ```
-/// use softmax::{CrossEntropy, Matrix};
+/// use softmax::{CrossEntropy, Matrix, Shape};
 /// let logits = Matrix::new(&[0.0f32; 10], 5)?;
 /// let loss = CrossEntropy::new();
-/// let mut memory = vec![0; loss.scratch_size::<f32>(2, 5)?];
+/// let mut memory = vec![0; loss.scratch_size::<f32>(Shape::from(&logits))?];
 /// let loss = softmax::with_scratch(&mut memory, || loss.loss(logits, &[0, 1]))?;
 /// assert_eq!((loss * 1e6).round(), 1609438.0);
 /// # Ok::<(), softmax::Error>(())
@@ -55,30 +55,26 @@ fn row<T: Element>(cols: usize) -> usize {
     room_for_row::<T::Arithmetic>(cols)
 }
 
-impl Softmax<'_> {
-    /// The scratch memory that a call with these options needs, in bytes: for
-    /// [`with_scratch`](crate::with_scratch).
+impl Exec<'_> {
+    /// The scratch memory that a call of an operation needs, in bytes: for
+    /// [`with_scratch`](crate::with_scratch). Those that are not named by an [`Op`] have a function
+    /// of their own, or need none.
     ///
     /// # Errors
-    /// As [`Softmax::plan`].
-    pub fn scratch_size<T: Element>(
-        &self,
-        op: Op,
-        rows: usize,
-        cols: usize,
-        in_place: bool,
-    ) -> Result<usize, Error> {
-        let plan = self.plan::<T>(op, rows, cols, in_place)?;
+    /// As [`Exec::plan`].
+    pub fn scratch_size<T: Element>(&self, op: Op, shape: Shape) -> Result<usize, Error> {
+        let plan = self.plan::<T>(op, shape)?;
+        let Shape { rows, cols, .. } = shape;
         let is_tiny = op == Op::Softmax && cols <= TINY && rows >= ROWS_AT_LEAST;
         let worker =
             if is_tiny { room_for_tiny::<T>().max(row::<T>(cols)) } else { row::<T>(cols) };
         Ok(total(&plan, room_for::<BlockSum>(BlockSum::count(cols)), worker))
     }
 
-    /// As [`Softmax::scratch_size`], along an axis of a tensor.
+    /// As [`Exec::scratch_size`], of softmax and log-softmax along an axis of a tensor in C order.
     ///
     /// # Errors
-    /// [`Error::Axis`]; as [`Softmax::plan`].
+    /// [`Error::Axis`]; as [`Exec::plan`].
     pub fn axis_scratch_size<T: Element>(
         &self,
         shape: &[usize],
@@ -86,47 +82,57 @@ impl Softmax<'_> {
     ) -> Result<usize, Error> {
         let [outer, axis, inner] = around(shape, axis)?;
         if inner == 1 {
-            let map = self.scratch_size::<T>(Op::LogSoftmax, outer, axis, false)?;
-            return Ok(map.max(self.scratch_size::<T>(Op::Softmax, outer, axis, true)?));
+            let shape = Shape::new(outer, axis);
+            let map = self.scratch_size::<T>(Op::LogSoftmax, shape)?;
+            return Ok(map.max(self.scratch_size::<T>(Op::Softmax, shape.in_place())?));
         }
-        let plan = self.plan::<T>(Op::Softmax, outer.saturating_mul(inner), axis, true)?;
-        Ok(total(&plan, 0, room_for_columns::<T>(axis)))
+        let shape = Shape::new(outer.saturating_mul(inner), axis).in_place();
+        Ok(total(&self.plan::<T>(Op::Softmax, shape)?, 0, room_for_columns::<T>(axis)))
+    }
+}
+
+impl TopK<'_> {
+    /// As [`Exec::scratch_size`]: what indices or probabilities without log-probabilities need.
+    ///
+    /// # Errors
+    /// As [`Exec::plan`].
+    pub fn scratch_size<T: Element>(&self, shape: Shape) -> Result<usize, Error> {
+        let plan = self.exec.plan::<T>(Op::LogSumExp, shape)?;
+        let picked = shape.rows.saturating_mul(self.k);
+        Ok(total(&plan, room_for::<T::Arithmetic>(picked), 0))
     }
 }
 
 impl Attention<'_> {
-    /// As [`Softmax::scratch_size`], for scores of type `T` that become probabilities of type `U`.
+    /// As [`Exec::scratch_size`], for scores of type `T` that become probabilities of type `U`.
     ///
     /// # Errors
-    /// As [`Softmax::plan`].
-    pub fn scratch_size<T: Element, U: Element>(
-        &self,
-        rows: usize,
-        cols: usize,
-    ) -> Result<usize, Error> {
-        let plan = self.softmax_options().plan::<U>(Op::Softmax, rows, cols, false)?;
-        Ok(total(&plan, 0, row::<T>(cols)))
+    /// [`Error::Value`] if the scale or temperature is out of range; as [`Exec::plan`].
+    pub fn scratch_size<T: Element, U: Element>(&self, shape: Shape) -> Result<usize, Error> {
+        self.check_scale()?;
+        Ok(total(&self.plan::<U>(shape)?, 0, row::<T>(shape.cols)))
     }
 }
 
 impl CrossEntropy<'_> {
-    /// As [`Softmax::scratch_size`].
+    /// As [`Exec::scratch_size`].
     ///
     /// # Errors
-    /// As [`Softmax::plan`].
-    pub fn scratch_size<T: Element>(&self, rows: usize, cols: usize) -> Result<usize, Error> {
-        let plan = self.softmax_options().plan::<T>(Op::Softmax, rows, cols, false)?;
-        Ok(total(&plan, room_for::<f64>(rows), row::<T>(cols)))
+    /// [`Error::Value`] if the scale or temperature is out of range; as [`Exec::plan`].
+    pub fn scratch_size<T: Element>(&self, shape: Shape) -> Result<usize, Error> {
+        self.check_scale()?;
+        let plan = self.plan::<T>(Work::Softmax, shape)?;
+        Ok(total(&plan, room_for::<f64>(shape.rows), row::<T>(shape.cols)))
     }
 }
 
 impl Sampler<'_> {
-    /// As [`Softmax::scratch_size`].
+    /// As [`Exec::scratch_size`].
     ///
     /// # Errors
-    /// As [`Softmax::plan`].
-    pub fn scratch_size<T: Element>(&self, rows: usize, cols: usize) -> Result<usize, Error> {
-        let plan = self.softmax_options().plan::<T>(Op::LogSumExp, rows, cols, false)?;
-        Ok(total(&plan, 0, self.memory::<T::Arithmetic>(cols)))
+    /// [`Error::Value`] or [`Error::Shape`] of biases and histories; as [`Exec::plan`].
+    pub fn scratch_size<T: Element>(&self, shape: Shape) -> Result<usize, Error> {
+        let memory = self.memory::<T::Arithmetic>(shape.cols)?;
+        Ok(total(&self.plan::<T>(shape)?, 0, memory))
     }
 }

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use softmax_kernels::{Element, MergedPartials, Op, Partial, Piece, Scale};
+use softmax_kernels::{Element, Masked, MergedPartials, Op as Work, Partial, Piece, Scale};
 
-use crate::{Error, Softmax};
+use crate::factor::{Factor, factor_setters};
+use crate::{Error, Exec};
 
 /// The softmax of a row that is cut in shards: each is reduced where it is, the partial results of
 /// all are merged, and each shard is finished where it is. The same bits as the whole row in one
@@ -48,9 +49,17 @@ use crate::{Error, Softmax};
 /// assert_eq!(probs, expected);
 /// # Ok::<(), softmax::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Shards<'a> {
-    options: Softmax<'a>,
+    factor: Factor,
+    masked: Masked,
+    exec: Exec<'a>,
+}
+
+impl Default for Shards<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// What the partials of a row come to.
@@ -103,12 +112,23 @@ impl<T> fmt::Debug for MergedRow<T> {
 impl<'a> Shards<'a> {
     /// Scale 1, NaN for fully masked rows, the best kernel.
     pub const fn new() -> Self {
-        Self { options: Softmax::new() }
+        Self { factor: Factor::One, masked: Masked::Nan, exec: Exec::new() }
     }
 
-    /// With the scale, the masked rows and the kernel of these options.
-    pub const fn with(options: Softmax<'a>) -> Self {
-        Self { options }
+    factor_setters!();
+
+    /// What a row becomes whose every entry is `-inf`.
+    #[must_use]
+    pub const fn masked(mut self, masked: Masked) -> Self {
+        self.masked = masked;
+        self
+    }
+
+    /// By which kernel shards are worked on; threads and caches do not count here.
+    #[must_use]
+    pub const fn exec(mut self, exec: Exec<'a>) -> Self {
+        self.exec = exec;
+        self
     }
 
     /// The partials of a shard, [`Partial::count`] of them: `x` starts at a multiple of
@@ -119,8 +139,8 @@ impl<'a> Shards<'a> {
     /// the results are not specified.
     ///
     /// # Errors
-    /// [`Error::Partials`] if there is not one partial for each block, [`Error::RowMax`] if
-    /// `row_max` is not finite, or a kernel that cannot run.
+    /// [`Error::Shape`] if there is not one partial for each block, [`Error::Value`] if `row_max`
+    /// is not finite, or the scale or temperature out of range, or a kernel that cannot run.
     pub fn partials<T: Element>(
         &self,
         x: &[T],
@@ -129,12 +149,16 @@ impl<'a> Shards<'a> {
     ) -> Result<(), Error> {
         let needed = Partial::count(x.len());
         if partials.len() != needed {
-            return Err(Error::Partials { len: partials.len(), needed });
+            return Err(Error::count(
+                "number of partials (one for each block)",
+                needed,
+                partials.len(),
+            ));
         }
         if let Some(max) = row_max.filter(|max| !max.is_finite()) {
-            return Err(Error::RowMax(max));
+            return Err(Error::value("largest element of the row", max, "finite"));
         }
-        let (scale, _) = self.options.arithmetic()?;
+        let scale = self.factor.finite()?;
         self.kernel::<T>()?.partials(x, &scale, row_max, partials);
         Ok(())
     }
@@ -143,26 +167,27 @@ impl<'a> Shards<'a> {
     /// nanoseconds for each.
     ///
     /// # Errors
-    /// A kernel that cannot run.
+    /// [`Error::Value`] if the scale or temperature is out of range, or a kernel that cannot run.
     pub fn merge<T: Element>(&self, partials: &[Partial]) -> Result<Merged<T>, Error> {
-        let (scale, _) = self.options.arithmetic()?;
+        let scale = self.factor.finite()?;
         Ok(match self.kernel::<T>()?.merge_partials(&scale, partials) {
             MergedPartials::Again(max) => Merged::Again(max),
             merged => Merged::Row(MergedRow { merged, scale, of: PhantomData }),
         })
     }
 
-    /// The probabilities of a shard of `row`, into `y`. Error: as [`Softmax::softmax`].
+    /// The probabilities of a shard of `row`, into `y`. Error: as
+    /// [`Softmax::softmax`](crate::Softmax::softmax).
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the lengths differ, or a kernel that cannot run.
+    /// [`Error::Shape`] if the lengths differ, or a kernel that cannot run.
     pub fn softmax<T: Element>(
         &self,
         row: &MergedRow<T>,
         x: &[T],
         y: &mut [T],
     ) -> Result<(), Error> {
-        self.finish(Op::Softmax, row, both(x, y)?)
+        self.finish(Work::Softmax, row, both(x, y)?)
     }
 
     /// [`Shards::softmax`] in place. The same bits.
@@ -174,10 +199,11 @@ impl<'a> Shards<'a> {
         row: &MergedRow<T>,
         x: &mut [T],
     ) -> Result<(), Error> {
-        self.finish(Op::Softmax, row, Piece::in_place(x))
+        self.finish(Work::Softmax, row, Piece::in_place(x))
     }
 
-    /// The log-softmax of a shard of `row`, into `y`. Error: as [`Softmax::log_softmax`].
+    /// The log-softmax of a shard of `row`, into `y`. Error: as
+    /// [`Softmax::log_softmax`](crate::Softmax::log_softmax).
     ///
     /// # Errors
     /// As [`Shards::softmax`].
@@ -187,7 +213,7 @@ impl<'a> Shards<'a> {
         x: &[T],
         y: &mut [T],
     ) -> Result<(), Error> {
-        self.finish(Op::LogSoftmax, row, both(x, y)?)
+        self.finish(Work::LogSoftmax, row, both(x, y)?)
     }
 
     /// [`Shards::log_softmax`] in place. The same bits.
@@ -199,7 +225,7 @@ impl<'a> Shards<'a> {
         row: &MergedRow<T>,
         x: &mut [T],
     ) -> Result<(), Error> {
-        self.finish(Op::LogSoftmax, row, Piece::in_place(x))
+        self.finish(Work::LogSoftmax, row, Piece::in_place(x))
     }
 
     /// The log-sum-exp of the row.
@@ -207,37 +233,35 @@ impl<'a> Shards<'a> {
     /// # Errors
     /// A kernel that cannot run.
     pub fn logsumexp<T: Element>(&self, row: &MergedRow<T>) -> Result<T, Error> {
-        let (_, masked) = self.options.arithmetic()?;
         let mut nothing = Piece::read(&[]);
         Ok(self.kernel()?.finish_shard(
             &mut nothing,
-            Op::LogSumExp,
+            Work::LogSumExp,
             &row.scale,
             &row.merged,
-            masked,
+            self.masked,
         ))
     }
 
     fn finish<T: Element>(
         &self,
-        op: Op,
+        work: Work,
         row: &MergedRow<T>,
         mut piece: Piece<T>,
     ) -> Result<(), Error> {
-        let (_, masked) = self.options.arithmetic()?;
-        self.kernel()?.finish_shard(&mut piece, op, &row.scale, &row.merged, masked);
+        self.kernel()?.finish_shard(&mut piece, work, &row.scale, &row.merged, self.masked);
         Ok(())
     }
 
     fn kernel<T: Element>(&self) -> Result<softmax_kernels::Shards<T>, Error> {
-        Ok(self.options.kernel_to_use()?.shards())
+        Ok(self.exec.ready()?.shards())
     }
 }
 
 /// A shard to be read and one to be written.
 fn both<'a, T: Element>(x: &'a [T], y: &'a mut [T]) -> Result<Piece<'a, T>, Error> {
     if x.len() != y.len() {
-        return Err(Error::Mismatch { input: (1, x.len()), output: (1, y.len()) });
+        return Err(Error::count("number of outputs", x.len(), y.len()));
     }
     Ok(Piece::new(x, y))
 }

@@ -1,7 +1,26 @@
 //! How many threads a call is worth.
 
-use crate::Threads;
+use std::num::NonZeroUsize;
+
 use crate::executor::Crew;
+
+/// How many threads a call may use. Without the feature `rayon` every call is serial, but for those
+/// that have an [`Executor`](crate::Executor).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Threads {
+    /// As many of the current rayon pool's threads as pay for the amount of work. A call from
+    /// within `pool.install(..)` uses that pool, any other the global one; small calls start none.
+    #[default]
+    Auto,
+    /// The calling thread alone.
+    Serial,
+    /// As `Auto`, but no more than this many at the same time.
+    AtMost(NonZeroUsize),
+    /// This many of the current pool's threads, however small the call is: for those who know that
+    /// their threads are awake.
+    Exactly(NonZeroUsize),
+}
 
 /// Elements below which nothing is shared among threads, whatever they cost: some 50 microseconds
 /// of work.

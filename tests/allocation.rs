@@ -5,11 +5,11 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use common::{available, quick};
+use common::{Options, available, by, quick};
 use softmax::half::bf16;
 use softmax::{
-    Attention, Caches, CrossEntropy, Element, Error, Executor, Kernel, Mask, Matrix, MatrixMut,
-    Merged, Method, Op, Order, Partial, Probs, Sampler, Shards, Softmax, Threads, Ties,
+    Attention, Caches, Element, Executor, Kernel, Mask, Matrix, MatrixMut, Merged, Method, Op,
+    Order, Partial, Probs, Sampler, Shape, Threads, Ties,
 };
 
 /// The system's, counting what the current thread asks for.
@@ -57,18 +57,18 @@ fn the_counter_counts() {
 #[test]
 fn rows() {
     for kernel in available().into_iter().filter(|k| k.name() != "scalar") {
-        let options = Softmax::new().kernel(kernel).threads(Threads::Serial);
+        let options = Options::new().kernel(kernel).threads(Threads::Serial);
         for (rows, cols) in [(1, 16), (100, 10), (3, 1000), (2, 5000), (1, 200_000), (1, 1_000_000)]
         {
             for last in [0, usize::MAX] {
-                let options = options.caches(Caches { core: 1 << 20, last });
+                let options = options.caches(Caches::new(1 << 20, last));
                 let x = vec![1.0f32; rows * cols];
                 let mut y = vec![0.0f32; rows * cols];
                 let count = second(|| {
                     let x = Matrix::new(&x, cols).expect("a shape");
-                    options.softmax(x, view(&mut y, cols)).expect("a valid call");
-                    options.log_softmax(x, view(&mut y, cols)).expect("a valid call");
-                    options.softmax_in_place(view(&mut y, cols)).expect("a valid call");
+                    options.softmax().softmax(x, view(&mut y, cols)).expect("a valid call");
+                    options.softmax().log_softmax(x, view(&mut y, cols)).expect("a valid call");
+                    options.softmax().softmax_in_place(view(&mut y, cols)).expect("a valid call");
                 });
                 assert_eq!(count, 0, "{} {rows} x {cols}", kernel.name());
             }
@@ -85,7 +85,7 @@ fn attention() {
             let mut y = vec![0.0f32; x.len()];
             let mut lse = vec![0.0f32; heads * queries];
             let mask = vec![0.5f32; keys];
-            let plain = Attention::new(heads, queries).kernel(kernel).threads(Threads::Serial);
+            let plain = Attention::new(heads, queries).exec(by(kernel).threads(Threads::Serial));
             let biased = plain
                 .mask(Mask::new(&mask[..], [1, 1, 1]))
                 .alibi(&[0.5, 0.25])
@@ -95,7 +95,7 @@ fn attention() {
                 let count = second(|| {
                     let x = Matrix::new(&x, keys).expect("a shape");
                     attention
-                        .softmax_and_lse(x, view(&mut y, keys), &mut lse)
+                        .softmax_and_logsumexp(x, view(&mut y, keys), &mut lse)
                         .expect("a valid call");
                 });
                 assert_eq!(count, 0, "{} {keys} keys", kernel.name());
@@ -107,16 +107,22 @@ fn attention() {
 #[test]
 fn axes() {
     for kernel in available().into_iter().filter(|k| k.name() != "scalar") {
-        let options = Softmax::new().kernel(kernel).threads(Threads::Serial);
+        let options = Options::new().kernel(kernel).threads(Threads::Serial);
         for shape in [[3, 5, 7], [2, 100, 40], [1, 5000, 17]] {
             for last in [0, usize::MAX] {
-                let options = options.caches(Caches { core: 1 << 20, last });
+                let options = options.caches(Caches::new(1 << 20, last));
                 let x = vec![1.0f32; shape.iter().product()];
                 let mut y = x.clone();
                 let count = second(|| {
-                    options.softmax_axis(&x, &mut y, &shape, 1).expect("a valid call");
-                    options.log_softmax_axis(&x, &mut y, &shape, 1).expect("a valid call");
-                    options.softmax_axis_in_place(&mut y, &shape, 1).expect("a valid call");
+                    options.softmax().softmax_axis(&x, &mut y, &shape, 1).expect("a valid call");
+                    options
+                        .softmax()
+                        .log_softmax_axis(&x, &mut y, &shape, 1)
+                        .expect("a valid call");
+                    options
+                        .softmax()
+                        .softmax_axis_in_place(&mut y, &shape, 1)
+                        .expect("a valid call");
                 });
                 assert_eq!(count, 0, "{} {shape:?}", kernel.name());
             }
@@ -127,7 +133,7 @@ fn axes() {
 #[test]
 fn shards() {
     for kernel in available().into_iter().filter(|k| k.name() != "scalar") {
-        let shards = Shards::with(Softmax::new().kernel(kernel));
+        let shards = Options::new().kernel(kernel).shards();
         let x = vec![1.0f32; 300_000];
         let mut y = x.clone();
         let mut partials = vec![Partial::NOTHING; Partial::count(x.len())];
@@ -145,13 +151,13 @@ fn shards() {
 #[test]
 fn losses() {
     for kernel in available().into_iter().filter(|k| k.name() != "scalar") {
-        let options = Softmax::new().kernel(kernel).threads(Threads::Serial);
+        let options = Options::new().kernel(kernel).threads(Threads::Serial);
         for (rows, cols) in [(3, 10), (2, 5000)] {
             let x = vec![1.0f32; rows * cols];
             let (labels, weights) = (vec![1; rows], vec![0.5f32; cols]);
             let (mut y, mut losses) = (x.clone(), vec![0.0; rows]);
-            let plain = CrossEntropy::new().options(options);
-            let smooth = plain.label_smoothing(0.1).expect("0 to 1").weights(&weights);
+            let plain = options.cross_entropy();
+            let smooth = plain.label_smoothing(0.1).weights(&weights);
             let count = second(|| {
                 let view = || Matrix::new(&x, cols).expect("whole rows");
                 for loss in [plain, smooth] {
@@ -163,7 +169,7 @@ fn losses() {
                     loss.losses(view(), view(), &mut losses).expect("a valid call");
                 }
                 let to = MatrixMut::new(&mut y, cols).expect("whole rows");
-                options.softmax_backward(view(), view(), to).expect("a valid call");
+                options.backward().softmax(view(), view(), to).expect("a valid call");
             });
             assert_eq!(count, 0, "{} {rows} x {cols}", kernel.name());
         }
@@ -173,25 +179,40 @@ fn losses() {
 #[test]
 fn decisions() {
     for kernel in available().into_iter().filter(|k| k.name() != "scalar") {
-        let options = Softmax::new().kernel(kernel).threads(Threads::Serial);
+        let options = Options::new().kernel(kernel).threads(Threads::Serial);
         for (rows, cols) in [(1, 16), (100, 10), (2, 5000), (1, 300_000)] {
             for last in [0, usize::MAX] {
-                let options = options.caches(Caches { core: 1 << 20, last });
+                let options = options.caches(Caches::new(1 << 20, last));
                 let x: Vec<f32> = (0..rows * cols).map(|i| (i * 7 % 1001) as f32).collect();
                 let mut y = x.clone();
                 let mut indices = vec![0; rows * 10];
                 let mut log_probs = vec![0.0f32; rows * 10];
                 let count = second(|| {
                     let x = Matrix::new(&x, cols).expect("a shape");
-                    options.sigmoid(x, view(&mut y, cols)).expect("a valid call");
-                    options.log_sigmoid_in_place(view(&mut y, cols)).expect("a valid call");
-                    options.hardmax(Ties::Share, x, view(&mut y, cols)).expect("a valid call");
+                    options.sigmoid().sigmoid(x, view(&mut y, cols)).expect("a valid call");
                     options
-                        .hardmax_in_place(Ties::First, view(&mut y, cols))
+                        .sigmoid()
+                        .log_sigmoid_in_place(view(&mut y, cols))
                         .expect("a valid call");
-                    options.top_k(x, 10, &mut indices, &mut log_probs).expect("a valid call");
-                    options.argmax(x, &mut indices[..rows]).expect("a valid call");
                     options
+                        .hardmax(Ties::Share)
+                        .hardmax(x, view(&mut y, cols))
+                        .expect("a valid call");
+                    options
+                        .hardmax(Ties::First)
+                        .hardmax_in_place(view(&mut y, cols))
+                        .expect("a valid call");
+                    options
+                        .top_k(10)
+                        .log_probs(x, &mut log_probs, &mut indices)
+                        .expect("a valid call");
+                    options.top_k(10).indices(x, &mut indices).expect("a valid call");
+                    options
+                        .hardmax(Ties::Share)
+                        .argmax(x, &mut indices[..rows])
+                        .expect("a valid call");
+                    options
+                        .log_probs()
                         .log_probs(x, &indices[..rows], &mut log_probs[..rows])
                         .expect("a valid call");
                 });
@@ -208,18 +229,16 @@ fn sampling() {
         for cols in [5, 5000, 100_000] {
             // Of different sizes, some of them equal.
             let x: Vec<f32> = (0..2 * cols).map(|i| ((i * 7919) % 10_007) as f32 * 1e-3).collect();
-            let plain = Sampler::new(1).kernel(kernel).threads(Threads::Serial);
-            let options = || -> Result<_, Error> {
-                Ok([
-                    plain,
-                    plain.temperature(0.0)?,
-                    plain.top_p(0.9)?.method(Method::GumbelMax),
-                    plain.top_k(30_000).top_p(0.9)?.min_p(0.01)?,
-                    plain.top_k(40).typical_p(0.9)?.order(Order::LlamaCpp).temperature(0.7)?,
-                    plain.history(history).repetition_penalty(1.1)?.bias(&[(3, 1.0)]),
-                ])
-            };
-            for sampler in options().expect("valid options") {
+            let plain = Sampler::new(1).exec(by(kernel).threads(Threads::Serial));
+            let samplers = [
+                plain,
+                plain.temperature(0.0),
+                plain.top_p(0.9).method(Method::GumbelMax),
+                plain.top_k(30_000).top_p(0.9).min_p(0.01),
+                plain.top_k(40).typical_p(0.9).order(Order::LlamaCpp).temperature(0.7),
+                plain.history(history).repetition_penalty(1.1).bias(&[(3, 1.0)]),
+            ];
+            for sampler in samplers {
                 let mut draws = [0; 6];
                 let count = second(|| {
                     let x = Matrix::new(&x, cols).expect("a shape");
@@ -266,44 +285,44 @@ fn in_lent_memory<T: Element + Probs<T>>(kernel: &'static Kernel, rows: usize, c
     let x = Matrix::new(&x, cols).expect("a shape");
     let three = Threads::Exactly(3.try_into().expect("not 0"));
     for (threads, last) in [(Threads::Serial, usize::MAX), (three, usize::MAX), (three, 0)] {
-        let caches = Caches { core: 1 << 20, last };
-        let options = Softmax::new().kernel(kernel).threads(threads).caches(caches);
+        let caches = Caches::new(1 << 20, last);
+        let options = Options::new().kernel(kernel).threads(threads).caches(caches);
         let options = options.executor(&Alone);
         let what = format!("{} {} {rows} x {cols} {threads:?}", kernel.name(), T::NAME);
         let mut y = vec![T::ZERO; rows * cols];
-        let y = &mut y[..];
+        let (y, shape) = (&mut y[..], Shape::from(&x));
         for op in [Op::Softmax, Op::LogSoftmax] {
-            let size = options.scratch_size::<T>(op, rows, cols, false).expect("a size");
+            let size = options.exec.scratch_size::<T>(op, shape).expect("a size");
             let y = MatrixMut::new(&mut *y, cols).expect("a shape");
             let count = lent(size, || match op {
-                Op::Softmax => options.softmax(x, y).expect("a valid call"),
-                _ => options.log_softmax(x, y).expect("a valid call"),
+                Op::Softmax => options.softmax().softmax(x, y).expect("a valid call"),
+                _ => options.softmax().log_softmax(x, y).expect("a valid call"),
             });
             assert_eq!(count, 0, "{what} {op:?}");
         }
-        let size = options.scratch_size::<T>(Op::Softmax, rows, cols, true).expect("a size");
+        let size = options.exec.scratch_size::<T>(Op::Softmax, shape.in_place()).expect("a size");
         let count = lent(size, || {
             let y = MatrixMut::new(&mut *y, cols).expect("a shape");
-            options.softmax_in_place(y).expect("a valid call");
+            options.softmax().softmax_in_place(y).expect("a valid call");
         });
         assert_eq!(count, 0, "{what} in place");
         for shape in [[1, cols, rows], [rows, 1, cols], [1, rows, cols]] {
-            let size = options.axis_scratch_size::<T>(&shape, 1).expect("a size");
+            let size = options.exec.axis_scratch_size::<T>(&shape, 1).expect("a size");
             let count = lent(size, || {
-                options.softmax_axis_in_place(y, &shape, 1).expect("a valid call");
-                options.log_softmax_axis_in_place(y, &shape, 1).expect("a valid call");
+                options.softmax().softmax_axis_in_place(y, &shape, 1).expect("a valid call");
+                options.softmax().log_softmax_axis_in_place(y, &shape, 1).expect("a valid call");
             });
             assert_eq!(count, 0, "{what} {shape:?}");
         }
-        let attention = Attention::new(1, rows).options(options).expect("a temperature");
-        let size = attention.scratch_size::<T, T>(rows, cols).expect("a size");
+        let attention = options.attention(1, rows);
+        let size = attention.scratch_size::<T, T>(shape).expect("a size");
         let count = lent(size, || {
             let y = MatrixMut::new(&mut *y, cols).expect("a shape");
             attention.causal().alibi(&[0.5]).softmax(x, y).expect("a valid call");
         });
         assert_eq!(count, 0, "{what} attention");
-        let loss = CrossEntropy::new().options(options);
-        let (labels, size) = (vec![0; rows], loss.scratch_size::<T>(rows, cols).expect("a size"));
+        let loss = options.cross_entropy();
+        let (labels, size) = (vec![0; rows], loss.scratch_size::<T>(shape).expect("a size"));
         let count = lent(size, || {
             let y = MatrixMut::new(&mut *y, cols).expect("a shape");
             loss.loss(x, &labels).expect("a valid call");
@@ -311,15 +330,20 @@ fn in_lent_memory<T: Element + Probs<T>>(kernel: &'static Kernel, rows: usize, c
         });
         assert_eq!(count, 0, "{what} loss");
         let (history, mut draws): (&[&[usize]], _) = (&[&[1, 2, 2]], vec![0; rows]);
-        let plain = Sampler::new(1).options(options);
-        let typical = plain.typical_p(0.9).and_then(|s| s.temperature(0.7)).expect("in range");
+        let plain = options.sampler(1);
+        let typical = plain.typical_p(0.9).temperature(0.7);
         let typical = typical.top_k(40).order(Order::LlamaCpp).bias(&[(0, 1.0)]);
-        let biased = typical.history(history).presence_penalty(0.1).expect("in range");
+        let biased = typical.history(history).presence_penalty(0.1);
         for sampler in [plain, plain.top_k(7), typical, biased] {
-            let size = sampler.scratch_size::<T>(rows, cols).expect("a size");
+            let size = sampler.scratch_size::<T>(shape).expect("a size");
             let count = lent(size, || sampler.sample(x, &mut draws).expect("a valid call"));
             assert_eq!(count, 0, "{what} {sampler:?}");
         }
+        let top_k = options.top_k(5);
+        let size = top_k.scratch_size::<T>(shape).expect("a size");
+        let mut indices = vec![0; 5 * rows];
+        let count = lent(size, || top_k.indices(x, &mut indices).expect("a valid call"));
+        assert_eq!(count, 0, "{what} top-k");
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::num::NonZeroUsize;
 
-use softmax::{MatrixMut, Softmax, Threads};
+use softmax::{Exec, MatrixMut, Softmax, Threads};
 
 unsafe extern "C" {
     fn fork() -> i32;
@@ -16,7 +16,7 @@ unsafe extern "C" {
 fn softmax_of(mut x: Vec<f32>, threads: usize) -> Vec<f32> {
     let threads = Threads::Exactly(NonZeroUsize::new(threads).expect("some"));
     let matrix = MatrixMut::new(&mut x, 1000).expect("a matrix");
-    Softmax::new().threads(threads).softmax_in_place(matrix).expect("a result");
+    Softmax::new().exec(Exec::new().threads(threads)).softmax_in_place(matrix).expect("a result");
     x
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
-use softmax::{Kernel, Probs, Softmax};
+use softmax::{Exec, Kernel, Probs};
 use softmax_measure::check::Reference;
 use softmax_measure::data::Number;
 pub use softmax_measure::data::logits;
@@ -51,12 +51,12 @@ pub fn default_kernel() -> &'static Kernel {
 
 /// One call of the public interface.
 pub fn run<T: Number + Probs<T>>(
-    (operation, options, cols): (Operation, Softmax, usize),
+    (operation, exec, cols): (Operation, Exec, usize),
     x: &[T],
     y: &mut [T],
     side: &mut Side,
 ) {
-    let done = operation::run(operation, options, cols, x, y, side);
+    let done = operation::run(operation, exec, cols, x, y, side);
     done.expect("the shapes agree and the kernel is available");
 }
 
@@ -66,7 +66,7 @@ pub fn bench<T: Number + Probs<T>>(
     group: &mut BenchmarkGroup<'_, WallTime>,
     id: &str,
     operation: Operation,
-    options: Softmax,
+    exec: Exec,
     cols: usize,
     x: &[T],
 ) {
@@ -77,10 +77,10 @@ pub fn bench<T: Number + Probs<T>>(
     group.bench_function(id, |b| {
         if y.is_empty() {
             y.resize(if operation.has_matrix() { x.len() } else { rows }, T::NAN);
-            run((operation, options, cols), x, &mut y, &mut side);
+            run((operation, exec, cols), x, &mut y, &mut side);
             check(id, operation, cols, x, &y, &side);
         }
-        b.iter(|| run((operation, options, cols), black_box(x), black_box(&mut y), &mut side));
+        b.iter(|| run((operation, exec, cols), black_box(x), black_box(&mut y), &mut side));
     });
 }
 

@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::sync::{Barrier, Mutex};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use softmax::{Matrix, MatrixMut, Softmax, Threads};
+use softmax::{Exec, Matrix, MatrixMut, Softmax, Threads};
 use softmax_capi::{
     SOFTMAX_F32, softmax_matrix, softmax_options, softmax_parallel, softmax_softmax, softmax_status,
 };
@@ -76,7 +76,8 @@ fn is_test() -> bool {
 fn call(c: &mut Criterion) {
     let x: Vec<f32> = (0..COLS).map(|i| i as f32 / 4.0).collect();
     let (mut y, mut z) = (vec![f32::NAN; COLS], vec![f32::NAN; COLS]);
-    let (rust, given) = (Softmax::new().threads(Threads::Serial), options(1, std::ptr::null()));
+    let (rust, given) =
+        (Softmax::new().exec(Exec::new().threads(Threads::Serial)), options(1, std::ptr::null()));
     rust_call(&x, &mut y, COLS, &rust);
     c_call(&x, &mut z, COLS, &given);
     assert_eq!(y, z);

@@ -68,7 +68,7 @@ void run() {
 
     std::vector<std::size_t> top(rows * k);
     std::vector<float> log_probs(rows * k);
-    session.check(softmax_top_k(&x, k, top.data(), log_probs.data(), &session.options));
+    session.check(softmax_top_k(&x, k, log_probs.data(), nullptr, top.data(), &session.options));
     for (std::size_t row = 0; row < rows; ++row) {
         double sum = 0.0;
         for (std::size_t i = 0; i < vocabulary; ++i)

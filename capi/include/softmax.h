@@ -428,7 +428,7 @@ enum softmax_status softmax_kernel_in_use(const char **name, const struct softma
 // itself (in place) or does not overlap it. Its dtype is that of the scores; those of f32 may
 // become f16 or bf16, and the other way round. What causality, windows and lengths hide is not
 // even read, and what -inf of a mask hides may be anything. The log-sum-exp of each row's logits
-// is written to `lse` (float, or double for f64), unless it is null.
+// is written to `logsumexp` (float, or double for f64), unless it is null.
 //
 // Errors are those of `softmax_softmax` and `softmax_logsumexp`, as if the logits had been
 // computed exactly, as long as they are below 45,000 (probabilities of f16 from 16,384 on: 0.54
@@ -440,7 +440,7 @@ enum softmax_status softmax_kernel_in_use(const char **name, const struct softma
 // As the head of this file says.
 enum softmax_status softmax_attention_softmax(const struct softmax_matrix *scores,
                                               const struct softmax_matrix *probs,
-                                              void *lse,
+                                              void *logsumexp,
                                               const struct softmax_attention *attention,
                                               const struct softmax_options *options);
 
@@ -592,12 +592,13 @@ enum softmax_status softmax_hardmax(const struct softmax_matrix *x,
                                     softmax_ties ties,
                                     const struct softmax_options *options);
 
-// The log-sum-exp of every row of `x`, into `lse`: one element of the dtype of `x` for each row.
+// The log-sum-exp of every row of `x`, into `logsumexp`: one element of the dtype of `x` for each
+// row.
 //
 // # Safety
 // As the head of this file says.
 enum softmax_status softmax_logsumexp(const struct softmax_matrix *x,
-                                      void *lse,
+                                      void *logsumexp,
                                       const struct softmax_options *options);
 
 // The index of the largest element of every row of `x`, into `indices`, one for each row: the
@@ -611,8 +612,8 @@ enum softmax_status softmax_argmax(const struct softmax_matrix *x,
 
 // The log-probabilities of some elements of each row, `tokens_per_row` of them: those of row `i`
 // are number `tokens[i * tokens_per_row + j]`, and their log-probabilities are written in the same
-// places of `log_probs`; the log-sum-exp of each row to `lse`, unless it is null. Both are float,
-// or double for f64.
+// places of `log_probs`; the log-sum-exp of each row to `logsumexp`, unless it is null. Both are
+// float, or double for f64.
 //
 // # Safety
 // As the head of this file says.
@@ -620,19 +621,21 @@ enum softmax_status softmax_log_probs(const struct softmax_matrix *x,
                                       const size_t *tokens,
                                       size_t tokens_per_row,
                                       void *log_probs,
-                                      void *lse,
+                                      void *logsumexp,
                                       const struct softmax_options *options);
 
 // The `k` largest elements of each row, the largest first and the first of equals first: their
-// indices, and their log-probabilities in the whole row (float, or double for f64), `k` of each a
-// row.
+// log-probabilities and their probabilities in the whole row (float, or double for f64), unless
+// these are null, and their indices; `k` of each a row. (For log-probabilities that are not wanted
+// there is memory of the thread's own.)
 //
 // # Safety
 // As the head of this file says.
 enum softmax_status softmax_top_k(const struct softmax_matrix *x,
                                   size_t k,
-                                  size_t *indices,
                                   void *log_probs,
+                                  void *probs,
+                                  size_t *indices,
                                   const struct softmax_options *options);
 
 // The perplexity of a text from the log-probabilities of its tokens: `exp(-mean)`. NaN if there
@@ -803,7 +806,7 @@ enum softmax_status softmax_shard_log_softmax(const void *x,
 // As the head of this file says.
 enum softmax_status softmax_shard_logsumexp(softmax_dtype dtype,
                                             const struct softmax_partial *row,
-                                            void *lse,
+                                            void *logsumexp,
                                             const struct softmax_options *options);
 
 #ifdef __cplusplus

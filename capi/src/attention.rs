@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 
 use softmax::half::{bf16, f16};
-use softmax::{Attention, Element, Mask, MaskData, Probs};
+use softmax::{Attention, Element, Mask, MaskData, Probs, Shape};
 
 use crate::options::{Call, call, softmax_options};
 use crate::raw::{
@@ -105,8 +105,8 @@ unsafe fn options_of<'a>(
     if unknown != 0 {
         return Err(Reason::Flags { of: softmax_attention::NAME, flags: unknown }.into());
     }
-    let mut attention = Attention::new(a.heads, a.queries).options(*call.softmax)?;
-    if softmax::in_default_environment(|| a.soft_cap != 0.0) {
+    let mut attention = call.given.attention(a.heads, a.queries);
+    if softmax::internal::in_default_environment(|| a.soft_cap != 0.0) {
         attention = attention.soft_cap(a.soft_cap);
     }
     let mut mask_bytes = 0;
@@ -116,11 +116,12 @@ unsafe fn options_of<'a>(
         let n = n.ok_or(Reason::TooLarge("mask"))?;
         // SAFETY: as this function's.
         let data = unsafe { mask_of(a, n) }?;
-        mask_bytes = match data {
-            MaskData::F32(_) => n.saturating_mul(4),
-            MaskData::F16(_) | MaskData::Bf16(_) => n.saturating_mul(2),
-            MaskData::Bool(_) => n,
+        let size = match a.mask_dtype {
+            SOFTMAX_F32 => 4,
+            SOFTMAX_BOOL => 1,
+            _ => 2,
         };
+        mask_bytes = n.saturating_mul(size);
         attention = attention.mask(Mask::new(data, a.mask_shape));
     }
     // SAFETY: as this function's.
@@ -193,23 +194,23 @@ unsafe fn attend<T: Element, U: Probs<T>>(
     call: &Call,
     scores: &softmax_matrix,
     probs: &softmax_matrix,
-    lse: *mut T::Arithmetic,
+    logsumexp: *mut T::Arithmetic,
     attention: &softmax_attention,
 ) -> Result<(), Failure> {
     let (rows, cols) = (scores.rows, scores.cols);
     // SAFETY: as this function's.
     let (attention, [a, b, c, d, e]) = unsafe { options_of(call, attention, cols) }?;
-    let written = [probs.region::<U>("probs")?, Region::of("lse", lse, rows)?];
+    let written = [probs.region::<U>("probs")?, Region::of("logsumexp", logsumexp, rows)?];
     call.disjoint(&written, &[scores.region::<T>("scores")?, a, b, c, d, e])?;
-    let needed = || attention.scratch_size::<T, U>(rows, cols);
-    let n = if lse.is_null() { 0 } else { rows };
+    let needed = || attention.scratch_size::<T, U>(Shape::new(rows, cols));
+    let n = if logsumexp.is_null() { 0 } else { rows };
     // SAFETY: as this function's; what is written does not overlap anything.
-    let (scores, probs, lse_or_none) = unsafe {
-        let lse_or_none = (!lse.is_null()).then_some(slice_mut("lse", lse, n)?);
-        (scores.view::<T>("scores")?, probs.view_mut::<U>("probs")?, lse_or_none)
+    let (scores, probs, place) = unsafe {
+        let place = (!logsumexp.is_null()).then_some(slice_mut("logsumexp", logsumexp, n)?);
+        (scores.view::<T>("scores")?, probs.view_mut::<U>("probs")?, place)
     };
-    call.run(needed, || match lse_or_none {
-        Some(lse) => attention.softmax_and_lse(scores, probs, lse),
+    call.run(needed, || match place {
+        Some(logsumexp) => attention.softmax_and_logsumexp(scores, probs, logsumexp),
         None => attention.softmax(scores, probs),
     })
 }
@@ -221,22 +222,25 @@ unsafe fn attend<T: Element, U: Probs<T>>(
 unsafe fn attend_in_place<T: Probs<T>>(
     call: &Call,
     scores: &softmax_matrix,
-    lse: *mut T::Arithmetic,
+    logsumexp: *mut T::Arithmetic,
     attention: &softmax_attention,
 ) -> Result<(), Failure> {
     let (rows, cols) = (scores.rows, scores.cols);
     // SAFETY: as this function's.
     let (attention, read) = unsafe { options_of(call, attention, cols) }?;
-    call.disjoint(&[scores.region::<T>("scores")?, Region::of("lse", lse, rows)?], &read)?;
-    let needed = || attention.scratch_size::<T, T>(rows, cols);
-    let n = if lse.is_null() { 0 } else { rows };
+    call.disjoint(
+        &[scores.region::<T>("scores")?, Region::of("logsumexp", logsumexp, rows)?],
+        &read,
+    )?;
+    let needed = || attention.scratch_size::<T, T>(Shape::new(rows, cols));
+    let n = if logsumexp.is_null() { 0 } else { rows };
     // SAFETY: as this function's.
-    let (scores, lse_or_none) = unsafe {
-        let lse_or_none = (!lse.is_null()).then_some(slice_mut("lse", lse, n)?);
-        (scores.view_mut::<T>("scores")?, lse_or_none)
+    let (scores, place) = unsafe {
+        let place = (!logsumexp.is_null()).then_some(slice_mut("logsumexp", logsumexp, n)?);
+        (scores.view_mut::<T>("scores")?, place)
     };
-    call.run(needed, || match lse_or_none {
-        Some(lse) => attention.softmax_and_lse_in_place(scores, lse),
+    call.run(needed, || match place {
+        Some(logsumexp) => attention.softmax_and_logsumexp_in_place(scores, logsumexp),
         None => attention.softmax_in_place(scores),
     })
 }
@@ -245,7 +249,7 @@ unsafe fn attend_in_place<T: Probs<T>>(
 /// itself (in place) or does not overlap it. Its dtype is that of the scores; those of f32 may
 /// become f16 or bf16, and the other way round. What causality, windows and lengths hide is not
 /// even read, and what -inf of a mask hides may be anything. The log-sum-exp of each row's logits
-/// is written to `lse` (float, or double for f64), unless it is null.
+/// is written to `logsumexp` (float, or double for f64), unless it is null.
 ///
 /// Errors are those of `softmax_softmax` and `softmax_logsumexp`, as if the logits had been
 /// computed exactly, as long as they are below 45,000 (probabilities of f16 from 16,384 on: 0.54
@@ -259,7 +263,7 @@ unsafe fn attend_in_place<T: Probs<T>>(
 pub unsafe extern "C" fn softmax_attention_softmax(
     scores: *const softmax_matrix,
     probs: *const softmax_matrix,
-    lse: *mut c_void,
+    logsumexp: *mut c_void,
     attention: *const softmax_attention,
     options: *const softmax_options,
 ) -> softmax_status {
@@ -269,11 +273,11 @@ pub unsafe extern "C" fn softmax_attention_softmax(
             let (scores, probs, attention) = (read(scores)?, read(probs)?, read(attention)?);
             if scores.is(probs) {
                 return crate::raw::by_dtype!("scores", scores.dtype, T => {
-                    attend_in_place::<T>(call, scores, lse.cast(), attention)
+                    attend_in_place::<T>(call, scores, logsumexp.cast(), attention)
                 });
             }
             by_dtypes!(scores.dtype, probs.dtype, T, U => {
-                attend::<T, U>(call, scores, probs, lse.cast(), attention)
+                attend::<T, U>(call, scores, probs, logsumexp.cast(), attention)
             })
         })
     }
@@ -295,9 +299,10 @@ pub unsafe extern "C" fn softmax_attention_scratch_size(
     unsafe {
         call(options, &|call| {
             let (scores, probs) = (read(scores)?, read(probs)?);
-            let attention = Attention::new(1, 1).options(*call.softmax)?;
+            let attention = call.given.attention(1, 1);
+            let shape = Shape::new(scores.rows, scores.cols);
             by_dtypes!(scores.dtype, probs.dtype, T, U => {
-                write("bytes", bytes, attention.scratch_size::<T, U>(scores.rows, scores.cols)?)
+                write("bytes", bytes, attention.scratch_size::<T, U>(shape)?)
             })
         })
     }

@@ -26,10 +26,12 @@ pub use raw::*;
 pub use rows::*;
 pub use sample::*;
 pub use status::{softmax_status, softmax_status_message};
+
 pub use tensors::*;
 
 use options::{call, plain_call};
 use raw::{Region, disjoint};
+use status::Reason;
 
 /// The version of the library, like "0.1.0". Never null.
 #[unsafe(no_mangle)]
@@ -68,10 +70,8 @@ pub unsafe extern "C" fn softmax_kernel(
 ) -> softmax_status {
     plain_call(|| {
         let kernels = softmax::kernels();
-        let kernel = kernels.get(index).ok_or_else(|| {
-            let (what, len) = ("kernels", kernels.len());
-            softmax::Error::Length { what, len, needed: index.saturating_add(1) }
-        })?;
+        let len = kernels.len();
+        let kernel = kernels.get(index).ok_or(Reason::NoKernel { index, len })?;
         // Before either is written.
         disjoint(&[Region::of("name", name, 1)?, Region::of("available", available, 1)?], &[])?;
         // SAFETY: as this function's.
@@ -99,7 +99,8 @@ pub unsafe extern "C" fn softmax_kernel_in_use(
     // SAFETY: as this function's.
     unsafe {
         call(options, &|call| {
-            let plan = call.softmax.plan::<f32>(softmax::Op::Softmax, 1, 1, true)?;
+            let shape = softmax::Shape::new(1, 1);
+            let plan = call.given.exec.plan::<f32>(softmax::Op::Softmax, shape)?;
             write("name", name, name_of(plan.kernel()).as_ptr())
         })
     }

@@ -1,6 +1,6 @@
 //! Losses and their gradients.
 
-use softmax::{CrossEntropy, Element, Reduction, Targets};
+use softmax::{CrossEntropy, Element, Reduction, Shape, Targets};
 
 use crate::options::{Call, call, plain_call, softmax_options};
 use crate::raw::{
@@ -80,12 +80,13 @@ unsafe fn options_of<'a>(
         SOFTMAX_REDUCTION_SUM => Reduction::Sum,
         value => return Err(Reason::Choice { of: "reduction", value }.into()),
     };
-    let mut loss = CrossEntropy::new()
-        .options(*call.softmax)
+    let mut loss = call
+        .given
+        .cross_entropy()
         .reduction(reduction)
         .ignore_index(o.ignore_index)
-        .label_smoothing(o.label_smoothing)?
-        .z_loss(o.z_loss)?
+        .label_smoothing(o.label_smoothing)
+        .z_loss(o.z_loss)
         .gradient_factor(o.gradient_factor);
     if o.flags & SOFTMAX_CROSS_ENTROPY_DIVERGENCE != 0 {
         loss = loss.divergence();
@@ -171,11 +172,11 @@ unsafe fn run<T: Element>(
     let divisor = |loss: &CrossEntropy| -> Result<f64, softmax::Error> {
         match targets {
             Targets::Labels(labels) => loss.divisor(labels, cols),
-            Targets::Probs(q) if o.reduction == SOFTMAX_REDUCTION_MEAN => Ok(q.rows() as f64),
-            Targets::Probs(_) => Ok(1.0),
+            targets if o.reduction == SOFTMAX_REDUCTION_MEAN => Ok(targets.rows() as f64),
+            _ => Ok(1.0),
         }
     };
-    let needed = || loss.scratch_size::<T>(rows, cols);
+    let needed = || loss.scratch_size::<T>(Shape::new(rows, cols));
     // SAFETY: as above.
     unsafe {
         let losses = (!wanted.losses.is_null()).then_some(());
@@ -349,9 +350,9 @@ pub unsafe extern "C" fn softmax_cross_entropy_scratch_size(
     unsafe {
         call(options, &|call| {
             let logits = read(logits)?;
-            let loss = CrossEntropy::new().options(*call.softmax);
+            let loss = call.given.cross_entropy();
             by_dtype!("logits", logits.dtype, T => {
-                write("bytes", bytes, loss.scratch_size::<T>(logits.rows, logits.cols)?)
+                write("bytes", bytes, loss.scratch_size::<T>(Shape::new(logits.rows, logits.cols))?)
             })
         })
     }
@@ -380,8 +381,8 @@ unsafe fn backward(
                 let (y, u) = (output.view::<T>("output")?, upstream.view::<T>("upstream")?);
                 let gradient = gradient.view_mut::<T>("gradient")?;
                 Ok(match log {
-                    true => call.softmax.log_softmax_backward(y, u, gradient),
-                    false => call.softmax.softmax_backward(y, u, gradient),
+                    true => call.given.backward().log_softmax(y, u, gradient),
+                    false => call.given.backward().softmax(y, u, gradient),
                 }?)
             })
         })

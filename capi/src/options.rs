@@ -5,7 +5,10 @@ use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use softmax::{Caches, Error, Executor, Masked, Softmax, Threads};
+use softmax::{
+    Attention, Backward, Caches, CrossEntropy, Error, Exec, Executor, Hardmax, LogProbs, Masked,
+    Shards, Sigmoid, Softmax, Threads, Ties, TopK, internal,
+};
 
 use crate::raw::{Descriptor, Region, disjoint, read, read_or, slice_mut};
 use crate::status::{Failure, Reason, softmax_status};
@@ -145,9 +148,81 @@ impl Executor for CallerThreads {
     }
 }
 
+/// What the options say of all operations.
+#[derive(Clone, Copy)]
+pub(crate) struct Given<'a> {
+    pub softmax: Softmax<'a>,
+    pub exec: Exec<'a>,
+    scale: f64,
+    temperature: f64,
+    masked: Masked,
+}
+
+/// An operation with the scale or temperature of the options, one of which is 1.
+macro_rules! scaled {
+    ($given:expr, $operation:expr) => {{
+        let given = $given;
+        if is_one(given.temperature) {
+            $operation.scale(given.scale)
+        } else {
+            $operation.temperature(given.temperature)
+        }
+    }};
+}
+
+impl<'a> Given<'a> {
+    const fn new(exec: Exec<'a>, scale: f64, temperature: f64, masked: Masked) -> Self {
+        let softmax = Softmax::new();
+        let softmax = if is_one(temperature) {
+            softmax.scale(scale)
+        } else {
+            softmax.temperature(temperature)
+        };
+        Self { softmax: softmax.masked(masked).exec(exec), exec, scale, temperature, masked }
+    }
+
+    pub(crate) fn sigmoid(&self) -> Sigmoid<'a> {
+        scaled!(self, Sigmoid::new()).exec(self.exec)
+    }
+
+    pub(crate) fn hardmax(&self, ties: Ties) -> Hardmax<'a> {
+        Hardmax::new().ties(ties).masked(self.masked).exec(self.exec)
+    }
+
+    pub(crate) fn top_k(&self, k: usize) -> TopK<'a> {
+        scaled!(self, TopK::new(k)).masked(self.masked).exec(self.exec)
+    }
+
+    pub(crate) fn log_probs(&self) -> LogProbs<'a> {
+        scaled!(self, LogProbs::new()).masked(self.masked).exec(self.exec)
+    }
+
+    pub(crate) fn backward(&self) -> Backward<'a> {
+        scaled!(self, Backward::new()).exec(self.exec)
+    }
+
+    pub(crate) fn attention(&self, heads: usize, queries: usize) -> Attention<'a> {
+        scaled!(self, Attention::new(heads, queries)).masked(self.masked).exec(self.exec)
+    }
+
+    pub(crate) fn cross_entropy(&self) -> CrossEntropy<'a> {
+        scaled!(self, CrossEntropy::new()).exec(self.exec)
+    }
+
+    pub(crate) fn shards(&self) -> Shards<'a> {
+        scaled!(self, Shards::new()).masked(self.masked).exec(self.exec)
+    }
+
+    /// Whether the temperature is 0 or infinite.
+    pub(crate) fn is_limit(&self) -> bool {
+        let bits = self.temperature.to_bits();
+        bits << 1 == 0 || bits == f64::INFINITY.to_bits()
+    }
+}
+
 /// The options of a call as it goes on.
 pub(crate) struct Call<'a> {
-    pub softmax: &'a Softmax<'a>,
+    pub given: &'a Given<'a>,
     /// Where scratch memory starts, and how many bytes it has.
     scratch: Option<(*mut u8, usize)>,
 }
@@ -162,18 +237,19 @@ impl Call<'_> {
         options: *const softmax_options,
         f: &impl Fn(&Call) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        static AUTO: Softmax<'static> = Softmax::new();
-        static SERIAL: Softmax<'static> = Softmax::new().threads(Threads::Serial);
+        static AUTO: Given<'static> = Given::new(Exec::new(), 1.0, 1.0, Masked::Nan);
+        static SERIAL: Given<'static> =
+            Given::new(Exec::new().threads(Threads::Serial), 1.0, 1.0, Masked::Nan);
         if options.is_null() {
-            return f(&Call { softmax: &AUTO, scratch: None });
+            return f(&Call { given: &AUTO, scratch: None });
         }
         // SAFETY: as this function's.
         let options = unsafe { read(options) }?;
         let plain = is_one(options.scale) && is_one(options.temperature) && options.flags == 0;
         let own = options.kernel.is_null() && options.parallel.is_null();
         if plain && own && options.threads <= 1 && options.scratch.is_null() {
-            let softmax = if options.threads == 0 { &AUTO } else { &SERIAL };
-            return f(&Call { softmax, scratch: None });
+            let given = if options.threads == 0 { &AUTO } else { &SERIAL };
+            return f(&Call { given, scratch: None });
         }
         // SAFETY: as this function's.
         unsafe { Call::with_all(options, f) }
@@ -186,22 +262,24 @@ impl Call<'_> {
         options: &softmax_options,
         f: &impl Fn(&Call) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let mut softmax = Softmax::new();
-        if !is_one(options.scale) || !is_one(options.temperature) {
-            softmax = arithmetic(options)?;
+        let (scale, temperature) = (options.scale, options.temperature);
+        if !is_one(scale) && !is_one(temperature) {
+            return Err(Reason::Both(scale, temperature).into());
         }
-        if options.flags != 0 {
-            softmax = flags(softmax, options)?;
+        check_flags(options)?;
+        let mut exec = Exec::new();
+        if options.flags & SOFTMAX_CACHES != 0 {
+            exec = exec.caches(Caches::new(options.cache_core, options.cache_last));
         }
         if !options.kernel.is_null() {
             // SAFETY: a string.
             let name = unsafe { CStr::from_ptr(options.kernel) };
             let name = name.to_str().map_err(|_| Reason::Name(name.to_bytes().to_vec()))?;
-            softmax = softmax.kernel(softmax::kernel(name)?);
+            exec = exec.kernel(softmax::kernel(name)?);
         }
         if let Some(n) = NonZeroUsize::new(options.threads) {
             let exact = options.flags & SOFTMAX_THREADS_EXACT != 0;
-            softmax = softmax.threads(match (n, exact) {
+            exec = exec.threads(match (n, exact) {
                 (NonZeroUsize::MIN, _) => Threads::Serial,
                 (n, false) => Threads::AtMost(n),
                 (n, true) => Threads::Exactly(n),
@@ -209,8 +287,12 @@ impl Call<'_> {
         }
         let scratch = (!options.scratch.is_null())
             .then_some((options.scratch.cast::<u8>(), options.scratch_size));
+        let zero = options.flags & SOFTMAX_MASKED_ZERO != 0;
+        let masked = if zero { Masked::Zero } else { Masked::Nan };
+        let given = Given::new(exec, scale, temperature, masked);
+        internal::check(&given.softmax)?;
         if options.parallel.is_null() {
-            return f(&Call { softmax: &softmax, scratch });
+            return f(&Call { given: &given, scratch });
         }
         // SAFETY: not null, and valid.
         let parallel = unsafe { read(options.parallel) }?;
@@ -218,7 +300,8 @@ impl Call<'_> {
             return Err(Reason::Null("parallel_for").into());
         }
         let threads = CallerThreads(*parallel);
-        f(&Call { softmax: &softmax.executor(&threads), scratch })
+        let given = Given::new(exec.executor(&threads), scale, temperature, masked);
+        f(&Call { given: &given, scratch })
     }
 
     /// Whether the caller lends scratch memory.
@@ -275,34 +358,13 @@ const fn is_one(x: f64) -> bool {
     x.to_bits() == 1.0f64.to_bits()
 }
 
-/// With a scale or a temperature.
-fn arithmetic(options: &softmax_options) -> Result<Softmax<'static>, Failure> {
-    let (scale, temperature) = (options.scale, options.temperature);
-    if is_one(temperature) {
-        return Ok(Softmax::new().scale(scale)?);
-    }
-    if is_one(scale) {
-        return Ok(Softmax::new().temperature(temperature)?);
-    }
-    let (what, range) = ("temperature of a scale other than 1", "1");
-    Err(Error::Value { what, value: temperature, range }.into())
-}
-
-/// With what the flags say, but for the number of threads.
-fn flags(
-    softmax: Softmax<'static>,
-    options: &softmax_options,
-) -> Result<Softmax<'static>, Failure> {
+/// Refuses flags that there are not.
+fn check_flags(options: &softmax_options) -> Result<(), Failure> {
     const FLAGS: u32 = SOFTMAX_MASKED_ZERO | SOFTMAX_THREADS_EXACT | SOFTMAX_CACHES;
-    let unknown = options.flags & !FLAGS;
-    if unknown != 0 {
-        return Err(Reason::Flags { of: softmax_options::NAME, flags: unknown }.into());
+    match options.flags & !FLAGS {
+        0 => Ok(()),
+        flags => Err(Reason::Flags { of: softmax_options::NAME, flags }.into()),
     }
-    let zero = options.flags & SOFTMAX_MASKED_ZERO != 0;
-    let softmax = softmax.masked(if zero { Masked::Zero } else { Masked::Nan });
-    let (core, last) = (options.cache_core, options.cache_last);
-    let caches = options.flags & SOFTMAX_CACHES != 0;
-    Ok(if caches { softmax.caches(Caches { core, last }) } else { softmax })
 }
 
 /// Writes what was wrong to where the options say.

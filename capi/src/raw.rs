@@ -2,7 +2,7 @@
 
 use std::ptr::NonNull;
 
-use softmax::{Element, Matrix, MatrixMut, ShapeError};
+use softmax::{Element, Matrix, MatrixMut};
 
 use crate::status::{Failure, Reason};
 
@@ -206,7 +206,7 @@ impl softmax_matrix {
             return Err(Reason::Alignment(what).into());
         }
         if rows > 1 && stride < cols {
-            return Err(ShapeError::Overlap { cols, stride }.into());
+            return Err(Reason::Stride { cols, stride }.into());
         }
         let elements = (rows - 1).checked_mul(stride).and_then(|n| n.checked_add(cols));
         let extent = elements.and_then(|n| n.checked_mul(size_of::<T>()));

@@ -1,6 +1,6 @@
 //! Maps of rows, log-sum-exp, decisions.
 
-use softmax::{Element, Op, Ties};
+use softmax::{Element, Op, Shape, Ties, internal};
 
 use crate::options::{Call, call, plain_call, softmax_options};
 use crate::raw::{
@@ -38,6 +38,12 @@ pub const SOFTMAX_TIES_FIRST: softmax_ties = 1;
 /// cbindgen:ignore
 pub const SOFTMAX_NO_TOKEN: usize = usize::MAX;
 
+/// For plans and sizes of scratch memory. Padding counts as none, which takes no less.
+fn shape(x: &softmax_matrix, in_place: bool) -> Shape {
+    let shape = Shape::new(x.rows, x.cols);
+    if in_place { shape.in_place() } else { shape }
+}
+
 /// Rows of a matrix to rows of another, or to themselves.
 ///
 /// # Safety
@@ -66,9 +72,9 @@ unsafe fn map_of<T: Element>(
     x: &softmax_matrix,
     y: &softmax_matrix,
 ) -> Result<(), Failure> {
-    let (rows, cols, softmax) = (x.rows, x.cols, call.softmax);
-    let in_place = x.is(y);
-    let needed = || softmax.scratch_size::<T>(op, rows, cols, in_place);
+    let given = call.given;
+    let (in_place, softmax) = (x.is(y), &given.softmax);
+    let needed = || given.exec.scratch_size::<T>(op, shape(x, in_place));
     let written = y.region::<T>("output")?;
     if in_place {
         if call.has_scratch() {
@@ -79,9 +85,9 @@ unsafe fn map_of<T: Element>(
             let y = unsafe { y.view_mut_unchecked::<T>() };
             match op {
                 Op::LogSoftmax => softmax.log_softmax_in_place(y),
-                Op::Sigmoid => softmax.sigmoid_in_place(y),
-                Op::LogSigmoid => softmax.log_sigmoid_in_place(y),
-                Op::Hardmax(ties) => softmax.hardmax_in_place(ties, y),
+                Op::Sigmoid => given.sigmoid().sigmoid_in_place(y),
+                Op::LogSigmoid => given.sigmoid().log_sigmoid_in_place(y),
+                Op::Hardmax(ties) => given.hardmax(ties).hardmax_in_place(y),
                 _ => softmax.softmax_in_place(y),
             }
         });
@@ -92,15 +98,14 @@ unsafe fn map_of<T: Element>(
     }
     // The views are made where they go: a copy waits until their parts have been stored, 5 ns.
     call.run(needed, || {
-        if let Op::Sigmoid | Op::LogSigmoid = op {
-            // SAFETY: as this function's; they do not overlap, and were accepted above.
-            let (x, y) = unsafe { (x.view_unchecked::<T>(), y.view_mut_unchecked::<T>()) };
-            let log = op == Op::LogSigmoid;
-            return if log { softmax.log_sigmoid(x, y) } else { softmax.sigmoid(x, y) };
-        }
-        // SAFETY: as above.
+        // SAFETY: as this function's; they do not overlap, and were accepted above.
         let (x, y) = unsafe { (x.view_unchecked::<T>(), y.view_mut_unchecked::<T>()) };
-        softmax.map(op, x, y)
+        match op {
+            Op::Sigmoid => given.sigmoid().sigmoid(x, y),
+            Op::LogSigmoid => given.sigmoid().log_sigmoid(x, y),
+            Op::Hardmax(ties) => given.hardmax(ties).hardmax(x, y),
+            _ => internal::map(softmax, op, x, y),
+        }
     })
 }
 
@@ -190,14 +195,15 @@ pub unsafe extern "C" fn softmax_hardmax(
     unsafe { map(Op::Hardmax(ties), x, y, options) }
 }
 
-/// The log-sum-exp of every row of `x`, into `lse`: one element of the dtype of `x` for each row.
+/// The log-sum-exp of every row of `x`, into `logsumexp`: one element of the dtype of `x` for each
+/// row.
 ///
 /// # Safety
 /// As the head of this file says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn softmax_logsumexp(
     x: *const softmax_matrix,
-    lse: *mut std::ffi::c_void,
+    logsumexp: *mut std::ffi::c_void,
     options: *const softmax_options,
 ) -> softmax_status {
     // SAFETY: as this function's.
@@ -205,14 +211,13 @@ pub unsafe extern "C" fn softmax_logsumexp(
         call(options, &|call| {
             let x = read(x)?;
             by_dtype!("a matrix", x.dtype, T => {
-                let lse = lse.cast::<T>();
-                call.disjoint(&[Region::of("lse", lse, x.rows)?], &[x.region::<T>("input")?])?;
-                let (rows, cols) = (x.rows, x.cols);
-                let (x, lse) = (x.view::<T>("input")?, slice_mut("lse", lse, rows)?);
-                let softmax = call.softmax;
+                let logsumexp = logsumexp.cast::<T>();
+                call.disjoint(&[Region::of("logsumexp", logsumexp, x.rows)?], &[x.region::<T>("input")?])?;
+                let (shape, given) = (shape(x, false), call.given);
+                let (x, logsumexp) = (x.view::<T>("input")?, slice_mut("logsumexp", logsumexp, x.rows)?);
                 call.run(
-                    || softmax.scratch_size::<T>(Op::LogSumExp, rows, cols, false),
-                    || softmax.logsumexp(x, lse),
+                    || given.exec.scratch_size::<T>(Op::LogSumExp, shape),
+                    || given.softmax.logsumexp(x, logsumexp),
                 )
             })
         })
@@ -238,7 +243,7 @@ pub unsafe extern "C" fn softmax_argmax(
                 let written = [Region::of("indices", indices, x.rows)?];
                 call.disjoint(&written, &[x.region::<T>("input")?])?;
                 let indices = slice_mut("indices", indices, x.rows)?;
-                Ok(call.softmax.argmax(x.view::<T>("input")?, indices)?)
+                Ok(call.given.hardmax(Ties::Share).argmax(x.view::<T>("input")?, indices)?)
             })
         })
     }
@@ -246,8 +251,8 @@ pub unsafe extern "C" fn softmax_argmax(
 
 /// The log-probabilities of some elements of each row, `tokens_per_row` of them: those of row `i`
 /// are number `tokens[i * tokens_per_row + j]`, and their log-probabilities are written in the same
-/// places of `log_probs`; the log-sum-exp of each row to `lse`, unless it is null. Both are float,
-/// or double for f64.
+/// places of `log_probs`; the log-sum-exp of each row to `logsumexp`, unless it is null. Both are
+/// float, or double for f64.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -257,7 +262,7 @@ pub unsafe extern "C" fn softmax_log_probs(
     tokens: *const usize,
     tokens_per_row: usize,
     log_probs: *mut std::ffi::c_void,
-    lse: *mut std::ffi::c_void,
+    logsumexp: *mut std::ffi::c_void,
     options: *const softmax_options,
 ) -> softmax_status {
     // SAFETY: as this function's.
@@ -266,29 +271,30 @@ pub unsafe extern "C" fn softmax_log_probs(
             let x = read(x)?;
             by_dtype!("a matrix", x.dtype, T => {
                 let log_probs = log_probs.cast::<<T as Element>::Arithmetic>();
-                let lse = lse.cast::<<T as Element>::Arithmetic>();
+                let logsumexp = logsumexp.cast::<<T as Element>::Arithmetic>();
                 let n = x.rows.checked_mul(tokens_per_row).ok_or(Reason::TooLarge("tokens"))?;
                 call.disjoint(
-                    &[Region::of("log_probs", log_probs, n)?, Region::of("lse", lse, x.rows)?],
+                    &[Region::of("log_probs", log_probs, n)?, Region::of("logsumexp", logsumexp, x.rows)?],
                     &[x.region::<T>("input")?, Region::of("tokens", tokens, n)?],
                 )?;
                 let rows = x.rows;
                 let x = x.view::<T>("input")?;
                 let tokens = slice("tokens", tokens, n)?;
                 let log_probs = slice_mut("log_probs", log_probs, n)?;
-                if lse.is_null() {
-                    return Ok(call.softmax.log_probs(x, tokens, log_probs)?);
+                if logsumexp.is_null() {
+                    return Ok(call.given.log_probs().log_probs(x, tokens, log_probs)?);
                 }
-                let lse = slice_mut("lse", lse, rows)?;
-                Ok(call.softmax.log_probs_and_lse(x, tokens, log_probs, lse)?)
+                let logsumexp = slice_mut("logsumexp", logsumexp, rows)?;
+                Ok(call.given.log_probs().log_probs_and_logsumexp(x, tokens, log_probs, logsumexp)?)
             })
         })
     }
 }
 
 /// The `k` largest elements of each row, the largest first and the first of equals first: their
-/// indices, and their log-probabilities in the whole row (float, or double for f64), `k` of each a
-/// row.
+/// log-probabilities and their probabilities in the whole row (float, or double for f64), unless
+/// these are null, and their indices; `k` of each a row. (For log-probabilities that are not wanted
+/// there is memory of the thread's own.)
 ///
 /// # Safety
 /// As the head of this file says.
@@ -296,8 +302,9 @@ pub unsafe extern "C" fn softmax_log_probs(
 pub unsafe extern "C" fn softmax_top_k(
     x: *const softmax_matrix,
     k: usize,
-    indices: *mut usize,
     log_probs: *mut std::ffi::c_void,
+    probs: *mut std::ffi::c_void,
+    indices: *mut usize,
     options: *const softmax_options,
 ) -> softmax_status {
     // SAFETY: as this function's.
@@ -306,14 +313,28 @@ pub unsafe extern "C" fn softmax_top_k(
             let x = read(x)?;
             by_dtype!("a matrix", x.dtype, T => {
                 let log_probs = log_probs.cast::<<T as Element>::Arithmetic>();
+                let probs = probs.cast::<<T as Element>::Arithmetic>();
                 let n = x.rows.checked_mul(k).ok_or(Reason::TooLarge("indices"))?;
                 call.disjoint(
-                    &[Region::of("indices", indices, n)?, Region::of("log_probs", log_probs, n)?],
+                    &[
+                        Region::of("log_probs", log_probs, n)?,
+                        Region::of("probs", probs, n)?,
+                        Region::of("indices", indices, n)?,
+                    ],
                     &[x.region::<T>("input")?],
                 )?;
                 let indices = slice_mut("indices", indices, n)?;
-                let log_probs = slice_mut("log_probs", log_probs, n)?;
-                Ok(call.softmax.top_k(x.view::<T>("input")?, k, indices, log_probs)?)
+                let (top_k, x) = (call.given.top_k(k), x.view::<T>("input")?);
+                let (with_logs, with_probs) = (!log_probs.is_null(), !probs.is_null());
+                let of = |wanted| if wanted { n } else { 0 };
+                let log_probs = slice_mut("log_probs", log_probs, of(with_logs))?;
+                let probs = slice_mut("probs", probs, of(with_probs))?;
+                Ok(match (with_logs, with_probs) {
+                    (true, true) => top_k.log_probs_and_probs(x, log_probs, probs, indices),
+                    (true, false) => top_k.log_probs(x, log_probs, indices),
+                    (false, true) => top_k.probs(x, probs, indices),
+                    (false, false) => top_k.indices(x, indices),
+                }?)
             })
         })
     }
@@ -391,6 +412,17 @@ fn op_of(op: softmax_op) -> Result<Op, Failure> {
     })
 }
 
+/// What an operation is at the temperature of the options.
+fn at_temperature(call: &Call, op: Op) -> Result<Op, Failure> {
+    if !call.given.is_limit() {
+        return Ok(op);
+    }
+    match op {
+        Op::Softmax | Op::LogSoftmax | Op::Hardmax(_) => Ok(Op::Hardmax(Ties::Share)),
+        op => Ok(internal::check_finite(&call.given.softmax).map(|()| op)?),
+    }
+}
+
 /// What way a call of an operation takes on a matrix of the shape and dtype of `x` (its data does
 /// not count), in place (not 0) or not.
 ///
@@ -408,8 +440,9 @@ pub unsafe extern "C" fn softmax_plan_of(
     unsafe {
         call(options, &|call| {
             let (op, x, mut told) = (op_of(op)?, read(x)?, *read(plan.cast_const())?);
+            let op = at_temperature(call, op)?;
             let found: Result<_, Failure> = by_dtype!("a matrix", x.dtype, T => {
-                Ok(call.softmax.plan::<T>(op, x.rows, x.cols, in_place != 0)?)
+                Ok(call.given.exec.plan::<T>(op, shape(x, in_place != 0))?)
             });
             let found = found?;
             told.kernel = crate::name_of(found.kernel()).as_ptr();
@@ -419,6 +452,7 @@ pub unsafe extern "C" fn softmax_plan_of(
                 softmax::Regime::Tiny => SOFTMAX_REGIME_TINY,
                 softmax::Regime::Rows => SOFTMAX_REGIME_ROWS,
                 softmax::Regime::Pieces => SOFTMAX_REGIME_PIECES,
+                _ => return Err(Reason::Unknown("a regime").into()),
             };
             write("softmax_plan", plan, told)
         })
@@ -440,9 +474,9 @@ pub unsafe extern "C" fn softmax_scratch_size(
     // SAFETY: as this function's.
     unsafe {
         call(options, &|call| {
-            let (op, x) = (op_of(op)?, read(x)?);
+            let (op, x) = (at_temperature(call, op_of(op)?)?, read(x)?);
             by_dtype!("a matrix", x.dtype, T => {
-                let of = |in_place| call.softmax.scratch_size::<T>(op, x.rows, x.cols, in_place);
+                let of = |in_place| call.given.exec.scratch_size::<T>(op, shape(x, in_place));
                 write("bytes", bytes, of(false)?.max(of(true)?))
             })
         })

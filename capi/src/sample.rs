@@ -1,6 +1,6 @@
 //! Draws from rows of logits.
 
-use softmax::{Method, Order, Sampler};
+use softmax::{Method, Order, Sampler, Shape};
 
 use crate::options::{Call, call, softmax_options};
 use crate::raw::{Descriptor, Region, by_dtype, read, slice, slice_mut, softmax_matrix, write};
@@ -92,23 +92,23 @@ unsafe fn options_of<'a>(
         value => return Err(Reason::Choice { of: "method", value }.into()),
     };
     let mut sampler = Sampler::new(s.seed)
-        .options(*call.softmax)
+        .exec(call.given.exec)
         .step(s.step)
         .first_row(s.first_row)
-        .temperature(s.temperature)?
+        .temperature(s.temperature)
         .order(order)
         .method(method)
         .top_k(s.top_k)
-        .top_p(s.top_p)?
-        .min_p(s.min_p)?
-        .typical_p(s.typical_p)?
-        .repetition_penalty(s.repetition_penalty)?
-        .presence_penalty(s.presence_penalty)?
-        .frequency_penalty(s.frequency_penalty)?;
+        .top_p(s.top_p)
+        .min_p(s.min_p)
+        .typical_p(s.typical_p)
+        .repetition_penalty(s.repetition_penalty)
+        .presence_penalty(s.presence_penalty)
+        .frequency_penalty(s.frequency_penalty);
     // SAFETY: as this function's.
     unsafe {
         let tokens = slice("bias_tokens", s.bias_tokens, s.bias_count)?;
-        sampler = sampler.bias_lists(tokens, slice("bias", s.bias, s.bias_count)?)?;
+        sampler = sampler.bias_lists(tokens, slice("bias", s.bias, s.bias_count)?);
     }
     let mut regions = [
         Region::of("bias_tokens", s.bias_tokens, s.bias_count)?,
@@ -123,7 +123,7 @@ unsafe fn options_of<'a>(
             let starts = slice("history_starts", s.history_starts, n)?;
             let len = starts.last().copied().unwrap_or(0);
             let history = slice("history", s.history, len)?;
-            sampler = sampler.packed_history(history, starts)?;
+            sampler = sampler.packed_history(history, starts);
             regions[2] = Region::of("history", s.history, len)?;
         }
         regions[3] = Region::of("history_starts", s.history_starts, n)?;
@@ -156,7 +156,7 @@ pub unsafe extern "C" fn softmax_sample(
                 let written = [Region::of("draws", draws, n)?];
                 call.disjoint(&written, &[logits.region::<T>("logits")?, a, b, c, d])?;
                 let draws = slice_mut("draws", draws, n)?;
-                let needed = || sampler.scratch_size::<T>(rows, cols);
+                let needed = || sampler.scratch_size::<T>(Shape::new(rows, cols));
                 let logits = logits.view::<T>("logits")?;
                 call.run(needed, || sampler.sample(logits, draws))
             })
@@ -182,7 +182,7 @@ pub unsafe extern "C" fn softmax_sample_scratch_size(
             let (logits, sampler) = (read(logits)?, read(sampler)?);
             let (sampler, _) = options_of(call, sampler)?;
             by_dtype!("logits", logits.dtype, T => {
-                write("bytes", bytes, sampler.scratch_size::<T>(logits.rows, logits.cols)?)
+                write("bytes", bytes, sampler.scratch_size::<T>(Shape::new(logits.rows, logits.cols))?)
             })
         })
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use softmax::{AttendError, Error, ShapeError};
+use softmax::{Error, Size};
 
 /// What a call returns. Whatever is not `SOFTMAX_STATUS_OK` means that nothing was written, but for
 /// a message; after `SOFTMAX_STATUS_MEMORY` and `SOFTMAX_STATUS_INTERNAL` some rows may have been,
@@ -131,7 +131,20 @@ pub(crate) enum Reason {
         flags: u32,
     },
     Name(Vec<u8>),
+    /// There are `len` kernels, and not one of this number.
+    NoKernel {
+        index: usize,
+        len: usize,
+    },
+    /// Both a scale and a temperature.
+    Both(f64, f64),
+    Stride {
+        cols: usize,
+        stride: usize,
+    },
     Again(f64),
+    /// Something that this library was not made with.
+    Unknown(&'static str),
 }
 
 impl From<Error> for Reason {
@@ -140,28 +153,16 @@ impl From<Error> for Reason {
     }
 }
 
-impl From<ShapeError> for Reason {
-    fn from(e: ShapeError) -> Self {
-        Self::Crate(e.into())
-    }
-}
-
 impl Reason {
     pub(crate) fn status(&self) -> Status {
         match self {
             Self::Crate(e) => match e {
-                Error::Shape(ShapeError::Overflow { .. }) => Status::Overflow,
-                Error::Shape(ShapeError::Overlap { .. }) => Status::Stride,
-                Error::Shape(_) | Error::Mismatch { .. } | Error::Shapes { .. } => Status::Shape,
-                Error::Attention(AttendError::Length { .. }) => Status::Length,
-                Error::Attention(AttendError::Cap(_) | AttendError::Distance { .. }) => {
-                    Status::Value
-                }
-                Error::Attention(_) => Status::Shape,
+                Error::Shape { expected: Size::Count(_) | Size::AtLeast(_), .. } => Status::Length,
+                Error::Shape { .. } => Status::Shape,
+                Error::Value { .. } => Status::Value,
+                Error::Overflow { .. } => Status::Overflow,
+                Error::Overlap { .. } => Status::Stride,
                 Error::Axis { .. } => Status::Axis,
-                Error::Partials { .. } | Error::Length { .. } => Status::Length,
-                Error::RowMax(_) | Error::Value { .. } | Error::Weight { .. } => Status::Value,
-                Error::Scale(_) | Error::Temperature(_) => Status::Value,
                 Error::Column { .. } => Status::Column,
                 Error::Memory { .. } => Status::Memory,
                 Error::Caches { .. } => Status::Caches,
@@ -177,7 +178,11 @@ impl Reason {
             Self::Scratch { .. } => Status::Scratch,
             Self::Choice { .. } | Self::Flags { .. } => Status::Value,
             Self::Name(_) => Status::Kernel,
+            Self::NoKernel { .. } => Status::Length,
+            Self::Both(..) => Status::Value,
+            Self::Stride { .. } => Status::Stride,
             Self::Again(_) => Status::Again,
+            Self::Unknown(_) => Status::Internal,
         }
     }
 }
@@ -203,9 +208,20 @@ impl fmt::Display for Reason {
             Self::Name(name) => {
                 write!(f, "no kernel is called {:?}", String::from_utf8_lossy(name))
             }
+            Self::NoKernel { index, len } => {
+                write!(f, "there are {len} kernels, and none of number {index}")
+            }
+            Self::Both(scale, temperature) => write!(
+                f,
+                "one of scale and temperature must be 1, got scale {scale} and temperature {temperature}"
+            ),
+            Self::Stride { cols, stride } => {
+                write!(f, "rows of {cols} elements overlap at stride {stride}")
+            }
             Self::Again(max) => {
                 write!(f, "the partials are to be computed again by the largest element, {max}")
             }
+            Self::Unknown(what) => write!(f, "this library does not know {what}"),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 
-use softmax::{Element, Merged, MergedRow, Partial, Shards};
+use softmax::{Element, Merged, MergedRow, Partial};
 
 use crate::options::{Call, call, plain_call, softmax_options};
 use crate::raw::{Region, by_dtype, slice, slice_mut, slice_or_none, softmax_dtype, write};
@@ -29,8 +29,8 @@ impl Tensor {
         let product = shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
         let n = if shape.contains(&0) { 0 } else { product.ok_or(Reason::TooLarge("shape"))? };
         let (x, y) = (self.x.cast::<T>(), self.y.cast::<T>());
-        let softmax = call.softmax;
-        let needed = || softmax.axis_scratch_size::<T>(shape, axis);
+        let (softmax, exec) = (&call.given.softmax, &call.given.exec);
+        let needed = || exec.axis_scratch_size::<T>(shape, axis);
         let shape_region = Region::of("shape", self.shape, dims)?;
         if x == y.cast_const() {
             call.disjoint(&[Region::of("output", y, n)?], &[shape_region])?;
@@ -111,7 +111,7 @@ pub unsafe extern "C" fn softmax_axis_scratch_size(
         call(options, &|call| {
             let shape = slice("shape", shape, dims)?;
             by_dtype!("a tensor", dtype, T => {
-                write("bytes", bytes, call.softmax.axis_scratch_size::<T>(shape, axis)?)
+                write("bytes", bytes, call.given.exec.axis_scratch_size::<T>(shape, axis)?)
             })
         })
     }
@@ -185,7 +185,7 @@ pub unsafe extern "C" fn softmax_partials(
                 let x = slice("input", x, len)?;
                 let partials = slice_mut("partials", partials.cast::<Partial>(), count)?;
                 let row_max = slice_or_none("row_max", row_max, 1)?.map(|max| max[0]);
-                Ok(Shards::with(*call.softmax).partials(x, row_max, partials)?)
+                Ok(call.given.shards().partials(x, row_max, partials)?)
             })
         })
     }
@@ -218,7 +218,7 @@ pub unsafe extern "C" fn softmax_merge(
             // Whichever of them is written: what is wrong does not depend on the row.
             let row = slice_mut("row", row.cast::<Partial>(), 1)?;
             let row_max = slice_mut("row_max", row_max, 1)?;
-            let shards = Shards::with(*call.softmax);
+            let shards = call.given.shards();
             by_dtype!("a row", dtype, T => match shards.merge::<T>(partials)? {
                 Merged::Row(merged) => {
                     row[0] = merged.to_partial();
@@ -243,7 +243,7 @@ unsafe fn row_of<T: Element>(
 ) -> Result<MergedRow<T>, Failure> {
     // SAFETY: as this function's.
     let row = unsafe { slice("row", row.cast::<Partial>(), 1) }?;
-    match Shards::with(*call.softmax).merge(row)? {
+    match call.given.shards().merge(row)? {
         Merged::Row(row) => Ok(row),
         Merged::Again(max) => Err(Reason::Again(max).into()),
     }
@@ -260,7 +260,7 @@ unsafe fn finish<T: Element>(
     log: bool,
 ) -> Result<(), Failure> {
     let (x, y) = (x.cast::<T>(), y.cast::<T>());
-    let shards = Shards::with(*call.softmax);
+    let shards = call.given.shards();
     // SAFETY: as this function's.
     let merged = unsafe { row_of::<T>(call, row) }?;
     let (written, row) = (Region::of("output", y, len)?, Region::of("row", row, 1)?);
@@ -336,7 +336,7 @@ pub unsafe extern "C" fn softmax_shard_log_softmax(
 pub unsafe extern "C" fn softmax_shard_logsumexp(
     dtype: softmax_dtype,
     row: *const softmax_partial,
-    lse: *mut c_void,
+    logsumexp: *mut c_void,
     options: *const softmax_options,
 ) -> softmax_status {
     // SAFETY: as this function's.
@@ -344,7 +344,7 @@ pub unsafe extern "C" fn softmax_shard_logsumexp(
         call(options, &|call| {
             by_dtype!("a row", dtype, T => {
                 let merged = row_of::<T>(call, row)?;
-                write("lse", lse.cast::<T>(), Shards::with(*call.softmax).logsumexp(&merged)?)
+                write("logsumexp", logsumexp.cast::<T>(), call.given.shards().logsumexp(&merged)?)
             })
         })
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value as Json, json};
-use softmax::{Kernel, Softmax, Threads};
+use softmax::{Exec, Kernel, Softmax, Threads, internal};
 
 use crate::dtype::Value;
 use crate::failure::{Failure, list};
@@ -88,10 +88,10 @@ pub struct Reading {
 pub struct Scaling {
     /// Divides every input by T.
     #[arg(long, value_name = "T", allow_hyphen_values = true, conflicts_with = "scale")]
-    temperature: Option<f64>,
+    pub temperature: Option<f64>,
     /// Multiplies every input by S.
     #[arg(long, value_name = "S", allow_hyphen_values = true)]
-    scale: Option<f64>,
+    pub scale: Option<f64>,
 }
 
 impl Source {
@@ -135,9 +135,9 @@ impl Source {
         }
     }
 
-    /// The library's options for these.
-    pub fn options(&self) -> Result<Softmax<'static>, Failure> {
-        Ok(Softmax::new().kernel(self.kernel()?).threads(self.threads()))
+    /// Where the library computes.
+    pub fn exec(&self) -> Result<Exec<'static>, Failure> {
+        Ok(Exec::new().kernel(self.kernel()?).threads(self.threads()))
     }
 
     /// What is wrong with the file.
@@ -149,24 +149,39 @@ impl Source {
     }
 }
 
+/// An operation with this scale or temperature.
+macro_rules! scaled {
+    ($scaling:expr, $operation:expr) => {{
+        let operation = $operation;
+        match ($scaling.temperature, $scaling.scale) {
+            (Some(t), _) => operation.temperature(t),
+            (None, Some(scale)) => operation.scale(scale),
+            (None, None) => operation,
+        }
+    }};
+}
+pub(crate) use scaled;
+
 impl Scaling {
-    /// The options with this scale.
-    pub fn of(&self, mut options: Softmax<'static>) -> Result<Softmax<'static>, Failure> {
-        if let Some(t) = self.temperature {
-            options = options.temperature(t).map_err(|e| Failure::new("--temperature", e))?;
-        }
-        if let Some(s) = self.scale {
-            options = options.scale(s).map_err(|e| Failure::new("--scale", e))?;
-        }
-        Ok(options)
+    /// Refuses what is out of range.
+    pub fn check(&self) -> Result<(), Failure> {
+        let option = if self.temperature.is_some() { "--temperature" } else { "--scale" };
+        let softmax = scaled!(self, Softmax::new());
+        internal::check(&softmax).map_err(|e| Failure::new(option, e))
     }
 
-    /// As [`Scaling::of`], for what has no meaning at temperatures 0 and infinity.
-    pub fn finite(&self, options: Softmax<'static>) -> Result<Softmax<'static>, Failure> {
+    /// Whether the temperature is 0 or infinite.
+    pub fn is_limit(&self) -> bool {
+        matches!(self.temperature, Some(0.0 | f64::INFINITY))
+    }
+
+    /// As [`Scaling::check`], for what has no meaning at temperatures 0 and infinity.
+    pub fn check_finite(&self) -> Result<(), Failure> {
         if let Some(t @ (0.0 | f64::INFINITY)) = self.temperature {
-            return Err(Failure::new("--temperature", softmax::Error::Temperature(t)));
+            let cause = format!("the temperature must be above 0 and finite here, got {t}");
+            return Err(Failure::new("--temperature", cause));
         }
-        self.of(options)
+        self.check()
     }
 }
 

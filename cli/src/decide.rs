@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::value_parser;
 use serde_json::json;
-use softmax::{Error, Matrix, Method, Order, Sampler, Softmax};
+use softmax::{Error, Hardmax, Matrix, Method, Order, Sampler};
 
 use crate::blocks::{Moved, Source, Walk, with_type};
 use crate::dtype::Value;
@@ -30,7 +30,7 @@ pub struct Argmax {
 impl Argmax {
     /// Does it all.
     pub fn run(&self) -> Result<(), Failure> {
-        self.columns.run(&self.source, None, &By::Largest(self.source.options()?))
+        self.columns.run(&self.source, None, &By::Largest(Hardmax::new().exec(self.source.exec()?)))
     }
 }
 
@@ -92,20 +92,26 @@ enum Filters {
 impl Sample {
     /// Does it all.
     pub fn run(&self) -> Result<(), Failure> {
-        let option = |name| move |e| Failure::new(name, e);
-        let sampler = Sampler::new(self.seed)
-            .kernel(self.source.kernel()?)
-            .threads(self.source.threads())
+        let plain = Sampler::new(self.seed);
+        for (option, sampler) in [
+            ("--temperature", plain.temperature(self.temperature)),
+            ("--top-p", plain.top_p(self.top_p)),
+            ("--min-p", plain.min_p(self.min_p)),
+            ("--typical-p", plain.typical_p(self.typical_p)),
+        ] {
+            // Drawing from nothing tells whether a number is in its range.
+            let done = Matrix::<f32>::new(&[], 1);
+            let done = done.and_then(|nothing| sampler.sample(nothing, &mut []));
+            done.map_err(|e| Failure::new(option, e))?;
+        }
+        let sampler = plain
+            .exec(self.source.exec()?)
             .step(self.step)
             .temperature(self.temperature)
-            .map_err(option("--temperature"))?
             .top_k(self.top_k)
             .top_p(self.top_p)
-            .map_err(option("--top-p"))?
             .min_p(self.min_p)
-            .map_err(option("--min-p"))?
             .typical_p(self.typical_p)
-            .map_err(option("--typical-p"))?
             .order(match self.order {
                 Filters::Transformers => Order::Transformers,
                 Filters::LlamaCpp => Order::LlamaCpp,
@@ -136,7 +142,7 @@ struct Columns {
 /// How columns are chosen.
 #[allow(clippy::large_enum_variant)] // There is one of it.
 enum By {
-    Largest(Softmax<'static>),
+    Largest(Hardmax<'static>),
     Draw(Sampler<'static>),
 }
 
@@ -149,7 +155,7 @@ impl By {
         columns: &mut [usize],
     ) -> Result<(), Error> {
         match self {
-            Self::Largest(options) => options.argmax(logits, columns),
+            Self::Largest(hardmax) => hardmax.argmax(logits, columns),
             Self::Draw(sampler) => sampler.first_row(first as u64).sample(logits, columns),
         }
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use softmax::{CrossEntropy, Error, Matrix, MatrixMut, Reduction};
 
-use crate::blocks::{Blocks, Scaling, Source, Walk, with_type};
+use crate::blocks::{Blocks, Scaling, Source, Walk, scaled, with_type};
 use crate::dtype::Value;
 use crate::failure::Failure;
 use crate::input::{self, Format, Part, Wanted, is_standard};
@@ -76,7 +76,8 @@ impl Loss {
     /// Does it all.
     pub fn run(&self) -> Result<(), Failure> {
         let walk = Walk::new(self.gradient.as_deref().is_some_and(is_standard), false);
-        let options = self.scaling.finite(self.source.options()?)?;
+        self.scaling.check_finite()?;
+        let exec = self.source.exec()?;
         let gradient = self.gradient.as_deref();
         let gradient = gradient.map(|path| Target::standard_or(path, self.force)).transpose()?;
         let rows_losses = Target::wanted(self.losses.as_deref(), Format::Npy, self.force)?;
@@ -86,10 +87,10 @@ impl Loss {
         let tensor = &input.tensors[0];
         let labels = self.labels(tensor)?;
         let weights = self.weights.as_deref().map(|path| self.weights(path)).transpose()?;
-        let loss = self.loss(weights.as_deref())?.options(options);
+        let loss = self.loss(weights.as_deref())?.exec(exec);
         let divisor =
             loss.divisor(&labels, tensor.cols).map_err(|e| match (&e, &self.weights) {
-                (Error::Length { .. } | Error::Weight { .. }, Some(path)) => {
+                (Error::Shape { .. } | Error::Value { .. }, Some(path)) => {
                     Failure::new(path.display(), e)
                 }
                 _ => Failure::new(self.labels.display(), e),
@@ -131,16 +132,22 @@ impl Loss {
 
     /// The options of the library for those of the command line.
     fn loss<'a>(&self, weights: Option<&'a [f32]>) -> Result<CrossEntropy<'a>, Failure> {
-        let loss = CrossEntropy::new()
+        let plain = CrossEntropy::new();
+        for (option, loss) in [
+            ("--label-smoothing", plain.label_smoothing(self.label_smoothing)),
+            ("--z-loss", plain.z_loss(self.z_loss)),
+        ] {
+            // Of no rows, it tells whether a number is in its range.
+            loss.divisor(&[], 0).map_err(|e| Failure::new(option, e))?;
+        }
+        let loss = scaled!(self.scaling, CrossEntropy::new())
             .ignore_index(self.ignore_index)
             .reduction(match self.reduction {
                 Together::Mean => Reduction::Mean,
                 Together::Sum => Reduction::Sum,
             })
             .label_smoothing(self.label_smoothing)
-            .map_err(|e| Failure::new("--label-smoothing", e))?
-            .z_loss(self.z_loss)
-            .map_err(|e| Failure::new("--z-loss", e))?;
+            .z_loss(self.z_loss);
         Ok(weights.map_or(loss, |weights| loss.weights(weights)))
     }
 

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
-use softmax::{Kernel, Masked, MatrixMut, Op, Softmax, Ties};
+use softmax::{Exec, Hardmax, Masked, MatrixMut, Op, Shape, Sigmoid, Softmax, Ties};
 
-use crate::blocks::{Moved, Reading, Scaling, Source, Walk, with_type};
+use crate::blocks::{Moved, Reading, Scaling, Source, Walk, scaled, with_type};
 use crate::dtype::{Dtype, Value, encode, stored};
 use crate::failure::{Failure, clip};
 use crate::input::{Contents, Format, Input, Part, is_standard};
@@ -131,14 +131,15 @@ impl Run {
     /// Does one file.
     fn one(&self, source: &Source, path: &Path, target: Target) -> Result<(), Failure> {
         let walk = Walk::new(is_standard(path), self.quiet);
-        let (softmax, kernel) = self.softmax(source)?;
+        let (exec, kernel) = (source.exec()?, source.kernel()?);
+        self.check_scaling()?;
         let input = source.open()?;
         let dtype = |t: &Tensor| self.dtype.unwrap_or(t.dtype);
         for tensor in &input.tensors {
             let (_, inner) = tensor.along(self.axis).map_err(|e| source.failed(e))?;
             if inner > 1 {
                 // Temperatures 0 and infinity have a meaning for rows only.
-                self.scaling.finite(softmax)?;
+                self.scaling.check_finite()?;
                 if self.op() == Op::Hardmax(Ties::First) {
                     return Err(Failure::new("--axis", "hardmax is along the last axis only"));
                 }
@@ -147,7 +148,7 @@ impl Run {
         let format = writer::format_of(path, self.reading.format, &input, |e| target.failed(e))?;
         let mut output = Writer::create(target, format, &input, dtype)?;
         let (plans, rows) = (Vec::new(), Vec::new());
-        let mut work = Work { run: self, source, softmax, walk: &walk, plans, rows };
+        let mut work = Work { run: self, source, exec, walk: &walk, plans, rows };
         input.tensors.iter().for_each(|t| walk.expect(t.len() * dtype(t).size()));
         input.others.iter().for_each(|other| walk.expect(2 * other.data.len()));
         for part in input.parts() {
@@ -217,17 +218,19 @@ impl Run {
         matches!(self.op(), Op::LogSoftmax | Op::LogSigmoid)
     }
 
-    /// What to call, and the kernel that it will use.
-    fn softmax(&self, source: &Source) -> Result<(Softmax<'static>, &'static Kernel), Failure> {
-        let options = source.options()?.masked(match self.masked {
+    /// Refuses a scale or temperature that is out of range for the operation.
+    fn check_scaling(&self) -> Result<(), Failure> {
+        match self.op() {
+            Op::Sigmoid | Op::LogSigmoid => self.scaling.check_finite(),
+            _ => self.scaling.check(),
+        }
+    }
+
+    fn masked(&self) -> Masked {
+        match self.masked {
             MaskedRow::Nan => Masked::Nan,
             MaskedRow::Zero => Masked::Zero,
-        });
-        let options = match self.op() {
-            Op::Sigmoid | Op::LogSigmoid => self.scaling.finite(options)?,
-            _ => self.scaling.of(options)?,
-        };
-        Ok((options, source.kernel()?))
+        }
     }
 }
 
@@ -235,7 +238,7 @@ impl Run {
 struct Work<'a> {
     run: &'a Run,
     source: &'a Source,
-    softmax: Softmax<'static>,
+    exec: Exec<'static>,
     walk: &'a Walk,
     plans: Vec<Plan>,
     rows: Vec<Row>,
@@ -355,7 +358,12 @@ impl<'a> Work<'a> {
         } else {
             (rows, cols)
         };
-        let plan = self.softmax.plan::<C>(op, shape.0, shape.1, true)?;
+        let is_limit = self.run.scaling.is_limit();
+        let op = match op {
+            Op::Softmax | Op::LogSoftmax if is_limit => Op::Hardmax(Ties::Share),
+            op => op,
+        };
+        let plan = self.exec.plan::<C>(op, Shape::new(shape.0, shape.1).in_place())?;
         self.plans.push(Plan {
             tensor: tensor.name.clone(),
             rows: tensor.len() / cols,
@@ -368,8 +376,10 @@ impl<'a> Work<'a> {
 
     /// Puts the results of a block where it is.
     fn compute<C: Value>(&self, x: &mut [C], shape: [usize; 3]) -> Result<(), softmax::Error> {
-        let (softmax, [_, axis, inner]) = (&self.softmax, shape);
-        let op = self.run.op();
+        let [_, axis, inner] = shape;
+        let (op, masked, scaling) = (self.run.op(), self.run.masked(), &self.run.scaling);
+        let softmax = scaled!(scaling, Softmax::new()).masked(masked).exec(self.exec);
+        let sigmoid = scaled!(scaling, Sigmoid::new()).exec(self.exec);
         if inner > 1 && op == Op::Softmax {
             return softmax.softmax_axis_in_place(x, &shape, 1);
         }
@@ -379,9 +389,11 @@ impl<'a> Work<'a> {
         let x = MatrixMut::new(x, axis)?;
         match op {
             Op::LogSoftmax => softmax.log_softmax_in_place(x),
-            Op::Sigmoid => softmax.sigmoid_in_place(x),
-            Op::LogSigmoid => softmax.log_sigmoid_in_place(x),
-            Op::Hardmax(ties) => softmax.hardmax_in_place(ties, x),
+            Op::Sigmoid => sigmoid.sigmoid_in_place(x),
+            Op::LogSigmoid => sigmoid.log_sigmoid_in_place(x),
+            Op::Hardmax(ties) => {
+                Hardmax::new().ties(ties).masked(masked).exec(self.exec).hardmax_in_place(x)
+            }
             _ => softmax.softmax_in_place(x),
         }
     }

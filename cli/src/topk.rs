@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use serde_json::json;
-use softmax::{Element, Matrix, Softmax};
+use softmax::{Element, Matrix};
 
-use crate::blocks::{Blocks, Scaling, Source, Walk, with_type};
+use crate::blocks::{Blocks, Scaling, Source, Walk, scaled, with_type};
 use crate::dtype::Value;
 use crate::failure::Failure;
 use crate::input::Format;
@@ -49,7 +49,8 @@ impl TopK {
     /// Does it all.
     pub fn run(&self) -> Result<(), Failure> {
         let walk = Walk::new(true, false);
-        let options = self.scaling.finite(self.source.options()?)?;
+        self.scaling.check_finite()?;
+        let exec = self.source.exec()?;
         let indices = Target::wanted(self.indices.as_deref(), Format::Npy, self.force)?;
         let log_probs = Target::wanted(self.log_probs.as_deref(), Format::Npy, self.force)?;
         check_distinct([&indices, &log_probs].into_iter().flatten())?;
@@ -74,7 +75,8 @@ impl TopK {
                 indices.map(|t| t.create_npy(&shape, npy::I64)).transpose()?,
                 log_probs.map(|t| t.create_npy(&shape, descr)).transpose()?,
             ];
-            let mut work = Work { run: self, options, cols, k, files, stdout: Stdout::new() };
+            let top_k = scaled!(self.scaling, softmax::TopK::new(k)).exec(exec);
+            let mut work = Work { run: self, top_k, cols, k, files, stdout: Stdout::new() };
             let beside = k.saturating_mul(3 * size_of::<usize>());
             let (source, file, stored) = (&self.source, &input.file, tensor.stored);
             work.compute(walk.blocks::<C>(source, file, stored, bytes, cols, beside))?;
@@ -93,7 +95,7 @@ impl TopK {
 /// Everything that the blocks share.
 struct Work<'a> {
     run: &'a TopK,
-    options: Softmax<'static>,
+    top_k: softmax::TopK<'static>,
     cols: usize,
     k: usize,
     /// Of indices and of log-probabilities.
@@ -119,7 +121,7 @@ impl Work<'_> {
             let n = logits.rows() * k;
             let (indices, log_probs) = (&mut indices[..n], &mut log_probs[..n]);
             let probs = &mut probs[..n];
-            let done = self.options.top_k_and_probs(logits, k, indices, log_probs, probs);
+            let done = self.top_k.log_probs_and_probs(logits, log_probs, probs, indices);
             done.map_err(|e| source.failed(e))?;
             let [indices_file, log_probs_file] = &mut self.files;
             if let Some(file) = indices_file {

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use crate::call::matrix::ShapeError;
+use crate::call::error::Error;
 use crate::call::{Masked, Store};
 use crate::num::element::Element;
 use crate::num::part_of;
@@ -34,14 +34,14 @@ impl<'a, T: Element> Columns<'a, T> {
     /// columns.
     ///
     /// # Errors
-    /// [`ShapeError`] if either has not as many elements.
+    /// [`Error::Shape`] if either has not as many elements.
     pub fn new(
         x: &'a [T],
         y: &'a mut [T],
         shape: [usize; 3],
         scale: Scale,
         masked: Masked,
-    ) -> Result<Self, ShapeError> {
+    ) -> Result<Self, Error> {
         Self::check(x.len(), shape)?;
         Self::check(y.len(), shape)?;
         Ok(Self::of(x.as_ptr(), y.as_mut_ptr(), shape, scale, masked))
@@ -56,19 +56,19 @@ impl<'a, T: Element> Columns<'a, T> {
         shape: [usize; 3],
         scale: Scale,
         masked: Masked,
-    ) -> Result<Self, ShapeError> {
+    ) -> Result<Self, Error> {
         Self::check(y.len(), shape)?;
         let y = y.as_mut_ptr();
         Ok(Self::of(y, y, shape, scale, masked))
     }
 
-    fn check(len: usize, [outer, axis, inner]: [usize; 3]) -> Result<(), ShapeError> {
+    fn check(len: usize, [outer, axis, inner]: [usize; 3]) -> Result<(), Error> {
         let (rows, cols, stride) = (outer, axis, inner);
         let needed = outer.checked_mul(axis).and_then(|n| n.checked_mul(inner));
         match needed {
             Some(needed) if needed == len => Ok(()),
-            Some(needed) => Err(ShapeError::Tensor { len, outer, axis, inner, needed }),
-            None => Err(ShapeError::Overflow { rows, cols, stride }),
+            Some(needed) => Err(Error::count("number of elements of the tensor", needed, len)),
+            None => Err(Error::overflow(rows, cols, stride)),
         }
     }
 

@@ -1,18 +1,31 @@
 //! Calls of losses and gradients, and what they are computed from.
 
+use crate::call::error::Error;
 use crate::call::matrix::{Matrix, MatrixMut};
 use crate::call::rows::{Rows, over_rows};
+use crate::mem::fpenv::in_default_environment;
 use crate::num::element::Element;
 use crate::num::exp2::{Contract, Sum};
 use crate::num::scale::Scale;
 
 /// What rows are measured against.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Targets<'a, T> {
     /// The column of each row's class.
     Labels(&'a [i64]),
     /// Each row's probabilities.
     Probs(Matrix<'a, T>),
+}
+
+impl<T> Targets<'_, T> {
+    /// How many rows have one.
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::Labels(labels) => labels.len(),
+            Self::Probs(probs) => probs.rows(),
+        }
+    }
 }
 
 impl<'a, T> From<&'a [i64]> for Targets<'a, T> {
@@ -62,12 +75,12 @@ impl Loss<'_> {
     /// Whether labels are columns or ignored.
     ///
     /// # Errors
-    /// [`LossError::Label`] at the first that is neither.
-    pub fn check_labels(&self, labels: &[i64], cols: usize) -> Result<(), LossError> {
+    /// [`Error::Column`] at the first that is neither.
+    pub fn check_labels(&self, labels: &[i64], cols: usize) -> Result<(), Error> {
         let column = |label: i64| usize::try_from(label).is_ok_and(|label| label < cols);
         for (row, &label) in labels.iter().enumerate() {
             if label != self.ignore && !column(label) {
-                return Err(LossError::Label { row, label, cols });
+                return Err(Error::column(row, label, cols));
             }
         }
         Ok(())
@@ -77,10 +90,10 @@ impl Loss<'_> {
     /// or NaN.
     ///
     /// # Errors
-    /// [`LossError::Length`]; [`LossError::Weight`] at the first that is.
-    pub fn check_weights(&self, cols: usize) -> Result<(), LossError> {
+    /// [`Error::Shape`]; [`Error::Value`] at the first that is.
+    pub fn check_weights(&self, cols: usize) -> Result<(), Error> {
         let Some(weights) = self.weights else { return Ok(()) };
-        length("weights, one for each class,", weights.len(), cols)?;
+        length("number of weights (one for each class)", weights.len(), cols)?;
         // By their bits, as the caller's floating-point environment may trap at NaN.
         let good =
             |weight: f32| weight.to_bits() < f32::INFINITY.to_bits() || weight.to_bits() == 1 << 31;
@@ -89,49 +102,16 @@ impl Loss<'_> {
             return Ok(());
         }
         let first = weights.iter().enumerate().find(|(_, weight)| !good(**weight));
-        first.map_or(Ok(()), |(class, &weight)| Err(LossError::Weight { class, weight }))
+        let refused = |(class, &weight)| {
+            let range = "finite and not negative";
+            Err(Error::value_at("weight of class", class, weight, range))
+        };
+        first.map_or(Ok(()), |weight| in_default_environment(|| refused(weight)))
     }
 }
 
-fn length(what: &'static str, len: usize, needed: usize) -> Result<(), LossError> {
-    if len == needed { Ok(()) } else { Err(LossError::Length { what, len, needed }) }
-}
-
-/// Why a loss cannot be computed of these.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum LossError {
-    /// Logits and gradient, or logits and targets, differ in shape.
-    Shapes {
-        /// Rows and columns of the logits.
-        logits: (usize, usize),
-        /// Those of the other.
-        other: (usize, usize),
-    },
-    /// A slice has not the length that it needs.
-    Length {
-        /// What it is.
-        what: &'static str,
-        /// Its elements.
-        len: usize,
-        /// Elements needed.
-        needed: usize,
-    },
-    /// A label is no column.
-    Label {
-        /// The row.
-        row: usize,
-        /// Its label.
-        label: i64,
-        /// Columns of a row.
-        cols: usize,
-    },
-    /// The weight of a class is negative, infinite or NaN.
-    Weight {
-        /// The class.
-        class: usize,
-        /// Its weight.
-        weight: f32,
-    },
+fn length(what: &'static str, len: usize, needed: usize) -> Result<(), Error> {
+    if len == needed { Ok(()) } else { Err(Error::count(what, needed, len)) }
 }
 
 /// The work of one call: the loss of each row, and, where there is a place for it, the gradient.
@@ -163,10 +143,10 @@ impl<'a, T: Element> LossCall<'a, T> {
         losses: &'a mut [f64],
         gradient: Option<MatrixMut<'a, T>>,
         options: Loss<'a>,
-    ) -> Result<Self, LossError> {
+    ) -> Result<Self, Error> {
         let views = match gradient {
             Some(y) => {
-                Rows::new(x, y).map_err(|[logits, other]| LossError::Shapes { logits, other })?
+                Rows::new(x, y).map_err(|[logits, y]| Error::differ("gradient", logits, y))?
             }
             None => Rows::read(x),
         };
@@ -183,7 +163,7 @@ impl<'a, T: Element> LossCall<'a, T> {
         factors: Option<&'a [f64]>,
         losses: &'a mut [f64],
         options: Loss<'a>,
-    ) -> Result<Self, LossError> {
+    ) -> Result<Self, Error> {
         Self::checked(Rows::in_place(x), targets, factors, losses, options)
     }
 
@@ -193,22 +173,22 @@ impl<'a, T: Element> LossCall<'a, T> {
         factors: Option<&'a [f64]>,
         losses: &'a mut [f64],
         options: Loss<'a>,
-    ) -> Result<Self, LossError> {
+    ) -> Result<Self, Error> {
         let (rows, cols) = (views.rows(), views.cols());
-        length("losses, one for each row,", losses.len(), rows)?;
+        length("number of losses (one for each row)", losses.len(), rows)?;
         if let Some(factors) = factors {
-            length("row factors", factors.len(), rows)?;
+            length("number of row factors", factors.len(), rows)?;
         }
         options.check_weights(cols)?;
         match targets {
             Targets::Labels(labels) => {
-                length("labels, one for each row,", labels.len(), rows)?;
+                length("number of labels (one for each row)", labels.len(), rows)?;
                 options.check_labels(labels, cols)?;
             }
             Targets::Probs(q) => {
                 let (logits, other) = ((rows, cols), (q.rows(), q.cols()));
                 if other != logits {
-                    return Err(LossError::Shapes { logits, other });
+                    return Err(Error::differ("matrix of targets", logits, other));
                 }
             }
         }

@@ -1,95 +1,13 @@
 //! Views of matrices whose rows are contiguous.
 
-use std::fmt;
 use std::marker::PhantomData;
 
-/// Why a slice is not a matrix of the shape that was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ShapeError {
-    /// `cols` is 0 or does not divide the number of elements.
-    NotDivisible {
-        /// Elements in the slice.
-        len: usize,
-        /// Elements asked for in a row.
-        cols: usize,
-    },
-    /// The slice has not the length that the shape needs.
-    Length {
-        /// Elements in the slice.
-        len: usize,
-        /// Rows asked for.
-        rows: usize,
-        /// Elements asked for in a row.
-        cols: usize,
-        /// Elements from the start of a row to the start of the next.
-        stride: usize,
-        /// Elements needed.
-        needed: usize,
-    },
-    /// The slice has not the length that a tensor needs.
-    Tensor {
-        /// Elements in the slice.
-        len: usize,
-        /// Positions before the axis.
-        outer: usize,
-        /// Elements along the axis.
-        axis: usize,
-        /// Positions behind the axis.
-        inner: usize,
-        /// Elements needed.
-        needed: usize,
-    },
-    /// Rows would overlap: the stride is smaller than the row.
-    Overlap {
-        /// Elements asked for in a row.
-        cols: usize,
-        /// Elements from the start of a row to the start of the next.
-        stride: usize,
-    },
-    /// The number of elements does not fit `usize`.
-    Overflow {
-        /// Rows asked for.
-        rows: usize,
-        /// Elements asked for in a row.
-        cols: usize,
-        /// Elements from the start of a row to the start of the next.
-        stride: usize,
-    },
-}
-
-impl fmt::Display for ShapeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::NotDivisible { len, cols } => {
-                write!(f, "{len} elements cannot be cut into rows of {cols}")
-            }
-            Self::Length { len, rows, cols, stride, needed } => write!(
-                f,
-                "{rows} rows of {cols} with stride {stride} need {needed} elements, got {len}"
-            ),
-            Self::Tensor { len, outer, axis, inner, needed } => {
-                write!(
-                    f,
-                    "a tensor of {outer} x {axis} x {inner} needs {needed} elements, got {len}"
-                )
-            }
-            Self::Overlap { cols, stride } => {
-                write!(f, "rows of {cols} elements overlap at stride {stride}")
-            }
-            Self::Overflow { rows, cols, stride } => {
-                write!(f, "{rows} rows of {cols} with stride {stride} overflow the address space")
-            }
-        }
-    }
-}
-
-impl std::error::Error for ShapeError {}
+use crate::call::error::{Error, Size};
 
 /// Elements from the first of row 0 to the last of the last row.
-fn extent(rows: usize, cols: usize, stride: usize) -> Result<usize, ShapeError> {
+fn extent(rows: usize, cols: usize, stride: usize) -> Result<usize, Error> {
     if rows > 1 && stride < cols {
-        return Err(ShapeError::Overlap { cols, stride });
+        return Err(Error::Overlap { cols, stride });
     }
     if rows == 0 || cols == 0 {
         return Ok(0);
@@ -97,13 +15,13 @@ fn extent(rows: usize, cols: usize, stride: usize) -> Result<usize, ShapeError> 
     (rows - 1)
         .checked_mul(stride)
         .and_then(|start| start.checked_add(cols))
-        .ok_or(ShapeError::Overflow { rows, cols, stride })
+        .ok_or(Error::Overflow { rows, cols, stride })
 }
 
-fn check(len: usize, rows: usize, cols: usize, stride: usize) -> Result<(), ShapeError> {
+fn check(len: usize, rows: usize, cols: usize, stride: usize) -> Result<(), Error> {
     let needed = extent(rows, cols, stride)?;
     if len < needed {
-        return Err(ShapeError::Length { len, rows, cols, stride, needed });
+        return Err(Error::shape("number of elements", Size::AtLeast(needed), Size::Count(len)));
     }
     Ok(())
 }
@@ -114,11 +32,11 @@ fn settled(rows: usize, cols: usize, stride: usize) -> usize {
     if rows <= 1 || cols == 0 { cols } else { stride }
 }
 
-fn rows_of(len: usize, cols: usize) -> Result<usize, ShapeError> {
+fn rows_of(len: usize, cols: usize) -> Result<usize, Error> {
     match len.checked_rem(cols) {
         Some(0) => Ok(len / cols),
         None if len == 0 => Ok(0),
-        _ => Err(ShapeError::NotDivisible { len, cols }),
+        _ => Err(Error::shape("number of elements", Size::MultipleOf(cols), Size::Count(len))),
     }
 }
 
@@ -140,8 +58,8 @@ macro_rules! view {
             /// Rows of `cols` elements, one behind the other: `data.len() / cols` of them.
             ///
             /// # Errors
-            /// [`ShapeError::NotDivisible`] if `cols` does not divide `data.len()`.
-            pub fn new(data: $slice, cols: usize) -> Result<Self, ShapeError> {
+            /// [`Error::Shape`] if `cols` does not divide `data.len()`.
+            pub fn new(data: $slice, cols: usize) -> Result<Self, Error> {
                 let rows = rows_of(data.len(), cols)?;
                 Ok(Self { data: data.$as_ptr(), rows, cols, stride: cols, borrowed: PhantomData })
             }
@@ -156,7 +74,7 @@ macro_rules! view {
                 rows: usize,
                 cols: usize,
                 stride: usize,
-            ) -> Result<Self, ShapeError> {
+            ) -> Result<Self, Error> {
                 check(data.len(), rows, cols, stride)?;
                 let stride = settled(rows, cols, stride);
                 Ok(Self { data: data.$as_ptr(), rows, cols, stride, borrowed: PhantomData })
@@ -177,10 +95,10 @@ macro_rules! view {
                 rows: usize,
                 cols: usize,
                 stride: usize,
-            ) -> Result<Self, ShapeError> {
+            ) -> Result<Self, Error> {
                 let bytes = extent(rows, cols, stride)?.checked_mul(size_of::<T>());
                 if bytes.is_none_or(|bytes| bytes > isize::MAX as usize) {
-                    return Err(ShapeError::Overflow { rows, cols, stride });
+                    return Err(Error::Overflow { rows, cols, stride });
                 }
                 let data = if bytes == Some(0) { <$slice>::default().$as_ptr() } else { data };
                 let stride = settled(rows, cols, stride);
@@ -251,7 +169,7 @@ view! {
     /// // Two rows of three, each followed by one element of padding.
     /// let m = Matrix::with_stride(&[1.0f32, 2.0, 3.0, 0.0, 4.0, 5.0, 6.0, 0.0], 2, 3, 4)?;
     /// assert_eq!((m.rows(), m.cols(), m.stride()), (2, 3, 4));
-    /// # Ok::<(), softmax_kernels::ShapeError>(())
+    /// # Ok::<(), softmax_kernels::Error>(())
     /// ```
     Matrix, &'a [T], *const T, as_ptr
 }
@@ -330,18 +248,19 @@ mod tests {
     #[test]
     fn shapes_are_checked_and_named() {
         let d = [0.0f32; 7];
-        assert_eq!(Matrix::new(&d, 3).unwrap_err(), ShapeError::NotDivisible { len: 7, cols: 3 });
-        assert_eq!(Matrix::new(&d, 0).unwrap_err(), ShapeError::NotDivisible { len: 7, cols: 0 });
+        for cols in [3, 0] {
+            assert_eq!(
+                Matrix::new(&d, cols).unwrap_err().to_string(),
+                format!("the number of elements must be a multiple of {cols}, got 7")
+            );
+        }
         assert_eq!(Matrix::<f32>::new(&[], 0).unwrap().rows(), 0);
         assert_eq!(
             Matrix::with_stride(&d, 2, 4, 4).unwrap_err().to_string(),
-            "2 rows of 4 with stride 4 need 8 elements, got 7"
+            "the number of elements must be at least 8, got 7"
         );
-        assert!(matches!(Matrix::with_stride(&d, 2, 3, 2), Err(ShapeError::Overlap { .. })));
-        assert!(matches!(
-            Matrix::with_stride(&d, usize::MAX, 2, 4),
-            Err(ShapeError::Overflow { .. })
-        ));
+        assert!(matches!(Matrix::with_stride(&d, 2, 3, 2), Err(Error::Overlap { .. })));
+        assert!(matches!(Matrix::with_stride(&d, usize::MAX, 2, 4), Err(Error::Overflow { .. })));
         // The last row needs no padding behind it.
         assert!(Matrix::with_stride(&d, 2, 3, 4).is_ok());
     }
@@ -383,6 +302,6 @@ mod tests {
         assert_eq!(d, [0, 1, 0, 2, 0, 1, 0, 2]);
         // SAFETY: refused.
         let big = unsafe { Matrix::<u32>::from_raw(p, 1, usize::MAX / 4, 0) };
-        assert!(matches!(big, Err(ShapeError::Overflow { .. })));
+        assert!(matches!(big, Err(Error::Overflow { .. })));
     }
 }

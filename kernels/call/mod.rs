@@ -1,6 +1,7 @@
 //! One call of a kernel: pointers, shapes, options.
 
 pub(crate) mod columns;
+pub(crate) mod error;
 pub(crate) mod losses;
 pub(crate) mod masses;
 pub(crate) mod matrix;
@@ -20,6 +21,7 @@ use crate::num::scale::Scale;
 
 /// What a row becomes whose every entry is `-inf` (fully masked).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Masked {
     /// NaN everywhere, as ONNX and PyTorch define it.
     #[default]
@@ -30,6 +32,7 @@ pub enum Masked {
 
 /// What becomes of several elements that are the largest of their row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Ties {
     /// Each of `N` gets `1/N`: what softmax tends to as the temperature goes to 0.
     #[default]

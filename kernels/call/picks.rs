@@ -1,6 +1,7 @@
 //! Calls of argmax, top-k and log-probabilities, and what sigmoid and the limits of softmax are
 //! made of.
 
+use crate::call::error::{Error, Size};
 use crate::call::matrix::Matrix;
 use crate::call::{Masked, Op, Ties};
 use crate::mem::fpenv::in_default_environment;
@@ -53,7 +54,7 @@ pub(crate) const ATANH: [f64; 16] = {
     coefficients
 };
 
-/// `ln(1 + e / C) / e` for `e` from 0 to C of f64, relative to it: 2^-27.6, minimax (Remez' exchange
+/// `ln(1 + e / C) / e` for `e` from 0 to C of f64, relative to it 2^-27.6: minimax (Remez' exchange
 /// in 60 digits). The coefficients of even powers, and of odd ones. For rows of f32.
 pub(crate) const LOG1P: [[f64; 5]; 2] = [
     [
@@ -102,40 +103,8 @@ pub(crate) enum Wanted<'a> {
     Largest(&'a mut [usize]),
 }
 
-/// Why something cannot be picked from rows.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum PickError {
-    /// A slice has not the length that the rows need.
-    Length {
-        /// What it is.
-        what: &'static str,
-        /// Its elements.
-        len: usize,
-        /// Elements needed.
-        needed: usize,
-    },
-    /// A number is out of its range.
-    Value {
-        /// What it is.
-        what: &'static str,
-        /// What it was.
-        value: f64,
-        /// What it may be.
-        range: &'static str,
-    },
-    /// A token is no column.
-    Column {
-        /// The row.
-        row: usize,
-        /// The token.
-        index: usize,
-        /// Columns of a row.
-        cols: usize,
-    },
-}
-
-fn check(what: &'static str, len: usize, needed: usize) -> Result<(), PickError> {
-    if len == needed { Ok(()) } else { Err(PickError::Length { what, len, needed }) }
+fn check(what: &'static str, len: usize, needed: usize) -> Result<(), Error> {
+    if len == needed { Ok(()) } else { Err(Error::count(what, needed, len)) }
 }
 
 impl<'a, T: Element> Picks<'a, T> {
@@ -149,16 +118,19 @@ impl<'a, T: Element> Picks<'a, T> {
         tokens: &'a [usize],
         log_probs: &'a mut [T::Arithmetic],
         lse: Option<&'a mut [T::Arithmetic]>,
-    ) -> Result<Self, PickError> {
+    ) -> Result<Self, Error> {
         let (rows, cols) = (x.rows(), x.cols());
         let k = tokens.len().div_ceil(rows.max(1));
-        check("tokens", tokens.len(), k.saturating_mul(rows))?;
-        check("log-probabilities", log_probs.len(), tokens.len())?;
+        if tokens.len() != k.saturating_mul(rows) {
+            let (what, len) = ("number of tokens", Size::Count(tokens.len()));
+            return Err(Error::shape(what, Size::MultipleOf(rows), len));
+        }
+        check("number of log-probabilities", log_probs.len(), tokens.len())?;
         if let Some(lse) = &lse {
-            check("log-sum-exps", lse.len(), rows)?;
+            check("number of log-sum-exps", lse.len(), rows)?;
         }
         if let Some(at) = tokens.iter().position(|&token| token >= cols) {
-            return Err(PickError::Column { row: at / k, index: tokens[at], cols });
+            return Err(Error::column(at / k, tokens[at], cols));
         }
         let lse = lse.unwrap_or_default();
         Ok(Self::new(x, k, Wanted::Tokens(tokens), log_probs, lse))
@@ -175,16 +147,16 @@ impl<'a, T: Element> Picks<'a, T> {
         indices: &'a mut [usize],
         log_probs: &'a mut [T::Arithmetic],
         probs: Option<&'a mut [T::Arithmetic]>,
-    ) -> Result<Self, PickError> {
+    ) -> Result<Self, Error> {
         if k > x.cols() {
             let range = "at most the number of columns";
-            return Err(PickError::Value { what: "k of the top k", value: k as f64, range });
+            return Err(Error::value("k of the top k", k, range));
         }
         let needed = x.rows().saturating_mul(k);
-        check("indices", indices.len(), needed)?;
-        check("log-probabilities", log_probs.len(), needed)?;
+        check("number of indices", indices.len(), needed)?;
+        check("number of log-probabilities", log_probs.len(), needed)?;
         if let Some(probs) = &probs {
-            check("probabilities", probs.len(), needed)?;
+            check("number of probabilities", probs.len(), needed)?;
         }
         let probs = probs.unwrap_or_default();
         Ok(Picks { probs, ..Self::new(x, k, Wanted::Top(indices), log_probs, &mut []) })
@@ -194,11 +166,10 @@ impl<'a, T: Element> Picks<'a, T> {
     ///
     /// # Errors
     /// Rows without elements, or not one index a row.
-    pub fn largest(x: Matrix<'a, T>, indices: &'a mut [usize]) -> Result<Self, PickError> {
-        check("indices", indices.len(), x.rows())?;
+    pub fn largest(x: Matrix<'a, T>, indices: &'a mut [usize]) -> Result<Self, Error> {
+        check("number of indices", indices.len(), x.rows())?;
         if x.rows() > 0 && x.cols() == 0 {
-            let what = "number of columns";
-            return Err(PickError::Value { what, value: 0.0, range: "above 0" });
+            return Err(Error::value("number of columns", 0usize, "above 0"));
         }
         Ok(Self::new(x, 1, Wanted::Largest(indices), &mut [], &mut []))
     }

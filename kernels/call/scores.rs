@@ -4,6 +4,7 @@
 use half::{bf16, f16};
 
 use crate::call::Masked;
+use crate::call::error::{Error, Size};
 use crate::call::matrix::{Matrix, MatrixMut};
 use crate::call::rows::{Rows, over_rows};
 use crate::num::element::Element;
@@ -64,6 +65,7 @@ pub(crate) fn log_shift_of_pairs<E: Contract>(
 
 /// A mask's elements: numbers that are added to the logits, or whether a key is seen.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum MaskData<'a> {
     /// Added; -inf hides a key.
     F32(&'a [f32]),
@@ -184,82 +186,6 @@ pub struct Attend<'a> {
     pub masked: Masked,
 }
 
-/// Why options of attention do not fit the scores.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum AttendError {
-    /// The rows are not whole heads.
-    Rows {
-        /// Rows of the scores.
-        rows: usize,
-        /// Heads asked for.
-        heads: usize,
-        /// Queries asked for.
-        queries: usize,
-    },
-    /// Scores and probabilities differ in shape.
-    Shapes {
-        /// Rows and columns of the scores.
-        scores: (usize, usize),
-        /// Rows and columns of the probabilities.
-        probs: (usize, usize),
-    },
-    /// A mask's shape is neither the scores' nor 1.
-    MaskShape {
-        /// The mask's batch, heads, queries.
-        mask: [usize; 3],
-        /// The scores'.
-        scores: [usize; 3],
-    },
-    /// A slice has not the length that it needs.
-    Length {
-        /// What it is.
-        what: &'static str,
-        /// Its elements.
-        len: usize,
-        /// Elements needed.
-        needed: usize,
-    },
-    /// The soft cap is NaN or out of range.
-    Cap(f64),
-    /// ALiBi, and a query sees a key that is further away than numbers of the type count exactly.
-    Distance {
-        /// The key's distance from the query's position.
-        distance: i64,
-        /// The largest one that is allowed.
-        limit: i64,
-    },
-}
-
-impl std::fmt::Display for AttendError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Rows { rows, heads, queries } => {
-                write!(f, "{rows} rows are not whole batches of {heads} heads of {queries} queries")
-            }
-            Self::Shapes { scores: (rows, cols), probs: (p_rows, p_cols) } => {
-                write!(
-                    f,
-                    "the scores are {rows} x {cols} but the probabilities {p_rows} x {p_cols}"
-                )
-            }
-            Self::MaskShape { mask, scores } => write!(
-                f,
-                "a mask of {mask:?} (batch, heads, queries) does not broadcast to scores of {scores:?}"
-            ),
-            Self::Length { what, len, needed } => {
-                write!(f, "{needed} {what} are needed, got {len}")
-            }
-            Self::Cap(value) => write!(f, "the soft cap must be in 2^-20..=2^20, got {value}"),
-            Self::Distance { distance, limit } => {
-                write!(f, "distances for ALiBi must be in -{limit}..={limit}, got {distance}")
-            }
-        }
-    }
-}
-
-impl std::error::Error for AttendError {}
-
 /// The soft caps that are allowed: within them a capped logit is right to an absolute 2^-30 in f32.
 const CAPS: (f64, f64) = (1.0 / 1_048_576.0, 1_048_576.0);
 
@@ -312,54 +238,65 @@ impl<'a> Attend<'a> {
 
     /// Whether everything has the length that scores of this shape need, which are computed in the
     /// type `A`.
-    fn check<A>(&self, rows: usize, cols: usize) -> Result<(), AttendError> {
+    fn check<A>(&self, rows: usize, cols: usize) -> Result<(), Error> {
         let &Attend { heads, queries, .. } = self;
         let per_batch = heads.checked_mul(queries).filter(|&n| n > 0);
         let batch = match per_batch {
             Some(n) if rows.is_multiple_of(n) => rows / n,
             None if rows == 0 => 0,
-            _ => return Err(AttendError::Rows { rows, heads, queries }),
+            _ => {
+                let what = "number of rows (batch times heads times queries)";
+                let whole = Size::MultipleOf(heads.saturating_mul(queries));
+                return Err(Error::shape(what, whole, Size::Count(rows)));
+            }
         };
         if let Some(c) = self.cap
             && !(c >= CAPS.0 && c <= CAPS.1)
         {
-            return Err(AttendError::Cap(c));
+            return Err(Error::value("soft cap", c, "in 2^-20..=2^20"));
         }
         if let Some(mask) = &self.mask {
             let scores = [batch, heads, queries];
             if mask.shape.iter().zip(scores).any(|(&m, n)| m != n && m != 1) {
-                return Err(AttendError::MaskShape { mask: mask.shape, scores });
+                let what = "shape of the mask (batch, heads, queries; 1 serves for all)";
+                let [expected, got] = [scores, mask.shape].map(|s| Size::Tensor(Box::new(s)));
+                return Err(Error::shape(what, expected, got));
             }
             // No overflow: at most as many as the scores.
             let needed = mask.shape.iter().product::<usize>() * cols;
             let len = mask.data.len();
             if len != needed {
-                return Err(AttendError::Length { what: "elements of the mask", len, needed });
+                return Err(Error::count("number of elements of the mask", needed, len));
             }
         }
         let per_head = [
-            (self.mask_slopes, "slopes of the mask, one for each head,"),
-            (self.slopes, "slopes, one for each head,"),
-            (self.sinks, "sinks, one for each head,"),
+            (self.mask_slopes, "number of slopes of the mask (one for each head)"),
+            (self.slopes, "number of slopes (one for each head)"),
+            (self.sinks, "number of sinks (one for each head)"),
         ];
         for (slice, what) in per_head {
             if let Some(slice) = slice
                 && slice.len() != heads
             {
-                return Err(AttendError::Length { what, len: slice.len(), needed: heads });
+                return Err(Error::count(what, heads, slice.len()));
             }
         }
         if let Some(lengths) = self.lengths
             && lengths.len() != batch
             && lengths.len() != rows
         {
-            let what = "lengths, one for each sequence of the batch or each row,";
-            return Err(AttendError::Length { what, len: lengths.len(), needed: batch });
+            let what = "number of lengths (one for each sequence of the batch, or each row)";
+            return Err(Error::count(what, batch, lengths.len()));
         }
         let limit = max_distance::<A>();
         match self.farthest(cols) {
             Some(distance) if self.slopes.is_some() && rows > 0 && distance.abs() > limit => {
-                Err(AttendError::Distance { distance, limit })
+                let range = if limit > 1 << 24 {
+                    "within 2^53 - 16, either way"
+                } else {
+                    "within 2^24 - 16, either way"
+                };
+                Err(Error::value("distance of a key for ALiBi", distance, range))
             }
             _ => Ok(()),
         }
@@ -464,7 +401,7 @@ pub struct Scores<'a, T: Element, U> {
 over_rows!(Scores<'a, T: Element, U>, T, U);
 
 impl<'a, T: Element, U: Element> Scores<'a, T, U> {
-    /// From `x` to `y`, and log-sum-exps to `lse`.
+    /// From `x` to `y`, and log-sum-exps to `lse`, with this scale instead of that of the options.
     ///
     /// # Errors
     /// If the shapes or the lengths of options do not fit.
@@ -473,27 +410,30 @@ impl<'a, T: Element, U: Element> Scores<'a, T, U> {
         y: MatrixMut<'a, U>,
         lse: Option<&'a mut [T::Arithmetic]>,
         attend: &Attend<'a>,
-    ) -> Result<Self, AttendError> {
+        scale: Scale,
+    ) -> Result<Self, Error> {
         let views = Rows::new(x, y);
-        let views = views.map_err(|[scores, probs]| AttendError::Shapes { scores, probs })?;
-        Self::checked(views, lse, attend)
+        let views =
+            views.map_err(|[scores, y]| Error::differ("matrix of probabilities", scores, y))?;
+        Self::checked(views, lse, attend, scale)
     }
 
     fn checked(
         views: Rows<'a, T, U>,
         lse: Option<&'a mut [T::Arithmetic]>,
         attend: &Attend<'a>,
-    ) -> Result<Self, AttendError> {
+        scale: Scale,
+    ) -> Result<Self, Error> {
         let (rows, cols) = (views.rows(), views.cols());
         attend.check::<T::Arithmetic>(rows, cols)?;
         if let Some(lse) = &lse
             && lse.len() != rows
         {
-            let what = "elements for log-sum-exps, one for each row,";
-            return Err(AttendError::Length { what, len: lse.len(), needed: rows });
+            let what = "number of log-sum-exps (one for each row)";
+            return Err(Error::count(what, rows, lse.len()));
         }
         let lse = lse.unwrap_or_default();
-        Ok(Scores { views, lse, first: 0, of: rows, attend: *attend })
+        Ok(Scores { views, lse, first: 0, of: rows, attend: Attend { scale, ..*attend } })
     }
 
     /// The first `at` rows and the others.
@@ -525,7 +465,8 @@ impl<'a, T: Element> Scores<'a, T, T> {
         x: MatrixMut<'a, T>,
         lse: Option<&'a mut [T::Arithmetic]>,
         attend: &Attend<'a>,
-    ) -> Result<Self, AttendError> {
-        Self::checked(Rows::in_place(x), lse, attend)
+        scale: Scale,
+    ) -> Result<Self, Error> {
+        Self::checked(Rows::in_place(x), lse, attend, scale)
     }
 }

@@ -2,19 +2,24 @@
 
 use half::{bf16, f16};
 
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for f32 {}
-    impl Sealed for f64 {}
-    impl Sealed for half::f16 {}
-    impl Sealed for half::bf16 {}
+pub(crate) mod sealed {
+    use super::{ByType, Element, Family, Plain};
+
+    /// What kernels need of a type of elements. Nobody else can name it, or implement it.
+    #[doc(hidden)]
+    pub trait Internal: Plain {
+        /// The one for this type.
+        fn of<F: Family>(all: &ByType<F>) -> &F::Of<Self>
+        where
+            Self: Element;
+    }
 }
 
 /// An element of a matrix: `f32`, `f64`, [`half::f16`] or [`half::bf16`].
 ///
 /// `f16` and `bf16` are widened to f32, computed with, and rounded to nearest even once at the
 /// store.
-pub trait Element: sealed::Sealed + Plain + Send + Sync + std::fmt::Debug + 'static {
+pub trait Element: Copy + Send + Sync + std::fmt::Debug + 'static + sealed::Internal {
     /// The type that is computed with: f32, or f64 for f64. Log-sum-exps of attention are of it.
     type Arithmetic: Element;
     /// The name of the type in files and messages.
@@ -34,9 +39,6 @@ pub trait Element: sealed::Sealed + Plain + Send + Sync + std::fmt::Debug + 'sta
     /// The nearest value of this type, ties to even; f16 and bf16 by way of f32. (The f64
     /// conversions of `half` 2.7 do not round alike on all CPUs.)
     fn from_f64(x: f64) -> Self;
-    /// The one for this type.
-    #[doc(hidden)]
-    fn of<F: Family>(all: &ByType<F>) -> &F::Of<Self>;
 }
 
 /// What there is one of for every type of elements.
@@ -73,6 +75,9 @@ macro_rules! element {
             fn from_f64(x: f64) -> Self {
                 $from(x)
             }
+        }
+
+        impl sealed::Internal for $t {
             fn of<F: Family>(all: &ByType<F>) -> &F::Of<Self> {
                 &all.$field
             }

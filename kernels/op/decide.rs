@@ -147,9 +147,9 @@ const NAN: f64 = <f64 as Element>::NAN;
 
 /// `-ln(1 + exp(-a x))` in f64 for all types: `min(a x, 0) - log1p(e)`, `e = exp(-a |x|)`.
 ///
-/// Of f64, with `s = e / (2 + e)`, at most 1/3, `log1p(e) = 2 atanh(s) = 2 s (1 + s^2/3 + ...)`, and
-/// what the quotient `s` lacks is added: the logarithm has the error of `e`, 1.1 u at most, and one
-/// rounding, the result one or two more: below 3 ULP.
+/// Of f64, with `s = e / (2 + e)`, at most 1/3, `log1p(e) = 2 atanh(s) = 2 s (1 + s^2/3 + ...)`,
+/// and what the quotient `s` lacks is added: the logarithm has the error of `e`, 1.1 u at most, and
+/// one rounding, the result one or two more: below 3 ULP.
 ///
 /// Of f32 the logarithm is a polynomial in `e`, 2^-27.6 off, and `e` is 2^-29 off: 0.1 ULP of f32
 /// together, before the one rounding to f32. Without a division it takes half the time (Zen 5).

@@ -46,7 +46,7 @@ impl Loop {
 
     /// One pass, by a kernel's vectors. The loops that have one matrix go over `y`.
     pub fn run(self, kernel: &Kernel, x: &[f32], y: &mut [f32]) {
-        let limits = kernel.limits();
+        let limits = softmax::internal::limits(kernel);
         match self {
             Self::Read => {
                 std::hint::black_box(limits.read(y));
@@ -76,6 +76,6 @@ impl fmt::Display for Loop {
 
 /// Arithmetic in registers for so many turns, and how many operations of one element that was.
 pub fn arithmetic(kernel: &Kernel, double: bool, turns: usize) -> u64 {
-    let limits = kernel.limits();
+    let limits = softmax::internal::limits(kernel);
     if double { limits.arithmetic_f64(turns) } else { limits.arithmetic_f32(turns) }
 }

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use softmax::{
-    Attention, CrossEntropy, Element, Error, Matrix, MatrixMut, Probs, Reduction, Sampler, Softmax,
+    Attention, CrossEntropy, Element, Error, Exec, Matrix, MatrixMut, Probs, Reduction, Sampler,
+    Softmax,
 };
 
 use crate::data::Number;
@@ -162,33 +163,33 @@ impl Side {
 /// As the call's: if the shapes do not fit each other, or the kernel cannot run.
 pub fn run<T: Number + Probs<T>>(
     operation: Operation,
-    options: Softmax,
+    exec: Exec,
     cols: usize,
     x: &[T],
     y: &mut [T],
     side: &mut Side,
 ) -> Result<(), Error> {
-    let x = Matrix::new(x, cols)?;
+    let (x, softmax) = (Matrix::new(x, cols)?, Softmax::new().exec(exec));
     match operation {
-        Operation::Softmax => options.softmax(x, MatrixMut::new(y, cols)?),
-        Operation::LogSoftmax => options.log_softmax(x, MatrixMut::new(y, cols)?),
-        Operation::LogSumExp => options.logsumexp(x, y),
+        Operation::Softmax => softmax.softmax(x, MatrixMut::new(y, cols)?),
+        Operation::LogSoftmax => softmax.log_softmax(x, MatrixMut::new(y, cols)?),
+        Operation::LogSumExp => softmax.logsumexp(x, y),
         Operation::CrossEntropy => CrossEntropy::new()
-            .options(options)
+            .exec(exec)
             .reduction(Reduction::Sum)
             .losses_and_gradient(x, &side.labels, &mut side.losses, MatrixMut::new(y, cols)?),
         Operation::Attention => {
             let queries = queries(x.rows(), cols);
             let attention = Attention::new(x.rows() / queries, queries).causal();
-            attention.options(options)?.softmax(x, MatrixMut::new(y, cols)?)
+            attention.exec(exec).softmax(x, MatrixMut::new(y, cols)?)
         }
-        Operation::Sample => sampler(options).sample(x, &mut side.draws),
+        Operation::Sample => sampler(exec).sample(x, &mut side.draws),
     }
 }
 
 /// What draws.
-pub(crate) fn sampler(options: Softmax<'_>) -> Sampler<'_> {
-    Sampler::new(7).options(options)
+pub(crate) fn sampler(exec: Exec<'_>) -> Sampler<'_> {
+    Sampler::new(7).exec(exec)
 }
 
 #[cfg(test)]

@@ -169,7 +169,7 @@ mod tests {
         let Case { operation, dtype, rows, cols, .. } = *case;
         // All that starts like this repeats it.
         let rows = operation.period(rows, cols);
-        let options = softmax::Softmax::new().kernel(case.kernel);
+        let exec = softmax::Exec::new().kernel(case.kernel);
         let mut side = Side::new(operation, rows, cols);
         with_dtype!(dtype, T => {
             let height = tile_rows(rows, cols);
@@ -178,7 +178,7 @@ mod tests {
                 // All rows are drawn from, tile by tile: together they are a gigabyte.
                 for (i, draws) in side.draws.chunks_mut(height).enumerate() {
                     let x = Matrix::new(&tile[..draws.len() * cols], cols).expect("whole rows");
-                    let sampler = sampler(options).first_row((i * height) as u64);
+                    let sampler = sampler(exec).first_row((i * height) as u64);
                     sampler.sample(x, draws).expect("a valid call");
                 }
                 return digest::<T>(operation, rows, cols, &[], &side);
@@ -187,7 +187,7 @@ mod tests {
             tiled(&mut x, 0, &tile);
             let mut y = x.clone();
             let y = if operation.has_matrix() { &mut y[..] } else { &mut y[..rows] };
-            run(operation, options, cols, &x, y, &mut side).expect("a valid call");
+            run(operation, exec, cols, &x, y, &mut side).expect("a valid call");
             digest(operation, rows, cols, y, &side)
         })
     }

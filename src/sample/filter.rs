@@ -813,7 +813,7 @@ mod tests {
         let tied = bell(3.0).iter().map(|x| x.round()).collect();
         let two = bell(1.0).iter().map(|&x| if x > 0.5 { 1.0 } else { -1.0 }).collect();
         let rows = [bell(3.0), bell(0.01), bell(20.0), peaked, vec![7.0; n], tied, two];
-        for kernel in all().iter().filter_map(|kernel| kernel.ready()) {
+        for kernel in all().iter().filter_map(Ready::of) {
             for (row, x) in rows.iter().enumerate() {
                 for p in [0.0, 0.01, 0.3, 0.5, 0.9, 0.999, 1.0 - 1e-9] {
                     let of = |before, by_histogram| typical(kernel, x, before, p, by_histogram);

@@ -1,11 +1,9 @@
 //! The table: each function, what is promised of it, and the exact results.
 
-use crate::common::Random;
+use crate::common::{Options, Random};
 use crate::search::{Entry, Function, Heat, Input, Kind, Type, Worst};
 use softmax::half::{bf16, f16};
-use softmax::{
-    Attention, CrossEntropy, Element, Mask, Matrix, MatrixMut, Probs, Reduction, Softmax, Targets,
-};
+use softmax::{CrossEntropy, Element, Mask, Matrix, MatrixMut, Probs, Reduction, Targets};
 use softmax_measure::oracle::{Dd, F64, Format, Scaled, ldexp, ulps_scaled};
 
 pub fn table() -> Vec<Entry> {
@@ -174,7 +172,7 @@ fn one_row_mut<T>(x: &mut [T]) -> MatrixMut<'_, T> {
 /// The results of the first copies, as f64.
 fn map<T: Type>(
     input: &Input,
-    f: impl FnOnce(Softmax, Matrix<T>, MatrixMut<T>) -> Result<(), softmax::Error>,
+    f: impl FnOnce(Options, Matrix<T>, MatrixMut<T>) -> Result<(), softmax::Error>,
 ) -> Vec<f64> {
     let x = input.expand::<T>(0);
     let mut y = vec![T::NAN; x.len()];
@@ -208,7 +206,7 @@ impl<T: Type> Function<T> for OfRows {
 
     fn measure(input: &Input) -> Worst {
         let (row, mut worst) = (Row::of(input), Worst::default());
-        let got = map::<T>(input, |options, x, y| options.softmax(x, y));
+        let got = map::<T>(input, |options, x, y| options.softmax().softmax(x, y));
         for (i, got) in got.into_iter().enumerate() {
             let want = row.p(i);
             if !(got == 0.0 && row.may_be_zero::<T>(i)) {
@@ -264,7 +262,7 @@ impl<T: Type> Function<T> for LogOfRows {
 
     fn measure(input: &Input) -> Worst {
         let (row, mut worst) = (Row::of(input), Worst::default());
-        let got = map::<T>(input, |options, x, y| options.log_softmax(x, y));
+        let got = map::<T>(input, |options, x, y| options.softmax().log_softmax(x, y));
         let ln = row.sum.ln();
         for (i, got) in got.into_iter().enumerate() {
             let want = row.below[i].sub(if row.below[i].0 > -1e300 { ln } else { Dd(0.0, 0.0) });
@@ -292,7 +290,7 @@ impl<T: Type> Function<T> for SumOfRows {
     fn measure(input: &Input) -> Worst {
         let (want, mut worst) = (Row::of(input).logsumexp(), Worst::default());
         let (x, mut got) = (input.expand::<T>(0), [T::NAN]);
-        input.heat.options().logsumexp(one_row(&x), &mut got).expect("a valid call");
+        input.heat.options().softmax().logsumexp(one_row(&x), &mut got).expect("a valid call");
         let got = got[0].to_f64();
         worst.add(log_error::<T>(got, want), 0, got, want);
         worst
@@ -323,7 +321,7 @@ impl<T: Type> Function<T> for Equal {
         let mut worst = Worst::default();
         let x = input.expand::<T>(0);
         let mut y = vec![T::NAN; x.len()];
-        let done = input.heat.options().softmax(one_row(&x), one_row_mut(&mut y));
+        let done = input.heat.options().softmax().softmax(one_row(&x), one_row_mut(&mut y));
         done.expect("a valid call");
         let want = ONE.div(Dd(x.len() as f64, 0.0));
         let exactly = x.len().is_power_of_two();
@@ -361,13 +359,13 @@ impl<T: Type> Function<T> for LogProbs {
         if input.has(1) {
             let k = x.len().min(5);
             let (mut indices, mut got) = (vec![0; k], vec![T::Arithmetic::NAN; k]);
-            options.top_k(one_row(&x), k, &mut indices, &mut got).expect("a valid call");
+            options.top_k(k).log_probs(one_row(&x), &mut got, &mut indices).expect("a valid call");
             for (index, got) in indices.into_iter().zip(got) {
                 add(tokens.partition_point(|&first| first <= index) - 1, got.to_f64());
             }
         } else {
             let mut got = vec![T::Arithmetic::NAN; tokens.len()];
-            options.log_probs(one_row(&x), &tokens, &mut got).expect("a valid call");
+            options.log_probs().log_probs(one_row(&x), &tokens, &mut got).expect("a valid call");
             got.iter().enumerate().for_each(|(i, got)| add(i, got.to_f64()));
         }
         worst
@@ -389,9 +387,8 @@ impl<T: Type> Function<T> for TopProbs {
         let (row, mut worst) = (Row::of(input), Worst::default());
         let (x, options, firsts) = (input.expand::<T>(0), input.heat.options(), input.firsts());
         let k = x.len().min(20);
-        let (mut indices, mut logs) = (vec![0; k], vec![T::Arithmetic::NAN; k]);
-        let mut got = logs.clone();
-        let done = options.top_k_and_probs(one_row(&x), k, &mut indices, &mut logs, &mut got);
+        let (mut indices, mut got) = (vec![0; k], vec![T::Arithmetic::NAN; k]);
+        let done = options.top_k(k).probs(one_row(&x), &mut got, &mut indices);
         done.expect("a valid call");
         for (index, got) in indices.into_iter().zip(got) {
             let i = firsts.partition_point(|&first| first <= index) - 1;
@@ -424,7 +421,7 @@ impl<T: Type> Function<T> for Sigmoid {
 
     fn measure(input: &Input) -> Worst {
         let mut worst = Worst::default();
-        let got = map::<T>(input, |options, x, y| options.sigmoid(x, y));
+        let got = map::<T>(input, |options, x, y| options.sigmoid().sigmoid(x, y));
         for (i, got) in got.into_iter().enumerate() {
             let z = logit(input, i);
             let want = match z.0 < 0.0 {
@@ -456,7 +453,7 @@ impl<T: Type> Function<T> for LogSigmoid {
 
     fn measure(input: &Input) -> Worst {
         let mut worst = Worst::default();
-        let got = map::<T>(input, |options, x, y| options.log_sigmoid(x, y));
+        let got = map::<T>(input, |options, x, y| options.sigmoid().log_sigmoid(x, y));
         for (i, got) in got.into_iter().enumerate() {
             let z = logit(input, i);
             let small = Dd(-z.0.abs(), if z.0 < 0.0 { z.1 } else { -z.1 }).exp_scaled();
@@ -527,13 +524,14 @@ impl<T: Type> Target<T> {
     }
 
     fn options(&self) -> CrossEntropy<'_> {
-        let options = CrossEntropy::new()
-            .options(self.heat.options())
+        let options = self
+            .heat
+            .options()
+            .cross_entropy()
             .reduction(Reduction::Sum)
             .label_smoothing(self.smoothing)
-            .and_then(|options| options.z_loss(self.z))
-            .expect("options in range");
-        let options = options.gradient_factor(self.factor);
+            .z_loss(self.z)
+            .gradient_factor(self.factor);
         if self.weights.is_empty() { options } else { options.weights(&self.weights) }
     }
 
@@ -871,7 +869,8 @@ impl<T: Type> Function<T> for Backward {
         let mut y = vec![T::NAN; probs.len()];
         let options = input.heat.options();
         options
-            .softmax_backward(one_row(&probs), one_row(&upstream), one_row_mut(&mut y))
+            .backward()
+            .softmax(one_row(&probs), one_row(&upstream), one_row_mut(&mut y))
             .expect("a valid call");
         let part =
             |(v, n): &([f64; 3], usize)| Dd(v[0], 0.0).mul(Dd(v[1], 0.0)).mul(Dd(*n as f64, 0.0));
@@ -925,7 +924,8 @@ impl<T: Type> Function<T> for LogBackward {
         let mut y = vec![T::NAN; log_probs.len()];
         let options = input.heat.options();
         options
-            .log_softmax_backward(one_row(&log_probs), one_row(&upstream), one_row_mut(&mut y))
+            .backward()
+            .log_softmax(one_row(&log_probs), one_row(&upstream), one_row_mut(&mut y))
             .expect("a valid call");
         let part = |(v, n): &([f64; 3], usize)| Dd(v[1], 0.0).mul(Dd(*n as f64, 0.0));
         let sum = input.columns.iter().map(part).fold(Dd(0.0, 0.0), Dd::add);
@@ -1031,7 +1031,7 @@ fn attend<T: Type + Probs<T>>(input: &Input) -> (Vec<T>, f64) {
     let (mask, slope) = (input.expand::<f32>(1), f32_option(input, SLOPE, 1).map(|v| [v]));
     let [alibi, sink] =
         [f32_option(input, ALIBI, 2), f32_option(input, SINK, 3)].map(|v| v.map(|v| [v]));
-    let mut attention = Attention::new(1, 1).options(input.heat.options()).expect("no limit");
+    let mut attention = input.heat.options().attention(1, 1);
     if let Some(cap) = cap(input) {
         attention = attention.soft_cap(cap);
     }
@@ -1048,7 +1048,7 @@ fn attend<T: Type + Probs<T>>(input: &Input) -> (Vec<T>, f64) {
         attention = attention.sinks(sink);
     }
     let (mut y, mut lse) = (vec![T::NAN; x.len()], [T::Arithmetic::NAN]);
-    let done = attention.softmax_and_lse(one_row(&x), one_row_mut(&mut y), &mut lse);
+    let done = attention.softmax_and_logsumexp(one_row(&x), one_row_mut(&mut y), &mut lse);
     done.expect("a valid call");
     (y, lse[0].to_f64())
 }

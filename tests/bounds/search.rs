@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::{Bits, Random};
+use crate::common::{Bits, Options, Random};
 use softmax::half::{bf16, f16};
-use softmax::{Element, Softmax, Threads};
+use softmax::{Element, Threads};
 use softmax_measure::oracle::{BF16, Dd, F16, F32, F64, Format};
 
 /// The numbers of a column: those of a type, or none.
@@ -110,13 +110,12 @@ impl Heat {
         }
     }
 
-    pub fn options(self) -> Softmax<'static> {
-        let options = Softmax::new().threads(Threads::Serial);
-        let options = match self {
+    pub fn options(self) -> Options<'static> {
+        let options = Options::new().threads(Threads::Serial);
+        match self {
             Self::Scale(a) => options.scale(a),
             Self::Temperature(t) => options.temperature(t),
-        };
-        options.expect("a scale or temperature in range")
+        }
     }
 
     /// Scale 1 mostly, and to both ends of the range.

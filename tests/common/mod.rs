@@ -3,13 +3,15 @@
 
 #[cfg(unix)]
 pub mod guarded;
+mod options;
 
 use std::ffi::OsStr;
 use std::process::Command;
 
+pub use options::{Options, by};
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 use softmax::half::{bf16, f16};
-use softmax::{Element, Kernel, Masked, Matrix, MatrixMut, Softmax};
+use softmax::{Element, Kernel, Masked, Matrix, MatrixMut};
 use softmax_kernels::{Large, with_large};
 pub use softmax_measure::check::Fnv;
 pub use softmax_measure::data::Number as Bits;
@@ -161,29 +163,29 @@ pub enum Op {
 pub const OPS: [Op; 3] = [Op::Softmax, Op::LogSoftmax, Op::LogSumExp];
 
 /// The result of an operation, its rows one behind the other.
-pub fn run<T: Element>(options: &Softmax, op: Op, x: Matrix<T>) -> Vec<T> {
+pub fn run<T: Element>(options: &Options, op: Op, x: Matrix<T>) -> Vec<T> {
     let (rows, cols) = (x.rows(), x.cols());
     let marker = T::from_f64(-77.0);
     if op == Op::LogSumExp {
         let mut y = vec![marker; rows];
-        options.logsumexp(x, &mut y).expect("a valid call");
+        options.softmax().logsumexp(x, &mut y).expect("a valid call");
         return y;
     }
     let mut y = vec![marker; rows * cols];
     let view = MatrixMut::with_stride(&mut y, rows, cols, cols).expect("a valid shape");
     match op {
-        Op::Softmax => options.softmax(x, view),
-        _ => options.log_softmax(x, view),
+        Op::Softmax => options.softmax().softmax(x, view),
+        _ => options.softmax().log_softmax(x, view),
     }
     .expect("a valid call");
     y
 }
 
 /// Softmax or log-softmax in place.
-pub fn run_in_place<T: Element>(options: &Softmax, op: Op, x: MatrixMut<T>) {
+pub fn run_in_place<T: Element>(options: &Options, op: Op, x: MatrixMut<T>) {
     match op {
-        Op::Softmax => options.softmax_in_place(x),
-        Op::LogSoftmax => options.log_softmax_in_place(x),
+        Op::Softmax => options.softmax().softmax_in_place(x),
+        Op::LogSoftmax => options.softmax().log_softmax_in_place(x),
         Op::LogSumExp => unreachable!("log-sum-exp is not in place"),
     }
     .expect("a valid call");
@@ -191,26 +193,26 @@ pub fn run_in_place<T: Element>(options: &Softmax, op: Op, x: MatrixMut<T>) {
 
 /// The gradients of softmax or, if `log`, log-softmax, whose results and upstream gradients these
 /// are.
-pub fn backward<T: Element>(options: &Softmax, log: bool, y: &[T], u: &[T], cols: usize) -> Vec<T> {
+pub fn backward<T: Element>(options: &Options, log: bool, y: &[T], u: &[T], cols: usize) -> Vec<T> {
     let mut gradient = vec![T::from_f64(-77.0); y.len()];
     let view = |v| Matrix::new(v, cols).expect("whole rows");
     let to = MatrixMut::new(&mut gradient, cols).expect("whole rows");
     if log {
-        options.log_softmax_backward(view(y), view(u), to)
+        options.backward().log_softmax(view(y), view(u), to)
     } else {
-        options.softmax_backward(view(y), view(u), to)
+        options.backward().softmax(view(y), view(u), to)
     }
     .expect("a valid call");
     gradient
 }
 
 /// The result for one row.
-pub fn run_row<T: Element>(options: &Softmax, op: Op, x: &[T]) -> Vec<T> {
+pub fn run_row<T: Element>(options: &Options, op: Op, x: &[T]) -> Vec<T> {
     run(options, op, Matrix::with_stride(x, 1, x.len(), x.len()).expect("one row"))
 }
 
 /// Options for one kernel.
-pub fn on(kernel: &'static Kernel, temperature: f64, masked: Masked) -> Softmax<'static> {
-    let options = Softmax::new().kernel(kernel).masked(masked);
-    options.temperature(temperature).expect("a valid temperature")
+pub fn on(kernel: &'static Kernel, temperature: f64, masked: Masked) -> Options<'static> {
+    let options = Options::new().kernel(kernel).masked(masked);
+    options.temperature(temperature)
 }

@@ -27,10 +27,10 @@ use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use common::{Random, scalar, with_the_other_stores};
+use common::{Options, Random, scalar, with_the_other_stores};
 use operations::Operation;
 use place::{Layout, Wrong};
-use softmax::{Caches, Executor, Kernel, Softmax, Threads};
+use softmax::{Caches, Executor, Kernel, Threads};
 use values::Draws;
 
 /// Threads of the caller's own, which do what they are asked for in one way or another.
@@ -122,7 +122,7 @@ impl Way {
             1 => usize::MAX,
             _ => r.size(1, 1 << 17),
         };
-        let caches = r.once_in(2).then(|| Caches { core: size(r), last: size(r) });
+        let caches = r.once_in(2).then(|| Caches::new(size(r), size(r)));
         let mut layout = r.one(&[Layout::Plain, Layout::Loose, Layout::Loose, Layout::Guarded]);
         if cfg!(not(unix)) && layout == Layout::Guarded {
             layout = Layout::Loose;
@@ -139,8 +139,8 @@ impl Way {
         }
     }
 
-    fn options(&self) -> Softmax<'_> {
-        let options = Softmax::new().kernel(self.kernel).threads(self.threads);
+    fn options(&self) -> Options<'_> {
+        let options = Options::new().kernel(self.kernel).threads(self.threads);
         let options = match &self.hands {
             Some(hands) => options.executor(hands),
             None => options,
@@ -368,7 +368,7 @@ fn small_shapes() {
                             kernel: kernels[(at + i) % kernels.len()],
                             kernels: kernels.clone(),
                             // One way in pieces, where a row is longer than a block.
-                            caches: (i == 1).then_some(Caches { core: 0, last: 0 }),
+                            caches: (i == 1).then_some(Caches::new(0, 0)),
                             in_place: i == 2,
                             layout: if i == 2 { Layout::Loose } else { Layout::Plain },
                             seed,

@@ -4,13 +4,13 @@
 use std::fmt::Debug;
 
 use crate::Way;
-use crate::common::Random;
+use crate::common::{Options, Random};
 use crate::place::{Layout, Place, Word, Wrong, checked};
 use crate::values::{Draws, Heat, Number, factor, logits, masked, special};
 use softmax::half::{bf16, f16};
 use softmax::{
-    Attention, BLOCK, CrossEntropy, Mask, Masked, Merged, MergedRow, Method, Order, Partial, Probs,
-    Reduction, Sampler, Shards, Targets, Ties,
+    BLOCK, CrossEntropy, Mask, Masked, Merged, MergedRow, Method, Order, Partial, Probs, Reduction,
+    Targets, Ties,
 };
 
 /// The results of rows, each with as many numbers as the others.
@@ -116,23 +116,23 @@ impl<T: Number> Operation for Map<T> {
 
     fn run(&self, rows: &[usize], way: &Way) -> Results {
         let r = &mut way.random();
-        let options = self.heat.of(way.options())?.masked(self.masked);
+        let options = self.heat.of(way.options()).masked(self.masked);
         let shape = (rows.len(), self.cols);
         let mut x = Place::filled(way.layout, r, shape, false, gather(&self.x, rows));
         if self.op == MapOf::LogSumExp {
             let mut y = Place::<T>::new(way.layout, r, (1, rows.len()), true);
-            let done = options.logsumexp(x.matrix(), y.slice_mut());
+            let done = options.softmax().logsumexp(x.matrix(), y.slice_mut());
             checked(done, &[("logits", &x)], &[("results", &y)])?;
             return Ok(y.slice().iter().map(|v| vec![v.number()]).collect());
         }
         if way.in_place {
             let m = x.matrix_mut();
             let done = match self.op {
-                MapOf::Softmax => options.softmax_in_place(m),
-                MapOf::LogSoftmax => options.log_softmax_in_place(m),
-                MapOf::Sigmoid => options.sigmoid_in_place(m),
-                MapOf::LogSigmoid => options.log_sigmoid_in_place(m),
-                MapOf::Hardmax(ties) => options.hardmax_in_place(ties, m),
+                MapOf::Softmax => options.softmax().softmax_in_place(m),
+                MapOf::LogSoftmax => options.softmax().log_softmax_in_place(m),
+                MapOf::Sigmoid => options.sigmoid().sigmoid_in_place(m),
+                MapOf::LogSigmoid => options.sigmoid().log_sigmoid_in_place(m),
+                MapOf::Hardmax(ties) => options.hardmax(ties).hardmax_in_place(m),
                 MapOf::LogSumExp => unreachable!("it is not in place"),
             };
             checked(done, &[], &[("results", &x)])?;
@@ -141,11 +141,11 @@ impl<T: Number> Operation for Map<T> {
         let mut y = Place::<T>::new(way.layout, r, shape, false);
         let (from, to) = (x.matrix(), y.matrix_mut());
         let done = match self.op {
-            MapOf::Softmax => options.softmax(from, to),
-            MapOf::LogSoftmax => options.log_softmax(from, to),
-            MapOf::Sigmoid => options.sigmoid(from, to),
-            MapOf::LogSigmoid => options.log_sigmoid(from, to),
-            MapOf::Hardmax(ties) => options.hardmax(ties, from, to),
+            MapOf::Softmax => options.softmax().softmax(from, to),
+            MapOf::LogSoftmax => options.softmax().log_softmax(from, to),
+            MapOf::Sigmoid => options.sigmoid().sigmoid(from, to),
+            MapOf::LogSigmoid => options.sigmoid().log_sigmoid(from, to),
+            MapOf::Hardmax(ties) => options.hardmax(ties).hardmax(from, to),
             MapOf::LogSumExp => unreachable!("it is no map"),
         };
         checked(done, &[("logits", &x)], &[("results", &y)])?;
@@ -225,13 +225,13 @@ impl<T: Number> Operation for Pick<T> {
 
     fn run(&self, rows: &[usize], way: &Way) -> Results {
         let (r, n) = (&mut way.random(), rows.len());
-        let options = self.heat.of(way.options())?.masked(self.masked);
+        let options = self.heat.of(way.options()).masked(self.masked);
         let x = Place::filled(way.layout, r, (n, self.cols), false, gather(&self.x, rows));
         let mut place = |k| Place::<T::Arithmetic>::new(way.layout, r, (n, k), true);
         match &self.wanted {
             Wanted::Largest => {
                 let mut indices = Place::<usize>::new(way.layout, r, (n, 1), true);
-                let done = options.argmax(x.matrix(), indices.slice_mut());
+                let done = options.hardmax(Ties::Share).argmax(x.matrix(), indices.slice_mut());
                 checked(done, &[("logits", &x)], &[("indices", &indices)])?;
                 Ok(indices.numbers())
             }
@@ -239,9 +239,10 @@ impl<T: Number> Operation for Pick<T> {
                 let (mut log_probs, mut of_top) = (place(k), place(k));
                 let mut indices = Place::<usize>::new(way.layout, r, (n, k), true);
                 let (i, l) = (indices.slice_mut(), log_probs.slice_mut());
+                let top_k = options.top_k(k);
                 let done = match probs {
-                    true => options.top_k_and_probs(x.matrix(), k, i, l, of_top.slice_mut()),
-                    false => options.top_k(x.matrix(), k, i, l),
+                    true => top_k.log_probs_and_probs(x.matrix(), l, of_top.slice_mut(), i),
+                    false => top_k.log_probs(x.matrix(), l, i),
                 };
                 let outputs: [(_, &dyn crate::place::Argument); 3] = [
                     ("indices", &indices),
@@ -260,8 +261,13 @@ impl<T: Number> Operation for Pick<T> {
                 let tokens = Place::filled(way.layout, r, (n, k), true, gather(of_row, rows));
                 let (t, l) = (tokens.slice(), log_probs.slice_mut());
                 let done = match lse {
-                    true => options.log_probs_and_lse(x.matrix(), t, l, sums.slice_mut()),
-                    false => options.log_probs(x.matrix(), t, l),
+                    true => options.log_probs().log_probs_and_logsumexp(
+                        x.matrix(),
+                        t,
+                        l,
+                        sums.slice_mut(),
+                    ),
+                    false => options.log_probs().log_probs(x.matrix(), t, l),
                 };
                 let inputs: [(_, &dyn crate::place::Argument); 2] =
                     [("logits", &x), ("tokens", &tokens)];
@@ -369,10 +375,12 @@ impl<T: Number> Loss<T> {
         way: &'a Way,
         weights: &'a [f32],
     ) -> Result<CrossEntropy<'a>, softmax::Error> {
-        let mut loss = CrossEntropy::new()
-            .options(self.heat.of(way.options())?)
-            .label_smoothing(self.smoothing)?
-            .z_loss(self.z)?
+        let mut loss = self
+            .heat
+            .of(way.options())
+            .cross_entropy()
+            .label_smoothing(self.smoothing)
+            .z_loss(self.z)
             .reduction(Reduction::Sum);
         if self.divergence {
             loss = loss.divergence();
@@ -554,15 +562,15 @@ impl<T: Number> Operation for Backward<T> {
 
     fn run(&self, rows: &[usize], way: &Way) -> Results {
         let (r, shape) = (&mut way.random(), (rows.len(), self.cols));
-        let options = self.heat.of(way.options())?;
+        let options = self.heat.of(way.options());
         let output = Place::filled(way.layout, r, shape, false, gather(&self.output, rows));
         let upstream = gather(&self.upstream, rows);
         let upstream = Place::filled(way.layout, r, shape, false, upstream);
         let mut y = Place::<T>::new(way.layout, r, shape, false);
         let (o, u, g) = (output.matrix(), upstream.matrix(), y.matrix_mut());
         let done = match self.log {
-            true => options.log_softmax_backward(o, u, g),
-            false => options.softmax_backward(o, u, g),
+            true => options.backward().log_softmax(o, u, g),
+            false => options.backward().softmax(o, u, g),
         };
         checked(done, &[("output", &output), ("upstream", &upstream)], &[("gradient", &y)])?;
         Ok(y.numbers())
@@ -608,7 +616,7 @@ impl<T: Number> Operation for Axis<T> {
 
     fn run(&self, rows: &[usize], way: &Way) -> Results {
         let (r, n) = (&mut way.random(), rows.len());
-        let options = self.heat.of(way.options())?.masked(self.masked);
+        let options = self.heat.of(way.options()).masked(self.masked);
         if way.is_reference() || self.heat.is_limit() {
             let (op, heat) = (if self.log { MapOf::LogSoftmax } else { MapOf::Softmax }, self.heat);
             let x = rows.iter().map(|&row| self.x[row].clone()).collect();
@@ -637,15 +645,15 @@ impl<T: Number> Operation for Axis<T> {
         };
         let result = if way.in_place {
             let done = match self.log {
-                true => options.log_softmax_axis_in_place(x.slice_mut(), &shape, axis),
-                false => options.softmax_axis_in_place(x.slice_mut(), &shape, axis),
+                true => options.softmax().log_softmax_axis_in_place(x.slice_mut(), &shape, axis),
+                false => options.softmax().softmax_axis_in_place(x.slice_mut(), &shape, axis),
             };
             checked(done, &[], &[("results", &x)])?;
             x.slice()
         } else {
             let done = match self.log {
-                true => options.log_softmax_axis(x.slice(), y.slice_mut(), &shape, axis),
-                false => options.softmax_axis(x.slice(), y.slice_mut(), &shape, axis),
+                true => options.softmax().log_softmax_axis(x.slice(), y.slice_mut(), &shape, axis),
+                false => options.softmax().softmax_axis(x.slice(), y.slice_mut(), &shape, axis),
             };
             checked(done, &[("logits", &x)], &[("results", &y)])?;
             y.slice()
@@ -703,8 +711,8 @@ impl<T: Number> Operation for Sharded<T> {
         let r = &mut way.random();
         // Each step may be another machine's.
         let options = |r: &mut Random| {
-            let options = self.heat.of(way.options())?.masked(self.masked);
-            Ok::<_, softmax::Error>(options.kernel(r.one(&way.kernels)))
+            let options = self.heat.of(way.options()).masked(self.masked);
+            options.kernel(r.one(&way.kernels))
         };
         let mut results = Vec::new();
         for &row in rows {
@@ -742,7 +750,7 @@ impl<T: Number> Operation for Sharded<T> {
                 let mut partials = Vec::new();
                 for place in &places {
                     let mut of_place = vec![Partial::NOTHING; Partial::count(place.slice().len())];
-                    Shards::with(options(r)?).partials(place.slice(), row_max, &mut of_place)?;
+                    options(r).shards().partials(place.slice(), row_max, &mut of_place)?;
                     place_same(place)?;
                     partials.extend(of_place);
                 }
@@ -752,7 +760,7 @@ impl<T: Number> Operation for Sharded<T> {
                     1 => partials.iter_mut().for_each(|p| *p = Partial::from_pair(p.to_pair())),
                     _ => {}
                 }
-                match Shards::with(options(r)?).merge::<T>(&partials)? {
+                match options(r).shards().merge::<T>(&partials)? {
                     Merged::Row(whole) => break whole,
                     Merged::Again(max) if turns == 0 || row_max.is_none() => row_max = Some(max),
                     Merged::Again(max) => {
@@ -762,7 +770,7 @@ impl<T: Number> Operation for Sharded<T> {
                 turns += 1;
             };
             let whole = if r.once_in(3) {
-                match Shards::with(options(r)?).merge::<T>(&[whole.to_partial()])? {
+                match options(r).shards().merge::<T>(&[whole.to_partial()])? {
                     Merged::Row(whole) => whole,
                     Merged::Again(max) => {
                         return Err(Wrong::Harm(format!("a merged row again by {max}")));
@@ -799,12 +807,12 @@ impl<T: Number> Sharded<T> {
         whole: &MergedRow<T>,
         r: &mut Random,
         way: &Way,
-        options: &impl Fn(&mut Random) -> Result<softmax::Softmax<'a>, softmax::Error>,
+        options: &impl Fn(&mut Random) -> Options<'a>,
     ) -> Result<Vec<f64>, Wrong> {
         let mut all = Vec::new();
         for place in places {
             let shape = (1, place.slice().len());
-            let shards = Shards::with(options(r)?);
+            let shards = options(r).shards();
             if way.in_place {
                 let mut y = Place::filled(way.layout, r, shape, true, place.slice());
                 let done = match self.log {
@@ -823,7 +831,7 @@ impl<T: Number> Sharded<T> {
                 all.extend(y.numbers().concat());
             }
         }
-        all.push(Shards::with(options(r)?).logsumexp(whole)?.number());
+        all.push(options(r).shards().logsumexp(whole)?.number());
         Ok(all)
     }
 }
@@ -1054,8 +1062,8 @@ impl<T: Number + Probs<T>, U: Number + Probs<T>> Operation for Attend<T, U> {
         });
         let [slopes, alibi, sinks] = [&self.mask_slopes, &self.alibi, &self.sinks].map(per_head);
         let (heads, queries) = if all { (self.heads, self.queries) } else { (n, 1) };
-        let mut attention = Attention::new(heads, queries)
-            .options(self.heat.of(way.options())?.masked(self.masked))?;
+        let mut attention =
+            self.heat.of(way.options()).masked(self.masked).attention(heads, queries);
         let first = self.offset.unwrap_or(self.cols as isize - self.queries as isize);
         let query = rows.first().map_or(0, |&row| row % self.queries) as isize;
         let offset = if all { self.offset } else { Some(first.saturating_add(query)) };
@@ -1098,7 +1106,7 @@ impl<T: Number + Probs<T>, U: Number + Probs<T>> Operation for Attend<T, U> {
         };
         if way.in_place && T::NAME == U::NAME {
             let done = match self.lse {
-                true => attention.softmax_and_lse_in_place(x.matrix_mut(), lse.slice_mut()),
+                true => attention.softmax_and_logsumexp_in_place(x.matrix_mut(), lse.slice_mut()),
                 false => attention.softmax_in_place(x.matrix_mut()),
             };
             checked(done, &[], &[("probabilities", &x), ("log-sum-exps", &lse)])?;
@@ -1107,7 +1115,7 @@ impl<T: Number + Probs<T>, U: Number + Probs<T>> Operation for Attend<T, U> {
         let mut y = Place::<U>::new(way.layout, r, shape, false);
         let (from, to) = (x.matrix(), y.matrix_mut());
         let done = match self.lse {
-            true => attention.softmax_and_lse(from, to, lse.slice_mut()),
+            true => attention.softmax_and_logsumexp(from, to, lse.slice_mut()),
             false => attention.softmax(from, to),
         };
         checked(done, &[("scores", &x)], &[("probabilities", &y), ("log-sum-exps", &lse)])?;
@@ -1288,24 +1296,25 @@ impl<T: Number> Operation for Sample<T> {
                 Some(*at)
             }))
             .collect();
-        let sampler = Sampler::new(self.seed)
-            .options(way.options())
+        let sampler = way
+            .options()
+            .sampler(self.seed)
             .step(self.step)
             .first_row(self.first_row + first)
-            .temperature(self.temperature)?
+            .temperature(self.temperature)
             .order(self.order)
             .method(self.method)
             .top_k(self.top_k)
-            .top_p(self.top_p)?
-            .min_p(self.min_p)?
-            .typical_p(self.typical_p)?
+            .top_p(self.top_p)
+            .min_p(self.min_p)
+            .typical_p(self.typical_p)
             .bias(&self.bias)
-            .repetition_penalty(self.repetition)?
-            .presence_penalty(self.presence)?
-            .frequency_penalty(self.frequency)?;
+            .repetition_penalty(self.repetition)
+            .presence_penalty(self.presence)
+            .frequency_penalty(self.frequency);
         let sampler = match r.once_in(2) {
             true => sampler.history(&lists),
-            false => sampler.packed_history(&tokens, &starts)?,
+            false => sampler.packed_history(&tokens, &starts),
         };
         let x = Place::filled(way.layout, r, (n, self.cols), false, gather(&self.x, rows));
         let mut draws = Place::<usize>::new(way.layout, r, (n, self.each), true);

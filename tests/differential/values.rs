@@ -1,9 +1,9 @@
 //! Elements and options to both ends of their ranges.
 
-use crate::common::{Bits, Random};
+use crate::common::{Bits, Options, Random};
 use crate::place::Word;
 use softmax::half::{bf16, f16};
-use softmax::{Element, Error, Masked, Softmax};
+use softmax::{Element, Masked};
 
 /// An element type.
 pub trait Number: Bits + Word + Element<Arithmetic: Word> {
@@ -241,9 +241,9 @@ impl Heat {
         matches!(self, Self::Temperature(0.0 | f64::INFINITY))
     }
 
-    pub fn of<'a>(self, options: Softmax<'a>) -> Result<Softmax<'a>, Error> {
+    pub fn of(self, options: Options<'_>) -> Options<'_> {
         match self {
-            Self::None => Ok(options),
+            Self::None => options,
             Self::Scale(scale) => options.scale(scale),
             Self::Temperature(temperature) => options.temperature(temperature),
         }

@@ -332,7 +332,7 @@ fn logarithms_of_differences_that_overflow() {
             run_row(&on(kernel, 1e-30, Masked::Nan), Op::LogSoftmax, &x)[1],
             f64::NEG_INFINITY
         );
-        let loss = softmax::CrossEntropy::new().options(on(kernel, 1e-30, Masked::Nan));
+        let loss = on(kernel, 1e-30, Masked::Nan).cross_entropy();
         let loss = loss.loss(Matrix::new(&x, 2).expect("a row"), &[1]).expect("a valid call");
         assert_eq!(loss, f64::INFINITY, "{}", kernel.name());
         // Of two that share the largest, each has half.

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use softmax::half::{bf16, f16};
 use softmax::{
     Attention, Caches, Element, Error, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Probs,
-    Softmax, Threads,
+    Threads,
 };
 use softmax_measure::oracle::{Dd, F32, F64, Format, ulps};
 
@@ -144,7 +144,7 @@ impl Case {
 
     fn attention(&self) -> Attention<'_> {
         let mut a = Attention::new(self.heads, self.queries).masked(self.masked);
-        a = a.scale(self.scale).expect("a valid scale");
+        a = a.scale(self.scale);
         if let Some(c) = self.cap {
             a = a.soft_cap(c);
         }
@@ -280,7 +280,7 @@ fn run<T: Element, U: Probs<T> + Bits>(
     let mut lse = vec![T::Arithmetic::ZERO; rows];
     let scores = Matrix::with_stride(x, rows, keys, stride).expect("a valid shape");
     let probs = MatrixMut::with_stride(&mut y, rows, keys, keys + 3).expect("a valid shape");
-    attention.softmax_and_lse(scores, probs, &mut lse).expect("a valid call");
+    attention.softmax_and_logsumexp(scores, probs, &mut lse).expect("a valid call");
     let mut dense = Vec::new();
     for row in y.chunks(keys + 3) {
         dense.extend_from_slice(&row[..keys]);
@@ -291,12 +291,12 @@ fn run<T: Element, U: Probs<T> + Bits>(
 
 /// One core's worth of everything that may not change the bits.
 fn ways<'a>(attention: Attention<'a>, kernel: &'static Kernel) -> [Attention<'a>; 3] {
-    let attention = attention.kernel(kernel).threads(Threads::Serial);
+    let serial = by(kernel).threads(Threads::Serial);
     let two = NonZeroUsize::new(2).expect("not 0");
     [
-        attention,
-        attention.caches(Caches { core: usize::MAX, last: 0 }),
-        attention.caches(Caches { core: 0, last: usize::MAX }).threads(Threads::Exactly(two)),
+        attention.exec(serial),
+        attention.exec(serial.caches(Caches::new(usize::MAX, 0))),
+        attention.exec(serial.caches(Caches::new(0, usize::MAX)).threads(Threads::Exactly(two))),
     ]
 }
 
@@ -308,7 +308,7 @@ where
     let stride = case.keys + case.seed as usize % 3;
     let x: Vec<T> = case.scores(stride);
     let attention = case.attention();
-    let want = run::<T, U>(&attention.kernel(scalar()), case, &x, stride);
+    let want = run::<T, U>(&attention.exec(by(scalar())), case, &x, stride);
     for kernel in exact() {
         for (way, attention) in ways(attention, kernel).iter().enumerate() {
             let got = run::<T, U>(attention, case, &x, stride);
@@ -324,7 +324,7 @@ where
 fn same_bits_in_place<T: Probs<T> + Bits>(case: &Case) {
     let stride = case.keys + 2;
     let x: Vec<T> = case.scores(stride);
-    let (want, _) = run::<T, T>(&case.attention().kernel(scalar()), case, &x, stride);
+    let (want, _) = run::<T, T>(&case.attention().exec(by(scalar())), case, &x, stride);
     for kernel in exact() {
         for attention in ways(case.attention(), kernel) {
             let mut y = x.clone();
@@ -340,9 +340,9 @@ fn same_bits_in_place<T: Probs<T> + Bits>(case: &Case) {
 /// Errors of f32 in ULP, of every kernel.
 fn accurate(case: &Case) {
     let x: Vec<f32> = case.scores(case.keys);
-    let by = |kernel| run::<f32, f32>(&case.attention().kernel(kernel), case, &x, case.keys);
+    let done = |kernel| run::<f32, f32>(&case.attention().exec(by(kernel)), case, &x, case.keys);
     let results: Vec<_> =
-        available().into_iter().map(|kernel| (kernel.name(), by(kernel))).collect();
+        available().into_iter().map(|kernel| (kernel.name(), done(kernel))).collect();
     for (row, x) in x.chunks(case.keys).enumerate() {
         let (b, h, q) = case.place(row);
         let wide: Vec<f64> = x.iter().map(|&v| v.into()).collect();
@@ -454,9 +454,9 @@ proptest! {
             }
         }
         for kernel in available() {
-            let (got, _) = run::<f32, f32>(&case.attention().kernel(kernel), &case, &x, case.keys);
-            let plain = Softmax::new().kernel(kernel).masked(case.masked);
-            let plain = plain.scale(case.scale).expect("a valid scale");
+            let (got, _) = run::<f32, f32>(&case.attention().exec(by(kernel)), &case, &x, case.keys);
+            let plain = Options::new().kernel(kernel).masked(case.masked);
+            let plain = plain.scale(case.scale);
             let view = Matrix::new(&hidden, case.keys).expect("a valid shape");
             let want = crate::common::run(&plain, Op::Softmax, view);
             assert_same(&got, &want, || format!("{} {case:?}", kernel.name()));
@@ -508,8 +508,8 @@ fn worst<T: Probs<T>>(kernel: &'static Kernel, format: Format, cases: u64) -> (f
         let (mut probs, mut lse) = (vec![T::NAN; x.len()], vec![T::Arithmetic::NAN; case.rows()]);
         let matrix = Matrix::new(&x, case.keys).expect("a shape");
         let out = MatrixMut::new(&mut probs, case.keys).expect("a shape");
-        let attention = case.attention().kernel(kernel);
-        attention.softmax_and_lse(matrix, out, &mut lse).expect("a valid call");
+        let attention = case.attention().exec(by(kernel));
+        attention.softmax_and_logsumexp(matrix, out, &mut lse).expect("a valid call");
         for (row, x) in x.chunks(case.keys).enumerate() {
             let (b, h, q) = case.place(row);
             let sink = case.sinks.as_ref().map(|sinks| Dd(sinks[h].into(), 0.0));
@@ -562,7 +562,7 @@ fn known_logsumexps() {
     let mask = [-1.075_217, -1.171_052_3, -0.042_878_963f32];
     let scores = [-2.102_034_3, -2.376_323, -0.030_229_779f32];
     for kernel in available() {
-        let a = Attention::new(1, 1).kernel(kernel);
+        let a = Attention::new(1, 1).exec(by(kernel));
         let lse = one(a.mask(Mask::new(&mask[..], [1, 1, 1])), &scores).1;
         assert!((lse - -2.29e-9).abs() < 5e-8, "{} {lse:e}", kernel.name());
         // A logit alone: the sum, rounded once.
@@ -594,7 +594,7 @@ where
     }
     let steep = case.alibi.as_ref().is_some_and(|a| a.iter().any(|a| a.is_infinite()));
     for kernel in available() {
-        let attention = case.attention().kernel(kernel);
+        let attention = case.attention().exec(by(kernel));
         let want = run::<T, U>(&attention, case, &x, case.keys);
         let got = run::<T, U>(&attention, case, &other, case.keys);
         let what = || format!("{} {hidden} hidden {case:?}", kernel.name());
@@ -670,7 +670,6 @@ fn ggml_soft_max_ext() {
     let mut y = vec![0.0f32; x.len()];
     Attention::new(heads, queries)
         .scale(scale)
-        .expect("a valid scale")
         .mask(Mask::new(&mask[..], [1, 1, queries]))
         .mask_slopes(&slopes)
         .sinks(&sinks)
@@ -704,7 +703,7 @@ where
     for seed in 0..60 {
         let case = Case::random(seed);
         let x: Vec<T> = case.scores(case.keys);
-        let attention = case.attention().kernel(kernel);
+        let attention = case.attention().exec(by(kernel));
         let (probs, lse) = run::<T, U>(&attention, &case, &x, case.keys);
         digest.add(&probs);
         digest.add(&lse);
@@ -746,8 +745,8 @@ fn a_mask_of_zeros_and_minus_infinity_hides_as_booleans_do() {
     for kernel in available() {
         let probs = |mask| {
             let mut y = vec![-7.0; x.len()];
-            let attention = Attention::new(1, queries).causal().mask(mask).kernel(kernel);
-            let attention = attention.scale(0.1).expect("in range");
+            let attention = Attention::new(1, queries).causal().mask(mask).exec(by(kernel));
+            let attention = attention.scale(0.1);
             let rows = |x| Matrix::new(x, keys).expect("whole rows");
             let y_rows = MatrixMut::new(&mut y, keys).expect("whole rows");
             attention.softmax(rows(&x), y_rows).expect("a valid call");
@@ -768,7 +767,7 @@ fn a_mask_of_zeros_and_minus_infinity_hides_as_booleans_do() {
 fn one(attention: Attention, x: &[f32]) -> (Vec<f32>, f32) {
     let (mut y, mut lse) = (vec![-7.0; x.len()], [0.0]);
     attention
-        .softmax_and_lse(
+        .softmax_and_logsumexp(
             Matrix::new(x, x.len()).expect("a shape"),
             MatrixMut::new(&mut y, x.len()).expect("a shape"),
             &mut lse,
@@ -781,7 +780,7 @@ fn one(attention: Attention, x: &[f32]) -> (Vec<f32>, f32) {
 fn special_values() {
     const INF: f32 = f32::INFINITY;
     for kernel in available() {
-        let a = Attention::new(1, 1).kernel(kernel);
+        let a = Attention::new(1, 1).exec(by(kernel));
         // What is hidden may be anything.
         let seen = [true, false, true, false];
         let masked = a.mask(Mask::new(&seen[..], [1, 1, 1]));
@@ -837,7 +836,7 @@ fn special_values() {
 fn logits_beyond_the_range() {
     fn check<T: Probs<T>>(kernel: &'static Kernel, large: f64) {
         let zeros = [0.0f32; 4];
-        let a = Attention::new(1, 1).kernel(kernel).scale(100.0).expect("in range");
+        let a = Attention::new(1, 1).exec(by(kernel)).scale(100.0);
         let masked = a.mask(Mask::new(&zeros[..], [1, 1, 1]));
         let slopes = a.alibi(&zeros[..1]);
         let [nan, inf] = [f64::NAN, f64::INFINITY];
@@ -857,7 +856,7 @@ fn logits_beyond_the_range() {
                 let (mut y, mut lse) = ([T::ZERO; 4], [T::Arithmetic::ZERO]);
                 let (x, out) = (Matrix::new(&x, 4), MatrixMut::new(&mut y, 4));
                 let (x, out) = (x.expect("a shape"), out.expect("a shape"));
-                attention.softmax_and_lse(x, out, &mut lse).expect("a valid call");
+                attention.softmax_and_logsumexp(x, out, &mut lse).expect("a valid call");
                 let what = format!("{} {} {i} {want:?} {y:?} {lse:?}", kernel.name(), T::NAME);
                 for (y, want) in y.iter().zip(want) {
                     assert!(y.to_f64() == want || (y.to_f64().is_nan() && want.is_nan()), "{what}");
@@ -872,13 +871,13 @@ fn logits_beyond_the_range() {
         check::<f64>(kernel, 5e307);
         check::<bf16>(kernel, 1e38);
         // A sum of two, each within the range; and one that comes back into it.
-        let a = Attention::new(1, 1).kernel(kernel);
+        let a = Attention::new(1, 1).exec(by(kernel));
         let mask = [f32::MIN, f32::MIN, 3e38];
         let masked = a.mask(Mask::new(&mask[..], [1, 1, 1]));
         assert_eq!(one(masked, &[f32::MIN, f32::MIN, f32::MIN]).0, [0.0, 0.0, 1.0]);
         let lowest = a.mask(Mask::new(&mask[..2], [1, 1, 1]));
         assert_eq!(one(lowest, &[f32::MIN, f32::MIN]).0, [0.5, 0.5]);
-        let far = a.scale(16.0).expect("in range").mask(Mask::new(&mask[..2], [1, 1, 1]));
+        let far = a.scale(16.0).mask(Mask::new(&mask[..2], [1, 1, 1]));
         let quarter = f32::MAX / 16.0;
         let (y, lse) = one(far, &[quarter * 1.5, quarter * 1.5]);
         assert!(y == [0.5, 0.5] && (1.6e38..1.8e38).contains(&lse), "{y:?} {lse:e}");
@@ -889,7 +888,7 @@ fn logits_beyond_the_range() {
 #[test]
 fn windows_look_back_and_ahead() {
     for kernel in available() {
-        let a = Attention::new(1, 1).kernel(kernel);
+        let a = Attention::new(1, 1).exec(by(kernel));
         let seen = |attention: Attention| -> Vec<bool> {
             one(attention.masked(Masked::Zero), &[1.0; 5]).0.iter().map(|&y| y > 0.0).collect()
         };
@@ -929,11 +928,11 @@ fn distances_of_alibi_have_a_limit() {
     let x = [0.5f32, -0.25, 0.125, 1.0, 0.75];
     let limit = (1isize << 24) - 16;
     for kernel in available() {
-        let alone = Attention::new(1, 1).kernel(kernel);
+        let alone = Attention::new(1, 1).exec(by(kernel));
         let a = alone.alibi(&slopes);
         for offset in [limit, limit - 1, 4 - limit, 5 - limit, 12_345_677] {
             let got = one(a.offset(offset), &x);
-            let want = one(a.offset(offset).kernel(scalar()), &x);
+            let want = one(a.offset(offset).exec(by(scalar())), &x);
             assert_same(&got.0, &want.0, || format!("{} {offset}", kernel.name()));
             assert_same(&[got.1], &[want.1], || format!("{} {offset}", kernel.name()));
             // By one key more of distance one slope less.
@@ -947,11 +946,11 @@ fn distances_of_alibi_have_a_limit() {
             let (mut y, mut lse) = ([-7.0f32; 5], [-7.0f32]);
             let (x, out) = (Matrix::new(&x, 5), MatrixMut::new(&mut y, 5));
             let (x, out) = (x.expect("a shape"), out.expect("a shape"));
-            let e = attention.softmax_and_lse(x, out, &mut lse).expect_err("too far");
+            let e = attention.softmax_and_logsumexp(x, out, &mut lse).expect_err("too far");
             assert!(y == [-7.0; 5] && lse == [-7.0]);
             e.to_string()
         };
-        let message = "distances for ALiBi must be in -16777200..=16777200, got ";
+        let message = "distance of a key for ALiBi must be within 2^24 - 16, either way, got ";
         assert_eq!(refused(a.offset(limit + 1)), format!("{message}-16777201"));
         assert_eq!(refused(a.offset(19_692_841)), format!("{message}-19692841"));
         assert_eq!(refused(a.offset(3 - limit)), format!("{message}16777201"));
@@ -975,7 +974,7 @@ fn distances_of_alibi_have_a_limit() {
 fn huge_logits_are_rounded() {
     for kernel in available() {
         let bias = [16_777_216.0f32; 2];
-        let a = Attention::new(1, 1).kernel(kernel).mask(Mask::new(&bias[..], [1, 1, 1]));
+        let a = Attention::new(1, 1).exec(by(kernel)).mask(Mask::new(&bias[..], [1, 1, 1]));
         assert_eq!(one(a, &[1.0, 0.0]).0, [0.5; 2]);
     }
 }
@@ -987,27 +986,36 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
         let mut y = [-7.0f32; 24];
         let mut lse = [-7.0f32; 6];
         let e = attention
-            .softmax_and_lse(
+            .softmax_and_logsumexp(
                 Matrix::new(&x, 4).expect("a shape"),
                 MatrixMut::new(&mut y, 4).expect("a shape"),
                 &mut lse,
             )
             .expect_err(message);
-        assert!(matches!(e, Error::Attention(_)), "{e:?}");
+        assert!(matches!(e, Error::Shape { .. } | Error::Value { .. }), "{e:?}");
         assert!(e.to_string().contains(message), "{e}");
         assert!(y == [-7.0; 24] && lse == [-7.0; 6]);
     };
     let a = Attention::new(2, 3);
-    refused(Attention::new(4, 1), "6 rows are not whole batches of 4 heads of 1 queries");
+    refused(
+        Attention::new(4, 1),
+        "number of rows (batch times heads times queries) must be a multiple of 4, got 6",
+    );
     refused(Attention::new(0, 1), "6 rows");
     refused(Attention::new(usize::MAX, 2), "6 rows");
     refused(a.soft_cap(f64::NAN), "soft cap must be in 2^-20..=2^20, got NaN");
     refused(a.soft_cap(0.0), "got 0");
     refused(a.mask(Mask::new(&x[..8], [1, 2, 2])), "[1, 2, 2] (batch, heads, queries)");
-    refused(a.mask(Mask::new(&x[..11], [1, 1, 3])), "12 elements of the mask are needed, got 11");
-    refused(a.mask_slopes(&x[..3]), "2 slopes of the mask, one for each head, are needed, got 3");
-    refused(a.alibi(&x[..1]), "2 slopes, one for each head, are needed, got 1");
-    refused(a.sinks(&x[..1]), "2 sinks, one for each head, are needed, got 1");
+    refused(
+        a.mask(Mask::new(&x[..11], [1, 1, 3])),
+        "number of elements of the mask must be 12, got 11",
+    );
+    refused(
+        a.mask_slopes(&x[..3]),
+        "number of slopes of the mask (one for each head) must be 2, got 3",
+    );
+    refused(a.alibi(&x[..1]), "number of slopes (one for each head) must be 2, got 1");
+    refused(a.sinks(&x[..1]), "number of sinks (one for each head) must be 2, got 1");
     refused(a.lengths(&[1, 2]), "lengths, one for each sequence of the batch or each row,");
     let mut y = [-7.0f32; 24];
     let e =
@@ -1016,10 +1024,8 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
     assert_eq!(y, [-7.0; 24]);
     let mut lse = [0.0f32; 5];
     let (x, y) = (Matrix::new(&x, 4).expect("a shape"), MatrixMut::new(&mut y, 4).expect("one"));
-    let e = a.softmax_and_lse(x, y, &mut lse).expect_err("five of six");
-    assert!(
-        e.to_string().contains("6 elements for log-sum-exps, one for each row, are needed, got 5")
-    );
+    let e = a.softmax_and_logsumexp(x, y, &mut lse).expect_err("five of six");
+    assert!(e.to_string().contains("number of log-sum-exps (one for each row) must be 6, got 5"));
     // No rows at all are no error.
     let (x, y) = (Matrix::<f32>::new(&[], 4), MatrixMut::<f32>::new(&mut [], 4));
     Attention::new(2, 3).softmax(x.expect("a shape"), y.expect("one")).expect("nothing to do");
@@ -1032,10 +1038,10 @@ fn sinks_alone() {
     fn lse<T: Probs<T>>(kernel: &'static Kernel, sink: f32) -> f64 {
         let (x, mut y, mut lse) = ([T::ZERO; 3], [T::NAN; 3], [T::Arithmetic::NAN]);
         let (sinks, lengths) = ([sink], [0]);
-        let attention = Attention::new(1, 1).kernel(kernel).sinks(&sinks).lengths(&lengths);
+        let attention = Attention::new(1, 1).exec(by(kernel)).sinks(&sinks).lengths(&lengths);
         let (x, y_view) = (Matrix::new(&x, 3), MatrixMut::new(&mut y, 3));
         let (x, y_view) = (x.expect("a shape"), y_view.expect("a shape"));
-        attention.softmax_and_lse(x, y_view, &mut lse).expect("a valid call");
+        attention.softmax_and_logsumexp(x, y_view, &mut lse).expect("a valid call");
         assert!(y.iter().all(|y| y.to_f64() == 0.0));
         lse[0].to_f64()
     }
@@ -1060,9 +1066,8 @@ fn infinite_scores_at_small_scales() {
     let mask = [0.8f32, f32::NEG_INFINITY, f32::NEG_INFINITY];
     for kernel in available() {
         for temperature in [1.0, 1.9e15, 8.0e24, 1e30] {
-            let at = Softmax::new().kernel(kernel).masked(Masked::Zero).temperature(temperature);
-            let attention = Attention::new(1, 1).options(at.expect("a temperature"));
-            let attention = attention.expect("no limit").mask(Mask::new(&mask[..], [1; 3]));
+            let at = Options::new().kernel(kernel).masked(Masked::Zero).temperature(temperature);
+            let attention = at.attention(1, 1).mask(Mask::new(&mask[..], [1; 3]));
             let what = format!("{} at {temperature}", kernel.name());
             let nothing = one(attention, &[f32::NEG_INFINITY, f32::INFINITY, f32::INFINITY]);
             assert_eq!(nothing, (vec![0.0; 3], f32::NEG_INFINITY), "{what}");
@@ -1080,8 +1085,8 @@ fn infinite_masks_with_subnormal_slopes() {
         for slope in [1e-44f32, 4.7e-39, 1e-20, 0.5] {
             let what = format!("{} with {slope:e}", kernel.name());
             let run = |slopes: &[f32]| {
-                let options = Softmax::new().kernel(kernel).masked(Masked::Zero);
-                let attention = Attention::new(1, 1).options(options).expect("no limit");
+                let options = Options::new().kernel(kernel).masked(Masked::Zero);
+                let attention = options.attention(1, 1);
                 let attention = attention.mask(Mask::new(&mask[..], [1; 3])).mask_slopes(slopes);
                 one(attention, &[-3.0, -9.5, f32::INFINITY])
             };
@@ -1093,8 +1098,8 @@ fn infinite_masks_with_subnormal_slopes() {
         }
     }
     for kernel in available() {
-        let options = Softmax::new().kernel(kernel).masked(Masked::Zero);
-        let attention = Attention::new(1, 1).options(options).expect("no limit");
+        let options = Options::new().kernel(kernel).masked(Masked::Zero);
+        let attention = options.attention(1, 1);
         let attention = attention.mask(Mask::new(&mask[..], [1; 3])).mask_slopes(&[-4.7e-39]);
         let nothing = one(attention, &[-3.0, -9.5, 2.0]);
         assert_eq!(nothing, (vec![0.0; 3], f32::NEG_INFINITY), "{}", kernel.name());
@@ -1105,8 +1110,8 @@ fn infinite_masks_with_subnormal_slopes() {
 #[test]
 fn biases_beyond_the_range_hide_no_nan() {
     for kernel in available() {
-        let options = Softmax::new().kernel(kernel).masked(Masked::Zero);
-        let attention = Attention::new(1, 1).options(options).expect("no limit");
+        let options = Options::new().kernel(kernel).masked(Masked::Zero);
+        let attention = options.attention(1, 1);
         let attention = attention.alibi(&[f32::MAX]).offset(2);
         for x in [&[f32::NAN][..], &[1.0, f32::NAN], &[f32::NAN; 40]] {
             // Distances of two and more.

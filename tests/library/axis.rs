@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use softmax::half::{bf16, f16};
-use softmax::{Caches, Element, Error, Kernel, Masked, Softmax, Threads};
+use softmax::{Caches, Element, Error, Kernel, Masked, Threads};
 use std::num::NonZeroUsize;
 
 /// Before, along and behind the axis.
@@ -41,7 +41,7 @@ fn tensor<T: Element>([outer, axis, inner]: [usize; 3], kind: usize) -> Vec<T> {
 }
 
 /// Row by row of the tensor whose axis is the last.
-fn moved<T: Element>(options: &Softmax, op: Op, x: &[T], shape: [usize; 3]) -> Vec<T> {
+fn moved<T: Element>(options: &Options, op: Op, x: &[T], shape: [usize; 3]) -> Vec<T> {
     let [outer, axis, inner] = shape;
     let mut y = x.to_vec();
     for (o, i) in (0..outer).flat_map(|o| (0..inner).map(move |i| (o, i))) {
@@ -55,7 +55,7 @@ fn moved<T: Element>(options: &Softmax, op: Op, x: &[T], shape: [usize; 3]) -> V
 }
 
 fn same_bits<T: Bits>() {
-    let way = |core, last| Caches { core, last };
+    let way = |core, last| Caches::new(core, last);
     let large = |[outer, axis, inner]: [usize; 3]| outer * axis * inner > 2000;
     for shape in SHAPES {
         let [outer, axis, inner] = shape;
@@ -82,11 +82,17 @@ fn same_bits<T: Bits>() {
                         let sizes = [outer, axis, inner];
                         match op {
                             Op::Softmax => options
+                                .softmax()
                                 .softmax_axis(&x, &mut y, &sizes, 1)
-                                .and_then(|()| options.softmax_axis_in_place(&mut z, &sizes, -2)),
-                            _ => options.log_softmax_axis(&x, &mut y, &sizes, 1).and_then(|()| {
-                                options.log_softmax_axis_in_place(&mut z, &sizes, -2)
-                            }),
+                                .and_then(|()| {
+                                    options.softmax().softmax_axis_in_place(&mut z, &sizes, -2)
+                                }),
+                            _ => options
+                                .softmax()
+                                .log_softmax_axis(&x, &mut y, &sizes, 1)
+                                .and_then(|()| {
+                                    options.softmax().log_softmax_axis_in_place(&mut z, &sizes, -2)
+                                }),
                         }
                         .expect("a valid call");
                         let what = || format!("{} {op:?} {shape:?} kind {kind}", kernel.name());
@@ -124,14 +130,14 @@ fn same_bits_bf16() {
 fn axes_are_counted_from_both_ends() {
     let shape = [2usize, 3, 4, 5];
     let x = tensor::<f32>([6, 4, 5], 0);
-    let options = Softmax::new();
+    let options = Options::new();
     for axis in 0..4usize {
         let sizes =
             [shape[..axis].iter().product(), shape[axis], shape[axis + 1..].iter().product()];
         let want = moved(&options, Op::Softmax, &x, sizes);
         for axis in [axis as isize, axis as isize - 4] {
             let mut y = vec![0.0; x.len()];
-            options.softmax_axis(&x, &mut y, &shape, axis).expect("a valid call");
+            options.softmax().softmax_axis(&x, &mut y, &shape, axis).expect("a valid call");
             assert_same(&y, &want, || format!("axis {axis}"));
         }
     }
@@ -148,7 +154,7 @@ fn digest_is_the_same_on_every_cpu() {
             let shape = [2, 100, 37];
             let mut x = tensor::<T>(shape, kind);
             let options = on(kernel, 1.0, Masked::Nan);
-            options.softmax_axis_in_place(&mut x, &shape, 1).expect("a valid call");
+            options.softmax().softmax_axis_in_place(&mut x, &shape, 1).expect("a valid call");
             digest.add(&x);
         }
     }
@@ -165,11 +171,11 @@ fn digest_is_the_same_on_every_cpu() {
 #[test]
 fn what_does_not_fit_is_named_and_nothing_is_written() {
     let (x, mut y) = ([0.0f32; 6], [-7.0f32; 6]);
-    let options = Softmax::new();
+    let options = Options::new();
     let mut refused = |shape: &[usize], axis, message: &str| {
-        let e: Error = options.softmax_axis(&x, &mut y, shape, axis).expect_err(message);
+        let e: Error = options.softmax().softmax_axis(&x, &mut y, shape, axis).expect_err(message);
         assert!(e.to_string().contains(message), "{e}");
-        let e = options.softmax_axis_in_place(&mut y, shape, axis).expect_err(message);
+        let e = options.softmax().softmax_axis_in_place(&mut y, shape, axis).expect_err(message);
         assert!(e.to_string().contains(message), "{e}");
         assert_eq!(y, [-7.0; 6]);
     };

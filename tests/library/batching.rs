@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use crate::common::*;
 use softmax::half::{bf16, f16};
-use softmax::{Element, Executor, Masked, Matrix, MatrixMut, Softmax, Threads};
+use softmax::{Element, Executor, Masked, Matrix, MatrixMut, Threads};
 
 fn at_most(n: usize) -> Threads {
     Threads::AtMost(NonZeroUsize::new(n).expect("at least one thread"))
@@ -56,8 +56,8 @@ impl Executor for Caller {
 }
 
 /// However the rows are shared out, `call` must give what one thread gives.
-fn every_way<T: Bits>(what: &str, call: impl Fn(&Softmax) -> Vec<T> + Sync) {
-    let options = Softmax::new().masked(Masked::Zero);
+fn every_way<T: Bits>(what: &str, call: impl Fn(&Options) -> Vec<T> + Sync) {
+    let options = Options::new().masked(Masked::Zero);
     let want = call(&options.threads(Threads::Serial));
     for threads in [Threads::Auto, at_most(2), at_most(8), exactly(2), exactly(5)] {
         let got = call(&options.threads(threads));
@@ -90,7 +90,7 @@ fn every_way<T: Bits>(what: &str, call: impl Fn(&Softmax) -> Vec<T> + Sync) {
     }
 }
 
-fn in_place<T: Element>(options: &Softmax, op: Op, data: &[T], cols: usize) -> Vec<T> {
+fn in_place<T: Element>(options: &Options, op: Op, data: &[T], cols: usize) -> Vec<T> {
     let mut y = data.to_vec();
     run_in_place(options, op, MatrixMut::new(&mut y, cols).expect("whole rows"));
     y
@@ -134,25 +134,28 @@ fn sizes_may_be_any() {
         }
     }
     for kernel in available() {
-        let options = Softmax::new().kernel(kernel).executor(&Endless).threads(exactly(usize::MAX));
+        let options = Options::new().kernel(kernel).executor(&Endless).threads(exactly(usize::MAX));
         for (rows, cols) in [(usize::MAX, 0), (0, usize::MAX)] {
             let x = Matrix::<f32>::with_stride(&[], rows, cols, cols).expect("no elements");
             let y = || MatrixMut::with_stride(&mut [], rows, cols, cols).expect("no elements");
-            options.softmax(x, y()).expect("a valid call");
-            options.log_softmax_in_place(y()).expect("a valid call");
-            options.softmax_backward(x, x, y()).expect("a valid call");
-            options.log_probs(x, &[], &mut []).expect("a valid call");
-            let attention = softmax::Attention::new(1, 1).options(options).expect("a scale");
+            options.softmax().softmax(x, y()).expect("a valid call");
+            options.softmax().log_softmax_in_place(y()).expect("a valid call");
+            options.backward().softmax(x, x, y()).expect("a valid call");
+            options.log_probs().log_probs(x, &[], &mut []).expect("a valid call");
+            let attention = options.attention(1, 1);
             attention.softmax(x, y()).expect("a valid call");
         }
         let wide = MatrixMut::with_stride(&mut [], 0, usize::MAX, usize::MAX).expect("no rows");
-        let loss = softmax::CrossEntropy::new().options(options);
+        let loss = options.cross_entropy();
         let labels: &[i64] = &[];
         assert!(loss.gradient_in_place::<f32>(wide, labels).expect("a valid call").is_nan());
         let shape = [0, usize::MAX, 2];
-        options.softmax_axis::<f32>(&[], &mut [], &shape, 1).expect("a valid call");
+        options.softmax().softmax_axis::<f32>(&[], &mut [], &shape, 1).expect("a valid call");
         let mut x = [1.0f32; 12];
-        options.softmax_in_place(MatrixMut::new(&mut x, 2).expect("6 rows")).expect("a valid call");
+        options
+            .softmax()
+            .softmax_in_place(MatrixMut::new(&mut x, 2).expect("6 rows"))
+            .expect("a valid call");
         assert_eq!(x, [0.5; 12]);
     }
 }
@@ -173,7 +176,7 @@ fn a_call_from_a_parallel_loop_keeps_its_bits() {
     let cols = 700;
     let x: Vec<f32> = row(&mut Random(7), 0, 200 * cols);
     let call = |threads| {
-        let options = Softmax::new().threads(threads);
+        let options = Options::new().threads(threads);
         run(&options, Op::Softmax, Matrix::new(&x, cols).expect("whole rows"))
     };
     let want = call(Threads::Serial);
@@ -214,8 +217,11 @@ fn a_limit_of_threads_is_kept() {
     let pool = POOLS.iter().find(|pool| pool.current_num_threads() == 8).expect("it is there");
     let noting = Noting(pool, Mutex::default());
     let mut x = vec![1.0f32; 1 << 20];
-    let options = Softmax::new().threads(at_most(2)).executor(&noting);
-    options.softmax_in_place(MatrixMut::new(&mut x, 1024).expect("whole rows")).expect("a call");
+    let options = Options::new().threads(at_most(2)).executor(&noting);
+    options
+        .softmax()
+        .softmax_in_place(MatrixMut::new(&mut x, 1024).expect("whole rows"))
+        .expect("a call");
     assert_eq!(noting.1.into_inner().expect("no panic").len(), 2);
 }
 
@@ -236,8 +242,11 @@ fn child_counts_the_threads_that_a_call_starts() {
     let (_, rows, threads) = CALLS.into_iter().find(|call| call.0 == name).expect("a call");
     let mut x = vec![1.0f32; rows * 1000];
     let before = count();
-    let options = Softmax::new().threads(threads);
-    options.softmax_in_place(MatrixMut::new(&mut x, 1000).expect("whole rows")).expect("a call");
+    let options = Options::new().threads(threads);
+    options
+        .softmax()
+        .softmax_in_place(MatrixMut::new(&mut x, 1000).expect("whole rows"))
+        .expect("a call");
     println!("threads started: {}.", count() - before);
 }
 

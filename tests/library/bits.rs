@@ -3,7 +3,7 @@
 
 use crate::common::*;
 use softmax::half::{bf16, f16};
-use softmax::{Kernel, Masked, Matrix, MatrixMut, Softmax, Threads};
+use softmax::{Kernel, Masked, Matrix, MatrixMut, Threads};
 
 /// Around every multiple of the lanes, the unrolled loops and the blocks.
 fn lengths() -> Vec<usize> {
@@ -121,24 +121,24 @@ fn threads_do_not_change_bits() {
     let x: Vec<f32> = row(&mut Random(3), 0, 600 * cols);
     let mut want = vec![0.0; x.len()];
     let view = || Matrix::new(&x, cols).unwrap();
-    let run = |options: Softmax| {
+    let run = |options: Options| {
         let mut y = vec![0.0; x.len()];
-        options.softmax(view(), MatrixMut::new(&mut y, cols).unwrap()).unwrap();
+        options.softmax().softmax(view(), MatrixMut::new(&mut y, cols).unwrap()).unwrap();
         y
     };
-    let serial = Softmax::new().threads(Threads::Serial);
-    serial.softmax(view(), MatrixMut::new(&mut want, cols).unwrap()).unwrap();
+    let serial = Options::new().threads(Threads::Serial);
+    serial.softmax().softmax(view(), MatrixMut::new(&mut want, cols).unwrap()).unwrap();
     for n in 1..=4 {
         let threads = Threads::AtMost(n.try_into().unwrap());
-        assert_same(&run(Softmax::new().threads(threads)), &want, || format!("{n} threads"));
+        assert_same(&run(Options::new().threads(threads)), &want, || format!("{n} threads"));
         let threads = Threads::Exactly(n.try_into().unwrap());
-        assert_same(&run(Softmax::new().threads(threads)), &want, || format!("exactly {n}"));
+        assert_same(&run(Options::new().threads(threads)), &want, || format!("exactly {n}"));
     }
-    assert_same(&run(Softmax::new()), &want, || "auto".into());
+    assert_same(&run(Options::new()), &want, || "auto".into());
     #[cfg(feature = "rayon")]
     for n in [1, 2, 3, 8] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
-        let options = Softmax::new().threads(Threads::Exactly(n.try_into().unwrap()));
+        let options = Options::new().threads(Threads::Exactly(n.try_into().unwrap()));
         assert_same(&pool.install(|| run(options)), &want, || format!("a pool of {n}"));
     }
 }

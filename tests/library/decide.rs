@@ -3,7 +3,7 @@
 use crate::common::*;
 use proptest::prelude::*;
 use softmax::half::{bf16, f16};
-use softmax::{Caches, Element, Error, Kernel, Masked, Matrix, MatrixMut, Softmax, Threads, Ties};
+use softmax::{Caches, Element, Error, Kernel, Masked, Matrix, MatrixMut, Number, Threads, Ties};
 use softmax_measure::oracle::{self, BF16, Dd, F16, F32, F64, Format, ulps};
 use std::num::NonZeroUsize;
 
@@ -35,31 +35,31 @@ const MAPS: [Map; 8] = [
 impl Map {
     fn run<T: Element>(
         self,
-        options: &Softmax,
+        options: &Options,
         x: Matrix<T>,
         y: MatrixMut<T>,
     ) -> Result<(), Error> {
         match self {
-            Map::Sigmoid => options.sigmoid(x, y),
-            Map::LogSigmoid => options.log_sigmoid(x, y),
-            Map::Hardmax(ties) => options.hardmax(ties, x, y),
-            Map::Limit(t, false) => options.temperature(t)?.softmax(x, y),
-            Map::Limit(t, true) => options.temperature(t)?.log_softmax(x, y),
+            Map::Sigmoid => options.sigmoid().sigmoid(x, y),
+            Map::LogSigmoid => options.sigmoid().log_sigmoid(x, y),
+            Map::Hardmax(ties) => options.hardmax(ties).hardmax(x, y),
+            Map::Limit(t, false) => options.temperature(t).softmax().softmax(x, y),
+            Map::Limit(t, true) => options.temperature(t).softmax().log_softmax(x, y),
         }
     }
 
-    fn run_in_place<T: Element>(self, options: &Softmax, x: MatrixMut<T>) -> Result<(), Error> {
+    fn run_in_place<T: Element>(self, options: &Options, x: MatrixMut<T>) -> Result<(), Error> {
         match self {
-            Map::Sigmoid => options.sigmoid_in_place(x),
-            Map::LogSigmoid => options.log_sigmoid_in_place(x),
-            Map::Hardmax(ties) => options.hardmax_in_place(ties, x),
-            Map::Limit(t, false) => options.temperature(t)?.softmax_in_place(x),
-            Map::Limit(t, true) => options.temperature(t)?.log_softmax_in_place(x),
+            Map::Sigmoid => options.sigmoid().sigmoid_in_place(x),
+            Map::LogSigmoid => options.sigmoid().log_sigmoid_in_place(x),
+            Map::Hardmax(ties) => options.hardmax(ties).hardmax_in_place(x),
+            Map::Limit(t, false) => options.temperature(t).softmax().softmax_in_place(x),
+            Map::Limit(t, true) => options.temperature(t).softmax().log_softmax_in_place(x),
         }
     }
 }
 
-fn map_row<T: Element>(map: Map, options: &Softmax, x: &[T]) -> Vec<T> {
+fn map_row<T: Element>(map: Map, options: &Options, x: &[T]) -> Vec<T> {
     let mut y = vec![T::from_f64(-77.0); x.len()];
     let (n, view) = (x.len(), Matrix::with_stride(x, 1, x.len(), x.len()).expect("one row"));
     let out = MatrixMut::with_stride(&mut y, 1, n, n).expect("one row");
@@ -90,7 +90,7 @@ impl<A: Bits> Picked<A> {
 }
 
 fn pick<T: Element>(
-    options: &Softmax,
+    options: &Options,
     x: Matrix<T>,
     k: usize,
     tokens: &[usize],
@@ -105,17 +105,26 @@ fn pick<T: Element>(
         log_probs: vec![marker; tokens.len()],
         lse: vec![marker; rows],
     };
-    options.argmax(x, &mut picked.largest).expect("a valid call");
+    options.hardmax(Ties::Share).argmax(x, &mut picked.largest).expect("a valid call");
+    let top_k = options.top_k(k);
     let (mut top, mut alone) = (picked.top.clone(), picked.top_log_probs.clone());
-    options.top_k(x, k, &mut top, &mut alone).expect("a valid call");
+    top_k.log_probs(x, &mut alone, &mut top).expect("a valid call");
     let Picked { top: indices, top_log_probs, top_probs, .. } = &mut picked;
-    options.top_k_and_probs(x, k, indices, top_log_probs, top_probs).expect("a valid call");
+    let done = top_k.log_probs_and_probs(x, top_log_probs, top_probs, indices);
+    done.expect("a valid call");
     let bytes = |v: &[T::Arithmetic]| v.iter().map(|v| v.to_f64().to_bits()).collect::<Vec<_>>();
-    assert_eq!((top, bytes(&alone)), (indices.clone(), bytes(top_log_probs)), "with and without");
+    assert_eq!((&top, bytes(&alone)), (&*indices, bytes(top_log_probs)), "with and without");
+    top.fill(usize::MAX);
+    top_k.probs(x, &mut alone, &mut top).expect("a valid call");
+    assert_eq!((&top, bytes(&alone)), (&*indices, bytes(top_probs)), "probabilities alone");
+    top.fill(usize::MAX);
+    top_k.indices(x, &mut top).expect("a valid call");
+    assert_eq!(&top, indices, "indices alone");
     let mut alone = picked.log_probs.clone();
-    options.log_probs(x, tokens, &mut alone).expect("a valid call");
+    options.log_probs().log_probs(x, tokens, &mut alone).expect("a valid call");
     options
-        .log_probs_and_lse(x, tokens, &mut picked.log_probs, &mut picked.lse)
+        .log_probs()
+        .log_probs_and_logsumexp(x, tokens, &mut picked.log_probs, &mut picked.lse)
         .expect("a valid call");
     assert_eq!(bytes(&alone), bytes(&picked.log_probs), "with and without lse");
     picked
@@ -140,7 +149,7 @@ fn same_bits<T: Bits>()
 where
     T::Arithmetic: Bits,
 {
-    let way = |core, last| Caches { core, last };
+    let way = |core, last| Caches::new(core, last);
     let two = Threads::Exactly(NonZeroUsize::new(2).expect("not 0"));
     let mut random = Random(11);
     for (n, kind) in LENGTHS.into_iter().flat_map(|n| (0..KINDS).map(move |kind| (n, kind))) {
@@ -575,36 +584,41 @@ fn what_has_no_limit_refuses_it() {
     let x = [1.0f32, 2.0];
     let m = || Matrix::new(&x, 2).expect("a shape");
     for t in [0.0, -0.0, f64::INFINITY] {
-        let options = Softmax::new().temperature(t).expect("a limit");
+        let options = Options::new().temperature(t);
         let mut y = [7.0f32; 2];
         let mut i = [7usize; 2];
         let errors = [
-            options.logsumexp(m(), &mut y[..1]),
-            options.sigmoid(m(), MatrixMut::new(&mut y, 2).expect("a shape")),
-            options.log_sigmoid_in_place(MatrixMut::new(&mut y, 2).expect("a shape")),
-            options.log_probs(m(), &[0], &mut y[..1]),
-            options.top_k(m(), 1, &mut i[..1], &mut y[..1]),
-            options.softmax_axis(&x, &mut y, &[1, 2], 0),
-            options.log_softmax_axis_in_place(&mut y, &[1, 2], -2),
-            softmax::Shards::with(options).merge::<f32>(&[]).map(|_| ()),
+            options.softmax().logsumexp(m(), &mut y[..1]),
+            options.sigmoid().sigmoid(m(), MatrixMut::new(&mut y, 2).expect("a shape")),
+            options.sigmoid().log_sigmoid_in_place(MatrixMut::new(&mut y, 2).expect("a shape")),
+            options.log_probs().log_probs(m(), &[0], &mut y[..1]),
+            options.top_k(1).log_probs(m(), &mut y[..1], &mut i[..1]),
+            options.top_k(1).indices(m(), &mut i[..1]),
+            options.backward().softmax(m(), m(), MatrixMut::new(&mut y, 2).expect("a shape")),
+            options.attention(1, 1).softmax(m(), MatrixMut::new(&mut y, 2).expect("a shape")),
+            options.cross_entropy().loss(m(), &[0]).map(|_| ()),
+            options.softmax().softmax_axis(&x, &mut y, &[1, 2], 0),
+            options.softmax().log_softmax_axis_in_place(&mut y, &[1, 2], -2),
+            options.shards().merge::<f32>(&[]).map(|_| ()),
         ];
         for e in errors {
             let e = e.expect_err("no limit");
-            assert_eq!(e, Error::Temperature(t.abs()));
+            assert!(matches!(e, Error::Value { value: Number::Float(got), .. } if got == t), "{e}");
             assert!(e.to_string().contains("above 0 and finite"), "{e}");
         }
         assert_eq!((y, i), ([7.0; 2], [7; 2]));
         // The last axis is that of the rows.
-        options.softmax_axis(&x, &mut y, &[1, 2], 1).expect("rows");
+        options.softmax().softmax_axis(&x, &mut y, &[1, 2], 1).expect("rows");
         assert_eq!(y[1], if t == 0.0 { 1.0 } else { 0.5 });
         // The largest is the same at every temperature, and the later call counts.
-        options.argmax(m(), &mut i[..1]).expect("a valid call");
+        options.hardmax(Ties::Share).argmax(m(), &mut i[..1]).expect("a valid call");
         assert_eq!(i[0], 1);
-        let scaled = options.scale(1.0).expect("a scale");
-        scaled.logsumexp(m(), &mut y[..1]).expect("no limit any more");
+        let scaled = options.scale(1.0);
+        scaled.softmax().logsumexp(m(), &mut y[..1]).expect("no limit any more");
     }
     for bad in [-1.0, -1e-300, f64::NAN, f64::NEG_INFINITY] {
-        let e = Softmax::new().temperature(bad).expect_err("below 0");
+        let cold = Options::new().temperature(bad).softmax();
+        let e = cold.softmax_axis(&x, &mut [0.0; 2], &[1, 2], 1).expect_err("below 0");
         assert!(e.to_string().contains("0 or above"), "{e}");
     }
 }
@@ -614,41 +628,68 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
     let x = [0.0f32; 6];
     let m = || Matrix::new(&x, 3).expect("a shape");
     let (mut y, mut i) = ([7.0f32; 6], [7usize; 6]);
-    let options = Softmax::new();
+    let options = Options::new();
     let refused = |e: Result<(), Error>, message: &str| {
         let e = e.expect_err(message).to_string();
         assert!(e.contains(message), "{e}");
     };
-    refused(options.argmax(m(), &mut i[..3]), "2 indices are needed, got 3");
-    refused(options.log_probs(m(), &[0, 1, 2], &mut y[..3]), "4 tokens are needed, got 3");
-    refused(options.log_probs(m(), &[0, 1], &mut y), "2 log-probabilities are needed, got 6");
-    refused(options.log_probs(m(), &[2, 3], &mut y[..2]), "row 1: 3 is none of its 3 columns");
+    refused(
+        options.hardmax(Ties::Share).argmax(m(), &mut i[..3]),
+        "number of indices must be 2, got 3",
+    );
+    refused(
+        options.log_probs().log_probs(m(), &[0, 1, 2], &mut y[..3]),
+        "number of tokens must be a multiple of 2, got 3",
+    );
+    refused(
+        options.log_probs().log_probs(m(), &[0, 1], &mut y),
+        "number of log-probabilities must be 2, got 6",
+    );
+    refused(
+        options.log_probs().log_probs(m(), &[2, 3], &mut y[..2]),
+        "row 1: 3 is none of its 3 columns",
+    );
     let token = [0, 1, 2, usize::MAX];
-    refused(options.log_probs(m(), &token, &mut y[..4]), "row 1");
+    refused(options.log_probs().log_probs(m(), &token, &mut y[..4]), "row 1");
     let (a, b) = y.split_at_mut(2);
-    refused(options.log_probs_and_lse(m(), &[0, 0], a, &mut b[..1]), "2 log-sum-exps");
-    refused(options.top_k(m(), 4, &mut i, &mut y), "at most the number of columns, got 4");
-    refused(options.top_k(m(), 2, &mut i, &mut y[..4]), "4 indices are needed, got 6");
-    refused(options.top_k(m(), 2, &mut i[..4], &mut y[..5]), "4 log-probabilities are needed");
+    refused(
+        options.log_probs().log_probs_and_logsumexp(m(), &[0, 0], a, &mut b[..1]),
+        "number of log-sum-exps must be 2, got 1",
+    );
+    refused(
+        options.top_k(4).log_probs(m(), &mut y, &mut i),
+        "at most the number of columns, got 4",
+    );
+    refused(
+        options.top_k(2).log_probs(m(), &mut y[..4], &mut i),
+        "number of indices must be 4, got 6",
+    );
+    refused(
+        options.top_k(2).log_probs(m(), &mut y[..5], &mut i[..4]),
+        "number of log-probabilities must be 4, got 5",
+    );
     let none = Matrix::<f32>::with_stride(&[], 2, 0, 0).expect("a shape");
-    refused(options.argmax(none, &mut i[..2]), "number of columns must be above 0");
+    refused(
+        options.hardmax(Ties::Share).argmax(none, &mut i[..2]),
+        "number of columns must be above 0",
+    );
     let wide = MatrixMut::new(&mut y, 2).expect("a shape");
-    refused(options.sigmoid(m(), wide), "the input is 2 x 3 but the output 3 x 2");
+    refused(options.sigmoid().sigmoid(m(), wide), "the output must be 2 x 3, got 3 x 2");
     let wide = MatrixMut::new(&mut y, 2).expect("a shape");
-    refused(options.hardmax(Ties::Share, m(), wide), "the input is 2 x 3 but the output 3 x 2");
+    refused(options.hardmax(Ties::Share).hardmax(m(), wide), "the output must be 2 x 3, got 3 x 2");
     assert_eq!((y, i), ([7.0; 6], [7; 6]));
 
     // Nothing is asked of nothing.
     let empty = Matrix::<f32>::new(&[], 3).expect("a shape");
-    options.argmax(empty, &mut []).expect("no rows");
-    options.log_probs(empty, &[], &mut []).expect("no rows");
-    options.top_k(empty, 2, &mut [], &mut []).expect("no rows");
-    options.top_k(m(), 0, &mut [], &mut []).expect("no entries");
-    options.log_probs(m(), &[], &mut []).expect("no tokens");
+    options.hardmax(Ties::Share).argmax(empty, &mut []).expect("no rows");
+    options.log_probs().log_probs(empty, &[], &mut []).expect("no rows");
+    options.top_k(2).log_probs(empty, &mut [], &mut []).expect("no rows");
+    options.top_k(0).log_probs(m(), &mut [], &mut []).expect("no entries");
+    options.log_probs().log_probs(m(), &[], &mut []).expect("no tokens");
     let mut lse = [0.0f32; 2];
-    options.log_probs_and_lse(m(), &[], &mut [], &mut lse).expect("no tokens");
+    options.log_probs().log_probs_and_logsumexp(m(), &[], &mut [], &mut lse).expect("no tokens");
     assert!((lse[1] - 3f32.ln()).abs() < 1e-6);
-    options.log_probs_and_lse(none, &[], &mut [], &mut lse).expect("no columns");
+    options.log_probs().log_probs_and_logsumexp(none, &[], &mut [], &mut lse).expect("no columns");
     assert_eq!(lse, [f32::NEG_INFINITY; 2]);
     softmax::sigmoid::<f32>(&[], &mut []).expect("nothing");
 }
@@ -679,8 +720,7 @@ fn long_rows_from_memory() {
         let tokens: Vec<_> = (0..count * 2).map(|_| random.below(n)).collect();
         let want = pick(&on(scalar(), 1.0, Masked::Nan), x, 40, &tokens);
         for kernel in exact() {
-            let options =
-                on(kernel, 1.0, Masked::Nan).caches(Caches { core: 1 << 14, last: 1 << 15 });
+            let options = on(kernel, 1.0, Masked::Nan).caches(Caches::new(1 << 14, 1 << 15));
             pick(&options, x, 40, &tokens).assert_same(&want, kernel.name());
         }
     }

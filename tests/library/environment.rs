@@ -6,9 +6,9 @@ use std::hint::black_box;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 
+use crate::common::Options;
 use softmax::{
     Attention, BLOCK, CrossEntropy, Error, Executor, Matrix, MatrixMut, Merged, Partial, Sampler,
-    Shards, Softmax,
 };
 
 /// Control and flags, in one word.
@@ -111,15 +111,15 @@ fn results(x: &[f32], shard: &[f32], of_scale: f64) -> Result<Vec<u64>, Error> {
     let rows = x.len() / COLS;
     let all = |y: &[f32]| y.iter().map(|y| u64::from(y.to_bits())).collect::<Vec<_>>();
     for options in [
-        Softmax::new().scale(of_scale)?,
-        Softmax::new().temperature(of_scale)?.executor(&Inheriting),
-        Softmax::new().temperature(f64::INFINITY)?,
+        Options::new().scale(of_scale),
+        Options::new().temperature(of_scale).executor(&Inheriting),
+        Options::new().temperature(f64::INFINITY),
     ] {
-        options.softmax(Matrix::new(x, COLS)?, MatrixMut::new(&mut y, COLS)?)?;
+        options.softmax().softmax(Matrix::new(x, COLS)?, MatrixMut::new(&mut y, COLS)?)?;
         bits.extend(all(&y));
-        options.log_softmax(Matrix::new(x, COLS)?, MatrixMut::new(&mut y, COLS)?)?;
+        options.softmax().log_softmax(Matrix::new(x, COLS)?, MatrixMut::new(&mut y, COLS)?)?;
         bits.extend(all(&y));
-        options.softmax_axis(x, &mut y, &[rows, COLS], 1)?;
+        options.softmax().softmax_axis(x, &mut y, &[rows, COLS], 1)?;
         bits.extend(all(&y));
     }
     softmax::softmax(&x[..10], &mut y[..10])?;
@@ -127,22 +127,22 @@ fn results(x: &[f32], shard: &[f32], of_scale: f64) -> Result<Vec<u64>, Error> {
     bits.push(softmax::logsumexp(&x[..33])?.to_bits().into());
     bits.push(softmax::perplexity(&x[..33]).to_bits());
 
-    let loss = CrossEntropy::new().label_smoothing(0.1)?.z_loss(0.01)?;
+    let loss = CrossEntropy::new().label_smoothing(0.1).z_loss(0.01);
     let labels: Vec<i64> = (0..rows as i64).collect();
     let mean = loss.gradient(Matrix::new(x, COLS)?, &labels, MatrixMut::new(&mut y, COLS)?)?;
     bits.extend(all(&y));
     bits.extend([mean, loss.reduce(&[0.1, 0.2, 0.3], 7.0)].map(f64::to_bits));
 
-    let attention = Attention::new(1, rows).causal().scale(of_scale)?.soft_cap(9.0);
+    let attention = Attention::new(1, rows).causal().scale(of_scale).soft_cap(9.0);
     attention.softmax(Matrix::new(x, COLS)?, MatrixMut::new(&mut y, COLS)?)?;
     bits.extend(all(&y));
 
     let mut draws = vec![0; rows];
-    let sampler = Sampler::new(1).temperature(of_scale)?.top_p(0.9)?.typical_p(0.9)?;
+    let sampler = Sampler::new(1).temperature(of_scale).top_p(0.9).typical_p(0.9);
     sampler.sample(Matrix::new(x, COLS)?, &mut draws)?;
     bits.extend(draws.iter().map(|&token| token as u64));
 
-    let shards = Shards::with(Softmax::new().scale(of_scale)?);
+    let shards = Options::new().scale(of_scale).shards();
     let mut partials = [Partial::NOTHING; 2];
     shards.partials(shard, None, &mut partials)?;
     let again = partials.map(|partial| Partial::from_pair(partial.to_pair()));
@@ -192,9 +192,9 @@ fn a_panic_leaves_the_environment() {
     for environment in word::ODD {
         let caught = within(environment, &|| {
             let mut y = x.clone();
-            let options = Softmax::new().executor(&Panics);
+            let options = Options::new().executor(&Panics);
             let y = MatrixMut::new(&mut y, COLS).expect("a matrix");
-            catch_unwind(AssertUnwindSafe(|| options.softmax_in_place(y))).is_err()
+            catch_unwind(AssertUnwindSafe(|| options.softmax().softmax_in_place(y))).is_err()
         });
         assert!(caught);
     }

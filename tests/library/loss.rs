@@ -8,8 +8,8 @@ use crate::common::*;
 use proptest::prelude::*;
 use softmax::half::{bf16, f16};
 use softmax::{
-    Caches, CrossEntropy, Element, Error, Kernel, Masked, Matrix, MatrixMut, Reduction, Softmax,
-    Targets, Threads,
+    Caches, CrossEntropy, Element, Error, Kernel, Masked, Matrix, MatrixMut, Reduction, Targets,
+    Threads,
 };
 use softmax_measure::oracle::{Dd, F32, F64, Format, exact, ulps};
 
@@ -77,14 +77,10 @@ impl Case {
             .collect()
     }
 
-    fn loss(&self, options: Softmax<'static>) -> CrossEntropy<'_> {
-        let options = options.temperature(self.temperature).expect("a valid temperature");
-        let mut loss = CrossEntropy::new().options(options).gradient_factor(self.factor);
-        loss = loss
-            .label_smoothing(self.smoothing)
-            .expect("0 to 1")
-            .z_loss(self.z)
-            .expect("not negative");
+    fn loss(&self, options: Options<'static>) -> CrossEntropy<'_> {
+        let options = options.temperature(self.temperature);
+        let mut loss = options.cross_entropy().gradient_factor(self.factor);
+        loss = loss.label_smoothing(self.smoothing).z_loss(self.z);
         loss = loss.reduction(if self.mean { Reduction::Mean } else { Reduction::Sum });
         if let Some(weights) = &self.weights {
             loss = loss.weights(weights);
@@ -157,7 +153,7 @@ impl Case {
 }
 
 /// Loss and gradient.
-fn run<T: Element>(case: &Case, options: Softmax<'static>, x: &[T], q: &[T]) -> (f64, Vec<T>) {
+fn run<T: Element>(case: &Case, options: Options<'static>, x: &[T], q: &[T]) -> (f64, Vec<T>) {
     let mut y = vec![T::from_f64(-77.0); x.len()];
     let x = Matrix::new(x, case.cols).expect("whole rows");
     let y_view = MatrixMut::new(&mut y, case.cols).expect("whole rows");
@@ -179,7 +175,7 @@ fn accurate<T: Bits>(case: &Case, format: Format, bound: f64, of_loss: f64) {
     // A divergence is a difference; what is flushed is nothing.
     size = size / case.divisor() + if case.divergence { 10.0 } else { 1e-30 };
     for kernel in available() {
-        let options = Softmax::new().kernel(kernel).threads(Threads::Serial);
+        let options = Options::new().kernel(kernel).threads(Threads::Serial);
         let (loss, y) = run(case, options, &x, &q);
         for (at, (got, &(want, size))) in y.iter().zip(&want).enumerate() {
             let got = got.to_f64();
@@ -205,14 +201,14 @@ fn accurate<T: Bits>(case: &Case, format: Format, bound: f64, of_loss: f64) {
 /// Every kernel in every way has the reference's bits.
 fn same_bits<T: Bits>(case: &Case) {
     let (x, q): (Vec<T>, Vec<T>) = (case.logits(), case.probs());
-    let want = run(case, Softmax::new().kernel(scalar()), &x, &q);
+    let want = run(case, Options::new().kernel(scalar()), &x, &q);
     let two = NonZeroUsize::new(2).expect("not 0");
     for kernel in exact_kernels() {
-        let options = Softmax::new().kernel(kernel).threads(Threads::Serial);
+        let options = Options::new().kernel(kernel).threads(Threads::Serial);
         let ways = [
             options,
-            options.caches(Caches { core: usize::MAX, last: 0 }),
-            options.caches(Caches { core: 0, last: usize::MAX }).threads(Threads::Exactly(two)),
+            options.caches(Caches::new(usize::MAX, 0)),
+            options.caches(Caches::new(0, usize::MAX)).threads(Threads::Exactly(two)),
         ];
         for (way, options) in ways.into_iter().enumerate() {
             let what = || format!("{} {} way {way}: {case:?}", kernel.name(), T::NAME);
@@ -297,8 +293,7 @@ fn pytorch_agrees() {
                 Targets::Probs(Matrix::new(get("probs").expect("targets"), cols).expect("rows"))
             }
         };
-        let mut loss =
-            CrossEntropy::new().label_smoothing(get("smoothing").expect("one")[0]).expect("valid");
+        let mut loss = CrossEntropy::new().label_smoothing(get("smoothing").expect("one")[0]);
         if !weights.is_empty() {
             loss = loss.weights(&weights);
         }
@@ -333,13 +328,13 @@ fn gradients_are_finite_differences() {
             continue;
         }
         let (mut x, q): (Vec<f64>, Vec<f64>) = (case.logits(), case.probs());
-        let (_, gradient) = run(&case, Softmax::new(), &x, &q);
+        let (_, gradient) = run(&case, Options::new(), &x, &q);
         let h = 1e-5;
         for i in (0..x.len()).step_by(1 + x.len() / 20) {
             let at = x[i];
             let [a, b] = [at - h, at + h].map(|v| {
                 x[i] = v;
-                run(&case, Softmax::new(), &x, &q).0
+                run(&case, Options::new(), &x, &q).0
             });
             x[i] = at;
             let slope = (b - a) / (2.0 * h);
@@ -431,7 +426,7 @@ fn digest_is_the_same_on_every_cpu() {
         for seed in 0..40 {
             let case = Case::random(seed);
             let (x, q): (Vec<T>, Vec<T>) = (case.logits(), case.probs());
-            let (loss, y) = run(&case, Softmax::new().kernel(kernel), &x, &q);
+            let (loss, y) = run(&case, Options::new().kernel(kernel), &x, &q);
             digest.add(&y);
             digest.add(&[loss]);
             digest.add(&backward(&on(kernel, 1.0, Masked::Nan), seed % 2 == 0, &x, &q, case.cols));
@@ -451,7 +446,7 @@ fn digest_is_the_same_on_every_cpu() {
 fn special_values() {
     const INF: f32 = f32::INFINITY;
     for kernel in available() {
-        let loss = CrossEntropy::new().options(Softmax::new().kernel(kernel));
+        let loss = Options::new().kernel(kernel).cross_entropy();
         let one = |loss: CrossEntropy, x: &[f32], label: i64| {
             let mut y = x.to_vec();
             let view = MatrixMut::new(&mut y, x.len()).expect("a row");
@@ -537,8 +532,7 @@ fn sums_are_in_a_fixed_order() {
     let x: Vec<f32> = row(&mut Random(1), 0, rows * cols);
     let labels: Vec<i64> = (0..rows).map(|i| (i * 7 % cols) as i64).collect();
     let view = Matrix::new(&x, cols).expect("whole rows");
-    let with =
-        |threads| CrossEntropy::new().options(Softmax::new().threads(threads)).loss(view, &labels);
+    let with = |threads| Options::new().threads(threads).cross_entropy().loss(view, &labels);
     let want = with(Threads::Serial).expect("a valid call");
     for n in 2..6 {
         let got = with(Threads::Exactly(NonZeroUsize::new(n).expect("not 0")));
@@ -560,34 +554,35 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
     let loss = CrossEntropy::new();
     refused(loss, (&[0, 3]).into(), "row 1: 3 is none of its 3 columns");
     refused(loss, (&[-1, 0]).into(), "row 0: -1 is none of its 3 columns");
-    refused(loss, (&[0]).into(), "2 labels, one for each row, are needed, got 1");
+    refused(loss, (&[0]).into(), "number of labels (one for each row) must be 2, got 1");
     refused(
         loss.weights(&[1.0; 2]),
         (&[0, 1]).into(),
-        "3 weights, one for each class, are needed, got 2",
+        "number of weights (one for each class) must be 3, got 2",
     );
-    refused(loss.row_factors(&[1.0]), (&[0, 1]).into(), "2 row factors are needed, got 1");
+    refused(loss.row_factors(&[1.0]), (&[0, 1]).into(), "number of row factors must be 2, got 1");
     let narrow = Matrix::new(&x[..4], 2).expect("whole rows");
-    refused(loss, narrow.into(), "the input is 2 x 3 but the output 2 x 2");
+    refused(loss, narrow.into(), "the matrix of targets must be 2 x 3, got 2 x 2");
     let mut y = [-7.0f32; 4];
     let to = MatrixMut::new(&mut y, 2).expect("whole rows");
     let e = loss.gradient(view, &[0, 1], to).expect_err("other shapes");
-    assert!(e.to_string().contains("2 x 3 but the output 2 x 2"), "{e}");
+    assert!(e.to_string().contains("gradient must be 2 x 3, got 2 x 2"), "{e}");
     let mut losses = [-7.0; 3];
     let e = loss.losses(view, &[0, 1], &mut losses).expect_err("three of two");
-    assert!(e.to_string().contains("2 losses, one for each row, are needed, got 3"), "{e}");
+    assert!(e.to_string().contains("number of losses (one for each row) must be 2, got 3"), "{e}");
     for bad in [-0.1, 1.1, f64::NAN] {
-        let e = loss.label_smoothing(bad).expect_err("out of range").to_string();
+        let e =
+            loss.label_smoothing(bad).loss(view, &[0, 1]).expect_err("out of range").to_string();
         assert!(e.contains("label smoothing must be in 0..=1, got"), "{e}");
     }
     for bad in [-0.1, f64::INFINITY, f64::NAN] {
-        let e = loss.z_loss(bad).expect_err("out of range").to_string();
+        let e = loss.z_loss(bad).loss(view, &[0, 1]).expect_err("out of range").to_string();
         assert!(e.contains("z-loss must be finite and not negative, got"), "{e}");
     }
     let mut y = [0.0f32; 6];
     let to = MatrixMut::new(&mut y, 3).expect("whole rows");
-    let e = Softmax::new().softmax_backward(view, narrow, to).expect_err("other shapes");
-    assert!(e.to_string().contains("2 x 3 but the output 2 x 2"), "{e}");
+    let e = Options::new().backward().softmax(view, narrow, to).expect_err("other shapes");
+    assert!(e.to_string().contains("gradient must be 2 x 3, got 2 x 2"), "{e}");
 }
 
 #[test]

@@ -5,8 +5,8 @@ use crate::common::guarded::{EDGES, Edge, Guarded, PAGE};
 use crate::common::*;
 use softmax::half::{bf16, f16};
 use softmax::{
-    Attention, BLOCK, Caches, CrossEntropy, Error, Kernel, Mask, Masked, Matrix, MatrixMut, Merged,
-    Partial, Probs, ShapeError, Shards, Softmax, Threads, Ties,
+    Attention, BLOCK, Caches, Error, Kernel, Mask, Masked, Matrix, MatrixMut, Merged, Partial,
+    Probs, Threads, Ties,
 };
 
 /// A guard that guards nothing would let every other test pass.
@@ -40,7 +40,7 @@ fn guards_are_inaccessible() {
 
 /// Into an output of the caller's; [`run`] makes its own.
 fn run_into<T: Bits + Pattern>(
-    options: &Softmax,
+    options: &Options,
     op: Op,
     x: Matrix<T>,
     y: &mut [T],
@@ -48,12 +48,12 @@ fn run_into<T: Bits + Pattern>(
 ) {
     let (rows, cols) = (x.rows(), x.cols());
     if op == Op::LogSumExp {
-        return options.logsumexp(x, y).unwrap();
+        return options.softmax().logsumexp(x, y).unwrap();
     }
     let y = MatrixMut::with_stride(y, rows, cols, stride).unwrap();
     match op {
-        Op::Softmax => options.softmax(x, y),
-        _ => options.log_softmax(x, y),
+        Op::Softmax => options.softmax().softmax(x, y),
+        _ => options.softmax().log_softmax(x, y),
     }
     .unwrap();
 }
@@ -145,7 +145,7 @@ fn every_way_stays_between_the_guards<T: Bits + Pattern>() {
     }
     for kernel in exact() {
         for &(core, last) in &ways {
-            let options = on(kernel, 0.7, Masked::Zero).caches(Caches { core, last });
+            let options = on(kernel, 0.7, Masked::Zero).caches(Caches::new(core, last));
             for &(rows, cols) in &shapes {
                 let data: Vec<T> =
                     (0..rows).flat_map(|r| row::<T>(&mut random, r % 2 * 3, cols)).collect();
@@ -212,27 +212,28 @@ fn scores_and_columns_stay_between_the_guards<T: Probs<T> + Bits + Pattern>() {
         let mut masks = Guarded::<f16>::new(mask.len());
         for kernel in exact() {
             for (edge, last) in EDGES.into_iter().flat_map(|edge| [(edge, 0), (edge, usize::MAX)]) {
-                let caches = Caches { core: usize::MAX, last };
+                let caches = Caches::new(usize::MAX, last);
                 let x = from.copy(edge, &x);
                 let mask = masks.copy(edge, &mask);
                 let y = to.at(edge, x.len());
-                let plain = Attention::new(heads, queries).masked(Masked::Zero).caches(caches);
+                let plain = Attention::new(heads, queries).masked(Masked::Zero);
                 let added = plain.mask(Mask::new(&*mask, [1, 1, queries]));
                 for attention in [plain.causal().window(5), added, added.causal().window(9)] {
                     let scores = Matrix::new(&*x, keys).expect("whole rows");
                     let mut want = vec![T::ZERO; x.len()];
                     for (kernel, y) in [(scalar(), &mut want[..]), (kernel, &mut *y)] {
                         let y = MatrixMut::new(y, keys).expect("whole rows");
-                        attention.kernel(kernel).softmax(scores, y).expect("a valid call");
+                        let attention = attention.exec(by(kernel).caches(caches));
+                        attention.softmax(scores, y).expect("a valid call");
                     }
                     assert_same(y, &want, || format!("{} {keys} keys", kernel.name()));
                 }
                 for axis in 0..2 {
-                    let options = Softmax::new().masked(Masked::Zero).caches(caches);
+                    let options = Options::new().masked(Masked::Zero).caches(caches);
                     let mut want = vec![T::ZERO; x.len()];
                     for (kernel, y) in [(scalar(), &mut want[..]), (kernel, &mut *y)] {
                         let options = options.kernel(kernel);
-                        options.softmax_axis(x, y, &shape, axis).expect("a valid call");
+                        options.softmax().softmax_axis(x, y, &shape, axis).expect("a valid call");
                     }
                     assert_same(y, &want, || format!("{} axis {axis} of {shape:?}", kernel.name()));
                 }
@@ -247,9 +248,9 @@ fn shards_stay_between_the_guards<T: Bits + Pattern>() {
         let x: Vec<T> = row(&mut random, 0, n);
         let (mut from, mut to) = (Guarded::<T>::new(n), Guarded::<T>::new(n));
         for (kernel, edge) in exact().into_iter().flat_map(|k| EDGES.map(|edge| (k, edge))) {
-            let options = Softmax::new().kernel(kernel);
+            let options = Options::new().kernel(kernel);
             let want = run_row(&options, Op::Softmax, &x);
-            let shards = Shards::with(options);
+            let shards = options.shards();
             let (x, y) = (from.copy(edge, &x), to.at(edge, n));
             for row_max in [None, Some(20.0)] {
                 let mut partials = vec![Partial::NOTHING; Partial::count(n)];
@@ -284,14 +285,14 @@ fn losses_stay_between_the_guards<T: Bits + Pattern>() {
                 let (x, q) = (Matrix::new(&*x, cols), Matrix::new(&*q, cols));
                 let (x, q) = (x.expect("whole rows"), q.expect("whole rows"));
                 let y = to.at(edge, n);
-                let options = Softmax::new().caches(Caches { core: usize::MAX, last });
+                let options = Options::new().caches(Caches::new(usize::MAX, last));
                 for soft in [false, true] {
                     let mut want = vec![T::ZERO; n];
                     for (kernel, y) in [(scalar(), &mut want[..]), (kernel, &mut *y)] {
-                        let mut loss = CrossEntropy::new().options(options.kernel(kernel));
+                        let mut loss = options.kernel(kernel).cross_entropy();
                         let y = MatrixMut::new(y, cols).expect("whole rows");
                         if soft {
-                            loss = loss.label_smoothing(0.1).expect("0 to 1").weights(weights);
+                            loss = loss.label_smoothing(0.1).weights(weights);
                             loss.gradient(x, q, y).expect("a valid call");
                         } else {
                             loss.gradient(x, &labels, y).expect("a valid call");
@@ -300,7 +301,7 @@ fn losses_stay_between_the_guards<T: Bits + Pattern>() {
                     assert_same(y, &want, || format!("{} {cols} columns", kernel.name()));
                 }
                 let y = MatrixMut::new(y, cols).expect("whole rows");
-                options.kernel(kernel).log_softmax_backward(x, q, y).expect("a valid call");
+                options.kernel(kernel).backward().log_softmax(x, q, y).expect("a valid call");
             }
         }
     }
@@ -411,7 +412,7 @@ fn shape_of<T>(
     rows: usize,
     cols: usize,
     stride: usize,
-) -> impl Fn(&mut [T]) -> Result<MatrixMut<'_, T>, ShapeError> {
+) -> impl Fn(&mut [T]) -> Result<MatrixMut<'_, T>, Error> {
     move |y| MatrixMut::with_stride(y, rows, cols, stride)
 }
 
@@ -420,33 +421,40 @@ fn refusals_write_nothing<T: Bits + Pattern>() {
     let x = x.as_slice();
     let view = || Matrix::new(x, 4).unwrap();
     for kernel in available() {
-        let options = Softmax::new().kernel(kernel);
+        let options = Options::new().kernel(kernel);
         // Another number of rows, of columns, and the same elements in another shape.
         for (rows, cols) in [(2, 4), (4, 4), (3, 3), (3, 5), (4, 3), (1, 12), (12, 1), (0, 4)] {
-            let want = Error::Mismatch { input: (3, 4), output: (rows, cols) };
+            let want = format!("the output must be 3 x 4, got {rows} x {cols}");
             let shaped = shape_of::<T>(rows, cols, cols);
-            let got = refused::<T>(rows * cols, |y| options.softmax(view(), shaped(y)?));
-            assert_eq!(got, want);
-            let got = refused::<T>(rows * cols, |y| options.log_softmax(view(), shaped(y)?));
-            assert_eq!(got, want);
+            let got = refused::<T>(rows * cols, |y| options.softmax().softmax(view(), shaped(y)?));
+            assert_eq!(got.to_string(), want);
+            let got =
+                refused::<T>(rows * cols, |y| options.softmax().log_softmax(view(), shaped(y)?));
+            assert_eq!(got.to_string(), want);
         }
         for len in [0, 1, 2, 4, 12] {
-            let got = refused::<T>(len, |y| options.logsumexp(view(), y));
-            assert_eq!(got, Error::Mismatch { input: (3, 4), output: (len, 1) });
+            let got = refused::<T>(len, |y| options.softmax().logsumexp(view(), y));
+            let want =
+                format!("the number of log-sum-exps (one for each row) must be 3, got {len}");
+            assert_eq!(got.to_string(), want);
         }
     }
     // Slices that are not matrices: too short, overlapping, too large for the address space.
     for (rows, cols, stride) in [(3, 5, 5), (2, 6, 7), (2, 4, 3), (usize::MAX, 2, 4)] {
-        let options = Softmax::new();
+        let options = Options::new();
         let shaped = shape_of::<T>(rows, cols, stride);
-        let shape = |e: Error| assert!(matches!(e, Error::Shape(_)), "{e:?}");
-        shape(refused::<T>(12, |y| options.softmax(view(), shaped(y)?)));
-        shape(refused::<T>(12, |y| options.log_softmax(view(), shaped(y)?)));
-        shape(refused::<T>(12, |y| options.softmax_in_place(shaped(y)?)));
-        shape(refused::<T>(12, |y| options.log_softmax_in_place(shaped(y)?)));
+        let shape = |e: Error| {
+            let sizes =
+                matches!(e, Error::Shape { .. } | Error::Overlap { .. } | Error::Overflow { .. });
+            assert!(sizes, "{e:?}");
+        };
+        shape(refused::<T>(12, |y| options.softmax().softmax(view(), shaped(y)?)));
+        shape(refused::<T>(12, |y| options.softmax().log_softmax(view(), shaped(y)?)));
+        shape(refused::<T>(12, |y| options.softmax().softmax_in_place(shaped(y)?)));
+        shape(refused::<T>(12, |y| options.softmax().log_softmax_in_place(shaped(y)?)));
         let bad = || Matrix::with_stride(x, rows, cols, stride);
-        shape(refused::<T>(12, |y| options.softmax(bad()?, MatrixMut::new(y, 4)?)));
-        shape(refused::<T>(3, |y| options.logsumexp(bad()?, y)));
+        shape(refused::<T>(12, |y| options.softmax().softmax(bad()?, MatrixMut::new(y, 4)?)));
+        shape(refused::<T>(3, |y| options.softmax().logsumexp(bad()?, y)));
     }
     // The functions that take slices alone: the lengths differ, or rows of 5 do not fit into 12.
     for len in [0, 11, 13] {
@@ -463,11 +471,13 @@ fn refusals_write_nothing<T: Bits + Pattern>() {
     refused::<T>(2, |y| softmax::logsumexp_rows(x, y, 4));
     // A kernel that this CPU cannot run.
     for kernel in softmax::kernels().iter().filter(|k| !k.is_available()) {
-        let options = Softmax::new().kernel(kernel);
+        let options = Options::new().kernel(kernel);
         let unavailable = |e| assert!(matches!(e, Error::UnavailableKernel { .. }), "{e:?}");
-        unavailable(refused::<T>(12, |y| options.softmax(view(), MatrixMut::new(y, 4)?)));
-        unavailable(refused::<T>(12, |y| options.softmax_in_place(MatrixMut::new(y, 4)?)));
-        unavailable(refused::<T>(3, |y| options.logsumexp(view(), y)));
+        unavailable(refused::<T>(12, |y| options.softmax().softmax(view(), MatrixMut::new(y, 4)?)));
+        unavailable(refused::<T>(12, |y| {
+            options.softmax().softmax_in_place(MatrixMut::new(y, 4)?)
+        }));
+        unavailable(refused::<T>(3, |y| options.softmax().logsumexp(view(), y)));
     }
 }
 
@@ -484,19 +494,19 @@ fn decisions_stay_between_the_guards<T: Bits + Pattern>()
 where
     T::Arithmetic: Bits,
 {
-    type Run<T> = fn(&Softmax, Matrix<T>, MatrixMut<T>) -> Result<(), Error>;
+    type Run<T> = fn(&Options, Matrix<T>, MatrixMut<T>) -> Result<(), Error>;
     let maps: [Run<T>; 4] = [
-        |options, x, y| options.sigmoid(x, y),
-        |options, x, y| options.log_sigmoid(x, y),
-        |options, x, y| options.hardmax(Ties::Share, x, y),
-        |options, x, y| options.hardmax(Ties::First, x, y),
+        |options, x, y| options.sigmoid().sigmoid(x, y),
+        |options, x, y| options.sigmoid().log_sigmoid(x, y),
+        |options, x, y| options.hardmax(Ties::Share).hardmax(x, y),
+        |options, x, y| options.hardmax(Ties::First).hardmax(x, y),
     ];
     let mut random = Random(21);
     let (mut input, mut output) = (Guarded::<T>::new(4097), Guarded::<T>::new(4097));
     for kernel in exact() {
         for (n, last) in lengths(kernel).into_iter().flat_map(|n| [(n, 0), (n, usize::MAX)]) {
             let options =
-                |kernel| on(kernel, 0.7, Masked::Zero).caches(Caches { core: usize::MAX, last });
+                |kernel| on(kernel, 0.7, Masked::Zero).caches(Caches::new(usize::MAX, last));
             let (options, reference) = (options(kernel), options(scalar()));
             let row: Vec<T> = row(&mut random, n % KINDS, n);
             for edge in EDGES {
@@ -510,13 +520,13 @@ where
                     map(&options, x, MatrixMut::new(&mut *y, n).unwrap()).unwrap();
                     assert_same(y, &want, what);
                 }
-                let pick = |options: &Softmax| {
+                let pick = |options: &Options| {
                     let k = n.min(3);
                     let (mut index, mut indices) = ([0], vec![0; k]);
                     let mut log_probs = vec![<T::Arithmetic as softmax::Element>::ZERO; k + 1];
-                    options.argmax(x, &mut index).unwrap();
-                    options.top_k(x, k, &mut indices, &mut log_probs[..k]).unwrap();
-                    options.log_probs(x, &[n - 1], &mut log_probs[k..]).unwrap();
+                    options.hardmax(Ties::Share).argmax(x, &mut index).unwrap();
+                    options.top_k(k).log_probs(x, &mut log_probs[..k], &mut indices).unwrap();
+                    options.log_probs().log_probs(x, &[n - 1], &mut log_probs[k..]).unwrap();
                     indices.extend(index);
                     (indices, log_probs)
                 };

@@ -5,14 +5,14 @@ use std::num::NonZeroUsize;
 
 use crate::common::*;
 use softmax::half::{bf16, f16};
-use softmax::{Caches, Element, Masked, Matrix, MatrixMut, Plan, Regime, Softmax, Threads};
+use softmax::{Caches, Element, Masked, Matrix, MatrixMut, Plan, Regime, Shape, Threads};
 
 /// Larger than any matrix here.
 const PLENTY: usize = usize::MAX;
 
 /// The ways, by their names.
 fn ways() -> [(&'static str, Caches); 4] {
-    let way = |core, last| Caches { core, last };
+    let way = |core, last| Caches::new(core, last);
     [
         ("in cache", way(PLENTY, PLENTY)),
         ("streaming", way(PLENTY, 0)),
@@ -101,14 +101,14 @@ fn matrix<T: Element>(random: &mut Random, rows: Rows, shape: (usize, usize), un
 }
 
 /// A softmax or log-softmax to memory that starts `offset` elements behind a 64-byte boundary.
-fn run_at<T: Bits>(options: &Softmax, op: Op, x: &[T], cols: usize, offset: usize) -> Vec<T> {
+fn run_at<T: Bits>(options: &Options, op: Op, x: &[T], cols: usize, offset: usize) -> Vec<T> {
     let mut room = vec![T::from_f64(-77.0); x.len() + 128];
     let start = room.as_ptr().align_offset(64) + offset;
     let y = &mut room[start..start + x.len()];
     let (x, view) = (Matrix::new(x, cols).unwrap(), MatrixMut::new(y, cols).unwrap());
     match op {
-        Op::Softmax => options.softmax(x, view),
-        _ => options.log_softmax(x, view),
+        Op::Softmax => options.softmax().softmax(x, view),
+        _ => options.softmax().log_softmax(x, view),
     }
     .unwrap();
     y.to_vec()
@@ -185,10 +185,12 @@ fn every_way_gives_the_same_bits_bf16() {
 /// What the tests above rely on: the ways are really different ones.
 #[test]
 fn plans_are_what_the_sizes_say() {
-    let [cached, streaming, pieces, both] = ways().map(|(_, caches)| Softmax::new().caches(caches));
-    let way = |options: Softmax, rows, cols, in_place| {
+    let [cached, streaming, pieces, both] = ways().map(|(_, caches)| Options::new().caches(caches));
+    let way = |options: Options, rows, cols, in_place| {
+        let shape = Shape::new(rows, cols);
+        let shape = if in_place { shape.in_place() } else { shape };
         let options = options.kernel(exact()[0]).threads(Threads::Serial);
-        let plan: Plan = options.plan::<f32>(softmax::Op::Softmax, rows, cols, in_place).unwrap();
+        let plan: Plan = options.plan::<f32>(softmax::Op::Softmax, shape).unwrap();
         (plan.regime(), plan.streams())
     };
     // Tiny rows go past the caches on every CPU, longer ones only on some.
@@ -207,15 +209,19 @@ fn plans_are_what_the_sizes_say() {
 /// An explanation names what was decided and by which numbers.
 #[test]
 fn plans_explain_themselves() {
-    let options = Softmax::new()
+    let options = Options::new()
         .kernel(softmax::kernel("portable").unwrap())
         .threads(Threads::Serial)
-        .caches(Caches { core: 1 << 20, last: 16 << 20 });
-    let text = options.plan::<f32>(softmax::Op::Softmax, 131_072, 1024, false).unwrap().to_string();
+        .caches(Caches::new(1 << 20, 16 << 20));
+    let text =
+        options.plan::<f32>(softmax::Op::Softmax, Shape::new(131_072, 1024)).unwrap().to_string();
     for part in ["portable", "512.0 MiB", "16.0 MiB to count on", "threads: 1"] {
         assert!(text.contains(part), "{part:?} is missing in {text:?}");
     }
-    let text = options.plan::<f64>(softmax::Op::Softmax, 1000, 10, true).unwrap().to_string();
+    let text = options
+        .plan::<f64>(softmax::Op::Softmax, Shape::new(1000, 10).in_place())
+        .unwrap()
+        .to_string();
     assert!(text.contains("in groups") && text.contains("in place"), "{text:?}");
 }
 

@@ -6,8 +6,8 @@ use std::num::NonZeroUsize;
 use crate::common::*;
 use proptest::prelude::*;
 use softmax::half::{bf16, f16};
-use softmax::{Element, Error, Matrix, Method, Order, Sampler, Threads};
-use softmax_kernels::{Learned, Scale};
+use softmax::{Element, Error, Matrix, Method, Number, Order, Sampler, Threads};
+use softmax_kernels::{Learned, Ready, Scale};
 
 /// A shape and options.
 #[derive(Clone, Debug)]
@@ -107,21 +107,19 @@ impl Case {
     fn run(&self, sampler: impl Fn(Sampler<'_>, &mut [usize])) -> Vec<usize> {
         let history: Vec<&[usize]> = self.history.iter().map(|h| &h[..]).collect();
         let mut draws = vec![7_777_777; self.rows * self.each];
-        let options = || {
+        let options = {
             Sampler::new(self.seed)
-                .temperature(self.temperature)?
+                .temperature(self.temperature)
                 .top_k(self.top_k)
-                .top_p(self.top_p)?
-                .min_p(self.min_p)?
-                .typical_p(self.typical_p)?
+                .top_p(self.top_p)
+                .min_p(self.min_p)
+                .typical_p(self.typical_p)
                 .order(self.order)
                 .method(self.method)
-                .repetition_penalty(self.repetition)?
-                .presence_penalty(self.presence)?
+                .repetition_penalty(self.repetition)
+                .presence_penalty(self.presence)
                 .frequency_penalty(self.frequency)
         };
-        let options: Result<Sampler, Error> = options();
-        let options = options.expect("valid options");
         let options = options.step(self.step).first_row(self.first_row);
         sampler(options.bias(&self.bias).history(&history), &mut draws);
         draws
@@ -148,12 +146,8 @@ fn tokens<A: Element>(x: &[A], temperature: f64) -> Option<Vec<Token>> {
     let scale = if temperature == f64::INFINITY { 1.0 } else { temperature };
     let scale = Scale::from_temperature(scale).expect("a temperature");
     let mut e = vec![0.0f32; x.len()];
-    scalar().ready().expect("it runs everywhere").exps(
-        x,
-        &scale,
-        &mut Learned::default(),
-        &mut e,
-    )?;
+    let scalar = Ready::of(scalar()).expect("it runs everywhere");
+    scalar.exps(x, &scale, &mut Learned::default(), &mut e)?;
     if temperature == f64::INFINITY {
         let shown = |x: &A| if x.to_f64() > f64::NEG_INFINITY { 1.0 } else { 0.0 };
         e = x.iter().map(shown).collect();
@@ -331,7 +325,7 @@ fn check<T: Element>(case: &Case) {
     let matrix = |x| Matrix::<T>::new(x, case.cols).expect("whole rows");
     for kernel in available() {
         let got = case.run(|sampler, draws| {
-            sampler.kernel(kernel).sample(matrix(&x), draws).expect("a valid call");
+            sampler.exec(by(kernel)).sample(matrix(&x), draws).expect("a valid call");
         });
         assert_eq!(got, want, "{} {} {case:?}", kernel.name(), T::NAME);
         // Sharing and cutting are the same code for all; the reference takes long.
@@ -340,7 +334,7 @@ fn check<T: Element>(case: &Case) {
         }
         let got = case.run(|sampler, draws| {
             let threads = Threads::Exactly(NonZeroUsize::new(3).expect("not 0"));
-            let sampler = sampler.kernel(kernel).threads(threads);
+            let sampler = sampler.exec(by(kernel).threads(threads));
             sampler.sample(matrix(&x), draws).expect("a valid call");
         });
         assert_eq!(got, want, "{} {} {case:?}, threads", kernel.name(), T::NAME);
@@ -348,7 +342,7 @@ fn check<T: Element>(case: &Case) {
             // A row in each call.
             let got = case.run(|sampler, draws| {
                 for (i, x) in x.chunks(case.cols).enumerate() {
-                    let sampler = sampler.kernel(kernel).first_row(case.first_row + i as u64);
+                    let sampler = sampler.exec(by(kernel)).first_row(case.first_row + i as u64);
                     let draws = &mut draws[i * case.each..][..case.each];
                     sampler.sample(matrix(x), draws).expect("a valid call");
                 }
@@ -467,7 +461,7 @@ fn draws_have_the_distribution() {
     for method in [Method::InverseCdf, Method::GumbelMax] {
         for (temperature, seed) in [(1.0, 1), (0.6, 2), (3.0, 3)] {
             let sampler = Sampler::new(seed).method(method);
-            let sampler = sampler.temperature(temperature).expect("a temperature");
+            let sampler = sampler.temperature(temperature);
             let scaled: Vec<f32> = x.iter().map(|x| x / temperature as f32).collect();
             let p = probabilities(&scaled);
             // Many draws of one row; one draw of many rows; one draw of many steps.
@@ -514,7 +508,7 @@ fn tails_are_drawn() {
     for kernel in available() {
         let mut drawn = vec![0; draws];
         let row = Matrix::new(&x, x.len()).expect("a row");
-        Sampler::new(1).kernel(kernel).sample(row, &mut drawn).expect("a valid call");
+        Sampler::new(1).exec(by(kernel)).sample(row, &mut drawn).expect("a valid call");
         for size in sizes {
             let mean = mass(size) / all * draws as f64;
             let count = drawn.iter().filter(|&&token| x[token] == size).count();
@@ -531,20 +525,20 @@ fn tails_are_drawn() {
 fn ranks_reach_far_below_the_largest() {
     let x: Vec<f32> = (0..4000).map(|i| if i == 7 { 39.5 } else { 0.0 }).collect();
     let sampler = Sampler::new(4).order(Order::LlamaCpp);
-    let sampler = sampler.temperature(1000.0).expect("a temperature");
+    let sampler = sampler.temperature(1000.0);
     // Token 7 and the first 49 others.
     let p: Vec<f64> = probabilities(&x[..50].iter().map(|x| x / 1000.0).collect::<Vec<_>>());
     for kernel in available() {
-        for sampler in [sampler.top_k(50), sampler.top_k(50).min_p(1e-18).expect("a share")] {
+        for sampler in [sampler.top_k(50), sampler.top_k(50).min_p(1e-18)] {
             let mut drawn = vec![0; 4000];
             let row = Matrix::new(&x, 4000).expect("a row");
-            sampler.kernel(kernel).sample(row, &mut drawn).expect("a valid call");
+            sampler.exec(by(kernel)).sample(row, &mut drawn).expect("a valid call");
             assert!(surprise(&drawn, &p) < 5.0, "{}", kernel.name());
         }
-        let few = sampler.top_k(50).min_p(1e-17).expect("a share");
+        let few = sampler.top_k(50).min_p(1e-17);
         let mut drawn = [0; 100];
         let row = Matrix::new(&x, 4000).expect("a row");
-        few.kernel(kernel).sample(row, &mut drawn).expect("a valid call");
+        few.exec(by(kernel)).sample(row, &mut drawn).expect("a valid call");
         assert_eq!(drawn, [7; 100], "{}", kernel.name());
     }
 }
@@ -594,36 +588,35 @@ fn filters_keep_what_they_say() {
         seen
     };
     let all = Sampler::new(3);
-    let ok = |sampler: Result<Sampler<'static>, Error>| sampler.expect("in range");
     assert_eq!(seen(all), [0, 1, 2, 3, 4]);
     assert_eq!(seen(all.top_k(2)), [1, 2]);
     // Of equal ones the first.
     assert_eq!(seen(all.top_k(4)), [0, 1, 2, 4]);
-    assert_eq!(seen(ok(all.top_p(0.7))), [1, 2]);
-    assert_eq!(seen(ok(all.top_p(0.8))), [1, 2, 4]);
-    assert_eq!(seen(ok(all.top_p(0.0))), [2]);
-    assert_eq!(seen(ok(all.min_p(0.2))), [1, 2, 4]);
-    assert_eq!(seen(ok(all.min_p(1.0))), [2]);
+    assert_eq!(seen(all.top_p(0.7)), [1, 2]);
+    assert_eq!(seen(all.top_p(0.8)), [1, 2, 4]);
+    assert_eq!(seen(all.top_p(0.0)), [2]);
+    assert_eq!(seen(all.min_p(0.2)), [1, 2, 4]);
+    assert_eq!(seen(all.min_p(1.0)), [2]);
     // Top-p of what top-k left: 0.5 is 2/3 of it.
-    assert_eq!(seen(ok(all.top_k(2).top_p(0.6))), [2]);
+    assert_eq!(seen(all.top_k(2).top_p(0.6)), [2]);
     // The entropy is 1.875 bits: 2 bits are nearest, then 1, then 3.
-    assert_eq!(seen(ok(all.typical_p(0.2))), [1]);
-    assert_eq!(seen(ok(all.typical_p(0.6))), [1, 2]);
-    assert_eq!(seen(ok(all.typical_p(0.8))), [1, 2, 4]);
+    assert_eq!(seen(all.typical_p(0.2)), [1]);
+    assert_eq!(seen(all.typical_p(0.6)), [1, 2]);
+    assert_eq!(seen(all.typical_p(0.8)), [1, 2, 4]);
     // A high temperature before min-p lets everything pass, after it nothing more.
-    let hot = ok(ok(all.temperature(10.0)).min_p(0.5));
+    let hot = all.temperature(10.0).min_p(0.5);
     assert_eq!(seen(hot), [0, 1, 2, 3, 4]);
     assert_eq!(seen(hot.order(Order::LlamaCpp)), [1, 2]);
-    assert_eq!(seen(ok(all.temperature(0.0)).bias(&[(1, 1.0)])), [1]);
+    assert_eq!(seen(all.temperature(0.0).bias(&[(1, 1.0)])), [1]);
     assert_eq!(seen(all.bias(&[(2, f32::NEG_INFINITY), (0, f32::NEG_INFINITY)])), [1, 3, 4]);
     // Penalties: -0.69 - 0.5 * 3 is less than -1.39.
     let history: &[&[usize]] = &[&[2, 2, 2]];
-    let greedy = ok(all.temperature(0.0)).history(history);
+    let greedy = all.temperature(0.0).history(history);
     assert_eq!(seen(greedy), [2]);
-    assert_eq!(seen(ok(greedy.frequency_penalty(0.5))), [1]);
-    assert_eq!(seen(ok(greedy.presence_penalty(0.5))), [2]);
-    assert_eq!(seen(ok(greedy.presence_penalty(0.8))), [1]);
-    assert_eq!(seen(ok(greedy.repetition_penalty(3.0))), [1]);
+    assert_eq!(seen(greedy.frequency_penalty(0.5)), [1]);
+    assert_eq!(seen(greedy.presence_penalty(0.5)), [2]);
+    assert_eq!(seen(greedy.presence_penalty(0.8)), [1]);
+    assert_eq!(seen(greedy.repetition_penalty(3.0)), [1]);
 }
 
 #[test]
@@ -632,8 +625,8 @@ fn rows_without_a_token_do_not_hurt_the_others() {
     let x = [1.0, nan, 2.0, inf, 1.0, 2.0, -inf, -inf, -inf, 1.0, -inf, -inf];
     for kernel in available() {
         for temperature in [0.0, 1.0, 3.0, f64::INFINITY] {
-            let sampler = Sampler::new(1).kernel(kernel).top_k(2);
-            let sampler = sampler.temperature(temperature).expect("a temperature");
+            let sampler = Sampler::new(1).exec(by(kernel)).top_k(2);
+            let sampler = sampler.temperature(temperature);
             for order in [Order::Transformers, Order::LlamaCpp] {
                 let mut draws = [5; 8];
                 let x = Matrix::new(&x, 3).expect("rows");
@@ -664,24 +657,25 @@ fn padding_is_not_drawn() {
 #[test]
 fn errors_name_what_is_wrong() {
     let new = Sampler::new(1);
+    let of_nothing = |sampler: Sampler| sampler.sample(Matrix::<f32>::new(&[], 3)?, &mut []);
     for bad in [f64::NAN, -1.0, 1.5, f64::INFINITY] {
-        for result in [new.top_p(bad), new.min_p(bad), new.typical_p(bad)] {
+        for result in [new.top_p(bad), new.min_p(bad), new.typical_p(bad)].map(of_nothing) {
             assert!(
-                matches!(result, Err(Error::Value { value, .. }) if value.to_bits() == bad.to_bits())
+                matches!(result, Err(Error::Value { value: Number::Float(value), .. }) if value.to_bits() == bad.to_bits())
             );
         }
     }
     for bad in [f64::NAN, -1.0, f64::NEG_INFINITY] {
-        let e = new.temperature(bad).expect_err("out of range").to_string();
-        assert!(e.starts_with("the temperature must be 0 or more, got"), "{e}");
+        let e = of_nothing(new.temperature(bad)).expect_err("out of range").to_string();
+        assert!(e.starts_with("the temperature must be 0 or above, got"), "{e}");
     }
-    assert!(new.temperature(-0.0).is_ok());
+    assert!(of_nothing(new.temperature(-0.0)).is_ok());
     for bad in [f64::NAN, 0.0, -2.0, f64::INFINITY] {
-        assert!(matches!(new.repetition_penalty(bad), Err(Error::Value { .. })));
+        assert!(matches!(of_nothing(new.repetition_penalty(bad)), Err(Error::Value { .. })));
     }
     for bad in [f64::NAN, f64::INFINITY] {
-        assert!(matches!(new.presence_penalty(bad), Err(Error::Value { .. })));
-        assert!(matches!(new.frequency_penalty(bad), Err(Error::Value { .. })));
+        assert!(matches!(of_nothing(new.presence_penalty(bad)), Err(Error::Value { .. })));
+        assert!(matches!(of_nothing(new.frequency_penalty(bad)), Err(Error::Value { .. })));
     }
     let x = [0.0f32; 6];
     let refused = |sampler: Sampler, len: usize| {
@@ -690,15 +684,18 @@ fn errors_name_what_is_wrong() {
         assert!(draws.iter().all(|&d| d == 5), "written");
         e.expect_err("wrong").to_string()
     };
-    assert_eq!(refused(new, 3), "4 draws are needed, got 3");
-    assert_eq!(refused(new, 0), "2 draws are needed, got 0");
+    assert_eq!(refused(new, 3), "the number of draws must be a multiple of 2, got 3");
+    assert_eq!(refused(new, 0), "the number of draws must be at least 2, got 0");
     assert_eq!(refused(new.bias(&[(1, 0.0), (3, 0.0)]), 2), "row 0: 3 is none of its 3 columns");
     let e = refused(new.bias(&[(1, f32::NAN)]), 2);
     assert_eq!(e, "the bias must be less than infinity, got NaN");
     let history: &[&[usize]] = &[&[1], &[2, 4]];
     assert_eq!(refused(new.history(history), 2), "row 1: 4 is none of its 3 columns");
     let history: &[&[usize]] = &[&[1], &[2], &[0]];
-    assert_eq!(refused(new.history(history), 2), "2 histories are needed, got 3");
+    assert_eq!(
+        refused(new.history(history), 2),
+        "the number of histories (one, or one for each row) must be 2, got 3"
+    );
     assert!(refused(new.step(1 << 48), 2).starts_with("the step must be below 2^48"));
     let e = refused(new.first_row((1 << 48) - 1), 2);
     assert!(e.starts_with("the number of a row must be below 2^48"), "{e}");

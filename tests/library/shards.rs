@@ -3,7 +3,7 @@
 use crate::common::*;
 use proptest::prelude::*;
 use softmax::half::{bf16, f16};
-use softmax::{BLOCK, Element, Error, Kernel, Masked, Merged, MergedRow, Partial, Shards, Softmax};
+use softmax::{BLOCK, Element, Kernel, Masked, Merged, MergedRow, Partial, Shards};
 
 /// As it would come from another machine.
 fn sent<T: Element>(partial: Partial) -> Partial {
@@ -54,7 +54,7 @@ fn cut<T>(row: &[T], cuts: u64) -> Vec<&[T]> {
 
 /// What a row in shards gives.
 struct InShards<T> {
-    /// Softmax, log-softmax and log-sum-exp, one behind the other.
+    /// Options, log-softmax and log-sum-exp, one behind the other.
     results: Vec<T>,
     /// What the partials merge to: probabilities of f32 hardly ever show the last bits of a sum.
     sums: Vec<u64>,
@@ -66,8 +66,8 @@ fn sums<T: Element>(row: MergedRow<T>) -> Vec<u64> {
     row.to_partial().to_array().map(f64::to_bits).to_vec()
 }
 
-fn in_shards<T: Bits>(options: Softmax, row: &[T], cuts: u64) -> InShards<T> {
-    let shards = Shards::with(options);
+fn in_shards<T: Bits>(options: Options, row: &[T], cuts: u64) -> InShards<T> {
+    let shards = options.shards();
     let parts = cut(row, cuts);
     let (whole, again) = merged(&shards, &parts);
     let mut results = Vec::new();
@@ -90,7 +90,7 @@ fn in_shards<T: Bits>(options: Softmax, row: &[T], cuts: u64) -> InShards<T> {
 }
 
 /// The same in one call.
-fn whole<T: Element>(options: &Softmax, row: &[T]) -> Vec<T> {
+fn whole<T: Element>(options: &Options, row: &[T]) -> Vec<T> {
     OPS.into_iter().flat_map(|op| run_row(options, op, row)).collect()
 }
 
@@ -125,7 +125,7 @@ fn same_bits<T: Bits>(kernels: &[&'static Kernel], seed: u64, blocks: usize, end
     let masked = if seed.is_multiple_of(5) { Masked::Zero } else { Masked::Nan };
     let reference = on(scalar(), temperature, masked);
     let want = whole(&reference, &x);
-    let want_sums = sums(merged(&Shards::with(reference), &[&x[..]]).0);
+    let want_sums = sums(merged(&reference.shards(), &[&x[..]]).0);
     let mut again = false;
     for kernel in kernels {
         let got = in_shards(on(kernel, temperature, masked), &x, seed >> 7);
@@ -157,7 +157,7 @@ fn rounds() {
     assert!((0..100).any(again) && !(0..100).all(again));
     for kernel in available() {
         let again = |x: &[f32]| {
-            let shards = Shards::with(Softmax::new().kernel(kernel));
+            let shards = Options::new().kernel(kernel).shards();
             merged(&shards, &cut(x, 1)).1
         };
         let mut random = Random(1);
@@ -188,15 +188,14 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
     let mut partials = [Partial::NOTHING; 2];
     let x = [1.0f32; BLOCK];
     let e = shards.partials(&x, None, &mut partials).expect_err("one block");
-    assert_eq!(e, Error::Partials { len: 2, needed: 1 });
-    assert_eq!(e.to_string(), "the shard has 1 blocks, but there are 2 partials");
+    assert_eq!(e.to_string(), "the number of partials (one for each block) must be 1, got 2");
     let e = shards.partials(&x, Some(f64::INFINITY), &mut partials[..1]).expect_err("not finite");
-    assert_eq!(e, Error::RowMax(f64::INFINITY));
+    assert_eq!(e.to_string(), "the largest element of the row must be finite, got inf");
     assert_eq!(partials, [Partial::NOTHING; 2]);
     let (row, _) = merged(&shards, &[&x]);
     let mut y = [-7.0; 3];
     let e = shards.softmax(&row, &x[..4], &mut y).expect_err("other lengths");
-    assert_eq!(e, Error::Mismatch { input: (1, 4), output: (1, 3) });
+    assert_eq!(e.to_string(), "the number of outputs must be 4, got 3");
     assert_eq!(y, [-7.0; 3]);
 }
 
@@ -224,7 +223,7 @@ fn digest_is_the_same_on_every_cpu() {
 #[test]
 fn partials_have_the_same_bits() {
     for kernel in available() {
-        let shards = Shards::with(on(kernel, 1.0, Masked::Nan));
+        let shards = on(kernel, 1.0, Masked::Nan).shards();
         for row_max in [None, Some(3.0)] {
             let mut partials = [[Partial::NOTHING]; 4];
             let [single, payload, double, lone] = &mut partials;
@@ -239,7 +238,7 @@ fn partials_have_the_same_bits() {
             assert!(f64::from_bits(first[0]).is_nan());
             assert_eq!(others, [first; 3], "{} {row_max:?}", kernel.name());
         }
-        let shards = Shards::with(on(kernel, 1.0, Masked::Nan));
+        let shards = on(kernel, 1.0, Masked::Nan).shards();
         for x in [[0.0f32, -0.0], [-0.0, 0.0], [-0.0, -0.0]].map(|pair| pair.repeat(40)) {
             let mut partials = [Partial::NOTHING];
             shards.partials(&x, None, &mut partials).expect("a valid shard");
@@ -257,7 +256,7 @@ fn single_elements() {
         let got = in_shards(options, &[x], 0);
         let what = || format!("{} {} {bits:#x}", kernel.name(), T::NAME);
         assert_same(&got.results, &whole(&options, &[x]), what);
-        let (row, _) = merged(&Shards::with(on(scalar(), 1.0, Masked::Nan)), &[&[x][..]]);
+        let (row, _) = merged(&on(scalar(), 1.0, Masked::Nan).shards(), &[&[x][..]]);
         assert_eq!(got.sums, sums(row), "{}", what());
     }
     for (i, kernel) in available().into_iter().enumerate() {

@@ -3,7 +3,7 @@
 
 use crate::common::*;
 use softmax::half::{bf16, f16};
-use softmax::{Attention, Element, Kernel, Masked, Matrix, MatrixMut, Softmax};
+use softmax::{Element, Kernel, Masked, Matrix, MatrixMut};
 
 const LENGTHS: [usize; 11] = [1, 2, 3, 15, 16, 17, 33, 64, 100, 4097, 5000];
 
@@ -180,14 +180,14 @@ fn neighbours_of_a_bad_row_are_untouched() {
 fn single_and_empty_rows_take_any_stride() {
     let x = [0.0f32; 4];
     for kernel in available() {
-        let options = Softmax::new().kernel(kernel);
+        let options = Options::new().kernel(kernel);
         for stride in [0, 1, usize::MAX / 2, usize::MAX] {
             let row = Matrix::with_stride(&x, 1, 4, stride).expect("one row");
             for op in OPS {
                 let want = if op == Op::LogSumExp { 1 } else { 4 };
                 assert_eq!(run(&options, op, row).len(), want, "{}", kernel.name());
             }
-            let attention = Attention::new(1, 1).options(options).expect("a scale of 1");
+            let attention = options.attention(1, 1);
             let mut y = [0.0f32; 4];
             let view = MatrixMut::with_stride(&mut y, 1, 4, stride).expect("one row");
             attention.softmax(row, view).expect("a valid call");
@@ -195,9 +195,9 @@ fn single_and_empty_rows_take_any_stride() {
 
             let empty = Matrix::<f32>::with_stride(&[], 3, 0, stride).expect("rows of nothing");
             assert_eq!(run(&options, Op::LogSumExp, empty), [f32::NEG_INFINITY; 3]);
-            assert_eq!(run(&options, Op::Softmax, empty), []);
+            assert_eq!(run(&options, Op::Softmax, empty), [] as [f32; 0]);
             let view = MatrixMut::<f32>::with_stride(&mut [], 3, 0, stride).expect("no elements");
-            let attention = Attention::new(1, 3).options(options).expect("a scale of 1");
+            let attention = options.attention(1, 3);
             attention.softmax(empty, view).expect("a valid call");
         }
     }

@@ -11,8 +11,8 @@ use std::process::Command;
 use crate::common::*;
 use softmax::half::{bf16, f16};
 use softmax::{
-    Attention, BLOCK, CrossEntropy, Element, Kernel, Mask, Masked, Matrix, MatrixMut, Merged,
-    MergedRow, Method, Order, Partial, Probs, Reduction, Sampler, Shards, Softmax, Ties,
+    Attention, BLOCK, Element, Kernel, Mask, Masked, Matrix, MatrixMut, Merged, MergedRow, Method,
+    Order, Partial, Probs, Reduction, Sampler, Shards, Ties,
 };
 
 /// Where the files are.
@@ -209,11 +209,11 @@ enum Factor {
 }
 
 impl Factor {
-    fn options(self, kernel: &'static Kernel, masked: Masked) -> Softmax<'static> {
-        let options = Softmax::new().kernel(kernel).masked(masked);
+    fn options(self, kernel: &'static Kernel, masked: Masked) -> Options<'static> {
+        let options = Options::new().kernel(kernel).masked(masked);
         match self {
-            Self::Scale(scale) => options.scale(scale).expect("a valid scale"),
-            Self::Temperature(t) => options.temperature(t).expect("a valid temperature"),
+            Self::Scale(scale) => options.scale(scale),
+            Self::Temperature(t) => options.temperature(t),
         }
     }
 
@@ -262,7 +262,7 @@ fn inputs<T: Element>() -> Vec<(Input<T>, Factor)> {
     all
 }
 
-/// Softmax, log-softmax and log-sum-exp.
+/// Options, log-softmax and log-sum-exp.
 fn rows<T: Bits>(file: &mut File, kernel: &'static Kernel) {
     for (input, factor) in inputs::<T>() {
         let x = input.elements();
@@ -316,8 +316,8 @@ fn elements<T: Bits>(file: &mut File, kernel: &'static Kernel) {
     all.push((Input::Generated { n: 1000, seed: 1, exponent: 4 }, one));
     for (input, factor) in all {
         let (x, options) = (input.elements(), factor.options(kernel, Masked::Nan));
-        let sigmoid = of_row(&x, |x, y| options.sigmoid(x, y).expect("a valid call"));
-        let log = of_row(&x, |x, y| options.log_sigmoid(x, y).expect("a valid call"));
+        let sigmoid = of_row(&x, |x, y| options.sigmoid().sigmoid(x, y).expect("a valid call"));
+        let log = of_row(&x, |x, y| options.sigmoid().log_sigmoid(x, y).expect("a valid call"));
         let case = factor.add_to(Case::new::<T>()).input("x", &input);
         file.add(case.output("sigmoid", &sigmoid).output("log_sigmoid", &log));
     }
@@ -342,11 +342,11 @@ fn limits<T: Bits>(file: &mut File, kernel: &'static Kernel) {
         let input = Input::<T>::of(x);
         let x = input.elements();
         for (masked, name) in [(Masked::Nan, "nan"), (Masked::Zero, "zero")] {
-            let at = |t| Softmax::new().kernel(kernel).masked(masked).temperature(t);
-            let limit = |t, op| run_row(&at(t).expect("a valid temperature"), op, &x);
+            let at = |t| Options::new().kernel(kernel).masked(masked).temperature(t);
+            let limit = |t, op| run_row(&at(t), op, &x);
             let first = |x: Matrix<T>, y: MatrixMut<T>| {
-                let options = Softmax::new().kernel(kernel).masked(masked);
-                options.hardmax(Ties::First, x, y).expect("a valid call");
+                let options = Options::new().kernel(kernel).masked(masked);
+                options.hardmax(Ties::First).hardmax(x, y).expect("a valid call");
             };
             let case = Case::new::<T>().text("masked", name).input("x", &input);
             let case = case.output("softmax_0", &limit(0.0, Op::Softmax));
@@ -418,7 +418,7 @@ fn shards<T: Bits>(file: &mut File, kernel: &'static Kernel) {
     }
     for (input, factor) in all {
         let (x, options) = (input.elements(), factor.options(kernel, Masked::Nan));
-        let shards = Shards::with(options);
+        let shards = options.shards();
         let partials = |max| {
             let mut partials = vec![Partial::NOTHING; Partial::count(x.len())];
             shards.partials(&x, max, &mut partials).expect("a valid shard");
@@ -497,8 +497,8 @@ fn attention(file: &mut File, kernel: &'static Kernel) {
             let mask_size = o.mask.map_or(0, |shape| shape.iter().product::<usize>() * keys);
             let seen: Vec<bool> =
                 (0..mask_size).map(|i| i % keys != 1 && !random.once_in(3)).collect();
-            let mut attention = Attention::new(heads, queries).kernel(kernel).masked(o.masked);
-            attention = attention.scale(o.scale).expect("a valid scale");
+            let mut attention = Attention::new(heads, queries).exec(by(kernel)).masked(o.masked);
+            attention = attention.scale(o.scale);
             let shape = format!("[{batch}, {heads}, {queries}, {keys}]");
             let mut case = Case::new::<T>().text("to", U::NAME).raw("shape", shape);
             case = Factor::Scale(o.scale).add_to(case);
@@ -530,7 +530,7 @@ fn attention(file: &mut File, kernel: &'static Kernel) {
             let mut lse = vec![T::Arithmetic::NAN; rows];
             let (from, to) = (Matrix::new(&x, keys), MatrixMut::new(&mut probs, keys));
             let (from, to) = (from.expect("whole rows"), to.expect("whole rows"));
-            attention.softmax_and_lse(from, to, &mut lse).expect("a valid call");
+            attention.softmax_and_logsumexp(from, to, &mut lse).expect("a valid call");
             case = case.text("x", words(&x)).output("probs", &probs);
             file.add(case.output("lse", &lse));
         }
@@ -570,7 +570,7 @@ fn backwards<T: Bits>(file: &mut File, kernel: &'static Kernel) {
     // Of generated numbers, which need not be probabilities.
     let (n, exponent) = (5000, 1);
     let [a, b] = [1, 2].map(|seed| Input::<T>::Generated { n, seed, exponent });
-    let options = Softmax::new().kernel(kernel);
+    let options = Options::new().kernel(kernel);
     let (p, u) = (a.elements(), b.elements());
     let case = Case::new::<T>().input("probs", &a).input("log_probs", &a).input("upstream", &b);
     let case = case.output("softmax", &backward(&options, false, &p, &u, n));
@@ -628,8 +628,9 @@ fn losses<T: Bits>(file: &mut File, kernel: &'static Kernel) {
         let (rows, mean) = (labels.len(), i % 3 > 0);
         let reduction = if mean { Reduction::Mean } else { Reduction::Sum };
         let gradient_factor = [1.0, 1.0, 1024.0, 1e39][i % 4];
-        let loss = CrossEntropy::new()
-            .options(factor.options(kernel, Masked::Nan))
+        let loss = factor
+            .options(kernel, Masked::Nan)
+            .cross_entropy()
             .reduction(reduction)
             .gradient_factor(gradient_factor);
         let mut gradient = vec![T::NAN; x.len()];
@@ -676,15 +677,18 @@ where
         let options = factor.options(kernel, masked);
         let x = Matrix::new(&x, x.len()).expect("one row");
         let mut best = [0];
-        options.argmax(x, &mut best).expect("a valid call");
+        options.hardmax(Ties::Share).argmax(x, &mut best).expect("a valid call");
         let mut indices = vec![0; k];
         let [mut log_probs, mut probs, mut of_last] = [(); 3].map(|()| vec![T::Arithmetic::NAN; k]);
-        let top = options.top_k_and_probs(x, k, &mut indices, &mut log_probs, &mut probs);
+        let top = options.top_k(k).log_probs_and_probs(x, &mut log_probs, &mut probs, &mut indices);
         top.expect("a valid call");
         // Of any tokens: the last ones.
         let tokens: Vec<_> = (x.cols() - k..x.cols()).collect();
         let mut lse = [T::Arithmetic::NAN];
-        options.log_probs_and_lse(x, &tokens, &mut of_last, &mut lse).expect("a valid call");
+        options
+            .log_probs()
+            .log_probs_and_logsumexp(x, &tokens, &mut of_last, &mut lse)
+            .expect("a valid call");
         let mut case = factor.add_to(Case::new::<T>());
         if is_masked {
             case = case.text("masked", "zero");
@@ -791,10 +795,10 @@ fn samples<T: Bits>(file: &mut File, kernel: &'static Kernel) {
         let mut sampler = || {
             let [repetition, presence, frequency] = o.penalties;
             let sampler = Sampler::new(o.seed).step(o.step).first_row(o.first_row);
-            let sampler = sampler.temperature(o.temperature)?.top_k(o.top_k).top_p(o.top_p)?;
-            let sampler = sampler.min_p(o.min_p)?.order(o.order).method(o.method);
-            let sampler = sampler.repetition_penalty(repetition)?.presence_penalty(presence)?;
-            let sampler = sampler.frequency_penalty(frequency)?.kernel(kernel);
+            let sampler = sampler.temperature(o.temperature).top_k(o.top_k).top_p(o.top_p);
+            let sampler = sampler.min_p(o.min_p).order(o.order).method(o.method);
+            let sampler = sampler.repetition_penalty(repetition).presence_penalty(presence);
+            let sampler = sampler.frequency_penalty(frequency).exec(by(kernel));
             let logits = Matrix::new(&x, x.len() / o.rows)?;
             sampler.bias(&o.bias).history(&history).sample(logits, &mut draws)
         };

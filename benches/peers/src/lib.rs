@@ -16,7 +16,8 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use rten_simd::SimdOp;
 use softmax::half::{bf16, f16};
 use softmax::{
-    Attention, CrossEntropy, Element, Kernel, Mask, Matrix, MatrixMut, Sampler, Softmax, Threads,
+    Attention, CrossEntropy, Element, Exec, Kernel, LogProbs, Mask, Matrix, MatrixMut, Sampler,
+    Softmax, Threads,
 };
 use softmax_capi as _; // compare.py calls its functions
 use tract_linalg::Func;
@@ -96,19 +97,19 @@ pub unsafe extern "C" fn softmax_peers_ours(
     cols: usize,
 ) -> i32 {
     guarded(|| {
-        let mut softmax = Softmax::new();
+        let mut exec = Exec::new();
         if !kernel.is_null() {
             // SAFETY: the caller's promise.
             let name = unsafe { CStr::from_ptr(kernel) };
-            softmax = softmax.kernel(softmax::kernel(name.to_str().ok()?).ok()?);
+            exec = exec.kernel(softmax::kernel(name.to_str().ok()?).ok()?);
         }
         // SAFETY: the caller's promise, for each type.
         unsafe {
             match element {
-                0 => ours::<f32>(softmax, x.cast(), y.cast(), rows, cols),
-                1 => ours::<f16>(softmax, x.cast(), y.cast(), rows, cols),
-                2 => ours::<bf16>(softmax, x.cast(), y.cast(), rows, cols),
-                3 => ours::<f64>(softmax, x.cast(), y.cast(), rows, cols),
+                0 => ours::<f32>(exec, x.cast(), y.cast(), rows, cols),
+                1 => ours::<f16>(exec, x.cast(), y.cast(), rows, cols),
+                2 => ours::<bf16>(exec, x.cast(), y.cast(), rows, cols),
+                3 => ours::<f64>(exec, x.cast(), y.cast(), rows, cols),
                 _ => None,
             }
         }
@@ -118,14 +119,14 @@ pub unsafe extern "C" fn softmax_peers_ours(
 /// # Safety
 /// As `softmax_peers_ours`.
 unsafe fn ours<T: Element>(
-    softmax: Softmax,
+    exec: Exec,
     x: *const T,
     y: *mut T,
     rows: usize,
     cols: usize,
 ) -> Option<()> {
     let (pool, threads) = pool()?;
-    let softmax = softmax.threads(threads);
+    let softmax = Softmax::new().exec(exec.threads(threads));
     let done = if x == y.cast_const() {
         // SAFETY: the caller's promise.
         let y = unsafe { std::slice::from_raw_parts_mut(y, rows.checked_mul(cols)?) };
@@ -158,7 +159,7 @@ pub unsafe extern "C" fn softmax_peers_axis(
         // SAFETY: the caller's promise.
         let (x, y) = unsafe { slices(x, y, rows, cols)? };
         let shape = [rows.checked_div(middle)?, middle, cols];
-        let softmax = Softmax::new().threads(threads);
+        let softmax = Softmax::new().exec(Exec::new().threads(threads));
         pool.install(|| softmax.softmax_axis(x, y, &shape, axis)).ok()
     })
 }
@@ -182,7 +183,8 @@ pub unsafe extern "C" fn softmax_peers_attention(
         let (pool, threads) = pool()?;
         // SAFETY: the caller's promise.
         let (x, y) = unsafe { slices(x, y, rows, cols)? };
-        let attention = Attention::new(rows.checked_div(queries)?, queries).threads(threads);
+        let attention = Attention::new(rows.checked_div(queries)?, queries);
+        let attention = attention.exec(Exec::new().threads(threads));
         let attention = if mask.is_null() {
             attention.causal()
         } else {
@@ -214,7 +216,7 @@ pub unsafe extern "C" fn softmax_peers_cross_entropy(
         let (pool, threads) = pool()?;
         // SAFETY: the caller's promise.
         let labels = unsafe { std::slice::from_raw_parts(labels, rows) };
-        let with = CrossEntropy::new().options(Softmax::new().threads(threads));
+        let with = CrossEntropy::new().exec(Exec::new().threads(threads));
         let value = if x == y.cast_const() {
             // SAFETY: the caller's promise.
             let y = unsafe { std::slice::from_raw_parts_mut(y, rows.checked_mul(cols)?) };
@@ -253,7 +255,7 @@ pub unsafe extern "C" fn softmax_peers_sample(
                 std::slice::from_raw_parts_mut(tokens, rows),
             )
         };
-        let sampler = Sampler::new(1).top_p(top_p).ok()?.threads(threads);
+        let sampler = Sampler::new(1).top_p(top_p).exec(Exec::new().threads(threads));
         let x = Matrix::new(x, cols).ok()?;
         pool.install(|| sampler.sample(x, tokens)).ok()
     })
@@ -282,8 +284,9 @@ pub unsafe extern "C" fn softmax_peers_log_probs(
                 std::slice::from_raw_parts_mut(log_probs, rows),
             )
         };
-        let (softmax, x) = (Softmax::new().threads(threads), Matrix::new(x, cols).ok()?);
-        pool.install(|| softmax.log_probs(x, tokens, log_probs)).ok()
+        let x = Matrix::new(x, cols).ok()?;
+        let of_tokens = LogProbs::new().exec(Exec::new().threads(threads));
+        pool.install(|| of_tokens.log_probs(x, tokens, log_probs)).ok()
     })
 }
 
@@ -304,7 +307,7 @@ pub unsafe extern "C" fn softmax_peers_read(
         let x = unsafe { std::slice::from_raw_parts(x.cast::<f32>(), words) };
         let (pool, _) = pool()?;
         let part = words.div_ceil(pool.current_num_threads()).max(1);
-        let read = |x: &[f32]| WIDEST.limits().read(x);
+        let read = |x: &[f32]| softmax::internal::limits(&WIDEST).read(x);
         black_box(pool.install(|| x.par_chunks(part).map(read).reduce(|| 0.0, f32::max)));
         Some(())
     })
@@ -358,7 +361,7 @@ from_x_to_y! {
     /// The C library's memcpy.
     softmax_peers_memcpy => |x, y, _| in_parts(x, y, 16, |x, y| y.copy_from_slice(x));
     /// A copy with non-temporal stores.
-    softmax_peers_nt_copy => |x, y, _| in_parts(x, y, 16, |x, y| WIDEST.limits().copy(x, y));
+    softmax_peers_nt_copy => |x, y, _| in_parts(x, y, 16, |x, y| softmax::internal::limits(&WIDEST).copy(x, y));
     /// rten-vecmath, row by row; equal parts of the rows on each thread.
     softmax_peers_rten => |x, y, cols| in_parts(x, y, cols, |x, y| {
         for (x, y) in x.chunks_exact(cols).zip(y.chunks_exact_mut(cols)) {
@@ -423,7 +426,9 @@ pub unsafe extern "C" fn softmax_peers_scale(y: *mut f32, rows: usize, cols: usi
         // SAFETY: the caller's promise.
         let y = unsafe { std::slice::from_raw_parts_mut(y, rows.checked_mul(cols)?) };
         let part = y.len().div_ceil(pool.current_num_threads());
-        pool.install(|| y.par_chunks_mut(part).for_each(|y| WIDEST.limits().scale(y, 0.9999)));
+        pool.install(|| {
+            y.par_chunks_mut(part).for_each(|y| softmax::internal::limits(&WIDEST).scale(y, 0.9999))
+        });
         Some(())
     })
 }
@@ -501,7 +506,7 @@ pub unsafe extern "C" fn softmax_peers_latency(
     guarded(|| {
         // SAFETY: the caller's promise.
         let (x, y) = unsafe { slices(x, y, 1, cols)? };
-        let serial = Softmax::new().threads(Threads::Serial);
+        let serial = Softmax::new().exec(Exec::new().threads(Threads::Serial));
         let start = Instant::now();
         if peer == 0 {
             for _ in 0..reps {

@@ -271,7 +271,7 @@ static void bad(void) {
     m.rows = ROWS - QUERIES * HEADS;
     BAD(OVERLAP, softmax_attention_softmax(&in, &m, lse, &a, NULL));
     BAD(OVERLAP, softmax_attention_softmax(&in, &out, y, &a, &options));
-    SAYS(message, "probs overlaps lse");
+    SAYS(message, "probs overlaps logsumexp");
     BAD(OVERLAP, softmax_attention_softmax(&in, &out, x + 5, &a, NULL));
     /* As another type there is no place that is the same. */
     m = in;
@@ -374,7 +374,7 @@ static void bad(void) {
     a.flags = SOFTMAX_ATTENTION_OFFSET;
     a.offset = 19692841;
     BAD(VALUE, softmax_attention_softmax(&in, &out, lse, &a, &options));
-    SAYS(message, "distances");
+    SAYS(message, "distance of a key");
     a = softmax_attention_default(HEADS, QUERIES);
     a.lengths = all_lengths;
     static const size_t wrong[] = {0, 1, 3, ROWS - 1};

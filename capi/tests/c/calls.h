@@ -102,7 +102,7 @@ static void maps(softmax_dtype dtype, size_t rows, size_t cols, const softmax_op
     NOTE(logs, rows * 3 * results);
     NOTE(lse, rows * results);
     size_t k = cols < 3 ? cols : 3;
-    CALL(softmax_top_k(&x, k, indices, logs, options));
+    CALL(softmax_top_k(&x, k, logs, NULL, indices, options));
     NOTE(indices, rows * k * sizeof *indices);
     NOTE(logs, rows * k * results);
     softmax_options limit = *options;

@@ -40,13 +40,32 @@ static void values(void) {
         double best_log_probs[ROWS * 4 + 1];
         static const size_t wanted[ROWS * 4] = {1, 2, 5, 6, 0, 1, 2, 3, 6, 5, 4, 3};
         memset(best_log_probs, 0xA5, sizeof best_log_probs);
-        GOOD(softmax_top_k(&x, 4, best, best_log_probs, NULL));
+        GOOD(softmax_top_k(&x, 4, best_log_probs, NULL, best, NULL));
         for (size_t i = 0; i < ROWS * 4; i++) {
             CHECK(best[i] == wanted[i]);
             CHECK(near(wide, get(wide, best_log_probs, i),
                        rows_of[i / 4][wanted[i]] - lse_of(i / 4), 3.0, slack));
         }
         CHECK(((unsigned char *)best_log_probs)[ROWS * 4 * size_of(wide)] == 0xA5);
+
+        /* Each output alone, and both: the same. */
+        double logs[ROWS * 4], best_probs[ROWS * 4], probs[ROWS * 4 + 1];
+        size_t again[ROWS * 4];
+        memset(probs, 0xA5, sizeof probs);
+        memset(again, 0xA5, sizeof again);
+        GOOD(softmax_top_k(&x, 4, logs, best_probs, again, NULL));
+        CHECK(memcmp(again, best, sizeof best) == 0);
+        CHECK(memcmp(logs, best_log_probs, ROWS * 4 * size_of(wide)) == 0);
+        memset(again, 0xA5, sizeof again);
+        GOOD(softmax_top_k(&x, 4, NULL, probs, again, NULL));
+        CHECK(memcmp(again, best, sizeof best) == 0);
+        CHECK(memcmp(probs, best_probs, ROWS * 4 * size_of(wide)) == 0);
+        CHECK(((unsigned char *)probs)[ROWS * 4 * size_of(wide)] == 0xA5);
+        for (size_t i = 0; i < ROWS * 4; i++)
+            CHECK(near(wide, get(wide, probs, i), expl(rows_of[i / 4][wanted[i]] - lse_of(i / 4)), 3.0, 0.0));
+        memset(again, 0xA5, sizeof again);
+        GOOD(softmax_top_k(&x, 4, NULL, NULL, again, NULL));
+        CHECK(memcmp(again, best, sizeof best) == 0);
 
         static const size_t tokens[ROWS * 2] = {3, 1, 6, 6, 0, 5};
         double log_probs[ROWS * 2 + 1];
@@ -88,9 +107,9 @@ static void values(void) {
     /* None of nothing. */
     softmax_matrix none = softmax_matrix_of(NULL, SOFTMAX_F32, 0, 4);
     GOOD(softmax_argmax(&none, NULL, NULL));
-    GOOD(softmax_top_k(&none, 2, NULL, NULL, NULL));
+    GOOD(softmax_top_k(&none, 2, NULL, NULL, NULL, NULL));
     GOOD(softmax_log_probs(&none, NULL, 2, NULL, NULL, NULL));
-    GOOD(softmax_top_k(&x, 0, NULL, NULL, NULL));
+    GOOD(softmax_top_k(&x, 0, NULL, NULL, NULL, NULL));
     GOOD(softmax_log_probs(&x, NULL, 0, NULL, NULL, NULL));
 }
 
@@ -140,34 +159,32 @@ static void bad_top_k(void) {
     watch(indices, sizeof indices);
     watch(log_probs, sizeof log_probs);
     watch(place, sizeof place);
-    BAD(NULL_POINTER, softmax_top_k(NULL, 2, indices, log_probs, NULL));
-    BAD(NULL_POINTER, softmax_top_k(&x, 2, NULL, log_probs, &options));
+    BAD(NULL_POINTER, softmax_top_k(NULL, 2, log_probs, NULL, indices, NULL));
+    BAD(NULL_POINTER, softmax_top_k(&x, 2, log_probs, NULL, NULL, &options));
     SAYS(message, "indices is null");
-    BAD(NULL_POINTER, softmax_top_k(&x, 2, indices, NULL, &options));
-    SAYS(message, "log_probs is null");
-    BAD(ALIGNMENT, softmax_top_k(&x, 2, (size_t *)(void *)((char *)indices + 4), log_probs, NULL));
-    BAD(ALIGNMENT, softmax_top_k(&x, 2, indices, (char *)log_probs + 2, NULL));
-    BAD(OVERLAP, softmax_top_k(&x, 2, indices, indices, &options));
-    SAYS(message, "indices overlaps log_probs");
-    BAD(OVERLAP, softmax_top_k(&x, 2, indices, place, NULL));
-    BAD(OVERFLOW, softmax_top_k(&x, SIZE_MAX, indices, log_probs, NULL));
-    BAD(OVERFLOW, softmax_top_k(&x, SIZE_MAX / ROWS, indices, log_probs, &options));
+    BAD(ALIGNMENT, softmax_top_k(&x, 2, log_probs, NULL, (size_t *)(void *)((char *)indices + 4), NULL));
+    BAD(ALIGNMENT, softmax_top_k(&x, 2, (char *)log_probs + 2, NULL, indices, NULL));
+    BAD(OVERLAP, softmax_top_k(&x, 2, indices, NULL, indices, &options));
+    SAYS(message, "log_probs overlaps indices");
+    BAD(OVERLAP, softmax_top_k(&x, 2, place, NULL, indices, NULL));
+    BAD(OVERFLOW, softmax_top_k(&x, SIZE_MAX, log_probs, NULL, indices, NULL));
+    BAD(OVERFLOW, softmax_top_k(&x, SIZE_MAX / ROWS, log_probs, NULL, indices, &options));
     SAYS(message, "indices");
     softmax_matrix bad = x;
     bad.dtype = 9;
-    BAD(DTYPE, softmax_top_k(&bad, 2, indices, log_probs, NULL));
+    BAD(DTYPE, softmax_top_k(&bad, 2, log_probs, NULL, indices, NULL));
     bad = x;
     bad.stride = COLS - 1;
-    BAD(STRIDE, softmax_top_k(&bad, 2, indices, log_probs, NULL));
+    BAD(STRIDE, softmax_top_k(&bad, 2, log_probs, NULL, indices, NULL));
     bad = x;
     bad.data = NULL;
-    BAD(NULL_POINTER, softmax_top_k(&bad, 2, indices, log_probs, NULL));
+    BAD(NULL_POINTER, softmax_top_k(&bad, 2, log_probs, NULL, indices, NULL));
     unwatch();
-    STRUCT_SIZES(softmax_matrix, x, p, softmax_top_k(p, 2, indices, log_probs, NULL));
+    STRUCT_SIZES(softmax_matrix, x, p, softmax_top_k(p, 2, log_probs, NULL, indices, NULL));
     /* More than there are is an error, of which nothing is written. */
     watch(indices, sizeof indices);
     watch(log_probs, sizeof log_probs);
-    BAD(VALUE, softmax_top_k(&x, COLS + 1, indices, log_probs, &options));
+    BAD(VALUE, softmax_top_k(&x, COLS + 1, log_probs, NULL, indices, &options));
     SAYS(message, "got 8");
     unwatch();
 }

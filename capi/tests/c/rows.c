@@ -393,10 +393,10 @@ static void logsumexp(void) {
     watch(lse, sizeof lse);
     BAD(NULL_POINTER, softmax_logsumexp(NULL, lse, NULL));
     BAD(NULL_POINTER, softmax_logsumexp(&in, NULL, &options));
-    SAYS(message, "lse is null");
+    SAYS(message, "logsumexp is null");
     BAD(ALIGNMENT, softmax_logsumexp(&in, (char *)lse + 4, NULL));
     BAD(OVERLAP, softmax_logsumexp(&in, &x[COLS], &options));
-    SAYS(message, "lse overlaps input");
+    SAYS(message, "logsumexp overlaps input");
     softmax_matrix bad = in;
     bad.data = (char *)x + 1;
     BAD(ALIGNMENT, softmax_logsumexp(&bad, lse, NULL));

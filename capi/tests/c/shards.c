@@ -127,7 +127,7 @@ static void bad(void) {
     SAYS(message, "partials is null");
     BAD(LENGTH, softmax_partials(x, SOFTMAX_F64, 8, NULL, partials, 0, NULL));
     BAD(LENGTH, softmax_partials(x, SOFTMAX_F64, 8, NULL, partials, 2, &options));
-    SAYS(message, "1 blocks, but there are 2 partials");
+    SAYS(message, "must be 1, got 2");
     BAD(DTYPE, softmax_partials(x, SOFTMAX_BOOL, 8, NULL, partials, 1, NULL));
     BAD(ALIGNMENT, softmax_partials((char *)x + 1, SOFTMAX_F64, 8, NULL, partials, 1, NULL));
     BAD(ALIGNMENT, softmax_partials(x, SOFTMAX_F64, 8, NULL,
@@ -213,7 +213,7 @@ static void bad(void) {
     BAD(NULL_POINTER, softmax_shard_log_softmax(x, y, SOFTMAX_F64, 8, NULL, NULL));
     BAD(NULL_POINTER, softmax_shard_logsumexp(SOFTMAX_F64, NULL, y, NULL));
     BAD(NULL_POINTER, softmax_shard_logsumexp(SOFTMAX_F64, &row, NULL, &options));
-    SAYS(message, "lse is null");
+    SAYS(message, "logsumexp is null");
     BAD(DTYPE, softmax_shard_logsumexp(SOFTMAX_BOOL, &row, y, NULL));
     BAD(ALIGNMENT, softmax_shard_logsumexp(SOFTMAX_F64, &row, (char *)y + 4, NULL));
     /* What is no row that was merged. */

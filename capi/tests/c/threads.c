@@ -155,8 +155,8 @@ static void other_calls(void) {
         GOOD(softmax_argmax(&x, indices[1], &shared));
         SAME(indices[0], indices[1]);
         SHARED();
-        GOOD(softmax_top_k(&x, 3, indices[0], log_probs[0], &serial));
-        GOOD(softmax_top_k(&x, 3, indices[1], log_probs[1], &shared));
+        GOOD(softmax_top_k(&x, 3, log_probs[0], NULL, indices[0], &serial));
+        GOOD(softmax_top_k(&x, 3, log_probs[1], NULL, indices[1], &shared));
         SAME(indices[0], indices[1]);
         SAME(log_probs[0], log_probs[1]);
         SHARED();

@@ -1,7 +1,7 @@
 //! The things that are timed, the memory that they share, and what comes of their times.
 
 use rayon::prelude::*;
-use softmax::{Kernel, Softmax, Threads};
+use softmax::{Exec, Kernel, Threads};
 use softmax_measure::check::{self, Errors, Reference};
 use softmax_measure::data::{Buffer, Number, logits, tiled};
 use softmax_measure::limits::{Loop, arithmetic};
@@ -263,10 +263,10 @@ impl Session {
                 let x = x.get::<T>(rows * cols);
                 let y = y.get_mut::<T>(if operation.has_matrix() { rows * cols } else { rows });
                 let threads = if threads == 1 { Threads::Serial } else { Threads::Auto };
-                let options = Softmax::new().kernel(kernel).threads(threads);
+                let exec = Exec::new().kernel(kernel).threads(threads);
                 let mut call = || {
                     // It was checked that the call succeeds.
-                    let _ = operation::run(operation, options, cols, x, y, &mut side);
+                    let _ = operation::run(operation, exec, cols, x, y, &mut side);
                 };
                 // One that takes long brings its own memory to where it finds it.
                 if calls > 1 {
@@ -326,8 +326,8 @@ impl Session {
             let y = y.get_mut::<T>(if operation.has_matrix() { rows * cols } else { rows });
             y.fill(T::NAN);
             let threads = if threads == 1 { Threads::Serial } else { Threads::Auto };
-            let options = Softmax::new().kernel(kernel).threads(threads);
-            operation::run(operation, options, cols, x, y, &mut side)?;
+            let exec = Exec::new().kernel(kernel).threads(threads);
+            operation::run(operation, exec, cols, x, y, &mut side)?;
             let period = operation.period(rows, cols);
             let (_, reference) = reference.get_or_insert_with(|| {
                 let checked = &x[..period * cols];

@@ -10,7 +10,7 @@ use crate::common::{
 use bytemuck::cast_slice;
 use half::{bf16, f16};
 use serde_json::Value;
-use softmax::{Element, Matrix, Method, Order, Sampler, Softmax};
+use softmax::{Element, Hardmax, Matrix, Method, Order, Sampler, TopK};
 
 fn numbers(columns: &[usize]) -> Vec<i64> {
     columns.iter().map(|&c| i64::try_from(c).unwrap_or(-1)).collect()
@@ -30,7 +30,7 @@ fn argmax_is_that_of_the_library() {
         x[40] = T::from_f64(f64::NAN);
         x[70..72].fill(T::from_f64(99.0));
         let mut want = vec![0; 30];
-        Softmax::new().argmax(Matrix::new(&x, cols).unwrap(), &mut want).unwrap();
+        Hardmax::new().argmax(Matrix::new(&x, cols).unwrap(), &mut want).unwrap();
         assert_eq!(want[1..3], [9, 8]);
         for input in files(&folder, &shape, &x) {
             assert_eq!(call_ok("argmax", &[&input]), lines(&want, 1));
@@ -61,7 +61,7 @@ fn several_blocks_are_one_file() {
     let input = folder.file("in.npy", &npy("<f4", &[rows, cols], cast_slice(&x)));
     let (out, log_probs) = (folder.path("out.npy"), folder.path("log_probs.npy"));
     let mut want = vec![0; rows];
-    Softmax::new().argmax(m, &mut want).unwrap();
+    Hardmax::new().argmax(m, &mut want).unwrap();
     call_ok("argmax", &[&input, &out, &"--threads", &"2"]);
     assert!(fs::read(&out).unwrap() == npy("<i8", &[rows], cast_slice(&numbers(&want))));
     assert!(call_ok("argmax", &[&input]) == lines(&want, 1));
@@ -83,7 +83,7 @@ fn several_blocks_are_one_file() {
     }
 
     let (mut want, mut want_log) = (vec![0; rows * 3], vec![0.0f32; rows * 3]);
-    Softmax::new().top_k(m, 3, &mut want, &mut want_log).unwrap();
+    TopK::new(3).log_probs(m, &mut want_log, &mut want).unwrap();
     let options: [&dyn AsRef<OsStr>; 10] = [
         &input,
         &"-k",
@@ -113,10 +113,10 @@ fn topk_is_that_of_the_library() {
         let (shape, cols, k) = ([6, 5, 31], 31, 4);
         let x: Vec<T> = values(30 * cols);
         let (mut want, mut want_log) = (vec![0; 30 * k], vec![T::Arithmetic::ZERO; 30 * k]);
-        let options = Softmax::new().temperature(3.0).unwrap();
+        let options = TopK::new(k).temperature(3.0);
         let mut want_p = want_log.clone();
         let m = Matrix::new(&x, cols).unwrap();
-        options.top_k_and_probs(m, k, &mut want, &mut want_log, &mut want_p).unwrap();
+        options.log_probs_and_probs(m, &mut want_log, &mut want_p, &mut want).unwrap();
         for input in files(&folder, &shape, &x) {
             let (indices, log_probs) = (folder.path("i.npy"), folder.path("l.npy"));
             let json = call_ok(
@@ -170,18 +170,18 @@ fn sample_is_that_of_the_library() {
         let plain = Sampler::new(7);
         let cases: [(&[&str], Sampler); 6] = [
             (&[], plain),
-            (&["--temperature", "9", "--step", "3"], plain.step(3).temperature(9.0).unwrap()),
-            (&["--temperature", "0"], plain.temperature(0.0).unwrap()),
+            (&["--temperature", "9", "--step", "3"], plain.step(3).temperature(9.0)),
+            (&["--temperature", "0"], plain.temperature(0.0)),
             (&["--temperature", "5", "--top-k", "9", "--top-p", "0.8", "--gumbel"], {
-                let filtered = plain.temperature(5.0).unwrap().top_k(9).top_p(0.8).unwrap();
+                let filtered = plain.temperature(5.0).top_k(9).top_p(0.8);
                 filtered.method(Method::GumbelMax)
             }),
             (&["--temperature", "5", "--min-p", "0.1", "--typical-p", "0.7"], {
-                let hot = plain.temperature(5.0).unwrap();
-                hot.min_p(0.1).unwrap().typical_p(0.7).unwrap()
+                let hot = plain.temperature(5.0);
+                hot.min_p(0.1).typical_p(0.7)
             }),
             (&["--temperature", "5", "--top-p", "0.9", "--order", "llama-cpp"], {
-                plain.temperature(5.0).unwrap().top_p(0.9).unwrap().order(Order::LlamaCpp)
+                plain.temperature(5.0).top_p(0.9).order(Order::LlamaCpp)
             }),
         ];
         for input in files(&folder, &shape, &x) {

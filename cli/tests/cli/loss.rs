@@ -12,7 +12,7 @@ use bytemuck::cast_slice;
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
-use softmax::{CrossEntropy, Matrix, MatrixMut, Reduction, Softmax};
+use softmax::{CrossEntropy, Matrix, MatrixMut, Reduction};
 
 /// The loss as it is printed for people, in full.
 fn printed(logits: &Path, labels: &Path, options: &[&str]) -> f64 {
@@ -40,19 +40,18 @@ fn every_type_and_format_gives_the_bits_of_the_library() {
         let w = folder.file("weights.npy", &npy("<f4", &[cols], cast_slice(&weights)));
         let w = w.to_str().unwrap();
         let plain = CrossEntropy::new();
-        let warm = Softmax::new().temperature(2.5).unwrap();
         let cases: [(&[&str], CrossEntropy); 7] = [
             (&[], plain),
             (&["--reduction", "sum"], plain.reduction(Reduction::Sum)),
             (&["--ignore-index", "-100", "--label-smoothing", "0.125"], {
-                plain.label_smoothing(0.125).unwrap()
+                plain.label_smoothing(0.125)
             }),
-            (&["--z-loss", "0.001"], plain.z_loss(0.001).unwrap()),
+            (&["--z-loss", "0.001"], plain.z_loss(0.001)),
             (&["--weights", w], plain.weights(&weights)),
             (&["--weights", w, "--reduction", "sum", "--label-smoothing", "0.1"], {
-                plain.weights(&weights).reduction(Reduction::Sum).label_smoothing(0.1).unwrap()
+                plain.weights(&weights).reduction(Reduction::Sum).label_smoothing(0.1)
             }),
-            (&["--temperature", "2.5"], plain.options(warm)),
+            (&["--temperature", "2.5"], plain.temperature(2.5)),
         ];
         for input in &files(&folder, &shape, &x) {
             let extension = input.extension().unwrap().to_str().unwrap();
@@ -102,7 +101,7 @@ fn several_blocks_are_one_loss() {
     let y = folder.file("labels.npy", &npy("<i8", &[rows], cast_slice(&labels)));
     let mut gradient = vec![0.0f32; x.len()];
     let to = MatrixMut::new(&mut gradient, cols).unwrap();
-    let loss = CrossEntropy::new().label_smoothing(0.1).unwrap();
+    let loss = CrossEntropy::new().label_smoothing(0.1);
     let want = loss.gradient(Matrix::new(&x, cols).unwrap(), &labels, to).unwrap();
     let g = folder.path("g.npy");
     let smooth = ["--label-smoothing", "0.1"];
@@ -341,7 +340,7 @@ fn what_does_not_fit_is_refused_by_name() {
     weights(
         "w1.npy",
         &npy("<f4", &[2], &[0; 8]),
-        "3 weights, one for each class, are needed, got 2",
+        "the number of weights (one for each class) must be 3, got 2",
     );
     weights(
         "w2.npy",

@@ -6,7 +6,7 @@ use crate::common::{File, Folder, npy, npy_aligned, run, run_ok, safetensors, so
 use bytemuck::cast_slice;
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors};
-use softmax::{Element, Masked, Matrix, MatrixMut, Softmax, Ties};
+use softmax::{Element, Hardmax, Masked, Matrix, MatrixMut, Sigmoid, Softmax, Ties};
 
 /// The library's own result.
 fn expected<T: Element>(softmax: Softmax, log: bool, x: &[T], cols: usize) -> Vec<T> {
@@ -27,10 +27,10 @@ fn every_type_and_format_gives_the_bits_of_the_library() {
         let cases: [(&[&str], Softmax, bool); 8] = [
             (&[], plain, false),
             (&["--log"], plain, true),
-            (&["--temperature", "2.5"], plain.temperature(2.5).unwrap(), false),
-            (&["--temperature", "0"], plain.temperature(0.0).unwrap(), false),
-            (&["--temperature", "inf", "--log"], plain.temperature(f64::INFINITY).unwrap(), true),
-            (&["--scale", "0.125", "--log"], plain.scale(0.125).unwrap(), true),
+            (&["--temperature", "2.5"], plain.temperature(2.5), false),
+            (&["--temperature", "0"], plain.temperature(0.0), false),
+            (&["--temperature", "inf", "--log"], plain.temperature(f64::INFINITY), true),
+            (&["--scale", "0.125", "--log"], plain.scale(0.125), true),
             (&["--masked", "zero"], plain.masked(Masked::Zero), false),
             (&["--masked", "nan"], plain, false),
         ];
@@ -422,14 +422,16 @@ fn other_operations_are_those_of_the_library() {
     let x: Vec<f32> = values(60 * 7);
     let input = folder.file("in.npy", &npy("<f4", &[60, 7], cast_slice(&x)));
     let out = folder.path("out.npy");
-    let cold = Softmax::new().temperature(0.0).unwrap();
-    let hot = Softmax::new().temperature(f64::INFINITY).unwrap();
-    let (plain, half) = (Softmax::new(), Softmax::new().scale(0.5).unwrap());
+    let cold = Softmax::new().temperature(0.0);
+    let hot = Softmax::new().temperature(f64::INFINITY);
+    let plain = Softmax::new();
     let softmax: Map = |options, x, y| options.softmax(x, y);
     let cases: [(&[&str], Softmax, Map); 7] = [
-        (&["--op", "sigmoid"], plain, |options, x, y| options.sigmoid(x, y)),
-        (&["--op", "log-sigmoid", "--scale", "0.5"], half, |o, x, y| o.log_sigmoid(x, y)),
-        (&["--op", "hardmax"], plain, |options, x, y| options.hardmax(Ties::First, x, y)),
+        (&["--op", "sigmoid"], plain, |_, x, y| Sigmoid::new().sigmoid(x, y)),
+        (&["--op", "log-sigmoid", "--scale", "0.5"], plain, |_, x, y| {
+            Sigmoid::new().scale(0.5).log_sigmoid(x, y)
+        }),
+        (&["--op", "hardmax"], plain, |_, x, y| Hardmax::new().ties(Ties::First).hardmax(x, y)),
         (&["--op", "log-softmax"], plain, |options, x, y| options.log_softmax(x, y)),
         (&["--op", "softmax"], plain, softmax),
         (&["--temperature", "0"], cold, softmax),

@@ -307,13 +307,14 @@ fn top_k(input: &mut Input) -> Planned {
     let k = if input.below(4) == 0 { input.size(most) } else { input.below(most.min(cols) + 1) };
     let n = rows.saturating_mul(k);
     let indices: *mut usize = input.output(n, Some(&x));
-    let (log_probs, written) = values(input, n, arithmetic(dtype), false, &x);
+    let (log_probs, written) = values(input, n, arithmetic(dtype), true, &x);
+    let (probs, written_probs) = values(input, n, arithmetic(dtype), true, &x);
     Planned::new("softmax_top_k", move |options| {
         // SAFETY: as in `map`.
-        unsafe { softmax_top_k(x.pointer, k, indices, log_probs, options) }
+        unsafe { softmax_top_k(x.pointer, k, log_probs, probs, indices, options) }
     })
     .reads([x.rows])
-    .writes([Written::of(indices, n), written])
+    .writes([Written::of(indices, n), written, written_probs])
     .checks(move |_| all_indices(indices, n, |index| index < cols))
 }
 

@@ -292,7 +292,8 @@ impl Process<'_> {
         if self.rank == 0 {
             let x = logits::<T>(rows, cols);
             let mut y = x.clone();
-            let one = softmax::Softmax::new().threads(softmax::Threads::Serial);
+            let one = softmax::Softmax::new()
+                .exec(softmax::Exec::new().threads(softmax::Threads::Serial));
             alone = interleaved(
                 rounds,
                 &mut [&mut || {

@@ -4,7 +4,7 @@
 //! `cargo run --release --bin tract -- [--quick]`. One thread, as tract runs by default.
 
 use softmax::half::f16;
-use softmax::{Softmax, Threads};
+use softmax::{Exec, Softmax, Threads};
 use softmax_engines::{
     Bits, Bounds, Error, check_bits, check_errors, interleaved, logits, quick, seconds,
 };
@@ -73,7 +73,8 @@ impl ExactSoftmax {
         let (shape, axis) = (tensor.shape().to_vec(), self.axis as isize);
         let mut plain = tensor.try_as_plain_ram_mut()?;
         let elements = plain.as_slice_mut::<T>()?;
-        Softmax::new().threads(Threads::Serial).softmax_axis_in_place(elements, &shape, axis)?;
+        let serial = Exec::new().threads(Threads::Serial);
+        Softmax::new().exec(serial).softmax_axis_in_place(elements, &shape, axis)?;
         Ok(tvec!(tensor.into_tvalue()))
     }
 }

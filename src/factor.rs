@@ -1,0 +1,151 @@
+//! What inputs are multiplied by, as an operation was told: its calls make a [`Scale`] of it.
+
+use std::cell::Cell;
+
+use softmax_kernels::{Scale, in_default_environment};
+
+use crate::Error;
+
+/// A scale or a temperature, any number: calls refuse what is out of range.
+///
+/// Numbers are compared by their bits, since the caller's floating-point environment may trap what
+/// a comparison raises.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Factor {
+    /// Nothing to be computed, nor to be checked.
+    One,
+    Scale(f64),
+    Temperature(f64),
+}
+
+/// The temperatures that are no scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Limit {
+    Zero,
+    Infinite,
+}
+
+const fn is_one(x: f64) -> bool {
+    x.to_bits() == 1.0f64.to_bits()
+}
+
+impl Factor {
+    pub(crate) const fn scale(scale: f64) -> Self {
+        if is_one(scale) { Self::One } else { Self::Scale(scale) }
+    }
+
+    pub(crate) const fn temperature(temperature: f64) -> Self {
+        if is_one(temperature) { Self::One } else { Self::Temperature(temperature) }
+    }
+
+    /// Whether it is a temperature that is no scale.
+    #[inline]
+    pub(crate) const fn limit(self) -> Option<Limit> {
+        let Self::Temperature(t) = self else { return None };
+        match t.to_bits() {
+            // Of either sign.
+            bits if bits << 1 == 0 => Some(Limit::Zero),
+            bits if bits == f64::INFINITY.to_bits() => Some(Limit::Infinite),
+            _ => None,
+        }
+    }
+
+    /// The constants, whatever the caller's rounding mode.
+    ///
+    /// # Errors
+    /// [`Error::Value`] if it is out of range, or a limit.
+    #[inline(always)]
+    pub(crate) fn finite(self) -> Result<Scale, Error> {
+        match self {
+            Self::One => Ok(Scale::ONE),
+            Self::Scale(scale) => self.known((false, scale.to_bits())),
+            Self::Temperature(t) => self.known((true, t.to_bits())),
+        }
+    }
+
+    /// From the thread's last call, if that had the same factor: computing the constants takes
+    /// longer than a row of 16.
+    #[inline(always)]
+    fn known(self, key: (bool, u64)) -> Result<Scale, Error> {
+        thread_local! {
+            static LAST: Cell<((bool, u64), Scale)> =
+                const { Cell::new(((false, 1.0f64.to_bits()), Scale::ONE)) };
+        }
+        LAST.with(|last| {
+            let (of, scale) = last.get();
+            if of == key {
+                return Ok(scale);
+            }
+            let scale = self.computed()?;
+            last.set((key, scale));
+            Ok(scale)
+        })
+    }
+
+    /// Whether it is in its range, which has both limits.
+    ///
+    /// # Errors
+    /// As [`Factor::finite`], but for the limits.
+    pub(crate) fn check(self) -> Result<(), Error> {
+        // Of numbers that are not negative, larger bits are larger.
+        let between = |x: f64, least: f64, most: f64| {
+            (least.to_bits()..=most.to_bits()).contains(&x.to_bits())
+        };
+        match self {
+            Self::Scale(scale) if !between(scale, Scale::RANGE.0, Scale::RANGE.1) => {
+                Err(self.refused())
+            }
+            Self::Temperature(t) if self.limit().is_none() && !between(t, 0.0, f64::MAX) => {
+                Err(self.refused())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn refused(self) -> Error {
+        match self {
+            Self::One => Error::value("scale", 1.0, "in 2^-60..=2^60"),
+            Self::Scale(scale) => Error::value("scale", scale, "in 2^-60..=2^60"),
+            Self::Temperature(t) if self.limit().is_some() => {
+                let range = "above 0 and finite (all but softmax and log-softmax of rows)";
+                Error::value("temperature", t, range)
+            }
+            Self::Temperature(t) => Error::value("temperature", t, "0 or above"),
+        }
+    }
+
+    #[inline(never)]
+    fn computed(self) -> Result<Scale, Error> {
+        in_default_environment(|| match self {
+            Self::One => Ok(Scale::ONE),
+            Self::Scale(scale) => Scale::new(scale).ok_or_else(|| self.refused()),
+            Self::Temperature(t) => Scale::from_temperature(t).ok_or_else(|| self.refused()),
+        })
+    }
+}
+
+/// The setters of operations that scale their inputs, and have no limits.
+macro_rules! factor_setters {
+    () => {
+        /// Multiplies every input by `scale`, exactly and at no cost per element. Calls refuse
+        /// scales outside `2^-60..=2^60`. Of this and [`Self::temperature`] the later counts.
+        #[inline]
+        #[must_use]
+        pub const fn scale(mut self, scale: f64) -> Self {
+            self.factor = crate::factor::Factor::scale(scale);
+            self
+        }
+
+        /// Divides every input by `temperature`: [`Self::scale`] of its inverse, without rounding
+        /// that. Calls refuse what is not above 0 and finite; below 2^-100 it counts as 2^-100,
+        /// above 2^100 as 2^100.
+        #[inline]
+        #[must_use]
+        pub const fn temperature(mut self, temperature: f64) -> Self {
+            self.factor = crate::factor::Factor::temperature(temperature);
+            self
+        }
+    };
+}
+pub(crate) use factor_setters;

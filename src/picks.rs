@@ -1,0 +1,288 @@
+//! The largest elements of rows, and the log-probabilities of some.
+
+use softmax_kernels::{Element, Masked, Matrix, Op as Work, Picks, part_of, with_room};
+
+use crate::exec::exec_setter;
+use crate::factor::{Factor, factor_setters};
+use crate::{Error, Exec, Shape};
+
+/// The `k` largest elements of each row, the largest first and the first of equals first: their
+/// indices, and their log-probabilities and probabilities in the whole row. Outputs have `k`
+/// elements for each row; as in PyTorch, values come before indices. Each row is read once from
+/// memory.
+///
+/// ```
+/// use softmax::{Matrix, TopK};
+/// let logits = Matrix::new(&[1.0f32, 4.0, 2.0, 4.0], 4)?;
+/// let (mut log_probs, mut indices) = ([0.0f32; 3], [0; 3]);
+/// TopK::new(3).log_probs(logits, &mut log_probs, &mut indices)?;
+/// assert_eq!(indices, [1, 3, 2]);
+/// assert!(log_probs[0] == log_probs[1] && log_probs[1] > log_probs[2]);
+/// # Ok::<(), softmax::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct TopK<'a> {
+    pub(crate) k: usize,
+    factor: Factor,
+    masked: Masked,
+    pub(crate) exec: Exec<'a>,
+}
+
+impl<'a> TopK<'a> {
+    /// So many elements of each row; scale 1, NaN for fully masked rows, wherever calls run best.
+    #[inline]
+    pub const fn new(k: usize) -> Self {
+        Self { k, factor: Factor::One, masked: Masked::Nan, exec: Exec::new() }
+    }
+
+    factor_setters!();
+
+    /// What the probabilities of a row are whose every entry is `-inf`.
+    #[inline]
+    #[must_use]
+    pub const fn masked(mut self, masked: Masked) -> Self {
+        self.masked = masked;
+        self
+    }
+
+    exec_setter!();
+
+    /// The indices alone: 0 to `k` in rows with NaN.
+    ///
+    /// # Errors
+    /// As [`TopK::log_probs`]; [`Error::Memory`].
+    ///
+    /// ```
+    /// use softmax::{Matrix, TopK};
+    /// let mut indices = [0; 2];
+    /// TopK::new(2).indices(Matrix::new(&[1.0f32, 4.0, 2.0, 4.0], 4)?, &mut indices)?;
+    /// assert_eq!(indices, [1, 3]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    pub fn indices<T: Element>(&self, x: Matrix<T>, indices: &mut [usize]) -> Result<(), Error> {
+        let n = indices.len();
+        self.aside::<T>(n, |log_probs| self.pick(x, log_probs, None, indices))
+    }
+
+    /// The log-probabilities and the indices. Log-probabilities are those of
+    /// [`LogProbs::log_probs`]: NaN in rows with NaN, of which the indices are 0 to `k`, and in
+    /// rows with `+inf`, of which they are those of the largest.
+    ///
+    /// Error: as [`Softmax::log_softmax`](crate::Softmax::log_softmax) in f32 or f64.
+    ///
+    /// # Errors
+    /// [`Error::Value`] if a row has less than `k` elements, or the scale or temperature is out of
+    /// range, [`Error::Shape`] if outputs have not `k` elements for each row, or a kernel that
+    /// cannot run.
+    pub fn log_probs<T: Element>(
+        &self,
+        x: Matrix<T>,
+        log_probs: &mut [T::Arithmetic],
+        indices: &mut [usize],
+    ) -> Result<(), Error> {
+        self.pick(x, log_probs, None, indices)
+    }
+
+    /// The probabilities and the indices. Probabilities are what
+    /// [`Softmax::softmax`](crate::Softmax::softmax) gives there, to the bit; of f16 and bf16 what
+    /// it gives for the same numbers as f32. (The exponential of a log-probability is off by as
+    /// much as its last place is worth.)
+    ///
+    /// Error: as [`Softmax::softmax`](crate::Softmax::softmax) in f32 or f64, at most 3 ULP.
+    ///
+    /// # Errors
+    /// As [`TopK::log_probs`]; [`Error::Memory`].
+    ///
+    /// ```
+    /// use softmax::{Matrix, TopK};
+    /// let logits = Matrix::new(&[1.0f32, 1.0, 1.0, 1.0], 4)?;
+    /// let (mut probs, mut indices) = ([0.0f32; 2], [0; 2]);
+    /// TopK::new(2).probs(logits, &mut probs, &mut indices)?;
+    /// assert_eq!((probs, indices), ([0.25; 2], [0, 1]));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    pub fn probs<T: Element>(
+        &self,
+        x: Matrix<T>,
+        probs: &mut [T::Arithmetic],
+        indices: &mut [usize],
+    ) -> Result<(), Error> {
+        let n = indices.len();
+        self.aside::<T>(n, |log_probs| self.pick(x, log_probs, Some(probs), indices))
+    }
+
+    /// The log-probabilities of [`TopK::log_probs`], the probabilities of [`TopK::probs`] and the
+    /// indices.
+    ///
+    /// # Errors
+    /// As [`TopK::log_probs`].
+    pub fn log_probs_and_probs<T: Element>(
+        &self,
+        x: Matrix<T>,
+        log_probs: &mut [T::Arithmetic],
+        probs: &mut [T::Arithmetic],
+        indices: &mut [usize],
+    ) -> Result<(), Error> {
+        self.pick(x, log_probs, Some(probs), indices)
+    }
+
+    /// With room for log-probabilities that nobody wants.
+    fn aside<T: Element>(
+        &self,
+        n: usize,
+        f: impl FnOnce(&mut [T::Arithmetic]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        with_room(n, f).unwrap_or(Err(Error::memory(n)))
+    }
+
+    fn pick<T: Element>(
+        &self,
+        x: Matrix<T>,
+        log_probs: &mut [T::Arithmetic],
+        probs: Option<&mut [T::Arithmetic]>,
+        indices: &mut [usize],
+    ) -> Result<(), Error> {
+        let scale = self.factor.finite()?;
+        let picks = Picks::top(x, self.k, indices, log_probs, probs)?;
+        run(&self.exec, picks.scaled(scale, self.masked), false)
+    }
+}
+
+/// The log-probabilities of some elements of each row: of the tokens of a text, say. Nothing as
+/// long as a row is written, and each row is read once.
+///
+/// ```
+/// use softmax::{LogProbs, Matrix};
+/// // Two positions, three tokens in the vocabulary.
+/// let logits = Matrix::new(&[1.0f32, 1.0, f32::NEG_INFINITY, 0.0, 9.0, 0.0], 3)?;
+/// let mut log_probs = [0.0f32; 2];
+/// LogProbs::new().log_probs(logits, &[0, 1], &mut log_probs)?;
+/// assert_eq!(log_probs[0], -std::f32::consts::LN_2);
+/// assert_eq!(softmax::perplexity(&log_probs[..1]).round(), 2.0);
+/// # Ok::<(), softmax::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct LogProbs<'a> {
+    factor: Factor,
+    masked: Masked,
+    exec: Exec<'a>,
+}
+
+impl Default for LogProbs<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<'a> LogProbs<'a> {
+    /// Scale 1, NaN for fully masked rows, wherever calls run best.
+    #[inline]
+    pub const fn new() -> Self {
+        Self { factor: Factor::One, masked: Masked::Nan, exec: Exec::new() }
+    }
+
+    factor_setters!();
+
+    /// What the log-probabilities of a row are whose every entry is `-inf`.
+    #[inline]
+    #[must_use]
+    pub const fn masked(mut self, masked: Masked) -> Self {
+        self.masked = masked;
+        self
+    }
+
+    exec_setter!();
+
+    /// The log-probabilities of some elements of each row: of element `tokens[i * k + j]` of row
+    /// `i` for every `j` below `k`, which is `tokens.len() / rows`. What
+    /// [`Softmax::log_softmax`](crate::Softmax::log_softmax) gives there, to the bit; of f16 and
+    /// bf16 what it gives before it rounds.
+    ///
+    /// Rows with NaN or `+inf` give NaN; rows of nothing but `-inf` as [`LogProbs::masked`] says.
+    ///
+    /// Error: as [`Softmax::log_softmax`](crate::Softmax::log_softmax) in f32 or f64.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `tokens` are not as many for each row, or not as many as `log_probs`;
+    /// [`Error::Column`] if a token is no column; [`Error::Value`] if the scale or
+    /// temperature is out of range; or a kernel that cannot run.
+    pub fn log_probs<T: Element>(
+        &self,
+        x: Matrix<T>,
+        tokens: &[usize],
+        log_probs: &mut [T::Arithmetic],
+    ) -> Result<(), Error> {
+        self.pick(Picks::tokens(x, tokens, log_probs, None), false)
+    }
+
+    /// [`LogProbs::log_probs`], and the log-sum-exp of each row, one element of `logsumexp` each:
+    /// as [`Softmax::logsumexp`](crate::Softmax::logsumexp) has it before it rounds.
+    ///
+    /// # Errors
+    /// As [`LogProbs::log_probs`]; [`Error::Shape`] if `logsumexp` has not one element for each
+    /// row.
+    ///
+    /// ```
+    /// use softmax::{LogProbs, Matrix};
+    /// let (mut log_probs, mut logsumexp) = ([0.0f64; 1], [0.0; 1]);
+    /// let logits = Matrix::new(&[2.0, 2.0], 2)?;
+    /// LogProbs::new().log_probs_and_logsumexp(logits, &[0], &mut log_probs, &mut logsumexp)?;
+    /// assert_eq!(logsumexp[0], 2.0 - log_probs[0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    pub fn log_probs_and_logsumexp<T: Element>(
+        &self,
+        x: Matrix<T>,
+        tokens: &[usize],
+        log_probs: &mut [T::Arithmetic],
+        logsumexp: &mut [T::Arithmetic],
+    ) -> Result<(), Error> {
+        self.pick(Picks::tokens(x, tokens, log_probs, Some(logsumexp)), true)
+    }
+
+    fn pick<T: Element>(
+        &self,
+        picks: Result<Picks<T>, Error>,
+        logsumexp: bool,
+    ) -> Result<(), Error> {
+        run(&self.exec, picks?.scaled(self.factor.finite()?, self.masked), logsumexp)
+    }
+}
+
+/// Picks from the rows. Shared among threads row by row.
+pub(crate) fn run<T: Element>(exec: &Exec, picks: Picks<T>, logsumexp: bool) -> Result<(), Error> {
+    let (rows, cols) = (picks.rows(), picks.cols());
+    // It reads as log-sum-exp does.
+    let plan = exec.plan_work::<T>(Work::LogSumExp, Shape::new(rows, cols))?;
+    // Of rows of nothing, of which there may be any number, nothing can be picked.
+    if cols == 0 && !logsumexp {
+        return Ok(());
+    }
+    if plan.threads == 1 {
+        // The way through the crew costs a short call a third of its time.
+        plan.kernel.pick(picks);
+        return Ok(());
+    }
+    exec.crew().share(
+        plan.threads,
+        plan.parts.min(rows),
+        picks,
+        &|picks, at, of| {
+            let at = part_of(picks.rows(), at, of);
+            picks.split_rows(at)
+        },
+        &|picks| plan.kernel.pick(picks),
+        &|(), ()| (),
+    );
+    Ok(())
+}
+
+/// The perplexity of a text from the log-probabilities of its tokens ([`LogProbs::log_probs`]):
+/// `exp(-mean)`. NaN if there are none.
+///
+/// ```
+/// assert_eq!(softmax::perplexity(&[0.25f64.ln(), 0.25f64.ln()]).round(), 4.0);
+/// ```
+pub fn perplexity<T: Element>(log_probs: &[T]) -> f64 {
+    softmax_kernels::perplexity(log_probs)
+}

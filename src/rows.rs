@@ -1,0 +1,209 @@
+//! Softmax, log-softmax and log-sum-exp of rows.
+
+use softmax_kernels::{Call, Element, Masked, Matrix, MatrixMut, Op as Work, Scale, Ties};
+
+use crate::exec::exec_setter;
+use crate::factor::{Factor, Limit};
+use crate::{Error, Exec};
+
+/// Softmax, log-softmax and log-sum-exp, with options; cheap to make, copy and keep.
+///
+/// ```
+/// use softmax::{Exec, Matrix, MatrixMut, Softmax, Threads};
+///
+/// // Two rows of two, each followed by one element of padding, at temperature 2.
+/// let logits = [0.8f32, 0.2, 9.0, 0.2, 0.8, 9.0];
+/// let mut probs = [0.0f32; 4];
+/// Softmax::new()
+///     .temperature(2.0)
+///     .exec(Exec::new().threads(Threads::Serial))
+///     .softmax(Matrix::with_stride(&logits, 2, 2, 3)?, MatrixMut::new(&mut probs, 2)?)?;
+/// assert_eq!(probs.map(|p| (p * 100.0).round() / 100.0), [0.57, 0.43, 0.43, 0.57]);
+/// # Ok::<(), softmax::Error>(())
+/// ```
+///
+/// A pool of one's own:
+///
+/// ```
+/// # #[cfg(feature = "rayon")] {
+/// # use softmax::{MatrixMut, Softmax};
+/// let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+/// let mut x = vec![0.0f64; 1 << 20];
+/// pool.install(|| Softmax::new().softmax_in_place(MatrixMut::new(&mut x, 1024)?))?;
+/// assert_eq!(x[0], 1.0 / 1024.0);
+/// # }
+/// # Ok::<(), softmax::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Softmax<'a> {
+    pub(crate) factor: Factor,
+    pub(crate) masked: Masked,
+    pub(crate) exec: Exec<'a>,
+}
+
+impl Default for Softmax<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<'a> Softmax<'a> {
+    /// Scale 1, NaN for fully masked rows, wherever calls run best.
+    #[inline]
+    pub const fn new() -> Self {
+        Self { factor: Factor::One, masked: Masked::Nan, exec: Exec::new() }
+    }
+
+    /// Multiplies every input by `scale`: `exp(scale * x_i) / sum_j exp(scale * x_j)`. Costs
+    /// nothing per element and no accuracy: the product is never rounded. Calls refuse scales
+    /// outside `2^-60..=2^60`.
+    #[inline]
+    #[must_use]
+    pub const fn scale(mut self, scale: f64) -> Self {
+        self.factor = Factor::scale(scale);
+        self
+    }
+
+    /// Divides every input by `temperature`: the Boltzmann distribution. As [`Softmax::scale`] of
+    /// `1 / temperature`, but without rounding that quotient; the later of the two counts.
+    ///
+    /// Softmax and log-softmax of rows have limits: at temperature 0 all the mass is the largest
+    /// element's, shared equally by all that are as large ([`Hardmax`](crate::Hardmax)); at
+    /// `f64::INFINITY` all elements but `-inf` have the same. Temperatures between 0 and 2^-100
+    /// count as 2^-100, at which logits that are further apart than 1e-27 have reached the first
+    /// limit; finite ones above 2^100 count as 2^100, at which logits below 7e13 (in f32 3e22) have
+    /// reached the second.
+    ///
+    /// Calls refuse what is NaN or below 0; and, but for softmax and log-softmax of rows, what is 0
+    /// or infinite.
+    ///
+    /// ```
+    /// use softmax::{Matrix, MatrixMut, Softmax};
+    ///
+    /// let x = [1.0f32, 3.0, 3.0, f32::NEG_INFINITY];
+    /// let mut y = [0.0f32; 4];
+    /// let cold = Softmax::new().temperature(0.0);
+    /// cold.softmax(Matrix::new(&x, 4)?, MatrixMut::new(&mut y, 4)?)?;
+    /// assert_eq!(y, [0.0, 0.5, 0.5, 0.0]);
+    /// let hot = Softmax::new().temperature(f64::INFINITY);
+    /// hot.softmax(Matrix::new(&x, 4)?, MatrixMut::new(&mut y, 4)?)?;
+    /// assert_eq!(y, [1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0, 0.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    #[inline]
+    #[must_use]
+    pub const fn temperature(mut self, temperature: f64) -> Self {
+        self.factor = Factor::temperature(temperature);
+        self
+    }
+
+    /// What a row becomes whose every entry is `-inf`.
+    #[inline]
+    #[must_use]
+    pub const fn masked(mut self, masked: Masked) -> Self {
+        self.masked = masked;
+        self
+    }
+
+    exec_setter!();
+
+    /// The softmax of every row of `x`, into the rows of `y`, which have the same shape.
+    ///
+    /// Error: at most 3 ULP in f32 and f64; in f16 at most 0.53 ULP of the type, in bf16 0.51,
+    /// where what is below 2^-126 is 0.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the shapes differ, [`Error::Value`] if the scale or temperature is out
+    /// of range, or a kernel that cannot run.
+    pub fn softmax<T: Element>(&self, x: Matrix<T>, y: MatrixMut<T>) -> Result<(), Error> {
+        self.map(Work::Softmax, x, y)
+    }
+
+    /// [`Softmax::softmax`] of every row, in place. The same bits.
+    ///
+    /// # Errors
+    /// As [`Softmax::softmax`].
+    pub fn softmax_in_place<T: Element>(&self, x: MatrixMut<T>) -> Result<(), Error> {
+        self.map_in_place(Work::Softmax, x)
+    }
+
+    /// The log-softmax of every row of `x`, into the rows of `y`, which have the same shape: `scale
+    /// * x_i - ln(sum_j exp(scale * x_j))`.
+    ///
+    /// Error: at most 2 ULP or 1e-7 in f32, 3 ULP or 3e-16 in f64, whichever is larger; in f16 and
+    /// bf16 at most 0.51 ULP of the type and 1e-7 on top.
+    ///
+    /// # Errors
+    /// As [`Softmax::softmax`].
+    pub fn log_softmax<T: Element>(&self, x: Matrix<T>, y: MatrixMut<T>) -> Result<(), Error> {
+        self.map(Work::LogSoftmax, x, y)
+    }
+
+    /// [`Softmax::log_softmax`] of every row, in place. The same bits.
+    ///
+    /// # Errors
+    /// As [`Softmax::softmax`].
+    pub fn log_softmax_in_place<T: Element>(&self, x: MatrixMut<T>) -> Result<(), Error> {
+        self.map_in_place(Work::LogSoftmax, x)
+    }
+
+    /// The log-sum-exp of every row of `x`, one element of `y` for each: `ln(sum_j exp(scale *
+    /// x_j))`. The logarithm of an empty row's sum is `-inf`.
+    ///
+    /// Error: as [`Softmax::log_softmax`].
+    ///
+    /// # Errors
+    /// As [`Softmax::softmax`]; [`Error::Shape`] if `y` has not one element per row.
+    pub fn logsumexp<T: Element>(&self, x: Matrix<T>, y: &mut [T]) -> Result<(), Error> {
+        let scale = self.factor.finite()?;
+        let one_a_row = |[(rows, _), (len, _)]: [(usize, usize); 2]| {
+            Error::count("number of log-sum-exps (one for each row)", rows, len)
+        };
+        self.exec.run(Call::logsumexp(x, y, scale).map_err(one_a_row)?)
+    }
+
+    /// An operation from rows to rows.
+    #[inline(always)]
+    pub(crate) fn map<T: Element>(
+        &self,
+        work: Work,
+        x: Matrix<T>,
+        y: MatrixMut<T>,
+    ) -> Result<(), Error> {
+        let (work, scale) = self.at(work)?;
+        self.exec.run(Call::new(work, x, y, scale, self.masked).map_err(mismatch)?)
+    }
+
+    /// As [`Softmax::map`], in place.
+    #[inline(always)]
+    fn map_in_place<T: Element>(&self, work: Work, y: MatrixMut<T>) -> Result<(), Error> {
+        let (work, scale) = self.at(work)?;
+        self.exec.run(Call::in_place(work, y, scale, self.masked))
+    }
+
+    /// What softmax or log-softmax is at the temperature, and the scale.
+    #[inline(always)]
+    fn at(&self, work: Work) -> Result<(Work, Scale), Error> {
+        match self.factor.limit() {
+            None => Ok((work, self.factor.finite()?)),
+            Some(limit) => Ok((at_limit(work, limit), Scale::ONE)),
+        }
+    }
+}
+
+/// What softmax or log-softmax is at a limit.
+#[cold]
+fn at_limit(work: Work, limit: Limit) -> Work {
+    match (work, limit) {
+        (Work::LogSoftmax, Limit::Zero) => Work::LogHardmax,
+        (Work::LogSoftmax, Limit::Infinite) => Work::LogUniform,
+        (_, Limit::Zero) => Work::Hardmax(Ties::Share),
+        (_, Limit::Infinite) => Work::Uniform,
+    }
+}
+
+/// Input and output do not fit.
+#[cold]
+pub(crate) fn mismatch([input, output]: [(usize, usize); 2]) -> Error {
+    Error::differ("output", input, output)
+}
