@@ -242,8 +242,8 @@ impl Ready {
     }
 
     /// Does the work of `call`, which is consumed: its views are free again afterwards. In the
-    /// default floating-point environment.
-    #[inline]
+    /// default floating-point environment. Inlined: a copy of the views waits for their parts.
+    #[inline(always)]
     pub fn run<T: Element>(self, mut call: Call<'_, T>) {
         // Rows of nothing become nothing, and there may be any number of them.
         if call.cols == 0 && call.op() != Op::LogSumExp {
