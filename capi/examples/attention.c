@@ -114,8 +114,8 @@ int main(void) {
     } while (status == SOFTMAX_STATUS_AGAIN);
     check(status, message);
     for (size_t i = 0; i < 2; ++i)
-        check(softmax_shard_softmax(logits + i * SOFTMAX_BLOCK, shards + i * SOFTMAX_BLOCK,
-                                    SOFTMAX_F32, SOFTMAX_BLOCK, &row, &options),
+        check(softmax_shard_softmax(&row, logits + i * SOFTMAX_BLOCK, shards + i * SOFTMAX_BLOCK,
+                                    SOFTMAX_F32, SOFTMAX_BLOCK, &options),
               message);
     if (memcmp(whole, shards, VOCABULARY * sizeof *whole) != 0)
         return fprintf(stderr, "shards differ from the whole row\n"), 1;

@@ -782,22 +782,22 @@ enum softmax_status softmax_merge(softmax_dtype dtype,
 //
 // # Safety
 // As the head of this file says.
-enum softmax_status softmax_shard_softmax(const void *x,
+enum softmax_status softmax_shard_softmax(const struct softmax_partial *row,
+                                          const void *x,
                                           void *y,
                                           softmax_dtype dtype,
                                           size_t len,
-                                          const struct softmax_partial *row,
                                           const struct softmax_options *options);
 
 // As `softmax_shard_softmax`, the log-probabilities.
 //
 // # Safety
 // As the head of this file says.
-enum softmax_status softmax_shard_log_softmax(const void *x,
+enum softmax_status softmax_shard_log_softmax(const struct softmax_partial *row,
+                                              const void *x,
                                               void *y,
                                               softmax_dtype dtype,
                                               size_t len,
-                                              const struct softmax_partial *row,
                                               const struct softmax_options *options);
 
 // The log-sum-exp of a row that was merged: one element of the dtype.

@@ -290,11 +290,11 @@ unsafe fn finish<T: Element>(
 /// As the head of this file says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn softmax_shard_softmax(
+    row: *const softmax_partial,
     x: *const c_void,
     y: *mut c_void,
     dtype: softmax_dtype,
     len: usize,
-    row: *const softmax_partial,
     options: *const softmax_options,
 ) -> softmax_status {
     // SAFETY: as this function's.
@@ -312,11 +312,11 @@ pub unsafe extern "C" fn softmax_shard_softmax(
 /// As the head of this file says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn softmax_shard_log_softmax(
+    row: *const softmax_partial,
     x: *const c_void,
     y: *mut c_void,
     dtype: softmax_dtype,
     len: usize,
-    row: *const softmax_partial,
     options: *const softmax_options,
 ) -> softmax_status {
     // SAFETY: as this function's.

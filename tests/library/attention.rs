@@ -950,7 +950,7 @@ fn distances_of_alibi_have_a_limit() {
             assert!(y == [-7.0; 5] && lse == [-7.0]);
             e.to_string()
         };
-        let message = "distance of a key for ALiBi must be within 2^24 - 16, either way, got ";
+        let message = "the distance of a key for ALiBi must be within 2^24 - 16, either way, got ";
         assert_eq!(refused(a.offset(limit + 1)), format!("{message}-16777201"));
         assert_eq!(refused(a.offset(19_692_841)), format!("{message}-19692841"));
         assert_eq!(refused(a.offset(3 - limit)), format!("{message}16777201"));
@@ -1001,11 +1001,11 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
         Attention::new(4, 1),
         "number of rows (batch times heads times queries) must be a multiple of 4, got 6",
     );
-    refused(Attention::new(0, 1), "6 rows");
-    refused(Attention::new(usize::MAX, 2), "6 rows");
+    refused(Attention::new(0, 1), "must be a multiple of 0, got 6");
+    refused(Attention::new(usize::MAX, 2), "got 6");
     refused(a.soft_cap(f64::NAN), "soft cap must be in 2^-20..=2^20, got NaN");
     refused(a.soft_cap(0.0), "got 0");
-    refused(a.mask(Mask::new(&x[..8], [1, 2, 2])), "[1, 2, 2] (batch, heads, queries)");
+    refused(a.mask(Mask::new(&x[..8], [1, 2, 2])), "must be [1, 2, 3], got [1, 2, 2]");
     refused(
         a.mask(Mask::new(&x[..11], [1, 1, 3])),
         "number of elements of the mask must be 12, got 11",
@@ -1016,11 +1016,18 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
     );
     refused(a.alibi(&x[..1]), "number of slopes (one for each head) must be 2, got 1");
     refused(a.sinks(&x[..1]), "number of sinks (one for each head) must be 2, got 1");
-    refused(a.lengths(&[1, 2]), "lengths, one for each sequence of the batch or each row,");
+    refused(
+        a.lengths(&[1, 2]),
+        "number of lengths (one for each sequence of the batch, or each row)",
+    );
     let mut y = [-7.0f32; 24];
     let e =
         a.softmax(Matrix::new(&x, 4).expect("a shape"), MatrixMut::new(&mut y, 6).expect("one"));
-    assert!(e.expect_err("other shapes").to_string().contains("6 x 4 but the probabilities 4 x 6"));
+    assert!(
+        e.expect_err("other shapes")
+            .to_string()
+            .contains("the matrix of probabilities must be 6 x 4, got 4 x 6")
+    );
     assert_eq!(y, [-7.0; 24]);
     let mut lse = [0.0f32; 5];
     let (x, y) = (Matrix::new(&x, 4).expect("a shape"), MatrixMut::new(&mut y, 4).expect("one"));

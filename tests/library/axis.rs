@@ -182,7 +182,7 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
     refused(&[2, 3], 2, "no axis 2 in a tensor of 2 dimensions");
     refused(&[2, 3], -3, "no axis -3 in a tensor of 2 dimensions");
     refused(&[], 0, "no axis 0 in a tensor of 0 dimensions");
-    refused(&[2, 4], 0, "a tensor of 1 x 2 x 4 needs 8 elements, got 6");
+    refused(&[2, 4], 0, "number of elements of the tensor must be 8, got 6");
     refused(&[2, usize::MAX, 3], 0, "overflow");
     refused(&[usize::MAX, 3], 1, "overflow");
 }

@@ -5,6 +5,7 @@
 mod common;
 
 mod accuracy;
+mod api;
 mod attention;
 mod axis;
 mod batching;

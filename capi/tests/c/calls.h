@@ -322,9 +322,9 @@ static void shards(softmax_dtype dtype, double shift, const softmax_options *opt
     softmax_partial copy = row;
     NOTE(partials, sizeof partials);
     NOTE(&copy, sizeof copy);
-    CALL(softmax_shard_softmax(in, out, dtype, N, &row, options));
+    CALL(softmax_shard_softmax(&row, in, out, dtype, N, options));
     NOTE(out, bytes);
-    CALL(softmax_shard_log_softmax(in, out, dtype, N, &row, options));
+    CALL(softmax_shard_log_softmax(&row, in, out, dtype, N, options));
     NOTE(out, bytes);
     CALL(softmax_shard_logsumexp(dtype, &row, &lse, options));
     NOTE(&lse, size_of(dtype));

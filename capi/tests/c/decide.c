@@ -169,7 +169,7 @@ static void bad_top_k(void) {
     BAD(OVERLAP, softmax_top_k(&x, 2, place, NULL, indices, NULL));
     BAD(OVERFLOW, softmax_top_k(&x, SIZE_MAX, log_probs, NULL, indices, NULL));
     BAD(OVERFLOW, softmax_top_k(&x, SIZE_MAX / ROWS, log_probs, NULL, indices, &options));
-    SAYS(message, "indices");
+    SAYS(message, "overflows");
     softmax_matrix bad = x;
     bad.dtype = 9;
     BAD(DTYPE, softmax_top_k(&bad, 2, log_probs, NULL, indices, NULL));

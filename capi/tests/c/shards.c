@@ -58,8 +58,8 @@ static void same_bits(softmax_dtype dtype, double shift, double scale, int again
         size_t start = 0;
         for (int shard = 0; shard < 2; shard++) {
             size_t at = start * size;
-            GOOD(softmax_shard_softmax(x + at, y + at, dtype, lens[shard], &row, &options));
-            GOOD(softmax_shard_log_softmax(x + at, log + at, dtype, lens[shard], &row, &options));
+            GOOD(softmax_shard_softmax(&row, x + at, y + at, dtype, lens[shard], &options));
+            GOOD(softmax_shard_log_softmax(&row, x + at, log + at, dtype, lens[shard], &options));
             start += lens[shard];
         }
         CHECK(memcmp(y, wanted, N * size) == 0);
@@ -68,8 +68,8 @@ static void same_bits(softmax_dtype dtype, double shift, double scale, int again
         CHECK(memcmp(lse, wanted_lse, size) == 0);
         memcpy(y, x, N * size);
         memcpy(log, x, N * size);
-        GOOD(softmax_shard_softmax(y, y, dtype, N, &row, &options));
-        GOOD(softmax_shard_log_softmax(log, log, dtype, N, &row, &options));
+        GOOD(softmax_shard_softmax(&row, y, y, dtype, N, &options));
+        GOOD(softmax_shard_log_softmax(&row, log, log, dtype, N, &options));
         CHECK(memcmp(y, wanted, N * size) == 0);
         CHECK(memcmp(log, wanted_log, N * size) == 0);
     }
@@ -103,8 +103,8 @@ static void nothing(void) {
     GOOD(softmax_merge(SOFTMAX_F64, NULL, 0, &row, &max, NULL));
     GOOD(softmax_shard_logsumexp(SOFTMAX_F64, &row, &lse, NULL));
     CHECK(lse == -INFINITY);
-    GOOD(softmax_shard_softmax(NULL, NULL, SOFTMAX_F64, 0, &row, NULL));
-    GOOD(softmax_shard_log_softmax(NULL, NULL, SOFTMAX_F64, 0, &row, NULL));
+    GOOD(softmax_shard_softmax(&row, NULL, NULL, SOFTMAX_F64, 0, NULL));
+    GOOD(softmax_shard_log_softmax(&row, NULL, NULL, SOFTMAX_F64, 0, NULL));
 }
 
 static void bad(void) {
@@ -185,39 +185,40 @@ static void bad(void) {
     unwatch();
 
     GOOD(softmax_merge(SOFTMAX_F64, partials, 1, &row, &max, NULL));
-    typedef softmax_status (*finish)(const void *x, void *y, softmax_dtype dtype, size_t len,
-                                     const softmax_partial *row, const softmax_options *options);
+    typedef softmax_status (*finish)(const softmax_partial *row, const void *x, void *y,
+                                     softmax_dtype dtype, size_t len,
+                                     const softmax_options *options);
     static const finish ways[2] = {softmax_shard_softmax, softmax_shard_log_softmax};
     watch(x, sizeof x);
     watch(y, sizeof y);
     watch(&row, sizeof row);
     for (int i = 0; i < 2; i++) {
         finish f = ways[i];
-        BAD(NULL_POINTER, f(NULL, y, SOFTMAX_F64, 8, &row, &options));
+        BAD(NULL_POINTER, f(&row, NULL, y, SOFTMAX_F64, 8, &options));
         SAYS(message, "input is null");
-        BAD(NULL_POINTER, f(x, NULL, SOFTMAX_F64, 8, &row, &options));
+        BAD(NULL_POINTER, f(&row, x, NULL, SOFTMAX_F64, 8, &options));
         SAYS(message, "output is null");
-        BAD(NULL_POINTER, f(NULL, NULL, SOFTMAX_F64, 8, &row, NULL));
-        BAD(NULL_POINTER, f(x, y, SOFTMAX_F64, 8, NULL, &options));
+        BAD(NULL_POINTER, f(&row, NULL, NULL, SOFTMAX_F64, 8, NULL));
+        BAD(NULL_POINTER, f(NULL, x, y, SOFTMAX_F64, 8, &options));
         SAYS(message, "row is null");
-        BAD(DTYPE, f(x, y, 17, 8, &row, NULL));
-        BAD(ALIGNMENT, f((char *)x + 1, y, SOFTMAX_F64, 8, &row, NULL));
-        BAD(ALIGNMENT, f(x, (char *)y + 4, SOFTMAX_F64, 8, &row, NULL));
-        BAD(ALIGNMENT, f(x, y, SOFTMAX_F64, 8, (softmax_partial *)(void *)((char *)x + 4), NULL));
-        BAD(OVERLAP, f(x, x + 1, SOFTMAX_F64, 8, &row, NULL));
-        BAD(OVERLAP, f(x, &row, SOFTMAX_F64, 4, &row, NULL));
-        BAD(OVERFLOW, f(x, y, SOFTMAX_F64, SIZE_MAX, &row, NULL));
-        BAD(OVERFLOW, f(x, x, SOFTMAX_F64, SIZE_MAX / 8, &row, NULL));
+        BAD(DTYPE, f(&row, x, y, 17, 8, NULL));
+        BAD(ALIGNMENT, f(&row, (char *)x + 1, y, SOFTMAX_F64, 8, NULL));
+        BAD(ALIGNMENT, f(&row, x, (char *)y + 4, SOFTMAX_F64, 8, NULL));
+        BAD(ALIGNMENT, f((softmax_partial *)(void *)((char *)x + 4), x, y, SOFTMAX_F64, 8, NULL));
+        BAD(OVERLAP, f(&row, x, x + 1, SOFTMAX_F64, 8, NULL));
+        BAD(OVERLAP, f(&row, x, &row, SOFTMAX_F64, 4, NULL));
+        BAD(OVERFLOW, f(&row, x, y, SOFTMAX_F64, SIZE_MAX, NULL));
+        BAD(OVERFLOW, f(&row, x, x, SOFTMAX_F64, SIZE_MAX / 8, NULL));
     }
-    BAD(NULL_POINTER, softmax_shard_softmax(x, y, SOFTMAX_F64, 8, NULL, NULL));
-    BAD(NULL_POINTER, softmax_shard_log_softmax(x, y, SOFTMAX_F64, 8, NULL, NULL));
+    BAD(NULL_POINTER, softmax_shard_softmax(NULL, x, y, SOFTMAX_F64, 8, NULL));
+    BAD(NULL_POINTER, softmax_shard_log_softmax(NULL, x, y, SOFTMAX_F64, 8, NULL));
     BAD(NULL_POINTER, softmax_shard_logsumexp(SOFTMAX_F64, NULL, y, NULL));
     BAD(NULL_POINTER, softmax_shard_logsumexp(SOFTMAX_F64, &row, NULL, &options));
     SAYS(message, "logsumexp is null");
     BAD(DTYPE, softmax_shard_logsumexp(SOFTMAX_BOOL, &row, y, NULL));
     BAD(ALIGNMENT, softmax_shard_logsumexp(SOFTMAX_F64, &row, (char *)y + 4, NULL));
     /* What is no row that was merged. */
-    BAD(AGAIN, softmax_shard_softmax(x, y, SOFTMAX_F64, 8, &far_partial, NULL));
+    BAD(AGAIN, softmax_shard_softmax(&far_partial, x, y, SOFTMAX_F64, 8, NULL));
     BAD(AGAIN, softmax_shard_logsumexp(SOFTMAX_F64, &far_partial, y, NULL));
     unwatch();
     STRUCT_SIZES(softmax_options, options, p, softmax_merge(SOFTMAX_F64, partials, 1, &row, &max, p));

@@ -225,9 +225,9 @@ static void *call_again_and_again(void *pointer) {
         memset(out, 0, N * sizeof *out);
         c->wrong += softmax_softmax(&x, &y, &options) != SOFTMAX_STATUS_OK;
         c->wrong += memcmp(out, c->wanted, N * sizeof *out) != 0;
-        char wanted[40];
+        char wanted[80];
         y.rows = (size_t)(c->number + 1);
-        sprintf(wanted, "the output %d x", c->number + 1);
+        sprintf(wanted, "the output must be %d x %d, got %d x", ROWS, COLS, c->number + 1);
         c->wrong += softmax_softmax(&x, &y, &options) != SOFTMAX_STATUS_SHAPE;
         c->wrong += strstr(message, wanted) == NULL;
     }

@@ -555,7 +555,7 @@ fn shard(input: &mut Input, log: bool) -> Planned {
     };
     let bytes = len.saturating_mul(size_of_dtype(dtype));
     // SAFETY: as in `map`.
-    let planned = Planned::new(name, move |options| unsafe { f(x, y, dtype, len, row, options) })
+    let planned = Planned::new(name, move |options| unsafe { f(row, x, y, dtype, len, options) })
         .reads((!in_place).then_some(Written::of(x.cast_mut().cast::<u8>(), bytes)))
         .writes([Written::of(y.cast::<u8>(), bytes)]);
     // The row is not that of the shard.
@@ -616,9 +616,9 @@ fn shards(input: &mut Input) -> Planned {
                     }
                 }
                 let f = if log { softmax_shard_log_softmax } else { softmax_shard_softmax };
-                ok(f(x.cast(), y.cast(), dtype, a, row, options))?;
+                ok(f(row, x.cast(), y.cast(), dtype, a, options))?;
                 let (b, to_b) = (x.add(a * size), y.add(a * size));
-                ok(f(b.cast(), to_b.cast(), dtype, len - a, row, options))?;
+                ok(f(row, b.cast(), to_b.cast(), dtype, len - a, options))?;
                 let f: Map = if log { softmax_log_softmax } else { softmax_softmax };
                 ok(f(&raw const from, &raw const to, options))
             }
