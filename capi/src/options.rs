@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use softmax::{
     Attention, Backward, Caches, CrossEntropy, Error, Exec, Executor, Hardmax, LogProbs, Masked,
-    Shards, Sigmoid, Softmax, Threads, Ties, TopK, internal,
+    Op, Shards, Sigmoid, Softmax, Threads, Ties, TopK, internal,
 };
 
 use crate::raw::{Descriptor, Region, disjoint, read, read_or, slice_mut};
@@ -217,6 +217,16 @@ impl<'a> Given<'a> {
     pub(crate) fn is_limit(&self) -> bool {
         let bits = self.temperature.to_bits();
         bits << 1 == 0 || bits == f64::INFINITY.to_bits()
+    }
+
+    /// The way that an operation goes at the temperature, if it has a meaning there.
+    pub(crate) fn at_temperature(&self, op: Op) -> Op {
+        match op {
+            Op::Softmax | Op::LogSoftmax | Op::Hardmax(_) if self.is_limit() => {
+                Op::Hardmax(Ties::Share)
+            }
+            op => op,
+        }
     }
 }
 

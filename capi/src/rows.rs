@@ -74,7 +74,7 @@ unsafe fn map_of<T: Element>(
 ) -> Result<(), Failure> {
     let given = call.given;
     let (in_place, softmax) = (x.is(y), &given.softmax);
-    let needed = || given.exec.scratch_size::<T>(op, shape(x, in_place));
+    let needed = || given.exec.scratch_size::<T>(given.at_temperature(op), shape(x, in_place));
     let written = y.region::<T>("output")?;
     if in_place {
         if call.has_scratch() {
@@ -414,13 +414,11 @@ fn op_of(op: softmax_op) -> Result<Op, Failure> {
 
 /// What an operation is at the temperature of the options.
 fn at_temperature(call: &Call, op: Op) -> Result<Op, Failure> {
-    if !call.given.is_limit() {
-        return Ok(op);
+    let way = call.given.at_temperature(op);
+    if call.given.is_limit() && !matches!(way, Op::Hardmax(_)) {
+        internal::check_finite(&call.given.softmax)?;
     }
-    match op {
-        Op::Softmax | Op::LogSoftmax | Op::Hardmax(_) => Ok(Op::Hardmax(Ties::Share)),
-        op => Ok(internal::check_finite(&call.given.softmax).map(|()| op)?),
-    }
+    Ok(way)
 }
 
 /// What way a call of an operation takes on a matrix of the shape and dtype of `x` (its data does

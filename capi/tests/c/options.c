@@ -396,6 +396,27 @@ static void scratch(void) {
             free(wanted);
         }
     }
+    /* At every temperature as much as is said is enough, of short rows and of long ones. */
+    static const double temperatures[] = {1.0, 0.0, INFINITY};
+    static const size_t ways[][2] = {{78, 38}, {3, 5000}, {40, 400}};
+    for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
+        size_t n = ways[w][0] * ways[w][1];
+        float *both = (float *)memory(n * sizeof(float));
+        softmax_matrix a = softmax_matrix_mut(both, SOFTMAX_F32, ways[w][0], ways[w][1]);
+        for (size_t t = 0; t < sizeof temperatures / sizeof *temperatures; t++) {
+            fill_random(SOFTMAX_F32, both, n, 9);
+            softmax_options options = told(message, sizeof message);
+            options.temperature = temperatures[t];
+            options.threads = 5;
+            options.flags = SOFTMAX_THREADS_EXACT;
+            GOOD(softmax_scratch_size(SOFTMAX_OP_SOFTMAX, &a, &options.scratch_size, &options));
+            char *lent = (char *)memory(options.scratch_size);
+            options.scratch = lent;
+            GOOD(softmax_softmax(&a, &a, &options));
+            free(lent);
+        }
+        free(both);
+    }
     /* Memory of the call itself is none. */
     size_t needed = 0;
     GOOD(softmax_scratch_size(SOFTMAX_OP_SOFTMAX, &x, &needed, NULL));
