@@ -136,7 +136,7 @@ impl<'a> Attention<'a> {
     /// Hides the keys behind the query's position.
     ///
     /// With fewer queries than keys these are the last tokens, as in FlashAttention. `is_causal` of
-    /// PyTorch's `scaled_dot_product_attention` and of ONNX's `Attention` counts from the other end:
+    /// PyTorch's `scaled_dot_product_attention` and ONNX's `Attention` counts from the other end:
     /// there query 0 is token 0, which is `.causal().offset(0)` here.
     #[must_use]
     pub const fn causal(mut self) -> Self {
