@@ -54,11 +54,12 @@ static const char *const OPERATIONS[] = {
     "softmax", "log-softmax", "log-sum-exp", "sigmoid", "log-sigmoid", "hardmax", "argmax",
     "causal attention", "masked attention", "ALiBi", "ALiBi, log-sum-exp", "loss of labels",
     "gradient", "backward", "log backward", "columns", "softmax, 1e6",
+    "soft cap",
 };
 enum { OPERATION_COUNT = sizeof OPERATIONS / sizeof *OPERATIONS };
 static const size_t SHAPES[][2] = {
     {1, 10}, {1, 16}, {1, 64}, {1, 128}, {1, 1024}, {64, 10}, {1000, 10}, {500, 64}, {64, 128},
-    {64, 1024}, {8, 32000}, {64, 32000}, {4, 128256}, {16384, 1024},
+    {64, 1024}, {1024, 1024}, {8, 32000}, {64, 32000}, {4, 128256}, {32, 128256}, {16384, 1024},
 };
 enum { SHAPE_COUNT = sizeof SHAPES / sizeof *SHAPES };
 static const char *const PLACES[] = {"one row", "in cache", "L3", "memory"};
@@ -109,7 +110,13 @@ static int run(const version *v, int operation, void *out) {
         t.mask_shape[0] = t.mask_shape[1] = 1;
         t.mask_shape[2] = rows;
         return v->attention_softmax(&a, &b, NULL, &t, &o);
-    case 9: case 10: t.alibi = &slope; /* fall through */
+    case 9: case 10: case 17:
+        if (operation == 17) {
+            t.soft_cap = 30.0;
+        } else {
+            t.alibi = &slope;
+        }
+        /* fall through */
     case 7:
         t.flags = SOFTMAX_ATTENTION_CAUSAL;
         return v->attention_softmax(&a, &b, operation == 10 ? per_row : NULL, &t, &o);

@@ -39,10 +39,12 @@ use crate::{Error, Exec, Plan, Shape};
 /// ```
 /// use softmax::{Attention, Matrix, MatrixMut};
 ///
-/// // One sequence, one head, two queries, three keys: the queries are the last two of the three tokens.
+/// // One sequence, one head, two queries, three keys: the queries are the last two of the three
+/// // tokens.
 /// let scores = [1.0f32, 1.0, 7.0, 2.0, 2.0, 2.0];
 /// let mut probs = [0.0f32; 6];
-/// Attention::new(1, 2).causal().softmax(Matrix::new(&scores, 3)?, MatrixMut::new(&mut probs, 3)?)?;
+/// let (x, y) = (Matrix::new(&scores, 3)?, MatrixMut::new(&mut probs, 3)?);
+/// Attention::new(1, 2).causal().softmax(x, y)?;
 /// assert_eq!(probs[..3], [0.5, 0.5, 0.0]);
 /// assert_eq!(probs[3..], [1.0 / 3.0; 3]);
 /// # Ok::<(), softmax::Error>(())
@@ -231,7 +233,8 @@ impl<'a> Attention<'a> {
     ///
     /// let (mut probs, mut lse) = ([0.0f32; 2], [0.0f32; 1]);
     /// let scores = Matrix::new(&[3.0f32, 3.0], 2)?;
-    /// Attention::new(1, 1).softmax_and_logsumexp(scores, MatrixMut::new(&mut probs, 2)?, &mut lse)?;
+    /// let y = MatrixMut::new(&mut probs, 2)?;
+    /// Attention::new(1, 1).softmax_and_logsumexp(scores, y, &mut lse)?;
     /// assert_eq!(lse, [3.0 + std::f32::consts::LN_2]);
     /// # Ok::<(), softmax::Error>(())
     /// ```
