@@ -15,7 +15,7 @@ use crate::call::partials::{self, MergedPartials, Partial};
 use crate::call::picks::Picks;
 use crate::call::pieces::{self, BlockSum, Extremes, Merged, Piece, PieceOptions, RowShift, Whole};
 use crate::call::scores::Scores;
-use crate::call::{Call, Masked, Odd, Op};
+use crate::call::{Call, Masked, Op, Special};
 use crate::isa::short::Short;
 use crate::isa::vector::{Bands, Io, Lanes, Vector};
 use crate::mem::fpenv::{Environment, in_default_environment};
@@ -436,10 +436,10 @@ impl<T: Element> Pieces<T> {
         unsafe { (self.ops.logsumexp)(scale, whole) }
     }
 
-    /// Writes what becomes of a row for which [`Merged::Odd`] was said, or, for log-sum-exp, gives
+    /// Writes what becomes of a row for which [`Merged::Special`] was said, or, for log-sum-exp, gives
     /// it.
-    pub fn odd(&self, row: &mut Piece<T>, op: Op, masked: Masked) -> T {
-        in_default_environment(|| pieces::odd(row, op, masked))
+    pub fn special(&self, row: &mut Piece<T>, op: Op, masked: Masked) -> T {
+        in_default_environment(|| pieces::special(row, op, masked))
     }
 }
 
@@ -488,7 +488,7 @@ impl<T: Element> Shards<T> {
         masked: Masked,
     ) -> T {
         let _environment = Environment::enter();
-        let odd = match row {
+        let special = match row {
             MergedPartials::Whole(whole) => {
                 let options = PieceOptions::default();
                 match op {
@@ -501,11 +501,11 @@ impl<T: Element> Shards<T> {
                 return T::ZERO;
             }
             // Of a row that is not summed yet there is no result.
-            MergedPartials::Again(_) | MergedPartials::Nan => Odd::Nan,
-            MergedPartials::PlusInf => Odd::PlusInf,
-            MergedPartials::AllMasked => Odd::AllMasked,
+            MergedPartials::Again(_) | MergedPartials::Nan => Special::Nan,
+            MergedPartials::PlusInf => Special::PlusInf,
+            MergedPartials::AllMasked => Special::AllMasked,
         };
-        pieces::write_odd(piece, &odd, op, masked)
+        pieces::write_special(piece, &special, op, masked)
     }
 }
 

@@ -219,7 +219,7 @@ impl<'a, T: Element> Call<'a, T> {
 }
 
 /// What a row without a finite maximum is.
-pub(crate) enum Odd {
+pub(crate) enum Special {
     /// It has a NaN.
     Nan,
     /// It has +inf and no NaN.
@@ -228,46 +228,46 @@ pub(crate) enum Odd {
     AllMasked,
 }
 
-impl Odd {
+impl Special {
     /// Of a row whose maximum is not finite.
     #[cold]
-    pub(crate) fn of(values: impl Iterator<Item = f64>) -> Odd {
-        let mut odd = Odd::AllMasked;
+    pub(crate) fn of(values: impl Iterator<Item = f64>) -> Special {
+        let mut special = Special::AllMasked;
         for v in values {
             if v.is_nan() {
-                return Odd::Nan;
+                return Special::Nan;
             }
             if v == f64::INFINITY {
-                odd = Odd::PlusInf;
+                special = Special::PlusInf;
             }
         }
-        odd
+        special
     }
 
     /// The row's log-sum-exp.
     pub(crate) fn value<T: Element>(&self) -> T {
         match self {
-            Odd::AllMasked => T::NEG_INFINITY,
-            Odd::PlusInf => T::INFINITY,
-            Odd::Nan => T::NAN,
+            Special::AllMasked => T::NEG_INFINITY,
+            Special::PlusInf => T::INFINITY,
+            Special::Nan => T::NAN,
         }
     }
 }
 
-/// Writes the result of an odd row; `nothing` is what it is if fully masked rows are not NaN.
+/// Writes the result of a special row; `nothing` is what it is if fully masked rows are not NaN.
 ///
 /// # Safety
 /// `y` is valid for writes of `n` elements.
 #[cold]
-pub(crate) unsafe fn odd_row<T: Element>(
-    odd: &Odd,
+pub(crate) unsafe fn special_row<T: Element>(
+    special: &Special,
     y: *mut T,
     n: usize,
     masked: Masked,
     nothing: T,
 ) {
-    let value = match (odd, masked) {
-        (Odd::AllMasked, Masked::Zero) => nothing,
+    let value = match (special, masked) {
+        (Special::AllMasked, Masked::Zero) => nothing,
         _ => T::NAN,
     };
     for i in 0..n {

@@ -6,7 +6,7 @@
 //! is all unless the row's maximum is so far above a block's that the row flushes some of what the
 //! block did not, or is huge: then the blocks are summed again, by the row's maximum.
 
-use crate::call::Odd;
+use crate::call::Special;
 use crate::call::pieces::{BlockSum, Extremes, Piece, RowShift, Whole, first};
 use crate::mem::fpenv::in_default_environment;
 use crate::num::element::Element;
@@ -136,20 +136,20 @@ pub(crate) fn partials<E: Contract, T: Element>(
     let shift = row_max.map_or_else(|| first::<E, T>(&Piece::read(x), scale), by);
     for (block, partial) in x.chunks(BLOCK).zip(partials) {
         let (sum, max, least) = block_sum(sum_by, block, &shift);
-        // Of a block whose sum does not tell: what is odd about it, if anything is.
-        let or_odd = |partial| match Odd::of(block.iter().map(|x| x.to_f64())) {
-            Odd::AllMasked => partial,
-            Odd::PlusInf => Partial::unsummed(f64::INFINITY),
-            Odd::Nan => Partial::unsummed(f64::NAN),
+        // Of a block whose sum does not tell: what is special about it, if anything is.
+        let or_special = |partial| match Special::of(block.iter().map(|x| x.to_f64())) {
+            Special::AllMasked => partial,
+            Special::PlusInf => Partial::unsummed(f64::INFINITY),
+            Special::Nan => Partial::unsummed(f64::NAN),
         };
         *partial = if let Some(max) = row_max {
             Partial::new(max, f64::INFINITY, sum)
         } else if !max.is_finite() {
-            or_odd(Partial::NOTHING)
+            or_special(Partial::NOTHING)
         } else {
             let own = by(max);
             if own.is_huge() {
-                or_odd(Partial::unsummed(max))
+                or_special(Partial::unsummed(max))
             } else if let Some(factor) = shift.factor::<E>(&own, least) {
                 Partial::new(max, least, sum.times(factor))
             } else {

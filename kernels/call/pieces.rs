@@ -3,7 +3,7 @@
 
 use std::marker::PhantomData;
 
-use crate::call::{Masked, Odd, Op, Store, odd_row};
+use crate::call::{Masked, Op, Special, Store, special_row};
 use crate::num::element::{Element, Plain};
 use crate::num::exp2::{BLOCK, Contract, Sum};
 use crate::num::guess::Guess;
@@ -210,9 +210,9 @@ pub enum Merged {
     Whole(Whole),
     /// The guess was wrong: its pieces are to be summed again.
     Again(RowShift),
-    /// It has a NaN or +inf, or nothing but -inf: [`Pieces::odd`](crate::Pieces::odd) knows what
+    /// It has a NaN or +inf, or nothing but -inf: [`Pieces::special`](crate::Pieces::special) knows what
     /// becomes of it.
-    Odd,
+    Special,
 }
 
 /// How pieces are done.
@@ -264,14 +264,14 @@ pub(crate) fn merge<E: Contract>(
     sums: &[BlockSum],
 ) -> Merged {
     let mut blocks = sums.iter().map(|sum| sum.0);
-    let Some(first) = blocks.next() else { return Merged::Odd };
+    let Some(first) = blocks.next() else { return Merged::Special };
     let sum = blocks.fold(first, E::sum_add);
     let (max, own, factor, wide) = match shift.guess {
         None => (shift.max, shift.shift, 1.0, true),
         Some(_) => {
             let max = extremes.max;
             if !max.is_finite() {
-                return Merged::Odd;
+                return Merged::Special;
             }
             let own = RowShift::own(scale.shift(max, E::MIN_EXP), max);
             let Some(factor) = shift.factor::<E>(&own, extremes.min) else {
@@ -281,24 +281,29 @@ pub(crate) fn merge<E: Contract>(
         }
     };
     if sum.hi.is_nan() {
-        return Merged::Odd;
+        return Merged::Special;
     }
     Merged::Whole(Whole { max, own, used: shift.shift, factor, sum, wide })
 }
 
-/// What is made of an odd row, which is written to it, or, of log-sum-exp, given back.
-pub(crate) fn odd<T: Element>(piece: &mut Piece<T>, op: Op, masked: Masked) -> T {
-    let odd = Odd::of(piece.elements().map(T::to_f64));
-    write_odd(piece, &odd, op, masked)
+/// What is made of a special row, which is written to it, or, of log-sum-exp, given back.
+pub(crate) fn special<T: Element>(piece: &mut Piece<T>, op: Op, masked: Masked) -> T {
+    let special = Special::of(piece.elements().map(T::to_f64));
+    write_special(piece, &special, op, masked)
 }
 
-/// As [`odd`], of a row of which that is known.
-pub(crate) fn write_odd<T: Element>(piece: &mut Piece<T>, odd: &Odd, op: Op, masked: Masked) -> T {
+/// As [`special`], of a row of which that is known.
+pub(crate) fn write_special<T: Element>(
+    piece: &mut Piece<T>,
+    special: &Special,
+    op: Op,
+    masked: Masked,
+) -> T {
     if op == Op::LogSumExp || piece.is_read_only() {
-        return odd.value();
+        return special.value();
     }
     let nothing = if op == Op::Softmax { T::ZERO } else { T::NEG_INFINITY };
     // SAFETY: the piece has n elements to write.
-    unsafe { odd_row(odd, piece.y, piece.n, masked, nothing) };
+    unsafe { special_row(special, piece.y, piece.n, masked, nothing) };
     nothing
 }

@@ -16,7 +16,7 @@
 //!
 //! A key whose mask is -inf, or to which -inf is added, is hidden, whatever its score is. A row of
 //! pairs without a finite maximum is looked at once more with logits that are 2^100 times smaller:
-//! what passed the type's range on the way does not do so there, and what is odd then is so by its
+//! what passed the type's range on the way does not do so there, and what is special then is so by its
 //! scores, masks and biases.
 
 use half::{bf16, f16};
@@ -24,7 +24,7 @@ use half::{bf16, f16};
 use crate::call::scores::{
     Attend, Cap, FAR, MaskData, Row, Scores, far_scale, log_shift_of_pairs, sign,
 };
-use crate::call::{Asks, Odd, Store, odd_row};
+use crate::call::{Asks, Special, Store, special_row};
 use crate::isa::vector::{Io, Vector};
 use crate::mem::memory::LINE;
 use crate::mem::scratch::Scratch;
@@ -592,15 +592,15 @@ where
             } else if sink.is_some_and(f64::is_finite) {
                 Ok(None)
             } else {
-                Err(Odd::of(sink.into_iter()))
+                Err(Special::of(sink.into_iter()))
             };
             // Rare; what others have found stays where it is.
-            let far = if let Err(odd) = &reduced
+            let far = if let Err(special) = &reduced
                 && L::PAIRS
                 && options.keys.0 < options.keys.1
             {
                 logits = L::new(place, &call.attend, &options, true);
-                let nothing = matches!(odd, Odd::AllMasked);
+                let nothing = matches!(special, Special::AllMasked);
                 reduced = reduce_far::<S, T, L>(simd, x, kept, n, &logits, nothing).map(Some);
                 Some(far_scale())
             } else {
@@ -633,9 +633,9 @@ where
                     pipeline.finish_later(Finish::new(kept, y.add(place.start), n, inverse));
                     T::Arithmetic::from_f64(value)
                 }
-                Err(odd) => {
-                    odd_row(odd, y, call.cols, call.attend.masked, U::ZERO);
-                    odd.value()
+                Err(special) => {
+                    special_row(special, y, call.cols, call.attend.masked, U::ZERO);
+                    special.value()
                 }
             };
             if let Some(place) = call.lse.get_mut(row) {
@@ -668,7 +668,7 @@ unsafe fn reduce_far<S, T, L>(
     n: usize,
     logits: &L,
     nothing: bool,
-) -> Result<Reduced<S>, Odd>
+) -> Result<Reduced<S>, Special>
 where
     S: Io<T> + Io<<S as Vector>::E>,
     T: Element,

@@ -5,7 +5,7 @@
 //! exponentials wait in scratch memory, the sums in as many accumulators as a row's sum has lanes,
 //! the `k`th element in the one that it would have in a row. So every column has the bits that it
 //! would have as a row. One guessed shift serves a whole tile, if its extremes say so; a tile that
-//! has odd columns, or for which no shift serves, is turned round and done row by row.
+//! has special columns, or for which no shift serves, is turned round and done row by row.
 
 use crate::call::columns::Columns;
 use crate::isa::vector::{Io, Vector};
@@ -125,8 +125,8 @@ where
             let at = matrix * axis * call.inner + call.first + done;
             let (x, y) = (call.x.wrapping_add(at), call.y.wrapping_add(at));
             // Streamed tiles start where their vectors do, if all rows of the tile agree on that.
-            let odd = if stream { to_aligned::<S, T>(y) } else { 0 };
-            let most = if odd > 0 && width > S::LANES { width - S::LANES + odd } else { width };
+            let head = if stream { to_aligned::<S, T>(y) } else { 0 };
+            let most = if head > 0 && width > S::LANES { width - S::LANES + head } else { width };
             let n = most.min(call.count - done);
             let kept = memory.wrapping_add(offsets[2 * turn]).cast();
             let inverses = memory.wrapping_add(offsets[2 * turn + 1]).cast();
@@ -194,7 +194,7 @@ impl<S: Vector, T> Tile<S, T> {
 
 /// The exponentials of a tile and the reciprocals of their sums, and on the way the quotients of
 /// the one before, if `FINISH`. [`Tile::wide`] if the guess was good for all its columns and none
-/// is odd, else `None`.
+/// is special, else `None`.
 ///
 /// # Safety
 /// There are these tiles, and room for them; if `FINISH`, `before` was summed and goes with `tile`.
@@ -380,13 +380,13 @@ unsafe fn finish<S, T>(
     // Row by row: the memory of a row lies together, that of a column does not.
     for k in 0..call.axis {
         let y = tile.y.wrapping_add(k * call.inner);
-        let odd = if stream { to_aligned::<S, T>(y).min(tile.n) } else { 0 };
-        // SAFETY: as this function's; full vectors of the tile, after `odd` elements aligned ones.
+        let head = if stream { to_aligned::<S, T>(y).min(tile.n) } else { 0 };
+        // SAFETY: as this function's; full vectors of the tile, after `head` elements aligned ones.
         unsafe {
             let kept = tile.kept.add(k * room.width);
             let mut at = 0;
             while at < tile.n {
-                let n = if at < odd { odd } else { tile.n - at };
+                let n = if at < head { head } else { tile.n - at };
                 let (y, hi) = (y.add(at), tile.inverses.add(at));
                 let lo = hi.add(room.width);
                 if n < S::LANES {

@@ -8,7 +8,7 @@
 //! size and reads the row once from memory.
 
 use crate::call::picks::{ATANH, LOG1P, Limit, POWERS_F32, Picks, Wanted, no_shift};
-use crate::call::{Asks, Call, Masked, Odd, Op, Store, Ties, odd_row};
+use crate::call::{Asks, Call, Masked, Op, Special, Store, Ties, special_row};
 use crate::isa::vector::{Io, Vector};
 use crate::num::element::Element;
 use crate::num::exp2::{BLOCK, Contract};
@@ -138,8 +138,8 @@ fn minus_abs<S: Vector>(s: S, x: S::V) -> S::V {
 #[inline(always)]
 fn or_top<S: Vector>(s: S, x: S::V, y: S::V, top: S::E) -> S::V {
     let splat = |x: f64| s.splat(S::E::narrow(x));
-    let odd = s.select_below(splat(0.0), x, s.splat(top), splat(NAN));
-    s.select_below(x, splat(f64::INFINITY), y, odd)
+    let special = s.select_below(splat(0.0), x, s.splat(top), splat(NAN));
+    s.select_below(x, splat(f64::INFINITY), y, special)
 }
 
 /// The one NaN that results carry, in f64 and, narrowed, in f32.
@@ -293,19 +293,19 @@ where
     let n = call.cols;
     // SAFETY: as this function's.
     unsafe {
-        let (max, odd) = top(simd, x, n);
-        let odd = if odd || max.widen() == f64::NEG_INFINITY {
+        let (max, special) = top(simd, x, n);
+        let special = if special || max.widen() == f64::NEG_INFINITY {
             match classify(simd, x, n, &Plain::NEAR) {
                 // They have the mass, whatever the temperature above 0.
-                Odd::PlusInf if !limit.hot => None,
-                odd => Some(odd),
+                Special::PlusInf if !limit.hot => None,
+                special => Some(special),
             }
         } else {
             None
         };
-        if let Some(odd) = odd {
+        if let Some(special) = special {
             let nothing = if limit.log { T::NEG_INFINITY } else { T::ZERO };
-            return odd_row(&odd, y, n, call.masked, nothing);
+            return special_row(&special, y, n, call.masked, nothing);
         }
         // Elements below this get nothing.
         let least = simd.splat(if limit.hot { S::E::narrow(S::E::LEAST) } else { max });
@@ -398,7 +398,7 @@ unsafe fn top<S: Io<T>, T>(simd: S, x: *const T, n: usize) -> (S::E, bool) {
     let splat = |x: f64| simd.splat(S::E::narrow(x));
     let (infinity, zero, one) = (splat(f64::INFINITY), splat(0.0), splat(1.0));
     let mut max = [splat(f64::NEG_INFINITY); UNROLL];
-    let mut odd = [zero; UNROLL];
+    let mut special = [zero; UNROLL];
     // SAFETY: as this function's.
     unsafe {
         vectors(
@@ -408,12 +408,12 @@ unsafe fn top<S: Io<T>, T>(simd: S, x: *const T, n: usize) -> (S::E, bool) {
             #[inline(always)]
             |k, v| {
                 max[k] = simd.max(v, max[k]);
-                odd[k] = simd.select_below(v, infinity, odd[k], one);
+                special[k] = simd.select_below(v, infinity, special[k], one);
             },
         );
     }
     let all = |v: [S::V; UNROLL]| simd.max(simd.max(v[0], v[1]), simd.max(v[2], v[3]));
-    (simd.max_lane(all(max)), simd.max_lane(all(odd)).widen() > 0.0)
+    (simd.max_lane(all(max)), simd.max_lane(all(special)).widen() > 0.0)
 }
 
 /// How many of `n` elements, none of which is NaN, are not below `least`, which is above -inf.
@@ -500,8 +500,8 @@ where
         for start in (0..n).step_by(BLOCK) {
             let block = x.add(start);
             let len = BLOCK.min(n - start);
-            let (top, odd) = top(simd, block, len);
-            if odd && let Some(nan) = first_nan(block, len) {
+            let (top, special) = top(simd, block, len);
+            if special && let Some(nan) = first_nan(block, len) {
                 return start + nan;
             }
             if top > max {
@@ -552,7 +552,7 @@ where
         if let Some(lse) = picks.lse.get_mut(r) {
             *lse = match &shift {
                 Ok(shift) => T::Arithmetic::from_f64(shift.logsumexp()),
-                Err(odd) => odd.value(),
+                Err(special) => special.value(),
             };
         }
         let places = r * picks.k..(r + 1) * picks.k;
@@ -566,7 +566,7 @@ where
             }
             Wanted::Top(indices) => {
                 let indices = &mut indices[places];
-                if matches!(reduced, Err(Odd::Nan)) {
+                if matches!(reduced, Err(Special::Nan)) {
                     indices.iter_mut().enumerate().for_each(|(i, index)| *index = i);
                 } else {
                     top_k::<S, T>(simd, row, indices, log_probs);
@@ -584,7 +584,7 @@ where
 fn log_softmax<S, T>(
     simd: S,
     log_probs: &mut [T::Arithmetic],
-    shift: &Result<LogShift, &Odd>,
+    shift: &Result<LogShift, &Special>,
     masked: Masked,
 ) where
     S: Vector,
@@ -597,7 +597,7 @@ fn log_softmax<S, T>(
                 let y = simd.first_lane(simd.log_softmax(x, shift));
                 T::Arithmetic::from_f64(y.widen())
             }
-            Err(Odd::AllMasked) if masked == Masked::Zero => T::Arithmetic::NEG_INFINITY,
+            Err(Special::AllMasked) if masked == Masked::Zero => T::Arithmetic::NEG_INFINITY,
             Err(_) => T::Arithmetic::NAN,
         };
     }
@@ -609,7 +609,7 @@ fn softmax<S, T>(
     simd: S,
     elements: &[T::Arithmetic],
     probs: &mut [T::Arithmetic],
-    reduced: &Result<Reduced<S>, Odd>,
+    reduced: &Result<Reduced<S>, Special>,
     scale: &Scale,
     masked: Masked,
 ) where
@@ -628,7 +628,7 @@ fn softmax<S, T>(
                 *p = T::Arithmetic::from_f64(y.widen());
             }
         }
-        Err(Odd::AllMasked) if masked == Masked::Zero => probs.fill(T::Arithmetic::ZERO),
+        Err(Special::AllMasked) if masked == Masked::Zero => probs.fill(T::Arithmetic::ZERO),
         Err(_) => probs.fill(T::Arithmetic::NAN),
     }
 }

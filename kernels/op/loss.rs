@@ -18,7 +18,7 @@
 //! a label adds to its own column is computed once a row, in f64 (for rows of f64 in pairs), from
 //! `others / sum` rather than `p - 1`, which would cancel.
 
-use crate::call::Odd;
+use crate::call::Special;
 use crate::call::losses::{BackwardCall, LARGER, LossCall, RowTargets, SMALL, Soft};
 use crate::call::row_loss::{RowLoss, SoftSums, Sums, backward_sum, is_single};
 use crate::isa::vector::{Io, Vector, two_sum_lanes};
@@ -276,7 +276,7 @@ where
                     }
                     of_row.loss
                 }
-                Err(Odd::Nan | Odd::PlusInf | Odd::AllMasked) => {
+                Err(Special::Nan | Special::PlusInf | Special::AllMasked) => {
                     fill(y, n, T::NAN);
                     f64::NAN
                 }

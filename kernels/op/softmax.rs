@@ -2,7 +2,7 @@
 //! elements to as many as a cache holds, one after the other. While a row waits to be finished, its
 //! exponentials wait in scratch memory (softmax), or it is read again (log-softmax).
 
-use crate::call::{Call, odd_row};
+use crate::call::{Call, special_row};
 use crate::isa::vector::{Io, Vector};
 use crate::mem::scratch::Scratch;
 use crate::num::element::Element;
@@ -149,7 +149,7 @@ where
                     let last = K::last(&call.scale, &reduced);
                     pipeline.finish_later(Finish::new(K::from(x, kept), y, n, last));
                 }
-                Err(odd) => odd_row(&odd, y, n, call.masked, K::NOTHING),
+                Err(special) => special_row(&special, y, n, call.masked, K::NOTHING),
             }
         }
     }
@@ -177,7 +177,7 @@ where
             let reduced = reducer.reduce_alone::<T, Forget, _>(x, none, call.cols, &Plain::NEAR);
             *y = match reduced {
                 Ok(reduced) => T::from_f64(reduced.log_shift(&call.scale).logsumexp()),
-                Err(odd) => odd.value(),
+                Err(special) => special.value(),
             };
         }
     }

@@ -7,7 +7,7 @@
 //! sums and their reciprocals of eight rows together; then the quotients row by row.
 //!
 //! The result of a group is staged and written while the next group's exponentials are computed. A
-//! group that has odd rows, or for which no shift serves, is done row by row.
+//! group that has special rows, or for which no shift serves, is done row by row.
 
 use std::hint::black_box;
 
@@ -199,7 +199,7 @@ unsafe fn sum<S: Io<<S as Vector>::E>, const ONE: bool>(
     cols: usize,
 ) -> bool {
     let n = rows * cols;
-    // Rows that are not there shall not look odd; and nothing uninitialised shall be read behind
+    // Rows that are not there shall not look special; and nothing uninitialised shall be read behind
     // the last one, whose last vector ends less than LANES behind n + missing.
     let missing = rows.next_multiple_of(ROWS_AT_ONCE) * cols - n;
     for i in 0..missing.div_ceil(S::LANES) + 1 {

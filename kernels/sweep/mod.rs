@@ -1,13 +1,13 @@
 //! What the algorithms are made of, written once for all CPUs and element types: the exponential,
 //! the sweep that computes a row's exponentials, their sum and the row's extremes, and what is made
-//! of odd rows.
+//! of special rows.
 
 pub(crate) mod reduce;
 
 use std::hint::cold_path;
 use std::marker::PhantomData;
 
-use crate::call::{Asks, Odd, Store};
+use crate::call::{Asks, Special, Store};
 use crate::isa::vector::{Io, Vector};
 use crate::mem::memory;
 use crate::mem::memory::{LINE, PAGE};
@@ -1030,16 +1030,16 @@ unsafe fn finish_from<S: Io<T> + Io<D>, T, D, const STREAM: bool>(
 /// # Safety
 /// `x` is valid for reads of `n` elements, for which `logits` was made.
 #[cold]
-pub(crate) unsafe fn classify<S, T, L>(simd: S, x: *const T, n: usize, logits: &L) -> Odd
+pub(crate) unsafe fn classify<S, T, L>(simd: S, x: *const T, n: usize, logits: &L) -> Special
 where
     S: Io<T> + Io<<S as Vector>::E>,
     L: Logits<S>,
 {
-    let mut odd = Odd::AllMasked;
-    let mut look = |v: f64| match odd {
-        Odd::Nan => {}
-        _ if v.is_nan() => odd = Odd::Nan,
-        _ if v == f64::INFINITY => odd = Odd::PlusInf,
+    let mut special = Special::AllMasked;
+    let mut look = |v: f64| match special {
+        Special::Nan => {}
+        _ if v.is_nan() => special = Special::Nan,
+        _ if v == f64::INFINITY => special = Special::PlusInf,
         _ => {}
     };
     simd.vectorize(
@@ -1059,7 +1059,7 @@ where
         },
     );
     logits.sink().map(S::E::widen).into_iter().for_each(look);
-    odd
+    special
 }
 
 /// The reciprocal of a row's sum, as a pair.

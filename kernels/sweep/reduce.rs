@@ -1,7 +1,7 @@
 //! Row after row: each is reduced to its sum by a guessed shift or its own, and finished while the
 //! next one is swept.
 
-use crate::call::{Masked, Odd, odd_row};
+use crate::call::{Masked, Special, special_row};
 use crate::isa::vector::{Io, Vector};
 use crate::num::element::Element;
 use crate::num::exp2::{Contract, Sum};
@@ -73,7 +73,7 @@ impl<'a, S: Vector> Reducer<'a, S> {
         kept: *mut S::E,
         n: usize,
         logits: &L,
-    ) -> Result<Reduced<S>, Odd>
+    ) -> Result<Reduced<S>, Special>
     where
         S: Io<T> + Io<<S as Vector>::E>,
     {
@@ -109,7 +109,7 @@ impl<'a, S: Vector> Reducer<'a, S> {
         kept: *mut S::E,
         n: usize,
         logits: &L,
-    ) -> Result<Reduced<S>, Odd>
+    ) -> Result<Reduced<S>, Special>
     where
         S: Io<T> + Io<<S as Vector>::E>,
     {
@@ -117,7 +117,7 @@ impl<'a, S: Vector> Reducer<'a, S> {
         let (max, min) = (found.max.widen(), found.min.widen());
         if let Some(own) = self.judge(max, min) {
             if found.sum.hi.is_nan() {
-                return Err(Odd::Nan);
+                return Err(Special::Nan);
             }
             let factor = self.guess.factor(&own);
             let wide = self.scale.is_wide(max, min, n);
@@ -189,7 +189,7 @@ impl<'a, S: Vector> Reducer<'a, S> {
         n: usize,
         logits: &L,
         max: Option<f64>,
-    ) -> Result<Reduced<S>, Odd>
+    ) -> Result<Reduced<S>, Special>
     where
         S: Io<T> + Io<<S as Vector>::E>,
     {
@@ -206,7 +206,7 @@ impl<'a, S: Vector> Reducer<'a, S> {
                 max => max,
             };
             self.reduce_finite::<T, K, L>(x, kept, n, logits, max)
-                .map_err(|odd| odd.unwrap_or_else(|| classify(self.exp.simd, x, n, logits)))
+                .map_err(|special| special.unwrap_or_else(|| classify(self.exp.simd, x, n, logits)))
         }
     }
 
@@ -223,7 +223,7 @@ impl<'a, S: Vector> Reducer<'a, S> {
         n: usize,
         logits: &L,
         max: Option<f64>,
-    ) -> Result<Reduced<S>, Option<Odd>>
+    ) -> Result<Reduced<S>, Option<Special>>
     where
         S: Io<T> + Io<<S as Vector>::E>,
     {
@@ -258,7 +258,7 @@ impl<'a, S: Vector> Reducer<'a, S> {
                     );
                     let sum = found.and_sink(&exp, true, logits.sink()).sum;
                     if sum.hi.is_nan() {
-                        return Err(Some(Odd::Nan));
+                        return Err(Some(Special::Nan));
                     }
                     Ok(Reduced { max, own, sum, factor: 1.0, wide: true, exp })
                 }
@@ -299,7 +299,7 @@ where
         kept: *mut S::E,
         n: usize,
         logits: &L,
-    ) -> Result<Reduced<S>, Odd>
+    ) -> Result<Reduced<S>, Special>
     where
         S: Io<T>,
     {
@@ -495,7 +495,7 @@ pub(crate) unsafe fn row_exactly<S, T, K>(
                 let last = K::last(reducer.scale, &reduced);
                 finish_row_by(simd, &Finish::new(K::from(x, kept), y, n, last), false);
             }
-            Err(odd) => odd_row(&odd, y, n, masked, K::NOTHING),
+            Err(special) => special_row(&special, y, n, masked, K::NOTHING),
         }
     }
 }
