@@ -28,7 +28,7 @@ pub use call::columns::Columns;
 pub use call::error::{Error, Number, Size};
 pub use call::losses::{BackwardCall, Loss, LossCall, Targets};
 pub use call::masses::{
-    Exps, LEAST, LEAST_UNIT, Learned, Masses, PART, RESTS, Scanned, of_rank, rank, rest, units,
+    Exps, LEAST, LEAST_UNIT, Learned, Masses, RESTS, SPAN, Scanned, of_rank, rank, rest, units,
 };
 pub use call::matrix::{Matrix, MatrixMut};
 pub use call::partials::{MergedPartials, Partial};

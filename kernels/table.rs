@@ -342,11 +342,11 @@ impl Ready {
         masses: Masses<'_>,
         low: f32,
         high: f32,
-        parts: &mut [u64],
+        spans: &mut [u64],
         band: &mut [u64],
     ) -> Scanned {
         // SAFETY: the kernel is ready.
-        unsafe { (self.0.scan)(masses, low, high, parts, band) }
+        unsafe { (self.0.scan)(masses, low, high, spans, band) }
     }
 
     /// The natural logarithms [`ln`](crate::ln) of as many numbers as there are in both.
@@ -636,7 +636,7 @@ mod generic {
             masses: Masses<'_>,
             low: f32,
             high: f32,
-            parts: &mut [u64],
+            spans: &mut [u64],
             band: &mut [u64]
         ) -> Scanned = op::sample::scan;
         logs(x: &[f32], logs: &mut [f64]) = op::sample::logs;

@@ -1,6 +1,6 @@
 //! The reference of `op/sample.rs`.
 
-use crate::call::masses::{Exps, Learned, Masses, PART, Scanned, rank, units};
+use crate::call::masses::{Exps, Learned, Masses, SPAN, Scanned, rank, units};
 use crate::num::element::Element;
 use crate::num::ln::ln;
 use crate::num::philox;
@@ -62,13 +62,13 @@ pub(crate) fn scan(
     masses: Masses<'_>,
     low: f32,
     high: f32,
-    parts: &mut [u64],
+    spans: &mut [u64],
     band: &mut [u64],
 ) -> Scanned {
     let mut found = Scanned::default();
     let mut band = band.iter_mut();
-    for part in 0..masses.len().div_ceil(PART) {
-        let (start, exps) = masses.part(part);
+    for span in 0..masses.len().div_ceil(SPAN) {
+        let (start, exps) = masses.span(span);
         let mut sum = 0;
         for (i, e) in exps.enumerate() {
             found.total += units(e);
@@ -83,7 +83,7 @@ pub(crate) fn scan(
             }
         }
         found.above.1 += sum;
-        if let Some(place) = parts.get_mut(part) {
+        if let Some(place) = spans.get_mut(span) {
             *place = sum;
         }
     }
