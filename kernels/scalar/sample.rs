@@ -36,28 +36,28 @@ pub(crate) fn exps<T: Element>(
     }
 }
 
-/// A row in the type that is computed with.
+/// Converts a row to the arithmetic type.
 pub(crate) fn widen<T: Element>(x: &[T], y: &mut [T::Arithmetic]) {
     for (x, y) in x.iter().zip(y) {
         *y = <T::Arithmetic as Element>::from_f64(x.to_f64());
     }
 }
 
-/// Logarithms.
+/// Writes natural logarithms.
 pub(crate) fn logs(x: &[f32], logs: &mut [f64]) {
     for (&x, log) in x.iter().zip(logs) {
         *log = ln(x);
     }
 }
 
-/// Random numbers of pairs of elements.
+/// Writes random numbers for pairs of elements.
 pub(crate) fn noise(bits: [u32; 4], pairs: &[u32], noise: &mut [[f64; 2]]) {
     for (&pair, noise) in pairs.iter().zip(noise) {
         *noise = philox::noise(bits, pair);
     }
 }
 
-/// Sums and the band of a row's masses.
+/// Sums masses and collects the band.
 pub(crate) fn scan(
     masses: Masses<'_>,
     low: f32,
