@@ -3,9 +3,9 @@
 use rayon::prelude::*;
 use softmax::{Exec, Kernel, Threads};
 use softmax_measure::check::{self, Errors, Reference};
-use softmax_measure::data::{Buffer, Number, logits, tiled};
+use softmax_measure::data::{Buffer, Number, logits, repeated};
 use softmax_measure::limits::{Loop, arithmetic};
-use softmax_measure::operation::{self, Operation, Side, tile_rows};
+use softmax_measure::operation::{self, Operation, Side, pattern_rows};
 use softmax_measure::plan::{Case, footprints, is_for_threads, with_dtype};
 use softmax_measure::pool::Pools;
 use softmax_measure::timing::{Statistics, seconds};
@@ -294,11 +294,11 @@ impl Session {
         if self.filled.is_some_and(|(dtype, of, len)| (dtype, of) == (T::NAME, cols) && len >= n) {
             return;
         }
-        let tile = logits::<T>(tile_rows(usize::MAX, cols) * cols);
+        let pattern = logits::<T>(pattern_rows(usize::MAX, cols) * cols);
         let part = (4 << 20) / size_of::<T>();
         let fill = |buffer: &mut [T]| {
             let parts = buffer.par_chunks_mut(part).enumerate();
-            parts.for_each(|(i, x)| tiled(x, i * part, &tile));
+            parts.for_each(|(i, x)| repeated(x, i * part, &pattern));
         };
         let (x, y) = (&mut self.x, &mut self.y);
         let mut all = || {
