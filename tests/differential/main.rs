@@ -304,8 +304,8 @@ fn examine(
                 continue;
             }
         };
-        let odd = |v: &f64| v.is_nan() && v.to_bits() != f64::NAN.to_bits();
-        if let Some(i) = want.iter().position(odd) {
+        let other_nan = |v: &f64| v.is_nan() && v.to_bits() != f64::NAN.to_bits();
+        if let Some(i) = want.iter().position(other_nan) {
             let bits = want[i].to_bits();
             return fail(
                 Some(row),

@@ -135,8 +135,8 @@ fn rows<T: Element>(random: &mut Random, kind: usize, rows: usize, cols: usize) 
     let mut x = Vec::new();
     for r in 0..rows {
         let mut row = row::<T>(random, kind, cols);
-        let odd = [T::NAN, T::INFINITY, T::NEG_INFINITY, row[0], T::from_f64(-f64::NAN)];
-        for &v in &odd[..if r % 3 == 1 { 1 + random.below(5) } else { 0 }] {
+        let special = [T::NAN, T::INFINITY, T::NEG_INFINITY, row[0], T::from_f64(-f64::NAN)];
+        for &v in &special[..if r % 3 == 1 { 1 + random.below(5) } else { 0 }] {
             row[random.below(cols)] = v;
         }
         x.extend(row);
@@ -766,7 +766,7 @@ fn digest_is_the_same_on_every_cpu() {
     }
 }
 
-/// Few values, so that there are ties, and odd ones.
+/// Few values, so that there are ties, and special values.
 fn value() -> impl Strategy<Value = f32> {
     prop_oneof![
         8 => (-20i8..20).prop_map(|i| f32::from(i) * 0.5),

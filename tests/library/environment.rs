@@ -19,7 +19,7 @@ mod word {
     pub const USUAL: u64 = 0x1f80;
     /// Flush to zero and subnormals as zeros, with flags; rounding up, with the flag of divisions
     /// by 0; no exception masked.
-    pub const ODD: [u64; 4] = [0x9fc0 | 0x3f, 0x5f84, 0, 0x1f80];
+    pub const UNUSUAL: [u64; 4] = [0x9fc0 | 0x3f, 0x5f84, 0, 0x1f80];
 
     pub fn get() -> u64 {
         let mut word = 0u32;
@@ -42,7 +42,7 @@ mod word {
 
     pub const USUAL: u64 = 0;
     /// Flush to zero, with flags; rounding up, with the flag of divisions by 0; rounding down.
-    pub const ODD: [u64; 4] = [1 << 56 | 0x9f, 1 << 54 | 2, 2 << 54, 0];
+    pub const UNUSUAL: [u64; 4] = [1 << 56 | 0x9f, 1 << 54 | 2, 2 << 54, 0];
 
     pub fn get() -> u64 {
         let (control, flags): (u64, u64);
@@ -159,16 +159,16 @@ fn results_are_the_same_in_every_environment() {
     let x = numbers(160 * COLS);
     // Of this the largest element is a subnormal number.
     let shard: Vec<f32> = x[..BLOCK + 5].iter().map(|x| x.min(1e-40)).collect();
-    // The first large call is one in an odd environment: threads that it starts have that, too.
+    // The first large call is one in an unusual environment: threads that it starts have that, too.
     let get = |environment: u64| {
         let get = || within(environment, &|| results(&x, &shard, 1.0 / 3.0)).expect("results");
         thread::scope(|scope| scope.spawn(get).join().expect("no panic"))
     };
-    let odd = word::ODD.map(get);
+    let unusual = word::UNUSUAL.map(get);
     let usual = get(word::USUAL);
-    for (environment, odd) in word::ODD.into_iter().zip(odd) {
-        let different = usual.iter().zip(&odd).filter(|(a, b)| a != b).count();
-        assert_eq!((usual.len(), different), (odd.len(), 0), "environment {environment:#x}");
+    for (environment, unusual) in word::UNUSUAL.into_iter().zip(unusual) {
+        let different = usual.iter().zip(&unusual).filter(|(a, b)| a != b).count();
+        assert_eq!((usual.len(), different), (unusual.len(), 0), "environment {environment:#x}");
     }
 }
 
@@ -189,7 +189,7 @@ fn a_panic_leaves_the_environment() {
     }
 
     let x = numbers(200 * COLS);
-    for environment in word::ODD {
+    for environment in word::UNUSUAL {
         let caught = within(environment, &|| {
             let mut y = x.clone();
             let options = Options::new().executor(&Panics);

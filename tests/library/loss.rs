@@ -247,7 +247,7 @@ proptest! {
     #[test]
     fn any_options_have_the_same_bits(seed: u64) {
         let mut case = Case::random(seed);
-        // Any kind of row here, odd ones among them.
+        // Any kind of row here, special ones among them.
         case.kind = (seed >> 40) as usize % KINDS;
         match seed % 4 {
             0 => same_bits::<f64>(&case),
@@ -452,7 +452,7 @@ fn special_values() {
             let view = MatrixMut::new(&mut y, x.len()).expect("a row");
             (loss.gradient_in_place(view, &[label]).expect("a valid call"), y)
         };
-        // Odd rows.
+        // Special rows.
         for x in [[f32::NAN, 1.0], [INF, 1.0], [-INF, -INF]] {
             let (l, y) = one(loss, &x, 0);
             assert!(l.is_nan() && y.iter().all(|v| v.to_bits() == 0x7fc0_0000), "{x:?}");

@@ -59,7 +59,7 @@ enum Rows {
     /// way round.
     Edge,
     /// Ordinary, but for a NaN, an infinity, or nothing but -inf here and there.
-    Odd,
+    Special,
 }
 
 /// `unit` is an octave.
@@ -69,7 +69,7 @@ fn matrix<T: Element>(random: &mut Random, rows: Rows, shape: (usize, usize), un
         let kind = match rows {
             Rows::Kind(kind) => kind,
             Rows::Mixed => i % KINDS,
-            Rows::Drifting | Rows::Edge | Rows::Odd => 0,
+            Rows::Drifting | Rows::Edge | Rows::Special => 0,
         };
         let mut row: Vec<T> = row(random, kind, shape.1);
         match rows {
@@ -89,7 +89,7 @@ fn matrix<T: Element>(random: &mut Random, rows: Rows, shape: (usize, usize), un
                 let top = [30.0, -85.0][usize::from(random.below(4) == 0)] + 6.0 * random.signed();
                 row[random.below(shape.1)] = T::from_f64(top * unit);
             }
-            Rows::Odd if random.below(3) == 0 => match random.below(4) {
+            Rows::Special if random.below(3) == 0 => match random.below(4) {
                 0 => row.fill(T::NEG_INFINITY),
                 n => row[random.below(shape.1)] = [T::NAN, T::INFINITY, T::NEG_INFINITY][n - 1],
             },
@@ -119,7 +119,7 @@ fn every_way<T: Bits>() {
     // Under an emulator, some of it.
     for (rows, cols) in SHAPES {
         let mut kinds: Vec<Rows> = (0..KINDS).map(Rows::Kind).collect();
-        kinds.extend([Rows::Mixed, Rows::Drifting, Rows::Edge, Rows::Odd]);
+        kinds.extend([Rows::Mixed, Rows::Drifting, Rows::Edge, Rows::Special]);
         if quick() {
             kinds = vec![kinds[random.below(kinds.len())], kinds[KINDS + random.below(4)]];
         }

@@ -229,8 +229,8 @@ fn partials_have_the_same_bits() {
             let [single, payload, double, lone] = &mut partials;
             let row = |nan: f32| [[1.0; 20], [nan; 20]].concat();
             shards.partials(&row(f32::NAN), row_max, single).expect("a valid shard");
-            let odd = row(f32::from_bits(0xffff_a000));
-            shards.partials(&odd, row_max, payload).expect("a valid shard");
+            let special = row(f32::from_bits(0xffff_a000));
+            shards.partials(&special, row_max, payload).expect("a valid shard");
             let nan = f64::from_bits(0xfff8_0000_0000_1234);
             shards.partials(&[1.0, nan, 2.0], row_max, double).expect("a valid shard");
             shards.partials(&[nan], row_max, lone).expect("a valid shard");

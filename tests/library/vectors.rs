@@ -413,8 +413,8 @@ fn shards<T: Bits>(file: &mut File, kernel: &'static Kernel) {
     all.push((blocks(8200, &[Some(0), None, Some(far[1])]), one));
     all.push((blocks(4100, &[Some(far[0]), Some(far[1] + 1)]), one));
     all.push((blocks(4400, &[Some(far[0]), Some(far[1])]), one));
-    for odd in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
-        all.push((Input::of(&[odd, f64::NEG_INFINITY]), one));
+    for special in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        all.push((Input::of(&[special, f64::NEG_INFINITY]), one));
     }
     for (input, factor) in all {
         let (x, options) = (input.elements(), factor.options(kernel, Masked::Nan));
@@ -592,7 +592,7 @@ fn losses<T: Bits>(file: &mut File, kernel: &'static Kernel) {
         (of(&[0.0, 25.0, 1.0, 0.0, 40.0, -inf]), 3, vec![0, 2], one),
         (of(&[7.0; 6]), 3, vec![2, 0], Factor::Temperature(0.3)),
         (of(&[0.0, 1.0 - flushed, -flushed, 0.0, 0.7 - flushed, 1.0]), 3, vec![1, 2], one),
-        // Odd rows, and one that is ignored.
+        // Special rows, and one that is ignored.
         (of(&[1.0, f64::NAN, inf, 1.0, -inf, -inf, 1.0, 2.0]), 2, vec![0, 0, 1, -100], one),
         (of(&[50_000.0, 49_990.0, 49_999.0, -60_000.0]), 2, vec![1, 0], one),
     ];
@@ -739,8 +739,8 @@ fn samples<T: Bits>(file: &mut File, kernel: &'static Kernel) {
     let short = |seed| Input::Generated { n: 40, seed, exponent: 2 };
     let long = |seed, exponent| Input::Generated { n: 3000, seed, exponent };
     let wide = || Input::Generated { n: 2500, seed: 9, exponent: 5 };
-    let mut odd = vec![1.0, inf, 0.0, f64::NAN, -inf, -inf];
-    odd.extend([2.0, -inf]);
+    let mut special = vec![1.0, inf, 0.0, f64::NAN, -inf, -inf];
+    special.extend([2.0, -inf]);
     let all: Vec<(Input<T>, Options)> = vec![
         (short(1), plain.clone()),
         (short(2), Options { rows: 4, draws: 3, seed: 1 << 40 | 9, ..plain.clone() }),
@@ -786,7 +786,7 @@ fn samples<T: Bits>(file: &mut File, kernel: &'static Kernel) {
         (wide(), Options { temperature: 0.8, draws: 2, seed: 1_343_428, ..plain.clone() }),
         (Input::of(&[5.0, 5.0, 5.0, 4.0]), Options { top_k: 2, ..plain.clone() }),
         (Input::of(&[0.0, -50.0]), plain.clone()),
-        (Input::of(&odd), Options { rows: 4, draws: 2, ..plain.clone() }),
+        (Input::of(&special), Options { rows: 4, draws: 2, ..plain.clone() }),
     ];
     for (input, o) in all {
         let x = input.elements();
