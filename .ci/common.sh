@@ -1,9 +1,14 @@
 # What both scripts of CI use; sourced.
 
+# step NAME: begins a step; prints for how long the script has run, and what its steps took of the
+# processors, which other work on the machine hardly changes.
 step() {
   # The other script has failed, and has said why in its log.
   if [ -e "$out/failed" ] && [ -z "${apart-}" ]; then exit 1; fi
-  printf '\n=== %s (%d s)\n' "$*" "$SECONDS"
+  # Not in a pipe: that would be another process, with its own times.
+  times > "$out/times${apart-}"
+  printf '\n=== %s (%d s, %d s of CPU)\n' "$*" "$SECONDS" "$(awk -F '[ms ]+' '
+    { total += 60 * ($1 + $3) + $2 + $4 } END { print int(total) }' "$out/times${apart-}")"
 }
 
 # Programs of tests by name, one a line: the name, a tab, the path. With them come the command

@@ -158,7 +158,13 @@ pub(crate) struct Given<'a> {
     masked: Masked,
 }
 
-/// An operation with the scale or temperature of the options, one of which is 1.
+/// Softmax with the scale or temperature of the options, one of which is 1.
+const fn scaled_softmax<'a>(scale: f64, temperature: f64) -> Softmax<'a> {
+    let softmax = Softmax::new();
+    if is_one(temperature) { softmax.scale(scale) } else { softmax.temperature(temperature) }
+}
+
+/// As [`scaled_softmax`], of any operation.
 macro_rules! scaled {
     ($given:expr, $operation:expr) => {{
         let given = $given;
@@ -171,14 +177,10 @@ macro_rules! scaled {
 }
 
 impl<'a> Given<'a> {
+    #[inline(always)]
     const fn new(exec: Exec<'a>, scale: f64, temperature: f64, masked: Masked) -> Self {
-        let softmax = Softmax::new();
-        let softmax = if is_one(temperature) {
-            softmax.scale(scale)
-        } else {
-            softmax.temperature(temperature)
-        };
-        Self { softmax: softmax.masked(masked).exec(exec), exec, scale, temperature, masked }
+        let softmax = scaled_softmax(scale, temperature).masked(masked).exec(exec);
+        Self { softmax, exec, scale, temperature, masked }
     }
 
     pub(crate) fn sigmoid(&self) -> Sigmoid<'a> {
@@ -277,31 +279,34 @@ impl Call<'_> {
             return Err(Reason::Both(scale, temperature).into());
         }
         check_flags(options)?;
-        let mut exec = Exec::new();
-        if options.flags & SOFTMAX_CACHES != 0 {
-            exec = exec.caches(Caches::new(options.cache_core, options.cache_last));
-        }
-        if !options.kernel.is_null() {
+        let caches = (options.flags & SOFTMAX_CACHES != 0)
+            .then(|| Caches::new(options.cache_core, options.cache_last));
+        let kernel = if options.kernel.is_null() {
+            None
+        } else {
             // SAFETY: a string.
             let name = unsafe { CStr::from_ptr(options.kernel) };
             let name = name.to_str().map_err(|_| Reason::Name(name.to_bytes().to_vec()))?;
-            exec = exec.kernel(softmax::kernel(name)?);
-        }
-        if let Some(n) = NonZeroUsize::new(options.threads) {
-            let exact = options.flags & SOFTMAX_THREADS_EXACT != 0;
-            exec = exec.threads(match (n, exact) {
-                (NonZeroUsize::MIN, _) => Threads::Serial,
-                (n, false) => Threads::AtMost(n),
-                (n, true) => Threads::Exactly(n),
-            });
-        }
+            Some(softmax::kernel(name)?)
+        };
+        let exact = options.flags & SOFTMAX_THREADS_EXACT != 0;
+        let threads = match (NonZeroUsize::new(options.threads), exact) {
+            (None, _) => Threads::Auto,
+            (Some(NonZeroUsize::MIN), _) => Threads::Serial,
+            (Some(n), false) => Threads::AtMost(n),
+            (Some(n), true) => Threads::Exactly(n),
+        };
         let scratch = (!options.scratch.is_null())
             .then_some((options.scratch.cast::<u8>(), options.scratch_size));
         let zero = options.flags & SOFTMAX_MASKED_ZERO != 0;
         let masked = if zero { Masked::Zero } else { Masked::Nan };
-        let given = Given::new(exec, scale, temperature, masked);
-        internal::check(&given.softmax)?;
+        if !(is_one(scale) && is_one(temperature)) {
+            internal::check(&scaled_softmax(scale, temperature))?;
+        }
+        // Made at one go, and where it stays: copies of what was just stored in parts cost 5 ns.
         if options.parallel.is_null() {
+            let exec = internal::exec(kernel, threads, None, caches);
+            let given = Given::new(exec, scale, temperature, masked);
             return f(&Call { given: &given, scratch });
         }
         // SAFETY: not null, and valid.
@@ -309,8 +314,9 @@ impl Call<'_> {
         if parallel.parallel_for.is_none() {
             return Err(Reason::Null("parallel_for").into());
         }
-        let threads = CallerThreads(*parallel);
-        let given = Given::new(exec.executor(&threads), scale, temperature, masked);
+        let callers = CallerThreads(*parallel);
+        let exec = internal::exec(kernel, threads, Some(&callers), caches);
+        let given = Given::new(exec, scale, temperature, masked);
         f(&Call { given: &given, scratch })
     }
 
