@@ -53,7 +53,7 @@ fn argmax_is_that_of_the_library() {
 }
 
 #[test]
-fn several_blocks_are_one_file() {
+fn several_chunks_are_one_file() {
     let (rows, cols) = (4443, 1001);
     let folder = Folder::new();
     let x: Vec<f32> = values(rows * cols);
@@ -66,7 +66,7 @@ fn several_blocks_are_one_file() {
     assert!(fs::read(&out).unwrap() == npy("<i8", &[rows], cast_slice(&numbers(&want))));
     assert!(call_ok("argmax", &[&input]) == lines(&want, 1));
 
-    // Rows of all blocks have their own random numbers, and so have those that were cut for the
+    // Rows of all chunks have their own random numbers, and so have those that were cut for the
     // room that draws need.
     let flat = vec![0.0f32; 3000];
     let small = folder.file("small.npy", &npy("<f4", &[1000, 3], cast_slice(&flat)));

@@ -1,4 +1,4 @@
-//! `softmax loss`: the numbers of the library, to the bit, in files of one block and of several.
+//! `softmax loss`: the numbers of the library, to the bit, in files of one chunk and of several.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -91,8 +91,8 @@ fn every_type_and_format_gives_the_bits_of_the_library() {
 }
 
 #[test]
-fn several_blocks_are_one_loss() {
-    // 17.8 MB: four blocks of two threads and a bit.
+fn several_chunks_are_one_loss() {
+    // 17.8 MB: four chunks of two threads and a bit.
     let (rows, cols) = (4443, 1001);
     let folder = Folder::new();
     let x: Vec<f32> = values(rows * cols);
@@ -112,7 +112,7 @@ fn several_blocks_are_one_loss() {
         assert_eq!(got.to_bits(), want.to_bits());
         assert!(fs::read(&g).unwrap() == npy("<f4", &[rows, cols], cast_slice(&gradient)));
     }
-    // A label in the second block is named by its row in the file.
+    // A label in the second chunk is named by its row in the file.
     let mut wrong = labels;
     wrong[4321] = 1001;
     let y = folder.file("wrong.npy", &npy("<i8", &[rows], cast_slice(&wrong)));

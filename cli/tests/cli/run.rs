@@ -157,8 +157,8 @@ fn kernels_and_threads_give_the_same_bytes() {
 }
 
 #[test]
-fn several_blocks_are_one_file() {
-    // 16.8 MB: four blocks of two threads and a bit, in each of the ways that data goes.
+fn several_chunks_are_one_file() {
+    // 16.8 MB: four chunks of two threads and a bit, in each of the ways that data goes.
     let (rows, cols) = (4200, 1001);
     let folder = Folder::new();
     let x: Vec<f32> = values(rows * cols);
@@ -170,7 +170,7 @@ fn several_blocks_are_one_file() {
     let half: Vec<f16> = y.iter().map(|v| f16::from_f32(*v)).collect();
     run_ok(&input, &out, &["--force", "--dtype", "f16", "--threads", "2"]);
     assert!(fs::read(&out).unwrap() == npy("<f2", &[rows, cols], cast_slice(&half)));
-    // The same matrix as one row that is longer than a block.
+    // The same matrix as one row that is longer than a chunk.
     let y = expected(Softmax::new(), false, &x, rows * cols);
     let input = folder.file("row.npy", &npy("<f4", &[rows * cols], cast_slice(&x)));
     run_ok(&input, &out, &["--force"]);
@@ -449,7 +449,7 @@ fn other_operations_are_those_of_the_library() {
     }
 }
 
-/// The bits of moving the axis to the end, in files of one block and of several.
+/// The bits of moving the axis to the end, in files of one chunk and of several.
 #[test]
 fn any_axis_is_that_of_the_library() {
     let folder = Folder::new();
@@ -483,7 +483,7 @@ fn verbose_says_how_and_why() {
     let out = folder.path("out.npy");
     let lines = run_ok(&input, &out, &["--verbose", "--kernel", "portable", "--threads", "1"]);
     let want = [
-        "the array: 8 rows in blocks of 8, computed in f32",
+        "the array: 8 rows in chunks of 8, computed in f32",
         "  kernel: portable",
         "  rows: in groups, because 8 rows of 4 are short",
         "  output: in place",
@@ -504,7 +504,7 @@ fn verbose_says_how_and_why() {
     let row = |row| serde_json::json!({ "name": null, "row": row, "column": 0, "value": 0.25 });
     assert_eq!(json["rows"], serde_json::json!([row(0), row(1)]));
     assert_eq!(
-        (&json["plans"][0]["rows"], &json["plans"][0]["block_rows"]),
+        (&json["plans"][0]["rows"], &json["plans"][0]["chunk_rows"]),
         (&8.into(), &8.into())
     );
 }
