@@ -76,13 +76,13 @@ impl Op {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Store {
     past: bool,
-    asks: Asks,
+    prefetch: Prefetch,
     bursts: bool,
 }
 
 /// Which memory is prefetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asks {
+pub(crate) enum Prefetch {
     /// None: the hardware prefetches best.
     Nothing,
     /// What is used next, in case the first-level cache does not have it.
@@ -95,7 +95,7 @@ pub(crate) enum Asks {
 
 impl Store {
     /// Into the caches, which have room for the output.
-    pub const CACHED: Self = Self { past: false, asks: Asks::Near, bursts: false };
+    pub const CACHED: Self = Self { past: false, prefetch: Prefetch::Near, bursts: false };
 
     /// The way for an output that is `large`, larger than the caches: past them where this CPU
     /// sweeps rows faster so, or for operations that are faster so on `every_cpu`.
@@ -104,9 +104,9 @@ impl Store {
             return Self::CACHED;
         }
         match Large::of_this_cpu() {
-            Large::Through => Self { past: every_cpu, asks: Asks::Nothing, bursts: false },
-            Large::Vectors => Self { past: true, asks: Asks::Pages, bursts: false },
-            Large::Bursts => Self { past: true, asks: Asks::Ahead, bursts: true },
+            Large::Through => Self { past: every_cpu, prefetch: Prefetch::Nothing, bursts: false },
+            Large::Vectors => Self { past: true, prefetch: Prefetch::Pages, bursts: false },
+            Large::Bursts => Self { past: true, prefetch: Prefetch::Ahead, bursts: true },
         }
     }
 
@@ -126,8 +126,8 @@ impl Store {
     }
 
     /// What is prefetched.
-    pub(crate) fn asks(self) -> Asks {
-        self.asks
+    pub(crate) fn prefetch(self) -> Prefetch {
+        self.prefetch
     }
 }
 

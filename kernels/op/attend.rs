@@ -24,7 +24,7 @@ use half::{bf16, f16};
 use crate::call::scores::{
     Attend, Cap, FAR, MaskData, Row, Scores, far_scale, log_shift_of_pairs, sign,
 };
-use crate::call::{Asks, Special, Store, special_row};
+use crate::call::{Prefetch, Special, Store, special_row};
 use crate::isa::vector::{Io, Vector};
 use crate::mem::memory::LINE;
 use crate::mem::scratch::Scratch;
@@ -34,7 +34,7 @@ use crate::num::scale::{Scale, Shift};
 use crate::num::two_product;
 use crate::sweep::reduce::{Kept, Pipeline, Reduced, Reducer, Task};
 use crate::sweep::{
-    Exp, Finish, Inverse, Keep, Logits, UNROLL, ask_for_page, classify, row_max_apart, to_aligned,
+    Exp, Finish, Inverse, Keep, Logits, UNROLL, classify, prefetch_page, row_max_apart, to_aligned,
 };
 
 /// Vectors that can load every type of mask.
@@ -103,9 +103,9 @@ impl<S: Vector> Place<S> {
     }
 
     #[inline(always)]
-    fn ask_ahead<T>(&self, i: usize) {
+    fn prefetch_ahead<T>(&self, i: usize) {
         let turn = UNROLL * S::LANES * size_of::<T>();
-        if self.store.asks() == Asks::Nothing {
+        if self.store.prefetch() == Prefetch::Nothing {
             return;
         }
         let line = self.ahead.wrapping_add(i / (UNROLL * S::LANES) * LINE);
@@ -352,8 +352,8 @@ unsafe impl<S: Masks> Logits<S> for Seen<'_, S> {
         self.place.store
     }
     #[inline(always)]
-    fn ask_ahead<T>(&self, _: S, _: *const T, i: usize) {
-        self.place.ask_ahead::<T>(i);
+    fn prefetch_ahead<T>(&self, _: S, _: *const T, i: usize) {
+        self.place.prefetch_ahead::<T>(i);
     }
 }
 
@@ -389,8 +389,8 @@ unsafe impl<S: Masks> Logits<S> for Biased<'_, S> {
         self.place.store
     }
     #[inline(always)]
-    fn ask_ahead<T>(&self, _: S, _: *const T, i: usize) {
-        self.place.ask_ahead::<T>(i);
+    fn prefetch_ahead<T>(&self, _: S, _: *const T, i: usize) {
+        self.place.prefetch_ahead::<T>(i);
     }
 }
 
@@ -575,7 +575,7 @@ where
         // call's, too.
         unsafe {
             let (x, y) = call.row(row);
-            pipeline.ask_for_ends(y, call.cols);
+            pipeline.prefetch_ends(y, call.cols);
             let x = x.add(place.start);
             let sink = logits.sink().map(S::E::widen);
             let mut reduced = if options.keys.0 < options.keys.1 {
@@ -813,7 +813,7 @@ unsafe fn zeros<S: Io<U>, U>(simd: S, y: *mut U, n: usize, stream: bool) {
         }
         while n - i >= S::LANES {
             if stream {
-                ask_for_page(simd, y.add(i), 1);
+                prefetch_page(simd, y.add(i), 1);
                 simd.stream(y.add(i), zero);
             } else {
                 simd.store(y.add(i), zero);

@@ -8,7 +8,7 @@
 //! nothing of a row's size.
 
 use crate::call::picks::{ATANH, LOG1P, Limit, POWERS_F32, Picks, Wanted, no_shift};
-use crate::call::{Asks, Call, Masked, Op, Special, Store, Ties, special_row};
+use crate::call::{Call, Masked, Op, Prefetch, Special, Store, Ties, special_row};
 use crate::isa::vector::{Io, Vector};
 use crate::num::element::Element;
 use crate::num::exp2::{BLOCK, Contract};
@@ -80,7 +80,8 @@ unsafe fn finish<S: Io<T>, T>(
     let mut finish = Finish::new(x, y, n, last);
     // Prefetching helps here even on CPUs that do better without it in rows: nothing else is read
     // or written.
-    finish.asks = if store.asks() == Asks::Nothing { Asks::Pages } else { store.asks() };
+    finish.prefetch =
+        if store.prefetch() == Prefetch::Nothing { Prefetch::Pages } else { store.prefetch() };
     // SAFETY: as this function's.
     unsafe {
         if S::STREAMS && store.is_past() {

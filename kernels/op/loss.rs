@@ -222,7 +222,7 @@ where
                 call.set(row, 0.0);
                 continue;
             };
-            pipeline.ask_for_ends(y, n);
+            pipeline.prefetch_ends(y, n);
             let reduced = pipeline.reduce::<T, Keep, _>(&mut reducer, x, kept, n, &plain);
             labels.put(label_before);
             let loss = match reduced {

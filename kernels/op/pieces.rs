@@ -111,7 +111,7 @@ unsafe fn finish_by<S, T, K>(
     let from = K::from(piece.x, piece.y.cast_const().cast());
     let mut finish = Finish::new(from, piece.y, piece.n, last);
     if !K::Keeps::KEEP {
-        finish.asks = store.asks();
+        finish.prefetch = store.prefetch();
     }
     // SAFETY: as this function's.
     unsafe {

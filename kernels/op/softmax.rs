@@ -144,7 +144,7 @@ where
         unsafe {
             let (x, y) = call.row(row);
             let kept = if kept.is_null() { y.cast() } else { kept };
-            pipeline.ask_for_ends(y, n);
+            pipeline.prefetch_ends(y, n);
             match pipeline.reduce::<T, K::Keeps, _>(&mut reducer, x, kept, n, &plain) {
                 Ok(reduced) => {
                     let last = K::last(&call.scale, &reduced);

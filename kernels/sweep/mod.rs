@@ -7,7 +7,7 @@ pub(crate) mod reduce;
 use std::hint::cold_path;
 use std::marker::PhantomData;
 
-use crate::call::{Asks, Special, Store};
+use crate::call::{Prefetch, Special, Store};
 use crate::isa::vector::{Io, Vector};
 use crate::mem::memory;
 use crate::mem::memory::{LINE, PAGE};
@@ -195,7 +195,7 @@ pub(crate) unsafe trait Logits<S: Vector>: Copy {
     /// How the call's output is stored, and what is prefetched.
     fn store(&self) -> Store;
     /// Prefetches for a streaming sweep at its `i`th element, which is at `x`.
-    fn ask_ahead<T>(&self, simd: S, x: *const T, i: usize);
+    fn prefetch_ahead<T>(&self, simd: S, x: *const T, i: usize);
 }
 
 /// Logits that are the elements themselves.
@@ -236,8 +236,8 @@ unsafe impl<S: Vector> Logits<S> for Plain {
         self.store
     }
     #[inline(always)]
-    fn ask_ahead<T>(&self, simd: S, x: *const T, _: usize) {
-        ask_ahead(simd, x, self.store.asks());
+    fn prefetch_ahead<T>(&self, simd: S, x: *const T, _: usize) {
+        prefetch_ahead(simd, x, self.store.prefetch());
     }
 }
 
@@ -407,7 +407,7 @@ pub(crate) struct Finish<D, T, R> {
     pub(crate) n: usize,
     pub(crate) last: R,
     /// What a streaming finish prefetches, if `from` is the call's input.
-    pub(crate) asks: Asks,
+    pub(crate) prefetch: Prefetch,
 }
 
 impl<D, T, R: Copy> Clone for Finish<D, T, R> {
@@ -422,7 +422,7 @@ impl<D, T, R: Copy> Copy for Finish<D, T, R> {}
 impl<D, T, R> Finish<D, T, R> {
     #[inline(always)]
     pub(crate) fn new(from: *const D, y: *mut T, n: usize, last: R) -> Self {
-        Finish { from, y, n, last, asks: Asks::Nothing }
+        Finish { from, y, n, last, prefetch: Prefetch::Nothing }
     }
 }
 
@@ -433,7 +433,7 @@ impl<T> Finish<T, T, Same> {
         y: std::ptr::null_mut(),
         n: 0,
         last: Same,
-        asks: Asks::Nothing,
+        prefetch: Prefetch::Nothing,
     };
 }
 
@@ -525,22 +525,22 @@ fn line_ahead<S: Vector, T>(x: *const T) -> *const u8 {
 
 /// Prefetches for a streaming sweep at `x`.
 #[inline(always)]
-fn ask_ahead<S: Vector, T>(simd: S, x: *const T, asks: Asks) {
+fn prefetch_ahead<S: Vector, T>(simd: S, x: *const T, prefetch: Prefetch) {
     let lines = UNROLL * S::LANES * size_of::<T>() / LINE;
-    match asks {
+    match prefetch {
         // Near, too: input may come from memory even where the output fits in the caches.
-        Asks::Pages | Asks::Near => {
+        Prefetch::Pages | Prefetch::Near => {
             let line = line_ahead::<S, T>(x);
             for k in 0..lines {
                 simd.prefetch_far(line.wrapping_add(k * PAGE));
             }
         }
-        Asks::Ahead => {
+        Prefetch::Ahead => {
             for k in 0..lines {
                 simd.prefetch_far(x.wrapping_byte_add(AHEAD + k * LINE));
             }
         }
-        Asks::Nothing => {}
+        Prefetch::Nothing => {}
     }
 }
 
@@ -548,7 +548,7 @@ fn ask_ahead<S: Vector, T>(simd: S, x: *const T, asks: Asks) {
 /// fill a vector are written by ordinary stores, and all later stores wait for their lines: without
 /// this, rows of 1,024 f32 that lie 16 bytes behind a line had 0.65 of the speed (Zen 5).
 #[inline(always)]
-fn ask_for_ends<S: Vector, T>(simd: S, y: *const T, n: usize) {
+fn prefetch_ends<S: Vector, T>(simd: S, y: *const T, n: usize) {
     let end = y.wrapping_add(n);
     simd.prefetch(y);
     simd.prefetch(end);
@@ -559,7 +559,7 @@ fn ask_for_ends<S: Vector, T>(simd: S, y: *const T, n: usize) {
 /// page's address, which this starts early: 1.4 times as fast with pages of 4 KiB on a virtual
 /// machine (Zen 5).
 #[inline(always)]
-pub(crate) fn ask_for_page<S: Vector, T>(simd: S, y: *const T, turn: usize) {
+pub(crate) fn prefetch_page<S: Vector, T>(simd: S, y: *const T, turn: usize) {
     if y.addr() % PAGE < turn * S::LANES * size_of::<T>() {
         simd.prefetch_far(y.wrapping_byte_add(PAGE));
     }
@@ -601,7 +601,7 @@ where
     let (exp, logits, finish) = (*exp, *logits, &{ *finish });
     let simd = exp.simd;
     let store = logits.store();
-    let near = store.asks() == Asks::Near;
+    let near = store.prefetch() == Prefetch::Near;
     // The row before: `head` elements are finished first, up to an aligned address that does not
     // hinder reading `x`, and `vectors` vectors follow.
     let (mut head, mut vectors) = (0, 0);
@@ -640,8 +640,8 @@ where
             let stop = end.min(vectors * S::LANES);
             while !S::SMALL && i + UNROLL * S::LANES <= stop {
                 if M::STREAM {
-                    logits.ask_ahead(simd, x.wrapping_add(i), i);
-                    ask_for_page(simd, finish.y.wrapping_add(head + i), UNROLL);
+                    logits.prefetch_ahead(simd, x.wrapping_add(i), i);
+                    prefetch_page(simd, finish.y.wrapping_add(head + i), UNROLL);
                 }
                 let burst = if M::STREAM { store.is_in_bursts() } else { S::ABREAST };
                 // SAFETY: `i + UNROLL LANES <= stop`, so both rows have these vectors; `y + head`
@@ -689,7 +689,7 @@ where
             // Not unrolled for exact rows, which are rare, if logits vary, which is much code.
             while (M::GUESSED || !L::VARIES) && !S::SMALL && i + UNROLL * S::LANES <= end {
                 if M::STREAM {
-                    logits.ask_ahead(simd, x.wrapping_add(i), i);
+                    logits.prefetch_ahead(simd, x.wrapping_add(i), i);
                 }
                 // SAFETY: UNROLL vectors are there.
                 unsafe { steps::<S, T, L, M>(&exp, x, kept, i, &logits, &mut met) };
@@ -813,7 +813,7 @@ unsafe fn step<const N: usize, S, T, L, M>(
     M: Mode,
 {
     let simd = exp.simd;
-    if !M::STREAM && logits.store().asks() == Asks::Near {
+    if !M::STREAM && logits.store().prefetch() == Prefetch::Near {
         for k in 0..N {
             simd.prefetch(x.wrapping_add(i + k * S::LANES + NEAR / size_of::<T>()));
         }
@@ -946,7 +946,7 @@ pub(crate) unsafe fn finish_row<S: Io<T> + Io<D>, T, D, const STREAM: bool>(
     finish: &Finish<D, T, impl Last<S>>,
 ) {
     if STREAM {
-        ask_for_ends(simd, finish.y, finish.n);
+        prefetch_ends(simd, finish.y, finish.n);
     }
     let i = if STREAM { to_aligned::<S, T>(finish.y).min(finish.n) } else { 0 };
     // SAFETY: the first i <= n elements, fewer than LANES; then the others, from an aligned address
@@ -1000,10 +1000,10 @@ unsafe fn finish_from<S: Io<T> + Io<D>, T, D, const STREAM: bool>(
     let n = finish.n;
     while !S::SMALL && n - i >= UNROLL * S::LANES {
         if STREAM {
-            ask_ahead(simd, finish.from.wrapping_add(i), finish.asks);
+            prefetch_ahead(simd, finish.from.wrapping_add(i), finish.prefetch);
         }
-        ask_for_page(simd, finish.from.wrapping_add(i), UNROLL);
-        ask_for_page(simd, finish.y.wrapping_add(i), UNROLL);
+        prefetch_page(simd, finish.from.wrapping_add(i), UNROLL);
+        prefetch_page(simd, finish.y.wrapping_add(i), UNROLL);
         // SAFETY: UNROLL vectors are left, aligned if STREAM.
         unsafe {
             if S::ABREAST {

@@ -9,7 +9,7 @@ use crate::num::guess::Guess;
 use crate::num::scale::{LogShift, Scale, Shift};
 use crate::sweep::{
     Exact, Exp, Finish, Forget, Found, Guessed, Inverse, Keep, Keeps, Last, Logits, Mode, Plain,
-    ask_for_ends, classify, finish_row, finish_row_by, row_max, row_max_apart, sweep,
+    classify, finish_row, finish_row_by, prefetch_ends, row_max, row_max_apart, sweep,
 };
 
 /// Rows that are computed by their own maxima, without a guess, after a row for which no guess is
@@ -332,11 +332,11 @@ where
         }
     }
 
-    /// Prefetches the ends of a row that will be streamed, before it is reduced: [`ask_for_ends`].
+    /// Prefetches the ends of a row that will be streamed, before it is reduced: [`prefetch_ends`].
     #[inline(always)]
-    pub(crate) fn ask_for_ends(&self, y: *const U, n: usize) {
+    pub(crate) fn prefetch_ends(&self, y: *const U, n: usize) {
         if STREAM {
-            ask_for_ends(self.simd, y, n);
+            prefetch_ends(self.simd, y, n);
         }
     }
 

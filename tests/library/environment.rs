@@ -1,4 +1,4 @@
-//! The caller's floating-point environment changes nothing, and is as it was afterwards.
+//! The caller's floating-point environment changes nothing, and is restored.
 //! (capi/tests/c/floating_point.c calls every function.)
 
 use std::arch::asm;
@@ -58,7 +58,8 @@ mod word {
     }
 }
 
-/// Calls in an environment; whether that is as it was. Nothing else is done in it.
+/// Calls `f` in an environment, doing nothing else there. Returns whether the environment is
+/// unchanged.
 fn within<R>(environment: u64, f: &dyn Fn() -> R) -> R {
     word::set(environment);
     let result = black_box(f)();
@@ -68,7 +69,7 @@ fn within<R>(environment: u64, f: &dyn Fn() -> R) -> R {
     result
 }
 
-/// Threads that have the environment of the one that makes them.
+/// An executor whose threads inherit the environment of the caller.
 struct Inheriting;
 
 impl Executor for Inheriting {
@@ -104,7 +105,7 @@ fn numbers(n: usize) -> Vec<f32> {
 
 const COLS: usize = 1000;
 
-/// The bits of what many functions give.
+/// The bits of the results of many functions.
 fn results(x: &[f32], shard: &[f32], of_scale: f64) -> Result<Vec<u64>, Error> {
     let mut bits = Vec::new();
     let mut y = vec![0.0f32; x.len()];
@@ -157,9 +158,10 @@ fn results(x: &[f32], shard: &[f32], of_scale: f64) -> Result<Vec<u64>, Error> {
 #[test]
 fn results_are_the_same_in_every_environment() {
     let x = numbers(160 * COLS);
-    // Of this the largest element is a subnormal number.
+    // The largest element of this shard is subnormal.
     let shard: Vec<f32> = x[..BLOCK + 5].iter().map(|x| x.min(1e-40)).collect();
-    // The first large call is one in an unusual environment: threads that it starts have that, too.
+    // The first large call is made in an unusual environment, which the threads that it starts
+    // inherit.
     let get = |environment: u64| {
         let get = || within(environment, &|| results(&x, &shard, 1.0 / 3.0)).expect("results");
         thread::scope(|scope| scope.spawn(get).join().expect("no panic"))
@@ -172,7 +174,7 @@ fn results_are_the_same_in_every_environment() {
     }
 }
 
-/// Of the executor's own a panic leaves the caller's environment, too.
+/// A panic of an executor leaves the caller's environment, too.
 #[test]
 fn a_panic_leaves_the_environment() {
     struct Panics;
