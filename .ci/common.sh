@@ -11,10 +11,9 @@ step() {
     { total += 60 * ($1 + $3) + $2 + $4 } END { print int(total) }' "$out/times${apart-}")"
 }
 
-# Programs of tests by name, one a line: the name, a tab, the path. With them come the command
-# and what else their tests start.
+# Programs of tests that cargo has built by these arguments: the name, a tab, the path, one a line.
 programs() {
-  "$@" --no-run --message-format=json 2>/dev/null | python3 -c '
+  "$@" --message-format=json 2>/dev/null | python3 -c '
 import json, sys
 for line in sys.stdin:
     message = json.loads(line)
