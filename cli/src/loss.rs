@@ -229,8 +229,12 @@ const LABELS: Wanted<i64> = Wanted {
 };
 
 /// The type of weights.
-const WEIGHTS: Wanted<f32> =
-    Wanted { integers: false, convert: Number::single, kind: "not an f32", python: ".astype(\"f4\")" };
+const WEIGHTS: Wanted<f32> = Wanted {
+    integers: false,
+    convert: Number::single,
+    kind: "not an f32",
+    python: ".astype(\"f4\")",
+};
 
 /// The work for all chunks.
 struct Chunked<'a> {
