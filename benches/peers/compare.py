@@ -556,7 +556,7 @@ def wide(values):
 
 
 def largest_error(contestant, case):
-    """The error in ULP of the type, over some rows, after one call; infinite if a hidden key is not 0."""
+    """The error of some rows after one call, in ULP; infinite if a hidden key is not 0."""
     y = contestant.y
     y[:] = np.nan if y.dtype != np.uint16 else 0x7FC0
     result = (contestant.check or contestant.run)()
