@@ -26,7 +26,7 @@ use readers::*;
 
 use libfuzzer_sys::fuzz_target;
 
-use crate::input::{Contents, Format, Input, Part};
+use crate::input::{Contents, Format, Input, Item};
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((&first, bytes)) = bytes.split_first() else { return };
@@ -43,14 +43,14 @@ fuzz_target!(|bytes: &[u8]| {
             return;
         }
     };
-    for part in input.parts() {
-        let data = match part {
-            Part::Tensor(tensor) => tensor.data.clone(),
-            Part::Other(other) => other.data.clone(),
+    for item in input.items() {
+        let data = match item {
+            Item::Tensor(tensor) => tensor.data.clone(),
+            Item::Other(other) => other.data.clone(),
         };
         let mut bytes = vec![0; data.len()];
         input.file.read(data.start, &mut bytes).expect("data within the file");
-        if let Part::Tensor(tensor) = part {
+        if let Item::Tensor(tensor) = item {
             assert_eq!(bytes.len(), tensor.len() * tensor.stored.size());
             let mut values = vec![0.0f64; tensor.len()];
             tensor.stored.decode(&bytes, &mut values);
