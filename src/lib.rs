@@ -104,6 +104,7 @@ mod functions;
 mod hardmax;
 #[doc(hidden)]
 pub mod internal;
+mod lanes;
 mod loss;
 #[cfg(feature = "ndarray")]
 mod ndarray_axis;

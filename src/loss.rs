@@ -348,6 +348,36 @@ impl<'a> CrossEntropy<'a> {
         self.run(call, shape, Work::Softmax, true)
     }
 
+    /// What does the rows of a part of a call with these labels: with the whole call's divisor in
+    /// the gradient. All that does not depend on the part is checked.
+    ///
+    /// # Errors
+    /// As [`CrossEntropy::divisor`].
+    pub(crate) fn of_part(
+        &self,
+        labels: &[i64],
+        cols: usize,
+        gradient: bool,
+    ) -> Result<Self, Error> {
+        let divisor = self.divisor(labels, cols)?;
+        let loss = self.divided(if gradient { divisor } else { 1.0 })?;
+        let reduction = Reduction::Sum;
+        Ok(Self { loss: Loss { scale: Scale::ONE, ..loss }, reduction, factors: None, ..*self })
+    }
+
+    /// With these row factors.
+    pub(crate) fn with_factors(self, factors: Option<&'a [f64]>) -> Self {
+        Self { factors, ..self }
+    }
+
+    pub(crate) fn factors(&self) -> Option<&'a [f64]> {
+        self.factors
+    }
+
+    pub(crate) fn where_it_runs(&self) -> &Exec<'a> {
+        &self.exec
+    }
+
     pub(crate) fn check_scale(&self) -> Result<(), Error> {
         self.factor.finite().map(drop)
     }

@@ -126,6 +126,15 @@ impl<'a> TopK<'a> {
         self.pick(x, log_probs, Some(probs), indices)
     }
 
+    /// Whether rows of so many elements have `k`, and the scale is in its range.
+    ///
+    /// # Errors
+    /// [`Error::Value`].
+    pub(crate) fn check(&self, cols: usize) -> Result<(), Error> {
+        self.factor.finite()?;
+        Picks::<f32>::check_k(self.k, cols)
+    }
+
     /// With room for log-probabilities that nobody wants.
     fn aside<T: Element>(
         &self,

@@ -211,6 +211,11 @@ impl<'a> Softmax<'a> {
         self.exec.run(Call::in_place(work, y, scale, self.masked))
     }
 
+    /// Whether columns have no way of their own to do what is asked for.
+    pub(crate) fn is_special(&self) -> bool {
+        self.factor.limit().is_some()
+    }
+
     /// What softmax or log-softmax is at the temperature, and the scale.
     #[inline(always)]
     fn at(&self, work: Work) -> Result<(Work, Scale), Error> {

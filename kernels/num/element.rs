@@ -108,7 +108,7 @@ macro_rules! plain {
     };
 }
 
-plain!(f32, f64, f16, bf16, u64, [u64; 2]);
+plain!(f32, f64, f16, bf16, u8, i64, u64, usize, [u64; 2]);
 
 /// Types of which every bit pattern is a value.
 ///

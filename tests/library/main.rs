@@ -14,6 +14,7 @@ mod decide;
 mod dispatch;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod environment;
+mod lanes;
 mod loss;
 mod loss_bounds;
 #[cfg(unix)]
