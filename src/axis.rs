@@ -1,7 +1,8 @@
 //! Operations along any axis of a tensor.
 
-use softmax_kernels::{Columns, Element, Matrix, MatrixMut, Op as Work, Scale};
+use softmax_kernels::{Columns, Element, MaskData, Matrix, MatrixMut, Op as Work, Scale};
 
+use crate::changed::{MASK, of_any_type};
 use crate::lanes::{
     self, Operand, Tensor, View, in_place, input, output, tensor, tensor_mut, through,
 };
@@ -112,7 +113,7 @@ impl Softmax<'_> {
         let sizes = around(shape, axis)?;
         if sizes[2] != 1 && self.is_special() {
             let (from, to) = (tensor(INPUT, x, sizes)?, tensor_mut(OUTPUT, y, sizes)?);
-            return self.lanes(op, sizes[1], through(from, Some(to)));
+            return self.special(op, sizes, through(from, Some(to)));
         }
         let (scale, masked) = (self.of_columns(sizes)?, self.masked);
         let columns = Columns::new(x, &mut *y, sizes, scale, masked)?;
@@ -136,7 +137,7 @@ impl Softmax<'_> {
     ) -> Result<(), Error> {
         let sizes = around(shape, axis)?;
         if sizes[2] != 1 && self.is_special() {
-            return self.lanes(op, sizes[1], in_place(tensor_mut(INPUT, x, sizes)?));
+            return self.special(op, sizes, in_place(tensor_mut(INPUT, x, sizes)?));
         }
         let (scale, masked) = (self.of_columns(sizes)?, self.masked);
         let columns = Columns::in_place(&mut *x, sizes, scale, masked)?;
@@ -218,6 +219,62 @@ impl Softmax<'_> {
         })
     }
 
+    /// With a mask for each lane.
+    pub(crate) fn masked_lanes<T: Element, M: View>(
+        &self,
+        op: Work,
+        len: usize,
+        rows: impl for<'r> Operand<Rows<'r> = &'r mut [T]>,
+        mask: M,
+    ) -> Result<(), Error>
+    where
+        for<'r> &'r [M::Item]: Into<MaskData<'r>>,
+    {
+        lanes::run::<T, _>(&self.exec, op, len, (rows, input(mask)), &|exec, n, (x, mask)| {
+            let (x, mask) = (rows_mut(x, n, len)?, Some((&*mask).into()));
+            let of_rows = Softmax { mask, exec: *exec, ..*self };
+            match op {
+                Work::LogSoftmax => of_rows.log_softmax_in_place(x),
+                _ => of_rows.softmax_in_place(x),
+            }
+        })
+    }
+
+    /// With a mask for each lane.
+    pub(crate) fn masked_logsumexp_lanes<T: Element, M: View>(
+        &self,
+        len: usize,
+        x: impl View<Item = T>,
+        y: impl View<Item = T>,
+        mask: M,
+    ) -> Result<(), Error>
+    where
+        for<'r> &'r [M::Item]: Into<MaskData<'r>>,
+    {
+        let operands = ((input(x), input(mask)), output(y));
+        let work = Work::LogSumExp;
+        lanes::run::<T, _>(&self.exec, work, len, operands, &|exec, n, ((x, mask), y)| {
+            let mask = Some((&*mask).into());
+            Softmax { mask, exec: *exec, ..*self }.logsumexp(rows(x, n, len)?, y)
+        })
+    }
+
+    /// Softmax or log-softmax for which columns have no way of their own.
+    fn special<T: Element>(
+        &self,
+        op: Work,
+        sizes: [usize; 3],
+        rows: impl for<'r> Operand<Rows<'r> = &'r mut [T]>,
+    ) -> Result<(), Error> {
+        let len = sizes[1];
+        match self.mask_of_each(len) {
+            None => self.lanes(op, len, rows),
+            Some(mask) => of_any_type!(mask, m => {
+                self.masked_lanes(op, len, rows, tensor(MASK, m, sizes)?)
+            }),
+        }
+    }
+
     pub(crate) fn logsumexp_lanes<T: Element>(
         &self,
         len: usize,
@@ -259,7 +316,13 @@ impl Softmax<'_> {
         if inner == 1 {
             return self.logsumexp(rows(x, outer, len)?, y);
         }
-        self.logsumexp_lanes(len, from, tensor_mut(OUTPUT, y, [outer, 1, inner])?)
+        let to = tensor_mut(OUTPUT, y, [outer, 1, inner])?;
+        match self.mask_of_each(len) {
+            None => self.logsumexp_lanes(len, from, to),
+            Some(mask) => of_any_type!(mask, m => {
+                self.masked_logsumexp_lanes(len, from, to, tensor(MASK, m, sizes)?)
+            }),
+        }
     }
 }
 

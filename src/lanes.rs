@@ -184,7 +184,13 @@ pub(crate) fn through<X: View, Y: View<Item = X::Item>>(from: X, to: Option<Y>) 
 
 /// A tensor that is read, and overwritten.
 pub(crate) fn in_place<V: View>(to: V) -> Part<V, V> {
-    Part { from: None, to: Some(to), in_place: true }
+    between(None, to)
+}
+
+/// A tensor that is read and written to another, or, if there is none, overwritten.
+pub(crate) fn between<X: View, Y: View<Item = X::Item>>(from: Option<X>, to: Y) -> Part<X, Y> {
+    let in_place = from.is_none();
+    Part { from, to: Some(to), in_place }
 }
 
 impl<X: View, Y: View<Item = X::Item>> Operand for Part<X, Y> {

@@ -96,6 +96,7 @@ mod axis;
 mod backward;
 mod batch;
 mod caches;
+mod changed;
 mod dispatch;
 mod exec;
 mod executor;
@@ -143,7 +144,7 @@ pub use shards::{Merged, MergedRow, Shards};
 pub use sigmoid::Sigmoid;
 pub use softmax_kernels::{
     BLOCK, Element, Error, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Number, Partial,
-    Probs, Size, Targets, Ties,
+    Probs, Size, Targets, Ties, Weights,
 };
 pub use threads::Threads;
 

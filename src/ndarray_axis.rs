@@ -9,10 +9,11 @@ use std::cell::Cell;
 use std::cmp::Reverse;
 
 use ndarray::{ArrayView, ArrayViewMut, Axis, Dimension};
-use softmax_kernels::{Element, Op as Work, Plain, part_of, with_room};
+use softmax_kernels::{Element, MaskData, Op as Work, Plain, part_of, with_room};
 
 use crate::axis::index_of;
-use crate::lanes::{View, in_place, is_tile, through};
+use crate::changed::{MASK, of_any_type};
+use crate::lanes::{View, between, in_place, is_tile, through};
 use crate::{CrossEntropy, Error, Hardmax, Shape, Size, Softmax, Threads, TopK};
 
 /// Elements without gaps that are worth a call of their own.
@@ -64,7 +65,7 @@ impl Softmax<'_> {
         y: ArrayViewMut<T, D>,
         axis: isize,
     ) -> Result<(), Error> {
-        self.array(Work::Softmax, Arrays::new(Some(x), y, axis)?)
+        self.array(Work::Softmax, Some(x), y, axis)
     }
 
     /// [`Softmax::softmax_array`] in place. The same bits.
@@ -85,7 +86,7 @@ impl Softmax<'_> {
         y: ArrayViewMut<T, D>,
         axis: isize,
     ) -> Result<(), Error> {
-        self.array(Work::Softmax, Arrays::new(None, y, axis)?)
+        self.array(Work::Softmax, None, y, axis)
     }
 
     /// The log-softmax of `x` along an axis, into `y`. Error: as [`Softmax::log_softmax`].
@@ -110,7 +111,7 @@ impl Softmax<'_> {
         y: ArrayViewMut<T, D>,
         axis: isize,
     ) -> Result<(), Error> {
-        self.array(Work::LogSoftmax, Arrays::new(Some(x), y, axis)?)
+        self.array(Work::LogSoftmax, Some(x), y, axis)
     }
 
     /// [`Softmax::log_softmax_array`] in place. The same bits.
@@ -122,10 +123,39 @@ impl Softmax<'_> {
         y: ArrayViewMut<T, D>,
         axis: isize,
     ) -> Result<(), Error> {
-        self.array(Work::LogSoftmax, Arrays::new(None, y, axis)?)
+        self.array(Work::LogSoftmax, None, y, axis)
     }
 
-    fn array<T: Element, D: Dimension>(&self, op: Work, arrays: Arrays<T, D>) -> Result<(), Error> {
+    fn array<T: Element, D: Dimension>(
+        &self,
+        op: Work,
+        mut x: Option<ArrayView<T, D>>,
+        mut y: ArrayViewMut<T, D>,
+        axis: isize,
+    ) -> Result<(), Error> {
+        let index = index_of(axis, y.ndim())?;
+        let len = y.len_of(Axis(index));
+        let Some(mask) = self.mask_of_each(len) else {
+            return self.arrays(op, Arrays::new(x, y, axis)?);
+        };
+        if let Some(x) = &x {
+            check("output", x.shape(), y.shape(), index, Some(len))?;
+        }
+        of_any_type!(mask, m => {
+            let mut mask = mask_like(m, y.raw_dim())?;
+            let last = y.ndim() - 1;
+            x.iter_mut().for_each(|x| x.swap_axes(index, last));
+            y.swap_axes(index, last);
+            mask.swap_axes(index, last);
+            self.masked_lanes(op, len, between(x, y), mask)
+        })
+    }
+
+    fn arrays<T: Element, D: Dimension>(
+        &self,
+        op: Work,
+        arrays: Arrays<T, D>,
+    ) -> Result<(), Error> {
         if arrays.is_dense() {
             return self.dense(op, arrays);
         }
@@ -308,9 +338,26 @@ impl Softmax<'_> {
             return self.logsumexp_axis(x.to_slice().unwrap_or_default(), y, shape.slice(), axis);
         }
         let mut y = y.insert_axis(Axis(index));
-        arrange(&mut x, index, |a, b| y.swap_axes(a, b));
-        self.logsumexp_lanes(last(&x), x, y)
+        let Some(mask) = self.mask_of_each(x.len_of(Axis(index))) else {
+            arrange(&mut x, index, |a, b| y.swap_axes(a, b));
+            return self.logsumexp_lanes(last(&x), x, y);
+        };
+        of_any_type!(mask, m => {
+            let mut mask = mask_like(m, x.raw_dim())?;
+            arrange(&mut x, index, |a, b| {
+                y.swap_axes(a, b);
+                mask.swap_axes(a, b);
+            });
+            self.masked_logsumexp_lanes(last(&x), x, y, mask)
+        })
     }
+}
+
+/// A mask of the shape of a tensor, in C order.
+fn mask_like<M, D: Dimension>(mask: &[M], dim: D) -> Result<ArrayView<'_, M, D>, Error> {
+    let n = dim.size();
+    let view = ArrayView::from_shape(dim, mask).ok().filter(|_| mask.len() == n);
+    view.ok_or_else(|| Error::count(MASK, n, mask.len()))
 }
 
 /// Elements of a lane.

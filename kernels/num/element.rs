@@ -8,6 +8,8 @@ pub(crate) mod sealed {
     /// What kernels need of a type of elements. Nobody else can name it, or implement it.
     #[doc(hidden)]
     pub trait Internal: Plain {
+        /// Its negative: another sign, and nothing else.
+        fn minus(self) -> Self;
         /// The one for this type.
         fn of<F: Family>(all: &ByType<F>) -> &F::Of<Self>
         where
@@ -78,6 +80,10 @@ macro_rules! element {
         }
 
         impl sealed::Internal for $t {
+            #[inline(always)]
+            fn minus(self) -> Self {
+                -self
+            }
             fn of<F: Family>(all: &ByType<F>) -> &F::Of<Self> {
                 &all.$field
             }

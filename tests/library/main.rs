@@ -10,6 +10,7 @@ mod attention;
 mod axis;
 mod batching;
 mod bits;
+mod changed;
 mod decide;
 mod dispatch;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
@@ -27,3 +28,4 @@ mod sampling;
 mod shards;
 mod special_values;
 mod vectors;
+mod weighted;
