@@ -63,6 +63,8 @@ pub struct Plan {
     pub(crate) kernel: Ready,
     pub(crate) regime: Regime,
     pub(crate) store: Store,
+    /// Whether rows are too short to be written in bursts.
+    short: bool,
     pub(crate) parts: usize,
     pub(crate) threads: usize,
     caches: Caches,
@@ -177,6 +179,10 @@ const GRAIN: usize = 1 << 15;
 /// not be looked up.
 const SMALL: usize = 64 << 10;
 
+/// Bytes of a row for which a burst past the caches pays on one thread: the ends of rows are
+/// written by ordinary stores, which cost 50 ns a row between bursts. More threads hide half.
+const SHORT: usize = 2048;
+
 impl Plan {
     pub(crate) fn new(
         kernel: Ready,
@@ -216,10 +222,13 @@ impl Plan {
         // The scalar reference knows one way only.
         let large =
             has_pieces && !in_place && job.op != Work::LogSumExp && job.output() > caches.last();
+        let threads = threads.min(parts);
         // Zen 5: columns past the caches take half the time, maps of elements 0.85 to 1.2 of it.
         let sweeps = regime != Regime::Tiny && !job.columns && sums;
-        let store = Store::of(large, !sweeps);
-        Ok(Self { kernel, regime, store, parts, threads: threads.min(parts), caches, job })
+        let row = cols.saturating_mul(job.size);
+        let short = large && sweeps && row < if threads == 1 { SHORT } else { SHORT / 2 };
+        let store = Store::of(large, !sweeps, short);
+        Ok(Self { kernel, regime, store, short, parts, threads, caches, job })
     }
 
     /// The kernel.
@@ -291,6 +300,11 @@ impl fmt::Display for Plan {
                 f,
                 "output: past the caches{}, because {output} are more than the {} to count on",
                 if self.store.is_in_bursts() { ", in bursts" } else { "" },
+                Bytes(last)
+            )?,
+            (_, _, false) if self.short => writeln!(
+                f,
+                "output: through the caches, because rows are short, though {output} are more than the {} to count on",
                 Bytes(last)
             )?,
             (_, _, false) => writeln!(f, "output: through the caches, which hold its {output}")?,
