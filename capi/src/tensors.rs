@@ -191,7 +191,7 @@ pub unsafe extern "C" fn softmax_partials(
     }
 }
 
-/// Merges the partials of all blocks of a row, in their order, into `row`, which is the partial of
+/// Merges the partials of all blocks of a row of a dtype, in their order, into `row`, which is the partial of
 /// the whole row and all that its shards are finished with. (Partials of parts of a row cannot be
 /// merged first and then once more: sums are in the order of the blocks.)
 ///
@@ -202,11 +202,11 @@ pub unsafe extern "C" fn softmax_partials(
 /// As the head of this file says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn softmax_merge(
-    dtype: softmax_dtype,
     partials: *const softmax_partial,
     count: usize,
     row: *mut softmax_partial,
     row_max: *mut f64,
+    dtype: softmax_dtype,
     options: *const softmax_options,
 ) -> softmax_status {
     // SAFETY: as this function's.
@@ -328,15 +328,15 @@ pub unsafe extern "C" fn softmax_shard_log_softmax(
     }
 }
 
-/// The log-sum-exp of a row that was merged: one element of the dtype.
+/// The log-sum-exp of a row that was merged: one element of the dtype, which is the row's.
 ///
 /// # Safety
 /// As the head of this file says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn softmax_shard_logsumexp(
-    dtype: softmax_dtype,
     row: *const softmax_partial,
     logsumexp: *mut c_void,
+    dtype: softmax_dtype,
     options: *const softmax_options,
 ) -> softmax_status {
     // SAFETY: as this function's.
