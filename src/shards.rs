@@ -350,7 +350,7 @@ impl<'a> Shards<'a> {
     /// let mut partials = [Partial::NOTHING];
     /// shards.partials(&x, None, &mut partials)?;
     /// let Merged::Row(row) = shards.merge(&partials)? else { panic!("its elements are small") };
-    /// assert_eq!(shards.logsumexp(&row)?, 2.0 + std::f32::consts::LN_2);
+    /// assert_eq!(shards.logsumexp::<f32>(&row)?, 2.0 + std::f32::consts::LN_2);
     /// # Ok::<(), softmax::Error>(())
     /// ```
     ///
