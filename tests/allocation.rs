@@ -12,24 +12,24 @@ use softmax::{
     Order, Partial, Probs, Sampler, Shape, Threads, Ties,
 };
 
-/// The system's, counting what the current thread asks for.
+/// The system's allocator, counting the allocations of the current thread.
 struct Counting;
 
 thread_local! {
     static COUNT: Cell<usize> = const { Cell::new(0) };
 }
 
-// SAFETY: the system's allocator does it all.
+// SAFETY: every method calls the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // A thread that is ending is not counted.
         let _ = COUNT.try_with(|count| count.set(count.get() + 1));
-        // SAFETY: as the caller vouches for.
+        // SAFETY: as this function's.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
-        // SAFETY: as the caller vouches for.
+        // SAFETY: as this function's.
         unsafe { System.dealloc(p, layout) }
     }
 }
@@ -41,7 +41,7 @@ fn view(y: &mut [f32], cols: usize) -> MatrixMut<'_, f32> {
     MatrixMut::new(y, cols).expect("a shape")
 }
 
-/// What the second call allocates.
+/// Number of allocations of the second call.
 fn second(mut call: impl FnMut()) -> usize {
     call();
     let before = COUNT.get();
@@ -228,7 +228,7 @@ fn sampling() {
     let history: &[&[usize]] = &[&[1, 2, 2]];
     for kernel in available().into_iter() {
         for cols in [5, 5000, 100_000] {
-            // Of different sizes, some of them equal.
+            // Elements of different sizes, some of them equal.
             let x: Vec<f32> = (0..2 * cols).map(|i| ((i * 7919) % 10_007) as f32 * 1e-3).collect();
             let plain = Sampler::new(1).exec(by(kernel).threads(Threads::Serial));
             let samplers = [
@@ -265,7 +265,7 @@ fn sampling() {
     }
 }
 
-/// Calls the body on the calling thread, for whom what is allocated is counted.
+/// An executor on the calling thread, whose allocations are counted.
 struct Alone;
 
 impl Executor for Alone {
@@ -278,10 +278,10 @@ impl Executor for Alone {
     }
 }
 
-/// What a call allocates on a thread that has no memory yet, in lent memory of the size that is
-/// said to be enough.
+/// Number of allocations of a call on a thread that has no memory yet, in lent memory of the
+/// promised size.
 fn lent(size: usize, call: impl FnOnce() + Send) -> usize {
-    // At an odd address.
+    // At an unaligned address.
     let mut memory = vec![0; size + 1];
     std::thread::scope(|scope| {
         let counted = scope.spawn(|| {
@@ -375,7 +375,7 @@ fn in_lent_memory<T: Element + Probs<T>>(kernel: &'static Kernel, rows: usize, c
 fn nothing_with_lent_memory() {
     for kernel in available().into_iter().filter(|k| k.name() != "scalar") {
         for (rows, cols) in [(7, 10), (7, 1000), (4, 5000), (1, 200_000)] {
-            // Under an emulator the largest takes minutes.
+            // The largest takes minutes under an emulator.
             if cols > 5000 && quick() {
                 continue;
             }

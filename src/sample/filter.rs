@@ -12,7 +12,7 @@ use std::ops::Range;
 use tinyvec::SliceVec;
 
 use softmax_kernels::{
-    Exps, LEAST, LEAST_UNIT, Masses, PART, RESTS, Ready, ln, of_rank, rank, rest, units,
+    Exps, LEAST, LEAST_UNIT, Masses, RESTS, Ready, SPAN, ln, of_rank, rank, rest, units,
 };
 
 use super::Method;
@@ -41,7 +41,7 @@ pub(super) struct Lists<'m> {
     ranks: SliceVec<'m, u64>,
     /// The same with their distances from the entropy, if a filter needs them.
     distances: SliceVec<'m, [u64; 2]>,
-    /// The sums of a row's parts, or running sums.
+    /// The sums of a row's spans, or running sums.
     sums: &'m mut [u64],
 }
 
@@ -69,7 +69,7 @@ pub(super) struct Kept<'a, 'm> {
     /// The largest exponential, and the sum of all, about.
     largest: f32,
     sum: f64,
-    /// What filters by mass leave at least.
+    /// The least number of tokens that filters by mass leave.
     at_least: u64,
     state: State,
     lists: &'a mut Lists<'m>,
@@ -79,8 +79,8 @@ pub(super) struct Kept<'a, 'm> {
 enum State {
     /// All that have mass.
     All,
-    /// Those up to a rank, of which there are so many, and which have so many units. `lists.sums`
-    /// has these by parts.
+    /// Those up to a rank: how many there are, and how many units they have. `lists.sums` has the
+    /// units by spans.
     Upto { last: u64, count: u64, mass: u64 },
     /// Those in `lists.tokens`.
     List,
@@ -192,7 +192,7 @@ fn place_of(target: u64, parts: impl Iterator<Item = u64>) -> Option<usize> {
 }
 
 impl<'a, 'm> Kept<'a, 'm> {
-    /// All tokens, of which filters by mass leave so many at least, if there are.
+    /// All tokens, of which filters by mass leave `at_least`, if there are so many.
     pub(super) fn all(
         kernel: Ready,
         masses: Masses<'a>,
@@ -250,8 +250,8 @@ impl<'a, 'm> Kept<'a, 'm> {
         if last >= self.last() && self.state != State::All {
             return;
         }
-        let parts = &mut self.lists.sums[..self.masses.len().div_ceil(PART)];
-        let found = self.kernel.scan(self.masses, e, e, parts, &mut []);
+        let spans = &mut self.lists.sums[..self.masses.len().div_ceil(SPAN)];
+        let found = self.kernel.scan(self.masses, e, e, spans, &mut []);
         self.state = State::Upto { last, count: found.above.0, mass: found.above.1 };
     }
 
@@ -275,9 +275,9 @@ impl<'a, 'm> Kept<'a, 'm> {
             if above <= FEW || high <= low {
                 high = f32::INFINITY;
             }
-            let parts = &mut self.lists.sums[..n.div_ceil(PART)];
+            let spans = &mut self.lists.sums[..n.div_ceil(SPAN)];
             let band = &mut self.lists.band[..n];
-            let found = self.kernel.scan(self.masses, low, high, parts, band);
+            let found = self.kernel.scan(self.masses, low, high, spans, band);
             let band = &band[..found.band];
             let (above, target) = match need {
                 Need::Count(k) => (found.above.0, k),
@@ -317,7 +317,7 @@ impl<'a, 'm> Kept<'a, 'm> {
                 // No branch could foresee it.
                 let is_kept = u64::from(token <= last);
                 let m = units(m) & is_kept.wrapping_neg();
-                parts[i / PART] += m;
+                spans[i / SPAN] += m;
                 mass += m;
                 count += is_kept;
             }
@@ -356,7 +356,7 @@ impl<'a, 'm> Kept<'a, 'm> {
     }
 
     /// Keeps those that are nearest to the mean and have so many units; and, where the ends are not
-    /// known, as many as are to be kept.
+    /// known, the least number of tokens.
     fn around(&mut self, info: &Information, ends: &Ends, need: u64) {
         let Ends { kept, maybe } = ends;
         let high = if maybe.end < BINS { edge(maybe.end) } else { f32::INFINITY };
@@ -429,7 +429,7 @@ impl<'a, 'm> Kept<'a, 'm> {
         if self.state == State::All {
             self.above(LEAST);
         }
-        let n = self.masses.len().div_ceil(PART);
+        let n = self.masses.len().div_ceil(SPAN);
         let sums = &self.lists.sums[..n];
         let total = sums.iter().sum();
         let mut rests = Rests::of(self.masses.len());
@@ -444,12 +444,12 @@ impl<'a, 'm> Kept<'a, 'm> {
                 continue;
             }
             let mut target = bits.below(total);
-            let part = sums.iter().position(|&sum| {
+            let span = sums.iter().position(|&sum| {
                 let here = target < sum;
                 target -= if here { 0 } else { sum };
                 here
             });
-            let (start, exps) = self.masses.part(part.unwrap_or(n));
+            let (start, exps) = self.masses.span(span.unwrap_or(n));
             let left = |(i, e)| if rank(e, start + i) <= last { units(e) } else { 0 };
             let here = place_of(target, exps.enumerate().map(left));
             *token = here.map_or(super::NONE, |i| start + i);
@@ -577,7 +577,7 @@ impl List<'_, '_> {
         retain(&mut self.lists.tokens, |token| token <= least_rank());
     }
 
-    /// They and as many elements of memory.
+    /// Their ranks, and as many elements of memory.
     pub(super) fn ranks(&mut self) -> (&[u64], &mut [u64]) {
         let Lists { tokens, band, .. } = &mut *self.lists;
         (tokens, &mut band[..tokens.len()])

@@ -1,5 +1,5 @@
-//! What a user of the library can notice, each part in a module of its own. (Tests that need a
-//! process or an allocator to themselves, and the searches, are the other programs beside this.)
+//! Everything that a user of the library can notice, each part in a module of its own. (Tests that
+//! need their own process or allocator, and the searches, are separate programs.)
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -18,7 +18,7 @@ mod loss;
 mod loss_bounds;
 #[cfg(unix)]
 mod memory;
-// The feature is asked for by the crate's dev-dependency on itself.
+// The crate's dev-dependency on itself enables the feature.
 mod ndarray;
 mod paths;
 mod properties;
