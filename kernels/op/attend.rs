@@ -160,6 +160,12 @@ unsafe fn load_mask_here<S: Masks>(simd: S, mask: &MaskData, at: usize, n: usize
     }
     match mask {
         MaskData::F32(m) => load!(m),
+        MaskData::F64(m) if const { S::E::MIN_EXP == <f64 as Contract>::MIN_EXP } => {
+            // SAFETY: the caller vouches for n elements there, and these are of `S::E`.
+            unsafe { simd.load_upto(m.as_ptr().cast::<S::E>().add(at), n, S::E::narrow(0.0)) }
+        }
+        // Refused when the call was made.
+        MaskData::F64(_) => simd.splat(S::E::narrow(0.0)),
         MaskData::F16(m) => load!(m),
         MaskData::Bf16(m) => load!(m),
         MaskData::Bool(m) => {
@@ -579,9 +585,8 @@ where
             let x = x.add(place.start);
             let sink = logits.sink().map(S::E::widen);
             let mut reduced = if options.keys.0 < options.keys.1 {
-                // Finishing a row during the next sweep pays where memory is the limit, and is the
-                // most code to compile. So pairs, with twice the operations, and conversions
-                // between types go without it.
+                // Finishing a row during the next sweep pays where memory is the limit: not for
+                // pairs, which take twice the operations, nor for conversions between types.
                 if const { !L::PAIRS && size_of::<T>() == size_of::<U>() } {
                     pipeline.reduce::<T, Keep, L>(&mut reducer, x, kept, n, &logits)
                 } else {
