@@ -30,7 +30,7 @@ mod table;
 
 pub use call::columns::Columns;
 pub use call::error::{Error, Number, Size};
-pub use call::losses::{BackwardCall, Loss, LossCall, Targets};
+pub use call::losses::{BackwardCall, Loss, LossCall, Targets, Weights};
 pub use call::masses::{
     Exps, LEAST, LEAST_UNIT, Learned, Masses, RESTS, SPAN, Scanned, of_rank, rank, rest, units,
 };
@@ -50,6 +50,7 @@ pub use num::ln::ln;
 pub use num::part_of;
 pub use num::philox::{low_first, philox};
 pub use num::scale::Scale;
+pub use num::weighted::weighted_logsumexp;
 pub use op::columns::room_for_columns;
 pub use op::tiny::{ROWS_AT_LEAST, TINY, room_for_tiny};
 pub use table::{Chosen, Kernel, Limits, Pieces, Probs, Ready, Shards, all, limits};

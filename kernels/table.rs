@@ -285,6 +285,19 @@ impl Ready {
         unsafe { U::attend(self.0)(&mut call) }
     }
 
+    /// [`Ready::attend`] from a type to itself.
+    pub fn attend_rows<T: Element>(self, mut call: Scores<'_, T, T>) -> bool {
+        struct ToItself;
+
+        impl Family for ToItself {
+            type Of<T: Element> = Attention<T, T>;
+        }
+
+        let AttentionOps { f32, f64, f16, bf16, .. } = self.0.attention;
+        // SAFETY: the kernel is ready.
+        unsafe { T::of(&ByType::<ToItself> { f32, f64, f16, bf16 })(&mut call) }
+    }
+
     /// Picks elements of every row, in the default floating-point environment.
     pub fn pick<T: Element>(self, mut picks: Picks<'_, T>) {
         let _environment = Environment::enter();

@@ -119,6 +119,7 @@ mod axis;
 mod backward;
 mod batch;
 mod caches;
+mod changed;
 mod dispatch;
 mod exec;
 mod executor;
@@ -127,6 +128,7 @@ mod functions;
 mod hardmax;
 #[doc(hidden)]
 pub mod internal;
+mod lanes;
 mod loss;
 #[cfg(feature = "ndarray")]
 mod ndarray_axis;
@@ -165,7 +167,7 @@ pub use shards::{Merged, MergedRow, Shards};
 pub use sigmoid::Sigmoid;
 pub use softmax_kernels::{
     BLOCK, Element, Error, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Number, Partial,
-    Probs, Size, Targets, Ties,
+    Probs, Size, Targets, Ties, Weights,
 };
 pub use threads::Threads;
 

@@ -3,7 +3,7 @@
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use common::{Options, available, by, quick};
 use softmax::half::bf16;
@@ -123,11 +123,41 @@ fn axes() {
                         .softmax()
                         .softmax_axis_in_place(&mut y, &shape, 1)
                         .expect("a valid call");
+                    along_by_rows(&options, &x, &mut y, shape);
                 });
                 assert_eq!(count, 0, "{} {shape:?}", kernel.name());
             }
         }
     }
+}
+
+/// What is turned round, rows of f32.
+fn along_by_rows(options: &Options, x: &[f32], y: &mut [f32], shape: [usize; 3]) {
+    thread_local! {
+        static ROOM: RefCell<(Vec<usize>, Vec<i64>, Vec<f64>)> = const {
+            RefCell::new((Vec::new(), Vec::new(), Vec::new()))
+        };
+    }
+    let [outer, len, inner] = shape;
+    let n = outer * inner;
+    ROOM.with_borrow_mut(|(indices, labels, losses)| {
+        indices.resize(n, 0);
+        labels.resize(n, 0);
+        losses.resize(n, 0.0);
+        options.softmax().logsumexp_axis(x, &mut y[..n], &shape, 1).expect("a valid call");
+        let cold = options.softmax().temperature(0.0);
+        cold.softmax_axis_in_place(y, &shape, 1).expect("a valid call");
+        let hardmax = options.hardmax(Ties::First);
+        hardmax.hardmax_axis(x, y, &shape, 1).expect("a valid call");
+        hardmax.argmax_axis(x, indices, &shape, 1).expect("a valid call");
+        let top = options.top_k(1);
+        top.probs_axis(x, &mut y[..n], indices, &shape, 1).expect("a valid call");
+        let loss = options.cross_entropy();
+        loss.losses_and_gradient_axis(x, labels, losses, y, &shape, 1).expect("a valid call");
+        let view = ndarray::ArrayView::from_shape(shape, x).expect("a shape");
+        let y = ndarray::ArrayViewMut::from_shape([inner, len, outer], y).expect("a shape");
+        hardmax.hardmax_array(view, y.reversed_axes(), 1).expect("a valid call");
+    });
 }
 
 #[test]
@@ -311,6 +341,13 @@ fn in_lent_memory<T: Element + Probs<T>>(kernel: &'static Kernel, rows: usize, c
             let count = lent(size, || {
                 options.softmax().softmax_axis_in_place(y, &shape, 1).expect("a valid call");
                 options.softmax().log_softmax_axis_in_place(y, &shape, 1).expect("a valid call");
+                let [outer, len, inner] = shape;
+                let x = x.into_slice().expect("no padding");
+                let one = &mut y[..outer * inner];
+                assert_eq!(x.len(), one.len() * len);
+                options.softmax().logsumexp_axis(x, one, &shape, 1).expect("a valid call");
+                let hardmax = options.hardmax(Ties::First);
+                hardmax.hardmax_axis(x, y, &shape, 1).expect("a valid call");
             });
             assert_eq!(count, 0, "{what} {shape:?}");
         }

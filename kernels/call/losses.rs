@@ -1,5 +1,7 @@
 //! Calls of losses and gradients, and their inputs.
 
+use std::ops::Range;
+
 use crate::call::error::Error;
 use crate::call::matrix::{Matrix, MatrixMut};
 use crate::call::rows::{Rows, over_rows};
@@ -19,6 +21,21 @@ pub enum Targets<'a, T> {
 }
 
 impl<T> Targets<'_, T> {
+    /// Those of the first `at` rows and the others.
+    #[doc(hidden)]
+    pub fn split_rows(self, at: usize) -> (Self, Self) {
+        match self {
+            Self::Labels(labels) => {
+                let (a, b) = labels.split_at(at);
+                (Self::Labels(a), Self::Labels(b))
+            }
+            Self::Probs(q) => {
+                let (a, b) = q.split_rows(at);
+                (Self::Probs(a), Self::Probs(b))
+            }
+        }
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         match self {
@@ -52,6 +69,101 @@ impl<'a, T> From<Matrix<'a, T>> for Targets<'a, T> {
     }
 }
 
+/// Numbers that classes or elements are multiplied by.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Weights<'a> {
+    /// In f32.
+    F32(&'a [f32]),
+    /// In f64.
+    F64(&'a [f64]),
+}
+
+impl<'a> Weights<'a> {
+    /// How many.
+    #[doc(hidden)]
+    #[allow(clippy::len_without_is_empty)]
+    #[inline]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::F32(w) => w.len(),
+            Self::F64(w) => w.len(),
+        }
+    }
+
+    /// One of them.
+    #[doc(hidden)]
+    #[inline]
+    pub fn get(&self, i: usize) -> f64 {
+        match self {
+            Self::F32(w) => w[i].into(),
+            Self::F64(w) => w[i],
+        }
+    }
+
+    /// Those in a range.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn part(self, range: Range<usize>) -> Self {
+        match self {
+            Self::F32(w) => Self::F32(&w[range]),
+            Self::F64(w) => Self::F64(&w[range]),
+        }
+    }
+
+    /// Whether none is negative, infinite or NaN.
+    ///
+    /// # Errors
+    /// [`Error::Value`] at the first that is.
+    #[doc(hidden)]
+    pub fn check(&self, what: &'static str) -> Result<(), Error> {
+        // By their bits, as the caller's floating-point environment may trap at NaN. All of them,
+        // without a branch, which the compiler makes vectors of.
+        macro_rules! first {
+            ($w:ident: $t:ty) => {{
+                let good = |weight: $t| {
+                    weight.to_bits() < <$t>::INFINITY.to_bits() || weight.to_bits() << 1 == 0
+                };
+                let all = $w.iter().fold(true, |all, &weight| all & good(weight));
+                if all { None } else { $w.iter().position(|&weight| !good(weight)) }
+            }};
+        }
+        let first = match self {
+            Self::F32(w) => first!(w: f32),
+            Self::F64(w) => first!(w: f64),
+        };
+        let refused = |i: usize| {
+            let range = "finite and not negative";
+            Err(Error::value_at(what, i, self.get(i), range))
+        };
+        first.map_or(Ok(()), |i| in_default_environment(|| refused(i)))
+    }
+}
+
+macro_rules! weights {
+    ($($t:ty: $variant:ident),*) => {
+        $(impl<'a> From<&'a [$t]> for Weights<'a> {
+            fn from(weights: &'a [$t]) -> Self {
+                Self::$variant(weights)
+            }
+        }
+
+        impl<'a> From<&'a Vec<$t>> for Weights<'a> {
+            fn from(weights: &'a Vec<$t>) -> Self {
+                Self::$variant(weights)
+            }
+        }
+
+        impl<'a, const N: usize> From<&'a [$t; N]> for Weights<'a> {
+            fn from(weights: &'a [$t; N]) -> Self {
+                Self::$variant(weights)
+            }
+        })*
+    };
+}
+
+weights!(f32: F32, f64: F64);
+
 /// The options of a loss.
 #[derive(Clone, Copy, Debug)]
 pub struct Loss<'a> {
@@ -62,7 +174,7 @@ pub struct Loss<'a> {
     /// The share of a target's mass that is spread over all classes.
     pub smoothing: f64,
     /// The factor of each class's share of the loss: finite numbers that are not negative.
-    pub weights: Option<&'a [f32]>,
+    pub weights: Option<Weights<'a>>,
     /// The factor of the squared log-sum-exp.
     pub z: f64,
     /// Whether the entropy of the targets is subtracted: Kullback-Leibler divergence.
@@ -72,6 +184,38 @@ pub struct Loss<'a> {
 }
 
 impl Loss<'_> {
+    /// Whether what there is of each row fits rows of so many columns.
+    ///
+    /// # Errors
+    /// If lengths do not fit, or a label is no column.
+    pub fn check<T>(
+        &self,
+        rows: usize,
+        cols: usize,
+        targets: &Targets<T>,
+        factors: Option<&[f64]>,
+        losses: &[f64],
+    ) -> Result<(), Error> {
+        length("number of losses (one for each row)", losses.len(), rows)?;
+        if let Some(factors) = factors {
+            length("number of row factors", factors.len(), rows)?;
+        }
+        self.check_weights(cols)?;
+        match targets {
+            Targets::Labels(labels) => {
+                length("number of labels (one for each row)", labels.len(), rows)?;
+                self.check_labels(labels, cols)
+            }
+            Targets::Probs(q) => {
+                let (logits, other) = ((rows, cols), (q.rows(), q.cols()));
+                if other == logits {
+                    return Ok(());
+                }
+                Err(Error::differ("matrix of targets", logits, other))
+            }
+        }
+    }
+
     /// Checks that each label is a column or ignored.
     ///
     /// # Errors
@@ -94,19 +238,7 @@ impl Loss<'_> {
     pub fn check_weights(&self, cols: usize) -> Result<(), Error> {
         let Some(weights) = self.weights else { return Ok(()) };
         length("number of weights (one for each class)", weights.len(), cols)?;
-        // Compares bits, because the caller's floating-point environment may trap at NaN.
-        let good =
-            |weight: f32| weight.to_bits() < f32::INFINITY.to_bits() || weight.to_bits() == 1 << 31;
-        // Looks at all weights without a branch, which is compiled to vectors.
-        if weights.iter().fold(true, |all, &weight| all & good(weight)) {
-            return Ok(());
-        }
-        let first = weights.iter().enumerate().find(|(_, weight)| !good(**weight));
-        let refused = |(class, &weight)| {
-            let range = "finite and not negative";
-            Err(Error::value_at("weight of class", class, weight, range))
-        };
-        first.map_or(Ok(()), |weight| in_default_environment(|| refused(weight)))
+        weights.check("weight of class")
     }
 }
 
@@ -175,24 +307,7 @@ impl<'a, T: Element> LossCall<'a, T> {
         losses: &'a mut [f64],
         options: Loss<'a>,
     ) -> Result<Self, Error> {
-        let (rows, cols) = (views.rows(), views.cols());
-        length("number of losses (one for each row)", losses.len(), rows)?;
-        if let Some(factors) = factors {
-            length("number of row factors", factors.len(), rows)?;
-        }
-        options.check_weights(cols)?;
-        match targets {
-            Targets::Labels(labels) => {
-                length("number of labels (one for each row)", labels.len(), rows)?;
-                options.check_labels(labels, cols)?;
-            }
-            Targets::Probs(q) => {
-                let (logits, other) = ((rows, cols), (q.rows(), q.cols()));
-                if other != logits {
-                    return Err(Error::differ("matrix of targets", logits, other));
-                }
-            }
-        }
+        options.check(views.rows(), views.cols(), &targets, factors, losses)?;
         Ok(LossCall { views, targets, losses, factors, options })
     }
 
@@ -203,16 +318,7 @@ impl<'a, T: Element> LossCall<'a, T> {
         let (views, other_views) = self.views.split(at);
         let at = views.rows();
         let (losses, other_losses) = self.losses.split_at_mut(at);
-        let (targets, other_targets) = match self.targets {
-            Targets::Labels(labels) => {
-                let (a, b) = labels.split_at(at);
-                (Targets::Labels(a), Targets::Labels(b))
-            }
-            Targets::Probs(q) => {
-                let (a, b) = q.split_rows(at);
-                (Targets::Probs(a), Targets::Probs(b))
-            }
-        };
+        let (targets, other_targets) = self.targets.split_rows(at);
         let (factors, other_factors) = self.factors.map(|f| f.split_at(at)).unzip();
         (
             LossCall { views, targets, losses, factors, options },
@@ -239,7 +345,7 @@ impl<'a, T: Element> LossCall<'a, T> {
             Targets::Labels(labels) => {
                 // `checked` has seen that the label is a column.
                 let label = labels[row] as usize;
-                let weight = weights.map_or(1.0, |w| f64::from(w[label]));
+                let weight = weights.map_or(1.0, |w| w.get(label));
                 // SAFETY: the label is a column.
                 let logit = unsafe { *self.row(row).0.add(label) }.to_f64();
                 let label = Label { column: label, logit, weight };
@@ -280,7 +386,7 @@ pub(crate) struct Label {
 #[derive(Clone, Copy)]
 pub(crate) struct Soft<'a, T> {
     pub(crate) probs: &'a [T],
-    pub(crate) weights: Option<&'a [f32]>,
+    pub(crate) weights: Option<Weights<'a>>,
     pub(crate) own: f64,
     pub(crate) spread: f64,
 }
@@ -294,7 +400,7 @@ impl<T: Element> Soft<'_, T> {
         let mut sum = Sum::ZERO;
         for j in 0..n {
             let q = self.probs.get(j).map_or(0.0, |q| q.to_f64()).mul_add(self.own, self.spread);
-            let t = self.weights.map_or(1.0, |w| f64::from(w[j])) * q;
+            let t = self.weights.map_or(1.0, |w| w.get(j)) * q;
             // 0 ln 0 = 0
             if t != 0.0 {
                 sum = f64::sum_add(sum, Sum { hi: t * libm::log(q), lo: 0.0 });
@@ -320,18 +426,18 @@ pub struct BackwardCall<'a, T> {
 }
 
 impl<'a, T: Element> BackwardCall<'a, T> {
-    /// `None` if the shapes differ.
+    /// `None` if the shapes differ. The scale is a pair, of either sign.
     pub fn new(
         output: Matrix<'a, T>,
         upstream: Matrix<'a, T>,
         gradient: MatrixMut<'a, T>,
-        scale: &Scale,
+        scale: (f64, f64),
         log: bool,
     ) -> Option<Self> {
         let shape = (output.rows(), output.cols());
         let same = (upstream.rows(), upstream.cols()) == shape
             && (gradient.rows(), gradient.cols()) == shape;
-        same.then_some(Self { output, upstream, gradient, scale: scale.pair(), log })
+        same.then_some(Self { output, upstream, gradient, scale, log })
     }
 
     /// Number of rows.

@@ -159,6 +159,17 @@ macro_rules! view {
                     Self { data: tail, rows: rows - at, cols, stride, borrowed },
                 )
             }
+
+            /// The first `at` columns and the others. All and none if there are fewer than `at`.
+            pub fn split_cols(self, at: usize) -> (Self, Self) {
+                let at = at.min(self.cols);
+                let Self { data, rows, cols, stride, borrowed } = self;
+                let tail = data.wrapping_add(at);
+                (
+                    Self { data, rows, cols: at, stride, borrowed },
+                    Self { data: tail, rows, cols: cols - at, stride, borrowed },
+                )
+            }
         }
     };
 }
@@ -238,6 +249,15 @@ impl<'a, T> MatrixMut<'a, T> {
         }
     }
 
+    /// A row; empty if there is none of that number.
+    pub fn row_mut(&mut self, row: usize) -> &mut [T] {
+        if row >= self.rows || self.cols == 0 {
+            return &mut [];
+        }
+        // SAFETY: the row is there, and borrowed as this view is.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(row * self.stride), self.cols) }
+    }
+
     pub(crate) fn as_mut_ptr(&mut self) -> *mut T {
         self.data
     }
@@ -282,6 +302,24 @@ mod tests {
         assert_eq!((a.rows(), b.row(2)), (0, &d[8..]));
         let (a, _) = Matrix::new(&d[..6], 3).unwrap().split_rows(2);
         assert_eq!((a.into_slice(), a.row(2)), (Some(&d[..6]), &[][..]));
+    }
+
+    #[test]
+    fn splitting_columns_keeps_rows() {
+        let d: Vec<u32> = (0..6).collect();
+        let (a, b) = Matrix::new(&d, 3).unwrap().split_cols(1);
+        assert_eq!(
+            (a.row(0), a.row(1), b.row(0), b.row(1)),
+            (&d[..1], &d[3..4], &d[1..3], &d[4..])
+        );
+        let (a, b) = Matrix::new(&d, 3).unwrap().split_cols(9);
+        assert_eq!((a.into_slice(), b.rows(), b.row(1)), (Some(&d[..]), 2, &[][..]));
+        let mut d = d;
+        let (mut a, mut b) = MatrixMut::new(&mut d, 3).unwrap().split_cols(2);
+        a.row_mut(1).fill(7);
+        b.row_mut(0).fill(8);
+        assert!(a.row_mut(2).is_empty());
+        assert_eq!(d, [0, 1, 8, 7, 7, 5]);
     }
 
     #[test]

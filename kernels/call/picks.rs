@@ -151,10 +151,7 @@ impl<'a, T: Element> Picks<'a, T> {
         log_probs: &'a mut [T::Arithmetic],
         probs: Option<&'a mut [T::Arithmetic]>,
     ) -> Result<Self, Error> {
-        if k > x.cols() {
-            let range = "at most the number of columns";
-            return Err(Error::value("k of the top k", k, range));
-        }
+        Self::check_k(k, x.cols())?;
         let needed = x.rows().saturating_mul(k);
         check("number of indices", indices.len(), needed)?;
         check("number of log-probabilities", log_probs.len(), needed)?;
@@ -163,6 +160,18 @@ impl<'a, T: Element> Picks<'a, T> {
         }
         let probs = probs.unwrap_or_default();
         Ok(Picks { probs, ..Self::new(x, k, Wanted::Top(indices), log_probs, &mut []) })
+    }
+
+    /// Whether rows of so many elements have `k`.
+    ///
+    /// # Errors
+    /// [`Error::Value`] if not.
+    pub fn check_k(k: usize, cols: usize) -> Result<(), Error> {
+        if k > cols {
+            let range = "at most the number of columns";
+            return Err(Error::value("k of the top k", k, range));
+        }
+        Ok(())
     }
 
     /// Finds the index of the largest element of each row.

@@ -1,5 +1,7 @@
 //! The options of attention, a call with them, and what each row makes of them.
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 
 use crate::call::Masked;
@@ -69,6 +71,8 @@ pub(crate) fn log_shift_of_pairs<E: Contract>(
 pub enum MaskData<'a> {
     /// Added; -inf hides a key.
     F32(&'a [f32]),
+    /// Added, to logits of f64.
+    F64(&'a [f64]),
     /// Added.
     F16(&'a [f16]),
     /// Added.
@@ -77,20 +81,71 @@ pub enum MaskData<'a> {
     Bool(&'a [u8]),
 }
 
-impl MaskData<'_> {
-    fn len(&self) -> usize {
+impl<'a> MaskData<'a> {
+    /// Elements.
+    #[doc(hidden)]
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
         match self {
             Self::F32(m) => m.len(),
+            Self::F64(m) => m.len(),
             Self::F16(m) => m.len(),
             Self::Bf16(m) => m.len(),
             Self::Bool(m) => m.len(),
         }
     }
 
+    /// Those in a range of columns.
+    #[doc(hidden)]
+    #[must_use]
+    #[inline(always)]
+    pub fn part(self, range: Range<usize>) -> Self {
+        match self {
+            Self::F32(m) => Self::F32(&m[range]),
+            Self::F64(m) => Self::F64(&m[range]),
+            Self::F16(m) => Self::F16(&m[range]),
+            Self::Bf16(m) => Self::Bf16(&m[range]),
+            Self::Bool(m) => Self::Bool(&m[range]),
+        }
+    }
+
+    /// What is added to the logit of a key: of booleans 0 or -inf.
+    #[doc(hidden)]
+    pub fn added(&self, key: usize) -> f64 {
+        match self {
+            Self::F32(m) => m[key].into(),
+            Self::F64(m) => m[key],
+            // Not the functions of `half` of the same name: see num/element.rs.
+            Self::F16(m) => Element::to_f64(m[key]),
+            Self::Bf16(m) => Element::to_f64(m[key]),
+            Self::Bool(m) => {
+                if m[key] != 0 {
+                    0.0
+                } else {
+                    f64::NEG_INFINITY
+                }
+            }
+        }
+    }
+
+    /// Whether its elements fit logits of the type `A`.
+    ///
+    /// # Errors
+    /// [`Error::Value`] if not.
+    #[doc(hidden)]
+    pub fn check<A>(&self) -> Result<(), Error> {
+        if matches!(self, Self::F64(_)) && size_of::<A>() != size_of::<f64>() {
+            let what = "number of bytes of the mask's elements";
+            return Err(Error::value(what, size_of::<f64>(), "at most 4, but for rows of f64"));
+        }
+        Ok(())
+    }
+
     /// Whether the mask does nothing but hide some of these keys: every element is 0 or -inf, or a
     /// boolean.
+    #[doc(hidden)]
     #[inline(always)]
-    fn only_hides(&self, (from, to): (usize, usize)) -> bool {
+    pub fn only_hides(&self, (from, to): (usize, usize)) -> bool {
         macro_rules! all {
             ($m:ident: $t:ty) => {
                 // A chunk is tested without an early exit, which is compiled to vectors.
@@ -104,6 +159,7 @@ impl MaskData<'_> {
         }
         match self {
             Self::F32(m) => all!(m: f32),
+            Self::F64(m) => all!(m: f64),
             Self::F16(m) => all!(m: f16),
             Self::Bf16(m) => all!(m: bf16),
             Self::Bool(_) => true,
@@ -118,10 +174,25 @@ macro_rules! mask_data {
                 Self::$variant(data)
             }
         })*
+
+        mask_data!(also: $($t),*, bool);
+    };
+    (also: $($t:ty),*) => {
+        $(impl<'a> From<&'a Vec<$t>> for MaskData<'a> {
+            fn from(data: &'a Vec<$t>) -> Self {
+                data[..].into()
+            }
+        }
+
+        impl<'a, const N: usize> From<&'a [$t; N]> for MaskData<'a> {
+            fn from(data: &'a [$t; N]) -> Self {
+                data[..].into()
+            }
+        })*
     };
 }
 
-mask_data!(f32: F32, f16: F16, bf16: Bf16, u8: Bool);
+mask_data!(f32: F32, f64: F64, f16: F16, bf16: Bf16, u8: Bool);
 
 impl<'a> From<&'a [bool]> for MaskData<'a> {
     fn from(data: &'a [bool]) -> Self {
@@ -139,9 +210,10 @@ pub struct Mask<'a> {
 }
 
 impl<'a> Mask<'a> {
-    /// A mask of f32, f16 or bf16, which are added to the logits, or of bool or u8, where `true` or
-    /// not 0 means that a key is seen. `shape` is batch, heads, queries: each as many as the scores
-    /// have, or 1 for one that serves all. A row of the mask is as long as one of the scores.
+    /// A mask of f32, f16 or bf16 (or f64, for scores of f64), which are added to the logits, or of
+    /// bool or u8, where `true` or not 0 means that a key is seen. `shape` is batch, heads, queries:
+    /// each as many as the scores have, or 1 for one that serves all. A row of the mask is as long
+    /// as one of the scores.
     ///
     /// ```
     /// use softmax_kernels::Mask;
@@ -256,6 +328,7 @@ impl<'a> Attend<'a> {
             return Err(Error::value("soft cap", c, "in 2^-20..=2^20"));
         }
         if let Some(mask) = &self.mask {
+            mask.data.check::<A>()?;
             let scores = [batch, heads, queries];
             if mask.shape.iter().zip(scores).any(|(&m, n)| m != n && m != 1) {
                 let what = "shape of the mask (batch, heads, queries; 1 serves for all)";
@@ -365,12 +438,7 @@ impl<'a> Attend<'a> {
             let at = |i, n| if n == 1 { 0 } else { i };
             let row = (at(batch, batches) * heads + at(head, heads)) * queries + at(query, queries);
             let range = row * cols..(row + 1) * cols;
-            match mask.data {
-                MaskData::F32(m) => MaskData::F32(&m[range]),
-                MaskData::F16(m) => MaskData::F16(&m[range]),
-                MaskData::Bf16(m) => MaskData::Bf16(&m[range]),
-                MaskData::Bool(m) => MaskData::Bool(&m[range]),
-            }
+            mask.data.part(range)
         });
         let keys = (begin.min(end), end);
         Row {

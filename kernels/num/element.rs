@@ -8,6 +8,8 @@ pub(crate) mod sealed {
     /// What kernels need from an element type. Sealed: no other crate can name or implement it.
     #[doc(hidden)]
     pub trait Internal: Plain {
+        /// Its negative: another sign, and nothing else.
+        fn minus(self) -> Self;
         /// The entry for this type.
         fn of<F: Family>(all: &ByType<F>) -> &F::Of<Self>
         where
@@ -79,6 +81,10 @@ macro_rules! element {
         }
 
         impl sealed::Internal for $t {
+            #[inline(always)]
+            fn minus(self) -> Self {
+                -self
+            }
             fn of<F: Family>(all: &ByType<F>) -> &F::Of<Self> {
                 &all.$field
             }
@@ -109,7 +115,7 @@ macro_rules! plain {
     };
 }
 
-plain!(f32, f64, f16, bf16, u64, [u64; 2]);
+plain!(f32, f64, f16, bf16, u8, i64, u64, usize, [u64; 2]);
 
 /// Types for which every bit pattern is a valid value.
 ///

@@ -6,6 +6,7 @@ pub(crate) mod guess;
 pub(crate) mod ln;
 pub(crate) mod philox;
 pub(crate) mod scale;
+pub(crate) mod weighted;
 
 /// `a * b` exactly, as the rounded product and its error (Veltkamp and Dekker), unless something
 /// overflows or underflows. It uses no FMA, so that it runs in `const` and on every CPU.

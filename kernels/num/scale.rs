@@ -143,8 +143,8 @@ impl Scale {
         self.hi
     }
 
-    /// The factor as a pair.
-    pub(crate) fn pair(&self) -> (f64, f64) {
+    /// The factor as a pair, whose low part is 0 but for temperatures.
+    pub fn pair(&self) -> (f64, f64) {
         (self.hi, self.lo)
     }
 

@@ -160,6 +160,12 @@ unsafe fn load_mask_here<S: Masks>(simd: S, mask: &MaskData, at: usize, n: usize
     }
     match mask {
         MaskData::F32(m) => load!(m),
+        MaskData::F64(m) if const { S::E::MIN_EXP == <f64 as Contract>::MIN_EXP } => {
+            // SAFETY: the caller vouches for n elements there, and these are of `S::E`.
+            unsafe { simd.load_upto(m.as_ptr().cast::<S::E>().add(at), n, S::E::narrow(0.0)) }
+        }
+        // Refused when the call was made.
+        MaskData::F64(_) => simd.splat(S::E::narrow(0.0)),
         MaskData::F16(m) => load!(m),
         MaskData::Bf16(m) => load!(m),
         MaskData::Bool(m) => {

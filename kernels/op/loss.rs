@@ -19,7 +19,7 @@
 //! `others / sum`, because `p - 1` would cancel.
 
 use crate::call::Special;
-use crate::call::losses::{BackwardCall, LARGER, LossCall, RowTargets, SMALL, Soft};
+use crate::call::losses::{BackwardCall, LARGER, LossCall, RowTargets, SMALL, Soft, Weights};
 use crate::call::row_loss::{RowLoss, SoftSums, Sums, backward_sum, is_single};
 use crate::isa::vector::{Io, Vector, two_sum_lanes};
 use crate::mem::scratch::Scratch;
@@ -445,10 +445,10 @@ where
                     simd.widen(load(simd, soft.probs.as_ptr().add(i), n, 0.0))
                 };
                 let weight = match soft.weights {
-                    Some(weights) => load(simd, weights.as_ptr().add(i), n, 0.0),
-                    None => ones(simd, n),
+                    Some(weights) => load_weights(simd, &weights, i, n),
+                    None => simd.widen(ones(simd, n)),
                 };
-                [simd.widen(load(simd, x.add(i), n, 0.0)), q, simd.widen(weight)]
+                [simd.widen(load(simd, x.add(i), n, 0.0)), q, weight]
             };
             let mut terms = [[zero; 2]; 3];
             for half in 0..halves::<S>() {
@@ -465,6 +465,32 @@ where
         },
     );
     SoftSums { probs, weights, below: below.hi }
+}
+
+/// The weights from the `i`th on, as many as a vector has; where fewer than `n` are left, zeros
+/// behind them.
+///
+/// # Safety
+/// There are `i + n` weights.
+#[inline(always)]
+unsafe fn load_weights<S>(simd: S, weights: &Weights, i: usize, n: usize) -> [Wide<S>; 2]
+where
+    S: Io<f32>,
+{
+    // SAFETY: as this function's.
+    unsafe {
+        match weights {
+            Weights::F32(weights) => simd.widen(load(simd, weights.as_ptr().add(i), n, 0.0)),
+            Weights::F64(weights) => {
+                let (w, p, lanes) = (simd.wide(), weights.as_ptr().add(i), S::Wide::LANES);
+                let mut halves = [load(w, p, n, 0.0), w.splat(0.0)];
+                if S::LANES > lanes && n > lanes {
+                    halves[1] = load(w, p.add(lanes), n - lanes, 0.0);
+                }
+                halves
+            }
+        }
+    }
 }
 
 /// `n` ones, then zeros.
@@ -513,7 +539,7 @@ unsafe fn finish_soft<S, T>(
                 simd.widen(load(simd, soft.probs.as_ptr().add(i), n - i, 0.0))
             };
             let weight = match soft.weights {
-                Some(weights) => simd.widen(load(simd, weights.as_ptr().add(i), n - i, 0.0)),
+                Some(weights) => load_weights(simd, &weights, i, n - i),
                 None => [zero; 2],
             };
             let mut gradient = [zero; 2];

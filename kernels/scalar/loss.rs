@@ -17,7 +17,7 @@ fn row_sum<R: Reference>(terms: &[f64]) -> Sum {
 /// The weight of a column, and its probability.
 fn target<T: Element>(soft: &Soft<T>, j: usize) -> (f64, f64) {
     let q = soft.probs.get(j).map_or(0.0, |q| q.to_f64());
-    (soft.weights.map_or(1.0, |w| w[j].into()), q)
+    (soft.weights.map_or(1.0, |w| w.get(j)), q)
 }
 
 fn soft_sums<R: Reference, T: Element>(x: &[f64], soft: &Soft<T>, max: f64) -> SoftSums {

@@ -482,10 +482,7 @@ fn logit<R: Reference>(x: f64, key: usize, attend: &Attend, row: &Row, far: bool
         None => None,
         Some(MaskData::Bool(mask)) if mask[key] == 0 => return HIDDEN,
         Some(MaskData::Bool(_)) => None,
-        Some(MaskData::F32(mask)) => Some(mask[key].to_f64()),
-        // Not the functions of `half` of the same name: see num/element.rs.
-        Some(MaskData::F16(mask)) => Some(Element::to_f64(mask[key])),
-        Some(MaskData::Bf16(mask)) => Some(Element::to_f64(mask[key])),
+        Some(mask) => Some(mask.added(key)),
     };
     if mask == Some(f64::NEG_INFINITY) {
         return HIDDEN;

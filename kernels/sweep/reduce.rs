@@ -196,6 +196,7 @@ impl<'a, S: Vector> Reducer<'a, S> {
     {
         // The maximum and the classification are outside of the function that sweeps, whose stack
         // frame is large for pairs.
+        // SAFETY: as this function's.
         unsafe {
             let max = match max {
                 None if L::PAIRS => {

@@ -519,7 +519,7 @@ impl Try {
         let n = x.len();
         let q: Vec<T> = self.u.iter().map(|u| T::from_f64((u.abs() / 8.0).min(1.0))).collect();
         let wide: Vec<f64> = q.iter().map(|q| q.to_f64()).collect();
-        let weights: Vec<f32> = self.u.iter().rev().map(|u| u.abs() as f32).collect();
+        let weights: Vec<f64> = self.u.iter().rev().map(|u| u.abs()).collect();
         let (smoothing, z) = if soft { (self.smoothing, self.z) } else { (0.0, 0.0) };
         let (probs, weighted) = (soft && self.label.is_multiple_of(2), soft && self.u[0] > 0.0);
         let mut loss =
@@ -540,7 +540,7 @@ impl Try {
             let q = if probs { wide[j] } else { f64::from(u8::from(j == self.label)) };
             let own = Dd::sum(1.0, -smoothing).mul(Dd(q, 0.0));
             let t = own.add(Dd(smoothing, 0.0).div(Dd(n as f64, 0.0)));
-            if weighted { t.mul(Dd(weights[j].into(), 0.0)) } else { t }
+            if weighted { t.mul(Dd(weights[j], 0.0)) } else { t }
         };
         let t: Vec<Dd> = (0..n).map(smooth).collect();
         let mass = t.iter().fold(Dd(0.0, 0.0), |s, &t| s.add(t));

@@ -10,10 +10,12 @@ mod attention;
 mod axis;
 mod batching;
 mod bits;
+mod changed;
 mod decide;
 mod dispatch;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod environment;
+mod lanes;
 mod loss;
 mod loss_bounds;
 #[cfg(unix)]
@@ -26,3 +28,4 @@ mod sampling;
 mod shards;
 mod special_values;
 mod vectors;
+mod weighted;

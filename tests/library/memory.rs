@@ -292,7 +292,7 @@ fn losses_stay_between_the_guards<T: Bits + Pattern>() {
                         let mut loss = options.kernel(kernel).cross_entropy();
                         let y = MatrixMut::new(y, cols).expect("whole rows");
                         if soft {
-                            loss = loss.label_smoothing(0.1).weights(weights);
+                            loss = loss.label_smoothing(0.1).weights(&*weights);
                             loss.gradient(x, q, y).expect("a valid call");
                         } else {
                             loss.gradient(x, &labels, y).expect("a valid call");
