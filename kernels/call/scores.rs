@@ -210,10 +210,10 @@ pub struct Mask<'a> {
 }
 
 impl<'a> Mask<'a> {
-    /// A mask of f32, f16 or bf16 (or f64, for scores of f64), which are added to the logits, or of
-    /// bool or u8, where `true` or not 0 means that a key is seen. `shape` is batch, heads, queries:
-    /// each as many as the scores have, or 1 for one that serves all. A row of the mask is as long
-    /// as one of the scores.
+    /// A mask. Values of f32, f16 or bf16 (f64 for scores of f64) are added to the logits; bool or
+    /// u8 say which keys are seen: `true` or not 0. `shape` is batch, heads, queries: each as many
+    /// as the scores have, or 1 for one that serves all. A row of the mask is as long as a row of
+    /// the scores.
     ///
     /// ```
     /// use softmax_kernels::Mask;
