@@ -63,6 +63,15 @@ pub struct Attention<'a> {
 impl<'a> Attention<'a> {
     /// Of so many heads, and queries for each: the plain softmax of every row, until more is asked
     /// for.
+    ///
+    /// ```
+    /// use softmax::{Attention, MatrixMut};
+    /// // Two sequences, two heads, one query, two keys: four rows.
+    /// let mut x = [1.0f32; 8];
+    /// Attention::new(2, 1).softmax_in_place(MatrixMut::new(&mut x, 2)?)?;
+    /// assert_eq!(x, [0.5; 8]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub const fn new(heads: usize, queries: usize) -> Self {
         Self { attend: Attend::new(heads, queries), factor: Factor::One, exec: Exec::new() }
     }
@@ -70,6 +79,15 @@ impl<'a> Attention<'a> {
     /// Multiplies the scores by `scale`: mostly `1 / sqrt(d)`, `d` being the size of a head. Calls
     /// refuse scales outside `2^-60..=2^60`. Of this and [`Attention::temperature`] the later
     /// counts.
+    ///
+    /// ```
+    /// use softmax::{Attention, MatrixMut};
+    /// let mut x = [0.0f32, 8.0];
+    /// Attention::new(1, 1).scale(0.125).softmax_in_place(MatrixMut::new(&mut x, 2)?)?;
+    /// // 1 / (1 + e)
+    /// assert!((x[0] - 0.268_941_4).abs() < 1e-7);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn scale(mut self, scale: f64) -> Self {
         self.factor = Factor::scale(scale);
@@ -78,6 +96,15 @@ impl<'a> Attention<'a> {
 
     /// Divides the scores by `temperature`: [`Attention::scale`] of its inverse, without rounding
     /// that. Calls refuse what is not above 0 and finite.
+    ///
+    /// ```
+    /// use softmax::{Attention, MatrixMut};
+    /// let mut x = [0.0f32, 8.0];
+    /// Attention::new(1, 1).temperature(8.0).softmax_in_place(MatrixMut::new(&mut x, 2)?)?;
+    /// // 1 / (1 + e)
+    /// assert!((x[0] - 0.268_941_4).abs() < 1e-7);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn temperature(mut self, temperature: f64) -> Self {
         self.factor = Factor::temperature(temperature);
@@ -86,6 +113,15 @@ impl<'a> Attention<'a> {
 
     /// Caps the scaled scores softly: `c * tanh(x / c)`, before masks and biases. Calls refuse caps
     /// outside `2^-20..=2^20`.
+    ///
+    /// ```
+    /// use softmax::{Attention, MatrixMut};
+    /// // Both are capped to 1, nearly.
+    /// let mut x = [50.0f32, 90.0];
+    /// Attention::new(1, 1).soft_cap(1.0).softmax_in_place(MatrixMut::new(&mut x, 2)?)?;
+    /// assert_eq!(x, [0.5; 2]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn soft_cap(mut self, c: f64) -> Self {
         self.attend.cap = Some(c);
@@ -95,6 +131,16 @@ impl<'a> Attention<'a> {
     /// Adds a mask to the logits, or hides keys where it is `false`. A row that has
     /// nothing but 0 and -inf has the bits of one with booleans, without other options, and is as
     /// cheap but for reading more.
+    ///
+    /// ```
+    /// use softmax::{Attention, MatrixMut, Mask};
+    /// let mut x = [2.0f32, 1.0, 7.0];
+    /// let mask = [0.0f32, 1.0, f32::NEG_INFINITY];
+    /// let attention = Attention::new(1, 1).mask(Mask::new(&mask[..], [1, 1, 1]));
+    /// attention.softmax_in_place(MatrixMut::new(&mut x, 3)?)?;
+    /// assert_eq!(x, [0.5, 0.5, 0.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn mask(mut self, mask: Mask<'a>) -> Self {
         self.attend.mask = Some(mask);
@@ -102,6 +148,17 @@ impl<'a> Attention<'a> {
     }
 
     /// Multiplies each head's mask by its own slope: what ggml makes of `max_bias`.
+    ///
+    /// ```
+    /// use softmax::{Attention, MatrixMut, Mask};
+    /// // Two heads, one query each.
+    /// let mut x = [0.0f32, 0.0, 0.0, 1.0];
+    /// let mask = Mask::new(&[1.0f32, 0.0][..], [1, 1, 1]);
+    /// let attention = Attention::new(2, 1).mask(mask).mask_slopes(&[0.0, 1.0]);
+    /// attention.softmax_in_place(MatrixMut::new(&mut x, 2)?)?;
+    /// assert_eq!(x, [0.5; 4]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn mask_slopes(mut self, slopes: &'a [f32]) -> Self {
         self.attend.mask_slopes = Some(slopes);
@@ -113,6 +170,16 @@ impl<'a> Attention<'a> {
     ///
     /// Calls refuse distances beyond 2^24 - 16 (f64: 2^53 - 16), up to which all of them are
     /// numbers of the type, of keys that causality and windows leave.
+    ///
+    /// ```
+    /// use softmax::{Attention, MatrixMut};
+    /// // Keys at distances -1 and 0.
+    /// let mut x = [0.5f32, 0.0];
+    /// let attention = Attention::new(1, 1).alibi(&[0.5]);
+    /// attention.softmax_in_place(MatrixMut::new(&mut x, 2)?)?;
+    /// assert_eq!(x, [0.5; 2]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn alibi(mut self, slopes: &'a [f32]) -> Self {
         self.attend.slopes = Some(slopes);
@@ -121,6 +188,14 @@ impl<'a> Attention<'a> {
 
     /// Each head's sink: a logit that takes its part of the mass and has no output (`-inf`: none; 0
     /// for all: "smooth softmax", the `1 +` in the denominator).
+    ///
+    /// ```
+    /// use softmax::{Attention, MatrixMut};
+    /// let mut x = [0.0f32; 3];
+    /// Attention::new(1, 1).sinks(&[0.0]).softmax_in_place(MatrixMut::new(&mut x, 3)?)?;
+    /// assert_eq!(x, [0.25; 3]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn sinks(mut self, sinks: &'a [f32]) -> Self {
         self.attend.sinks = Some(sinks);
@@ -129,6 +204,15 @@ impl<'a> Attention<'a> {
 
     /// How many of the keys are valid: one number for each sequence of the batch, or one for each
     /// row. More than there are is all.
+    ///
+    /// ```
+    /// use softmax::{Attention, MatrixMut};
+    /// // Two sequences; the second one has a key less.
+    /// let mut x = [0.0f32; 4];
+    /// Attention::new(1, 1).lengths(&[2, 1]).softmax_in_place(MatrixMut::new(&mut x, 2)?)?;
+    /// assert_eq!(x, [0.5, 0.5, 1.0, 0.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn lengths(mut self, lengths: &'a [usize]) -> Self {
         self.attend.lengths = Some(lengths);
@@ -137,9 +221,30 @@ impl<'a> Attention<'a> {
 
     /// Hides the keys behind the query's position.
     ///
-    /// With fewer queries than keys these are the last tokens, as in FlashAttention. `is_causal` of
-    /// PyTorch's `scaled_dot_product_attention` and ONNX's `Attention` counts from the other end:
-    /// there query 0 is token 0, which is `.causal().offset(0)` here.
+    /// Query `q` is at position `offset + q`, and sees the keys `0..=offset + q`. Libraries count
+    /// alike where there are as many queries as keys. Otherwise, of `queries` and `keys`:
+    ///
+    /// | whose | the same here |
+    /// |---|---|
+    /// | FlashAttention: the queries are the last tokens (bottom-right) | `causal()`: [`Attention::offset`] is `keys - queries` |
+    /// | PyTorch's `scaled_dot_product_attention(is_causal=True)`: query 0 is token 0 (top-left) | `causal().offset(0)` |
+    /// | ONNX's `Attention` with `is_causal`, neither `past_key` nor `nonpad_kv_seqlen` | `causal().offset(0)` |
+    /// | that with a `past_key` of `past` tokens (`keys` counts them) | `causal().offset(past)` |
+    /// | that with `nonpad_kv_seqlen` and no `past_key` | `causal()`, [`lengths`](Attention::lengths) that are `nonpad_kv_seqlen`, and [`offsets`](Attention::offsets) that are each less `queries` |
+    ///
+    /// ```
+    /// use softmax::{Attention, Matrix, MatrixMut};
+    /// // Two queries, three keys: which of them each query sees.
+    /// let seen = |attention: Attention| {
+    ///     let mut probs = [0.0f32; 6];
+    ///     attention.softmax(Matrix::new(&[0.0; 6], 3)?, MatrixMut::new(&mut probs, 3)?)?;
+    ///     Ok::<_, softmax::Error>(probs.map(|p| p > 0.0))
+    /// };
+    /// let causal = Attention::new(1, 2).causal();
+    /// assert_eq!(seen(causal)?, [true, true, false, true, true, true]);
+    /// assert_eq!(seen(causal.offset(0))?, [true, false, false, true, true, false]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn causal(mut self) -> Self {
         self.attend.causal = true;
@@ -189,15 +294,58 @@ impl<'a> Attention<'a> {
         self
     }
 
-    /// The position of the first query among the keys. Without it the queries are the last tokens:
-    /// `keys - queries`.
+    /// The position of the first query among the keys, in every sequence. Without it the queries
+    /// are the last tokens: `keys - queries`. Of this and [`Attention::offsets`] the later counts.
+    ///
+    /// ```
+    /// use softmax::{Attention, Matrix, MatrixMut};
+    /// // Two queries at positions 1 and 2 of four keys.
+    /// let mut probs = [0.0f32; 8];
+    /// let (x, y) = (Matrix::new(&[7.0; 8], 4)?, MatrixMut::new(&mut probs, 4)?);
+    /// Attention::new(1, 2).causal().offset(1).softmax(x, y)?;
+    /// assert_eq!(probs[..4], [0.5, 0.5, 0.0, 0.0]);
+    /// assert_eq!(probs[4..], [1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0, 0.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn offset(mut self, offset: isize) -> Self {
         self.attend.offset = Some(offset);
+        self.attend.offsets = None;
+        self
+    }
+
+    /// [`Attention::offset`] for each sequence of the batch by itself: how many tokens a sequence
+    /// has had before its first query, where sequences of different lengths share a batch. Or one
+    /// for each row: the position of its query. Which it is, their number says, as that of
+    /// [`Attention::lengths`].
+    ///
+    /// ```
+    /// use softmax::{Attention, Matrix, MatrixMut};
+    /// // Two sequences, one head, one new token each: after three tokens, and after one.
+    /// let mut probs = [0.0f32; 8];
+    /// let (x, y) = (Matrix::new(&[7.0; 8], 4)?, MatrixMut::new(&mut probs, 4)?);
+    /// Attention::new(1, 1).causal().offsets(&[3, 1]).softmax(x, y)?;
+    /// assert_eq!(probs[..4], [0.25; 4]);
+    /// assert_eq!(probs[4..], [0.5, 0.5, 0.0, 0.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    #[must_use]
+    pub const fn offsets(mut self, offsets: &'a [isize]) -> Self {
+        self.attend.offset = None;
+        self.attend.offsets = Some(offsets);
         self
     }
 
     /// What becomes of rows that see no key and have no sink.
+    ///
+    /// ```
+    /// use softmax::{Attention, MatrixMut, Masked};
+    /// let mut x = [0.0f32; 2];
+    /// let attention = Attention::new(1, 1).lengths(&[0]).masked(Masked::Zero);
+    /// attention.softmax_in_place(MatrixMut::new(&mut x, 2)?)?;
+    /// assert_eq!(x, [0.0; 2]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn masked(mut self, masked: Masked) -> Self {
         self.attend.masked = masked;
@@ -208,6 +356,16 @@ impl<'a> Attention<'a> {
 
     /// The probabilities of `scores`, which may be of another type: f32 to f16 or bf16, and the
     /// other way round.
+    ///
+    /// ```
+    /// use softmax::{Attention, Matrix, MatrixMut, half::bf16};
+    /// // Scores of f32, probabilities of bf16.
+    /// let mut probs = [bf16::ZERO; 2];
+    /// let scores = Matrix::new(&[3.0f32, 3.0], 2)?;
+    /// Attention::new(1, 1).softmax(scores, MatrixMut::new(&mut probs, 2)?)?;
+    /// assert_eq!(probs.map(f32::from), [0.5; 2]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Shape`] if shapes or lengths of options do not fit, [`Error::Value`] if a number is
@@ -258,6 +416,15 @@ impl<'a> Attention<'a> {
 
     /// [`Attention::softmax`] in place. The same bits.
     ///
+    /// ```
+    /// use softmax::{Attention, MatrixMut};
+    /// // Two queries, the last of two tokens.
+    /// let mut x = [7.0f32; 4];
+    /// Attention::new(1, 2).causal().softmax_in_place(MatrixMut::new(&mut x, 2)?)?;
+    /// assert_eq!(x, [1.0, 0.0, 0.5, 0.5]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Attention::softmax`].
     pub fn softmax_in_place<T: Probs<T>>(&self, scores: MatrixMut<T>) -> Result<(), Error> {
@@ -265,6 +432,15 @@ impl<'a> Attention<'a> {
     }
 
     /// [`Attention::softmax_and_logsumexp`] in place. The same bits.
+    ///
+    /// ```
+    /// use softmax::{Attention, MatrixMut};
+    /// let (mut x, mut lse) = ([3.0f32; 2], [0.0]);
+    /// let attention = Attention::new(1, 1);
+    /// attention.softmax_and_logsumexp_in_place(MatrixMut::new(&mut x, 2)?, &mut lse)?;
+    /// assert_eq!((x, lse), ([0.5; 2], [3.0 + std::f32::consts::LN_2]));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Attention::softmax`].

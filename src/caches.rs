@@ -6,6 +6,14 @@ use crate::Error;
 
 /// What fits the caches is computed another way than what does not: see [`Plan`](crate::Plan).
 /// Results are the same bits.
+///
+/// ```
+/// use softmax::{Caches, Exec, Op, Shape};
+/// // As if everything were larger than the caches.
+/// let exec = Exec::new().caches(Caches::new(0, 0));
+/// println!("{}", exec.plan::<f32>(Op::Softmax, Shape::new(100, 1000))?);
+/// # Ok::<(), softmax::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caches {
     core: usize,
@@ -30,16 +38,29 @@ impl Caches {
     const UNKNOWN: Self = Self { core: 1 << 20, last: SHARE << 20 };
 
     /// Caches of these sizes in bytes: `core` as [`Caches::core`], `last` as [`Caches::last`].
+    ///
+    /// ```
+    /// let caches = softmax::Caches::new(1 << 20, 32 << 20);
+    /// assert_eq!((caches.core(), caches.last()), (1 << 20, 32 << 20));
+    /// ```
     pub const fn new(core: usize, last: usize) -> Self {
         Self { core, last }
     }
 
     /// Bytes of the largest cache that a core has to itself, usually the second level.
+    ///
+    /// ```
+    /// assert_eq!(softmax::Caches::new(1 << 20, 32 << 20).core(), 1 << 20);
+    /// ```
     pub const fn core(&self) -> usize {
         self.core
     }
 
     /// Bytes of output that calls may count on keeping in a cache at all.
+    ///
+    /// ```
+    /// assert_eq!(softmax::Caches::new(1 << 20, 32 << 20).last(), 32 << 20);
+    /// ```
     pub const fn last(&self) -> usize {
         self.last
     }

@@ -45,6 +45,12 @@ pub(crate) fn ready(kernel: &'static Kernel) -> Result<Ready, Error> {
 /// The kernel that calls use which do not choose one: the one that the environment variable
 /// `SOFTMAX_KERNEL` names, else the fastest that this CPU can run. Found once, at the first call.
 ///
+/// ```
+/// let kernel = softmax::default_kernel()?;
+/// assert!(softmax::kernels().iter().any(|known| known.name() == kernel.name()));
+/// # Ok::<(), softmax::Error>(())
+/// ```
+///
 /// # Errors
 /// As [`kernel`], if `SOFTMAX_KERNEL` is set to something else than an available kernel.
 pub fn default_kernel() -> Result<&'static Kernel, Error> {

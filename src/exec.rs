@@ -34,6 +34,13 @@ impl Default for Exec<'_> {
 
 impl<'a> Exec<'a> {
     /// The best kernel of this CPU, as many threads as pay, the caches of this machine.
+    ///
+    /// ```
+    /// use softmax::{Exec, Op, Shape};
+    /// let plan = Exec::new().plan::<f32>(Op::Softmax, Shape::new(10, 1000))?;
+    /// assert_eq!(plan.kernel().name(), softmax::default_kernel()?.name());
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[inline]
     pub const fn new() -> Self {
         let crew = Crew { threads: Threads::Auto, executor: None };
@@ -42,6 +49,14 @@ impl<'a> Exec<'a> {
 
     /// Forces a kernel (see [`kernel`](crate::kernel()) and [`kernels`](crate::kernels)). If this
     /// CPU cannot run it, calls return [`Error::UnavailableKernel`].
+    ///
+    /// ```
+    /// use softmax::{Exec, Op, Shape};
+    /// let exec = Exec::new().kernel(softmax::kernel("portable")?);
+    /// let plan = exec.plan::<f32>(Op::Softmax, Shape::new(10, 1000))?;
+    /// assert_eq!(plan.kernel().name(), "portable");
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[inline]
     #[must_use]
     pub const fn kernel(mut self, kernel: &'static Kernel) -> Self {
@@ -50,6 +65,13 @@ impl<'a> Exec<'a> {
     }
 
     /// How many threads a call may use.
+    ///
+    /// ```
+    /// use softmax::{Exec, Op, Shape, Threads};
+    /// let exec = Exec::new().threads(Threads::Serial);
+    /// assert_eq!(exec.plan::<f32>(Op::Softmax, Shape::new(10_000, 1000))?.threads(), 1);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[inline]
     #[must_use]
     pub const fn threads(mut self, threads: Threads) -> Self {
@@ -81,6 +103,15 @@ impl<'a> Exec<'a> {
     /// What the caches hold, instead of what [`Caches::of_this_machine`] says. Speed depends on it:
     /// with caches of 0 bytes even a small matrix goes the way of one that is larger than all
     /// caches.
+    ///
+    /// ```
+    /// use softmax::{Caches, Exec, Op, Regime, Shape, Threads};
+    /// // A row that is larger than a core's cache.
+    /// let exec = Exec::new().threads(Threads::Serial).caches(Caches::new(1 << 12, 1 << 20));
+    /// let plan = exec.plan::<f32>(Op::Softmax, Shape::new(1, 100_000))?;
+    /// assert_eq!(plan.regime(), Regime::Pieces);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[inline]
     #[must_use]
     pub const fn caches(mut self, caches: Caches) -> Self {
@@ -153,6 +184,15 @@ impl<'a> Exec<'a> {
 macro_rules! exec_setter {
     () => {
         /// Where calls run.
+        ///
+        /// ```
+        /// use softmax::{Exec, MatrixMut, Softmax, Threads};
+        /// let exec = Exec::new().threads(Threads::Serial).kernel(softmax::kernel("portable")?);
+        /// let mut x = [0.0f32; 4];
+        /// Softmax::new().exec(exec).softmax_in_place(MatrixMut::new(&mut x, 4)?)?;
+        /// assert_eq!(x, [0.25; 4]);
+        /// # Ok::<(), softmax::Error>(())
+        /// ```
         #[inline]
         #[must_use]
         pub const fn exec(mut self, exec: crate::Exec<'a>) -> Self {

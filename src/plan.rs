@@ -11,6 +11,14 @@ use crate::executor::Crew;
 use crate::{Caches, Error, Threads, threads};
 
 /// An operation on rows, for [`Exec::plan`](crate::Exec::plan).
+///
+/// ```
+/// use softmax::{Exec, Op, Shape, Ties};
+/// for op in [Op::Softmax, Op::LogSumExp, Op::Hardmax(Ties::First)] {
+///     println!("{op:?}: {}", Exec::new().plan::<f32>(op, Shape::new(10, 1000))?);
+/// }
+/// # Ok::<(), softmax::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Op {
@@ -43,6 +51,13 @@ impl From<Op> for Work {
 }
 
 /// How rows are worked on. The bits of the results are the same in all regimes.
+///
+/// ```
+/// use softmax::{Exec, Op, Regime, Shape};
+/// let plan = Exec::new().plan::<f32>(Op::Softmax, Shape::new(1000, 10))?;
+/// assert_eq!(plan.regime(), Regime::Tiny);
+/// # Ok::<(), softmax::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Regime {
@@ -58,6 +73,13 @@ pub enum Regime {
 
 /// The way a call takes, and why: what [`Exec::plan`](crate::Exec::plan) tells. Printed, it
 /// is an explanation for people.
+///
+/// ```
+/// use softmax::{Exec, Op, Shape};
+/// let plan = Exec::new().plan::<f32>(Op::Softmax, Shape::new(10, 1000))?;
+/// assert!(plan.to_string().contains(plan.kernel().name()));
+/// # Ok::<(), softmax::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     pub(crate) kernel: Ready,
@@ -91,11 +113,22 @@ pub struct Shape {
 
 impl Shape {
     /// So many rows of so many elements, without padding, to rows elsewhere.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Shape};
+    /// assert_eq!(Shape::new(3, 4), Shape::from(&Matrix::new(&[0.0f32; 12], 4)?));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub const fn new(rows: usize, cols: usize) -> Self {
         Self { rows, cols, dense: true, in_place: false }
     }
 
     /// In place: the output is the input.
+    ///
+    /// ```
+    /// use softmax::Shape;
+    /// assert_ne!(Shape::new(3, 4).in_place(), Shape::new(3, 4));
+    /// ```
     #[must_use]
     pub const fn in_place(mut self) -> Self {
         self.in_place = true;
@@ -223,17 +256,39 @@ impl Plan {
     }
 
     /// The kernel.
+    ///
+    /// ```
+    /// use softmax::{Exec, Op, Shape};
+    /// let plan = Exec::new().plan::<f32>(Op::Softmax, Shape::new(10, 1000))?;
+    /// assert!(plan.kernel().is_available());
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn kernel(&self) -> &'static Kernel {
         self.kernel.kernel()
     }
 
     /// How rows are worked on.
+    ///
+    /// ```
+    /// use softmax::{Exec, Op, Regime, Shape, Threads};
+    /// let exec = Exec::new().threads(Threads::Serial);
+    /// let plan = exec.plan::<f32>(Op::Softmax, Shape::new(10, 1000))?;
+    /// assert_eq!(plan.regime(), Regime::Rows);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn regime(&self) -> Regime {
         self.regime
     }
 
     /// Whether the output is written past the caches, which would not hold it: by CPUs that have
     /// such stores and are faster with them.
+    ///
+    /// ```
+    /// use softmax::{Exec, Op, Shape};
+    /// // 40 KB fit any cache.
+    /// assert!(!Exec::new().plan::<f32>(Op::Softmax, Shape::new(10, 1000))?.streams());
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn streams(&self) -> bool {
         self.store.is_past()
     }
@@ -248,6 +303,13 @@ impl Plan {
     }
 
     /// At most how many threads work at the same time.
+    ///
+    /// ```
+    /// use softmax::{Exec, Op, Shape};
+    /// // Too little to be shared.
+    /// assert_eq!(Exec::new().plan::<f32>(Op::Softmax, Shape::new(10, 1000))?.threads(), 1);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn threads(&self) -> usize {
         self.threads
     }

@@ -3,18 +3,33 @@
 mod filter;
 mod random;
 
+use std::cmp::Ordering;
+
 use softmax_kernels::{
-    Element, Learned, Masses, Matrix, Op as Work, Ready, Scale, in_default_environment, part_of,
-    room_for, with_room,
+    Call, Element, Learned, Masked, Masses, Matrix, MatrixMut, Op as Work, Ready, Scale,
+    in_default_environment, of_rank, part_of, rank, room_for, room_for_row, with_room,
 };
 
 use crate::exec::exec_setter;
 use crate::{Error, Exec, Plan, Shape, Size};
-use filter::{Kept, Lists, Need};
+use filter::{Kept, List, Lists, Need};
 use random::Stream;
 
 /// The order of filters and temperature: the libraries agree in all but the place of the
 /// temperature and of typical-p.
+///
+/// ```
+/// use softmax::{Matrix, Order, Sampler};
+/// let logits = Matrix::new(&[1.0f32, 3.0, 2.0], 3)?;
+/// let (mut tokens, mut probs, mut counts) = ([0; 3], [0.0; 3], [0]);
+/// let sampler = Sampler::new(0).temperature(9.0).min_p(0.5);
+/// sampler.kept_probs(logits, &mut tokens, &mut probs, &mut counts)?;
+/// assert_eq!(counts, [3]);
+/// let sampler = sampler.order(Order::LlamaCpp);
+/// sampler.kept_probs(logits, &mut tokens, &mut probs, &mut counts)?;
+/// assert_eq!(counts, [1]);
+/// # Ok::<(), softmax::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Order {
@@ -27,6 +42,15 @@ pub enum Order {
 }
 
 /// How a token is drawn from what the filters left.
+///
+/// ```
+/// use softmax::{Matrix, Method, Sampler};
+/// let mut draws = [7; 100];
+/// let sampler = Sampler::new(1).method(Method::GumbelMax);
+/// sampler.sample(Matrix::new(&[0.0f32, 0.0, f32::NEG_INFINITY], 3)?, &mut draws)?;
+/// assert!(draws.contains(&0) && draws.contains(&1) && !draws.contains(&2));
+/// # Ok::<(), softmax::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Method {
@@ -79,6 +103,7 @@ pub struct Sampler<'a> {
     top_p: f64,
     min_p: f64,
     typical_p: f64,
+    min_keep: usize,
     bias: Bias<'a>,
     history: History<'a>,
     repetition: f64,
@@ -186,6 +211,19 @@ fn share(what: &'static str, value: f64) -> Result<(), Error> {
 
 impl<'a> Sampler<'a> {
     /// Draws by this seed from the plain distribution of each row, until more is asked for.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[1.0f32, 3.0, 2.0], 3)?;
+    /// let mut draws = [0; 9];
+    /// Sampler::new(1).sample(logits, &mut draws)?;
+    /// assert!(draws.iter().all(|&token| token < 3));
+    /// // The same seed, the same draws.
+    /// let mut again = [0; 9];
+    /// Sampler::new(1).sample(logits, &mut again)?;
+    /// assert_eq!(draws, again);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub const fn new(seed: u64) -> Self {
         Self {
             seed,
@@ -198,6 +236,7 @@ impl<'a> Sampler<'a> {
             top_p: 1.0,
             min_p: 0.0,
             typical_p: 1.0,
+            min_keep: 1,
             bias: Bias::Pairs(&[]),
             history: History::Lists(&[]),
             repetition: 1.0,
@@ -210,6 +249,15 @@ impl<'a> Sampler<'a> {
     /// Divides the logits by `temperature`. 0 takes the largest logit, the first of equal ones,
     /// whatever the filters; infinity makes all tokens equally likely whose logits are not -inf.
     /// Calls refuse NaN and negative numbers; those beyond 2^-100 and 2^100 are as these.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[1.0f32, 3.0, 2.0], 3)?;
+    /// let mut draws = [0; 9];
+    /// Sampler::new(1).temperature(0.0).sample(logits, &mut draws)?;
+    /// assert_eq!(draws, [1; 9]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn temperature(mut self, temperature: f64) -> Self {
         self.temperature = temperature;
@@ -217,6 +265,15 @@ impl<'a> Sampler<'a> {
     }
 
     /// Keeps the `k` most likely tokens, exactly so many if there are; 0 keeps all.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[1.0f32, 3.0, 2.0], 3)?;
+    /// let mut draws = [0; 9];
+    /// Sampler::new(1).top_k(2).sample(logits, &mut draws)?;
+    /// assert!(!draws.contains(&0));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn top_k(mut self, k: usize) -> Self {
         self.top_k = k;
@@ -227,6 +284,16 @@ impl<'a> Sampler<'a> {
     /// 1 keeps all. Source: Holtzman et al., The Curious Case of Neural Text Degeneration, 2020
     /// (nucleus sampling).
     /// Calls refuse what is not in `0..=1`.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[1.0f32, 3.0, 2.0], 3)?;
+    /// let mut draws = [0; 9];
+    /// Sampler::new(1).top_p(0.5).sample(logits, &mut draws)?;
+    /// // It has 0.67 of the mass.
+    /// assert_eq!(draws, [1; 9]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn top_p(mut self, p: f64) -> Self {
         self.top_p = p;
@@ -236,6 +303,16 @@ impl<'a> Sampler<'a> {
     /// Keeps the tokens that are at least `p` times as likely as the most likely one. 0 keeps all.
     /// Source: Nguyen et al., Turning Up the Heat: Min-p Sampling, 2024.
     /// Calls refuse what is not in `0..=1`.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[1.0f32, 3.0, 2.0], 3)?;
+    /// let mut draws = [0; 9];
+    /// Sampler::new(1).min_p(0.3).sample(logits, &mut draws)?;
+    /// // 0.37 and 0.14 times as likely as the most likely one.
+    /// assert!(!draws.contains(&0));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn min_p(mut self, p: f64) -> Self {
         self.min_p = p;
@@ -247,13 +324,54 @@ impl<'a> Sampler<'a> {
     /// as long as top-p, unless other filters leave few tokens. Source: Meister et al., Locally
     /// Typical Sampling, 2023.
     /// Calls refuse what is not in `0..=1`.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[1.0f32, 3.0, 2.0], 3)?;
+    /// let mut draws = [0; 9];
+    /// Sampler::new(1).typical_p(0.5).sample(logits, &mut draws)?;
+    /// // An entropy of 0.83; token 1 has an information of 0.41, token 2 of 1.41.
+    /// assert_eq!(draws, [1; 9]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn typical_p(mut self, p: f64) -> Self {
         self.typical_p = p;
         self
     }
 
+    /// Top-p, min-p and typical-p leave `tokens` tokens at least, if there are so many: those that
+    /// come next, most likely ones or nearest to the entropy. 0 is 1, which each leaves anyway.
+    /// (Top-k keeps `k`, also if that is fewer.)
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[9.0f32, 1.0, 2.0], 3)?;
+    /// let (mut probs, mut tokens, mut counts) = ([0.0; 3], [0; 3], [0]);
+    /// let sampler = Sampler::new(1).top_p(0.5);
+    /// sampler.kept_probs(logits, &mut tokens, &mut probs, &mut counts)?;
+    /// assert_eq!((counts[0], tokens[0]), (1, 0));
+    /// sampler.min_keep(2).kept_probs(logits, &mut tokens, &mut probs, &mut counts)?;
+    /// assert_eq!((counts[0], &tokens[..2]), (2, &[0, 2][..]));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    #[must_use]
+    pub const fn min_keep(mut self, tokens: usize) -> Self {
+        self.min_keep = tokens;
+        self
+    }
+
     /// The order of filters and temperature.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Order, Sampler};
+    /// let logits = Matrix::new(&[1.0f32, 3.0, 2.0], 3)?;
+    /// let mut draws = [0; 9];
+    /// Sampler::new(1).temperature(9.0).min_p(0.5).order(Order::LlamaCpp).sample(logits, &mut draws)?;
+    /// // The temperature comes too late to save the others.
+    /// assert_eq!(draws, [1; 9]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn order(mut self, order: Order) -> Self {
         self.order = order;
@@ -262,6 +380,15 @@ impl<'a> Sampler<'a> {
 
     /// Adds to the logits of tokens, in every row and before anything else; -inf bans a token.
     /// Calls refuse NaN and +inf.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[1.0f32, 3.0, 2.0], 3)?;
+    /// let mut draws = [0; 9];
+    /// Sampler::new(1).bias(&[(1, f32::NEG_INFINITY), (2, 50.0)]).sample(logits, &mut draws)?;
+    /// assert_eq!(draws, [2; 9]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn bias(mut self, bias: &'a [(usize, f32)]) -> Self {
         self.bias = Bias::Pairs(bias);
@@ -269,6 +396,15 @@ impl<'a> Sampler<'a> {
     }
 
     /// [`Sampler::bias`] from two lists. Calls refuse lists that differ in length.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[1.0f32, 3.0, 2.0], 3)?;
+    /// let mut draws = [0; 9];
+    /// Sampler::new(1).bias_lists(&[1, 2], &[f32::NEG_INFINITY, 50.0]).sample(logits, &mut draws)?;
+    /// assert_eq!(draws, [2; 9]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn bias_lists(mut self, tokens: &'a [usize], bias: &'a [f32]) -> Self {
         self.bias = Bias::Lists(tokens, bias);
@@ -277,6 +413,16 @@ impl<'a> Sampler<'a> {
 
     /// The tokens that the penalties are for: one list for each row, or one for all. They may be in
     /// any order; how often one is there counts for the frequency penalty.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[1.0f32, 3.0, 2.0], 3)?;
+    /// let mut draws = [0; 1];
+    /// let history: &[&[usize]] = &[&[1]];
+    /// Sampler::new(1).temperature(0.0).presence_penalty(2.0).history(history).sample(logits, &mut draws)?;
+    /// assert_eq!(draws, [2]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn history(mut self, history: &'a [&'a [usize]]) -> Self {
         self.history = History::Lists(history);
@@ -307,6 +453,17 @@ impl<'a> Sampler<'a> {
     /// it. 1 changes nothing. Source: Keskar et al., CTRL, 2019, with the correction for negative
     /// logits that is in use.
     /// Calls refuse what is not positive and finite.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[1.0f32, 3.0, 2.0], 3)?;
+    /// let mut draws = [0; 1];
+    /// let history: &[&[usize]] = &[&[1]];
+    /// Sampler::new(1).temperature(0.0).repetition_penalty(2.0).history(history).sample(logits, &mut draws)?;
+    /// // 3 / 2 is less than 2.
+    /// assert_eq!(draws, [2]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn repetition_penalty(mut self, penalty: f64) -> Self {
         self.repetition = penalty;
@@ -315,6 +472,16 @@ impl<'a> Sampler<'a> {
 
     /// Subtracts `penalty` from the logits of tokens in the history, after the repetition penalty.
     /// Calls refuse what is not finite.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[1.0f32, 3.0, 2.0], 3)?;
+    /// let mut draws = [0; 1];
+    /// let history: &[&[usize]] = &[&[1, 1]];
+    /// Sampler::new(1).temperature(0.0).presence_penalty(1.5).history(history).sample(logits, &mut draws)?;
+    /// assert_eq!(draws, [2]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn presence_penalty(mut self, penalty: f64) -> Self {
         self.presence = penalty;
@@ -324,6 +491,17 @@ impl<'a> Sampler<'a> {
     /// Subtracts `penalty` from the logits of tokens for each time that they are in the history,
     /// after the repetition penalty.
     /// Calls refuse what is not finite.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[1.0f32, 3.0, 2.0], 3)?;
+    /// let mut draws = [0; 1];
+    /// let history: &[&[usize]] = &[&[1, 1]];
+    /// Sampler::new(1).temperature(0.0).frequency_penalty(0.6).history(history).sample(logits, &mut draws)?;
+    /// // 3 - 2 * 0.6 is less than 2.
+    /// assert_eq!(draws, [2]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn frequency_penalty(mut self, penalty: f64) -> Self {
         self.frequency = penalty;
@@ -331,6 +509,17 @@ impl<'a> Sampler<'a> {
     }
 
     /// The position in the sequence: another step, other draws. Calls refuse 2^48 and more.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[0.0f32; 1000], 1000)?;
+    /// let mut tokens = [0; 2];
+    /// for (step, token) in tokens.iter_mut().enumerate() {
+    ///     Sampler::new(1).step(step as u64).sample(logits, std::slice::from_mut(token))?;
+    /// }
+    /// assert_ne!(tokens[0], tokens[1]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn step(mut self, step: u64) -> Self {
         self.step = step;
@@ -339,6 +528,16 @@ impl<'a> Sampler<'a> {
 
     /// The number of the first row of the matrix, so that a batch may be cut. Calls refuse rows
     /// numbered 2^48 and more.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let (logits, mut both, mut second) = ([0.0f32; 2000], [0; 2], [0]);
+    /// Sampler::new(1).sample(Matrix::new(&logits, 1000)?, &mut both)?;
+    /// // The second row by itself.
+    /// Sampler::new(1).first_row(1).sample(Matrix::new(&logits[1000..], 1000)?, &mut second)?;
+    /// assert_eq!(second[0], both[1]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn first_row(mut self, row: u64) -> Self {
         self.first_row = row;
@@ -346,6 +545,15 @@ impl<'a> Sampler<'a> {
     }
 
     /// How a token is drawn from what the filters left.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Method, Sampler};
+    /// let logits = Matrix::new(&[1.0f32, 3.0, 2.0], 3)?;
+    /// let mut draws = [0; 9];
+    /// Sampler::new(1).method(Method::GumbelMax).top_k(2).sample(logits, &mut draws)?;
+    /// assert!(!draws.contains(&0));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn method(mut self, method: Method) -> Self {
         self.method = method;
@@ -358,6 +566,16 @@ impl<'a> Sampler<'a> {
     ///
     /// Where there is nothing to draw, because the row's logits (with bias and penalties) have NaN
     /// or +inf, or nothing but -inf, `usize::MAX` is written, and the other rows are not affected.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[1.0f32, f32::NEG_INFINITY, 0.0, f32::NAN], 2)?;
+    /// let mut draws = [0; 4];
+    /// Sampler::new(1).sample(logits, &mut draws)?;
+    /// // Two draws from each row; none from one that has NaN.
+    /// assert_eq!(draws, [0, 0, usize::MAX, usize::MAX]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Shape`] if `draws` is not a multiple of the rows long, or there are neither one
@@ -388,6 +606,272 @@ impl<'a> Sampler<'a> {
             &|(logits, draws, first): (Matrix<T>, &mut [usize], usize)| {
                 needs.with(|scratch| {
                     self.rows(kernel, &temperature, logits, each, draws, first, scratch)
+                })
+            },
+            &Option::and,
+        );
+        done.ok_or(Error::memory(cols))
+    }
+
+    /// The tokens of each row that the filters leave, and their probabilities, most likely first
+    /// and equally likely ones by rising index: of row `i` the first `counts[i]` of the `n` places
+    /// of `tokens` and `probs` from `i * n` on, if there is room for `n` in each row. What follows
+    /// stays as it is.
+    ///
+    /// What is left are the tokens that [`Sampler::sample`] may draw: those that have mass, which
+    /// are no less likely than 2^-63 times the most likely one, without filters as well. At
+    /// temperature 0 it is one token. No random number is used: seed, step and method do not count.
+    ///
+    /// The probabilities add up to 1: they are [`Softmax::softmax`] at the temperature of a row of
+    /// the logits (with bias and penalties) of the tokens that are left alone, by rising index, to
+    /// the bit. Error: as there, at most 3 ULP, of the probabilities that logits in f32 (of f64:
+    /// f64) have after bias and penalties. Same bits everywhere.
+    ///
+    /// Rows where there is nothing to draw have no tokens.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    ///
+    /// // Two rows of four tokens; room for two of each.
+    /// let logits = [1.0f32, 3.0, -9.0, 3.0, 0.0, f32::NEG_INFINITY, 0.5, 9.0];
+    /// let (mut tokens, mut probs, mut counts) = ([0; 4], [0.0f32; 4], [0; 2]);
+    /// let sampler = Sampler::new(0).top_k(2).min_p(0.1);
+    /// sampler.kept_probs(Matrix::new(&logits, 4)?, &mut tokens, &mut probs, &mut counts)?;
+    /// assert_eq!(counts, [2, 1]);
+    /// assert_eq!((&tokens[..2], &probs[..2]), (&[1, 3][..], &[0.5, 0.5][..]));
+    /// assert_eq!((tokens[2], probs[2]), (3, 1.0));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Room`] names the first row that has more tokens than there is room for: then
+    /// `counts` say how many each row has, and those that fit are written. Else nothing is written:
+    /// [`Error::Shape`] if `tokens` is not a multiple of the rows long, `probs` not as long, or
+    /// `counts` has not one place for each row; otherwise as [`Sampler::sample`].
+    ///
+    /// [`Softmax::softmax`]: crate::Softmax::softmax
+    pub fn kept_probs<T: Element>(
+        &self,
+        logits: Matrix<T>,
+        tokens: &mut [usize],
+        probs: &mut [T::Arithmetic],
+        counts: &mut [usize],
+    ) -> Result<(), Error> {
+        self.kept(logits, tokens, probs, counts, Work::Softmax)
+    }
+
+    /// [`Sampler::kept_probs`] with the logarithms of the probabilities: as
+    /// [`Softmax::log_softmax`] of the same logits, to the bit. Error: as there, at most 2 ULP or
+    /// 1e-7 in f32, 3 ULP or 3e-16 in f64.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    ///
+    /// let (mut tokens, mut log_probs, mut counts) = ([0; 2], [0.0f32; 2], [0]);
+    /// let logits = Matrix::new(&[1.0f32, 3.0, 3.0], 3)?;
+    /// Sampler::new(0).top_k(2).kept_log_probs(logits, &mut tokens, &mut log_probs, &mut counts)?;
+    /// assert_eq!((tokens, counts), ([1, 2], [2]));
+    /// assert_eq!(log_probs, [-std::f32::consts::LN_2; 2]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Sampler::kept_probs`].
+    ///
+    /// [`Softmax::log_softmax`]: crate::Softmax::log_softmax
+    pub fn kept_log_probs<T: Element>(
+        &self,
+        logits: Matrix<T>,
+        tokens: &mut [usize],
+        log_probs: &mut [T::Arithmetic],
+        counts: &mut [usize],
+    ) -> Result<(), Error> {
+        self.kept(logits, tokens, log_probs, counts, Work::LogSoftmax)
+    }
+
+    /// The probabilities of [`Sampler::kept_probs`], the same bits, in whole rows: 0 for tokens
+    /// that are not left. Rows where there is nothing to draw become NaN.
+    ///
+    /// ```
+    /// use softmax::{Matrix, MatrixMut, Sampler};
+    ///
+    /// let mut probs = [0.0f32; 4];
+    /// let logits = Matrix::new(&[1.0f32, 3.0, -9.0, 3.0], 4)?;
+    /// Sampler::new(0).top_k(2).filtered_probs(logits, MatrixMut::new(&mut probs, 4)?)?;
+    /// assert_eq!(probs, [0.0, 0.5, 0.0, 0.5]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the shapes differ; otherwise as [`Sampler::sample`]. Nothing is written.
+    pub fn filtered_probs<T: Element>(
+        &self,
+        logits: Matrix<T>,
+        probs: MatrixMut<T::Arithmetic>,
+    ) -> Result<(), Error> {
+        self.filtered(logits, probs, Work::Softmax)
+    }
+
+    /// The logarithms of [`Sampler::kept_log_probs`], the same bits, in whole rows: `-inf` for
+    /// tokens that are not left. Rows where there is nothing to draw become NaN.
+    ///
+    /// What a processor of logits leaves to a sampler that has no filters: sampling from it at
+    /// temperature 1 draws from the same distribution.
+    ///
+    /// ```
+    /// use softmax::{Matrix, MatrixMut, Sampler};
+    ///
+    /// let mut log_probs = [0.0f32; 3];
+    /// let logits = Matrix::new(&[1.0f32, 3.0, -9.0], 3)?;
+    /// Sampler::new(0).top_p(0.5).filtered_log_probs(logits, MatrixMut::new(&mut log_probs, 3)?)?;
+    /// assert_eq!(log_probs, [f32::NEG_INFINITY, 0.0, f32::NEG_INFINITY]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Sampler::filtered_probs`].
+    pub fn filtered_log_probs<T: Element>(
+        &self,
+        logits: Matrix<T>,
+        log_probs: MatrixMut<T::Arithmetic>,
+    ) -> Result<(), Error> {
+        self.filtered(logits, log_probs, Work::LogSoftmax)
+    }
+
+    /// What is left of each row, as tokens and their probabilities or the logarithms of these.
+    fn kept<T: Element>(
+        &self,
+        logits: Matrix<T>,
+        tokens: &mut [usize],
+        values: &mut [T::Arithmetic],
+        counts: &mut [usize],
+        work: Work,
+    ) -> Result<(), Error> {
+        let (rows, cols) = (logits.rows(), logits.cols());
+        if counts.len() != rows {
+            return Err(Error::count("number of counts (one for each row)", rows, counts.len()));
+        }
+        let room = tokens.len().checked_div(rows).unwrap_or(0);
+        if room * rows != tokens.len() {
+            let whole = if rows == 0 { Size::Count(0) } else { Size::MultipleOf(rows) };
+            let what = "number of places for tokens";
+            return Err(Error::shape(what, whole, Size::Count(tokens.len())));
+        }
+        if values.len() != tokens.len() {
+            let what = "number of places for probabilities (one for each token)";
+            return Err(Error::count(what, tokens.len(), values.len()));
+        }
+        self.left(
+            logits,
+            (tokens, values, &mut *counts),
+            &|(tokens, values, counts), at| {
+                let (tokens, other_tokens) = tokens.split_at_mut(at * room);
+                let (values, other_values) = values.split_at_mut(at * room);
+                let (counts, other_counts) = counts.split_at_mut(at);
+                ((tokens, values, counts), (other_tokens, other_values, other_counts))
+            },
+            &|(tokens, values, counts), left| {
+                counts[0] = left.tokens.len();
+                if counts[0] <= room {
+                    left.write(tokens, values);
+                }
+            },
+            work,
+        )?;
+        if cols == 0 {
+            counts.fill(0);
+        }
+        match counts.iter().position(|&count| count > room) {
+            Some(row) => Err(Error::room(row, counts[row], room)),
+            None => Ok(()),
+        }
+    }
+
+    /// As [`Sampler::kept`], in whole rows.
+    fn filtered<T: Element>(
+        &self,
+        logits: Matrix<T>,
+        values: MatrixMut<T::Arithmetic>,
+        work: Work,
+    ) -> Result<(), Error> {
+        let (shape, got) = ((logits.rows(), logits.cols()), (values.rows(), values.cols()));
+        if shape != got {
+            return Err(Error::differ("output", shape, got));
+        }
+        let nothing = match work {
+            Work::Softmax => T::Arithmetic::ZERO,
+            _ => T::Arithmetic::NEG_INFINITY,
+        };
+        self.left(
+            logits,
+            values,
+            &MatrixMut::split_rows,
+            &|row: MatrixMut<T::Arithmetic>, left| {
+                // A row is always one slice.
+                let row = row.into_slice().unwrap_or_default();
+                if left.tokens.is_empty() {
+                    return row.fill(T::Arithmetic::NAN);
+                }
+                row.fill(nothing);
+                for (&token, &value) in left.tokens.iter().zip(left.values) {
+                    row[of_rank(token).1] = value;
+                }
+            },
+            work,
+        )
+    }
+
+    /// Gives what is left of each row to `write`, with its row of `out`, which `split` cuts.
+    fn left<T: Element, W: Send>(
+        &self,
+        logits: Matrix<T>,
+        out: W,
+        split: &(impl Fn(W, usize) -> (W, W) + Sync),
+        write: &(impl Fn(W, Left<T::Arithmetic>) + Sync),
+        work: Work,
+    ) -> Result<(), Error> {
+        let (rows, cols) = (logits.rows(), logits.cols());
+        let temperature = in_default_environment(|| self.check(rows, cols, rows))?;
+        let plan = self.plan::<T>(Shape::new(rows, cols))?;
+        if rows == 0 || cols == 0 {
+            return Ok(());
+        }
+        let (kernel, needs) = (plan.kernel, self.needs(cols).of_left());
+        let done = self.exec.crew().share(
+            plan.threads,
+            plan.parts.min(rows),
+            (logits, out, 0),
+            &|(logits, out, first), at, of| {
+                let at = part_of(logits.rows(), at, of);
+                let (a, b) = logits.split_rows(at);
+                let (a_out, b_out) = split(out, at);
+                ((a, a_out, first), (b, b_out, first + at))
+            },
+            &|(logits, out, first): (Matrix<T>, W, usize)| {
+                needs.with(|mut scratch| {
+                    let (mut learned, mut rest) = (Learned::default(), out);
+                    for i in 0..logits.rows() {
+                        let (row, others) = split(rest, 1);
+                        rest = others;
+                        let edited = std::mem::take(&mut scratch.edited);
+                        kernel.widen(logits.row(i), edited);
+                        let history = self.history_of(first + i);
+                        if self.bias.len() > 0 || !history.is_empty() {
+                            self.edit(edited, history, scratch.counted);
+                        }
+                        let left = |left: Left<T::Arithmetic>| write(row, left);
+                        let x = &*edited;
+                        self.left_of_row(
+                            kernel,
+                            &temperature,
+                            x,
+                            &mut learned,
+                            &mut scratch,
+                            work,
+                            left,
+                        );
+                        scratch.edited = edited;
+                    }
                 })
             },
             &Option::and,
@@ -481,6 +965,11 @@ impl<'a> Sampler<'a> {
         self.repetition != 1.0 || self.presence != 0.0 || self.frequency != 0.0
     }
 
+    /// The past of a row, where it counts.
+    fn history_of(&self, row: usize) -> &'a [usize] {
+        if self.penalises() { self.history.of_row(row) } else { &[] }
+    }
+
     /// Some rows, of which the first is number `first` of the matrix.
     #[allow(clippy::too_many_arguments)]
     fn rows<T: Element>(
@@ -496,7 +985,7 @@ impl<'a> Sampler<'a> {
         let (mut learned, mut learned_edited) = (Learned::default(), Learned::default());
         for (i, draws) in draws.chunks_mut(each.max(1)).enumerate() {
             let x = logits.row(i);
-            let history = if self.penalises() { self.history.of_row(first + i) } else { &[] };
+            let history = self.history_of(first + i);
             let stream = Stream {
                 seed: self.seed,
                 row: self.first_row + (first + i) as u64,
@@ -553,47 +1042,77 @@ impl<'a> Sampler<'a> {
         stream: Stream,
         scratch: &mut Scratch<A>,
     ) {
-        let filters = self.filters();
-        let after = self.is_after();
-        let temperature = if after { Temperature::Finite(Scale::ONE) } else { *wanted };
+        let mut kept = match self.keep(kernel, wanted, x, learned, scratch.exps, &mut scratch.lists)
+        {
+            Keeps::Nothing => return draws.fill(NONE),
+            Keeps::One(token) => return draws.fill(token),
+            Keeps::Tokens(kept) => kept,
+        };
+        if !self.is_reweighed() {
+            return kept.draw(self.method, stream, draws);
+        }
+        let mut list = kept.list();
+        match self.reweigh(kernel, wanted, x, &mut list, scratch.logits, scratch.again) {
+            Some(()) => list.draw(kernel, self.method, stream, draws),
+            None => draws.fill(NONE),
+        }
+    }
+
+    /// What the filters leave of a row.
+    fn keep<'s, 'm, T: Element>(
+        &self,
+        kernel: Ready,
+        wanted: &Temperature,
+        x: &[T],
+        learned: &mut Learned,
+        exps: &'s mut [f32],
+        lists: &'s mut Lists<'m>,
+    ) -> Keeps<'s, 'm> {
+        let temperature = if self.is_after() { Temperature::Finite(Scale::ONE) } else { *wanted };
         let scale = match temperature {
             Temperature::Finite(scale) => scale,
             Temperature::Zero | Temperature::Infinite => Scale::ONE,
         };
-        let Some(mut exps) = kernel.exps(x, &scale, learned, scratch.exps) else {
-            return draws.fill(NONE);
+        let Some(mut found) = kernel.exps(x, &scale, learned, exps) else {
+            return Keeps::Nothing;
         };
         if let Temperature::Zero = wanted {
-            let token = x.iter().position(|x| x.to_f64() == exps.max);
-            return draws.fill(token.unwrap_or(NONE));
+            let token = x.iter().position(|x| x.to_f64() == found.max);
+            return token.map_or(Keeps::Nothing, Keeps::One);
         }
         if let Temperature::Infinite = temperature {
             let mut sum = 0.0;
-            for (e, x) in scratch.exps.iter_mut().zip(x) {
+            for (e, x) in exps.iter_mut().zip(x) {
                 *e = if x.to_f64() > f64::NEG_INFINITY { 1.0 } else { 0.0 };
                 sum += f64::from(*e);
             }
-            (exps.factor, exps.largest, exps.sum) = (1.0, 1.0, sum);
+            (found.factor, found.largest, found.sum) = (1.0, 1.0, sum);
         }
-        let masses = Masses::new(scratch.exps, exps.factor);
-        let mut kept = Kept::all(kernel, masses, &exps, &mut scratch.lists);
-        for need in filters.into_iter().flatten() {
+        let masses = Masses::new(exps, found.factor);
+        let mut kept = Kept::all(kernel, masses, &found, self.min_keep, lists);
+        for need in self.filters().into_iter().flatten() {
             kept.filter(need);
         }
-        if !after || self.has_no_temperature() {
-            return kept.draw(self.method, stream, draws);
-        }
-        let mut list = kept.list();
-        let (logits, again) = (&mut *scratch.logits, &mut *scratch.again);
+        Keeps::Tokens(kept)
+    }
+
+    /// Gives what is left the masses at the temperature that comes after the filters.
+    fn reweigh<T: Element, A: Element>(
+        &self,
+        kernel: Ready,
+        wanted: &Temperature,
+        x: &[T],
+        list: &mut List<'_, '_>,
+        logits: &mut [A],
+        again: &mut [f32],
+    ) -> Option<()> {
         let (logits, again) = (&mut logits[..list.len()], &mut again[..list.len()]);
         for (logit, i) in logits.iter_mut().zip(list.indices()) {
             *logit = A::from_f64(x[i].to_f64());
         }
         let factor = match wanted {
             Temperature::Finite(scale) => {
-                let exps = kernel.exps(logits, scale, &mut Learned::default(), again);
-                let Some(exps) = exps else { return draws.fill(NONE) };
-                exps.factor
+                kernel.exps(logits, scale, &mut Learned::default(), again)?.factor
             }
             Temperature::Zero | Temperature::Infinite => {
                 again.fill(1.0);
@@ -601,7 +1120,52 @@ impl<'a> Sampler<'a> {
             }
         };
         list.reweigh(Masses::new(again, factor));
-        list.draw(kernel, self.method, stream, draws);
+        Some(())
+    }
+
+    /// What is left of a row, and its softmax or the logarithm of that.
+    #[allow(clippy::too_many_arguments)]
+    fn left_of_row<A: Element>(
+        &self,
+        kernel: Ready,
+        wanted: &Temperature,
+        x: &[A],
+        learned: &mut Learned,
+        scratch: &mut Scratch<A>,
+        work: Work,
+        write: impl FnOnce(Left<A>),
+    ) {
+        let Scratch { exps, lists, logits, again, .. } = scratch;
+        let mut kept = match self.keep(kernel, wanted, x, learned, exps, lists) {
+            Keeps::Nothing => return write(Left { tokens: &[], values: &[], places: &mut [] }),
+            Keeps::One(token) => {
+                let value = if work == Work::Softmax { A::from_f64(1.0) } else { A::ZERO };
+                let tokens = &[rank(1.0, token)];
+                return write(Left { tokens, values: &[value], places: &mut [0] });
+            }
+            Keeps::Tokens(kept) => kept,
+        };
+        let mut list = kept.list();
+        if self.is_reweighed() {
+            // Of finite logits, so that there is a result.
+            let _ = self.reweigh(kernel, wanted, x, &mut list, logits, again);
+            list.drop_massless();
+        }
+        let values = &mut logits[..list.len()];
+        for (value, i) in values.iter_mut().zip(list.indices()) {
+            *value = x[i];
+        }
+        let (work, scale) = match (wanted, work) {
+            (Temperature::Finite(scale), work) => (work, *scale),
+            (_, Work::Softmax) => (Work::Uniform, Scale::ONE),
+            _ => (Work::LogUniform, Scale::ONE),
+        };
+        // One row, of tokens that are there.
+        if let Ok(row) = MatrixMut::new(&mut *values, list.len()) {
+            kernel.run(Call::in_place(work, row, scale, Masked::Nan));
+        }
+        let (tokens, places) = list.ranks();
+        write(Left { tokens, values, places });
     }
 
     /// Whether the temperature comes after filters: without these the order does not matter.
@@ -609,8 +1173,9 @@ impl<'a> Sampler<'a> {
         self.order == Order::LlamaCpp && self.filters().iter().any(Option::is_some)
     }
 
-    fn has_no_temperature(&self) -> bool {
-        self.temperature == 1.0
+    /// Whether masses change after the filters.
+    fn is_reweighed(&self) -> bool {
+        self.is_after() && self.temperature != 1.0
     }
 
     /// Whether logits are changed before anything else.
@@ -622,10 +1187,11 @@ impl<'a> Sampler<'a> {
         self.exec.plan_work::<T>(Work::LogSumExp, shape)
     }
 
-    /// Bytes of scratch memory for a thread.
+    /// Bytes of scratch memory for a thread, of any call.
     pub(crate) fn memory<A: Element>(&self, cols: usize) -> Result<usize, Error> {
         in_default_environment(|| self.check_options())?;
-        Ok(self.needs(cols).size::<A>())
+        let left = self.needs(cols).of_left().size::<A>();
+        Ok(left.saturating_add(room_for_row::<A>(cols)))
     }
 
     fn needs(&self, cols: usize) -> Needs {
@@ -640,7 +1206,8 @@ impl<'a> Sampler<'a> {
             edited: if_(self.edits(), cols),
             counted: if_(self.edits(), longest),
             distances: if_(self.typical_p < 1.0, cols),
-            again: if_(self.is_after() && !self.has_no_temperature(), cols),
+            logits: if_(self.is_reweighed(), cols),
+            again: if_(self.is_reweighed(), cols),
         }
     }
 
@@ -653,6 +1220,41 @@ impl<'a> Sampler<'a> {
         match self.order {
             Order::Transformers => [top_k, top_p, min_p, typical],
             Order::LlamaCpp => [top_k, typical, top_p, min_p],
+        }
+    }
+}
+
+/// What filters leave of a row.
+enum Keeps<'s, 'm> {
+    /// The row has NaN or +inf, or nothing but -inf.
+    Nothing,
+    /// Temperature 0.
+    One(usize),
+    Tokens(Kept<'s, 'm>),
+}
+
+/// What is left of a row: ranks by rising index, and a value of each.
+struct Left<'s, A> {
+    tokens: &'s [u64],
+    values: &'s [A],
+    /// Memory of the same length.
+    places: &'s mut [u64],
+}
+
+impl<A: Element> Left<'_, A> {
+    /// Writes them by falling value, equal ones by rising index.
+    fn write(self, tokens: &mut [usize], values: &mut [A]) {
+        for (at, place) in self.places.iter_mut().enumerate() {
+            *place = at as u64;
+        }
+        let value = |place: u64| self.values[place as usize].to_f64();
+        self.places.sort_unstable_by(|&a, &b| {
+            let falling = value(b).partial_cmp(&value(a)).unwrap_or(Ordering::Equal);
+            falling.then(a.cmp(&b))
+        });
+        for ((token, v), &place) in tokens.iter_mut().zip(values).zip(&*self.places) {
+            let place = place as usize;
+            (*token, *v) = (of_rank(self.tokens[place]).1, self.values[place]);
         }
     }
 }
@@ -676,15 +1278,21 @@ struct Needs {
     edited: usize,
     counted: usize,
     distances: usize,
+    logits: usize,
     again: usize,
 }
 
 impl Needs {
     /// Elements of f32, of the type that is computed with, of u64, and of pairs.
     fn rooms(self) -> [usize; 4] {
-        let Self { cols, edited, counted, distances, again } = self;
+        let Self { cols, edited, counted, distances, logits, again } = self;
         let words = cols.saturating_mul(4).saturating_add(counted);
-        [cols.saturating_add(again), edited.saturating_add(again), words, distances]
+        [cols.saturating_add(again), edited.saturating_add(logits), words, distances]
+    }
+
+    /// For what is left of rows: their logits, and those of what is left.
+    fn of_left(self) -> Self {
+        Self { edited: self.cols, logits: self.cols, ..self }
     }
 
     /// `None` if there is no memory.

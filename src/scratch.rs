@@ -61,6 +61,18 @@ impl Exec<'_> {
     /// [`with_scratch`](crate::with_scratch). Those that are not named by an [`Op`] have a function
     /// of their own, or need none.
     ///
+    /// ```
+    /// use softmax::{Exec, MatrixMut, Op, Shape, Softmax};
+    /// let mut x = [0.0f32; 1000];
+    /// let size = Exec::new().scratch_size::<f32>(Op::Softmax, Shape::new(1, 1000).in_place())?;
+    /// let mut memory = vec![0; size];
+    /// softmax::with_scratch(&mut memory, || {
+    ///     Softmax::new().softmax_in_place(MatrixMut::new(&mut x, 1000)?)
+    /// })?;
+    /// assert_eq!(x, [1.0 / 1000.0; 1000]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Exec::plan`].
     pub fn scratch_size<T: Element>(&self, op: Op, shape: Shape) -> Result<usize, Error> {
@@ -74,6 +86,17 @@ impl Exec<'_> {
 
     /// As [`Exec::scratch_size`], of softmax, log-softmax, log-sum-exp, hardmax and argmax along an
     /// axis of a tensor in C order.
+    ///
+    /// ```
+    /// use softmax::{Exec, Softmax};
+    /// let mut x = [0.0f32; 24];
+    /// let mut memory = vec![0; Exec::new().axis_scratch_size::<f32>(&[2, 4, 3], 1)?];
+    /// softmax::with_scratch(&mut memory, || {
+    ///     Softmax::new().softmax_axis_in_place(&mut x, &[2, 4, 3], 1)
+    /// })?;
+    /// assert_eq!(x, [0.25; 24]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Axis`]; as [`Exec::plan`].
@@ -103,6 +126,16 @@ impl Exec<'_> {
 impl TopK<'_> {
     /// As [`Exec::scratch_size`]: what indices or probabilities without log-probabilities need.
     ///
+    /// ```
+    /// use softmax::{Matrix, Shape, TopK};
+    /// let (x, mut indices) = (Matrix::new(&[1.0f32, 3.0, 2.0], 3)?, [0; 2]);
+    /// let top = TopK::new(2);
+    /// let mut memory = vec![0; top.scratch_size::<f32>(Shape::from(&x))?];
+    /// softmax::with_scratch(&mut memory, || top.indices(x, &mut indices))?;
+    /// assert_eq!(indices, [1, 2]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Exec::plan`].
     pub fn scratch_size<T: Element>(&self, shape: Shape) -> Result<usize, Error> {
@@ -115,6 +148,15 @@ impl TopK<'_> {
 impl Attention<'_> {
     /// As [`Exec::scratch_size`], for scores of type `T` that become probabilities of type `U`.
     ///
+    /// ```
+    /// use softmax::{Attention, MatrixMut, Shape};
+    /// let (mut x, attention) = ([0.0f32; 4], Attention::new(1, 2).causal());
+    /// let mut memory = vec![0; attention.scratch_size::<f32, f32>(Shape::new(2, 2).in_place())?];
+    /// softmax::with_scratch(&mut memory, || attention.softmax_in_place(MatrixMut::new(&mut x, 2)?))?;
+    /// assert_eq!(x, [1.0, 0.0, 0.5, 0.5]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Value`] if the scale or temperature is out of range; as [`Exec::plan`].
     pub fn scratch_size<T: Element, U: Element>(&self, shape: Shape) -> Result<usize, Error> {
@@ -125,6 +167,15 @@ impl Attention<'_> {
 
 impl CrossEntropy<'_> {
     /// As [`Exec::scratch_size`].
+    ///
+    /// ```
+    /// use softmax::{CrossEntropy, Matrix, Shape};
+    /// let (logits, loss) = (Matrix::new(&[0.0f32; 8], 4)?, CrossEntropy::new());
+    /// let mut memory = vec![0; loss.scratch_size::<f32>(Shape::from(&logits))?];
+    /// let loss = softmax::with_scratch(&mut memory, || loss.loss(logits, &[0, 3]))?;
+    /// assert!((loss - 4f64.ln()).abs() < 1e-7);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Value`] if the scale or temperature is out of range; as [`Exec::plan`].
@@ -137,6 +188,16 @@ impl CrossEntropy<'_> {
 
 impl Sampler<'_> {
     /// As [`Exec::scratch_size`].
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler, Shape};
+    /// let (logits, mut draws) = (Matrix::new(&[0.0f32, 9.0], 2)?, [7]);
+    /// let sampler = Sampler::new(1).top_k(1);
+    /// let mut memory = vec![0; sampler.scratch_size::<f32>(Shape::from(&logits))?];
+    /// softmax::with_scratch(&mut memory, || sampler.sample(logits, &mut draws))?;
+    /// assert_eq!(draws, [1]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Value`] or [`Error::Shape`] of biases and histories; as [`Exec::plan`].

@@ -63,6 +63,18 @@ impl Default for Shards<'_> {
 }
 
 /// What the partials of a row come to.
+///
+/// ```
+/// use softmax::{Merged, Partial, Shards};
+/// let (shards, x) = (Shards::new(), [1e6f32, 1e6]);
+/// let mut partials = [Partial::NOTHING];
+/// shards.partials(&x, None, &mut partials)?;
+/// let Merged::Again(max) = shards.merge::<f32>(&partials)? else { panic!("they are far from 0") };
+/// assert_eq!(max, 1e6);
+/// shards.partials(&x, Some(max), &mut partials)?;
+/// assert!(matches!(shards.merge::<f32>(&partials)?, Merged::Row(_)));
+/// # Ok::<(), softmax::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub enum Merged<T> {
     /// The shards can be finished.
@@ -75,6 +87,16 @@ pub enum Merged<T> {
 }
 
 /// A row of which the sum is known.
+///
+/// ```
+/// use softmax::{Merged, Partial, Shards};
+/// let (shards, x) = (Shards::new(), [2.0f32, 2.0]);
+/// let mut partials = [Partial::NOTHING];
+/// shards.partials(&x, None, &mut partials)?;
+/// let Merged::Row(row) = shards.merge(&partials)? else { panic!("its elements are small") };
+/// assert_eq!(shards.logsumexp::<f32>(&row)?, 2.0 + std::f32::consts::LN_2);
+/// # Ok::<(), softmax::Error>(())
+/// ```
 #[derive(Clone, Copy)]
 pub struct MergedRow<T> {
     merged: MergedPartials,
@@ -111,6 +133,13 @@ impl<T> fmt::Debug for MergedRow<T> {
 
 impl<'a> Shards<'a> {
     /// Scale 1, NaN for fully masked rows, the best kernel.
+    ///
+    /// ```
+    /// use softmax::{Merged, Shards};
+    /// // Of no shards at all.
+    /// assert!(matches!(Shards::new().merge::<f32>(&[])?, Merged::Row(_)));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub const fn new() -> Self {
         Self { factor: Factor::One, masked: Masked::Nan, exec: Exec::new() }
     }
@@ -118,6 +147,17 @@ impl<'a> Shards<'a> {
     factor_setters!();
 
     /// What a row becomes whose every entry is `-inf`.
+    ///
+    /// ```
+    /// use softmax::{Masked, Merged, Partial, Shards};
+    /// let (shards, mut x) = (Shards::new().masked(Masked::Zero), [f32::NEG_INFINITY; 3]);
+    /// let mut partials = [Partial::NOTHING];
+    /// shards.partials(&x, None, &mut partials)?;
+    /// let Merged::Row(row) = shards.merge(&partials)? else { panic!("it is one row") };
+    /// shards.softmax_in_place(&row, &mut x)?;
+    /// assert_eq!(x, [0.0; 3]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn masked(mut self, masked: Masked) -> Self {
         self.masked = masked;
@@ -125,6 +165,15 @@ impl<'a> Shards<'a> {
     }
 
     /// By which kernel shards are worked on; threads and caches do not count here.
+    ///
+    /// ```
+    /// use softmax::{Exec, Partial, Shards};
+    /// let shards = Shards::new().exec(Exec::new().kernel(softmax::kernel("portable")?));
+    /// let mut partials = [Partial::NOTHING];
+    /// shards.partials(&[1.0f32, 2.0], None, &mut partials)?;
+    /// assert_ne!(partials, [Partial::NOTHING]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn exec(mut self, exec: Exec<'a>) -> Self {
         self.exec = exec;
@@ -137,6 +186,15 @@ impl<'a> Shards<'a> {
     /// `row_max` is `None`, or what [`Merged::Again`] has told. Those who know the row's largest
     /// element beforehand may give it right away, all of them; if an element is larger than that,
     /// the results are not specified.
+    ///
+    /// ```
+    /// use softmax::{BLOCK, Partial, Shards};
+    /// let shard = vec![0.5f32; BLOCK + 1];
+    /// let mut partials = vec![Partial::NOTHING; Partial::count(shard.len())];
+    /// Shards::new().partials(&shard, None, &mut partials)?;
+    /// assert_eq!(partials.len(), 2);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Shape`] if there is not one partial for each block, [`Error::Value`] if `row_max`
@@ -166,6 +224,16 @@ impl<'a> Shards<'a> {
     /// Merges the partials of all the blocks of a row of `T`s, in their order. Takes a few
     /// nanoseconds for each.
     ///
+    /// ```
+    /// use softmax::{Merged, Partial, Shards};
+    /// let (shards, x) = (Shards::new(), [2.0f32, 2.0]);
+    /// let mut partials = [Partial::NOTHING];
+    /// shards.partials(&x, None, &mut partials)?;
+    /// let Merged::Row(row) = shards.merge(&partials)? else { panic!("its elements are small") };
+    /// assert_eq!(shards.logsumexp::<f32>(&row)?, 2.0 + std::f32::consts::LN_2);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Value`] if the scale or temperature is out of range, or a kernel that cannot run.
     pub fn merge<T: Element>(&self, partials: &[Partial]) -> Result<Merged<T>, Error> {
@@ -178,6 +246,18 @@ impl<'a> Shards<'a> {
 
     /// The probabilities of a shard of `row`, into `y`. Error: as
     /// [`Softmax::softmax`](crate::Softmax::softmax).
+    ///
+    /// ```
+    /// use softmax::{Merged, Partial, Shards};
+    /// let (shards, x) = (Shards::new(), [2.0f32, 2.0]);
+    /// let mut partials = [Partial::NOTHING];
+    /// shards.partials(&x, None, &mut partials)?;
+    /// let Merged::Row(row) = shards.merge(&partials)? else { panic!("its elements are small") };
+    /// let mut y = [0.0; 2];
+    /// shards.softmax(&row, &x, &mut y)?;
+    /// assert_eq!(y, [0.5; 2]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Shape`] if the lengths differ, or a kernel that cannot run.
@@ -192,6 +272,17 @@ impl<'a> Shards<'a> {
 
     /// [`Shards::softmax`] in place. The same bits.
     ///
+    /// ```
+    /// use softmax::{Merged, Partial, Shards};
+    /// let (shards, mut x) = (Shards::new(), [2.0f32, 2.0]);
+    /// let mut partials = [Partial::NOTHING];
+    /// shards.partials(&x, None, &mut partials)?;
+    /// let Merged::Row(row) = shards.merge(&partials)? else { panic!("its elements are small") };
+    /// shards.softmax_in_place(&row, &mut x)?;
+    /// assert_eq!(x, [0.5; 2]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// A kernel that cannot run.
     pub fn softmax_in_place<T: Element>(
@@ -204,6 +295,18 @@ impl<'a> Shards<'a> {
 
     /// The log-softmax of a shard of `row`, into `y`. Error: as
     /// [`Softmax::log_softmax`](crate::Softmax::log_softmax).
+    ///
+    /// ```
+    /// use softmax::{Merged, Partial, Shards};
+    /// let (shards, x) = (Shards::new(), [2.0f32, 2.0]);
+    /// let mut partials = [Partial::NOTHING];
+    /// shards.partials(&x, None, &mut partials)?;
+    /// let Merged::Row(row) = shards.merge(&partials)? else { panic!("its elements are small") };
+    /// let mut y = [0.0; 2];
+    /// shards.log_softmax(&row, &x, &mut y)?;
+    /// assert_eq!(y, [-std::f32::consts::LN_2; 2]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Shards::softmax`].
@@ -218,6 +321,17 @@ impl<'a> Shards<'a> {
 
     /// [`Shards::log_softmax`] in place. The same bits.
     ///
+    /// ```
+    /// use softmax::{Merged, Partial, Shards};
+    /// let (shards, mut x) = (Shards::new(), [2.0f32, 2.0]);
+    /// let mut partials = [Partial::NOTHING];
+    /// shards.partials(&x, None, &mut partials)?;
+    /// let Merged::Row(row) = shards.merge(&partials)? else { panic!("its elements are small") };
+    /// shards.log_softmax_in_place(&row, &mut x)?;
+    /// assert_eq!(x, [-std::f32::consts::LN_2; 2]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// A kernel that cannot run.
     pub fn log_softmax_in_place<T: Element>(
@@ -229,6 +343,16 @@ impl<'a> Shards<'a> {
     }
 
     /// The log-sum-exp of the row.
+    ///
+    /// ```
+    /// use softmax::{Merged, Partial, Shards};
+    /// let (shards, x) = (Shards::new(), [2.0f32, 2.0]);
+    /// let mut partials = [Partial::NOTHING];
+    /// shards.partials(&x, None, &mut partials)?;
+    /// let Merged::Row(row) = shards.merge(&partials)? else { panic!("its elements are small") };
+    /// assert_eq!(shards.logsumexp::<f32>(&row)?, 2.0 + std::f32::consts::LN_2);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     ///
     /// # Errors
     /// A kernel that cannot run.

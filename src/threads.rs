@@ -6,6 +6,17 @@ use crate::executor::Crew;
 
 /// How many threads a call may use. Without the feature `rayon` every call is serial, but for those
 /// that have an [`Executor`](crate::Executor).
+///
+/// ```
+/// use softmax::{Exec, MatrixMut, Softmax, Threads};
+/// let mut x = [0.0f32; 64];
+/// for threads in [Threads::Serial, Threads::Exactly(2.try_into().unwrap())] {
+///     let exec = Exec::new().threads(threads);
+///     Softmax::new().exec(exec).softmax_in_place(MatrixMut::new(&mut x, 2)?)?;
+///     assert_eq!(x, [0.5; 64]);
+/// }
+/// # Ok::<(), softmax::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Threads {

@@ -46,6 +46,9 @@
 // `window_ahead` is used.
 #define SOFTMAX_ATTENTION_WINDOW_AHEAD 8
 
+// `mask_keys` counts.
+#define SOFTMAX_ATTENTION_MASK_KEYS 16
+
 // The mean of the rows' losses.
 #define SOFTMAX_REDUCTION_MEAN 0
 
@@ -91,7 +94,8 @@
 
 // The status of a call. Unless it is `SOFTMAX_STATUS_OK`, nothing was written except a message;
 // but after `SOFTMAX_STATUS_MEMORY` and `SOFTMAX_STATUS_INTERNAL` some rows may have been written,
-// and after `SOFTMAX_STATUS_AGAIN` the row's largest element.
+// after `SOFTMAX_STATUS_AGAIN` the row's largest element, and after `SOFTMAX_STATUS_ROOM` all
+// counts and the rows that fit.
 typedef enum softmax_status {
     // The call has done its work.
     SOFTMAX_STATUS_OK = 0,
@@ -130,8 +134,10 @@ typedef enum softmax_status {
     SOFTMAX_STATUS_CACHES = 16,
     // The partials have to be computed again, by the row's largest element: see `softmax_merge`.
     SOFTMAX_STATUS_AGAIN = 17,
+    // A row has more results than there is room for: the counts say how many.
+    SOFTMAX_STATUS_ROOM = 18,
     // A bug in this library.
-    SOFTMAX_STATUS_INTERNAL = 18,
+    SOFTMAX_STATUS_INTERNAL = 19,
 } softmax_status;
 
 // The caller's own threads.
@@ -234,7 +240,7 @@ typedef struct softmax_attention {
     // where a key is seen.
     softmax_dtype mask_dtype;
     // The mask's batch, heads and queries: each as many as the scores have, or 1 for one that
-    // serves all. Its rows are as long as the scores'.
+    // serves all. Its rows are as long as the scores', or `mask_keys`.
     size_t mask_shape[3];
     // Each head's factor of the mask; null for 1.
     const float *mask_slopes;
@@ -251,9 +257,17 @@ typedef struct softmax_attention {
     // after its position are not changed by this.
     size_t window;
     // The position of the first query among the keys; without the flag it is keys - queries.
+    // (PyTorch's is_causal counts from 0, and so does ONNX's without a cache.)
     ptrdiff_t offset;
     // Number of keys after its position that a query sees: the first ones. None if causal.
     size_t window_ahead;
+    // The position of the first query of each sequence of the batch, or of the query of each row;
+    // null for `offset`, whose flag is not set otherwise.
+    const ptrdiff_t *offsets;
+    // How many offsets there are.
+    size_t offsets_count;
+    // How long the mask's rows are: keys from there on are hidden. No more than there are.
+    size_t mask_keys;
 } softmax_attention;
 
 // The options of losses. With target probabilities `q` (1 at a label), label smoothing `s`, class
@@ -353,6 +367,8 @@ typedef struct softmax_sampler {
     const size_t *history_starts;
     // Number of histories: 0, one for all rows, or one for each row.
     size_t history_count;
+    // How many tokens top-p, min-p and typical-p leave at least, if there are so many. 0 is 1.
+    size_t min_keep;
 } softmax_sampler;
 
 // The partial of a block of a row: four numbers, which may be stored and sent.
@@ -690,8 +706,64 @@ enum softmax_status softmax_sample(const struct softmax_matrix *logits,
                                    const struct softmax_sampler *sampler,
                                    const struct softmax_options *options);
 
-// As `softmax_scratch_size`, for draws from logits with the shape and dtype of this matrix; its
-// data is not used.
+// The tokens of each row that filters leave, and their probabilities, most likely first and
+// equally likely ones by rising index: of row `i` the first `counts[i]` of the `room` places of
+// `tokens` and `probs` (float, or double for f64) from `i * room` on. What follows stays as it is.
+// `counts` has one place for each row.
+//
+// What is left are the tokens that `softmax_sample` may draw. The probabilities add up to 1: they
+// are those of `softmax_softmax` for a row of the logits of these tokens alone, with its bits and
+// its bound. No random number is used. Rows where there is nothing to draw have no tokens.
+//
+// Returns `SOFTMAX_STATUS_ROOM` if a row has more tokens than `room`: all counts are written then,
+// and the rows that fit.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_kept_probs(const struct softmax_matrix *logits,
+                                       size_t *tokens,
+                                       void *probs,
+                                       size_t *counts,
+                                       size_t room,
+                                       const struct softmax_sampler *sampler,
+                                       const struct softmax_options *options);
+
+// As `softmax_kept_probs`, with the logarithms of the probabilities, which are those of
+// `softmax_log_softmax`.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_kept_log_probs(const struct softmax_matrix *logits,
+                                           size_t *tokens,
+                                           void *log_probs,
+                                           size_t *counts,
+                                           size_t room,
+                                           const struct softmax_sampler *sampler,
+                                           const struct softmax_options *options);
+
+// The probabilities of `softmax_kept_probs`, the same bits, in whole rows of `probs`, a matrix of
+// the shape of the logits and of f32, or f64 for f64, which does not overlap them: 0 for tokens
+// that are not left. Rows where there is nothing to draw become NaN.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_filtered_probs(const struct softmax_matrix *logits,
+                                           const struct softmax_matrix *probs,
+                                           const struct softmax_sampler *sampler,
+                                           const struct softmax_options *options);
+
+// As `softmax_filtered_probs`, with the logarithms of the probabilities: -inf for tokens that are
+// not left.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_filtered_log_probs(const struct softmax_matrix *logits,
+                                               const struct softmax_matrix *log_probs,
+                                               const struct softmax_sampler *sampler,
+                                               const struct softmax_options *options);
+
+// As `softmax_scratch_size`, for draws from logits with the shape and dtype of this matrix, whose
+// data is not used, and for the tokens that filters leave of them.
 //
 // # Safety
 // As the head of this file says.
@@ -763,20 +835,20 @@ enum softmax_status softmax_partials(const void *x,
                                      size_t count,
                                      const struct softmax_options *options);
 
-// Merges the partials of all blocks of a row, in their order, into `row`: the partial of the whole
-// row, with which its shards are finished. (Do not merge some blocks first and the results later:
-// sums are in the order of the blocks.)
+// Merges the partials of all blocks of a row of this dtype, in their order, into `row`: the
+// partial of the whole row, with which its shards are finished. (Do not merge some blocks first
+// and the results later: sums are in the order of the blocks.)
 //
 // Returns `SOFTMAX_STATUS_AGAIN`, and the row's largest element in `row_max`, if the partials have
 // to be computed again, by that element; then merging succeeds.
 //
 // # Safety
 // As the head of this file says.
-enum softmax_status softmax_merge(softmax_dtype dtype,
-                                  const struct softmax_partial *partials,
+enum softmax_status softmax_merge(const struct softmax_partial *partials,
                                   size_t count,
                                   struct softmax_partial *row,
                                   double *row_max,
+                                  softmax_dtype dtype,
                                   const struct softmax_options *options);
 
 // The probabilities of a shard of a merged row, from `x` to `y`, which is `x` itself or does not
@@ -803,13 +875,13 @@ enum softmax_status softmax_shard_log_softmax(const struct softmax_partial *row,
                                               size_t len,
                                               const struct softmax_options *options);
 
-// The log-sum-exp of a merged row: one element of the dtype.
+// The log-sum-exp of a merged row: one element of the dtype, which is the row's.
 //
 // # Safety
 // As the head of this file says.
-enum softmax_status softmax_shard_logsumexp(softmax_dtype dtype,
-                                            const struct softmax_partial *row,
+enum softmax_status softmax_shard_logsumexp(const struct softmax_partial *row,
                                             void *logsumexp,
+                                            softmax_dtype dtype,
                                             const struct softmax_options *options);
 
 #ifdef __cplusplus

@@ -69,6 +69,8 @@ pub(super) struct Kept<'a, 'm> {
     /// The largest exponential, and the sum of all, about.
     largest: f32,
     sum: f64,
+    /// The least number of tokens that filters by mass leave.
+    at_least: u64,
     state: State,
     lists: &'a mut Lists<'m>,
 }
@@ -77,8 +79,9 @@ pub(super) struct Kept<'a, 'm> {
 enum State {
     /// All that have mass.
     All,
-    /// Those up to a rank, which have so many units. `lists.sums` has them by spans.
-    Upto { last: u64, mass: u64 },
+    /// Those up to a rank: how many there are, and how many units they have. `lists.sums` has the
+    /// units by spans.
+    Upto { last: u64, count: u64, mass: u64 },
     /// Those in `lists.tokens`.
     List,
 }
@@ -189,15 +192,16 @@ fn place_of(target: u64, parts: impl Iterator<Item = u64>) -> Option<usize> {
 }
 
 impl<'a, 'm> Kept<'a, 'm> {
-    /// All tokens.
+    /// All tokens, of which filters by mass leave `at_least`, if there are so many.
     pub(super) fn all(
         kernel: Ready,
         masses: Masses<'a>,
         exps: &Exps,
+        at_least: usize,
         lists: &'a mut Lists<'m>,
     ) -> Self {
         let (largest, sum) = (masses.of(exps.largest), exps.sum);
-        Self { kernel, masses, largest, sum, state: State::All, lists }
+        Self { kernel, masses, largest, sum, at_least: at_least as u64, state: State::All, lists }
     }
 
     /// What a filter leaves of them.
@@ -205,12 +209,31 @@ impl<'a, 'm> Kept<'a, 'm> {
         if self.state == State::All && self.masses.len() < SHORT {
             self.list();
         }
+        let before = self.state;
         match need {
-            Need::Typical(p) => self.typical(p),
-            _ if self.state == State::List => self.list().filter(need),
-            Need::OfLargest(p) => self.at_least(least_of(p, self.largest)),
-            Need::Count(_) | Need::Share(_) => self.first_ranks(need),
+            Need::Typical(p) => return self.typical(p),
+            _ if before == State::List => {
+                let at_least = self.at_least;
+                return self.list().filter(need, at_least);
+            }
+            Need::Count(_) => return self.first_ranks(need),
+            Need::OfLargest(p) => self.above(least_of(p, self.largest)),
+            Need::Share(_) => self.first_ranks(need),
         }
+        if self.has_too_few() {
+            self.state = before;
+            self.first_ranks(Need::Count(self.at_least));
+        }
+    }
+
+    /// Whether a filter has left fewer than are to be kept.
+    fn has_too_few(&self) -> bool {
+        let left = match self.state {
+            State::All => return false,
+            State::Upto { count, .. } => count,
+            State::List => self.lists.tokens.len() as u64,
+        };
+        left < self.at_least
     }
 
     /// The rank of the last token that is left.
@@ -222,14 +245,14 @@ impl<'a, 'm> Kept<'a, 'm> {
     }
 
     /// Keeps those with this exponential or a larger one.
-    fn at_least(&mut self, e: f32) {
+    fn above(&mut self, e: f32) {
         let last = rank(e, u32::MAX as usize);
         if last >= self.last() && self.state != State::All {
             return;
         }
         let spans = &mut self.lists.sums[..self.masses.len().div_ceil(SPAN)];
         let found = self.kernel.scan(self.masses, e, e, spans, &mut []);
-        self.state = State::Upto { last, mass: found.above.1 };
+        self.state = State::Upto { last, count: found.above.0, mass: found.above.1 };
     }
 
     /// Keeps the first ranks.
@@ -288,15 +311,17 @@ impl<'a, 'm> Kept<'a, 'm> {
                 self.state = State::List;
                 return;
             }
-            let mut mass = found.above.1;
+            let (mut count, mut mass) = found.above;
             for &token in band {
                 let (m, i) = of_rank(token);
                 // No branch could foresee it.
-                let m = units(m) & u64::from(token <= last).wrapping_neg();
+                let is_kept = u64::from(token <= last);
+                let m = units(m) & is_kept.wrapping_neg();
                 spans[i / SPAN] += m;
                 mass += m;
+                count += is_kept;
             }
-            self.state = State::Upto { last, mass };
+            self.state = State::Upto { last, count, mass };
             return;
         }
     }
@@ -307,8 +332,15 @@ impl<'a, 'm> Kept<'a, 'm> {
         let mut info = Information::NONE;
         let n = self.inform(&mut info);
         let need = share(p, info.total());
-        let ends = if n < SHORT { Ends::UNKNOWN } else { info.ends(need) };
+        let before = self.state;
+        // A list of too few could not be made longer again.
+        let is_known = n >= SHORT && (self.at_least <= 1 || before != State::List);
+        let ends = if is_known { info.ends(need) } else { Ends::UNKNOWN };
         self.around(&info, &ends, need);
+        if is_known && self.has_too_few() {
+            self.state = before;
+            self.around(&info, &Ends::UNKNOWN, need);
+        }
     }
 
     /// What typical-p asks of the tokens. Of how many.
@@ -323,7 +355,8 @@ impl<'a, 'm> Kept<'a, 'm> {
         tokens.len()
     }
 
-    /// Keeps those that are nearest to the mean and have so many units.
+    /// Keeps those that are nearest to the mean and have so many units; and, where the ends are not
+    /// known, the least number of tokens.
     fn around(&mut self, info: &Information, ends: &Ends, need: u64) {
         let Ends { kept, maybe } = ends;
         let high = if maybe.end < BINS { edge(maybe.end) } else { f32::INFINITY };
@@ -337,7 +370,13 @@ impl<'a, 'm> Kept<'a, 'm> {
         distances.clear();
         distances.extend(tokens.iter().copied().filter(|&token| !is_sure(token)).map(distance));
         let need = need - info.units[kept.clone()].iter().sum::<u64>();
-        if let Some(last) = reach(distances, |[_, token]| units_of(token), need) {
+        let mut last = reach(distances, |[_, token]| units_of(token), need);
+        if self.at_least > 1 && *ends == Ends::UNKNOWN {
+            // None of them: all are kept.
+            let nearest = reach(distances, |_| 1, self.at_least);
+            last = last.zip(nearest).map(|(a, b)| a.max(b));
+        }
+        if let Some(last) = last {
             retain(tokens, |token| is_sure(token) || distance(token) <= last);
         }
     }
@@ -388,7 +427,7 @@ impl<'a, 'm> Kept<'a, 'm> {
             return;
         }
         if self.state == State::All {
-            self.at_least(LEAST);
+            self.above(LEAST);
         }
         let n = self.masses.len().div_ceil(SPAN);
         let sums = &self.lists.sums[..n];
@@ -501,7 +540,7 @@ impl List<'_, '_> {
         self.lists.tokens.iter().map(|&token| units_of(token)).sum()
     }
 
-    fn filter(&mut self, need: Need) {
+    fn filter(&mut self, need: Need, at_least: u64) {
         let total = self.total();
         let Lists { tokens, ranks, .. } = &mut *self.lists;
         let last = match need {
@@ -522,9 +561,26 @@ impl List<'_, '_> {
             // Of the mean of all: `Kept::typical`.
             Need::Typical(_) => None,
         };
-        if let Some(last) = last {
-            retain(tokens, |token| token <= last);
+        let Some(mut last) = last else { return };
+        if at_least > 1 && !matches!(need, Need::Count(_)) {
+            ranks.clear();
+            ranks.extend_from_slice(tokens);
+            // None of them: all are kept.
+            let Some(least) = reach(ranks, |_| 1, at_least) else { return };
+            last = last.max(least);
         }
+        retain(tokens, |token| token <= last);
+    }
+
+    /// Drops those that have no mass.
+    pub(super) fn drop_massless(&mut self) {
+        retain(&mut self.lists.tokens, |token| token <= least_rank());
+    }
+
+    /// Their ranks, and as many elements of memory.
+    pub(super) fn ranks(&mut self) -> (&[u64], &mut [u64]) {
+        let Lists { tokens, band, .. } = &mut *self.lists;
+        (tokens, &mut band[..tokens.len()])
     }
 
     /// Draws.
@@ -786,7 +842,7 @@ mod tests {
         let found = found.expect("finite numbers");
         let mut lists = Lists::new(n, &mut memory, &mut pairs);
         let masses = Masses::new(&exps, found.factor);
-        let mut kept = Kept::all(kernel, masses, &found, &mut lists);
+        let mut kept = Kept::all(kernel, masses, &found, 1, &mut lists);
         if let Some(before) = before {
             kept.filter(before);
         }

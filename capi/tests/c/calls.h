@@ -246,6 +246,14 @@ static void draws(softmax_dtype dtype, size_t rows, size_t cols, const softmax_o
     size_t *drawn = (size_t *)memory(rows * 4 * sizeof *drawn);
     fill(dtype, in, rows, cols, 8);
     softmax_matrix x = softmax_matrix_of(in, dtype, rows, cols);
+    softmax_dtype computed_in = computed(dtype);
+    size_t size = rows * cols * size_of(computed_in);
+    void *values = memory(size);
+    size_t *tokens_left = (size_t *)memory(rows * cols * sizeof *tokens_left);
+    size_t *counts = (size_t *)memory(rows * sizeof *counts);
+    memset(values, 0, size);
+    memset(tokens_left, 0, rows * cols * sizeof *tokens_left);
+    softmax_matrix y = softmax_matrix_mut(values, computed_in, rows, cols);
     static const size_t tokens[3] = {1, 0, 1};
     static const size_t starts[2] = {0, 3};
     static const float bias[3] = {1e-40f, 0.3f, 0.1f};
@@ -273,9 +281,21 @@ static void draws(softmax_dtype dtype, size_t rows, size_t cols, const softmax_o
         NOTE(drawn, rows * 4 * sizeof *drawn);
         size_t needed = 0;
         CALL(softmax_sample_scratch_size(&x, &s, &needed, options));
+        CALL(softmax_kept_probs(&x, tokens_left, values, counts, cols, &s, options));
+        NOTE(values, size);
+        CALL(softmax_kept_log_probs(&x, tokens_left, values, counts, cols, &s, options));
+        NOTE(values, size);
+        NOTE(tokens_left, rows * cols * sizeof *tokens_left);
+        CALL(softmax_filtered_probs(&x, &y, &s, options));
+        NOTE(values, size);
+        CALL(softmax_filtered_log_probs(&x, &y, &s, options));
+        NOTE(values, size);
     }
     free(in);
     free(drawn);
+    free(values);
+    free(tokens_left);
+    free(counts);
 }
 
 static void tensors(softmax_dtype dtype, const softmax_options *options) {
@@ -315,10 +335,10 @@ static void shards(softmax_dtype dtype, double shift, const softmax_options *opt
     CALL(softmax_partials(in, dtype, N, NULL, partials, count, options));
     const softmax_partial *all = partials;
     if (shift != 0.0) {
-        CALL_FOR(AGAIN, softmax_merge(dtype, all, count, &row, &max, options));
+        CALL_FOR(AGAIN, softmax_merge(all, count, &row, &max, dtype, options));
         CALL(softmax_partials(in, dtype, N, &max, partials, count, options));
     }
-    CALL(softmax_merge(dtype, all, count, &row, &max, options));
+    CALL(softmax_merge(all, count, &row, &max, dtype, options));
     softmax_partial copy = row;
     NOTE(partials, sizeof partials);
     NOTE(&copy, sizeof copy);
@@ -326,7 +346,7 @@ static void shards(softmax_dtype dtype, double shift, const softmax_options *opt
     NOTE(out, bytes);
     CALL(softmax_shard_log_softmax(&row, in, out, dtype, N, options));
     NOTE(out, bytes);
-    CALL(softmax_shard_logsumexp(dtype, &row, &lse, options));
+    CALL(softmax_shard_logsumexp(&row, &lse, dtype, options));
     NOTE(&lse, size_of(dtype));
     free(in);
     free(out);
