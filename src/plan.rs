@@ -268,7 +268,7 @@ impl Plan {
         self.kernel.kernel()
     }
 
-    /// How rows are worked on.
+    /// How rows are computed.
     ///
     /// ```
     /// use softmax::{Exec, Op, Regime, Shape, Threads};
