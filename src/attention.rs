@@ -9,38 +9,37 @@ use crate::exec::exec_setter;
 use crate::factor::Factor;
 use crate::{Error, Exec, Plan, Shape};
 
-/// The softmax of attention scores: scale, masks, biases, caps and sinks in one pass over the
+/// The softmax of attention scores, with scale, masks, biases, caps and sinks in one pass over the
 /// scores.
 ///
-/// Scores are a matrix whose rows are those of a tensor of batch, heads, queries and keys, in C
+/// Scores are a matrix. Its rows are those of a tensor of batch, heads, queries and keys, in C
 /// order: row `(b * heads + h) * queries + q` has the scores of query `q` of head `h`, one for each
-/// key. There may be any number of sequences in the batch. With all options the logit of the score
-/// `x` of a key is
+/// key. The batch may have any number of sequences. With all options the logit of the score `x` of
+/// a key is
 ///
 /// ```text
 /// z = cap(scale * x) + mask_slope[h] * mask[b, h, q, key] + alibi[h] * (key - position(q))      cap(u) = c tanh(u / c)
 /// ```
 ///
-/// and `p = exp(z) / (exp(sink[h]) + sum exp(z))` over the keys that the query sees; the others get
-/// exactly 0. What causality, window and lengths hide is not even read, only written as 0
-/// (`docs/attention.md` tells what that saves).
+/// and `p = exp(z) / (exp(sink[h]) + sum exp(z))` over the keys that the query sees; other keys get
+/// exactly 0. Keys that causality, windows and lengths hide are not read, only written as 0
+/// (`docs/attention.md` has the time that this saves).
 ///
-/// Error: as [`Softmax::softmax`] of the probabilities' type, as if the logits had been computed
-/// exactly, as long as they are below 45,000 (f16 from 16,384 on: 0.54 ULP); above that they are
-/// rounded to the type first, whose range they may pass. In f64 a soft cap `c` adds up to `1.25 c`
-/// ULP. Log-sum-exps are as those of [`Softmax::logsumexp`] in f32 or f64, but beside probabilities
-/// of f16 and bf16 within 2 ULP or 2e-5, whichever is larger. Bits are the same everywhere, and
-/// those of a whole row with -inf where a key is hidden.
+/// Error: that of [`Softmax::softmax`] in the type of the probabilities, for exact logits, if these
+/// are below 45,000 (f16 from 16,384 on: 0.54 ULP). Larger logits are rounded to the type first and
+/// may exceed its range. In f64 a soft cap `c` adds up to `1.25 c` ULP. Log-sum-exps have the error
+/// of [`Softmax::logsumexp`] in f32 or f64; with probabilities of f16 and bf16 it is at most 2 ULP
+/// or 2e-5, whichever is larger. The bits are the same everywhere, and those of a whole row with
+/// -inf where a key is hidden.
 ///
-/// What is hidden is not looked at, be it by a range of keys, a mask of bool, a mask's -inf
-/// (whatever its slope is), or -inf that ALiBi adds: NaN may stand there. A row that sees NaN or
-/// `+inf` is NaN in all its columns.
+/// Hidden keys may have any score, NaN too, whether they are hidden by a range of keys, a mask of
+/// bool, -inf in a mask (with any slope), or -inf from ALiBi. A row that sees NaN or `+inf` is NaN
+/// in all columns.
 ///
 /// ```
 /// use softmax::{Attention, Matrix, MatrixMut};
 ///
-/// // One sequence, one head, two queries, three keys: the queries are the last two of the three
-/// // tokens.
+/// // One sequence, one head, two queries, three keys: the queries are the last two tokens.
 /// let scores = [1.0f32, 1.0, 7.0, 2.0, 2.0, 2.0];
 /// let mut probs = [0.0f32; 6];
 /// let (x, y) = (Matrix::new(&scores, 3)?, MatrixMut::new(&mut probs, 3)?);
@@ -54,15 +53,15 @@ use crate::{Error, Exec, Plan, Shape};
 /// [`Softmax::logsumexp`]: crate::Softmax::logsumexp
 #[derive(Clone, Copy, Debug)]
 pub struct Attention<'a> {
-    /// Its scale is 1; `factor` counts.
+    /// Its scale is 1; `factor` has the scale.
     attend: Attend<'a>,
     factor: Factor,
     exec: Exec<'a>,
 }
 
 impl<'a> Attention<'a> {
-    /// Of so many heads, and queries for each: the plain softmax of every row, until more is asked
-    /// for.
+    /// For this number of heads, and of queries for each head. The default is the plain softmax of
+    /// every row.
     ///
     /// ```
     /// use softmax::{Attention, MatrixMut};
@@ -76,9 +75,9 @@ impl<'a> Attention<'a> {
         Self { attend: Attend::new(heads, queries), factor: Factor::One, exec: Exec::new() }
     }
 
-    /// Multiplies the scores by `scale`: mostly `1 / sqrt(d)`, `d` being the size of a head. Calls
-    /// refuse scales outside `2^-60..=2^60`. Of this and [`Attention::temperature`] the later
-    /// counts.
+    /// Multiplies the scores by `scale`, usually `1 / sqrt(d)`, where `d` is the size of a head.
+    /// Calls refuse scales outside `2^-60..=2^60`. The last call of this or
+    /// [`Attention::temperature`] counts.
     ///
     /// ```
     /// use softmax::{Attention, MatrixMut};
@@ -94,8 +93,8 @@ impl<'a> Attention<'a> {
         self
     }
 
-    /// Divides the scores by `temperature`: [`Attention::scale`] of its inverse, without rounding
-    /// that. Calls refuse what is not above 0 and finite.
+    /// Divides the scores by `temperature`, like [`Attention::scale`] with its inverse, but without
+    /// rounding the inverse. It must be above 0 and finite, or calls refuse it.
     ///
     /// ```
     /// use softmax::{Attention, MatrixMut};
@@ -111,12 +110,12 @@ impl<'a> Attention<'a> {
         self
     }
 
-    /// Caps the scaled scores softly: `c * tanh(x / c)`, before masks and biases. Calls refuse caps
-    /// outside `2^-20..=2^20`.
+    /// Applies a soft cap to the scaled scores, before masks and biases: `c * tanh(x / c)`. Calls
+    /// refuse caps outside `2^-20..=2^20`.
     ///
     /// ```
     /// use softmax::{Attention, MatrixMut};
-    /// // Both are capped to 1, nearly.
+    /// // Both are capped to nearly 1.
     /// let mut x = [50.0f32, 90.0];
     /// Attention::new(1, 1).soft_cap(1.0).softmax_in_place(MatrixMut::new(&mut x, 2)?)?;
     /// assert_eq!(x, [0.5; 2]);
@@ -128,9 +127,9 @@ impl<'a> Attention<'a> {
         self
     }
 
-    /// Adds a mask to the logits, or hides keys where it is `false`. A row that has
-    /// nothing but 0 and -inf has the bits of one with booleans, without other options, and is as
-    /// cheap but for reading more.
+    /// Adds a mask to the logits, or hides keys where it is `false`. Without other options, a row
+    /// of a mask that has only 0 and -inf gives the bits of one with booleans. It is as fast,
+    /// except that more is read.
     ///
     /// ```
     /// use softmax::{Attention, MatrixMut, Mask};
@@ -147,7 +146,7 @@ impl<'a> Attention<'a> {
         self
     }
 
-    /// Multiplies each head's mask by its own slope: what ggml makes of `max_bias`.
+    /// Multiplies each head's mask by its own slope, as ggml does with `max_bias`.
     ///
     /// ```
     /// use softmax::{Attention, MatrixMut, Mask};
@@ -168,8 +167,8 @@ impl<'a> Attention<'a> {
     /// ALiBi: adds each head's slope times the distance of the key from the query's position, which
     /// is negative for earlier keys. Source: Press et al., Train Short, Test Long, 2021.
     ///
-    /// Calls refuse distances beyond 2^24 - 16 (f64: 2^53 - 16), up to which all of them are
-    /// numbers of the type, of keys that causality and windows leave.
+    /// Calls refuse distances above 2^24 - 16 (f64: 2^53 - 16) for keys that causality and windows
+    /// leave; up to there the type has all integers.
     ///
     /// ```
     /// use softmax::{Attention, MatrixMut};
@@ -186,8 +185,8 @@ impl<'a> Attention<'a> {
         self
     }
 
-    /// Each head's sink: a logit that takes its part of the mass and has no output (`-inf`: none; 0
-    /// for all: "smooth softmax", the `1 +` in the denominator).
+    /// Sets each head's sink: a logit that takes a share of the mass and has no output. `-inf` is
+    /// no sink; 0 for all heads is "smooth softmax", with `1 +` in the denominator.
     ///
     /// ```
     /// use softmax::{Attention, MatrixMut};
@@ -202,12 +201,12 @@ impl<'a> Attention<'a> {
         self
     }
 
-    /// How many of the keys are valid: one number for each sequence of the batch, or one for each
-    /// row. More than there are is all.
+    /// The number of valid keys: one number for each sequence of the batch, or one for each row.
+    /// Numbers above the number of keys mean all.
     ///
     /// ```
     /// use softmax::{Attention, MatrixMut};
-    /// // Two sequences; the second one has a key less.
+    /// // Two sequences; the second has one key less.
     /// let mut x = [0.0f32; 4];
     /// Attention::new(1, 1).lengths(&[2, 1]).softmax_in_place(MatrixMut::new(&mut x, 2)?)?;
     /// assert_eq!(x, [0.5, 0.5, 1.0, 0.0]);
@@ -219,10 +218,10 @@ impl<'a> Attention<'a> {
         self
     }
 
-    /// Hides the keys behind the query's position.
+    /// Hides the keys after the query's position.
     ///
-    /// Query `q` is at position `offset + q`, and sees the keys `0..=offset + q`. Libraries count
-    /// alike where there are as many queries as keys. Otherwise, of `queries` and `keys`:
+    /// Query `q` is at position `offset + q` and sees the keys `0..=offset + q`. Libraries agree if
+    /// there are as many queries as keys. Otherwise, for `queries` and `keys`:
     ///
     /// | whose | the same here |
     /// |---|---|
@@ -234,7 +233,7 @@ impl<'a> Attention<'a> {
     ///
     /// ```
     /// use softmax::{Attention, Matrix, MatrixMut};
-    /// // Two queries, three keys: which of them each query sees.
+    /// // Two queries, three keys, and which of them each query sees.
     /// let seen = |attention: Attention| {
     ///     let mut probs = [0.0f32; 6];
     ///     attention.softmax(Matrix::new(&[0.0; 6], 3)?, MatrixMut::new(&mut probs, 3)?)?;
@@ -251,9 +250,9 @@ impl<'a> Attention<'a> {
         self
     }
 
-    /// Of the keys up to the query's position, its own among them, hides all but the `keys` last
-    /// ones. What is behind the position stays as it is: [`Attention::causal`] or
-    /// [`Attention::window_ahead`] hide that.
+    /// Hides the keys up to the query's position except the last `keys`, its own among them. It
+    /// does not change keys after the position: [`Attention::causal`] or
+    /// [`Attention::window_ahead`] hide those.
     ///
     /// ```
     /// use softmax::{Attention, Matrix, MatrixMut};
@@ -274,15 +273,15 @@ impl<'a> Attention<'a> {
         self
     }
 
-    /// Of the keys behind the query's position, hides all but the `keys` first ones: 0 is
-    /// [`Attention::causal`], beside which this changes nothing. With [`Attention::window`] it
-    /// makes a window that looks both ways.
+    /// Hides the keys after the query's position except the first `keys`. 0 is the same as
+    /// [`Attention::causal`], and together with that any number changes nothing. Together with
+    /// [`Attention::window`] the window extends to both sides.
     ///
     /// ```
     /// use softmax::{Attention, Matrix, MatrixMut};
     /// let mut probs = [0.0f32; 5];
     /// let scores = Matrix::new(&[7.0f32; 5], 5)?;
-    /// // The keys 1 and 2 up to position 2, and one more.
+    /// // The keys 1 and 2 up to position 2, and one after it.
     /// let attention = Attention::new(1, 1).offset(2).window(2).window_ahead(1);
     /// attention.softmax(scores, MatrixMut::new(&mut probs, 5)?)?;
     /// assert_eq!(probs, [0.0, 1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0, 0.0]);
@@ -294,8 +293,9 @@ impl<'a> Attention<'a> {
         self
     }
 
-    /// The position of the first query among the keys, in every sequence. Without it the queries
-    /// are the last tokens: `keys - queries`. Of this and [`Attention::offsets`] the later counts.
+    /// The position of the first query among the keys, in every sequence. By default the queries
+    /// are the last tokens: `keys - queries`. The last call of this or [`Attention::offsets`]
+    /// counts.
     ///
     /// ```
     /// use softmax::{Attention, Matrix, MatrixMut};
@@ -314,14 +314,13 @@ impl<'a> Attention<'a> {
         self
     }
 
-    /// [`Attention::offset`] for each sequence of the batch by itself: how many tokens a sequence
-    /// has had before its first query, where sequences of different lengths share a batch. Or one
-    /// for each row: the position of its query. Which it is, their number says, as that of
-    /// [`Attention::lengths`].
+    /// [`Attention::offset`] for each sequence of the batch, if sequences of different lengths
+    /// share a batch: the number of tokens before its first query. Or one for each row: the
+    /// position of its query. Their number decides, as for [`Attention::lengths`].
     ///
     /// ```
     /// use softmax::{Attention, Matrix, MatrixMut};
-    /// // Two sequences, one head, one new token each: after three tokens, and after one.
+    /// // Two sequences, one head, one new token each: after three tokens and after one.
     /// let mut probs = [0.0f32; 8];
     /// let (x, y) = (Matrix::new(&[7.0; 8], 4)?, MatrixMut::new(&mut probs, 4)?);
     /// Attention::new(1, 1).causal().offsets(&[3, 1]).softmax(x, y)?;
@@ -336,7 +335,7 @@ impl<'a> Attention<'a> {
         self
     }
 
-    /// What becomes of rows that see no key and have no sink.
+    /// What the result is for rows that see no key and have no sink.
     ///
     /// ```
     /// use softmax::{Attention, MatrixMut, Masked};
@@ -354,8 +353,8 @@ impl<'a> Attention<'a> {
 
     exec_setter!();
 
-    /// The probabilities of `scores`, which may be of another type: f32 to f16 or bf16, and the
-    /// other way round.
+    /// The probabilities of `scores`. They may have another type: f16 or bf16 from f32, or f32 from
+    /// f16 or bf16.
     ///
     /// ```
     /// use softmax::{Attention, Matrix, MatrixMut, half::bf16};
@@ -379,12 +378,12 @@ impl<'a> Attention<'a> {
         self.run(|scale| Scores::new(scores, probs, None, &self.attend, scale), false, false)
     }
 
-    /// [`Attention::softmax`], and the log-sum-exp of each row's logits, its sink among them:
-    /// `-inf` for rows without any. In f32, or f64 for f64.
+    /// [`Attention::softmax`], and the log-sum-exp of each row's logits, including its sink; `-inf`
+    /// for rows that see no key and have no sink. Its type is f32, or f64 for f64.
     ///
-    /// Error: as [`Softmax::logsumexp`] in these types, of the logits as if they had been computed
-    /// exactly, or 2e-5 if the probabilities are f16 or bf16; a soft cap `c` adds up to `0.61 c`
-    /// 2^-53 in f64. Above 45,000 the logits are rounded first.
+    /// Error: that of [`Softmax::logsumexp`] in these types, for exact logits; or 2e-5 if the
+    /// probabilities are f16 or bf16. In f64 a soft cap `c` adds up to `0.61 c` 2^-53. Logits above
+    /// 45,000 are rounded first.
     ///
     /// ```
     /// use softmax::{Attention, Matrix, MatrixMut};
@@ -418,7 +417,7 @@ impl<'a> Attention<'a> {
     ///
     /// ```
     /// use softmax::{Attention, MatrixMut};
-    /// // Two queries, the last of two tokens.
+    /// // Two queries: the last two tokens.
     /// let mut x = [7.0f32; 4];
     /// Attention::new(1, 2).causal().softmax_in_place(MatrixMut::new(&mut x, 2)?)?;
     /// assert_eq!(x, [1.0, 0.0, 0.5, 0.5]);
@@ -470,8 +469,8 @@ impl<'a> Attention<'a> {
         let scores = in_default_environment(|| scores(scale))?;
         let (rows, cols) = (scores.rows(), scores.cols());
         let plan = self.plan::<U>(Shape::new(rows, cols).in_place_if(in_place))?;
-        // Rows without keys, of which there may be any number, have no probabilities; and no rows
-        // need no memory for one.
+        // There may be any number of rows without keys; they have no probabilities. Without rows no
+        // memory is needed.
         if rows == 0 || (cols == 0 && !lse) {
             return Ok(());
         }

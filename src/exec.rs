@@ -1,4 +1,4 @@
-//! Where a call runs.
+//! Kernel, threads and caches of a call.
 
 use softmax_kernels::{Call, Element, Kernel, Op as Work, Ready};
 
@@ -6,8 +6,8 @@ use crate::executor::Crew;
 use crate::plan::Job;
 use crate::{Caches, Error, Executor, Op, Plan, Shape, Threads, batch, dispatch};
 
-/// Where calls run: by which kernel, on whose threads and how many of them, with caches of which
-/// sizes. The bits of results never depend on it. Every operation takes one: `.exec(exec)`.
+/// Where calls run: with which kernel, on whose threads and how many of them, and for which sizes
+/// of caches. The bits of results never depend on it. Every operation accepts one: `.exec(exec)`.
 ///
 /// ```
 /// use softmax::{Exec, Matrix, MatrixMut, Softmax, Threads};
@@ -33,7 +33,8 @@ impl Default for Exec<'_> {
 }
 
 impl<'a> Exec<'a> {
-    /// The best kernel of this CPU, as many threads as pay, the caches of this machine.
+    /// The defaults: the best kernel of this CPU, as many threads as are worthwhile, the caches of
+    /// this machine.
     ///
     /// ```
     /// use softmax::{Exec, Op, Shape};
@@ -64,7 +65,7 @@ impl<'a> Exec<'a> {
         self
     }
 
-    /// How many threads a call may use.
+    /// Sets how many threads a call may use.
     ///
     /// ```
     /// use softmax::{Exec, Op, Shape, Threads};
@@ -79,8 +80,8 @@ impl<'a> Exec<'a> {
         self
     }
 
-    /// Whose threads calls use, instead of the current rayon pool's: a `rayon::ThreadPool`, or
-    /// those of the caller's own. How many of them is as [`Exec::threads`] says.
+    /// Sets the threads that calls use instead of the current rayon pool: a `rayon::ThreadPool`, or
+    /// threads of the caller. [`Exec::threads`] still sets how many.
     ///
     /// ```
     /// # #[cfg(feature = "rayon")] {
@@ -100,9 +101,9 @@ impl<'a> Exec<'a> {
         self
     }
 
-    /// What the caches hold, instead of what [`Caches::of_this_machine`] says. Speed depends on it:
-    /// with caches of 0 bytes even a small matrix goes the way of one that is larger than all
-    /// caches.
+    /// Sets the sizes of the caches, instead of [`Caches::of_this_machine`]. They only affect
+    /// speed: with caches of 0 bytes even a small matrix is computed like one that is larger than
+    /// all caches.
     ///
     /// ```
     /// use softmax::{Caches, Exec, Op, Regime, Shape, Threads};
@@ -119,8 +120,8 @@ impl<'a> Exec<'a> {
         self
     }
 
-    /// The way that a call of an operation takes on a matrix of a shape, and why. (At temperature 0
-    /// or infinity softmax and log-softmax go the way of [`Op::Hardmax`].)
+    /// How an operation is computed for a matrix of a shape, and why. (At temperature 0 or infinity
+    /// softmax and log-softmax are computed like [`Op::Hardmax`].)
     ///
     /// # Errors
     /// A kernel that cannot run; [`Error::Caches`].
@@ -137,7 +138,7 @@ impl<'a> Exec<'a> {
         self.plan_of::<T>(self.ready()?, Job::new::<T>(op.into(), shape))
     }
 
-    /// As [`Exec::plan`], of the operations that there are within.
+    /// The same as [`Exec::plan`], for the internal operations.
     pub(crate) fn plan_work<T: Element>(&self, work: Work, shape: Shape) -> Result<Plan, Error> {
         self.plan_of::<T>(self.ready()?, Job::new::<T>(work, shape))
     }
@@ -146,8 +147,8 @@ impl<'a> Exec<'a> {
         Plan::new(kernel, kernel.pieces::<T>(job.op).is_some(), &self.crew, self.caches, job)
     }
 
-    /// Does the work. Inlined, as what it calls for small work: a copy of the views waits until
-    /// their parts have been stored, 4 ns each time.
+    /// Does the work. It is inlined, like what it calls for small work, because copying the views
+    /// would wait until their fields have been stored, 4 ns each time.
     #[inline(always)]
     pub(crate) fn run<T: Element>(&self, call: Call<T>) -> Result<(), Error> {
         let kernel = self.ready()?;
@@ -170,7 +171,7 @@ impl<'a> Exec<'a> {
         &self.crew
     }
 
-    /// The kernel to use.
+    /// The kernel that calls use.
     #[inline]
     pub(crate) fn ready(&self) -> Result<Ready, Error> {
         match self.kernel {
@@ -183,7 +184,7 @@ impl<'a> Exec<'a> {
 /// The setter that every operation has.
 macro_rules! exec_setter {
     () => {
-        /// Where calls run.
+        /// Sets where calls run.
         ///
         /// ```
         /// use softmax::{Exec, MatrixMut, Softmax, Threads};

@@ -6,8 +6,8 @@ use crate::exec::exec_setter;
 use crate::rows::mismatch;
 use crate::{Error, Exec, picks};
 
-/// Hardmax, which has all the mass at the largest element of a row, and argmax, which is where that
-/// is.
+/// Hardmax, which puts all the mass on the largest element of a row, and argmax, which is the index
+/// of that element.
 ///
 /// ```
 /// use softmax::{Hardmax, Matrix, MatrixMut, Ties};
@@ -33,13 +33,14 @@ impl Default for Hardmax<'_> {
 }
 
 impl<'a> Hardmax<'a> {
-    /// Equals share the mass, NaN for fully masked rows, wherever calls run best.
+    /// The defaults: equal largest elements share the mass, fully masked rows are NaN, and calls
+    /// choose kernel and threads themselves.
     #[inline]
     pub const fn new() -> Self {
         Self { ties: Ties::Share, masked: Masked::Nan, exec: Exec::new() }
     }
 
-    /// What hardmax gives several elements that are the largest of their row.
+    /// What hardmax gives when several elements are the largest of their row.
     #[inline]
     #[must_use]
     pub const fn ties(mut self, ties: Ties) -> Self {
@@ -47,7 +48,7 @@ impl<'a> Hardmax<'a> {
         self
     }
 
-    /// What hardmax makes of a row whose every entry is `-inf`.
+    /// What hardmax gives for a row that is all `-inf`.
     #[inline]
     #[must_use]
     pub const fn masked(mut self, masked: Masked) -> Self {
@@ -58,9 +59,9 @@ impl<'a> Hardmax<'a> {
     exec_setter!();
 
     /// The hardmax of every row of `x`, into the rows of `y`, which have the same shape: 1 for the
-    /// largest element, 0 for the others. `+inf` is the largest; a row with NaN is NaN; what
-    /// becomes of one that has nothing but `-inf` says [`Hardmax::masked`]. Exact, but for `1/N` of
-    /// `N` equals, which is rounded.
+    /// largest element, 0 for the others. `+inf` is the largest; a row with NaN gives NaN; for a
+    /// row that is all `-inf` see [`Hardmax::masked`]. Exact, except that the `1/N` of `N` equal
+    /// elements is rounded.
     ///
     /// # Errors
     /// [`Error::Shape`] if the shapes differ, or a kernel that cannot run.
@@ -77,9 +78,9 @@ impl<'a> Hardmax<'a> {
         self.exec.run(Call::in_place(Work::Hardmax(self.ties), x, Scale::ONE, self.masked))
     }
 
-    /// The index of the largest element of every row: the first of equals, or that of the row's
-    /// first NaN, as PyTorch and NumPy have it, whatever [`Hardmax::ties`] and [`Hardmax::masked`]
-    /// say. The matrix is read once.
+    /// The index of the largest element of every row: the first of several equal ones, or the row's
+    /// first NaN, as in PyTorch and NumPy, whatever [`Hardmax::ties`] and [`Hardmax::masked`] say.
+    /// The matrix is read once.
     ///
     /// # Errors
     /// [`Error::Shape`] if there is not one index for each row, [`Error::Value`] if rows have no

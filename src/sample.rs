@@ -1,4 +1,4 @@
-//! Draws from rows of logits.
+//! The sampler: draws tokens from rows of logits.
 
 mod filter;
 mod random;
@@ -15,8 +15,8 @@ use crate::{Error, Exec, Plan, Shape, Size};
 use filter::{Kept, List, Lists, Need};
 use random::Stream;
 
-/// The order of filters and temperature: the libraries agree in all but the place of the
-/// temperature and of typical-p.
+/// The order of filters and temperature. Libraries differ only in the place of the temperature and
+/// of typical-p.
 ///
 /// ```
 /// use softmax::{Matrix, Order, Sampler};
@@ -33,15 +33,15 @@ use random::Stream;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Order {
-    /// Hugging Face transformers': temperature, top-k, top-p, min-p, typical-p.
+    /// The order of Hugging Face transformers: temperature, top-k, top-p, min-p, typical-p.
     #[default]
     Transformers,
-    /// llama.cpp's: top-k, typical-p, top-p, min-p at temperature 1, and then the temperature, for
-    /// what is left.
+    /// The order of llama.cpp: top-k, typical-p, top-p, min-p at temperature 1, and then the
+    /// temperature for the tokens that are left.
     LlamaCpp,
 }
 
-/// How a token is drawn from what the filters left.
+/// How a token is drawn from those that the filters left.
 ///
 /// ```
 /// use softmax::{Matrix, Method, Sampler};
@@ -54,26 +54,26 @@ pub enum Order {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Method {
-    /// One random number a draw, looked up in the running sums of the masses: the fastest.
+    /// One random number for each draw, looked up in the running sums of the masses. The fastest.
     #[default]
     InverseCdf,
-    /// One random number a token: the largest of `ln(mass) + Gumbel noise`. Tokens keep their noise
-    /// when the logits of others change, so that two models with the same seed draw the same token
-    /// more often than not.
+    /// One random number for each token: the draw is the token with the largest `ln(mass) + Gumbel
+    /// noise`. Tokens keep their noise if the logits of others change, so that two models with the
+    /// same seed draw the same token more often than not.
     GumbelMax,
 }
 
-/// Draws tokens from rows of logits: temperature, the usual filters and penalties, random numbers
-/// by counters.
+/// Draws tokens from rows of logits, with temperature, the usual filters and penalties, and
+/// counter-based random numbers.
 ///
-/// A draw depends on its row, the options, the seed and the counters alone (number of the row,
-/// step, number of the draw): it is the same token on every CPU, with every kernel and number of
-/// threads, and however a batch is cut. What makes that possible are integer masses: a token's mass
-/// is `exp((logit - max) / temperature)`, in f32, as units of 2^-30 and a rest in units of 2^-62
-/// (the largest is 2 or more). Everything is defined by sums of them, which are exact; there is an
-/// order of the tokens, by falling exponential and then rising index. Tokens below 2^-65 of the
-/// most likely one are never drawn. `docs/sampling.md` has the definitions, and what other
-/// libraries do differently.
+/// A draw depends only on its row, the options, the seed and the counters (number of the row, step,
+/// number of the draw). So it is the same token on every CPU, with every kernel and number of
+/// threads, and for any division of a batch. This is possible because masses are integers: a
+/// token's mass is `exp((logit - max) / temperature)`, in f32, as units of 2^-30 and a rest in
+/// units of 2^-62 (the largest mass is 2 or more). Everything is defined by their sums, which are
+/// exact, and by an order of the tokens: by decreasing exponential and then increasing index.
+/// Tokens below 2^-65 of the most likely one are never drawn. `docs/sampling.md` has the
+/// definitions and the differences from other libraries.
 ///
 /// ```
 /// use softmax::{Matrix, Sampler};
@@ -86,7 +86,7 @@ pub enum Method {
 /// assert!(draws[..3].iter().all(|&token| token <= 2));
 /// assert!(draws[3..].iter().all(|&token| token == 1 || token == 2));
 ///
-/// // The next position of the sequence: other draws. Temperature 0: the largest.
+/// // The next position of the sequence has other draws. Temperature 0 takes the largest.
 /// sampler.step(1).temperature(0.0).sample(Matrix::new(&logits, 4)?, &mut draws[..2])?;
 /// assert_eq!(draws[..2], [2, 1]);
 /// # Ok::<(), softmax::Error>(())
@@ -112,7 +112,7 @@ pub struct Sampler<'a> {
     exec: Exec<'a>,
 }
 
-/// A temperature that is in range.
+/// A temperature that was checked.
 #[derive(Clone, Copy, Debug)]
 enum Temperature {
     Zero,
@@ -133,11 +133,11 @@ impl Temperature {
     }
 }
 
-/// What is added to tokens.
+/// Numbers that are added to the logits of tokens.
 #[derive(Clone, Copy, Debug)]
 enum Bias<'a> {
     Pairs(&'a [(usize, f32)]),
-    /// Of one length.
+    /// Two lists of the same length.
     Lists(&'a [usize], &'a [f32]),
 }
 
@@ -158,11 +158,12 @@ impl<'a> Bias<'a> {
     }
 }
 
-/// The tokens of each row's past, or one list for all.
+/// The tokens in the history of each row, or one list for all rows.
 #[derive(Clone, Copy, Debug)]
 enum History<'a> {
     Lists(&'a [&'a [usize]]),
-    /// The tokens, and in rising order where each list starts and ends.
+    /// The tokens of all lists, and the start of each list and the end of the last, in increasing
+    /// order.
     Packed(&'a [usize], &'a [usize]),
 }
 
@@ -190,10 +191,10 @@ impl<'a> History<'a> {
     }
 }
 
-/// What is written where there is nothing to draw.
+/// The value that is written if there is nothing to draw.
 const NONE: usize = usize::MAX;
 
-/// Rows and steps are numbered below this.
+/// Numbers of rows and steps are below this.
 const NUMBERS: u64 = 1 << 48;
 
 fn in_range(
@@ -210,7 +211,7 @@ fn share(what: &'static str, value: f64) -> Result<(), Error> {
 }
 
 impl<'a> Sampler<'a> {
-    /// Draws by this seed from the plain distribution of each row, until more is asked for.
+    /// A sampler with this seed. By default it draws from the plain distribution of each row.
     ///
     /// ```
     /// use softmax::{Matrix, Sampler};
@@ -246,9 +247,10 @@ impl<'a> Sampler<'a> {
         }
     }
 
-    /// Divides the logits by `temperature`. 0 takes the largest logit, the first of equal ones,
-    /// whatever the filters; infinity makes all tokens equally likely whose logits are not -inf.
-    /// Calls refuse NaN and negative numbers; those beyond 2^-100 and 2^100 are as these.
+    /// Divides the logits by `temperature`. 0 takes the largest logit, the first of several equal
+    /// ones, whatever the filters; infinity makes all tokens equally likely except those with
+    /// logits of -inf. Calls refuse NaN and negative numbers. Numbers below 2^-100 count as 2^-100,
+    /// those above 2^100 as 2^100.
     ///
     /// ```
     /// use softmax::{Matrix, Sampler};
@@ -264,7 +266,7 @@ impl<'a> Sampler<'a> {
         self
     }
 
-    /// Keeps the `k` most likely tokens, exactly so many if there are; 0 keeps all.
+    /// Keeps the `k` most likely tokens, never more; 0 keeps all.
     ///
     /// ```
     /// use softmax::{Matrix, Sampler};
@@ -280,10 +282,9 @@ impl<'a> Sampler<'a> {
         self
     }
 
-    /// Keeps the fewest of the most likely tokens that have `p` of the mass together, one at least.
-    /// 1 keeps all. Source: Holtzman et al., The Curious Case of Neural Text Degeneration, 2020
-    /// (nucleus sampling).
-    /// Calls refuse what is not in `0..=1`.
+    /// Keeps the most likely tokens until they have `p` of the mass together, at least one. 1 keeps
+    /// all. Source: Holtzman et al., The Curious Case of Neural Text Degeneration, 2020 (nucleus
+    /// sampling). It must be in `0..=1`, or calls refuse it.
     ///
     /// ```
     /// use softmax::{Matrix, Sampler};
@@ -301,8 +302,8 @@ impl<'a> Sampler<'a> {
     }
 
     /// Keeps the tokens that are at least `p` times as likely as the most likely one. 0 keeps all.
-    /// Source: Nguyen et al., Turning Up the Heat: Min-p Sampling, 2024.
-    /// Calls refuse what is not in `0..=1`.
+    /// Source: Nguyen et al., Turning Up the Heat: Min-p Sampling, 2024. It must be in `0..=1`, or
+    /// calls refuse it.
     ///
     /// ```
     /// use softmax::{Matrix, Sampler};
@@ -319,18 +320,18 @@ impl<'a> Sampler<'a> {
         self
     }
 
-    /// Keeps the fewest tokens that have `p` of the mass together, one at least, those first whose
-    /// information `-ln(probability)` is nearest to the entropy. 1 keeps all. Takes several times
-    /// as long as top-p, unless other filters leave few tokens. Source: Meister et al., Locally
-    /// Typical Sampling, 2023.
-    /// Calls refuse what is not in `0..=1`.
+    /// Keeps tokens until they have `p` of the mass together, at least one, in the order of the
+    /// distance of their information `-ln(probability)` from the entropy, the nearest first. 1
+    /// keeps all. It takes several times as long as top-p, unless other filters leave few tokens.
+    /// Source: Meister et al., Locally Typical Sampling, 2023. It must be in `0..=1`, or calls
+    /// refuse it.
     ///
     /// ```
     /// use softmax::{Matrix, Sampler};
     /// let logits = Matrix::new(&[1.0f32, 3.0, 2.0], 3)?;
     /// let mut draws = [0; 9];
     /// Sampler::new(1).typical_p(0.5).sample(logits, &mut draws)?;
-    /// // An entropy of 0.83; token 1 has an information of 0.41, token 2 of 1.41.
+    /// // The entropy is 0.83; token 1 has an information of 0.41, token 2 of 1.41.
     /// assert_eq!(draws, [1; 9]);
     /// # Ok::<(), softmax::Error>(())
     /// ```
@@ -340,9 +341,9 @@ impl<'a> Sampler<'a> {
         self
     }
 
-    /// Top-p, min-p and typical-p leave `tokens` tokens at least, if there are so many: those that
-    /// come next, most likely ones or nearest to the entropy. 0 is 1, which each leaves anyway.
-    /// (Top-k keeps `k`, also if that is fewer.)
+    /// Top-p, min-p and typical-p leave at least `tokens` tokens, if there are so many: also the
+    /// next ones in their order. 0 is the same as 1, which each filter leaves anyway. (Top-k keeps
+    /// `k`, even if that is fewer.)
     ///
     /// ```
     /// use softmax::{Matrix, Sampler};
@@ -361,14 +362,14 @@ impl<'a> Sampler<'a> {
         self
     }
 
-    /// The order of filters and temperature.
+    /// Sets the order of filters and temperature.
     ///
     /// ```
     /// use softmax::{Matrix, Order, Sampler};
     /// let logits = Matrix::new(&[1.0f32, 3.0, 2.0], 3)?;
     /// let mut draws = [0; 9];
     /// Sampler::new(1).temperature(9.0).min_p(0.5).order(Order::LlamaCpp).sample(logits, &mut draws)?;
-    /// // The temperature comes too late to save the others.
+    /// // The temperature comes too late to keep the others.
     /// assert_eq!(draws, [1; 9]);
     /// # Ok::<(), softmax::Error>(())
     /// ```
@@ -378,8 +379,8 @@ impl<'a> Sampler<'a> {
         self
     }
 
-    /// Adds to the logits of tokens, in every row and before anything else; -inf bans a token.
-    /// Calls refuse NaN and +inf.
+    /// Adds numbers to the logits of tokens, in every row and before anything else; -inf bans a
+    /// token. Calls refuse NaN and +inf.
     ///
     /// ```
     /// use softmax::{Matrix, Sampler};
@@ -411,8 +412,8 @@ impl<'a> Sampler<'a> {
         self
     }
 
-    /// The tokens that the penalties are for: one list for each row, or one for all. They may be in
-    /// any order; how often one is there counts for the frequency penalty.
+    /// The tokens to which the penalties apply: one list for each row, or one for all rows. They
+    /// may be in any order; the frequency penalty counts how often each is there.
     ///
     /// ```
     /// use softmax::{Matrix, Sampler};
@@ -429,15 +430,15 @@ impl<'a> Sampler<'a> {
         self
     }
 
-    /// [`Sampler::history`] from one list with the histories of all, one behind the other: number
-    /// `i` is `tokens[starts[i]..starts[i + 1]]`. Calls refuse a start that is before the one
-    /// before it or beyond the end of the list.
+    /// [`Sampler::history`] from one list with all histories, one after the other: history `i` is
+    /// `tokens[starts[i]..starts[i + 1]]`. Calls refuse starts that decrease or are beyond the end
+    /// of the list.
     ///
     /// ```
     /// use softmax::{Matrix, Sampler};
     /// let logits = Matrix::new(&[1.0f32, 1.1, 0.9, 1.0, 1.1, 0.9], 3)?;
     /// let mut draws = [0; 2];
-    /// // Greedy: the first row has had tokens 1 and 0, the second one token 1.
+    /// // Greedy: the first row has had tokens 1 and 0, the second row token 1.
     /// let sampler = Sampler::new(1).temperature(0.0).presence_penalty(1.0);
     /// sampler.packed_history(&[1, 0, 1], &[0, 2, 3]).sample(logits, &mut draws)?;
     /// assert_eq!(draws, [2, 0]);
@@ -450,9 +451,8 @@ impl<'a> Sampler<'a> {
     }
 
     /// Divides positive logits of tokens in the history by `penalty`, and multiplies the others by
-    /// it. 1 changes nothing. Source: Keskar et al., CTRL, 2019, with the correction for negative
-    /// logits that is in use.
-    /// Calls refuse what is not positive and finite.
+    /// it. 1 changes nothing. Source: Keskar et al., CTRL, 2019, with the usual correction for
+    /// negative logits. It must be positive and finite, or calls refuse it.
     ///
     /// ```
     /// use softmax::{Matrix, Sampler};
@@ -471,7 +471,7 @@ impl<'a> Sampler<'a> {
     }
 
     /// Subtracts `penalty` from the logits of tokens in the history, after the repetition penalty.
-    /// Calls refuse what is not finite.
+    /// It must be finite, or calls refuse it.
     ///
     /// ```
     /// use softmax::{Matrix, Sampler};
@@ -488,9 +488,8 @@ impl<'a> Sampler<'a> {
         self
     }
 
-    /// Subtracts `penalty` from the logits of tokens for each time that they are in the history,
-    /// after the repetition penalty.
-    /// Calls refuse what is not finite.
+    /// Subtracts `penalty` from the logits of tokens once for each time that they are in the
+    /// history, after the repetition penalty. It must be finite, or calls refuse it.
     ///
     /// ```
     /// use softmax::{Matrix, Sampler};
@@ -508,7 +507,7 @@ impl<'a> Sampler<'a> {
         self
     }
 
-    /// The position in the sequence: another step, other draws. Calls refuse 2^48 and more.
+    /// The position in the sequence; each step gives other draws. Calls refuse 2^48 and more.
     ///
     /// ```
     /// use softmax::{Matrix, Sampler};
@@ -526,14 +525,14 @@ impl<'a> Sampler<'a> {
         self
     }
 
-    /// The number of the first row of the matrix, so that a batch may be cut. Calls refuse rows
-    /// numbered 2^48 and more.
+    /// The number of the first row of the matrix, for a batch in several calls. Calls refuse
+    /// numbers of rows of 2^48 and more.
     ///
     /// ```
     /// use softmax::{Matrix, Sampler};
     /// let (logits, mut both, mut second) = ([0.0f32; 2000], [0; 2], [0]);
     /// Sampler::new(1).sample(Matrix::new(&logits, 1000)?, &mut both)?;
-    /// // The second row by itself.
+    /// // Only the second row.
     /// Sampler::new(1).first_row(1).sample(Matrix::new(&logits[1000..], 1000)?, &mut second)?;
     /// assert_eq!(second[0], both[1]);
     /// # Ok::<(), softmax::Error>(())
@@ -544,7 +543,7 @@ impl<'a> Sampler<'a> {
         self
     }
 
-    /// How a token is drawn from what the filters left.
+    /// How a token is drawn from those that the filters left.
     ///
     /// ```
     /// use softmax::{Matrix, Method, Sampler};
@@ -562,17 +561,17 @@ impl<'a> Sampler<'a> {
 
     exec_setter!();
 
-    /// Draws from every row: `draws.len() / rows` tokens each, those of a row one behind the other.
+    /// Draws from every row: `draws.len() / rows` tokens each, those of a row one after the other.
     ///
-    /// Where there is nothing to draw, because the row's logits (with bias and penalties) have NaN
-    /// or +inf, or nothing but -inf, `usize::MAX` is written, and the other rows are not affected.
+    /// A row whose logits (with bias and penalties) have NaN or +inf, or are all -inf, has nothing
+    /// to draw: its draws are `usize::MAX`. Other rows are not affected.
     ///
     /// ```
     /// use softmax::{Matrix, Sampler};
     /// let logits = Matrix::new(&[1.0f32, f32::NEG_INFINITY, 0.0, f32::NAN], 2)?;
     /// let mut draws = [0; 4];
     /// Sampler::new(1).sample(logits, &mut draws)?;
-    /// // Two draws from each row; none from one that has NaN.
+    /// // Two draws from each row; none from a row that has NaN.
     /// assert_eq!(draws, [0, 0, usize::MAX, usize::MAX]);
     /// # Ok::<(), softmax::Error>(())
     /// ```
@@ -613,21 +612,21 @@ impl<'a> Sampler<'a> {
         done.ok_or(Error::memory(cols))
     }
 
-    /// The tokens of each row that the filters leave, and their probabilities, most likely first
-    /// and equally likely ones by rising index: of row `i` the first `counts[i]` of the `n` places
-    /// of `tokens` and `probs` from `i * n` on, if there is room for `n` in each row. What follows
-    /// stays as it is.
+    /// The tokens of each row that the filters leave, and their probabilities; the most likely
+    /// first, and equally likely ones by increasing index. With room for `n` tokens in each row,
+    /// those of row `i` are the first `counts[i]` elements of `tokens` and `probs` from `i * n` on.
+    /// The others stay unchanged.
     ///
-    /// What is left are the tokens that [`Sampler::sample`] may draw: those that have mass, which
-    /// are no less likely than 2^-63 times the most likely one, without filters as well. At
-    /// temperature 0 it is one token. No random number is used: seed, step and method do not count.
+    /// These are the tokens that [`Sampler::sample`] may draw: those with mass, which are at least
+    /// 2^-63 times as likely as the most likely one, also without filters. At temperature 0 it is
+    /// one token. No random number is used: seed, step and method have no effect.
     ///
-    /// The probabilities add up to 1: they are [`Softmax::softmax`] at the temperature of a row of
-    /// the logits (with bias and penalties) of the tokens that are left alone, by rising index, to
-    /// the bit. Error: as there, at most 3 ULP, of the probabilities that logits in f32 (of f64:
-    /// f64) have after bias and penalties. Same bits everywhere.
+    /// The probabilities add up to 1. They have the bits of [`Softmax::softmax`] at the
+    /// temperature, for a row of only the logits that are left (with bias and penalties), by
+    /// increasing index. Error: as there, at most 3 ULP, for logits that are rounded to f32 (of
+    /// f64: f64) after bias and penalties. The bits are the same everywhere.
     ///
-    /// Rows where there is nothing to draw have no tokens.
+    /// Rows with nothing to draw have no tokens.
     ///
     /// ```
     /// use softmax::{Matrix, Sampler};
@@ -660,9 +659,9 @@ impl<'a> Sampler<'a> {
         self.kept(logits, tokens, probs, counts, Work::Softmax)
     }
 
-    /// [`Sampler::kept_probs`] with the logarithms of the probabilities: as
-    /// [`Softmax::log_softmax`] of the same logits, to the bit. Error: as there, at most 2 ULP or
-    /// 1e-7 in f32, 3 ULP or 3e-16 in f64.
+    /// [`Sampler::kept_probs`] with the logarithms of the probabilities. They have the bits of
+    /// [`Softmax::log_softmax`] of the same logits. Error: as there, at most 2 ULP or 1e-7 in f32,
+    /// 3 ULP or 3e-16 in f64.
     ///
     /// ```
     /// use softmax::{Matrix, Sampler};
@@ -689,8 +688,8 @@ impl<'a> Sampler<'a> {
         self.kept(logits, tokens, log_probs, counts, Work::LogSoftmax)
     }
 
-    /// The probabilities of [`Sampler::kept_probs`], the same bits, in whole rows: 0 for tokens
-    /// that are not left. Rows where there is nothing to draw become NaN.
+    /// The probabilities of [`Sampler::kept_probs`], with the same bits, in whole rows: 0 for
+    /// tokens that are not left. Rows with nothing to draw become NaN.
     ///
     /// ```
     /// use softmax::{Matrix, MatrixMut, Sampler};
@@ -712,10 +711,10 @@ impl<'a> Sampler<'a> {
         self.filtered(logits, probs, Work::Softmax)
     }
 
-    /// The logarithms of [`Sampler::kept_log_probs`], the same bits, in whole rows: `-inf` for
-    /// tokens that are not left. Rows where there is nothing to draw become NaN.
+    /// The logarithms of [`Sampler::kept_log_probs`], with the same bits, in whole rows: `-inf` for
+    /// tokens that are not left. Rows with nothing to draw become NaN.
     ///
-    /// What a processor of logits leaves to a sampler that has no filters: sampling from it at
+    /// This is the output of a logits processor for a sampler without filters: sampling from it at
     /// temperature 1 draws from the same distribution.
     ///
     /// ```
@@ -738,7 +737,7 @@ impl<'a> Sampler<'a> {
         self.filtered(logits, log_probs, Work::LogSoftmax)
     }
 
-    /// What is left of each row, as tokens and their probabilities or the logarithms of these.
+    /// The tokens that are left of each row, and their probabilities or the logarithms of these.
     fn kept<T: Element>(
         &self,
         logits: Matrix<T>,
@@ -787,7 +786,7 @@ impl<'a> Sampler<'a> {
         }
     }
 
-    /// As [`Sampler::kept`], in whole rows.
+    /// The same as [`Sampler::kept`], in whole rows.
     fn filtered<T: Element>(
         &self,
         logits: Matrix<T>,
@@ -821,7 +820,8 @@ impl<'a> Sampler<'a> {
         )
     }
 
-    /// Gives what is left of each row to `write`, with its row of `out`, which `split` cuts.
+    /// Calls `write` with the tokens that are left of each row and its row of `out`, which `split`
+    /// divides.
     fn left<T: Element, W: Send>(
         &self,
         logits: Matrix<T>,
@@ -879,7 +879,7 @@ impl<'a> Sampler<'a> {
         done.ok_or(Error::memory(cols))
     }
 
-    /// Whether the options are in their ranges, and fit each other.
+    /// Checks that the options are in their ranges and fit each other.
     fn check_options(&self) -> Result<Temperature, Error> {
         let temperature = Temperature::of(self.temperature)?;
         let shares = [self.top_p, self.min_p, self.typical_p];
@@ -908,7 +908,7 @@ impl<'a> Sampler<'a> {
         Ok(temperature)
     }
 
-    /// Which of the numbers is out of its range.
+    /// The error for the first number that is out of its range.
     #[cold]
     fn check_numbers(&self) -> Result<(), Error> {
         share("top-p", self.top_p)?;
@@ -965,12 +965,12 @@ impl<'a> Sampler<'a> {
         self.repetition != 1.0 || self.presence != 0.0 || self.frequency != 0.0
     }
 
-    /// The past of a row, where it counts.
+    /// The history of a row, if penalties use it.
     fn history_of(&self, row: usize) -> &'a [usize] {
         if self.penalises() { self.history.of_row(row) } else { &[] }
     }
 
-    /// Some rows, of which the first is number `first` of the matrix.
+    /// Draws from some rows; the first is number `first` of the matrix.
     #[allow(clippy::too_many_arguments)]
     fn rows<T: Element>(
         &self,
@@ -1011,7 +1011,7 @@ impl<'a> Sampler<'a> {
         }
     }
 
-    /// Bias and penalties.
+    /// Applies bias and penalties.
     fn edit<A: Element>(&self, x: &mut [A], history: &[usize], counted: &mut [u64]) {
         for (token, bias) in self.bias.iter() {
             x[token] = A::from_f64(x[token].to_f64() + f64::from(bias));
@@ -1030,7 +1030,7 @@ impl<'a> Sampler<'a> {
         }
     }
 
-    /// The draws of one row.
+    /// Draws from one row.
     #[allow(clippy::too_many_arguments)]
     fn row<T: Element, A: Element>(
         &self,
@@ -1058,7 +1058,7 @@ impl<'a> Sampler<'a> {
         }
     }
 
-    /// What the filters leave of a row.
+    /// Filters a row.
     fn keep<'s, 'm, T: Element>(
         &self,
         kernel: Ready,
@@ -1096,7 +1096,7 @@ impl<'a> Sampler<'a> {
         Keeps::Tokens(kept)
     }
 
-    /// Gives what is left the masses at the temperature that comes after the filters.
+    /// Gives the tokens that are left their masses at the temperature that comes after the filters.
     fn reweigh<T: Element, A: Element>(
         &self,
         kernel: Ready,
@@ -1123,7 +1123,7 @@ impl<'a> Sampler<'a> {
         Some(())
     }
 
-    /// What is left of a row, and its softmax or the logarithm of that.
+    /// The tokens that are left of a row, and their softmax or its logarithm.
     #[allow(clippy::too_many_arguments)]
     fn left_of_row<A: Element>(
         &self,
@@ -1147,7 +1147,7 @@ impl<'a> Sampler<'a> {
         };
         let mut list = kept.list();
         if self.is_reweighed() {
-            // Of finite logits, so that there is a result.
+            // The logits are finite, so that there is a result.
             let _ = self.reweigh(kernel, wanted, x, &mut list, logits, again);
             list.drop_massless();
         }
@@ -1160,7 +1160,7 @@ impl<'a> Sampler<'a> {
             (_, Work::Softmax) => (Work::Uniform, Scale::ONE),
             _ => (Work::LogUniform, Scale::ONE),
         };
-        // One row, of tokens that are there.
+        // There is one row, with at least one token.
         if let Ok(row) = MatrixMut::new(&mut *values, list.len()) {
             kernel.run(Call::in_place(work, row, scale, Masked::Nan));
         }
@@ -1168,7 +1168,7 @@ impl<'a> Sampler<'a> {
         write(Left { tokens, values, places });
     }
 
-    /// Whether the temperature comes after filters: without these the order does not matter.
+    /// Whether the temperature comes after the filters; without filters the order does not matter.
     fn is_after(&self) -> bool {
         self.order == Order::LlamaCpp && self.filters().iter().any(Option::is_some)
     }
@@ -1187,7 +1187,7 @@ impl<'a> Sampler<'a> {
         self.exec.plan_work::<T>(Work::LogSumExp, shape)
     }
 
-    /// Bytes of scratch memory for a thread, of any call.
+    /// Bytes of scratch memory that a thread needs in any call.
     pub(crate) fn memory<A: Element>(&self, cols: usize) -> Result<usize, Error> {
         in_default_environment(|| self.check_options())?;
         let left = self.needs(cols).of_left().size::<A>();
@@ -1211,7 +1211,7 @@ impl<'a> Sampler<'a> {
         }
     }
 
-    /// The filters in order, those that are on.
+    /// The filters that are on, in order.
     fn filters(&self) -> [Option<Need>; 4] {
         let top_k = (self.top_k > 0).then_some(Need::Count(self.top_k as u64));
         let top_p = (self.top_p < 1.0).then_some(Need::Share(self.top_p));
@@ -1224,25 +1224,25 @@ impl<'a> Sampler<'a> {
     }
 }
 
-/// What filters leave of a row.
+/// The tokens of a row that filters leave.
 enum Keeps<'s, 'm> {
-    /// The row has NaN or +inf, or nothing but -inf.
+    /// The row has NaN or +inf, or is all -inf.
     Nothing,
-    /// Temperature 0.
+    /// The only token, at temperature 0.
     One(usize),
     Tokens(Kept<'s, 'm>),
 }
 
-/// What is left of a row: ranks by rising index, and a value of each.
+/// What is left of a row: ranks by increasing index, and a value for each.
 struct Left<'s, A> {
     tokens: &'s [u64],
     values: &'s [A],
-    /// Memory of the same length.
+    /// Scratch memory of the same length.
     places: &'s mut [u64],
 }
 
 impl<A: Element> Left<'_, A> {
-    /// Writes them by falling value, equal ones by rising index.
+    /// Writes them by decreasing value, equal ones by increasing index.
     fn write(self, tokens: &mut [usize], values: &mut [A]) {
         for (at, place) in self.places.iter_mut().enumerate() {
             *place = at as u64;
@@ -1259,19 +1259,19 @@ impl<A: Element> Left<'_, A> {
     }
 }
 
-/// Memory for the rows of one thread.
+/// Scratch memory for the rows of one thread.
 struct Scratch<'m, A> {
     exps: &'m mut [f32],
     lists: Lists<'m>,
-    /// Of a row: its changed logits, and its history.
+    /// The changed logits of a row, and its history.
     edited: &'m mut [A],
     counted: &'m mut [u64],
-    /// Of what filters leave.
+    /// The logits that filters leave.
     logits: &'m mut [A],
     again: &'m mut [f32],
 }
 
-/// How many elements of it are needed.
+/// How many elements of scratch memory are needed.
 #[derive(Clone, Copy)]
 struct Needs {
     cols: usize,
@@ -1283,14 +1283,14 @@ struct Needs {
 }
 
 impl Needs {
-    /// Elements of f32, of the type that is computed with, of u64, and of pairs.
+    /// The numbers of elements of f32, of the arithmetic type, of u64 and of pairs.
     fn rooms(self) -> [usize; 4] {
         let Self { cols, edited, counted, distances, logits, again } = self;
         let words = cols.saturating_mul(4).saturating_add(counted);
         [cols.saturating_add(again), edited.saturating_add(logits), words, distances]
     }
 
-    /// For what is left of rows: their logits, and those of what is left.
+    /// Memory for the logits of rows and those that are left.
     fn of_left(self) -> Self {
         Self { edited: self.cols, logits: self.cols, ..self }
     }
@@ -1316,7 +1316,7 @@ impl Needs {
         .flatten()
     }
 
-    /// Bytes.
+    /// The size in bytes.
     fn size<A: Element>(self) -> usize {
         let [floats, logits, words, pairs] = self.rooms();
         [room_for::<f32>(floats), room_for::<A>(logits), room_for::<u64>(words)]

@@ -1,4 +1,4 @@
-//! One row in shards that the caller's own threads, processes or machines hold.
+//! One row in shards that are on different threads, processes or machines of the caller.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -8,9 +8,9 @@ use softmax_kernels::{Element, Masked, MergedPartials, Op as Work, Partial, Piec
 use crate::factor::{Factor, factor_setters};
 use crate::{Error, Exec};
 
-/// The softmax of a row that is cut in shards: each is reduced where it is, the partial results of
-/// all are merged, and each shard is finished where it is. The same bits as the whole row in one
-/// call, however it was cut, as long as every shard but the last has a multiple of
+/// The softmax of a row in shards: each shard is reduced where it is, the partial results of all
+/// are merged, and each shard is finished where it is. The bits are the same as of the whole row in
+/// one call, for any division into shards, if every shard except the last has a multiple of
 /// [`BLOCK`](crate::BLOCK) elements.
 ///
 /// 1. [`partials`](Shards::partials): one [`Partial`] for every block of a shard.
@@ -20,7 +20,7 @@ use crate::{Error, Exec};
 ///    element.
 /// 3. [`softmax`](Shards::softmax) of each shard, or one of its relatives.
 ///
-/// No thread is started and nothing is allocated here.
+/// These calls start no thread and allocate nothing.
 ///
 /// ```
 /// use softmax::{BLOCK, Merged, Partial, Shards};
@@ -28,7 +28,7 @@ use crate::{Error, Exec};
 /// let row: Vec<f32> = (0..3 * BLOCK).map(|i| (i % 100) as f32 / 10.0).collect();
 /// let (a, b) = row.split_at(BLOCK);
 /// let shards = Shards::new();
-/// // One of these may have come from another machine, as four numbers or two.
+/// // One of these could come from another machine, as four numbers or two.
 /// let mut partials = [Partial::NOTHING; 3];
 /// let mut row_max = None;
 /// let whole = loop {
@@ -62,7 +62,7 @@ impl Default for Shards<'_> {
     }
 }
 
-/// What the partials of a row come to.
+/// The result of merging the partials of a row.
 ///
 /// ```
 /// use softmax::{Merged, Partial, Shards};
@@ -77,16 +77,16 @@ impl Default for Shards<'_> {
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub enum Merged<T> {
-    /// The shards can be finished.
+    /// The row is complete: the shards can be finished.
     Row(MergedRow<T>),
-    /// The partials are to be computed again, by this, the row's largest element; merging those
-    /// gives the row. At scale 1, rows of which the largest element is above 45,000 or below
-    /// -45,000 always need it, and rows with elements that are between 80 and 90 below the largest
-    /// (in f64: more than 600) may.
+    /// The partials must be computed again, with this value, the row's largest element, and merged;
+    /// that gives the row. At scale 1 this is always needed for rows with a largest element above
+    /// 45,000 or below -45,000, and may be needed for rows with elements that are 80 to 90 below
+    /// the largest (in f64: more than 600).
     Again(f64),
 }
 
-/// A row of which the sum is known.
+/// A row whose sum is known.
 ///
 /// ```
 /// use softmax::{Merged, Partial, Shards};
@@ -105,8 +105,8 @@ pub struct MergedRow<T> {
 }
 
 impl<T> MergedRow<T> {
-    /// The row as a partial: [`Shards::merge`] of it alone, by the same options, gives the row
-    /// again. For those who merge in one place and finish in others.
+    /// The row as a partial: [`Shards::merge`] of only this partial, with the same options, gives
+    /// the row again. It is for callers who merge in one place and finish in others.
     ///
     /// ```
     /// use softmax::{Merged, Partial, Shards};
@@ -120,7 +120,7 @@ impl<T> MergedRow<T> {
     /// # Ok::<(), softmax::Error>(())
     /// ```
     pub fn to_partial(&self) -> Partial {
-        // Rows that are to be summed again are none.
+        // A `MergedRow` is never one that must be summed again.
         self.merged.to_partial().unwrap_or(Partial::NOTHING)
     }
 }
@@ -132,11 +132,11 @@ impl<T> fmt::Debug for MergedRow<T> {
 }
 
 impl<'a> Shards<'a> {
-    /// Scale 1, NaN for fully masked rows, the best kernel.
+    /// The defaults: scale 1, NaN for fully masked rows, the best kernel.
     ///
     /// ```
     /// use softmax::{Merged, Shards};
-    /// // Of no shards at all.
+    /// // There are no shards at all.
     /// assert!(matches!(Shards::new().merge::<f32>(&[])?, Merged::Row(_)));
     /// # Ok::<(), softmax::Error>(())
     /// ```
@@ -146,7 +146,7 @@ impl<'a> Shards<'a> {
 
     factor_setters!();
 
-    /// What a row becomes whose every entry is `-inf`.
+    /// What the result is for a row that is all `-inf`.
     ///
     /// ```
     /// use softmax::{Masked, Merged, Partial, Shards};
@@ -164,7 +164,7 @@ impl<'a> Shards<'a> {
         self
     }
 
-    /// By which kernel shards are worked on; threads and caches do not count here.
+    /// Sets the kernel for shards; threads and caches have no effect here.
     ///
     /// ```
     /// use softmax::{Exec, Partial, Shards};
@@ -180,11 +180,11 @@ impl<'a> Shards<'a> {
         self
     }
 
-    /// The partials of a shard, [`Partial::count`] of them: `x` starts at a multiple of
+    /// The partials of a shard, [`Partial::count`] of them. `x` must start at a multiple of
     /// [`BLOCK`](crate::BLOCK) in its row.
     ///
-    /// `row_max` is `None`, or what [`Merged::Again`] has told. Those who know the row's largest
-    /// element beforehand may give it right away, all of them; if an element is larger than that,
+    /// `row_max` is `None`, or the value of [`Merged::Again`]. Callers who know the row's largest
+    /// element may give it in the first round, for all shards. If an element is larger than that,
     /// the results are not specified.
     ///
     /// ```
@@ -221,7 +221,7 @@ impl<'a> Shards<'a> {
         Ok(())
     }
 
-    /// Merges the partials of all the blocks of a row of `T`s, in their order. Takes a few
+    /// Merges the partials of all blocks of a row of elements `T`, in their order. It takes a few
     /// nanoseconds for each.
     ///
     /// ```
@@ -382,7 +382,7 @@ impl<'a> Shards<'a> {
     }
 }
 
-/// A shard to be read and one to be written.
+/// A shard that is read and one that is written.
 fn both<'a, T: Element>(x: &'a [T], y: &'a mut [T]) -> Result<Piece<'a, T>, Error> {
     if x.len() != y.len() {
         return Err(Error::count("number of outputs", x.len(), y.len()));

@@ -77,15 +77,15 @@ pub enum Error {
         /// The number of elements.
         elements: usize,
     },
-    /// A row has more results than there is room for. Those of the rows that fit are written, and
-    /// how many each row has.
+    /// A row has more results than there is room for. The results of the rows that fit, and the
+    /// counts of all rows, are written.
     #[non_exhaustive]
     Room {
         /// The first such row.
         row: usize,
-        /// How many it has.
+        /// The number of its results.
         needed: usize,
-        /// How many there is room for in each row.
+        /// The number of results that each row has room for.
         room: usize,
     },
     /// The environment variable `SOFTMAX_CACHES` is not two sizes.

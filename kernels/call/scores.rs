@@ -207,15 +207,15 @@ pub struct Mask<'a> {
     pub(crate) data: MaskData<'a>,
     /// Batch, heads, queries.
     pub(crate) shape: [usize; 3],
-    /// Its columns, if they are fewer than the keys.
+    /// The number of its columns, if it has fewer than keys.
     pub(crate) width: Option<usize>,
 }
 
 impl<'a> Mask<'a> {
-    /// A mask of f32, f16 or bf16 (or f64, for scores of f64), which are added to the logits, or of
-    /// bool or u8, where `true` or not 0 means that a key is seen. `shape` is batch, heads, queries:
-    /// each as many as the scores have, or 1 for one that serves all. A row of the mask is as long
-    /// as one of the scores.
+    /// A mask. Values of f32, f16 or bf16 (f64 for scores of f64) are added to the logits; bool or
+    /// u8 say which keys are seen: `true` or not 0. `shape` is batch, heads, queries: each as many
+    /// as the scores have, or 1 for one that serves all. A row of the mask is as long as a row of
+    /// the scores.
     ///
     /// ```
     /// use softmax_kernels::Mask;
@@ -226,8 +226,8 @@ impl<'a> Mask<'a> {
         Self { data: data.into(), shape, width: None }
     }
 
-    /// The mask has columns for the first `keys` keys alone, and those from there on are hidden, as
-    /// ONNX's `Attention` pads its mask. Calls refuse more than there are.
+    /// The mask has columns only for the first `keys` keys, and the keys after them are hidden, as
+    /// ONNX's `Attention` pads its mask. Calls refuse more columns than keys.
     ///
     /// ```
     /// use softmax_kernels::Mask;
@@ -271,7 +271,7 @@ pub struct Attend<'a> {
     /// The position of the first query among the keys; by default the last query's is that of the
     /// last key.
     pub offset: Option<isize>,
-    /// The same for each sequence of the batch, or for each row that of its query, instead.
+    /// The same for each sequence of the batch, or for the query of each row; it is used instead.
     pub offsets: Option<&'a [isize]>,
     /// The result of rows that see no key.
     pub masked: Masked,
@@ -428,7 +428,7 @@ impl<'a> Attend<'a> {
         distances.max_by_key(|distance| distance.abs())
     }
 
-    /// As [`Attend::farthest`], of queries between these positions.
+    /// The same as [`Attend::farthest`], for queries between these positions.
     fn farthest_of(&self, first: isize, last: isize, cols: usize) -> Option<i64> {
         // The first query is the farthest from the keys after it, the last one from those before
         // it.
@@ -446,7 +446,7 @@ impl<'a> Attend<'a> {
         (cols > 0 && visible).then_some(distance.clamp(-most, most) as i64)
     }
 
-    /// The position among the keys of the query of a row, which has number `query` of its sequence.
+    /// The position of a row's query among the keys; `query` is the query's number in its sequence.
     #[inline(always)]
     fn position(&self, row: usize, query: usize, rows: usize, cols: usize) -> isize {
         let offset = match self.offsets {

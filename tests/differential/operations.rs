@@ -970,7 +970,7 @@ impl<T: Number, U: Number> Attend<T, U> {
         self.causal || self.window.is_some() || self.ahead.is_some() || self.alibi.is_some()
     }
 
-    /// Where a row's query is among the keys.
+    /// The position of a row's query among the keys.
     fn position(&self, row: usize) -> isize {
         let query = (row % self.queries) as isize;
         let first = match &self.offsets {

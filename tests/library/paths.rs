@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use crate::common::*;
 use softmax::half::{bf16, f16};
 use softmax::{Caches, Element, Masked, Matrix, MatrixMut, Plan, Regime, Shape, Threads};
+use softmax_kernels::Large;
 
 /// Larger than any matrix here.
 const PLENTY: usize = usize::MAX;
