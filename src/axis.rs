@@ -65,6 +65,13 @@ impl Softmax<'_> {
     ///
     /// # Errors
     /// As [`Softmax::softmax_axis`].
+    ///
+    /// ```
+    /// let mut x = [1.0f32, 5.0, 1.0, 5.0];
+    /// softmax::Softmax::new().softmax_axis_in_place(&mut x, &[2, 2], 0)?;
+    /// assert_eq!(x, [0.5; 4]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn softmax_axis_in_place<T: Element>(
         &self,
         x: &mut [T],
@@ -79,6 +86,13 @@ impl Softmax<'_> {
     ///
     /// # Errors
     /// As [`Softmax::softmax_axis`].
+    ///
+    /// ```
+    /// let (x, mut y) = ([1.0f64, 5.0, 1.0, 5.0], [0.0; 4]);
+    /// softmax::Softmax::new().log_softmax_axis(&x, &mut y, &[2, 2], 0)?;
+    /// assert_eq!(y, [-std::f64::consts::LN_2; 4]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn log_softmax_axis<T: Element>(
         &self,
         x: &[T],
@@ -93,6 +107,13 @@ impl Softmax<'_> {
     ///
     /// # Errors
     /// As [`Softmax::softmax_axis`].
+    ///
+    /// ```
+    /// let mut x = [1.0f64, 5.0, 1.0, 5.0];
+    /// softmax::Softmax::new().log_softmax_axis_in_place(&mut x, &[2, 2], -2)?;
+    /// assert_eq!(x, [-std::f64::consts::LN_2; 4]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn log_softmax_axis_in_place<T: Element>(
         &self,
         x: &mut [T],
@@ -536,6 +557,31 @@ impl TopK<'_> {
         axis: isize,
     ) -> Result<(), Error> {
         self.along(x, None, Some(probs), indices, shape, axis)
+    }
+
+    /// [`TopK::log_probs_and_probs`] along an axis.
+    ///
+    /// ```
+    /// use softmax::TopK;
+    /// let (mut log_probs, mut probs, mut indices) = ([1.0f64], [1.0], [9]);
+    /// TopK::new(1).log_probs_and_probs_axis(
+    ///     &[3.0, 3.0], &mut log_probs, &mut probs, &mut indices, &[2, 1], 0)?;
+    /// assert_eq!((log_probs, probs, indices), ([-std::f64::consts::LN_2], [0.5], [0]));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`TopK::indices_axis`].
+    pub fn log_probs_and_probs_axis<T: Element>(
+        &self,
+        x: &[T],
+        log_probs: &mut [T::Arithmetic],
+        probs: &mut [T::Arithmetic],
+        indices: &mut [usize],
+        shape: &[usize],
+        axis: isize,
+    ) -> Result<(), Error> {
+        self.along(x, Some(log_probs), Some(probs), indices, shape, axis)
     }
 
     fn along<T: Element>(

@@ -19,27 +19,37 @@ use crate::{Error, Exec, picks};
 /// assert_eq!(y, [0.0, 1.0, 0.0, 0.0]);
 /// # Ok::<(), softmax::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Hardmax<'a> {
     pub(crate) ties: Ties,
     masked: Masked,
     pub(crate) exec: Exec<'a>,
 }
 
-impl Default for Hardmax<'_> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl<'a> Hardmax<'a> {
     /// Equals share the mass, NaN for fully masked rows, wherever calls run best.
+    ///
+    /// ```
+    /// use softmax::{Hardmax, MatrixMut};
+    /// let mut row = [1.0f32, 3.0, 3.0];
+    /// Hardmax::new().hardmax_in_place(MatrixMut::new(&mut row, 3)?)?;
+    /// assert_eq!(row, [0.0, 0.5, 0.5]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[inline]
     pub const fn new() -> Self {
         Self { ties: Ties::Share, masked: Masked::Nan, exec: Exec::new() }
     }
 
     /// What hardmax gives several elements that are the largest of their row.
+    ///
+    /// ```
+    /// use softmax::{Hardmax, MatrixMut, Ties};
+    /// let mut row = [1.0f32, 3.0, 3.0];
+    /// Hardmax::new().ties(Ties::First).hardmax_in_place(MatrixMut::new(&mut row, 3)?)?;
+    /// assert_eq!(row, [0.0, 1.0, 0.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[inline]
     #[must_use]
     pub const fn ties(mut self, ties: Ties) -> Self {
@@ -48,6 +58,14 @@ impl<'a> Hardmax<'a> {
     }
 
     /// What hardmax makes of a row whose every entry is `-inf`.
+    ///
+    /// ```
+    /// use softmax::{Hardmax, Masked, MatrixMut};
+    /// let mut row = [f32::NEG_INFINITY; 2];
+    /// Hardmax::new().masked(Masked::Zero).hardmax_in_place(MatrixMut::new(&mut row, 2)?)?;
+    /// assert_eq!(row, [0.0, 0.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[inline]
     #[must_use]
     pub const fn masked(mut self, masked: Masked) -> Self {
@@ -64,6 +82,15 @@ impl<'a> Hardmax<'a> {
     ///
     /// # Errors
     /// [`Error::Shape`] if the shapes differ, or a kernel that cannot run.
+    ///
+    /// ```
+    /// use softmax::{Hardmax, Matrix, MatrixMut};
+    /// let mut y = [0.0f32; 3];
+    /// let x = Matrix::new(&[1.0, f32::INFINITY, 3.0], 3)?;
+    /// Hardmax::new().hardmax(x, MatrixMut::new(&mut y, 3)?)?;
+    /// assert_eq!(y, [0.0, 1.0, 0.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn hardmax<T: Element>(&self, x: Matrix<T>, y: MatrixMut<T>) -> Result<(), Error> {
         let work = Work::Hardmax(self.ties);
         self.exec.run(Call::new(work, x, y, Scale::ONE, self.masked).map_err(mismatch)?)
@@ -73,6 +100,14 @@ impl<'a> Hardmax<'a> {
     ///
     /// # Errors
     /// A kernel that cannot run.
+    ///
+    /// ```
+    /// use softmax::{Hardmax, MatrixMut};
+    /// let mut rows = [1.0f32, 2.0, 4.0, 3.0];
+    /// Hardmax::new().hardmax_in_place(MatrixMut::new(&mut rows, 2)?)?;
+    /// assert_eq!(rows, [0.0, 1.0, 1.0, 0.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn hardmax_in_place<T: Element>(&self, x: MatrixMut<T>) -> Result<(), Error> {
         self.exec.run(Call::in_place(Work::Hardmax(self.ties), x, Scale::ONE, self.masked))
     }

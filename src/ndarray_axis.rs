@@ -118,6 +118,13 @@ impl Softmax<'_> {
     ///
     /// # Errors
     /// As [`Softmax::softmax_array`].
+    ///
+    /// ```
+    /// let mut x = ndarray::array![[1.0f64, 5.0], [1.0, 5.0]];
+    /// softmax::Softmax::new().log_softmax_array_in_place(x.view_mut(), 0)?;
+    /// assert!(x.iter().all(|x| *x == -std::f64::consts::LN_2));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn log_softmax_array_in_place<T: Element, D: Dimension>(
         &self,
         y: ArrayViewMut<T, D>,
@@ -525,6 +532,31 @@ impl TopK<'_> {
         axis: isize,
     ) -> Result<(), Error> {
         self.array(x, None, Some(probs), indices, axis)
+    }
+
+    /// [`TopK::log_probs_and_probs`] along an axis of `x`.
+    ///
+    /// ```
+    /// use ndarray::Array1;
+    /// let (mut log_probs, mut probs) = (Array1::zeros(1), Array1::zeros(1));
+    /// let (x, mut indices) = (Array1::from_elem(2, 3.0f64), Array1::zeros(1));
+    /// softmax::TopK::new(1).log_probs_and_probs_array(
+    ///     x.view(), log_probs.view_mut(), probs.view_mut(), indices.view_mut(), 0)?;
+    /// assert_eq!((log_probs[0], probs[0], indices[0]), (-std::f64::consts::LN_2, 0.5, 0));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`TopK::indices_array`].
+    pub fn log_probs_and_probs_array<T: Element, D: Dimension>(
+        &self,
+        x: ArrayView<T, D>,
+        log_probs: ArrayViewMut<T::Arithmetic, D>,
+        probs: ArrayViewMut<T::Arithmetic, D>,
+        indices: ArrayViewMut<usize, D>,
+        axis: isize,
+    ) -> Result<(), Error> {
+        self.array(x, Some(log_probs), Some(probs), indices, axis)
     }
 
     fn array<T: Element, D: Dimension>(
