@@ -609,18 +609,17 @@ impl TopK<'_> {
 /// the tensor without the axis. Axes that are not the last are turned round in scratch memory, half
 /// a mebibyte or 16 lanes at a time. The same bits as of rows.
 impl CrossEntropy<'_> {
-    pub(crate) fn lanes<T: Element>(
+    pub(crate) fn lanes<T: Element, const GRADIENT: bool>(
         &self,
         len: usize,
         labels: &[i64],
         views: (impl View<Item = i64>, Option<impl View<Item = f64>>, impl View<Item = f64>),
         logits: impl for<'r> Operand<Rows<'r> = &'r mut [T]>,
-        gradient: bool,
     ) -> Result<(), Error> {
-        let of_rows = self.of_part(labels, len, gradient)?;
+        let of_rows = self.of_part(labels, len, GRADIENT)?;
         let (labels, factors, losses) = views;
         let operands = ((logits, output(losses)), (input(labels), factors.map(input)));
-        let work = if gradient { Work::Softmax } else { Work::LogSumExp };
+        let work = if GRADIENT { Work::Softmax } else { Work::LogSumExp };
         let exec = self.where_it_runs();
         lanes::run::<T, _>(
             exec,
@@ -629,7 +628,7 @@ impl CrossEntropy<'_> {
             operands,
             &|exec, n, ((x, losses), (labels, factors))| {
                 let of_rows = of_rows.exec(*exec).with_factors(factors.as_deref());
-                if gradient {
+                if GRADIENT {
                     of_rows.losses_and_gradient_in_place(rows_mut(x, n, len)?, &*labels, losses)
                 } else {
                     of_rows.losses(rows(x, n, len)?, &*labels, losses)
@@ -666,7 +665,7 @@ impl CrossEntropy<'_> {
         let sizes @ [outer, len, inner] = lanes::around(shape, axis)?;
         let from = tensor(INPUT, logits, sizes)?;
         let views = self.views(labels, losses, [outer, 1, inner])?;
-        self.lanes(len, labels, views, input(from), false)
+        self.lanes::<T, false>(len, labels, views, input(from))
     }
 
     /// [`CrossEntropy::losses_and_gradient`] of logits along an axis; the gradient is a tensor of
@@ -698,7 +697,7 @@ impl CrossEntropy<'_> {
         let from = tensor(INPUT, logits, sizes)?;
         let to = tensor_mut(GRADIENT, gradient, sizes)?;
         let views = self.views(labels, losses, [outer, 1, inner])?;
-        self.lanes(len, labels, views, through(from, Some(to)), true)
+        self.lanes::<T, true>(len, labels, views, through(from, Some(to)))
     }
 
     #[allow(clippy::type_complexity)]

@@ -4,7 +4,9 @@
 //! A lane is what lies along the axis. The tensors of a call (input, labels, results) have the same
 //! lanes in the same order; the lanes of each are of one length: the input's, 1, or k.
 
-use softmax_kernels::{Element, Matrix, MatrixMut, Op as Work, Plain, part_of, with_room};
+use softmax_kernels::{
+    Element, Matrix, MatrixMut, Op as Work, Plain, in_default_environment, part_of, with_room,
+};
 
 use crate::axis::index_of;
 use crate::{Error, Exec, Shape, Threads};
@@ -221,15 +223,18 @@ impl<X: View, Y: View<Item = X::Item>> Operand for Part<X, Y> {
     ) -> Result<(), Error> {
         let from = self.from.as_ref().map(X::elements);
         let n = from.or(self.to.as_ref().map(Y::elements)).unwrap_or(0);
+        // The operation is in the caller's floating-point environment, for its threads.
         let done = with_room(n, |rows| {
-            if let Some(from) = &mut self.from {
-                from.read(rows);
-            } else if let Some(from) = self.to.as_mut().filter(|_| self.in_place) {
-                from.read(rows);
-            }
+            in_default_environment(|| {
+                if let Some(from) = &mut self.from {
+                    from.read(rows);
+                } else if let Some(from) = self.to.as_mut().filter(|_| self.in_place) {
+                    from.read(rows);
+                }
+            });
             f(&mut *rows)?;
             if let Some(to) = &mut self.to {
-                to.write(rows);
+                in_default_environment(|| to.write(rows));
             }
             Ok(())
         });
@@ -310,37 +315,48 @@ pub(crate) fn run<T: Element, A: Operand>(
     let bytes = len.saturating_mul(size_of::<T>());
     if plan.threads() == 1 || shape.rows < plan.threads() {
         // Few and long: threads share each of them.
-        return exec.crew().share(
-            1,
-            1,
-            operand,
-            &cut,
-            &|all| tiles(exec, bytes, all, op),
-            &Result::and,
-        );
+        return tiles(exec, bytes, operand, op);
     }
     let serial = exec.threads(Threads::Serial);
     let run = |part| tiles(&serial, bytes, part, op);
     exec.crew().share(plan.threads, plan.parts, operand, &cut, &run, &Result::and)
 }
 
-/// Cuts lanes of so many bytes until they are few enough to be copied.
+/// Does lanes of so many bytes, as many at a time as are to be copied.
+#[inline(never)]
 fn tiles<A: Operand>(
     exec: &Exec,
     bytes: usize,
+    mut rest: A,
+    op: &impl for<'r> Fn(&Exec, usize, A::Rows<'r>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut left = lanes(&rest);
+    while !is_tile(left, left.saturating_mul(bytes)) {
+        // Along the outermost dimension that can be cut.
+        let mut sizes = (0..).map_while(|dim| rest.lanes_along(dim));
+        let dim = sizes.position(|n| n > 1).unwrap_or(0);
+        let each = left / rest.lanes_along(dim).unwrap_or(1).max(1);
+        let (first, others) = rest.split(dim, (most_lanes(left, bytes) / each).max(1));
+        let n = lanes(&first);
+        if is_tile(n, n.saturating_mul(bytes)) {
+            tile(exec, n, first, op)?;
+        } else {
+            tiles(exec, bytes, first, op)?;
+        }
+        (rest, left) = (others, left - n);
+    }
+    if left == 0 { Ok(()) } else { tile(exec, left, rest, op) }
+}
+
+/// Does so many lanes.
+#[inline(never)]
+fn tile<A: Operand>(
+    exec: &Exec,
+    lanes: usize,
     operand: A,
     op: &impl for<'r> Fn(&Exec, usize, A::Rows<'r>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let lanes = lanes(&operand);
-    if lanes == 0 {
-        return Ok(());
-    }
-    if is_tile(lanes, lanes.saturating_mul(bytes)) {
-        return operand.with_rows(|rows| op(exec, lanes, rows));
-    }
-    let (a, b) = cut(operand, 1, 2);
-    tiles(exec, bytes, a, op)?;
-    tiles(exec, bytes, b, op)
+    operand.with_rows(|rows| op(exec, lanes, rows))
 }
 
 /// Whether so many lanes, of so many bytes together, are few enough to be copied.

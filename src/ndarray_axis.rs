@@ -13,7 +13,7 @@ use softmax_kernels::{Element, MaskData, Op as Work, Plain, part_of, with_room};
 
 use crate::axis::index_of;
 use crate::changed::{MASK, of_any_type};
-use crate::lanes::{View, between, in_place, is_tile, through};
+use crate::lanes::{View, between, in_place, input, is_tile, through};
 use crate::{CrossEntropy, Error, Hardmax, Shape, Size, Softmax, Threads, TopK};
 
 /// Elements without gaps that are worth a call of their own.
@@ -683,9 +683,11 @@ impl CrossEntropy<'_> {
                 factors.iter_mut().for_each(|factors| factors.swap_axes(a, b));
                 gradient.iter_mut().for_each(|gradient| gradient.swap_axes(a, b));
             });
-            let wants_gradient = gradient.is_some();
             let views = (labels, factors, losses);
-            self.lanes(len, all, views, through(x, gradient), wants_gradient)
+            match gradient {
+                None => self.lanes::<T, false>(len, all, views, input(x)),
+                gradient => self.lanes::<T, true>(len, all, views, through(x, gradient)),
+            }
         });
         in_order.unwrap_or(Err(Error::memory(n)))
     }

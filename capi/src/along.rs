@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 
-use softmax::{Element, MaskData, Weights};
+use softmax::{CrossEntropy, Element, MaskData, TopK, Weights};
 
 use crate::loss::{self, softmax_cross_entropy};
 use crate::options::{Call, call, softmax_options};
@@ -194,26 +194,63 @@ pub unsafe extern "C" fn softmax_top_k_axis(
                 call.disjoint(&written, &[Region::of("input", x, of.all)?, of.region])?;
                 let x = slice("input", x, of.all)?;
                 let indices = slice_mut("indices", indices, n)?;
-                let top = call.given.top_k(k);
-                Ok(match (log_probs.is_null(), probs.is_null()) {
-                    (true, true) => top.indices_axis(x, indices, of.shape, axis),
-                    (false, true) => {
-                        let log_probs = slice_mut("log_probs", log_probs, n)?;
-                        top.log_probs_axis(x, log_probs, indices, of.shape, axis)
-                    }
-                    (true, false) => {
-                        let probs = slice_mut("probs", probs, n)?;
-                        top.probs_axis(x, probs, indices, of.shape, axis)
-                    }
-                    (false, false) => {
-                        let log_probs = slice_mut("log_probs", log_probs, n)?;
-                        let probs = slice_mut("probs", probs, n)?;
-                        top.log_probs_and_probs_axis(x, log_probs, probs, indices, of.shape, axis)
-                    }
-                }?)
+                let log_probs = optional("log_probs", log_probs, n)?;
+                let probs = optional("probs", probs, n)?;
+                top_k_of::<T>(&call.given.top_k(k), x, log_probs, probs, indices, of.shape, axis)
             })
         })
     }
+}
+
+/// `n` elements to write; `None` if it is null.
+///
+/// # Safety
+/// As [`slice_mut`].
+unsafe fn optional<'a, T>(
+    what: &'static str,
+    p: *mut T,
+    n: usize,
+) -> Result<Option<&'a mut [T]>, Failure> {
+    // SAFETY: as this function's.
+    if p.is_null() { Ok(None) } else { unsafe { slice_mut(what, p, n) }.map(Some) }
+}
+
+/// A function of its own: the frames of all types together would be too much of the stack.
+#[inline(never)]
+fn top_k_of<T: Element>(
+    top: &TopK,
+    x: &[T],
+    log_probs: Option<&mut [T::Arithmetic]>,
+    probs: Option<&mut [T::Arithmetic]>,
+    indices: &mut [usize],
+    shape: &[usize],
+    axis: isize,
+) -> Result<(), Failure> {
+    Ok(match (log_probs, probs) {
+        (None, None) => top.indices_axis(x, indices, shape, axis),
+        (Some(log_probs), None) => top.log_probs_axis(x, log_probs, indices, shape, axis),
+        (None, Some(probs)) => top.probs_axis(x, probs, indices, shape, axis),
+        (Some(log_probs), Some(probs)) => {
+            top.log_probs_and_probs_axis(x, log_probs, probs, indices, shape, axis)
+        }
+    }?)
+}
+
+/// As [`top_k_of`].
+#[inline(never)]
+fn cross_entropy_of<T: Element>(
+    loss: &CrossEntropy,
+    x: &[T],
+    labels: &[i64],
+    losses: &mut [f64],
+    gradient: Option<&mut [T]>,
+    shape: &[usize],
+    axis: isize,
+) -> Result<(), Failure> {
+    Ok(match gradient {
+        None => loss.losses_axis(x, labels, losses, shape, axis),
+        Some(gradient) => loss.losses_and_gradient_axis(x, labels, losses, gradient, shape, axis),
+    }?)
 }
 
 /// As `softmax_cross_entropy_labels`, along an axis of a tensor in C order, of classes: the second
@@ -262,14 +299,8 @@ pub unsafe extern "C" fn softmax_cross_entropy_axis(
                 let x = slice("logits", x, of.all)?;
                 let labels = slice("labels", labels, of.lanes)?;
                 let losses = slice_mut("losses", losses, of.lanes)?;
-                if gradient.is_null() {
-                    of_rows.losses_axis(x, labels, losses, of.shape, axis)?;
-                } else {
-                    let gradient = slice_mut("gradient", gradient, of.all)?;
-                    of_rows.losses_and_gradient_axis(
-                        x, labels, losses, gradient, of.shape, axis,
-                    )?;
-                }
+                let gradient = optional("gradient", gradient, of.all)?;
+                cross_entropy_of(&of_rows, x, labels, losses, gradient, of.shape, axis)?;
                 if loss.is_null() {
                     return Ok(());
                 }
