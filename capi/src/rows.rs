@@ -38,7 +38,7 @@ pub(crate) fn ties_of(ties: softmax_ties) -> Result<Ties, Failure> {
     match ties {
         SOFTMAX_TIES_SHARE => Ok(Ties::Share),
         SOFTMAX_TIES_FIRST => Ok(Ties::First),
-        value => Err(Reason::Choice { of: "way with ties", value }.into()),
+        value => Err(Reason::Choice { of: "rule for ties", value }.into()),
     }
 }
 
