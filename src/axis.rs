@@ -65,6 +65,13 @@ impl Softmax<'_> {
     ///
     /// # Errors
     /// As [`Softmax::softmax_axis`].
+    ///
+    /// ```
+    /// let mut x = [1.0f32, 5.0, 1.0, 5.0];
+    /// softmax::Softmax::new().softmax_axis_in_place(&mut x, &[2, 2], 0)?;
+    /// assert_eq!(x, [0.5; 4]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn softmax_axis_in_place<T: Element>(
         &self,
         x: &mut [T],
@@ -79,6 +86,13 @@ impl Softmax<'_> {
     ///
     /// # Errors
     /// As [`Softmax::softmax_axis`].
+    ///
+    /// ```
+    /// let (x, mut y) = ([1.0f64, 5.0, 1.0, 5.0], [0.0; 4]);
+    /// softmax::Softmax::new().log_softmax_axis(&x, &mut y, &[2, 2], 0)?;
+    /// assert_eq!(y, [-std::f64::consts::LN_2; 4]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn log_softmax_axis<T: Element>(
         &self,
         x: &[T],
@@ -93,6 +107,13 @@ impl Softmax<'_> {
     ///
     /// # Errors
     /// As [`Softmax::softmax_axis`].
+    ///
+    /// ```
+    /// let mut x = [1.0f64, 5.0, 1.0, 5.0];
+    /// softmax::Softmax::new().log_softmax_axis_in_place(&mut x, &[2, 2], -2)?;
+    /// assert_eq!(x, [-std::f64::consts::LN_2; 4]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn log_softmax_axis_in_place<T: Element>(
         &self,
         x: &mut [T],
@@ -540,6 +561,31 @@ impl TopK<'_> {
         self.along(x, None, Some(probs), indices, shape, axis)
     }
 
+    /// [`TopK::log_probs_and_probs`] along an axis.
+    ///
+    /// ```
+    /// use softmax::TopK;
+    /// let (mut log_probs, mut probs, mut indices) = ([1.0f64], [1.0], [9]);
+    /// TopK::new(1).log_probs_and_probs_axis(
+    ///     &[3.0, 3.0], &mut log_probs, &mut probs, &mut indices, &[2, 1], 0)?;
+    /// assert_eq!((log_probs, probs, indices), ([-std::f64::consts::LN_2], [0.5], [0]));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`TopK::indices_axis`].
+    pub fn log_probs_and_probs_axis<T: Element>(
+        &self,
+        x: &[T],
+        log_probs: &mut [T::Arithmetic],
+        probs: &mut [T::Arithmetic],
+        indices: &mut [usize],
+        shape: &[usize],
+        axis: isize,
+    ) -> Result<(), Error> {
+        self.along(x, Some(log_probs), Some(probs), indices, shape, axis)
+    }
+
     fn along<T: Element>(
         &self,
         x: &[T],
@@ -566,18 +612,17 @@ impl TopK<'_> {
 /// copied to rows in scratch memory, half a mebibyte or 16 lanes at a time. They give the same bits
 /// as the operations on rows.
 impl CrossEntropy<'_> {
-    pub(crate) fn lanes<T: Element>(
+    pub(crate) fn lanes<T: Element, const GRADIENT: bool>(
         &self,
         len: usize,
         labels: &[i64],
         views: (impl View<Item = i64>, Option<impl View<Item = f64>>, impl View<Item = f64>),
         logits: impl for<'r> Operand<Rows<'r> = &'r mut [T]>,
-        gradient: bool,
     ) -> Result<(), Error> {
-        let of_rows = self.of_part(labels, len, gradient)?;
+        let of_rows = self.of_part(labels, len, GRADIENT)?;
         let (labels, factors, losses) = views;
         let operands = ((logits, output(losses)), (input(labels), factors.map(input)));
-        let work = if gradient { Work::Softmax } else { Work::LogSumExp };
+        let work = if GRADIENT { Work::Softmax } else { Work::LogSumExp };
         let exec = self.where_it_runs();
         lanes::run::<T, _>(
             exec,
@@ -586,7 +631,7 @@ impl CrossEntropy<'_> {
             operands,
             &|exec, n, ((x, losses), (labels, factors))| {
                 let of_rows = of_rows.exec(*exec).with_factors(factors.as_deref());
-                if gradient {
+                if GRADIENT {
                     of_rows.losses_and_gradient_in_place(rows_mut(x, n, len)?, &*labels, losses)
                 } else {
                     of_rows.losses(rows(x, n, len)?, &*labels, losses)
@@ -623,7 +668,7 @@ impl CrossEntropy<'_> {
         let sizes @ [outer, len, inner] = lanes::around(shape, axis)?;
         let from = tensor(INPUT, logits, sizes)?;
         let views = self.views(labels, losses, [outer, 1, inner])?;
-        self.lanes(len, labels, views, input(from), false)
+        self.lanes::<T, false>(len, labels, views, input(from))
     }
 
     /// [`CrossEntropy::losses_and_gradient`] of logits along an axis; the gradient is a tensor of
@@ -655,7 +700,7 @@ impl CrossEntropy<'_> {
         let from = tensor(INPUT, logits, sizes)?;
         let to = tensor_mut(GRADIENT, gradient, sizes)?;
         let views = self.views(labels, losses, [outer, 1, inner])?;
-        self.lanes(len, labels, views, through(from, Some(to)), true)
+        self.lanes::<T, true>(len, labels, views, through(from, Some(to)))
     }
 
     #[allow(clippy::type_complexity)]

@@ -20,20 +20,22 @@ use crate::{Error, Exec, Shape};
 /// assert_eq!(gradient, [0.1875, -0.1875]);
 /// # Ok::<(), softmax::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Backward<'a> {
     factor: Factor,
     exec: Exec<'a>,
 }
 
-impl Default for Backward<'_> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl<'a> Backward<'a> {
+<<<<<<< HEAD
     /// Scale 1; calls choose kernel and threads themselves.
+=======
+    /// Scale 1, wherever calls run best.
+    ///
+    /// ```
+    /// assert_eq!(format!("{:?}", softmax::Backward::new()), format!("{:?}", softmax::Backward::default()));
+    /// ```
+>>>>>>> h_rows
     #[inline]
     pub const fn new() -> Self {
         Self { factor: Factor::One, exec: Exec::new() }
@@ -53,6 +55,16 @@ impl<'a> Backward<'a> {
     /// # Errors
     /// [`Error::Shape`] if the shapes of the three matrices differ, [`Error::Value`] if the
     /// scale or temperature is out of range, or a kernel that cannot run.
+    ///
+    /// ```
+    /// use softmax::{Backward, Matrix, MatrixMut};
+    /// let (output, upstream, mut gradient) = ([0.5f32; 2], [1.0f32, 0.0], [0.0f32; 2]);
+    /// // With a scale, that of the softmax.
+    /// Backward::new().scale(2.0).softmax(
+    ///     Matrix::new(&output, 2)?, Matrix::new(&upstream, 2)?, MatrixMut::new(&mut gradient, 2)?)?;
+    /// assert_eq!(gradient, [0.5, -0.5]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn softmax<T: Element>(
         &self,
         probs: Matrix<T>,
@@ -70,6 +82,15 @@ impl<'a> Backward<'a> {
     ///
     /// # Errors
     /// As [`Backward::softmax`].
+    ///
+    /// ```
+    /// use softmax::{Backward, Matrix, MatrixMut};
+    /// let (output, upstream, mut gradient) = ([0.5f32.ln(); 2], [1.0f32, 0.0], [0.0f32; 2]);
+    /// Backward::new().log_softmax(
+    ///     Matrix::new(&output, 2)?, Matrix::new(&upstream, 2)?, MatrixMut::new(&mut gradient, 2)?)?;
+    /// assert_eq!(gradient, [0.5, -0.5]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn log_softmax<T: Element>(
         &self,
         log_probs: Matrix<T>,

@@ -19,17 +19,11 @@ use crate::{Caches, Error, Executor, Op, Plan, Shape, Threads, batch, dispatch};
 /// assert_eq!(probs, [0.5, 0.5]);
 /// # Ok::<(), softmax::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Exec<'a> {
     pub(crate) kernel: Option<&'static Kernel>,
     pub(crate) crew: Crew<'a>,
     pub(crate) caches: Option<Caches>,
-}
-
-impl Default for Exec<'_> {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 impl<'a> Exec<'a> {

@@ -10,9 +10,14 @@ use crate::Error;
 ///
 /// Numbers are compared by their bits, since the caller's floating-point environment may trap what
 /// a comparison raises.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) enum Factor {
+<<<<<<< HEAD
     /// Scale 1, for which nothing is computed or checked.
+=======
+    /// Nothing to be computed, nor to be checked.
+    #[default]
+>>>>>>> h_rows
     One,
     Scale(f64),
     Temperature(f64),
@@ -107,7 +112,9 @@ impl Factor {
             (least.to_bits()..=most.to_bits()).contains(&x.to_bits())
         };
         match self {
-            Self::Scale(scale) if !between(scale, Scale::RANGE.0, Scale::RANGE.1) => {
+            Self::Scale(scale)
+                if !self.is_negative() && !between(scale, Scale::RANGE.0, Scale::RANGE.1) =>
+            {
                 Err(self.refused())
             }
             Self::Temperature(t) if self.limit().is_none() && !between(t, 0.0, f64::MAX) => {
@@ -147,6 +154,15 @@ macro_rules! factor_setters {
         /// refuse scales outside `2^-60..=2^60`. The last call of this or [`Self::temperature`]
         /// counts.
         $(#[doc = ""] #[doc = $negative])?
+        ///
+        /// ```
+        /// use softmax::{MatrixMut, Sigmoid};
+        /// // As an example, of sigmoid: its logarithm at twice the input.
+        /// let mut x = [-400.0f64];
+        /// Sigmoid::new().scale(2.0).log_sigmoid_in_place(MatrixMut::new(&mut x, 1)?)?;
+        /// assert_eq!(x, [-800.0]);
+        /// # Ok::<(), softmax::Error>(())
+        /// ```
         #[inline]
         #[must_use]
         pub const fn scale(mut self, scale: f64) -> Self {
@@ -154,9 +170,24 @@ macro_rules! factor_setters {
             self
         }
 
+<<<<<<< HEAD
         /// Divides every input by `temperature`, like [`Self::scale`] with its inverse, but without
         /// rounding the inverse. It must be above 0 and finite, or calls refuse it; values below
         /// 2^-100 count as 2^-100, those above 2^100 as 2^100.
+=======
+        /// Divides every input by `temperature`: [`Self::scale`] of its inverse, without rounding
+        /// that. Calls refuse what is not above 0 and finite; below 2^-100 it counts as 2^-100,
+        /// above 2^100 as 2^100.
+        ///
+        /// ```
+        /// use softmax::{MatrixMut, Sigmoid};
+        /// // As an example, of sigmoid: its logarithm at half the input.
+        /// let mut x = [-800.0f64];
+        /// Sigmoid::new().temperature(2.0).log_sigmoid_in_place(MatrixMut::new(&mut x, 1)?)?;
+        /// assert_eq!(x, [-400.0]);
+        /// # Ok::<(), softmax::Error>(())
+        /// ```
+>>>>>>> h_rows
         #[inline]
         #[must_use]
         pub const fn temperature(mut self, temperature: f64) -> Self {

@@ -19,28 +19,46 @@ use crate::{Error, Exec, picks};
 /// assert_eq!(y, [0.0, 1.0, 0.0, 0.0]);
 /// # Ok::<(), softmax::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Hardmax<'a> {
     pub(crate) ties: Ties,
     masked: Masked,
     pub(crate) exec: Exec<'a>,
 }
 
-impl Default for Hardmax<'_> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl<'a> Hardmax<'a> {
+<<<<<<< HEAD
     /// The defaults: equal largest elements share the mass, fully masked rows are NaN, and calls
     /// choose kernel and threads themselves.
+=======
+    /// Equals share the mass, NaN for fully masked rows, wherever calls run best.
+    ///
+    /// ```
+    /// use softmax::{Hardmax, MatrixMut};
+    /// let mut row = [1.0f32, 3.0, 3.0];
+    /// Hardmax::new().hardmax_in_place(MatrixMut::new(&mut row, 3)?)?;
+    /// assert_eq!(row, [0.0, 0.5, 0.5]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+>>>>>>> h_rows
     #[inline]
     pub const fn new() -> Self {
         Self { ties: Ties::Share, masked: Masked::Nan, exec: Exec::new() }
     }
 
+<<<<<<< HEAD
     /// What hardmax gives when several elements are the largest of their row.
+=======
+    /// What hardmax gives several elements that are the largest of their row.
+    ///
+    /// ```
+    /// use softmax::{Hardmax, MatrixMut, Ties};
+    /// let mut row = [1.0f32, 3.0, 3.0];
+    /// Hardmax::new().ties(Ties::First).hardmax_in_place(MatrixMut::new(&mut row, 3)?)?;
+    /// assert_eq!(row, [0.0, 1.0, 0.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+>>>>>>> h_rows
     #[inline]
     #[must_use]
     pub const fn ties(mut self, ties: Ties) -> Self {
@@ -48,7 +66,19 @@ impl<'a> Hardmax<'a> {
         self
     }
 
+<<<<<<< HEAD
     /// What hardmax gives for a row that is all `-inf`.
+=======
+    /// What hardmax makes of a row whose every entry is `-inf`.
+    ///
+    /// ```
+    /// use softmax::{Hardmax, Masked, MatrixMut};
+    /// let mut row = [f32::NEG_INFINITY; 2];
+    /// Hardmax::new().masked(Masked::Zero).hardmax_in_place(MatrixMut::new(&mut row, 2)?)?;
+    /// assert_eq!(row, [0.0, 0.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+>>>>>>> h_rows
     #[inline]
     #[must_use]
     pub const fn masked(mut self, masked: Masked) -> Self {
@@ -65,6 +95,15 @@ impl<'a> Hardmax<'a> {
     ///
     /// # Errors
     /// [`Error::Shape`] if the shapes differ, or a kernel that cannot run.
+    ///
+    /// ```
+    /// use softmax::{Hardmax, Matrix, MatrixMut};
+    /// let mut y = [0.0f32; 3];
+    /// let x = Matrix::new(&[1.0, f32::INFINITY, 3.0], 3)?;
+    /// Hardmax::new().hardmax(x, MatrixMut::new(&mut y, 3)?)?;
+    /// assert_eq!(y, [0.0, 1.0, 0.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn hardmax<T: Element>(&self, x: Matrix<T>, y: MatrixMut<T>) -> Result<(), Error> {
         let work = Work::Hardmax(self.ties);
         self.exec.run(Call::new(work, x, y, Scale::ONE, self.masked).map_err(mismatch)?)
@@ -74,6 +113,14 @@ impl<'a> Hardmax<'a> {
     ///
     /// # Errors
     /// A kernel that cannot run.
+    ///
+    /// ```
+    /// use softmax::{Hardmax, MatrixMut};
+    /// let mut rows = [1.0f32, 2.0, 4.0, 3.0];
+    /// Hardmax::new().hardmax_in_place(MatrixMut::new(&mut rows, 2)?)?;
+    /// assert_eq!(rows, [0.0, 1.0, 1.0, 0.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn hardmax_in_place<T: Element>(&self, x: MatrixMut<T>) -> Result<(), Error> {
         self.exec.run(Call::in_place(Work::Hardmax(self.ties), x, Scale::ONE, self.masked))
     }

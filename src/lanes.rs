@@ -5,7 +5,9 @@
 //! (input, labels, results) have the same lanes in the same order; all lanes of one tensor have the
 //! same length: the input's, 1, or k.
 
-use softmax_kernels::{Element, Matrix, MatrixMut, Op as Work, Plain, part_of, with_room};
+use softmax_kernels::{
+    Element, Matrix, MatrixMut, Op as Work, Plain, in_default_environment, part_of, with_room,
+};
 
 use crate::axis::index_of;
 use crate::{Error, Exec, Shape, Threads};
@@ -224,15 +226,18 @@ impl<X: View, Y: View<Item = X::Item>> Operand for Argument<X, Y> {
     ) -> Result<(), Error> {
         let from = self.from.as_ref().map(X::elements);
         let n = from.or(self.to.as_ref().map(Y::elements)).unwrap_or(0);
+        // The operation is in the caller's floating-point environment, for its threads.
         let done = with_room(n, |rows| {
-            if let Some(from) = &mut self.from {
-                from.read(rows);
-            } else if let Some(from) = self.to.as_mut().filter(|_| self.in_place) {
-                from.read(rows);
-            }
+            in_default_environment(|| {
+                if let Some(from) = &mut self.from {
+                    from.read(rows);
+                } else if let Some(from) = self.to.as_mut().filter(|_| self.in_place) {
+                    from.read(rows);
+                }
+            });
             f(&mut *rows)?;
             if let Some(to) = &mut self.to {
-                to.write(rows);
+                in_default_environment(|| to.write(rows));
             }
             Ok(())
         });
@@ -312,6 +317,7 @@ pub(crate) fn run<T: Element, A: Operand>(
     let plan = exec.plan_work::<T>(work, shape)?;
     let bytes = len.saturating_mul(size_of::<T>());
     if plan.threads() == 1 || shape.rows < plan.threads() {
+<<<<<<< HEAD
         // There are few and long lanes: threads share each of them.
         return exec.crew().share(
             1,
@@ -321,29 +327,55 @@ pub(crate) fn run<T: Element, A: Operand>(
             &|all| tiles(exec, bytes, all, op),
             &Result::and,
         );
+=======
+        // Few and long: threads share each of them.
+        return tiles(exec, bytes, operand, op);
+>>>>>>> h_rows
     }
     let serial = exec.threads(Threads::Serial);
     let run = |part| tiles(&serial, bytes, part, op);
     exec.crew().share(plan.threads, plan.parts, operand, &cut, &run, &Result::and)
 }
 
+<<<<<<< HEAD
 /// Halves the lanes, of `bytes` each, until they fit a tile.
+=======
+/// Does lanes of so many bytes, as many at a time as are to be copied.
+#[inline(never)]
+>>>>>>> h_rows
 fn tiles<A: Operand>(
     exec: &Exec,
     bytes: usize,
+    mut rest: A,
+    op: &impl for<'r> Fn(&Exec, usize, A::Rows<'r>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut left = lanes(&rest);
+    while !is_tile(left, left.saturating_mul(bytes)) {
+        // Along the outermost dimension that can be cut.
+        let mut sizes = (0..).map_while(|dim| rest.lanes_along(dim));
+        let dim = sizes.position(|n| n > 1).unwrap_or(0);
+        let each = left / rest.lanes_along(dim).unwrap_or(1).max(1);
+        let (first, others) = rest.split(dim, (most_lanes(left, bytes) / each).max(1));
+        let n = lanes(&first);
+        if is_tile(n, n.saturating_mul(bytes)) {
+            tile(exec, n, first, op)?;
+        } else {
+            tiles(exec, bytes, first, op)?;
+        }
+        (rest, left) = (others, left - n);
+    }
+    if left == 0 { Ok(()) } else { tile(exec, left, rest, op) }
+}
+
+/// Does so many lanes.
+#[inline(never)]
+fn tile<A: Operand>(
+    exec: &Exec,
+    lanes: usize,
     operand: A,
     op: &impl for<'r> Fn(&Exec, usize, A::Rows<'r>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let lanes = lanes(&operand);
-    if lanes == 0 {
-        return Ok(());
-    }
-    if is_tile(lanes, lanes.saturating_mul(bytes)) {
-        return operand.with_rows(|rows| op(exec, lanes, rows));
-    }
-    let (a, b) = cut(operand, 1, 2);
-    tiles(exec, bytes, a, op)?;
-    tiles(exec, bytes, b, op)
+    operand.with_rows(|rows| op(exec, lanes, rows))
 }
 
 /// Whether `lanes` lanes of `bytes` together fit a tile.

@@ -14,7 +14,7 @@ use softmax_kernels::{Element, MaskData, Op as Work, Plain, part_of, with_room};
 
 use crate::axis::index_of;
 use crate::changed::{MASK, of_any_type};
-use crate::lanes::{View, between, in_place, is_tile, through};
+use crate::lanes::{View, between, in_place, input, is_tile, through};
 use crate::{CrossEntropy, Error, Hardmax, Shape, Size, Softmax, Threads, TopK};
 
 /// The least number of elements without gaps that gets a call of its own.
@@ -120,6 +120,13 @@ impl Softmax<'_> {
     ///
     /// # Errors
     /// As [`Softmax::softmax_array`].
+    ///
+    /// ```
+    /// let mut x = ndarray::array![[1.0f64, 5.0], [1.0, 5.0]];
+    /// softmax::Softmax::new().log_softmax_array_in_place(x.view_mut(), 0)?;
+    /// assert!(x.iter().all(|x| *x == -std::f64::consts::LN_2));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn log_softmax_array_in_place<T: Element, D: Dimension>(
         &self,
         y: ArrayViewMut<T, D>,
@@ -528,6 +535,31 @@ impl TopK<'_> {
         self.array(x, None, Some(probs), indices, axis)
     }
 
+    /// [`TopK::log_probs_and_probs`] along an axis of `x`.
+    ///
+    /// ```
+    /// use ndarray::Array1;
+    /// let (mut log_probs, mut probs) = (Array1::zeros(1), Array1::zeros(1));
+    /// let (x, mut indices) = (Array1::from_elem(2, 3.0f64), Array1::zeros(1));
+    /// softmax::TopK::new(1).log_probs_and_probs_array(
+    ///     x.view(), log_probs.view_mut(), probs.view_mut(), indices.view_mut(), 0)?;
+    /// assert_eq!((log_probs[0], probs[0], indices[0]), (-std::f64::consts::LN_2, 0.5, 0));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`TopK::indices_array`].
+    pub fn log_probs_and_probs_array<T: Element, D: Dimension>(
+        &self,
+        x: ArrayView<T, D>,
+        log_probs: ArrayViewMut<T::Arithmetic, D>,
+        probs: ArrayViewMut<T::Arithmetic, D>,
+        indices: ArrayViewMut<usize, D>,
+        axis: isize,
+    ) -> Result<(), Error> {
+        self.array(x, Some(log_probs), Some(probs), indices, axis)
+    }
+
     fn array<T: Element, D: Dimension>(
         &self,
         mut x: ArrayView<T, D>,
@@ -652,9 +684,11 @@ impl CrossEntropy<'_> {
                 factors.iter_mut().for_each(|factors| factors.swap_axes(a, b));
                 gradient.iter_mut().for_each(|gradient| gradient.swap_axes(a, b));
             });
-            let wants_gradient = gradient.is_some();
             let views = (labels, factors, losses);
-            self.lanes(len, all, views, through(x, gradient), wants_gradient)
+            match gradient {
+                None => self.lanes::<T, false>(len, all, views, input(x)),
+                gradient => self.lanes::<T, true>(len, all, views, through(x, gradient)),
+            }
         });
         in_order.unwrap_or(Err(Error::memory(n)))
     }

@@ -30,8 +30,20 @@ pub struct TopK<'a> {
 }
 
 impl<'a> TopK<'a> {
+<<<<<<< HEAD
     /// The `k` largest of each row, with the defaults: scale 1, NaN for fully masked rows; calls
     /// choose kernel and threads themselves.
+=======
+    /// So many elements of each row; scale 1, NaN for fully masked rows, wherever calls run best.
+    ///
+    /// ```
+    /// use softmax::{Matrix, TopK};
+    /// let mut indices = [0; 3];
+    /// TopK::new(3).indices(Matrix::new(&[1.0f32, 5.0, 4.0, 2.0], 4)?, &mut indices)?;
+    /// assert_eq!(indices, [1, 2, 3]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+>>>>>>> h_rows
     #[inline]
     pub const fn new(k: usize) -> Self {
         Self { k, factor: Factor::One, masked: Masked::Nan, exec: Exec::new() }
@@ -41,7 +53,20 @@ impl<'a> TopK<'a> {
         "Scales below 0 have the bits of `-x` by the scale without its sign, whose largest elements are\nthe smallest of `x`, and take up to twice as long, for a copy of the rows."
     );
 
+<<<<<<< HEAD
     /// What the probabilities of a row are that is all `-inf`.
+=======
+    /// What the probabilities of a row are whose every entry is `-inf`.
+    ///
+    /// ```
+    /// use softmax::{Masked, Matrix, TopK};
+    /// let (mut probs, mut indices) = ([1.0f32], [9]);
+    /// let row = [f32::NEG_INFINITY; 2];
+    /// TopK::new(1).masked(Masked::Zero).probs(Matrix::new(&row, 2)?, &mut probs, &mut indices)?;
+    /// assert_eq!(probs, [0.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+>>>>>>> h_rows
     #[inline]
     #[must_use]
     pub const fn masked(mut self, masked: Masked) -> Self {
@@ -78,6 +103,14 @@ impl<'a> TopK<'a> {
     /// [`Error::Value`] if a row has less than `k` elements, or the scale or temperature is out of
     /// range, [`Error::Shape`] if outputs have not `k` elements for each row, or a kernel that
     /// cannot run.
+    ///
+    /// ```
+    /// use softmax::{Matrix, TopK};
+    /// let (mut log_probs, mut indices) = ([0.0f64], [9]);
+    /// TopK::new(1).log_probs(Matrix::new(&[1.0, 1.0], 2)?, &mut log_probs, &mut indices)?;
+    /// assert_eq!((log_probs, indices), ([-std::f64::consts::LN_2], [0]));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn log_probs<T: Element>(
         &self,
         x: Matrix<T>,
@@ -120,6 +153,15 @@ impl<'a> TopK<'a> {
     ///
     /// # Errors
     /// As [`TopK::log_probs`].
+    ///
+    /// ```
+    /// use softmax::{Matrix, TopK};
+    /// let (mut log_probs, mut probs, mut indices) = ([0.0f64], [0.0], [9]);
+    /// let x = Matrix::new(&[1.0, 1.0], 2)?;
+    /// TopK::new(1).log_probs_and_probs(x, &mut log_probs, &mut probs, &mut indices)?;
+    /// assert_eq!((log_probs, probs), ([-std::f64::consts::LN_2], [0.5]));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn log_probs_and_probs<T: Element>(
         &self,
         x: Matrix<T>,
@@ -186,22 +228,28 @@ impl<'a> TopK<'a> {
 /// assert_eq!(softmax::perplexity(&log_probs[..1]).round(), 2.0);
 /// # Ok::<(), softmax::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct LogProbs<'a> {
     factor: Factor,
     masked: Masked,
     exec: Exec<'a>,
 }
 
-impl Default for LogProbs<'_> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl<'a> LogProbs<'a> {
+<<<<<<< HEAD
     /// The defaults: scale 1, NaN for fully masked rows; calls choose kernel and threads
     /// themselves.
+=======
+    /// Scale 1, NaN for fully masked rows, wherever calls run best.
+    ///
+    /// ```
+    /// use softmax::{LogProbs, Matrix};
+    /// let mut log_probs = [1.0f32];
+    /// LogProbs::new().log_probs(Matrix::new(&[7.0f32], 1)?, &[0], &mut log_probs)?;
+    /// assert_eq!(log_probs, [0.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+>>>>>>> h_rows
     #[inline]
     pub const fn new() -> Self {
         Self { factor: Factor::One, masked: Masked::Nan, exec: Exec::new() }
@@ -211,7 +259,19 @@ impl<'a> LogProbs<'a> {
         "Scales below 0 have the bits of `-x` by the scale without its sign, and take up to twice as\nlong, for a copy of the rows."
     );
 
+<<<<<<< HEAD
     /// What the log-probabilities of a row are that is all `-inf`.
+=======
+    /// What the log-probabilities of a row are whose every entry is `-inf`.
+    ///
+    /// ```
+    /// use softmax::{LogProbs, Masked, Matrix};
+    /// let (row, mut log_probs) = ([f32::NEG_INFINITY; 2], [1.0f32]);
+    /// LogProbs::new().masked(Masked::Zero).log_probs(Matrix::new(&row, 2)?, &[1], &mut log_probs)?;
+    /// assert_eq!(log_probs, [f32::NEG_INFINITY]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+>>>>>>> h_rows
     #[inline]
     #[must_use]
     pub const fn masked(mut self, masked: Masked) -> Self {
@@ -234,6 +294,16 @@ impl<'a> LogProbs<'a> {
     /// [`Error::Shape`] if `tokens` are not as many for each row, or not as many as `log_probs`;
     /// [`Error::Column`] if a token is no column; [`Error::Value`] if the scale or
     /// temperature is out of range; or a kernel that cannot run.
+    ///
+    /// ```
+    /// use softmax::{LogProbs, Matrix};
+    /// // Two tokens of each of two rows.
+    /// let mut log_probs = [0.0f64; 4];
+    /// let logits = Matrix::new(&[2.0, 2.0, 3.0, 3.0], 2)?;
+    /// LogProbs::new().log_probs(logits, &[0, 1, 1, 1], &mut log_probs)?;
+    /// assert_eq!(log_probs, [-std::f64::consts::LN_2; 4]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn log_probs<T: Element>(
         &self,
         x: Matrix<T>,

@@ -36,7 +36,7 @@ use crate::{Error, Exec};
 /// # }
 /// # Ok::<(), softmax::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Softmax<'a> {
     pub(crate) factor: Factor,
     pub(crate) masked: Masked,
@@ -44,15 +44,17 @@ pub struct Softmax<'a> {
     pub(crate) exec: Exec<'a>,
 }
 
-impl Default for Softmax<'_> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl<'a> Softmax<'a> {
+<<<<<<< HEAD
     /// The defaults: scale 1, no mask, NaN for fully masked rows; calls choose kernel and threads
     /// themselves.
+=======
+    /// Scale 1, no mask, NaN for fully masked rows, wherever calls run best.
+    ///
+    /// ```
+    /// assert_eq!(format!("{:?}", softmax::Softmax::new()), format!("{:?}", softmax::Softmax::default()));
+    /// ```
+>>>>>>> h_rows
     #[inline]
     pub const fn new() -> Self {
         Self { factor: Factor::One, masked: Masked::Nan, mask: None, exec: Exec::new() }
@@ -115,7 +117,19 @@ impl<'a> Softmax<'a> {
         self
     }
 
+<<<<<<< HEAD
     /// What the result is for a row that is all `-inf`.
+=======
+    /// What a row becomes whose every entry is `-inf`.
+    ///
+    /// ```
+    /// use softmax::{Masked, MatrixMut, Softmax};
+    /// let mut row = [f32::NEG_INFINITY; 2];
+    /// Softmax::new().masked(Masked::Zero).softmax_in_place(MatrixMut::new(&mut row, 2)?)?;
+    /// assert_eq!(row, [0.0, 0.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+>>>>>>> h_rows
     #[inline]
     #[must_use]
     pub const fn masked(mut self, masked: Masked) -> Self {
@@ -172,6 +186,15 @@ impl<'a> Softmax<'a> {
     /// [`Error::Shape`] if the shapes differ or a mask has another size, [`Error::Value`] if the
     /// scale or temperature is out of range or a mask is of f64 and the rows are not, with a mask
     /// [`Error::Memory`], or a kernel that cannot run.
+    ///
+    /// ```
+    /// use softmax::{Matrix, MatrixMut, Softmax};
+    /// let mut probs = [0.0f32; 4];
+    /// let x = Matrix::new(&[5.0, 5.0, 1.0, 1.0], 2)?;
+    /// Softmax::new().softmax(x, MatrixMut::new(&mut probs, 2)?)?;
+    /// assert_eq!(probs, [0.5; 4]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn softmax<T: Element>(&self, x: Matrix<T>, y: MatrixMut<T>) -> Result<(), Error> {
         self.map(Work::Softmax, x, y)
     }
@@ -180,6 +203,14 @@ impl<'a> Softmax<'a> {
     ///
     /// # Errors
     /// As [`Softmax::softmax`].
+    ///
+    /// ```
+    /// use softmax::{MatrixMut, Softmax};
+    /// let mut row = [3.0f64; 4];
+    /// Softmax::new().softmax_in_place(MatrixMut::new(&mut row, 4)?)?;
+    /// assert_eq!(row, [0.25; 4]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn softmax_in_place<T: Element>(&self, x: MatrixMut<T>) -> Result<(), Error> {
         self.map_in_place(Work::Softmax, x)
     }
@@ -192,6 +223,15 @@ impl<'a> Softmax<'a> {
     ///
     /// # Errors
     /// As [`Softmax::softmax`].
+    ///
+    /// ```
+    /// use softmax::{Matrix, MatrixMut, Softmax};
+    /// let mut log_probs = [0.0f64; 2];
+    /// let x = Matrix::new(&[1000.0, 1000.0], 2)?;
+    /// Softmax::new().log_softmax(x, MatrixMut::new(&mut log_probs, 2)?)?;
+    /// assert_eq!(log_probs, [-std::f64::consts::LN_2; 2]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn log_softmax<T: Element>(&self, x: Matrix<T>, y: MatrixMut<T>) -> Result<(), Error> {
         self.map(Work::LogSoftmax, x, y)
     }
@@ -200,6 +240,14 @@ impl<'a> Softmax<'a> {
     ///
     /// # Errors
     /// As [`Softmax::softmax`].
+    ///
+    /// ```
+    /// use softmax::{MatrixMut, Softmax};
+    /// let mut row = [7.0f32];
+    /// Softmax::new().log_softmax_in_place(MatrixMut::new(&mut row, 1)?)?;
+    /// assert_eq!(row, [0.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn log_softmax_in_place<T: Element>(&self, x: MatrixMut<T>) -> Result<(), Error> {
         self.map_in_place(Work::LogSoftmax, x)
     }
@@ -211,6 +259,14 @@ impl<'a> Softmax<'a> {
     ///
     /// # Errors
     /// As [`Softmax::softmax`]; [`Error::Shape`] if `y` has not one element per row.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Softmax};
+    /// let mut y = [0.0f64; 2];
+    /// Softmax::new().logsumexp(Matrix::new(&[1.0, 1.0, -3.0, f64::NEG_INFINITY], 2)?, &mut y)?;
+    /// assert_eq!(y, [1.0 + 2f64.ln(), -3.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn logsumexp<T: Element>(&self, x: Matrix<T>, y: &mut [T]) -> Result<(), Error> {
         if let (Factor::One, None) = (self.factor, self.mask) {
             return self.logsumexp_by(Scale::ONE, x, y);

@@ -19,20 +19,26 @@ use crate::{Error, Exec};
 /// assert_eq!(y.map(|y| (y * 1e6).round() / 1e6), [0.5, 0.817574]);
 /// # Ok::<(), softmax::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Sigmoid<'a> {
     factor: Factor,
     exec: Exec<'a>,
 }
 
-impl Default for Sigmoid<'_> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl<'a> Sigmoid<'a> {
+<<<<<<< HEAD
     /// Scale 1; calls choose kernel and threads themselves.
+=======
+    /// Scale 1, wherever calls run best.
+    ///
+    /// ```
+    /// use softmax::{MatrixMut, Sigmoid};
+    /// let mut x = [0.0f32, f32::INFINITY];
+    /// Sigmoid::new().sigmoid_in_place(MatrixMut::new(&mut x, 2)?)?;
+    /// assert_eq!(x, [0.5, 1.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+>>>>>>> h_rows
     #[inline]
     pub const fn new() -> Self {
         Self { factor: Factor::One, exec: Exec::new() }
@@ -53,6 +59,15 @@ impl<'a> Sigmoid<'a> {
     /// # Errors
     /// [`Error::Shape`] if the shapes differ, [`Error::Value`] if the scale or temperature is out
     /// of range, or a kernel that cannot run.
+    ///
+    /// ```
+    /// use softmax::{Matrix, MatrixMut, Sigmoid};
+    /// let mut y = [9.0f32; 2];
+    /// let x = Matrix::new(&[f32::NEG_INFINITY, 0.0], 2)?;
+    /// Sigmoid::new().sigmoid(x, MatrixMut::new(&mut y, 2)?)?;
+    /// assert_eq!(y, [0.0, 0.5]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn sigmoid<T: Element>(&self, x: Matrix<T>, y: MatrixMut<T>) -> Result<(), Error> {
         self.map(Work::Sigmoid, x, y)
     }
@@ -61,6 +76,14 @@ impl<'a> Sigmoid<'a> {
     ///
     /// # Errors
     /// As [`Sigmoid::sigmoid`].
+    ///
+    /// ```
+    /// use softmax::{MatrixMut, Sigmoid};
+    /// let mut x = [0.0f64; 3];
+    /// Sigmoid::new().scale(-2.0).sigmoid_in_place(MatrixMut::new(&mut x, 3)?)?;
+    /// assert_eq!(x, [0.5; 3]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn sigmoid_in_place<T: Element>(&self, x: MatrixMut<T>) -> Result<(), Error> {
         self.map_in_place(Work::Sigmoid, x)
     }
@@ -73,6 +96,15 @@ impl<'a> Sigmoid<'a> {
     ///
     /// # Errors
     /// As [`Sigmoid::sigmoid`].
+    ///
+    /// ```
+    /// use softmax::{Matrix, MatrixMut, Sigmoid};
+    /// let mut y = [9.0f64; 2];
+    /// let x = Matrix::new(&[0.0, -1000.0], 2)?;
+    /// Sigmoid::new().log_sigmoid(x, MatrixMut::new(&mut y, 2)?)?;
+    /// assert_eq!(y, [-std::f64::consts::LN_2, -1000.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn log_sigmoid<T: Element>(&self, x: Matrix<T>, y: MatrixMut<T>) -> Result<(), Error> {
         self.map(Work::LogSigmoid, x, y)
     }
@@ -81,6 +113,14 @@ impl<'a> Sigmoid<'a> {
     ///
     /// # Errors
     /// As [`Sigmoid::sigmoid`].
+    ///
+    /// ```
+    /// use softmax::{MatrixMut, Sigmoid};
+    /// let mut x = [f32::INFINITY, f32::NEG_INFINITY];
+    /// Sigmoid::new().log_sigmoid_in_place(MatrixMut::new(&mut x, 2)?)?;
+    /// assert_eq!(x, [0.0, f32::NEG_INFINITY]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn log_sigmoid_in_place<T: Element>(&self, x: MatrixMut<T>) -> Result<(), Error> {
         self.map_in_place(Work::LogSigmoid, x)
     }

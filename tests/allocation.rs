@@ -64,16 +64,31 @@ fn rows() {
                 let options = options.caches(Caches::new(1 << 20, last));
                 let x = vec![1.0f32; rows * cols];
                 let mut y = vec![0.0f32; rows * cols];
+                let weights = vec![0.5f32; cols];
                 let count = second(|| {
                     let x = Matrix::new(&x, cols).expect("a shape");
                     options.softmax().softmax(x, view(&mut y, cols)).expect("a valid call");
                     options.softmax().log_softmax(x, view(&mut y, cols)).expect("a valid call");
                     options.softmax().softmax_in_place(view(&mut y, cols)).expect("a valid call");
+                    changed(&options, x, &mut y, &weights);
                 });
                 assert_eq!(count, 0, "{} {rows} x {cols}", kernel.name());
             }
         }
     }
+}
+
+/// Rows that are negated or masked, and weights of one row for all.
+fn changed(options: &Options, x: Matrix<f32>, y: &mut [f32], weights: &[f32]) {
+    let (rows, cols) = (x.rows(), x.cols());
+    let negative = options.scale(-1.0);
+    let masked = options.softmax().mask(weights);
+    negative.softmax().softmax(x, view(y, cols)).expect("a valid call");
+    negative.log_probs().log_probs(x, &[], &mut []).expect("a valid call");
+    masked.softmax(x, view(y, cols)).expect("a valid call");
+    masked.log_softmax(x, view(y, cols)).expect("a valid call");
+    masked.logsumexp(x, &mut y[..rows]).expect("a valid call");
+    masked.logsumexp_weighted(x, weights, &mut y[..rows]).expect("a valid call");
 }
 
 #[test]

@@ -162,7 +162,8 @@ typedef struct softmax_parallel {
 typedef struct softmax_options {
     // `sizeof(softmax_options)`.
     size_t size;
-    // The factor of inputs, within 2^-60 to 2^60; exact, at no cost. 1 by default.
+    // The factor of inputs, within 2^-60 to 2^60; exact, at no cost. 1 by default. Its negative
+    // (softmin) is allowed for all but attention and shards, and costs a copy of the rows.
     double scale;
     // The divisor of inputs; 1 by default. One of scale and temperature must be 1. Softmax and
     // log-softmax of rows also take 0 and infinity.
@@ -198,6 +199,38 @@ typedef struct softmax_options {
 // masks also `SOFTMAX_BOOL`.
 typedef uint32_t softmax_dtype;
 
+// The result for several largest elements of a row: `SOFTMAX_TIES_SHARE` or `SOFTMAX_TIES_FIRST`.
+typedef uint32_t softmax_ties;
+
+// The options of losses. With target probabilities `q` (1 at a label), label smoothing `s`, class
+// weights `w`, `C` classes and scale `a` the loss of a row of logits `x` is `- sum_j t_j
+// log_softmax(a x)_j + z logsumexp(a x)^2` with `t_j = w_j ((1 - s) q_j + s / C)`.
+// `softmax_cross_entropy_default` has those of a call with a null pointer.
+typedef struct softmax_cross_entropy {
+    // `sizeof(softmax_cross_entropy)`.
+    size_t size;
+    // `SOFTMAX_REDUCTION_MEAN` or `SOFTMAX_REDUCTION_SUM`.
+    uint32_t reduction;
+    // 0 or `SOFTMAX_CROSS_ENTROPY_DIVERGENCE`.
+    uint32_t flags;
+    // Rows with this label have loss 0 and gradient 0, and do not count in the mean. -100 by
+    // default.
+    int64_t ignore_index;
+    // The share of every target's mass that is spread over all classes, within 0 to 1.
+    double label_smoothing;
+    // The factor of the square of each row's log-sum-exp.
+    double z_loss;
+    // One weight for each class, finite and not negative (else `SOFTMAX_STATUS_VALUE`). Null for
+    // 1.
+    const float *weights;
+    // One factor for each row's loss and gradient; null for 1.
+    const double *row_factors;
+    // Multiplies the gradient, but not the loss. 1 by default.
+    double gradient_factor;
+    // As `weights`, in double; null if there are none, or if there are `weights`.
+    const double *weights_f64;
+} softmax_cross_entropy;
+
 // A matrix: `rows` rows of `cols` contiguous elements, with `stride` elements from the start of
 // one row to the start of the next. Elements between rows are neither read nor written, so others
 // may use them at the same time. `softmax_matrix_of` makes one to read, `softmax_matrix_mut` one
@@ -216,6 +249,20 @@ typedef struct softmax_matrix {
     // Elements from one row to the next: `cols` or more.
     size_t stride;
 } softmax_matrix;
+
+// A mask of rows: elements of `SOFTMAX_BOOL`, not 0 where an element is seen, or numbers that are
+// added to the scaled elements, -inf hiding: of `SOFTMAX_F32`, `SOFTMAX_F16` or `SOFTMAX_BF16`,
+// for rows of f64 also `SOFTMAX_F64`.
+typedef struct softmax_mask {
+    // `sizeof(softmax_mask)`.
+    size_t size;
+    // The elements, without gaps.
+    const void *data;
+    // Their type.
+    softmax_dtype dtype;
+    // Rows of the mask: 1, which serves for all, or as many as there are.
+    size_t rows;
+} softmax_mask;
 
 // The options of attention. Scores are a matrix whose rows are those of a tensor of batch, heads,
 // queries and keys, in C order: row `(b * heads + h) * queries + q` has the scores of query `q` of
@@ -269,36 +316,6 @@ typedef struct softmax_attention {
     // How long the mask's rows are: keys from there on are hidden. No more than there are.
     size_t mask_keys;
 } softmax_attention;
-
-// The options of losses. With target probabilities `q` (1 at a label), label smoothing `s`, class
-// weights `w`, `C` classes and scale `a` the loss of a row of logits `x` is `- sum_j t_j
-// log_softmax(a x)_j + z logsumexp(a x)^2` with `t_j = w_j ((1 - s) q_j + s / C)`.
-// `softmax_cross_entropy_default` has those of a call with a null pointer.
-typedef struct softmax_cross_entropy {
-    // `sizeof(softmax_cross_entropy)`.
-    size_t size;
-    // `SOFTMAX_REDUCTION_MEAN` or `SOFTMAX_REDUCTION_SUM`.
-    uint32_t reduction;
-    // 0 or `SOFTMAX_CROSS_ENTROPY_DIVERGENCE`.
-    uint32_t flags;
-    // Rows with this label have loss 0 and gradient 0, and do not count in the mean. -100 by
-    // default.
-    int64_t ignore_index;
-    // The share of every target's mass that is spread over all classes, within 0 to 1.
-    double label_smoothing;
-    // The factor of the square of each row's log-sum-exp.
-    double z_loss;
-    // One weight for each class, finite and not negative (else `SOFTMAX_STATUS_VALUE`). Null for
-    // 1.
-    const float *weights;
-    // One factor for each row's loss and gradient; null for 1.
-    const double *row_factors;
-    // Multiplies the gradient, but not the loss. 1 by default.
-    double gradient_factor;
-} softmax_cross_entropy;
-
-// The result for several largest elements of a row: `SOFTMAX_TIES_SHARE` or `SOFTMAX_TIES_FIRST`.
-typedef uint32_t softmax_ties;
 
 // An operation on rows: one of `SOFTMAX_OP_...`.
 typedef uint32_t softmax_op;
@@ -442,6 +459,117 @@ enum softmax_status softmax_kernel(size_t index, const char **name, int32_t *ava
 // # Safety
 // As the head of this file says.
 enum softmax_status softmax_kernel_in_use(const char **name, const struct softmax_options *options);
+
+// The log-sum-exp along an axis (negative ones count from the end) of a tensor of `dims`
+// dimensions in C order, without gaps: one element of `dtype` for each lane, in the order of the
+// tensor without the axis. The bits are those of `softmax_logsumexp` for the same axis as the last
+// one.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_logsumexp_axis(const void *x,
+                                           void *logsumexp,
+                                           softmax_dtype dtype,
+                                           const size_t *shape,
+                                           size_t dims,
+                                           ptrdiff_t axis,
+                                           const struct softmax_options *options);
+
+// As `softmax_softmax_axis`, for `softmax_hardmax`.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_hardmax_axis(const void *x,
+                                         void *y,
+                                         softmax_dtype dtype,
+                                         const size_t *shape,
+                                         size_t dims,
+                                         ptrdiff_t axis,
+                                         softmax_ties ties,
+                                         const struct softmax_options *options);
+
+// As `softmax_logsumexp_axis`, for `softmax_argmax`: one index for each lane.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_argmax_axis(const void *x,
+                                        size_t *indices,
+                                        softmax_dtype dtype,
+                                        const size_t *shape,
+                                        size_t dims,
+                                        ptrdiff_t axis,
+                                        const struct softmax_options *options);
+
+// As `softmax_top_k`, along an axis of a tensor in C order: outputs are tensors of its shape, but
+// for `k` elements along the axis. Not both of `log_probs` and `probs` are wanted: one is null.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_top_k_axis(const void *x,
+                                       softmax_dtype dtype,
+                                       const size_t *shape,
+                                       size_t dims,
+                                       ptrdiff_t axis,
+                                       size_t k,
+                                       void *log_probs,
+                                       void *probs,
+                                       size_t *indices,
+                                       const struct softmax_options *options);
+
+// As `softmax_cross_entropy_labels`, along an axis of a tensor in C order, of classes: the second
+// of PyTorch's N, C, d1, d2. There is one label, one loss and one row factor for each lane, in the
+// order of the tensor without the axis. The gradient, a tensor of the logits' shape, must not
+// overlap them. `losses` must not be null.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_cross_entropy_axis(const void *logits,
+                                               softmax_dtype dtype,
+                                               const size_t *shape,
+                                               size_t dims,
+                                               ptrdiff_t axis,
+                                               const int64_t *labels,
+                                               double *losses,
+                                               double *loss,
+                                               void *gradient,
+                                               const struct softmax_cross_entropy *cross_entropy,
+                                               const struct softmax_options *options);
+
+// As `softmax_softmax`, with a mask. What it hides has probability 0, whatever stands there. Scratch
+// memory that is too small, of 1 MiB and two rows, is complemented by the allocator.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_softmax_masked(const struct softmax_matrix *x,
+                                           const struct softmax_matrix *y,
+                                           const struct softmax_mask *mask,
+                                           const struct softmax_options *options);
+
+// As `softmax_softmax_masked`, the logarithms: -inf where the mask hides. In f64, where numbers
+// are added, as of logits that were rounded first.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_log_softmax_masked(const struct softmax_matrix *x,
+                                               const struct softmax_matrix *y,
+                                               const struct softmax_mask *mask,
+                                               const struct softmax_options *options);
+
+// As `softmax_logsumexp`, with a mask (as in `softmax_log_softmax_masked`), or null for none, and
+// weights: the logarithm of `sum_j w_j exp(scale * x_j)`. Weights are `SOFTMAX_F32` or
+// `SOFTMAX_F64`, finite and not negative (else `SOFTMAX_STATUS_VALUE`): `weights_rows` rows of
+// them, 1, which serves for all, or as many as there are. What has weight 0 is as if it were not
+// there. Null for 1. Error with weights: 0.51 ULP (f64: 1) and 5e-16 on top.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_logsumexp_of(const struct softmax_matrix *x,
+                                         const struct softmax_mask *mask,
+                                         const void *weights,
+                                         softmax_dtype weights_dtype,
+                                         size_t weights_rows,
+                                         void *logsumexp,
+                                         const struct softmax_options *options);
 
 // The softmax of attention scores, into `probs`: a matrix of the same shape, which is `scores`
 // itself (in place) or does not overlap it. Its dtype is that of the scores; scores of f32 may

@@ -142,6 +142,8 @@ pub(crate) enum Reason {
     },
     /// Both a scale and a temperature were given.
     Both(f64, f64),
+    /// Two pointers, of which one must be null.
+    OneOf(&'static str, &'static str),
     Stride {
         cols: usize,
         stride: usize,
@@ -186,7 +188,7 @@ impl Reason {
             Self::Choice { .. } | Self::Flags { .. } => Status::Value,
             Self::Name(_) => Status::Kernel,
             Self::NoKernel { .. } => Status::Length,
-            Self::Both(..) => Status::Value,
+            Self::Both(..) | Self::OneOf(..) => Status::Value,
             Self::Stride { .. } => Status::Stride,
             Self::Again(_) => Status::Again,
             Self::Offsets => Status::Value,
@@ -223,6 +225,7 @@ impl fmt::Display for Reason {
                 f,
                 "one of scale and temperature must be 1, got scale {scale} and temperature {temperature}"
             ),
+            Self::OneOf(a, b) => write!(f, "one of {a} and {b} must be null"),
             Self::Stride { cols, stride } => {
                 write!(f, "rows of {cols} elements overlap at stride {stride}")
             }

@@ -66,6 +66,12 @@ pub(crate) fn log_shift_of_pairs<E: Contract>(
 
 /// The elements of a mask: numbers that are added to the logits, or booleans that tell whether a
 /// key is seen.
+///
+/// ```
+/// use softmax_kernels::MaskData;
+/// assert!(matches!(MaskData::from(&[true, false]), MaskData::Bool(&[1, 0])));
+/// assert!(matches!(MaskData::from(&[0.0f32, -1.0]), MaskData::F32(&[0.0, -1.0])));
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum MaskData<'a> {

@@ -91,12 +91,21 @@ pub struct Map<T> {
     masked: Masked,
     cols: usize,
     x: Vec<Vec<T>>,
+    /// The scale is below 0.
+    negative: bool,
+    /// A mask of booleans, a row for each.
+    seen: Option<Vec<Vec<u8>>>,
 }
 
 impl<T> Debug for Map<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { op, heat, masked, cols, .. } = self;
-        write!(f, "{op:?}<{}> {heat:?} {masked:?}, {cols} columns", std::any::type_name::<T>())
+        let Self { op, heat, masked, cols, negative, seen, .. } = self;
+        write!(
+            f,
+            "{op:?}<{}> {heat:?} {masked:?}, negative {negative}, mask {}, {cols} columns",
+            std::any::type_name::<T>(),
+            seen.is_some(),
+        )
     }
 }
 
@@ -104,7 +113,25 @@ impl<T: Number> Map<T> {
     fn new(r: &mut Random, (rows, cols): (usize, usize), op: MapOf) -> Self {
         let heat = Heat::any(r);
         let x = logits(r, rows, cols, heat.scale());
-        Self { op, heat, masked: masked(r), cols, x }
+        let is_scale = !matches!(heat, Heat::Temperature(_));
+        let negative = is_scale && !matches!(op, MapOf::Hardmax(_)) && r.once_in(6);
+        let sums = matches!(op, MapOf::Softmax | MapOf::LogSoftmax | MapOf::LogSumExp);
+        let seen = (sums && !heat.is_limit() && r.once_in(6)).then(|| {
+            let row = |r: &mut Random| (0..cols).map(|_| u8::from(!r.once_in(3))).collect();
+            (0..rows).map(|_| row(r)).collect()
+        });
+        Self { op, heat, masked: masked(r), cols, x, negative, seen }
+    }
+
+    /// A row as it counts: with `-inf` where it is masked, negated for scales below 0.
+    fn counted(&self, row: usize) -> Vec<T> {
+        let seen = |i: usize| self.seen.as_ref().is_none_or(|seen| seen[row][i] != 0);
+        let x = self.x[row].iter().enumerate().map(|(i, &x)| match (seen(i), self.negative) {
+            (false, _) => T::NEG_INFINITY,
+            (true, false) => x,
+            (true, true) => T::from_f64(-x.to_f64()),
+        });
+        x.collect()
     }
 }
 
@@ -115,20 +142,36 @@ impl<T: Number> Operation for Map<T> {
 
     fn run(&self, rows: &[usize], way: &Way) -> Results {
         let r = &mut way.random();
-        let options = self.heat.of(way.options()).masked(self.masked);
+        let mut options = self.heat.of(way.options()).masked(self.masked);
         let shape = (rows.len(), self.cols);
-        let mut x = Place::filled(way.layout, r, shape, false, gather(&self.x, rows));
+        // The reference is given what counts.
+        let reference = way.is_reference();
+        if self.negative && !reference {
+            options = options.scale(-self.heat.scale());
+        }
+        let of = |&row: &usize| if reference { self.counted(row) } else { self.x[row].clone() };
+        let logits: Vec<Vec<T>> = rows.iter().map(of).collect();
+        let seen: Option<Vec<u8>> = self
+            .seen
+            .as_ref()
+            .filter(|_| !reference)
+            .map(|seen| gather(seen, rows).copied().collect());
+        let softmax = || match &seen {
+            Some(seen) => options.softmax().mask(seen),
+            None => options.softmax(),
+        };
+        let mut x = Place::filled(way.layout, r, shape, false, logits.iter().flatten());
         if self.op == MapOf::LogSumExp {
             let mut y = Place::<T>::new(way.layout, r, (1, rows.len()), true);
-            let done = options.softmax().logsumexp(x.matrix(), y.slice_mut());
+            let done = softmax().logsumexp(x.matrix(), y.slice_mut());
             checked(done, &[("logits", &x)], &[("results", &y)])?;
             return Ok(y.slice().iter().map(|v| vec![v.number()]).collect());
         }
         if way.in_place {
             let m = x.matrix_mut();
             let done = match self.op {
-                MapOf::Softmax => options.softmax().softmax_in_place(m),
-                MapOf::LogSoftmax => options.softmax().log_softmax_in_place(m),
+                MapOf::Softmax => softmax().softmax_in_place(m),
+                MapOf::LogSoftmax => softmax().log_softmax_in_place(m),
                 MapOf::Sigmoid => options.sigmoid().sigmoid_in_place(m),
                 MapOf::LogSigmoid => options.sigmoid().log_sigmoid_in_place(m),
                 MapOf::Hardmax(ties) => options.hardmax(ties).hardmax_in_place(m),
@@ -140,8 +183,8 @@ impl<T: Number> Operation for Map<T> {
         let mut y = Place::<T>::new(way.layout, r, shape, false);
         let (from, to) = (x.matrix(), y.matrix_mut());
         let done = match self.op {
-            MapOf::Softmax => options.softmax().softmax(from, to),
-            MapOf::LogSoftmax => options.softmax().log_softmax(from, to),
+            MapOf::Softmax => softmax().softmax(from, to),
+            MapOf::LogSoftmax => softmax().log_softmax(from, to),
             MapOf::Sigmoid => options.sigmoid().sigmoid(from, to),
             MapOf::LogSigmoid => options.sigmoid().log_sigmoid(from, to),
             MapOf::Hardmax(ties) => options.hardmax(ties).hardmax(from, to),
@@ -152,7 +195,7 @@ impl<T: Number> Operation for Map<T> {
     }
 
     fn is_nan(&self, row: usize) -> Option<bool> {
-        let x = &self.x[row];
+        let x = &self.counted(row);
         let zero = matches!(self.heat, Heat::Temperature(0.0));
         match self.op {
             MapOf::Softmax | MapOf::LogSoftmax => nan_of_row(x, !zero, self.masked),
@@ -719,8 +762,15 @@ impl<T: Number> Operation for Sharded<T> {
             if way.is_reference() || self.heat.is_limit() {
                 let (op, heat) =
                     (if self.log { MapOf::LogSoftmax } else { MapOf::Softmax }, self.heat);
-                let map =
-                    |op| Map { op, heat, masked: self.masked, cols: x.len(), x: vec![x.clone()] };
+                let map = |op| Map {
+                    op,
+                    heat,
+                    masked: self.masked,
+                    cols: x.len(),
+                    x: vec![x.clone()],
+                    negative: false,
+                    seen: None,
+                };
                 let mut y = map(op).run(&[0], way)?.remove(0);
                 y.extend(map(MapOf::LogSumExp).run(&[0], way)?.remove(0));
                 results.push(y);

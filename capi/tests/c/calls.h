@@ -117,6 +117,49 @@ static void maps(softmax_dtype dtype, size_t rows, size_t cols, const softmax_op
     CALL(softmax_softmax(&x, &y, &limit));
     NOTE(out, bytes);
 
+    /* Rows of one matrix as the lanes of a tensor whose axis is the first of two. */
+    size_t shape[2] = {rows, cols};
+    CALL(softmax_logsumexp_axis(in, out, dtype, shape, 2, 0, options));
+    NOTE(out, cols * size_of(dtype));
+    CALL(softmax_hardmax_axis(in, out, dtype, shape, 2, 0, SOFTMAX_TIES_FIRST, options));
+    NOTE(out, bytes);
+    size_t *columns = (size_t *)memory(cols * sizeof *columns);
+    CALL(softmax_argmax_axis(in, columns, dtype, shape, 2, 0, options));
+    NOTE(columns, cols * sizeof *columns);
+    char *of_columns = (char *)memory(cols * results);
+    CALL(softmax_top_k_axis(in, dtype, shape, 2, 0, 1, of_columns, NULL, columns, options));
+    NOTE(of_columns, cols * results);
+    int64_t *labels = (int64_t *)memory(cols * sizeof *labels);
+    double *losses = (double *)memory(cols * sizeof *losses);
+    for (size_t i = 0; i < cols; i++) {
+        labels[i] = (int64_t)(i % rows);
+    }
+    double mean = 0.0;
+    CALL(softmax_cross_entropy_axis(in, dtype, shape, 2, 0, labels, losses, &mean, out, NULL, options));
+    NOTE(losses, cols * sizeof *losses);
+    NOTE(out, bytes);
+    unsigned char *seen = (unsigned char *)memory(cols);
+    float *weights = (float *)memory(cols * sizeof *weights);
+    for (size_t i = 0; i < cols; i++) {
+        seen[i] = i % 3 != 1;
+        weights[i] = (float)(i % 4);
+    }
+    softmax_mask mask = {sizeof mask, seen, SOFTMAX_BOOL, 1};
+    CALL(softmax_softmax_masked(&x, &y, &mask, options));
+    NOTE(out, bytes);
+    mask.data = weights;
+    mask.dtype = SOFTMAX_F32;
+    CALL(softmax_log_softmax_masked(&x, &y, &mask, options));
+    NOTE(out, bytes);
+    CALL(softmax_logsumexp_of(&x, &mask, weights, SOFTMAX_F32, 1, out, options));
+    NOTE(out, rows * size_of(dtype));
+    free(columns);
+    free(of_columns);
+    free(labels);
+    free(losses);
+    free(seen);
+    free(weights);
+
     softmax_plan plan = softmax_plan_empty();
     CALL(softmax_plan_of(SOFTMAX_OP_SOFTMAX, &x, 0, &plan, options));
     size_t needed = 0;
