@@ -315,7 +315,7 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
             loss.losses_and_gradient_axis(&x, labels, &mut losses, &mut gradient, &[2, 3], 0);
         refused(result, message);
     };
-    both(loss, &[0, 1, 2], "row 2: 2 is none of its 2 columns");
+    both(loss, &[0, 1, 2], "row 2: 2 is not one of its 2 columns");
     both(loss, &[0, 1], "number of labels (one for each lane along the axis) must be 3, got 2");
     both(loss.row_factors(&[1.0]), &[0, 1, 0], "row factors");
     both(loss.weights(&[1.0]), &[0, 1, 0], "number of weights");
