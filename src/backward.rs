@@ -27,15 +27,11 @@ pub struct Backward<'a> {
 }
 
 impl<'a> Backward<'a> {
-<<<<<<< HEAD
     /// Scale 1; calls choose kernel and threads themselves.
-=======
-    /// Scale 1, wherever calls run best.
     ///
     /// ```
     /// assert_eq!(format!("{:?}", softmax::Backward::new()), format!("{:?}", softmax::Backward::default()));
     /// ```
->>>>>>> h_rows
     #[inline]
     pub const fn new() -> Self {
         Self { factor: Factor::One, exec: Exec::new() }

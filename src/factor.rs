@@ -12,12 +12,8 @@ use crate::Error;
 /// a comparison raises.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) enum Factor {
-<<<<<<< HEAD
     /// Scale 1, for which nothing is computed or checked.
-=======
-    /// Nothing to be computed, nor to be checked.
     #[default]
->>>>>>> h_rows
     One,
     Scale(f64),
     Temperature(f64),
@@ -170,14 +166,9 @@ macro_rules! factor_setters {
             self
         }
 
-<<<<<<< HEAD
         /// Divides every input by `temperature`, like [`Self::scale`] with its inverse, but without
         /// rounding the inverse. It must be above 0 and finite, or calls refuse it; values below
         /// 2^-100 count as 2^-100, those above 2^100 as 2^100.
-=======
-        /// Divides every input by `temperature`: [`Self::scale`] of its inverse, without rounding
-        /// that. Calls refuse what is not above 0 and finite; below 2^-100 it counts as 2^-100,
-        /// above 2^100 as 2^100.
         ///
         /// ```
         /// use softmax::{MatrixMut, Sigmoid};
@@ -187,7 +178,6 @@ macro_rules! factor_setters {
         /// assert_eq!(x, [-400.0]);
         /// # Ok::<(), softmax::Error>(())
         /// ```
->>>>>>> h_rows
         #[inline]
         #[must_use]
         pub const fn temperature(mut self, temperature: f64) -> Self {

@@ -27,11 +27,8 @@ pub struct Hardmax<'a> {
 }
 
 impl<'a> Hardmax<'a> {
-<<<<<<< HEAD
     /// The defaults: equal largest elements share the mass, fully masked rows are NaN, and calls
     /// choose kernel and threads themselves.
-=======
-    /// Equals share the mass, NaN for fully masked rows, wherever calls run best.
     ///
     /// ```
     /// use softmax::{Hardmax, MatrixMut};
@@ -40,16 +37,12 @@ impl<'a> Hardmax<'a> {
     /// assert_eq!(row, [0.0, 0.5, 0.5]);
     /// # Ok::<(), softmax::Error>(())
     /// ```
->>>>>>> h_rows
     #[inline]
     pub const fn new() -> Self {
         Self { ties: Ties::Share, masked: Masked::Nan, exec: Exec::new() }
     }
 
-<<<<<<< HEAD
     /// What hardmax gives when several elements are the largest of their row.
-=======
-    /// What hardmax gives several elements that are the largest of their row.
     ///
     /// ```
     /// use softmax::{Hardmax, MatrixMut, Ties};
@@ -58,7 +51,6 @@ impl<'a> Hardmax<'a> {
     /// assert_eq!(row, [0.0, 1.0, 0.0]);
     /// # Ok::<(), softmax::Error>(())
     /// ```
->>>>>>> h_rows
     #[inline]
     #[must_use]
     pub const fn ties(mut self, ties: Ties) -> Self {
@@ -66,10 +58,7 @@ impl<'a> Hardmax<'a> {
         self
     }
 
-<<<<<<< HEAD
     /// What hardmax gives for a row that is all `-inf`.
-=======
-    /// What hardmax makes of a row whose every entry is `-inf`.
     ///
     /// ```
     /// use softmax::{Hardmax, Masked, MatrixMut};
@@ -78,7 +67,6 @@ impl<'a> Hardmax<'a> {
     /// assert_eq!(row, [0.0, 0.0]);
     /// # Ok::<(), softmax::Error>(())
     /// ```
->>>>>>> h_rows
     #[inline]
     #[must_use]
     pub const fn masked(mut self, masked: Masked) -> Self {

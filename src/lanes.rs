@@ -317,32 +317,16 @@ pub(crate) fn run<T: Element, A: Operand>(
     let plan = exec.plan_work::<T>(work, shape)?;
     let bytes = len.saturating_mul(size_of::<T>());
     if plan.threads() == 1 || shape.rows < plan.threads() {
-<<<<<<< HEAD
         // There are few and long lanes: threads share each of them.
-        return exec.crew().share(
-            1,
-            1,
-            operand,
-            &cut,
-            &|all| tiles(exec, bytes, all, op),
-            &Result::and,
-        );
-=======
-        // Few and long: threads share each of them.
         return tiles(exec, bytes, operand, op);
->>>>>>> h_rows
     }
     let serial = exec.threads(Threads::Serial);
     let run = |part| tiles(&serial, bytes, part, op);
     exec.crew().share(plan.threads, plan.parts, operand, &cut, &run, &Result::and)
 }
 
-<<<<<<< HEAD
 /// Halves the lanes, of `bytes` each, until they fit a tile.
-=======
-/// Does lanes of so many bytes, as many at a time as are to be copied.
 #[inline(never)]
->>>>>>> h_rows
 fn tiles<A: Operand>(
     exec: &Exec,
     bytes: usize,

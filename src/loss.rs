@@ -11,10 +11,7 @@ use crate::factor::{Factor, factor_setters};
 use crate::lanes::TILE;
 use crate::{Error, Exec, Plan, Shape};
 
-<<<<<<< HEAD
 /// How the losses of rows are combined.
-=======
-/// What becomes of the losses of rows.
 ///
 /// ```
 /// use softmax::{CrossEntropy, Matrix, Reduction};
@@ -23,7 +20,6 @@ use crate::{Error, Exec, Plan, Shape};
 /// assert_eq!(sum, 2.0 * CrossEntropy::new().loss(logits, &[0, 1])?);
 /// # Ok::<(), softmax::Error>(())
 /// ```
->>>>>>> h_rows
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reduction {
@@ -103,11 +99,8 @@ impl Default for CrossEntropy<'_> {
 }
 
 impl<'a> CrossEntropy<'a> {
-<<<<<<< HEAD
     /// The defaults: the mean, no smoothing, no weights, label -100 ignored, scale 1; calls choose
     /// kernel and threads themselves.
-=======
-    /// The mean, no smoothing, no weights, label -100 ignored; scale 1, wherever calls run best.
     ///
     /// ```
     /// use softmax::{CrossEntropy, Matrix};
@@ -115,7 +108,6 @@ impl<'a> CrossEntropy<'a> {
     /// assert_eq!(CrossEntropy::new().loss(logits, &[0, -100])?, std::f64::consts::LN_2);
     /// # Ok::<(), softmax::Error>(())
     /// ```
->>>>>>> h_rows
     pub const fn new() -> Self {
         let loss = Loss {
             scale: Scale::ONE,
@@ -135,10 +127,7 @@ impl<'a> CrossEntropy<'a> {
     );
     exec_setter!();
 
-<<<<<<< HEAD
     /// Sets how the losses of rows are combined.
-=======
-    /// How the losses of rows are put together.
     ///
     /// ```
     /// use softmax::{CrossEntropy, Matrix, Reduction};
@@ -147,18 +136,13 @@ impl<'a> CrossEntropy<'a> {
     /// assert_eq!(sum.loss(logits, &[0, 1])?, 2.0 * std::f64::consts::LN_2);
     /// # Ok::<(), softmax::Error>(())
     /// ```
->>>>>>> h_rows
     #[must_use]
     pub const fn reduction(self, reduction: Reduction) -> Self {
         Self { reduction, ..self }
     }
 
-<<<<<<< HEAD
     /// Rows with this label have loss 0 and gradient 0 and do not count in the mean. The label may
     /// be that of a class.
-=======
-    /// Rows with this label have loss 0 and gradient 0 and do not count in the mean. It may be a
-    /// class.
     ///
     /// ```
     /// use softmax::{CrossEntropy, Matrix};
@@ -168,19 +152,14 @@ impl<'a> CrossEntropy<'a> {
     /// assert!(loss.loss(logits, &[1, 1])?.is_nan());
     /// # Ok::<(), softmax::Error>(())
     /// ```
->>>>>>> h_rows
     #[must_use]
     pub const fn ignore_index(mut self, label: i64) -> Self {
         self.loss.ignore = label;
         self
     }
 
-<<<<<<< HEAD
     /// Spreads this fraction of every target's mass over all classes. Source: Szegedy et al.,
     /// Rethinking the Inception Architecture, 2016. It must be in `0..=1`, or calls refuse it.
-=======
-    /// Spreads this part of every target's mass over all classes. Source: Szegedy et al.,
-    /// Rethinking the Inception Architecture, 2016. Calls refuse what is not in `0..=1`.
     ///
     /// ```
     /// use softmax::{CrossEntropy, Matrix};
@@ -190,7 +169,6 @@ impl<'a> CrossEntropy<'a> {
     /// assert!(smooth > CrossEntropy::new().loss(logits, &[0])?);
     /// # Ok::<(), softmax::Error>(())
     /// ```
->>>>>>> h_rows
     #[must_use]
     pub const fn label_smoothing(mut self, smoothing: f64) -> Self {
         self.loss.smoothing = smoothing;
@@ -218,11 +196,8 @@ impl<'a> CrossEntropy<'a> {
     }
 
     /// Adds `z` times the square of each row's log-sum-exp, which keeps logits from drifting.
-<<<<<<< HEAD
     /// Source: Chowdhery et al., PaLM, 2022. It must be finite and not negative, or calls refuse
     /// it.
-=======
-    /// Source: Chowdhery et al., PaLM, 2022. Calls refuse what is not finite, or negative.
     ///
     /// ```
     /// use softmax::{CrossEntropy, Matrix};
@@ -230,7 +205,6 @@ impl<'a> CrossEntropy<'a> {
     /// assert_eq!(CrossEntropy::new().z_loss(0.5).loss(logits, &[0])?, 0.5 * 3.0 * 3.0);
     /// # Ok::<(), softmax::Error>(())
     /// ```
->>>>>>> h_rows
     #[must_use]
     pub const fn z_loss(mut self, z: f64) -> Self {
         self.loss.z = z;
@@ -242,14 +216,9 @@ impl<'a> CrossEntropy<'a> {
     /// stay the same. (The logarithm costs about 5 ns for each element of the targets; and rows of
     /// f32 need exponentials of f64.)
     ///
-<<<<<<< HEAD
     /// Error: 5e-13 (f64: 2e-15) of the sum of the cross-entropy, the entropy and the sum of the
     /// targets. Without weights the result is not below `Q ln Q`, the minimum for targets that add
     /// up to `Q`; so it is not below 0 unless they add up to less than 1.
-=======
-    /// Error: 5e-13 (f64: 2e-15) of what it is the difference of, cross-entropy and entropy, and
-    /// the sum of the targets, all added. Without weights it is not below `Q ln Q`, the least for
-    /// targets that add up to `Q`: not below 0 unless they add up to less than 1.
     ///
     /// ```
     /// use softmax::{CrossEntropy, Matrix};
@@ -257,20 +226,15 @@ impl<'a> CrossEntropy<'a> {
     /// assert!(CrossEntropy::new().divergence().loss(logits, targets)?.abs() < 1e-15);
     /// # Ok::<(), softmax::Error>(())
     /// ```
->>>>>>> h_rows
     #[must_use]
     pub const fn divergence(mut self) -> Self {
         self.loss.divergence = true;
         self
     }
 
-<<<<<<< HEAD
     /// Multiplies each row's loss and gradient by its factor: a weight, an advantage, or the
     /// gradient with respect to the row's loss. (The factors do not change the divisor of the
     /// mean.)
-=======
-    /// Multiplies each row's loss and gradient by its factor: a weight, an advantage, the gradient
-    /// with respect to its loss. (Those do not change what the mean divides by.)
     ///
     /// ```
     /// use softmax::{CrossEntropy, Matrix};
@@ -280,18 +244,13 @@ impl<'a> CrossEntropy<'a> {
     /// assert_eq!(losses[1], -3.0 * losses[0]);
     /// # Ok::<(), softmax::Error>(())
     /// ```
->>>>>>> h_rows
     #[must_use]
     pub const fn row_factors(self, factors: &'a [f64]) -> Self {
         Self { factors: Some(factors), ..self }
     }
 
-<<<<<<< HEAD
     /// Multiplies the gradient, but not the loss, by a factor: the gradient with respect to the
     /// loss, or the scale of mixed precision.
-=======
-    /// Multiplies the gradient, but not the loss: the gradient with respect to the loss, or the
-    /// scale of mixed precision.
     ///
     /// ```
     /// use softmax::{CrossEntropy, MatrixMut};
@@ -301,7 +260,6 @@ impl<'a> CrossEntropy<'a> {
     /// assert_eq!(logits, [4.0, -4.0]);
     /// # Ok::<(), softmax::Error>(())
     /// ```
->>>>>>> h_rows
     #[must_use]
     pub const fn gradient_factor(mut self, factor: f64) -> Self {
         self.loss.factor = factor;
@@ -406,17 +364,12 @@ impl<'a> CrossEntropy<'a> {
         Ok(self.divides(&Targets::<f32>::Labels(labels), cols))
     }
 
-<<<<<<< HEAD
     /// The loss of a batch from the losses of all its rows: their sum, in the order that all calls
     /// use (that of eight lanes, each in order), divided by `divisor`.
-=======
-    /// The loss from those of all rows: their sum, in the order of all calls (that of eight lanes,
-    /// each in order), divided by `divisor`.
     ///
     /// ```
     /// assert_eq!(softmax::CrossEntropy::new().reduce(&[1.0, 2.0, 6.0], 3.0), 3.0);
     /// ```
->>>>>>> h_rows
     pub fn reduce(&self, losses: &[f64], divisor: f64) -> f64 {
         in_default_environment(|| {
             let loss = sum(losses) / divisor;

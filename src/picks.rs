@@ -30,11 +30,8 @@ pub struct TopK<'a> {
 }
 
 impl<'a> TopK<'a> {
-<<<<<<< HEAD
     /// The `k` largest of each row, with the defaults: scale 1, NaN for fully masked rows; calls
     /// choose kernel and threads themselves.
-=======
-    /// So many elements of each row; scale 1, NaN for fully masked rows, wherever calls run best.
     ///
     /// ```
     /// use softmax::{Matrix, TopK};
@@ -43,7 +40,6 @@ impl<'a> TopK<'a> {
     /// assert_eq!(indices, [1, 2, 3]);
     /// # Ok::<(), softmax::Error>(())
     /// ```
->>>>>>> h_rows
     #[inline]
     pub const fn new(k: usize) -> Self {
         Self { k, factor: Factor::One, masked: Masked::Nan, exec: Exec::new() }
@@ -53,10 +49,7 @@ impl<'a> TopK<'a> {
         "Scales below 0 have the bits of `-x` by the scale without its sign, whose largest elements are\nthe smallest of `x`, and take up to twice as long, for a copy of the rows."
     );
 
-<<<<<<< HEAD
     /// What the probabilities of a row are that is all `-inf`.
-=======
-    /// What the probabilities of a row are whose every entry is `-inf`.
     ///
     /// ```
     /// use softmax::{Masked, Matrix, TopK};
@@ -66,7 +59,6 @@ impl<'a> TopK<'a> {
     /// assert_eq!(probs, [0.0]);
     /// # Ok::<(), softmax::Error>(())
     /// ```
->>>>>>> h_rows
     #[inline]
     #[must_use]
     pub const fn masked(mut self, masked: Masked) -> Self {
@@ -236,11 +228,8 @@ pub struct LogProbs<'a> {
 }
 
 impl<'a> LogProbs<'a> {
-<<<<<<< HEAD
     /// The defaults: scale 1, NaN for fully masked rows; calls choose kernel and threads
     /// themselves.
-=======
-    /// Scale 1, NaN for fully masked rows, wherever calls run best.
     ///
     /// ```
     /// use softmax::{LogProbs, Matrix};
@@ -249,7 +238,6 @@ impl<'a> LogProbs<'a> {
     /// assert_eq!(log_probs, [0.0]);
     /// # Ok::<(), softmax::Error>(())
     /// ```
->>>>>>> h_rows
     #[inline]
     pub const fn new() -> Self {
         Self { factor: Factor::One, masked: Masked::Nan, exec: Exec::new() }
@@ -259,10 +247,7 @@ impl<'a> LogProbs<'a> {
         "Scales below 0 have the bits of `-x` by the scale without its sign, and take up to twice as\nlong, for a copy of the rows."
     );
 
-<<<<<<< HEAD
     /// What the log-probabilities of a row are that is all `-inf`.
-=======
-    /// What the log-probabilities of a row are whose every entry is `-inf`.
     ///
     /// ```
     /// use softmax::{LogProbs, Masked, Matrix};
@@ -271,7 +256,6 @@ impl<'a> LogProbs<'a> {
     /// assert_eq!(log_probs, [f32::NEG_INFINITY]);
     /// # Ok::<(), softmax::Error>(())
     /// ```
->>>>>>> h_rows
     #[inline]
     #[must_use]
     pub const fn masked(mut self, masked: Masked) -> Self {

@@ -45,16 +45,12 @@ pub struct Softmax<'a> {
 }
 
 impl<'a> Softmax<'a> {
-<<<<<<< HEAD
     /// The defaults: scale 1, no mask, NaN for fully masked rows; calls choose kernel and threads
     /// themselves.
-=======
-    /// Scale 1, no mask, NaN for fully masked rows, wherever calls run best.
     ///
     /// ```
     /// assert_eq!(format!("{:?}", softmax::Softmax::new()), format!("{:?}", softmax::Softmax::default()));
     /// ```
->>>>>>> h_rows
     #[inline]
     pub const fn new() -> Self {
         Self { factor: Factor::One, masked: Masked::Nan, mask: None, exec: Exec::new() }
@@ -117,10 +113,7 @@ impl<'a> Softmax<'a> {
         self
     }
 
-<<<<<<< HEAD
     /// What the result is for a row that is all `-inf`.
-=======
-    /// What a row becomes whose every entry is `-inf`.
     ///
     /// ```
     /// use softmax::{Masked, MatrixMut, Softmax};
@@ -129,7 +122,6 @@ impl<'a> Softmax<'a> {
     /// assert_eq!(row, [0.0, 0.0]);
     /// # Ok::<(), softmax::Error>(())
     /// ```
->>>>>>> h_rows
     #[inline]
     #[must_use]
     pub const fn masked(mut self, masked: Masked) -> Self {

@@ -26,10 +26,7 @@ pub struct Sigmoid<'a> {
 }
 
 impl<'a> Sigmoid<'a> {
-<<<<<<< HEAD
     /// Scale 1; calls choose kernel and threads themselves.
-=======
-    /// Scale 1, wherever calls run best.
     ///
     /// ```
     /// use softmax::{MatrixMut, Sigmoid};
@@ -38,7 +35,6 @@ impl<'a> Sigmoid<'a> {
     /// assert_eq!(x, [0.5, 1.0]);
     /// # Ok::<(), softmax::Error>(())
     /// ```
->>>>>>> h_rows
     #[inline]
     pub const fn new() -> Self {
         Self { factor: Factor::One, exec: Exec::new() }

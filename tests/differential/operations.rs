@@ -582,6 +582,8 @@ impl<T: Number> Backward<T> {
                 masked: masked(r),
                 cols,
                 x: logits::<T>(r, rows, cols, heat.scale()),
+                negative: false,
+                seen: None,
             };
             let all: Vec<usize> = (0..rows).collect();
             let output = map.run(&all, &Way::reference()).unwrap_or_default();
@@ -662,7 +664,8 @@ impl<T: Number> Operation for Axis<T> {
         if way.is_reference() || self.heat.is_limit() {
             let (op, heat) = (if self.log { MapOf::LogSoftmax } else { MapOf::Softmax }, self.heat);
             let x = rows.iter().map(|&row| self.x[row].clone()).collect();
-            let map = Map { op, heat, masked: self.masked, cols: self.cols, x };
+            let (masked, cols) = (self.masked, self.cols);
+            let map = Map { op, heat, masked, cols, x, negative: false, seen: None };
             return map.run(&(0..n).collect::<Vec<_>>(), way);
         }
         // Any split of the rows into those before and those behind the axis.

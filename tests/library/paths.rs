@@ -206,9 +206,8 @@ fn plans_are_what_the_sizes_say() {
     assert_eq!(way(both, 3, 4097, false), (Regime::Pieces, past));
     assert_eq!(way(both, 3, 4097, true), (Regime::Pieces, false));
     // Rows of less than 2 KiB are too short for bursts, and not for single vectors.
-    let streams = |large, cols| {
-        softmax_kernels::with_large(large, || way(streaming, 3, cols, false).1)
-    };
+    let streams =
+        |large, cols| softmax_kernels::with_large(large, || way(streaming, 3, cols, false).1);
     assert!(!streams(Large::Bursts, 511) && streams(Large::Bursts, 512));
     assert!(streams(Large::Vectors, 511));
 }
