@@ -604,10 +604,10 @@ impl TopK<'_> {
     }
 }
 
-/// Along an axis of a tensor in C order, given by its shape: the classes, as the second of PyTorch's
-/// `N, C, d1, d2`. There is one label, one loss and one row factor for each lane, in the order of
-/// the tensor without the axis. Axes that are not the last are turned round in scratch memory, half
-/// a mebibyte or 16 lanes at a time. The same bits as of rows.
+/// Along an axis of a tensor in C order, given by its shape: the classes, as the second of
+/// PyTorch's `N, C, d1, d2`. There is one label, one loss and one row factor for each lane, in the
+/// order of the tensor without the axis. Axes that are not the last are turned round in scratch
+/// memory, half a mebibyte or 16 lanes at a time. The same bits as of rows.
 impl CrossEntropy<'_> {
     pub(crate) fn lanes<T: Element, const GRADIENT: bool>(
         &self,

@@ -390,9 +390,9 @@ impl<'a> Softmax<'a> {
     }
 
     /// The log-sum-exp of every row of `x` with weights: `ln(sum_j w_j exp(scale * x_j))`, SciPy's
-    /// `logsumexp` with `b`. Weights are f32 or f64, finite and not negative: one row of them, which
-    /// serves for all, or one for each. What has weight 0 is as if it were not there, whatever
-    /// stands there; a mask counts, too. Without anything it is `-inf`.
+    /// `logsumexp` with `b`. Weights are f32 or f64, finite and not negative: one row of them,
+    /// which serves for all, or one for each. What has weight 0 is as if it were not there,
+    /// whatever stands there; a mask counts, too. Without anything it is `-inf`.
     ///
     /// Error: at most 0.51 ULP (f64: 1), and 5e-16 on top. It is computed in f64 and scalars for
     /// all types, some 20 ns for each element.

@@ -173,10 +173,10 @@ impl<'a> CrossEntropy<'a> {
         self
     }
 
-    /// Multiplies each class's part of the loss by its weight, a finite number that is not negative,
-    /// of f32 or f64; of others calls make an [`Error::Value`]. (PyTorch takes negative ones, too. Such
-    /// a loss has no least value, and no error relative to itself can be stated of a sum whose
-    /// terms cancel. To turn whole rows round there is [`CrossEntropy::row_factors`].)
+    /// Multiplies each class's part of the loss by its weight, a finite number that is not
+    /// negative, of f32 or f64; of others calls make an [`Error::Value`]. (PyTorch takes negative
+    /// ones, too. Such a loss has no least value, and no error relative to itself can be stated of
+    /// a sum whose terms cancel. To turn whole rows round there is [`CrossEntropy::row_factors`].)
     ///
     /// ```
     /// use softmax::{CrossEntropy, Matrix};

@@ -519,8 +519,8 @@ enum softmax_status softmax_cross_entropy_axis(const void *logits,
                                                const struct softmax_cross_entropy *cross_entropy,
                                                const struct softmax_options *options);
 
-// As `softmax_softmax`, with a mask. What it hides has probability 0, whatever stands there. Scratch
-// memory that is too small, of 1 MiB and two rows, is complemented by the allocator.
+// As `softmax_softmax`, with a mask. What it hides has probability 0, whatever stands there.
+// Scratch memory that is too small, of 1 MiB and two rows, is complemented by the allocator.
 //
 // # Safety
 // As the head of this file says.

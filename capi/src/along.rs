@@ -404,8 +404,8 @@ fn lent(call: &Call, work: impl FnOnce() -> Result<(), softmax::Error>) -> Resul
     call.run(|| Ok(0), work)
 }
 
-/// As `softmax_softmax`, with a mask. What it hides has probability 0, whatever stands there. Scratch
-/// memory that is too small, of 1 MiB and two rows, is complemented by the allocator.
+/// As `softmax_softmax`, with a mask. What it hides has probability 0, whatever stands there.
+/// Scratch memory that is too small, of 1 MiB and two rows, is complemented by the allocator.
 ///
 /// # Safety
 /// As the head of this file says.

@@ -147,8 +147,8 @@ impl Sums {
     /// 2^-26.
     ///
     /// Proof: with `q` the share of the others, an error `d` of their sum changes `c = -ln(1 -
-    /// q) >= q` by `d q`. Where the largest element has less than a quarter of the row, `c` is above
-    /// 1.38.
+    /// q) >= q` by `d q`. Where the largest element has less than a quarter of the row, `c` is
+    /// above 1.38.
     pub(crate) fn log_shift<E: Contract>(&self, scale: &Scale) -> LogShift {
         let lost = self.others.hi < ADD_F64 * self.sum.hi;
         if is_single::<E>() && 4.0 * self.e_max >= self.sum.hi {

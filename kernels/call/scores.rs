@@ -217,9 +217,9 @@ pub struct Mask<'a> {
 
 impl<'a> Mask<'a> {
     /// A mask of f32, f16 or bf16 (or f64, for scores of f64), which are added to the logits, or of
-    /// bool or u8, where `true` or not 0 means that a key is seen. `shape` is batch, heads, queries:
-    /// each as many as the scores have, or 1 for one that serves all. A row of the mask is as long
-    /// as one of the scores.
+    /// bool or u8, where `true` or not 0 means that a key is seen. `shape` is batch, heads,
+    /// queries: each as many as the scores have, or 1 for one that serves all. A row of the mask is
+    /// as long as one of the scores.
     ///
     /// ```
     /// use softmax_kernels::Mask;
