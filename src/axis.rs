@@ -4,7 +4,7 @@ use softmax_kernels::{Columns, Element, MaskData, Matrix, MatrixMut, Op as Work,
 
 use crate::changed::{MASK, of_any_type};
 use crate::lanes::{
-    self, Operand, Tensor, View, in_place, input, output, tensor, tensor_mut, through,
+    self, Operand, Tensor, View, between, in_place, input, output, tensor, tensor_mut,
 };
 use crate::plan::Job;
 use crate::{CrossEntropy, Error, Hardmax, Shape, Softmax, TopK};
@@ -134,7 +134,7 @@ impl Softmax<'_> {
         let sizes = around(shape, axis)?;
         if sizes[2] != 1 && self.is_special() {
             let (from, to) = (tensor(INPUT, x, sizes)?, tensor_mut(OUTPUT, y, sizes)?);
-            return self.special(op, sizes, through(from, Some(to)));
+            return self.special(op, sizes, between(Some(from), to));
         }
         let (scale, masked) = (self.of_columns(sizes)?, self.masked);
         let columns = Columns::new(x, &mut *y, sizes, scale, masked)?;
@@ -402,7 +402,7 @@ impl Hardmax<'_> {
         if inner == 1 {
             return self.hardmax(rows(x, outer, len)?, rows_mut(y, outer, len)?);
         }
-        self.lanes(len, through(from, Some(to)))
+        self.lanes(len, between(Some(from), to))
     }
 
     /// [`Hardmax::hardmax_axis`] in place. The same bits.
@@ -700,7 +700,7 @@ impl CrossEntropy<'_> {
         let from = tensor(INPUT, logits, sizes)?;
         let to = tensor_mut(GRADIENT, gradient, sizes)?;
         let views = self.views(labels, losses, [outer, 1, inner])?;
-        self.lanes::<T, true>(len, labels, views, through(from, Some(to)))
+        self.lanes::<T, true>(len, labels, views, between(Some(from), to))
     }
 
     #[allow(clippy::type_complexity)]

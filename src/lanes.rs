@@ -165,85 +165,109 @@ pub(crate) trait Operand: Sized + Send {
     fn with_rows(self, f: impl FnOnce(Self::Rows<'_>) -> Result<(), Error>) -> Result<(), Error>;
 }
 
-/// One tensor of a call: where its rows are read from, and where they are written to.
-pub(crate) struct Argument<X, Y> {
-    from: Option<X>,
-    to: Option<Y>,
-    in_place: bool,
-}
+/// A tensor of a call: where its rows come from, and where they go to. A type of its own for each,
+/// as operands are moved often, and stand on the stack below everything else.
+pub(crate) struct In<X>(X);
+
+/// A tensor that is written, and, if `READS`, read before.
+pub(crate) struct Out<Y, const READS: bool>(Y);
+
+/// A tensor that is read, and written to another, or else overwritten.
+pub(crate) struct Between<X, Y>(Option<X>, Y);
 
 /// A tensor that is read.
-pub(crate) fn input<V: View>(from: V) -> Argument<V, V> {
-    Argument { from: Some(from), to: None, in_place: false }
+pub(crate) fn input<V: View>(from: V) -> In<V> {
+    In(from)
 }
 
 /// A tensor that is written.
-pub(crate) fn output<V: View>(to: V) -> Argument<V, V> {
-    Argument { from: None, to: Some(to), in_place: false }
+pub(crate) fn output<V: View>(to: V) -> Out<V, false> {
+    Out(to)
 }
 
-/// A tensor that is read, and whose results are written to another, if there is one.
-pub(crate) fn through<X: View, Y: View<Item = X::Item>>(from: X, to: Option<Y>) -> Argument<X, Y> {
-    Argument { from: Some(from), to, in_place: false }
+/// A tensor that is read, and overwritten.
+pub(crate) fn in_place<V: View>(to: V) -> Out<V, true> {
+    Out(to)
 }
 
-/// A tensor that is read and overwritten with the results.
-pub(crate) fn in_place<V: View>(to: V) -> Argument<V, V> {
-    between(None, to)
+/// A tensor that is read and written to another, or, if there is none, overwritten.
+pub(crate) fn between<X: View, Y: View<Item = X::Item>>(from: Option<X>, to: Y) -> Between<X, Y> {
+    Between(from, to)
 }
 
-/// A tensor that is read, with results in another; or `to` in place if there is no `from`.
-pub(crate) fn between<X: View, Y: View<Item = X::Item>>(from: Option<X>, to: Y) -> Argument<X, Y> {
-    let in_place = from.is_none();
-    Argument { from, to: Some(to), in_place }
-}
+macro_rules! operand {
+    (($($generics:tt)*) $name:ty, $item:ty, |$this:ident| $of:expr, |$view:ident| $whole:expr,
+        $read:expr, $write:expr, $split:expr) => {
+        impl<$($generics)*> Operand for $name {
+            type Rows<'r> = &'r mut [$item];
 
-impl<X: View, Y: View<Item = X::Item>> Operand for Argument<X, Y> {
-    type Rows<'r> = &'r mut [X::Item];
-
-    fn lanes_along(&self, dim: usize) -> Option<usize> {
-        match (&self.from, &self.to) {
-            (Some(view), _) => view.lanes_along(dim),
-            (_, Some(view)) => view.lanes_along(dim),
-            _ => None,
-        }
-    }
-
-    fn split(self, dim: usize, at: usize) -> (Self, Self) {
-        let in_place = self.in_place;
-        let (from, other_from) = self.from.map(|view| view.split(dim, at)).unzip();
-        let (to, other_to) = self.to.map(|view| view.split(dim, at)).unzip();
-        (Self { from, to, in_place }, Self { from: other_from, to: other_to, in_place })
-    }
-
-    fn shorter<'s, 'r: 's>(rows: Self::Rows<'r>) -> Self::Rows<'s> {
-        rows
-    }
-
-    fn with_rows(
-        mut self,
-        f: impl FnOnce(Self::Rows<'_>) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let from = self.from.as_ref().map(X::elements);
-        let n = from.or(self.to.as_ref().map(Y::elements)).unwrap_or(0);
-        // The operation is in the caller's floating-point environment, for its threads.
-        let done = with_room(n, |rows| {
-            in_default_environment(|| {
-                if let Some(from) = &mut self.from {
-                    from.read(rows);
-                } else if let Some(from) = self.to.as_mut().filter(|_| self.in_place) {
-                    from.read(rows);
-                }
-            });
-            f(&mut *rows)?;
-            if let Some(to) = &mut self.to {
-                in_default_environment(|| to.write(rows));
+            fn lanes_along(&self, dim: usize) -> Option<usize> {
+                let $this = self;
+                $of.lanes_along(dim)
             }
-            Ok(())
-        });
-        done.unwrap_or(Err(Error::memory(n)))
-    }
+
+            fn split(self, dim: usize, at: usize) -> (Self, Self) {
+                $split(self, dim, at)
+            }
+
+            fn shorter<'s, 'r: 's>(rows: Self::Rows<'r>) -> Self::Rows<'s> {
+                rows
+            }
+
+            fn with_rows(
+                mut self,
+                f: impl FnOnce(Self::Rows<'_>) -> Result<(), Error>,
+            ) -> Result<(), Error> {
+                let $view = &self;
+                let n = $whole.elements();
+                // The operation is in the caller's floating-point environment, for its threads.
+                let done = with_room(n, |rows| {
+                    in_default_environment(|| $read(&mut self, &mut *rows));
+                    f(&mut *rows)?;
+                    in_default_environment(|| $write(&mut self, &*rows));
+                    Ok(())
+                });
+                done.unwrap_or(Err(Error::memory(n)))
+            }
+        }
+    };
 }
+
+operand!(
+    (X: View) In<X>, X::Item, |this| this.0, |view| view.0,
+    |this: &mut Self, rows: &mut [X::Item]| this.0.read(rows),
+    |_: &mut Self, _: &[X::Item]| (),
+    |this: Self, dim, at| {
+        let (a, b) = this.0.split(dim, at);
+        (In(a), In(b))
+    }
+);
+
+operand!(
+    (Y: View, const READS: bool) Out<Y, READS>, Y::Item, |this| this.0, |view| view.0,
+    |this: &mut Self, rows: &mut [Y::Item]| if READS {
+        this.0.read(rows);
+    },
+    |this: &mut Self, rows: &[Y::Item]| this.0.write(rows),
+    |this: Self, dim, at| {
+        let (a, b) = this.0.split(dim, at);
+        (Out(a), Out(b))
+    }
+);
+
+operand!(
+    (X: View, Y: View<Item = X::Item>) Between<X, Y>, X::Item, |this| this.1, |view| view.1,
+    |this: &mut Self, rows: &mut [X::Item]| match &mut this.0 {
+        Some(from) => from.read(rows),
+        None => this.1.read(rows),
+    },
+    |this: &mut Self, rows: &[X::Item]| this.1.write(rows),
+    |this: Self, dim, at| {
+        let (x, other_x) = this.0.map(|x: X| x.split(dim, at)).unzip();
+        let (y, other_y) = this.1.split(dim, at);
+        (Between(x, y), Between(other_x, other_y))
+    }
+);
 
 impl<A: Operand, B: Operand> Operand for (A, B) {
     type Rows<'r> = (A::Rows<'r>, B::Rows<'r>);
@@ -325,30 +349,40 @@ pub(crate) fn run<T: Element, A: Operand>(
     exec.crew().share(plan.threads, plan.parts, operand, &cut, &run, &Result::and)
 }
 
-/// Halves the lanes, of `bytes` each, until they fit a tile.
-#[inline(never)]
+/// Does lanes of so many bytes, as many at a time as are to be copied.
 fn tiles<A: Operand>(
     exec: &Exec,
     bytes: usize,
-    mut rest: A,
+    all: A,
     op: &impl for<'r> Fn(&Exec, usize, A::Rows<'r>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let mut left = lanes(&rest);
-    while !is_tile(left, left.saturating_mul(bytes)) {
-        // Along the outermost dimension that can be cut.
-        let mut sizes = (0..).map_while(|dim| rest.lanes_along(dim));
-        let dim = sizes.position(|n| n > 1).unwrap_or(0);
-        let each = left / rest.lanes_along(dim).unwrap_or(1).max(1);
-        let (first, others) = rest.split(dim, (most_lanes(left, bytes) / each).max(1));
-        let n = lanes(&first);
+    let mut rest = Some(all);
+    while let Some((n, first)) = next(&mut rest, bytes) {
         if is_tile(n, n.saturating_mul(bytes)) {
             tile(exec, n, first, op)?;
         } else {
             tiles(exec, bytes, first, op)?;
         }
-        (rest, left) = (others, left - n);
     }
-    if left == 0 { Ok(()) } else { tile(exec, left, rest, op) }
+    Ok(())
+}
+
+/// Cuts off the next lanes, and how many they are: a tile, or what is to be cut along another
+/// dimension. A function of its own, whose frame is gone while they are done.
+#[inline(never)]
+fn next<A: Operand>(rest: &mut Option<A>, bytes: usize) -> Option<(usize, A)> {
+    let all = rest.take()?;
+    let left = lanes(&all);
+    if is_tile(left, left.saturating_mul(bytes)) {
+        return (left > 0).then_some((left, all));
+    }
+    // Along the outermost dimension that can be cut.
+    let mut sizes = (0..).map_while(|dim| all.lanes_along(dim));
+    let dim = sizes.position(|n| n > 1).unwrap_or(0);
+    let each = left / all.lanes_along(dim).unwrap_or(1).max(1);
+    let (first, others) = all.split(dim, (most_lanes(left, bytes) / each).max(1));
+    *rest = Some(others);
+    Some((lanes(&first), first))
 }
 
 /// Does so many lanes.

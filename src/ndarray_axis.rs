@@ -14,7 +14,7 @@ use softmax_kernels::{Element, MaskData, Op as Work, Plain, part_of, with_room};
 
 use crate::axis::index_of;
 use crate::changed::{MASK, of_any_type};
-use crate::lanes::{View, between, in_place, input, is_tile, through};
+use crate::lanes::{View, between, in_place, input, is_tile};
 use crate::{CrossEntropy, Error, Hardmax, Shape, Size, Softmax, Threads, TopK};
 
 /// The least number of elements without gaps that gets a call of its own.
@@ -402,7 +402,7 @@ impl Hardmax<'_> {
             return self.hardmax_axis(x.to_slice().unwrap_or_default(), y, shape.slice(), axis);
         }
         arrange(&mut x, index, |a, b| y.swap_axes(a, b));
-        self.lanes(last(&x), through(x, Some(y)))
+        self.lanes(last(&x), between(Some(x), y))
     }
 
     /// [`Hardmax::hardmax_array`] in place. The same bits.
@@ -687,7 +687,7 @@ impl CrossEntropy<'_> {
             let views = (labels, factors, losses);
             match gradient {
                 None => self.lanes::<T, false>(len, all, views, input(x)),
-                gradient => self.lanes::<T, true>(len, all, views, through(x, gradient)),
+                Some(to) => self.lanes::<T, true>(len, all, views, between(Some(x), to)),
             }
         });
         in_order.unwrap_or(Err(Error::memory(n)))

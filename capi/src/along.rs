@@ -253,6 +253,71 @@ fn cross_entropy_of<T: Element>(
     }?)
 }
 
+/// The arguments of `softmax_cross_entropy_axis`.
+struct Logits {
+    logits: *const c_void,
+    shape: *const usize,
+    dims: usize,
+    axis: isize,
+    labels: *const i64,
+    losses: *mut f64,
+    loss: *mut f64,
+    gradient: *mut c_void,
+}
+
+impl Logits {
+    /// A function of its own, so that this is not on the stack below the work.
+    #[inline(never)]
+    fn disjoint<T>(
+        &self,
+        call: &Call,
+        o: &softmax_cross_entropy,
+        of: &Sizes,
+    ) -> Result<(), Failure> {
+        let written = [
+            Region::of("losses", self.losses, of.lanes)?,
+            Region::of("loss", self.loss, 1)?,
+            Region::of("gradient", self.gradient.cast::<T>(), of.all)?,
+        ];
+        let read = [
+            Region::of("logits", self.logits.cast::<T>(), of.all)?,
+            Region::of("labels", self.labels, of.lanes)?,
+            Region::of("weights", o.weights, of.len)?,
+            Region::of("weights_f64", o.weights_f64, of.len)?,
+            Region::of("row_factors", o.row_factors, of.lanes)?,
+            of.region,
+        ];
+        call.disjoint(&written, &read)
+    }
+
+    /// # Safety
+    /// As the head of the crate says.
+    #[inline(never)]
+    unsafe fn run<T: Element>(
+        &self,
+        call: &Call,
+        o: &softmax_cross_entropy,
+    ) -> Result<(), Failure> {
+        let Self { axis, labels, losses, loss, .. } = *self;
+        // SAFETY: as this function's.
+        unsafe {
+            let (x, gradient) = (self.logits.cast::<T>(), self.gradient.cast::<T>());
+            let of = sizes(self.shape, self.dims, self.axis)?;
+            let of_rows = loss::options_of(call, o, of.lanes, of.len)?;
+            self.disjoint::<T>(call, o, &of)?;
+            let x = slice("logits", x, of.all)?;
+            let labels = slice("labels", labels, of.lanes)?;
+            let losses = slice_mut("losses", losses, of.lanes)?;
+            let gradient = optional("gradient", gradient, of.all)?;
+            cross_entropy_of(&of_rows, x, labels, losses, gradient, of.shape, axis)?;
+            if loss.is_null() {
+                return Ok(());
+            }
+            write("loss", loss, of_rows.reduce(losses, of_rows.divisor(labels, of.len)?))
+        }
+    }
+}
+
 /// As `softmax_cross_entropy_labels`, along an axis of a tensor in C order, of classes: the second
 /// of PyTorch's N, C, d1, d2. There is one label, one loss and one row factor for each lane, in the
 /// order of the tensor without the axis. The gradient, a tensor of the logits' shape, must not
@@ -278,34 +343,8 @@ pub unsafe extern "C" fn softmax_cross_entropy_axis(
     unsafe {
         call(options, &|call| {
             let o = read_or(cross_entropy, &loss::DEFAULT)?;
-            by_dtype!("logits", dtype, T => {
-                let (x, gradient) = (logits.cast::<T>(), gradient.cast::<T>());
-                let of = sizes(shape, dims, axis)?;
-                let of_rows = loss::options_of(call, o, of.lanes, of.len)?;
-                let written = [
-                    Region::of("losses", losses, of.lanes)?,
-                    Region::of("loss", loss, 1)?,
-                    Region::of("gradient", gradient, of.all)?,
-                ];
-                let read = [
-                    Region::of("logits", x, of.all)?,
-                    Region::of("labels", labels, of.lanes)?,
-                    Region::of("weights", o.weights, of.len)?,
-                    Region::of("weights_f64", o.weights_f64, of.len)?,
-                    Region::of("row_factors", o.row_factors, of.lanes)?,
-                    of.region,
-                ];
-                call.disjoint(&written, &read)?;
-                let x = slice("logits", x, of.all)?;
-                let labels = slice("labels", labels, of.lanes)?;
-                let losses = slice_mut("losses", losses, of.lanes)?;
-                let gradient = optional("gradient", gradient, of.all)?;
-                cross_entropy_of(&of_rows, x, labels, losses, gradient, of.shape, axis)?;
-                if loss.is_null() {
-                    return Ok(());
-                }
-                write("loss", loss, of_rows.reduce(losses, of_rows.divisor(labels, of.len)?))
-            })
+            let tensor = Logits { logits, shape, dims, axis, labels, losses, loss, gradient };
+            by_dtype!("logits", dtype, T => tensor.run::<T>(call, o))
         })
     }
 }

@@ -88,7 +88,7 @@ fn scales_and_temperatures_out_of_range_are_named() {
     fn matrix(x: &mut [f32]) -> MatrixMut<'_, f32> {
         MatrixMut::new(x, 2).unwrap()
     }
-    for bad in [f64::NAN, 0.0, -1.0, f64::INFINITY, 1e-30, 1e30] {
+    for bad in [f64::NAN, 0.0, -0.0, -1e-30, -1e30, f64::INFINITY, 1e-30, 1e30] {
         let mut x = [7.0f32; 2];
         let e = Options::new().scale(bad).softmax().softmax_in_place(matrix(&mut x));
         let scale = e.unwrap_err().to_string();

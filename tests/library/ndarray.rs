@@ -377,7 +377,7 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
     assert!(matches!(e, Error::Shape { .. }));
     assert_eq!(e.to_string(), "the output must be [2, 3], got [3, 2]");
     let e =
-        options.softmax().log_softmax_array(x.view(), y.view_mut(), 5).expect_err("other shapes");
+        options.softmax().log_softmax_array(x.view(), y.view_mut(), 1).expect_err("other shapes");
     assert_eq!(e.to_string(), "the output must be [2, 3], got [3, 2]");
 
     for axis in [2, -3, isize::MAX, isize::MIN] {
