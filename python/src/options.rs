@@ -1,0 +1,256 @@
+//! Arguments that many functions have, how calls are made with them, and what errors become.
+
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyInt, PyTuple};
+use ::softmax::{Error, Exec, Masked, Threads};
+
+/// Elements from which on other Python threads may run meanwhile. Less is done within some
+/// microseconds, and a thread that lets others run may wait five milliseconds for its turn.
+const RELEASE: usize = 1 << 14;
+
+/// Elements between two looks at whether Ctrl-C was pressed: some ten milliseconds of work.
+const CHUNK: usize = 1 << 26;
+
+/// What Python is told.
+pub fn raised(e: Error) -> PyErr {
+    match e {
+        Error::Memory { .. } => PyMemoryError::new_err(e.to_string()),
+        Error::Axis { axis, dims, .. } => axis_error(axis, dims),
+        e => PyValueError::new_err(e.to_string()),
+    }
+}
+
+/// NumPy's own, which is a ValueError and an IndexError, as PyTorch's is.
+pub fn axis_error(axis: isize, dims: usize) -> PyErr {
+    Python::attach(|py| {
+        let class = py.import("numpy.exceptions").and_then(|m| m.getattr("AxisError"));
+        match class.and_then(|class| class.call1((axis, dims))) {
+            Ok(error) => PyErr::from_value(error),
+            Err(e) => e,
+        }
+    })
+}
+
+/// A number of things, which cannot be negative.
+#[derive(Clone, Copy)]
+pub struct Count(pub usize);
+
+impl<'py> FromPyObject<'_, 'py> for Count {
+    type Error = PyErr;
+
+    fn extract(x: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        // As int() of what has an index; a float has none.
+        let index = x.call_method0("__index__").map_err(|_| {
+            PyTypeError::new_err(format!("must be an integer, not {}", type_name(&x)))
+        })?;
+        match index.extract::<usize>() {
+            Ok(n) => Ok(Self(n)),
+            Err(_) => Err(PyValueError::new_err(format!("must be from 0 to {}, got {index}", usize::MAX))),
+        }
+    }
+}
+
+/// A signed integer, with a ValueError if it is too large.
+#[derive(Clone, Copy)]
+pub struct Whole(pub i64);
+
+impl<'py> FromPyObject<'_, 'py> for Whole {
+    type Error = PyErr;
+
+    fn extract(x: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        let index = x.call_method0("__index__").map_err(|_| {
+            PyTypeError::new_err(format!("must be an integer, not {}", type_name(&x)))
+        })?;
+        index.extract().map(Self).map_err(|_| PyValueError::new_err(format!("{index} is too large")))
+    }
+}
+
+pub fn type_name(x: &Bound<PyAny>) -> String {
+    x.get_type().qualname().map_or_else(|_| "?".into(), |name| name.to_string())
+}
+
+/// Along what: NumPy's `axis`.
+#[derive(Clone)]
+pub enum Along {
+    Last,
+    One(isize),
+    Many(Vec<isize>),
+    All,
+}
+
+impl<'py> FromPyObject<'_, 'py> for Along {
+    type Error = PyErr;
+
+    fn extract(x: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        let one = |x: &Bound<PyAny>| -> PyResult<isize> {
+            if let Ok(int) = x.cast::<PyInt>() {
+                return int.extract().map_err(|_| axis_error_of(x));
+            }
+            let index = x.call_method0("__index__").map_err(|_| {
+                let name = type_name(x);
+                PyTypeError::new_err(format!("axis must be an int, a tuple of them or None, not {name}"))
+            })?;
+            index.extract().map_err(|_| axis_error_of(x))
+        };
+        if x.is_none() {
+            return Ok(Self::All);
+        }
+        match x.cast::<PyTuple>() {
+            Ok(axes) => axes.iter().map(|axis| one(&axis)).collect::<PyResult<_>>().map(Self::Many),
+            Err(_) => one(&x).map(Self::One),
+        }
+    }
+}
+
+fn axis_error_of(x: &Bound<PyAny>) -> PyErr {
+    PyValueError::new_err(format!("axis {x} is out of bounds"))
+}
+
+impl Along {
+    /// The axes of an array, in their order. An array of no axes has one of one element.
+    pub fn of(&self, dims: usize) -> PyResult<Vec<usize>> {
+        let known = dims.max(1);
+        let index = |axis: isize| {
+            let index = if axis < 0 { axis.checked_add_unsigned(known) } else { Some(axis) };
+            let index = index.and_then(|i| usize::try_from(i).ok()).filter(|&i| i < known);
+            index.ok_or_else(|| axis_error(axis, dims))
+        };
+        match self {
+            Self::Last => Ok(vec![known - 1]),
+            Self::One(axis) => Ok(vec![index(*axis)?]),
+            Self::Many(axes) => {
+                let mut axes = axes.iter().map(|&axis| index(axis)).collect::<PyResult<Vec<_>>>()?;
+                axes.sort_unstable();
+                if axes.windows(2).any(|pair| pair[0] == pair[1]) {
+                    return Err(PyValueError::new_err("duplicate value in axis"));
+                }
+                Ok(axes)
+            }
+            Self::All => Ok((0..known).collect()),
+        }
+    }
+}
+
+/// `masked="nan"` or `"zero"`.
+#[derive(Clone, Copy, Default)]
+pub struct MaskedRows(pub Masked);
+
+impl<'py> FromPyObject<'_, 'py> for MaskedRows {
+    type Error = PyErr;
+
+    fn extract(x: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        one_of(&x, &[("nan", Masked::Nan), ("zero", Masked::Zero)]).map(Self)
+    }
+}
+
+/// One of several names.
+pub fn one_of<T: Copy>(x: &Bound<PyAny>, names: &[(&str, T)]) -> PyResult<T> {
+    let all = || names.iter().map(|(name, _)| format!("'{name}'")).collect::<Vec<_>>().join(" or ");
+    let Ok(got) = x.extract::<&str>() else {
+        return Err(PyTypeError::new_err(format!("must be {}, not {}", all(), type_name(x))));
+    };
+    let found = names.iter().find(|(name, _)| *name == got);
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        PyValueError::new_err(format!("must be {}, got '{got}'", all()))
+    })
+}
+
+/// What inputs are multiplied or divided by.
+#[derive(Clone, Copy, Default)]
+pub struct Factor {
+    pub scale: Option<f64>,
+    pub temperature: Option<f64>,
+}
+
+impl Factor {
+    pub fn new(scale: Option<f64>, temperature: Option<f64>) -> PyResult<Self> {
+        if scale.is_some() && temperature.is_some() {
+            return Err(PyValueError::new_err("give scale or temperature, not both"));
+        }
+        Ok(Self { scale, temperature })
+    }
+}
+
+/// Sets scale or temperature of any operation that has them.
+macro_rules! by_factor {
+    ($operation:expr, $factor:expr) => {{
+        let operation = $operation;
+        match ($factor.scale, $factor.temperature) {
+            (Some(scale), _) => operation.scale(scale),
+            (_, Some(temperature)) => operation.temperature(temperature),
+            _ => operation,
+        }
+    }};
+}
+pub(crate) use by_factor;
+
+/// Where a call runs.
+pub fn exec(threads: Option<Count>, kernel: Option<&str>) -> PyResult<Exec<'static>> {
+    let mut exec = Exec::new();
+    if let Some(Count(n)) = threads {
+        exec = exec.threads(match NonZeroUsize::new(n) {
+            None => return Err(PyValueError::new_err("threads must be 1 or more, got 0")),
+            Some(NonZeroUsize::MIN) => Threads::Serial,
+            Some(n) => Threads::AtMost(n),
+        });
+    }
+    if let Some(name) = kernel {
+        exec = exec.kernel(::softmax::kernel(name).map_err(raised)?);
+    }
+    Ok(exec)
+}
+
+/// Does what takes so many elements, other Python threads running meanwhile if it is long.
+pub fn run<R: Send>(
+    py: Python,
+    elements: usize,
+    f: impl FnOnce() -> Result<R, Error> + Send,
+) -> PyResult<R> {
+    let guarded = || catch_unwind(AssertUnwindSafe(f));
+    let done = if elements < RELEASE { guarded() } else { py.detach(guarded) };
+    match done {
+        Ok(result) => result.map_err(raised),
+        Err(panic) => Err(panicked(&*panic)),
+    }
+}
+
+/// A defect of the library, as an ordinary exception.
+fn panicked(panic: &(dyn std::any::Any + Send)) -> PyErr {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("?");
+    PyRuntimeError::new_err(format!("a defect of softmax, please report it: {text}"))
+}
+
+/// As [`run`], of rows, with a look at signals between parts of long work. Parts never change what
+/// a row becomes.
+pub fn run_rows<W: Send>(
+    py: Python,
+    (rows, cols): (usize, usize),
+    work: W,
+    split: impl Fn(W, usize) -> (W, W) + Send,
+    f: impl Fn(W) -> Result<(), Error> + Sync,
+) -> PyResult<()> {
+    let elements = rows.saturating_mul(cols);
+    if elements <= CHUNK {
+        return run(py, elements, || f(work));
+    }
+    let each = (CHUNK / cols.max(1)).max(1);
+    let (mut rest, mut left) = (Some(work), rows);
+    while let Some(work) = rest.take() {
+        let now = if left > each {
+            let (now, later) = split(work, each);
+            rest = Some(later);
+            left -= each;
+            now
+        } else {
+            work
+        };
+        run(py, elements, || f(now))?;
+        py.check_signals()?;
+    }
+    Ok(())
+}
