@@ -62,23 +62,36 @@ def _view(x, name):
         raise ValueError(f"{name}: {e}") from None
 
 
+def _readable(array):
+    """Bytes in this machine's order, elements where its loads can reach them; copied if they are not."""
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    if not array.flags.aligned or any(stride % array.itemsize for stride in array.strides):
+        array = array.copy()
+    return array if type(array) is numpy.ndarray else array.view(numpy.ndarray)
+
+
 def to_array(x, name):
     array, wrap = _view(x, name)
-    if type(array) is not numpy.ndarray:
-        array = array.view(numpy.ndarray)
-    dtype = array.dtype
-    if dtype.kind in "iub":
+    if array.dtype.kind in "iub":
         array = array.astype(numpy.float64)
-    elif dtype.name not in _FLOATS:
+    elif array.dtype.name not in _FLOATS:
         raise TypeError(
-            f"{name} has elements of type {dtype.name}: softmax has float32, float64, float16 and bfloat16"
+            f"{name} has elements of type {array.dtype.name}: softmax has float32, float64, float16 and bfloat16"
         )
-    else:
-        # Bytes in this machine's order, elements where its loads can reach them.
-        array = array.astype(dtype.newbyteorder("="), copy=False)
-        if not array.flags.aligned or any(stride % dtype.itemsize for stride in array.strides):
-            array = array.copy()
-    return array, wrap
+    return _readable(array), wrap
+
+
+def to_labels(x, name):
+    array, wrap = _view(x, name)
+    if array.size == 0 and array.dtype == numpy.float64 and isinstance(x, (list, tuple)):
+        array = array.astype(numpy.int64)  # The type that NumPy gives an empty list is nobody's wish.
+    elif array.dtype.kind == "u" and array.itemsize == 8 and array.size and array.max() > numpy.iinfo(numpy.int64).max:
+        raise ValueError(f"{name} has {array.max()}, which is too large")
+    elif array.dtype.kind in "iu":
+        array = array.astype(numpy.int64, copy=False)
+    elif array.dtype.kind != "b" and array.dtype.name not in _FLOATS:
+        raise TypeError(f"{name} has elements of type {array.dtype.name}")
+    return _readable(array), wrap
 
 
 def to_output(out):

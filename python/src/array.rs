@@ -7,8 +7,12 @@
 //! own functions, other threads must leave both alone until the call returns.
 #![allow(unsafe_code)]
 
+use std::borrow::Cow;
 use std::marker::PhantomData;
 
+use ::softmax::half::{bf16, f16};
+use ::softmax::ndarray::{ArrayViewD, ArrayViewMutD, Axis, IxDyn, ShapeBuilder};
+use ::softmax::{Element, Matrix, MatrixMut};
 use numpy::npyffi::{
     self, NPY_ARRAY_ALIGNED, NPY_ARRAY_WRITEABLE, NPY_ORDER, NPY_TYPES, PY_ARRAY_API,
 };
@@ -16,10 +20,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyModule, PyTuple};
-use ::softmax::half::{bf16, f16};
-use ::softmax::ndarray::{ArrayViewD, ArrayViewMutD, Axis, IxDyn, ShapeBuilder};
-use ::softmax::{Element, Matrix, MatrixMut};
+use pyo3::types::{PyModule, PyString, PyTuple};
 
 use crate::torch::Torch;
 
@@ -30,12 +31,19 @@ pub enum Dtype {
     Bf16,
     F32,
     F64,
-    /// Of indices and labels, in outputs.
+    /// Of indices and labels.
     I64,
+    /// Of masks.
+    Bool,
 }
 
 impl Dtype {
-    pub const FLOATS: [Self; 4] = [Self::F16, Self::Bf16, Self::F32, Self::F64];
+    pub const ALL: [Self; 6] = [Self::F16, Self::Bf16, Self::F32, Self::F64, Self::I64, Self::Bool];
+
+    /// Whether it is computed with.
+    pub fn is_float(self) -> bool {
+        !matches!(self, Self::I64 | Self::Bool)
+    }
 
     /// As NumPy and PyTorch call it.
     pub fn name(self) -> &'static str {
@@ -45,11 +53,13 @@ impl Dtype {
             Self::F32 => "float32",
             Self::F64 => "float64",
             Self::I64 => "int64",
+            Self::Bool => "bool",
         }
     }
 
     fn size(self) -> usize {
         match self {
+            Self::Bool => 1,
             Self::F16 | Self::Bf16 => 2,
             Self::F32 => 4,
             Self::F64 | Self::I64 => 8,
@@ -92,6 +102,10 @@ unsafe impl Typed for f64 {
 // SAFETY: as above.
 unsafe impl Typed for i64 {
     const DTYPE: Dtype = Dtype::I64;
+}
+// SAFETY: bools are bytes; any byte is a number.
+unsafe impl Typed for u8 {
+    const DTYPE: Dtype = Dtype::Bool;
 }
 
 /// Elements that the library computes with.
@@ -145,9 +159,23 @@ fn converters<'py>(py: Python<'py>) -> PyResult<&'py Bound<'py, PyModule>> {
 }
 
 impl<'py> Array<'py> {
-    /// The array behind an argument. Nothing is copied unless it must be converted.
+    /// An array of numbers to compute with. Nothing is copied that can be read where it is;
+    /// integers and bools become f64.
     pub fn input(x: &Bound<'py, PyAny>, name: &str) -> PyResult<Self> {
-        Self::known(x, name)?.map_or_else(|| Self::converted(x, name), Ok)
+        match Self::known(x, name)? {
+            Some(array) if array.dtype.is_float() => Ok(array),
+            Some(array) if array.kind == Kind::Torch => {
+                let double = array.object.call_method0(intern!(x.py(), "double"))?;
+                Self::input(&double, name)
+            }
+            _ => Self::converted(x, name, intern!(x.py(), "to_array")),
+        }
+    }
+
+    /// An array of floats, int64 or bool: labels, or what may stand in their place.
+    pub fn labels(x: &Bound<'py, PyAny>, name: &str) -> PyResult<Self> {
+        let converter = intern!(x.py(), "to_labels");
+        Self::known(x, name)?.map_or_else(|| Self::converted(x, name, converter), Ok)
     }
 
     /// What needs no conversion.
@@ -164,8 +192,12 @@ impl<'py> Array<'py> {
     }
 
     /// Lists, integers, other libraries' arrays: by NumPy, once.
-    fn converted(x: &Bound<'py, PyAny>, name: &str) -> PyResult<Self> {
-        let pair = converters(x.py())?.call_method1(intern!(x.py(), "to_array"), (x, name))?;
+    fn converted(
+        x: &Bound<'py, PyAny>,
+        name: &str,
+        converter: &Bound<'py, PyString>,
+    ) -> PyResult<Self> {
+        let pair = converters(x.py())?.call_method1(converter, (x, name))?;
         let (array, wrap) = pair.extract::<(Bound<PyAny>, Option<Bound<PyAny>>)>()?;
         let found = Self::from_ndarray(&array);
         let found = found.ok_or_else(|| PyTypeError::new_err(format!("{name} is no array")))?;
@@ -187,6 +219,7 @@ impl<'py> Array<'py> {
             n if n == NPY_TYPES::NPY_FLOAT as i32 => Dtype::F32,
             n if n == NPY_TYPES::NPY_DOUBLE as i32 => Dtype::F64,
             n if n == NPY_TYPES::NPY_HALF as i32 => Dtype::F16,
+            n if n == NPY_TYPES::NPY_BOOL as i32 => Dtype::Bool,
             n if n == NPY_TYPES::NPY_LONGLONG as i32 || n == NPY_TYPES::NPY_LONG as i32 => {
                 // As long as that is of 64 bits.
                 (numpy_size(x)? == 8).then_some(Dtype::I64)?
@@ -257,23 +290,6 @@ impl<'py> Array<'py> {
 
     pub fn shape(&self) -> &[usize] {
         &self.shape
-    }
-
-    pub fn object(&self) -> &Bound<'py, PyAny> {
-        &self.object
-    }
-
-    /// Whether it has a type that is computed with.
-    pub fn float(self, name: &str) -> PyResult<Self> {
-        if self.dtype != Dtype::I64 {
-            return Ok(self);
-        }
-        let py = self.object.py();
-        let object = match self.kind {
-            Kind::Torch => self.object.call_method0(intern!(py, "double"))?,
-            Kind::Numpy => self.object.call_method1(intern!(py, "astype"), ("float64",))?,
-        };
-        Ok(Self { wrap: self.wrap, ..Self::input(&object, name)? })
     }
 
     /// The elements and where they are.
@@ -409,7 +425,7 @@ impl<'py> Output<'py> {
     }
 
     fn made(object: Bound<'py, PyAny>, wrap: Option<Bound<'py, PyAny>>) -> PyResult<Self> {
-        let array = Array { wrap, ..Array::input(&object, "the output")? };
+        let array = Array { wrap, ..Array::labels(&object, "the output")? };
         Ok(Self { array, given: false, in_place: false })
     }
 
@@ -468,10 +484,6 @@ impl<'py> Output<'py> {
             return Err(PyValueError::new_err(format!("out overlaps {name}")));
         }
         Ok(())
-    }
-
-    pub fn array(&self) -> &Array<'py> {
-        &self.array
     }
 
     pub fn layout(&mut self) -> LayoutMut<'_> {
@@ -668,6 +680,14 @@ impl<'a> Layout<'a> {
         Some(unsafe { std::slice::from_raw_parts(self.data.cast(), self.len()) })
     }
 
+    /// All elements in C order, copied if they do not lie so.
+    pub fn in_order<T: Typed>(&self) -> Cow<'a, [T]> {
+        match self.slice() {
+            Some(slice) => Cow::Borrowed(slice),
+            None => self.view::<T>().iter().copied().collect(),
+        }
+    }
+
     /// The lowest address, strides without signs, and the axes that are to be turned round.
     fn unsigned(&self) -> (*mut u8, Vec<usize>, Vec<usize>) {
         let (mut data, mut strides, mut turned) = (self.data, Vec::new(), Vec::new());
@@ -769,9 +789,9 @@ macro_rules! typed {
                 $e
             }
             // Arrays are made floats before.
-            $crate::array::Dtype::I64 => Err(pyo3::exceptions::PyTypeError::new_err(
-                "integers cannot be computed with",
-            )),
+            $crate::array::Dtype::I64 | $crate::array::Dtype::Bool => {
+                Err(pyo3::exceptions::PyTypeError::new_err("integers cannot be computed with"))
+            }
         }
     };
 }

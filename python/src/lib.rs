@@ -2,8 +2,14 @@
 //! out, computed by the crate `softmax`.
 
 mod array;
+mod attention;
+mod info;
+mod loss;
 mod options;
+mod reduce;
 mod rows;
+mod sample;
+mod shards;
 mod torch;
 
 use pyo3::prelude::*;
@@ -12,5 +18,17 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _softmax {
     #[pymodule_export]
+    use crate::attention::attention_softmax;
+    #[pymodule_export]
+    use crate::info::{info, kernels, plan, release_scratch};
+    #[pymodule_export]
+    use crate::loss::{cross_entropy, cross_entropy_with_grad};
+    #[pymodule_export]
+    use crate::reduce::{argmax, log_probs, logsumexp, perplexity, top_k};
+    #[pymodule_export]
     use crate::rows::{hardmax, log_sigmoid, log_softmax, sigmoid, softmax};
+    #[pymodule_export]
+    use crate::sample::PySampler;
+    #[pymodule_export]
+    use crate::shards::{PyMergedRow, PyShards};
 }

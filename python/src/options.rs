@@ -3,10 +3,10 @@
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use ::softmax::{Error, Exec, Masked, Threads};
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyTuple};
-use ::softmax::{Error, Exec, Masked, Threads};
 
 /// Elements from which on other Python threads may run meanwhile. Less is done within some
 /// microseconds, and a thread that lets others run may wait five milliseconds for its turn.
@@ -49,7 +49,9 @@ impl<'py> FromPyObject<'_, 'py> for Count {
         })?;
         match index.extract::<usize>() {
             Ok(n) => Ok(Self(n)),
-            Err(_) => Err(PyValueError::new_err(format!("must be from 0 to {}, got {index}", usize::MAX))),
+            Err(_) => {
+                Err(PyValueError::new_err(format!("must be from 0 to {}, got {index}", usize::MAX)))
+            }
         }
     }
 }
@@ -65,7 +67,10 @@ impl<'py> FromPyObject<'_, 'py> for Whole {
         let index = x.call_method0("__index__").map_err(|_| {
             PyTypeError::new_err(format!("must be an integer, not {}", type_name(&x)))
         })?;
-        index.extract().map(Self).map_err(|_| PyValueError::new_err(format!("{index} is too large")))
+        index
+            .extract()
+            .map(Self)
+            .map_err(|_| PyValueError::new_err(format!("{index} is too large")))
     }
 }
 
@@ -92,7 +97,9 @@ impl<'py> FromPyObject<'_, 'py> for Along {
             }
             let index = x.call_method0("__index__").map_err(|_| {
                 let name = type_name(x);
-                PyTypeError::new_err(format!("axis must be an int, a tuple of them or None, not {name}"))
+                PyTypeError::new_err(format!(
+                    "axis must be an int, a tuple of them or None, not {name}"
+                ))
             })?;
             index.extract().map_err(|_| axis_error_of(x))
         };
@@ -123,7 +130,8 @@ impl Along {
             Self::Last => Ok(vec![known - 1]),
             Self::One(axis) => Ok(vec![index(*axis)?]),
             Self::Many(axes) => {
-                let mut axes = axes.iter().map(|&axis| index(axis)).collect::<PyResult<Vec<_>>>()?;
+                let mut axes =
+                    axes.iter().map(|&axis| index(axis)).collect::<PyResult<Vec<_>>>()?;
                 axes.sort_unstable();
                 if axes.windows(2).any(|pair| pair[0] == pair[1]) {
                     return Err(PyValueError::new_err("duplicate value in axis"));
@@ -154,9 +162,9 @@ pub fn one_of<T: Copy>(x: &Bound<PyAny>, names: &[(&str, T)]) -> PyResult<T> {
         return Err(PyTypeError::new_err(format!("must be {}, not {}", all(), type_name(x))));
     };
     let found = names.iter().find(|(name, _)| *name == got);
-    found.map(|(_, value)| *value).ok_or_else(|| {
-        PyValueError::new_err(format!("must be {}, got '{got}'", all()))
-    })
+    found
+        .map(|(_, value)| *value)
+        .ok_or_else(|| PyValueError::new_err(format!("must be {}, got '{got}'", all())))
 }
 
 /// What inputs are multiplied or divided by.

@@ -1,14 +1,12 @@
 //! Softmax, its logarithm and their relatives that map rows to rows.
 
-use pyo3::exceptions::PyMemoryError;
-use pyo3::prelude::*;
 use ::softmax::ndarray::{ArrayViewD, ArrayViewMutD, Axis};
 use ::softmax::{Error, Hardmax, Matrix, MatrixMut, Sigmoid, Softmax, Ties};
+use pyo3::exceptions::PyMemoryError;
+use pyo3::prelude::*;
 
-use crate::array::{Array, Float, Layout, LayoutMut, Output, typed};
-use crate::options::{
-    Along, Count, Factor, MaskedRows, by_factor, exec, one_of, run, run_rows,
-};
+use crate::array::{Array, Float, Layout, LayoutMut, Output, Typed, typed};
+use crate::options::{Along, Count, Factor, MaskedRows, by_factor, exec, one_of, run, run_rows};
 
 /// An operation from rows to rows, with its options.
 #[derive(Clone, Copy)]
@@ -144,12 +142,7 @@ impl Map {
     }
 
     /// Of what is computed element by element.
-    fn elements<T: Float>(
-        &self,
-        py: Python,
-        x: Option<Layout>,
-        mut y: LayoutMut,
-    ) -> PyResult<()> {
+    fn elements<T: Float>(&self, py: Python, x: Option<Layout>, mut y: LayoutMut) -> PyResult<()> {
         /// Elements of the rows that threads take.
         const ROW: usize = 1 << 12;
         let slice = x.as_ref().map(Layout::slice::<T>);
@@ -184,7 +177,7 @@ pub fn copied<T: Float>(py: Python, x: ArrayViewD<T>) -> PyResult<Vec<T>> {
 }
 
 /// What is in C order, into an array.
-pub fn store<T: Float>(py: Python, from: &[T], mut to: ArrayViewMutD<T>) -> PyResult<()> {
+pub fn store<T: Typed>(py: Python, from: &[T], mut to: ArrayViewMutD<T>) -> PyResult<()> {
     let from = ArrayViewD::from_shape(to.raw_dim(), from);
     let from = from.map_err(|e| PyMemoryError::new_err(e.to_string()))?;
     run(py, from.len(), || {
@@ -211,7 +204,7 @@ fn map<'py>(
     op: Map,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = x.py();
-    let x = Array::input(x, "x")?.float("x")?;
+    let x = Array::input(x, "x")?;
     let axes = axis.of(x.shape().len())?;
     let mut y = Output::like(&x, out)?;
     let (dtype, in_place) = (x.dtype(), y.in_place);

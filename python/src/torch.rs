@@ -56,7 +56,7 @@ impl Torch {
     }
 
     fn new(module: &Bound<PyAny>) -> PyResult<Self> {
-        let dtypes = Dtype::FLOATS.into_iter().chain([Dtype::I64]);
+        let dtypes = Dtype::ALL.into_iter();
         let dtypes = dtypes.map(|d| Ok((d, module.getattr(d.name())?.unbind())));
         let graph = module.getattr("autograd").and_then(|autograd| autograd.getattr("graph"));
         Ok(Self {
@@ -105,8 +105,8 @@ impl Torch {
                      bfloat16"
                 )));
             }
-            // Integers and bools.
-            return self.readable(&x.call_method0(intern!(py, "double"))?, name);
+            // Other integers.
+            return self.readable(&x.call_method0(intern!(py, "long"))?, name);
         };
         if get(intern!(py, "is_neg"))?.call0()?.is_truthy()? {
             return self.readable(&x.call_method0(intern!(py, "resolve_neg"))?, name);
