@@ -53,7 +53,10 @@ def _view(x, name):
             if getattr(x.dtype, "name", "") == "bfloat16":
                 wrap = space.asarray  # DLPack of NumPy has none.
     if wrap is None and hasattr(x, "__dlpack__") and not hasattr(x, "__array__"):
-        return numpy.from_dlpack(x), None
+        try:
+            return numpy.from_dlpack(x), None
+        except (BufferError, RuntimeError) as e:
+            raise TypeError(f"{name}, a {_name(x)}, cannot be read: {e}") from None
     if isinstance(x, (str, bytes)):
         raise TypeError(f"{name} must be an array of numbers, not {_name(x)}")
     try:
@@ -109,7 +112,10 @@ def to_output(out):
             raise TypeError(
                 f"out is a {_name(out)} on device {int(device)}:{number} of DLPack, and softmax works on the CPU"
             )
-        array = numpy.from_dlpack(out)
+        try:
+            array = numpy.from_dlpack(out)
+        except (BufferError, RuntimeError) as e:
+            raise TypeError(f"out, a {_name(out)}, cannot be written: {e}") from None
     else:
         try:
             array = numpy.asarray(memoryview(out))

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 
 use crate::array::{Array, Dtype, Float, Layout, Output, tuple};
 use crate::loss::floats32;
-use crate::options::{Count, Factor, MaskedRows, Whole, by_factor, exec, run};
+use crate::options::{Arg, Factor, MaskedRows, by_factor, count, exec, number, run, whole};
 use crate::reduce::{columns, with_rows, with_slice};
 use crate::rows::{copied, room, store};
 
@@ -135,22 +135,22 @@ fn attend_in_place<T: Float + Probs<T>>(
 pub fn attention_softmax<'py>(
     scores: &Bound<'py, PyAny>,
     causal: bool,
-    window: Option<Count>,
-    window_ahead: Option<Count>,
-    offset: Option<Whole>,
+    window: Arg<'_, 'py>,
+    window_ahead: Arg<'_, 'py>,
+    offset: Arg<'_, 'py>,
     mask: Option<&Bound<'py, PyAny>>,
     mask_slopes: Option<&Bound<'py, PyAny>>,
     alibi: Option<&Bound<'py, PyAny>>,
-    soft_cap: Option<f64>,
+    soft_cap: Arg<'_, 'py>,
     sinks: Option<&Bound<'py, PyAny>>,
     lengths: Option<&Bound<'py, PyAny>>,
     lse: bool,
-    scale: Option<f64>,
-    temperature: Option<f64>,
+    scale: Arg<'_, 'py>,
+    temperature: Arg<'_, 'py>,
     masked: MaskedRows,
     dtype: Option<&Bound<'py, PyAny>>,
     out: Option<&Bound<'py, PyAny>>,
-    threads: Option<Count>,
+    threads: Arg<'_, 'py>,
     kernel: Option<&str>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = scores.py();
@@ -180,13 +180,13 @@ pub fn attention_softmax<'py>(
     if causal {
         op = op.causal();
     }
-    if let Some(Count(n)) = window {
+    if let Some(n) = count(window, "window")? {
         op = op.window(n);
     }
-    if let Some(Count(n)) = window_ahead {
+    if let Some(n) = count(window_ahead, "window_ahead")? {
         op = op.window_ahead(n);
     }
-    if let Some(Whole(n)) = offset {
+    if let Some(n) = whole(offset, "offset")? {
         op = op.offset(n as isize);
     }
     if let Some(mask) = &mask {
@@ -198,7 +198,7 @@ pub fn attention_softmax<'py>(
     if let Some(slopes) = &alibi {
         op = op.alibi(slopes);
     }
-    if let Some(c) = soft_cap {
+    if let Some(c) = number(soft_cap, "soft_cap")? {
         op = op.soft_cap(c);
     }
     if let Some(sinks) = &sinks {

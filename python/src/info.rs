@@ -7,7 +7,7 @@ use pyo3::types::{PyDict, PyList};
 
 use crate::array::typed;
 use crate::attention::dtype_of;
-use crate::options::{Along, Count, exec, one_of, raised};
+use crate::options::{Along, Arg, count, exec, one_of, raised};
 use crate::reduce::reduced;
 
 /// The names of the kernels that this CPU can run, the fastest first.
@@ -53,7 +53,7 @@ impl<'py> FromPyObject<'_, 'py> for OpOf {
             ("log_sigmoid", Op::LogSigmoid),
             ("hardmax", Op::Hardmax(Ties::Share)),
         ];
-        one_of(&x, &names).map(Self)
+        one_of(&x, "op", &names).map(Self)
     }
 }
 
@@ -64,14 +64,15 @@ impl<'py> FromPyObject<'_, 'py> for OpOf {
     text_signature = "(shape, dtype='float32', op='softmax', *, in_place=False, threads=None, kernel=None)")]
 pub fn plan<'py>(
     py: Python<'py>,
-    shape: Vec<Count>,
+    shape: Vec<Bound<'py, PyAny>>,
     dtype: Option<&Bound<'py, PyAny>>,
     op: OpOf,
     in_place: bool,
-    threads: Option<Count>,
+    threads: Arg<'_, 'py>,
     kernel: Option<&str>,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let shape: Vec<_> = shape.into_iter().map(|Count(n)| n).collect();
+    let shape = shape.iter().map(|n| Ok(count(Some(n), "a size")?.unwrap_or(0)));
+    let shape = shape.collect::<PyResult<Vec<_>>>()?;
     let cols = shape.last().copied().unwrap_or(1);
     let outer = reduced(&shape, &Along::Last.of(shape.len())?, false);
     let rows = outer.iter().try_fold(1usize, |n, &m| n.checked_mul(m));

@@ -1,11 +1,11 @@
 //! Cross-entropy and its gradient.
 
-use ::softmax::{CrossEntropy, Error, Matrix, MatrixMut, Reduction, Targets};
+use ::softmax::{CrossEntropy, Error, Exec, Matrix, MatrixMut, Reduction, Targets};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::array::{Array, Dtype, Float, Kind, Layout, LayoutMut, Output, tuple, typed};
-use crate::options::{Count, Factor, Whole, by_factor, exec, one_of, raised, run, run_rows};
+use crate::options::{Arg, Factor, by_factor, exec, number, one_of, raised, run, run_rows, whole};
 use crate::reduce::{reduced, with_rows};
 use crate::rows::{copied, room, store};
 
@@ -21,7 +21,7 @@ impl<'py> FromPyObject<'_, 'py> for Reduce {
     type Error = PyErr;
 
     fn extract(x: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        one_of(&x, &[("mean", Self::Mean), ("sum", Self::Sum), ("none", Self::None)])
+        one_of(&x, "reduction", &[("mean", Self::Mean), ("sum", Self::Sum), ("none", Self::None)])
     }
 }
 
@@ -37,8 +37,7 @@ struct Asked<'a> {
     row_factors: Option<Vec<f64>>,
     gradient_factor: f64,
     factor: Factor,
-    threads: Option<Count>,
-    kernel: Option<&'a str>,
+    exec: Exec<'a>,
 }
 
 impl Asked<'_> {
@@ -52,7 +51,7 @@ impl Asked<'_> {
                 Reduce::Mean => Reduction::Mean,
                 _ => Reduction::Sum,
             })
-            .exec(exec(self.threads, self.kernel)?);
+            .exec(self.exec);
         if let Some(weight) = &self.weight {
             op = op.weights(weight);
         }
@@ -198,6 +197,11 @@ fn class_axis(axis: Option<isize>, dims: usize) -> PyResult<usize> {
         None => Ok(usize::from(dims > 1)),
         Some(axis) => Ok(crate::options::Along::One(axis).of(dims)?[0]),
     }
+}
+
+/// The axis, if it is given.
+fn class(axis: Arg) -> PyResult<Option<isize>> {
+    Ok(whole(axis, "axis")?.map(|axis| axis as isize))
 }
 
 /// One loss, or one for each row.
@@ -347,76 +351,74 @@ pub fn floats64(x: Option<&Bound<PyAny>>, name: &str) -> PyResult<Option<Vec<f64
 
 /// The cross-entropy of rows of logits against labels or probabilities.
 #[pyfunction]
-#[pyo3(signature = (logits, target, weight=None, ignore_index=Whole(-100), reduction=Reduce::Mean, label_smoothing=0.0, z_loss=0.0, *, axis=None, divergence=false, scale=None, temperature=None, threads=None, kernel=None),
+#[pyo3(signature = (logits, target, weight=None, ignore_index=None, reduction=Reduce::Mean, label_smoothing=None, z_loss=None, *, axis=None, divergence=false, scale=None, temperature=None, threads=None, kernel=None),
     text_signature = "(logits, target, weight=None, ignore_index=-100, reduction='mean', label_smoothing=0.0, z_loss=0.0, *, axis=None, divergence=False, scale=None, temperature=None, threads=None, kernel=None)")]
 #[allow(clippy::too_many_arguments)]
 pub fn cross_entropy<'py>(
     logits: &Bound<'py, PyAny>,
     target: &Bound<'py, PyAny>,
     weight: Option<&Bound<'py, PyAny>>,
-    ignore_index: Whole,
+    ignore_index: Arg<'_, 'py>,
     reduction: Reduce,
-    label_smoothing: f64,
-    z_loss: f64,
-    axis: Option<isize>,
+    label_smoothing: Arg<'_, 'py>,
+    z_loss: Arg<'_, 'py>,
+    axis: Arg<'_, 'py>,
     divergence: bool,
-    scale: Option<f64>,
-    temperature: Option<f64>,
-    threads: Option<Count>,
+    scale: Arg<'_, 'py>,
+    temperature: Arg<'_, 'py>,
+    threads: Arg<'_, 'py>,
     kernel: Option<&str>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let asked = Asked {
         weight: floats32(weight, "weight")?,
-        ignore_index: ignore_index.0,
+        ignore_index: whole(ignore_index, "ignore_index")?.unwrap_or(-100),
         reduction,
-        label_smoothing,
-        z_loss,
+        label_smoothing: number(label_smoothing, "label_smoothing")?.unwrap_or(0.0),
+        z_loss: number(z_loss, "z_loss")?.unwrap_or(0.0),
         divergence,
         row_factors: None,
         gradient_factor: 1.0,
         factor: Factor::new(scale, temperature)?,
-        threads,
-        kernel,
+        exec: exec(threads, kernel)?,
     };
-    Ok(both(logits, target, axis, &asked, None)?.0)
+    Ok(both(logits, target, class(axis)?, &asked, None)?.0)
 }
 
 /// The cross-entropy, and its gradient with respect to the logits.
 #[pyfunction]
-#[pyo3(signature = (logits, target, weight=None, ignore_index=Whole(-100), reduction=Reduce::Mean, label_smoothing=0.0, z_loss=0.0, *, axis=None, divergence=false, scale=None, temperature=None, row_factors=None, gradient_factor=1.0, out=None, threads=None, kernel=None),
+#[pyo3(signature = (logits, target, weight=None, ignore_index=None, reduction=Reduce::Mean, label_smoothing=None, z_loss=None, *, axis=None, divergence=false, scale=None, temperature=None, row_factors=None, gradient_factor=None, out=None, threads=None, kernel=None),
     text_signature = "(logits, target, weight=None, ignore_index=-100, reduction='mean', label_smoothing=0.0, z_loss=0.0, *, axis=None, divergence=False, scale=None, temperature=None, row_factors=None, gradient_factor=1.0, out=None, threads=None, kernel=None)")]
 #[allow(clippy::too_many_arguments)]
 pub fn cross_entropy_with_grad<'py>(
     logits: &Bound<'py, PyAny>,
     target: &Bound<'py, PyAny>,
     weight: Option<&Bound<'py, PyAny>>,
-    ignore_index: Whole,
+    ignore_index: Arg<'_, 'py>,
     reduction: Reduce,
-    label_smoothing: f64,
-    z_loss: f64,
-    axis: Option<isize>,
+    label_smoothing: Arg<'_, 'py>,
+    z_loss: Arg<'_, 'py>,
+    axis: Arg<'_, 'py>,
     divergence: bool,
-    scale: Option<f64>,
-    temperature: Option<f64>,
+    scale: Arg<'_, 'py>,
+    temperature: Arg<'_, 'py>,
     row_factors: Option<&Bound<'py, PyAny>>,
-    gradient_factor: f64,
+    gradient_factor: Arg<'_, 'py>,
     out: Option<&Bound<'py, PyAny>>,
-    threads: Option<Count>,
+    threads: Arg<'_, 'py>,
     kernel: Option<&str>,
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
     let asked = Asked {
         weight: floats32(weight, "weight")?,
-        ignore_index: ignore_index.0,
+        ignore_index: whole(ignore_index, "ignore_index")?.unwrap_or(-100),
         reduction,
-        label_smoothing,
-        z_loss,
+        label_smoothing: number(label_smoothing, "label_smoothing")?.unwrap_or(0.0),
+        z_loss: number(z_loss, "z_loss")?.unwrap_or(0.0),
         divergence,
         row_factors: floats64(row_factors, "row_factors")?,
-        gradient_factor,
+        gradient_factor: number(gradient_factor, "gradient_factor")?.unwrap_or(1.0),
         factor: Factor::new(scale, temperature)?,
-        threads,
-        kernel,
+        exec: exec(threads, kernel)?,
     };
-    let (loss, gradient) = both(logits, target, axis, &asked, Some(out))?;
+    let (loss, gradient) = both(logits, target, class(axis)?, &asked, Some(out))?;
     Ok((loss, gradient.unwrap_or_else(|| logits.py().None().into_bound(logits.py()))))
 }

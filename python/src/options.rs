@@ -5,15 +5,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ::softmax::{Error, Exec, Masked, Threads};
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyInt, PyTuple};
+use pyo3::types::PyTuple;
 
 /// Elements from which on other Python threads may run meanwhile. Less is done within some
 /// microseconds, and a thread that lets others run may wait five milliseconds for its turn.
 const RELEASE: usize = 1 << 14;
 
 /// Elements between two looks at whether Ctrl-C was pressed: some ten milliseconds of work.
-const CHUNK: usize = 1 << 26;
+const CHUNK: usize = 1 << 25;
 
 /// What Python is told.
 pub fn raised(e: Error) -> PyErr {
@@ -35,43 +36,42 @@ pub fn axis_error(axis: isize, dims: usize) -> PyErr {
     })
 }
 
-/// A number of things, which cannot be negative.
-#[derive(Clone, Copy)]
-pub struct Count(pub usize);
+/// An argument that may be missing.
+pub type Arg<'a, 'py> = Option<&'a Bound<'py, PyAny>>;
 
-impl<'py> FromPyObject<'_, 'py> for Count {
-    type Error = PyErr;
-
-    fn extract(x: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        // As int() of what has an index; a float has none.
-        let index = x.call_method0("__index__").map_err(|_| {
-            PyTypeError::new_err(format!("must be an integer, not {}", type_name(&x)))
-        })?;
-        match index.extract::<usize>() {
-            Ok(n) => Ok(Self(n)),
-            Err(_) => {
-                Err(PyValueError::new_err(format!("must be from 0 to {}, got {index}", usize::MAX)))
-            }
-        }
-    }
+/// A number.
+pub fn number(x: Arg, name: &str) -> PyResult<Option<f64>> {
+    let Some(x) = x else { return Ok(None) };
+    let number = x.extract().map_err(|_| {
+        PyTypeError::new_err(format!("{name} must be a number, not {}", type_name(x)))
+    });
+    number.map(Some)
 }
 
-/// A signed integer, with a ValueError if it is too large.
-#[derive(Clone, Copy)]
-pub struct Whole(pub i64);
+/// An integer, which a float is not.
+fn index<'py>(x: &Bound<'py, PyAny>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    x.call_method0(intern!(x.py(), "__index__")).map_err(|_| {
+        PyTypeError::new_err(format!("{name} must be an integer, not {}", type_name(x)))
+    })
+}
 
-impl<'py> FromPyObject<'_, 'py> for Whole {
-    type Error = PyErr;
+/// A number of things, which cannot be negative.
+pub fn count(x: Arg, name: &str) -> PyResult<Option<usize>> {
+    let Some(x) = x else { return Ok(None) };
+    let index = index(x, name)?;
+    index.extract().map(Some).map_err(|_| {
+        PyValueError::new_err(format!("{name} must be from 0 to {}, got {index}", usize::MAX))
+    })
+}
 
-    fn extract(x: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        let index = x.call_method0("__index__").map_err(|_| {
-            PyTypeError::new_err(format!("must be an integer, not {}", type_name(&x)))
-        })?;
-        index
-            .extract()
-            .map(Self)
-            .map_err(|_| PyValueError::new_err(format!("{index} is too large")))
-    }
+/// A whole number of either sign.
+pub fn whole(x: Arg, name: &str) -> PyResult<Option<i64>> {
+    let Some(x) = x else { return Ok(None) };
+    let index = index(x, name)?;
+    index
+        .extract()
+        .map(Some)
+        .map_err(|_| PyValueError::new_err(format!("{name} must have 64 bits, got {index}")))
 }
 
 pub fn type_name(x: &Bound<PyAny>) -> String {
@@ -92,16 +92,15 @@ impl<'py> FromPyObject<'_, 'py> for Along {
 
     fn extract(x: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
         let one = |x: &Bound<PyAny>| -> PyResult<isize> {
-            if let Ok(int) = x.cast::<PyInt>() {
-                return int.extract().map_err(|_| axis_error_of(x));
-            }
-            let index = x.call_method0("__index__").map_err(|_| {
+            let index = x.call_method0(intern!(x.py(), "__index__")).map_err(|_| {
                 let name = type_name(x);
                 PyTypeError::new_err(format!(
                     "axis must be an int, a tuple of them or None, not {name}"
                 ))
             })?;
-            index.extract().map_err(|_| axis_error_of(x))
+            index
+                .extract()
+                .map_err(|_| PyValueError::new_err(format!("axis {index} is out of bounds")))
         };
         if x.is_none() {
             return Ok(Self::All);
@@ -111,10 +110,6 @@ impl<'py> FromPyObject<'_, 'py> for Along {
             Err(_) => one(&x).map(Self::One),
         }
     }
-}
-
-fn axis_error_of(x: &Bound<PyAny>) -> PyErr {
-    PyValueError::new_err(format!("axis {x} is out of bounds"))
 }
 
 impl Along {
@@ -151,20 +146,24 @@ impl<'py> FromPyObject<'_, 'py> for MaskedRows {
     type Error = PyErr;
 
     fn extract(x: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        one_of(&x, &[("nan", Masked::Nan), ("zero", Masked::Zero)]).map(Self)
+        one_of(&x, "masked", &[("nan", Masked::Nan), ("zero", Masked::Zero)]).map(Self)
     }
 }
 
 /// One of several names.
-pub fn one_of<T: Copy>(x: &Bound<PyAny>, names: &[(&str, T)]) -> PyResult<T> {
+pub fn one_of<T: Copy>(x: &Bound<PyAny>, name: &str, names: &[(&str, T)]) -> PyResult<T> {
     let all = || names.iter().map(|(name, _)| format!("'{name}'")).collect::<Vec<_>>().join(" or ");
     let Ok(got) = x.extract::<&str>() else {
-        return Err(PyTypeError::new_err(format!("must be {}, not {}", all(), type_name(x))));
+        return Err(PyTypeError::new_err(format!(
+            "{name} must be {}, not {}",
+            all(),
+            type_name(x)
+        )));
     };
-    let found = names.iter().find(|(name, _)| *name == got);
+    let found = names.iter().find(|(known, _)| *known == got);
     found
         .map(|(_, value)| *value)
-        .ok_or_else(|| PyValueError::new_err(format!("must be {}, got '{got}'", all())))
+        .ok_or_else(|| PyValueError::new_err(format!("{name} must be {}, got '{got}'", all())))
 }
 
 /// What inputs are multiplied or divided by.
@@ -175,11 +174,14 @@ pub struct Factor {
 }
 
 impl Factor {
-    pub fn new(scale: Option<f64>, temperature: Option<f64>) -> PyResult<Self> {
+    pub fn new(scale: Arg, temperature: Arg) -> PyResult<Self> {
         if scale.is_some() && temperature.is_some() {
             return Err(PyValueError::new_err("give scale or temperature, not both"));
         }
-        Ok(Self { scale, temperature })
+        Ok(Self {
+            scale: number(scale, "scale")?,
+            temperature: number(temperature, "temperature")?,
+        })
     }
 }
 
@@ -197,9 +199,9 @@ macro_rules! by_factor {
 pub(crate) use by_factor;
 
 /// Where a call runs.
-pub fn exec(threads: Option<Count>, kernel: Option<&str>) -> PyResult<Exec<'static>> {
+pub fn exec(threads: Arg, kernel: Option<&str>) -> PyResult<Exec<'static>> {
     let mut exec = Exec::new();
-    if let Some(Count(n)) = threads {
+    if let Some(n) = count(threads, "threads")? {
         exec = exec.threads(match NonZeroUsize::new(n) {
             None => return Err(PyValueError::new_err("threads must be 1 or more, got 0")),
             Some(NonZeroUsize::MIN) => Threads::Serial,

@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 
 use crate::array::{Array, Dtype, Float, Layout, LayoutMut, Output, Typed, tuple, typed};
 use crate::options::{
-    Along, Count, Factor, MaskedRows, by_factor, exec, one_of, raised, run, run_rows,
+    Along, Arg, Factor, MaskedRows, by_factor, count, exec, one_of, raised, run, run_rows,
 };
 use crate::rows::{copied, room, store};
 
@@ -90,10 +90,10 @@ pub fn logsumexp<'py>(
     x: &Bound<'py, PyAny>,
     axis: Along,
     keepdims: bool,
-    scale: Option<f64>,
-    temperature: Option<f64>,
+    scale: Arg<'_, 'py>,
+    temperature: Arg<'_, 'py>,
     out: Option<&Bound<'py, PyAny>>,
-    threads: Option<Count>,
+    threads: Arg<'_, 'py>,
     kernel: Option<&str>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = x.py();
@@ -123,7 +123,7 @@ pub fn argmax<'py>(
     x: &Bound<'py, PyAny>,
     axis: Along,
     keepdims: bool,
-    threads: Option<Count>,
+    threads: Arg<'_, 'py>,
     kernel: Option<&str>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = x.py();
@@ -167,7 +167,7 @@ impl<'py> FromPyObject<'_, 'py> for Values {
     fn extract(x: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
         let names =
             [("probs", Self::Probs), ("log_probs", Self::LogProbs), ("logits", Self::Logits)];
-        one_of(&x, &names)
+        one_of(&x, "values", &names)
     }
 }
 
@@ -178,17 +178,17 @@ impl<'py> FromPyObject<'_, 'py> for Values {
 #[allow(clippy::too_many_arguments)]
 pub fn top_k<'py>(
     x: &Bound<'py, PyAny>,
-    k: Count,
+    k: &Bound<'py, PyAny>,
     axis: Along,
     values: Values,
-    scale: Option<f64>,
-    temperature: Option<f64>,
+    scale: Arg<'_, 'py>,
+    temperature: Arg<'_, 'py>,
     masked: MaskedRows,
-    threads: Option<Count>,
+    threads: Arg<'_, 'py>,
     kernel: Option<&str>,
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
     let py = x.py();
-    let Count(k) = k;
+    let k = count(Some(k), "k")?.unwrap_or(0);
     let op = TopK::new(k).masked(masked.0).exec(exec(threads, kernel)?);
     let op = by_factor!(op, Factor::new(scale, temperature)?);
     let x = Array::input(x, "x")?;
@@ -264,11 +264,11 @@ pub fn columns<'a>(tokens: &'a Array, name: &str) -> PyResult<std::borrow::Cow<'
 pub fn log_probs<'py>(
     logits: &Bound<'py, PyAny>,
     tokens: &Bound<'py, PyAny>,
-    scale: Option<f64>,
-    temperature: Option<f64>,
+    scale: Arg<'_, 'py>,
+    temperature: Arg<'_, 'py>,
     masked: MaskedRows,
     out: Option<&Bound<'py, PyAny>>,
-    threads: Option<Count>,
+    threads: Arg<'_, 'py>,
     kernel: Option<&str>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = logits.py();

@@ -6,7 +6,7 @@ use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 
 use crate::array::{Array, Float, Layout, LayoutMut, Output, Typed, typed};
-use crate::options::{Along, Count, Factor, MaskedRows, by_factor, exec, one_of, run, run_rows};
+use crate::options::{Along, Arg, Factor, MaskedRows, by_factor, exec, one_of, run, run_rows};
 
 /// An operation from rows to rows, with its options.
 #[derive(Clone, Copy)]
@@ -225,11 +225,11 @@ fn map<'py>(
 pub fn softmax<'py>(
     x: &Bound<'py, PyAny>,
     axis: Along,
-    scale: Option<f64>,
-    temperature: Option<f64>,
+    scale: Arg<'_, 'py>,
+    temperature: Arg<'_, 'py>,
     masked: MaskedRows,
     out: Option<&Bound<'py, PyAny>>,
-    threads: Option<Count>,
+    threads: Arg<'_, 'py>,
     kernel: Option<&str>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let op = Softmax::new().masked(masked.0).exec(exec(threads, kernel)?);
@@ -245,11 +245,11 @@ pub fn softmax<'py>(
 pub fn log_softmax<'py>(
     x: &Bound<'py, PyAny>,
     axis: Along,
-    scale: Option<f64>,
-    temperature: Option<f64>,
+    scale: Arg<'_, 'py>,
+    temperature: Arg<'_, 'py>,
     masked: MaskedRows,
     out: Option<&Bound<'py, PyAny>>,
-    threads: Option<Count>,
+    threads: Arg<'_, 'py>,
     kernel: Option<&str>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let op = Softmax::new().masked(masked.0).exec(exec(threads, kernel)?);
@@ -262,10 +262,10 @@ pub fn log_softmax<'py>(
 #[pyo3(signature = (x, *, scale=None, temperature=None, out=None, threads=None, kernel=None))]
 pub fn sigmoid<'py>(
     x: &Bound<'py, PyAny>,
-    scale: Option<f64>,
-    temperature: Option<f64>,
+    scale: Arg<'_, 'py>,
+    temperature: Arg<'_, 'py>,
     out: Option<&Bound<'py, PyAny>>,
-    threads: Option<Count>,
+    threads: Arg<'_, 'py>,
     kernel: Option<&str>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let op = Sigmoid::new().exec(exec(threads, kernel)?);
@@ -278,10 +278,10 @@ pub fn sigmoid<'py>(
 #[pyo3(signature = (x, *, scale=None, temperature=None, out=None, threads=None, kernel=None))]
 pub fn log_sigmoid<'py>(
     x: &Bound<'py, PyAny>,
-    scale: Option<f64>,
-    temperature: Option<f64>,
+    scale: Arg<'_, 'py>,
+    temperature: Arg<'_, 'py>,
     out: Option<&Bound<'py, PyAny>>,
-    threads: Option<Count>,
+    threads: Arg<'_, 'py>,
     kernel: Option<&str>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let op = Sigmoid::new().exec(exec(threads, kernel)?);
@@ -296,7 +296,7 @@ impl<'py> FromPyObject<'_, 'py> for TiesOf {
     type Error = PyErr;
 
     fn extract(x: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        one_of(&x, &[("share", Ties::Share), ("first", Ties::First)]).map(Self)
+        one_of(&x, "ties", &[("share", Ties::Share), ("first", Ties::First)]).map(Self)
     }
 }
 
@@ -311,7 +311,7 @@ pub fn hardmax<'py>(
     ties: TiesOf,
     masked: MaskedRows,
     out: Option<&Bound<'py, PyAny>>,
-    threads: Option<Count>,
+    threads: Arg<'_, 'py>,
     kernel: Option<&str>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let op = Hardmax::new().ties(ties.0).masked(masked.0).exec(exec(threads, kernel)?);

@@ -1,13 +1,13 @@
 //! Draws.
 
-use ::softmax::{Method, Order, Sampler};
+use ::softmax::{Exec, Method, Order, Sampler};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::array::{Array, tuple, typed};
 use crate::attention::usizes;
-use crate::options::{Count, exec, one_of, run_rows};
+use crate::options::{Arg, count, exec, number, one_of, run_rows};
 use crate::reduce::{indices_like, with_rows};
 use crate::rows::room;
 
@@ -27,8 +27,7 @@ pub struct PySampler {
     repetition_penalty: f64,
     presence_penalty: f64,
     frequency_penalty: f64,
-    threads: Option<Count>,
-    kernel: Option<String>,
+    exec: Exec<'static>,
 }
 
 #[derive(Clone, Copy)]
@@ -39,7 +38,7 @@ impl<'py> FromPyObject<'_, 'py> for OrderOf {
 
     fn extract(x: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
         let names = [("transformers", Order::Transformers), ("llama.cpp", Order::LlamaCpp)];
-        one_of(&x, &names).map(Self)
+        one_of(&x, "order", &names).map(Self)
     }
 }
 
@@ -51,7 +50,7 @@ impl<'py> FromPyObject<'_, 'py> for MethodOf {
 
     fn extract(x: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
         let names = [("inverse_cdf", Method::InverseCdf), ("gumbel_max", Method::GumbelMax)];
-        one_of(&x, &names).map(Self)
+        one_of(&x, "method", &names).map(Self)
     }
 }
 
@@ -75,61 +74,59 @@ impl<T> Part<'_, T> {
 #[pymethods]
 impl PySampler {
     #[new]
-    #[pyo3(signature = (seed=Count(0), *, temperature=1.0, top_k=Count(0), top_p=1.0, min_p=0.0, typical_p=1.0, order=OrderOf(Order::Transformers), method=MethodOf(Method::InverseCdf), bias=None, repetition_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0, threads=None, kernel=None),
+    #[pyo3(signature = (seed=None, *, temperature=None, top_k=None, top_p=None, min_p=None, typical_p=None, order=OrderOf(Order::Transformers), method=MethodOf(Method::InverseCdf), bias=None, repetition_penalty=None, presence_penalty=None, frequency_penalty=None, threads=None, kernel=None),
         text_signature = "(seed=0, *, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, typical_p=1.0, order='transformers', method='inverse_cdf', bias=None, repetition_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0, threads=None, kernel=None)")]
     #[allow(clippy::too_many_arguments)]
-    fn new(
-        seed: Count,
-        temperature: f64,
-        top_k: Count,
-        top_p: f64,
-        min_p: f64,
-        typical_p: f64,
+    fn new<'py>(
+        seed: Arg<'_, 'py>,
+        temperature: Arg<'_, 'py>,
+        top_k: Arg<'_, 'py>,
+        top_p: Arg<'_, 'py>,
+        min_p: Arg<'_, 'py>,
+        typical_p: Arg<'_, 'py>,
         order: OrderOf,
         method: MethodOf,
-        bias: Option<&Bound<PyDict>>,
-        repetition_penalty: f64,
-        presence_penalty: f64,
-        frequency_penalty: f64,
-        threads: Option<Count>,
-        kernel: Option<String>,
+        bias: Option<&Bound<'py, PyDict>>,
+        repetition_penalty: Arg<'_, 'py>,
+        presence_penalty: Arg<'_, 'py>,
+        frequency_penalty: Arg<'_, 'py>,
+        threads: Arg<'_, 'py>,
+        kernel: Option<&str>,
     ) -> PyResult<Self> {
         let (mut tokens, mut values) = (Vec::new(), Vec::new());
         for (token, value) in bias.into_iter().flat_map(|bias| bias.iter()) {
-            tokens.push(token.extract::<Count>()?.0);
-            values.push(value.extract::<f32>()?);
+            tokens.extend(count(Some(&token), "a token of bias")?);
+            values.extend(number(Some(&value), "bias")?.map(|value| value as f32));
         }
-        // A name that there is not is an error of the constructor.
-        exec(threads, kernel.as_deref())?;
+        let or = |x, name, default| Ok::<_, PyErr>(number(x, name)?.unwrap_or(default));
         Ok(Self {
-            seed: seed.0 as u64,
-            temperature,
-            top_k: top_k.0,
-            top_p,
-            min_p,
-            typical_p,
+            seed: count(seed, "seed")?.unwrap_or(0) as u64,
+            temperature: or(temperature, "temperature", 1.0)?,
+            top_k: count(top_k, "top_k")?.unwrap_or(0),
+            top_p: or(top_p, "top_p", 1.0)?,
+            min_p: or(min_p, "min_p", 0.0)?,
+            typical_p: or(typical_p, "typical_p", 1.0)?,
             order: order.0,
             method: method.0,
             tokens,
             bias: values,
-            repetition_penalty,
-            presence_penalty,
-            frequency_penalty,
-            threads,
-            kernel,
+            repetition_penalty: or(repetition_penalty, "repetition_penalty", 1.0)?,
+            presence_penalty: or(presence_penalty, "presence_penalty", 0.0)?,
+            frequency_penalty: or(frequency_penalty, "frequency_penalty", 0.0)?,
+            exec: exec(threads, kernel)?,
         })
     }
 
     /// Draws from every row along the last axis: one token each, or as many as `draws` says. -1
     /// where there is nothing to draw.
-    #[pyo3(signature = (logits, draws=None, *, step=Count(0), first_row=Count(0), history=None),
+    #[pyo3(signature = (logits, draws=None, *, step=None, first_row=None, history=None),
         text_signature = "($self, logits, draws=None, *, step=0, first_row=0, history=None)")]
     fn sample<'py>(
         &self,
         logits: &Bound<'py, PyAny>,
-        draws: Option<Count>,
-        step: Count,
-        first_row: Count,
+        draws: Arg<'_, 'py>,
+        step: Arg<'_, 'py>,
+        first_row: Arg<'_, 'py>,
         history: Option<Vec<Bound<'py, PyAny>>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = logits.py();
@@ -138,8 +135,9 @@ impl PySampler {
         let last = layout.shape().len() - 1;
         let mut shape = layout.shape()[..last].to_vec();
         let rows: usize = shape.iter().product();
-        let each = draws.map_or(1, |Count(n)| n);
-        shape.extend(draws.map(|Count(n)| n));
+        let draws = count(draws, "draws")?;
+        let each = draws.unwrap_or(1);
+        shape.extend(draws);
 
         // One list for each row; a list of numbers is that of all.
         let (mut tokens, mut starts) = (Vec::new(), vec![0]);
@@ -148,7 +146,7 @@ impl PySampler {
                 lists.first().is_some_and(|list| list.hasattr("__index__").unwrap_or(false));
             if is_flat {
                 for token in &lists {
-                    tokens.push(token.extract::<Count>()?.0);
+                    tokens.extend(count(Some(token), "a token of history")?);
                 }
                 starts.push(tokens.len());
             } else {
@@ -177,9 +175,9 @@ impl PySampler {
             .repetition_penalty(self.repetition_penalty)
             .presence_penalty(self.presence_penalty)
             .frequency_penalty(self.frequency_penalty)
-            .step(step.0 as u64)
-            .exec(exec(self.threads, self.kernel.as_deref())?);
-        let first = first_row.0 as u64;
+            .step(count(step, "step")?.unwrap_or(0) as u64)
+            .exec(self.exec);
+        let first = count(first_row, "first_row")?.unwrap_or(0) as u64;
         let n = rows.checked_mul(each).ok_or_else(|| PyValueError::new_err("too many draws"))?;
         let mut drawn = room(n, 0usize)?;
         typed!(x.dtype(), T => with_rows::<T, _>(py, &layout, &[last], |x| {

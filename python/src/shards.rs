@@ -1,12 +1,12 @@
 //! One row in shards.
 
-use ::softmax::{Element, Merged, MergedRow, Partial, Shards};
+use ::softmax::{Element, Exec, Merged, MergedRow, Partial, Shards};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::array::{Array, Dtype, Output, tuple, typed};
 use crate::attention::dtype_of;
-use crate::options::{Factor, MaskedRows, by_factor, exec, raised, run};
+use crate::options::{Arg, Factor, MaskedRows, by_factor, exec, number, raised, run};
 use crate::rows::{copied, room, store};
 
 /// The softmax of a row whose parts lie in several places.
@@ -14,7 +14,7 @@ use crate::rows::{copied, room, store};
 pub struct PyShards {
     factor: Factor,
     masked: MaskedRows,
-    kernel: Option<String>,
+    exec: Exec<'static>,
 }
 
 /// A row whose sum is known.
@@ -95,9 +95,9 @@ fn array_of<'py>(py: Python<'py>, partials: &[Partial]) -> PyResult<Bound<'py, P
 }
 
 impl PyShards {
-    fn operation(&self) -> PyResult<Shards<'_>> {
-        let op = Shards::new().masked(self.masked.0).exec(exec(None, self.kernel.as_deref())?);
-        Ok(by_factor!(op, self.factor))
+    fn operation(&self) -> Shards<'_> {
+        let op = Shards::new().masked(self.masked.0).exec(self.exec);
+        by_factor!(op, self.factor)
     }
 
     fn finish<'py>(
@@ -116,7 +116,7 @@ impl PyShards {
                 x.dtype().name()
             )));
         }
-        let op = self.operation()?;
+        let op = self.operation();
         let mut y = Output::like(&x, out)?;
         let in_place = y.in_place;
         let elements = x.shape()[0];
@@ -161,14 +161,13 @@ impl PyShards {
     #[new]
     #[pyo3(signature = (*, scale=None, temperature=None, masked=MaskedRows::default(), kernel=None),
         text_signature = "(*, scale=None, temperature=None, masked='nan', kernel=None)")]
-    fn new(
-        scale: Option<f64>,
-        temperature: Option<f64>,
+    fn new<'py>(
+        scale: Arg<'_, 'py>,
+        temperature: Arg<'_, 'py>,
         masked: MaskedRows,
-        kernel: Option<String>,
+        kernel: Option<&str>,
     ) -> PyResult<Self> {
-        exec(None, kernel.as_deref())?;
-        Ok(Self { factor: Factor::new(scale, temperature)?, masked, kernel })
+        Ok(Self { factor: Factor::new(scale, temperature)?, masked, exec: exec(None, kernel)? })
     }
 
     /// The partials of a shard, four numbers for each block of 4,096 elements.
@@ -176,11 +175,12 @@ impl PyShards {
     fn partials<'py>(
         &self,
         x: &Bound<'py, PyAny>,
-        row_max: Option<f64>,
+        row_max: Arg<'_, 'py>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = x.py();
         let x = shard(x)?;
-        let op = self.operation()?;
+        let row_max = number(row_max, "row_max")?;
+        let op = self.operation();
         let mut partials = room(Partial::count(x.shape()[0]), Partial::NOTHING)?;
         typed!(x.dtype(), T => {
             let x = x.layout().in_order::<T>();
@@ -211,7 +211,7 @@ impl PyShards {
             .chunks_exact(4)
             .map(|p| Partial::from_array([p[0], p[1], p[2], p[3]]))
             .collect();
-        let op = self.operation()?;
+        let op = self.operation();
         let dtype = dtype.map_or(Ok(Dtype::F32), dtype_of)?;
         macro_rules! merged {
             ($T:ty, $variant:ident) => {
@@ -255,7 +255,7 @@ impl PyShards {
 
     /// The log-sum-exp of the row.
     fn logsumexp(&self, row: &PyMergedRow) -> PyResult<f64> {
-        let op = self.operation()?;
+        let op = self.operation();
         with_row!(row.0, row: T => op.logsumexp(&row).map(<T as Element>::to_f64).map_err(raised))
     }
 }

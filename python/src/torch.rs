@@ -111,16 +111,25 @@ impl Torch {
         if get(intern!(py, "is_neg"))?.call0()?.is_truthy()? {
             return self.readable(&x.call_method0(intern!(py, "resolve_neg"))?, name);
         }
-        let data = x.call_method0(intern!(py, "data_ptr")).map_err(|e| {
-            let kind = x.get_type();
-            let error = PyTypeError::new_err(format!("{name}, a {kind}, has no memory to read"));
-            error.set_cause(py, Some(e));
+        let nothing = |cause| {
+            let error = PyTypeError::new_err(format!(
+                "{name}, a {}, has no memory that could be read",
+                crate::options::type_name(x)
+            ));
+            error.set_cause(py, cause);
             error
-        })?;
+        };
+        let data = x.call_method0(intern!(py, "data_ptr")).map_err(|e| nothing(Some(e)))?;
+        let (data, shape): (usize, Vec<usize>) =
+            (data.extract()?, sizes(&get(intern!(py, "shape"))?)?);
+        // Tensors of tracers tell a null pointer.
+        if data == 0 && !shape.contains(&0) {
+            return Err(nothing(None));
+        }
         Ok(Tensor {
             dtype: *dtype,
-            data: data.extract()?,
-            shape: sizes(&get(intern!(py, "shape"))?)?,
+            data,
+            shape,
             strides: sizes(&x.call_method0(intern!(py, "stride"))?)?,
             object: x.clone(),
         })

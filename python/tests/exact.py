@@ -44,3 +44,11 @@ def ulps(got, want):
 
 # What docs/accuracy.md promises of softmax.
 BOUND = {"float16": 0.53, "bfloat16": 0.51, "float32": 3.0, "float64": 3.0}
+
+
+def is_log(got, want):
+    """Whether logarithms are within what docs/accuracy.md promises."""
+    got = np.atleast_1d(got)
+    most, least = (3, 3e-16) if got.dtype == np.float64 else (2, 1e-7)
+    far = np.abs(got.astype(np.longdouble) - want) > least
+    return ulps(got[far], np.atleast_1d(want)[far]) <= most
