@@ -20,6 +20,7 @@ from softmax._softmax import (
     release_scratch,
     sigmoid,
     softmax,
+    softmax_backward,
     top_k,
 )
 
@@ -45,5 +46,6 @@ __all__ = [
     "release_scratch",
     "sigmoid",
     "softmax",
+    "softmax_backward",
     "top_k",
 ]

@@ -3,6 +3,7 @@
 
 mod array;
 mod attention;
+mod backward;
 mod info;
 mod loss;
 mod options;
@@ -19,6 +20,8 @@ use pyo3::prelude::*;
 mod _softmax {
     #[pymodule_export]
     use crate::attention::attention_softmax;
+    #[pymodule_export]
+    use crate::backward::softmax_backward;
     #[pymodule_export]
     use crate::info::{info, kernels, plan, release_scratch};
     #[pymodule_export]
