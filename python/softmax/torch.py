@@ -191,7 +191,9 @@ def scaled_dot_product_attention(
     factor = query.size(-1) ** -0.5 if scale is None else scale
     if is_causal:
         if attn_mask is not None:
-            raise RuntimeError("_scaled_dot_product_attention: Explicit attn_mask should not be set when is_causal=True")
+            raise RuntimeError(
+                "_scaled_dot_product_attention: Explicit attn_mask should not be set when is_causal=True"
+            )
         attn_mask = torch.ones(query.size(-2), key.size(-2), dtype=torch.bool).tril()
     scores = (query * factor) @ key.mT
     if attn_mask is not None:

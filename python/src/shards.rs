@@ -191,7 +191,7 @@ impl PyShards {
 
     /// The row behind the partials of all its shards, in order; or, as a float, the row's largest
     /// element, by which the partials have to be computed again.
-    #[pyo3(signature = (partials, dtype=None))]
+    #[pyo3(signature = (partials, dtype=None), text_signature = "($self, partials, dtype='float32')")]
     fn merge<'py>(
         &self,
         partials: &Bound<'py, PyAny>,

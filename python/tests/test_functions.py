@@ -103,7 +103,9 @@ def test_cross_entropy(weight, smoothing):
         up, down = x.copy(), x.copy()
         up[i, j] += h
         down[i, j] -= h
-        slope = (softmax.cross_entropy(up, labels, **options) - softmax.cross_entropy(down, labels, **options)) / (2 * h)
+        slope = (softmax.cross_entropy(up, labels, **options) - softmax.cross_entropy(down, labels, **options)) / (
+            2 * h
+        )
         assert gradient[i, j] == pytest.approx(slope, abs=1e-8)
     in_place = x.copy()
     loss, same = softmax.cross_entropy_with_grad(in_place, labels, out=in_place, **options)

@@ -55,7 +55,11 @@ OPTIONS = [
     {"reduction": "none"},
     {"label_smoothing": 0.1},
     {"weight": torch.tensor([0.5, 1.0, 2.0, 1.5, 0.25], dtype=torch.float64)},
-    {"weight": torch.tensor([0.5, 1.0, 2.0, 1.5, 0.25], dtype=torch.float64), "label_smoothing": 0.2, "reduction": "none"},
+    {
+        "weight": torch.tensor([0.5, 1.0, 2.0, 1.5, 0.25], dtype=torch.float64),
+        "label_smoothing": 0.2,
+        "reduction": "none",
+    },
     {"ignore_index": 2},
 ]
 
@@ -173,7 +177,9 @@ def test_patch_leaves_what_is_not_its_own():
         F.softmax(torch.ones(3, device="meta"), -1)
 
 
-@pytest.mark.parametrize("options", [{}, {"is_causal": True}, {"scale": 0.3}, {"mask": "bool"}, {"mask": "float"}, {"gqa": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"is_causal": True}, {"scale": 0.3}, {"mask": "bool"}, {"mask": "float"}, {"gqa": True}], ids=str
+)
 def test_attention(options):
     options = dict(options)
     q, k, v = (randn(2, 4, 5, 8, dtype=torch.float32, seed=s).detach().requires_grad_() for s in range(3))
