@@ -1,15 +1,19 @@
 # What both scripts of CI use; sourced.
 
+# step NAME: begins a step; prints for how long the script has run, and what its steps took of the
+# processors, which other work on the machine hardly changes.
 step() {
   # The other script has failed, and has said why in its log.
   if [ -e "$out/failed" ] && [ -z "${apart-}" ]; then exit 1; fi
-  printf '\n=== %s (%d s)\n' "$*" "$SECONDS"
+  # Not in a pipe: that would be another process, with its own times.
+  times > "$out/times${apart-}"
+  printf '\n=== %s (%d s, %d s of CPU)\n' "$*" "$SECONDS" "$(awk -F '[ms ]+' '
+    { total += 60 * ($1 + $3) + $2 + $4 } END { print int(total) }' "$out/times${apart-}")"
 }
 
-# Programs of tests by name, one a line: the name, a tab, the path. With them come the command
-# and what else their tests start.
+# Programs of tests that cargo has built by these arguments: the name, a tab, the path, one a line.
 programs() {
-  "$@" --no-run --message-format=json 2>/dev/null | python3 -c '
+  "$@" --message-format=json 2>/dev/null | python3 -c '
 import json, sys
 for line in sys.stdin:
     message = json.loads(line)

@@ -1,5 +1,5 @@
-//! Attention: causal rows of 32 heads x 2,048 x 2,048 f32 beside the same scores without a mask,
-//! with a mask as a matrix, and with everything else that a head may have. One thread.
+//! Attention: causal rows of 32 heads x 2,048 x 2,048 f32, compared with the same scores without a
+//! mask, with a mask as a matrix, and with all other options of a head. One thread.
 //!
 //!     cargo bench --bench attention
 
@@ -13,7 +13,7 @@ use softmax::{Attention, Exec, Mask, Matrix, MatrixMut, Softmax, Threads};
 const TOKENS: usize = 2048;
 
 fn attention(c: &mut Criterion) {
-    // Much less where only the answers are of interest.
+    // Much less work where only results are checked.
     let quick = std::env::args().any(|a| a == "--test");
     let (heads, tokens) = if quick { (1, 128) } else { (32, TOKENS) };
     let x = common::logits::<f32>(heads * tokens * tokens);

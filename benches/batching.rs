@@ -1,4 +1,4 @@
-//! What threads gain: matrices of f32 from a million tiny rows to a few huge ones, on one thread,
+//! The gain by threads: matrices of f32 from a million tiny rows to a few huge ones, on one thread,
 //! on at most 1, 2, 4 .. threads, and as the library chooses. `RAYON_NUM_THREADS` limits rayon's
 //! pool.
 //!
@@ -21,7 +21,7 @@ fn settings() -> Vec<(String, Threads)> {
     {
         use std::num::NonZero;
         let most = rayon::current_num_threads();
-        // Doubling, because a large machine has too many counts to time them all.
+        // Doubled, because a large machine has too many numbers of threads to time them all.
         let doubling = std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|&n| n < most);
         let at_most = doubling.chain([most]).filter_map(NonZero::new);
         std::iter::once(serial)

@@ -1,6 +1,6 @@
-//! What a call costs before and beside the arithmetic, in nanoseconds: one row of 16 f32 through
-//! the public function, the same with kernel and threads chosen beforehand, and an empty row, for
-//! which no kernel is entered: what is left is the checks and the choice of a kernel.
+//! The cost of a call besides its arithmetic, in nanoseconds: one row of 16 f32 through the public
+//! function, the same with kernel and threads chosen in advance, and an empty row, which enters no
+//! kernel: only the checks and the choice of a kernel remain.
 //!
 //!     cargo bench --bench dispatch
 

@@ -1,6 +1,6 @@
-//! Every kernel that this CPU can run, on one thread: rows from tiny to a whole vocabulary, in all
-//! four element types. A case reads and writes about 2^18 elements, 0.5 to 2 MiB each way: it
-//! measures the arithmetic, not the memory.
+//! Every kernel that this CPU can run, on one thread: rows from tiny ones to a whole vocabulary, in
+//! all four element types. A case reads and writes about 2^18 elements, 0.5 to 2 MiB each way, so
+//! it measures arithmetic and not memory.
 //!
 //!     cargo bench --bench kernels                        # everything, some minutes
 //!     cargo bench --bench kernels -- softmax/f32/avx2    # one kernel

@@ -1,5 +1,5 @@
-//! Sampling: one draw from each of 64 rows of 128,256 f32 logits, beside the reading of the matrix
-//! (its log-sum-exp, and its largest element alone). One thread.
+//! Sampling: one draw from each of 64 rows of 128,256 f32 logits, compared with reading the matrix
+//! (its log-sum-exp, and its largest elements). One thread.
 //!
 //!     cargo bench --bench sampling
 
@@ -38,11 +38,11 @@ fn nucleus(x: &[f32], p: f64) -> Vec<usize> {
 }
 
 fn sampling(c: &mut Criterion) {
-    // Much less where only the answers are of interest.
+    // Much less work where only results are checked.
     let quick = std::env::args().any(|a| a == "--test");
     let (rows, cols) = if quick { (2, 20_000) } else { (64, 128_256) };
     let x = logits(rows * cols);
-    // As models' are: some tokens far ahead of the others.
+    // As in models: some tokens are far above the others.
     let mut peaked = x.clone();
     for row in peaked.chunks_mut(cols) {
         for k in 0..40 {
@@ -69,7 +69,7 @@ fn sampling(c: &mut Criterion) {
         ("typical-p 0.9", plain.typical_p(0.9)),
     ];
 
-    // Many draws have all tokens of the nucleus in them that are not too rare, and no others.
+    // Many draws have all tokens of the nucleus that are not too rare, and no others.
     let row = &x[..cols];
     let kept = nucleus(row, 0.9);
     let mut draws = vec![0; 20_000];

@@ -1,4 +1,4 @@
-//! The shared library stays where it is after `dlclose`: threads of its pool are running in it.
+//! Links the shared library so that it stays loaded after `dlclose`: threads of its pool run in it.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

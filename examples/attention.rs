@@ -1,10 +1,10 @@
-//! Attention in an engine that has threads and buffers of its own.
+//! Attention in an engine with its own threads and buffers.
 //!
 //!     cargo run --release --example attention
 
 use softmax::{Attention, Error, Exec, Executor, MatrixMut, Shape};
 
-/// The engine's threads; these are made for each call, for brevity.
+/// The engine's threads, made for each call here, for brevity.
 struct Engine(usize);
 
 impl Executor for Engine {

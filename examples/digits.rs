@@ -58,7 +58,7 @@ fn most_likely(row: &[f32]) -> (usize, f32) {
     row.iter().copied().enumerate().max_by(|a, b| a.1.total_cmp(&b.1)).expect("a row has elements")
 }
 
-/// How far `p` is from the truth, in units of the distance between the floats around the truth.
+/// The error of `p`, in units of the distance between the floats around the truth.
 fn ulps(p: f32, truth: f64) -> f64 {
     // Without its mantissa a number is the power of two at or below it.
     let power = f64::from_bits(truth.to_bits() & f64::INFINITY.to_bits());

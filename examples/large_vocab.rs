@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let plain = Softmax::new();
     let warm = Softmax::new().temperature(TEMPERATURE);
 
-    // A softmax reads each element once and writes it once, at the least; log-sum-exp only reads.
+    // A softmax reads and writes each element at least once; log-sum-exp only reads.
     report("softmax", logits.len(), 8, || plain.softmax(x, MatrixMut::new(&mut probs, VOCAB)?))?;
     check_sums(&probs)?;
     let top = top5(&probs[..VOCAB]);
@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Plausible logits: a broad bell of unlikely tokens, and in each row a few that stand out.
+/// Plausible logits: many unlikely tokens, and in each row a few that stand out.
 fn logits(rows: usize) -> Vec<f32> {
     let mut random = SplitMix64(1);
     let mut logits: Vec<f32> = (0..rows * VOCAB).map(|_| 2.5 * random.normal()).collect();
@@ -115,7 +115,7 @@ fn check_sums(probs: &[f32]) -> Result<(), String> {
     Ok(())
 }
 
-/// The five largest elements of a row and where they are, the largest first.
+/// The five largest elements of a row and their indices, the largest first.
 fn top5(row: &[f32]) -> Vec<(usize, f32)> {
     let mut order: Vec<_> = row.iter().copied().enumerate().collect();
     order.select_nth_unstable_by(4, |a, b| b.1.total_cmp(&a.1));

@@ -1,4 +1,4 @@
-//! Probabilities of the rows of a matrix: of all, and of the two best columns alone.
+//! Probabilities of the rows of a matrix: of all columns, and of the two best alone.
 //!
 //!     cargo run --release --example rows
 
@@ -12,7 +12,7 @@ fn main() -> Result<(), Error> {
         println!("{row:.4?}");
     }
 
-    // The same at temperature 2, by this thread alone, in memory that is already there.
+    // The same at temperature 2, on this thread, into existing memory.
     let mut warm = [0.0f32; 12];
     let softmax = Softmax::new().temperature(2.0).exec(Exec::new().threads(Threads::Serial));
     softmax.softmax(Matrix::new(&logits, 4)?, MatrixMut::new(&mut warm, 4)?)?;
@@ -22,11 +22,11 @@ fn main() -> Result<(), Error> {
     TopK::new(2).probs(Matrix::new(&logits, 4)?, &mut best, &mut columns)?;
     for (row, (p, column)) in best.chunks(2).zip(columns.chunks(2)).enumerate() {
         println!("row {row}: columns {column:?} with {p:.4?}");
-        // To the bit what the whole row has there.
+        // Equal, to the bit, to the whole row's.
         assert!(p.iter().zip(column).all(|(p, &column)| *p == probs[4 * row + column]));
     }
 
-    // What does not fit is an error that says so, and nothing is written.
+    // Sizes that do not fit are an error that names them, and nothing is written.
     let error = softmax::probs_rows(&logits, 5).unwrap_err();
     println!("refused: {error}");
     Ok(())

@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                         };
                         partials.lock().map(|mut all| put(&mut all)).expect("no thread panics");
                         barrier.wait();
-                        // Everyone merges, and everyone gets the same.
+                        // Every thread merges, with the same result.
                         let merged = {
                             let all = partials.lock().expect("no thread panics");
                             shards.merge::<f32>(&all)?

@@ -11,13 +11,13 @@ use softmax::{CrossEntropy, Hardmax, Matrix, MatrixMut};
 const PIXELS: usize = 64;
 const CLASSES: usize = 10;
 
-/// Steps of gradient descent, their size, and how much of the last step is repeated.
+/// Number of steps of gradient descent, their size, and the momentum.
 const STEPS: usize = 600;
 const RATE: f32 = 1.0;
 const MOMENTUM: f32 = 0.9;
 
-/// What scikit-learn's `LogisticRegression` (its defaults, until it converged) gets right on the
-/// same split: `data/make_images.py`.
+/// Number that scikit-learn's `LogisticRegression` (its defaults, until it converged) gets right on
+/// the same split: `data/make_images.py`.
 const SCIKIT_LEARN: usize = 347;
 
 /// One image for each row, 1 as its last pixel for the bias; and the digits.
@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let labels: Vec<i64> = load("digits_labels.npy", 1797, i64::from_le_bytes)?;
     let [train, test] = [false, true].map(|test| {
         let rows = pixels.chunks_exact(PIXELS).zip(&labels).enumerate();
-        // Every fifth image is for the test.
+        // Every fifth image is in the test set.
         let rows = rows.filter(|(i, _)| (i % 5 == 4) == test);
         let (images, labels): (Vec<_>, Vec<_>) =
             rows.map(|(_, (image, &label))| (image, label)).unzip();
@@ -91,7 +91,7 @@ fn scores(images: &[f32], weights: &[f32]) -> Vec<f32> {
     logits
 }
 
-/// How many images of a set are seen for what they are.
+/// Number of images of a set that are recognised.
 fn hits(set: &Set, weights: &[f32]) -> Result<usize, softmax::Error> {
     let logits = scores(&set.images, weights);
     let mut digits = vec![0; set.labels.len()];

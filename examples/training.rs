@@ -1,4 +1,5 @@
-//! Training: the loss of a batch and its gradient in one pass over the logits, which become it.
+//! Training: the loss of a batch and its gradient in one pass over the logits, which the gradient
+//! overwrites.
 //!
 //!     cargo run --release --example training
 

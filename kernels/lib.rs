@@ -2,18 +2,22 @@
 //! about instruction sets. Programs use `softmax`; this crate is its engine and has no stable
 //! interface of its own.
 //!
-//! Storeys, each of which uses those above it in this list alone (`.ci/storeys` checks that):
+//! Folders, from the bottom up. Each uses only those before it in this list (`.ci/layers` checks
+//! that), and less where it says so:
 //!
 //! - `num/`: the contract of all kernels: constants, scales, shifts, logarithms, random numbers,
-//!   types of elements;
-//! - `mem/`: what this CPU's memory wants, scratch memory, the floating-point environment;
-//! - `call/`: what a call is: views, options, checks, and what is computed once a row in scalars;
-//! - `isa/`: what a CPU must offer (`vector.rs`), and how each does it, one file a CPU; uses `num/`
-//!   alone;
-//! - `sweep/`: the loop over a row, row after row;
-//! - `op/`: operations, one file for each way to do rows, generic over CPUs and types;
+//!   element types;
+//! - `mem/`: how this CPU's memory is used best, scratch memory, the floating-point environment;
+//! - `call/`: what a kernel is asked for: views, options, checks, and scalar steps done once a row;
+//! - `isa/`: the operations that a kernel needs from a CPU (`vector.rs`), and one file for each CPU
+//!   that says how it does them; uses `num/` alone;
+//! - `sweep/`: the loops over a row, one row after another;
+//! - `op/`: operations, one file for each way to compute rows, generic over CPUs and types;
 //! - `scalar/`: the bit reference in plain loops; uses `num/` and `call/` alone;
-//! - `table.rs`: the list of kernels, and all entries.
+//! - `table.rs`: the list of kernels, and all entry points.
+//!
+//! The words of the code (block, piece, shard, part, group, tile and so on) are explained in the
+//! glossary of the crate `softmax`, in `src/lib.rs`.
 
 mod call;
 mod isa;
@@ -26,9 +30,9 @@ mod table;
 
 pub use call::columns::Columns;
 pub use call::error::{Error, Number, Size};
-pub use call::losses::{BackwardCall, Loss, LossCall, Targets};
+pub use call::losses::{BackwardCall, Loss, LossCall, Targets, Weights};
 pub use call::masses::{
-    Exps, LEAST, LEAST_UNIT, Learned, Masses, PART, RESTS, Scanned, of_rank, rank, rest, units,
+    Exps, LEAST, LEAST_UNIT, Learned, Masses, RESTS, SPAN, Scanned, of_rank, rank, rest, units,
 };
 pub use call::matrix::{Matrix, MatrixMut};
 pub use call::partials::{MergedPartials, Partial};
@@ -46,6 +50,7 @@ pub use num::ln::ln;
 pub use num::part_of;
 pub use num::philox::{low_first, philox};
 pub use num::scale::Scale;
+pub use num::weighted::weighted_logsumexp;
 pub use op::columns::room_for_columns;
 pub use op::tiny::{ROWS_AT_LEAST, TINY, room_for_tiny};
 pub use table::{Chosen, Kernel, Limits, Pieces, Probs, Ready, Shards, all, limits};

@@ -1,7 +1,7 @@
-//! The one list of kernels: name, needs, detection, entry points.
+//! The one list of kernels: name, requirements, detection, entry points.
 //!
-//! Entries are called through a [`Ready`], which is the proof that this CPU has what the kernel
-//! needs: nothing asks for it again on the way to the instructions.
+//! Entry points are called through a [`Ready`], which proves that this CPU has what the kernel
+//! needs: nothing else checks that.
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -15,7 +15,7 @@ use crate::call::partials::{self, MergedPartials, Partial};
 use crate::call::picks::Picks;
 use crate::call::pieces::{self, BlockSum, Extremes, Merged, Piece, PieceOptions, RowShift, Whole};
 use crate::call::scores::Scores;
-use crate::call::{Call, Masked, Odd, Op};
+use crate::call::{Call, Masked, Op, Special};
 use crate::isa::short::Short;
 use crate::isa::vector::{Bands, Io, Lanes, Vector};
 use crate::mem::fpenv::{Environment, in_default_environment};
@@ -26,7 +26,7 @@ use crate::{isa, op, scalar};
 /// The entry points of a kernel for one element type.
 ///
 /// # Safety
-/// All are called only on a CPU that has what the kernel needs, which a [`Ready`] proves.
+/// They may be called only on a CPU that has what the kernel needs, which a [`Ready`] proves.
 #[derive(Debug)]
 pub(crate) struct Ops<T: Element> {
     softmax: unsafe fn(&mut Call<T>),
@@ -42,13 +42,13 @@ pub(crate) struct Ops<T: Element> {
     exps: unsafe fn(&[T], &Scale, &mut Learned, &mut [f32]) -> Option<Exps>,
     widen: unsafe fn(&[T], &mut [T::Arithmetic]),
     pieces: PieceOps<T>,
-    /// The same for logarithms, where probabilities have an arithmetic of their own.
+    /// The same for logarithms; probabilities of half types have an arithmetic of their own.
     log_pieces: PieceOps<T>,
-    /// Whether rows are worth doing in pieces.
+    /// Whether long rows are worth computing in pieces.
     in_pieces: bool,
 }
 
-/// Every type's entry points.
+/// The entry points for every element type.
 #[derive(Debug)]
 pub(crate) struct AllOps;
 
@@ -60,13 +60,13 @@ impl Family for AllOps {
 #[derive(Debug)]
 pub(crate) struct PieceOps<T: 'static> {
     first: fn(&Piece<T>, &Scale) -> RowShift,
-    /// The options are [`PieceOptions::checked`], as those of `finish`, which is for pieces with an
+    /// `sum` and `finish` require options that are [`PieceOptions::checked`], and `finish` an
     /// output.
     sum: unsafe fn(&mut Piece<T>, &Scale, &RowShift, PieceOptions, &mut [BlockSum]) -> Extremes,
     merge: fn(&Scale, &RowShift, Extremes, &[BlockSum]) -> Merged,
     finish: unsafe fn(&mut Piece<T>, Op, &Scale, &Whole, PieceOptions),
     logsumexp: unsafe fn(&Scale, &Whole) -> T,
-    /// Sums blocks for both probabilities and logarithms.
+    /// Sums blocks for probabilities and for logarithms.
     partials: Partials<T>,
     merge_partials: fn(&Scale, &[Partial]) -> MergedPartials,
 }
@@ -91,8 +91,8 @@ pub(crate) struct AttentionOps {
     f64: Attention<f64, f64>,
 }
 
-/// `$attend` for every pair of types, its generic arguments being those for f32, for probabilities
-/// of half types, and for f64.
+/// `$attend` for every pair of types; the generic arguments are those for f32, for probabilities of
+/// half types, and for f64.
 macro_rules! attention {
     ($attend:path, $($f32:ty, $short:ty, $f64:ty)?) => {{
         use $attend as attend;
@@ -109,8 +109,8 @@ macro_rules! attention {
     }};
 }
 
-/// A type that probabilities of scores of type `T` may have: `T` itself, and f32 for f16 and bf16
-/// and the other way round.
+/// A type for the probabilities of scores of type `T`: `T` itself; f32 if `T` is f16 or bf16; f16
+/// or bf16 if `T` is f32.
 pub trait Probs<T: Element>: Element + sealed::Attends<T> {}
 
 use sealed::Attends;
@@ -118,8 +118,8 @@ use sealed::Attends;
 mod sealed {
     use super::{Element, Kernel, Scores};
 
-    /// What kernels need of the types of scores and probabilities. Nobody else can name it, or
-    /// implement it.
+    /// What kernels need from the types of scores and probabilities. Sealed: no other crate can
+    /// name or implement it.
     #[doc(hidden)]
     pub trait Attends<T: Element>: Sized {
         /// A kernel's entry point.
@@ -146,7 +146,7 @@ probs!(
     f64 => f64: f64
 );
 
-/// A kernel: one instruction set's way to do every operation.
+/// A kernel: all operations for one instruction set.
 pub struct Kernel {
     name: &'static str,
     requires: &'static [&'static str],
@@ -166,12 +166,12 @@ impl std::fmt::Debug for Kernel {
 }
 
 impl Kernel {
-    /// The name by which it is asked for: `avx512`, `avx2`, `neon`, `portable` or `scalar`.
+    /// The name: `avx512`, `avx2`, `neon`, `portable` or `scalar`.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The CPU features it needs, by their names in Rust's `target_feature`.
+    /// The CPU features that it needs, by their names in Rust's `target_feature`.
     pub fn requires(&self) -> &'static [&'static str] {
         self.requires
     }
@@ -182,7 +182,7 @@ impl Kernel {
     }
 }
 
-/// The loops of a kernel to measure against; on a CPU that cannot run it, plain ones.
+/// The loops of a kernel that speed is measured against; plain ones if this CPU cannot run it.
 pub fn limits(kernel: &Kernel) -> &Limits {
     if kernel.is_available() { &kernel.limits } else { &PLAIN_LIMITS }
 }
@@ -200,14 +200,14 @@ impl Deref for Ready {
     }
 }
 
-/// The place of a kernel that was found ready, once one was. Without a lock: a process that is
-/// forked while another thread holds one would wait for ever.
+/// A kernel that was found ready, once there is one. An atomic, not a lock: in a process forked
+/// while another thread holds a lock, it is never released.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Chosen(AtomicPtr<Kernel>);
 
 impl Chosen {
-    /// None yet.
+    /// No kernel yet.
     #[allow(clippy::new_without_default)] // it is made for statics
     pub const fn new() -> Self {
         Self(AtomicPtr::new(std::ptr::null_mut()))
@@ -216,7 +216,7 @@ impl Chosen {
     /// The kernel.
     #[inline]
     pub fn get(&self) -> Option<Ready> {
-        // SAFETY: null, or made of a reference that lives for ever.
+        // SAFETY: the pointer is null, or made from a reference that lives for ever.
         unsafe { self.0.load(Ordering::Acquire).as_ref() }.map(Ready)
     }
 
@@ -241,16 +241,17 @@ impl Ready {
         T::of(&self.0.ops)
     }
 
-    /// Does the work of `call`, which is consumed: its views are free again afterwards. In the
-    /// default floating-point environment. Inlined: a copy of the views waits for their parts.
+    /// Does the work of `call` in the default floating-point environment. Consumes the call, so
+    /// that its views are free again. Inlined, because a copied call waits for its fields to be
+    /// stored.
     #[inline(always)]
     pub fn run<T: Element>(self, mut call: Call<'_, T>) {
-        // Rows of nothing become nothing, and there may be any number of them.
+        // Rows without elements have no result, and there may be any number of them.
         if call.cols == 0 && call.op() != Op::LogSumExp {
             return;
         }
         let ops = self.ops();
-        // What it stands around is called through pointers.
+        // The calls inside are indirect, as [`Environment`] requires.
         let _environment = Environment::enter();
         // SAFETY: the kernel is ready.
         unsafe {
@@ -263,8 +264,8 @@ impl Ready {
         }
     }
 
-    /// Softmax or log-softmax of columns. Whether there was memory for some of them; if not,
-    /// nothing is written. (Of other operations nothing is done.)
+    /// Softmax or log-softmax of columns; does nothing for other operations. Returns whether there
+    /// was memory; if not, nothing is written.
     pub fn columns<T: Element>(self, op: Op, mut call: Columns<'_, T>) -> bool {
         let ops = self.ops();
         // SAFETY: the kernel is ready.
@@ -277,22 +278,35 @@ impl Ready {
         }
     }
 
-    /// Does the work of `call`. Whether there was memory for the exponentials of a row; if not,
-    /// nothing is written.
+    /// Does the work of `call`. Returns whether there was memory for the exponentials of a row; if
+    /// not, nothing is written.
     pub fn attend<T: Element, U: Probs<T>>(self, mut call: Scores<'_, T, U>) -> bool {
         // SAFETY: the kernel is ready.
         unsafe { U::attend(self.0)(&mut call) }
     }
 
-    /// Picks from the rows, in the default floating-point environment.
+    /// [`Ready::attend`] from a type to itself.
+    pub fn attend_rows<T: Element>(self, mut call: Scores<'_, T, T>) -> bool {
+        struct ToItself;
+
+        impl Family for ToItself {
+            type Of<T: Element> = Attention<T, T>;
+        }
+
+        let AttentionOps { f32, f64, f16, bf16, .. } = self.0.attention;
+        // SAFETY: the kernel is ready.
+        unsafe { T::of(&ByType::<ToItself> { f32, f64, f16, bf16 })(&mut call) }
+    }
+
+    /// Picks elements of every row, in the default floating-point environment.
     pub fn pick<T: Element>(self, mut picks: Picks<'_, T>) {
         let _environment = Environment::enter();
         // SAFETY: the kernel is ready.
         unsafe { (self.ops().pick)(&mut picks) };
     }
 
-    /// The losses of a call, and its gradient; rows without columns have a loss of 0. Whether there
-    /// was memory for the exponentials of a row; if not, nothing is written.
+    /// Computes the losses of a call, and its gradient; rows without columns have a loss of 0.
+    /// Returns whether there was memory for the exponentials of a row; if not, nothing is written.
     pub fn loss<T: Element>(self, mut call: LossCall<'_, T>) -> bool {
         if call.cols == 0 {
             call.losses.fill(0.0);
@@ -302,7 +316,7 @@ impl Ready {
         unsafe { (self.ops().loss)(&mut call) }
     }
 
-    /// The gradient of a call.
+    /// Computes the gradient of a call.
     pub fn backward<T: Element>(self, mut call: BackwardCall<'_, T>) {
         if call.output.cols() > 0 {
             // SAFETY: the kernel is ready.
@@ -310,8 +324,8 @@ impl Ready {
         }
     }
 
-    /// The exponentials of a row, one of `exps` each, those that are yet to be multiplied. `None`
-    /// if the row has NaN, +inf, or nothing but -inf, or `exps` is not as long as the row.
+    /// Computes the exponentials of a row, yet to be multiplied by [`Exps::factor`]. `None` if the
+    /// row has NaN or +inf, or nothing but -inf, or if `exps` is not as long as the row.
     pub fn exps<T: Element>(
         self,
         x: &[T],
@@ -326,57 +340,58 @@ impl Ready {
         unsafe { (self.ops().exps)(x, scale, learned, exps) }
     }
 
-    /// A row in the type that is computed with: as many elements as there are in both.
+    /// Converts a row to the arithmetic type; elements that only one slice has are left alone.
     pub fn widen<T: Element>(self, x: &[T], y: &mut [T::Arithmetic]) {
         let n = x.len().min(y.len());
         // SAFETY: the kernel is ready.
         unsafe { (self.ops::<T>().widen)(&x[..n], &mut y[..n]) };
     }
 
-    /// Sums the units of elements whose exponentials, by the row's own shift, are not below `high`,
-    /// for each part of the row in `parts` (those that are there), and collects those below it that
-    /// are not below `low`, by rank and in order of index, in `band` (as many as it has room for).
-    /// Both bounds are at least [`LEAST`](crate::LEAST).
+    /// Sums the units of the elements whose exponentials, by the row's own shift, are at least
+    /// `high`: separately for each span of the row, into `spans` (as many as it has). Collects the
+    /// others whose exponentials are at least `low`, as ranks in order of index, into `band` (as
+    /// many as it has room for). Both bounds are at least [`LEAST`](crate::LEAST).
     pub fn scan(
         self,
         masses: Masses<'_>,
         low: f32,
         high: f32,
-        parts: &mut [u64],
+        spans: &mut [u64],
         band: &mut [u64],
     ) -> Scanned {
         // SAFETY: the kernel is ready.
-        unsafe { (self.0.scan)(masses, low, high, parts, band) }
+        unsafe { (self.0.scan)(masses, low, high, spans, band) }
     }
 
-    /// The natural logarithms [`ln`](crate::ln) of as many numbers as there are in both.
+    /// Writes the natural logarithms [`ln`](crate::ln); numbers that only one slice has are left
+    /// alone.
     pub fn logs(self, x: &[f32], logs: &mut [f64]) {
         // SAFETY: the kernel is ready.
         unsafe { (self.0.logs)(x, logs) }
     }
 
-    /// Random numbers in (0, 1) for the elements `2 * pair` and `2 * pair + 1` of a row, of as many
-    /// pairs as there are in both, by 128 random bits of the row.
+    /// Writes random numbers in (0, 1) for the elements `2 * pair` and `2 * pair + 1` of a row,
+    /// from 128 random bits of the row; pairs that only one slice has are left alone.
     pub fn noise(self, bits: [u32; 4], pairs: &[u32], noise: &mut [[f64; 2]]) {
         // SAFETY: the kernel is ready.
         unsafe { (self.0.noise)(bits, pairs, noise) }
     }
 
-    /// How to do rows in pieces, if that is worth it.
+    /// The functions for rows in pieces, if this kernel gains by them.
     pub fn pieces<T: Element>(self, op: Op) -> Option<Pieces<T>> {
         let Ops { pieces, log_pieces, in_pieces, .. } = self.ops();
         in_pieces.then_some(Pieces { ops: if op == Op::Softmax { pieces } else { log_pieces } })
     }
 
-    /// How to do rows in shards.
+    /// The functions for rows in shards.
     pub fn shards<T: Element>(self) -> Shards<T> {
         let Ops { pieces, log_pieces, .. } = self.ops();
         Shards { probs: Pieces { ops: pieces }, logs: Pieces { ops: log_pieces } }
     }
 }
 
-/// How a kernel does rows in pieces: [`Pieces::first`], [`Pieces::sum`] of every piece,
-/// [`Pieces::merge`], and [`Pieces::finish`] of every piece. Made by a [`Ready`].
+/// A kernel's functions for rows in pieces. Their order: [`Pieces::first`], [`Pieces::sum`] for
+/// every piece, [`Pieces::merge`], [`Pieces::finish`] for every piece. Made by a [`Ready`].
 #[derive(Clone, Copy, Debug)]
 pub struct Pieces<T: 'static> {
     ops: &'static PieceOps<T>,
@@ -389,7 +404,7 @@ impl<T: Element> Pieces<T> {
         (self.ops.first)(x, scale)
     }
 
-    /// Sums the blocks of a piece, to one of `sums` each.
+    /// Sums the blocks of a piece, each into one of `sums`.
     pub fn sum(
         &self,
         piece: &mut Piece<T>,
@@ -402,7 +417,7 @@ impl<T: Element> Pieces<T> {
         unsafe { (self.ops.sum)(piece, scale, shift, options.checked(piece), sums) }
     }
 
-    /// Adds the sums of all the blocks of a row, and judges the shift.
+    /// Adds the sums of all blocks of a row, and judges the shift.
     pub fn merge(
         &self,
         scale: &Scale,
@@ -414,7 +429,7 @@ impl<T: Element> Pieces<T> {
         (self.ops.merge)(scale, shift, extremes, sums)
     }
 
-    /// Finishes a piece, by the options that it was summed by.
+    /// Finishes a piece, with the options that it was summed with.
     pub fn finish(
         &self,
         piece: &mut Piece<T>,
@@ -436,14 +451,14 @@ impl<T: Element> Pieces<T> {
         unsafe { (self.ops.logsumexp)(scale, whole) }
     }
 
-    /// Writes what becomes of a row for which [`Merged::Odd`] was said, or, for log-sum-exp, gives
-    /// it.
-    pub fn odd(&self, row: &mut Piece<T>, op: Op, masked: Masked) -> T {
-        in_default_environment(|| pieces::odd(row, op, masked))
+    /// Writes the result of a row for which [`Merged::Special`] was returned, or, for log-sum-exp,
+    /// returns it.
+    pub fn special(&self, row: &mut Piece<T>, op: Op, masked: Masked) -> T {
+        in_default_environment(|| pieces::special(row, op, masked))
     }
 }
 
-/// How a kernel does rows in shards. Made by a [`Ready`].
+/// A kernel's functions for rows in shards. Made by a [`Ready`].
 #[derive(Clone, Copy, Debug)]
 pub struct Shards<T: 'static> {
     probs: Pieces<T>,
@@ -451,15 +466,15 @@ pub struct Shards<T: 'static> {
 }
 
 impl<T: Element> Shards<T> {
-    /// The partials of a shard that starts at a multiple of [`BLOCK`](crate::BLOCK) in its row, one
-    /// for each block; by `row_max`, the row's largest element, where [`MergedPartials::Again`] has
-    /// told it.
+    /// Computes the partials of a shard that starts at a multiple of [`BLOCK`](crate::BLOCK) in its
+    /// row, one for each block. `row_max` is the row's largest element, if
+    /// [`MergedPartials::Again`] has told it.
     pub fn partials(&self, x: &[T], scale: &Scale, row_max: Option<f64>, partials: &mut [Partial]) {
         let _environment = Environment::enter();
         let options = PieceOptions::default();
         let sum = |piece: &mut Piece<T>, shift: &RowShift, sums: &mut [BlockSum]| {
             let extremes = self.logs.sum(piece, scale, shift, options, sums);
-            // Probabilities of half types have sums of their own. Here there is one block.
+            // Probabilities of half types have sums of their own. `piece` is a single block here.
             if !T::IS_ARITHMETIC
                 && let [sum] = sums
             {
@@ -472,13 +487,13 @@ impl<T: Element> Shards<T> {
         (self.logs.ops.partials)(&sum, x, scale, row_max, partials);
     }
 
-    /// Adds the partials of all the blocks of a row.
+    /// Adds the partials of all blocks of a row.
     pub fn merge_partials(&self, scale: &Scale, partials: &[Partial]) -> MergedPartials {
         let _environment = Environment::enter();
         (self.logs.ops.merge_partials)(scale, partials)
     }
 
-    /// Finishes a shard of a row whose partials were merged, or, for log-sum-exp, gives it.
+    /// Finishes a shard of a row whose partials were merged, or, for log-sum-exp, returns it.
     pub fn finish_shard(
         &self,
         piece: &mut Piece<T>,
@@ -488,7 +503,7 @@ impl<T: Element> Shards<T> {
         masked: Masked,
     ) -> T {
         let _environment = Environment::enter();
-        let odd = match row {
+        let special = match row {
             MergedPartials::Whole(whole) => {
                 let options = PieceOptions::default();
                 match op {
@@ -500,16 +515,16 @@ impl<T: Element> Shards<T> {
                 }
                 return T::ZERO;
             }
-            // Of a row that is not summed yet there is no result.
-            MergedPartials::Again(_) | MergedPartials::Nan => Odd::Nan,
-            MergedPartials::PlusInf => Odd::PlusInf,
-            MergedPartials::AllMasked => Odd::AllMasked,
+            // A row that has to be summed again has no result yet.
+            MergedPartials::Again(_) | MergedPartials::Nan => Special::Nan,
+            MergedPartials::PlusInf => Special::PlusInf,
+            MergedPartials::AllMasked => Special::AllMasked,
         };
-        pieces::write_odd(piece, &odd, op, masked)
+        pieces::write_special(piece, &special, op, masked)
     }
 }
 
-/// The loops of a kernel to measure against.
+/// The loops of a kernel that speed is measured against.
 #[derive(Debug)]
 pub struct Limits {
     read: unsafe fn(&[f32]) -> f32,
@@ -520,14 +535,14 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Reads it all: the largest element.
+    /// Reads all elements, and returns the largest.
     pub fn read(&self, x: &[f32]) -> f32 {
         // SAFETY: `Kernel::limits` gives out those of kernels that are available.
         unsafe { (self.read)(x) }
     }
 
-    /// Copies `x` to `y` past the caches, where the CPU has such stores; as many elements as there
-    /// are in both.
+    /// Copies `x` to `y`, past the caches if the CPU has such stores; elements that only one slice
+    /// has are left alone.
     pub fn copy(&self, x: &[f32], y: &mut [f32]) {
         let n = x.len().min(y.len());
         // SAFETY: `Kernel::limits` gives out those of kernels that are available.
@@ -540,23 +555,22 @@ impl Limits {
         unsafe { (self.scale)(x, factor) };
     }
 
-    /// Does arithmetic for so many turns, in registers, and tells how many operations of one f32
-    /// that was: multiplications with an addition, or where the CPU cannot fuse them,
-    /// multiplications and additions.
+    /// Does arithmetic in registers for `turns` turns. Returns the number of operations on one f32:
+    /// fused multiply-adds, or multiplications and additions if the CPU cannot fuse them.
     pub fn arithmetic_f32(&self, turns: usize) -> u64 {
         // SAFETY: `Kernel::limits` gives out those of kernels that are available.
         unsafe { (self.arithmetic_f32)(turns) }
     }
 
-    /// As [`Limits::arithmetic_f32`], of f64.
+    /// As [`Limits::arithmetic_f32`], in f64.
     pub fn arithmetic_f64(&self, turns: usize) -> u64 {
         // SAFETY: `Kernel::limits` gives out those of kernels that are available.
         unsafe { (self.arithmetic_f64)(turns) }
     }
 }
 
-/// Entry points: generic functions over vectors `S` and types, each compiled for an instruction
-/// set.
+/// Makes entry points: generic functions over vectors `S` and types, each compiled for an
+/// instruction set.
 macro_rules! entries {
     ($generics:tt $bounds:tt
         $($name:ident($($arg:ident: $ty:ty),*) $(-> $r:ty)? = $path:path;)*
@@ -567,14 +581,14 @@ macro_rules! entries {
         $name:ident($($arg:ident: $ty:ty),*) $(-> $r:ty)? = $path:path
     ) => {
         /// # Safety
-        /// The CPU has the instruction set, and the arguments are as those of the function that is
-        /// called.
+        /// The CPU has the instruction set, and the arguments are valid as the called function
+        /// requires.
         pub(super) unsafe fn $name<$($generics)*>($($arg: $ty),*) $(-> $r)?
         where
             $($bounds)*
         {
-            // SAFETY: as this function's. A call is made only of what was checked, so that its
-            // pointers are valid as its fields say.
+            // SAFETY: as this function's. A call is made only of what was checked, so its pointers
+            // are valid as its fields say.
             unsafe {
                 let simd = S::assume();
                 simd.vectorize(
@@ -586,7 +600,7 @@ macro_rules! entries {
     };
 }
 
-/// Those of the generic algorithms.
+/// The entry points of the generic algorithms.
 mod generic {
     use super::*;
 
@@ -636,7 +650,7 @@ mod generic {
             masses: Masses<'_>,
             low: f32,
             high: f32,
-            parts: &mut [u64],
+            spans: &mut [u64],
             band: &mut [u64]
         ) -> Scanned = op::sample::scan;
         logs(x: &[f32], logs: &mut [f64]) = op::sample::logs;
@@ -750,8 +764,8 @@ const PLAIN_LIMITS: Limits = Limits {
     arithmetic_f64: op::limits::scalar::arithmetic,
 };
 
-/// Every kernel compiled for this architecture, the fastest first. `portable` and
-/// `scalar` are always available.
+/// Every kernel that is compiled for this architecture, the fastest first. `portable` and `scalar`
+/// are always available.
 pub fn all() -> &'static [Kernel] {
     static ALL: &[Kernel] = &[
         #[cfg(all(target_arch = "x86_64", not(any(softmax_portable, test))))]

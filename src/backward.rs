@@ -39,7 +39,7 @@ impl<'a> Backward<'a> {
         Self { factor: Factor::One, exec: Exec::new() }
     }
 
-    factor_setters!();
+    factor_setters!("Scales below 0 are allowed, too, and cost nothing.");
     exec_setter!();
 
     /// The gradient through a softmax: of its output `probs` and the gradient `upstream` with
@@ -93,8 +93,11 @@ impl<'a> Backward<'a> {
         } else {
             ("upstream gradient", other)
         };
-        let scale = self.factor.finite()?;
-        let call = || BackwardCall::new(output, upstream, gradient, &scale, log);
+        let negative = self.factor.is_negative();
+        let factor = if negative { self.factor.minus() } else { self.factor };
+        let (hi, lo) = factor.finite()?.pair();
+        let scale = if negative { (-hi, -lo) } else { (hi, lo) };
+        let call = || BackwardCall::new(output, upstream, gradient, scale, log);
         let Some(call) = in_default_environment(call) else {
             return Err(Error::differ(what, shape, other));
         };

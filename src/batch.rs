@@ -88,7 +88,7 @@ impl<T: Element> InPieces<'_, T> {
                 Merged::Whole(whole) => break whole,
                 // By the row's own maximum, which is always right.
                 Merged::Again(own) => shift = own,
-                Merged::Odd => return pieces.odd(&mut row, self.op, self.masked),
+                Merged::Special => return pieces.special(&mut row, self.op, self.masked),
             }
         };
         if self.op == Op::LogSumExp {

@@ -21,9 +21,9 @@ use crate::{Caches, Error, Executor, Op, Plan, Shape, Threads, batch, dispatch};
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Exec<'a> {
-    kernel: Option<&'static Kernel>,
-    crew: Crew<'a>,
-    caches: Option<Caches>,
+    pub(crate) kernel: Option<&'static Kernel>,
+    pub(crate) crew: Crew<'a>,
+    pub(crate) caches: Option<Caches>,
 }
 
 impl Default for Exec<'_> {

@@ -50,6 +50,21 @@ impl Factor {
         }
     }
 
+    /// Whether it is a scale below 0 whose absolute value is in the range.
+    #[inline]
+    pub(crate) fn is_negative(self) -> bool {
+        let least = (-Scale::RANGE.0).to_bits();
+        matches!(self, Self::Scale(a) if (least..=(-Scale::RANGE.1).to_bits()).contains(&a.to_bits()))
+    }
+
+    /// With the other sign, if it is a scale.
+    pub(crate) fn minus(self) -> Self {
+        match self {
+            Self::Scale(scale) => Self::scale(-scale),
+            other => other,
+        }
+    }
+
     /// The constants, whatever the caller's rounding mode.
     ///
     /// # Errors
@@ -108,7 +123,7 @@ impl Factor {
             Self::One => Error::value("scale", 1.0, "in 2^-60..=2^60"),
             Self::Scale(scale) => Error::value("scale", scale, "in 2^-60..=2^60"),
             Self::Temperature(t) if self.limit().is_some() => {
-                let range = "above 0 and finite (all but softmax and log-softmax of rows)";
+                let range = "above 0 and finite (all but softmax and log-softmax without a mask)";
                 Error::value("temperature", t, range)
             }
             Self::Temperature(t) => Error::value("temperature", t, "0 or above"),
@@ -127,9 +142,10 @@ impl Factor {
 
 /// The setters of operations that scale their inputs, and have no limits.
 macro_rules! factor_setters {
-    () => {
+    ($($negative:literal)?) => {
         /// Multiplies every input by `scale`, exactly and at no cost per element. Calls refuse
         /// scales outside `2^-60..=2^60`. Of this and [`Self::temperature`] the later counts.
+        $(#[doc = ""] #[doc = $negative])?
         #[inline]
         #[must_use]
         pub const fn scale(mut self, scale: f64) -> Self {

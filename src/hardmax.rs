@@ -21,9 +21,9 @@ use crate::{Error, Exec, picks};
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Hardmax<'a> {
-    ties: Ties,
+    pub(crate) ties: Ties,
     masked: Masked,
-    exec: Exec<'a>,
+    pub(crate) exec: Exec<'a>,
 }
 
 impl Default for Hardmax<'_> {

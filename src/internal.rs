@@ -3,7 +3,21 @@
 
 pub use softmax_kernels::{Limits, in_default_environment, limits};
 
-use crate::{Element, Error, Matrix, MatrixMut, Op, Softmax};
+use crate::executor::Crew;
+use crate::{
+    Caches, Element, Error, Exec, Executor, Kernel, Matrix, MatrixMut, Op, Softmax, Threads,
+};
+
+/// Where calls run, made at one go: what setters store in parts, a copy has to wait for.
+#[inline(always)]
+pub const fn exec<'a>(
+    kernel: Option<&'static Kernel>,
+    threads: Threads,
+    executor: Option<&'a dyn Executor>,
+    caches: Option<Caches>,
+) -> Exec<'a> {
+    Exec { kernel, crew: Crew { threads, executor }, caches }
+}
 
 /// An operation from rows to rows of [`Softmax`] that is chosen while the program runs.
 ///

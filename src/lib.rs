@@ -2,14 +2,13 @@
 //!
 //! Three promises:
 //!
-//! 1. **Speed**: SIMD kernels for AVX-512, AVX2+FMA and NEON, chosen while the program runs, and
-//!    a portable one for every other CPU; rows are spread over rayon's threads when that pays.
+//! 1. **Speed**: SIMD kernels for AVX-512, AVX2+FMA and NEON, chosen at run time, and a portable
+//!    one for every other CPU; rows are spread over rayon's threads when that pays.
 //! 2. **Accuracy**: at most 3 ULP of error in every probability, for rows of any length and inputs
-//!    of any finite
-//!    range (`docs/accuracy.md` has the proof and the worst that was found).
-//! 3. **The same bits everywhere**: a row's result depends on that row and the scale alone, not on
-//!    the CPU,
-//!    the number of threads, the batch it came in, its alignment, or whether it was done in place.
+//!    of any finite range (`docs/accuracy.md` has the proof and the worst error that was found).
+//! 3. **The same bits everywhere**: a row's result depends on that row and its options alone. It
+//!    does not depend on the CPU, the number of threads, the batch that the row came in, shards,
+//!    its alignment, or whether it was overwritten in place.
 //!
 //! ```
 //! let mut probs = [0.0f32; 3];
@@ -22,20 +21,20 @@
 //! # Ok::<(), softmax::Error>(())
 //! ```
 //!
-//! Functions at the top level use the defaults. Everything else is a value, which says what is
-//! computed, by setters that never fail, and a call of it on views of matrices, which checks all:
+//! Functions at the top level use the defaults. For everything else, make a value that says what is
+//! computed. Its setters never fail; its methods take views of matrices, and check everything:
 //!
-//! - [`Softmax`]: softmax, log-softmax and log-sum-exp of rows, or along any axis of a tensor, with
-//!   the feature `ndarray` of the views of that crate; scale or temperature, fully masked rows;
-//! - [`Attention`]: the scores of attention with masks, biases, caps, sinks;
+//! - [`Softmax`]: softmax, log-softmax and log-sum-exp of rows, or along any axis of a tensor (with
+//!   the feature `ndarray` also of that crate's views); scale or temperature; fully masked rows;
+//! - [`Attention`]: softmax of attention scores, with masks, biases, caps, sinks;
 //! - [`CrossEntropy`]: losses and their gradients; [`Backward`]: gradients through a softmax;
 //! - [`Sampler`]: draws of tokens; [`TopK`] and [`LogProbs`]: the largest elements, and the
 //!   log-probabilities of given ones;
 //! - [`Sigmoid`], and [`Hardmax`] with argmax;
 //! - [`Shards`]: rows that lie in several places.
 //!
-//! Where a call runs is another value, an [`Exec`]: kernel, threads, caches. All of them take it,
-//! and its default is the fastest way on this machine.
+//! An [`Exec`] says where a call runs: kernel, threads, caches. All of these values take one; the
+//! default is the fastest way on this machine.
 //!
 //! # What every input gets
 //!
@@ -58,37 +57,61 @@
 //! | 0, of either sign | exactly 0.5 | `-ln 2` | equal | equal | equal |
 //! | several largest entries | | | `1/N` each, or the first 1 | | the first |
 //!
-//! A probability that is below 2^-126 of its row's largest (f64: 2^-1022) may be 0. Every NaN that
-//! is written is the same one: quiet, positive, without payload. Elements between rows (a stride
-//! larger than the row) and around the matrix are neither read nor written.
+//! A probability below 2^-126 of its row's largest (f64: 2^-1022) may be 0. Every NaN that is
+//! written is the same one: quiet, positive, without payload. Elements between rows (where the
+//! stride is larger than the row) and around the matrix are neither read nor written.
 //!
-//! On x86-64 and AArch64 the caller's floating-point environment makes no difference: a thread may
-//! have set flush-to-zero, another rounding mode or traps, and gets the same bits. Calls, and their
-//! parts on other threads, enter the default environment, and leave the one that they found, with
-//! its sticky flags. (An [`Executor`] is called in its caller's.)
+//! On x86-64 and AArch64 the caller's floating-point environment makes no difference: a thread that
+//! has set flush-to-zero, another rounding mode or traps gets the same bits. Calls, and their parts
+//! on other threads, enter the default environment and restore the one that they found, with its
+//! sticky flags. (An [`Executor`] is called in its caller's environment.)
 //!
 //! # Processes and threads
 //!
-//! The pool of threads is rayon's: the current one, or the global one, which is made when a call is
-//! first worth it. If no thread can be made, that and all later calls are done by the thread that
-//! calls. So are calls in a process that was forked from one that has used the pool, whatever
-//! that's threads were doing; for more threads there, a pool that was made there is current in
-//! `pool.install(..)`, or an [`Executor`]. (Whoever forks within a pool's job, or hands an executor
-//! to the child, must know that its threads are not there.)
+//! Calls use rayon's current pool of threads, or its global pool, which is made when a call first
+//! gains by it. If no thread can be made, that call and all later ones run on the thread that
+//! calls.
+//!
+//! So do calls in a process that was forked from one that has used the pool, whatever the pool's
+//! threads were doing. To use threads there, make a new pool and call inside `pool.install(..)`, or
+//! give an [`Executor`]. (Do not fork inside a job of the pool, nor use an executor in the child
+//! whose threads are in the parent: they do not exist there.)
 //!
 //! # Environment
 //!
-//! `SOFTMAX_KERNEL=name` forces a kernel for the whole program; see [`kernels`] for the names. An
-//! unknown or unavailable name makes every call that does not choose a kernel itself return an
+//! `SOFTMAX_KERNEL=name` forces a kernel for the whole program; see [`kernels`] for the names. With
+//! an unknown or unavailable name, every call that does not choose a kernel itself returns an
 //! error.
 //!
 //! `SOFTMAX_CACHES=core,last` overrides the sizes of the caches; see [`Caches`].
 //!
-//! `SOFTMAX_STREAMS=1` writes outputs that are larger than the caches past them, vector by vector,
-//! `SOFTMAX_STREAMS=2` in bursts, and `SOFTMAX_STREAMS=0` through them, whatever is usual on this
-//! CPU. Results do not depend on it.
+//! `SOFTMAX_STREAMS` overrides how outputs that are larger than the caches are written: `0` through
+//! the caches, `1` past them, vector by vector, `2` past them in bursts. Results do not depend on
+//! it.
+//!
+//! # Glossary
+//!
+//! The words that documentation and code use in one meaning only:
+//!
+//! | word | meaning |
+//! |---|---|
+//! | row | the elements of one softmax; a matrix has `rows` rows of `cols` columns |
+//! | special row | a row with NaN or +inf, or of nothing but -inf: its result follows without arithmetic |
+//! | block | [`BLOCK`] elements of a row: each is summed on its own, and the sums are added in order |
+//! | piece | several blocks of one long row, which one thread computes |
+//! | shard | several blocks of a row of which others lie elsewhere: in another buffer, on another machine |
+//! | part | what one thread takes of a call at a time: rows, columns or a piece |
+//! | group | short rows that are computed together, as if they were one |
+//! | tile | columns that are computed or copied together, because they fit in a cache |
+//! | shift | the integer `M`: exponentials are scaled by `2^-M`, so that none overflows; guessed from other rows, or a row's own |
+//! | sweep | the pass over a row that computes exponentials, their sum, and the row's extremes |
+//! | finish | the pass over a row that turns exponentials or elements into results |
+//! | abreast | several vectors at a time, each operation done for all of them before the next one |
+//! | stream | to write past the caches, an output that is larger than they are |
+//! | scratch | memory that a call needs while it runs; the thread keeps it, or the caller lends it |
+//! | kernel | all operations for one instruction set, such as AVX2 |
 #![forbid(unsafe_code)]
-// On docs.rs, what needs a feature says so.
+// On docs.rs, items that need a feature are marked.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod attention;
@@ -96,6 +119,7 @@ mod axis;
 mod backward;
 mod batch;
 mod caches;
+mod changed;
 mod dispatch;
 mod exec;
 mod executor;
@@ -104,6 +128,7 @@ mod functions;
 mod hardmax;
 #[doc(hidden)]
 pub mod internal;
+mod lanes;
 mod loss;
 #[cfg(feature = "ndarray")]
 mod ndarray_axis;
@@ -142,7 +167,7 @@ pub use shards::{Merged, MergedRow, Shards};
 pub use sigmoid::Sigmoid;
 pub use softmax_kernels::{
     BLOCK, Element, Error, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Number, Partial,
-    Probs, Size, Targets, Ties,
+    Probs, Size, Targets, Ties, Weights,
 };
 pub use threads::Threads;
 
@@ -151,22 +176,22 @@ pub use threads::Threads;
 #[doc = include_str!("../README.md")]
 pub struct Readme;
 
-/// The examples of the page about attention, likewise.
+/// The examples of docs/attention.md, likewise.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/attention.md")]
 pub struct AttentionPage;
 
-/// The examples of the page about losses and decisions, likewise.
+/// The examples of docs/decisions.md, likewise.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/decisions.md")]
 pub struct DecisionsPage;
 
-/// The examples of the page about axes and shards, likewise.
+/// The examples of docs/tensors.md, likewise.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/tensors.md")]
 pub struct TensorsPage;
 
-/// The examples of the page about sampling, likewise.
+/// The examples of docs/sampling.md, likewise.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/sampling.md")]
 pub struct SamplingPage;

@@ -1,12 +1,14 @@
 //! Losses and their gradients.
 
 use softmax_kernels::{
-    Element, Loss, LossCall, Matrix, MatrixMut, Op as Work, Scale, Targets, in_default_environment,
-    part_of, with_room,
+    Element, Loss, LossCall, Matrix, MatrixMut, Op as Work, Scale, Targets, Weights,
+    in_default_environment, part_of, with_room,
 };
 
+use crate::changed::{negate, negate_in_place};
 use crate::exec::exec_setter;
 use crate::factor::{Factor, factor_setters};
+use crate::lanes::TILE;
 use crate::{Error, Exec, Plan, Shape};
 
 /// What becomes of the losses of rows.
@@ -103,7 +105,9 @@ impl<'a> CrossEntropy<'a> {
         Self { loss, reduction, factors, factor: Factor::One, exec: Exec::new() }
     }
 
-    factor_setters!();
+    factor_setters!(
+        "Scales below 0 have the losses of `-x` by the scale without its sign, and the negative of that\ngradient. They take up to twice as long, for a copy of the rows."
+    );
     exec_setter!();
 
     /// How the losses of rows are put together.
@@ -128,13 +132,22 @@ impl<'a> CrossEntropy<'a> {
         self
     }
 
-    /// Multiplies each class's part of the loss by its weight, a finite number that is not
-    /// negative; of others calls make an [`Error::Value`]. (PyTorch takes negative ones, too. Such
+    /// Multiplies each class's part of the loss by its weight, a finite number that is not negative,
+    /// of f32 or f64; of others calls make an [`Error::Value`]. (PyTorch takes negative ones, too. Such
     /// a loss has no least value, and no error relative to itself can be stated of a sum whose
     /// terms cancel. To turn whole rows round there is [`CrossEntropy::row_factors`].)
+    ///
+    /// ```
+    /// use softmax::{CrossEntropy, Matrix};
+    /// let loss = CrossEntropy::new().weights(&[1.0, 3.0]);
+    /// let mut losses = [0.0; 2];
+    /// loss.losses(Matrix::new(&[0.0f64; 4], 2)?, &[0, 1], &mut losses)?;
+    /// assert_eq!(losses[1], 3.0 * losses[0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
-    pub const fn weights(mut self, weights: &'a [f32]) -> Self {
-        self.loss.weights = Some(weights);
+    pub fn weights(mut self, weights: impl Into<Weights<'a>>) -> Self {
+        self.loss.weights = Some(weights.into());
         self
     }
 
@@ -197,6 +210,9 @@ impl<'a> CrossEntropy<'a> {
         losses: &mut [f64],
     ) -> Result<(), Error> {
         let (shape, targets) = ((logits.rows(), logits.cols()), targets.into());
+        if self.factor.is_negative() {
+            return self.negative_losses(logits, targets, losses);
+        }
         let loss = self.divided(1.0)?;
         let call = LossCall::new(logits, targets, self.factors, losses, None, loss)?;
         self.run(call, shape, Work::LogSumExp, false)
@@ -215,6 +231,9 @@ impl<'a> CrossEntropy<'a> {
         gradient: MatrixMut<T>,
     ) -> Result<(), Error> {
         let (shape, targets) = ((logits.rows(), logits.cols()), targets.into());
+        if self.factor.is_negative() {
+            return self.negative_gradient(Some(logits), targets, losses, gradient);
+        }
         let loss = self.divided(self.divides(&targets, shape.1))?;
         let call = LossCall::new(logits, targets, self.factors, losses, Some(gradient), loss)?;
         self.run(call, shape, Work::Softmax, false)
@@ -343,9 +362,107 @@ impl<'a> CrossEntropy<'a> {
         losses: &mut [f64],
     ) -> Result<(), Error> {
         let (shape, targets) = ((logits.rows(), logits.cols()), targets.into());
+        if self.factor.is_negative() {
+            return self.negative_gradient(None, targets, losses, logits);
+        }
         let loss = self.divided(self.divides(&targets, shape.1))?;
         let call = LossCall::in_place(logits, targets, self.factors, losses, loss)?;
         self.run(call, shape, Work::Softmax, true)
+    }
+
+    /// By the scale without its sign; negates the gradient.
+    fn positive(&self) -> Self {
+        let loss = Loss { factor: -self.loss.factor, ..self.loss };
+        Self { factor: self.factor.minus(), loss, ..*self }
+    }
+
+    /// With a scale below 0: rows are negated in scratch memory, some at a time.
+    #[cold]
+    fn negative_losses<T: Element>(
+        &self,
+        mut logits: Matrix<T>,
+        mut targets: Targets<T>,
+        mut losses: &mut [f64],
+    ) -> Result<(), Error> {
+        let mut positive = self.positive();
+        let loss = positive.divided(1.0)?;
+        loss.check(logits.rows(), logits.cols(), &targets, self.factors, losses)?;
+        let cols = logits.cols();
+        let most = (TILE / size_of::<T>() / cols.max(1)).max(1);
+        while logits.rows() > 0 {
+            let n = logits.rows().min(most);
+            let (x, other_logits) = logits.split_rows(n);
+            let (of_x, other_targets) = targets.split_rows(n);
+            let (done, other_losses) = losses.split_at_mut(n);
+            let (factors, other_factors) = positive.factors.map(|f| f.split_at(n)).unzip();
+            let part = positive.with_factors(factors);
+            let room = with_room(n * cols, |rows: &mut [T]| {
+                negate(x, &mut MatrixMut::with_stride(&mut *rows, n, cols, cols)?);
+                part.losses(Matrix::with_stride(rows, n, cols, cols)?, of_x, done)
+            });
+            room.unwrap_or(Err(Error::memory(n * cols)))?;
+            (logits, targets, losses) = (other_logits, other_targets, other_losses);
+            positive.factors = other_factors;
+        }
+        Ok(())
+    }
+
+    /// With a scale below 0: of `logits`, or in place.
+    #[cold]
+    fn negative_gradient<T: Element>(
+        &self,
+        logits: Option<Matrix<T>>,
+        targets: Targets<T>,
+        losses: &mut [f64],
+        mut gradient: MatrixMut<T>,
+    ) -> Result<(), Error> {
+        let positive = self.positive();
+        let loss = positive.divided(1.0)?;
+        let (shape, of_gradient) = match &logits {
+            Some(x) => ((x.rows(), x.cols()), (gradient.rows(), gradient.cols())),
+            None => ((gradient.rows(), gradient.cols()), (gradient.rows(), gradient.cols())),
+        };
+        if shape != of_gradient {
+            return Err(Error::differ("gradient", shape, of_gradient));
+        }
+        loss.check(shape.0, shape.1, &targets, self.factors, losses)?;
+        match logits {
+            Some(x) => negate(x, &mut gradient),
+            None => negate_in_place(&mut gradient),
+        }
+        positive.losses_and_gradient_in_place(gradient, targets, losses)
+    }
+
+    /// What does the rows of a part of a call with these labels: with the whole call's divisor in
+    /// the gradient. All that does not depend on the part is checked.
+    ///
+    /// # Errors
+    /// As [`CrossEntropy::divisor`].
+    pub(crate) fn of_part(
+        &self,
+        labels: &[i64],
+        cols: usize,
+        gradient: bool,
+    ) -> Result<Self, Error> {
+        let divisor = self.divisor(labels, cols)?;
+        let positive = if self.factor.is_negative() { self.positive() } else { *self };
+        let Loss { factor, .. } = positive.divided(if gradient { divisor } else { 1.0 })?;
+        let factor = if self.factor.is_negative() { -factor } else { factor };
+        let loss = Loss { factor, ..self.loss };
+        Ok(Self { loss, reduction: Reduction::Sum, factors: None, ..*self })
+    }
+
+    /// With these row factors.
+    pub(crate) fn with_factors(self, factors: Option<&'a [f64]>) -> Self {
+        Self { factors, ..self }
+    }
+
+    pub(crate) fn factors(&self) -> Option<&'a [f64]> {
+        self.factors
+    }
+
+    pub(crate) fn where_it_runs(&self) -> &Exec<'a> {
+        &self.exec
     }
 
     pub(crate) fn check_scale(&self) -> Result<(), Error> {
@@ -386,7 +503,8 @@ impl<'a> CrossEntropy<'a> {
                     // Whether they are columns is checked later.
                     Some(w) if w.len() == cols => {
                         let index = |&label: &i64| usize::try_from(label).unwrap_or(cols);
-                        counted.map(|label| w.get(index(label)).map_or(0.0, |&w| w.into())).sum()
+                        let weight = |i| if i < cols { w.get(i) } else { 0.0 };
+                        counted.map(|label| weight(index(label))).sum()
                     }
                     _ => counted.count() as f64,
                 }

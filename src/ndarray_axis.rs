@@ -1,4 +1,4 @@
-//! Softmax along an axis of the crate `ndarray`'s views, whatever lies where in memory.
+//! Operations along an axis of the crate `ndarray`'s views, whatever lies where in memory.
 //!
 //! A slice over a view with gaps cannot be had: what lies in the gaps may be another view's. So
 //! what has no gaps, and the same order of axes in input and output, is done where it is, be it all
@@ -9,19 +9,12 @@ use std::cell::Cell;
 use std::cmp::Reverse;
 
 use ndarray::{ArrayView, ArrayViewMut, Axis, Dimension};
-use softmax_kernels::{Element, Op as Work, part_of};
+use softmax_kernels::{Element, MaskData, Op as Work, Plain, part_of, with_room};
 
 use crate::axis::index_of;
-use crate::{Error, Shape, Size, Softmax, Threads};
-
-/// Bytes of a tile that is copied: it stays in a core's own cache.
-const TILE: usize = 1 << 19;
-
-/// Lanes of a tile at least, so that cache lines that several of them share are fetched once ...
-const TOGETHER: usize = 16;
-
-/// ... as long as that takes no more bytes than this.
-const MOST: usize = 1 << 25;
+use crate::changed::{MASK, of_any_type};
+use crate::lanes::{View, between, in_place, is_tile, through};
+use crate::{CrossEntropy, Error, Hardmax, Shape, Size, Softmax, Threads, TopK};
 
 /// Elements without gaps that are worth a call of their own.
 const RUN: usize = 512;
@@ -72,7 +65,7 @@ impl Softmax<'_> {
         y: ArrayViewMut<T, D>,
         axis: isize,
     ) -> Result<(), Error> {
-        self.array(Work::Softmax, Arrays::new(Some(x), y, axis)?)
+        self.array(Work::Softmax, Some(x), y, axis)
     }
 
     /// [`Softmax::softmax_array`] in place. The same bits.
@@ -93,7 +86,7 @@ impl Softmax<'_> {
         y: ArrayViewMut<T, D>,
         axis: isize,
     ) -> Result<(), Error> {
-        self.array(Work::Softmax, Arrays::new(None, y, axis)?)
+        self.array(Work::Softmax, None, y, axis)
     }
 
     /// The log-softmax of `x` along an axis, into `y`. Error: as [`Softmax::log_softmax`].
@@ -118,7 +111,7 @@ impl Softmax<'_> {
         y: ArrayViewMut<T, D>,
         axis: isize,
     ) -> Result<(), Error> {
-        self.array(Work::LogSoftmax, Arrays::new(Some(x), y, axis)?)
+        self.array(Work::LogSoftmax, Some(x), y, axis)
     }
 
     /// [`Softmax::log_softmax_array`] in place. The same bits.
@@ -130,10 +123,39 @@ impl Softmax<'_> {
         y: ArrayViewMut<T, D>,
         axis: isize,
     ) -> Result<(), Error> {
-        self.array(Work::LogSoftmax, Arrays::new(None, y, axis)?)
+        self.array(Work::LogSoftmax, None, y, axis)
     }
 
-    fn array<T: Element, D: Dimension>(&self, op: Work, arrays: Arrays<T, D>) -> Result<(), Error> {
+    fn array<T: Element, D: Dimension>(
+        &self,
+        op: Work,
+        mut x: Option<ArrayView<T, D>>,
+        mut y: ArrayViewMut<T, D>,
+        axis: isize,
+    ) -> Result<(), Error> {
+        let index = index_of(axis, y.ndim())?;
+        let len = y.len_of(Axis(index));
+        let Some(mask) = self.mask_of_each(len) else {
+            return self.arrays(op, Arrays::new(x, y, axis)?);
+        };
+        if let Some(x) = &x {
+            check("output", x.shape(), y.shape(), index, Some(len))?;
+        }
+        of_any_type!(mask, m => {
+            let mut mask = mask_like(m, y.raw_dim())?;
+            let last = y.ndim() - 1;
+            x.iter_mut().for_each(|x| x.swap_axes(index, last));
+            y.swap_axes(index, last);
+            mask.swap_axes(index, last);
+            self.masked_lanes(op, len, between(x, y), mask)
+        })
+    }
+
+    fn arrays<T: Element, D: Dimension>(
+        &self,
+        op: Work,
+        arrays: Arrays<T, D>,
+    ) -> Result<(), Error> {
         if arrays.is_dense() {
             return self.dense(op, arrays);
         }
@@ -206,6 +228,434 @@ impl Softmax<'_> {
         self.dense(op, Arrays { x: None, y: tile.view_mut(), axis })?;
         copy(tile.view(), y.view_mut());
         Ok(())
+    }
+}
+
+macro_rules! array_view {
+    ($array:ident, $write:expr) => {
+        /// Lanes lie along the last axis.
+        impl<T: Plain + Send + Sync + 'static, D: Dimension> View for $array<'_, T, D> {
+            type Item = T;
+
+            fn lanes_along(&self, dim: usize) -> Option<usize> {
+                (dim + 1 < self.ndim()).then(|| self.len_of(Axis(dim)))
+            }
+
+            fn elements(&self) -> usize {
+                self.len()
+            }
+
+            fn split(self, dim: usize, at: usize) -> (Self, Self) {
+                self.split_at(Axis(dim), at)
+            }
+
+            fn read(&mut self, rows: &mut [T]) {
+                if let Ok(rows) = ArrayViewMut::from_shape(self.raw_dim(), rows) {
+                    copy(self.view(), rows);
+                }
+            }
+
+            fn write(&mut self, rows: &[T]) {
+                $write(self, rows);
+            }
+        }
+    };
+}
+
+array_view!(ArrayView, |_, _| ());
+array_view!(ArrayViewMut, |to: &mut ArrayViewMut<T, D>, rows| {
+    if let Ok(rows) = ArrayView::from_shape(to.raw_dim(), rows) {
+        copy(rows, to.view_mut());
+    }
+});
+
+/// Moves the axis of `x` to the end, and of the others those with the largest strides to the front;
+/// tells of each swap.
+fn arrange<T, D: Dimension>(
+    x: &mut ArrayView<T, D>,
+    axis: usize,
+    mut others: impl FnMut(usize, usize),
+) {
+    let mut swap = |x: &mut ArrayView<T, D>, a, b| {
+        x.swap_axes(a, b);
+        others(a, b);
+    };
+    let last = x.ndim().saturating_sub(1);
+    swap(x, axis, last);
+    for to in 0..last {
+        let size = |i: &usize| (x.len_of(Axis(*i)) == 1, x.strides()[*i].unsigned_abs());
+        let from = (to..last).max_by_key(size).unwrap_or(to);
+        swap(x, from, to);
+    }
+}
+
+/// Whether a tensor has the shape of the input, but for `k` elements along the axis, or without the
+/// axis, if that is `None`.
+fn check(
+    what: &'static str,
+    x: &[usize],
+    y: &[usize],
+    axis: usize,
+    k: Option<usize>,
+) -> Result<(), Error> {
+    let mut wanted = x.iter().enumerate().filter_map(|(i, &n)| if i == axis { k } else { Some(n) });
+    if wanted.clone().eq(y.iter().copied()) {
+        return Ok(());
+    }
+    Err(Error::shape(what, Size::Tensor(wanted.by_ref().collect()), Size::Tensor(y.into())))
+}
+
+/// Along an axis of views of any layout, as the softmax of such. Views in C order are worked on as
+/// by [`Softmax::logsumexp_axis`]; of others some lanes at a time are copied into scratch memory.
+impl Softmax<'_> {
+    /// [`Softmax::logsumexp`] along an axis of `x`, into `y`, which lacks that axis.
+    ///
+    /// ```
+    /// use ndarray::{Array1, array};
+    /// let x = array![[1.0f64, 5.0, f64::NEG_INFINITY], [1.0, 5.0, 0.0]];
+    /// let mut y = Array1::zeros(2);
+    /// softmax::Softmax::new().logsumexp_array(x.slice(ndarray::s![.., ..2;-1]), y.view_mut(), 1)?;
+    /// # let ln = |x: f64| x.ln();
+    /// assert_eq!(y.mapv(|y: f64| y.round()), array![5.0, 5.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Softmax::softmax_array`].
+    pub fn logsumexp_array<T: Element, D: Dimension>(
+        &self,
+        mut x: ArrayView<T, D>,
+        y: ArrayViewMut<T, D::Smaller>,
+        axis: isize,
+    ) -> Result<(), Error>
+    where
+        D::Smaller: Dimension<Larger = D>,
+    {
+        let index = index_of(axis, x.ndim())?;
+        check("output", x.shape(), y.shape(), index, None)?;
+        if x.is_standard_layout() && y.is_standard_layout() {
+            let (shape, y) = (x.raw_dim(), y.into_slice().unwrap_or_default());
+            return self.logsumexp_axis(x.to_slice().unwrap_or_default(), y, shape.slice(), axis);
+        }
+        let mut y = y.insert_axis(Axis(index));
+        let Some(mask) = self.mask_of_each(x.len_of(Axis(index))) else {
+            arrange(&mut x, index, |a, b| y.swap_axes(a, b));
+            return self.logsumexp_lanes(last(&x), x, y);
+        };
+        of_any_type!(mask, m => {
+            let mut mask = mask_like(m, x.raw_dim())?;
+            arrange(&mut x, index, |a, b| {
+                y.swap_axes(a, b);
+                mask.swap_axes(a, b);
+            });
+            self.masked_logsumexp_lanes(last(&x), x, y, mask)
+        })
+    }
+}
+
+/// A mask of the shape of a tensor, in C order.
+fn mask_like<M, D: Dimension>(mask: &[M], dim: D) -> Result<ArrayView<'_, M, D>, Error> {
+    let n = dim.size();
+    let view = ArrayView::from_shape(dim, mask).ok().filter(|_| mask.len() == n);
+    view.ok_or_else(|| Error::count(MASK, n, mask.len()))
+}
+
+/// Elements of a lane.
+fn last<T, D: Dimension>(x: &ArrayView<T, D>) -> usize {
+    x.shape().last().copied().unwrap_or(1)
+}
+
+/// Along an axis of views of any layout (feature `ndarray`).
+impl Hardmax<'_> {
+    /// [`Hardmax::hardmax`] along an axis of `x`, into `y`.
+    ///
+    /// ```
+    /// use ndarray::{Array2, array};
+    /// let x = array![[1.0f32, 5.0, 2.0], [4.0, 5.0, 0.0]];
+    /// let mut y = Array2::zeros((3, 2));
+    /// softmax::Hardmax::new().hardmax_array(x.t(), y.view_mut(), -1)?;
+    /// assert_eq!(y, array![[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Softmax::softmax_array`].
+    pub fn hardmax_array<T: Element, D: Dimension>(
+        &self,
+        mut x: ArrayView<T, D>,
+        mut y: ArrayViewMut<T, D>,
+        axis: isize,
+    ) -> Result<(), Error> {
+        let index = index_of(axis, x.ndim())?;
+        check("output", x.shape(), y.shape(), index, Some(x.len_of(Axis(index))))?;
+        if x.is_standard_layout() && y.is_standard_layout() {
+            let (shape, y) = (x.raw_dim(), y.into_slice().unwrap_or_default());
+            return self.hardmax_axis(x.to_slice().unwrap_or_default(), y, shape.slice(), axis);
+        }
+        arrange(&mut x, index, |a, b| y.swap_axes(a, b));
+        self.lanes(last(&x), through(x, Some(y)))
+    }
+
+    /// [`Hardmax::hardmax_array`] in place. The same bits.
+    ///
+    /// ```
+    /// let mut x = ndarray::array![[1.0f32, 5.0], [4.0, 5.0]];
+    /// softmax::Hardmax::new().hardmax_array_in_place(x.view_mut().reversed_axes(), 1)?;
+    /// assert_eq!(x, ndarray::array![[0.0, 0.5], [1.0, 0.5]]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Softmax::softmax_array`].
+    pub fn hardmax_array_in_place<T: Element, D: Dimension>(
+        &self,
+        mut y: ArrayViewMut<T, D>,
+        axis: isize,
+    ) -> Result<(), Error> {
+        let index = index_of(axis, y.ndim())?;
+        if y.is_standard_layout() {
+            let shape = y.raw_dim();
+            return self.hardmax_axis_in_place(
+                y.into_slice().unwrap_or_default(),
+                shape.slice(),
+                axis,
+            );
+        }
+        let len = y.len_of(Axis(index));
+        let dim = y.ndim() - 1;
+        y.swap_axes(index, dim);
+        self.lanes(len, in_place(y))
+    }
+
+    /// [`Hardmax::argmax`] along an axis of `x`: indices in a view that lacks that axis.
+    ///
+    /// ```
+    /// let x = ndarray::array![[1.0f32, 5.0, 2.0], [4.0, 5.0, 0.0]];
+    /// let mut indices = ndarray::Array1::zeros(3);
+    /// softmax::Hardmax::new().argmax_array(x.view(), indices.view_mut(), 0)?;
+    /// assert_eq!(indices, ndarray::array![1, 0, 0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Softmax::softmax_array`]; [`Error::Value`] if lanes have no elements.
+    pub fn argmax_array<T: Element, D: Dimension>(
+        &self,
+        mut x: ArrayView<T, D>,
+        indices: ArrayViewMut<usize, D::Smaller>,
+        axis: isize,
+    ) -> Result<(), Error>
+    where
+        D::Smaller: Dimension<Larger = D>,
+    {
+        let index = index_of(axis, x.ndim())?;
+        check("array of indices", x.shape(), indices.shape(), index, None)?;
+        let mut indices = indices.insert_axis(Axis(index));
+        arrange(&mut x, index, |a, b| indices.swap_axes(a, b));
+        self.argmax_lanes(last(&x), x, indices)
+    }
+}
+
+/// Along an axis of views of any layout (feature `ndarray`). Results have the shape of the input,
+/// but for `k` elements along the axis.
+impl TopK<'_> {
+    /// [`TopK::indices`] along an axis of `x`.
+    ///
+    /// ```
+    /// let x = ndarray::array![[1.0f32, 5.0], [2.0, 4.0], [3.0, 0.0]];
+    /// let mut indices = ndarray::Array2::zeros((2, 2));
+    /// softmax::TopK::new(2).indices_array(x.view(), indices.view_mut(), 0)?;
+    /// assert_eq!(indices, ndarray::array![[2, 0], [1, 1]]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Axis`], [`Error::Shape`] if shapes do not fit, or as [`TopK::indices_axis`].
+    pub fn indices_array<T: Element, D: Dimension>(
+        &self,
+        x: ArrayView<T, D>,
+        indices: ArrayViewMut<usize, D>,
+        axis: isize,
+    ) -> Result<(), Error> {
+        self.array(x, None, None, indices, axis)
+    }
+
+    /// [`TopK::log_probs`] along an axis of `x`.
+    ///
+    /// ```
+    /// use ndarray::{Array2, array};
+    /// let (mut log_probs, mut indices) = (Array2::zeros((1, 2)), Array2::zeros((1, 2)));
+    /// let x = array![[1.0f64, 5.0], [1.0, 5.0]];
+    /// softmax::TopK::new(1)
+    ///     .log_probs_array(x.view(), log_probs.view_mut(), indices.view_mut(), 0)?;
+    /// assert_eq!((log_probs, indices), (array![[-std::f64::consts::LN_2; 2]], array![[0, 0]]));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`TopK::indices_array`].
+    pub fn log_probs_array<T: Element, D: Dimension>(
+        &self,
+        x: ArrayView<T, D>,
+        log_probs: ArrayViewMut<T::Arithmetic, D>,
+        indices: ArrayViewMut<usize, D>,
+        axis: isize,
+    ) -> Result<(), Error> {
+        self.array(x, Some(log_probs), None, indices, axis)
+    }
+
+    /// [`TopK::probs`] along an axis of `x`.
+    ///
+    /// ```
+    /// use ndarray::{Array2, array};
+    /// let (mut probs, mut indices) = (Array2::zeros((1, 2)), Array2::zeros((1, 2)));
+    /// let x = array![[1.0f32, 5.0], [1.0, 5.0]];
+    /// softmax::TopK::new(1).probs_array(x.view(), probs.view_mut(), indices.view_mut(), 0)?;
+    /// assert_eq!((probs, indices), (array![[0.5; 2]], array![[0, 0]]));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`TopK::indices_array`].
+    pub fn probs_array<T: Element, D: Dimension>(
+        &self,
+        x: ArrayView<T, D>,
+        probs: ArrayViewMut<T::Arithmetic, D>,
+        indices: ArrayViewMut<usize, D>,
+        axis: isize,
+    ) -> Result<(), Error> {
+        self.array(x, None, Some(probs), indices, axis)
+    }
+
+    fn array<T: Element, D: Dimension>(
+        &self,
+        mut x: ArrayView<T, D>,
+        mut log_probs: Option<ArrayViewMut<T::Arithmetic, D>>,
+        mut probs: Option<ArrayViewMut<T::Arithmetic, D>>,
+        mut indices: ArrayViewMut<usize, D>,
+        axis: isize,
+    ) -> Result<(), Error> {
+        let index = index_of(axis, x.ndim())?;
+        self.check(x.len_of(Axis(index)))?;
+        for values in [&log_probs, &probs].into_iter().flatten() {
+            check("array of values", x.shape(), values.shape(), index, Some(self.k))?;
+        }
+        check("array of indices", x.shape(), indices.shape(), index, Some(self.k))?;
+        arrange(&mut x, index, |a, b| {
+            indices.swap_axes(a, b);
+            log_probs.iter_mut().for_each(|values| values.swap_axes(a, b));
+            probs.iter_mut().for_each(|values| values.swap_axes(a, b));
+        });
+        self.lanes(last(&x), x, log_probs, probs, indices)
+    }
+}
+
+/// Along an axis of views of any layout (feature `ndarray`): the classes. Labels and losses are
+/// views that lack that axis; row factors are in the order of these.
+impl CrossEntropy<'_> {
+    /// [`CrossEntropy::losses`] along an axis of the logits.
+    ///
+    /// ```
+    /// use ndarray::{Array2, array};
+    /// // One image of two classes and two pixels.
+    /// let (logits, labels) = (array![[[1.0f32, 5.0], [1.0, 5.0]]], array![[0, 1]]);
+    /// let mut losses = Array2::zeros((1, 2));
+    /// let loss = softmax::CrossEntropy::new();
+    /// loss.losses_array(logits.view(), labels.view(), losses.view_mut(), 1)?;
+    /// assert!(losses.iter().all(|loss| (loss - std::f64::consts::LN_2).abs() < 1e-7));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Axis`], [`Error::Memory`], or as [`CrossEntropy::losses`].
+    pub fn losses_array<T: Element, D: Dimension>(
+        &self,
+        logits: ArrayView<T, D>,
+        labels: ArrayView<i64, D::Smaller>,
+        losses: ArrayViewMut<f64, D::Smaller>,
+        axis: isize,
+    ) -> Result<(), Error>
+    where
+        D::Smaller: Dimension<Larger = D>,
+    {
+        self.array(logits, labels, losses, None, axis)
+    }
+
+    /// [`CrossEntropy::losses_and_gradient`] along an axis of the logits, whose shape the gradient
+    /// has.
+    ///
+    /// ```
+    /// use ndarray::{Array2, Array3, array};
+    /// let (logits, labels) = (array![[[1.0f32, 5.0], [1.0, 5.0]]], array![[0, 1]]);
+    /// let (mut losses, mut gradient) = (Array2::zeros((1, 2)), Array3::zeros((1, 2, 2)));
+    /// softmax::CrossEntropy::new().losses_and_gradient_array(
+    ///     logits.view(), labels.view(), losses.view_mut(), gradient.view_mut(), 1)?;
+    /// assert_eq!(gradient, array![[[-0.25, 0.25], [0.25, -0.25]]]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`CrossEntropy::losses_array`].
+    pub fn losses_and_gradient_array<T: Element, D: Dimension>(
+        &self,
+        logits: ArrayView<T, D>,
+        labels: ArrayView<i64, D::Smaller>,
+        losses: ArrayViewMut<f64, D::Smaller>,
+        gradient: ArrayViewMut<T, D>,
+        axis: isize,
+    ) -> Result<(), Error>
+    where
+        D::Smaller: Dimension<Larger = D>,
+    {
+        self.array(logits, labels, losses, Some(gradient), axis)
+    }
+
+    fn array<T: Element, D: Dimension>(
+        &self,
+        mut x: ArrayView<T, D>,
+        labels: ArrayView<i64, D::Smaller>,
+        losses: ArrayViewMut<f64, D::Smaller>,
+        mut gradient: Option<ArrayViewMut<T, D>>,
+        axis: isize,
+    ) -> Result<(), Error>
+    where
+        D::Smaller: Dimension<Larger = D>,
+    {
+        let index = index_of(axis, x.ndim())?;
+        let len = x.len_of(Axis(index));
+        check("array of labels", x.shape(), labels.shape(), index, None)?;
+        check("array of losses", x.shape(), losses.shape(), index, None)?;
+        if let Some(gradient) = &gradient {
+            check("gradient", x.shape(), gradient.shape(), index, Some(len))?;
+        }
+        let shape = labels.raw_dim();
+        let factors = self.factors().map(|factors| {
+            let view = ArrayView::from_shape(shape.clone(), factors).ok();
+            let view = view.filter(|view| view.len() == factors.len());
+            let what = "number of row factors (one for each lane along the axis)";
+            view.ok_or_else(|| Error::count(what, labels.len(), factors.len()))
+        });
+        let factors = factors.transpose()?;
+        let mut factors = factors.map(|factors| factors.insert_axis(Axis(index)));
+        let n = labels.len();
+        let in_order = with_room(n, |all: &mut [i64]| {
+            labels.iter().zip(&mut *all).for_each(|(label, to)| *to = *label);
+            let all = &*all;
+            let labels = ArrayView::from_shape(shape, all);
+            let labels = labels.map_err(|_| Error::count("number of labels", n, all.len()))?;
+            let mut labels = labels.insert_axis(Axis(index));
+            let mut losses = losses.insert_axis(Axis(index));
+            arrange(&mut x, index, |a, b| {
+                labels.swap_axes(a, b);
+                losses.swap_axes(a, b);
+                factors.iter_mut().for_each(|factors| factors.swap_axes(a, b));
+                gradient.iter_mut().for_each(|gradient| gradient.swap_axes(a, b));
+            });
+            let wants_gradient = gradient.is_some();
+            let views = (labels, factors, losses);
+            self.lanes(len, all, views, through(x, gradient), wants_gradient)
+        });
+        in_order.unwrap_or(Err(Error::memory(n)))
     }
 }
 
@@ -290,8 +740,7 @@ impl<'a, T: Element, D: Dimension> Arrays<'a, T, D> {
     /// Whether they are to be copied, uncut.
     fn is_tile(&self) -> bool {
         let (bytes, lanes) = (self.y.len() * size_of::<T>(), self.lanes());
-        let small = bytes <= TILE || lanes == 1 || (lanes <= TOGETHER && bytes <= MOST);
-        small && self.run() < RUN
+        is_tile(lanes, bytes) && self.run() < RUN
     }
 
     /// The first `at` of `of` parts, and the others.
@@ -319,7 +768,7 @@ impl<'a, T: Element, D: Dimension> Arrays<'a, T, D> {
 }
 
 /// Copies, in blocks if neighbours of the one are not those of the other.
-fn copy<T: Element, D: Dimension>(from: ArrayView<T, D>, mut to: ArrayViewMut<T, D>) {
+fn copy<T: Copy, D: Dimension>(from: ArrayView<T, D>, mut to: ArrayViewMut<T, D>) {
     let last = Axis(from.ndim() - 1);
     let across = from.stride_of(last).abs().max(to.stride_of(last).abs()) > NEAR;
     if !across || from.len() <= BLOCK {

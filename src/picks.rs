@@ -2,8 +2,10 @@
 
 use softmax_kernels::{Element, Masked, Matrix, Op as Work, Picks, part_of, with_room};
 
+use crate::changed::negated;
 use crate::exec::exec_setter;
 use crate::factor::{Factor, factor_setters};
+use crate::lanes::{self, input, output, tensor, tensor_mut};
 use crate::{Error, Exec, Shape};
 
 /// The `k` largest elements of each row, the largest first and the first of equals first: their
@@ -35,7 +37,9 @@ impl<'a> TopK<'a> {
         Self { k, factor: Factor::One, masked: Masked::Nan, exec: Exec::new() }
     }
 
-    factor_setters!();
+    factor_setters!(
+        "Scales below 0 have the bits of `-x` by the scale without its sign, whose largest elements are\nthe smallest of `x`, and take up to twice as long, for a copy of the rows."
+    );
 
     /// What the probabilities of a row are whose every entry is `-inf`.
     #[inline]
@@ -126,6 +130,17 @@ impl<'a> TopK<'a> {
         self.pick(x, log_probs, Some(probs), indices)
     }
 
+    /// Whether rows of so many elements have `k`, and the scale is in its range.
+    ///
+    /// # Errors
+    /// [`Error::Value`].
+    pub(crate) fn check(&self, cols: usize) -> Result<(), Error> {
+        if !self.factor.is_negative() {
+            self.factor.finite()?;
+        }
+        Picks::<f32>::check_k(self.k, cols)
+    }
+
     /// With room for log-probabilities that nobody wants.
     fn aside<T: Element>(
         &self,
@@ -142,6 +157,16 @@ impl<'a> TopK<'a> {
         probs: Option<&mut [T::Arithmetic]>,
         indices: &mut [usize],
     ) -> Result<(), Error> {
+        if self.factor.is_negative() {
+            let (k, mut probs) = (self.k, probs);
+            Picks::top(x, k, &mut *indices, &mut *log_probs, probs.as_deref_mut())?;
+            let picked = [x.rows(), k, 1];
+            let values = |values| tensor_mut("number of values", values, picked);
+            let indices = tensor_mut("number of indices", indices, picked)?;
+            let (log_probs, probs) = (values(log_probs)?, probs.map(values).transpose()?);
+            let positive = Self { factor: self.factor.minus(), ..*self };
+            return positive.lanes(x.cols(), negated(x), Some(log_probs), probs, indices);
+        }
         let scale = self.factor.finite()?;
         let picks = Picks::top(x, self.k, indices, log_probs, probs)?;
         run(&self.exec, picks.scaled(scale, self.masked), false)
@@ -181,7 +206,9 @@ impl<'a> LogProbs<'a> {
         Self { factor: Factor::One, masked: Masked::Nan, exec: Exec::new() }
     }
 
-    factor_setters!();
+    factor_setters!(
+        "Scales below 0 have the bits of `-x` by the scale without its sign, and take up to twice as\nlong, for a copy of the rows."
+    );
 
     /// What the log-probabilities of a row are whose every entry is `-inf`.
     #[inline]
@@ -212,6 +239,9 @@ impl<'a> LogProbs<'a> {
         tokens: &[usize],
         log_probs: &mut [T::Arithmetic],
     ) -> Result<(), Error> {
+        if self.factor.is_negative() {
+            return self.negative(x, tokens, log_probs, None);
+        }
         self.pick(Picks::tokens(x, tokens, log_probs, None), false)
     }
 
@@ -237,7 +267,39 @@ impl<'a> LogProbs<'a> {
         log_probs: &mut [T::Arithmetic],
         logsumexp: &mut [T::Arithmetic],
     ) -> Result<(), Error> {
+        if self.factor.is_negative() {
+            return self.negative(x, tokens, log_probs, Some(logsumexp));
+        }
         self.pick(Picks::tokens(x, tokens, log_probs, Some(logsumexp)), true)
+    }
+
+    /// With a scale below 0.
+    #[cold]
+    fn negative<T: Element>(
+        &self,
+        x: Matrix<T>,
+        tokens: &[usize],
+        log_probs: &mut [T::Arithmetic],
+        mut logsumexp: Option<&mut [T::Arithmetic]>,
+    ) -> Result<(), Error> {
+        Picks::tokens(x, tokens, &mut *log_probs, logsumexp.as_deref_mut())?;
+        let (rows, cols) = (x.rows(), x.cols());
+        let picked = [rows, tokens.len() / rows.max(1), 1];
+        let tokens = tensor("number of tokens", tokens, picked)?;
+        let log_probs = tensor_mut("number of log-probabilities", log_probs, picked)?;
+        let one = |one| tensor_mut("number of log-sum-exps", one, [rows, 1, 1]);
+        let logsumexp = logsumexp.map(one).transpose()?;
+        let positive = Self { factor: self.factor.minus(), ..*self };
+        let operands =
+            ((input(negated(x)), input(tokens)), (output(log_probs), logsumexp.map(output)));
+        let work = Work::LogSumExp;
+        lanes::run::<T, _>(&self.exec, work, cols, operands, &|exec, n, ((x, tokens), (y, lse))| {
+            let (of_rows, x) = (positive.exec(*exec), Matrix::with_stride(x, n, cols, cols)?);
+            match lse {
+                None => of_rows.log_probs(x, tokens, y),
+                Some(lse) => of_rows.log_probs_and_logsumexp(x, tokens, y, lse),
+            }
+        })
     }
 
     fn pick<T: Element>(

@@ -1,6 +1,8 @@
 //! Softmax, log-softmax and log-sum-exp of rows.
 
-use softmax_kernels::{Call, Element, Masked, Matrix, MatrixMut, Op as Work, Scale, Ties};
+use softmax_kernels::{
+    Call, Element, MaskData, Masked, Matrix, MatrixMut, Op as Work, Scale, Ties,
+};
 
 use crate::exec::exec_setter;
 use crate::factor::{Factor, Limit};
@@ -38,6 +40,7 @@ use crate::{Error, Exec};
 pub struct Softmax<'a> {
     pub(crate) factor: Factor,
     pub(crate) masked: Masked,
+    pub(crate) mask: Option<MaskData<'a>>,
     pub(crate) exec: Exec<'a>,
 }
 
@@ -48,15 +51,27 @@ impl Default for Softmax<'_> {
 }
 
 impl<'a> Softmax<'a> {
-    /// Scale 1, NaN for fully masked rows, wherever calls run best.
+    /// Scale 1, no mask, NaN for fully masked rows, wherever calls run best.
     #[inline]
     pub const fn new() -> Self {
-        Self { factor: Factor::One, masked: Masked::Nan, exec: Exec::new() }
+        Self { factor: Factor::One, masked: Masked::Nan, mask: None, exec: Exec::new() }
     }
 
     /// Multiplies every input by `scale`: `exp(scale * x_i) / sum_j exp(scale * x_j)`. Costs
     /// nothing per element and no accuracy: the product is never rounded. Calls refuse scales
-    /// outside `2^-60..=2^60`.
+    /// whose absolute value is outside `2^-60..=2^60`.
+    ///
+    /// Scales below 0 (softmin) have the bits of `-x` by the scale without its sign. They take
+    /// longer, as rows are copied, negated, into scratch memory: half as long again in the caches,
+    /// up to twice as long in memory.
+    ///
+    /// ```
+    /// use softmax::{Matrix, MatrixMut, Softmax};
+    /// let (x, mut y) = ([1.0f32, 1.0, f32::INFINITY], [0.0f32; 3]);
+    /// Softmax::new().scale(-1.0).softmax(Matrix::new(&x, 3)?, MatrixMut::new(&mut y, 3)?)?;
+    /// assert_eq!(y, [0.5, 0.5, 0.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[inline]
     #[must_use]
     pub const fn scale(mut self, scale: f64) -> Self {
@@ -67,15 +82,16 @@ impl<'a> Softmax<'a> {
     /// Divides every input by `temperature`: the Boltzmann distribution. As [`Softmax::scale`] of
     /// `1 / temperature`, but without rounding that quotient; the later of the two counts.
     ///
-    /// Softmax and log-softmax of rows have limits: at temperature 0 all the mass is the largest
+    /// Softmax and log-softmax have limits: at temperature 0 all the mass is the largest
     /// element's, shared equally by all that are as large ([`Hardmax`](crate::Hardmax)); at
     /// `f64::INFINITY` all elements but `-inf` have the same. Temperatures between 0 and 2^-100
     /// count as 2^-100, at which logits that are further apart than 1e-27 have reached the first
     /// limit; finite ones above 2^100 count as 2^100, at which logits below 7e13 (in f32 3e22) have
     /// reached the second.
     ///
-    /// Calls refuse what is NaN or below 0; and, but for softmax and log-softmax of rows, what is 0
-    /// or infinite.
+    /// Calls refuse what is NaN or below 0 (the opposite of a temperature is [`Softmax::scale`] of
+    /// its negative inverse); and, but for softmax and log-softmax without a mask, what is 0 or
+    /// infinite.
     ///
     /// ```
     /// use softmax::{Matrix, MatrixMut, Softmax};
@@ -105,6 +121,43 @@ impl<'a> Softmax<'a> {
         self
     }
 
+    /// Hides elements, or adds numbers to the scaled ones: a mask of one row, which serves for all,
+    /// or of one for each, without gaps. Of bool or u8, not 0 where an element is seen; or of f32,
+    /// f16 or bf16 (f64 for rows of f64), which are added, `-inf` hiding. What is hidden counts as
+    /// `-inf`, whatever stands there: its probability is 0, its log-probability `-inf`.
+    ///
+    /// Bits of softmax are those of [`Attention`](crate::Attention) of one head, with the bounds
+    /// stated there. A mask that only hides gives all operations the bits of a row with `-inf`
+    /// there.
+    ///
+    /// Log-softmax and log-sum-exp with a mask copy rows into scratch memory; where numbers but 0
+    /// and `-inf` are added, as f64. So in f32, f16 and bf16 their errors are no larger than
+    /// without a mask; in f64 they are those of logits that were rounded first: each twice, 2^-52
+    /// of it, where its sum with the mask is not exact. There logits must be in the range of f64.
+    ///
+    /// Along an axis the mask has one row for all lanes, or the shape of the tensor.
+    ///
+    /// ```
+    /// use softmax::{Matrix, MatrixMut, Softmax};
+    /// let (x, mut y) = ([1.0f32, 7.0, 1.0, 5.0, 5.0, f32::NAN], [0.0f32; 6]);
+    /// // One row for each.
+    /// let mask = [true, false, true, true, true, false];
+    /// let softmax = Softmax::new().mask(&mask);
+    /// softmax.softmax(Matrix::new(&x, 3)?, MatrixMut::new(&mut y, 3)?)?;
+    /// assert_eq!(y, [0.5, 0.0, 0.5, 0.5, 0.5, 0.0]);
+    /// // One for all, of numbers to be added.
+    /// let softmax = Softmax::new().mask(&[0.0f32, -6.0, f32::NEG_INFINITY]);
+    /// softmax.softmax(Matrix::new(&x[..3], 3)?, MatrixMut::new(&mut y[..3], 3)?)?;
+    /// assert_eq!(y[..3], [0.5, 0.5, 0.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    #[inline]
+    #[must_use]
+    pub fn mask(mut self, mask: impl Into<MaskData<'a>>) -> Self {
+        self.mask = Some(mask.into());
+        self
+    }
+
     exec_setter!();
 
     /// The softmax of every row of `x`, into the rows of `y`, which have the same shape.
@@ -113,8 +166,9 @@ impl<'a> Softmax<'a> {
     /// where what is below 2^-126 is 0.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the shapes differ, [`Error::Value`] if the scale or temperature is out
-    /// of range, or a kernel that cannot run.
+    /// [`Error::Shape`] if the shapes differ or a mask has another size, [`Error::Value`] if the
+    /// scale or temperature is out of range or a mask is of f64 and the rows are not, with a mask
+    /// [`Error::Memory`], or a kernel that cannot run.
     pub fn softmax<T: Element>(&self, x: Matrix<T>, y: MatrixMut<T>) -> Result<(), Error> {
         self.map(Work::Softmax, x, y)
     }
@@ -155,8 +209,11 @@ impl<'a> Softmax<'a> {
     /// # Errors
     /// As [`Softmax::softmax`]; [`Error::Shape`] if `y` has not one element per row.
     pub fn logsumexp<T: Element>(&self, x: Matrix<T>, y: &mut [T]) -> Result<(), Error> {
-        if let Factor::One = self.factor {
+        if let (Factor::One, None) = (self.factor, self.mask) {
             return self.logsumexp_by(Scale::ONE, x, y);
+        }
+        if self.is_changed() {
+            return self.changed_logsumexp(x, y);
         }
         self.logsumexp_by(self.factor.finite()?, x, y)
     }
@@ -182,7 +239,7 @@ impl<'a> Softmax<'a> {
         x: Matrix<T>,
         y: MatrixMut<T>,
     ) -> Result<(), Error> {
-        if let Factor::One = self.factor {
+        if let (Factor::One, None) = (self.factor, self.mask) {
             // Most calls: a scale that may be one of two waits for its parts, 2 ns.
             let call = Call::new(work, x, y, Scale::ONE, self.masked).map_err(mismatch)?;
             return self.exec.run(call);
@@ -197,6 +254,9 @@ impl<'a> Softmax<'a> {
         x: Matrix<T>,
         y: MatrixMut<T>,
     ) -> Result<(), Error> {
+        if self.is_changed() {
+            return self.changed(work, Some(x), y);
+        }
         let (work, scale) = self.at(work)?;
         self.exec.run(Call::new(work, x, y, scale, self.masked).map_err(mismatch)?)
     }
@@ -204,11 +264,24 @@ impl<'a> Softmax<'a> {
     /// As [`Softmax::map`], in place.
     #[inline(always)]
     fn map_in_place<T: Element>(&self, work: Work, y: MatrixMut<T>) -> Result<(), Error> {
-        if let Factor::One = self.factor {
+        if let (Factor::One, None) = (self.factor, self.mask) {
             return self.exec.run(Call::in_place(work, y, Scale::ONE, self.masked));
+        }
+        if self.is_changed() {
+            return self.changed(work, None, y);
         }
         let (work, scale) = self.at(work)?;
         self.exec.run(Call::in_place(work, y, scale, self.masked))
+    }
+
+    /// Whether rows are changed before anything is computed.
+    fn is_changed(&self) -> bool {
+        self.mask.is_some() || self.factor.is_negative()
+    }
+
+    /// Whether columns have no way of their own to do what is asked for.
+    pub(crate) fn is_special(&self) -> bool {
+        self.is_changed() || self.factor.limit().is_some()
     }
 
     /// What softmax or log-softmax is at the temperature, and the scale.

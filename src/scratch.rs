@@ -6,6 +6,7 @@ use softmax_kernels::{
 };
 
 use crate::axis::around;
+use crate::lanes::most_lanes;
 use crate::{Attention, CrossEntropy, Error, Exec, Op, Plan, Sampler, Shape, TopK};
 
 /// Calls `f`, whose calls of this crate on this thread, and on the threads that they are shared
@@ -71,7 +72,8 @@ impl Exec<'_> {
         Ok(total(&plan, room_for::<BlockSum>(BlockSum::count(cols)), worker))
     }
 
-    /// As [`Exec::scratch_size`], of softmax and log-softmax along an axis of a tensor in C order.
+    /// As [`Exec::scratch_size`], of softmax, log-softmax, log-sum-exp, hardmax and argmax along an
+    /// axis of a tensor in C order.
     ///
     /// # Errors
     /// [`Error::Axis`]; as [`Exec::plan`].
@@ -87,7 +89,14 @@ impl Exec<'_> {
             return Ok(map.max(self.scratch_size::<T>(Op::Softmax, shape.in_place())?));
         }
         let shape = Shape::new(outer.saturating_mul(inner), axis).in_place();
-        Ok(total(&self.plan::<T>(Op::Softmax, shape)?, 0, room_for_columns::<T>(axis)))
+        let plan = self.plan::<T>(Op::Softmax, shape)?;
+        // What is turned round, and a result for each of its lanes.
+        let lanes = most_lanes(shape.rows, axis.saturating_mul(size_of::<T>()));
+        let turned =
+            room_for::<T>(lanes.saturating_mul(axis)).saturating_add(room_for::<u64>(lanes));
+        let rows = self.scratch_size::<T>(Op::Softmax, Shape::new(lanes, axis))?;
+        let turned = turned.saturating_add(rows);
+        Ok(total(&plan, 0, room_for_columns::<T>(axis).max(turned)))
     }
 }
 

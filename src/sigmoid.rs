@@ -2,8 +2,10 @@
 
 use softmax_kernels::{Call, Element, Masked, Matrix, MatrixMut, Op as Work};
 
+use crate::changed::{negated, negated_in_place};
 use crate::exec::exec_setter;
 use crate::factor::{Factor, factor_setters};
+use crate::lanes::{between, run};
 use crate::rows::mismatch;
 use crate::{Error, Exec};
 
@@ -36,7 +38,9 @@ impl<'a> Sigmoid<'a> {
         Self { factor: Factor::One, exec: Exec::new() }
     }
 
-    factor_setters!();
+    factor_setters!(
+        "Scales below 0 have the bits of `-x` by the scale without its sign, and take up to twice as\nlong, for a copy of the rows."
+    );
     exec_setter!();
 
     /// The sigmoid of every element of `x`, into `y`, which has the same shape: `1 / (1 +
@@ -83,6 +87,9 @@ impl<'a> Sigmoid<'a> {
 
     /// The elements of a matrix without padding are a column, which may be cut anywhere.
     fn map<T: Element>(&self, work: Work, x: Matrix<T>, y: MatrixMut<T>) -> Result<(), Error> {
+        if self.factor.is_negative() && (x.rows(), x.cols()) == (y.rows(), y.cols()) {
+            return self.negative(work, Some(x), y);
+        }
         if (x.rows(), x.cols()) != (y.rows(), y.cols()) {
             return self.rows(work, x, y);
         }
@@ -101,11 +108,31 @@ impl<'a> Sigmoid<'a> {
 
     /// As [`Sigmoid::map`].
     fn map_in_place<T: Element>(&self, work: Work, x: MatrixMut<T>) -> Result<(), Error> {
+        if self.factor.is_negative() {
+            return self.negative(work, None, x);
+        }
         let x = match x.into_slice() {
             Ok(x) => MatrixMut::new(x, 1)?,
             Err(x) => x,
         };
         let scale = self.factor.finite()?;
         self.exec.run(Call::in_place(work, x, scale, Masked::Nan))
+    }
+
+    /// With a scale below 0: of `x`, or in place.
+    #[cold]
+    fn negative<T: Element>(
+        &self,
+        work: Work,
+        x: Option<Matrix<T>>,
+        y: MatrixMut<T>,
+    ) -> Result<(), Error> {
+        let positive = Self { factor: self.factor.minus(), ..*self };
+        let cols = y.cols();
+        let rows = between(x.map(negated), negated_in_place(y));
+        run::<T, _>(&self.exec, work, cols, rows, &|exec, n, x| {
+            let x = MatrixMut::with_stride(x, n, cols, cols)?;
+            positive.exec(*exec).map_in_place(work, x)
+        })
     }
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use common::{Options, available, by, quick};
 use softmax::half::bf16;
@@ -12,24 +12,24 @@ use softmax::{
     Order, Partial, Probs, Sampler, Shape, Threads, Ties,
 };
 
-/// The system's, counting what the current thread asks for.
+/// The system's allocator, counting the allocations of the current thread.
 struct Counting;
 
 thread_local! {
     static COUNT: Cell<usize> = const { Cell::new(0) };
 }
 
-// SAFETY: the system's allocator does it all.
+// SAFETY: every method calls the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // A thread that is ending is not counted.
         let _ = COUNT.try_with(|count| count.set(count.get() + 1));
-        // SAFETY: as the caller vouches for.
+        // SAFETY: as this function's.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
-        // SAFETY: as the caller vouches for.
+        // SAFETY: as this function's.
         unsafe { System.dealloc(p, layout) }
     }
 }
@@ -41,7 +41,7 @@ fn view(y: &mut [f32], cols: usize) -> MatrixMut<'_, f32> {
     MatrixMut::new(y, cols).expect("a shape")
 }
 
-/// What the second call allocates.
+/// Number of allocations of the second call.
 fn second(mut call: impl FnMut()) -> usize {
     call();
     let before = COUNT.get();
@@ -123,11 +123,41 @@ fn axes() {
                         .softmax()
                         .softmax_axis_in_place(&mut y, &shape, 1)
                         .expect("a valid call");
+                    along_by_rows(&options, &x, &mut y, shape);
                 });
                 assert_eq!(count, 0, "{} {shape:?}", kernel.name());
             }
         }
     }
+}
+
+/// What is turned round, rows of f32.
+fn along_by_rows(options: &Options, x: &[f32], y: &mut [f32], shape: [usize; 3]) {
+    thread_local! {
+        static ROOM: RefCell<(Vec<usize>, Vec<i64>, Vec<f64>)> = const {
+            RefCell::new((Vec::new(), Vec::new(), Vec::new()))
+        };
+    }
+    let [outer, len, inner] = shape;
+    let n = outer * inner;
+    ROOM.with_borrow_mut(|(indices, labels, losses)| {
+        indices.resize(n, 0);
+        labels.resize(n, 0);
+        losses.resize(n, 0.0);
+        options.softmax().logsumexp_axis(x, &mut y[..n], &shape, 1).expect("a valid call");
+        let cold = options.softmax().temperature(0.0);
+        cold.softmax_axis_in_place(y, &shape, 1).expect("a valid call");
+        let hardmax = options.hardmax(Ties::First);
+        hardmax.hardmax_axis(x, y, &shape, 1).expect("a valid call");
+        hardmax.argmax_axis(x, indices, &shape, 1).expect("a valid call");
+        let top = options.top_k(1);
+        top.probs_axis(x, &mut y[..n], indices, &shape, 1).expect("a valid call");
+        let loss = options.cross_entropy();
+        loss.losses_and_gradient_axis(x, labels, losses, y, &shape, 1).expect("a valid call");
+        let view = ndarray::ArrayView::from_shape(shape, x).expect("a shape");
+        let y = ndarray::ArrayViewMut::from_shape([inner, len, outer], y).expect("a shape");
+        hardmax.hardmax_array(view, y.reversed_axes(), 1).expect("a valid call");
+    });
 }
 
 #[test]
@@ -227,7 +257,7 @@ fn sampling() {
     let history: &[&[usize]] = &[&[1, 2, 2]];
     for kernel in available().into_iter() {
         for cols in [5, 5000, 100_000] {
-            // Of different sizes, some of them equal.
+            // Elements of different sizes, some of them equal.
             let x: Vec<f32> = (0..2 * cols).map(|i| ((i * 7919) % 10_007) as f32 * 1e-3).collect();
             let plain = Sampler::new(1).exec(by(kernel).threads(Threads::Serial));
             let samplers = [
@@ -250,7 +280,7 @@ fn sampling() {
     }
 }
 
-/// Calls the body on the calling thread, for whom what is allocated is counted.
+/// An executor on the calling thread, whose allocations are counted.
 struct Alone;
 
 impl Executor for Alone {
@@ -263,10 +293,10 @@ impl Executor for Alone {
     }
 }
 
-/// What a call allocates on a thread that has no memory yet, in lent memory of the size that is
-/// said to be enough.
+/// Number of allocations of a call on a thread that has no memory yet, in lent memory of the
+/// promised size.
 fn lent(size: usize, call: impl FnOnce() + Send) -> usize {
-    // At an odd address.
+    // At an unaligned address.
     let mut memory = vec![0; size + 1];
     std::thread::scope(|scope| {
         let counted = scope.spawn(|| {
@@ -311,6 +341,13 @@ fn in_lent_memory<T: Element + Probs<T>>(kernel: &'static Kernel, rows: usize, c
             let count = lent(size, || {
                 options.softmax().softmax_axis_in_place(y, &shape, 1).expect("a valid call");
                 options.softmax().log_softmax_axis_in_place(y, &shape, 1).expect("a valid call");
+                let [outer, len, inner] = shape;
+                let x = x.into_slice().expect("no padding");
+                let one = &mut y[..outer * inner];
+                assert_eq!(x.len(), one.len() * len);
+                options.softmax().logsumexp_axis(x, one, &shape, 1).expect("a valid call");
+                let hardmax = options.hardmax(Ties::First);
+                hardmax.hardmax_axis(x, y, &shape, 1).expect("a valid call");
             });
             assert_eq!(count, 0, "{what} {shape:?}");
         }
@@ -351,7 +388,7 @@ fn in_lent_memory<T: Element + Probs<T>>(kernel: &'static Kernel, rows: usize, c
 fn nothing_with_lent_memory() {
     for kernel in available().into_iter().filter(|k| k.name() != "scalar") {
         for (rows, cols) in [(7, 10), (7, 1000), (4, 5000), (1, 200_000)] {
-            // Under an emulator the largest takes minutes.
+            // The largest takes minutes under an emulator.
             if cols > 5000 && quick() {
                 continue;
             }

@@ -1,5 +1,5 @@
-//! A process that is forked after rayon's pool was made by somebody else. (capi/tests/c/processes.c
-//! has all other cases.)
+//! A process that is forked after another part of the program made rayon's pool.
+//! (capi/tests/c/processes.c has all other cases.)
 #![cfg(all(unix, feature = "rayon"))]
 
 use std::num::NonZeroUsize;
@@ -24,12 +24,12 @@ fn softmax_of(mut x: Vec<f32>, threads: usize) -> Vec<f32> {
 fn a_pool_of_the_parents_is_not_waited_for() {
     let x: Vec<f32> = (0..300_000).map(|i| (i % 640) as f32 / 64.0).collect();
     let want = softmax_of(x.clone(), 1);
-    // The crate has not asked for threads yet.
+    // The crate has not used threads yet.
     assert_eq!(rayon::join(|| 1, || 2), (1, 2));
-    // SAFETY: the child calls what is tested, and ends.
+    // SAFETY: the child makes the tested calls, and ends.
     let child = unsafe { fork() };
     if child == 0 {
-        // SAFETY: as above. Whoever hangs is killed.
+        // SAFETY: as above. A child that hangs is killed.
         unsafe {
             alarm(60);
             let same = softmax_of(x.clone(), 2) == want && softmax_of(x, 2) == want;
@@ -40,6 +40,6 @@ fn a_pool_of_the_parents_is_not_waited_for() {
     // SAFETY: the child is this process's.
     assert!(child > 0 && unsafe { waitpid(child, &raw mut status, 0) } == child);
     assert_eq!(status, 0);
-    // Here the pool is there.
+    // The pool exists in this process.
     assert_eq!(softmax_of(x, 2), want);
 }

@@ -1,7 +1,7 @@
-//! What the benches share: the way one case is checked and timed. Inputs, checks and limits are
-//! those of `softmax bench`.
+//! Functions that benches share: checking and timing one case. Inputs, checks and limits are those
+//! of `softmax bench`.
 
-// Each bench is a program of its own and uses a part of this file.
+// Each bench is a program of its own and uses only some of this.
 #![allow(dead_code, unused_imports)]
 
 use std::hint::black_box;
@@ -16,8 +16,7 @@ pub use softmax_measure::data::logits;
 use softmax_measure::operation;
 pub use softmax_measure::operation::{Operation, Side};
 
-/// Few samples and short ones: the numbers are for comparing shapes and kernels, not for the last
-/// percent.
+/// Few and short samples: enough to compare shapes and kernels, not for the last percent.
 pub fn criterion() -> Criterion {
     Criterion::default()
         .sample_size(10)
@@ -27,8 +26,8 @@ pub fn criterion() -> Criterion {
         .without_plots()
 }
 
-/// The kernels that this CPU can run. Those that it cannot are reported by name, and
-/// `SOFTMAX_REQUIRE=name,name` turns their absence into a failure.
+/// The kernels that this CPU can run. The others are printed, and `SOFTMAX_REQUIRE=name,name` turns
+/// their absence into a failure.
 pub fn available_kernels() -> Vec<&'static Kernel> {
     let required = std::env::var("SOFTMAX_REQUIRE").unwrap_or_default();
     for name in required.split(',').map(str::trim).filter(|name| !name.is_empty()) {
@@ -44,7 +43,7 @@ pub fn available_kernels() -> Vec<&'static Kernel> {
     can
 }
 
-/// The kernel of calls that choose none.
+/// The kernel of calls that do not choose one.
 pub fn default_kernel() -> &'static Kernel {
     softmax::default_kernel().expect("SOFTMAX_KERNEL names an available kernel")
 }
@@ -60,8 +59,8 @@ pub fn run<T: Number + Probs<T>>(
     done.expect("the shapes agree and the kernel is available");
 }
 
-/// Times one call as `id` in the group. The first time that criterion asks for it, its answer is
-/// checked and the largest error printed; a case that the command line filters out costs nothing.
+/// Times one call as `id` in the group. When criterion first asks for it, its result is checked and
+/// the largest error printed; cases that the command line filters out cost nothing.
 pub fn bench<T: Number + Probs<T>>(
     group: &mut BenchmarkGroup<'_, WallTime>,
     id: &str,
@@ -87,7 +86,7 @@ pub fn bench<T: Number + Probs<T>>(
 /// Compares with the oracle and prints the largest error.
 ///
 /// # Panics
-/// If that is more than the library promises.
+/// The error is larger than the library promises.
 pub fn check<T: Number>(
     id: &str,
     operation: Operation,

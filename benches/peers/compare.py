@@ -209,7 +209,8 @@ def part_in_huge_pages(*tensors):
 
 @functools.cache
 def library():
-    lib = ctypes.CDLL(str(HERE / "target/release/libsoftmax_peers.so"))
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", HERE / "target"))
+    lib = ctypes.CDLL(str((target / "release/libsoftmax_peers.so").resolve()))
     lib.softmax_peers_nt_stores.restype = ctypes.c_char_p
     lib.softmax_peers_candle_new.restype = ctypes.c_void_p
     lib.softmax_peers_latency.restype = lib.softmax_peers_latency_c.restype = ctypes.c_double

@@ -34,25 +34,25 @@
 /* Written as a token where there is none to draw. */
 #define SOFTMAX_NO_TOKEN SIZE_MAX
 
-// Hides the keys behind the query's position.
+// Hides the keys after the query's position.
 #define SOFTMAX_ATTENTION_CAUSAL 1
 
-// `window` counts.
+// `window` is used.
 #define SOFTMAX_ATTENTION_WINDOW 2
 
-// `offset` counts.
+// `offset` is used.
 #define SOFTMAX_ATTENTION_OFFSET 4
 
-// `window_ahead` counts.
+// `window_ahead` is used.
 #define SOFTMAX_ATTENTION_WINDOW_AHEAD 8
 
 // The mean of the rows' losses.
 #define SOFTMAX_REDUCTION_MEAN 0
 
-// Their sum.
+// The sum of the rows' losses.
 #define SOFTMAX_REDUCTION_SUM 1
 
-// Takes the entropy of the targets off the loss: the Kullback-Leibler divergence.
+// Subtracts the entropy of the targets from the loss: the Kullback-Leibler divergence.
 #define SOFTMAX_CROSS_ENTROPY_DIVERGENCE 1
 
 // Rows of nothing but -inf become 0 instead of NaN.
@@ -61,45 +61,46 @@
 // `threads` threads work, however small the call is.
 #define SOFTMAX_THREADS_EXACT 2
 
-// `cache_core` and `cache_last` count.
+// `cache_core` and `cache_last` are used.
 #define SOFTMAX_CACHES 4
 
-// Groups of short rows at once.
+// Short rows in groups.
 #define SOFTMAX_REGIME_TINY 0
 
-// A row after the other.
+// One row after another.
 #define SOFTMAX_REGIME_ROWS 1
 
 // Each row in pieces.
 #define SOFTMAX_REGIME_PIECES 2
 
-// Hugging Face transformers' order: temperature, top-k, top-p, min-p, typical-p.
+// The order of Hugging Face transformers: temperature, top-k, top-p, min-p, typical-p.
 #define SOFTMAX_ORDER_TRANSFORMERS 0
 
-// llama.cpp's: top-k, typical-p, top-p, min-p at temperature 1, and then the temperature.
+// The order of llama.cpp: top-k, typical-p, top-p, min-p at temperature 1, and then the
+// temperature.
 #define SOFTMAX_ORDER_LLAMA_CPP 1
 
-// One random number a draw.
+// One random number for each draw.
 #define SOFTMAX_METHOD_INVERSE_CDF 0
 
-// The largest of logarithm and Gumbel noise: one random number a token.
+// The largest sum of logarithm and Gumbel noise: one random number for each token.
 #define SOFTMAX_METHOD_GUMBEL_MAX 1
 
 // Elements of a block: shards of a row start at multiples of it.
 #define SOFTMAX_BLOCK 4096
 
-// What a call returns. Whatever is not `SOFTMAX_STATUS_OK` means that nothing was written, but for
-// a message; after `SOFTMAX_STATUS_MEMORY` and `SOFTMAX_STATUS_INTERNAL` some rows may have been,
+// The status of a call. Unless it is `SOFTMAX_STATUS_OK`, nothing was written except a message;
+// but after `SOFTMAX_STATUS_MEMORY` and `SOFTMAX_STATUS_INTERNAL` some rows may have been written,
 // and after `SOFTMAX_STATUS_AGAIN` the row's largest element.
 typedef enum softmax_status {
-    // All is done.
+    // The call has done its work.
     SOFTMAX_STATUS_OK = 0,
-    // A pointer is null that must not be.
+    // A pointer that must not be null is null.
     SOFTMAX_STATUS_NULL_POINTER = 1,
-    // The `size` of a struct is none that this library knows, or a newer field is set that it does
-    // not have.
+    // The `size` of a struct is unknown to this library, or a newer field is set that it does not
+    // have.
     SOFTMAX_STATUS_STRUCT_SIZE = 2,
-    // There is no such dtype, or it is none for this call.
+    // The dtype does not exist, or this call does not take it.
     SOFTMAX_STATUS_DTYPE = 3,
     // Shapes do not fit each other.
     SOFTMAX_STATUS_SHAPE = 4,
@@ -107,15 +108,15 @@ typedef enum softmax_status {
     SOFTMAX_STATUS_OVERFLOW = 5,
     // Rows of one matrix overlap: its stride is less than its columns.
     SOFTMAX_STATUS_STRIDE = 6,
-    // What is written overlaps something else.
+    // An output overlaps something else.
     SOFTMAX_STATUS_OVERLAP = 7,
     // A pointer is not aligned as its type needs.
     SOFTMAX_STATUS_ALIGNMENT = 8,
-    // An array has not the length that it needs.
+    // An array does not have the required length.
     SOFTMAX_STATUS_LENGTH = 9,
     // An option is out of its range.
     SOFTMAX_STATUS_VALUE = 10,
-    // A label or token is no column.
+    // A label or token is not a column.
     SOFTMAX_STATUS_COLUMN = 11,
     // The tensor has no such axis.
     SOFTMAX_STATUS_AXIS = 12,
@@ -127,7 +128,7 @@ typedef enum softmax_status {
     SOFTMAX_STATUS_KERNEL = 15,
     // The environment variable SOFTMAX_CACHES is not two sizes.
     SOFTMAX_STATUS_CACHES = 16,
-    // The partials are to be computed again by the row's largest element: see `softmax_merge`.
+    // The partials have to be computed again, by the row's largest element: see `softmax_merge`.
     SOFTMAX_STATUS_AGAIN = 17,
     // A bug in this library.
     SOFTMAX_STATUS_INTERNAL = 18,
@@ -137,14 +138,14 @@ typedef enum softmax_status {
 typedef struct softmax_parallel {
     // `sizeof(softmax_parallel)`.
     size_t size;
-    // Handed to `parallel_for`.
+    // Passed to `parallel_for`.
     void *context;
-    // How many threads there are.
+    // Number of threads.
     size_t threads;
     // Calls `body(argument, 0)` to `body(argument, count - 1)`, in any order and on any threads,
-    // mostly at the same time, and returns when all of these calls have. `count` is at most
-    // `threads`. Calls that are left out the calling thread makes up for; none may be made later.
-    // It must not throw.
+    // mostly at the same time, and returns when all of these calls have returned. `count` is at
+    // most `threads`. If it leaves out calls, the calling thread does their work; it must not make
+    // any later. It must not throw.
     void (*parallel_for)(void *context,
                          size_t count,
                          void (*body)(void *argument, size_t index),
@@ -155,35 +156,35 @@ typedef struct softmax_parallel {
 typedef struct softmax_options {
     // `sizeof(softmax_options)`.
     size_t size;
-    // What inputs are multiplied by, within 2^-60 to 2^60; exactly, at no cost. 1 by default.
+    // The factor of inputs, within 2^-60 to 2^60; exact, at no cost. 1 by default.
     double scale;
-    // What inputs are divided by; 1 by default. One of scale and temperature must be 1. Softmax
-    // and log-softmax of rows know 0 and infinity.
+    // The divisor of inputs; 1 by default. One of scale and temperature must be 1. Softmax and
+    // log-softmax of rows also take 0 and infinity.
     double temperature;
     // Any of `SOFTMAX_MASKED_ZERO`, `SOFTMAX_THREADS_EXACT` and `SOFTMAX_CACHES`.
     uint32_t flags;
     // The name of a kernel; null for the fastest that this CPU can run.
     const char *kernel;
-    // How many threads may work: 0 for as many as pay, 1 for the calling thread alone.
+    // Number of threads that may work: 0 for as many as pay, 1 for the calling thread alone.
     size_t threads;
-    // Whose threads; null for those of the library's pool, which is made when a call first needs
-    // it. In a child of a process that has it, and where no thread can be made, the calling thread
-    // does all.
+    // The caller's threads; null for the library's pool, which is made when a call first needs it.
+    // In a child of a process that has the pool, and where no thread can be made, the calling
+    // thread works alone.
     const struct softmax_parallel *parallel;
-    // Memory for intermediate results, as large as the function `softmax_scratch_size` or its
-    // relatives say, with any alignment; null for memory of the threads' own, which is kept for
-    // the next call, until `softmax_release_scratch`.
+    // Memory for intermediate results, as large as the function `softmax_scratch_size` or one of
+    // its relatives says, with any alignment. Null for the threads' own memory, which they keep
+    // for the next call, until `softmax_release_scratch`.
     void *scratch;
-    // Bytes of it.
+    // Bytes of `scratch`.
     size_t scratch_size;
     // Bytes of the largest cache that a core has to itself. Speed depends on it, results do not.
     size_t cache_core;
-    // Bytes of output that calls may count on keeping in a cache.
+    // Bytes of output that a call may expect to stay in a cache.
     size_t cache_last;
-    // Where a message is written, with a 0 at its end, if the call fails: it names the sizes or
-    // values that are wrong. Null for none.
+    // The place of a message, with a 0 at its end, if the call fails: it names the sizes or values
+    // that are wrong. Null for none.
     char *message;
-    // Bytes for it. Messages that are longer are cut.
+    // Bytes of `message`. Longer messages are cut.
     size_t message_size;
 } softmax_options;
 
@@ -191,10 +192,10 @@ typedef struct softmax_options {
 // masks also `SOFTMAX_BOOL`.
 typedef uint32_t softmax_dtype;
 
-// A matrix: `rows` rows of `cols` elements beside each other, `stride` elements from the start of
-// one row to the start of the next. What lies between the rows is neither read nor written, so
-// that others may use it at the same time. `softmax_matrix_of` makes one to read,
-// `softmax_matrix_mut` one to write.
+// A matrix: `rows` rows of `cols` contiguous elements, with `stride` elements from the start of
+// one row to the start of the next. Elements between rows are neither read nor written, so others
+// may use them at the same time. `softmax_matrix_of` makes one to read, `softmax_matrix_mut` one
+// to write.
 typedef struct softmax_matrix {
     // `sizeof(softmax_matrix)`.
     size_t size;
@@ -232,26 +233,26 @@ typedef struct softmax_attention {
     // `SOFTMAX_F32`, `SOFTMAX_F16` or `SOFTMAX_BF16`, which are added, or `SOFTMAX_BOOL`: not 0
     // where a key is seen.
     softmax_dtype mask_dtype;
-    // The mask's batch, heads and queries: as many as the scores have, or 1, which serves for all.
-    // Its rows are as long as the scores'.
+    // The mask's batch, heads and queries: each as many as the scores have, or 1 for one that
+    // serves all. Its rows are as long as the scores'.
     size_t mask_shape[3];
     // Each head's factor of the mask; null for 1.
     const float *mask_slopes;
-    // Each head's slope of ALiBi; null for none. Keys that queries see may be as far as 2^24 - 16
-    // (f64: 2^53 - 16) from them.
+    // Each head's slope of ALiBi; null for none. Keys that queries see may be at most 2^24 - 16
+    // (f64: 2^53 - 16) away from them.
     const float *alibi;
     // Each head's sink; null for none.
     const float *sinks;
-    // How many keys are valid, of each sequence of the batch or of each row; null for all.
+    // Number of valid keys, for each sequence of the batch or for each row; null for all.
     const size_t *lengths;
-    // How many lengths there are.
+    // Number of lengths.
     size_t lengths_count;
-    // How many of the keys up to its position a query sees, its own among them: the last ones.
-    // Those behind it stay as they are.
+    // Number of keys up to its position that a query sees, its own among them: the last ones. Keys
+    // after its position are not changed by this.
     size_t window;
     // The position of the first query among the keys; without the flag it is keys - queries.
     ptrdiff_t offset;
-    // How many of the keys behind its position a query sees: the first ones. With causality none.
+    // Number of keys after its position that a query sees: the first ones. None if causal.
     size_t window_ahead;
 } softmax_attention;
 
@@ -266,15 +267,15 @@ typedef struct softmax_cross_entropy {
     uint32_t reduction;
     // 0 or `SOFTMAX_CROSS_ENTROPY_DIVERGENCE`.
     uint32_t flags;
-    // Rows with this label have loss 0 and gradient 0 and do not count in the mean. -100 by
+    // Rows with this label have loss 0 and gradient 0, and do not count in the mean. -100 by
     // default.
     int64_t ignore_index;
-    // The part of every target's mass that is spread over all classes, within 0 to 1.
+    // The share of every target's mass that is spread over all classes, within 0 to 1.
     double label_smoothing;
     // The factor of the square of each row's log-sum-exp.
     double z_loss;
-    // One weight for each class, finite and not negative: of others the status is
-    // `SOFTMAX_STATUS_VALUE`. Null for 1.
+    // One weight for each class, finite and not negative (else `SOFTMAX_STATUS_VALUE`). Null for
+    // 1.
     const float *weights;
     // One factor for each row's loss and gradient; null for 1.
     const double *row_factors;
@@ -282,19 +283,19 @@ typedef struct softmax_cross_entropy {
     double gradient_factor;
 } softmax_cross_entropy;
 
-// What becomes of several largest elements of a row: `SOFTMAX_TIES_SHARE` or `SOFTMAX_TIES_FIRST`.
+// The result for several largest elements of a row: `SOFTMAX_TIES_SHARE` or `SOFTMAX_TIES_FIRST`.
 typedef uint32_t softmax_ties;
 
 // An operation on rows: one of `SOFTMAX_OP_...`.
 typedef uint32_t softmax_op;
 
-// The way that a call takes: see `softmax_plan_of`.
+// How a call is computed: see `softmax_plan_of`.
 typedef struct softmax_plan {
     // `sizeof(softmax_plan)`, set by the caller.
     size_t size;
     // The name of the kernel, valid for as long as the library is loaded.
     const char *kernel;
-    // How many threads work at most.
+    // The most threads that work.
     size_t threads;
     // One of `SOFTMAX_REGIME_...`.
     uint32_t regime;
@@ -302,9 +303,9 @@ typedef struct softmax_plan {
     uint32_t streams;
 } softmax_plan;
 
-// How tokens are drawn. A draw depends on its row, these options, the seed, the number of the row,
-// the step and the number of the draw alone. `softmax_sampler_default` makes one that draws from
-// the plain distribution.
+// How tokens are drawn. A draw depends on nothing but its row, these options, the seed, the number
+// of the row, the step and the number of the draw. `softmax_sampler_default` makes one that draws
+// from the plain distribution.
 typedef struct softmax_sampler {
     // `sizeof(softmax_sampler)`.
     size_t size;
@@ -315,21 +316,23 @@ typedef struct softmax_sampler {
     // The number of the first row of the matrix, so that a batch may be cut. Rows are numbered
     // below 2^48.
     uint64_t first_row;
-    // What logits are divided by; 0 takes the largest. 1 by default. (Scale and temperature of
-    // `softmax_options` do not count.)
+    // The divisor of logits; 0 takes the largest. 1 by default. (Scale and temperature of
+    // `softmax_options` have no effect.)
     double temperature;
     // `SOFTMAX_ORDER_TRANSFORMERS` or `SOFTMAX_ORDER_LLAMA_CPP`.
     uint32_t order;
     // `SOFTMAX_METHOD_INVERSE_CDF` or `SOFTMAX_METHOD_GUMBEL_MAX`.
     uint32_t method;
-    // Keeps so many of the most likely tokens; 0 for all.
+    // Keeps this number of the most likely tokens; 0 for all.
     size_t top_k;
-    // Keeps the most likely tokens that have so much of the mass; 1, the default, keeps all.
+    // Keeps the most likely tokens that together have this share of the mass; 1, the default,
+    // keeps all.
     double top_p;
-    // Keeps the tokens that are so many times as likely as the most likely one; 0 keeps all.
-    double min_p;
-    // Keeps the tokens nearest to the entropy that have so much of the mass; 1, the default, keeps
+    // Keeps the tokens that are at least this many times as likely as the most likely one; 0 keeps
     // all.
+    double min_p;
+    // Keeps the tokens nearest to the entropy that together have this share of the mass; 1, the
+    // default, keeps all.
     double typical_p;
     // Divides positive logits of tokens in the history and multiplies the others. 1 by default.
     double repetition_penalty;
@@ -339,28 +342,28 @@ typedef struct softmax_sampler {
     double frequency_penalty;
     // Tokens whose logits are changed first.
     const size_t *bias_tokens;
-    // What is added to them; -inf bans a token.
+    // Numbers that are added to their logits; -inf bans a token.
     const float *bias;
-    // How many there are.
+    // Number of these tokens.
     size_t bias_count;
-    // The histories, one behind the other.
+    // The histories, one after another.
     const size_t *history;
-    // Where each of them starts in `history`, and in the end where the last one ends:
-    // `history_count + 1` numbers.
+    // The start of each history in `history`, and the end of the last one: `history_count + 1`
+    // numbers.
     const size_t *history_starts;
-    // How many histories there are: 0, one for all rows, or one for each.
+    // Number of histories: 0, one for all rows, or one for each row.
     size_t history_count;
 } softmax_sampler;
 
-// What a block of a row comes to: four numbers, which may be stored and sent.
+// The partial of a block of a row: four numbers, which may be stored and sent.
 typedef struct softmax_partial {
-    // What it has of the row's largest element.
+    // The block's largest element, or the row's.
     double max;
-    // What it has of the least that counts.
+    // A lower bound of the elements that count.
     double least;
-    // The sum.
+    // The sum of the exponentials.
     double sum;
-    // What the sum lacks.
+    // The correction of the sum.
     double rest;
 } softmax_partial;
 
@@ -376,7 +379,7 @@ typedef struct softmax_partial {
 // bfloat16, the upper half of a float.
 #define SOFTMAX_BF16 3
 
-// A byte, 0 or not. For masks only.
+// A byte, 0 or not 0. For masks only.
 #define SOFTMAX_BOOL 4
 
 // `softmax_softmax`.
@@ -410,9 +413,9 @@ extern "C" {
 // The version of the library, like "0.1.0". Never null.
 const char *softmax_version(void);
 
-// The name of kernel number `index`, of those that are compiled for this architecture, the fastest
-// first, and whether (not 0) this CPU can run it. Each is written unless it is null.
-// `SOFTMAX_STATUS_LENGTH` if there are not so many.
+// The name of kernel number `index` among those that are compiled for this architecture, the
+// fastest first, and whether (not 0) this CPU can run it. Each is written unless it is null.
+// `SOFTMAX_STATUS_LENGTH` if there are fewer kernels.
 //
 // # Safety
 // As the head of this file says.
@@ -425,16 +428,16 @@ enum softmax_status softmax_kernel(size_t index, const char **name, int32_t *ava
 enum softmax_status softmax_kernel_in_use(const char **name, const struct softmax_options *options);
 
 // The softmax of attention scores, into `probs`: a matrix of the same shape, which is `scores`
-// itself (in place) or does not overlap it. Its dtype is that of the scores; those of f32 may
-// become f16 or bf16, and the other way round. What causality, windows and lengths hide is not
-// even read, and what -inf of a mask hides may be anything. The log-sum-exp of each row's logits
-// is written to `logsumexp` (float, or double for f64), unless it is null.
+// itself (in place) or does not overlap it. Its dtype is that of the scores; scores of f32 may
+// also give f16 or bf16, and scores of f16 or bf16 may give f32. Scores that causality, windows
+// and lengths hide are not read, and those under a mask's -inf may be anything. The log-sum-exp of
+// each row's logits is written to `logsumexp` (float, or double for f64), unless it is null.
 //
-// Errors are those of `softmax_softmax` and `softmax_logsumexp`, as if the logits had been
-// computed exactly, as long as they are below 45,000 (probabilities of f16 from 16,384 on: 0.54
-// ULP); above that they are rounded to the type first. Log-sum-exps beside probabilities of f16
-// and bf16 are within 2 ULP or 2e-5, whichever is larger. In f64 a soft cap `c` adds up to
-// `1.25 c` ULP to probabilities, and `0.61 c` 2^-53 to log-sum-exps.
+// Errors are those of `softmax_softmax` and `softmax_logsumexp`, as if logits had been computed
+// exactly, while logits are below 45,000 (probabilities of f16 from 16,384 on: 0.54 ULP); larger
+// logits are rounded to the type first. Log-sum-exps beside probabilities of f16 and bf16 are
+// within 2 ULP or 2e-5, whichever is larger. In f64 a soft cap `c` adds up to `1.25 c` ULP to
+// probabilities, and `0.61 c` 2^-53 to log-sum-exps.
 //
 // # Safety
 // As the head of this file says.
@@ -444,8 +447,8 @@ enum softmax_status softmax_attention_softmax(const struct softmax_matrix *score
                                               const struct softmax_attention *attention,
                                               const struct softmax_options *options);
 
-// As `softmax_scratch_size`, for scores and probabilities of the shape and dtypes of these
-// matrices, whose data does not count.
+// As `softmax_scratch_size`, for scores and probabilities with the shape and dtypes of these
+// matrices; their data is not used.
 //
 // # Safety
 // As the head of this file says.
@@ -459,12 +462,12 @@ enum softmax_status softmax_attention_scratch_size(const struct softmax_matrix *
 // each unless it is null. The gradient is a matrix of the logits' shape and dtype, which is
 // `logits` itself (in place) or does not overlap it. A `cross_entropy` of null is the default.
 //
-// Error of a row's loss: 1e-7 of it (f64: 2e-15), however near to 0 it is; of a divergence 5e-13
-// (f64: 2e-15) of cross-entropy, entropy and targets added. Error of the gradient: 3 ULP (f16,
-// bf16: 0.51); with smoothing, probabilities or z of the larger of its two terms or of itself, and
-// 6 ULP in f64; one more in f64 for a mean. A z-loss adds what 5e-13 (f64: 2e-15) of `1 + |lse|`
-// makes in the log-sum-exp. Where nothing counts (rows that are ignored, or whose targets have
-// weight 0) the gradient is 0, and the mean NaN.
+// Error of a row's loss: 1e-7 of it (f64: 2e-15), however near to 0 it is; of a divergence, 5e-13
+// (f64: 2e-15) of the sum of cross-entropy, entropy and targets. Error of the gradient: 3 ULP
+// (f16, bf16: 0.51); with smoothing, probabilities or z, that many ULP of the larger of its two
+// terms or of itself, and 6 in f64; one more in f64 for a mean. A z-loss adds the effect of an
+// error of 5e-13 (f64: 2e-15) of `1 + |lse|` in the log-sum-exp. Where nothing counts (rows that
+// are ignored, or whose targets have weight 0) the gradient is 0, and the mean NaN.
 //
 // # Safety
 // As the head of this file says.
@@ -489,9 +492,9 @@ enum softmax_status softmax_cross_entropy_probs(const struct softmax_matrix *log
                                                 const struct softmax_cross_entropy *cross_entropy,
                                                 const struct softmax_options *options);
 
-// What the sum of the losses of `rows` rows with these labels is divided by: for those who compute
-// the rows in parts, each as a sum with the inverse of this as its `gradient_factor`, and reduce
-// the losses of all of them in the end.
+// The divisor of the sum of the losses of `rows` rows with these labels. It serves callers who
+// compute rows in several calls: each call as a sum, with the inverse of this divisor as its
+// `gradient_factor`, and at the end one reduction of all losses.
 //
 // # Safety
 // As the head of this file says.
@@ -502,7 +505,8 @@ enum softmax_status softmax_cross_entropy_divisor(const int64_t *labels,
                                                   const struct softmax_cross_entropy *cross_entropy,
                                                   const struct softmax_options *options);
 
-// The loss from those of all rows: their sum, in the order of all calls, divided by `divisor`.
+// The loss from the losses of all rows: their sum, in the order of all calls, divided by
+// `divisor`.
 //
 // # Safety
 // As the head of this file says.
@@ -511,8 +515,8 @@ enum softmax_status softmax_cross_entropy_reduce(const double *losses,
                                                  double divisor,
                                                  double *loss);
 
-// As `softmax_scratch_size`, for losses of logits of the shape and dtype of this matrix, whose
-// data does not count.
+// As `softmax_scratch_size`, for losses of logits with the shape and dtype of this matrix; its
+// data is not used.
 //
 // # Safety
 // As the head of this file says.
@@ -520,11 +524,11 @@ enum softmax_status softmax_cross_entropy_scratch_size(const struct softmax_matr
                                                        size_t *bytes,
                                                        const struct softmax_options *options);
 
-// The gradient through a softmax: of its output `probs` and the gradient `upstream` with respect
-// to that, the gradient with respect to its input, into `gradient`. Three matrices of one shape
-// and dtype, of which the last overlaps neither of the others.
+// The gradient through a softmax: from its output `probs` and the gradient `upstream` with respect
+// to that output, the gradient with respect to its input, into `gradient`. Three matrices of one
+// shape and dtype, of which the last overlaps neither of the others.
 //
-// Error: 0.51 ULP (f64: 3), and 5e-13 (f64: 1e-24) of `scale p_j sum_i p_i |u_i|`, for rows of up
+// Error: 0.51 ULP (f64: 3) plus 5e-13 (f64: 1e-24) of `scale p_j sum_i p_i |u_i|`, for rows of up
 // to 2^24 elements.
 //
 // # Safety
@@ -537,7 +541,7 @@ enum softmax_status softmax_softmax_backward(const struct softmax_matrix *probs,
 // As `softmax_softmax_backward`, through a log-softmax, whose output is `log_probs`.
 //
 // Error: 3 ULP (f16, bf16: 0.51) of the largest of `scale |u_j|`, `scale p_j |sum_i u_i|` and the
-// gradient, and 5e-13 (f64: 1e-24) of `scale p_j sum_i |u_i|`.
+// gradient, plus 5e-13 (f64: 1e-24) of `scale p_j sum_i |u_i|`.
 //
 // # Safety
 // As the head of this file says.
@@ -548,7 +552,7 @@ enum softmax_status softmax_log_softmax_backward(const struct softmax_matrix *lo
 
 // The softmax of every row of `x`, into the rows of `y`: a matrix of the same shape and dtype,
 // which is `x` itself (in place) or does not overlap it. At most 3 ULP of error in f32 and f64; in
-// f16 at most 0.53 ULP of the type, in bf16 0.51, where what is below 2^-126 is 0.
+// f16 at most 0.53 ULP of the type, and in bf16 0.51, with 0 for results below 2^-126.
 //
 // # Safety
 // As the head of this file says.
@@ -582,8 +586,8 @@ enum softmax_status softmax_log_sigmoid(const struct softmax_matrix *x,
                                         const struct softmax_matrix *y,
                                         const struct softmax_options *options);
 
-// As `softmax_softmax`, 1 for the largest element of each row and 0 for the others. Scale and
-// temperature do not count.
+// As `softmax_softmax`, but 1 for the largest element of each row and 0 for the others. Scale and
+// temperature have no effect.
 //
 // # Safety
 // As the head of this file says.
@@ -602,7 +606,7 @@ enum softmax_status softmax_logsumexp(const struct softmax_matrix *x,
                                       const struct softmax_options *options);
 
 // The index of the largest element of every row of `x`, into `indices`, one for each row: the
-// first of equals, or that of the row's first NaN.
+// first of equals, or the row's first NaN.
 //
 // # Safety
 // As the head of this file says.
@@ -611,9 +615,9 @@ enum softmax_status softmax_argmax(const struct softmax_matrix *x,
                                    const struct softmax_options *options);
 
 // The log-probabilities of some elements of each row, `tokens_per_row` of them: those of row `i`
-// are number `tokens[i * tokens_per_row + j]`, and their log-probabilities are written in the same
-// places of `log_probs`; the log-sum-exp of each row to `logsumexp`, unless it is null. Both are
-// float, or double for f64.
+// have the numbers `tokens[i * tokens_per_row + j]`, and their log-probabilities are written to
+// the same places of `log_probs`; the log-sum-exp of each row to `logsumexp`, unless it is null.
+// Both are float, or double for f64.
 //
 // # Safety
 // As the head of this file says.
@@ -626,8 +630,8 @@ enum softmax_status softmax_log_probs(const struct softmax_matrix *x,
 
 // The `k` largest elements of each row, the largest first and the first of equals first: their
 // log-probabilities and their probabilities in the whole row (float, or double for f64), unless
-// these are null, and their indices; `k` of each a row. (For log-probabilities that are not wanted
-// there is memory of the thread's own.)
+// these are null, and their indices; `k` of each for a row. (If log-probabilities are not wanted,
+// they go to memory of the thread's own.)
 //
 // # Safety
 // As the head of this file says.
@@ -649,12 +653,12 @@ enum softmax_status softmax_perplexity(const void *log_probs,
                                        double *perplexity);
 
 // Frees the memory that this thread, and those of the library's pool, keep for their next calls:
-// as much as the largest call so far has needed. Other threads free theirs when they end, or by
-// calling this themselves.
+// as much as the largest call so far needed. Other threads free theirs when they end, or when they
+// call this.
 void softmax_release_scratch(void);
 
-// What way a call of an operation takes on a matrix of the shape and dtype of `x` (its data does
-// not count), in place (not 0) or not.
+// How a call of an operation is computed for a matrix with the shape and dtype of `x` (its data is
+// not used), in place (not 0) or not.
 //
 // # Safety
 // As the head of this file says.
@@ -664,8 +668,8 @@ enum softmax_status softmax_plan_of(softmax_op op,
                                     struct softmax_plan *plan,
                                     const struct softmax_options *options);
 
-// How many bytes of scratch memory a call of an operation needs on a matrix of the shape and dtype
-// of `x` (its data does not count), with these options, in place or not.
+// Bytes of scratch memory that a call of an operation needs for a matrix with the shape and dtype
+// of `x` (its data is not used), with these options, in place or not.
 //
 // # Safety
 // As the head of this file says.
@@ -674,9 +678,9 @@ enum softmax_status softmax_scratch_size(softmax_op op,
                                          size_t *bytes,
                                          const struct softmax_options *options);
 
-// Draws `draws_per_row` tokens from every row of `logits`, into `draws`: those of a row one behind
-// the other. `SOFTMAX_NO_TOKEN` is written where there is nothing to draw, because the row has NaN
-// or +inf, or nothing but -inf.
+// Draws `draws_per_row` tokens from every row of `logits`, into `draws`: those of a row follow
+// each other. `SOFTMAX_NO_TOKEN` is written where there is nothing to draw, because the row has
+// NaN or +inf, or nothing but -inf.
 //
 // # Safety
 // As the head of this file says.
@@ -686,8 +690,8 @@ enum softmax_status softmax_sample(const struct softmax_matrix *logits,
                                    const struct softmax_sampler *sampler,
                                    const struct softmax_options *options);
 
-// As `softmax_scratch_size`, for draws from logits of the shape and dtype of this matrix, whose
-// data does not count.
+// As `softmax_scratch_size`, for draws from logits with the shape and dtype of this matrix; its
+// data is not used.
 //
 // # Safety
 // As the head of this file says.
@@ -696,14 +700,14 @@ enum softmax_status softmax_sample_scratch_size(const struct softmax_matrix *log
                                                 size_t *bytes,
                                                 const struct softmax_options *options);
 
-// What a status means, in a few English words; never null, and valid for as long as the library is
-// loaded. Numbers that are no status have a text, too. (What was wrong with a call in particular
-// says `softmax_options.message`.)
+// The meaning of a status, in a few English words; never null, and valid as long as the library is
+// loaded. Other numbers have a text, too. (For what was wrong with a call, see
+// `softmax_options.message`.)
 const char *softmax_status_message(int32_t status);
 
 // The softmax along an axis (negative ones count from the end) of a tensor of `dims` dimensions in
 // C order, without gaps, from `x` to `y`, which is `x` itself (in place) or does not overlap it.
-// The same bits as if the axis had been the last.
+// The bits are those of the same axis as the last one.
 //
 // # Safety
 // As the head of this file says.
@@ -715,7 +719,7 @@ enum softmax_status softmax_softmax_axis(const void *x,
                                          ptrdiff_t axis,
                                          const struct softmax_options *options);
 
-// As `softmax_softmax_axis`, the log-softmax.
+// As `softmax_softmax_axis`, for log-softmax.
 //
 // # Safety
 // As the head of this file says.
@@ -738,7 +742,7 @@ enum softmax_status softmax_axis_scratch_size(softmax_dtype dtype,
                                               size_t *bytes,
                                               const struct softmax_options *options);
 
-// How many partials a shard of `len` elements has: one for each block of `SOFTMAX_BLOCK` elements,
+// Number of partials of a shard of `len` elements: one for each block of `SOFTMAX_BLOCK` elements,
 // and one for the last few.
 //
 // # Safety
@@ -746,9 +750,8 @@ enum softmax_status softmax_axis_scratch_size(softmax_dtype dtype,
 enum softmax_status softmax_partial_count(size_t len, size_t *count);
 
 // The partials of a shard of a row: `x` has `len` elements and starts at a multiple of
-// `SOFTMAX_BLOCK` in its row; there is room for `count` partials, which must be as many as
-// `softmax_partial_count` says. `row_max` is null, or the row's largest element, if
-// `softmax_merge` has asked for that.
+// `SOFTMAX_BLOCK` in its row; `count` must be the number that `softmax_partial_count` gives.
+// `row_max` is null, or the row's largest element, if `softmax_merge` has asked for that.
 //
 // # Safety
 // As the head of this file says.
@@ -760,12 +763,12 @@ enum softmax_status softmax_partials(const void *x,
                                      size_t count,
                                      const struct softmax_options *options);
 
-// Merges the partials of all blocks of a row, in their order, into `row`, which is the partial of
-// the whole row and all that its shards are finished with. (Partials of parts of a row cannot be
-// merged first and then once more: sums are in the order of the blocks.)
+// Merges the partials of all blocks of a row, in their order, into `row`: the partial of the whole
+// row, with which its shards are finished. (Do not merge some blocks first and the results later:
+// sums are in the order of the blocks.)
 //
-// Returns `SOFTMAX_STATUS_AGAIN`, and the row's largest element in `row_max`, if the partials are
-// to be computed once more, by that; then merging succeeds.
+// Returns `SOFTMAX_STATUS_AGAIN`, and the row's largest element in `row_max`, if the partials have
+// to be computed again, by that element; then merging succeeds.
 //
 // # Safety
 // As the head of this file says.
@@ -776,9 +779,9 @@ enum softmax_status softmax_merge(softmax_dtype dtype,
                                   double *row_max,
                                   const struct softmax_options *options);
 
-// The probabilities of a shard of a row that was merged, from `x` to `y`, which is `x` itself or
-// does not overlap it. The bits of the whole row in one call. The options are those that the row
-// was merged with.
+// The probabilities of a shard of a merged row, from `x` to `y`, which is `x` itself or does not
+// overlap it. The bits are those of the whole row in one call. The options must be those that the
+// row was merged with.
 //
 // # Safety
 // As the head of this file says.
@@ -800,7 +803,7 @@ enum softmax_status softmax_shard_log_softmax(const struct softmax_partial *row,
                                               size_t len,
                                               const struct softmax_options *options);
 
-// The log-sum-exp of a row that was merged: one element of the dtype.
+// The log-sum-exp of a merged row: one element of the dtype.
 //
 // # Safety
 // As the head of this file says.

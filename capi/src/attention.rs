@@ -12,13 +12,13 @@ use crate::raw::{
 };
 use crate::status::{Failure, Reason, softmax_status};
 
-/// Hides the keys behind the query's position.
+/// Hides the keys after the query's position.
 pub const SOFTMAX_ATTENTION_CAUSAL: u32 = 1;
-/// `window` counts.
+/// `window` is used.
 pub const SOFTMAX_ATTENTION_WINDOW: u32 = 2;
-/// `offset` counts.
+/// `offset` is used.
 pub const SOFTMAX_ATTENTION_OFFSET: u32 = 4;
-/// `window_ahead` counts.
+/// `window_ahead` is used.
 pub const SOFTMAX_ATTENTION_WINDOW_AHEAD: u32 = 8;
 
 /// The options of attention. Scores are a matrix whose rows are those of a tensor of batch, heads,
@@ -45,26 +45,26 @@ pub struct softmax_attention {
     /// `SOFTMAX_F32`, `SOFTMAX_F16` or `SOFTMAX_BF16`, which are added, or `SOFTMAX_BOOL`: not 0
     /// where a key is seen.
     pub mask_dtype: softmax_dtype,
-    /// The mask's batch, heads and queries: as many as the scores have, or 1, which serves for all.
-    /// Its rows are as long as the scores'.
+    /// The mask's batch, heads and queries: each as many as the scores have, or 1 for one that
+    /// serves all. Its rows are as long as the scores'.
     pub mask_shape: [usize; 3],
     /// Each head's factor of the mask; null for 1.
     pub mask_slopes: *const f32,
-    /// Each head's slope of ALiBi; null for none. Keys that queries see may be as far as 2^24 - 16
-    /// (f64: 2^53 - 16) from them.
+    /// Each head's slope of ALiBi; null for none. Keys that queries see may be at most 2^24 - 16
+    /// (f64: 2^53 - 16) away from them.
     pub alibi: *const f32,
     /// Each head's sink; null for none.
     pub sinks: *const f32,
-    /// How many keys are valid, of each sequence of the batch or of each row; null for all.
+    /// Number of valid keys, for each sequence of the batch or for each row; null for all.
     pub lengths: *const usize,
-    /// How many lengths there are.
+    /// Number of lengths.
     pub lengths_count: usize,
-    /// How many of the keys up to its position a query sees, its own among them: the last ones.
-    /// Those behind it stay as they are.
+    /// Number of keys up to its position that a query sees, its own among them: the last ones. Keys
+    /// after its position are not changed by this.
     pub window: usize,
     /// The position of the first query among the keys; without the flag it is keys - queries.
     pub offset: isize,
-    /// How many of the keys behind its position a query sees: the first ones. With causality none.
+    /// Number of keys after its position that a query sees: the first ones. None if causal.
     pub window_ahead: usize,
 }
 
@@ -74,7 +74,7 @@ unsafe impl Descriptor for softmax_attention {
 }
 
 /// # Safety
-/// The mask is valid for reads of so many elements.
+/// The mask is valid for reads of `n` elements.
 unsafe fn mask_of<'a>(a: &softmax_attention, n: usize) -> Result<MaskData<'a>, Failure> {
     // SAFETY: as this function's.
     unsafe {
@@ -88,7 +88,7 @@ unsafe fn mask_of<'a>(a: &softmax_attention, n: usize) -> Result<MaskData<'a>, F
     }
 }
 
-/// With what the arrays of the options take in memory.
+/// The options, and the memory regions of their arrays.
 ///
 /// # Safety
 /// The arrays are valid for reads.
@@ -161,7 +161,7 @@ unsafe fn options_of<'a>(
     Ok((attention, regions))
 }
 
-/// Calls the expression with `$t` and `$u` as the types of scores and probabilities.
+/// Evaluates the expression with `$t` and `$u` as the types of scores and probabilities.
 macro_rules! by_dtypes {
     ($scores:expr, $probs:expr, $t:ident, $u:ident => $e:expr, $($a:ident $ty:ty, $b:ident $uy:ty;)*) => {
         match ($scores, $probs) {
@@ -215,7 +215,7 @@ unsafe fn attend<T: Element, U: Probs<T>>(
     })
 }
 
-/// As [`attend`], of scores that become their own probabilities.
+/// As [`attend`], overwriting the scores with their probabilities.
 ///
 /// # Safety
 /// As [`softmax_attention_softmax`].
@@ -246,16 +246,16 @@ unsafe fn attend_in_place<T: Probs<T>>(
 }
 
 /// The softmax of attention scores, into `probs`: a matrix of the same shape, which is `scores`
-/// itself (in place) or does not overlap it. Its dtype is that of the scores; those of f32 may
-/// become f16 or bf16, and the other way round. What causality, windows and lengths hide is not
-/// even read, and what -inf of a mask hides may be anything. The log-sum-exp of each row's logits
-/// is written to `logsumexp` (float, or double for f64), unless it is null.
+/// itself (in place) or does not overlap it. Its dtype is that of the scores; scores of f32 may
+/// also give f16 or bf16, and scores of f16 or bf16 may give f32. Scores that causality, windows
+/// and lengths hide are not read, and those under a mask's -inf may be anything. The log-sum-exp of
+/// each row's logits is written to `logsumexp` (float, or double for f64), unless it is null.
 ///
-/// Errors are those of `softmax_softmax` and `softmax_logsumexp`, as if the logits had been
-/// computed exactly, as long as they are below 45,000 (probabilities of f16 from 16,384 on: 0.54
-/// ULP); above that they are rounded to the type first. Log-sum-exps beside probabilities of f16
-/// and bf16 are within 2 ULP or 2e-5, whichever is larger. In f64 a soft cap `c` adds up to
-/// `1.25 c` ULP to probabilities, and `0.61 c` 2^-53 to log-sum-exps.
+/// Errors are those of `softmax_softmax` and `softmax_logsumexp`, as if logits had been computed
+/// exactly, while logits are below 45,000 (probabilities of f16 from 16,384 on: 0.54 ULP); larger
+/// logits are rounded to the type first. Log-sum-exps beside probabilities of f16 and bf16 are
+/// within 2 ULP or 2e-5, whichever is larger. In f64 a soft cap `c` adds up to `1.25 c` ULP to
+/// probabilities, and `0.61 c` 2^-53 to log-sum-exps.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -283,8 +283,8 @@ pub unsafe extern "C" fn softmax_attention_softmax(
     }
 }
 
-/// As `softmax_scratch_size`, for scores and probabilities of the shape and dtypes of these
-/// matrices, whose data does not count.
+/// As `softmax_scratch_size`, for scores and probabilities with the shape and dtypes of these
+/// matrices; their data is not used.
 ///
 /// # Safety
 /// As the head of this file says.

@@ -3,9 +3,9 @@
 //!
 //! # Safety
 //!
-//! Of all functions: pointers are null or valid for what the function and its structs say of them,
-//! for the time of the call; what is read is not written meanwhile, and what is written is used by
-//! nobody else. The functions check what can be checked: null, alignment, sizes, overlaps.
+//! For all functions: pointers are null or valid, during the call, for what the function and its
+//! structs say of them; nobody writes what is read, and nobody else uses what is written. The
+//! functions check what can be checked: null, alignment, sizes, overlaps.
 #![allow(non_camel_case_types)]
 
 mod attention;
@@ -56,9 +56,9 @@ fn name_of(kernel: &softmax::Kernel) -> &'static CStr {
     }
 }
 
-/// The name of kernel number `index`, of those that are compiled for this architecture, the fastest
-/// first, and whether (not 0) this CPU can run it. Each is written unless it is null.
-/// `SOFTMAX_STATUS_LENGTH` if there are not so many.
+/// The name of kernel number `index` among those that are compiled for this architecture, the
+/// fastest first, and whether (not 0) this CPU can run it. Each is written unless it is null.
+/// `SOFTMAX_STATUS_LENGTH` if there are fewer kernels.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -72,7 +72,7 @@ pub unsafe extern "C" fn softmax_kernel(
         let kernels = softmax::kernels();
         let len = kernels.len();
         let kernel = kernels.get(index).ok_or(Reason::NoKernel { index, len })?;
-        // Before either is written.
+        // Checked before either is written.
         disjoint(&[Region::of("name", name, 1)?, Region::of("available", available, 1)?], &[])?;
         // SAFETY: as this function's.
         unsafe {

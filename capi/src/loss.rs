@@ -11,10 +11,10 @@ use crate::status::{Failure, Reason, softmax_status};
 
 /// The mean of the rows' losses.
 pub const SOFTMAX_REDUCTION_MEAN: u32 = 0;
-/// Their sum.
+/// The sum of the rows' losses.
 pub const SOFTMAX_REDUCTION_SUM: u32 = 1;
 
-/// Takes the entropy of the targets off the loss: the Kullback-Leibler divergence.
+/// Subtracts the entropy of the targets from the loss: the Kullback-Leibler divergence.
 pub const SOFTMAX_CROSS_ENTROPY_DIVERGENCE: u32 = 1;
 
 /// The options of losses. With target probabilities `q` (1 at a label), label smoothing `s`, class
@@ -30,15 +30,15 @@ pub struct softmax_cross_entropy {
     pub reduction: u32,
     /// 0 or `SOFTMAX_CROSS_ENTROPY_DIVERGENCE`.
     pub flags: u32,
-    /// Rows with this label have loss 0 and gradient 0 and do not count in the mean. -100 by
+    /// Rows with this label have loss 0 and gradient 0, and do not count in the mean. -100 by
     /// default.
     pub ignore_index: i64,
-    /// The part of every target's mass that is spread over all classes, within 0 to 1.
+    /// The share of every target's mass that is spread over all classes, within 0 to 1.
     pub label_smoothing: f64,
     /// The factor of the square of each row's log-sum-exp.
     pub z_loss: f64,
-    /// One weight for each class, finite and not negative: of others the status is
-    /// `SOFTMAX_STATUS_VALUE`. Null for 1.
+    /// One weight for each class, finite and not negative (else `SOFTMAX_STATUS_VALUE`). Null for
+    /// 1.
     pub weights: *const f32,
     /// One factor for each row's loss and gradient; null for 1.
     pub row_factors: *const f64,
@@ -103,7 +103,7 @@ unsafe fn options_of<'a>(
     Ok(loss)
 }
 
-/// Where results go.
+/// The places of results.
 #[derive(Clone, Copy)]
 struct Wanted {
     losses: *mut f64,
@@ -111,7 +111,7 @@ struct Wanted {
     gradient: *const softmax_matrix,
 }
 
-/// What rows are measured against.
+/// The targets of the rows.
 #[derive(Clone, Copy)]
 enum Against {
     Labels(*const i64),
@@ -230,12 +230,12 @@ unsafe fn run<T: Element>(
 /// each unless it is null. The gradient is a matrix of the logits' shape and dtype, which is
 /// `logits` itself (in place) or does not overlap it. A `cross_entropy` of null is the default.
 ///
-/// Error of a row's loss: 1e-7 of it (f64: 2e-15), however near to 0 it is; of a divergence 5e-13
-/// (f64: 2e-15) of cross-entropy, entropy and targets added. Error of the gradient: 3 ULP (f16,
-/// bf16: 0.51); with smoothing, probabilities or z of the larger of its two terms or of itself, and
-/// 6 ULP in f64; one more in f64 for a mean. A z-loss adds what 5e-13 (f64: 2e-15) of `1 + |lse|`
-/// makes in the log-sum-exp. Where nothing counts (rows that are ignored, or whose targets have
-/// weight 0) the gradient is 0, and the mean NaN.
+/// Error of a row's loss: 1e-7 of it (f64: 2e-15), however near to 0 it is; of a divergence, 5e-13
+/// (f64: 2e-15) of the sum of cross-entropy, entropy and targets. Error of the gradient: 3 ULP
+/// (f16, bf16: 0.51); with smoothing, probabilities or z, that many ULP of the larger of its two
+/// terms or of itself, and 6 in f64; one more in f64 for a mean. A z-loss adds the effect of an
+/// error of 5e-13 (f64: 2e-15) of `1 + |lse|` in the log-sum-exp. Where nothing counts (rows that
+/// are ignored, or whose targets have weight 0) the gradient is 0, and the mean NaN.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -290,9 +290,9 @@ pub unsafe extern "C" fn softmax_cross_entropy_probs(
     }
 }
 
-/// What the sum of the losses of `rows` rows with these labels is divided by: for those who compute
-/// the rows in parts, each as a sum with the inverse of this as its `gradient_factor`, and reduce
-/// the losses of all of them in the end.
+/// The divisor of the sum of the losses of `rows` rows with these labels. It serves callers who
+/// compute rows in several calls: each call as a sum, with the inverse of this divisor as its
+/// `gradient_factor`, and at the end one reduction of all losses.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -309,7 +309,7 @@ pub unsafe extern "C" fn softmax_cross_entropy_divisor(
     unsafe {
         call(options, &|call| {
             let mut o = *read_or(cross_entropy, &DEFAULT)?;
-            // They do not change it.
+            // Row factors do not change the divisor.
             o.row_factors = std::ptr::null();
             let loss = options_of(call, &o, rows, cols)?;
             write("divisor", divisor, loss.divisor(slice("labels", labels, rows)?, cols)?)
@@ -317,7 +317,8 @@ pub unsafe extern "C" fn softmax_cross_entropy_divisor(
     }
 }
 
-/// The loss from those of all rows: their sum, in the order of all calls, divided by `divisor`.
+/// The loss from the losses of all rows: their sum, in the order of all calls, divided by
+/// `divisor`.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -335,8 +336,8 @@ pub unsafe extern "C" fn softmax_cross_entropy_reduce(
     })
 }
 
-/// As `softmax_scratch_size`, for losses of logits of the shape and dtype of this matrix, whose
-/// data does not count.
+/// As `softmax_scratch_size`, for losses of logits with the shape and dtype of this matrix; its
+/// data is not used.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -389,11 +390,11 @@ unsafe fn backward(
     }
 }
 
-/// The gradient through a softmax: of its output `probs` and the gradient `upstream` with respect
-/// to that, the gradient with respect to its input, into `gradient`. Three matrices of one shape
-/// and dtype, of which the last overlaps neither of the others.
+/// The gradient through a softmax: from its output `probs` and the gradient `upstream` with respect
+/// to that output, the gradient with respect to its input, into `gradient`. Three matrices of one
+/// shape and dtype, of which the last overlaps neither of the others.
 ///
-/// Error: 0.51 ULP (f64: 3), and 5e-13 (f64: 1e-24) of `scale p_j sum_i p_i |u_i|`, for rows of up
+/// Error: 0.51 ULP (f64: 3) plus 5e-13 (f64: 1e-24) of `scale p_j sum_i p_i |u_i|`, for rows of up
 /// to 2^24 elements.
 ///
 /// # Safety
@@ -412,7 +413,7 @@ pub unsafe extern "C" fn softmax_softmax_backward(
 /// As `softmax_softmax_backward`, through a log-softmax, whose output is `log_probs`.
 ///
 /// Error: 3 ULP (f16, bf16: 0.51) of the largest of `scale |u_j|`, `scale p_j |sum_i u_i|` and the
-/// gradient, and 5e-13 (f64: 1e-24) of `scale p_j sum_i |u_i|`.
+/// gradient, plus 5e-13 (f64: 1e-24) of `scale p_j sum_i |u_i|`.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -445,7 +446,7 @@ mod tests {
         };
         let loss = losses.as_mut_ptr().wrapping_byte_add(4);
         let (none, defaults) = (std::ptr::null_mut(), std::ptr::null());
-        // SAFETY: the row, the label and the loss are there.
+        // SAFETY: the row, the label and the loss are valid.
         let status = unsafe {
             let (labels, at) = (labels.as_ptr(), &raw const logits);
             let defaults_too = std::ptr::null();

@@ -1,4 +1,4 @@
-//! The options of all calls, and how a call is made with them.
+//! The options of all calls, and how calls are made with them.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::num::NonZeroUsize;
@@ -17,7 +17,7 @@ use crate::status::{Failure, Reason, softmax_status};
 pub const SOFTMAX_MASKED_ZERO: u32 = 1;
 /// `threads` threads work, however small the call is.
 pub const SOFTMAX_THREADS_EXACT: u32 = 2;
-/// `cache_core` and `cache_last` count.
+/// `cache_core` and `cache_last` are used.
 pub const SOFTMAX_CACHES: u32 = 4;
 
 /// The caller's own threads.
@@ -26,14 +26,14 @@ pub const SOFTMAX_CACHES: u32 = 4;
 pub struct softmax_parallel {
     /// `sizeof(softmax_parallel)`.
     pub size: usize,
-    /// Handed to `parallel_for`.
+    /// Passed to `parallel_for`.
     pub context: *mut c_void,
-    /// How many threads there are.
+    /// Number of threads.
     pub threads: usize,
     /// Calls `body(argument, 0)` to `body(argument, count - 1)`, in any order and on any threads,
-    /// mostly at the same time, and returns when all of these calls have. `count` is at most
-    /// `threads`. Calls that are left out the calling thread makes up for; none may be made later.
-    /// It must not throw.
+    /// mostly at the same time, and returns when all of these calls have returned. `count` is at
+    /// most `threads`. If it leaves out calls, the calling thread does their work; it must not make
+    /// any later. It must not throw.
     pub parallel_for: Option<
         unsafe extern "C" fn(
             context: *mut c_void,
@@ -44,7 +44,7 @@ pub struct softmax_parallel {
     >,
 }
 
-// SAFETY: numbers and pointers; no function is none.
+// SAFETY: numbers and pointers; a null function is a value.
 unsafe impl Descriptor for softmax_parallel {
     const NAME: &'static str = "softmax_parallel";
 }
@@ -55,35 +55,35 @@ unsafe impl Descriptor for softmax_parallel {
 pub struct softmax_options {
     /// `sizeof(softmax_options)`.
     pub size: usize,
-    /// What inputs are multiplied by, within 2^-60 to 2^60; exactly, at no cost. 1 by default.
+    /// The factor of inputs, within 2^-60 to 2^60; exact, at no cost. 1 by default.
     pub scale: f64,
-    /// What inputs are divided by; 1 by default. One of scale and temperature must be 1. Softmax
-    /// and log-softmax of rows know 0 and infinity.
+    /// The divisor of inputs; 1 by default. One of scale and temperature must be 1. Softmax and
+    /// log-softmax of rows also take 0 and infinity.
     pub temperature: f64,
     /// Any of `SOFTMAX_MASKED_ZERO`, `SOFTMAX_THREADS_EXACT` and `SOFTMAX_CACHES`.
     pub flags: u32,
     /// The name of a kernel; null for the fastest that this CPU can run.
     pub kernel: *const c_char,
-    /// How many threads may work: 0 for as many as pay, 1 for the calling thread alone.
+    /// Number of threads that may work: 0 for as many as pay, 1 for the calling thread alone.
     pub threads: usize,
-    /// Whose threads; null for those of the library's pool, which is made when a call first needs
-    /// it. In a child of a process that has it, and where no thread can be made, the calling thread
-    /// does all.
+    /// The caller's threads; null for the library's pool, which is made when a call first needs it.
+    /// In a child of a process that has the pool, and where no thread can be made, the calling
+    /// thread works alone.
     pub parallel: *const softmax_parallel,
-    /// Memory for intermediate results, as large as the function `softmax_scratch_size` or its
-    /// relatives say, with any alignment; null for memory of the threads' own, which is kept for
-    /// the next call, until `softmax_release_scratch`.
+    /// Memory for intermediate results, as large as the function `softmax_scratch_size` or one of
+    /// its relatives says, with any alignment. Null for the threads' own memory, which they keep
+    /// for the next call, until `softmax_release_scratch`.
     pub scratch: *mut c_void,
-    /// Bytes of it.
+    /// Bytes of `scratch`.
     pub scratch_size: usize,
     /// Bytes of the largest cache that a core has to itself. Speed depends on it, results do not.
     pub cache_core: usize,
-    /// Bytes of output that calls may count on keeping in a cache.
+    /// Bytes of output that a call may expect to stay in a cache.
     pub cache_last: usize,
-    /// Where a message is written, with a 0 at its end, if the call fails: it names the sizes or
-    /// values that are wrong. Null for none.
+    /// The place of a message, with a 0 at its end, if the call fails: it names the sizes or values
+    /// that are wrong. Null for none.
     pub message: *mut c_char,
-    /// Bytes for it. Messages that are longer are cut.
+    /// Bytes of `message`. Longer messages are cut.
     pub message_size: usize,
 }
 
@@ -111,11 +111,11 @@ const DEFAULT: softmax_options = softmax_options {
 /// The threads behind a [`softmax_parallel`].
 struct CallerThreads(softmax_parallel);
 
-// SAFETY: the caller vouches that its function may be called; it is called by the thread of the
-// call only.
+// SAFETY: the caller guarantees that its function may be called; only the thread of the call calls
+// it.
 unsafe impl Sync for CallerThreads {}
 
-/// What the caller's threads call.
+/// The body that the caller's threads call.
 struct Body<'a> {
     body: &'a (dyn Fn(usize) + Sync),
     panicked: AtomicBool,
@@ -148,7 +148,7 @@ impl Executor for CallerThreads {
     }
 }
 
-/// What the options say of all operations.
+/// The options that all operations have in common.
 #[derive(Clone, Copy)]
 pub(crate) struct Given<'a> {
     pub softmax: Softmax<'a>,
@@ -158,7 +158,13 @@ pub(crate) struct Given<'a> {
     masked: Masked,
 }
 
-/// An operation with the scale or temperature of the options, one of which is 1.
+/// Softmax with the scale or temperature of the options, one of which is 1.
+const fn scaled_softmax<'a>(scale: f64, temperature: f64) -> Softmax<'a> {
+    let softmax = Softmax::new();
+    if is_one(temperature) { softmax.scale(scale) } else { softmax.temperature(temperature) }
+}
+
+/// As [`scaled_softmax`], of any operation.
 macro_rules! scaled {
     ($given:expr, $operation:expr) => {{
         let given = $given;
@@ -171,14 +177,10 @@ macro_rules! scaled {
 }
 
 impl<'a> Given<'a> {
+    #[inline(always)]
     const fn new(exec: Exec<'a>, scale: f64, temperature: f64, masked: Masked) -> Self {
-        let softmax = Softmax::new();
-        let softmax = if is_one(temperature) {
-            softmax.scale(scale)
-        } else {
-            softmax.temperature(temperature)
-        };
-        Self { softmax: softmax.masked(masked).exec(exec), exec, scale, temperature, masked }
+        let softmax = scaled_softmax(scale, temperature).masked(masked).exec(exec);
+        Self { softmax, exec, scale, temperature, masked }
     }
 
     pub(crate) fn sigmoid(&self) -> Sigmoid<'a> {
@@ -219,7 +221,7 @@ impl<'a> Given<'a> {
         bits << 1 == 0 || bits == f64::INFINITY.to_bits()
     }
 
-    /// The way that an operation goes at the temperature, if it has a meaning there.
+    /// The operation at the temperature, if it has a meaning there.
     pub(crate) fn at_temperature(&self, op: Op) -> Op {
         match op {
             Op::Softmax | Op::LogSoftmax | Op::Hardmax(_) if self.is_limit() => {
@@ -230,15 +232,15 @@ impl<'a> Given<'a> {
     }
 }
 
-/// The options of a call as it goes on.
+/// The options of a call, prepared.
 pub(crate) struct Call<'a> {
     pub given: &'a Given<'a>,
-    /// Where scratch memory starts, and how many bytes it has.
+    /// The start and the bytes of scratch memory.
     scratch: Option<(*mut u8, usize)>,
 }
 
 impl Call<'_> {
-    /// A call with these options. Those of most calls are made beforehand.
+    /// Prepares a call with these options. The usual ones are prepared in advance.
     ///
     /// # Safety
     /// The options are null or valid.
@@ -277,31 +279,34 @@ impl Call<'_> {
             return Err(Reason::Both(scale, temperature).into());
         }
         check_flags(options)?;
-        let mut exec = Exec::new();
-        if options.flags & SOFTMAX_CACHES != 0 {
-            exec = exec.caches(Caches::new(options.cache_core, options.cache_last));
-        }
-        if !options.kernel.is_null() {
+        let caches = (options.flags & SOFTMAX_CACHES != 0)
+            .then(|| Caches::new(options.cache_core, options.cache_last));
+        let kernel = if options.kernel.is_null() {
+            None
+        } else {
             // SAFETY: a string.
             let name = unsafe { CStr::from_ptr(options.kernel) };
             let name = name.to_str().map_err(|_| Reason::Name(name.to_bytes().to_vec()))?;
-            exec = exec.kernel(softmax::kernel(name)?);
-        }
-        if let Some(n) = NonZeroUsize::new(options.threads) {
-            let exact = options.flags & SOFTMAX_THREADS_EXACT != 0;
-            exec = exec.threads(match (n, exact) {
-                (NonZeroUsize::MIN, _) => Threads::Serial,
-                (n, false) => Threads::AtMost(n),
-                (n, true) => Threads::Exactly(n),
-            });
-        }
+            Some(softmax::kernel(name)?)
+        };
+        let exact = options.flags & SOFTMAX_THREADS_EXACT != 0;
+        let threads = match (NonZeroUsize::new(options.threads), exact) {
+            (None, _) => Threads::Auto,
+            (Some(NonZeroUsize::MIN), _) => Threads::Serial,
+            (Some(n), false) => Threads::AtMost(n),
+            (Some(n), true) => Threads::Exactly(n),
+        };
         let scratch = (!options.scratch.is_null())
             .then_some((options.scratch.cast::<u8>(), options.scratch_size));
         let zero = options.flags & SOFTMAX_MASKED_ZERO != 0;
         let masked = if zero { Masked::Zero } else { Masked::Nan };
-        let given = Given::new(exec, scale, temperature, masked);
-        internal::check(&given.softmax)?;
+        if !(is_one(scale) && is_one(temperature)) {
+            internal::check(&scaled_softmax(scale, temperature))?;
+        }
+        // Made at one go, and where it stays: copies of what was just stored in parts cost 5 ns.
         if options.parallel.is_null() {
+            let exec = internal::exec(kernel, threads, None, caches);
+            let given = Given::new(exec, scale, temperature, masked);
             return f(&Call { given: &given, scratch });
         }
         // SAFETY: not null, and valid.
@@ -309,8 +314,9 @@ impl Call<'_> {
         if parallel.parallel_for.is_none() {
             return Err(Reason::Null("parallel_for").into());
         }
-        let threads = CallerThreads(*parallel);
-        let given = Given::new(exec.executor(&threads), scale, temperature, masked);
+        let callers = CallerThreads(*parallel);
+        let exec = internal::exec(kernel, threads, Some(&callers), caches);
+        let given = Given::new(exec, scale, temperature, masked);
         f(&Call { given: &given, scratch })
     }
 
@@ -319,7 +325,7 @@ impl Call<'_> {
         self.scratch.is_some()
     }
 
-    /// Refuses memory to be written that overlaps other memory of the call.
+    /// Refuses outputs that overlap other memory of the call.
     pub(crate) fn disjoint(&self, written: &[Region], read: &[Region]) -> Result<(), Failure> {
         disjoint(written, read)?;
         let Some((p, size)) = self.scratch else { return Ok(()) };
@@ -328,7 +334,7 @@ impl Call<'_> {
         disjoint(&scratch, read)
     }
 
-    /// Does the work in the caller's scratch memory, if there is any, and if it is large enough.
+    /// Does the work in the caller's scratch memory, if there is any and it is large enough.
     #[inline(always)]
     pub(crate) fn run<E>(
         &self,
@@ -355,20 +361,19 @@ impl Call<'_> {
         if size < needed {
             return Err(Reason::Scratch { size, needed }.into());
         }
-        // SAFETY: the caller lends it for the time of the call. Memory that another language hands
-        // over has some value.
+        // SAFETY: the caller lends it for the time of the call. Bytes from another language have
+        // some value.
         let memory = unsafe { slice_mut("scratch", p, size) }?;
         Ok(softmax::with_scratch(memory, work)?)
     }
 }
 
-/// Bit by bit: the caller's floating-point environment may trap what a comparison of numbers
-/// raises.
+/// Compares bits: the caller's floating-point environment may trap a comparison of numbers.
 const fn is_one(x: f64) -> bool {
     x.to_bits() == 1.0f64.to_bits()
 }
 
-/// Refuses flags that there are not.
+/// Refuses unknown flags.
 fn check_flags(options: &softmax_options) -> Result<(), Failure> {
     const FLAGS: u32 = SOFTMAX_MASKED_ZERO | SOFTMAX_THREADS_EXACT | SOFTMAX_CACHES;
     match options.flags & !FLAGS {
@@ -377,7 +382,7 @@ fn check_flags(options: &softmax_options) -> Result<(), Failure> {
     }
 }
 
-/// Writes what was wrong to where the options say.
+/// Writes a failure's message to the place that the options give.
 ///
 /// # Safety
 /// The options are null or valid.
@@ -391,7 +396,7 @@ unsafe fn message(options: *const softmax_options, failure: &Reason) {
     // SAFETY: the caller lends it for the time of the call.
     let place = unsafe { slice_mut("message", options.message.cast::<u8>(), options.message_size) };
     let Ok([text_place @ .., _]) = place.as_deref() else { return };
-    // Not within a character.
+    // Not inside a character.
     let n = text.floor_char_boundary(text_place.len());
     if let Ok(place) = place {
         place[..n].copy_from_slice(&text.as_bytes()[..n]);
@@ -399,7 +404,7 @@ unsafe fn message(options: *const softmax_options, failure: &Reason) {
     }
 }
 
-/// A call: reads the options, does the work, says what became of it. No panic leaves it.
+/// Makes a call: reads the options, does the work, and returns the status. No panic leaves it.
 ///
 /// # Safety
 /// The options are null or valid.
@@ -408,9 +413,9 @@ pub(crate) unsafe fn call(
     options: *const softmax_options,
     f: &impl Fn(&Call) -> Result<(), Failure>,
 ) -> softmax_status {
-    // One pointer is all that has to be handed over.
+    // A single pointer is passed on.
     let work = &(options, f);
-    // What a panic left half-done is output of this call, of which nothing is promised then.
+    // A panic leaves nothing half-done but this call's output, which has no promised value then.
     let result = catch_unwind(AssertUnwindSafe(move || {
         // SAFETY: as this function's.
         unsafe { Call::with(work.0, work.1) }
@@ -420,14 +425,14 @@ pub(crate) unsafe fn call(
         // SAFETY: as this function's.
         Ok(Err(failure)) => unsafe { refused(options, failure) },
         Err(panic) => {
-            // Dropping it may panic, too.
+            // Forgotten, because dropping it may panic, too.
             std::mem::forget(panic);
             softmax_status::Internal
         }
     }
 }
 
-/// Writes the message of a failure, and gives its status.
+/// Writes the message of a failure and returns its status.
 ///
 /// # Safety
 /// The options are null or valid.

@@ -1,4 +1,4 @@
-//! From what C hands over to what Rust can borrow.
+//! Conversions from arguments of C to values that Rust can borrow.
 
 use std::ptr::NonNull;
 
@@ -18,13 +18,13 @@ pub const SOFTMAX_F64: softmax_dtype = 1;
 pub const SOFTMAX_F16: softmax_dtype = 2;
 /// bfloat16, the upper half of a float.
 pub const SOFTMAX_BF16: softmax_dtype = 3;
-/// A byte, 0 or not. For masks only.
+/// A byte, 0 or not 0. For masks only.
 pub const SOFTMAX_BOOL: softmax_dtype = 4;
 
-/// A matrix: `rows` rows of `cols` elements beside each other, `stride` elements from the start of
-/// one row to the start of the next. What lies between the rows is neither read nor written, so
-/// that others may use it at the same time. `softmax_matrix_of` makes one to read,
-/// `softmax_matrix_mut` one to write.
+/// A matrix: `rows` rows of `cols` contiguous elements, with `stride` elements from the start of
+/// one row to the start of the next. Elements between rows are neither read nor written, so others
+/// may use them at the same time. `softmax_matrix_of` makes one to read, `softmax_matrix_mut` one
+/// to write.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct softmax_matrix {
@@ -47,7 +47,7 @@ pub struct softmax_matrix {
 /// # Safety
 /// `repr(C)`, the first field is a `usize`, and all bit patterns are values.
 pub(crate) unsafe trait Descriptor: Copy {
-    /// For messages.
+    /// The name in messages.
     const NAME: &'static str;
 }
 
@@ -56,11 +56,11 @@ unsafe impl Descriptor for softmax_matrix {
     const NAME: &'static str = "softmax_matrix";
 }
 
-/// No struct will ever be larger: what claims to be was not initialised.
+/// The largest size of a struct: a larger one was not initialised.
 const LARGEST: usize = 4096;
 
-/// Borrows a struct: of this version, or of a later one of which nothing is set that is unknown
-/// here. (A copy would have to wait for the caller's stores.)
+/// Borrows a struct of this version, or of a later one whose additional fields are not set. (A copy
+/// would have to wait for the caller's stores.)
 ///
 /// # Safety
 /// Null, or valid for reads of as many bytes as its first field says, while it is borrowed.
@@ -75,17 +75,17 @@ pub(crate) unsafe fn read<'a, D: Descriptor>(p: *const D) -> Result<&'a D, Failu
     // SAFETY: not null, aligned; its first field is its size.
     let size = unsafe { p.cast::<usize>().read() };
     if size != size_of::<D>() {
-        // SAFETY: so many bytes there are.
+        // SAFETY: it has `size` bytes.
         unsafe { check_rest(p, size) }?;
     }
-    // SAFETY: so many bytes there are, and any are a value.
+    // SAFETY: it has that many bytes, and any bytes are a value.
     Ok(unsafe { &*p })
 }
 
-/// Whether this struct of another size can be read.
+/// Checks that this struct of another size can be read.
 ///
 /// # Safety
-/// Valid for reads of so many bytes.
+/// `p` is valid for reads of `size` bytes.
 #[cold]
 unsafe fn check_rest<D: Descriptor>(p: *const D, size: usize) -> Result<(), Failure> {
     let (known, of) = (size_of::<D>(), D::NAME);
@@ -100,7 +100,7 @@ unsafe fn check_rest<D: Descriptor>(p: *const D, size: usize) -> Result<(), Fail
     Ok(())
 }
 
-/// As [`read`], if it is not null.
+/// As [`read`]; `default` if it is null.
 ///
 /// # Safety
 /// As [`read`].
@@ -110,7 +110,7 @@ pub(crate) unsafe fn read_or<D: Descriptor>(p: *const D, default: &D) -> Result<
     if p.is_null() { Ok(default) } else { unsafe { read(p) } }
 }
 
-/// Calls the expression with `$t` as the type of the dtype.
+/// Evaluates the expression with `$t` as the type of the dtype.
 macro_rules! by_dtype {
     ($of:expr, $dtype:expr, $t:ident => $e:expr) => {
         match $dtype {
@@ -136,25 +136,25 @@ macro_rules! by_dtype {
 }
 pub(crate) use by_dtype;
 
-/// Memory that a call uses: `rows` pieces of `len` bytes, `stride` bytes apart.
+/// Memory that a call uses: `rows` runs of `len` bytes, `stride` bytes apart.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Region {
     what: &'static str,
     start: usize,
     len: usize,
     stride: usize,
-    /// From the start to the end of the last piece.
+    /// Bytes from the start of the first run to the end of the last.
     extent: usize,
 }
 
 impl Region {
-    /// Of one piece, which must be possible. What is null has no bytes.
+    /// The region of a single run, which must be a possible slice. A null pointer has no bytes.
     pub(crate) fn of<T>(what: &'static str, p: *const T, n: usize) -> Result<Self, Failure> {
         let len = if p.is_null() || n == 0 { 0 } else { check(what, p, n)? };
         Ok(Self { what, start: p.addr(), len, stride: len, extent: len })
     }
 
-    /// Whether one lies behind the other. (Both lie in the address space.)
+    /// Whether one region lies behind the other. (Both lie in the address space.)
     #[inline(always)]
     pub(crate) fn is_apart_from(&self, other: &Self) -> bool {
         self.start.saturating_add(self.extent) <= other.start
@@ -168,7 +168,7 @@ impl Region {
         if self.is_apart_from(other) {
             return false;
         }
-        // Columns of one matrix beside each other.
+        // Regions may be different columns of one matrix.
         let stride = self.stride;
         if stride != other.stride || stride == 0 {
             return true;
@@ -179,7 +179,7 @@ impl Region {
     }
 }
 
-/// Refuses regions to be written that overlap each other, or any to be read.
+/// Refuses outputs that overlap each other or any input.
 pub(crate) fn disjoint(written: &[Region], read: &[Region]) -> Result<(), Failure> {
     for (i, a) in written.iter().enumerate() {
         let others = written[i + 1..].iter().chain(read);
@@ -191,7 +191,7 @@ pub(crate) fn disjoint(written: &[Region], read: &[Region]) -> Result<(), Failur
 }
 
 impl softmax_matrix {
-    /// Its memory, if it can be a matrix of elements of this type.
+    /// The region of the matrix, if it can be one of elements of this type.
     #[inline(always)]
     pub(crate) fn region<T: Element>(&self, what: &'static str) -> Result<Region, Failure> {
         let Self { rows, cols, stride, .. } = *self;
@@ -220,7 +220,7 @@ impl softmax_matrix {
         }
     }
 
-    /// The stride; of a single row, which may have any, one that can be multiplied and added.
+    /// The stride; for a single row, which may have any, one that cannot overflow.
     #[inline(always)]
     fn stride(&self) -> usize {
         if self.rows <= 1 || self.cols == 0 { self.cols } else { self.stride }
@@ -286,7 +286,7 @@ impl softmax_matrix {
         Ok(unsafe { self.view_mut_unchecked() })
     }
 
-    /// Whether it is the same memory, seen in the same way.
+    /// Whether both are the same memory with the same shape.
     #[inline(always)]
     pub(crate) fn is(&self, other: &Self) -> bool {
         self.data == other.data
@@ -405,7 +405,7 @@ mod tests {
             assert_eq!(a.overlaps(&other), overlaps, "{other:?}");
             assert_eq!(other.overlaps(&a), overlaps, "{other:?}");
         }
-        // What is longer than the address space overflows nothing.
+        // A region longer than the address space overflows nothing.
         let endless = Region { len: usize::MAX, extent: usize::MAX, ..region(1008, 1, 0, 32) };
         assert!(a.overlaps(&endless) && endless.overlaps(&a));
     }

@@ -1,4 +1,4 @@
-//! Maps of rows, log-sum-exp, decisions.
+//! Operations from rows to rows, log-sum-exp, decisions.
 
 use softmax::{Element, Op, Shape, Ties, internal};
 
@@ -25,7 +25,7 @@ pub const SOFTMAX_OP_LOG_SIGMOID: softmax_op = 4;
 /// `softmax_hardmax`.
 pub const SOFTMAX_OP_HARDMAX: softmax_op = 5;
 
-/// What becomes of several largest elements of a row: `SOFTMAX_TIES_SHARE` or `SOFTMAX_TIES_FIRST`.
+/// The result for several largest elements of a row: `SOFTMAX_TIES_SHARE` or `SOFTMAX_TIES_FIRST`.
 pub type softmax_ties = u32;
 
 /// Each of N gets 1/N.
@@ -33,18 +33,19 @@ pub const SOFTMAX_TIES_SHARE: softmax_ties = 0;
 /// The first of them gets 1.
 pub const SOFTMAX_TIES_FIRST: softmax_ties = 1;
 
-/// Written as a token where there is none to draw.
+/// The token for rows that have none to draw.
 ///
 /// cbindgen:ignore
 pub const SOFTMAX_NO_TOKEN: usize = usize::MAX;
 
-/// For plans and sizes of scratch memory. Padding counts as none, which takes no less.
+/// The shape for plans and sizes of scratch memory. Padding is left out, which does not make them
+/// smaller.
 fn shape(x: &softmax_matrix, in_place: bool) -> Shape {
     let shape = Shape::new(x.rows, x.cols);
     if in_place { shape.in_place() } else { shape }
 }
 
-/// Rows of a matrix to rows of another, or to themselves.
+/// Maps rows of a matrix to rows of another, or to themselves.
 ///
 /// # Safety
 /// As the head of the crate says.
@@ -96,7 +97,8 @@ unsafe fn map_of<T: Element>(
     if !written.is_apart_from(&read) || call.has_scratch() {
         call.disjoint(&[written], &[read])?;
     }
-    // The views are made where they go: a copy waits until their parts have been stored, 5 ns.
+    // The views are made where they are used: a copy waits until their fields have been stored, 5
+    // ns.
     call.run(needed, || {
         // SAFETY: as this function's; they do not overlap, and were accepted above.
         let (x, y) = unsafe { (x.view_unchecked::<T>(), y.view_mut_unchecked::<T>()) };
@@ -111,7 +113,7 @@ unsafe fn map_of<T: Element>(
 
 /// The softmax of every row of `x`, into the rows of `y`: a matrix of the same shape and dtype,
 /// which is `x` itself (in place) or does not overlap it. At most 3 ULP of error in f32 and f64; in
-/// f16 at most 0.53 ULP of the type, in bf16 0.51, where what is below 2^-126 is 0.
+/// f16 at most 0.53 ULP of the type, and in bf16 0.51, with 0 for results below 2^-126.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -169,8 +171,8 @@ pub unsafe extern "C" fn softmax_log_sigmoid(
     unsafe { map(Op::LogSigmoid, x, y, options) }
 }
 
-/// As `softmax_softmax`, 1 for the largest element of each row and 0 for the others. Scale and
-/// temperature do not count.
+/// As `softmax_softmax`, but 1 for the largest element of each row and 0 for the others. Scale and
+/// temperature have no effect.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -225,7 +227,7 @@ pub unsafe extern "C" fn softmax_logsumexp(
 }
 
 /// The index of the largest element of every row of `x`, into `indices`, one for each row: the
-/// first of equals, or that of the row's first NaN.
+/// first of equals, or the row's first NaN.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -250,9 +252,9 @@ pub unsafe extern "C" fn softmax_argmax(
 }
 
 /// The log-probabilities of some elements of each row, `tokens_per_row` of them: those of row `i`
-/// are number `tokens[i * tokens_per_row + j]`, and their log-probabilities are written in the same
-/// places of `log_probs`; the log-sum-exp of each row to `logsumexp`, unless it is null. Both are
-/// float, or double for f64.
+/// have the numbers `tokens[i * tokens_per_row + j]`, and their log-probabilities are written to
+/// the same places of `log_probs`; the log-sum-exp of each row to `logsumexp`, unless it is null.
+/// Both are float, or double for f64.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -293,8 +295,8 @@ pub unsafe extern "C" fn softmax_log_probs(
 
 /// The `k` largest elements of each row, the largest first and the first of equals first: their
 /// log-probabilities and their probabilities in the whole row (float, or double for f64), unless
-/// these are null, and their indices; `k` of each a row. (For log-probabilities that are not wanted
-/// there is memory of the thread's own.)
+/// these are null, and their indices; `k` of each for a row. (If log-probabilities are not wanted,
+/// they go to memory of the thread's own.)
 ///
 /// # Safety
 /// As the head of this file says.
@@ -364,15 +366,15 @@ pub unsafe extern "C" fn softmax_perplexity(
 }
 
 /// Frees the memory that this thread, and those of the library's pool, keep for their next calls:
-/// as much as the largest call so far has needed. Other threads free theirs when they end, or by
-/// calling this themselves.
+/// as much as the largest call so far needed. Other threads free theirs when they end, or when they
+/// call this.
 #[unsafe(no_mangle)]
 pub extern "C" fn softmax_release_scratch() {
-    // If a thread of the pool panics, memory is still kept, and that is all.
+    // If a thread of the pool panics, memory is kept, with no other effect.
     let _ = std::panic::catch_unwind(softmax::release_scratch).map_err(std::mem::forget);
 }
 
-/// The way that a call takes: see `softmax_plan_of`.
+/// How a call is computed: see `softmax_plan_of`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct softmax_plan {
@@ -380,7 +382,7 @@ pub struct softmax_plan {
     pub size: usize,
     /// The name of the kernel, valid for as long as the library is loaded.
     pub kernel: *const std::ffi::c_char,
-    /// How many threads work at most.
+    /// The most threads that work.
     pub threads: usize,
     /// One of `SOFTMAX_REGIME_...`.
     pub regime: u32,
@@ -393,9 +395,9 @@ unsafe impl Descriptor for softmax_plan {
     const NAME: &'static str = "softmax_plan";
 }
 
-/// Groups of short rows at once.
+/// Short rows in groups.
 pub const SOFTMAX_REGIME_TINY: u32 = 0;
-/// A row after the other.
+/// One row after another.
 pub const SOFTMAX_REGIME_ROWS: u32 = 1;
 /// Each row in pieces.
 pub const SOFTMAX_REGIME_PIECES: u32 = 2;
@@ -412,7 +414,7 @@ fn op_of(op: softmax_op) -> Result<Op, Failure> {
     })
 }
 
-/// What an operation is at the temperature of the options.
+/// The operation at the temperature of the options.
 fn at_temperature(call: &Call, op: Op) -> Result<Op, Failure> {
     let way = call.given.at_temperature(op);
     if call.given.is_limit() && !matches!(way, Op::Hardmax(_)) {
@@ -421,8 +423,8 @@ fn at_temperature(call: &Call, op: Op) -> Result<Op, Failure> {
     Ok(way)
 }
 
-/// What way a call of an operation takes on a matrix of the shape and dtype of `x` (its data does
-/// not count), in place (not 0) or not.
+/// How a call of an operation is computed for a matrix with the shape and dtype of `x` (its data is
+/// not used), in place (not 0) or not.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -457,8 +459,8 @@ pub unsafe extern "C" fn softmax_plan_of(
     }
 }
 
-/// How many bytes of scratch memory a call of an operation needs on a matrix of the shape and dtype
-/// of `x` (its data does not count), with these options, in place or not.
+/// Bytes of scratch memory that a call of an operation needs for a matrix with the shape and dtype
+/// of `x` (its data is not used), with these options, in place or not.
 ///
 /// # Safety
 /// As the head of this file says.

@@ -6,19 +6,20 @@ use crate::options::{Call, call, softmax_options};
 use crate::raw::{Descriptor, Region, by_dtype, read, slice, slice_mut, softmax_matrix, write};
 use crate::status::{Failure, Reason, softmax_status};
 
-/// Hugging Face transformers' order: temperature, top-k, top-p, min-p, typical-p.
+/// The order of Hugging Face transformers: temperature, top-k, top-p, min-p, typical-p.
 pub const SOFTMAX_ORDER_TRANSFORMERS: u32 = 0;
-/// llama.cpp's: top-k, typical-p, top-p, min-p at temperature 1, and then the temperature.
+/// The order of llama.cpp: top-k, typical-p, top-p, min-p at temperature 1, and then the
+/// temperature.
 pub const SOFTMAX_ORDER_LLAMA_CPP: u32 = 1;
 
-/// One random number a draw.
+/// One random number for each draw.
 pub const SOFTMAX_METHOD_INVERSE_CDF: u32 = 0;
-/// The largest of logarithm and Gumbel noise: one random number a token.
+/// The largest sum of logarithm and Gumbel noise: one random number for each token.
 pub const SOFTMAX_METHOD_GUMBEL_MAX: u32 = 1;
 
-/// How tokens are drawn. A draw depends on its row, these options, the seed, the number of the row,
-/// the step and the number of the draw alone. `softmax_sampler_default` makes one that draws from
-/// the plain distribution.
+/// How tokens are drawn. A draw depends on nothing but its row, these options, the seed, the number
+/// of the row, the step and the number of the draw. `softmax_sampler_default` makes one that draws
+/// from the plain distribution.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct softmax_sampler {
@@ -31,21 +32,23 @@ pub struct softmax_sampler {
     /// The number of the first row of the matrix, so that a batch may be cut. Rows are numbered
     /// below 2^48.
     pub first_row: u64,
-    /// What logits are divided by; 0 takes the largest. 1 by default. (Scale and temperature of
-    /// `softmax_options` do not count.)
+    /// The divisor of logits; 0 takes the largest. 1 by default. (Scale and temperature of
+    /// `softmax_options` have no effect.)
     pub temperature: f64,
     /// `SOFTMAX_ORDER_TRANSFORMERS` or `SOFTMAX_ORDER_LLAMA_CPP`.
     pub order: u32,
     /// `SOFTMAX_METHOD_INVERSE_CDF` or `SOFTMAX_METHOD_GUMBEL_MAX`.
     pub method: u32,
-    /// Keeps so many of the most likely tokens; 0 for all.
+    /// Keeps this number of the most likely tokens; 0 for all.
     pub top_k: usize,
-    /// Keeps the most likely tokens that have so much of the mass; 1, the default, keeps all.
+    /// Keeps the most likely tokens that together have this share of the mass; 1, the default,
+    /// keeps all.
     pub top_p: f64,
-    /// Keeps the tokens that are so many times as likely as the most likely one; 0 keeps all.
-    pub min_p: f64,
-    /// Keeps the tokens nearest to the entropy that have so much of the mass; 1, the default, keeps
+    /// Keeps the tokens that are at least this many times as likely as the most likely one; 0 keeps
     /// all.
+    pub min_p: f64,
+    /// Keeps the tokens nearest to the entropy that together have this share of the mass; 1, the
+    /// default, keeps all.
     pub typical_p: f64,
     /// Divides positive logits of tokens in the history and multiplies the others. 1 by default.
     pub repetition_penalty: f64,
@@ -55,16 +58,16 @@ pub struct softmax_sampler {
     pub frequency_penalty: f64,
     /// Tokens whose logits are changed first.
     pub bias_tokens: *const usize,
-    /// What is added to them; -inf bans a token.
+    /// Numbers that are added to their logits; -inf bans a token.
     pub bias: *const f32,
-    /// How many there are.
+    /// Number of these tokens.
     pub bias_count: usize,
-    /// The histories, one behind the other.
+    /// The histories, one after another.
     pub history: *const usize,
-    /// Where each of them starts in `history`, and in the end where the last one ends:
-    /// `history_count + 1` numbers.
+    /// The start of each history in `history`, and the end of the last one: `history_count + 1`
+    /// numbers.
     pub history_starts: *const usize,
-    /// How many histories there are: 0, one for all rows, or one for each.
+    /// Number of histories: 0, one for all rows, or one for each row.
     pub history_count: usize,
 }
 
@@ -73,7 +76,7 @@ unsafe impl Descriptor for softmax_sampler {
     const NAME: &'static str = "softmax_sampler";
 }
 
-/// With what the arrays of the options take in memory.
+/// The options, and the memory regions of their arrays.
 ///
 /// # Safety
 /// The arrays are valid for reads.
@@ -131,9 +134,9 @@ unsafe fn options_of<'a>(
     Ok((sampler, regions))
 }
 
-/// Draws `draws_per_row` tokens from every row of `logits`, into `draws`: those of a row one behind
-/// the other. `SOFTMAX_NO_TOKEN` is written where there is nothing to draw, because the row has NaN
-/// or +inf, or nothing but -inf.
+/// Draws `draws_per_row` tokens from every row of `logits`, into `draws`: those of a row follow
+/// each other. `SOFTMAX_NO_TOKEN` is written where there is nothing to draw, because the row has
+/// NaN or +inf, or nothing but -inf.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -164,8 +167,8 @@ pub unsafe extern "C" fn softmax_sample(
     }
 }
 
-/// As `softmax_scratch_size`, for draws from logits of the shape and dtype of this matrix, whose
-/// data does not count.
+/// As `softmax_scratch_size`, for draws from logits with the shape and dtype of this matrix; its
+/// data is not used.
 ///
 /// # Safety
 /// As the head of this file says.

@@ -1,23 +1,23 @@
-//! What calls return.
+//! The status that calls return.
 
 use std::fmt;
 
 use softmax::{Error, Size};
 
-/// What a call returns. Whatever is not `SOFTMAX_STATUS_OK` means that nothing was written, but for
-/// a message; after `SOFTMAX_STATUS_MEMORY` and `SOFTMAX_STATUS_INTERNAL` some rows may have been,
+/// The status of a call. Unless it is `SOFTMAX_STATUS_OK`, nothing was written except a message;
+/// but after `SOFTMAX_STATUS_MEMORY` and `SOFTMAX_STATUS_INTERNAL` some rows may have been written,
 /// and after `SOFTMAX_STATUS_AGAIN` the row's largest element.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum softmax_status {
-    /// All is done.
+    /// The call has done its work.
     Ok = 0,
-    /// A pointer is null that must not be.
+    /// A pointer that must not be null is null.
     NullPointer = 1,
-    /// The `size` of a struct is none that this library knows, or a newer field is set that it does
-    /// not have.
+    /// The `size` of a struct is unknown to this library, or a newer field is set that it does not
+    /// have.
     StructSize = 2,
-    /// There is no such dtype, or it is none for this call.
+    /// The dtype does not exist, or this call does not take it.
     Dtype = 3,
     /// Shapes do not fit each other.
     Shape = 4,
@@ -25,15 +25,15 @@ pub enum softmax_status {
     Overflow = 5,
     /// Rows of one matrix overlap: its stride is less than its columns.
     Stride = 6,
-    /// What is written overlaps something else.
+    /// An output overlaps something else.
     Overlap = 7,
     /// A pointer is not aligned as its type needs.
     Alignment = 8,
-    /// An array has not the length that it needs.
+    /// An array does not have the required length.
     Length = 9,
     /// An option is out of its range.
     Value = 10,
-    /// A label or token is no column.
+    /// A label or token is not a column.
     Column = 11,
     /// The tensor has no such axis.
     Axis = 12,
@@ -45,7 +45,7 @@ pub enum softmax_status {
     Kernel = 15,
     /// The environment variable SOFTMAX_CACHES is not two sizes.
     Caches = 16,
-    /// The partials are to be computed again by the row's largest element: see `softmax_merge`.
+    /// The partials have to be computed again, by the row's largest element: see `softmax_merge`.
     Again = 17,
     /// A bug in this library.
     Internal = 18,
@@ -77,16 +77,16 @@ impl Status {
     ];
 }
 
-/// What a status means, in a few English words; never null, and valid for as long as the library is
-/// loaded. Numbers that are no status have a text, too. (What was wrong with a call in particular
-/// says `softmax_options.message`.)
+/// The meaning of a status, in a few English words; never null, and valid as long as the library is
+/// loaded. Other numbers have a text, too. (For what was wrong with a call, see
+/// `softmax_options.message`.)
 #[unsafe(no_mangle)]
 pub extern "C" fn softmax_status_message(status: i32) -> *const std::ffi::c_char {
     let known = Status::ALL.iter().find(|(known, _)| *known as i32 == status);
     known.map_or(c"no status of this library", |&(_, text)| text).as_ptr()
 }
 
-/// Why a call was refused: a pointer, so that what can fail is returned in registers.
+/// A boxed [`Reason`], so that results are returned in registers.
 #[derive(Debug)]
 pub(crate) struct Failure(pub(crate) Box<Reason>);
 
@@ -97,7 +97,7 @@ impl<T: Into<Reason>> From<T> for Failure {
     }
 }
 
-/// Why a call was refused.
+/// The reason why a call was refused.
 #[derive(Debug)]
 pub(crate) enum Reason {
     Crate(Error),
@@ -121,7 +121,7 @@ pub(crate) enum Reason {
         size: usize,
         needed: usize,
     },
-    /// A choice that is none of those that there are.
+    /// A choice that does not exist.
     Choice {
         of: &'static str,
         value: u32,
@@ -131,19 +131,19 @@ pub(crate) enum Reason {
         flags: u32,
     },
     Name(Vec<u8>),
-    /// There are `len` kernels, and not one of this number.
+    /// A kernel number that does not exist among `len` kernels.
     NoKernel {
         index: usize,
         len: usize,
     },
-    /// Both a scale and a temperature.
+    /// Both a scale and a temperature were given.
     Both(f64, f64),
     Stride {
         cols: usize,
         stride: usize,
     },
     Again(f64),
-    /// Something that this library was not made with.
+    /// A feature that this library was not built with.
     Unknown(&'static str),
 }
 

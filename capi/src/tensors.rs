@@ -1,4 +1,4 @@
-//! Along any axis of a tensor, and rows in shards.
+//! Operations along any axis of a tensor, and rows in shards.
 
 use std::ffi::c_void;
 
@@ -53,7 +53,7 @@ impl Tensor {
 
 /// The softmax along an axis (negative ones count from the end) of a tensor of `dims` dimensions in
 /// C order, without gaps, from `x` to `y`, which is `x` itself (in place) or does not overlap it.
-/// The same bits as if the axis had been the last.
+/// The bits are those of the same axis as the last one.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -74,7 +74,7 @@ pub unsafe extern "C" fn softmax_softmax_axis(
     }
 }
 
-/// As `softmax_softmax_axis`, the log-softmax.
+/// As `softmax_softmax_axis`, for log-softmax.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -122,17 +122,17 @@ pub const SOFTMAX_BLOCK: usize = 4096;
 
 const _: () = assert!(SOFTMAX_BLOCK == softmax::BLOCK);
 
-/// What a block of a row comes to: four numbers, which may be stored and sent.
+/// The partial of a block of a row: four numbers, which may be stored and sent.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct softmax_partial {
-    /// What it has of the row's largest element.
+    /// The block's largest element, or the row's.
     pub max: f64,
-    /// What it has of the least that counts.
+    /// A lower bound of the elements that count.
     pub least: f64,
-    /// The sum.
+    /// The sum of the exponentials.
     pub sum: f64,
-    /// What the sum lacks.
+    /// The correction of the sum.
     pub rest: f64,
 }
 
@@ -145,7 +145,7 @@ const _: () = {
     assert!(offset_of!(softmax_partial, sum) == 16 && offset_of!(softmax_partial, rest) == 24);
 };
 
-/// How many partials a shard of `len` elements has: one for each block of `SOFTMAX_BLOCK` elements,
+/// Number of partials of a shard of `len` elements: one for each block of `SOFTMAX_BLOCK` elements,
 /// and one for the last few.
 ///
 /// # Safety
@@ -157,9 +157,8 @@ pub unsafe extern "C" fn softmax_partial_count(len: usize, count: *mut usize) ->
 }
 
 /// The partials of a shard of a row: `x` has `len` elements and starts at a multiple of
-/// `SOFTMAX_BLOCK` in its row; there is room for `count` partials, which must be as many as
-/// `softmax_partial_count` says. `row_max` is null, or the row's largest element, if
-/// `softmax_merge` has asked for that.
+/// `SOFTMAX_BLOCK` in its row; `count` must be the number that `softmax_partial_count` gives.
+/// `row_max` is null, or the row's largest element, if `softmax_merge` has asked for that.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -191,12 +190,12 @@ pub unsafe extern "C" fn softmax_partials(
     }
 }
 
-/// Merges the partials of all blocks of a row, in their order, into `row`, which is the partial of
-/// the whole row and all that its shards are finished with. (Partials of parts of a row cannot be
-/// merged first and then once more: sums are in the order of the blocks.)
+/// Merges the partials of all blocks of a row, in their order, into `row`: the partial of the whole
+/// row, with which its shards are finished. (Do not merge some blocks first and the results later:
+/// sums are in the order of the blocks.)
 ///
-/// Returns `SOFTMAX_STATUS_AGAIN`, and the row's largest element in `row_max`, if the partials are
-/// to be computed once more, by that; then merging succeeds.
+/// Returns `SOFTMAX_STATUS_AGAIN`, and the row's largest element in `row_max`, if the partials have
+/// to be computed again, by that element; then merging succeeds.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -215,7 +214,7 @@ pub unsafe extern "C" fn softmax_merge(
             let regions = [Region::of("row", row, 1)?, Region::of("row_max", row_max, 1)?];
             call.disjoint(&regions, &[Region::of("partials", partials, count)?])?;
             let partials = slice("partials", partials.cast::<Partial>(), count)?;
-            // Whichever of them is written: what is wrong does not depend on the row.
+            // Checks both outputs, so that failures do not depend on the row.
             let row = slice_mut("row", row.cast::<Partial>(), 1)?;
             let row_max = slice_mut("row_max", row_max, 1)?;
             let shards = call.given.shards();
@@ -233,7 +232,7 @@ pub unsafe extern "C" fn softmax_merge(
     }
 }
 
-/// The row of one partial.
+/// Merges the single partial of a whole row.
 ///
 /// # Safety
 /// As [`slice`].
@@ -282,9 +281,9 @@ unsafe fn finish<T: Element>(
     }?)
 }
 
-/// The probabilities of a shard of a row that was merged, from `x` to `y`, which is `x` itself or
-/// does not overlap it. The bits of the whole row in one call. The options are those that the row
-/// was merged with.
+/// The probabilities of a shard of a merged row, from `x` to `y`, which is `x` itself or does not
+/// overlap it. The bits are those of the whole row in one call. The options must be those that the
+/// row was merged with.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -328,7 +327,7 @@ pub unsafe extern "C" fn softmax_shard_log_softmax(
     }
 }
 
-/// The log-sum-exp of a row that was merged: one element of the dtype.
+/// The log-sum-exp of a merged row: one element of the dtype.
 ///
 /// # Safety
 /// As the head of this file says.

@@ -10,7 +10,7 @@ use std::{env, fs};
 
 const C: [&str; 2] = ["-std=c99", "-pedantic"];
 
-/// As `rustc --print native-static-libs` says of the library.
+/// The libraries that `rustc --print native-static-libs` lists.
 const LINKED: [&str; 7] = ["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl", "-lc"];
 
 fn root() -> &'static Path {
@@ -43,7 +43,7 @@ fn library() -> PathBuf {
     library
 }
 
-/// Fails with all that the command has printed.
+/// Runs a command, and fails with its output.
 fn run(command: &mut Command) {
     let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     assert!(
@@ -60,12 +60,12 @@ fn check(name: &str, compiler: &str, language: &[&str]) -> PathBuf {
     let source = root().join("tests/c").join(name).with_extension("c");
     let program = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{compiler}"));
     let include = root().join("include");
-    // With optimisation compilers see more, and warn of more.
+    // With optimisation, because compilers find more warnings then.
     run(Command::new(compiler)
         .args(language)
         .args(["-Wall", "-Wextra", "-Werror", "-O1", "-g", "-I"])
         .args([&include, &source])
-        // What follows is no source in the language of -x.
+        // The arguments that follow are not sources in the language of -x.
         .args(["-x", "none", "-o"])
         .args([&program, &library()])
         .args(LINKED));
@@ -73,18 +73,18 @@ fn check(name: &str, compiler: &str, language: &[&str]) -> PathBuf {
     program
 }
 
-/// What valgrind cannot run: its CPU has one floating-point environment, takes what is below the
-/// stack's end for lost, and so what the threads of a forked process had that are not there any
-/// more.
+/// Programs that valgrind cannot run. Its CPU has one floating-point environment; it treats memory
+/// below the end of the stack as lost, and so that of threads that do not exist in a forked
+/// process.
 const NOT_IN_VALGRIND: [&str; 3] = ["floating_point", "stacks", "processes"];
 
-/// If it is asked for, runs a program in valgrind, which finds what is used without being there.
+/// Runs a program in valgrind, if wanted, which finds uses of memory that is not valid.
 fn check_memory(name: &str, program: &Path) {
     if env::var_os("SOFTMAX_VALGRIND").is_none() || NOT_IN_VALGRIND.contains(&name) {
         return;
     }
     let suppressions = root().join("tests/c/valgrind.supp");
-    // The pool's threads live on, and so does their memory. The CPU that valgrind shows has no
+    // Threads of the pool keep running, with their memory. The CPU that valgrind shows has no
     // AVX-512: kernels up to AVX2 run.
     run(Command::new("valgrind")
         .args(["-q", "--error-exitcode=1", "--leak-check=full"])
@@ -127,7 +127,7 @@ fn every_file_is_run() {
 /// The names of all functions that the header declares.
 fn functions(header: &str) -> Vec<String> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    // Behind them are the helpers, which are C.
+    // The helpers after them are in C.
     let (declared, _) = header.split_once("static inline").expect("helpers");
     let code = declared.lines().filter(|line| !line.trim_start().starts_with("//"));
     let code = code.filter(|line| !line.starts_with(" *") && !line.starts_with("/*"));
@@ -147,7 +147,7 @@ fn functions(header: &str) -> Vec<String> {
 fn every_function_is_called_well_and_badly() {
     let read = |path: &Path| fs::read_to_string(path).expect("text");
     let functions = functions(&read(&root().join("include/softmax.h")));
-    // Whatever the header looks like: all are found.
+    // Independent of the header's layout: all functions are found.
     let exported = files(&root().join("src"), "rs")
         .iter()
         .map(|path| read(path).matches("no_mangle").count())
@@ -161,7 +161,7 @@ fn every_function_is_called_well_and_badly() {
     for name in functions {
         let call = format!("{name}(");
         let in_all = calls.contains(&format!("CALL({call}"));
-        // Those that cannot fail, and compute nothing.
+        // Functions that cannot fail, and compute nothing.
         let fails = !["softmax_version", "softmax_status_message", "softmax_release_scratch"]
             .contains(&&*name);
         assert!(in_all || !fails, "{name} is none of the calls of calls.h");

@@ -1,4 +1,4 @@
-//! The header that is checked in is what cbindgen makes of the code.
+//! The checked-in header is what cbindgen makes of the code.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! `softmax bench`: what this machine does with softmax, against what it could do.
+//! `softmax bench`: the speed of softmax on this machine, against the machine's own limits.
 
 mod session;
 
@@ -20,9 +20,9 @@ use session::{Item, Session};
 
 /// Measures this machine: its own limits, and every kernel against them.
 ///
-/// Times are taken in interleaved rounds, after each answer was checked. Once there are times,
-/// Ctrl-C ends the run, and what is done is reported; a second time ends it at once. Compare
-/// reports with `softmax report`.
+/// Every answer is checked before it is timed; times are taken in interleaved rounds. Once there
+/// are times, Ctrl-C ends the run with a report of what is done; a second Ctrl-C ends it at once.
+/// Compare reports with `softmax report`.
 #[derive(Debug, clap::Args)]
 pub struct Bench {
     /// The report to write, a JSON file.
@@ -40,39 +40,40 @@ pub struct Bench {
     /// Only these operations.
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = operations())]
     op: Vec<String>,
-    /// Only matrices of so many bytes at most, input and output: 32K, 8M, 1G.
+    /// Only matrices of at most this many bytes, input and output together: 32K, 8M, 1G.
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     max_size: Option<u64>,
     /// Only these numbers of threads, at most 4 for each CPU [default: 1, 2, 4 .. all].
     #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
     threads: Vec<u16>,
-    /// So many rounds, however long they take [default: as many as a time allows, 3 at least].
+    /// The number of rounds, however long they take [default: as many as fit in a given time, at
+    /// least 3].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: Option<u16>,
-    /// What to call this machine in reports [default: the CPU's model].
+    /// The name of this machine in reports [default: the CPU's model].
     #[arg(long, value_name = "TEXT")]
     label: Option<String>,
-    /// Marks the report as one of an emulator, where that is not detected.
+    /// Marks the report as made by an emulator, where that is not detected.
     #[arg(long)]
     emulated: bool,
     /// Replaces FILE if it exists. Its permissions stay.
     #[arg(long)]
     force: bool,
-    /// Prints the report as it is in FILE, rather than its tables.
+    /// Prints the report as in FILE instead of tables.
     #[arg(long)]
     json: bool,
 }
 
-/// Most rounds.
+/// The most rounds.
 const MOST: usize = 31;
-/// Fewest rounds.
+/// The fewest rounds.
 const LEAST: usize = 3;
 
 fn operations() -> clap::builder::PossibleValuesParser {
     Operation::ALL.map(Operation::name).into()
 }
 
-/// Bytes: `262144`, `48K`, `2M`, `1G`.
+/// Parses a number of bytes: `262144`, `48K`, `2M`, `1G`.
 fn bytes(text: &str) -> Result<u64, String> {
     let (number, unit) =
         text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
@@ -88,7 +89,7 @@ fn bytes(text: &str) -> Result<u64, String> {
 }
 
 impl Bench {
-    /// Does it all.
+    /// Runs the subcommand.
     pub fn run(&self) -> Result<(), Failure> {
         let started = Instant::now();
         let target = self.output.as_deref().map(|path| Target::any(path, self.force)?.create(&[]));
@@ -119,7 +120,7 @@ impl Bench {
         bar.set_length((session.items().len() * rounds) as u64);
         bar.reset();
         let mut done = 0;
-        // Until now there was nothing to report.
+        // From here on there is something to report.
         signals::postpone("bench: interrupted; a report of what is done follows");
         let times = interleaved(rounds, session.items().len(), |i| {
             if signals::seen().is_some() {
@@ -165,7 +166,7 @@ impl Bench {
             let cause = format!("{} answers are wrong, the first: {}", wrong.len(), wrong[0]);
             return Err(Failure::finding("bench", cause));
         }
-        // It was said when it came.
+        // The message was printed when the signal came.
         if let Some(signal) = signals::seen() {
             signals::die(signal);
         }
@@ -198,7 +199,7 @@ impl Bench {
         threads
     }
 
-    /// What is to be timed, without what there is no memory for.
+    /// The cases to be timed, without those that memory is too small for.
     fn cases(
         &self,
         kernels: &[&'static Kernel],
@@ -217,7 +218,7 @@ impl Bench {
         if cases.is_empty() {
             return Err(Failure::new("bench", "nothing is left to time"));
         }
-        // The input and the output have room for the largest of all cases each.
+        // Input and output buffers are as large as the largest case.
         let room = memory::available_memory().unwrap_or(u64::MAX) / 4 * 3;
         let before = cases.len();
         cases.retain(|case| case.bytes() <= room);
@@ -230,7 +231,7 @@ impl Bench {
         Ok(cases)
     }
 
-    /// How many rounds there is time for.
+    /// Number of rounds that there is time for.
     fn rounds(&self, started: Instant, seconds: f64) -> usize {
         if let Some(rounds) = self.rounds {
             return rounds.into();
@@ -240,7 +241,7 @@ impl Bench {
         ((left / seconds) as usize).clamp(LEAST, MOST)
     }
 
-    /// What about the machine and the program makes times doubtful.
+    /// Warnings about the machine and the program that make times doubtful.
     fn warn(&self, machine: &softmax_report::schema::Machine, clock: &[f64]) -> Vec<String> {
         let mut warnings = Vec::new();
         let mut warn = |is: bool, text: &str| {
@@ -272,7 +273,7 @@ fn kernel_info(kernel: &Kernel) -> KernelInfo {
     }
 }
 
-/// A bar with what runs now and what is left, on a terminal.
+/// A bar with the current item and the time left, on a terminal.
 fn bar(items: usize) -> ProgressBar {
     let bar = ProgressBar::new(items as u64);
     if let Ok(style) = ProgressStyle::with_template("{wide_msg} {bar:24} {percent:>3}% {eta} left")

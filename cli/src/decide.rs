@@ -1,4 +1,4 @@
-//! `softmax argmax` and `softmax sample`: one number for each row, or some.
+//! `softmax argmax` and `softmax sample`: one or several columns for each row.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use clap::value_parser;
 use serde_json::json;
 use softmax::{Error, Hardmax, Matrix, Method, Order, Sampler};
 
-use crate::blocks::{Moved, Source, Walk, with_type};
+use crate::chunks::{Moved, Source, Walk, with_type};
 use crate::dtype::Value;
 use crate::failure::Failure;
 use crate::input::Format;
@@ -28,7 +28,7 @@ pub struct Argmax {
 }
 
 impl Argmax {
-    /// Does it all.
+    /// Runs the subcommand.
     pub fn run(&self) -> Result<(), Failure> {
         self.columns.run(&self.source, None, &By::Largest(Hardmax::new().exec(self.source.exec()?)))
     }
@@ -46,10 +46,10 @@ pub struct Sample {
     pub source: Source,
     #[command(flatten)]
     columns: Columns,
-    /// What the random numbers start from.
+    /// The seed of the random numbers.
     #[arg(long, value_name = "S")]
     seed: u64,
-    /// Draws N columns from each row, which are a last axis of OUT.
+    /// Draws N columns from each row; they are the last axis of OUT.
     #[arg(long, value_name = "N")]
     draws: Option<NonZeroUsize>,
     /// The position in the sequence: another step, other draws.
@@ -74,8 +74,8 @@ pub struct Sample {
     /// The order of filters and temperature.
     #[arg(long, value_enum, default_value_t = Filters::Transformers)]
     order: Filters,
-    /// Draws the largest of log-probability and Gumbel noise: columns keep their noise when the
-    /// logits of others change.
+    /// Draws the column with the largest sum of log-probability and Gumbel noise: a column keeps
+    /// its noise when the logits of others change.
     #[arg(long)]
     gumbel: bool,
 }
@@ -90,7 +90,7 @@ enum Filters {
 }
 
 impl Sample {
-    /// Does it all.
+    /// Runs the subcommand.
     pub fn run(&self) -> Result<(), Failure> {
         let plain = Sampler::new(self.seed);
         for (option, sampler) in [
@@ -99,7 +99,7 @@ impl Sample {
             ("--min-p", plain.min_p(self.min_p)),
             ("--typical-p", plain.typical_p(self.typical_p)),
         ] {
-            // Drawing from nothing tells whether a number is in its range.
+            // A draw from an empty matrix tells whether all numbers are in their ranges.
             let done = Matrix::<f32>::new(&[], 1);
             let done = done.and_then(|nothing| sampler.sample(nothing, &mut []));
             done.map_err(|e| Failure::new(option, e))?;
@@ -121,7 +121,7 @@ impl Sample {
     }
 }
 
-/// Where columns go: to a file, or to standard output.
+/// Where columns are written: to a file, or to standard output.
 #[derive(Debug, clap::Args)]
 struct Columns {
     /// An .npy file to write, of i64, in the shape of LOGITS without its last axis [default: prints
@@ -147,7 +147,7 @@ enum By {
 }
 
 impl By {
-    /// Chooses from some rows, of which the first is number `first`.
+    /// Chooses columns of some rows, of which the first is number `first`.
     fn choose<C: Value>(
         &self,
         first: usize,
@@ -162,7 +162,8 @@ impl By {
 }
 
 impl Columns {
-    /// Chooses `each` columns of each row, which are an axis of the result, or one, which is none.
+    /// Chooses `each` columns of each row, which become an axis of the result, or one, which does
+    /// not.
     fn run(&self, source: &Source, each: Option<usize>, by: &By) -> Result<(), Failure> {
         let walk = Walk::new(self.output.is_none(), self.quiet);
         let target = Target::wanted(self.output.as_deref(), Format::Npy, self.force)?;
@@ -178,10 +179,10 @@ impl Columns {
         with_type!(tensor.dtype, C => {
             let beside = n.saturating_mul(size_of::<usize>());
             let (file, stored, bytes) = (&input.file, tensor.stored, tensor.data.clone());
-            let mut blocks = walk.blocks::<C>(source, file, stored, bytes, cols, beside);
-            let most = blocks.most_units().saturating_mul(n);
+            let mut chunks = walk.chunks::<C>(source, file, stored, bytes, cols, beside);
+            let most = chunks.most_units().saturating_mul(n);
             let mut columns = buffer(most).map_err(|e| source.failed(e))?;
-            while let Some((first, x)) = blocks.advance()? {
+            while let Some((first, x)) = chunks.advance()? {
                 let logits = Matrix::new(x, cols).map_err(|e| source.failed(e))?;
                 let columns = &mut columns[..logits.rows() * n];
                 by.choose(first, logits, columns).map_err(|e| source.failed(e))?;
@@ -225,9 +226,9 @@ enum Sink {
 }
 
 impl Sink {
-    /// Takes the columns of some rows; gives whether more are wanted.
+    /// Writes the columns of some rows. Returns whether more are wanted.
     fn write(&mut self, columns: &[usize], each: Option<usize>) -> Result<bool, Failure> {
-        // What is no column is -1.
+        // Rows without a column get -1.
         let number = |&column: &usize| i64::try_from(column).unwrap_or(-1);
         let rows = columns.chunks(each.unwrap_or(1));
         match self {

@@ -1,4 +1,4 @@
-//! Element types in files, and how one becomes another.
+//! Element types in files, and conversions between them.
 
 use bytemuck::{Pod, cast_slice_mut, pod_read_unaligned};
 use half::{bf16, f16};
@@ -18,7 +18,7 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    /// Bytes of an element.
+    /// Number of bytes of an element.
     pub fn size(self) -> usize {
         match self {
             Self::F64 => 8,
@@ -36,8 +36,8 @@ impl Dtype {
         }
     }
 
-    /// The type to compute in: the very type if input and output agree, else the wider one, at
-    /// least f32.
+    /// The type to compute in: that of input and output if they agree, else the wider one, at least
+    /// f32.
     pub fn between(from: Self, to: Self) -> Self {
         match (from, to) {
             _ if from == to => from,
@@ -47,7 +47,7 @@ impl Dtype {
     }
 }
 
-/// What a [`Dtype`] is in memory.
+/// The Rust type of a [`Dtype`].
 pub trait Value: Element + Pod {
     const DTYPE: Dtype;
     /// The nearest value, ties to even, rounded once.
@@ -68,7 +68,7 @@ impl Value for f32 {
     }
 }
 
-// `from_f64`, here and in the crate half, would go through an f32 and so round twice.
+// Not `from_f64`, which here and in the crate half goes through f32 and so rounds twice.
 
 impl Value for f16 {
     const DTYPE: Dtype = Dtype::F16;
@@ -84,8 +84,8 @@ impl Value for bf16 {
     }
 }
 
-/// `x` itself if it is an f32, else that of its two neighbours whose last bit is 1: it is never a
-/// tie of a shorter type, so that rounding it again gives what rounding `x` at once does.
+/// Rounds to odd: `x` if it is an f32, else the one of its two neighbours whose last bit is 1. That
+/// is never a tie of a shorter type, so rounding it again gives the same as rounding `x` once.
 fn to_odd(x: f64) -> f32 {
     let nearest = x as f32;
     if f64::from(nearest) == x || x.is_nan() {
@@ -98,8 +98,8 @@ fn to_odd(x: f64) -> f32 {
 /// Elements that one thread converts at a time.
 const CHUNK: usize = 1 << 16;
 
-/// The elements of type `from` in `bytes`, at any alignment, as `C`: either the same type or one
-/// that has all its values.
+/// Decodes elements of type `from` in `bytes`, at any alignment, to `C`: the same type, or one that
+/// has all its values.
 pub fn decode<C: Value>(from: Dtype, bytes: &[u8], to: &mut [C]) {
     fn widen<A: Value, C: Value>(bytes: &[u8], to: &mut [C]) {
         let parts = bytes.par_chunks(CHUNK * size_of::<A>());
@@ -118,7 +118,7 @@ pub fn decode<C: Value>(from: Dtype, bytes: &[u8], to: &mut [C]) {
     }
 }
 
-/// The elements of `from` as elements of type `to`, each rounded once.
+/// Encodes elements as type `to`, each rounded once.
 pub fn encode<C: Value>(from: &[C], to: Dtype, bytes: &mut [u8]) {
     fn narrow<C: Value, B: Value>(from: &[C], bytes: &mut [u8]) {
         let parts = bytes.par_chunks_mut(CHUNK * size_of::<B>());
@@ -136,7 +136,7 @@ pub fn encode<C: Value>(from: &[C], to: Dtype, bytes: &mut [u8]) {
     }
 }
 
-/// `x` as it reads once it is stored as `to`.
+/// `x` rounded to the type `to`.
 pub fn stored(x: f64, to: Dtype) -> f64 {
     match to {
         Dtype::F32 => f32::nearest(x).to_f64(),
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn halves_are_rounded_once() {
-        // A tie goes to even; a hair above, however thin, goes up.
+        // A tie is rounded to even, and anything above it up.
         let half_ulp = 2f64.powi(-11);
         assert_eq!(f16::nearest(1.0 + half_ulp).to_bits(), 0x3c00);
         assert_eq!(f16::nearest(1.0 + half_ulp + 2f64.powi(-40)).to_bits(), 0x3c01);

@@ -1,9 +1,9 @@
-//! Errors as one line: what they are about, and the cause.
+//! Errors as one line: the subject and the cause.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// Why the program gives up.
+/// An error that ends the program.
 #[derive(Debug)]
 pub struct Failure {
     subject: String,
@@ -11,31 +11,31 @@ pub struct Failure {
     code: u8,
 }
 
-/// Most characters of a cause: files may have names and types of any length.
+/// The most characters of a cause: files may have names and types of any length.
 const MOST: usize = 600;
 
 impl Failure {
-    /// `subject` is a file or an option.
+    /// An error about a `subject`, a file or an option.
     pub fn new(subject: impl fmt::Display, cause: impl fmt::Display) -> Self {
         Self { subject: subject.to_string(), cause: cause.to_string(), code: 2 }
     }
 
-    /// Of a program that did what it was asked to, and found what it was to look for.
+    /// The end of a program that did its work and found what it looked for.
     pub fn finding(subject: impl fmt::Display, cause: impl fmt::Display) -> Self {
         Self { code: 1, ..Self::new(subject, cause) }
     }
 
-    /// Of a part of its subject.
+    /// Adds a part of the subject to the cause.
     pub fn about(self, part: &str) -> Self {
         Self { cause: format!("{part}: {}", self.cause), ..self }
     }
 
-    /// With something to do about it.
+    /// Adds an advice to the cause.
     pub fn with(self, advice: &str) -> Self {
         Self { cause: format!("{}; {advice}", self.cause), ..self }
     }
 
-    /// What the program ends with: 1 for a finding, else 2, as clap does for usage errors.
+    /// The exit status: 1 for a finding, else 2, as clap has for usage errors.
     pub fn code(&self) -> u8 {
         self.code
     }
@@ -43,17 +43,17 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // One line whatever is in a file's name or in the message of a library.
+        // Cleaned, to stay one line whatever file names and messages of libraries contain.
         write!(f, "{}: {}", clean(&self.subject), clean(&clip(&self.cause, MOST)))
     }
 }
 
-/// Text without what moves a terminal's cursor, or changes what it does.
+/// Text without control characters, which might move a terminal's cursor or change its state.
 pub fn clean(text: &str) -> String {
     text.replace(|c: char| c.is_control(), " ")
 }
 
-/// Text of so many characters at most.
+/// The first `most` characters of a text.
 pub fn clip(text: &str, most: usize) -> Cow<'_, str> {
     match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}...", &text[..end]).into(),
@@ -61,7 +61,7 @@ pub fn clip(text: &str, most: usize) -> Cow<'_, str> {
     }
 }
 
-/// The first of some names, as a message has room for them.
+/// The first of some names, as many as a message has room for.
 pub fn list<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
     const FIRST: usize = 8;
     let more = names.len().saturating_sub(FIRST);

@@ -1,4 +1,4 @@
-//! `softmax info`: what this machine and this build are.
+//! `softmax info`: this machine and this build.
 
 use serde_json::{Value, json};
 use softmax::Kernel;
@@ -18,7 +18,7 @@ pub struct Info {
 }
 
 impl Info {
-    /// Prints it all, and says what is wrong with the environment, if anything.
+    /// Prints everything, and what is wrong with the environment, if anything.
     pub fn run(&self) -> Result<(), Failure> {
         let chosen = softmax::default_kernel().ok().map(|k| k.name());
         if self.json {
@@ -30,7 +30,7 @@ impl Info {
     }
 }
 
-/// What this program was built of, and by what.
+/// The build of this program.
 pub fn build() -> Build {
     Build {
         version: env!("CARGO_PKG_VERSION").into(),

@@ -1,4 +1,4 @@
-//! The file that is read.
+//! The input file.
 
 use std::fmt::Display;
 use std::fs::{self, File};
@@ -15,7 +15,7 @@ use crate::stored::Number;
 use crate::tensor::{Other, Tensor};
 use crate::{npy, npz, safetensors_file, text};
 
-/// The kinds of files, told apart by their extension.
+/// The formats of files, told apart by their extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     Npy,
@@ -30,14 +30,14 @@ pub enum Format {
 }
 
 impl Format {
-    /// What is said where nothing tells.
+    /// The message for files whose format is unknown.
     pub const UNKNOWN: &str = "the extension must be .npy, .npz, .safetensors, .csv, .tsv or .txt; \
                                --format tells otherwise";
 
     const ALL: [Self; 6] =
         [Self::Npy, Self::Npz, Self::Safetensors, Self::Csv, Self::Tsv, Self::Txt];
 
-    /// What a file's name tells.
+    /// The format that a file's name tells.
     pub fn of_name(path: &Path) -> Option<Self> {
         let extension = path.extension()?;
         Self::ALL.into_iter().find(|f| extension.eq_ignore_ascii_case(&f.extension()[1..]))
@@ -58,7 +58,7 @@ impl Format {
         matches!(self, Self::Csv | Self::Tsv | Self::Txt)
     }
 
-    /// What bytes without a name are: no text begins as the others do.
+    /// The format of bytes without a name: no text begins like the other formats.
     fn of_bytes(bytes: &[u8]) -> Self {
         if bytes.starts_with(npy::MAGIC) {
             Self::Npy
@@ -77,21 +77,21 @@ pub fn is_standard(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
-/// The bytes of a file, which are read where they are wanted, and behind them what had to be made
-/// of them in memory.
+/// The bytes of a file, read when they are needed, followed by bytes that were made from them in
+/// memory.
 ///
-/// They are not mapped: a file that another process cuts short would end this one, and one that
-/// changes would be memory that changes under the library.
+/// The file is not mapped: if another process cut it short, this one would be killed, and if one
+/// changed it, memory would change under the library.
 #[derive(Debug)]
 pub struct Contents {
     name: String,
     bytes: Bytes,
     len: usize,
-    /// What was made, and where each begins.
+    /// The bytes made in memory, and where each part of them begins.
     made: Vec<(usize, Vec<u8>)>,
 }
 
-/// Where the bytes of a file are.
+/// The source of the bytes.
 #[derive(Debug)]
 enum Bytes {
     File(File),
@@ -102,7 +102,7 @@ impl Contents {
     /// Opens a file.
     pub fn open(path: &Path) -> Result<Self, Failure> {
         let fail = |e: io::Error| Failure::new(path.display(), e);
-        // Asked before opening, as opening a pipe would wait for its writer.
+        // Asked before opening, because opening a pipe would wait for its writer.
         if !fs::metadata(path).map_err(fail)?.is_file() {
             return Err(Failure::new(path.display(), "not a regular file"));
         }
@@ -116,7 +116,7 @@ impl Contents {
 
     /// Reads all of standard input.
     fn standard_input() -> Result<Self, Failure> {
-        /// Most bytes.
+        /// The most bytes.
         const MOST: u64 = text::MOST as u64;
         static IS_READ: AtomicBool = AtomicBool::new(false);
         let fail = |cause: &dyn Display| Failure::new("standard input", cause);
@@ -131,22 +131,22 @@ impl Contents {
         Ok(Self::memory("standard input", bytes))
     }
 
-    /// Bytes as if they were a file's.
+    /// Contents of these bytes.
     pub fn memory(name: &str, bytes: Vec<u8>) -> Self {
         let len = bytes.len();
         Self { name: name.into(), bytes: Bytes::Memory(bytes), len, made: Vec::new() }
     }
 
-    /// Its length when it was opened.
+    /// The length when the file was opened.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Reads the bytes from `at` on, on all threads if they are many. They are of the file, or of
-    /// what was made.
+    /// Reads the bytes from `at` on, from the file or from what was made; on all threads if they
+    /// are many.
     pub fn read(&self, at: usize, to: &mut [u8]) -> Result<(), Failure> {
         /// Bytes that one thread reads at a time.
-        const PART: usize = 1 << 20;
+        const CHUNK: usize = 1 << 20;
         if let Some(i) = self.made.partition_point(|(start, _)| *start <= at).checked_sub(1) {
             let (start, bytes) = &self.made[i];
             to.copy_from_slice(&bytes[at - start..][..to.len()]);
@@ -159,9 +159,9 @@ impl Contents {
                 return Ok(());
             }
         };
-        let part =
-            |(i, part): (usize, &mut [u8])| read_exact_at(file, part, (at + i * PART) as u64);
-        to.par_chunks_mut(PART).enumerate().try_for_each(part).map_err(|e| match e.kind() {
+        let read =
+            |(i, chunk): (usize, &mut [u8])| read_exact_at(file, chunk, (at + i * CHUNK) as u64);
+        to.par_chunks_mut(CHUNK).enumerate().try_for_each(read).map_err(|e| match e.kind() {
             io::ErrorKind::UnexpectedEof => {
                 let now = file.metadata().map_or(0, |data| data.len());
                 self.failed(format!(
@@ -173,7 +173,7 @@ impl Contents {
         })
     }
 
-    /// So many zeros behind all that is there, to be filled by `make`; gives where they are.
+    /// Appends zeros, to be filled by `make`, and returns their place.
     pub fn make(
         &mut self,
         bytes: usize,
@@ -189,18 +189,18 @@ impl Contents {
         Ok(start..start + bytes)
     }
 
-    /// What is wrong if no tensor is called so.
+    /// The failure that no tensor has this name.
     pub fn no_tensor(&self, name: &str, names: &[String]) -> Failure {
         let (name, names) = (clip(name, 60), list(names.iter().map(String::as_str)));
         self.failed(format!("no tensor is called {name:?}; there is {names}"))
     }
 
-    /// What is wrong with the file.
+    /// A failure about the file.
     pub fn failed(&self, cause: impl Display) -> Failure {
         Failure::new(&self.name, cause)
     }
 
-    /// What it is called.
+    /// The name of the file.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -230,25 +230,25 @@ fn read_exact_at(file: &File, mut to: &mut [u8], mut at: u64) -> io::Result<()> 
 #[derive(Debug)]
 pub struct Input {
     pub file: Contents,
-    /// What is computed: floating point numbers, or what was chosen.
+    /// The tensors to compute: floating point numbers, or the chosen one.
     pub tensors: Vec<Tensor>,
-    /// What is left as it is.
+    /// The other contents, which stay as they are.
     pub others: Vec<Other>,
-    /// What people should know of how it was read.
+    /// Remarks about how the file was read.
     pub remarks: Vec<String>,
     pub format: Format,
     pub notes: safetensors_file::Notes,
 }
 
-/// A part of a file, in the order of their data.
+/// An item of a file: a tensor, or something else.
 #[derive(Clone, Copy, Debug)]
-pub enum Part<'a> {
+pub enum Item<'a> {
     Tensor(&'a Tensor),
     Other(&'a Other),
 }
 
-impl<'a> Part<'a> {
-    /// What puts parts in order: those without data may be where others begin.
+impl<'a> Item<'a> {
+    /// The order of items: those without data may be where others begin.
     fn place(&self) -> (usize, usize, Option<&'a str>) {
         match *self {
             Self::Tensor(t) => (t.data.start, t.data.end, t.name.as_deref()),
@@ -258,8 +258,8 @@ impl<'a> Part<'a> {
 }
 
 impl Input {
-    /// Opens a file, for the tensor called `only` or for all. `asked` is its format if its name
-    /// does not tell, or of standard input if that is text.
+    /// Opens a file, for the tensor called `only` or for all. `asked` is the format if the name
+    /// does not tell it, or that of text in standard input.
     pub fn open(path: &Path, only: Option<&str>, asked: Option<Format>) -> Result<Self, Failure> {
         if is_standard(path) {
             let file = Contents::standard_input()?;
@@ -275,7 +275,7 @@ impl Input {
         Self::read(Contents::open(path)?, only, format)
     }
 
-    /// Reads a file of this format, as far as its headers, or what takes no more than a pass.
+    /// Reads a file of this format: its headers, or what takes no more than one pass.
     pub fn read(mut file: Contents, only: Option<&str>, format: Format) -> Result<Self, Failure> {
         let has_names = matches!(format, Format::Safetensors | Format::Npz);
         if only.is_some() && !has_names {
@@ -305,14 +305,14 @@ impl Input {
         Ok(input)
     }
 
-    /// Refuses a file that has tensors, and none that is computed.
+    /// Refuses a file with tensors of which none can be computed.
     pub fn check_any(&self) -> Result<(), Failure> {
         let ([], [other, ..]) = (&*self.tensors, &*self.others) else { return Ok(()) };
         let of = if self.others.len() == 1 { "" } else { "none of its tensors is computed: " };
         Err(self.file.failed(format!("{of}{}", self.why_not(other))))
     }
 
-    /// Why something is not computed.
+    /// The reason why something is not computed.
     fn why_not(&self, other: &Other) -> String {
         let (kind, name) = (clip(&other.kind, 40), clip(&other.name, 60));
         let file = clip(&self.file.name, 60);
@@ -334,12 +334,12 @@ impl Input {
         )
     }
 
-    /// All that is in the file, or was chosen of it.
-    pub fn parts(&self) -> Vec<Part<'_>> {
-        let tensors = self.tensors.iter().map(Part::Tensor);
-        let mut parts: Vec<_> = tensors.chain(self.others.iter().map(Part::Other)).collect();
-        parts.sort_by(|a, b| a.place().cmp(&b.place()));
-        parts
+    /// All items of the file, or the chosen one.
+    pub fn items(&self) -> Vec<Item<'_>> {
+        let tensors = self.tensors.iter().map(Item::Tensor);
+        let mut items: Vec<_> = tensors.chain(self.others.iter().map(Item::Other)).collect();
+        items.sort_by(|a, b| a.place().cmp(&b.place()));
+        items
     }
 
     /// The one array of the file, or the only one of integers, for labels; else a message.
@@ -360,7 +360,7 @@ impl Input {
         }
     }
 
-    /// The line of Python that writes `tensor`, with something done to it, where it can be read.
+    /// A line of Python that rewrites `tensor`, changed so that it can be read.
     fn python(&self, tensor: &Tensor, change: &str) -> String {
         let (file, name) = (clip(&self.file.name, 60), tensor.name.as_deref().unwrap_or_default());
         let name = clip(name, 60);
@@ -375,15 +375,15 @@ impl Input {
     }
 }
 
-/// What is wanted of the numbers in a file, beside that nothing is lost.
+/// What numbers of a file must be, besides that nothing is lost.
 pub struct Wanted<T> {
-    /// Whether integers are looked for, where there are others.
+    /// Whether integers are preferred where there are others.
     pub integers: bool,
-    /// The number, if it is one of the type.
+    /// Converts a number, if it is one of the type.
     pub convert: fn(Number) -> Option<T>,
-    /// What it is not, otherwise.
+    /// The words for a number that is not.
     pub kind: &'static str,
-    /// The Python that makes it one.
+    /// The Python that converts it.
     pub python: &'static str,
 }
 
@@ -393,8 +393,8 @@ pub fn numbers<T>(
     asked: Option<Format>,
     wanted: &Wanted<T>,
 ) -> Result<(Vec<usize>, Vec<T>), Failure> {
-    /// Elements that are read at a time.
-    const PART: usize = 1 << 20;
+    /// Elements read at a time.
+    const CHUNK: usize = 1 << 20;
     let input = Input::open(path, None, asked)?;
     let file = &input.file;
     let tensor = input.only(wanted.integers).map_err(|e| file.failed(e))?;
@@ -402,11 +402,11 @@ pub fn numbers<T>(
     let mut values = Vec::new();
     let memory = values.try_reserve_exact(n);
     memory.map_err(|_| file.failed(format!("no memory for {n} numbers")))?;
-    let mut part = vec![0; n.min(PART) * size];
-    for first in (0..n).step_by(PART) {
-        let part = &mut part[..(n - first).min(PART) * size];
-        file.read(start + first * size, part)?;
-        for bytes in part.chunks_exact(size) {
+    let mut chunk = vec![0; n.min(CHUNK) * size];
+    for first in (0..n).step_by(CHUNK) {
+        let chunk = &mut chunk[..(n - first).min(CHUNK) * size];
+        file.read(start + first * size, chunk)?;
+        for bytes in chunk.chunks_exact(size) {
             let number = tensor.stored.number(bytes);
             values.push((wanted.convert)(number).ok_or_else(|| {
                 file.failed(format!(
@@ -426,18 +426,18 @@ mod tests {
     use super::*;
     use crate::dtype::Dtype;
 
-    /// Reads bytes as a file of this format, and all that is in it.
+    /// Reads bytes as a file of this format, with everything in it.
     fn read_all(bytes: &[u8], format: Format) -> Result<usize, Failure> {
         let input = Input::read(Contents::memory("bytes", bytes.to_vec()), None, format)?;
         let mut elements = 0;
-        for part in input.parts() {
-            let data = match part {
-                Part::Tensor(tensor) => tensor.data.clone(),
-                Part::Other(other) => other.data.clone(),
+        for item in input.items() {
+            let data = match item {
+                Item::Tensor(tensor) => tensor.data.clone(),
+                Item::Other(other) => other.data.clone(),
             };
             let mut bytes = vec![0; data.len()];
             input.file.read(data.start, &mut bytes)?;
-            if let Part::Tensor(tensor) = part {
+            if let Item::Tensor(tensor) = item {
                 let mut values = vec![0.0f64; tensor.len()];
                 tensor.stored.decode(&bytes, &mut values);
                 elements += values.len();
@@ -480,8 +480,8 @@ mod tests {
             Tensor::new(Some(name.into()), vec![3, 4], stored, start).expect("a small tensor")
         };
         let tensors = [tensor("a", Dtype::F32.into(), 0), tensor("b", Dtype::Bf16.into(), 48)];
-        let parts = tensors.each_ref().map(Part::Tensor);
-        let header = safetensors_file::header(&parts, |t| t.dtype, &None).expect("a header");
+        let items = tensors.each_ref().map(Item::Tensor);
+        let header = safetensors_file::header(&items, |t| t.dtype, &None).expect("a header");
         vec![
             (Format::Npy, array("<f8")),
             (Format::Npy, array(">i8")),
@@ -494,7 +494,7 @@ mod tests {
         ]
     }
 
-    /// Whatever stands in a file, it is read or refused, soon.
+    /// Any contents are read or refused, and soon.
     #[test]
     fn broken_files_do_no_harm() {
         let good = good();
@@ -526,14 +526,14 @@ mod tests {
                     }
                 }
             }
-            // What it says it is, or something else.
+            // As its own format, or as another.
             let format = if random(8) == 0 { good[random(good.len())].0 } else { *format };
             match read_all(&bytes, format) {
                 Ok(_) => read += 1,
                 Err(_) => refused += 1,
             }
         }
-        // Some were still whole, and some were not.
+        // Some files were still whole, and some were not.
         assert!(read > ROUNDS / 10 && refused > ROUNDS / 10, "{read} {refused}");
         assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
     }

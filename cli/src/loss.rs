@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use softmax::{CrossEntropy, Error, Matrix, MatrixMut, Reduction};
 
-use crate::blocks::{Blocks, Scaling, Source, Walk, scaled, with_type};
+use crate::chunks::{Chunks, Scaling, Source, Walk, scaled, with_type};
 use crate::dtype::Value;
 use crate::failure::Failure;
-use crate::input::{self, Format, Part, Wanted, is_standard};
+use crate::input::{self, Format, Item, Wanted, is_standard};
 use crate::memory::buffer;
 use crate::output::{Target, check_distinct};
 use crate::stored::Number;
@@ -32,23 +32,23 @@ pub struct Loss {
     /// Rows with this label do not count.
     #[arg(long, value_name = "N", default_value_t = -100, allow_hyphen_values = true)]
     ignore_index: i64,
-    /// Spreads this part of every label's mass over all classes.
+    /// Spreads this share of every label's mass over all classes.
     #[arg(long, value_name = "S", default_value_t = 0.0, allow_hyphen_values = true)]
     label_smoothing: f64,
     /// Adds Z times the square of each row's log-sum-exp.
     #[arg(long, value_name = "Z", default_value_t = 0.0, allow_hyphen_values = true)]
     z_loss: f64,
-    /// A file with one number for each class, which its part of the loss is multiplied by: of f32,
-    /// or of another type without loss.
+    /// A file with one number for each class, the factor of its share of the loss: of f32, or of
+    /// another type without loss.
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
     #[command(flatten)]
     scaling: Scaling,
-    /// How the losses of rows are put together.
+    /// How the losses of rows are combined.
     #[arg(long, value_enum, default_value_t = Together::Mean)]
     reduction: Together,
-    /// Writes the gradient of the loss to this file, in the type and shape of LOGITS. If it is -,
-    /// for standard output, the loss is told to standard error.
+    /// Writes the gradient of the loss to this file, in the type and shape of LOGITS. With - for
+    /// standard output, the loss is printed to standard error.
     #[arg(long, value_name = "OUT")]
     gradient: Option<PathBuf>,
     /// Writes the loss of each row to this .npy file, as f64.
@@ -57,8 +57,8 @@ pub struct Loss {
     /// Replaces output files that exist. Their permissions stay.
     #[arg(long)]
     force: bool,
-    /// Prints one JSON object. A loss that is not finite is null, and "is" tells which it is:
-    /// finite, inf, -inf or nan.
+    /// Prints one JSON object. A loss that is not finite is null, and "is" tells its kind: finite,
+    /// inf, -inf or nan.
     #[arg(long)]
     json: bool,
 }
@@ -73,7 +73,7 @@ enum Together {
 }
 
 impl Loss {
-    /// Does it all.
+    /// Runs the subcommand.
     pub fn run(&self) -> Result<(), Failure> {
         let walk = Walk::new(self.gradient.as_deref().is_some_and(is_standard), false);
         self.scaling.check_finite()?;
@@ -107,17 +107,18 @@ impl Loss {
         let mut gradient = gradient.transpose()?;
         let rows_losses =
             rows_losses.map(|t| t.create_npy(tensor.outer(), npy::F64)).transpose()?;
-        let part = loss.reduction(Reduction::Sum).gradient_factor(1.0 / divisor);
-        let mut parts = Parts { walk: &walk, loss: part, labels: &labels, losses: &mut losses };
+        let of_sum = loss.reduction(Reduction::Sum).gradient_factor(1.0 / divisor);
+        let mut chunked =
+            Chunked { walk: &walk, loss: of_sum, labels: &labels, losses: &mut losses };
         let (source, file, cols) = (&self.source, &input.file, tensor.cols);
         let (stored, bytes) = (tensor.stored, tensor.data.clone());
         with_type!(tensor.dtype, C => {
-            let blocks = walk.blocks::<C>(source, file, stored, bytes, cols, 0);
+            let chunks = walk.chunks::<C>(source, file, stored, bytes, cols, 0);
             match &mut gradient {
-                Some(writer) => writer.part(Part::Tensor(tensor), tensor.dtype, |sink| {
-                    parts.compute(blocks, source, cols, Some(sink))
+                Some(writer) => writer.item(Item::Tensor(tensor), tensor.dtype, |sink| {
+                    chunked.compute(chunks, source, cols, Some(sink))
                 })?,
-                None => parts.compute(blocks, source, cols, None)?,
+                None => chunked.compute(chunks, source, cols, None)?,
             }
         });
         if let Some(mut output) = rows_losses {
@@ -137,7 +138,7 @@ impl Loss {
             ("--label-smoothing", plain.label_smoothing(self.label_smoothing)),
             ("--z-loss", plain.z_loss(self.z_loss)),
         ] {
-            // Of no rows, it tells whether a number is in its range.
+            // Without rows this only checks whether a number is in its range.
             loss.divisor(&[], 0).map_err(|e| Failure::new(option, e))?;
         }
         let loss = scaled!(self.scaling, CrossEntropy::new())
@@ -161,7 +162,7 @@ impl Loss {
                          are probabilities, np.save(\"labels.npy\", y.argmax(-1)) takes the largest";
             return Err(Failure::new(self.labels.display(), cause));
         }
-        // Text has them in a row or in a column.
+        // Text has labels in a row or in a column.
         let (row, column) = (shape == [1, tensor.rows], shape.strip_suffix(&[1]));
         if !fits(&shape) && !row && !column.is_some_and(fits) {
             let (found, needed) = (shape_text(&shape), shape_text(tensor.outer()));
@@ -184,7 +185,7 @@ impl Loss {
         Ok(weights)
     }
 
-    /// Prints what it came to.
+    /// Prints the result.
     fn report(&self, loss: f64, tensor: &Tensor, ignored: usize) -> Result<(), Failure> {
         let name = match self.reduction {
             Together::Mean => "mean",
@@ -193,7 +194,7 @@ impl Loss {
         let rows = tensor.rows - ignored;
         if self.json {
             let (cols, dtype) = (tensor.cols, tensor.dtype.name());
-            // JSON has no numbers for the others.
+            // JSON has no other numbers.
             let is = match loss {
                 _ if loss.is_finite() => "finite",
                 f64::INFINITY => "inf",
@@ -210,7 +211,7 @@ impl Loss {
         self.print(format!("{name} loss {loss} of {rows} rows{ignored}"))
     }
 
-    /// Prints a line where the gradient is not.
+    /// Prints a line to the output that the gradient does not use.
     fn print(&self, line: String) -> Result<(), Failure> {
         match self.gradient.as_deref().is_some_and(is_standard) {
             true => stdout::print_to_stderr(&[line]),
@@ -219,7 +220,7 @@ impl Loss {
     }
 }
 
-/// What labels are.
+/// The type of labels.
 const LABELS: Wanted<i64> = Wanted {
     integers: true,
     convert: Number::whole,
@@ -227,29 +228,29 @@ const LABELS: Wanted<i64> = Wanted {
     python: ".round().astype(\"i8\")",
 };
 
-/// What weights are.
+/// The type of weights.
 const WEIGHTS: Wanted<f32> =
     Wanted { integers: false, convert: Number::single, kind: "no f32", python: ".astype(\"f4\")" };
 
-/// The work of all blocks.
-struct Parts<'a> {
+/// The work for all chunks.
+struct Chunked<'a> {
     walk: &'a Walk,
-    /// As a sum, its gradient divided as that of all rows.
+    /// The loss as a sum, with the gradient's factor for all rows.
     loss: CrossEntropy<'a>,
-    /// Of all rows.
+    /// The labels of all rows.
     labels: &'a [i64],
     losses: &'a mut [f64],
 }
 
-impl Parts<'_> {
+impl Chunked<'_> {
     fn compute<C: Value>(
         &mut self,
-        mut blocks: Blocks<C>,
+        mut chunks: Chunks<C>,
         source: &Source,
         cols: usize,
         mut gradient: Option<&mut Sink>,
     ) -> Result<(), Failure> {
-        while let Some((first, x)) = blocks.advance()? {
+        while let Some((first, x)) = chunks.advance()? {
             let rows = first..first + x.len() / cols;
             let (labels, losses) = (&self.labels[rows.clone()], &mut self.losses[rows]);
             let failed = |e: Error| source.failed(e);

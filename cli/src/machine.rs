@@ -1,4 +1,4 @@
-//! What this machine is.
+//! The description of this machine.
 
 use std::fs;
 use std::path::Path;
@@ -45,7 +45,7 @@ pub fn caches() -> Vec<Cache> {
     caches
 }
 
-/// All of it. The numbers of an emulated CPU are its host's.
+/// The whole description. The numbers of an emulated CPU are those of its host.
 pub fn machine(label: Option<String>, emulated: bool, pinned: bool) -> Machine {
     let refresh = RefreshKind::nothing()
         .with_cpu(CpuRefreshKind::nothing().with_frequency())
@@ -76,11 +76,11 @@ pub fn machine(label: Option<String>, emulated: bool, pinned: bool) -> Machine {
     }
 }
 
-/// Whether a battery of the machine is discharging, as Linux tells; `None` if there is none to see.
+/// Whether a battery of the machine is discharging, as Linux tells; `None` if there is none.
 fn on_battery(supplies: &Path) -> Option<bool> {
     let states = fs::read_dir(supplies).ok()?.flatten().filter_map(|supply| {
         let read = |name| fs::read_to_string(supply.path().join(name));
-        // A mouse has a battery, too.
+        // Batteries of devices such as mice do not count.
         let device = read("scope").is_ok_and(|scope| scope.trim() == "Device");
         let battery = !device && read("type").ok()?.trim() == "Battery";
         battery.then(|| read("status").is_ok_and(|status| status.trim() == "Discharging"))
@@ -88,7 +88,7 @@ fn on_battery(supplies: &Path) -> Option<bool> {
     states.reduce(|a, b| a || b)
 }
 
-/// Whether an emulator runs this program, as far as it shows: qemu's name in the CPU's own words.
+/// Whether an emulator runs this program, as far as can be told from the CPU's description.
 #[cfg(target_arch = "x86_64")]
 pub fn is_emulated() -> bool {
     let cpu = raw_cpuid::CpuId::new();
@@ -98,14 +98,13 @@ pub fn is_emulated() -> bool {
         || is_other_architecture("CPU implementer")
 }
 
-/// Whether an emulator runs this program, as far as it shows: the system tells of another
-/// architecture's CPU.
+/// Whether an emulator runs this program, as far as can be told from the CPU's description.
 #[cfg(not(target_arch = "x86_64"))]
 pub fn is_emulated() -> bool {
     is_other_architecture("vendor_id")
 }
 
-/// Whether Linux has a line of the other architecture in what it says of the CPU.
+/// Whether Linux describes the CPU with a key of the other architecture.
 fn is_other_architecture(key: &str) -> bool {
     fs::read_to_string("/proc/cpuinfo")
         .is_ok_and(|text| text.lines().any(|line| line.starts_with(key)))

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
-mod blocks;
+mod chunks;
 mod completions;
 mod decide;
 mod dtype;
@@ -59,7 +59,7 @@ enum Cli {
     Completions(completions::Completions),
 }
 
-/// What every help ends with.
+/// The end of every help text.
 const STATUS: &str = "\
 Exit status:
   0  all was done
@@ -68,7 +68,7 @@ Exit status:
 
 Signals end the program as they end any other, and leave no half-written output.";
 
-/// No line of help is wider.
+/// The most columns of a line of help.
 const WIDTH: usize = 100;
 
 fn main() -> ExitCode {
@@ -76,7 +76,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // Nobody is left to tell if this fails.
+            // A failure here cannot be reported.
             let _ = writeln!(std::io::stderr(), "softmax: {failure}");
             ExitCode::from(failure.code())
         }
@@ -89,7 +89,7 @@ fn command() -> clap::Command {
     command.mut_subcommands(|command| command.after_help(STATUS))
 }
 
-/// What the command line asks for.
+/// Parses the command line.
 fn parse() -> Result<Cli, clap::Error> {
     let mut command = command();
     let matches = command.try_get_matches_from_mut(std::env::args_os());
@@ -109,8 +109,8 @@ fn parse() -> Result<Cli, clap::Error> {
 
 impl Cli {
     fn run(&self) -> Result<(), Failure> {
-        // Before anything else: the library would find it later, and blame what it does then.
-        // `info` shows the machine even so, and what a shell asks at its start computes nothing.
+        // Checked first: the library would find an error later, and blame the call that finds it.
+        // `info` shows the machine in any case, and completions compute nothing.
         if !matches!(self, Self::Info(_) | Self::Completions(_)) {
             environment()?;
         }
@@ -128,7 +128,7 @@ impl Cli {
     }
 }
 
-/// What is wrong with the variables that the library reads, if anything is.
+/// Checks the environment variables that the library reads.
 fn environment() -> Result<(), Failure> {
     softmax::default_kernel().map_err(|e| Failure::new("SOFTMAX_KERNEL", e))?;
     softmax::Caches::of_this_machine().map_err(|e| Failure::new("SOFTMAX_CACHES", e))?;

@@ -1,4 +1,4 @@
-//! The manual pages that are checked in are what clap_mangen makes of the command line.
+//! The checked-in manual pages are what clap_mangen makes of the command line.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,7 +8,7 @@ use clap_mangen::Man;
 
 /// Each page by the name of its file.
 fn pages() -> BTreeMap<String, String> {
-    // Options that only some builds have are in the pages of all.
+    // The pages have the options of all builds.
     let shown = |command: clap::Command| command.mut_args(|arg| arg.hide(false));
     let mut command = crate::command().disable_help_subcommand(true).mut_subcommands(shown);
     command.build();

@@ -1,22 +1,22 @@
-//! Memory, asked for where it may be more than there is.
+//! Allocations that may fail.
 
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 /// A buffer of `len` zeros, or a message if there is no memory for it.
 pub fn buffer<T: bytemuck::Zeroable>(len: usize) -> Result<Vec<T>, String> {
     let bytes = len.saturating_mul(size_of::<T>());
-    bytemuck::try_zeroed_vec(len).map_err(|()| format!("no memory for a block of {bytes} bytes"))
+    bytemuck::try_zeroed_vec(len).map_err(|()| format!("no memory for a chunk of {bytes} bytes"))
 }
 
-/// Bytes of memory that programs may still use, if the system tells.
+/// Bytes of memory that are available, if the system tells.
 pub fn available_memory() -> Option<u64> {
     let refresh = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
     Some(System::new_with_specifics(refresh).ok()?.available_memory())
 }
 
-/// Refuses what is more than the memory that is left, if the system tells.
+/// Refuses more than the available memory, if the system tells.
 pub fn check_memory(bytes: usize) -> Result<(), String> {
-    // Asking takes longer than using less.
+    // Asking the system takes longer than using this little.
     const LITTLE: usize = 64 << 20;
     if bytes <= LITTLE {
         return Ok(());

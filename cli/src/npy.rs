@@ -1,8 +1,8 @@
 //! The header of a `.npy` file: magic, version, length, and a Python dictionary.
 //!
-//! The dictionary has three keys, and nothing in them nests: it is read in one pass, so that no
-//! header takes longer than its bytes. What NumPy refuses (more bytes, other keys) is refused here,
-//! too.
+//! The dictionary has three keys, and nothing in them is nested: it is read in one pass, so that
+//! reading takes time in proportion to its bytes. What NumPy refuses (more bytes, other keys) is
+//! refused here, too.
 
 use std::ops::Range;
 
@@ -13,44 +13,44 @@ use crate::order;
 use crate::stored::Stored;
 use crate::tensor::{Tensor, bytes_of, shape_text};
 
-/// What all files begin with.
+/// The first bytes of all files.
 pub const MAGIC: &[u8] = b"\x93NUMPY";
 
-/// What all data starts at a multiple of.
+/// Data starts at a multiple of this.
 const ALIGN: usize = 64;
 
-/// Most bytes of a dictionary, as NumPy has it.
+/// The most bytes of a dictionary, as in NumPy.
 const MOST: usize = 10_000;
 
-/// Most axes, as NumPy has it.
+/// The most axes, as in NumPy.
 const AXES: usize = 64;
 
-/// What is said of a dtype that is a list of others.
+/// The message for a dtype that is a list of others.
 const STRUCTURED: &str = "structured dtypes are not supported";
 
-/// An array, as its header has it.
+/// The header of an array.
 pub struct Header {
     pub descr: String,
     fortran: bool,
     pub shape: Vec<usize>,
-    /// Where its data starts.
+    /// The start of its data.
     start: usize,
 }
 
-/// The array in a file; what is remarkable is noted.
+/// Reads the array of a file; peculiarities go to `remarks`.
 pub fn read(file: &mut Contents, remarks: &mut Vec<String>) -> Result<Tensor, Failure> {
     let within = 0..file.len();
     Header::read(file, &within)?.tensor(file, within, None, remarks)
 }
 
-/// What is said of a dtype that is none of numbers, with the Python that makes it one.
+/// The message for a dtype that is not of numbers, with the Python that converts it.
 fn not_supported(file: &str, descr: &str) -> String {
     let file = clip(file, 60);
     let load = format!("np.load({file:?})");
     let load = match descr.trim_start_matches(['<', '>', '|', '=']).chars().next() {
         Some('O') => format!("np.load({file:?}, allow_pickle=True).astype(\"f8\")"),
         Some('c') => format!("{load}.real"),
-        // So NumPy saves what ml_dtypes calls bfloat16.
+        // NumPy saves bfloat16 of ml_dtypes so.
         Some('V') => format!("{load}.view(ml_dtypes.bfloat16).astype(\"f4\")"),
         _ => format!("{load}.astype(\"f8\")"),
     };
@@ -59,9 +59,9 @@ fn not_supported(file: &str, descr: &str) -> String {
 }
 
 impl Header {
-    /// Reads that of a part of a file.
+    /// Reads the header of an array in a range of a file.
     pub fn read(file: &Contents, within: &Range<usize>) -> Result<Self, Failure> {
-        // Magic, version and the longest length, as much of it as there is.
+        // Magic, version and the longest length, or less if the file ends before.
         let mut first = [0; 12];
         let first = &mut first[..within.len().min(12)];
         file.read(within.start, first)?;
@@ -102,7 +102,7 @@ impl Header {
         Ok(Self { descr, fortran, shape, start: within.start + start })
     }
 
-    /// The array, in a part of a file.
+    /// The array, in a range of a file.
     pub fn tensor(
         self,
         file: &mut Contents,
@@ -131,7 +131,7 @@ impl Header {
             }
             remarks.push("the first of several arrays".into());
         }
-        // With at most one axis that is not 1 the two orders are the same.
+        // With at most one axis other than 1 the two orders are the same.
         if fortran && tensor.shape.iter().filter(|&&n| n != 1).count() > 1 {
             tensor.data = order::by_rows(file, &tensor)?;
         }
@@ -139,7 +139,7 @@ impl Header {
     }
 }
 
-/// `descr`, `fortran_order` and `shape`.
+/// Parses `descr`, `fortran_order` and `shape`.
 fn dictionary(text: &[u8]) -> Result<(String, bool, Vec<usize>), String> {
     let mut text = Cursor(text);
     let not = "the header is not a Python dictionary";
@@ -181,7 +181,7 @@ fn dictionary(text: &[u8]) -> Result<(String, bool, Vec<usize>), String> {
     Ok((descr, fortran, shape))
 }
 
-/// What is left of a dictionary. Everything that is taken may have space before it.
+/// The rest of a dictionary. Every token may have space before it.
 struct Cursor<'a>(&'a [u8]);
 
 impl<'a> Cursor<'a> {
@@ -189,13 +189,13 @@ impl<'a> Cursor<'a> {
         self.0 = self.0.trim_ascii_start();
     }
 
-    /// Whether this comes next.
+    /// Whether this token comes next.
     fn at(&mut self, token: &[u8]) -> bool {
         self.skip();
         self.0.starts_with(token)
     }
 
-    /// Takes this, if it comes next.
+    /// Takes this token, if it comes next.
     fn take(&mut self, token: &[u8]) -> bool {
         let is_next = self.at(token);
         if is_next {
@@ -204,7 +204,8 @@ impl<'a> Cursor<'a> {
         is_next
     }
 
-    /// A string in either quotes, without escapes. Python 2 may have written a u before it.
+    /// Takes a string in either kind of quotes, without escapes. Python 2 may have written a u
+    /// before it.
     fn string(&mut self) -> Option<&'a str> {
         self.take(b"u");
         let (&quote, rest) = self.0.split_first()?;
@@ -221,7 +222,7 @@ impl<'a> Cursor<'a> {
         values.into_iter().find_map(|(token, value)| self.take(token).then_some(value))
     }
 
-    /// Numbers in parentheses; a comma follows a single one.
+    /// Takes numbers in parentheses; a comma follows a single one.
     fn tuple(&mut self) -> Option<Vec<usize>> {
         if !self.take(b"(") {
             return None;
@@ -242,15 +243,15 @@ impl<'a> Cursor<'a> {
         self.skip();
         let digits = self.0.iter().take_while(|c| c.is_ascii_digit()).count();
         let (number, rest) = self.0.split_at(digits);
-        // Python 2 has written an L behind long ones.
+        // Python 2 wrote an L behind long ones.
         self.0 = rest.strip_prefix(b"L").filter(|_| digits > 0).unwrap_or(rest);
-        // Python has no numbers with zeros in front.
+        // Python has no numbers with leading zeros.
         let is_number = number == b"0" || !number.starts_with(b"0");
         str::from_utf8(number).ok().filter(|_| is_number)?.parse().ok()
     }
 }
 
-/// What a header calls a type.
+/// The name of a type in a header.
 pub fn descr(dtype: Dtype) -> Result<&'static str, String> {
     match dtype {
         Dtype::F32 => Ok("<f4"),
@@ -260,7 +261,7 @@ pub fn descr(dtype: Dtype) -> Result<&'static str, String> {
     }
 }
 
-/// What a header calls the types of what is found for rows.
+/// The names of the types of results for rows.
 pub const I64: &str = "<i8";
 pub const F64: &str = "<f8";
 
@@ -269,7 +270,7 @@ pub fn header(shape: &[usize], descr: &str) -> Result<Vec<u8>, String> {
     if shape.len() > AXES {
         return Err(format!("{} axes: .npy has no more than {AXES}", shape.len()));
     }
-    // What cannot be addressed could not be read again, even if it has no elements.
+    // An array beyond the address space could not be read again, even without elements.
     let size = descr.trim_start_matches(|c: char| !c.is_ascii_digit()).parse();
     bytes_of(shape, size.unwrap_or(1))?;
     let dims: String = shape.iter().map(|n| format!("{n}, ")).collect();
@@ -280,7 +281,7 @@ pub fn header(shape: &[usize], descr: &str) -> Result<Vec<u8>, String> {
     let length = (before + text.len() + 1).next_multiple_of(ALIGN) - before;
     text.push_str(&" ".repeat(length - text.len() - 1));
     text.push('\n');
-    // So many axes have some 1,400 bytes at most, so that version 1 is enough.
+    // The most axes take about 1,400 bytes, so that version 1 suffices.
     let length = u16::try_from(length).map_err(|_| "the shape is too long for a header")?;
     Ok([MAGIC, &[1, 0], &length.to_le_bytes(), text.as_bytes()].concat())
 }
@@ -307,7 +308,7 @@ mod tests {
                 ("é", false, &[0, usize::MAX])
             }),
             ("{'descr': '\"', 'fortran_order': False, 'shape': (70,)}", ("\"", false, &[70])),
-            // By Python 2.
+            // Written by Python 2.
             (
                 "{u'descr': u'<f4', 'fortran_order': False, u'shape': (3L, 40L)}",
                 ("<f4", false, &[3, 40]),
@@ -362,7 +363,7 @@ mod tests {
         assert!(header(&[0, isize::MAX as usize / 4 + 1]).unwrap_err().contains("address space"));
     }
 
-    /// Whatever its bytes are, a dictionary takes no longer than they do.
+    /// Reading any dictionary takes time in proportion to its bytes.
     #[test]
     fn no_dictionary_takes_long() {
         let good = b"{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }";
@@ -408,7 +409,7 @@ mod tests {
             text.truncate(MOST);
             let _ = dictionary(&text);
         }
-        // Some microseconds each, of which a loaded machine makes hundreds.
+        // A few microseconds each, which may be hundreds on a loaded machine.
         assert!(started.elapsed().as_millis() < ROUNDS as u128, "{:?}", started.elapsed());
         // The longest of each kind.
         for piece in pieces {

@@ -1,7 +1,8 @@
 //! Arrays in an `.npz` file: a ZIP archive of `.npy` files.
 //!
-//! What NumPy has only stored (`np.savez`) is read where it is, as an `.npy` file; what it has
-//! compressed (`np.savez_compressed`) is unpacked in memory. Checksums are compared in both cases.
+//! An array that NumPy has only stored (`np.savez`) is read in place, as an `.npy` file; one that
+//! it has compressed (`np.savez_compressed`) is unpacked in memory. Checksums are compared in both
+//! cases.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -17,10 +18,10 @@ use crate::npy::Header;
 use crate::stored::Stored;
 use crate::tensor::{Other, Tensor};
 
-/// What the name of an array's file ends with.
+/// The end of the name of an array's file.
 pub const SUFFIX: &str = ".npy";
 
-/// A file in the archive, as its directory has it.
+/// A file in the archive, from the directory.
 struct Member {
     name: String,
     is_deflated: bool,
@@ -31,7 +32,7 @@ struct Member {
     crc: u32,
 }
 
-/// The arrays of floats in a file and the others, or the one called `only`.
+/// Reads the arrays of floats and the others, or the one called `only`.
 pub fn read(
     file: &mut Contents,
     only: Option<&str>,
@@ -69,13 +70,13 @@ pub fn read(
     Ok((tensors, others))
 }
 
-/// The first name that is there before.
+/// The first name that occurs twice.
 fn twice(names: &[String]) -> Option<&String> {
     let mut seen = BTreeSet::new();
     names.iter().find(|name| !seen.insert(*name))
 }
 
-/// The directory of an archive. All that it says is checked against the archive's length.
+/// Reads the directory of an archive, and checks it against the archive's length.
 fn members(file: &Contents) -> Result<Vec<Member>, Failure> {
     let not = |e: rawzip::Error| file.failed(format!("not an .npz file: {e}"));
     let mut buffer = vec![0; RECOMMENDED_BUFFER_SIZE];
@@ -108,7 +109,7 @@ fn members(file: &Contents) -> Result<Vec<Member>, Failure> {
             Ok(len) if within => (start as usize..end as usize, len),
             _ => return Err(wrong()),
         };
-        // No byte of DEFLATE makes more than 1,032.
+        // A byte of DEFLATE makes at most 1,032.
         let most = if is_deflated { packed.len().saturating_mul(1032) } else { packed.len() };
         if len > most || !is_deflated && len != packed.len() {
             return Err(wrong());
@@ -118,7 +119,7 @@ fn members(file: &Contents) -> Result<Vec<Member>, Failure> {
     found.into_iter().map(member).collect()
 }
 
-/// Where the bytes of a file in the archive are, unpacked.
+/// Unpacks a file of the archive, and returns the place of its bytes.
 fn unpack(file: &mut Contents, member: Member) -> Result<Range<usize>, Failure> {
     let Member { is_deflated, packed, len, crc, .. } = member;
     let wrong = |file: &Contents| file.failed("its bytes are not those that were packed");
@@ -133,13 +134,13 @@ fn unpack(file: &mut Contents, member: Member) -> Result<Range<usize>, Failure> 
             Ok(())
         });
     }
-    const PART: usize = 1 << 22;
+    const CHUNK: usize = 1 << 22;
     let mut checksum = Crc32::new();
-    let mut part = vec![0; PART.min(len)];
-    for start in packed.clone().step_by(PART) {
-        let part = &mut part[..PART.min(packed.end - start)];
-        file.read(start, part)?;
-        checksum.update(part);
+    let mut chunk = vec![0; CHUNK.min(len)];
+    for start in packed.clone().step_by(CHUNK) {
+        let chunk = &mut chunk[..CHUNK.min(packed.end - start)];
+        file.read(start, chunk)?;
+        checksum.update(chunk);
     }
     if checksum.checksum() == crc { Ok(packed) } else { Err(wrong(file)) }
 }

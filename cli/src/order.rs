@@ -1,4 +1,4 @@
-//! Arrays in Fortran order: whose first axis is contiguous, not the last.
+//! Arrays in Fortran order: the first axis is contiguous, not the last.
 
 use std::ops::Range;
 
@@ -6,14 +6,13 @@ use crate::failure::{Failure, clip};
 use crate::input::Contents;
 use crate::tensor::Tensor;
 
-/// Columns that are put in rows together, so that what is written is more than an element at a
-/// time.
+/// Columns that are copied to rows together, to write more than one element at a time.
 const COLUMNS: usize = 32;
 
-/// Most elements of a column that are read at a time.
-const PART: usize = 1 << 14;
+/// The most elements of a column that are read at a time.
+const CHUNK: usize = 1 << 14;
 
-/// The bytes of a tensor in Fortran order, made again row after row.
+/// Copies a tensor in Fortran order to rows, and returns the place of the copy.
 pub fn by_rows(file: &mut Contents, tensor: &Tensor) -> Result<Range<usize>, Failure> {
     let bytes = tensor.data.len();
     let made = file.make(bytes, |file, to| match tensor.stored.size() {
@@ -31,9 +30,9 @@ pub fn by_rows(file: &mut Contents, tensor: &Tensor) -> Result<Range<usize>, Fai
     })
 }
 
-/// Puts the elements of `N` bytes where they are among rows.
+/// Copies elements of `N` bytes to their places in rows.
 fn scatter<const N: usize>(file: &Contents, tensor: &Tensor, to: &mut [u8]) -> Result<(), Failure> {
-    // There are two axes at least, and an element.
+    // There are at least two axes, and an element.
     let [len, outer @ ..] = &*tensor.shape else { return Ok(()) };
     let len = *len;
     if to.is_empty() {
@@ -41,24 +40,24 @@ fn scatter<const N: usize>(file: &Contents, tensor: &Tensor, to: &mut [u8]) -> R
     }
     let (to, _) = to.as_chunks_mut::<N>();
     let columns = to.len() / len;
-    let mut bytes = vec![0; COLUMNS.min(columns) * PART.min(len) * N];
+    let mut bytes = vec![0; COLUMNS.min(columns) * CHUNK.min(len) * N];
     let mut index = vec![0; outer.len()];
     let mut places = Vec::with_capacity(COLUMNS);
     for first in (0..columns).step_by(COLUMNS) {
-        // Where the first elements of these columns are among rows.
+        // The places of these columns' first elements in rows.
         places.clear();
         for _ in first..columns.min(first + COLUMNS) {
             places.push(index.iter().zip(outer).fold(0, |place, (&i, &n)| place * n + i));
             advance(&mut index, outer);
         }
-        for start in (0..len).step_by(PART) {
-            let n = PART.min(len - start);
+        for start in (0..len).step_by(CHUNK) {
+            let n = CHUNK.min(len - start);
             let read = |column: usize, to: &mut [u8]| {
                 file.read(tensor.data.start + (column * len + start) * N, to)
             };
             let bytes = &mut bytes[..places.len() * n * N];
             if n == len {
-                // Whole columns lie one behind the other.
+                // Whole columns follow each other.
                 read(first, bytes)?;
             } else {
                 let mut columns = bytes.chunks_exact_mut(n * N).enumerate();
@@ -75,7 +74,7 @@ fn scatter<const N: usize>(file: &Contents, tensor: &Tensor, to: &mut [u8]) -> R
     Ok(())
 }
 
-/// The next index, the first axis fastest.
+/// Advances an index, the first axis fastest.
 fn advance(index: &mut [usize], shape: &[usize]) {
     for (i, &n) in index.iter_mut().zip(shape) {
         *i += 1;

@@ -1,8 +1,8 @@
-//! The file that is written: it appears under its name only when it is complete.
+//! The output file: it appears under its name only when it is complete.
 //!
-//! Until then it has no name at all where the file system can do that, so that nothing is left of
-//! it however the program ends. Elsewhere it has a hidden one, which begins with that of the file
-//! to be and is removed if a signal ends the program.
+//! Until then it has no name at all if the file system supports that, so that nothing is left of it
+//! however the program ends. If not, it has a hidden name, which begins with the final one, and is
+//! removed if a signal ends the program.
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::input::{Format, is_standard};
 use crate::{npy, signals};
 
-/// A file to be. Dropping it removes it.
+/// A file that is not complete yet. Dropping it removes it.
 #[derive(Debug)]
 pub struct Output {
     target: Target,
@@ -24,7 +24,7 @@ pub struct Output {
     written: usize,
 }
 
-/// Where a file is to be: a place that is free, or may be used again.
+/// The place of a file: free, or allowed to be replaced.
 #[derive(Debug)]
 pub struct Target {
     name: String,
@@ -34,8 +34,8 @@ pub struct Target {
 }
 
 impl Target {
-    /// Refuses a file that exists, unless `force`, one of another format, and what could not be
-    /// written in the end.
+    /// Refuses a file that exists, unless `force`; one of another format; and one that could not be
+    /// replaced in the end.
     pub fn new(path: &Path, format: Format, force: bool) -> Result<Self, Failure> {
         if Format::of_name(path) != Some(format) {
             let cause = format!("the extension must be {}", format.extension());
@@ -57,7 +57,7 @@ impl Target {
         self.file.is_empty()
     }
 
-    /// As [`Target::new`], of any format.
+    /// As [`Target::new`], for any format.
     pub fn any(path: &Path, force: bool) -> Result<Self, Failure> {
         let fail = |cause: &dyn Display| Failure::new(path.display(), cause);
         let found = match fs::symlink_metadata(path) {
@@ -68,12 +68,12 @@ impl Target {
         if found.is_some() && !force {
             return Err(fail(&"exists already; --force replaces it"));
         }
-        // A link stays, and what it points to is replaced, as if it were written.
+        // A link stays, and the file that it points to is replaced, as writing would do.
         let target = match found {
             Some(_) => fs::canonicalize(path).map_err(|e| fail(&e))?,
             None => path.to_owned(),
         };
-        // Paths may end with what only a folder has: "out.npy/".
+        // Refuses paths that only a folder can have: "out.npy/".
         let name = target.file_name().unwrap_or_default();
         let ends = target.as_os_str().as_encoded_bytes().ends_with(name.as_encoded_bytes());
         if name.is_empty() || !ends {
@@ -92,7 +92,7 @@ impl Target {
         })
     }
 
-    /// As [`Target::new`], of a file that may not be wanted.
+    /// As [`Target::new`], for a file that may not be wanted.
     pub fn wanted(
         path: Option<&Path>,
         format: Format,
@@ -107,7 +107,7 @@ impl Target {
         self.create(&header)
     }
 
-    /// As [`Target::create`], with what no terminal shows.
+    /// As [`Target::create`], with binary data, which a terminal is not given.
     pub fn create_binary(self, header: &[u8]) -> Result<Output, Failure> {
         if self.is_standard() && io::stdout().is_terminal() {
             return Err(self.failed("a terminal shows text only: --format csv, or redirect it"));
@@ -125,12 +125,12 @@ impl Target {
         Ok(output)
     }
 
-    /// What is wrong with the file.
+    /// A failure about the file.
     pub fn failed(&self, cause: impl Display) -> Failure {
         Failure::new(&self.name, cause)
     }
 
-    /// What it is called.
+    /// The name of the file.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -139,12 +139,12 @@ impl Target {
         self.folder.join(&self.file)
     }
 
-    /// Creates something in the folder under a hidden name, by which one sees whose it is.
+    /// Creates something in the folder under a hidden name that begins with the file's.
     fn hidden<R>(
         &self,
         mut create: impl FnMut(&Path) -> io::Result<R>,
     ) -> io::Result<NamedTempFile<R>> {
-        // Room for what else is in the name, in the 255 bytes that it may have.
+        // A name may have 255 bytes; the rest is for the other letters.
         let name = self.file.to_string_lossy();
         let end = (0..=name.len().min(200)).rev().find(|&end| name.is_char_boundary(end));
         let prefix = format!(".{}.softmax-", &name[..end.unwrap_or(0)]);
@@ -154,7 +154,7 @@ impl Target {
         })
     }
 
-    /// Gives what [`Target::hidden`] created the file's name.
+    /// Renames what [`Target::hidden`] created to the file's name.
     fn persist<R>(&self, file: NamedTempFile<R>) -> io::Result<()> {
         let hidden = file.path().to_owned();
         let path = self.path();
@@ -181,7 +181,7 @@ pub fn check_distinct<'a>(targets: impl Iterator<Item = &'a Target>) -> Result<(
     Ok(())
 }
 
-/// The device and the number of a folder, however it is called.
+/// The device and the number of a folder, whatever its path.
 #[cfg(unix)]
 fn place(folder: &Path) -> Result<[u64; 2], PathBuf> {
     use std::os::unix::fs::MetadataExt;
@@ -193,8 +193,8 @@ fn place(folder: &Path) -> PathBuf {
     fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned())
 }
 
-/// Whether a file may be replaced: what could be found only when its successor is complete is found
-/// before.
+/// Checks early whether a file may be replaced, which would otherwise be found only when its
+/// successor is complete.
 fn check_replaceable(target: &Path, folder: &Path) -> Result<(), String> {
     let old = fs::metadata(target).map_err(|e| e.to_string())?;
     if !old.is_file() {
@@ -204,7 +204,7 @@ fn check_replaceable(target: &Path, folder: &Path) -> Result<(), String> {
     if old.permissions().readonly() {
         return Err(read_only.into());
     }
-    // Also asks for what permissions do not show.
+    // Finds reasons that permissions do not show.
     if let Err(e) = File::options().append(true).open(target) {
         return Err(format!("{read_only}: {e}"));
     }
@@ -237,15 +237,15 @@ fn check_replaceable(target: &Path, folder: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// A file that has not got its name yet.
+/// A file without its final name.
 #[derive(Debug)]
 enum Temporary {
-    /// Without any.
+    /// A file without any name.
     #[cfg(target_os = "linux")]
     Unnamed(File),
-    /// With a hidden one.
+    /// A file with a hidden name.
     Hidden(NamedTempFile<File>),
-    /// Standard output, which has what was written at once; and whether nobody reads it any more.
+    /// Standard output, written at once; and whether its reader is gone.
     Standard { is_gone: bool },
 }
 
@@ -258,21 +258,21 @@ impl Temporary {
         {
             use rustix::fs::{Mode, OFlags, open};
             let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
-            // As any new file; the umask takes away what it takes away.
+            // The mode of any new file, reduced by the umask.
             let mode = Mode::from_raw_mode(0o666);
             if let Ok(file) = open(&target.folder, flags, mode).map(File::from)
-                // By this it gets its name later.
+                // This path names the file later.
                 && fs::metadata(link_to(&file)).is_ok()
             {
                 return Ok(Self::Unnamed(file));
             }
         }
-        // What the folder refuses altogether is refused once more here.
+        // A folder that refuses any file refuses this one, too, with its reason.
         let mut options = File::options();
         options.write(true).create_new(true);
         #[cfg(unix)]
         if target.path().exists() {
-            // Nobody sees more of it than of what it replaces.
+            // Private until it gets the permissions of the file that it replaces.
             std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         }
         target.hidden(|path| options.open(path)).map(Self::Hidden)
@@ -316,7 +316,7 @@ impl Temporary {
                     linkat(CWD, link_to(&file), CWD, path, flags).map_err(io::Error::from)
                 };
                 match link(&target.path()) {
-                    // A link takes no name that is taken, a renaming does.
+                    // A link does not take a name that exists, a renaming does.
                     Err(e) if e.kind() == ErrorKind::AlreadyExists && target.replace => {
                         target.persist(target.hidden(link)?)
                     }
@@ -328,7 +328,7 @@ impl Temporary {
     }
 }
 
-/// What the system calls an open file.
+/// The system's path of an open file.
 #[cfg(target_os = "linux")]
 fn link_to(file: &File) -> String {
     use std::os::fd::AsRawFd;
@@ -336,7 +336,7 @@ fn link_to(file: &File) -> String {
 }
 
 /// Gives a file the owner and the permissions of the one that it replaces, as far as this user may;
-/// where not, nobody gets more than he had.
+/// where not, nobody gets more access than before.
 fn keep_access(file: &File, path: &Path, old: &Metadata) -> io::Result<()> {
     #[cfg(unix)]
     {
@@ -344,12 +344,12 @@ fn keep_access(file: &File, path: &Path, old: &Metadata) -> io::Result<()> {
         let new = file.metadata()?;
         let same = new.uid() == old.uid() && new.gid() == old.gid();
         if !same && fchown(file, Some(old.uid()), Some(old.gid())).is_err() {
-            // The group alone may be allowed.
+            // Changing the group alone may be allowed.
             let _ = fchown(file, None, Some(old.gid()));
         }
         let mut mode = old.mode() & 0o777;
         if !keep_list(file, path) || file.metadata()?.gid() != old.gid() {
-            // Members of the group may be among the others now, and the other way round.
+            // Members of the old group may count among the others now, and vice versa.
             let both = (mode >> 3) & mode & 0o007;
             mode = mode & 0o700 | both << 3 | both;
         }
@@ -360,17 +360,17 @@ fn keep_access(file: &File, path: &Path, old: &Metadata) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives a file the access control list of another one, or none; gives whether that was possible.
+/// Gives a file the access control list of another one, or none. Returns whether that was possible.
 #[cfg(target_os = "linux")]
 fn keep_list(file: &File, path: &Path) -> bool {
     use rustix::fs::{XattrFlags, fremovexattr, fsetxattr, getxattr};
     const LIST: &str = "system.posix_acl_access";
-    // The kernel takes no longer ones.
+    // The longest list that the kernel accepts.
     let mut list = vec![0; 1 << 16];
     match getxattr(path, LIST, &mut list[..]) {
         Ok(n) => fsetxattr(file, LIST, &list[..n], XattrFlags::empty()).is_ok(),
         Err(_) => {
-            // One that the folder gave it.
+            // Removes a list that the folder gave it.
             let _ = fremovexattr(file, LIST);
             true
         }
@@ -402,13 +402,13 @@ impl Output {
         Ok(())
     }
 
-    /// Whether nobody reads any more.
+    /// Whether the reader of standard output is gone.
     pub fn is_gone(&self) -> bool {
         matches!(self.file, Temporary::Standard { is_gone: true })
     }
 
-    /// Gives the file its name; gives its bytes. Like any other program's output, it is on the disk
-    /// when the system writes it there, not before.
+    /// Gives the file its name and returns its size in bytes. As with other programs, the system
+    /// may write it to the disk later.
     pub fn finish(self) -> Result<usize, Failure> {
         let Self { target, file, written } = self;
         file.finish(&target).map_err(|e| match e.kind() {

@@ -1,4 +1,4 @@
-//! `softmax report`: what reports say, side by side.
+//! `softmax report`: reports side by side.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -34,14 +34,14 @@ pub struct Report {
     /// Writes all cases, a line for each.
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
-    /// Ends with 1 if a case of a later report has less than this part of the first one's speed,
-    /// and names it.
+    /// Ends with 1, and names the case, if one of a later report has less than this share of the
+    /// first report's speed.
     #[arg(long, value_name = "FACTOR", value_parser = factor)]
     fail_below: Option<f64>,
     /// Replaces files that exist. Their permissions stay.
     #[arg(long)]
     force: bool,
-    /// Prints one JSON object rather than a table: the best kernel of each case, and what is below
+    /// Prints one JSON object instead of a table: the best kernel of each case, and the cases below
     /// --fail-below.
     #[arg(long)]
     json: bool,
@@ -52,16 +52,16 @@ fn factor(text: &str) -> Result<f64, String> {
     if factor > 0.0 && factor.is_finite() { Ok(factor) } else { Err("not above 0".into()) }
 }
 
-/// Most bytes of a report: some thousand times what one has.
+/// The most bytes of a report: some thousand times its usual size.
 const MOST: u64 = 1 << 28;
 
 impl Report {
-    /// Does it all.
+    /// Runs the subcommand.
     pub fn run(&self) -> Result<(), Failure> {
         let reports = self.reports.iter().map(|path| read(path));
         let reports = reports.collect::<Result<Vec<Of>, _>>()?;
         let mut files: Vec<(Target, Vec<u8>)> = Vec::new();
-        // What cannot be written is refused before anything is made.
+        // Refuses what cannot be written before anything is made.
         let target = |path: &PathBuf| Target::any(path, self.force);
         let page = self.output.as_ref().map(target).transpose()?;
         let csv = self.csv.as_ref().map(target).transpose()?;
@@ -84,7 +84,7 @@ impl Report {
                 }
             }
         }
-        // All of them can be written, or none is.
+        // Either all files can be written, or none is.
         check_distinct(files.iter().map(|(target, _)| target))?;
         for folder in [&self.svg, &self.png].into_iter().flatten() {
             fs::create_dir_all(folder).map_err(|e| Failure::new(folder.display(), e))?;
@@ -122,7 +122,7 @@ fn picture(svg: &str, width: u32) -> Result<Vec<u8>, Failure> {
     softmax_report::png(svg, width).map_err(|e| Failure::new("--png", e))
 }
 
-/// What would draw it was not compiled.
+/// The feature that draws it is not compiled.
 #[cfg(not(feature = "png"))]
 fn picture(_: &str, _: u32) -> Result<Vec<u8>, Failure> {
     let cause = "this program was built without pictures: build it with --features png \
@@ -140,6 +140,6 @@ fn read(path: &Path) -> Result<Of, Failure> {
     if bytes.len() as u64 > MOST {
         return Err(Failure::new(name, "too large for a report"));
     }
-    // The message begins with the name.
+    // The message begins with the file's name.
     softmax_report::read(&bytes, &name.to_string()).map_err(|e| Failure::new("report", e))
 }

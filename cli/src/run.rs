@@ -1,4 +1,4 @@
-//! `softmax run`: rows of one file to rows of another, block by block.
+//! `softmax run`: rows of one file to rows of another, chunk by chunk.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value as Json, json};
 use softmax::{Exec, Hardmax, Masked, MatrixMut, Op, Shape, Sigmoid, Softmax, Ties};
 
-use crate::blocks::{Moved, Reading, Scaling, Source, Walk, scaled, with_type};
+use crate::chunks::{Moved, Reading, Scaling, Source, Walk, scaled, with_type};
 use crate::dtype::{Dtype, Value, encode, stored};
 use crate::failure::{Failure, clip};
-use crate::input::{Contents, Format, Input, Part, is_standard};
+use crate::input::{Contents, Format, Input, Item, is_standard};
 use crate::memory::buffer;
 use crate::output::{Target, check_distinct};
 use crate::stdout;
@@ -19,7 +19,7 @@ use crate::writer::{self, Sink, Writer};
 /// Computes the softmax of every row (the last axis, or another one) of the arrays in a file.
 ///
 /// Memory holds some megabytes for each thread, or a row if it is longer, however large the file
-/// is; along another axis than the last, all from that axis on; and as much again for another
+/// is; for an axis other than the last, everything from that axis on; and as much again for another
 /// --dtype. Text, standard input, compressed arrays of .npz files and arrays in Fortran order are
 /// in memory as a whole.
 #[derive(Debug, clap::Args)]
@@ -31,8 +31,8 @@ pub struct Run {
     /// The file to write, which appears when it is complete; or a folder, for files of the same
     /// names as LOGITS; or - for standard output.
     ///
-    /// A .npz or .safetensors file becomes another one, with what is not of floats as it is; one
-    /// array may be written as .npy or text, too.
+    /// A .npz or .safetensors file is copied with its tensors of floats replaced; a single array
+    /// may also be written as .npy or text.
     #[arg(value_name = "OUT", required = true)]
     output: PathBuf,
     #[command(flatten)]
@@ -48,7 +48,7 @@ pub struct Run {
     axis: isize,
     #[command(flatten)]
     scaling: Scaling,
-    /// What a row becomes whose every entry is -inf.
+    /// The result of a row whose every entry is -inf.
     #[arg(long, value_enum, default_value_t = MaskedRow::Nan)]
     masked: MaskedRow,
     /// The type of OUT [default: that of LOGITS]. Computed in the wider of the two, at least f32 if
@@ -58,7 +58,7 @@ pub struct Run {
     /// Prints the most likely column of the first N rows.
     #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "axis")]
     show: usize,
-    /// Prints which way the computation takes, and why.
+    /// Prints how the result is computed, and why.
     #[arg(long, short)]
     verbose: bool,
     /// Replaces OUT if it exists; it may be LOGITS. Its permissions stay.
@@ -97,7 +97,7 @@ enum MaskedRow {
 }
 
 impl Run {
-    /// Does it all.
+    /// Runs the subcommand.
     pub fn run(&self) -> Result<(), Failure> {
         let outputs = self.outputs()?;
         let target = |output: &PathBuf| Target::standard_or(output, self.force);
@@ -110,7 +110,7 @@ impl Run {
         Ok(())
     }
 
-    /// Where the results of each input go.
+    /// The output path of each input.
     fn outputs(&self) -> Result<Vec<PathBuf>, Failure> {
         let out = &self.output;
         let failed = |cause| Failure::new(out.display(), cause);
@@ -128,7 +128,7 @@ impl Run {
         self.inputs.iter().map(name).collect()
     }
 
-    /// Does one file.
+    /// Computes one file.
     fn one(&self, source: &Source, path: &Path, target: Target) -> Result<(), Failure> {
         let walk = Walk::new(is_standard(path), self.quiet);
         let (exec, kernel) = (source.exec()?, source.kernel()?);
@@ -151,18 +151,18 @@ impl Run {
         let mut work = Work { run: self, source, exec, walk: &walk, plans, rows };
         input.tensors.iter().for_each(|t| walk.expect(t.len() * dtype(t).size()));
         input.others.iter().for_each(|other| walk.expect(2 * other.data.len()));
-        for part in input.parts() {
+        for item in input.items() {
             let file = &input.file;
-            match part {
-                Part::Tensor(tensor) => {
+            match item {
+                Item::Tensor(tensor) => {
                     let to = dtype(tensor);
                     with_type!(Dtype::between(tensor.dtype, to), C => {
-                        output.part(part, to, |sink| work.tensor::<C>(tensor, file, to, sink))?;
+                        output.item(item, to, |sink| work.tensor::<C>(tensor, file, to, sink))?;
                     });
                 }
-                Part::Other(other) => {
+                Item::Other(other) => {
                     let copy = |sink: &mut Sink| walk.copy(file, other.data.clone(), sink);
-                    output.part(part, Dtype::F64, copy)?;
+                    output.item(item, Dtype::F64, copy)?;
                 }
             }
         }
@@ -170,7 +170,7 @@ impl Run {
         let moved = Moved { path, bytes };
 
         let (plans, rows) = (&work.plans, &work.rows);
-        // Standard output has the results then, and standard error what was asked for.
+        // If standard output has the results, standard error gets what was asked for.
         let asked = self.json || self.verbose || self.show > 0;
         if self.quiet || is_standard(path) && !asked {
             walk.finish(source);
@@ -234,7 +234,7 @@ impl Run {
     }
 }
 
-/// Everything that the blocks share.
+/// What all chunks share.
 struct Work<'a> {
     run: &'a Run,
     source: &'a Source,
@@ -248,29 +248,29 @@ struct Work<'a> {
 struct Plan {
     tensor: Option<String>,
     rows: usize,
-    block: usize,
+    chunk: usize,
     dtype: &'static str,
     plan: String,
 }
 
 impl Plan {
     fn lines(&self) -> Vec<String> {
-        let Self { tensor, rows, block, dtype, plan } = self;
+        let Self { tensor, rows, chunk, dtype, plan } = self;
         let name = tensor.as_deref().unwrap_or("the array");
-        let first = format!("{name}: {rows} rows in blocks of {block}, computed in {dtype}");
+        let first = format!("{name}: {rows} rows in chunks of {chunk}, computed in {dtype}");
         [first].into_iter().chain(plan.lines().map(|line| format!("  {line}"))).collect()
     }
 
     fn json(&self) -> Json {
-        let Self { tensor, rows, block, dtype, plan } = self;
+        let Self { tensor, rows, chunk, dtype, plan } = self;
         let plan: Vec<_> = plan.lines().collect();
         json!({
-            "name": tensor, "rows": rows, "block_rows": block, "computed_in": dtype, "plan": plan,
+            "name": tensor, "rows": rows, "chunk_rows": chunk, "computed_in": dtype, "plan": plan,
         })
     }
 }
 
-/// The most likely column of a row and what it has, for --show; none if the row is not a number.
+/// The most likely column of a row and its probability, for --show; none if the row is NaN.
 struct Row {
     tensor: Option<String>,
     row: usize,
@@ -298,7 +298,7 @@ impl Row {
 }
 
 impl<'a> Work<'a> {
-    /// The results of a tensor, computed as `C`, stored as `to`.
+    /// Computes a tensor as `C`, and stores the results as `to`.
     fn tensor<C: Value>(
         &mut self,
         tensor: &Tensor,
@@ -312,20 +312,20 @@ impl<'a> Work<'a> {
         let source = self.source;
         let failed = |e: softmax::Error| source.failed(e);
         let (axis, inner) = tensor.along(self.run.axis).map_err(|e| source.failed(e))?;
-        // What cannot be cut: a row, or the matrix that has the axis and all behind it.
+        // Elements that cannot be cut apart: a row, or the matrix from the axis on.
         let unit = axis * inner;
         let (stored, bytes) = (tensor.stored, tensor.data.clone());
-        let mut blocks = self.walk.blocks::<C>(source, file, stored, bytes, unit, 0);
+        let mut chunks = self.walk.chunks::<C>(source, file, stored, bytes, unit, 0);
         if self.run.verbose {
-            let rows = blocks.most() / axis;
+            let rows = chunks.most() / axis;
             self.explain::<C>(tensor, rows, axis).map_err(failed)?;
         }
-        // The output, if it is not of the type C.
+        // The encoded output, if it is not of the type C.
         let mut encoded: Vec<u8> = Vec::new();
         if to != C::DTYPE {
-            encoded = buffer(blocks.most() * to.size()).map_err(|e| source.failed(e))?;
+            encoded = buffer(chunks.most() * to.size()).map_err(|e| source.failed(e))?;
         }
-        while let Some((first, x)) = blocks.advance()? {
+        while let Some((first, x)) = chunks.advance()? {
             let n = x.len();
             self.compute(x, [n / unit, axis, inner]).map_err(failed)?;
             self.show(tensor, first, x, to);
@@ -344,7 +344,7 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Notes how blocks of `rows` rows are computed.
+    /// Notes, for --verbose, how chunks of `rows` rows are computed.
     fn explain<C: Value>(
         &mut self,
         tensor: &Tensor,
@@ -352,7 +352,7 @@ impl<'a> Work<'a> {
         cols: usize,
     ) -> Result<(), softmax::Error> {
         let op = self.run.op();
-        // Maps of elements take a matrix as one column.
+        // Elementwise operations take a matrix as one column.
         let shape = if matches!(op, Op::Sigmoid | Op::LogSigmoid) {
             (rows * cols, 1)
         } else {
@@ -367,14 +367,14 @@ impl<'a> Work<'a> {
         self.plans.push(Plan {
             tensor: tensor.name.clone(),
             rows: tensor.len() / cols,
-            block: rows,
+            chunk: rows,
             dtype: C::NAME,
             plan: plan.to_string(),
         });
         Ok(())
     }
 
-    /// Puts the results of a block where it is.
+    /// Overwrites a chunk with its results.
     fn compute<C: Value>(&self, x: &mut [C], shape: [usize; 3]) -> Result<(), softmax::Error> {
         let [_, axis, inner] = shape;
         let (op, masked, scaling) = (self.run.op(), self.run.masked(), &self.run.scaling);
@@ -398,12 +398,12 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Notes the most likely columns of those of the first rows that are in this block.
+    /// Notes the most likely columns of those of the first rows that are in this chunk.
     fn show<C: Value>(&mut self, tensor: &Tensor, first: usize, y: &[C], to: Dtype) {
         let rows = y.chunks(tensor.cols).enumerate().take(self.run.show.saturating_sub(first));
         for (i, row) in rows {
             let values = row.iter().map(|v| stored(v.to_f64(), to)).enumerate();
-            // The first of equals; a row that is not a number is so everywhere.
+            // The first of equals; a row with a NaN has nothing else.
             let best = values.reduce(|best, v| if v.1 > best.1 { v } else { best });
             let best = best.filter(|(_, value)| !value.is_nan());
             self.rows.push(Row { tensor: tensor.name.clone(), row: first + i, best });
@@ -411,7 +411,7 @@ impl<'a> Work<'a> {
     }
 }
 
-/// What was computed, for the summary.
+/// The description of what was computed, for the summary.
 fn describe(input: &Input, dtype: impl Fn(&Tensor) -> Dtype) -> String {
     let tensors = &input.tensors;
     let mut what = match &**tensors {
@@ -422,7 +422,7 @@ fn describe(input: &Input, dtype: impl Fn(&Tensor) -> Dtype) -> String {
             format!("{} tensors, {elements} elements {names}", tensors.len())
         }
     };
-    // What is read as another type.
+    // Types that are read as another one.
     let others = tensors.iter().filter(|t| t.stored.dtype().name() != t.stored.name());
     let others = names(others.map(|t| t.stored.name()));
     if !others.is_empty() {
@@ -440,6 +440,6 @@ fn describe(input: &Input, dtype: impl Fn(&Tensor) -> Dtype) -> String {
 /// Names of types, each once.
 fn names(names: impl Iterator<Item = String>) -> String {
     let names: BTreeSet<_> = names.collect();
-    // A file may call its types anything.
+    // Clipped, because a file may give its types any names.
     clip(&names.into_iter().collect::<Vec<_>>().join("/"), 100).into_owned()
 }

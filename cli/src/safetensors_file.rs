@@ -7,20 +7,20 @@ use serde_json::json;
 
 use crate::dtype::Dtype;
 use crate::failure::{Failure, clip};
-use crate::input::{Contents, Part};
+use crate::input::{Contents, Item};
 use crate::stored::Stored;
 use crate::tensor::{Other, Tensor, bytes_of};
 
-/// What a file says about itself beside its tensors.
+/// The metadata of a file beside its tensors.
 pub type Notes = Option<HashMap<String, String>>;
 
 /// Bytes of the length of a header.
 const LENGTH: usize = size_of::<u64>();
 
-/// Most bytes of a header, as the format has it.
+/// The most bytes of a header, as the format allows.
 const MOST: u64 = 100_000_000;
 
-/// The tensors of floats in a file and the others, or the one called `only`.
+/// Reads the tensors of floats and the others, or the one called `only`.
 pub fn read(
     file: &Contents,
     only: Option<&str>,
@@ -41,7 +41,7 @@ pub fn read(
             .transpose()
             .map_err(|e| file.failed(format!("tensor {:?}: {e}", clip(name, 60))))?;
         match tensor {
-            // What was chosen is computed if it can be.
+            // A chosen tensor is computed if it can be.
             Some(tensor) if only.is_some() || tensor.stored.is_float() => tensors.push(tensor),
             tensor => {
                 let (name, kind, shape) = (name.clone(), dtype.to_string(), shape.clone());
@@ -52,7 +52,7 @@ pub fn read(
     Ok((tensors, others, metadata.metadata().clone()))
 }
 
-/// The header and its length; its tensors fill the file.
+/// Reads the header and its length; its tensors fill the rest of the file.
 fn metadata(file: &Contents) -> Result<(usize, Metadata), Failure> {
     let not = |cause: String| file.failed(format!("not a .safetensors file: {cause}"));
     let mut length = [0; LENGTH];
@@ -85,10 +85,10 @@ fn metadata(file: &Contents) -> Result<(usize, Metadata), Failure> {
     Ok((length, metadata))
 }
 
-/// The header of these parts, tensors as `dtype`, after which their data follows, one behind the
-/// other. The same parts always give the same bytes.
+/// The header for these items, with tensors as `dtype`; their data follow, one after another. The
+/// same items always give the same bytes.
 pub fn header(
-    parts: &[Part],
+    items: &[Item],
     dtype: impl Fn(&Tensor) -> Dtype,
     notes: &Notes,
 ) -> Result<Vec<u8>, String> {
@@ -98,15 +98,15 @@ pub fn header(
         entries.push(("__metadata__", json!(sorted)));
     }
     let mut offset = 0usize;
-    for part in parts {
+    for item in items {
         let start = offset;
-        let (name, kind, shape, bytes) = match part {
-            Part::Tensor(t) => {
+        let (name, kind, shape, bytes) = match item {
+            Item::Tensor(t) => {
                 let (name, dtype) = (t.name.as_deref().unwrap_or_default(), dtype(t));
                 let kind = dtype.name().to_uppercase();
                 (name, kind, &t.shape, bytes_of(&t.shape, dtype.size())?)
             }
-            Part::Other(t) => (&*t.name, t.kind.clone(), &t.shape, t.data.len()),
+            Item::Other(t) => (&*t.name, t.kind.clone(), &t.shape, t.data.len()),
         };
         offset = start.checked_add(bytes).ok_or("the tensors overflow the address space")?;
         entries.push((
@@ -114,11 +114,11 @@ pub fn header(
             json!({ "dtype": kind, "shape": shape, "data_offsets": [start, offset] }),
         ));
     }
-    // In the order of their data, as the crate safetensors has it.
+    // In the order of the data, as the crate safetensors writes it.
     let entries: Vec<_> =
         entries.iter().map(|(name, entry)| format!("{}:{entry}", json!(name))).collect();
     let mut text = format!("{{{}}}", entries.join(","));
-    // The data starts at a multiple of 8, as there.
+    // The data starts at a multiple of 8, as with that crate.
     let padding = text.len().next_multiple_of(LENGTH) - text.len();
     text.push_str(&" ".repeat(padding));
     Ok([&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat())

@@ -1,12 +1,12 @@
 //! Signals that end the program.
 //!
-//! Most runs leave them alone: an output without a name goes away with the program, whatever ends
-//! it, at once. Where there is something to do before, a thread waits for them, does it, and lets
-//! the signal end the program as if nobody had waited: so a shell knows of it, and ends its loop. A
-//! computation that takes long delays none of this.
+//! Most runs do not handle them: an output without a name disappears with the program, however that
+//! ends. Where something must be done first, a thread waits for signals, does it, and then lets the
+//! signal end the program as usual: so a shell sees the signal, and ends its loop. A long
+//! computation does not delay this.
 //!
 //! A signal that was ignored when the program started stays ignored: that is how `nohup` and shells
-//! keep what they run alive.
+//! keep programs alive.
 
 use std::path::{Path, PathBuf};
 
@@ -18,13 +18,12 @@ pub fn remove(path: &Path) {
     waiting::with(|state| state.files.push(path.to_owned()));
 }
 
-/// The file has its final name, or is gone.
+/// Forgets a file: it has its final name, or is gone.
 pub fn keep(path: &Path) {
     waiting::with(|state| state.files.retain(|file| file != path));
 }
 
-/// From now on the first signal does not end the program, but prints a line, and is told by
-/// [`seen`].
+/// From now on the first signal prints a line and does not end the program; [`seen`] tells of it.
 pub fn postpone(line: &'static str) {
     waiting::with(|state| state.postponed = Some(line));
 }
@@ -39,15 +38,15 @@ pub fn die(signal: Signal) {
     #[cfg(unix)]
     {
         waiting::with(State::clean);
-        // If this fails the caller ends the program.
+        // If this returns, the caller ends the program.
         let _ = signal_hook::low_level::emulate_default_handler(signal);
     }
     #[cfg(not(unix))]
     let _ = signal;
 }
 
-/// A write beyond a limit of the file's size is an error of the write then, rather than the end of
-/// the program.
+/// Makes a write beyond a limit of the file's size an error of that write instead of the end of the
+/// program.
 pub fn survive_size_limit() {
     #[cfg(unix)]
     // If this fails, such a write ends the program.
@@ -57,11 +56,11 @@ pub fn survive_size_limit() {
     );
 }
 
-/// What is to be done when a signal arrives.
+/// The tasks for when a signal arrives.
 #[derive(Debug, Default)]
 struct State {
     files: Vec<PathBuf>,
-    /// What is printed.
+    /// The line to print.
     postponed: Option<&'static str>,
     seen: Option<Signal>,
 }
@@ -69,7 +68,7 @@ struct State {
 impl State {
     fn clean(&mut self) {
         for file in self.files.drain(..) {
-            // It is gone already if it just got its name.
+            // The file may have its final name already.
             let _ = std::fs::remove_file(file);
         }
     }
@@ -84,7 +83,7 @@ mod waiting {
 
     static STATE: Mutex<Option<State>> = Mutex::new(None);
 
-    /// Looks at what is to be done, or changes it. The first time starts the thread.
+    /// Reads or changes the tasks. The first call starts the thread.
     pub fn with<R>(f: impl FnOnce(&mut State) -> R) -> R {
         let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
         f(state.get_or_insert_with(|| {
@@ -94,7 +93,7 @@ mod waiting {
         }))
     }
 
-    /// If no thread can be had, signals do what they do without it.
+    /// Without a thread, signals have their usual effect.
     #[cfg(unix)]
     fn start() {
         use std::sync::mpsc;
@@ -109,7 +108,7 @@ mod waiting {
         };
         let thread = std::thread::Builder::new().name("signals".into()).spawn(wait);
         if thread.is_ok() {
-            // Nothing is left unprotected once this has been heard, or the thread has given up.
+            // Waits until the thread is ready, or has given up.
             let _ = starts.recv();
         }
     }
@@ -120,18 +119,18 @@ mod waiting {
         let state = state.get_or_insert_default();
         if let Some(line) = state.postponed.take() {
             state.seen = Some(signal);
-            // Nobody is left to tell if this fails.
+            // A failure here cannot be reported.
             let _ = writeln!(std::io::stderr(), "softmax: {line}");
             return;
         }
-        // The lock is kept, so that no file is created or gets its name meanwhile.
+        // The lock is kept, so that no file is created or renamed meanwhile.
         state.clean();
         let _ = signal_hook::low_level::emulate_default_handler(signal);
     }
 }
 
-/// What ends a program by default, but what its own mistakes raise and what cannot be caught;
-/// without what was ignored at the start.
+/// The signals that end a program by default and can be caught, except those that its own errors
+/// raise and those that were ignored at the start.
 #[cfg(unix)]
 fn caught() -> Vec<Signal> {
     use signal_hook::consts::*;
@@ -143,8 +142,8 @@ fn caught() -> Vec<Signal> {
     ends.into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0).collect()
 }
 
-/// A bit for each signal that is ignored, from 1 on, as Linux has it. Other systems tell nobody who
-/// writes safe code.
+/// One bit for each ignored signal, from 1 on, as Linux tells. Other systems do not tell it to safe
+/// code.
 #[cfg(unix)]
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::failure::{Failure, clean};
 
-/// What is printed, as much as the reader wants: one that has gone is no error.
+/// Standard output. A reader that has gone is not an error.
 pub struct Stdout {
     out: BufWriter<StdoutLock<'static>>,
     gone: bool,
@@ -18,24 +18,24 @@ impl Stdout {
         Self { out: BufWriter::new(io::stdout().lock()), gone: false, items: 0 }
     }
 
-    /// Whether nobody reads any more.
+    /// Whether the reader is gone.
     pub fn is_gone(&self) -> bool {
         self.gone
     }
 
-    /// Prints a line, and nothing else whatever names are in it.
+    /// Prints one line, cleaned of control characters.
     pub fn line(&mut self, line: &str) -> Result<(), Failure> {
         self.write(|out| writeln!(out, "{}", clean(line)))
     }
 
-    /// The next element of a JSON array, which is all that is printed.
+    /// Prints the next element of a JSON array, the only output.
     pub fn item(&mut self, item: &Value) -> Result<(), Failure> {
         let before = if self.items == 0 { "[" } else { ",\n" };
         self.items += 1;
         self.write(|out| write!(out, "{before}{}", json_text(item)))
     }
 
-    /// The end of the array.
+    /// Ends the array.
     pub fn end_of_items(&mut self) -> Result<(), Failure> {
         self.line(if self.items == 0 { "[]" } else { "]" })
     }
@@ -56,8 +56,8 @@ impl Stdout {
     }
 }
 
-/// JSON without characters that a terminal takes as commands. Those below 32 are never in it; the
-/// others are only within strings.
+/// JSON without control characters, which a terminal might obey. Those below 32 are never in it;
+/// the others can only be in strings.
 pub fn json_text(value: &Value) -> String {
     let text = value.to_string();
     let mut clean = String::with_capacity(text.len());
@@ -71,12 +71,12 @@ pub fn json_text(value: &Value) -> String {
     clean
 }
 
-/// Prints a JSON value, which is all that is printed.
+/// Prints a JSON value, the only output.
 pub fn print_json(value: &Value) -> Result<(), Failure> {
     print(&[json_text(value)])
 }
 
-/// Prints text of some lines.
+/// Prints text of several lines.
 pub fn print_text(text: &str) -> Result<(), Failure> {
     print(&text.lines().map(str::to_owned).collect::<Vec<_>>())
 }
@@ -88,10 +88,10 @@ pub fn print(lines: &[String]) -> Result<(), Failure> {
     stdout.finish()
 }
 
-/// Prints lines to standard error: standard output has something else.
+/// Prints lines to standard error, because standard output has something else.
 pub fn print_to_stderr(lines: &[String]) -> Result<(), Failure> {
     let lines: String = lines.iter().map(|line| clean(line) + "\n").collect();
-    // Nobody is left to tell if this fails.
+    // A failure here cannot be reported.
     let _ = io::stderr().write_all(lines.as_bytes());
     Ok(())
 }

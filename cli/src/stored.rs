@@ -1,5 +1,5 @@
-//! What elements are in files: the types that are computed, and those that are read as one of them
-//! (integers, truth values, the other order of bytes).
+//! The types of elements in files: those that are computed, and those that are converted to one of
+//! them (integers, truth values, the other byte order).
 
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -17,7 +17,7 @@ pub struct Stored {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Float(Dtype),
-    /// Of so many bytes.
+    /// Integers of this number of bytes.
     Signed(usize),
     Unsigned(usize),
     Bool,
@@ -56,7 +56,7 @@ impl Stored {
         Some(Self { kind, big_endian }.normal())
     }
 
-    /// The type of a tensor in a `.safetensors` file, if it is one of numbers.
+    /// The type of a tensor in a `.safetensors` file, if it is a type of numbers.
     pub fn of_safetensors(dtype: safetensors::Dtype) -> Option<Self> {
         use safetensors::Dtype as Type;
         let kind = match dtype {
@@ -92,7 +92,7 @@ impl Stored {
         }
     }
 
-    /// What the elements are read as: integers as f64, as SciPy does.
+    /// The type that elements are read as: f64 for integers, as in SciPy.
     pub fn dtype(self) -> Dtype {
         match self.kind {
             Kind::Float(dtype) => dtype,
@@ -100,7 +100,7 @@ impl Stored {
         }
     }
 
-    /// The type whose elements these are, byte for byte.
+    /// The type whose elements these are, byte for byte, if there is one.
     pub fn plain(self) -> Option<Dtype> {
         match self.kind {
             Kind::Float(dtype) if !self.big_endian => Some(dtype),
@@ -112,7 +112,7 @@ impl Stored {
         matches!(self.kind, Kind::Float(_))
     }
 
-    /// What people call it.
+    /// The name of the type.
     pub fn name(self) -> String {
         let name = match self.kind {
             Kind::Float(dtype) => dtype.name().to_owned(),
@@ -123,7 +123,7 @@ impl Stored {
         if self.big_endian { format!("big-endian {name}") } else { name }
     }
 
-    /// The element that has these bytes.
+    /// The element with these bytes.
     pub fn number(self, bytes: &[u8]) -> Number {
         let mut wide = [0; 8];
         let little = &mut wide[..bytes.len()];
@@ -139,7 +139,7 @@ impl Stored {
             Kind::Float(Dtype::Bf16) => Number::Float(bf16::from_bits(bits as u16).into()),
             Kind::Unsigned(_) => Number::Whole(bits.into()),
             Kind::Signed(size) => {
-                // The sign is in the highest bit of so many bytes.
+                // The sign is in the highest bit of the element's bytes.
                 let above = 64 - 8 * size;
                 Number::Whole(((bits << above) as i64 >> above).into())
             }
@@ -147,8 +147,8 @@ impl Stored {
         }
     }
 
-    /// The elements in `bytes`, at any alignment, as `C`: the type [`Stored::dtype`], or one that
-    /// has all its values.
+    /// Decodes the elements in `bytes`, at any alignment, to `C`: the type [`Stored::dtype`], or
+    /// one that has all its values.
     pub fn decode<C: Value>(self, bytes: &[u8], to: &mut [C]) {
         /// Elements that one thread converts at a time.
         const CHUNK: usize = 1 << 16;
@@ -212,7 +212,7 @@ impl Number {
     pub fn whole(self) -> Option<i64> {
         match self {
             Self::Whole(n) => n.try_into().ok(),
-            // Both ends are floats: -2^63 is an i64, and 2^63 is the first that is none.
+            // Both ends are floats: -2^63 is an i64, and 2^63 is the first number that is not.
             Self::Float(x) if x.fract() == 0.0 && (-TWO_63..TWO_63).contains(&x) => Some(x as i64),
             Self::Float(_) => None,
         }
@@ -263,7 +263,7 @@ mod tests {
         assert_eq!(Stored::of_npy(">f4").map(Stored::name).as_deref(), Some("big-endian f32"));
     }
 
-    /// One at a time and many at a time.
+    /// Elements decoded one at a time and many at a time.
     #[test]
     fn elements_are_decoded_as_what_they_are() {
         let mut state = 1u64;
@@ -304,7 +304,7 @@ mod tests {
         assert_eq!(Number::Float(1e300).single(), None);
         assert_eq!(Number::Whole((1 << 24) + 1).single(), None);
         assert_eq!(Number::Whole(1 << 60).single(), Some((1u64 << 60) as f32));
-        // The nearest float is beyond the integer, and so is not the same.
+        // The nearest float is larger, so it is not the same number.
         assert_eq!(Number::Whole(i128::from(u64::MAX)).single(), None);
     }
 }

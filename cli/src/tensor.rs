@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::dtype::Dtype;
 use crate::stored::Stored;
 
-/// Where the rows are and what they are made of. The last axis is the row.
+/// The place of the rows and the type of their elements. The last axis is the row.
 #[derive(Clone, Debug)]
 pub struct Tensor {
     /// Its name, in formats that have names.
@@ -13,7 +13,7 @@ pub struct Tensor {
     pub shape: Vec<usize>,
     pub rows: usize,
     pub cols: usize,
-    /// What its elements are in the file, and what they are read as.
+    /// The type of its elements in the file, and the type that they are read as.
     pub stored: Stored,
     pub dtype: Dtype,
     /// Its bytes in the file.
@@ -35,7 +35,7 @@ impl Tensor {
         let end = bytes.checked_add(start).ok_or_else(|| overflows(&shape))?;
         // No overflow: the sizes that are not 0 have been multiplied.
         let rows = if outer.contains(&0) { 0 } else { outer.iter().product() };
-        // As what they are read as they must fit the address space, too.
+        // In the type that they are read as, they must fit the address space, too.
         let dtype = stored.dtype();
         bytes_of(&shape, dtype.size())?;
         Ok(Self { name, shape, rows, cols, stored, dtype, data: start..end })
@@ -61,7 +61,7 @@ impl Tensor {
         self.rows * self.cols
     }
 
-    /// What programs are told of it, if it is of this type.
+    /// The description for programs, if it is of this type.
     pub fn json(&self, dtype: Dtype) -> serde_json::Value {
         let (name, shape, from) = (&self.name, &self.shape, self.stored.name());
         let mut json = serde_json::json!({ "name": name, "shape": shape, "dtype": dtype.name() });
@@ -82,21 +82,21 @@ impl Tensor {
     }
 }
 
-/// What is in a file beside what is computed.
+/// Something in a file that is not computed.
 #[derive(Debug)]
 pub struct Other {
     pub name: String,
-    /// What its format calls its type.
+    /// The format's name of its type.
     pub kind: String,
     pub shape: Vec<usize>,
     /// Its bytes in the file.
     pub data: Range<usize>,
-    /// What it is as an array of numbers with rows, if it is one.
+    /// The tensor, if it is an array of numbers with rows.
     pub tensor: Option<Tensor>,
 }
 
 impl Other {
-    /// What programs are told of it.
+    /// The description for programs.
     pub fn json(&self) -> serde_json::Value {
         serde_json::json!({ "name": self.name, "shape": self.shape, "dtype": self.kind })
     }
@@ -110,8 +110,8 @@ pub fn shape_text(shape: &[usize]) -> String {
 
 /// The bytes of an array of this shape, whose elements have `size`.
 ///
-/// A shape is too large even if it has no elements, as in NumPy: sizes multiply without overflow
-/// whatever is left out.
+/// A shape may be too large even without elements, as in NumPy: the product of all sizes other than
+/// 0 must not overflow.
 pub fn bytes_of(shape: &[usize], size: usize) -> Result<usize, String> {
     let mut dims = shape.iter().filter(|&&dim| dim != 0);
     let bytes = dims.try_fold(size, |n, &dim| n.checked_mul(dim));

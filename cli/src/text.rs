@@ -9,18 +9,18 @@ use crate::failure::{Failure, clip};
 use crate::input::{Contents, Format};
 use crate::tensor::Tensor;
 
-/// Most bytes of text that are read: it is for what people look at.
+/// The most bytes of text that are read: text is for people.
 pub const MOST: usize = 1 << 30;
 
-/// What stands between the numbers of a line.
+/// The separator of the numbers in a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Between {
     Char(u8),
-    /// As many as there are.
+    /// One or more blanks.
     Blanks,
 }
 
-/// The format that text is of, as its first line shows.
+/// The format of text, as its first line shows.
 pub fn format_of(text: &[u8]) -> Format {
     let first = first_line(text);
     match (first.contains(&b','), first.contains(&b'\t')) {
@@ -79,12 +79,12 @@ pub fn read(
 struct Matrix {
     numbers: Vec<f64>,
     cols: usize,
-    /// Whether the first line was one of names, which is left out.
+    /// Whether the first line has names, which are skipped.
     has_names: bool,
 }
 
 impl Matrix {
-    /// Takes a line.
+    /// Adds a line.
     fn add(&mut self, line: usize, fields: &[&[u8]]) -> Result<(), String> {
         let is_first = self.cols == 0 && !self.has_names;
         if is_first && fields.iter().all(|field| is_name(field)) {
@@ -109,14 +109,14 @@ impl Matrix {
     }
 }
 
-/// A field without blanks around it, and without the quotes that some programs put there. Nothing
-/// else needs them: no number has a comma or a line break.
+/// A field without blanks around it, and without the quotes that some programs write. Nothing needs
+/// them: no number has a comma or a line break.
 fn unquoted(field: &[u8]) -> &[u8] {
     let field = field.trim_ascii();
     field.strip_prefix(b"\"").and_then(|field| field.strip_suffix(b"\"")).unwrap_or(field)
 }
 
-/// Whether a field may be a column's name: not if it looks like a number that is misspelt.
+/// Whether a field may be a column's name: not if it looks like a misspelt number.
 fn is_name(field: &[u8]) -> bool {
     let is_digit = |&c: &u8| c.is_ascii_digit() || b"+-.".contains(&c);
     number(field).is_none() && !field.first().is_some_and(is_digit)
@@ -126,8 +126,8 @@ fn number(field: &[u8]) -> Option<f64> {
     str::from_utf8(field).ok()?.parse().ok()
 }
 
-/// The numbers in text. Empty lines, those that begin with `#`, and a first one without any number
-/// do not count.
+/// Parses the numbers in text. Empty lines, lines that begin with `#`, and a first line without any
+/// number are skipped.
 fn parse(text: &[u8], format: Format) -> Result<Matrix, String> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") {
@@ -152,18 +152,18 @@ fn parse(text: &[u8], format: Format) -> Result<Matrix, String> {
     if matrix.numbers.is_empty() { Err("there are no numbers in it".into()) } else { Ok(matrix) }
 }
 
-/// Elements that become lines.
+/// Writes elements as lines.
 #[derive(Debug)]
 pub struct Lines {
     dtype: Dtype,
     cols: usize,
     between: char,
-    /// How many numbers the last line has.
+    /// Number of numbers in the last line.
     column: usize,
 }
 
 impl Lines {
-    /// Rows of so many columns.
+    /// A writer of rows of `cols` columns.
     pub fn new(format: Format, dtype: Dtype, cols: usize) -> Self {
         let between = match format {
             Format::Csv => ',',
@@ -173,7 +173,7 @@ impl Lines {
         Self { dtype, cols, between, column: 0 }
     }
 
-    /// The text of some more elements.
+    /// The text of further elements.
     pub fn text(&mut self, bytes: &[u8]) -> String {
         match self.dtype {
             Dtype::F32 => self.text_of(bytes, |x: f32, text| shortest(x, text)),
@@ -198,11 +198,11 @@ impl Lines {
     }
 }
 
-/// The shortest decimals that are read back as the same value, as Python writes what is no number;
+/// Writes the shortest decimals that are read back as the same value, other values as Python does;
 /// with a power of ten where there would be many zeros.
 fn shortest<T: Display + LowerExp + Into<f64> + Copy>(x: T, text: &mut String) {
     let wide: f64 = x.into();
-    // Writing to a string does not fail.
+    // Writing to a string cannot fail.
     let _ = match wide.abs() {
         _ if wide.is_nan() => write!(text, "nan"),
         0.0 | 1e-5..1e16 => write!(text, "{x}"),
@@ -210,7 +210,7 @@ fn shortest<T: Display + LowerExp + Into<f64> + Copy>(x: T, text: &mut String) {
     };
 }
 
-/// As [`shortest`], of types that Rust does not print: with more digits until they are enough.
+/// As [`shortest`], for types that Rust does not print: more and more digits until they suffice.
 fn shortest_half<T: Value>(x: T, text: &mut String) {
     /// Enough for f16; bf16 needs fewer.
     const MOST: usize = 5;
@@ -296,7 +296,7 @@ mod tests {
             let mut text = String::new();
             shortest(y, &mut text);
             assert!(y.is_nan() || text.parse() == Ok(y), "{y:e}");
-            // Also by way of f64, as the command reads it.
+            // Through f64, too, as the command reads it.
             assert!(y.is_nan() || number(text.as_bytes()).map(|x| x as f32) == Some(y), "{y:e}");
         }
     }
@@ -314,7 +314,7 @@ mod tests {
                 let mantissa = text.split('e').next().unwrap_or_default();
                 let digits = mantissa.trim_start_matches(['-', '0', '.']);
                 let digits = digits.chars().filter(char::is_ascii_digit).count();
-                // Zeros at the end of a large number only show its size.
+                // Trailing zeros of a large number only show its size.
                 assert!(digits <= most || text.ends_with('0'), "{text}");
             }
         }

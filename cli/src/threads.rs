@@ -11,20 +11,20 @@ pub fn available() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
-/// Most threads that are ever started: more than a few for each CPU only take turns.
+/// The most threads that are ever started: more than a few for each CPU only take turns.
 pub fn most() -> usize {
     available().saturating_mul(4)
 }
 
-/// How many threads are wanted: as many as are asked for, by the option or by rayon's variable,
-/// else one for each CPU.
+/// Number of threads that are wanted, by the option or by rayon's variable, or else one for each
+/// CPU.
 fn wanted(asked: Option<NonZeroUsize>) -> usize {
     let variable = || std::env::var("RAYON_NUM_THREADS").ok()?.parse().ok();
     asked.or_else(variable).map_or_else(available, NonZeroUsize::get).min(most())
 }
 
-/// Runs something on so many threads, or on this one alone if the system refuses others: results
-/// are the same.
+/// Runs `f` on the wanted number of threads, or on this one alone if the system refuses others:
+/// results are the same.
 pub fn with<R: Send>(
     asked: Option<NonZeroUsize>,
     run: impl FnOnce() -> Result<R, Failure> + Send,
@@ -37,7 +37,7 @@ pub fn with<R: Send>(
     pool.install(run)
 }
 
-/// A pool of this very thread.
+/// A pool that consists of this thread.
 fn alone() -> Result<ThreadPool, ThreadPoolBuildError> {
     ThreadPoolBuilder::new().num_threads(1).use_current_thread().build()
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::json;
 use softmax::{Element, Matrix};
 
-use crate::blocks::{Blocks, Scaling, Source, Walk, scaled, with_type};
+use crate::chunks::{Chunks, Scaling, Source, Walk, scaled, with_type};
 use crate::dtype::Value;
 use crate::failure::Failure;
 use crate::input::Format;
@@ -46,7 +46,7 @@ pub struct TopK {
 }
 
 impl TopK {
-    /// Does it all.
+    /// Runs the subcommand.
     pub fn run(&self) -> Result<(), Failure> {
         let walk = Walk::new(true, false);
         self.scaling.check_finite()?;
@@ -64,7 +64,7 @@ impl TopK {
         }
         let shape = [tensor.outer(), &[k]].concat();
         let all = self.json || self.show == 0 || self.indices.is_some() || self.log_probs.is_some();
-        // Rows that nobody will see are not computed.
+        // Rows that will not be shown are not computed.
         let seen = if all { rows } else { rows.min(self.show) };
         let start = tensor.data.start;
         let bytes = start..start + seen * cols * tensor.stored.size();
@@ -79,7 +79,7 @@ impl TopK {
             let mut work = Work { run: self, top_k, cols, k, files, stdout: Stdout::new() };
             let beside = k.saturating_mul(3 * size_of::<usize>());
             let (source, file, stored) = (&self.source, &input.file, tensor.stored);
-            work.compute(walk.blocks::<C>(source, file, stored, bytes, cols, beside))?;
+            work.compute(walk.chunks::<C>(source, file, stored, bytes, cols, beside))?;
             let Work { files, mut stdout, .. } = work;
             if self.json {
                 stdout.end_of_items()?;
@@ -92,13 +92,13 @@ impl TopK {
     }
 }
 
-/// Everything that the blocks share.
+/// What all chunks share.
 struct Work<'a> {
     run: &'a TopK,
     top_k: softmax::TopK<'static>,
     cols: usize,
     k: usize,
-    /// Of indices and of log-probabilities.
+    /// The files of indices and of log-probabilities.
     files: [Option<Output>; 2],
     stdout: Stdout,
 }
@@ -106,17 +106,17 @@ struct Work<'a> {
 impl Work<'_> {
     fn compute<C: Value<Arithmetic: Value>>(
         &mut self,
-        mut blocks: Blocks<C>,
+        mut chunks: Chunks<C>,
     ) -> Result<(), Failure> {
         let (source, k) = (&self.run.source, self.k);
-        let most = blocks.most_units().saturating_mul(k);
+        let most = chunks.most_units().saturating_mul(k);
         let mut indices = buffer(most).map_err(|e| source.failed(e))?;
         let mut log_probs: Vec<C::Arithmetic> = buffer(most).map_err(|e| source.failed(e))?;
         let mut probs: Vec<C::Arithmetic> = buffer(most).map_err(|e| source.failed(e))?;
         if !self.run.json {
             self.stdout.line("     row   column         p       log p")?;
         }
-        while let Some((first, x)) = blocks.advance()? {
+        while let Some((first, x)) = chunks.advance()? {
             let logits = Matrix::new(x, self.cols).map_err(|e| source.failed(e))?;
             let n = logits.rows() * k;
             let (indices, log_probs) = (&mut indices[..n], &mut log_probs[..n]);

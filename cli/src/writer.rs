@@ -1,4 +1,4 @@
-//! The arrays of an input, computed, in a format.
+//! The output of computed arrays, in one of the formats.
 
 use std::fmt::Display;
 use std::io;
@@ -8,39 +8,39 @@ use rawzip::ZipArchiveWriter;
 
 use crate::dtype::Dtype;
 use crate::failure::Failure;
-use crate::input::{Format, Input, Part, is_standard};
+use crate::input::{Format, Input, Item, is_standard};
 use crate::npz::SUFFIX;
 use crate::output::{Output, Target};
 use crate::tensor::Tensor;
 use crate::text::Lines;
 use crate::{npy, safetensors_file};
 
-/// An output of arrays, one after the other.
+/// An output of arrays, one after another.
 pub struct Writer {
     name: String,
     form: Form,
 }
 
 enum Form {
-    /// All headers were written before.
+    /// All headers are written first.
     Plain(Output),
     Text(Output, Lines),
-    /// Only stored: probabilities hardly become smaller.
+    /// Not compressed, which probabilities hardly are.
     Npz(Box<ZipArchiveWriter<Output>>),
 }
 
-/// What takes the bytes of an array.
+/// The destination of the bytes of an array.
 pub struct Sink<'a>(Bytes<'a>);
 
 enum Bytes<'a> {
     Plain(&'a mut Output),
     Text(&'a mut Output, &'a mut Lines),
-    /// A file in an archive, and what the archive is called.
+    /// A file in an archive, and the name of the archive.
     File(&'a mut dyn io::Write, &'a str),
 }
 
 impl Sink<'_> {
-    /// More bytes of the array.
+    /// Writes further bytes of the array.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         match &mut self.0 {
             Bytes::Plain(output) => output.write(bytes),
@@ -49,7 +49,7 @@ impl Sink<'_> {
         }
     }
 
-    /// Whether nobody reads any more.
+    /// Whether the reader is gone.
     pub fn is_gone(&self) -> bool {
         match &self.0 {
             Bytes::Plain(output) | Bytes::Text(output, _) => output.is_gone(),
@@ -62,7 +62,7 @@ fn not_written(name: &str, cause: impl Display) -> Failure {
     Failure::new(name, format!("cannot be written: {cause}"))
 }
 
-/// The format of an output: what its name says, else what was asked for, else text for people.
+/// The format of an output: by its name, else the one asked for, else text.
 pub fn format_of(
     path: &Path,
     asked: Option<Format>,
@@ -93,7 +93,7 @@ pub fn format_of(
 }
 
 impl Writer {
-    /// Starts an output of all that is in `input`, of the type that `dtype` chooses.
+    /// Starts an output of all items of `input`, with the types that `dtype` chooses.
     pub fn create(
         target: Target,
         format: Format,
@@ -113,26 +113,26 @@ impl Writer {
                 Form::Text(target.create(&[])?, lines)
             }
             (Format::Npz, _) => {
-                // What could not be written is found before the work.
+                // Finds early what could not be written.
                 for t in &input.tensors {
                     npy::descr(dtype(t)).and_then(|d| npy::header(&t.shape, d)).map_err(failed)?;
                 }
                 Form::Npz(Box::new(ZipArchiveWriter::new(target.create_binary(&[])?)))
             }
             _ => {
-                let parts = input.parts();
+                let items = input.items();
                 let header =
-                    safetensors_file::header(&parts, dtype, &input.notes).map_err(failed)?;
+                    safetensors_file::header(&items, dtype, &input.notes).map_err(failed)?;
                 Form::Plain(target.create_binary(&header)?)
             }
         };
         Ok(Self { name, form })
     }
 
-    /// The next part, of this type: as `fill` writes it.
-    pub fn part(
+    /// Writes the next item, of this type, with the function `fill`.
+    pub fn item(
         &mut self,
-        part: Part,
+        item: Item,
         dtype: Dtype,
         fill: impl FnOnce(&mut Sink) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
@@ -142,14 +142,14 @@ impl Writer {
             Form::Npz(zip) => zip,
         };
         let failed = |e: rawzip::Error| not_written(&self.name, e);
-        let (name, header) = match part {
-            Part::Tensor(t) => {
+        let (name, header) = match item {
+            Item::Tensor(t) => {
                 let header = npy::descr(dtype).and_then(|d| npy::header(&t.shape, d));
                 let header = header.map_err(|e| Failure::new(&self.name, e))?;
                 (t.name.as_deref().unwrap_or_default(), header)
             }
-            // With its own header.
-            Part::Other(other) => (&*other.name, Vec::new()),
+            // It has its own header.
+            Item::Other(other) => (&*other.name, Vec::new()),
         };
         let (mut file, data) = zip.new_file(&*format!("{name}{SUFFIX}")).start().map_err(failed)?;
         let mut data = data.wrap(&mut file);
@@ -160,7 +160,7 @@ impl Writer {
         file.finish(descriptor).map(drop).map_err(failed)
     }
 
-    /// Completes the output; gives its bytes.
+    /// Completes the output and returns its bytes.
     pub fn finish(self) -> Result<usize, Failure> {
         match self.form {
             Form::Plain(output) | Form::Text(output, _) => output.finish(),

@@ -9,7 +9,7 @@ use crate::num::part_of;
 use crate::num::scale::Scale;
 
 /// A tensor of `outer` matrices, each of `axis` rows of `inner` elements, without gaps; or two
-/// such.
+/// tensors, one to read and one to write.
 #[derive(Debug)]
 pub struct Columns<'a, T> {
     pub(crate) x: *const T,
@@ -17,7 +17,7 @@ pub struct Columns<'a, T> {
     pub(crate) outer: usize,
     pub(crate) axis: usize,
     pub(crate) inner: usize,
-    /// The columns to be done, of each matrix.
+    /// The columns of each matrix that this call computes.
     pub(crate) first: usize,
     pub(crate) count: usize,
     pub(crate) scale: Scale,
@@ -30,11 +30,11 @@ pub struct Columns<'a, T> {
 unsafe impl<T: Send + Sync> Send for Columns<'_, T> {}
 
 impl<'a, T: Element> Columns<'a, T> {
-    /// From `x` to `y`: `shape` is the number of matrices, of elements along the axis, and of
-    /// columns.
+    /// Reads `x` and writes `y`: `shape` is the number of matrices, of elements along the axis, and
+    /// of columns.
     ///
     /// # Errors
-    /// [`Error::Shape`] if either has not as many elements.
+    /// [`Error::Shape`] if `x` or `y` does not have that number of elements.
     pub fn new(
         x: &'a [T],
         y: &'a mut [T],
@@ -47,7 +47,7 @@ impl<'a, T: Element> Columns<'a, T> {
         Ok(Self::of(x.as_ptr(), y.as_mut_ptr(), shape, scale, masked))
     }
 
-    /// `y` to itself.
+    /// Reads and writes `y`.
     ///
     /// # Errors
     /// As [`Columns::new`].
@@ -95,26 +95,26 @@ impl<'a, T: Element> Columns<'a, T> {
         }
     }
 
-    /// Where each column starts, and how far apart its elements are.
+    /// The index of each column's first element, and the distance between its elements.
     pub(crate) fn starts(&self) -> impl Iterator<Item = (usize, usize)> + use<T> {
         let (axis, inner, first, count) = (self.axis, self.inner, self.first, self.count);
         let matrices = (0..self.outer).map(move |matrix| matrix * axis * inner + first);
         matrices.flat_map(move |start| (start..start + count).map(move |start| (start, inner)))
     }
 
-    /// Stores the output like that; in place into the caches.
+    /// Sets how the output is stored; in place always into the caches.
     #[must_use]
     pub fn storing(mut self, store: Store) -> Self {
         self.store = if self.x != self.y.cast_const() { store } else { Store::CACHED };
         self
     }
 
-    /// The first `at` of `of` parts, and the others: whole matrices, or columns of one.
+    /// The first `at` of `of` parts, and the rest. A part is whole matrices, or columns of one.
     #[must_use]
     pub fn split(self, at: usize, of: usize) -> (Self, Self) {
         let share = |n: usize| part_of(n, at, of);
         if self.outer == 1 {
-            // Threads that write to one cache line get in each other's way.
+            // Threads that write to the same cache line slow each other down.
             let at = (share(self.count) / TOGETHER * TOGETHER).min(self.count);
             let part = |first, count| Columns { first, count, ..self };
             (part(self.first, at), part(self.first + at, self.count - at))
@@ -134,5 +134,5 @@ impl<'a, T: Element> Columns<'a, T> {
     }
 }
 
-/// Columns are split at multiples of this many.
+/// Parts start at columns that are multiples of this.
 const TOGETHER: usize = 64;

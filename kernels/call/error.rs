@@ -14,7 +14,7 @@ pub enum Error {
     /// The size of something does not fit that of something else.
     #[non_exhaustive]
     Shape {
-        /// Of what: the output, a number of elements.
+        /// What has the size: the output, a number of elements.
         what: &'static str,
         /// What it must be.
         expected: Size,
@@ -24,16 +24,16 @@ pub enum Error {
     /// A number is NaN, or out of its range.
     #[non_exhaustive]
     Value {
-        /// Which one: the temperature, a weight.
+        /// Which number: the temperature, a weight.
         what: &'static str,
-        /// Which of several.
+        /// Its index, if there are several.
         index: Option<usize>,
         /// What it is.
         value: Number,
         /// What it must be.
         range: &'static str,
     },
-    /// A label or a token is no column of its row.
+    /// A label or a token is not a column of its row.
     #[non_exhaustive]
     Column {
         /// The row.
@@ -69,11 +69,11 @@ pub enum Error {
         /// Elements from the start of a row to the start of the next.
         stride: usize,
     },
-    /// There is no memory for so many elements. Of a call on several threads or in several tiles
-    /// some rows may have been written.
+    /// There is no memory for so many elements. If the call runs on several threads or in several
+    /// tiles, some rows may have been written.
     #[non_exhaustive]
     Memory {
-        /// As many as that.
+        /// The number of elements.
         elements: usize,
     },
     /// The environment variable `SOFTMAX_CACHES` is not two sizes.
@@ -87,7 +87,7 @@ pub enum Error {
     UnknownKernel {
         /// The name asked for.
         name: String,
-        /// The names that there are, one after the other.
+        /// The names of all kernels, as a list.
         known: String,
     },
     /// The kernel exists, but this CPU lacks what it needs.
@@ -97,7 +97,7 @@ pub enum Error {
         name: &'static str,
         /// The CPU features it needs.
         requires: &'static [&'static str],
-        /// The names of the kernels that this CPU can run, one after the other.
+        /// The names of the kernels that this CPU can run, as a list.
         available: String,
     },
 }
@@ -221,7 +221,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// For those who refuse: users make no errors.
+/// Constructors for the crates of this library: users make no errors.
 impl Error {
     #[doc(hidden)]
     #[cold]
@@ -269,7 +269,7 @@ impl Error {
         Self::UnavailableKernel { name, requires, available }
     }
 
-    /// Two matrices, of which the second one is `what`.
+    /// An error about two matrices of different shapes; the second one is `what`.
     #[doc(hidden)]
     #[cold]
     pub fn differ(

@@ -1,4 +1,6 @@
-//! Calls of losses and gradients, and what they are computed from.
+//! Calls of losses and gradients, and their inputs.
+
+use std::ops::Range;
 
 use crate::call::error::Error;
 use crate::call::matrix::{Matrix, MatrixMut};
@@ -8,18 +10,33 @@ use crate::num::element::Element;
 use crate::num::exp2::{Contract, Sum};
 use crate::num::scale::Scale;
 
-/// What rows are measured against.
+/// The targets of the rows of a loss.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Targets<'a, T> {
-    /// The column of each row's class.
+    /// Labels: the column of each row's class.
     Labels(&'a [i64]),
-    /// Each row's probabilities.
+    /// The probabilities of each row's classes.
     Probs(Matrix<'a, T>),
 }
 
 impl<T> Targets<'_, T> {
-    /// How many rows have one.
+    /// Those of the first `at` rows and the others.
+    #[doc(hidden)]
+    pub fn split_rows(self, at: usize) -> (Self, Self) {
+        match self {
+            Self::Labels(labels) => {
+                let (a, b) = labels.split_at(at);
+                (Self::Labels(a), Self::Labels(b))
+            }
+            Self::Probs(q) => {
+                let (a, b) = q.split_rows(at);
+                (Self::Probs(a), Self::Probs(b))
+            }
+        }
+    }
+
+    /// Number of rows.
     pub fn rows(&self) -> usize {
         match self {
             Self::Labels(labels) => labels.len(),
@@ -52,30 +69,157 @@ impl<'a, T> From<Matrix<'a, T>> for Targets<'a, T> {
     }
 }
 
+/// Numbers that classes or elements are multiplied by.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Weights<'a> {
+    /// In f32.
+    F32(&'a [f32]),
+    /// In f64.
+    F64(&'a [f64]),
+}
+
+impl<'a> Weights<'a> {
+    /// How many.
+    #[doc(hidden)]
+    #[allow(clippy::len_without_is_empty)]
+    #[inline]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::F32(w) => w.len(),
+            Self::F64(w) => w.len(),
+        }
+    }
+
+    /// One of them.
+    #[doc(hidden)]
+    #[inline]
+    pub fn get(&self, i: usize) -> f64 {
+        match self {
+            Self::F32(w) => w[i].into(),
+            Self::F64(w) => w[i],
+        }
+    }
+
+    /// Those in a range.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn part(self, range: Range<usize>) -> Self {
+        match self {
+            Self::F32(w) => Self::F32(&w[range]),
+            Self::F64(w) => Self::F64(&w[range]),
+        }
+    }
+
+    /// Whether none is negative, infinite or NaN.
+    ///
+    /// # Errors
+    /// [`Error::Value`] at the first that is.
+    #[doc(hidden)]
+    pub fn check(&self, what: &'static str) -> Result<(), Error> {
+        // By their bits, as the caller's floating-point environment may trap at NaN. All of them,
+        // without a branch, which the compiler makes vectors of.
+        macro_rules! first {
+            ($w:ident: $t:ty) => {{
+                let good = |weight: $t| {
+                    weight.to_bits() < <$t>::INFINITY.to_bits() || weight.to_bits() << 1 == 0
+                };
+                let all = $w.iter().fold(true, |all, &weight| all & good(weight));
+                if all { None } else { $w.iter().position(|&weight| !good(weight)) }
+            }};
+        }
+        let first = match self {
+            Self::F32(w) => first!(w: f32),
+            Self::F64(w) => first!(w: f64),
+        };
+        let refused = |i: usize| {
+            let range = "finite and not negative";
+            Err(Error::value_at(what, i, self.get(i), range))
+        };
+        first.map_or(Ok(()), |i| in_default_environment(|| refused(i)))
+    }
+}
+
+macro_rules! weights {
+    ($($t:ty: $variant:ident),*) => {
+        $(impl<'a> From<&'a [$t]> for Weights<'a> {
+            fn from(weights: &'a [$t]) -> Self {
+                Self::$variant(weights)
+            }
+        }
+
+        impl<'a> From<&'a Vec<$t>> for Weights<'a> {
+            fn from(weights: &'a Vec<$t>) -> Self {
+                Self::$variant(weights)
+            }
+        }
+
+        impl<'a, const N: usize> From<&'a [$t; N]> for Weights<'a> {
+            fn from(weights: &'a [$t; N]) -> Self {
+                Self::$variant(weights)
+            }
+        })*
+    };
+}
+
+weights!(f32: F32, f64: F64);
+
 /// The options of a loss.
 #[derive(Clone, Copy, Debug)]
 pub struct Loss<'a> {
-    /// What the logits are multiplied by.
+    /// The factor of the logits.
     pub scale: Scale,
     /// Rows with this label have no loss and no gradient.
     pub ignore: i64,
-    /// How much of a target's mass is spread over all classes.
+    /// The share of a target's mass that is spread over all classes.
     pub smoothing: f64,
-    /// What each class's part of the loss is multiplied by: finite numbers that are not negative.
-    pub weights: Option<&'a [f32]>,
+    /// The factor of each class's share of the loss: finite numbers that are not negative.
+    pub weights: Option<Weights<'a>>,
     /// The factor of the squared log-sum-exp.
     pub z: f64,
-    /// The entropy of the targets is taken off: Kullback-Leibler divergence.
+    /// Whether the entropy of the targets is subtracted: Kullback-Leibler divergence.
     pub divergence: bool,
-    /// What all gradients are multiplied by.
+    /// The factor of all gradients.
     pub factor: f64,
 }
 
 impl Loss<'_> {
-    /// Whether labels are columns or ignored.
+    /// Whether what there is of each row fits rows of so many columns.
     ///
     /// # Errors
-    /// [`Error::Column`] at the first that is neither.
+    /// If lengths do not fit, or a label is no column.
+    pub fn check<T>(
+        &self,
+        rows: usize,
+        cols: usize,
+        targets: &Targets<T>,
+        factors: Option<&[f64]>,
+        losses: &[f64],
+    ) -> Result<(), Error> {
+        length("number of losses (one for each row)", losses.len(), rows)?;
+        if let Some(factors) = factors {
+            length("number of row factors", factors.len(), rows)?;
+        }
+        self.check_weights(cols)?;
+        match targets {
+            Targets::Labels(labels) => {
+                length("number of labels (one for each row)", labels.len(), rows)?;
+                self.check_labels(labels, cols)
+            }
+            Targets::Probs(q) => {
+                let (logits, other) = ((rows, cols), (q.rows(), q.cols()));
+                if other == logits {
+                    return Ok(());
+                }
+                Err(Error::differ("matrix of targets", logits, other))
+            }
+        }
+    }
+
+    /// Checks that each label is a column or ignored.
+    ///
+    /// # Errors
+    /// [`Error::Column`] for the first label that is neither.
     pub fn check_labels(&self, labels: &[i64], cols: usize) -> Result<(), Error> {
         let column = |label: i64| usize::try_from(label).is_ok_and(|label| label < cols);
         for (row, &label) in labels.iter().enumerate() {
@@ -86,27 +230,15 @@ impl Loss<'_> {
         Ok(())
     }
 
-    /// Whether there is a weight for each class, if there are any, and none is negative, infinite
-    /// or NaN.
+    /// Checks that there is a weight for each class, if there are any, and that none is negative,
+    /// infinite or NaN.
     ///
     /// # Errors
-    /// [`Error::Shape`]; [`Error::Value`] at the first that is.
+    /// [`Error::Shape`] for a wrong number of weights, [`Error::Value`] for the first wrong weight.
     pub fn check_weights(&self, cols: usize) -> Result<(), Error> {
         let Some(weights) = self.weights else { return Ok(()) };
         length("number of weights (one for each class)", weights.len(), cols)?;
-        // By their bits, as the caller's floating-point environment may trap at NaN.
-        let good =
-            |weight: f32| weight.to_bits() < f32::INFINITY.to_bits() || weight.to_bits() == 1 << 31;
-        // All of them, without a branch, which the compiler makes vectors of.
-        if weights.iter().fold(true, |all, &weight| all & good(weight)) {
-            return Ok(());
-        }
-        let first = weights.iter().enumerate().find(|(_, weight)| !good(**weight));
-        let refused = |(class, &weight)| {
-            let range = "finite and not negative";
-            Err(Error::value_at("weight of class", class, weight, range))
-        };
-        first.map_or(Ok(()), |weight| in_default_environment(|| refused(weight)))
+        weights.check("weight of class")
     }
 }
 
@@ -114,28 +246,29 @@ fn length(what: &'static str, len: usize, needed: usize) -> Result<(), Error> {
     if len == needed { Ok(()) } else { Err(Error::count(what, needed, len)) }
 }
 
-/// The work of one call: the loss of each row, and, where there is a place for it, the gradient.
+/// The work of one call: the loss of each row, and its gradient if there is a place for it.
 #[derive(Debug)]
 pub struct LossCall<'a, T> {
-    /// Logits, and gradients if they are wanted.
+    /// Logits, and gradients if wanted.
     views: Rows<'a, T, T>,
-    /// Of as many rows as there are losses; labels are columns, or ignored.
+    /// One for each row; labels are columns, or ignored.
     targets: Targets<'a, T>,
     /// One for each row.
     pub(crate) losses: &'a mut [f64],
-    /// One for each row, if any: what its loss and gradient are multiplied by.
+    /// The factor of each row's loss and gradient, if any.
     factors: Option<&'a [f64]>,
-    /// Its weights are as many as there are columns.
+    /// The options; as many weights as columns.
     pub(crate) options: Loss<'a>,
 }
 
 over_rows!(LossCall<'a, T>, T, T);
 
 impl<'a, T: Element> LossCall<'a, T> {
-    /// The losses of `x`, and the gradient if there is room for it.
+    /// Computes the losses of `x`, and the gradient if there is room for it.
     ///
     /// # Errors
-    /// If shapes or lengths do not fit, or a label is no column.
+    /// [`Error::Shape`] if shapes or lengths do not fit, [`Error::Column`] if a label is not a
+    /// column.
     pub fn new(
         x: Matrix<'a, T>,
         targets: Targets<'a, T>,
@@ -153,7 +286,7 @@ impl<'a, T: Element> LossCall<'a, T> {
         Self::checked(views, targets, factors, losses, options)
     }
 
-    /// The losses of `x`, which becomes its gradient.
+    /// Computes the losses of `x` and overwrites it with the gradient.
     ///
     /// # Errors
     /// As [`LossCall::new`].
@@ -174,24 +307,7 @@ impl<'a, T: Element> LossCall<'a, T> {
         losses: &'a mut [f64],
         options: Loss<'a>,
     ) -> Result<Self, Error> {
-        let (rows, cols) = (views.rows(), views.cols());
-        length("number of losses (one for each row)", losses.len(), rows)?;
-        if let Some(factors) = factors {
-            length("number of row factors", factors.len(), rows)?;
-        }
-        options.check_weights(cols)?;
-        match targets {
-            Targets::Labels(labels) => {
-                length("number of labels (one for each row)", labels.len(), rows)?;
-                options.check_labels(labels, cols)?;
-            }
-            Targets::Probs(q) => {
-                let (logits, other) = ((rows, cols), (q.rows(), q.cols()));
-                if other != logits {
-                    return Err(Error::differ("matrix of targets", logits, other));
-                }
-            }
-        }
+        options.check(views.rows(), views.cols(), &targets, factors, losses)?;
         Ok(LossCall { views, targets, losses, factors, options })
     }
 
@@ -202,16 +318,7 @@ impl<'a, T: Element> LossCall<'a, T> {
         let (views, other_views) = self.views.split(at);
         let at = views.rows();
         let (losses, other_losses) = self.losses.split_at_mut(at);
-        let (targets, other_targets) = match self.targets {
-            Targets::Labels(labels) => {
-                let (a, b) = labels.split_at(at);
-                (Targets::Labels(a), Targets::Labels(b))
-            }
-            Targets::Probs(q) => {
-                let (a, b) = q.split_rows(at);
-                (Targets::Probs(a), Targets::Probs(b))
-            }
-        };
+        let (targets, other_targets) = self.targets.split_rows(at);
         let (factors, other_factors) = self.factors.map(|f| f.split_at(at)).unzip();
         (
             LossCall { views, targets, losses, factors, options },
@@ -225,10 +332,10 @@ impl<'a, T: Element> LossCall<'a, T> {
         )
     }
 
-    /// What a row is measured against. `None` if it is to be ignored.
+    /// The targets of a row, or `None` if it is ignored.
     ///
     /// # Safety
-    /// There is this row.
+    /// `row` is a row of the call.
     pub(crate) unsafe fn targets(&self, row: usize) -> Option<RowTargets<'a, T>> {
         let Loss { smoothing, weights, .. } = self.options;
         let spread = smoothing / self.cols as f64;
@@ -236,9 +343,9 @@ impl<'a, T: Element> LossCall<'a, T> {
         match self.targets {
             Targets::Labels(labels) if labels[row] == self.options.ignore => None,
             Targets::Labels(labels) => {
-                // Checked when the call was made.
+                // `checked` has seen that the label is a column.
                 let label = labels[row] as usize;
-                let weight = weights.map_or(1.0, |w| f64::from(w[label]));
+                let weight = weights.map_or(1.0, |w| w.get(label));
                 // SAFETY: the label is a column.
                 let logit = unsafe { *self.row(row).0.add(label) }.to_f64();
                 let label = Label { column: label, logit, weight };
@@ -258,15 +365,15 @@ impl<'a, T: Element> LossCall<'a, T> {
     }
 }
 
-/// What a row is measured against.
+/// The targets of one row.
 pub(crate) struct RowTargets<'a, T> {
     pub(crate) label: Option<Label>,
     pub(crate) soft: Option<Soft<'a, T>>,
-    /// What the row's loss and gradient are multiplied by.
+    /// The factor of the row's loss and gradient.
     pub(crate) factor: f64,
 }
 
-/// A label's part of the targets.
+/// The target that a label is.
 #[derive(Clone, Copy)]
 pub(crate) struct Label {
     pub(crate) column: usize,
@@ -274,12 +381,12 @@ pub(crate) struct Label {
     pub(crate) weight: f64,
 }
 
-/// Targets of all columns: `weight_j * (own * q_j + spread)`, `q` being 0 if there are no
+/// The targets of all columns: `weight_j * (own * q_j + spread)`, where `q` is 0 if there are no
 /// probabilities.
 #[derive(Clone, Copy)]
 pub(crate) struct Soft<'a, T> {
     pub(crate) probs: &'a [T],
-    pub(crate) weights: Option<&'a [f32]>,
+    pub(crate) weights: Option<Weights<'a>>,
     pub(crate) own: f64,
     pub(crate) spread: f64,
 }
@@ -288,12 +395,12 @@ impl<T: Element> Soft<'_, T> {
     /// No target.
     pub(crate) const NONE: Self = Self { probs: &[], weights: None, own: 0.0, spread: 0.0 };
 
-    /// `sum_j t_j ln(own * q_j + spread)`, of a row of `n` elements.
+    /// `sum_j t_j ln(own * q_j + spread)` of a row of `n` elements.
     pub(crate) fn negative_entropy(&self, n: usize) -> f64 {
         let mut sum = Sum::ZERO;
         for j in 0..n {
             let q = self.probs.get(j).map_or(0.0, |q| q.to_f64()).mul_add(self.own, self.spread);
-            let t = self.weights.map_or(1.0, |w| f64::from(w[j])) * q;
+            let t = self.weights.map_or(1.0, |w| w.get(j)) * q;
             // 0 ln 0 = 0
             if t != 0.0 {
                 sum = f64::sum_add(sum, Sum { hi: t * libm::log(q), lo: 0.0 });
@@ -303,37 +410,37 @@ impl<T: Element> Soft<'_, T> {
     }
 }
 
-/// The gradient through softmax or log-softmax, given its output and the gradient with respect to
-/// that.
+/// The gradient through softmax or log-softmax, from its output and the gradient with respect to
+/// that output.
 #[derive(Debug)]
 pub struct BackwardCall<'a, T> {
     /// The output of the forward call.
     pub(crate) output: Matrix<'a, T>,
-    /// The gradient with respect to it; of the same shape.
+    /// The gradient with respect to the output; of the same shape.
     pub(crate) upstream: Matrix<'a, T>,
     /// The gradient with respect to the input; of the same shape.
     pub(crate) gradient: MatrixMut<'a, T>,
-    /// What the input was multiplied by, as a pair.
+    /// The factor of the input, as a pair.
     pub(crate) scale: (f64, f64),
     pub(crate) log: bool,
 }
 
 impl<'a, T: Element> BackwardCall<'a, T> {
-    /// `None` if the shapes differ.
+    /// `None` if the shapes differ. The scale is a pair, of either sign.
     pub fn new(
         output: Matrix<'a, T>,
         upstream: Matrix<'a, T>,
         gradient: MatrixMut<'a, T>,
-        scale: &Scale,
+        scale: (f64, f64),
         log: bool,
     ) -> Option<Self> {
         let shape = (output.rows(), output.cols());
         let same = (upstream.rows(), upstream.cols()) == shape
             && (gradient.rows(), gradient.cols()) == shape;
-        same.then_some(Self { output, upstream, gradient, scale: scale.pair(), log })
+        same.then_some(Self { output, upstream, gradient, scale, log })
     }
 
-    /// Rows.
+    /// Number of rows.
     pub fn rows(&self) -> usize {
         self.output.rows()
     }
@@ -349,9 +456,9 @@ impl<'a, T: Element> BackwardCall<'a, T> {
     }
 }
 
-/// Probabilities of f64 below this are multiplied by [`LARGER`] before the scale, at least 2^-100,
-/// multiplies them.
+/// Probabilities of f64 below this are multiplied by [`LARGER`] before the scale, which may be as
+/// small as 2^-100.
 pub(crate) const SMALL: f64 = f64::from_bits((1023 - 900) << 52);
 
-/// Small enough for a product with any scale and difference not to overflow.
+/// Small enough not to overflow in a product with any scale and difference.
 pub(crate) const LARGER: f64 = f64::from_bits((1023 + 200) << 52);

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use crate::call::error::{Error, Size};
 
-/// Elements from the first of row 0 to the last of the last row.
+/// Number of elements from the first one of row 0 to the last one of the last row.
 fn extent(rows: usize, cols: usize, stride: usize) -> Result<usize, Error> {
     if rows > 1 && stride < cols {
         return Err(Error::Overlap { cols, stride });
@@ -26,8 +26,8 @@ fn check(len: usize, rows: usize, cols: usize, stride: usize) -> Result<(), Erro
     Ok(())
 }
 
-/// The stride of a view. Where there is no second row to reach, any is allowed, and none may be
-/// multiplied or added.
+/// The stride that a view keeps. Without a second row, or without columns, any stride is allowed;
+/// it is replaced, so that no arithmetic on it can overflow.
 fn settled(rows: usize, cols: usize, stride: usize) -> usize {
     if rows <= 1 || cols == 0 { cols } else { stride }
 }
@@ -55,7 +55,8 @@ macro_rules! view {
         }
 
         impl<'a, T> $name<'a, T> {
-            /// Rows of `cols` elements, one behind the other: `data.len() / cols` of them.
+            /// A view of rows of `cols` elements that follow each other: `data.len() / cols` of
+            /// them.
             ///
             /// # Errors
             /// [`Error::Shape`] if `cols` does not divide `data.len()`.
@@ -64,11 +65,13 @@ macro_rules! view {
                 Ok(Self { data: data.$as_ptr(), rows, cols, stride: cols, borrowed: PhantomData })
             }
 
-            /// `rows` rows of `cols` elements, each starting `stride` elements after the one before
-            /// it. The slice may be longer; what lies between and behind the rows is never touched.
+            /// A view of `rows` rows of `cols` elements, each of which starts `stride` elements
+            /// after the one before. The slice may be longer; elements between and behind the rows
+            /// are never touched.
             ///
             /// # Errors
-            /// If rows overlap, sizes overflow or the slice is too short.
+            /// [`Error::Overlap`], [`Error::Overflow`], or [`Error::Shape`] if the slice is too
+            /// short.
             pub fn with_stride(
                 data: $slice,
                 rows: usize,
@@ -80,15 +83,15 @@ macro_rules! view {
                 Ok(Self { data: data.$as_ptr(), rows, cols, stride, borrowed: PhantomData })
             }
 
-            /// As [`Self::with_stride`] from a pointer to the first element of row 0: for rows
-            /// between which there is what others may write.
+            /// As [`Self::with_stride`] from a pointer to the first element of row 0, for elements
+            /// between the rows that others may write.
             ///
             /// # Errors
-            /// If rows overlap or sizes overflow.
+            /// [`Error::Overlap`] or [`Error::Overflow`].
             ///
             /// # Safety
-            /// Each row, `cols` elements from `data + i * stride` on, is aligned and initialised
-            /// and may be borrowed for `'a` as a slice is that [`Self::new`] takes. If there are no
+            /// Each row, `cols` elements from `data + i * stride` on, is aligned and initialised,
+            /// and may be borrowed for `'a` like a slice that [`Self::new`] takes. If there are no
             /// elements, `data` may be anything.
             pub unsafe fn from_raw(
                 data: $pointer,
@@ -105,10 +108,10 @@ macro_rules! view {
                 Ok(Self { data, rows, cols, stride, borrowed: PhantomData })
             }
 
-            /// As [`Self::from_raw`] of a shape that it has accepted, or would.
+            /// As [`Self::from_raw`] without its checks.
             ///
             /// # Safety
-            /// As there; `data` is not null, and with it the shape needs no check.
+            /// As there; `data` is not null, and [`Self::from_raw`] would accept the shape.
             #[inline(always)]
             pub unsafe fn from_raw_unchecked(
                 data: $pointer,
@@ -124,20 +127,19 @@ macro_rules! view {
                 self.rows
             }
 
-            /// Elements in a row.
+            /// Number of elements in a row.
             pub fn cols(&self) -> usize {
                 self.cols
             }
 
-            /// Elements from the start of a row to the start of the next.
+            /// Number of elements from the start of a row to the start of the next.
             pub fn stride(&self) -> usize {
                 self.stride
             }
 
-            /// The elements of all rows, if nothing lies between these, or there is no more than
-            /// one.
+            /// Number of all elements, if there are no gaps between the rows.
             fn dense(&self) -> Option<usize> {
-                // No overflow: there are as many elements.
+                // No overflow: that many elements exist.
                 match self.rows {
                     0 => Some(0),
                     1 => Some(self.cols),
@@ -145,11 +147,11 @@ macro_rules! view {
                 }
             }
 
-            /// The first `at` rows and the others. All and none if there are fewer than `at`.
+            /// The first `at` rows, or all if there are fewer, and the others.
             pub fn split_rows(self, at: usize) -> (Self, Self) {
                 let at = at.min(self.rows);
                 let Self { data, rows, cols, stride, borrowed } = self;
-                // No row is there, if `at` is none of them or they are empty, and the pointer is
+                // Without rows behind `at`, or without elements, the pointer may be invalid, and is
                 // not used.
                 let tail = data.wrapping_add(at.wrapping_mul(stride));
                 (
@@ -157,12 +159,24 @@ macro_rules! view {
                     Self { data: tail, rows: rows - at, cols, stride, borrowed },
                 )
             }
+
+            /// The first `at` columns and the others. All and none if there are fewer than `at`.
+            pub fn split_cols(self, at: usize) -> (Self, Self) {
+                let at = at.min(self.cols);
+                let Self { data, rows, cols, stride, borrowed } = self;
+                let tail = data.wrapping_add(at);
+                (
+                    Self { data, rows, cols: at, stride, borrowed },
+                    Self { data: tail, rows, cols: cols - at, stride, borrowed },
+                )
+            }
         }
     };
 }
 
 view! {
-    /// A matrix to read: `rows` rows of `cols` contiguous elements, `stride` elements apart.
+    /// A matrix to read: `rows` rows of `cols` contiguous elements, whose starts are `stride`
+    /// elements apart.
     ///
     /// ```
     /// use softmax_kernels::Matrix;
@@ -175,7 +189,7 @@ view! {
 }
 
 view! {
-    /// A matrix to write, or to work on in place: as [`Matrix`].
+    /// A matrix to write, or to overwrite; otherwise as [`Matrix`].
     MatrixMut, &'a mut [T], *mut T, as_mut_ptr
 }
 
@@ -188,7 +202,7 @@ unsafe impl<T: Sync> Sync for Matrix<'_, T> {}
 // SAFETY: it is an exclusive borrow of its rows.
 unsafe impl<T: Send> Send for MatrixMut<'_, T> {}
 
-// SAFETY: nothing can be done with it through a shared reference but to ask for its shape.
+// SAFETY: a shared reference to it gives nothing but the shape.
 unsafe impl<T: Sync> Sync for MatrixMut<'_, T> {}
 
 impl<T> Clone for Matrix<'_, T> {
@@ -200,14 +214,14 @@ impl<T> Clone for Matrix<'_, T> {
 impl<T> Copy for Matrix<'_, T> {}
 
 impl<'a, T> Matrix<'a, T> {
-    /// All elements, if nothing lies between the rows, or there is no more than one.
+    /// All elements as one slice, if there are no gaps between the rows.
     pub fn into_slice(self) -> Option<&'a [T]> {
         let len = self.dense()?;
         // SAFETY: all rows are borrowed, and one is behind the other.
         Some(if len == 0 { &[] } else { unsafe { std::slice::from_raw_parts(self.data, len) } })
     }
 
-    /// A row; empty if there is none of that number.
+    /// A row; empty if there is no such row.
     pub fn row(self, row: usize) -> &'a [T] {
         if row >= self.rows || self.cols == 0 {
             return &[];
@@ -222,8 +236,7 @@ impl<'a, T> Matrix<'a, T> {
 }
 
 impl<'a, T> MatrixMut<'a, T> {
-    /// All elements, if nothing lies between the rows, or there is no more than one; else the
-    /// matrix itself.
+    /// All elements as one slice, if there are no gaps between the rows.
     ///
     /// # Errors
     /// The matrix, if it has padding between rows.
@@ -234,6 +247,15 @@ impl<'a, T> MatrixMut<'a, T> {
             // SAFETY: all rows are borrowed, and one is behind the other.
             Some(len) => Ok(unsafe { std::slice::from_raw_parts_mut(self.data, len) }),
         }
+    }
+
+    /// A row; empty if there is none of that number.
+    pub fn row_mut(&mut self, row: usize) -> &mut [T] {
+        if row >= self.rows || self.cols == 0 {
+            return &mut [];
+        }
+        // SAFETY: the row is there, and borrowed as this view is.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(row * self.stride), self.cols) }
     }
 
     pub(crate) fn as_mut_ptr(&mut self) -> *mut T {
@@ -280,6 +302,24 @@ mod tests {
         assert_eq!((a.rows(), b.row(2)), (0, &d[8..]));
         let (a, _) = Matrix::new(&d[..6], 3).unwrap().split_rows(2);
         assert_eq!((a.into_slice(), a.row(2)), (Some(&d[..6]), &[][..]));
+    }
+
+    #[test]
+    fn splitting_columns_keeps_rows() {
+        let d: Vec<u32> = (0..6).collect();
+        let (a, b) = Matrix::new(&d, 3).unwrap().split_cols(1);
+        assert_eq!(
+            (a.row(0), a.row(1), b.row(0), b.row(1)),
+            (&d[..1], &d[3..4], &d[1..3], &d[4..])
+        );
+        let (a, b) = Matrix::new(&d, 3).unwrap().split_cols(9);
+        assert_eq!((a.into_slice(), b.rows(), b.row(1)), (Some(&d[..]), 2, &[][..]));
+        let mut d = d;
+        let (mut a, mut b) = MatrixMut::new(&mut d, 3).unwrap().split_cols(2);
+        a.row_mut(1).fill(7);
+        b.row_mut(0).fill(8);
+        assert!(a.row_mut(2).is_empty());
+        assert_eq!(d, [0, 1, 8, 7, 7, 5]);
     }
 
     #[test]

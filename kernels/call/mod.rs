@@ -19,7 +19,7 @@ use crate::mem::memory::Large;
 use crate::num::element::Element;
 use crate::num::scale::Scale;
 
-/// What a row becomes whose every entry is `-inf` (fully masked).
+/// The result of a row whose every entry is `-inf` (fully masked).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Masked {
@@ -30,18 +30,18 @@ pub enum Masked {
     Zero,
 }
 
-/// What becomes of several elements that are the largest of their row.
+/// The result for several elements that are the largest of their row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Ties {
-    /// Each of `N` gets `1/N`: what softmax tends to as the temperature goes to 0.
+    /// Each of `N` gets `1/N`: the limit of softmax as the temperature goes to 0.
     #[default]
     Share,
     /// The first of them gets 1, as ONNX defines Hardmax.
     First,
 }
 
-/// What is computed.
+/// The operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
     /// `exp(a x_i) / sum_j exp(a x_j)`
@@ -54,81 +54,80 @@ pub enum Op {
     Sigmoid,
     /// `-ln(1 + exp(-a x_i))`
     LogSigmoid,
-    /// The largest element of each row, or each of them, has all the mass: softmax at temperature
-    /// 0.
+    /// The largest element of each row has all the mass: softmax at temperature 0.
     Hardmax(Ties),
     /// The logarithm of hardmax with shared ties.
     LogHardmax,
-    /// All elements of a row but -inf have the same mass: softmax at infinite temperature.
+    /// All elements of a row except -inf have the same mass: softmax at infinite temperature.
     Uniform,
-    /// The logarithm of that.
+    /// The logarithm of [`Op::Uniform`].
     LogUniform,
 }
 
 impl Op {
-    /// The same, but softmax in the place of log-sum-exp, which is not from rows to rows.
+    /// The operation itself, or softmax in place of log-sum-exp, whose results are not rows.
     #[inline(always)]
     fn of_rows(self) -> Self {
         if self == Self::LogSumExp { Self::Softmax } else { self }
     }
 }
 
-/// How a call's output is stored: decided once, by its size, the operation and the CPU.
+/// How a call's output is stored: decided once, from its size, the operation and the CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Store {
     past: bool,
-    asks: Asks,
+    prefetch: Prefetch,
     bursts: bool,
 }
 
-/// Which memory is asked for before it is used.
+/// Which memory is prefetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asks {
-    /// None, where the hardware does it best.
+pub(crate) enum Prefetch {
+    /// None: the hardware prefetches best.
     Nothing,
-    /// What is used next, in case the first-level cache lacks it.
+    /// What is used next, in case the first-level cache does not have it.
     Near,
-    /// Lines of several pages in turn.
+    /// Cache lines of several pages in turn.
     Pages,
-    /// What is used somewhat later.
+    /// What is used somewhat later, straight ahead.
     Ahead,
 }
 
 impl Store {
-    /// Into the caches, which hold it.
-    pub const CACHED: Self = Self { past: false, asks: Asks::Near, bursts: false };
+    /// Into the caches, which have room for the output.
+    pub const CACHED: Self = Self { past: false, prefetch: Prefetch::Near, bursts: false };
 
-    /// Of an output that is `large`, larger than the caches: past them if this CPU is faster so
-    /// with rows, or for operations for which that is so on `every_cpu`.
+    /// The way for an output that is `large`, larger than the caches: past them where this CPU
+    /// sweeps rows faster so, or for operations that are faster so on `every_cpu`.
     pub fn of(large: bool, every_cpu: bool) -> Self {
         if !large {
             return Self::CACHED;
         }
         match Large::of_this_cpu() {
-            Large::Through => Self { past: every_cpu, asks: Asks::Nothing, bursts: false },
-            Large::Vectors => Self { past: true, asks: Asks::Pages, bursts: false },
-            Large::Bursts => Self { past: true, asks: Asks::Ahead, bursts: true },
+            Large::Through => Self { past: every_cpu, prefetch: Prefetch::Nothing, bursts: false },
+            Large::Vectors => Self { past: true, prefetch: Prefetch::Pages, bursts: false },
+            Large::Bursts => Self { past: true, prefetch: Prefetch::Ahead, bursts: true },
         }
     }
 
-    /// Whether the caches hold the output.
+    /// Whether the caches have room for the output.
     pub fn is_cached(self) -> bool {
         self == Self::CACHED
     }
 
-    /// Whether it is written past the caches, by CPUs that have such stores.
+    /// Whether the output is written past the caches, on CPUs that have such stores.
     pub fn is_past(self) -> bool {
         self.past
     }
 
-    /// Whether it is written in bursts.
+    /// Whether the output is written in bursts.
     pub fn is_in_bursts(self) -> bool {
         self.bursts
     }
 
-    /// What is asked for.
-    pub(crate) fn asks(self) -> Asks {
-        self.asks
+    /// What is prefetched.
+    pub(crate) fn prefetch(self) -> Prefetch {
+        self.prefetch
     }
 }
 
@@ -144,11 +143,11 @@ pub struct Call<'a, T> {
 over_rows!(Call<'a, T>, T, T);
 
 impl<'a, T: Element> Call<'a, T> {
-    /// Rows of `x` to rows of `y`. Log-sum-exp, which writes one element a row, has a function of
-    /// its own: [`Call::logsumexp`]. Asked for here, softmax is computed.
+    /// Reads rows of `x` and writes rows of `y`. Log-sum-exp writes one element a row:
+    /// [`Call::logsumexp`]; asked for here, softmax is computed.
     ///
     /// # Errors
-    /// The shapes, if they differ.
+    /// The two shapes, if they differ.
     #[inline(always)]
     pub fn new(
         op: Op,
@@ -160,34 +159,34 @@ impl<'a, T: Element> Call<'a, T> {
         Ok(Call { views: Rows::new(x, y)?, op: op.of_rows(), scale, masked })
     }
 
-    /// Rows of `y` to themselves, as [`Call::new`].
+    /// Reads and writes rows of `y`, otherwise as [`Call::new`].
     #[inline(always)]
     pub fn in_place(op: Op, y: MatrixMut<'a, T>, scale: Scale, masked: Masked) -> Self {
         Call { views: Rows::in_place(y), op: op.of_rows(), scale, masked }
     }
 
-    /// The log-sum-exps of rows of `x`, one element each of `y`.
+    /// Writes the log-sum-exp of each row of `x` to one element of `y`.
     ///
     /// # Errors
-    /// The shapes, if `y` has not one element for each row.
+    /// The two shapes, if `y` does not have one element for each row.
     #[inline(always)]
     pub fn logsumexp(x: Matrix<'a, T>, y: &'a mut [T], scale: Scale) -> Result<Self, Shapes> {
         let (op, masked) = (Op::LogSumExp, Masked::Nan);
         Ok(Call { views: Rows::to_one(x, y)?, op, scale, masked })
     }
 
-    /// What is computed.
+    /// The operation.
     #[inline]
     pub fn op(&self) -> Op {
         self.op
     }
 
-    /// What the logits are multiplied by.
+    /// The factor of the logits.
     pub fn scale(&self) -> Scale {
         self.scale
     }
 
-    /// What fully masked rows become.
+    /// The result of fully masked rows.
     pub fn masked(&self) -> Masked {
         self.masked
     }
@@ -200,8 +199,7 @@ impl<'a, T: Element> Call<'a, T> {
         (Call { views: first, op, scale, masked }, Call { views: others, op, scale, masked })
     }
 
-    /// A row, as one piece, of which nothing is written if it has one result; empty if there is
-    /// none of that number.
+    /// A row as one piece, read-only for log-sum-exp; empty if there is no such row.
     pub fn piece(&mut self, row: usize) -> Piece<'_, T> {
         let ((x, y), there) = (self.row(row), row < self.rows);
         let y = if self.op == Op::LogSumExp { std::ptr::null_mut() } else { y };
@@ -209,7 +207,7 @@ impl<'a, T: Element> Call<'a, T> {
         unsafe { Piece::from_raw(x, y, if there { self.cols } else { 0 }) }
     }
 
-    /// Sets a row's log-sum-exp; of another operation, nothing.
+    /// Sets a row's log-sum-exp; does nothing for other operations.
     pub fn set_logsumexp(&mut self, row: usize, value: T) {
         if self.op == Op::LogSumExp && row < self.rows {
             // SAFETY: the row is there, and has one element to write.
@@ -218,56 +216,57 @@ impl<'a, T: Element> Call<'a, T> {
     }
 }
 
-/// What a row without a finite maximum is.
-pub(crate) enum Odd {
-    /// It has a NaN.
+/// Why a row is special: its maximum is not finite, so its result is not computed but written.
+pub(crate) enum Special {
+    /// The row has a NaN.
     Nan,
-    /// It has +inf and no NaN.
+    /// The row has +inf and no NaN.
     PlusInf,
     /// Every entry is -inf.
     AllMasked,
 }
 
-impl Odd {
-    /// Of a row whose maximum is not finite.
+impl Special {
+    /// Classifies the values of a row whose maximum is not finite.
     #[cold]
-    pub(crate) fn of(values: impl Iterator<Item = f64>) -> Odd {
-        let mut odd = Odd::AllMasked;
+    pub(crate) fn of(values: impl Iterator<Item = f64>) -> Special {
+        let mut special = Special::AllMasked;
         for v in values {
             if v.is_nan() {
-                return Odd::Nan;
+                return Special::Nan;
             }
             if v == f64::INFINITY {
-                odd = Odd::PlusInf;
+                special = Special::PlusInf;
             }
         }
-        odd
+        special
     }
 
     /// The row's log-sum-exp.
     pub(crate) fn value<T: Element>(&self) -> T {
         match self {
-            Odd::AllMasked => T::NEG_INFINITY,
-            Odd::PlusInf => T::INFINITY,
-            Odd::Nan => T::NAN,
+            Special::AllMasked => T::NEG_INFINITY,
+            Special::PlusInf => T::INFINITY,
+            Special::Nan => T::NAN,
         }
     }
 }
 
-/// Writes the result of an odd row; `nothing` is what it is if fully masked rows are not NaN.
+/// Writes the result of a special row; `nothing` is the value for fully masked rows that are not to
+/// be NaN.
 ///
 /// # Safety
 /// `y` is valid for writes of `n` elements.
 #[cold]
-pub(crate) unsafe fn odd_row<T: Element>(
-    odd: &Odd,
+pub(crate) unsafe fn special_row<T: Element>(
+    special: &Special,
     y: *mut T,
     n: usize,
     masked: Masked,
     nothing: T,
 ) {
-    let value = match (odd, masked) {
-        (Odd::AllMasked, Masked::Zero) => nothing,
+    let value = match (special, masked) {
+        (Special::AllMasked, Masked::Zero) => nothing,
         _ => T::NAN,
     };
     for i in 0..n {

@@ -1,55 +1,57 @@
-//! A row in shards that may lie anywhere: each block comes to a few numbers, from which whoever has
-//! those of all blocks gets the row's sum, with the bits that the row in one place would have.
+//! A row in shards that may lie anywhere. Each block is summed to a few numbers, a partial. From
+//! the partials of all blocks anyone can compute the row's sum, with the bits that the row in one
+//! place would have.
 //!
-//! A block is summed by a shift of its own, its maximum's. Sums of different shifts differ by
-//! powers of two, so bringing them to the row's shift is exact, and they are added in order. That
-//! is all unless the row's maximum is so far above a block's that the row flushes some of what the
-//! block did not, or is huge: then the blocks are summed again, by the row's maximum.
+//! A block is summed by the shift of its own maximum. Sums of different shifts differ by powers of
+//! two, so bringing them to the row's shift is exact, and they are added in order. The blocks are
+//! summed again, by the row's maximum, in two cases: the row's maximum is so far above a block's
+//! that the row flushes elements that the block did not, or the row is huge.
 
-use crate::call::Odd;
+use crate::call::Special;
 use crate::call::pieces::{BlockSum, Extremes, Piece, RowShift, Whole, first};
 use crate::mem::fpenv::in_default_environment;
 use crate::num::element::Element;
 use crate::num::exp2::{BLOCK, Contract, Sum};
 use crate::num::scale::Scale;
 
-/// What a block of a row, [`BLOCK`] elements or its last few, comes to. In memory it is the four
+/// The sum of one block: [`BLOCK`] elements of a row, or its last few. In memory it is the four
 /// numbers of [`Partial::to_array`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Partial {
-    /// The block's largest element, or the row's, if that gave the shift. NaN if the block has one.
+    /// The block's largest element, or the row's if that gave the shift. NaN if the block has one.
     max: f64,
-    /// No element that counts in the sum is smaller; infinite if the row's maximum gave the shift.
+    /// A lower bound of the elements that count in the sum; infinite if the row's maximum gave the
+    /// shift.
     least: f64,
-    /// The sum of the exponentials, scaled by the power of two that `max` gives; 0 if they were not
-    /// summed.
+    /// The sum of the exponentials, scaled by the power of two that `max` gives; 0 if there is no
+    /// sum.
     sum: f64,
-    /// What the sum lacks, in f64 rows; the sum for probabilities, in f16 and bf16 rows.
+    /// The correction of the sum in f64 rows; the sum for probabilities in f16 and bf16 rows.
     rest: f64,
 }
 
 impl Partial {
-    /// That of a block of nothing but -inf.
+    /// The partial of a block of nothing but -inf.
     pub const NOTHING: Self =
         Self { max: f64::NEG_INFINITY, least: f64::NEG_INFINITY, sum: 0.0, rest: 0.0 };
 
-    /// How many partials a shard of `n` elements has.
+    /// Number of partials of a shard of `n` elements.
     pub const fn count(n: usize) -> usize {
         n.div_ceil(BLOCK)
     }
 
-    /// As four numbers, to be sent.
+    /// Four numbers, to be sent.
     pub const fn to_array(self) -> [f64; 4] {
         [self.max, self.least, self.sum, self.rest]
     }
 
-    /// From the four numbers that [`Partial::to_array`] gave.
+    /// The partial from the four numbers of [`Partial::to_array`].
     pub const fn from_array([max, least, sum, rest]: [f64; 4]) -> Self {
         Self { max, least, sum, rest }
     }
 
-    /// As two numbers, the shift and the sum, for partials of f32. (Those of other types would lose
+    /// Two numbers, the shift and the sum, for partials of f32. (Those of other types would lose
     /// bits.)
     pub fn to_pair(self) -> [u64; 2] {
         let [max, least] = in_default_environment(|| [self.max as f32, self.least as f32]);
@@ -57,7 +59,7 @@ impl Partial {
         [shift, self.sum.to_bits()]
     }
 
-    /// From the two numbers that [`Partial::to_pair`] gave.
+    /// The partial from the two numbers of [`Partial::to_pair`].
     pub fn from_pair([shift, sum]: [u64; 2]) -> Self {
         let wide = |bits: u32| f64::from(f32::from_bits(bits));
         let [max, least] =
@@ -65,14 +67,14 @@ impl Partial {
         Self { max, least, sum: f64::from_bits(sum), rest: 0.0 }
     }
 
-    /// Of a block that is not summed.
+    /// The partial of a block that is not summed.
     fn unsummed(max: f64) -> Self {
         let max = max + 0.0;
         Self { max, least: max, sum: 0.0, rest: 0.0 }
     }
 
-    /// Which zero is the larger one depends on the kernel, and in a block with NaN which of its
-    /// elements are: there is one of each.
+    /// A partial with +0 for either zero, and with the same numbers for every block with a NaN:
+    /// kernels differ in which zero is the larger, and in the extremes beside a NaN.
     fn new(max: f64, least: f64, sum: Sum) -> Self {
         if sum.hi.is_nan() {
             return Self::unsummed(f64::NAN);
@@ -81,24 +83,24 @@ impl Partial {
     }
 }
 
-/// What the partials of a row come to.
+/// The result of merging the partials of a row.
 #[derive(Clone, Copy, Debug)]
 pub enum MergedPartials {
     /// The row can be finished.
     Whole(Whole),
-    /// The blocks are to be summed again by this, the row's largest element.
+    /// The blocks have to be summed again by this, the row's largest element.
     Again(f64),
     /// The row has a NaN.
     Nan,
-    /// It has +inf and no NaN.
+    /// The row has +inf and no NaN.
     PlusInf,
-    /// It has nothing but -inf.
+    /// The row has nothing but -inf.
     AllMasked,
 }
 
 impl MergedPartials {
-    /// As the partial of a row of one block: merged again, alone, it comes to the same. `None` if
-    /// the blocks are to be summed again.
+    /// The partial of this row as one block: merged again, alone, it gives the same. `None` if the
+    /// blocks have to be summed again.
     pub fn to_partial(&self) -> Option<Partial> {
         in_default_environment(|| match self {
             Self::Whole(whole) => {
@@ -120,11 +122,11 @@ fn block_sum<T: Element>(sum: &Summing<T>, block: &[T], shift: &RowShift) -> (Su
     (sums[0].0, found.max, found.min)
 }
 
-/// What sums the blocks of a piece by a shift.
+/// A function that sums the blocks of a piece by a shift.
 pub(crate) type Summing<'a, T> = dyn Fn(&mut Piece<T>, &RowShift, &mut [BlockSum]) -> Extremes + 'a;
 
-/// The partials of a shard that starts at a multiple of [`BLOCK`], by the row's maximum where it is
-/// known.
+/// Computes the partials of a shard that starts at a multiple of [`BLOCK`], by the row's maximum if
+/// it is known.
 pub(crate) fn partials<E: Contract, T: Element>(
     sum_by: &Summing<T>,
     x: &[T],
@@ -136,20 +138,20 @@ pub(crate) fn partials<E: Contract, T: Element>(
     let shift = row_max.map_or_else(|| first::<E, T>(&Piece::read(x), scale), by);
     for (block, partial) in x.chunks(BLOCK).zip(partials) {
         let (sum, max, least) = block_sum(sum_by, block, &shift);
-        // Of a block whose sum does not tell: what is odd about it, if anything is.
-        let or_odd = |partial| match Odd::of(block.iter().map(|x| x.to_f64())) {
-            Odd::AllMasked => partial,
-            Odd::PlusInf => Partial::unsummed(f64::INFINITY),
-            Odd::Nan => Partial::unsummed(f64::NAN),
+        // A block without a finite maximum may be special, which its sum does not tell.
+        let or_special = |partial| match Special::of(block.iter().map(|x| x.to_f64())) {
+            Special::AllMasked => partial,
+            Special::PlusInf => Partial::unsummed(f64::INFINITY),
+            Special::Nan => Partial::unsummed(f64::NAN),
         };
         *partial = if let Some(max) = row_max {
             Partial::new(max, f64::INFINITY, sum)
         } else if !max.is_finite() {
-            or_odd(Partial::NOTHING)
+            or_special(Partial::NOTHING)
         } else {
             let own = by(max);
             if own.is_huge() {
-                or_odd(Partial::unsummed(max))
+                or_special(Partial::unsummed(max))
             } else if let Some(factor) = shift.factor::<E>(&own, least) {
                 Partial::new(max, least, sum.times(factor))
             } else {
@@ -160,8 +162,8 @@ pub(crate) fn partials<E: Contract, T: Element>(
     }
 }
 
-/// Octaves between a block's shift and the row's up to which the low half of the sum stays a normal
-/// number.
+/// The most octaves between a block's shift and the row's: up to here the low half of the sum stays
+/// a normal number.
 const FAR: i32 = 900;
 
 /// Adds the partials of all the blocks of a row, in order.

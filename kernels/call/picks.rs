@@ -1,5 +1,5 @@
-//! Calls of argmax, top-k and log-probabilities, and what sigmoid and the limits of softmax are
-//! made of.
+//! Calls of argmax, top-k and log-probabilities, and the constants of sigmoid and of softmax's
+//! limits.
 
 use crate::call::error::{Error, Size};
 use crate::call::matrix::Matrix;
@@ -8,17 +8,17 @@ use crate::mem::fpenv::in_default_environment;
 use crate::num::element::Element;
 use crate::num::scale::{Scale, Shift};
 
-/// What softmax tends to.
+/// A limit of softmax: at temperature 0, or at an infinite one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limit {
-    /// At infinite temperature, else at 0.
+    /// Whether the temperature is infinite; else it is 0.
     pub(crate) hot: bool,
     pub(crate) log: bool,
     pub(crate) ties: Ties,
 }
 
 impl Limit {
-    /// `None` if the operation is none.
+    /// The limit that an operation is, if it is one.
     pub(crate) fn of(op: Op) -> Option<Self> {
         let limit = |hot, log, ties| Some(Limit { hot, log, ties });
         match op {
@@ -30,20 +30,20 @@ impl Limit {
         }
     }
 
-    /// What each of `n` elements gets, which share the mass, and what the others get.
+    /// The result of each of `n` elements that share the mass, and of all others.
     pub(crate) fn shares(&self, n: usize) -> (f64, f64) {
         let n = n as f64;
         if self.log { (0.0 - libm::log(n), f64::NEG_INFINITY) } else { (1.0 / n, 0.0) }
     }
 }
 
-/// The exponential of the two-class case is shifted by nothing.
+/// The shift of the exponential in sigmoid: by nothing.
 pub(crate) fn no_shift(scale: &Scale, min_exp: i32) -> Shift {
     Shift { subtract: 0.0, m: 0, cut: scale.cut(0, min_exp) }
 }
 
-/// `1 / (2 k + 1)` for k from 1 on: with the 1 before them, 17 terms, of which the next would be
-/// 2^-59 of the sum. For rows of f64.
+/// `1 / (2 k + 1)` for k from 1 on, for rows of f64: with the 1 before them 17 terms, and the next
+/// would be 2^-59 of the sum.
 pub(crate) const ATANH: [f64; 16] = {
     let mut coefficients = [0.0; 16];
     let mut k = 0;
@@ -54,8 +54,8 @@ pub(crate) const ATANH: [f64; 16] = {
     coefficients
 };
 
-/// `ln(1 + e / C) / e` for `e` from 0 to C of f64, relative to it 2^-27.6: minimax (Remez' exchange
-/// in 60 digits). The coefficients of even powers, and of odd ones. For rows of f32.
+/// `ln(1 + e / C) / e` for `e` from 0 to C of f64, for rows of f32: coefficients of even powers and
+/// of odd ones. Minimax (Remez' exchange with 60 digits) with a relative error of 2^-27.6.
 pub(crate) const LOG1P: [[f64; 5]; 2] = [
     [
         0.9251820280652172,
@@ -73,33 +73,34 @@ pub(crate) const LOG1P: [[f64; 5]; 2] = [
     ],
 ];
 
-/// How many coefficients of `2^(r/8) - 1` in f64 are enough there: the next term is 2^-29.
+/// Number of coefficients of `2^(r/8) - 1` in f64 that are enough for sigmoid of f32: the next term
+/// is 2^-29.
 pub(crate) const POWERS_F32: usize = 4;
 
-/// What is picked from the rows of a matrix: `k` of each, for which there are places.
+/// A call that picks `k` elements of each row.
 #[derive(Debug)]
 pub struct Picks<'a, T: Element> {
     pub(crate) x: Matrix<'a, T>,
     pub(crate) k: usize,
     pub(crate) wanted: Wanted<'a>,
-    /// `k` a row; none if only the largest is asked for.
+    /// `k` for each row; empty if only the largest is wanted.
     pub(crate) log_probs: &'a mut [T::Arithmetic],
-    /// `k` a row, or none.
+    /// `k` for each row, or empty.
     pub(crate) probs: &'a mut [T::Arithmetic],
-    /// One a row, or none.
+    /// One for each row, or empty.
     pub(crate) lse: &'a mut [T::Arithmetic],
     pub(crate) scale: Scale,
     pub(crate) masked: Masked,
 }
 
-/// Which elements; `k` indices a row.
+/// Which elements are picked; `k` indices for each row.
 #[derive(Debug)]
 pub(crate) enum Wanted<'a> {
-    /// These.
+    /// The given ones.
     Tokens(&'a [usize]),
-    /// The `k` largest, by which index they have.
+    /// The `k` largest, whose indices are written here.
     Top(&'a mut [usize]),
-    /// The largest, or the first NaN.
+    /// The largest, or the first NaN, whose index is written here.
     Largest(&'a mut [usize]),
 }
 
@@ -108,11 +109,12 @@ fn check(what: &'static str, len: usize, needed: usize) -> Result<(), Error> {
 }
 
 impl<'a, T: Element> Picks<'a, T> {
-    /// The log-probabilities of tokens, the same number of each row, and the log-sum-exp of each
-    /// row, if there are places for it.
+    /// Computes log-probabilities of tokens, the same number for each row, and the log-sum-exp of
+    /// each row if there is a place for it.
     ///
     /// # Errors
-    /// Lengths that do not fit the rows, or a token that is no column.
+    /// [`Error::Shape`] for lengths that do not fit the rows, [`Error::Column`] for a token that is
+    /// not a column.
     pub fn tokens(
         x: Matrix<'a, T>,
         tokens: &'a [usize],
@@ -136,11 +138,12 @@ impl<'a, T: Element> Picks<'a, T> {
         Ok(Self::new(x, k, Wanted::Tokens(tokens), log_probs, lse))
     }
 
-    /// The `k` largest elements of each row: their indices and log-probabilities, and their
-    /// probabilities, if there are places for them.
+    /// Finds the `k` largest elements of each row: indices, log-probabilities, and probabilities if
+    /// there is a place for them.
     ///
     /// # Errors
-    /// More than there are in a row, or lengths that do not fit the rows.
+    /// [`Error::Value`] for a `k` above the number of columns, [`Error::Shape`] for lengths that do
+    /// not fit.
     pub fn top(
         x: Matrix<'a, T>,
         k: usize,
@@ -148,10 +151,7 @@ impl<'a, T: Element> Picks<'a, T> {
         log_probs: &'a mut [T::Arithmetic],
         probs: Option<&'a mut [T::Arithmetic]>,
     ) -> Result<Self, Error> {
-        if k > x.cols() {
-            let range = "at most the number of columns";
-            return Err(Error::value("k of the top k", k, range));
-        }
+        Self::check_k(k, x.cols())?;
         let needed = x.rows().saturating_mul(k);
         check("number of indices", indices.len(), needed)?;
         check("number of log-probabilities", log_probs.len(), needed)?;
@@ -162,10 +162,23 @@ impl<'a, T: Element> Picks<'a, T> {
         Ok(Picks { probs, ..Self::new(x, k, Wanted::Top(indices), log_probs, &mut []) })
     }
 
-    /// The index of the largest element of each row.
+    /// Whether rows of so many elements have `k`.
     ///
     /// # Errors
-    /// Rows without elements, or not one index a row.
+    /// [`Error::Value`] if not.
+    pub fn check_k(k: usize, cols: usize) -> Result<(), Error> {
+        if k > cols {
+            let range = "at most the number of columns";
+            return Err(Error::value("k of the top k", k, range));
+        }
+        Ok(())
+    }
+
+    /// Finds the index of the largest element of each row.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for rows without elements, [`Error::Shape`] for another number of indices
+    /// than of rows.
     pub fn largest(x: Matrix<'a, T>, indices: &'a mut [usize]) -> Result<Self, Error> {
         check("number of indices", indices.len(), x.rows())?;
         if x.rows() > 0 && x.cols() == 0 {
@@ -185,23 +198,23 @@ impl<'a, T: Element> Picks<'a, T> {
         Picks { x, k, wanted, log_probs, probs: &mut [], lse, scale, masked }
     }
 
-    /// What defines the log-probabilities.
+    /// Sets what log-probabilities depend on.
     #[must_use]
     pub fn scaled(self, scale: Scale, masked: Masked) -> Self {
         Self { scale, masked, ..self }
     }
 
-    /// Rows.
+    /// Number of rows.
     pub fn rows(&self) -> usize {
         self.x.rows()
     }
 
-    /// Elements in a row.
+    /// Number of elements in a row.
     pub fn cols(&self) -> usize {
         self.x.cols()
     }
 
-    /// Whether [`Picks::scaled`] makes a difference.
+    /// Whether [`Picks::scaled`] changes the results.
     pub fn needs_scale(&self) -> bool {
         !matches!(self.wanted, Wanted::Largest(_))
     }
@@ -242,13 +255,13 @@ impl<'a, T: Element> Picks<'a, T> {
         (Picks { x, k, wanted, log_probs, probs, lse, scale, masked }, others)
     }
 
-    /// A row.
+    /// The elements of a row.
     pub(crate) fn row(&self, row: usize) -> &'a [T] {
         self.x.row(row)
     }
 }
 
-/// `exp(-mean)` of log-probabilities: the same bits everywhere.
+/// `exp(-mean)` of log-probabilities, with the same bits everywhere.
 pub fn perplexity<T: Element>(log_probs: &[T]) -> f64 {
     in_default_environment(|| perplexity_of(log_probs))
 }

@@ -1,16 +1,14 @@
-//! Huge rows in pieces: what a piece is, how its row is shifted, and what the sums of its blocks
-//! come to.
+//! Long rows in pieces: a piece, the shift of its row, and the merged sums of the row's blocks.
 
 use std::marker::PhantomData;
 
-use crate::call::{Masked, Odd, Op, Store, odd_row};
+use crate::call::{Masked, Op, Special, Store, special_row};
 use crate::num::element::{Element, Plain};
 use crate::num::exp2::{BLOCK, Contract, Sum};
 use crate::num::guess::Guess;
 use crate::num::scale::{Scale, Shift};
 
-/// A piece of a row to be read, and of another to be written; or of one row to be read and
-/// overwritten.
+/// A piece of a row to read, and of the row to write; or of one row that is overwritten.
 #[derive(Debug)]
 pub struct Piece<'a, T> {
     pub(crate) x: *const T,
@@ -24,34 +22,35 @@ pub struct Piece<'a, T> {
 unsafe impl<T: Send + Sync> Send for Piece<'_, T> {}
 
 impl<'a, T: Element> Piece<'a, T> {
-    /// From `x` to `y`, which must be as long; what is too long is left alone.
+    /// A piece that is read from `x` and written to `y`; elements that only one of them has are
+    /// left alone.
     pub fn new(x: &'a [T], y: &'a mut [T]) -> Self {
         let n = x.len().min(y.len());
         Self { x: x.as_ptr(), y: y.as_mut_ptr(), n, borrowed: PhantomData }
     }
 
-    /// `y` to itself.
+    /// A piece that is read from and written to `y`.
     pub fn in_place(y: &'a mut [T]) -> Self {
-        // One pointer: another, made of the slice before it, would not be valid any more.
+        // One pointer: a second one, made of the slice again, would invalidate the first.
         let (n, y) = (y.len(), y.as_mut_ptr());
         Self { x: y, y, n, borrowed: PhantomData }
     }
 
-    /// `n` elements at `x` to `y`, or to be read only, if that is null.
+    /// A piece of `n` elements at `x`, written to `y`, or read-only if `y` is null.
     ///
     /// # Safety
-    /// They may be borrowed for `'a`, those at `y` to be written; `x` and `y` are the same, or what
-    /// they point to is disjoint.
+    /// The elements may be borrowed for `'a`, those at `y` to be written; `x` and `y` are equal, or
+    /// what they point to is disjoint.
     pub(crate) unsafe fn from_raw(x: *const T, y: *mut T, n: usize) -> Self {
         Self { x, y, n, borrowed: PhantomData }
     }
 
-    /// `x`, of which nothing but its log-sum-exp is wanted.
+    /// A piece that is only read, for log-sum-exp.
     pub fn read(x: &'a [T]) -> Self {
         Self { x: x.as_ptr(), y: std::ptr::null_mut(), n: x.len(), borrowed: PhantomData }
     }
 
-    /// Elements.
+    /// Number of elements.
     pub fn len(&self) -> usize {
         self.n
     }
@@ -66,7 +65,7 @@ impl<'a, T: Element> Piece<'a, T> {
         self.n == 0
     }
 
-    /// Its elements.
+    /// The elements.
     pub(crate) fn elements(&self) -> impl Iterator<Item = T> {
         // SAFETY: the piece has n elements to read.
         (0..self.n).map(|i| unsafe { *self.x.add(i) })
@@ -80,7 +79,7 @@ impl<'a, T: Element> Piece<'a, T> {
         }
     }
 
-    /// The same piece, for a while.
+    /// The same piece for a shorter lifetime.
     pub fn reborrow(&mut self) -> Piece<'_, T> {
         Piece { x: self.x, y: self.y, n: self.n, borrowed: PhantomData }
     }
@@ -106,10 +105,10 @@ pub struct BlockSum(pub(crate) Sum);
 unsafe impl Plain for BlockSum {}
 
 impl BlockSum {
-    /// Of nothing.
+    /// The sum of no elements.
     pub const ZERO: Self = Self(Sum::ZERO);
 
-    /// How many blocks a row of `n` elements has.
+    /// Number of blocks of a row of `n` elements.
     pub fn count(n: usize) -> usize {
         n.div_ceil(BLOCK)
     }
@@ -118,15 +117,15 @@ impl BlockSum {
 /// How a row is shifted.
 #[derive(Clone, Copy, Debug)]
 pub struct RowShift {
-    /// `None` if the shift is the row's own.
+    /// The guess behind the shift; `None` if it is the row's own.
     pub(crate) guess: Option<Guess>,
     pub(crate) shift: Shift,
-    /// The row's largest element, where it is known.
+    /// The row's largest element, where known.
     pub(crate) max: f64,
 }
 
 impl RowShift {
-    /// By a maximum.
+    /// The shift of a row with the maximum `max`.
     pub(crate) fn own(shift: Shift, max: f64) -> Self {
         Self { guess: None, shift, max }
     }
@@ -139,13 +138,13 @@ impl RowShift {
         self.shift.is_huge()
     }
 
-    /// Elements from here on count.
+    /// The least element that is not flushed.
     pub(crate) fn cut<E: Contract>(&self) -> f64 {
         E::narrow(self.shift.cut).widen()
     }
 
-    /// The power of two that turns sums by this guess into sums by `own`; `None` where the guess
-    /// was not good for a row whose smallest element, but for those that were dropped, is `least`.
+    /// The power of two that turns sums by this guess into sums by `own`. `None` if the guess was
+    /// not good for a row whose smallest element that was not dropped is `least`.
     pub(crate) fn factor<E: Contract>(&self, own: &Self, least: f64) -> Option<f64> {
         let good = |guess: &Guess| {
             guess.is_near(&own.shift) && guess.is_low_enough::<E>(&own.shift, least)
@@ -162,13 +161,13 @@ pub struct Extremes {
 }
 
 impl Extremes {
-    /// Those of nothing.
+    /// The extremes of no elements.
     pub const NONE: Self = Self { max: f64::NEG_INFINITY, min: f64::INFINITY };
 
-    /// Those of two pieces.
+    /// The extremes of two pieces together.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
-        // A NaN that is ignored here shows in the sums.
+        // `max` and `min` ignore a NaN, but the sums show it.
         Self { max: self.max.max(other.max), min: self.min.min(other.min) }
     }
 }
@@ -181,45 +180,44 @@ pub struct Whole {
     pub(crate) used: Shift,
     pub(crate) factor: f64,
     pub(crate) sum: Sum,
-    /// [`Scale::is_wide`]; true where the smallest element is not known.
+    /// [`Scale::is_wide`]; true if the smallest element is not known.
     pub(crate) wide: bool,
 }
 
 impl Whole {
-    /// Summed by the row's own shift.
+    /// A row that was summed by its own shift.
     pub(crate) fn by_own(max: f64, own: Shift, sum: Sum) -> Self {
         Self { max, own, used: own, factor: 1.0, sum, wide: true }
     }
 
-    /// Of shards of a half type: with the sum for probabilities.
+    /// The same row with the sum for probabilities, for shards of half types.
     pub(crate) fn of_probs(&self) -> Self {
         Self { sum: Sum { hi: self.sum.lo, lo: 0.0 }, ..*self }
     }
 
-    /// The maximum, the own shift, and the sum by it.
+    /// The maximum, the row's own shift, and the sum by that shift.
     pub(crate) fn parts(&self) -> (f64, Shift, (f64, f64)) {
         let sum = self.sum.times(self.factor);
         (self.max, self.own, (sum.hi, sum.lo))
     }
 }
 
-/// What the sums of a row's pieces come to.
+/// The result of merging the sums of a row's pieces.
 #[derive(Clone, Copy, Debug)]
 pub enum Merged {
     /// The row can be finished.
     Whole(Whole),
-    /// The guess was wrong: its pieces are to be summed again.
+    /// The guess was wrong: the pieces have to be summed again, by this shift.
     Again(RowShift),
-    /// It has a NaN or +inf, or nothing but -inf: [`Pieces::odd`](crate::Pieces::odd) knows what
-    /// becomes of it.
-    Odd,
+    /// The row is special: [`Pieces::special`](crate::Pieces::special) writes its result.
+    Special,
 }
 
-/// How pieces are done.
+/// How pieces are computed.
 #[derive(Clone, Copy, Debug)]
 pub struct PieceOptions {
-    /// The exponentials wait in the output between the two readings. Only for types computed in
-    /// themselves, and not in place.
+    /// Keep exponentials in the output between the two passes. Only for types that are their own
+    /// arithmetic type, and not in place.
     pub keep: bool,
     /// How the output is stored.
     pub store: Store,
@@ -232,8 +230,7 @@ impl Default for PieceOptions {
 }
 
 impl PieceOptions {
-    /// The options without those that this piece cannot have: keeping needs an output of the
-    /// arithmetic type.
+    /// The options that this piece can have: keeping needs an output of the arithmetic type.
     pub(crate) fn checked<T: Element>(self, piece: &Piece<T>) -> Self {
         let separate = !piece.y.is_null() && piece.x != piece.y.cast_const();
         Self {
@@ -243,10 +240,10 @@ impl PieceOptions {
     }
 }
 
-/// How many of a row's first elements its shift is guessed from.
+/// Number of a row's first elements from which its shift is guessed.
 const SAMPLE: usize = 256;
 
-/// The guess for a row that starts with these elements.
+/// The guess for a row that starts with this piece.
 pub(crate) fn first<E: Contract, T: Element>(row: &Piece<T>, scale: &Scale) -> RowShift {
     let sample = row.elements().take(SAMPLE).map(T::to_f64);
     let max = sample.filter(|v| v.is_finite()).fold(f64::NEG_INFINITY, f64::max);
@@ -264,14 +261,14 @@ pub(crate) fn merge<E: Contract>(
     sums: &[BlockSum],
 ) -> Merged {
     let mut blocks = sums.iter().map(|sum| sum.0);
-    let Some(first) = blocks.next() else { return Merged::Odd };
+    let Some(first) = blocks.next() else { return Merged::Special };
     let sum = blocks.fold(first, E::sum_add);
     let (max, own, factor, wide) = match shift.guess {
         None => (shift.max, shift.shift, 1.0, true),
         Some(_) => {
             let max = extremes.max;
             if !max.is_finite() {
-                return Merged::Odd;
+                return Merged::Special;
             }
             let own = RowShift::own(scale.shift(max, E::MIN_EXP), max);
             let Some(factor) = shift.factor::<E>(&own, extremes.min) else {
@@ -281,24 +278,29 @@ pub(crate) fn merge<E: Contract>(
         }
     };
     if sum.hi.is_nan() {
-        return Merged::Odd;
+        return Merged::Special;
     }
     Merged::Whole(Whole { max, own, used: shift.shift, factor, sum, wide })
 }
 
-/// What is made of an odd row, which is written to it, or, of log-sum-exp, given back.
-pub(crate) fn odd<T: Element>(piece: &mut Piece<T>, op: Op, masked: Masked) -> T {
-    let odd = Odd::of(piece.elements().map(T::to_f64));
-    write_odd(piece, &odd, op, masked)
+/// Writes the result of a special row, or, for log-sum-exp, returns it.
+pub(crate) fn special<T: Element>(piece: &mut Piece<T>, op: Op, masked: Masked) -> T {
+    let special = Special::of(piece.elements().map(T::to_f64));
+    write_special(piece, &special, op, masked)
 }
 
-/// As [`odd`], of a row of which that is known.
-pub(crate) fn write_odd<T: Element>(piece: &mut Piece<T>, odd: &Odd, op: Op, masked: Masked) -> T {
+/// As [`special`] for a row that was classified before.
+pub(crate) fn write_special<T: Element>(
+    piece: &mut Piece<T>,
+    special: &Special,
+    op: Op,
+    masked: Masked,
+) -> T {
     if op == Op::LogSumExp || piece.is_read_only() {
-        return odd.value();
+        return special.value();
     }
     let nothing = if op == Op::Softmax { T::ZERO } else { T::NEG_INFINITY };
     // SAFETY: the piece has n elements to write.
-    unsafe { odd_row(odd, piece.y, piece.n, masked, nothing) };
+    unsafe { special_row(special, piece.y, piece.n, masked, nothing) };
     nothing
 }

@@ -1,5 +1,5 @@
-//! A row's loss, and what its gradient is made of: scalars in f64, computed once a row, the same
-//! for every kernel.
+//! A row's loss, and the factors of its gradient: scalars in f64, computed once a row, the same for
+//! every kernel.
 
 use std::marker::PhantomData;
 
@@ -21,12 +21,12 @@ pub(crate) struct SoftSums {
 }
 
 impl SoftSums {
-    /// There are none.
+    /// The sums without such targets.
     pub(crate) const ZERO: Self = Self { probs: Sum::ZERO, weights: Sum::ZERO, below: 0.0 };
 }
 
-/// A number of a row of which more is to be known than `E` holds: in rows of f64 a pair; in others
-/// an f64, and `lo` is 0.
+/// A number that must be more precise than `E`: a pair in rows of f64; an f64 in others, where `lo`
+/// is 0.
 #[derive(Clone, Copy)]
 pub(crate) struct Pair<E> {
     hi: f64,
@@ -40,7 +40,7 @@ pub(crate) const fn is_single<E: Contract>() -> bool {
 }
 
 impl<E: Contract> Pair<E> {
-    /// What lacks of a number that is not finite is nothing.
+    /// The low part of a number that is not finite is 0.
     fn new(hi: f64, lo: f64) -> Self {
         let lo = if is_single::<E>() || !lo.is_finite() { 0.0 } else { lo };
         Self { hi, lo, of: PhantomData }
@@ -77,7 +77,7 @@ impl<E: Contract> Pair<E> {
         if is_single::<E>() {
             return Self::of(p);
         }
-        // Factors may be so large that `two_product` would overflow.
+        // An FMA, because `two_product` would overflow for the largest factors.
         Self::new(p, self.hi.mul_add(b.hi, -p) + (self.hi * b.lo + self.lo * b.hi))
     }
 
@@ -90,16 +90,16 @@ impl<E: Contract> Pair<E> {
     }
 }
 
-/// The exponentials of a row summed, the largest apart: by the row's own shift, so that all is the
-/// same however they were computed.
+/// The sums of a row's exponentials, with the largest apart, by the row's own shift: the same
+/// however the exponentials were computed.
 #[derive(Clone, Copy)]
 pub(crate) struct Sums {
     max: f64,
     own: Shift,
     sum: Sum,
-    /// The largest element's exponential, as the sum has it.
+    /// The largest element's exponential, as it is in the sum.
     e_max: f64,
-    /// The same, exact to f64 where it is a quarter of the sum or more.
+    /// The same, exact to f64 if it is a quarter of the sum or more.
     top: f64,
     /// The sum of all but one element with the largest value.
     others: Sum,
@@ -109,14 +109,14 @@ pub(crate) struct Sums {
 const C_RATIO: f64 = 1.0063342898299836;
 
 impl Sums {
-    /// Of a row of `n` elements. `others` adds up the exponentials of all elements below the
+    /// The sums of a row of `n` elements; `others` adds the exponentials of all elements below the
     /// maximum.
     ///
-    /// The difference `sum - e_max` has what the additions lost after `e_max` was among them: of
-    /// rows of f32 at most 2^-53 of the sum at each of up to 255 in its lane, 4 of lanes and one
-    /// for each block. Where that is more than 2^-26 of the difference itself the others are added
-    /// again without it. (There is no other of the same size then.) Sums of f64 rows have lost
-    /// 2^-90 at most: 2^-58 of the difference.
+    /// Proof: `sum - e_max` has the error of the additions after `e_max` was added. In rows of f32
+    /// that is at most 2^-53 of the sum for each of up to 255 additions in its lane, 4 of lanes and
+    /// one for each block. Where it is more than 2^-26 of the difference, the others are added
+    /// again without `e_max`. (No other element is as large then.) Sums of f64 rows have an error
+    /// of 2^-90 at most, which is 2^-58 of the difference.
     #[inline(always)]
     pub(crate) fn new<E: Contract>(
         scale: &Scale,
@@ -136,23 +136,24 @@ impl Sums {
         }
         let mut top = e_max;
         if is_single::<E>() && 4.0 * e_max >= sum.hi {
-            // As `Scale::shift` has it: the exponent of the maximum is known to 2^-36.
+            // `Scale::shift` has the same product: the exponent of the maximum is known to 2^-36.
             let power = (max - own.subtract) * (scale.l8_f64.0 * 0.125) - f64::from(own.m);
             top = C_RATIO * power_of_two(power);
         }
         Self { max, own, sum, e_max, top, others: rest }
     }
 
-    /// What turns the row's elements into their log-softmax. `c` is right relative to itself: of
-    /// f32 to 1.22 u and 2^-26.
+    /// The constants of the row's log-softmax. `c` has a small relative error: in f32 1.22 u and
+    /// 2^-26.
     ///
-    /// With `q` the others' part of the row, an error `d` of their sum makes `d q` of `c = -ln(1 -
-    /// q) >= q`. Where the largest element has less than a quarter of the row, `c` is above 1.38.
+    /// Proof: with `q` the share of the others, an error `d` of their sum changes `c = -ln(1 -
+    /// q) >= q` by `d q`. Where the largest element has less than a quarter of the row, `c` is above
+    /// 1.38.
     pub(crate) fn log_shift<E: Contract>(&self, scale: &Scale) -> LogShift {
         let lost = self.others.hi < ADD_F64 * self.sum.hi;
         if is_single::<E>() && 4.0 * self.e_max >= self.sum.hi {
             let c = libm::log1p(self.others.hi / self.top);
-            // As `Scale::log_shift`: a c of 0 is -0.
+            // A c of 0 is -0, as in `Scale::log_shift`.
             let (max, scale, c) = (self.max, scale.pair(), (-(0.0 - c), 0.0));
             return LogShift { max, scale, c };
         }
@@ -165,24 +166,25 @@ impl Sums {
     }
 }
 
-/// What a row of f32 or f64 may lose of its others for each addition, see [`Sums::new`].
+/// Bound of the error per addition, relative to the sum, from which on the others are added again:
+/// see [`Sums::new`].
 const ADD_F32: f64 = f64::from_bits((1023 - 27) << 52);
 
 const ADD_F64: f64 = f64::from_bits((1023 - 40) << 52);
 
-/// What is smaller may be subnormal when it is multiplied by a weight.
+/// A smaller number may become subnormal when it is multiplied by a weight.
 const SMALL: f64 = f64::from_bits((1023 - 800) << 52);
 
-/// What is known of a row before its gradient is written: scalars in f64, the same for every
-/// kernel.
+/// A row's loss and the factors of its gradient, which are known before the gradient is written:
+/// scalars in f64, the same for every kernel.
 #[derive(Clone, Copy)]
 pub(crate) struct RowLoss<E> {
     pub(crate) loss: f64,
-    /// What probabilities are multiplied by.
+    /// The factor of probabilities.
     of_probs: Pair<E>,
-    /// What targets are multiplied by.
+    /// The factor of targets.
     of_targets: Pair<E>,
-    /// The gradient of the label's column is `mass * p - target = rest - mass * (1 - p)`, times
+    /// The gradient of the label's column is `mass * p - target = rest - mass * (1 - p)` times
     /// `of_targets`.
     target: Pair<E>,
     rest: Pair<E>,
@@ -190,8 +192,7 @@ pub(crate) struct RowLoss<E> {
 }
 
 impl<E: Contract> RowLoss<E> {
-    /// `exact` is what turns the row's elements into their log-softmax from exponentials in f64,
-    /// for rows of f32.
+    /// `exact` gives the constants of log-softmax from exponentials in f64, for rows of f32.
     #[inline(always)]
     pub(crate) fn new<T: Element>(
         options: &Loss,
@@ -203,7 +204,7 @@ impl<E: Contract> RowLoss<E> {
     ) -> Self {
         let scale = &options.scale;
         let divergence = if options.divergence { targets.soft.as_ref() } else { None };
-        // The entropy is taken off, and there may be nothing left but the errors of both.
+        // Subtracting the entropy may leave nothing but the errors of both.
         let exactly = is_single::<E>() && divergence.is_some();
         let log = if exactly { exact() } else { sums.log_shift::<E>(scale) };
         let c = log.c.0 + log.c.1;
@@ -218,7 +219,7 @@ impl<E: Contract> RowLoss<E> {
         if let Some(label) = &targets.label {
             let weight = Pair::of(label.weight);
             own = options.own::<E>().times(weight);
-            // A class of weight 0 counts nothing, even if its logit is -inf.
+            // A class of weight 0 does not count, even if its logit is -inf.
             if own.hi != 0.0 {
                 information = -log.log_prob(label.logit);
                 loss += own.value() * information;
@@ -230,7 +231,7 @@ impl<E: Contract> RowLoss<E> {
         if let Some(soft) = divergence {
             let entropy = match &targets.label {
                 None => soft.negative_entropy(cols),
-                // All other columns' targets are the same.
+                // All other columns have the same target.
                 Some(label) => {
                     let [own, other] = [1.0 - options.smoothing + soft.spread, soft.spread];
                     let others = of_all.value() - label.weight * other;
@@ -238,10 +239,9 @@ impl<E: Contract> RowLoss<E> {
                 }
             };
             loss += entropy;
-            // No distribution is nearer to another than that (the log-sum inequality), whose
-            // targets add up to this.
+            // The least divergence (log-sum inequality) of targets with this sum.
             let sum = if targets.label.is_some() { 1.0 } else { of_all.value() };
-            // Targets that are rounded, and so is their sum, may add up to a little less than 1.
+            // The sum of rounded targets may be a little less than 1.
             let less = 1.0 - sum > f64::EPSILON * 4.0;
             let least = if sum > 0.0 && (less || sum > 1.0) { sum * libm::log(sum) } else { 0.0 };
             if options.weights.is_none() && loss < least {
@@ -253,8 +253,8 @@ impl<E: Contract> RowLoss<E> {
         if options.z != 0.0 {
             let z = Pair::of(2.0 * options.z);
             let mut lse = log.logsumexp();
-            // Its error from exponentials in f32, and whether that counts where the mass cancels or
-            // there is little else.
+            // The error from exponentials in f32, and whether it counts: where the mass cancels, or
+            // where the loss is little else.
             let error = c.min(1.0) * f64::from_bits((1023 - 23) << 52);
             let with = (mass.hi + z.hi * lse).abs() * f64::from_bits((1023 - 30) << 52);
             let square = (loss + options.z * lse * lse) * f64::from_bits((1023 - 26) << 52);
@@ -270,7 +270,7 @@ impl<E: Contract> RowLoss<E> {
         let factors = Pair::of(options.factor).times(Pair::of(targets.factor));
         let (scale, scale_lo) = scale.pair();
         let mut of_targets = factors.times(Pair::new(scale, scale_lo));
-        // Where nothing counts, a mean over nothing is no more.
+        // Where no element counts, the factor of a mean over nothing must not make NaN.
         if mass.hi == 0.0 && options.z == 0.0 && !of_targets.hi.is_finite() {
             of_targets = Pair::of(0.0);
         }
@@ -292,21 +292,21 @@ impl<E: Contract> RowLoss<E> {
         }
     }
 
-    /// What exponentials with this sum are multiplied by to be probabilities in the gradient: a
+    /// The factor that turns exponentials with this sum into probabilities of the gradient, as a
     /// pair of `E`.
     pub(crate) fn inverse(&self, sum: Sum) -> (E, E) {
         let (hi, lo) = self.wide_inverse(sum);
         if is_single::<E>() { E::pair(hi) } else { (E::narrow(hi), E::narrow(lo)) }
     }
 
-    /// The same in f64, for rows of f32 one number.
+    /// The same in f64; one number for rows of f32.
     pub(crate) fn wide_inverse(&self, sum: Sum) -> (f64, f64) {
         let inverse = self.of_probs.over(Pair::sum(sum));
         (inverse.hi, inverse.lo)
     }
 
-    /// Whether [`RowLoss::inverse`] as a pair of `E` has the same bits for all powers of two that
-    /// the sum is multiplied by between these two sums: nothing overflows, and no low part is
+    /// Whether [`RowLoss::inverse`] has the same bits, but for the exponent, for every sum between
+    /// these two that is a power of two times the row's: nothing overflows, and no low part is
     /// subnormal.
     #[inline(always)]
     pub(crate) fn is_safe(&self, sums: [f64; 2]) -> bool {
@@ -317,20 +317,20 @@ impl<E: Contract> RowLoss<E> {
         factor == 0.0 || safe(sums[0]) && safe(sums[1])
     }
 
-    /// Whether quotients are to be computed of `2^64 e`, as [`prob`] does, unless it is known that
-    /// no `e lo` is subnormal. (Of larger factors no result is so small that it counts.)
+    /// Whether quotients must be computed from `2^64 e`, as [`prob`] does, unless it is known that
+    /// no `e lo` is subnormal. (With larger factors no result is small enough to matter.)
     pub(crate) fn may_be_small(&self) -> bool {
         self.of_probs.hi.abs() < f64::from_bits((1023 + 60) << 52)
     }
 
-    /// The same for a row of `n` elements of which it is known whether it is wide: with a factor of
-    /// `n` 2^-32 or more quotients are above 2^-41-32, as [`Scale::is_wide`] wants them.
+    /// The same for a row of `n` elements that is known to be wide or not: with a factor of at
+    /// least `n` 2^-32 quotients are above 2^-41-32, as [`Scale::is_wide`] requires.
     pub(crate) fn is_wide(&self, wide: bool, n: usize) -> bool {
         let least = n as f64 * f64::from_bits((1023 - 32) << 52);
         self.may_be_small() && (wide || self.of_probs.hi.abs() < least)
     }
 
-    /// What a target's own part and what is spread are multiplied by in the gradient.
+    /// The factors, in the gradient, of a target's own share and of the spread share.
     pub(crate) fn of_soft(&self, options: &Loss, soft_own: bool, cols: usize) -> (f64, f64) {
         let own = if soft_own { self.of_targets.times(options.own()).value() } else { 0.0 };
         (own, self.of_targets.times(options.spread(cols)).value())
@@ -338,7 +338,7 @@ impl<E: Contract> RowLoss<E> {
 
     /// The gradient of the label's column, from its exponential by the row's own shift.
     pub(crate) fn at_label(&self, label: &Label, e: f64, sums: &Sums) -> f64 {
-        // Of the two forms the one whose terms are no larger than the gradient's own.
+        // Of the two forms, takes the one whose terms are no larger than the gradient.
         let value = if label.logit == sums.max && 2.0 * sums.e_max >= sums.sum.hi {
             let others = Pair::sum(sums.others);
             let others = if is_single::<E>() { Pair::of(others.value()) } else { others };
@@ -358,22 +358,22 @@ impl<E: Contract> RowLoss<E> {
     }
 }
 
-/// How much of a target is its own, and how much of it every column has.
+/// Shares of a target: its own, and what every column gets.
 impl Loss<'_> {
-    /// What of a target is its own, `1 - smoothing`.
+    /// A target's own share, `1 - smoothing`.
     fn own<E: Contract>(&self) -> Pair<E> {
         let (hi, lo) = two_sum(1.0, -self.smoothing);
         Pair::new(hi, lo)
     }
 
-    /// What each of `cols` columns has of a target.
+    /// The share of a target that each of `cols` columns gets.
     fn spread<E: Contract>(&self, cols: usize) -> Pair<E> {
         Pair::of(self.smoothing).over(Pair::of(cols as f64))
     }
 }
 
-/// What the gradient takes from the sum over a row: for log-softmax without the `C` of the
-/// exponentials and, for rows of f64, scaled.
+/// The row's sum as the gradient needs it: for log-softmax without the `C` of the exponentials and,
+/// in rows of f64, scaled.
 pub(crate) fn backward_sum<E: Contract>(sum: Sum, scale: (f64, f64), log: bool) -> (f64, f64) {
     let mut sum = Pair::<E>::sum(sum);
     if log {

@@ -1,19 +1,19 @@
-//! Rows to read and rows to write: what all calls over rows have in common.
+//! Rows to read and rows to write: the common part of all calls over rows.
 
 use std::marker::PhantomData;
 
 use crate::call::Store;
 use crate::call::matrix::{Matrix, MatrixMut};
 
-/// Rows that are read, and one for each that is written: another, the very same, one element, or
-/// none. Made of views that were checked; it borrows what it points to.
+/// Rows to read, and for each what is written: another row, the same row, one element, or nothing.
+/// Made of checked views, and borrows what they borrow.
 #[derive(Debug)]
 pub struct Rows<'a, T, U> {
     /// Row `i` starts at `x + i * x_stride`; each has `cols` elements, valid for reads.
     pub(crate) x: *const T,
     pub(crate) x_stride: usize,
     /// Row `i` starts at `y + i * y_stride`; each is valid for writes of `cols` elements (of one,
-    /// if made [`Rows::to_one`]). Either disjoint from `x`, or the very same rows, or null.
+    /// if made by [`Rows::to_one`]). Disjoint from `x`, or the very same rows, or null.
     pub(crate) y: *mut U,
     pub(crate) y_stride: usize,
     pub(crate) rows: usize,
@@ -25,7 +25,7 @@ pub struct Rows<'a, T, U> {
 // SAFETY: what it was made of, views of T and of U, are Send for such types.
 unsafe impl<T: Send + Sync, U: Send> Send for Rows<'_, T, U> {}
 
-/// The shapes of input and output, where they do not fit.
+/// The shapes of input and output that do not fit each other.
 pub type Shapes = [(usize, usize); 2];
 
 impl<'a, T, U> Rows<'a, T, U> {
@@ -42,10 +42,10 @@ impl<'a, T, U> Rows<'a, T, U> {
         }
     }
 
-    /// From rows of `x` to rows of `y`.
+    /// Reads rows of `x` and writes rows of `y`.
     ///
     /// # Errors
-    /// Their shapes, if they differ.
+    /// The two shapes, if they differ.
     #[inline]
     pub(crate) fn new(x: Matrix<'a, T>, mut y: MatrixMut<'a, U>) -> Result<Self, Shapes> {
         let shapes = [(x.rows(), x.cols()), (y.rows(), y.cols())];
@@ -55,10 +55,10 @@ impl<'a, T, U> Rows<'a, T, U> {
         Ok(Self::of(&x, y.as_mut_ptr(), y.stride()))
     }
 
-    /// From rows of `x` to one element each of `y`.
+    /// Reads rows of `x` and writes one element of `y` for each.
     ///
     /// # Errors
-    /// The shapes, if there is not one element for each row.
+    /// The two shapes, if there is not one element for each row.
     #[inline]
     pub(crate) fn to_one(x: Matrix<'a, T>, y: &'a mut [U]) -> Result<Self, Shapes> {
         if x.rows() != y.len() {
@@ -67,24 +67,24 @@ impl<'a, T, U> Rows<'a, T, U> {
         Ok(Self::of(&x, y.as_mut_ptr(), 1))
     }
 
-    /// Rows of `x`, and nothing to be written.
+    /// Reads rows of `x` and writes nothing.
     pub(crate) fn read(x: Matrix<'a, T>) -> Self {
         Self::of(&x, std::ptr::null_mut(), 0)
     }
 
-    /// Rows.
+    /// Number of rows.
     #[inline]
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Elements of a row that is read.
+    /// Number of elements of a row to read.
     #[inline]
     pub fn cols(&self) -> usize {
         self.cols
     }
 
-    /// Whether nothing lies between the rows.
+    /// Whether rows follow each other without gaps.
     #[inline]
     pub fn is_dense(&self) -> bool {
         self.x_stride == self.cols && self.y_stride == self.cols
@@ -96,13 +96,13 @@ impl<'a, T, U> Rows<'a, T, U> {
         self.x.cast::<U>() == self.y.cast_const()
     }
 
-    /// Where a row starts that is read, and where the one that is written.
+    /// The start of a row to read, and of the one to write.
     #[inline(always)]
     pub(crate) fn row(&self, row: usize) -> (*const T, *mut U) {
         (self.x.wrapping_add(row * self.x_stride), self.y.wrapping_add(row * self.y_stride))
     }
 
-    /// A row that is read.
+    /// The elements of a row to read.
     pub(crate) fn elements(&self, row: usize) -> impl Iterator<Item = T>
     where
         T: Copy,
@@ -113,13 +113,13 @@ impl<'a, T, U> Rows<'a, T, U> {
         (0..cols).map(move |i| unsafe { *x.add(i) })
     }
 
-    /// Stores the output like that; in place into the caches.
+    /// Sets how the output is stored; in place always into the caches.
     #[inline]
     pub(crate) fn store(&mut self, store: Store) {
         self.store = if self.is_in_place() { Store::CACHED } else { store };
     }
 
-    /// The first `at` rows and the others. All and none if there are fewer than `at`.
+    /// The first `at` rows, or all if there are fewer, and the others.
     pub(crate) fn split(self, at: usize) -> (Self, Self) {
         let at = at.min(self.rows);
         let part = |from: usize, rows| {
@@ -131,10 +131,10 @@ impl<'a, T, U> Rows<'a, T, U> {
 }
 
 impl<'a, T> Rows<'a, T, T> {
-    /// Rows to themselves.
+    /// Reads and writes rows of `y`.
     #[inline]
     pub(crate) fn in_place(mut y: MatrixMut<'a, T>) -> Self {
-        // One pointer: another, made of a borrow before it, would not be valid any more.
+        // One pointer: a second one, made of another borrow, would invalidate the first.
         let p = y.as_mut_ptr();
         Rows {
             x: p,
@@ -149,7 +149,7 @@ impl<'a, T> Rows<'a, T, T> {
     }
 }
 
-/// Calls are their rows, with options.
+/// Makes a call deref to its rows.
 macro_rules! over_rows {
     ($call:ident<'a, $($t:ident $(: $bound:ident)?),*>, $x:ty, $y:ty) => {
         impl<'a, $($t $(: $bound)?),*> std::ops::Deref for $call<'a, $($t),*> {
@@ -162,7 +162,7 @@ macro_rules! over_rows {
         }
 
         impl<'a, $($t $(: $bound)?),*> $call<'a, $($t),*> {
-            /// Stores the output like that; in place into the caches.
+            /// Sets how the output is stored; in place always into the caches.
             #[inline]
             #[must_use]
             pub fn storing(mut self, store: $crate::call::Store) -> Self {

@@ -1,5 +1,6 @@
-//! The options of attention, and a call with them: what is checked once, and what each row makes of
-//! it.
+//! The options of attention, a call with them, and what each row makes of them.
+
+use std::ops::Range;
 
 use half::{bf16, f16};
 
@@ -12,39 +13,39 @@ use crate::num::exp2::{Contract, MOST_LANES, Sum};
 use crate::num::scale::{LogShift, Scale, Shift};
 use crate::num::two_sum;
 
-/// What the logits of far rows are yet to be multiplied by: no more than any scale, so that no
-/// score passes the type's range.
+/// The factor that the logits of far rows still have to be multiplied by: no larger than any scale,
+/// so that no score overflows.
 pub(crate) fn far_scale() -> Scale {
     Scale::from_temperature(FAR).expect("a temperature in range")
 }
 
-/// 1, -1, 0 or NaN.
+/// The sign of a number: 1, -1, 0 or NaN.
 pub(crate) fn sign(x: f32) -> f32 {
     if x == 0.0 { 0.0 } else { x.signum() }
 }
 
-/// What makes the logits of far rows: the least temperature.
+/// The factor of far rows' logits: the least temperature.
 pub(crate) const FAR: f64 = Scale::TEMPERATURES.0;
 
 /// `c tanh(scale x / c)`, computed in f64: `c (e - 1) / (e + 1)`, `e = exp(2 scale x / c)`.
 ///
-/// In rows of f64 every step but the exponential is a pair: `c (1 - q)`, `q = 2 / (e + 1)`. The
-/// error of `e` is 1.22 u at most (u is 2^-53), and half of it reaches the hyperbolic tangent: 0.61
-/// c u of the logit, and at most 1.22 c ULP of a probability.
+/// In rows of f64 every step but the exponential is a pair: `c (1 - q)`, `q = 2 / (e + 1)`. Proof
+/// of the bound: the error of `e` is 1.22 u at most (u is 2^-53), and half of it reaches the
+/// hyperbolic tangent. That is 0.61 c u of the logit, and at most 1.22 c ULP of a probability.
 #[derive(Clone, Copy)]
 pub(crate) struct Cap {
-    /// In units of the row's logits.
+    /// The cap `c`, in units of the row's logits.
     pub(crate) c: f64,
     /// `2 * scale / c`, as a pair.
     pub(crate) factor: (f64, f64),
 }
 
-/// [`Contract::log_shift`] of a row whose largest logit is `max + low` and has the exponential `e`,
-/// which are `largest`.
+/// [`Contract::log_shift`] of a row of pairs. Its largest logit is `max + low`, with the
+/// exponential `e`.
 ///
-/// Where the largest element has half of the mass or more its `e` must be the one in the sum, lest
-/// its error count twice. `e exp(-low)` is such a one of `max` alone; what is missing when that is
-/// rounded is added to the logarithm.
+/// Where the largest element has half of the mass or more, its `e` must be the one in the sum, or
+/// its error counts twice. `e exp(-low)` is the exponential of `max` alone; what rounding it loses
+/// is added to the logarithm.
 pub(crate) fn log_shift_of_pairs<E: Contract>(
     scale: &Scale,
     max: f64,
@@ -63,38 +64,93 @@ pub(crate) fn log_shift_of_pairs<E: Contract>(
     log
 }
 
-/// A mask's elements: numbers that are added to the logits, or whether a key is seen.
+/// The elements of a mask: numbers that are added to the logits, or booleans that tell whether a
+/// key is seen.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum MaskData<'a> {
     /// Added; -inf hides a key.
     F32(&'a [f32]),
+    /// Added, to logits of f64.
+    F64(&'a [f64]),
     /// Added.
     F16(&'a [f16]),
     /// Added.
     Bf16(&'a [bf16]),
-    /// Not 0: the key is seen.
+    /// A key is seen where this is not 0.
     Bool(&'a [u8]),
 }
 
-impl MaskData<'_> {
-    fn len(&self) -> usize {
+impl<'a> MaskData<'a> {
+    /// Elements.
+    #[doc(hidden)]
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
         match self {
             Self::F32(m) => m.len(),
+            Self::F64(m) => m.len(),
             Self::F16(m) => m.len(),
             Self::Bf16(m) => m.len(),
             Self::Bool(m) => m.len(),
         }
     }
 
-    /// Whether all of these keys have 0 or -inf (as booleans: seen or hidden).
+    /// Those in a range of columns.
+    #[doc(hidden)]
+    #[must_use]
     #[inline(always)]
-    fn only_hides(&self, (from, to): (usize, usize)) -> bool {
+    pub fn part(self, range: Range<usize>) -> Self {
+        match self {
+            Self::F32(m) => Self::F32(&m[range]),
+            Self::F64(m) => Self::F64(&m[range]),
+            Self::F16(m) => Self::F16(&m[range]),
+            Self::Bf16(m) => Self::Bf16(&m[range]),
+            Self::Bool(m) => Self::Bool(&m[range]),
+        }
+    }
+
+    /// What is added to the logit of a key: of booleans 0 or -inf.
+    #[doc(hidden)]
+    pub fn added(&self, key: usize) -> f64 {
+        match self {
+            Self::F32(m) => m[key].into(),
+            Self::F64(m) => m[key],
+            // Not the functions of `half` of the same name: see num/element.rs.
+            Self::F16(m) => Element::to_f64(m[key]),
+            Self::Bf16(m) => Element::to_f64(m[key]),
+            Self::Bool(m) => {
+                if m[key] != 0 {
+                    0.0
+                } else {
+                    f64::NEG_INFINITY
+                }
+            }
+        }
+    }
+
+    /// Whether its elements fit logits of the type `A`.
+    ///
+    /// # Errors
+    /// [`Error::Value`] if not.
+    #[doc(hidden)]
+    pub fn check<A>(&self) -> Result<(), Error> {
+        if matches!(self, Self::F64(_)) && size_of::<A>() != size_of::<f64>() {
+            let what = "number of bytes of the mask's elements";
+            return Err(Error::value(what, size_of::<f64>(), "at most 4, but for rows of f64"));
+        }
+        Ok(())
+    }
+
+    /// Whether the mask does nothing but hide some of these keys: every element is 0 or -inf, or a
+    /// boolean.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn only_hides(&self, (from, to): (usize, usize)) -> bool {
         macro_rules! all {
             ($m:ident: $t:ty) => {
-                // A block without a way out before its end becomes vectors.
-                $m[from..to].chunks(256).all(|block| {
-                    block.iter().fold(true, |all, m| {
+                // A chunk is tested without an early exit, which is compiled to vectors.
+                $m[from..to].chunks(256).all(|chunk| {
+                    chunk.iter().fold(true, |all, m| {
                         let bits = m.to_bits();
                         all & ((bits << 1 == 0) | (bits == <$t>::NEG_INFINITY.to_bits()))
                     })
@@ -103,6 +159,7 @@ impl MaskData<'_> {
         }
         match self {
             Self::F32(m) => all!(m: f32),
+            Self::F64(m) => all!(m: f64),
             Self::F16(m) => all!(m: f16),
             Self::Bf16(m) => all!(m: bf16),
             Self::Bool(_) => true,
@@ -117,10 +174,25 @@ macro_rules! mask_data {
                 Self::$variant(data)
             }
         })*
+
+        mask_data!(also: $($t),*, bool);
+    };
+    (also: $($t:ty),*) => {
+        $(impl<'a> From<&'a Vec<$t>> for MaskData<'a> {
+            fn from(data: &'a Vec<$t>) -> Self {
+                data[..].into()
+            }
+        }
+
+        impl<'a, const N: usize> From<&'a [$t; N]> for MaskData<'a> {
+            fn from(data: &'a [$t; N]) -> Self {
+                data[..].into()
+            }
+        })*
     };
 }
 
-mask_data!(f32: F32, f16: F16, bf16: Bf16, u8: Bool);
+mask_data!(f32: F32, f64: F64, f16: F16, bf16: Bf16, u8: Bool);
 
 impl<'a> From<&'a [bool]> for MaskData<'a> {
     fn from(data: &'a [bool]) -> Self {
@@ -138,9 +210,10 @@ pub struct Mask<'a> {
 }
 
 impl<'a> Mask<'a> {
-    /// Elements of f32, f16 or bf16, which are added to logits, or of bool or u8, `true` or not 0
-    /// where a key is seen. `shape` is batch, heads, queries: each as many as the scores have, or
-    /// 1, which serves for all. Rows are as long as the scores'.
+    /// A mask of f32, f16 or bf16 (or f64, for scores of f64), which are added to the logits, or of
+    /// bool or u8, where `true` or not 0 means that a key is seen. `shape` is batch, heads, queries:
+    /// each as many as the scores have, or 1 for one that serves all. A row of the mask is as long
+    /// as one of the scores.
     ///
     /// ```
     /// use softmax_kernels::Mask;
@@ -152,45 +225,45 @@ impl<'a> Mask<'a> {
     }
 }
 
-/// What is done to the scores of attention before, and with, their softmax. Rows are those of a
-/// tensor of batch, heads, queries and keys.
+/// The options of attention. Rows are those of a tensor of batch, heads, queries and keys.
 #[derive(Clone, Copy, Debug)]
 pub struct Attend<'a> {
     /// Heads.
     pub heads: usize,
     /// Queries of a head.
     pub queries: usize,
-    /// What the scores are multiplied by.
+    /// The factor of the scores.
     pub scale: Scale,
     /// The soft cap `c` of `c * tanh(x / c)`.
     pub cap: Option<f64>,
-    /// What is added, or hides keys.
+    /// The mask, which is added or hides keys.
     pub mask: Option<Mask<'a>>,
-    /// What each head multiplies its mask by.
+    /// Each head's factor of the mask.
     pub mask_slopes: Option<&'a [f32]>,
-    /// ALiBi: what each head multiplies the distance of a key from the query's position by.
+    /// ALiBi: each head's factor of the distance of a key from the query's position.
     pub slopes: Option<&'a [f32]>,
     /// Each head's sink: a logit without a key.
     pub sinks: Option<&'a [f32]>,
-    /// How many keys are seen, of each sequence of the batch or of each row.
+    /// Number of keys that are seen, for each sequence of the batch or for each row.
     pub lengths: Option<&'a [usize]>,
-    /// Keys after the query's position are not seen.
+    /// Whether keys after the query's position are hidden.
     pub causal: bool,
-    /// Of the keys up to the query's position only as many, the last ones, are seen.
+    /// Number of keys that are seen up to the query's position: the last ones.
     pub window: Option<usize>,
-    /// Of the keys after the query's position only as many, the first ones, are seen.
+    /// Number of keys that are seen after the query's position: the first ones.
     pub window_ahead: Option<usize>,
-    /// The position of the first query among the keys; else the last query's is the last key.
+    /// The position of the first query among the keys; by default the last query's is that of the
+    /// last key.
     pub offset: Option<isize>,
-    /// What becomes of rows that see no key.
+    /// The result of rows that see no key.
     pub masked: Masked,
 }
 
-/// The soft caps that are allowed: within them a capped logit is right to an absolute 2^-30 in f32.
+/// The range of soft caps. Within it a capped logit has an absolute error of at most 2^-30 in f32.
 const CAPS: (f64, f64) = (1.0 / 1_048_576.0, 1_048_576.0);
 
-/// How far a key may be from a query for ALiBi: up to where all numbers are whole, less than a
-/// vector before it, which may start at keys that are not seen.
+/// The largest distance of a key from a query for ALiBi. All integers up to it are exact, with a
+/// vector more, because vectors may start at keys that are not seen.
 fn max_distance<A>() -> i64 {
     let digits = if size_of::<A>() == size_of::<f64>() {
         f64::MANTISSA_DIGITS
@@ -200,23 +273,23 @@ fn max_distance<A>() -> i64 {
     (1 << digits) - MOST_LANES as i64
 }
 
-/// One row's part of the options.
+/// The options of one row.
 #[derive(Clone, Copy)]
 pub(crate) struct Row<'a> {
-    /// The keys that are seen, but for masks.
+    /// The range of keys that are seen, apart from masks.
     pub(crate) keys: (usize, usize),
     pub(crate) mask: Option<MaskData<'a>>,
     pub(crate) mask_slope: Option<f32>,
     pub(crate) slope: Option<f32>,
     pub(crate) sink: Option<f32>,
-    /// Its logits are pairs: more than the scores, scaled.
+    /// Whether its logits are pairs: more than the scaled scores.
     pub(crate) pairs: bool,
     /// The query's position among the keys.
     pub(crate) position: isize,
 }
 
 impl<'a> Attend<'a> {
-    /// No option: softmax of every row.
+    /// No options: softmax of every row.
     pub const fn new(heads: usize, queries: usize) -> Self {
         Attend {
             heads,
@@ -236,8 +309,7 @@ impl<'a> Attend<'a> {
         }
     }
 
-    /// Whether everything has the length that scores of this shape need, which are computed in the
-    /// type `A`.
+    /// Checks all lengths and values for scores of this shape, which are computed in the type `A`.
     fn check<A>(&self, rows: usize, cols: usize) -> Result<(), Error> {
         let &Attend { heads, queries, .. } = self;
         let per_batch = heads.checked_mul(queries).filter(|&n| n > 0);
@@ -256,13 +328,14 @@ impl<'a> Attend<'a> {
             return Err(Error::value("soft cap", c, "in 2^-20..=2^20"));
         }
         if let Some(mask) = &self.mask {
+            mask.data.check::<A>()?;
             let scores = [batch, heads, queries];
             if mask.shape.iter().zip(scores).any(|(&m, n)| m != n && m != 1) {
                 let what = "shape of the mask (batch, heads, queries; 1 serves for all)";
                 let [expected, got] = [scores, mask.shape].map(|s| Size::Tensor(Box::new(s)));
                 return Err(Error::shape(what, expected, got));
             }
-            // No overflow: at most as many as the scores.
+            // No overflow: the scores have at least as many.
             let needed = mask.shape.iter().product::<usize>() * cols;
             let len = mask.data.len();
             if len != needed {
@@ -302,16 +375,17 @@ impl<'a> Attend<'a> {
         }
     }
 
-    /// How many keys after its position a query sees at most.
+    /// The most keys after its position that a query sees.
     fn ahead(&self) -> Option<usize> {
         if self.causal { Some(0) } else { self.window_ahead }
     }
 
-    /// The largest distance of a key from a query that sees it, or would without lengths and masks.
+    /// The largest distance of a key from a query that sees it, with lengths and masks left out.
     fn farthest(&self, cols: usize) -> Option<i64> {
         let first = self.position(0, cols) as i128;
         let last = self.position(self.queries.saturating_sub(1), cols) as i128;
-        // The first query is the furthest before keys, the last one behind them.
+        // The first query is the farthest from the keys after it, the last one from those before
+        // it.
         let mut most = cols as i128 - 1 - first;
         if let Some(ahead) = self.ahead() {
             most = most.min(ahead as i128);
@@ -332,13 +406,13 @@ impl<'a> Attend<'a> {
         offset.saturating_add(query as isize)
     }
 
-    /// Whether logits are more than the scores, scaled, whatever a mask adds.
+    /// Whether logits are more than the scaled scores, whatever the mask adds.
     fn is_biased(&self) -> bool {
         let by_head = [self.mask_slopes, self.slopes, self.sinks];
         self.cap.is_some() || by_head.iter().any(|slice| slice.is_some())
     }
 
-    /// The part of row `row` of `rows`, of `cols` keys.
+    /// The options of row `row` of `rows`, of `cols` keys.
     #[inline(always)]
     pub(crate) fn row(&self, row: usize, rows: usize, cols: usize) -> Row<'a> {
         let (head, query) = (row / self.queries, row % self.queries);
@@ -348,10 +422,10 @@ impl<'a> Attend<'a> {
             Some(lengths) => cols.min(lengths[if lengths.len() == rows { row } else { batch }]),
             None => cols,
         };
-        // The first key that the query does not see any more.
+        // The first key after the query's position.
         let next = usize::try_from(position.saturating_add(1)).unwrap_or(0);
         if let Some(ahead) = self.ahead() {
-            // The position may be before the first key: then fewer of those after it are there.
+            // For a position before the first key, fewer of the keys after it exist.
             let before = position.saturating_add(1).min(0).unsigned_abs();
             end = end.min(next.saturating_add(ahead.saturating_sub(before)));
         }
@@ -364,17 +438,12 @@ impl<'a> Attend<'a> {
             let at = |i, n| if n == 1 { 0 } else { i };
             let row = (at(batch, batches) * heads + at(head, heads)) * queries + at(query, queries);
             let range = row * cols..(row + 1) * cols;
-            match mask.data {
-                MaskData::F32(m) => MaskData::F32(&m[range]),
-                MaskData::F16(m) => MaskData::F16(&m[range]),
-                MaskData::Bf16(m) => MaskData::Bf16(&m[range]),
-                MaskData::Bool(m) => MaskData::Bool(&m[range]),
-            }
+            mask.data.part(range)
         });
         let keys = (begin.min(end), end);
         Row {
             keys,
-            // A mask of numbers that only hides is as one of booleans.
+            // A mask of numbers that only hides is treated as one of booleans.
             pairs: self.is_biased() || mask.is_some_and(|mask| !mask.only_hides(keys)),
             mask,
             mask_slope: self.mask_slopes.map(|slopes| slopes[head]),
@@ -385,14 +454,14 @@ impl<'a> Attend<'a> {
     }
 }
 
-/// The work of one call: scores to probabilities, which may be of another type, or in place; and
-/// each row's log-sum-exp, if wanted.
+/// The work of one call: probabilities, which may be of another type or in place, and each row's
+/// log-sum-exp, if wanted.
 #[derive(Debug)]
 pub struct Scores<'a, T: Element, U> {
     views: Rows<'a, T, U>,
-    /// One for each row, or none at all.
+    /// One for each row, or empty.
     pub(crate) lse: &'a mut [T::Arithmetic],
-    /// Which of the tensor's rows the first one is, and how many it has.
+    /// The index of the first row among the tensor's rows, and the number of those.
     first: usize,
     of: usize,
     pub(crate) attend: Attend<'a>,
@@ -401,10 +470,11 @@ pub struct Scores<'a, T: Element, U> {
 over_rows!(Scores<'a, T: Element, U>, T, U);
 
 impl<'a, T: Element, U: Element> Scores<'a, T, U> {
-    /// From `x` to `y`, and log-sum-exps to `lse`, with this scale instead of that of the options.
+    /// Reads `x` and writes `y` and `lse`; `scale` replaces that of the options.
     ///
     /// # Errors
-    /// If the shapes or the lengths of options do not fit.
+    /// [`Error::Shape`] if shapes or lengths of options do not fit; [`Error::Value`] for values out
+    /// of range.
     pub fn new(
         x: Matrix<'a, T>,
         y: MatrixMut<'a, U>,
@@ -449,7 +519,7 @@ impl<'a, T: Element, U: Element> Scores<'a, T, U> {
         )
     }
 
-    /// The row's part of the options.
+    /// The options of a row.
     #[inline(always)]
     pub(crate) fn options(&self, row: usize) -> Row<'a> {
         self.attend.row(self.first + row, self.of, self.cols)
@@ -457,7 +527,7 @@ impl<'a, T: Element, U: Element> Scores<'a, T, U> {
 }
 
 impl<'a, T: Element> Scores<'a, T, T> {
-    /// Scores to probabilities in the same place.
+    /// Overwrites scores with probabilities.
     ///
     /// # Errors
     /// As [`Scores::new`].

@@ -25,7 +25,7 @@ pulp::simd_type! {
 
 tokens!(Avx2);
 
-/// The largest or the smallest lane: that of halves, and again.
+/// The largest or the smallest lane, by halves.
 macro_rules! extreme_ps {
     ($s:ident, $of_eight:ident, $of_four:ident, $a:ident) => {{
         let (avx, sse) = ($s.0.avx, $s.0.sse);
@@ -108,19 +108,19 @@ impl Vector for F32 {
         let [x, y]: [f64; 2] = pulp::cast(self.0.sse2._mm_add_pd(low, high));
         Sum { hi: x + y, lo: 0.0 }
     }
-    /// The same trees, four rows side by side.
+    /// The trees of `acc_fold`, four rows side by side.
     #[inline(always)]
     fn fold_rows(self, acc: &[Self::Total; ROWS_AT_ONCE]) -> Self::Sums {
         let a = self.0.avx;
         each!(2, |k| {
-            // Pairs (i, i + 2) of two rows in each.
+            // Sums of lanes (i, i + 2), of two rows in each vector.
             let [even, odd] = each!(2, |h| {
                 let row = 4 * k + 2 * h;
                 let (x, y) = (self.fold_to_four(acc[row]), self.fold_to_four(acc[row + 1]));
                 let low = a._mm256_permute2f128_pd::<0x20>(x, y);
                 a._mm256_add_pd(low, a._mm256_permute2f128_pd::<0x31>(x, y))
             });
-            // Pairs (i, i + 1): rows 0, 2, 1, 3, put in order.
+            // Sums of lanes (i, i + 1): rows 0, 2, 1, 3, then put in order.
             let rows = a._mm256_hadd_pd(even, odd);
             self.0.avx2._mm256_permute4x64_pd::<0b11_01_10_00>(rows)
         })
@@ -135,8 +135,8 @@ impl Vector for F32 {
 
 impl Vector for F64 {
     type V = [__m256d; 2];
-    /// The lower and the upper halves of the eight entries: AVX2 permutes eight 32-bit numbers, not
-    /// 64-bit ones.
+    /// The lower and the upper halves of the eight entries: AVX2 permutes eight 32-bit numbers, but
+    /// not 64-bit ones.
     type Table = [__m256i; 2];
     token!(Avx2);
     x86_caches!();
@@ -158,7 +158,7 @@ impl Vector for F64 {
         lookup[table](t) = {
             let (a, i) = (s.0.avx, s.0.avx2);
             let t = a._mm256_castpd_si256(t);
-            // The index, in both halves of each lane.
+            // The index in both halves of each lane.
             let j = i._mm256_shuffle_epi32::<0b10_10_00_00>(t);
             let low = i._mm256_permutevar8x32_epi32(table[0], j);
             let high = i._mm256_permutevar8x32_epi32(table[1], j);
@@ -176,7 +176,7 @@ impl Vector for F64 {
     fn table(self, m: i32) -> [__m256i; 2] {
         let (a, i) = (self.0.avx, self.0.avx2);
         let [x, y]: [__m256; 2] = pulp::cast(f64::TABLE);
-        // Entries 0, 1, 4, 5, 2, 3, 6, 7, put in order.
+        // Elements 0, 1, 4, 5, 2, 3, 6, 7, then put in order.
         let low = a._mm256_castps_pd(a._mm256_shuffle_ps::<0b10_00_10_00>(x, y));
         let high = a._mm256_castps_pd(a._mm256_shuffle_ps::<0b11_01_11_01>(x, y));
         let low = a._mm256_castpd_si256(i._mm256_permute4x64_pd::<0b11_01_10_00>(low));
@@ -186,14 +186,14 @@ impl Vector for F64 {
 }
 
 impl F32 {
-    /// Lanes i and i + 8, then i and i + 4 of a sum.
+    /// Adds lanes i and i + 8, then i and i + 4 of a sum.
     #[inline(always)]
     fn fold_to_four(self, acc: [[__m256d; 2]; 2]) -> __m256d {
         let [low, high] = self.wide().add(acc[0], acc[1]);
         self.0.avx._mm256_add_pd(low, high)
     }
-    /// Ties to even. Of NaNs it is right for `NAN` alone, which stays a NaN when it is rounded: no
-    /// other reaches it.
+    /// Rounds ties to even. Right for the one NaN [`NAN`](crate::num::element::Element::NAN) only,
+    /// which stays a NaN when it is rounded: no other reaches this.
     #[inline(always)]
     fn narrow_bf16(self, v: __m256) -> __m128i {
         let (a, i) = (self.0.avx, self.0.avx2);

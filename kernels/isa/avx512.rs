@@ -16,11 +16,11 @@ use crate::num::exp2::{Contract, ROWS_AT_ONCE, Sum};
 
 tokens!(V4, avx512_bf16::find_bf16_conversions());
 
-/// What the widened sums must be multiplied by: 2^896.
+/// The factor that widened sums must be multiplied by: 2^896.
 const WIDENED: f64 = f64::from_bits((1023 + 896) << 52);
 
-/// The product of the lower halves of 64 bits. In assembly, because the compiler makes two
-/// operations of the multiplication by a power of two: a shift and a mask.
+/// The 64-bit product of the lower halves. In assembly, because the compiler replaces the product
+/// with a power of two by two operations, a shift and a mask.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn mul_low(a: __m512i, b: __m512i) -> __m512i {
@@ -35,13 +35,13 @@ fn mul_low(a: __m512i, b: __m512i) -> __m512i {
 
 impl Vector for F32 {
     type V = [__m512; 1];
-    /// The table twice over: the lookup uses four bits of its index.
+    /// The table twice: the lookup uses four bits of its index.
     type Table = __m512;
     const CHAINS: usize = 12;
     const ABREAST: bool = true;
     token!(V4);
     x86_caches!();
-    // Running sums are of even lanes and of odd lanes, times WIDENED.
+    // Running sums are those of even and of odd lanes, divided by WIDENED.
     f32_alike!();
     sums_side_by_side!();
 
@@ -58,7 +58,7 @@ impl Vector for F32 {
             s.0.avx512f._mm512_mask_min_ps(m, s.mask::<_CMP_NLT_UQ>(x, cut), x, m);
         select_below(x, cut, a, b) =
             s.0.avx512f._mm512_mask_blend_ps(s.mask::<_CMP_LT_OQ>(x, cut), b, a);
-        // One instruction with the operation that made e.
+        // The compiler merges this into the operation that made e.
         zero_below(x, cut, e) = s.0.avx512f._mm512_maskz_mov_ps(s.mask::<_CMP_NLT_UQ>(x, cut), e);
         lookup[table](t) = {
             let (f, t) = (s.0.avx512f, s.0.avx512f._mm512_castps_si512(t));
@@ -89,9 +89,9 @@ impl Vector for F32 {
         let low = f._mm512_castps256_ps512(f._mm512_cvtpd_ps(low));
         [self.0.avx512dq._mm512_insertf32x8::<1>(low, f._mm512_cvtpd_ps(high))]
     }
-    /// Widens by moving bits: the 31 bits of a positive f32, 29 places up, are the f64 of the same
-    /// mantissa and 2^-896 times the value. That takes 3 operations on the two arithmetic ports
-    /// where conversion takes 5 (two of 2, and an extraction), and the sums round alike.
+    /// Widens by a shift: the 31 bits of a positive f32, 29 places up, are an f64 with the same
+    /// mantissa and 2^-896 times the value. This takes 3 operations on the two arithmetic ports,
+    /// where conversion takes 5 (two of 2, and an extraction), and sums are rounded alike.
     #[inline(always)]
     fn acc_of(self, [v]: Self::V) -> Self::Acc {
         let f = self.0.avx512f;
@@ -114,10 +114,10 @@ impl Vector for F32 {
     fn acc_fold(self, acc: Self::Acc) -> Sum {
         let [even, odd] = each!(2, |k| self.fold_to_two(acc[k][0]));
         let sum = ((even[0] + even[1]) + (odd[0] + odd[1])) * WIDENED;
-        // A NaN among the elements has become a number larger than any sum.
+        // A NaN among the elements has become a number above every sum.
         Sum { hi: if sum < LARGEST_SUM { sum } else { f64::NAN }, lo: 0.0 }
     }
-    /// The same trees, side by side: 5.75 operations a row.
+    /// The trees of `acc_fold`, side by side: 5.75 operations a row.
     #[inline(always)]
     fn fold_rows(self, acc: &[Self::Total; ROWS_AT_ONCE]) -> Self::Sums {
         let f = self.0.avx512f;
@@ -125,26 +125,27 @@ impl Vector for F32 {
         let high: __m512i = pulp::cast([2i64, 3, 10, 11, 6, 7, 14, 15]);
         let [first, second] = each!(2, |h| {
             let [ab, cd] = each!(2, |k| {
-                // Pairs (i, i + 8): even lanes of a row in the lower half, odd ones in the upper.
+                // Sums of lanes (i, i + 8): even lanes of a row in the lower half, odd ones in the
+                // upper.
                 let [a, b] = each!(2, |row| {
                     let [[even], [odd]] = acc[4 * h + 2 * k + row];
                     self.add_halves(even, odd)
                 });
-                // Pairs (i, i + 4), of two rows in each half.
+                // Sums of lanes (i, i + 4), of two rows in each half.
                 let third = f._mm512_permutex2var_pd(a, low, b);
                 f._mm512_add_pd(third, f._mm512_permutex2var_pd(a, high, b))
             });
-            // Pairs (i, i + 2): a c b d of rows a, b, c, d in each half.
+            // Sums of lanes (i, i + 2): rows a, c, b, d in each half.
             f._mm512_add_pd(f._mm512_unpacklo_pd(ab, cd), f._mm512_unpackhi_pd(ab, cd))
         });
-        // Even and odd: rows a, c, b, d and so on, put in order.
+        // Sums of even and odd lanes: rows a, c, b, d and so on, then put in order.
         let sums = self.wide().mul([self.add_halves(first, second)], self.wide().splat(WIDENED));
         [f._mm512_permutexvar_pd(pulp::cast([0i64, 2, 1, 3, 4, 6, 5, 7]), sums[0])]
     }
     #[inline(always)]
     fn are_positive(self, [sums]: Self::Sums) -> bool {
         let f = self.0.avx512f;
-        // A NaN among the elements has become a number larger than any sum.
+        // A NaN among the elements has become a number above every sum.
         let small = f._mm512_cmp_pd_mask::<_CMP_LT_OQ>(sums, f._mm512_set1_pd(LARGEST_SUM));
         small & f._mm512_cmp_pd_mask::<_CMP_GT_OQ>(sums, f._mm512_setzero_pd()) == 0xff
     }
@@ -172,7 +173,7 @@ impl Vector for F64 {
             s.0.avx512f._mm512_mask_min_pd(m, s.mask::<_CMP_NLT_UQ>(x, cut), x, m);
         select_below(x, cut, a, b) =
             s.0.avx512f._mm512_mask_blend_pd(s.mask::<_CMP_LT_OQ>(x, cut), b, a);
-        // One instruction with the operation that made e.
+        // The compiler merges this into the operation that made e.
         zero_below(x, cut, e) = s.0.avx512f._mm512_maskz_mov_pd(s.mask::<_CMP_NLT_UQ>(x, cut), e);
         lookup[table](t) = {
             let (f, t) = (s.0.avx512f, s.0.avx512f._mm512_castpd_si512(t));
@@ -206,14 +207,14 @@ impl F32 {
     fn mask<const HOW: i32>(self, a: __m512, b: __m512) -> __mmask16 {
         self.0.avx512f._mm512_cmp_ps_mask::<HOW>(a, b)
     }
-    /// The halves of one vector, added, and those of the other.
+    /// Adds the halves of one vector, and those of the other.
     #[inline(always)]
     fn add_halves(self, a: __m512d, b: __m512d) -> __m512d {
         let f = self.0.avx512f;
         let low = f._mm512_shuffle_f64x2::<0b01_00_01_00>(a, b);
         f._mm512_add_pd(low, f._mm512_shuffle_f64x2::<0b11_10_11_10>(a, b))
     }
-    /// Half and half of the lanes added, and again.
+    /// Adds halves of the lanes, twice.
     #[inline(always)]
     fn fold_to_two(self, v: __m512d) -> [f64; 2] {
         let (f, a) = (self.0.avx512f, self.0.avx);

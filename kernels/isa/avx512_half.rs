@@ -10,7 +10,7 @@ use crate::isa::registers::memory;
 use crate::isa::vector::{Io, Vector};
 
 impl F32 {
-    /// Of numbers that are 0 or normal.
+    /// Converts numbers that are 0 or normal.
     #[inline(always)]
     fn narrow_normal_bf16(self, v: __m512) -> __m256i {
         if converts_bf16() {
@@ -19,9 +19,9 @@ impl F32 {
         }
         self.narrow_bf16(v)
     }
-    /// Ties to even, by integer arithmetic: the instruction of AVX512-BF16 would flush subnormals.
-    /// Of NaNs it is right for `NAN` alone, which stays a NaN when it is rounded: no other reaches
-    /// it.
+    /// Rounds ties to even, by integer arithmetic, because AVX512-BF16 would flush subnormals.
+    /// Right for the one NaN [`NAN`](crate::num::element::Element::NAN) only, which stays a NaN
+    /// when it is rounded: no other reaches this.
     #[inline(always)]
     fn narrow_bf16(self, v: __m512) -> __m256i {
         let f = self.0.avx512f;
@@ -32,7 +32,8 @@ impl F32 {
     }
 }
 
-/// Two-byte elements, by what widens and narrows 16 of them, and numbers that are 0 or normal.
+/// Loads and stores of two-byte elements, from expressions that widen and narrow 16 of them, and
+/// narrow numbers that are 0 or normal.
 macro_rules! half_memory {
     ($t:ty, $s:ident: $h:ident => $widen:expr, $x:ident => $narrow:expr, $normal:expr) => {
         memory! { F32, 1 of 16 $t, $s:

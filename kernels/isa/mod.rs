@@ -1,4 +1,4 @@
-//! CPUs: what one must offer, and how each does it.
+//! CPUs: the operations that a kernel needs, and how each CPU does them.
 
 #[cfg(all(target_arch = "x86_64", not(any(softmax_portable, test))))]
 pub(crate) mod avx2;
@@ -15,8 +15,8 @@ mod registers;
 pub(crate) mod short;
 pub(crate) mod vector;
 
-/// Lets probabilities become bf16 by an instruction, where kernel and CPU have one, or not. Whether
-/// they did before. Bits do not depend on it.
+/// Allows or forbids the conversion of probabilities to bf16 by an instruction, where kernel and
+/// CPU have one. Returns whether it was allowed before. Bits do not depend on it.
 #[doc(hidden)]
 pub fn use_bf16_conversions(on: bool) -> bool {
     #[cfg(all(target_arch = "x86_64", not(any(softmax_portable, test))))]

@@ -15,7 +15,7 @@ use crate::num::exp2::{Contract, Sum};
 
 tokens!(Neon);
 
-/// [`Vector::prefetch`], whose intrinsic is not stable.
+/// [`Vector::prefetch`] in assembly, because its intrinsic is not stable.
 macro_rules! prefetch {
     () => {
         #[inline(always)]
@@ -55,7 +55,7 @@ impl Vector for F32 {
         lookup[table](t) = {
             let (n, t) = (s.0.neon, s.0.neon.vreinterpretq_u32_f32(t));
             let j = n.vandq_u32(t, n.vdupq_n_u32(7));
-            // Entry j is the bytes 4j to 4j + 3.
+            // Entry j has the bytes 4j to 4j + 3.
             let bytes = n.vmlaq_u32(n.vdupq_n_u32(0x0302_0100), j, n.vdupq_n_u32(0x0404_0404));
             let entry = n.vqtbl2q_u8(table, n.vreinterpretq_u8_u32(bytes));
             let power = n.vshlq_n_u32::<{ f32::SHIFT as i32 }>(t);
@@ -173,8 +173,8 @@ impl F32 {
         };
         h
     }
-    /// Ties to even. Of NaNs it is right for `NAN` alone, which stays a NaN when it is rounded: no
-    /// other reaches it.
+    /// Rounds ties to even. Right for the one NaN [`NAN`](crate::num::element::Element::NAN) only,
+    /// which stays a NaN when it is rounded: no other reaches this.
     #[inline(always)]
     fn narrow_bf16(self, v: float32x4_t) -> uint16x4_t {
         let n = self.0.neon;

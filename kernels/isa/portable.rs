@@ -1,10 +1,10 @@
-//! How a CPU of which nothing is known does the operations of [`Vector`]: on `wide`, for x86-64
-//! before AVX2, WebAssembly, RISC-V and the rest.
+//! How any CPU does the operations of [`Vector`], with the crate `wide`: for x86-64 before AVX2,
+//! WebAssembly, RISC-V and the rest.
 //!
-//! There may be no fused multiply-add. It is made of wider or of error-free operations, with a
-//! check for the cases in which those round differently, so that the results are the same bits as
-//! the other kernels'. That costs more than half of the speed that a kernel with other bits would
-//! have on such CPUs.
+//! There may be no fused multiply-add. It is emulated by wider or by error-free operations, with a
+//! check for the cases in which these round differently, so that results have the bits of the other
+//! kernels. This costs more than half of the speed that a kernel with other bits would have on such
+//! CPUs.
 
 use std::array::from_fn;
 
@@ -17,7 +17,7 @@ use crate::isa::registers::{
 use crate::isa::vector::{Bands, Io, Vector, fold_f32_lanes};
 use crate::num::exp2::{Contract, Sum};
 
-/// Every CPU has it.
+/// Every CPU can run this.
 pub(crate) fn is_available() -> bool {
     true
 }
@@ -30,33 +30,33 @@ pub(crate) struct F32;
 #[derive(Clone, Copy)]
 pub(crate) struct F64;
 
-/// Four f64 of eight f32.
+/// Widens eight f32 to two vectors of four f64.
 #[inline(always)]
 fn widen(v: f32x8) -> [f64x4; 2] {
     let a = v.to_array();
     [f64x4::new(from_fn(|i| f64::from(a[i]))), f64x4::new(from_fn(|i| f64::from(a[i + 4])))]
 }
 
-/// Eight f32 of eight f64, each rounded to nearest.
+/// Narrows eight f64 to f32, each rounded to nearest.
 #[inline(always)]
 fn narrow(v: [f64x4; 2]) -> f32x8 {
     let (a, b) = (v[0].to_array(), v[1].to_array());
     f32x8::new(from_fn(|i| if i < 4 { a[i] as f32 } else { b[i - 4] as f32 }))
 }
 
-/// Eight f64 as an array.
+/// The lanes of eight f64 as an array.
 #[inline(always)]
 fn lanes(v: [f64x4; 2]) -> [f64; 8] {
     let (a, b) = (v[0].to_array(), v[1].to_array());
     from_fn(|i| if i < 4 { a[i] } else { b[i - 4] })
 }
 
-/// `a * b + c`, rounded once, by way of f64, which holds the product exactly.
+/// `a * b + c`, rounded once, in f64, which holds the product exactly.
 ///
-/// The sum in f64 is rounded, and then again to f32. That differs from one rounding only if the
-/// first ends half-way between two f32, which is looked for: such vectors, and those with subnormal
-/// results, whose half-ways lie elsewhere, are done by the system's slow function.
-// Not inlined: dozens of copies of this, most of them in loops, would be most of the crate's code.
+/// The sum is rounded to f64 and then to f32. That differs from one rounding only if the f64 lies
+/// half-way between two f32, or if the result is subnormal, where half-ways lie elsewhere. Vectors
+/// with such lanes are computed by the system's slow function.
+// Not inlined: dozens of copies, most of them in loops, would be most of the crate's code.
 #[cfg_attr(any(target_feature = "fma", target_arch = "aarch64"), inline(always))]
 #[cfg_attr(not(any(target_feature = "fma", target_arch = "aarch64")), inline(never))]
 fn fma_f32x8(a: f32x8, b: f32x8, c: f32x8) -> f32x8 {
@@ -84,9 +84,9 @@ fn fma_f32x8(a: f32x8, b: f32x8, c: f32x8) -> f32x8 {
 /// `a * b + c`, rounded once, from the exact product and the exact sum of its larger part and `c`
 /// (Dekker, Knuth).
 ///
-/// What is left of both is added with a rounding. Where that could change the result (it is checked
-/// with a little more and a little less), and where exactness itself is in doubt (near overflow and
-/// underflow), the system's slow function does it.
+/// The remainders of both are added with a rounding. Where this could change the result (checked
+/// with a little more and a little less), and near overflow and underflow, where exactness is in
+/// doubt, the system's slow function is called.
 #[cfg_attr(any(target_feature = "fma", target_arch = "aarch64"), inline(always))]
 #[cfg_attr(not(any(target_feature = "fma", target_arch = "aarch64")), inline(never))]
 fn fma_f64x4(a: f64x4, b: f64x4, c: f64x4) -> f64x4 {
@@ -115,7 +115,7 @@ fn fma_f64x4(a: f64x4, b: f64x4, c: f64x4) -> f64x4 {
     f64x4::new(from_fn(|i| a[i].mul_add(b[i], c[i])))
 }
 
-/// Both types' operations, but for what `$more` is.
+/// The operations of both types, except `$more`.
 macro_rules! arithmetic {
     ($vector:ty, $e:ident, $bits:ty, $half:ident, $fma:ident, {$($more:tt)*}) => {
         impl Vector for $vector {
@@ -201,16 +201,15 @@ arithmetic!(F32, f32, u32, f32x8, fma_f32x8, {
     }
 });
 
-/// Conversions of f16 and bf16 are long here, and so functions of their own.
+/// Loads and stores; conversions of f16 and bf16 are long, so they are functions of their own.
 macro_rules! io {
     ($inline:ident, $vector:ty, $half:ident, $lanes:literal, $t:ty, $load:expr, $store:expr) => {
         // SAFETY: LANES elements are read and written as arrays of that many.
         unsafe impl Io<$t> for $vector {
             #[inline($inline)]
             unsafe fn load(self, p: *const $t) -> Self::V {
-                // SAFETY: the caller vouches for LANES elements; arrays of two-, four- or
-                // eight-byte numbers are read without regard to more than the element's own
-                // alignment.
+                // SAFETY: the caller guarantees LANES elements; an array of numbers needs no more
+                // alignment than one of them.
                 let a = unsafe { p.cast::<[$t; $lanes]>().read() };
                 [
                     $half::new(from_fn(|i| $load(a[i]))),
@@ -222,7 +221,7 @@ macro_rules! io {
                 let (a, b) = (v[0].to_array(), v[1].to_array());
                 let all: [$t; $lanes] =
                     from_fn(|i| $store(if i < $lanes / 2 { a[i] } else { b[i - $lanes / 2] }));
-                // SAFETY: the caller vouches for LANES elements; alignment as above.
+                // SAFETY: the caller guarantees LANES elements; alignment as above.
                 unsafe { p.cast::<[$t; $lanes]>().write(all) };
             }
             part!($t, $lanes);

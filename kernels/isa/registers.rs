@@ -1,12 +1,13 @@
-//! How a CPU's operations are written: what each does to one register, and the rest by macros.
+//! Macros that write a CPU's operations from what each does to one register.
 //!
-//! Registers are written out. Closures over them, as `std::array::from_fn` takes them, may stay out
-//! of line, where the CPU's instructions are not to be had: a loop then loses most of its speed.
+//! Registers are written out one by one. Closures over them, as in `std::array::from_fn`, may stay
+//! out of line and so be compiled without the CPU's instructions: a loop then loses most of its
+//! speed.
 
-// A build may lack the CPUs that need some of them.
+// Builds for other CPUs do not use all macros.
 #![allow(unused_macros, unused_imports)]
 
-/// An array of one expression for each register, the `k`th.
+/// An array with the value of an expression for each register, the `k`th.
 macro_rules! each {
     (1, |$k:ident| $op:expr) => {
         [$crate::isa::registers::each!(@ 0, $k, $op)]
@@ -31,7 +32,7 @@ macro_rules! each {
     }};
 }
 
-/// Methods that do the same to each of a vector's registers, by their names; `[table]` is whole.
+/// Methods that do the same to each register of their vectors; `[table]` is passed whole.
 macro_rules! elementwise {
     ($n:tt, $s:ident: splat($x:ident) = $splat:expr;
         $($name:ident $([$table:ident])? ($($a:ident),+) = $op:expr;)+
@@ -55,7 +56,7 @@ macro_rules! elementwise {
     )+};
 }
 
-/// Methods that make one number of a vector.
+/// Methods that reduce a vector to one number.
 macro_rules! one_lane {
     ($s:ident: $($name:ident($a:ident) = $op:expr;)+) => {$(
         #[inline(always)]
@@ -67,8 +68,8 @@ macro_rules! one_lane {
     )+};
 }
 
-/// Loads and stores of a type, by what they do to each of `$n` registers of `$lanes` elements.
-/// Parts go through a buffer, where the CPU has no masks.
+/// Loads and stores of a type, from what is done to each of `$n` registers of `$lanes` elements.
+/// Parts go through a buffer where the CPU has no masks.
 macro_rules! memory {
     ($vector:ty, $n:tt of $lanes:literal $t:ty, $s:ident:
         $(load_part $load_part:tt = $by_mask:expr; store_part $store_part:tt = $under_mask:expr;)?
@@ -79,7 +80,7 @@ macro_rules! memory {
             #[inline(always)]
             unsafe fn load(self, p: *const $t) -> Self::V {
                 let $s = self;
-                // SAFETY: the caller vouches for LANES elements; the token proves the instructions.
+                // SAFETY: the caller guarantees LANES elements; the token proves the instructions.
                 unsafe {
                     $crate::isa::registers::each!($n, |k| {
                         let $p = p.add(k * $lanes);
@@ -92,7 +93,7 @@ macro_rules! memory {
                 #[allow(unused_variables)] // as above
                 unsafe fn $store(self, p: *mut $t, v: Self::V) {
                     let $s = self;
-                    // SAFETY: as above; if the whole is aligned, so is every register's place.
+                    // SAFETY: as above; if `p` is aligned, so is every register's place.
                     unsafe {
                         $crate::isa::registers::each!($n, |k| {
                             let ($q, $v) = (p.add(k * $lanes), v[k]);
@@ -111,7 +112,7 @@ macro_rules! memory {
 /// The tokens of a CPU, which hold the proof of its instruction set.
 macro_rules! tokens {
     ($proof:ty $(, $found:expr)?) => {
-        /// Whether this CPU has it.
+        /// Whether this CPU has the instruction set.
         pub(crate) fn is_available() -> bool {
             let found = <$proof>::try_new().is_some();
             $(if found {
@@ -130,7 +131,7 @@ macro_rules! tokens {
     };
 }
 
-/// What a token of [`tokens`] does.
+/// The methods of every token of [`tokens`].
 macro_rules! token {
     ($proof:ty) => {
         type Wide = F64;
@@ -150,7 +151,7 @@ macro_rules! token {
     };
 }
 
-/// What x86-64 does without regard to the vectors' width.
+/// Operations of x86-64 that do not depend on the width of vectors.
 macro_rules! x86_caches {
     () => {
         const STREAMS: bool = true;
@@ -172,7 +173,7 @@ macro_rules! x86_caches {
     };
 }
 
-/// What vectors of f32 do alike on every CPU: they sum in f64.
+/// Items that vectors of f32 have in common on every CPU: sums are in f64.
 macro_rules! f32_alike {
     () => {
         type E = f32;
@@ -206,7 +207,7 @@ macro_rules! f32_alike {
     };
 }
 
-/// Running sums of f32 whose lanes are in order.
+/// Operations on running sums of f32 whose lanes are in order.
 macro_rules! sums_in_order {
     () => {
         #[inline(always)]
@@ -221,7 +222,7 @@ macro_rules! sums_in_order {
     };
 }
 
-/// The sums of eight rows of f32 side by side in one vector of f64.
+/// Operations on the sums of eight rows of f32, side by side in one vector of f64.
 macro_rules! sums_side_by_side {
     () => {
         type Sums = <F64 as Vector>::V;
@@ -239,8 +240,8 @@ macro_rules! sums_side_by_side {
     };
 }
 
-/// What vectors of f64 do alike on every CPU: their running sums are pairs. `$lanes` makes an array
-/// of a vector.
+/// Items that vectors of f64 have in common on every CPU: running sums are pairs. `$lanes` turns a
+/// vector into an array.
 macro_rules! f64_alike {
     ($lanes:path) => {
         type E = f64;
@@ -288,7 +289,7 @@ macro_rules! f64_alike {
     };
 }
 
-/// The operations on the sums of several rows, one by one.
+/// Operations on the sums of several rows, one after another.
 macro_rules! sums_one_by_one {
     () => {
         type Sums = [$crate::num::exp2::Sum; $crate::num::exp2::ROWS_AT_ONCE];
@@ -322,29 +323,29 @@ macro_rules! sums_one_by_one {
     };
 }
 
-/// Loads and stores of narrower types as f64, element by element: rare ones, of masks and caps.
+/// Loads and stores of narrower types as f64, element by element: rare, for masks and caps.
 macro_rules! narrow_io {
     ($s:ty, $lanes:literal, $($t:ty),*) => {$(
-        // SAFETY: every access below is of the elements that the caller vouches for, or of arrays
-        // of LANES elements.
+        // SAFETY: every access below is to elements that the caller guarantees, or to arrays of
+        // LANES elements.
         unsafe impl Io<$t> for $s {
             #[inline(always)]
             unsafe fn load(self, p: *const $t) -> Self::V {
                 let mut lanes = [0f64; $lanes];
                 for k in 0..$lanes {
-                    // SAFETY: the caller vouches for LANES elements.
+                    // SAFETY: the caller guarantees LANES elements.
                     lanes[k] = <$t as $crate::num::element::Element>::to_f64(unsafe { *p.add(k) });
                 }
-                // SAFETY: there are LANES elements.
+                // SAFETY: the array has LANES elements.
                 unsafe { self.load(lanes.as_ptr()) }
             }
             #[inline(always)]
             unsafe fn store(self, p: *mut $t, v: Self::V) {
                 let mut lanes = [0f64; $lanes];
-                // SAFETY: there is room for LANES elements.
+                // SAFETY: the array has room for LANES elements.
                 unsafe { self.store(lanes.as_mut_ptr(), v) };
                 for k in 0..$lanes {
-                    // SAFETY: the caller vouches for LANES elements.
+                    // SAFETY: the caller guarantees LANES elements.
                     unsafe {
                         *p.add(k) = <$t as $crate::num::element::Element>::from_f64(lanes[k]);
                     }
@@ -355,7 +356,7 @@ macro_rules! narrow_io {
     )*};
 }
 
-/// `load_part` and `store_part`: of one register by a mask of the first lanes, or by way of a full
+/// `load_part` and `store_part`: with a mask of the first lanes of one register, or through a full
 /// vector in a buffer.
 macro_rules! part {
     ($t:ty, $lanes:expr, $s:ident:
@@ -367,7 +368,7 @@ macro_rules! part {
             debug_assert!(n < $lanes);
             let $s = self;
             let ($mask, [$fill]) = ((1u16 << n) - 1, $s.splat(fill));
-            // SAFETY: only the first n elements are read, for which the caller vouches.
+            // SAFETY: only the first n elements are read, which the caller guarantees.
             [unsafe { $load }]
         }
         #[inline(always)]
@@ -375,7 +376,7 @@ macro_rules! part {
             debug_assert!(n < $lanes);
             let $s = self;
             let $of = (1u16 << n) - 1;
-            // SAFETY: only the first n elements are written, for which the caller vouches.
+            // SAFETY: only the first n elements are written, which the caller guarantees.
             unsafe { $store }
         }
     };
@@ -390,7 +391,7 @@ macro_rules! part {
             let mut buffer = [<$t as $crate::num::element::Element>::from_f64(
                 $crate::num::exp2::Contract::widen(fill),
             ); $lanes];
-            // SAFETY: the caller vouches for n elements, and n is less than the buffer's length.
+            // SAFETY: the caller guarantees n elements, and n is less than the buffer's length.
             unsafe { std::ptr::copy_nonoverlapping(p, buffer.as_mut_ptr(), n) };
             // SAFETY: the buffer has LANES elements.
             unsafe { <Self as $crate::isa::vector::Io<$t>>::load(self, buffer.as_ptr()) }
@@ -400,7 +401,7 @@ macro_rules! part {
             let mut buffer = [<$t as $crate::num::element::Element>::ZERO; $lanes];
             // SAFETY: the buffer has LANES elements.
             unsafe { <Self as $crate::isa::vector::Io<$t>>::store(self, buffer.as_mut_ptr(), v) };
-            // SAFETY: the caller vouches for n elements, and n is less than the buffer's length.
+            // SAFETY: the caller guarantees n elements, and n is less than the buffer's length.
             unsafe { std::ptr::copy_nonoverlapping(buffer.as_ptr(), p, n) };
         }
     };

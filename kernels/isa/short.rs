@@ -1,5 +1,5 @@
-//! The arithmetic of half types' probabilities on any CPU's vectors of f32: a shorter polynomial
-//! and sums in f32, which leave nothing but the one rounding to be seen (`docs/accuracy.md`).
+//! The arithmetic of half types' probabilities, on any CPU's vectors of f32: a shorter polynomial
+//! and sums in f32, whose errors vanish in the one rounding to the half type (`docs/accuracy.md`).
 
 use crate::isa::vector::{Io, Vector};
 use crate::num::exp2::{ROWS_AT_ONCE, SHORT_POLY, Sum};
@@ -9,7 +9,7 @@ use crate::num::scale::LogShift;
 #[derive(Clone, Copy)]
 pub(crate) struct Short<S>(S);
 
-/// Methods that are those of the vectors within.
+/// Methods that call the inner vector's.
 macro_rules! same {
     ($($name:ident($($arg:ident: $ty:ty),*) $(-> $r:ty)?;)+) => {$(
         #[inline(always)]
@@ -20,7 +20,8 @@ macro_rules! same {
 }
 
 impl<S: Vector<E = f32>> Short<S> {
-    /// A running sum as one of the vectors within: the same whichever of its parts is the first.
+    /// The four sums added as one running sum of the inner vectors: the same in whichever of them
+    /// the first vector was.
     #[inline(always)]
     fn within(self, [a, b, c, d]: [S::V; 4]) -> S::Acc {
         self.0.acc_of(self.0.add(self.0.add(a, c), self.0.add(b, d)))
@@ -31,7 +32,8 @@ impl<S: Vector<E = f32>> Vector for Short<S> {
     type E = f32;
     type V = S::V;
     type Table = S::Table;
-    /// Vectors are added to four sums in turn, so that rounding adds up over a quarter of them.
+    /// Four sums, to which vectors are added in turn, so that each collects the rounding errors of
+    /// a quarter of them.
     type Acc = [S::V; 4];
     type Total = S::Total;
     type Sums = S::Sums;
@@ -97,7 +99,7 @@ impl<S: Vector<E = f32>> Vector for Short<S> {
 
     #[inline(always)]
     fn acc_zero(self) -> Self::Acc {
-        // Adding -0 changes nothing, which the compiler knows.
+        // Adding -0 changes nothing, so the compiler drops it.
         [self.0.splat(-0.0); 4]
     }
     #[inline(always)]
@@ -119,7 +121,7 @@ impl<S: Vector<E = f32>> Vector for Short<S> {
     }
 }
 
-// SAFETY: what the vectors within do.
+// SAFETY: every method calls that of the inner vectors.
 unsafe impl<T, S: Io<T> + Vector<E = f32>> Io<T> for Short<S> {
     #[inline(always)]
     unsafe fn load(self, p: *const T) -> S::V {

@@ -1,22 +1,21 @@
-//! What a kernel needs from a CPU: a few operations on vectors of a fixed number of lanes.
+//! The operations that a kernel needs from a CPU, on vectors of a fixed number of lanes.
 //!
-//! A [`Vector`] is a token, the proof that the instruction set is there, seen as arithmetic
-//! in one type. Its `V` has the same number of lanes on every CPU (16 of f32, 8 of f64): one
-//! AVX-512 register, two of AVX2, four of NEON. So the algorithms in `sweep/` and `op/` are
-//! written once, the order of every addition is the same everywhere, and narrow
-//! CPUs get their unrolling for free.
+//! A [`Vector`] is a token: it proves that the CPU has the instruction set, and gives arithmetic in
+//! one type. Its `V` has the same number of lanes on every CPU (16 of f32, 8 of f64): one AVX-512
+//! register, two of AVX2, four of NEON. So the algorithms in `sweep/` and `op/` are written once,
+//! additions have the same order everywhere, and CPUs with narrow registers get unrolled loops.
 
 use std::hint::cold_path;
 
 use crate::num::exp2::{Contract, ROWS_AT_ONCE, Sum, fold_f32};
 use crate::num::scale::LogShift;
 
-/// Vectors that read and write elements of type `T`, numbers of their own, and f32.
+/// Vectors that read and write elements of type `T`, of their own type, and f32.
 pub(crate) trait Lanes<T>: Io<T> + Io<f32> + Io<<Self as Vector>::E> {}
 
 impl<T, S: Io<T> + Io<f32> + Io<<S as Vector>::E>> Lanes<T> for S {}
 
-/// Comparisons that end in bits.
+/// Vectors with comparisons that give bits.
 pub(crate) trait Bands: Vector<E = f32> + Io<f32> {
     /// Bit `i` tells whether lane `i` of `a` is less than that of `b`.
     fn less(self, a: Self::V, b: Self::V) -> u32;
@@ -24,14 +23,13 @@ pub(crate) trait Bands: Vector<E = f32> + Io<f32> {
 
 /// The vector operations of one CPU in one arithmetic type.
 ///
-/// Every method is one IEEE operation per lane (or exact), so its result does not depend on the
-/// CPU.
+/// Every method is one IEEE operation per lane, or exact, so its result does not depend on the CPU.
 pub(crate) trait Vector: Copy {
     /// The arithmetic type: f32 or f64.
     type E: Contract + PartialOrd;
     /// [`Vector::LANES`] elements.
     type V: Copy;
-    /// The eight table entries of a row, ready to be looked up.
+    /// The eight table entries of a row, ready for lookups.
     type Table: Copy;
     /// The running sum of a block, lane by lane.
     type Acc: Copy;
@@ -39,34 +37,35 @@ pub(crate) trait Vector: Copy {
     type Total: Copy;
     /// The sums of several rows.
     type Sums: Copy;
-    /// The same CPU's vectors of f64.
+    /// Vectors of f64 on the same CPU.
     type Wide: Vector<E = f64> + Io<f64>;
-    /// Elements in a `V`.
+    /// Number of elements in a `V`.
     const LANES: usize;
     /// Whether [`Io::stream`] differs from `store`.
     const STREAMS: bool = false;
     /// Whether `fma` is one operation of the CPU.
     const FUSED: bool = true;
-    /// Arithmetic is so slow that code may be small: nothing is gained by loops for special cases,
-    /// nor by unrolled ones, nor by exponentials without a call.
+    /// Whether code should be small, because arithmetic is slow: loops for special cases, unrolled
+    /// loops and inlined exponentials would gain nothing.
     const SMALL: bool = false;
-    /// Whether there are registers for the exponentials of four `V` at a time. A sweep is faster so
-    /// where a CPU looks less far ahead than its units would need (Zen 5: 1.1 times).
+    /// Whether four `V` have their exponentials computed abreast: the registers suffice, and the
+    /// CPU would not find enough independent operations otherwise (Zen 5: 1.1 times as fast).
     const ABREAST: bool = false;
-    /// Whether results are of a half type, and what only f32 would show is left out.
+    /// Whether results are of a half type, so that steps are left out whose effect only f32 would
+    /// show.
     const SHORT: bool = false;
     /// Coefficients of `(2^(r/8) - 1) / r`.
     const POLY: &'static [Self::E] = Self::E::POLY;
-    /// How many `V` keep the units for arithmetic busy, each with an operation that waits for the
-    /// one before, and find room in the registers.
+    /// Number of `V` that keep the arithmetic units busy, each in a chain of dependent operations,
+    /// and fit in the registers.
     const CHAINS: usize = 6;
 
-    /// The proof, where it is known.
+    /// The token, on a CPU that is known to have the instruction set.
     ///
     /// # Safety
     /// The CPU has the instruction set.
     unsafe fn assume() -> Self;
-    /// Runs `f`, an exponential: in place, or if code is to be small, as a function of its own.
+    /// Runs `f`, an exponential: inlined, or as a function of its own where code should be small.
     #[inline(always)]
     fn apart<R>(self, f: impl FnOnce() -> R) -> R {
         f()
@@ -74,29 +73,28 @@ pub(crate) trait Vector: Copy {
     /// Runs `f`, which must be inlined, compiled for this instruction set.
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R;
 
-    /// The same CPU in f64.
+    /// The token for f64.
     fn wide(self) -> Self::Wide;
     fn splat(self, x: Self::E) -> Self::V;
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
-    /// Asks for the cache line at `p` in the first-level cache: a hint, for any address, that
-    /// changes nothing.
+    /// Prefetches the cache line at `p` into the first-level cache. Any address is allowed.
     #[inline(always)]
     fn prefetch<T>(self, _p: *const T) {}
     /// Lane 0.
     fn first_lane(self, a: Self::V) -> Self::E;
-    /// Asks for the cache line at `p` in the second-level cache, as [`Vector::prefetch`].
+    /// Prefetches the cache line at `p` into the second-level cache. Any address is allowed.
     #[inline(always)]
     fn prefetch_far<T>(self, _p: *const T) {}
-    /// Orders the stores of [`Io::stream`] before all that follow: without it another thread that
-    /// is told of the result by an ordinary store might not see it.
+    /// Orders the stores of [`Io::stream`] before all later ones. Without it another thread that
+    /// learns of the result by an ordinary store might not see it.
     #[inline(always)]
     fn fence(self) {}
-    /// The larger; which one where either is NaN is not specified.
+    /// The larger one; either of them if one is NaN.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
-    /// The smaller; which one where either is NaN is not specified.
+    /// The smaller one; either of them if one is NaN.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// The smaller of `m` and `x` where `x` is not less than `cut` (or is NaN), `m` elsewhere.
     #[inline(always)]
@@ -116,42 +114,42 @@ pub(crate) trait Vector: Copy {
 
     /// `Contract::TABLE` scaled by `2^-m`.
     fn table(self, m: i32) -> Self::Table;
-    /// `C * 2^(n/8 - m)`, n being the integer in the low bits of `t`.
+    /// `C * 2^(n/8 - m)`, where n is the integer in the low bits of `t`.
     fn lookup(self, table: Self::Table, t: Self::V) -> Self::V;
 
     fn acc_zero(self) -> Self::Acc;
     /// Adds lane `i` of `v` to lane `i` of the sum.
     fn acc_add(self, acc: Self::Acc, v: Self::V) -> Self::Acc;
-    /// `acc_add` to 0.
+    /// The sum of `v` alone.
     #[inline(always)]
     fn acc_of(self, v: Self::V) -> Self::Acc {
         self.acc_add(self.acc_zero(), v)
     }
-    /// A running sum, to be added to others.
+    /// A running sum in a form that can be added to others.
     fn total(self, acc: Self::Acc) -> Self::Total;
-    /// The sums of two sums, lane by lane.
+    /// Adds two sums lane by lane.
     fn total_plus(self, a: Self::Total, b: Self::Total) -> Self::Total;
-    /// Writes `1 / sum` of every lane as `hi + lo`; whether all sums are numbers above 0.
+    /// Writes `1 / sum` of every lane as `hi + lo`. Returns whether all sums are numbers above 0.
     ///
     /// # Safety
     /// `hi` and `lo` are valid for writes of LANES elements.
     unsafe fn total_inverses(self, sum: Self::Total, hi: *mut Self::E, lo: *mut Self::E) -> bool;
-    /// All lanes, added as a binary tree: lane i and i + half, and again.
+    /// Adds all lanes as a binary tree: lane i and lane i + half, again and again.
     fn acc_fold(self, acc: Self::Acc) -> Sum;
-    /// `acc_fold` of several rows, of their totals.
+    /// Does `acc_fold` for the totals of several rows.
     fn fold_rows(self, totals: &[Self::Total; ROWS_AT_ONCE]) -> Self::Sums;
-    /// Whether all are numbers above 0.
+    /// Whether all sums are numbers above 0.
     fn are_positive(self, sums: Self::Sums) -> bool;
-    /// The reciprocals of the sums, `hi + lo` of each.
+    /// Writes the reciprocals of the sums, each as `hi + lo`.
     fn reciprocals(
         self,
         sums: Self::Sums,
         hi: &mut [Self::E; ROWS_AT_ONCE],
         lo: &mut [Self::E; ROWS_AT_ONCE],
     );
-    /// The lanes in f64: of f32 the first eight and the others, of f64 all of them, twice.
+    /// The lanes in f64: for f32 the first eight and the last eight, for f64 all of them twice.
     fn widen(self, v: Self::V) -> [<Self::Wide as Vector>::V; 2];
-    /// What [`Vector::widen`] gives, rounded to nearest; of f64 the first.
+    /// Reverses [`Vector::widen`], rounding to nearest; for f64 it takes the first vector.
     fn narrow(self, v: [<Self::Wide as Vector>::V; 2]) -> Self::V;
     /// Log-softmax of `x`.
     fn log_softmax(self, x: Self::V, shift: &LogShift) -> Self::V;
@@ -166,12 +164,12 @@ pub(crate) unsafe trait Io<T>: Vector {
     /// # Safety
     /// `p` is valid for reads of `LANES` elements.
     unsafe fn load(self, p: *const T) -> Self::V;
-    /// Lanes from `n` on are `fill`.
+    /// Loads `n` elements; the lanes behind them are `fill`.
     ///
     /// # Safety
     /// `p` is valid for reads of `n` elements, and `n < LANES`.
     unsafe fn load_part(self, p: *const T, n: usize, fill: Self::E) -> Self::V;
-    /// `n` elements, LANES or fewer; the lanes behind them are `fill`.
+    /// Loads `n <= LANES` elements; the lanes behind them are `fill`.
     ///
     /// # Safety
     /// `p` is valid for reads of `n` elements, and `n <= LANES`.
@@ -186,17 +184,17 @@ pub(crate) unsafe trait Io<T>: Vector {
     /// # Safety
     /// `p` is valid for writes of `n` elements, and `n < LANES`.
     unsafe fn store_part(self, p: *mut T, n: usize, v: Self::V);
-    /// As `store`, past the caches where the CPU has such stores. [`Vector::fence`] must follow.
+    /// As `store`, past the caches if the CPU has such stores. [`Vector::fence`] must follow.
     ///
     /// # Safety
     /// `p` is valid for writes of `LANES` elements and a multiple of their size, `LANES *
     /// size_of::<T>()`.
     #[inline(always)]
     unsafe fn stream(self, p: *mut T, v: Self::V) {
-        // SAFETY: the caller vouches for more than this.
+        // SAFETY: the caller guarantees more than this.
         unsafe { self.store(p, v) };
     }
-    /// As `store`, of numbers that are 0 or normal, which may be faster.
+    /// As `store` for numbers that are 0 or normal, which may be faster.
     ///
     /// # Safety
     /// As [`Io::store`].
@@ -205,7 +203,7 @@ pub(crate) unsafe trait Io<T>: Vector {
         // SAFETY: as this function's.
         unsafe { self.store(p, v) };
     }
-    /// As `stream`, of such numbers.
+    /// As `stream` for numbers that are 0 or normal.
     ///
     /// # Safety
     /// As [`Io::stream`].
@@ -216,8 +214,8 @@ pub(crate) unsafe trait Io<T>: Vector {
     }
 }
 
-/// Adds `v` to the running double-double sums `(hi, lo)`, lane by lane: Knuth's two-sum, the errors
-/// gathered in `lo`. The sum of f64 rows on every CPU.
+/// Adds `v` to the running double-double sums `(hi, lo)`, lane by lane, by Knuth's two-sum; errors
+/// are added up in `lo`. This is the sum of f64 rows on every CPU.
 #[inline(always)]
 pub(crate) fn two_sum_lanes<S: Vector>(s: S, (hi, lo): (S::V, S::V), v: S::V) -> (S::V, S::V) {
     let sum = s.add(hi, v);
@@ -247,7 +245,7 @@ fn all_positive<S: Vector<E = f64>>(s: S, sums: S::V) -> bool {
     s.min_lane(numbers) > 0.0
 }
 
-/// Above every sum: exponentials are below 2^11, and rows shorter than 2^64.
+/// A bound above every sum: exponentials are below 2^11, and rows have fewer than 2^64 elements.
 pub(crate) const LARGEST_SUM: f64 = f64::from_bits((1023 + 128) << 52);
 
 /// Writes `1 / sum` of every lane as `hi + lo`.
@@ -267,7 +265,7 @@ where
     }
 }
 
-/// [`Vector::total_inverses`] of f32, from the sums in f64.
+/// [`Vector::total_inverses`] of f32, from sums in f64.
 ///
 /// # Safety
 /// `hi` and `lo` are valid for writes of 16 elements.
@@ -305,7 +303,7 @@ where
     all_positive(s, sum.0)
 }
 
-/// The lanes of a running sum of f32, added as a binary tree.
+/// Adds the lanes of a running sum of f32 as a binary tree.
 #[inline(always)]
 pub(crate) fn fold_f32_lanes<S: Vector<E = f64> + Io<f64>>(s: S, [low, high]: [S::V; 2]) -> Sum {
     let mut lanes = [0.0; 16];
@@ -323,8 +321,7 @@ pub(crate) fn log_softmax_f32<S: Vector<E = f64>>(s: S, x: S::V, shift: &LogShif
     s.fma(s.sub(x, s.splat(shift.max)), s.splat(shift.scale.0), s.splat(-shift.c.0))
 }
 
-/// Log-softmax in f64: `(x - max) * scale - c` with every part carried as a pair, and rounded
-/// twice.
+/// Log-softmax in f64: `(x - max) * scale - c` with pairs, rounded twice.
 #[inline(always)]
 pub(crate) fn log_softmax_f64<S: Vector<E = f64>>(s: S, x: S::V, shift: &LogShift) -> S::V {
     if shift.is_far() {
@@ -334,7 +331,7 @@ pub(crate) fn log_softmax_f64<S: Vector<E = f64>>(s: S, x: S::V, shift: &LogShif
     log_softmax_near(s, x, shift)
 }
 
-/// As [`log_softmax_f64`], of elements whose difference from the maximum does not overflow.
+/// As [`log_softmax_f64`] for elements whose difference from the maximum does not overflow.
 #[inline(always)]
 fn log_softmax_near<S: Vector<E = f64>>(s: S, x: S::V, shift: &LogShift) -> S::V {
     let max = s.splat(shift.max);
@@ -346,7 +343,7 @@ fn log_softmax_near<S: Vector<E = f64>>(s: S, x: S::V, shift: &LogShift) -> S::V
     let d_lo = s.sub(s.sub(x, s.sub(d, t)), s.add(max, t));
     let z = s.fma(d, scale, minus_c);
     let tail = s.fma(d, scale_lo, s.fma(d_lo, scale, minus_c_lo));
-    // What is infinite has no tail (it may be NaN, or infinite the other way).
+    // An infinite result gets no tail, which might be NaN or of the other sign.
     let tail = s.zero_below(z, s.splat(f64::MIN), tail);
     s.add(z, tail)
 }

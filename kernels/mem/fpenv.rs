@@ -1,21 +1,21 @@
-//! The floating-point environment of a call: the default one (rounding to nearest, subnormal
-//! numbers as they are, no traps), whatever the caller's thread has set, and the caller's again
-//! afterwards, with the flags that it had raised.
+//! The floating-point environment of a call. A call computes in the default one (rounding to
+//! nearest, subnormal numbers kept, no traps), whatever the caller's thread has set, and restores
+//! the caller's, with the flags that it had raised.
 //!
-//! The compiler knows nothing of control words: it may move arithmetic across a change of them. It
-//! cannot move what it does not see: [`Environment`] stands around indirect calls only, and what
-//! [`in_default_environment`] calls finds its arguments, and leaves its result, behind a pointer
-//! that came out of assembly.
+//! The compiler does not know of control words and may move arithmetic across a change of them. It
+//! cannot move what it does not see: [`Environment`] is used around indirect calls only, and a
+//! function called by [`in_default_environment`] finds its arguments, and leaves its result, behind
+//! a pointer that came out of assembly.
 
-/// The control word, and whether it is the default one.
+/// The control and status word MXCSR.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 mod word {
     use std::arch::asm;
 
     pub(super) type Word = u32;
 
-    /// Subnormals as zeros on the way in and out, rounding, and masks of exceptions; the other bits
-    /// are flags.
+    /// The control bits: subnormals as zeros on input and output, rounding, masks of exceptions.
+    /// All others are flags.
     const CONTROL: u32 = 0xffc0;
     const DEFAULT: u32 = 0x1f80;
 
@@ -33,8 +33,8 @@ mod word {
         unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const word, options(nostack, preserves_flags)) };
     }
 
-    /// Written whatever is there: on Zen 5 that costs nothing, and reading the word, which waits
-    /// for the arithmetic before it, 5 ns.
+    /// Writes without a look at the present word: on Zen 5 a write costs
+    /// nothing, and a read, which waits for the arithmetic before it, 5 ns.
     #[inline(always)]
     pub(super) fn restore(word: Word) {
         write(word);
@@ -45,13 +45,13 @@ mod word {
         word & CONTROL == DEFAULT
     }
 
-    /// The default, and the flags as they are.
+    /// The default control bits, and the flags as they are.
     pub(super) fn default_of(word: Word) -> Word {
         word & !CONTROL | DEFAULT
     }
 }
 
-/// Control and status, and whether the control is the default one.
+/// The control register FPCR and the status register FPSR.
 #[cfg(all(target_arch = "aarch64", not(miri)))]
 mod word {
     use std::arch::asm;
@@ -78,7 +78,8 @@ mod word {
         }
     }
 
-    /// Where it is the default now, and was before, only the flags are written.
+    /// Writes the flags alone if the caller's control word is the default, which is in force
+    /// already.
     #[inline(always)]
     pub(super) fn restore(word @ [control, status]: Word) {
         if control != 0 {
@@ -93,13 +94,13 @@ mod word {
         control == 0
     }
 
-    /// The default, and the flags as they are.
+    /// The default control bits, and the flags as they are.
     pub(super) fn default_of([_, status]: Word) -> Word {
         [0, status]
     }
 }
 
-/// Other CPUs compute in the environment of their callers.
+/// Other CPUs compute in the environment of the caller.
 #[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
 mod word {
     pub(super) type Word = ();
@@ -117,8 +118,8 @@ mod word {
     pub(super) fn default_of((): Word) -> Word {}
 }
 
-/// The default environment, until this is dropped, by a panic, too: then the caller's is there
-/// again, with its flags.
+/// Guard of the default environment. Dropping it, by a panic, too, restores the caller's, with its
+/// flags.
 #[derive(Debug)]
 pub(crate) struct Environment {
     caller: word::Word,
@@ -148,8 +149,8 @@ fn set_default(caller: word::Word) {
     word::write(word::default_of(caller));
 }
 
-/// Calls `f` in the default floating-point environment. The caller's, its flags included, is as it
-/// was afterwards. Within another such call it costs some 4 ns.
+/// Calls `f` in the default floating-point environment, and restores the caller's with its flags.
+/// Inside another such call it costs about 4 ns.
 pub fn in_default_environment<R>(f: impl FnOnce() -> R) -> R {
     let mut call = (Some(f), None);
     {
@@ -160,7 +161,7 @@ pub fn in_default_environment<R>(f: impl FnOnce() -> R) -> R {
     call.1.unwrap_or_else(|| unreachable!("it has been called"))
 }
 
-/// The same, but the compiler cannot know that.
+/// The same reference, in a way that the compiler cannot see through.
 #[inline(always)]
 fn hidden<T>(place: &mut T) -> &mut T {
     #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]

@@ -1,5 +1,5 @@
-//! What this CPU's memory wants: which stores, to be asked ahead or not, and loads and stores out
-//! of each other's way.
+//! How this CPU's memory is used best: which stores, what to prefetch, and how to keep loads and
+//! stores from hindering each other.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -10,34 +10,36 @@ pub(crate) const LINE: usize = 64;
 /// Bytes of a page.
 pub(crate) const PAGE: usize = 4096;
 
-/// How outputs that are larger than the caches are best written, and their inputs asked for.
+/// How outputs that are larger than the caches are written, and their inputs prefetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Large {
-    /// Through the caches, by ordinary stores, and nothing is asked for ahead.
+    /// Through the caches, by ordinary stores; nothing is prefetched.
     Through,
-    /// Past the caches, each vector after another was swept. Input is asked for over several pages.
+    /// Past the caches, one vector after each swept vector. Input is prefetched from several pages
+    /// in turn.
     Vectors,
-    /// Past the caches, some vectors at once before as many are swept. Input is asked for straight
-    /// ahead.
+    /// Past the caches, several vectors at once before as many are swept. Input is prefetched
+    /// straight ahead.
     Bursts,
 }
 
 impl Large {
-    /// All of them.
+    /// All ways.
     #[doc(hidden)]
     pub const ALL: [Self; 3] = [Self::Through, Self::Vectors, Self::Bursts];
 
-    /// What suits this CPU, or what the environment variable `SOFTMAX_STREAMS` says: 0, 1, or 2.
-    /// Read once.
+    /// The best way for this CPU, or the one that the environment variable `SOFTMAX_STREAMS` names:
+    /// 0, 1 or 2. Found once.
     ///
-    /// Stores past the caches wait in the same queue as those of the exponentials, which a copy
-    /// does not have. On AMD's CPUs that costs much where the two alternate, and little in bursts;
-    /// docs/performance.md has the measurements.
+    /// Stores past the caches wait in the same queue as the stores of the exponentials. On AMD's
+    /// CPUs that costs much where the two alternate, and little in bursts; docs/performance.md has
+    /// the measurements.
     pub fn of_this_cpu() -> Self {
         if let Some(large) = FOR_TESTS.get() {
             return large;
         }
-        // No lock: a process that is forked while another thread holds it would wait for ever.
+        // An atomic, not a lock: in a process forked while another thread holds a lock, it is never
+        // released.
         static FOUND: AtomicU8 = AtomicU8::new(u8::MAX);
         if let Some(&found) = Self::ALL.get(usize::from(FOUND.load(Ordering::Relaxed))) {
             return found;
@@ -63,13 +65,14 @@ impl Large {
 
         let leaf = __cpuid(0);
         let vendor = [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes);
-        // Hygon's are AMD's design.
+        // Hygon's CPUs are of AMD's design.
         if ![*b"AuthenticAMD", *b"HygonGenuine"].iter().any(|name| name == vendor.as_flattened()) {
             return Self::Vectors;
         }
         let signature = __cpuid(1).eax;
         let family = (signature >> 8 & 0xf) + (signature >> 20 & 0xff);
-        // Zen 5 is 0x1a. Zen 4 is 0x19, as Zen 3 is, but has AVX-512. Older ones are not measured.
+        // Family 0x1a is Zen 5; 0x19 is Zen 3 and Zen 4, of which Zen 4 has AVX-512. Older ones
+        // were not measured.
         let zen4 = family == 0x19 && is_x86_feature_detected!("avx512f");
         if zen4 || family > 0x19 { Self::Bursts } else { Self::Through }
     }
@@ -84,8 +87,7 @@ thread_local! {
     static FOR_TESTS: Cell<Option<Large>> = const { Cell::new(None) };
 }
 
-/// Calls `f`, to which that suits this CPU: so tests see all ways. For calls that are made on this
-/// thread.
+/// Calls `f`, whose calls on this thread see `large` as the best way: tests reach all ways by it.
 #[doc(hidden)]
 pub fn with_large<R>(large: Large, f: impl FnOnce() -> R) -> R {
     struct Restore(Option<Large>);
@@ -98,19 +100,19 @@ pub fn with_large<R>(large: Large, f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// How far behind the latest store loads may find one that waits, in bytes. Zen 4, 131,072 x 1,024
-/// f32 past the caches, reading just behind the latest store (by its address in a page): 1.2 G
-/// elements/s without getting out of the way, 2.04 by 256 bytes, 2.10 by 512, 2.16 by 1,024. In its
-/// L2, by ordinary stores: 3.27, 3.75, 3.88 and 3.79.
+/// How far behind the latest store a load may still find a store that waits, in bytes.
+///
+/// Measured on Zen 4, 131,072 x 1,024 f32, loads just behind the latest store (by
+/// addresses within a page), at distances of 0, 256, 512 and 1,024 bytes, in G elements/s: past the
+/// caches 1.2, 2.04, 2.10 and 2.16; in L2, by ordinary stores, 3.27, 3.75, 3.88 and 3.79.
 const WAITING: usize = 512;
 
-/// How many vectors of the row at `y` are to be written first, so that then reading at `x` and
-/// writing at `y` in step do not hinder each other. None of rows so short that it would be half of
-/// them.
+/// Vectors of the row at `y` to write first, so that reading at `x` and writing at `y` in step do
+/// not hinder each other afterwards. 0 for rows so short that it would be half of them.
 ///
-/// A load that follows a store to the same place of another page waits for it, because CPUs compare
-/// the low 12 bits first; and allocations of large buffers begin at the same place of a page, and
-/// rows of powers of two at the same place in both.
+/// CPUs compare the low 12 bits of addresses first, so a load waits for a store to the same place
+/// of another page. Large buffers often start at the same place of a page, and with rows of powers
+/// of two each row of both does.
 #[inline(always)]
 pub(crate) fn lead<T, U>(x: *const T, y: *mut U, lanes: usize, n: usize) -> usize {
     if n * size_of::<U>() < 4 * WAITING {
@@ -120,9 +122,9 @@ pub(crate) fn lead<T, U>(x: *const T, y: *mut U, lanes: usize, n: usize) -> usiz
     (WAITING + LINE).saturating_sub(behind).div_ceil(lanes * size_of::<U>())
 }
 
-/// By how many bytes memory at `kept`, which has a page more than is needed, is to be offset so
-/// that what is kept there starts with a line, and is out of the way of reading at `x` and writing
-/// at `y`: in the middle of the wider of the two gaps between them (by their places in a page).
+/// Offset in bytes into the scratch memory at `kept`, which has a page more than is needed. What is
+/// kept there then starts at a cache line, far from reading at `x` and writing at `y`: in the
+/// middle of the wider of the two gaps between them (by their places in a page).
 #[inline(always)]
 pub(crate) fn offset(kept: usize, x: usize, y: usize) -> usize {
     let gap = x.wrapping_sub(y) % PAGE;

@@ -1,4 +1,4 @@
-//! The machine: its memory, and the floating-point environment.
+//! The machine: memory and the floating-point environment.
 
 pub(crate) mod fpenv;
 pub(crate) mod memory;

@@ -1,5 +1,5 @@
-//! Memory that a call needs for its time: of the thread's own, which its next call uses again, or
-//! lent by the caller.
+//! Scratch memory: what a call needs while it runs. It is the thread's own, which the next call
+//! uses again, or lent by the caller.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::Cell;
@@ -11,7 +11,7 @@ use crate::mem::memory::{LINE, PAGE, offset};
 use crate::num::element::Plain;
 use crate::num::exp2::MOST_LANES;
 
-/// Lines of memory, initialised.
+/// Cache lines of initialised memory.
 #[derive(Clone, Copy)]
 struct Lines {
     base: *mut u8,
@@ -19,14 +19,14 @@ struct Lines {
 }
 
 impl Lines {
-    /// Aligned, as pieces of no lines are.
+    /// No lines; aligned all the same.
     const NONE: Self = Self { base: ptr::without_provenance_mut(LINE), count: 0 };
 
     fn layout(count: usize) -> Option<Layout> {
         Layout::from_size_align(count.checked_mul(LINE)?, LINE).ok()
     }
 
-    /// New memory, of one line at least.
+    /// Allocates at least one line.
     fn new(count: usize) -> Option<Self> {
         let count = count.max(1);
         let layout = Self::layout(count)?;
@@ -35,10 +35,10 @@ impl Lines {
         Some(Self { base: base.as_ptr(), count })
     }
 
-    /// Frees what [`Lines::new`] gave.
+    /// Frees lines that [`Lines::new`] gave.
     ///
     /// # Safety
-    /// It was made there, and nothing uses it any more.
+    /// The lines came from there, and nothing uses them any more.
     unsafe fn free(self) {
         if let Some(layout) = Self::layout(self.count).filter(|_| self.count > 0) {
             // SAFETY: allocated with this layout.
@@ -47,20 +47,20 @@ impl Lines {
     }
 }
 
-/// The memory that a thread's calls use now.
+/// The memory that this thread's calls take scratch from.
 #[derive(Clone, Copy)]
 struct Arena {
     lines: Lines,
-    /// Lines in use: those before this one.
+    /// Lines in use: the first `used` ones.
     used: usize,
-    /// Pieces in use.
+    /// How many [`Scratch`] are in use.
     pieces: usize,
-    /// Lines in use that there was no room for.
+    /// Lines in use that did not fit, and were allocated apart.
     outside: usize,
-    /// Lines that were asked for at the same time, at most: so many the thread's own memory should
-    /// have.
+    /// The most lines that were in use at the same time: the size that the thread's own memory
+    /// should have.
     wanted: usize,
-    /// How many lendings deep.
+    /// How deep [`lend`] is nested.
     depth: usize,
 }
 
@@ -68,24 +68,24 @@ impl Arena {
     const EMPTY: Self =
         Self { lines: Lines::NONE, used: 0, pieces: 0, outside: 0, wanted: 0, depth: 0 };
 
-    /// Whether it is the thread's own and not in use.
+    /// Whether this is the thread's own memory and not in use.
     fn is_free(&self) -> bool {
         self.pieces == 0 && self.depth == 0
     }
 
-    /// Notes that so many lines are wanted. Whether there is to be more memory first.
+    /// Notes that `count` more lines are wanted. Whether [`grow`] should run first.
     fn want(&mut self, count: usize) -> bool {
         let all = self.used.saturating_add(self.outside).saturating_add(count);
         self.wanted = self.wanted.max(all);
         self.is_small()
     }
 
-    /// Whether it is to be replaced.
+    /// Whether this memory is free and smaller than it should be.
     fn is_small(&self) -> bool {
         self.is_free() && self.lines.count < self.wanted
     }
 
-    /// So many lines, and where they start.
+    /// Takes `count` lines: their address and the number of the first.
     fn take(&mut self, count: usize) -> Option<(*mut u8, usize)> {
         let start = self.used;
         if self.lines.count - start < count {
@@ -96,7 +96,7 @@ impl Arena {
         Some((self.lines.base.wrapping_add(start * LINE), start))
     }
 
-    /// Whether there is to be more memory, so that the next call finds all that this one has
+    /// Gives lines back. Whether [`grow`] should run, so that the next call finds all that this one
     /// needed.
     fn give_back(&mut self, start: Option<usize>, count: usize) -> bool {
         let Some(start) = start else {
@@ -115,14 +115,14 @@ impl Arena {
     }
 }
 
-/// A thread's arena; freed with the thread.
+/// A thread's arena, freed with the thread.
 struct Current(Cell<Arena>);
 
 impl Drop for Current {
     fn drop(&mut self) {
         let arena = self.0.get();
         if arena.depth == 0 && arena.pieces == 0 {
-            // SAFETY: it is the thread's own, and no piece of it is in use.
+            // SAFETY: it is the thread's own, and no scratch of it is in use.
             unsafe { arena.lines.free() };
         }
     }
@@ -132,7 +132,7 @@ thread_local! {
     static CURRENT: Current = const { Current(Cell::new(Arena::EMPTY)) };
 }
 
-/// Changes the thread's arena. `None` in a thread that is ending.
+/// Calls `f` with the thread's arena. `None` in a thread that is ending.
 fn with_arena<R>(f: impl FnOnce(&mut Arena) -> R) -> Option<R> {
     CURRENT
         .try_with(|current| {
@@ -144,53 +144,54 @@ fn with_arena<R>(f: impl FnOnce(&mut Arena) -> R) -> Option<R> {
         .ok()
 }
 
-/// Makes the thread's own memory as large as it should be, if it is not in use. The allocator may
-/// be one that makes calls itself: what it frees is no arena's any more, and what it gives is
-/// none's yet.
+/// Makes the thread's own memory as large as it should be, if it is not in use.
+///
+/// The allocator may make calls of this library itself. So the old memory leaves the arena before
+/// it is freed, and the new memory enters it after it is complete.
 #[cold]
 fn grow() {
     let small = with_arena(|arena| {
         arena.is_small().then(|| (std::mem::replace(&mut arena.lines, Lines::NONE), arena.wanted))
     });
     let Some((old, wanted)) = small.flatten() else { return };
-    // SAFETY: it was the thread's own, and no piece of it was in use.
+    // SAFETY: it was the thread's own, and no scratch of it was in use.
     unsafe { old.free() };
     let new = Lines::new(wanted).unwrap_or(Lines::NONE);
     let spare = with_arena(|arena| {
-        // What there was no memory for now may never be asked for again.
+        // An amount that the allocator refuses may never be asked for again.
         arena.wanted = arena.wanted.min(new.count);
         if arena.is_free() { std::mem::replace(&mut arena.lines, new) } else { new }
     });
-    // SAFETY: no piece of it is in use.
+    // SAFETY: no scratch of it is in use.
     unsafe { spare.unwrap_or(new).free() };
 }
 
-/// Frees the memory that this thread keeps for its next call, unless a call is using it.
+/// Frees the scratch memory that this thread keeps for its next call, unless a call is using it.
 pub fn release_scratch() {
     let old = with_arena(|arena| {
         let free = arena.is_free();
         free.then(|| std::mem::replace(arena, Arena::EMPTY).lines)
     });
     if let Some(old) = old.flatten() {
-        // SAFETY: it was the thread's own, and no piece of it was in use.
+        // SAFETY: it was the thread's own, and no scratch of it was in use.
         unsafe { old.free() };
     }
 }
 
-/// Memory for the time of a call, handed back when dropped. Initialised with anything.
+/// Scratch memory, given back when dropped. Initialised, with any contents.
 pub(crate) struct Scratch {
     lines: Lines,
-    /// The lending that it was taken in.
+    /// The depth of [`lend`] at which it was taken.
     depth: Option<usize>,
-    /// Where it starts in the arena; `None` if it is memory of its own.
+    /// Its first line in the arena; `None` if it was allocated apart.
     start: Option<usize>,
-    /// Dropped by the thread that took it.
+    /// Not `Send`: the thread that took it drops it.
     here: PhantomData<*mut u8>,
 }
 
 impl Scratch {
-    /// Room for `n` elements of type `E`, which must not need more alignment than a cache line has.
-    /// `None` if there is no memory.
+    /// Takes room for `n` elements of type `E`, whose alignment is at most a cache line. `None` if
+    /// there is no memory.
     pub(crate) fn take<E>(n: usize) -> Option<Self> {
         let count = n.checked_mul(size_of::<E>())?.div_ceil(LINE);
         if with_arena(|arena| arena.want(count)) == Some(true) {
@@ -209,8 +210,8 @@ impl Scratch {
         Some(Self { lines, depth, start: None, here: PhantomData })
     }
 
-    /// Room for a row of `n` elements and a vector more, where it is out of the way of reading at
-    /// `x` and writing at `y` ([`offset`]).
+    /// Takes room for a row of `n` elements and one vector more, at an address that does not hinder
+    /// reading at `x` and writing at `y` ([`offset`]).
     pub(crate) fn take_row<E>(n: usize, x: usize, y: usize) -> Option<(Self, *mut E)> {
         let mut scratch = Self::take::<u8>(room_for_row::<E>(n))?;
         let row: *mut u8 = scratch.as_mut_ptr();
@@ -218,7 +219,7 @@ impl Scratch {
         Some((scratch, row))
     }
 
-    /// The memory: as many elements as were asked for.
+    /// The memory, with the number of elements that was asked for.
     pub(crate) fn as_mut_ptr<E>(&mut self) -> *mut E {
         self.lines.base.cast()
     }
@@ -226,7 +227,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // A piece of another lending is not given back: that memory is used no more in any case.
+        // Scratch of another depth is not given back: its memory is not used again in any case.
         let is_small = with_arena(|arena| {
             Some(arena.depth) == self.depth && arena.give_back(self.start, self.lines.count)
         });
@@ -234,13 +235,14 @@ impl Drop for Scratch {
             grow();
         }
         if self.start.is_none() {
-            // SAFETY: made for this piece alone.
+            // SAFETY: allocated for this scratch alone.
             unsafe { self.lines.free() };
         }
     }
 }
 
-/// Calls `f` with room for `n` elements, initialised with anything. `None` if there is no memory.
+/// Calls `f` with room for `n` elements, initialised with any contents. `None` if there is no
+/// memory.
 pub fn with_room<E: Plain, R>(n: usize, f: impl FnOnce(&mut [E]) -> R) -> Option<R> {
     let mut scratch = Scratch::take::<E>(n)?;
     // SAFETY: there is room for n elements, initialised and aligned, and they are used for the time
@@ -248,7 +250,7 @@ pub fn with_room<E: Plain, R>(n: usize, f: impl FnOnce(&mut [E]) -> R) -> Option
     Some(f(unsafe { std::slice::from_raw_parts_mut(scratch.as_mut_ptr(), n) }))
 }
 
-/// The lines in the middle of a buffer.
+/// The whole cache lines of a buffer.
 fn lines_of(memory: &mut [u8]) -> Lines {
     let skipped = memory.as_ptr().align_offset(LINE);
     match memory.get_mut(skipped..) {
@@ -257,7 +259,7 @@ fn lines_of(memory: &mut [u8]) -> Lines {
     }
 }
 
-/// The arena before a lending, which is so again in the end, even if that is a panic.
+/// The arena before [`lend`], restored when this is dropped, by a panic, too.
 struct Before(Arena);
 
 impl Drop for Before {
@@ -266,8 +268,8 @@ impl Drop for Before {
     }
 }
 
-/// Calls `f`, whose calls on this thread take their scratch memory out of `memory`, as long as
-/// there is enough, and else from the allocator.
+/// Calls `f`. Its calls on this thread take their scratch from `memory` while it lasts, then from
+/// the allocator.
 pub fn lend<R>(memory: &mut [u8], f: impl FnOnce() -> R) -> R {
     let lines = lines_of(memory);
     let before = with_arena(|arena| {
@@ -279,7 +281,7 @@ pub fn lend<R>(memory: &mut [u8], f: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Calls `f` with what is left of the memory that was lent to this thread; with nothing, if none
+/// Calls `f` with the rest of the memory that was lent to this thread, or an empty slice if none
 /// was.
 pub fn with_lent<R>(f: impl FnOnce(&mut [u8]) -> R) -> R {
     let rest = |arena: &Arena| if arena.depth > 0 { arena.lines.count - arena.used } else { 0 };
@@ -290,12 +292,12 @@ pub fn with_lent<R>(f: impl FnOnce(&mut [u8]) -> R) -> R {
     f(unsafe { std::slice::from_raw_parts_mut(scratch.as_mut_ptr(), rest * LINE) })
 }
 
-/// Bytes that so many elements take as scratch memory.
+/// Bytes of scratch memory for `n` elements.
 pub const fn room_for<E>(n: usize) -> usize {
     n.saturating_mul(size_of::<E>()).saturating_add(LINE - 1) / LINE * LINE
 }
 
-/// Bytes that a row takes as scratch memory: a vector more than it has, and a page to choose its
+/// Bytes of scratch memory for a row of `n` elements: with a vector more, and a page to choose its
 /// place in.
 pub const fn room_for_row<E>(n: usize) -> usize {
     room_for::<E>(n.saturating_add(MOST_LANES)).saturating_add(PAGE)
@@ -313,7 +315,7 @@ mod tests {
     fn memory_is_used_again_in_any_order() {
         let mut a = Scratch::take::<u64>(100).unwrap();
         let first = address(&mut a);
-        // Beside the first, and so not where that is; the next time there is room for both.
+        // Taken while the first is in use, so elsewhere; the next time there is room for both.
         drop(Scratch::take::<u64>(1100));
         drop(a);
         let mut a = Scratch::take::<u64>(100).unwrap();
@@ -339,8 +341,8 @@ mod tests {
                 room.fill(1.0);
                 assert!(inside(room.as_ptr().addr()));
                 with_lent(|rest| {
-                    // Of five lines one is taken, and one is lost if the memory does not start with
-                    // a line.
+                    // One of five lines is taken; another is lost if the memory does not start at a
+                    // line.
                     assert!(matches!(rest.len(), 192 | 256));
                     lend(rest, || {
                         assert!(inside(address(&mut Scratch::take::<u8>(128).unwrap())));
@@ -354,7 +356,7 @@ mod tests {
         assert_eq!(address(&mut Scratch::take::<u8>(1).unwrap()), own);
         with_lent(|rest| assert!(rest.is_empty()));
         lend(&mut [], || assert!(Scratch::take::<u8>(1).is_some()));
-        // Of a thread that has no memory yet, too, nothing is at an address.
+        // In a thread that has no memory yet, an empty scratch has an address, too.
         lend(&mut [], || assert!(address(&mut Scratch::take::<u64>(0).unwrap()) > 0));
         assert!(Scratch::take::<u64>(usize::MAX / 4).is_none());
     }
@@ -366,7 +368,7 @@ mod tests {
         assert_eq!(lines(), (100, 100));
         release_scratch();
         assert_eq!(lines(), (0, 0));
-        // Not while it is in use, nor what is somebody else's.
+        // Memory in use stays, and so does lent memory.
         let piece = Scratch::take::<u8>(64 * 3);
         release_scratch();
         assert_eq!(lines(), (3, 3));

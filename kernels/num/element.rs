@@ -5,10 +5,12 @@ use half::{bf16, f16};
 pub(crate) mod sealed {
     use super::{ByType, Element, Family, Plain};
 
-    /// What kernels need of a type of elements. Nobody else can name it, or implement it.
+    /// What kernels need from an element type. Sealed: no other crate can name or implement it.
     #[doc(hidden)]
     pub trait Internal: Plain {
-        /// The one for this type.
+        /// Its negative: another sign, and nothing else.
+        fn minus(self) -> Self;
+        /// The entry for this type.
         fn of<F: Family>(all: &ByType<F>) -> &F::Of<Self>
         where
             Self: Element;
@@ -20,7 +22,8 @@ pub(crate) mod sealed {
 /// `f16` and `bf16` are widened to f32, computed with, and rounded to nearest even once at the
 /// store.
 pub trait Element: Copy + Send + Sync + std::fmt::Debug + 'static + sealed::Internal {
-    /// The type that is computed with: f32, or f64 for f64. Log-sum-exps of attention are of it.
+    /// The type of the arithmetic: f64 for f64, f32 for all others. Log-sum-exps of attention have
+    /// it.
     type Arithmetic: Element;
     /// The name of the type in files and messages.
     const NAME: &'static str;
@@ -32,22 +35,22 @@ pub trait Element: Copy + Send + Sync + std::fmt::Debug + 'static + sealed::Inte
     const NEG_INFINITY: Self;
     /// Infinity.
     const INFINITY: Self;
-    /// Whether arithmetic happens in this very type (f32, f64) rather than in f32.
+    /// Whether the arithmetic type is this type (f32, f64) and not f32 in its place.
     const IS_ARITHMETIC: bool;
     /// The value, exactly.
     fn to_f64(self) -> f64;
-    /// The nearest value of this type, ties to even; f16 and bf16 by way of f32. (The f64
-    /// conversions of `half` 2.7 do not round alike on all CPUs.)
+    /// The nearest value of this type, ties to even; f16 and bf16 are rounded to f32 first. (The
+    /// f64 conversions of `half` 2.7 round differently on different CPUs.)
     fn from_f64(x: f64) -> Self;
 }
 
-/// What there is one of for every type of elements.
+/// Something that exists once for every element type.
 #[doc(hidden)]
 pub trait Family {
     type Of<T: Element>: 'static;
 }
 
-/// One for every type of elements.
+/// One entry for every element type.
 #[doc(hidden)]
 #[allow(missing_debug_implementations)]
 pub struct ByType<F: Family> {
@@ -78,6 +81,10 @@ macro_rules! element {
         }
 
         impl sealed::Internal for $t {
+            #[inline(always)]
+            fn minus(self) -> Self {
+                -self
+            }
             fn of<F: Family>(all: &ByType<F>) -> &F::Of<Self> {
                 &all.$field
             }
@@ -89,8 +96,8 @@ element!(f32, f32, f32, true, 0.0, f32::from_bits(0x7fc0_0000), f64::from, |x| x
 
 element!(f64, f64, f64, true, 0.0, f64::from_bits(0x7ff8_0000_0000_0000), |x| x, |x| x);
 
-// By integer operations alone: the other conversions of `half` use F16C wherever the CPU says that
-// it has that, though the system may have switched its registers off.
+// Integer operations alone: the other conversions of `half` use F16C wherever CPUID reports it,
+// even if the system has switched the registers off that it needs.
 element!(f16, f16, f32, false, f16::ZERO, f16::from_bits(0x7e00), f16::to_f64_const, |x| {
     f16::from_f32_const(x as f32)
 });
@@ -108,9 +115,9 @@ macro_rules! plain {
     };
 }
 
-plain!(f32, f64, f16, bf16, u64, [u64; 2]);
+plain!(f32, f64, f16, bf16, u8, i64, u64, usize, [u64; 2]);
 
-/// Types of which every bit pattern is a value.
+/// Types for which every bit pattern is a valid value.
 ///
 /// # Safety
 /// They have no padding, no pointers and no invalid values, and need no more alignment than a cache
@@ -121,7 +128,7 @@ pub unsafe trait Plain: Copy {}
 mod tests {
     use super::*;
 
-    /// Where this CPU has instructions for it, `half` converts by these.
+    /// `half` uses the CPU's conversion instructions here, where there are any.
     #[test]
     fn conversions_of_half_types_are_those_of_the_cpu() {
         for bits in 0..=u16::MAX {
@@ -132,7 +139,7 @@ mod tests {
             assert!(same(Element::to_f64(a), f16::to_f32(a)), "f16 {bits:#x}");
             assert!(same(Element::to_f64(b), bf16::to_f32(b)), "bf16 {bits:#x}");
         }
-        // All exponents, ties and what is beside them, and what lies between.
+        // All exponents; ties, their neighbours, and values between them.
         let beside_ties = (0..=u16::MAX).flat_map(|upper| {
             let upper = u32::from(upper) << 16;
             [0, 1, 0xfff, 0x1000, 0x1001, 0x2fff, 0x3000, 0x3001, 0x7fff, 0x8000, 0x8001, 0xffff]

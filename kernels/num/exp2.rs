@@ -26,8 +26,8 @@
 use crate::num::scale::{LogShift, Scale, Shift};
 use crate::num::{two_product, two_sum};
 
-/// A row's sum: a value and a correction; for rows of f32, whose sums are plain f64, 0, or in
-/// shards of half types the sum for probabilities beside that for logarithms.
+/// A row's sum: a value and a correction. Rows of f32 are summed in plain f64, and `lo` is 0; in
+/// shards of half types `lo` is the sum for probabilities, beside the one for logarithms.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sum {
     pub(crate) hi: f64,
@@ -37,32 +37,32 @@ pub(crate) struct Sum {
 impl Sum {
     pub(crate) const ZERO: Sum = Sum { hi: 0.0, lo: 0.0 };
 
-    /// Times a power of two.
+    /// The sum times a power of two.
     #[inline(always)]
     pub(crate) fn times(self, power: f64) -> Sum {
         Sum { hi: self.hi * power, lo: self.lo * power }
     }
 }
 
-/// The arithmetic of one floating-point type: its constants, and what is done once per block or
-/// row, in scalars.
+/// The arithmetic of one floating-point type: its constants, and the scalar steps that are done
+/// once per block or row.
 pub(crate) trait Contract: Copy + 'static {
     /// The integer type of the same width.
     type Bits: Copy;
     /// `1.5 * 2^(mantissa bits)`: adding it rounds to an integer, ties to even.
     const MAGIC: Self;
-    /// How far the integer in the low bits of `t` is shifted so that its
-    /// multiple of 8 lands in the exponent field.
+    /// Left shift of the integer in the low bits of `t` that puts its multiple of 8 into the
+    /// exponent field.
     const SHIFT: u32;
     /// `C * 2^(j/8)`, as bits, minus `j << SHIFT`, so that adding `n << SHIFT` gives
     /// the bits of `C * 2^(n/8)`.
     const TABLE: [Self::Bits; 8];
     /// Coefficients of `(2^(r/8) - 1) / r`, constant term first.
     const POLY: &'static [Self];
-    /// The least `k - M` that is not flushed to zero: e is a normal number there.
+    /// The least `k - M` that is not flushed to zero: `e` is still a normal number there.
     const MIN_EXP: i32;
 
-    /// 0, -1, -2 and so on, as many as a vector has lanes: the lanes from the `n`th on are below `1
+    /// 0, -1, -2 and so on, one for each lane of a vector: the lanes from the `n`th on are below `1
     /// - n`.
     fn lanes() -> &'static [Self];
     /// The least finite number.
@@ -74,25 +74,25 @@ pub(crate) trait Contract: Copy + 'static {
     fn widen(self) -> f64;
     /// Rounds to the nearest.
     fn narrow(x: f64) -> Self;
-    /// The sum so far and that of the next block.
+    /// The sum so far plus the sum of the next block.
     fn sum_add(total: Sum, block: Sum) -> Sum;
     /// `1 / sum` as a pair.
     fn reciprocal(sum: Sum) -> (Self, Self);
-    /// A number as a pair; nothing is lacking of one that is not finite.
+    /// A number as a pair; the low part of a number that is not finite is 0.
     fn pair(x: f64) -> (Self, Self);
-    /// `C`, as the exponential of 0 has it.
+    /// `C`: the exponential that is computed for 0.
     fn one_times_c() -> f64;
-    /// What log-softmax needs: see [`Scale::log_shift_f32`].
+    /// The constants of log-softmax: see [`Scale::log_shift_f32`].
     fn log_shift(scale: &Scale, max: f64, e_max: f64, shift: &Shift, sum: Sum) -> LogShift;
 }
 
-/// [`Contract::POLY`] of f32 for probabilities of f16 and bf16: minimax in `1 + r * POLY(r)`
-/// against a multiple of `2^(r/8)`, which the quotient removes, relative to it, `|r| <= 1/2`:
-/// 2^-18.2. There the low half of L8 does not count, and sums and quotients are plain f32
+/// [`Contract::POLY`] of f32 for probabilities of f16 and bf16: minimax of `1 + r * POLY(r)` for a
+/// multiple of `2^(r/8)`, which the quotient removes; the relative error is 2^-18.2 for `|r| <=
+/// 1/2`. These types leave out the low half of L8, and their sums and quotients are plain f32
 /// (`isa/short.rs`).
 pub(crate) const SHORT_POLY: &[f32] = &[f32::from_bits(0x3db1_7cbe), f32::from_bits(0x3b75_f68b)];
 
-/// The lanes of a block's sum as a binary tree: lane i and i + half, and again.
+/// Adds the lanes of a block's sum as a binary tree: lane i and lane i + half, again and again.
 #[inline(always)]
 pub(crate) fn fold_f32(mut lanes: [f64; LANES_F32]) -> Sum {
     let mut half = LANES_F32 / 2;
@@ -119,19 +119,19 @@ pub(crate) fn fold_f64(hi: [f64; LANES_F64], lo: [f64; LANES_F64]) -> Sum {
     lanes[0]
 }
 
-/// How many lanes the sum of a row has, whatever the vectors' width: element `i`
-/// of a block is added to lane `i % LANES` (f32: in f64; f64: in double-double).
+/// Lanes of a row's sum, for vectors of any width: element `i` of a block is added to lane `i %
+/// LANES` (f32: in f64; f64: in double-double).
 pub(crate) const LANES_F32: usize = 16;
 
 /// As [`LANES_F32`], for rows of f64.
 pub(crate) const LANES_F64: usize = 8;
 
-/// How many rows' sums are folded together, where many short rows are at hand.
+/// Rows whose sums are folded together, where there are many short rows.
 pub(crate) const ROWS_AT_ONCE: usize = 8;
 
-/// A row is summed in blocks of this many elements; the sums of the blocks are added in
-/// order. Fixed, because it is part of what defines the bits of a result: a
-/// long row can be cut at these places among threads.
+/// Elements of a block. A row's sum is the sum of its blocks, added in order. The number is fixed
+/// because it defines the bits of a result: a long row may be cut between blocks and spread over
+/// threads.
 pub const BLOCK: usize = 4096;
 
 const fn table_f32(entries: [u32; 8]) -> [u32; 8] {
@@ -168,8 +168,8 @@ impl Contract for f32 {
         0x3fea_26de,
         0x3fff_5829,
     ]);
-    // Minimax for r * POLY(r) against 2^(r/8) - 1, relative to 2^(r/8), |r| <= 0.52
-    // (Lawson's iteration in 60 digits), rounded to f32: 0.0017 u before, 0.004 u after rounding.
+    // Minimax of r * POLY(r) for 2^(r/8) - 1, relative to 2^(r/8), |r| <= 0.52 (Lawson's iteration
+    // with 60 digits): the error is 0.0017 u before and 0.004 u after rounding to f32.
     const POLY: &'static [f32] = &[
         f32::from_bits(0x3db1_7218),
         f32::from_bits(0x3b75_fdf0),
@@ -234,7 +234,7 @@ impl Contract for f32 {
     }
 }
 
-// The coefficients are written to more digits than f64 holds, as they were computed.
+// More digits than f64 holds, as they were computed.
 #[allow(clippy::excessive_precision)]
 impl Contract for f64 {
     type Bits = u64;
@@ -250,7 +250,7 @@ impl Contract for f64 {
         0x3ffd_15b1_f9bf_2471,
         0x3fff_b796_94e2_69b6,
     ]);
-    // As above with |r| <= 0.5005: 0.0255 u, u = 2^-53.
+    // As above, for |r| <= 0.5005: the error is 0.0255 u, u = 2^-53.
     const POLY: &'static [f64] = &[
         0.086_643_397_569_993_164_773_313_3,
         0.003_753_539_171_236_175_799_857_4,
@@ -318,7 +318,8 @@ impl Contract for f64 {
     }
 }
 
-/// `C 2^power` of f64, `|power| < 1000`: within 2^-51 of it. In plain steps, once a row.
+/// `C 2^power` of f64 for `|power| < 1000`, with a relative error of at most 2^-51. Scalar, done
+/// once a row.
 pub(crate) fn power_of_two(power: f64) -> f64 {
     let t = 8.0 * power + f64::MAGIC;
     let r = 8.0 * power - (t - f64::MAGIC);
@@ -328,7 +329,7 @@ pub(crate) fn power_of_two(power: f64) -> f64 {
     s + s * (q * r)
 }
 
-/// As many lanes as a vector has at most.
+/// The most lanes that a vector has.
 pub const MOST_LANES: usize = 16;
 
 #[cfg(test)]

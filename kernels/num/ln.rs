@@ -1,30 +1,29 @@
-//! Logarithms: of a sum as a pair, since the last place of an f64 logarithm is worth more than the
-//! sum's own error, and of many f32 at once.
+//! Logarithms: one of a pair, for sums whose error is below the last place of an f64, and one for
+//! many f32 at once.
 
 use crate::num::two_sum;
 
-/// `C` of f32, chosen so that all eight `C * 2^(j/8)` lie within 0.0463 u of an f32 (found by
-/// trying all f32 in [1.05, 2) as the first entry). Only its logarithm is needed.
-/// ln(1.0877149085915508581)
+/// `ln(C)` of f32, C = 1.0877149085915508581: all eight `C * 2^(j/8)` lie within 0.0463 u of an f32
+/// (found by trying every f32 in [1.05, 2) as the first entry).
 pub(crate) const LN_C_F32: f64 = 0.084_079_081_552_694_49;
 
-/// `ln(C)` of f64, where C = 1.08086837503600929846169310839477789 was the best of 4e8 tries:
-/// 0.0263 u.
+/// `ln(C)` of f64, C = 1.08086837503600929846169310839477789: the best of 4e8 tries, within 0.0263
+/// u.
 pub(crate) const LN_C_F64: (f64, f64) = (0.077_764_769_019_591_65, -6.721_922_218_055_779e-18);
 
-/// `ln(hi + lo)` as a pair, for normal numbers `hi > 0` and `|lo|` at most half an ULP of it: at
-/// most 2^-66 off, absolutely.
+/// `ln(hi + lo)` as a pair with an absolute error of at most 2^-66, for a normal `hi > 0` and
+/// `|lo|` of at most half an ULP of `hi`.
 ///
-/// With `m = hi 2^-k` in 1..2 and `c` a multiple of 1/256 near `1/m`, `r = m c - 1` is known as a
-/// pair and at most 0.0091, and `ln = k ln(2) - ln(c) + r - r^2/2 + ...`, of which `r^2` is below
-/// 2^-13 and rounded once: 2^-68 of its half.
+/// Proof: with `m = hi 2^-k` in 1..2 and `c` a multiple of 1/256 near `1/m`, `r = m c - 1` is known
+/// as a pair, `|r| <= 0.0091`, and `ln = k ln(2) - ln(c) + r - r^2/2 + ...`. `r^2` is below 2^-13
+/// and rounded once: half of it has an error of 2^-68.
 pub(crate) fn ln_pair(hi: f64, lo: f64) -> (f64, f64) {
     let bits = hi.to_bits();
     let k = (bits >> 52) as i32 - 1023;
     let power = f64::from_bits(((1023 - k) as u64) << 52);
     let (c, ln_c, ln_c_lo) = TABLE[(bits >> 46) as usize & 63];
-    // Both parts of m have so few bits that their products with c are exact, and the first is so
-    // near 1 that r is, too.
+    // Both parts of m have few enough bits for exact products with c, and the first product is so
+    // near 1 that r is exact, too.
     let m_hi = f64::from_bits(bits & !0xffff) * power;
     let m_lo = hi * power - m_hi;
     let r = m_hi * c - 1.0;
@@ -35,7 +34,7 @@ pub(crate) fn ln_pair(hi: f64, lo: f64) -> (f64, f64) {
     let far = (c7 + c8 * r) + c9 * square;
     let tail = (square * r) * ((c3 + c4 * r) + square * ((c5 + c6 * r) + square * far));
     let k = f64::from(k);
-    // The first part of ln(2) has 41 bits: its multiples are exact.
+    // The first part of ln(2) has 41 bits: its multiples by k are exact.
     let (a, a_lo) = two_sum(k * LN_2.0, ln_c);
     let (b, b_lo) = two_sum(a, r);
     let (d, d_lo) = two_sum(b, -0.5 * square);
@@ -45,11 +44,12 @@ pub(crate) fn ln_pair(hi: f64, lo: f64) -> (f64, f64) {
     (sum, (d - sum) + low)
 }
 
-/// `ln(x)` of a normal `x > 0`, within 2^-52 of it; a finite number for 0 and subnormal ones.
+/// `ln(x)` of a normal `x > 0` with a relative error of at most 2^-52; some finite number for 0 and
+/// subnormal `x`.
 ///
-/// `x = 2^k m` with `m` from sqrt(1/2) to sqrt(2), `ln(m) = 2 (s + s^3/3 + s^5/5 + ...)` with
-/// `s = (m - 1) / (m + 1)`. Without a branch, a table or an FMA: a loop over it becomes vectors, of
-/// the same bits on every CPU.
+/// `x = 2^k m` with `m` from sqrt(1/2) to sqrt(2), `ln(m) = 2 (s + s^3/3 + s^5/5 + ...)` with `s =
+/// (m - 1) / (m + 1)`. There is no branch, table or FMA, so that a loop over it is compiled to
+/// vectors, with the same bits on every CPU.
 #[inline(always)]
 pub fn ln(x: f32) -> f64 {
     let bits = x.to_bits();
@@ -183,7 +183,7 @@ mod tests {
         (9335.63986389934, -2.767970300727829e-14, 9.141594598232999, -3.2833462494170644e-16),
     ];
 
-    /// Against the pair, and near 1, where that is not near enough, against libm.
+    /// Compares with the pair, and near 1, where the pair is not precise enough, with libm.
     #[test]
     fn logarithms_of_f32() {
         let check = |bits: u32| {
@@ -194,11 +194,11 @@ mod tests {
             assert!(error <= allowed, "ln({x:e}): {error:e} off");
             let want = libm::log(x.into());
             let error = (ln(x) - want).abs();
-            // Of which as much is libm's.
+            // libm's own error is half of this.
             assert!(error <= 2f64.powi(-51) * want.abs(), "ln({x:e}): {error:e} off libm's");
         };
         (f32::MIN_POSITIVE.to_bits()..f32::INFINITY.to_bits()).step_by(9973).for_each(check);
-        // Around 1, where it is 0, and where the exponent changes.
+        // Around 1, where the logarithm is 0, and around the places where the exponent changes.
         for middle in [1.0, std::f32::consts::FRAC_1_SQRT_2, std::f32::consts::SQRT_2, 2.0] {
             let middle: f32 = middle;
             (middle.to_bits() - 30_000..middle.to_bits() + 30_000).for_each(check);

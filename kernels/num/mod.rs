@@ -1,4 +1,4 @@
-//! Arithmetic: the contract of all kernels, and nothing of vectors, memory or calls.
+//! Arithmetic: the contract of all kernels. Nothing here knows of vectors, memory or calls.
 
 pub(crate) mod element;
 pub(crate) mod exp2;
@@ -6,10 +6,10 @@ pub(crate) mod guess;
 pub(crate) mod ln;
 pub(crate) mod philox;
 pub(crate) mod scale;
+pub(crate) mod weighted;
 
-/// `a * b` exactly, as the rounded product and its error (Veltkamp and Dekker), without an FMA,
-/// so that it runs in `const` and on every CPU. The result is exact unless something
-/// overflows or underflows.
+/// `a * b` exactly, as the rounded product and its error (Veltkamp and Dekker), unless something
+/// overflows or underflows. It uses no FMA, so that it runs in `const` and on every CPU.
 pub(crate) const fn two_product(a: f64, b: f64) -> (f64, f64) {
     const SPLIT: f64 = 134_217_729.0;
     let p = a * b;
@@ -26,7 +26,7 @@ pub(crate) const fn two_sum(a: f64, b: f64) -> (f64, f64) {
     (s, (a - (s - t)) + (b - t))
 }
 
-/// `n * at / of` without overflow: where the first `at` of `of` parts of `n` things end.
+/// `n * at / of` without overflow: the end of the first `at` of `of` equal parts of `n` things.
 pub fn part_of(n: usize, at: usize, of: usize) -> usize {
     (n as u128 * at as u128 / of.max(1) as u128) as usize
 }

@@ -1,9 +1,9 @@
-//! Random numbers by counters.
+//! Random numbers from a counter and a key.
 
 /// Philox4x32 with ten rounds: 128 random bits for each counter and key.
 ///
-/// Words are the lower halves of u64, whatever their upper halves: so that a loop over counters
-/// becomes products of vectors, without a step to narrow or widen them.
+/// Words are kept in the lower halves of u64 and upper halves are ignored, so that a loop over
+/// counters is compiled to products of vectors without conversions.
 ///
 /// Source: Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3, 2011.
 #[inline(always)]
@@ -12,7 +12,7 @@ pub fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     let (mut counter, mut key) = (counter.map(u64::from), key);
     for round in 0..10 {
         if round > 0 {
-            // The golden ratio and the square root of 3, less 1.
+            // The fractions of the golden ratio and of the square root of 3.
             key = [key[0].wrapping_add(0x9e37_79b9), key[1].wrapping_add(0xbb67_ae85)];
         }
         let [a, b, c, d] = counter;
@@ -24,20 +24,20 @@ pub fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     counter.map(|word| word as u32)
 }
 
-/// Two words as one, the lower one first.
+/// Joins two words, the lower one first.
 #[inline(always)]
 pub fn low_first(a: u32, b: u32) -> u64 {
     u64::from(b) << 32 | u64::from(a)
 }
 
-/// Random numbers for the elements `2 * pair` and `2 * pair + 1` of a row: key the first two words
-/// of `bits`, counter the pair, 0 and the other two. Each is in the middle of one of 2^52 intervals
-/// of (0, 1).
+/// Random numbers for the elements `2 * pair` and `2 * pair + 1` of a row, each in the middle of
+/// one of 2^52 intervals of (0, 1). The key is the first two words of `bits`; the counter is
+/// `pair`, 0 and the other two words.
 #[inline(always)]
 pub(crate) fn noise(bits: [u32; 4], pair: u32) -> [f64; 2] {
     let [a, b, c, d] = bits;
     let [e, f, g, h] = philox([pair, 0, c, d], [a, b]);
-    // 1 to 2 in steps of 2^-52, less 1, and half a step more: exact.
+    // A number from 1 to 2 in steps of 2^-52, minus 1, plus half a step: exact.
     let middle = |bits: u64| f64::from_bits(bits >> 12 | 0x3ff << 52) - (1.0 - f64::EPSILON / 2.0);
     [middle(low_first(e, f)), middle(low_first(g, h))]
 }
@@ -46,7 +46,7 @@ pub(crate) fn noise(bits: [u32; 4], pair: u32) -> [f64; 2] {
 mod tests {
     use super::*;
 
-    /// The known answers of the authors' library, Random123.
+    /// Known answers of the authors' library, Random123.
     #[test]
     fn known_answers() {
         let ones = u32::MAX;

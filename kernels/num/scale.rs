@@ -1,4 +1,4 @@
-//! The factor in `exp(scale * x)` and everything derived from it once per call.
+//! The factor in `exp(scale * x)`, and the constants that are derived from it once per call.
 
 use crate::num::ln::{LN_C_F32, LN_C_F64, ln_pair};
 use crate::num::{two_product, two_sum};
@@ -7,8 +7,8 @@ const LOG2_E: (f64, f64) = (std::f64::consts::LOG2_E, f64::from_bits(0x3c77_77d0
 
 const LN_2: (f64, f64) = (std::f64::consts::LN_2, f64::from_bits(0x3c7a_bc9e_3b39_803f));
 
-/// Above this `|max * scale * log2(e)|` a row is shifted by subtracting its
-/// maximum, which is exact there for every element that matters.
+/// From this `|max * scale * log2(e)|` on, a row's maximum is subtracted from its elements, which
+/// is exact for every element that matters.
 const HUGE: f64 = 65_536.0;
 
 /// The factor by which inputs are multiplied before the exponential, ready for use.
@@ -26,12 +26,12 @@ pub struct Scale {
     inv_l: f64,
 }
 
-/// How one row is shifted: chosen from its maximum alone.
+/// How one row is shifted; it follows from the row's maximum alone.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shift {
-    /// Subtracted from every element first; 0 in all rows but those of huge magnitude.
+    /// Subtracted from every element first; 0 except in rows of huge magnitude.
     pub(crate) subtract: f64,
-    /// `M`: the result of the exponential is scaled by `2^-M`.
+    /// `M`: exponentials are scaled by `2^-M`.
     pub(crate) m: i32,
     /// Elements (after the subtraction) below this give exactly 0.
     pub(crate) cut: f64,
@@ -44,7 +44,7 @@ impl Shift {
     }
 }
 
-/// What turns `x` into its log-softmax: `(x - max) * scale - c`.
+/// The constants of log-softmax: `x` becomes `(x - max) * scale - c`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LogShift {
     pub(crate) max: f64,
@@ -53,7 +53,7 @@ pub(crate) struct LogShift {
     pub(crate) c: (f64, f64),
 }
 
-/// Above this, a maximum and the least number may be further apart than the largest: both are
+/// Above this a maximum may be so far from the least number that the difference overflows: both are
 /// halved first, and the scale is doubled.
 const FAR: f64 = f64::from_bits((1023 + 969) << 52);
 
@@ -61,8 +61,8 @@ impl LogShift {
     /// The log-sum-exp of the row: `max * scale + c`.
     pub(crate) fn logsumexp(&self) -> f64 {
         let (p, p_lo) = two_product(self.max, self.scale.0);
-        // So large that c is far below half an ULP (and that the exact product, or a step on the
-        // way to it, would overflow).
+        // Here c is far below half an ULP, and the exact product or a step towards it would
+        // overflow.
         if p.abs() > 1e280 || self.max.abs() > 6e299 {
             return p;
         }
@@ -72,13 +72,13 @@ impl LogShift {
 }
 
 impl LogShift {
-    /// Whether `x - max` may overflow, although its product with the scale does not.
+    /// Whether `x - max` may overflow although its product with the scale does not.
     #[inline(always)]
     pub(crate) fn is_far(&self) -> bool {
         self.max > FAR
     }
 
-    /// What is right for elements that are halved.
+    /// The constants for elements that were halved.
     #[inline(always)]
     pub(crate) fn halved(&self) -> Self {
         let scale = (2.0 * self.scale.0, 2.0 * self.scale.1);
@@ -90,12 +90,11 @@ impl LogShift {
         if self.is_far() { self.halved().near_log_prob(0.5 * x) } else { self.near_log_prob(x) }
     }
 
-    /// As [`LogShift::log_prob`], of an element whose difference from the maximum does not
+    /// As [`LogShift::log_prob`] for an element whose difference from the maximum does not
     /// overflow.
     fn near_log_prob(&self, x: f64) -> f64 {
         let (d, d_lo) = two_sum(x, -self.max);
-        // So large that nothing else counts (and that the exact product, or a step on the way to
-        // it, would overflow).
+        // Here nothing else counts, and the exact product or a step towards it would overflow.
         if d < -1e280 || d * self.scale.0 < -1e280 {
             return d * self.scale.0;
         }
@@ -113,21 +112,22 @@ impl Scale {
     /// No scaling.
     pub const ONE: Scale = Scale::from_parts(1.0, 0.0);
 
-    /// The scale `a` itself, or `None` when it is NaN or outside [`Scale::RANGE`].
+    /// The scale `a`, or `None` if it is NaN or outside [`Scale::RANGE`].
     pub const fn new(a: f64) -> Option<Scale> {
         if a >= Self::RANGE.0 && a <= Self::RANGE.1 { Some(Self::from_parts(a, 0.0)) } else { None }
     }
 
-    /// The smallest and the largest temperature that is told from its neighbours: `2^-100` and
-    /// `2^100`. The pairs of f32 hold their scales to full precision, too.
+    /// The smallest and the largest temperature that are told apart from others: `2^-100` and
+    /// `2^100`. Those outside count as the nearer of the two; pairs of f32 hold both scales to full
+    /// precision.
     ///
-    /// Below them softmax has reached its limit for logits that are further apart than 2^-90 (f32:
-    /// 2^-93); above, for logits below 2^46 (f32: 2^75).
+    /// Smaller ones give what temperature 0 gives, for logits that differ by more than 2^-90 (f32:
+    /// 2^-93); larger ones what an infinite one gives, for logits below 2^46 (f32: 2^75).
     pub const TEMPERATURES: (f64, f64) =
         (f64::from_bits((1023 - 100) << 52), f64::from_bits((1023 + 100) << 52));
 
-    /// The scale `1/t`, that of the nearest of [`Scale::TEMPERATURES`] where `t` is outside of
-    /// them. `None` when `t` is NaN, infinite or not above 0.
+    /// The scale `1/t`; a `t` outside [`Scale::TEMPERATURES`] is replaced by the nearest end of
+    /// that range. `None` if `t` is NaN, infinite or not above 0.
     pub fn from_temperature(t: f64) -> Option<Scale> {
         if !(t > 0.0 && t.is_finite()) {
             return None;
@@ -143,8 +143,8 @@ impl Scale {
         self.hi
     }
 
-    /// The factor as a pair.
-    pub(crate) fn pair(&self) -> (f64, f64) {
+    /// The factor as a pair, whose low part is 0 but for temperatures.
+    pub fn pair(&self) -> (f64, f64) {
         (self.hi, self.lo)
     }
 
@@ -163,11 +163,11 @@ impl Scale {
         }
     }
 
-    /// The shift of a row with this (finite) maximum.
+    /// The shift of a row with this finite maximum.
     pub(crate) fn shift(&self, max: f64, min_exp: i32) -> Shift {
         let top = max * (self.l8_f64.0 * 0.125);
-        // One less than the maximum's own exponent: e of the maximum is then in [2, 8),
-        // and an element is flushed only if it is below 2^-126 (f64: 2^-1022) of the largest.
+        // One less than the maximum's own exponent: its e is then in [2, 8), and an element is
+        // flushed only if it is below 2^-126 (f64: 2^-1022) of the largest.
         let (subtract, m) =
             if top.abs() < HUGE { (0.0, top.floor() as i32 - 1) } else { (max, -1) };
         Shift { subtract, m, cut: self.cut(m, min_exp) }
@@ -176,9 +176,9 @@ impl Scale {
     /// Whether a row of `n` elements with these extremes is so wide that low parts of its quotients
     /// may be subnormal.
     ///
-    /// They are not within `72 - log2(n)` octaves: `e / s` is above `2^-73` there, and the low part
-    /// of `1/s` at least `2^-53` of it, or 0 (of f64: `2^-300`, as it is a sum of multiples of
-    /// that); together above 2^-126.
+    /// Proof for rows within `72 - log2(n)` octaves: `e / s` is above `2^-73`, and the low part of
+    /// `1/s` is 0 or at least `2^-53` of it (f64: `2^-300`, as it is a sum of multiples of that).
+    /// Together they are above 2^-126.
     #[inline(always)]
     pub(crate) fn is_wide(&self, max: f64, min: f64, n: usize) -> bool {
         let digits = u64::BITS - (n as u64).leading_zeros();
@@ -186,17 +186,18 @@ impl Scale {
         !narrow
     }
 
-    /// The element whose exponential, shifted by `m`, is `2^min_exp` (times C).
+    /// The element whose exponential is `2^min_exp` times C after the shift by `m`.
     pub(crate) fn cut(&self, m: i32, min_exp: i32) -> f64 {
         f64::from(m + min_exp) * self.inv_l
     }
 
-    /// What log-softmax needs, from a row's maximum, its exponential `e_max`, the shift and the
-    /// sum.
+    /// The constants of log-softmax, from a row's maximum, its exponential `e_max`, the shift and
+    /// the sum.
     ///
-    /// `c = ln(sum / e_max)` where the largest element has half of the sum or more: its own error
-    /// cancels, so a row of one element gives exactly 0 and a peaked row keeps its relative
-    /// precision. Elsewhere `ln(sum / C) + M ln(2) - max * scale`, where no single error weighs.
+    /// `c = ln(sum / e_max)` where the largest element has half of the sum or more: the error of
+    /// `e_max` cancels, so that a row of one element gives exactly 0 and a peaked row keeps its
+    /// relative precision. Elsewhere `c = ln(sum / C) + M ln(2) - max * scale`, where no single
+    /// error matters.
     pub(crate) fn log_shift_f32(&self, max: f64, e_max: f64, shift: &Shift, sum: f64) -> LogShift {
         let c = if sum <= 2.0 * e_max {
             libm::log1p((sum - e_max) / e_max)
@@ -207,8 +208,8 @@ impl Scale {
         self.log_shift(max, (c, 0.0))
     }
 
-    /// As [`Scale::log_shift_f32`] for a row of f64, whose sum is `sum.0 + sum.1`: `c` has the
-    /// error of the sum alone.
+    /// As [`Scale::log_shift_f32`] for a row of f64 with the sum `sum.0 + sum.1`; `c` has no error
+    /// but that of the sum.
     pub(crate) fn log_shift_f64(
         &self,
         max: f64,
@@ -221,7 +222,7 @@ impl Scale {
             if others < 0.125 {
                 (libm::log1p(others), 0.0)
             } else {
-                // Here a logarithm's last place counts.
+                // The last place of a logarithm counts here.
                 let ratio = sum.0 / e_max;
                 let (p, p_lo) = two_product(ratio, e_max);
                 ln_pair(ratio, (((sum.0 - p) - p_lo) + sum.1) / e_max)
@@ -239,13 +240,13 @@ impl Scale {
         self.log_shift(max, c)
     }
 
-    /// A `c` of 0 is -0: subtracted, it makes 0 of the largest element whether that is 0 or -0, and
-    /// so is `max`.
+    /// A `c` of 0 is stored as -0: subtracting it gives +0 for the largest element, whether that
+    /// and `max` are 0 or -0.
     fn log_shift(&self, max: f64, c: (f64, f64)) -> LogShift {
         LogShift { max, scale: (self.hi, self.lo), c: (-(0.0 - c.0), c.1) }
     }
 
-    /// `M ln(2) - max * scale` as a pair; in a huge row the maximum is gone from the exponents
+    /// `M ln(2) - max * scale` as a pair. In a huge row the exponents are without the maximum
     /// already.
     fn of_maximum(&self, max: f64, shift: &Shift) -> (f64, f64) {
         let m = f64::from(shift.m);
@@ -290,7 +291,7 @@ mod tests {
         assert_eq!(s.l8_f64, (8.0 * LOG2_E.0, 8.0 * LOG2_E.1));
         let sum = f64::from(s.l8_f32.0) + f64::from(s.l8_f32.1);
         assert!((sum / (8.0 * LOG2_E.0) - 1.0).abs() < 2f64.powi(-48), "{sum:e}");
-        // 1/3 is no f64: its missing part must be there.
+        // 1/3 is not an f64: the pair must have the missing part.
         let third = Scale::from_temperature(3.0).unwrap();
         assert_eq!(third.hi.mul_add(3.0, -1.0), -3.0 * third.lo);
     }

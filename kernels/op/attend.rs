@@ -1,30 +1,30 @@
-//! Softmax of attention scores: what masks, biases, caps and sinks make of a row before its
-//! exponentials are taken.
+//! Softmax of attention scores: masks, biases, caps and sinks change a row before its exponentials
+//! are taken.
 //!
-//! A row's visible keys are one range of columns (causal, window, length); what lies outside is
-//! neither read nor computed, and 0 is written there. Within it the logit of score `x` is, with the
-//! options that are given,
+//! A row's visible keys are one range of columns (causal, window, length). Keys outside of it are
+//! neither read nor computed, and get 0. Inside it the logit of score `x` is, with the options that
+//! are given,
 //!
 //! ```text
-//! z = cap(scale * x) + mask_slope * mask + slope * (key - position)        cap(u) = c * tanh(u / c)
+//! z = cap(scale * x) + mask_slope * mask + slope * (key - position)        cap(u) = c * tanh(u /
+//! c)
 //! ```
 //!
-//! computed as a pair of numbers of the arithmetic type, so that none of these steps costs
-//! accuracy; where only ranges are given, and masks that only hide, the logit is the score, and the
-//! scale is folded into the exponential. The sums have their elements in the lanes where a whole
-//! row would have them: a row with a mask has the bits of one with -inf there.
+//! It is computed as a pair of numbers of the arithmetic type, so that none of these steps costs
+//! accuracy. With nothing but ranges and masks that only hide, the logit is the score, and the
+//! scale is folded into the exponential. Every element is summed in the lane that it has in a whole
+//! row: a row with a mask has the bits of one with -inf there.
 //!
-//! A key whose mask is -inf, or to which -inf is added, is hidden, whatever its score is. A row of
-//! pairs without a finite maximum is looked at once more with logits that are 2^100 times smaller:
-//! what passed the type's range on the way does not do so there, and what is odd then is so by its
-//! scores, masks and biases.
+//! A key whose mask is -inf, or whose bias is, is hidden, whatever its score is. A row of pairs
+//! without a finite maximum is looked at again as a far row, with logits that are 2^100 times
+//! smaller: no step overflows there, so the row is special only by its scores, masks and biases.
 
 use half::{bf16, f16};
 
 use crate::call::scores::{
     Attend, Cap, FAR, MaskData, Row, Scores, far_scale, log_shift_of_pairs, sign,
 };
-use crate::call::{Asks, Odd, Store, odd_row};
+use crate::call::{Prefetch, Special, Store, special_row};
 use crate::isa::vector::{Io, Vector};
 use crate::mem::memory::LINE;
 use crate::mem::scratch::Scratch;
@@ -34,33 +34,33 @@ use crate::num::scale::{Scale, Shift};
 use crate::num::two_product;
 use crate::sweep::reduce::{Kept, Pipeline, Reduced, Reducer, Task};
 use crate::sweep::{
-    Exp, Finish, Inverse, Keep, Logits, UNROLL, ask_for_page, classify, row_max_apart, to_aligned,
+    Exp, Finish, Inverse, Keep, Logits, UNROLL, classify, prefetch_page, row_max_apart, to_aligned,
 };
 
-/// Loads of every type of mask.
+/// Vectors that can load every type of mask.
 pub(crate) trait Masks: Io<f32> + Io<f16> + Io<bf16> + Io<<Self as Vector>::E> {}
 
 impl<S: Io<f32> + Io<f16> + Io<bf16> + Io<<S as Vector>::E>> Masks for S {}
 
-/// What every row's logits have: where they start, and which memory to ask for ahead.
+/// What logits of both kinds know of their row: where it starts, and what to prefetch.
 #[derive(Clone, Copy)]
 struct Place<S: Vector> {
     simd: S,
     /// 0, -1, -2 and so on.
     lanes: S::V,
-    /// How many of the first vector's lanes lie before the row's first key.
+    /// Lanes of the first vector that lie before the row's first key.
     skip: usize,
     /// The column of the first vector.
     start: usize,
-    /// The first line to ask for, of the first of the rows that are asked for in turn, and their
-    /// stride in bytes. (Straight ahead lie keys that causal rows do not see.)
+    /// The first line to prefetch, in the first of the rows that are prefetched in turn, and the
+    /// stride of these rows in bytes. (Straight ahead lie keys that causal rows do not see.)
     ahead: *const u8,
     stride: usize,
     store: Store,
 }
 
-/// How far ahead a streaming call asks for scores of several rows in turn, in bytes: as the sweep
-/// over whole rows does.
+/// Bytes that a streaming call prefetches ahead, from several rows in turn: as many as the sweep
+/// over whole rows.
 const ROWS_AHEAD: usize = 32 << 10;
 
 impl<S: Vector> Place<S> {
@@ -71,24 +71,23 @@ impl<S: Vector> Place<S> {
         T: Element,
     {
         let start = keys.0 / S::LANES * S::LANES;
-        // SAFETY: there are LANES of them.
+        // SAFETY: the array has LANES elements.
         let lanes = unsafe { simd.load(S::E::lanes().as_ptr()) };
-        // While one group of rows is read, lines of all the rows of another are asked for in turn:
-        // they lie on several pages, which memory serves faster than one. Addresses that are only
-        // asked for: they may be anything.
+        // While some rows are read, lines of as many later rows are prefetched in turn: they lie on
+        // several pages, which memory serves faster than one. These addresses may be anything.
         let stride = call.x_stride.wrapping_mul(size_of::<T>());
         let (skip, store) = (keys.0 - start, call.store);
         let turn = UNROLL * S::LANES * size_of::<T>();
-        let group = turn / LINE;
+        let rows_in_turn = turn / LINE;
         let turns = (keys.1 - start) * size_of::<T>() / turn;
-        let ahead = (ROWS_AHEAD / stride.max(1)).next_multiple_of(group).max(group);
-        let next = (row / group * group + ahead).wrapping_mul(stride);
+        let ahead = (ROWS_AHEAD / stride.max(1)).next_multiple_of(rows_in_turn).max(rows_in_turn);
+        let next = (row / rows_in_turn * rows_in_turn + ahead).wrapping_mul(stride);
         let next = call.x.cast::<u8>().wrapping_add(next);
-        let line = row % group * turns * LINE + start * size_of::<T>();
+        let line = row % rows_in_turn * turns * LINE + start * size_of::<T>();
         Place { simd, lanes, skip, start, ahead: next.wrapping_add(line), stride, store }
     }
 
-    /// -inf in the lanes that are not the row's.
+    /// `v` with -inf in the lanes that are not the row's.
     #[inline(always)]
     fn edges(&self, mut v: S::V, i: usize, n: usize) -> S::V {
         let simd = self.simd;
@@ -104,9 +103,9 @@ impl<S: Vector> Place<S> {
     }
 
     #[inline(always)]
-    fn ask_ahead<T>(&self, i: usize) {
+    fn prefetch_ahead<T>(&self, i: usize) {
         let turn = UNROLL * S::LANES * size_of::<T>();
-        if self.store.asks() == Asks::Nothing {
+        if self.store.prefetch() == Prefetch::Nothing {
             return;
         }
         let line = self.ahead.wrapping_add(i / (UNROLL * S::LANES) * LINE);
@@ -116,8 +115,8 @@ impl<S: Vector> Place<S> {
     }
 }
 
-/// The elements of `mask` from column `at` on, `n` of which are there: numbers to add, of booleans
-/// 0 or -inf.
+/// Loads the `n` elements of `mask` from column `at` on as numbers to add; booleans become 0 or
+/// -inf.
 ///
 /// # Safety
 /// The mask has `at + n` elements.
@@ -133,7 +132,7 @@ unsafe fn load_mask<S: Masks>(simd: S, mask: &MaskData, at: usize, n: usize) -> 
     }
 }
 
-/// As [`load_mask`]. A function of its own.
+/// As [`load_mask`], but a function of its own.
 ///
 /// # Safety
 /// As there.
@@ -146,7 +145,7 @@ unsafe fn load_mask_apart<S: Masks>(simd: S, mask: &MaskData, at: usize, n: usiz
     )
 }
 
-/// As [`load_mask`].
+/// As [`load_mask`], inlined.
 ///
 /// # Safety
 /// As there.
@@ -161,6 +160,12 @@ unsafe fn load_mask_here<S: Masks>(simd: S, mask: &MaskData, at: usize, n: usize
     }
     match mask {
         MaskData::F32(m) => load!(m),
+        MaskData::F64(m) if const { S::E::MIN_EXP == <f64 as Contract>::MIN_EXP } => {
+            // SAFETY: the caller vouches for n elements there, and these are of `S::E`.
+            unsafe { simd.load_upto(m.as_ptr().cast::<S::E>().add(at), n, S::E::narrow(0.0)) }
+        }
+        // Refused when the call was made.
+        MaskData::F64(_) => simd.splat(S::E::narrow(0.0)),
         MaskData::F16(m) => load!(m),
         MaskData::Bf16(m) => load!(m),
         MaskData::Bool(m) => {
@@ -175,7 +180,7 @@ unsafe fn load_mask_here<S: Masks>(simd: S, mask: &MaskData, at: usize, n: usize
     }
 }
 
-/// Logits that are the scores themselves, where they are seen.
+/// Logits that are the scores, where they are seen.
 #[derive(Clone, Copy)]
 struct Seen<'a, S: Vector> {
     place: Place<S>,
@@ -190,10 +195,10 @@ struct Biased<'a, S: Vector> {
     cap: Option<Cap>,
     mask: Option<MaskData<'a>>,
     mask_slope: Option<S::V>,
-    /// Its sign, for far rows.
+    /// The sign of `mask_slope`, for far rows.
     mask_sign: S::V,
     slope: Option<S::V>,
-    /// The slope may make -inf of a distance.
+    /// Whether the slope can turn a distance into -inf.
     steep: bool,
     /// The distance of the row's first column from the query's position.
     distance: f64,
@@ -201,9 +206,9 @@ struct Biased<'a, S: Vector> {
     far: bool,
 }
 
-/// Logits of a row of a call.
+/// How a call makes the logits of a row.
 trait RowLogits<'a, S: Vector>: Logits<S> {
-    /// Those of a far row are yet to be multiplied by [`far_scale`].
+    /// Makes the logits; those of a far row are yet to be multiplied by [`far_scale`].
     fn new(place: Place<S>, attend: &Attend<'a>, row: &Row<'a>, far: bool) -> Self;
 }
 
@@ -240,7 +245,7 @@ impl<'a, S: Masks> RowLogits<'a, S> for Biased<'a, S> {
 }
 
 impl<S: Masks> Biased<'_, S> {
-    /// Logits with scale and cap, as pairs.
+    /// Scores times the scale, with the cap, as pairs.
     #[inline(always)]
     fn scaled<const N: usize>(&self, v: [S::V; N]) -> [(S::V, S::V); N] {
         let simd = self.place.simd;
@@ -256,7 +261,7 @@ impl<S: Masks> Biased<'_, S> {
         }
     }
 
-    /// What was `v`, with everything that is added, and what hides it.
+    /// The pair of the score `v` with everything added, and -inf if it is hidden.
     ///
     /// # Safety
     /// As [`Logits::at`].
@@ -272,12 +277,12 @@ impl<S: Masks> Biased<'_, S> {
         let zero = simd.splat(S::E::narrow(0.0));
         let least = simd.splat(S::E::narrow(S::E::LEAST));
         if self.far && self.cap.is_none() {
-            // The scale may be 0 in units of a far row, and infinities stay what they are.
+            // A far row's scale may be 0: infinities stay what they are.
             let most = simd.splat(S::E::narrow(-S::E::LEAST));
             hi = simd.select_below(v, least, v, simd.select_below(most, v, v, hi));
         }
         let hidden = simd.splat(S::E::narrow(f64::NEG_INFINITY));
-        // A mask's -inf hides, whatever its slope is, and so does the bias's.
+        // -inf hides in a mask, whatever its slope is, and in the bias.
         let (mut masked, mut biased) = (None, None);
         if let Some(data) = &self.mask {
             // SAFETY: the row, and so its mask, has n elements from there on.
@@ -287,7 +292,7 @@ impl<S: Masks> Biased<'_, S> {
             } else if let Some(slope) = self.mask_slope {
                 let mut added = product(simd, mask, (slope, zero));
                 if self.far {
-                    // The slope may be 0 in units of a far row, and infinities stay what they are.
+                    // A far row's slope may be 0: infinities stay what they are.
                     let infinite = simd.mul(mask, self.mask_sign);
                     let most = simd.splat(S::E::narrow(-S::E::LEAST));
                     added.0 = simd.select_below(most, mask, infinite, added.0);
@@ -306,14 +311,14 @@ impl<S: Masks> Biased<'_, S> {
             (hi, lo) = plus(simd, (hi, lo), added);
             biased = self.steep.then_some(added.0);
         }
-        // Hidden is hidden, whatever else is there.
+        // A hidden key stays hidden, whatever else is added.
         if let Some(added) = masked {
             hi = simd.select_below(added, least, hidden, hi);
         }
         if let Some(added) = biased {
             hi = simd.select_below(added, least, hidden, hi);
         }
-        // What infinities leave in the low part is nothing.
+        // The low part of an infinity is 0.
         lo = simd.zero_below(hi, least, lo);
         if self.far {
             lo = simd.select_below(hi, simd.splat(S::E::narrow(f64::INFINITY)), lo, zero);
@@ -353,8 +358,8 @@ unsafe impl<S: Masks> Logits<S> for Seen<'_, S> {
         self.place.store
     }
     #[inline(always)]
-    fn ask_ahead<T>(&self, _: S, _: *const T, i: usize) {
-        self.place.ask_ahead::<T>(i);
+    fn prefetch_ahead<T>(&self, _: S, _: *const T, i: usize) {
+        self.place.prefetch_ahead::<T>(i);
     }
 }
 
@@ -390,8 +395,8 @@ unsafe impl<S: Masks> Logits<S> for Biased<'_, S> {
         self.place.store
     }
     #[inline(always)]
-    fn ask_ahead<T>(&self, _: S, _: *const T, i: usize) {
-        self.place.ask_ahead::<T>(i);
+    fn prefetch_ahead<T>(&self, _: S, _: *const T, i: usize) {
+        self.place.prefetch_ahead::<T>(i);
     }
 }
 
@@ -404,7 +409,7 @@ fn product<S: Vector>(s: S, x: S::V, (hi, lo): (S::V, S::V)) -> (S::V, S::V) {
     (p, s.fma(x, lo, error))
 }
 
-/// The sum of two pairs; its low part may be larger than half an ULP of the high one.
+/// The sum of two pairs, whose low part may be larger than half an ULP of the high one.
 #[inline(always)]
 fn plus<S: Vector>(s: S, (a, a_lo): (S::V, S::V), (b, b_lo): (S::V, S::V)) -> (S::V, S::V) {
     let sum = s.add(a, b);
@@ -414,17 +419,17 @@ fn plus<S: Vector>(s: S, (a, a_lo): (S::V, S::V), (b, b_lo): (S::V, S::V)) -> (S
 }
 
 impl Cap {
-    /// Beyond this exponent the hyperbolic tangent is 1, to the precision of pairs.
+    /// The exponent beyond which the hyperbolic tangent is 1 to the precision of pairs.
     pub(crate) const END: f64 = 80.0;
 
-    /// How the exponential is shifted: it is `C` times the true one, down to `exp(-END)`.
+    /// The shift of the exponential: it is `C` times the true one, down to `exp(-END)`.
     pub(crate) const SHIFT: Shift = Shift { subtract: 0.0, m: 0, cut: -2.0 * Self::END };
 
-    /// Of logits that are `unit`, a power of two, times the true ones.
+    /// The cap of logits that are `unit`, a power of two, times the true ones.
     pub(crate) fn new(c: f64, scale: &Scale, unit: f64) -> Self {
         let (hi, lo) = scale.pair();
         let factor = 2.0 * hi / c;
-        // What the quotient lacks: 2 hi - factor c, exactly, and 2 lo, divided by c.
+        // The error of the quotient: 2 hi - factor c, exactly, and 2 lo, divided by c.
         let (p, p_lo) = two_product(factor, c);
         let rest = ((2.0 * hi - p) - p_lo) + 2.0 * lo;
         Cap { c: c * unit, factor: (factor, rest / c) }
@@ -456,7 +461,7 @@ impl Cap {
         capped
     }
 
-    /// Of logits of f32, to be rounded to a pair.
+    /// The capped logits of f32, to be rounded to pairs.
     #[inline(always)]
     fn of_f32<W: Vector<E = f64>, const N: usize>(&self, exp: &Exp<W>, z: [W::V; N]) -> [W::V; N] {
         let w = exp.simd;
@@ -465,7 +470,7 @@ impl Cap {
         let mut u = z;
         for u in &mut u {
             *u = w.mul(*u, factor);
-            // Where `end` is below; a NaN stays.
+            // A select and not a minimum: a NaN stays.
             *u = w.select_below(end, *u, end, *u);
         }
         let mut e = exp.of_each::<N, false>(false, true, u, u);
@@ -475,7 +480,7 @@ impl Cap {
         e
     }
 
-    /// Of logits of f64, as a pair.
+    /// The capped logit of f64, as a pair.
     #[inline(always)]
     fn of_f64<W: Vector<E = f64>>(&self, exp: &Exp<W>, z: W::V) -> (W::V, W::V) {
         let w = exp.simd;
@@ -486,9 +491,9 @@ impl Cap {
         let half = w.div(w.splat(1.0), two);
         let u = w.mul(z, factor);
         let u_lo = w.fma(z, factor_lo, w.fma(z, factor, w.sub(none, u)));
-        // Where `end` is below; a NaN stays.
+        // A select and not a minimum: a NaN stays.
         let top = w.select_below(end, u, end, u);
-        // Nothing is left of it at the end, nor of the cut's side, where e is 0.
+        // At the end, where the tangent is 1, u has no low part; nor below the cut, where e is 0.
         let e = exp.of_pair(false, top, w.select_below(u, end, u_lo, none));
         let (sum, sum_lo) = plus(w, (e, none), (one, none));
         let q = w.div(two, sum);
@@ -503,7 +508,7 @@ impl Cap {
     }
 }
 
-/// Softmax of every row of the call. Whether there was memory for a row; if not, nothing is
+/// Softmax of every row of the call. Returns whether there was memory for a row; if not, nothing is
 /// written.
 ///
 /// # Safety
@@ -515,8 +520,8 @@ where
     T: Element,
     U: Element,
 {
-    // With a vector of zeros behind the longest row, and out of the way of the row after the first,
-    // which is read while the first is written.
+    // Room for the longest row and a vector of zeros, at a place that does not hinder the row after
+    // the first, which is read while the first is written.
     let next = call.x.wrapping_add(call.x_stride).addr();
     let Some((_scratch, kept)) = Scratch::take_row(call.cols, next, call.y.addr()) else {
         return false;
@@ -524,9 +529,10 @@ where
     let stream = S::STREAMS && call.store.is_past();
     let mut row = 0;
     while row < call.rows {
-        // SAFETY: as this function's; what is kept has room for a row and a vector.
+        // SAFETY: as this function's; `kept` has room for a row and a vector.
         unsafe {
-            // A loop of its own pays only for rows that are finished on the way.
+            // A streaming loop of its own pays only for rows that are finished during the next
+            // sweep.
             row = if call.options(row).pairs {
                 rows::<S, T, U, Biased<S>, false>(simd, call, row, kept, stream)
             } else if const { S::STREAMS && size_of::<T>() == size_of::<U>() } && stream {
@@ -539,8 +545,8 @@ where
     true
 }
 
-/// As [`attend`], of row after row from `first` on, up to one whose logits are not of the kind `L`,
-/// or the end: the number of that row.
+/// As [`attend`], for rows from `first` to one whose logits are not of the kind `L`, or the end.
+/// Returns the number of that row.
 ///
 /// # Safety
 /// As [`attend`]; `kept` is valid for writes of a row and a vector.
@@ -575,13 +581,13 @@ where
         // call's, too.
         unsafe {
             let (x, y) = call.row(row);
-            pipeline.ask_for_ends(y, call.cols);
+            pipeline.prefetch_ends(y, call.cols);
             let x = x.add(place.start);
             let sink = logits.sink().map(S::E::widen);
             let mut reduced = if options.keys.0 < options.keys.1 {
-                // Finishing a row while the next one is swept is for where memory is the limit, and
-                // the most to compile: not for pairs, which take twice the operations, nor for
-                // conversions between types.
+                // Finishing a row during the next sweep pays where memory is the limit, and is the
+                // most code to compile. So pairs, with twice the operations, and conversions
+                // between types go without it.
                 if const { !L::PAIRS && size_of::<T>() == size_of::<U>() } {
                     pipeline.reduce::<T, Keep, L>(&mut reducer, x, kept, n, &logits)
                 } else {
@@ -592,15 +598,16 @@ where
             } else if sink.is_some_and(f64::is_finite) {
                 Ok(None)
             } else {
-                Err(Odd::of(sink.into_iter()))
+                Err(Special::of(sink.into_iter()))
             };
-            // Rare; what others have found stays where it is.
-            let far = if let Err(odd) = &reduced
+            // A row of pairs without a maximum may be a far row; other special rows stay what they
+            // are.
+            let far = if let Err(special) = &reduced
                 && L::PAIRS
                 && options.keys.0 < options.keys.1
             {
                 logits = L::new(place, &call.attend, &options, true);
-                let nothing = matches!(odd, Odd::AllMasked);
+                let nothing = matches!(special, Special::AllMasked);
                 reduced = reduce_far::<S, T, L>(simd, x, kept, n, &logits, nothing).map(Some);
                 Some(far_scale())
             } else {
@@ -622,7 +629,7 @@ where
                     } else {
                         reduced.log_shift(scale).logsumexp()
                     };
-                    // Up to where the next vector starts, the zeros are the row's.
+                    // Up to the next aligned vector, zeros are finished with the row.
                     simd.store(kept.add(n), simd.splat(S::E::narrow(0.0)));
                     let y_end = y.add(place.start + n);
                     let n = n + to_aligned::<S, U>(y_end).min(call.cols - place.start - n);
@@ -633,9 +640,9 @@ where
                     pipeline.finish_later(Finish::new(kept, y.add(place.start), n, inverse));
                     T::Arithmetic::from_f64(value)
                 }
-                Err(odd) => {
-                    odd_row(odd, y, call.cols, call.attend.masked, U::ZERO);
-                    odd.value()
+                Err(special) => {
+                    special_row(special, y, call.cols, call.attend.masked, U::ZERO);
+                    special.value()
                 }
             };
             if let Some(place) = call.lse.get_mut(row) {
@@ -655,7 +662,8 @@ where
     row
 }
 
-/// Reduces a row of pairs in which no maximum was found, or `nothing` but -inf, by its far logits.
+/// Reduces a row of pairs by its far logits. The first pass found no maximum, or `nothing` but
+/// -inf.
 ///
 /// # Safety
 /// As [`Reducer::reduce_exactly`].
@@ -668,7 +676,7 @@ unsafe fn reduce_far<S, T, L>(
     n: usize,
     logits: &L,
     nothing: bool,
-) -> Result<Reduced<S>, Odd>
+) -> Result<Reduced<S>, Special>
 where
     S: Io<T> + Io<<S as Vector>::E>,
     T: Element,
@@ -677,8 +685,8 @@ where
     let scale = far_scale();
     let reducer = Reducer::new(simd, &scale);
     let mut max = None;
-    // Common are rows whose every key is hidden, which need no more than this. A NaN may not show
-    // in the maximum.
+    // Rows whose every key is hidden are common and need no more than this. A maximum may hide a
+    // NaN.
     if nothing {
         // SAFETY: as this function's.
         unsafe {
@@ -713,7 +721,8 @@ where
 {
     let sum = reduced.sum.times(reduced.factor);
     let mut largest = (exp_of_max(reduced, 0.0), 0.0);
-    // No low part changes as much as a hundredth, and elsewhere it does not count.
+    // No low part changes an exponential by as much as a hundredth, and in other rows it does not
+    // count.
     if !reduced.own.is_huge() && sum.hi <= 2.1 * largest.0 {
         let least = 0.9 * largest.0 / reduced.factor;
         // SAFETY: as this function's.
@@ -736,8 +745,8 @@ fn exp_of_max<S: Vector>(reduced: &Reduced<S>, low: f64) -> f64 {
     simd.first_lane(e).widen() * reduced.factor
 }
 
-/// The largest low part of the pairs whose high part is `max`, and whose exponential so `least` at
-/// least.
+/// The largest low part among pairs whose high part is `max`; their exponentials are at least
+/// `least`.
 ///
 /// # Safety
 /// As [`logsumexp_of_pairs`].
@@ -762,7 +771,7 @@ where
             let mut start = 0;
             while start < n {
                 let end = n.min(start + UNROLL * S::LANES);
-                // SAFETY: as many elements are left, and were kept.
+                // SAFETY: that many elements are left, and were kept.
                 let e = |k: usize| unsafe { simd.load(kept.add(start + k * S::LANES)) };
                 let may = end - start < UNROLL * S::LANES || {
                     let most = simd.max(simd.max(e(0), e(1)), simd.max(e(2), e(3)));
@@ -802,15 +811,15 @@ where
 unsafe fn zeros<S: Io<U>, U>(simd: S, y: *mut U, n: usize, stream: bool) {
     let zero = simd.splat(S::E::narrow(0.0));
     let mut i = to_aligned::<S, U>(y).min(n);
-    // SAFETY: what the caller vouches for; from the first aligned address on, every vector starts
-    // at one.
+    // SAFETY: as this function's; from the first aligned address on, every vector starts at an
+    // aligned one.
     unsafe {
         if i > 0 {
             simd.store_part(y, i, zero);
         }
         while n - i >= S::LANES {
             if stream {
-                ask_for_page(simd, y.add(i), 1);
+                prefetch_page(simd, y.add(i), 1);
                 simd.stream(y.add(i), zero);
             } else {
                 simd.store(y.add(i), zero);

@@ -1,11 +1,12 @@
 //! Softmax along an axis that is not the last: over the columns of matrices that follow each other
 //! in memory.
 //!
-//! Lanes are columns here. A tile of some columns is read from its first element to its last; the
-//! exponentials wait in scratch memory, the sums in as many accumulators as a row's sum has lanes,
-//! the `k`th element in the one that it would have in a row. So every column has the bits that it
-//! would have as a row. One guessed shift serves a whole tile, if its extremes say so; a tile that
-//! has odd columns, or for which no shift serves, is turned round and done row by row.
+//! Lanes are columns here. A tile of some columns is read from its first row to its last.
+//! Exponentials are kept in scratch memory; a column is summed in as many accumulators as a row's
+//! sum has lanes, its `k`th element in the lane that it would have in a row. So every column has
+//! the bits that it would have as a row. One guessed shift serves a whole tile, if the tile's
+//! extremes show that it is good; if not, or if a column is special, the columns of the tile are
+//! copied out and computed one by one.
 
 use crate::call::columns::Columns;
 use crate::isa::vector::{Io, Vector};
@@ -15,48 +16,47 @@ use crate::num::exp2::{BLOCK, Contract};
 use crate::sweep::reduce::{Kept, Log, Reducer, row_exactly};
 use crate::sweep::{Exp, Inverse, Met, prob, to_aligned};
 
-/// Columns of a tile at most: their sums stay in the first-level cache.
+/// The most columns of a tile: their sums stay in the first-level cache.
 const WIDEST: usize = 256;
 
-/// Rows of one lane that are added together.
-const GROUP: usize = 4;
+/// Rows of the same lane that are added together, so that their sum is loaded and stored once.
+const LANE_ROWS: usize = 4;
 
-/// How many rows ahead memory is asked for.
+/// Rows ahead that are prefetched.
 const AHEAD: usize = 2;
 
-/// Bytes of a tile's exponentials, if it is wider than a vector: what a core's own cache holds
-/// easily.
+/// Bytes of a tile's exponentials, unless it is only a vector wide: fits well in a core's own
+/// cache.
 const TILE: usize = 1 << 20;
 
-/// Bytes of scratch memory for columns of so many elements, at least: the pieces of `columns`
-/// below.
+/// The least bytes of scratch memory for columns of `axis` elements: the sizes in [`columns`].
 pub const fn room_for_columns<T: Element>(axis: usize) -> usize {
     const WIDE: usize = size_of::<f64>();
-    // All vectors are of 64 bytes, and what sums their lanes is of 128, or of 256.
+    // All vectors have 64 bytes, and accumulators 128 or 256.
     let acc = if T::IS_ARITHMETIC { 128 } else { 256 };
     let narrow = axis.saturating_mul(2 * 64);
     let kept = if narrow > TILE { narrow } else { TILE };
     let widest = axis.saturating_mul(2 * WIDEST * WIDE);
     let kept = if kept < widest { kept } else { widest };
     let sums = 2 * 2 * WIDEST * WIDE + WIDEST * acc + WIDEST / 8 * 128;
-    // Up to a cache line more for each of seven pieces.
+    // Rounding up to cache lines, for each of seven sizes.
     kept.saturating_add(sums + 7 * 64).saturating_add(axis.saturating_mul(size_of::<T>()))
 }
 
-/// What tiles need in memory.
+/// The memory of all tiles.
 struct Room<S: Vector, T> {
-    /// Columns of a tile at most.
+    /// The most columns of a tile.
     width: usize,
-    /// For each of the lanes that a row's sum has, and each vector of columns; in their places,
-    /// their totals.
+    /// One for each lane of a row's sum and each vector of columns; later their totals, in the same
+    /// places.
     lanes: *mut S::Acc,
-    /// For each vector of columns.
+    /// One for each vector of columns.
     totals: *mut S::Total,
-    /// One column.
+    /// Room for one column.
     line: *mut T,
 }
 
-/// `n` columns, and the memory that they need while they wait to be finished.
+/// `n` columns, and the memory that they use until they are finished.
 struct Tile<S: Vector, T> {
     x: *const T,
     y: *mut T,
@@ -69,7 +69,7 @@ struct Tile<S: Vector, T> {
     wide: bool,
 }
 
-/// Softmax, or log-softmax if `LOG`, of every column of the call. Whether there was memory for it;
+/// Softmax, or log-softmax if `LOG`, of every column of the call. Returns whether there was memory;
 /// if not, nothing is written.
 ///
 /// # Safety
@@ -90,7 +90,7 @@ where
     let tiles = if stream { 2 } else { 1 };
     let width = (TILE / tiles / e / axis / S::LANES * S::LANES).clamp(S::LANES, widest);
     let vectors = width / S::LANES;
-    // In bytes, each a multiple of a cache line.
+    // In bytes, multiples of a cache line.
     let line = |n: Option<usize>| n.and_then(|n| n.checked_next_multiple_of(64));
     let kept = line(axis.checked_mul(width * e));
     let inverses = line(Some(2 * width * e));
@@ -124,14 +124,14 @@ where
         while done < call.count {
             let at = matrix * axis * call.inner + call.first + done;
             let (x, y) = (call.x.wrapping_add(at), call.y.wrapping_add(at));
-            // Streamed tiles start where their vectors do, if all rows of the tile agree on that.
-            let odd = if stream { to_aligned::<S, T>(y) } else { 0 };
-            let most = if odd > 0 && width > S::LANES { width - S::LANES + odd } else { width };
+            // Streamed tiles start at aligned vectors, if all rows of the tile agree on that.
+            let head = if stream { to_aligned::<S, T>(y) } else { 0 };
+            let most = if head > 0 && width > S::LANES { width - S::LANES + head } else { width };
             let n = most.min(call.count - done);
             let kept = memory.wrapping_add(offsets[2 * turn]).cast();
             let inverses = memory.wrapping_add(offsets[2 * turn + 1]).cast();
             let mut tile = Tile { x, y, n, kept, inverses, wide: true };
-            // SAFETY: n columns from `first + done` on are the call's, and there is room for as
+            // SAFETY: n columns from `first + done` on are the call's, and there is room for that
             // many.
             unsafe {
                 let wide = if LOG {
@@ -143,7 +143,7 @@ where
                     }
                     let (reducer, room) = (&mut reducer, &room);
                     match with {
-                        // Where memory is the limit the cut costs nothing.
+                        // Where memory is the limit, the cut costs nothing.
                         Some(before) if S::STREAMS => {
                             sum::<S, T, true, true>(reducer, call, room, &tile, &before)
                         }
@@ -163,7 +163,7 @@ where
                     waiting = Some(tile);
                     turn = 1 - turn;
                 } else {
-                    // What is written through the caches is not faster for waiting.
+                    // Tiles that are written through the caches gain nothing by waiting.
                     finish(simd, call, &room, &tile, false);
                 }
             }
@@ -181,8 +181,8 @@ where
 }
 
 impl<S: Vector, T> Tile<S, T> {
-    /// Whether this tile can be streamed on the way through the next one: it has as many columns,
-    /// in full and aligned vectors.
+    /// Whether this tile can be finished during the sum of the next one: it has as many columns, in
+    /// full and aligned vectors.
     #[inline(always)]
     fn goes_with(&self, next: &Self, call: &Columns<T>) -> bool {
         let vector = S::LANES * size_of::<T>();
@@ -192,12 +192,12 @@ impl<S: Vector, T> Tile<S, T> {
     }
 }
 
-/// The exponentials of a tile and the reciprocals of their sums, and on the way the quotients of
-/// the one before, if `FINISH`. [`Tile::wide`] if the guess was good for all its columns and none
-/// is odd, else `None`.
+/// Computes the exponentials of a tile and the reciprocals of their sums, and if `FINISH`, the
+/// quotients of the tile before. Returns [`Tile::wide`], or `None` if the guess was not good for
+/// all columns or one is special.
 ///
 /// # Safety
-/// There are these tiles, and room for them; if `FINISH`, `before` was summed and goes with `tile`.
+/// The tiles are the call's, and have room; if `FINISH`, `before` was summed and goes with `tile`.
 #[inline(always)]
 unsafe fn sum<S, T, const CUT: bool, const FINISH: bool>(
     reducer: &mut Reducer<S>,
@@ -217,8 +217,8 @@ where
     let min = simd.splat(S::E::narrow(f64::INFINITY));
     let mut add = Add::<S, T, CUT, FINISH> { exp, call, room, tile, before, max, min };
     let mut start = 0;
-    // SAFETY: every element of the tile is one of the call's; its exponential, its lane and its
-    // column have room.
+    // SAFETY: every element of the tile is one of the call's; there is room for its exponential,
+    // its lane and its column.
     unsafe {
         while start < call.axis {
             let end = call.axis.min(start + BLOCK);
@@ -228,17 +228,17 @@ where
             let mut k = start;
             while k < end {
                 // Rows of one lane together: their sums are loaded and stored once.
-                if end - k >= GROUP * S::LANES {
+                if end - k >= LANE_ROWS * S::LANES {
                     for lane in 0..S::LANES {
-                        add.rows::<GROUP>(k + lane);
+                        add.rows::<LANE_ROWS>(k + lane);
                     }
-                    k += GROUP * S::LANES;
+                    k += LANE_ROWS * S::LANES;
                 } else {
                     add.rows::<1>(k);
                     k += 1;
                 }
             }
-            // Each lane's total takes its place, which is no smaller.
+            // Each lane's total is stored in the lane's place, which is at least as large.
             let lanes: *mut S::Total = room.lanes.cast();
             for i in 0..S::LANES * vectors {
                 lanes.add(i).write(simd.total(*room.lanes.add(i)));
@@ -267,7 +267,7 @@ where
     }
 }
 
-/// A tile on its way to sums.
+/// The state of a tile while it is summed.
 struct Add<'a, S: Vector, T, const CUT: bool, const FINISH: bool> {
     exp: Exp<S>,
     call: &'a Columns<'a, T>,
@@ -284,11 +284,11 @@ where
     S: Io<T> + Io<<S as Vector>::E>,
     T: Element,
 {
-    /// The exponentials of `R` rows that are [`Vector::LANES`] apart, of which `first` is the
-    /// first, and their part in the sums.
+    /// Computes the exponentials of `R` rows, [`Vector::LANES`] apart from `first` on, and adds
+    /// them.
     ///
     /// # Safety
-    /// As [`sum`]; there are these rows, and the sums have been written.
+    /// As [`sum`]; these rows exist, and the sums are initialised.
     #[inline(always)]
     unsafe fn rows<const R: usize>(&mut self, first: usize) {
         let simd = self.exp.simd;
@@ -320,10 +320,10 @@ where
         (self.max, self.min) = (met.max, met.min);
     }
 
-    /// The vectors at `at` of these rows.
+    /// Computes the vectors at column `at` of these rows.
     ///
     /// # Safety
-    /// As [`Add::rows`]; the tile has an element there.
+    /// As [`Add::rows`]; the tile has a column `at`.
     #[inline(always)]
     unsafe fn vectors<const R: usize>(
         &self,
@@ -342,7 +342,7 @@ where
                 *value = if tile.n - at >= S::LANES {
                     simd.load(row.add(at))
                 } else {
-                    // Columns that are not there are like one that is.
+                    // Missing columns repeat the first one.
                     simd.load_part(row.add(at), tile.n - at, S::E::narrow((*row).to_f64()))
                 };
                 simd.prefetch_far(row.wrapping_add(AHEAD * call.inner + at));
@@ -363,10 +363,10 @@ where
     }
 }
 
-/// The quotients of a tile.
+/// Writes the quotients of a tile.
 ///
 /// # Safety
-/// As [`sum`], which has been there.
+/// As [`sum`], which was called for this tile.
 #[inline(always)]
 unsafe fn finish<S, T>(
     simd: S,
@@ -377,16 +377,16 @@ unsafe fn finish<S, T>(
 ) where
     S: Io<T> + Io<<S as Vector>::E>,
 {
-    // Row by row: the memory of a row lies together, that of a column does not.
+    // Row by row, because a row is contiguous in memory and a column is not.
     for k in 0..call.axis {
         let y = tile.y.wrapping_add(k * call.inner);
-        let odd = if stream { to_aligned::<S, T>(y).min(tile.n) } else { 0 };
-        // SAFETY: as this function's; full vectors of the tile, after `odd` elements aligned ones.
+        let head = if stream { to_aligned::<S, T>(y).min(tile.n) } else { 0 };
+        // SAFETY: as this function's; after `head` elements, vectors are aligned.
         unsafe {
             let kept = tile.kept.add(k * room.width);
             let mut at = 0;
             while at < tile.n {
-                let n = if at < odd { odd } else { tile.n - at };
+                let n = if at < head { head } else { tile.n - at };
                 let (y, hi) = (y.add(at), tile.inverses.add(at));
                 let lo = hi.add(room.width);
                 if n < S::LANES {
@@ -411,10 +411,10 @@ unsafe fn finish<S, T>(
     }
 }
 
-/// The columns of a tile one by one, each as a row.
+/// Computes the columns of a tile one by one, each copied to a row and back.
 ///
 /// # Safety
-/// There is this tile, and room for a column.
+/// The tile is the call's, and there is room for a column.
 #[cold]
 #[inline(never)]
 unsafe fn turned_round<S, T, const LOG: bool>(

@@ -1,14 +1,14 @@
 //! Decisions: the largest elements of a row, one-hot rows, the log-probabilities of a few tokens,
 //! and the two-class case.
 //!
-//! Sigmoid is a softmax over `x` and 0, by the same exponential with the shift 0, so that it is an
-//! elementwise map: it takes the way of rows that are finished. Hardmax and the uniform
-//! distribution, the limits of softmax, are maps with a threshold that is found before. What is
-//! picked from rows (the index of the largest, some log-probabilities) writes nothing of a row's
-//! size and reads the row once from memory.
+//! Sigmoid is a softmax over `x` and 0, by the same exponential with the shift 0. So it is an
+//! elementwise map, and uses the loop that finishes rows. Hardmax and the uniform distribution, the
+//! limits of softmax, are maps with a threshold that is found first. What is picked from rows (the
+//! index of the largest element, some log-probabilities) reads each row once from memory and writes
+//! nothing of a row's size.
 
 use crate::call::picks::{ATANH, LOG1P, Limit, POWERS_F32, Picks, Wanted, no_shift};
-use crate::call::{Asks, Call, Masked, Odd, Op, Store, Ties, odd_row};
+use crate::call::{Call, Masked, Op, Prefetch, Special, Store, Ties, special_row};
 use crate::isa::vector::{Io, Vector};
 use crate::num::element::Element;
 use crate::num::exp2::{BLOCK, Contract};
@@ -16,7 +16,7 @@ use crate::num::scale::{LogShift, Scale};
 use crate::sweep::reduce::{Again, Reduced, Reducer, Task};
 use crate::sweep::{By, Exp, Finish, Forget, Last, Plain, UNROLL, classify, finish_row};
 
-/// Sigmoid, hardmax or one of their relatives of every row of the call.
+/// Sigmoid, hardmax or a relative of them, of every row of the call.
 ///
 /// # Safety
 /// The call's pointers are valid as [`Call`] says.
@@ -38,7 +38,7 @@ where
     }
 }
 
-/// `last` of all elements; rows with nothing between them are one long row.
+/// Applies `last` to all elements; rows without gaps are treated as one long row.
 ///
 /// # Safety
 /// The call's pointers are valid as [`Call`] says.
@@ -63,11 +63,11 @@ where
     }
 }
 
-/// `last` of `n` elements.
+/// Applies `last` to `n` elements.
 ///
 /// # Safety
-/// `x` is valid for reads and `y` for writes of `n` elements; past the caches only if they are not
-/// the same.
+/// `x` is valid for reads and `y` for writes of `n` elements; `store` is past the caches only if
+/// they are not the same.
 #[inline(always)]
 unsafe fn finish<S: Io<T>, T>(
     simd: S,
@@ -78,8 +78,10 @@ unsafe fn finish<S: Io<T>, T>(
     last: impl Last<S>,
 ) {
     let mut finish = Finish::new(x, y, n, last);
-    // Nothing else is read or written: asking helps CPUs, too, that do better without in rows.
-    finish.asks = if store.asks() == Asks::Nothing { Asks::Pages } else { store.asks() };
+    // Prefetching helps here even on CPUs that do better without it in rows: nothing else is read
+    // or written.
+    finish.prefetch =
+        if store.prefetch() == Prefetch::Nothing { Prefetch::Pages } else { store.prefetch() };
     // SAFETY: as this function's.
     unsafe {
         if S::STREAMS && store.is_past() {
@@ -90,11 +92,12 @@ unsafe fn finish<S: Io<T>, T>(
     }
 }
 
-/// `1 / (1 + exp(-a x))`: with `e = C exp(-a |x|)`, which cannot overflow, `e / (C + e)` below 0
-/// and `C / (C + e)` elsewhere.
+/// `1 / (1 + exp(-a x))`, as `e / (C + e)` below 0 and `C / (C + e)` elsewhere, where `e = C exp(-a
+/// |x|)` cannot overflow.
 ///
-/// The error of `e` is 1.1 u at most (u half an ULP at 1; `exp2.rs`), and less of it reaches the
-/// quotient; the sum's and the quotient's roundings are 1 u each: below 3 ULP.
+/// Proof of the bound: the error of `e` is 1.1 u at most (u half an ULP at 1; `exp2.rs`), and less
+/// of it reaches the quotient; rounding the sum and the quotient costs 1 u each. Together that is
+/// below 3 ULP.
 #[derive(Clone, Copy)]
 struct Sigmoid<S: Vector> {
     exp: Exp<S>,
@@ -138,8 +141,8 @@ fn minus_abs<S: Vector>(s: S, x: S::V) -> S::V {
 #[inline(always)]
 fn or_top<S: Vector>(s: S, x: S::V, y: S::V, top: S::E) -> S::V {
     let splat = |x: f64| s.splat(S::E::narrow(x));
-    let odd = s.select_below(splat(0.0), x, s.splat(top), splat(NAN));
-    s.select_below(x, splat(f64::INFINITY), y, odd)
+    let special = s.select_below(splat(0.0), x, s.splat(top), splat(NAN));
+    s.select_below(x, splat(f64::INFINITY), y, special)
 }
 
 /// The one NaN that results carry, in f64 and, narrowed, in f32.
@@ -147,12 +150,13 @@ const NAN: f64 = <f64 as Element>::NAN;
 
 /// `-ln(1 + exp(-a x))` in f64 for all types: `min(a x, 0) - log1p(e)`, `e = exp(-a |x|)`.
 ///
-/// Of f64, with `s = e / (2 + e)`, at most 1/3, `log1p(e) = 2 atanh(s) = 2 s (1 + s^2/3 + ...)`,
-/// and what the quotient `s` lacks is added: the logarithm has the error of `e`, 1.1 u at most, and
-/// one rounding, the result one or two more: below 3 ULP.
+/// In f64, `s = e / (2 + e)` is at most 1/3, `log1p(e) = 2 atanh(s) = 2 s (1 + s^2/3 + ...)`, and
+/// the error of the quotient `s` is added. The logarithm has the error of `e`, 1.1 u at most, and
+/// one rounding; the result has one or two more: below 3 ULP.
 ///
-/// Of f32 the logarithm is a polynomial in `e`, 2^-27.6 off, and `e` is 2^-29 off: 0.1 ULP of f32
-/// together, before the one rounding to f32. Without a division it takes half the time (Zen 5).
+/// In f32 the logarithm is a polynomial in `e` with an error of 2^-27.6, and `e` has one of 2^-29:
+/// together 0.1 ULP of f32 before the one rounding to f32. Without a division it takes half the
+/// time (Zen 5).
 #[derive(Clone, Copy)]
 struct LogSigmoid<W: Vector> {
     exp: Exp<W>,
@@ -173,7 +177,7 @@ impl<W: Vector<E = f64>> LogSigmoid<W> {
         LogSigmoid { exp, two, inverse, scale: (w.splat(hi), w.splat(lo)) }
     }
 
-    /// Of `-|x|` and of `min(x, 0)`, to f32's precision.
+    /// The result to f32's precision, from `-|x|` and `min(x, 0)`.
     #[inline(always)]
     fn of_f32<const N: usize>(&self, x: [W::V; N], low: [W::V; N]) -> [W::V; N] {
         let w = self.exp.simd;
@@ -203,14 +207,14 @@ impl<W: Vector<E = f64>> LogSigmoid<W> {
         let [q] = polynomials(w, ATANH, [square]);
         let twice = w.add(s, s);
         let cube = w.mul(twice, square);
-        // 2 (e - s (2 + e)) / (2 + e), the sum being exact, too; and 2 / (2 + e) is 1 - s.
+        // 2 (e - s (2 + e)) / (2 + e), with the rounding error of the sum; 2 / (2 + e) is 1 - s.
         let minus_s = w.sub(zero, s);
         let rest = w.fma(minus_s, w.sub(e, w.sub(sum, self.two)), w.fma(minus_s, sum, e));
         let rest = w.mul(w.mul(rest, self.inverse), w.sub(w.splat(1.0), s));
         let log1p = w.add(twice, w.fma(cube, q, rest));
         let low = w.select_below(x, zero, x, zero);
         let y = w.fma(low, self.scale.0, w.sub(zero, log1p));
-        // A result of -inf has no tail: it might be NaN, or infinite the other way.
+        // A result of -inf gets no tail, which might be NaN or +inf.
         let tail = w.mul(low, self.scale.1);
         let y = w.add(y, w.zero_below(y, w.splat(f64::MIN), tail));
         or_top(w, x, y, 0.0)
@@ -242,7 +246,7 @@ impl<S: Vector> Last<S> for LogSigmoid<S::Wide> {
     }
 }
 
-/// The polynomials in each `x` of these coefficients, constant term first.
+/// Evaluates the polynomial with these coefficients, constant term first, at each `x`.
 #[inline(always)]
 fn polynomials<W: Vector<E = f64>, const N: usize, const TERMS: usize>(
     w: W,
@@ -258,7 +262,7 @@ fn polynomials<W: Vector<E = f64>, const N: usize, const TERMS: usize>(
     q
 }
 
-/// A limit of softmax, of every row.
+/// Writes a limit of softmax for every row.
 ///
 /// # Safety
 /// The call's pointers are valid as [`Call`] says.
@@ -280,7 +284,7 @@ where
     }
 }
 
-/// A limit of softmax, of one row.
+/// Writes a limit of softmax for one row.
 ///
 /// # Safety
 /// `x` is valid for reads and `y` for writes of `call.cols` elements.
@@ -293,21 +297,21 @@ where
     let n = call.cols;
     // SAFETY: as this function's.
     unsafe {
-        let (max, odd) = top(simd, x, n);
-        let odd = if odd || max.widen() == f64::NEG_INFINITY {
+        let (max, special) = top(simd, x, n);
+        let special = if special || max.widen() == f64::NEG_INFINITY {
             match classify(simd, x, n, &Plain::NEAR) {
-                // They have the mass, whatever the temperature above 0.
-                Odd::PlusInf if !limit.hot => None,
-                odd => Some(odd),
+                // Elements of +inf share the mass.
+                Special::PlusInf if !limit.hot => None,
+                special => Some(special),
             }
         } else {
             None
         };
-        if let Some(odd) = odd {
+        if let Some(special) = special {
             let nothing = if limit.log { T::NEG_INFINITY } else { T::ZERO };
-            return odd_row(&odd, y, n, call.masked, nothing);
+            return special_row(&special, y, n, call.masked, nothing);
         }
-        // Elements below this get nothing.
+        // The least element that gets a share.
         let least = simd.splat(if limit.hot { S::E::narrow(S::E::LEAST) } else { max });
         let first = limit.ties == Ties::First;
         let sharing = if first { 1 } else { count::<S, T>(simd, x, n, least) };
@@ -335,7 +339,7 @@ where
     }
 }
 
-/// `n` times the same, whatever `x` has.
+/// Writes `n` times `value`, whatever `x` holds.
 ///
 /// # Safety
 /// As [`finish`].
@@ -357,20 +361,20 @@ unsafe fn fill<S: Io<T>, T>(simd: S, store: Store, x: *const T, y: *mut T, n: us
     }
 }
 
-/// `f` of every vector of `n` elements, and of which of the `UNROLL` of its turn it is. Missing
-/// lanes are -inf.
+/// Calls `f` with every vector of `n` elements and its number among the `UNROLL` vectors of a turn.
+/// Missing lanes are -inf.
 ///
-/// Nothing is asked for ahead. As streaming sweeps do it that was slower where nothing is written:
-/// AMD Zen 5, one thread of a busy machine, argmax of 1,024 x 128,256 bf16 10 instead of 12.5 G
-/// elements/s, which is the speed of reading; log-sum-exp alike with and without, in rows of 1,000
-/// f32 1.2 to 1.5 times slower.
+/// Nothing is prefetched: the way of streaming sweeps was slower where nothing is written. One
+/// thread of a busy AMD Zen 5, argmax of 1,024 x 128,256 bf16: 12.5 G elements/s without it, which
+/// is the speed of reading, and 10 with it; log-sum-exp: the same, but in rows of 1,000 f32 1.2 to
+/// 1.5 times slower.
 ///
 /// # Safety
 /// `x` is valid for reads of `n` elements.
 #[inline(always)]
 unsafe fn vectors<S: Io<T>, T>(simd: S, x: *const T, n: usize, mut f: impl FnMut(usize, S::V)) {
     let mut i = 0;
-    // SAFETY: at every load as many elements are left, of the last one n - i < LANES.
+    // SAFETY: at every load that many elements are left; at the last one n - i < LANES.
     unsafe {
         while !S::SMALL && n - i >= UNROLL * S::LANES {
             for k in 0..UNROLL {
@@ -388,8 +392,8 @@ unsafe fn vectors<S: Io<T>, T>(simd: S, x: *const T, n: usize, mut f: impl FnMut
     }
 }
 
-/// The largest of `n` elements, -inf if there is none, and whether NaN or +inf is among them; NaN
-/// may or may not show as the largest.
+/// The largest of `n` elements, -inf if there is none, and whether NaN or +inf is among them. With
+/// a NaN the largest may be anything.
 ///
 /// # Safety
 /// `x` is valid for reads of `n` elements.
@@ -398,7 +402,7 @@ unsafe fn top<S: Io<T>, T>(simd: S, x: *const T, n: usize) -> (S::E, bool) {
     let splat = |x: f64| simd.splat(S::E::narrow(x));
     let (infinity, zero, one) = (splat(f64::INFINITY), splat(0.0), splat(1.0));
     let mut max = [splat(f64::NEG_INFINITY); UNROLL];
-    let mut odd = [zero; UNROLL];
+    let mut special = [zero; UNROLL];
     // SAFETY: as this function's.
     unsafe {
         vectors(
@@ -408,15 +412,15 @@ unsafe fn top<S: Io<T>, T>(simd: S, x: *const T, n: usize) -> (S::E, bool) {
             #[inline(always)]
             |k, v| {
                 max[k] = simd.max(v, max[k]);
-                odd[k] = simd.select_below(v, infinity, odd[k], one);
+                special[k] = simd.select_below(v, infinity, special[k], one);
             },
         );
     }
     let all = |v: [S::V; UNROLL]| simd.max(simd.max(v[0], v[1]), simd.max(v[2], v[3]));
-    (simd.max_lane(all(max)), simd.max_lane(all(odd)).widen() > 0.0)
+    (simd.max_lane(all(max)), simd.max_lane(all(special)).widen() > 0.0)
 }
 
-/// How many of `n` elements, none of which is NaN, are not below `least`, which is above -inf.
+/// The number of elements that are not below `least`, among `n` without NaN; `least` is above -inf.
 ///
 /// # Safety
 /// `x` is valid for reads of `n` elements.
@@ -431,7 +435,7 @@ where
     for start in (0..n).step_by(BLOCK) {
         let mut acc = [simd.splat(zero); UNROLL];
         let mut lanes = [zero; 16];
-        // SAFETY: the block lies within the n elements; there is room for a vector.
+        // SAFETY: the block lies within the n elements; the array has room for a vector.
         unsafe {
             vectors(
                 simd,
@@ -445,14 +449,14 @@ where
             let acc = simd.add(simd.add(acc[0], acc[1]), simd.add(acc[2], acc[3]));
             simd.store(lanes.as_mut_ptr(), acc);
         }
-        // A lane counts to 512 at most, exactly in every type.
+        // A lane counts to 512 at most, which is exact in every type.
         total += lanes.iter().map(|lane| lane.widen() as usize).sum::<usize>();
     }
     total
 }
 
-/// The index of the first of `n` elements, none of which is NaN, that is not below `max`, the
-/// largest. 0 if there is none.
+/// The index of the first element that is not below `max`, the largest, among `n` without NaN; 0 if
+/// there is none.
 ///
 /// # Safety
 /// `x` is valid for reads of `n` elements.
@@ -464,7 +468,7 @@ where
 {
     let turn = UNROLL * S::LANES;
     let mut i = 0;
-    // SAFETY: at every load as many elements are left.
+    // SAFETY: at every load that many elements are left.
     unsafe {
         while n - i >= turn {
             let v = |k: usize| simd.load(x.add(i + k * S::LANES));
@@ -482,7 +486,7 @@ where
     }
 }
 
-/// The index of the largest of `n` elements, the first of equals, or of the first NaN. 0 if there
+/// The index of the largest of `n` elements, the first of equals, or of the first NaN; 0 if there
 /// are none.
 ///
 /// # Safety
@@ -500,8 +504,8 @@ where
         for start in (0..n).step_by(BLOCK) {
             let block = x.add(start);
             let len = BLOCK.min(n - start);
-            let (top, odd) = top(simd, block, len);
-            if odd && let Some(nan) = first_nan(block, len) {
+            let (top, special) = top(simd, block, len);
+            if special && let Some(nan) = first_nan(block, len) {
                 return start + nan;
             }
             if top > max {
@@ -523,7 +527,7 @@ unsafe fn first_nan<T: Element>(x: *const T, n: usize) -> Option<usize> {
     (0..n).find(|&i| unsafe { *x.add(i) }.to_f64().is_nan())
 }
 
-/// Picks from every row.
+/// Picks elements of every row.
 #[inline(always)]
 pub(crate) fn pick<S, T>(simd: S, picks: &mut Picks<T>)
 where
@@ -531,7 +535,7 @@ where
     T: Element,
 {
     if let Wanted::Largest(indices) = &mut picks.wanted {
-        // No exponentials: nothing is prepared for them.
+        // No exponentials are computed, so nothing is prepared for them.
         for (r, index) in indices.iter_mut().enumerate() {
             let row = picks.x.row(r);
             // SAFETY: the slice is valid for reads.
@@ -552,7 +556,7 @@ where
         if let Some(lse) = picks.lse.get_mut(r) {
             *lse = match &shift {
                 Ok(shift) => T::Arithmetic::from_f64(shift.logsumexp()),
-                Err(odd) => odd.value(),
+                Err(special) => special.value(),
             };
         }
         let places = r * picks.k..(r + 1) * picks.k;
@@ -566,7 +570,7 @@ where
             }
             Wanted::Top(indices) => {
                 let indices = &mut indices[places];
-                if matches!(reduced, Err(Odd::Nan)) {
+                if matches!(reduced, Err(Special::Nan)) {
                     indices.iter_mut().enumerate().for_each(|(i, index)| *index = i);
                 } else {
                     top_k::<S, T>(simd, row, indices, log_probs);
@@ -584,7 +588,7 @@ where
 fn log_softmax<S, T>(
     simd: S,
     log_probs: &mut [T::Arithmetic],
-    shift: &Result<LogShift, &Odd>,
+    shift: &Result<LogShift, &Special>,
     masked: Masked,
 ) where
     S: Vector,
@@ -597,19 +601,19 @@ fn log_softmax<S, T>(
                 let y = simd.first_lane(simd.log_softmax(x, shift));
                 T::Arithmetic::from_f64(y.widen())
             }
-            Err(Odd::AllMasked) if masked == Masked::Zero => T::Arithmetic::NEG_INFINITY,
+            Err(Special::AllMasked) if masked == Masked::Zero => T::Arithmetic::NEG_INFINITY,
             Err(_) => T::Arithmetic::NAN,
         };
     }
 }
 
-/// The probabilities of some of a row's elements, as many as there are places.
+/// Writes the probabilities of some of a row's elements, as many as there are places.
 #[inline(always)]
 fn softmax<S, T>(
     simd: S,
     elements: &[T::Arithmetic],
     probs: &mut [T::Arithmetic],
-    reduced: &Result<Reduced<S>, Odd>,
+    reduced: &Result<Reduced<S>, Special>,
     scale: &Scale,
     masked: Masked,
 ) where
@@ -628,13 +632,13 @@ fn softmax<S, T>(
                 *p = T::Arithmetic::from_f64(y.widen());
             }
         }
-        Err(Odd::AllMasked) if masked == Masked::Zero => probs.fill(T::Arithmetic::ZERO),
+        Err(Special::AllMasked) if masked == Masked::Zero => probs.fill(T::Arithmetic::ZERO),
         Err(_) => probs.fill(T::Arithmetic::NAN),
     }
 }
 
-/// The largest elements of a row without NaN and their indices, the largest first, the first of
-/// equals first; as many as there are places.
+/// Finds the largest elements of a row without NaN, and their indices, as many as there are places:
+/// the largest first, and of equals the first.
 #[inline(always)]
 fn top_k<S, T>(simd: S, row: &[T], indices: &mut [usize], values: &mut [T::Arithmetic])
 where
@@ -650,7 +654,7 @@ where
     let turn = UNROLL * S::LANES;
     let mut i = k;
     while row.len() - i >= turn {
-        // SAFETY: so many elements are there.
+        // SAFETY: that many elements are there.
         let v = |k: usize| unsafe { simd.load(row.as_ptr().add(i + k * S::LANES)) };
         let v = [v(0), v(1), v(2), v(3)];
         let least = heap.least();
@@ -672,15 +676,15 @@ where
     heap.sort();
 }
 
-/// The elements that were the largest so far, the one that is the first to go on top: the smallest,
-/// the last of equals.
+/// A heap of the largest elements so far. On top is the next to be replaced: the smallest, of
+/// equals the last.
 struct Heap<'a, E> {
     indices: &'a mut [usize],
     values: &'a mut [E],
 }
 
 impl<E: Element> Heap<'_, E> {
-    /// With the first elements of a row.
+    /// Fills the heap with the first elements of a row.
     fn fill<T: Element>(&mut self, row: &[T]) {
         for (i, (index, value)) in self.indices.iter_mut().zip(&mut *self.values).enumerate() {
             (*index, *value) = (i, E::from_f64(row[i].to_f64()));
@@ -690,13 +694,13 @@ impl<E: Element> Heap<'_, E> {
         }
     }
 
-    /// What an element must be above.
+    /// The value that an element must exceed.
     fn least(&self) -> f64 {
         self.values[0].to_f64()
     }
 
-    /// Takes those of the values that are large enough; the first of them is at `at`. They come
-    /// behind all that were offered before.
+    /// Takes the values that are large enough. The first one has the index `at`, and all of them
+    /// come after those offered before.
     #[inline(always)]
     fn offer(&mut self, at: usize, values: impl Iterator<Item = f64>) {
         let mut least = self.least();
@@ -709,7 +713,7 @@ impl<E: Element> Heap<'_, E> {
         }
     }
 
-    /// Whether the element at `a` goes before the one at `b`.
+    /// Whether the element at `a` is replaced before the one at `b`.
     fn goes_first(&self, a: usize, b: usize) -> bool {
         let (x, y) = (self.values[a].to_f64(), self.values[b].to_f64());
         x < y || (x == y && self.indices[a] > self.indices[b])
@@ -720,7 +724,7 @@ impl<E: Element> Heap<'_, E> {
         self.values.swap(a, b);
     }
 
-    /// Lets the element at `at` sink to its place among the first `n`.
+    /// Moves the element at `at` down to its place among the first `n`.
     fn sift(&mut self, mut at: usize, n: usize) {
         loop {
             let mut child = 2 * at + 1;
@@ -738,7 +742,7 @@ impl<E: Element> Heap<'_, E> {
         }
     }
 
-    /// The largest first; it is no heap then.
+    /// Sorts the largest first, which ends the heap.
     fn sort(&mut self) {
         for end in (1..self.indices.len()).rev() {
             self.swap(0, end);

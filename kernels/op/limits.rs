@@ -1,5 +1,5 @@
-//! The machine's own limits: loops that do nothing but read, copy, scale or multiply and add.
-//! Softmax is measured against them.
+//! The machine's own limits: loops that only read, copy, scale, or multiply and add. Softmax is
+//! measured against them.
 
 use std::hint::black_box;
 
@@ -59,7 +59,7 @@ pub(crate) fn read<S: Io<f32>>(simd: S, x: &[f32]) -> f32 {
 #[inline(always)]
 pub(crate) fn copy<S: Io<f32>>(simd: S, x: &[f32], y: &mut [f32]) {
     let finish = Finish::new(x.as_ptr(), y.as_mut_ptr(), x.len().min(y.len()), Same);
-    // SAFETY: both have as many elements, and one is borrowed mutably.
+    // SAFETY: both have that many elements, and one is borrowed mutably.
     unsafe { finish_row::<S, f32, f32, true>(simd, &finish) };
     simd.fence();
 }
@@ -80,7 +80,7 @@ pub(crate) fn scale<S: Io<f32>>(simd: S, x: &mut [f32], factor: f32) {
     scalar::scale(turns.into_remainder(), factor);
 }
 
-/// More than any CPU wants.
+/// More chains than any CPU needs.
 const MOST_CHAINS: usize = 12;
 
 #[inline(always)]
@@ -91,8 +91,7 @@ pub(crate) fn arithmetic<S: Io<<S as Vector>::E>>(simd: S, turns: usize) -> u64 
     // Values stay near 1.
     let (a, b) = black_box((0.75, 0.25));
     let (a, b) = (simd.splat(S::E::narrow(a)), simd.splat(S::E::narrow(b)));
-    // Unknown to the compiler, which else makes one chain of those that are alike, and one of the
-    // parts of a vector.
+    // Hidden from the compiler, which would merge equal chains, and equal halves of a vector.
     let start = black_box([[S::E::narrow(0.5); MOST_LANES]; MOST_CHAINS]);
     // SAFETY: there are LANES elements.
     let mut chains = [unsafe { simd.load(start[0].as_ptr()) }; MOST_CHAINS];
@@ -113,7 +112,7 @@ pub(crate) fn arithmetic<S: Io<<S as Vector>::E>>(simd: S, turns: usize) -> u64 
     for k in 1..S::CHAINS {
         sum = simd.add(sum, chains[k]);
     }
-    // Of all lanes, or else only some of them would be computed.
+    // The maximum of all lanes, or only some lanes would be computed.
     black_box(simd.max_lane(sum).widen());
     (turns * S::CHAINS * S::LANES * if S::FUSED { 1 } else { 2 }) as u64
 }

@@ -9,17 +9,17 @@
 //! dloss / dx_j = a (p_j (A + 2 z lse) - t_j)
 //! ```
 //!
-//! of which no term of the second form is negative, so that nothing cancels. `c` is the logarithm
-//! of `1 + others / top`, the largest element's exponential apart from the sum of all others
-//! ([`Sums`]), so that it is right relative to itself however near to 0 it is.
+//! No term of the second form is negative, so nothing cancels. `c` is the logarithm of `1 + others
+//! / top`, where `top` is the largest element's exponential and `others` the sum of all others
+//! ([`Sums`]): its relative error is small however near to 0 it is.
 //!
-//! The exponentials of a row become its gradient when the row after it is swept, as they become
-//! probabilities in `op/softmax.rs`: the same sweep, the same two operations for each element. What
-//! a label adds to its own column is computed once a row, in f64 (for rows of f64 in pairs), from
-//! `others / sum` rather than `p - 1`, which would cancel.
+//! The exponentials of a row become its gradient during the sweep of the next row, as they become
+//! probabilities in `op/softmax.rs`: the same sweep, the same two operations for each element. The
+//! gradient of a label's column is computed once a row, in f64 (in rows of f64 as a pair), from
+//! `others / sum`, because `p - 1` would cancel.
 
-use crate::call::Odd;
-use crate::call::losses::{BackwardCall, LARGER, LossCall, RowTargets, SMALL, Soft};
+use crate::call::Special;
+use crate::call::losses::{BackwardCall, LARGER, LossCall, RowTargets, SMALL, Soft, Weights};
 use crate::call::row_loss::{RowLoss, SoftSums, Sums, backward_sum, is_single};
 use crate::isa::vector::{Io, Vector, two_sum_lanes};
 use crate::mem::scratch::Scratch;
@@ -29,7 +29,7 @@ use crate::num::scale::{LogShift, Scale, Shift};
 use crate::sweep::reduce::{Pipeline, Reduced, Reducer};
 use crate::sweep::{Exp, Finish, Forget, Inverse, Keep, Plain, prob};
 
-/// The losses alone.
+/// Computes losses alone.
 ///
 /// # Safety
 /// The call's pointers are valid as [`LossCall`] says.
@@ -42,7 +42,7 @@ where
     let scale = call.options.scale;
     let mut reducer = Reducer::new(simd, &scale);
     for row in 0..call.rows() {
-        // SAFETY: there is this row; nothing is kept of it.
+        // SAFETY: `row` is one of the call's rows; nothing is kept of it.
         let loss = unsafe {
             let (x, _) = call.row(row);
             match call.targets(row) {
@@ -63,12 +63,12 @@ where
     }
 }
 
-/// What becomes of a row whose exponentials are known. As long as a short row, and so a function of
-/// its own, for all ways to get there.
+/// Computes the loss of a row whose exponentials are known, and what its gradient needs. It takes
+/// as long as a short row, so one function serves all callers.
 ///
 /// # Safety
-/// `x` is the row of the call that the targets are of. `kept` is null or has its exponentials, as
-/// `reduced` has them.
+/// `x` is the row of the call that the targets belong to. `kept` is null or has its exponentials,
+/// as `reduced` describes them.
 #[inline(never)]
 unsafe fn row_loss<S, T>(
     simd: S,
@@ -105,8 +105,8 @@ where
     )
 }
 
-/// The exponentials of all elements but the row's largest, added as the row's are: there is one
-/// that has nearly all of their sum. Rare, and so a function of its own.
+/// The sum of the exponentials of all elements but the largest, which has nearly all of the row's
+/// sum. Added as the row's sum is. Rare, so a function of its own.
 ///
 /// # Safety
 /// `x` is valid for reads of `n` elements; `kept` is null or has their exponentials.
@@ -150,8 +150,8 @@ where
     )
 }
 
-/// What turns a row of f32 into its log-softmax, from exponentials in f64. Rare, and so a
-/// function of its own.
+/// The constants of the log-softmax of a row of f32, from exponentials in f64. Rare, so a function
+/// of its own.
 ///
 /// # Safety
 /// `x` is valid for reads of `n` elements; `max` is the largest.
@@ -185,7 +185,8 @@ where
     f64::log_shift(scale, max, e_max, &own, sum)
 }
 
-/// Losses and gradients. Whether there was memory for a row; if not, nothing is written.
+/// Computes losses and gradients. Returns whether there was memory for a row; if not, nothing is
+/// written.
 ///
 /// # Safety
 /// The call's pointers are valid as [`LossCall`] says, and there is a place for the gradient.
@@ -196,7 +197,8 @@ where
     T: Element,
 {
     let (scale, n) = (call.options.scale, call.cols);
-    // Out of the way of the row after the first, which is read while the first is written.
+    // At a place that does not hinder the row after the first, which is read while the first is
+    // written.
     let next = call.x.wrapping_add(call.x_stride).addr();
     let Some((_scratch, kept)) = Scratch::take_row::<S::E>(n, next, call.y.addr()) else {
         return false;
@@ -204,12 +206,12 @@ where
     let plain = Plain::of(call.store);
     let mut reducer = Reducer::new(simd, &scale);
     let mut pipeline = Pipeline::<S, S::E, T, Inverse<S::V>, STREAM>::new(simd);
-    // Of the row that waits to be finished: a column, and what its gradient is.
+    // The label's place in the row that waits to be finished, and its gradient.
     let mut label_of_waiting: Option<(*mut T, T)> = None;
     let mut labels = Labels::<S, T, STREAM>::new(simd);
     for row in 0..call.rows() {
-        // SAFETY: there is this row, of n elements, and what is kept has room for as many. The row
-        // before was one of the call's, too; a label is a column.
+        // SAFETY: `row` is one of the call's rows, of n elements, and `kept` has room for as many.
+        // The row before was one of the call's, too; a label is a column.
         unsafe {
             let (x, y) = call.row(row);
             let label_before = label_of_waiting.take();
@@ -220,7 +222,7 @@ where
                 call.set(row, 0.0);
                 continue;
             };
-            pipeline.ask_for_ends(y, n);
+            pipeline.prefetch_ends(y, n);
             let reduced = pipeline.reduce::<T, Keep, _>(&mut reducer, x, kept, n, &plain);
             labels.put(label_before);
             let loss = match reduced {
@@ -253,7 +255,7 @@ where
                             pipeline.finish_later(Finish::new(kept, y, n, inverse));
                             label_of_waiting = Some((y.add(label.0), label.1));
                         }
-                        // Beyond the type's range there are numbers in f64.
+                        // Factors beyond the type's range are numbers in f64.
                         (soft, label) => {
                             let (hi, lo) = of_row.wide_inverse(reduced.sum);
                             let w = simd.wide();
@@ -266,7 +268,7 @@ where
                                 let none = Soft::NONE;
                                 finish_soft::<S, T>(simd, kept, y, n, inverse, &none, (0.0, 0.0));
                             } else {
-                                // What is not finite has no parts: NaN, and always the same one.
+                                // An infinite factor gives NaN, and always the same one.
                                 fill(y, n, T::NAN);
                             }
                             if let Some((column, value)) = label {
@@ -276,7 +278,7 @@ where
                     }
                     of_row.loss
                 }
-                Err(Odd::Nan | Odd::PlusInf | Odd::AllMasked) => {
+                Err(Special::Nan | Special::PlusInf | Special::AllMasked) => {
                     fill(y, n, T::NAN);
                     f64::NAN
                 }
@@ -293,15 +295,15 @@ where
     true
 }
 
-/// What the columns of labels are to be, in rows that are finished: written at once or, if the rows
-/// were streamed, after a fence, which an ordinary store to the same memory has to wait for.
+/// The gradients of label columns in rows that are finished. They are written at once or, in
+/// streamed rows, after a fence, because a store to memory that was streamed waits for it.
 struct Labels<S, T, const STREAM: bool> {
     simd: S,
     waiting: [(*mut T, T); LABELS],
     len: usize,
 }
 
-/// How many rows share a fence.
+/// Rows that share a fence.
 const LABELS: usize = 32;
 
 impl<S: Vector, T: Element, const STREAM: bool> Labels<S, T, STREAM> {
@@ -310,7 +312,7 @@ impl<S: Vector, T: Element, const STREAM: bool> Labels<S, T, STREAM> {
         Self { simd, waiting: [(std::ptr::null_mut(), T::ZERO); LABELS], len: 0 }
     }
 
-    /// A row was finished.
+    /// Takes the label of a row that was finished.
     ///
     /// # Safety
     /// The label's place is in one of the call's rows.
@@ -325,12 +327,12 @@ impl<S: Vector, T: Element, const STREAM: bool> Labels<S, T, STREAM> {
         self.waiting[self.len] = (at, value);
         self.len += 1;
         if self.len == LABELS {
-            // SAFETY: as this function's, of this row and those before.
+            // SAFETY: as this function's, for this row and those before.
             unsafe { self.write() };
         }
     }
 
-    /// Writes all that wait.
+    /// Writes all labels that wait.
     ///
     /// # Safety
     /// As [`Labels::put`].
@@ -356,18 +358,19 @@ unsafe fn fill<T: Element>(y: *mut T, n: usize, value: T) {
     }
 }
 
-/// The same CPU's vectors of f64.
+/// Vectors of f64 of the same CPU.
 type Wide<S> = <<S as Vector>::Wide as Vector>::V;
 
-/// How many vectors of f64 a vector's lanes are: see [`Vector::widen`].
+/// Vectors of f64 that a vector widens to: see [`Vector::widen`].
 const fn halves<S: Vector>() -> usize {
     S::LANES / (MOST_LANES / 2)
 }
 
-/// `N` sums over a row, as the sum of its exponentials is added: element `i` of a block of
-/// [`BLOCK`] to lane `i % LANES`, for f32 in f64, for f64 in double-double; lanes as a binary tree,
-/// blocks in order. `terms` gives those of the up to LANES elements from the `i`th on, which are as
-/// many as its second argument says, in two vectors of f64, of which f64 rows have only the first.
+/// `N` sums over a row, added as its exponentials are: element `i` of a [`BLOCK`] to lane `i %
+/// LANES`, in f64 for f32 and in double-double for f64; lanes as a binary tree, blocks in order.
+///
+/// `terms(i, n)` gives the terms of the `n <= LANES` elements from the `i`th on, in two vectors of
+/// f64; rows of f64 use the first alone.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // as indices the loops unroll into registers
 fn row_sums<S: Vector, const N: usize>(
@@ -396,7 +399,7 @@ fn row_sums<S: Vector, const N: usize>(
         }
         for k in 0..N {
             let mut lanes = [[0.0; EIGHT]; 2];
-            // SAFETY: there is room for a vector in each.
+            // SAFETY: each array has room for a vector.
             unsafe {
                 w.store(lanes[0].as_mut_ptr(), acc[k][0]);
                 w.store(lanes[1].as_mut_ptr(), acc[k][1]);
@@ -413,11 +416,10 @@ fn row_sums<S: Vector, const N: usize>(
     total
 }
 
-/// The sums over the targets of all columns of a row with this maximum.
+/// Sums over the targets of all columns of a row with this maximum.
 ///
 /// # Safety
-/// `x` is valid for reads of `n` elements; there are as many probabilities, if any, and weights, if
-/// any.
+/// `x` is valid for reads of `n` elements; probabilities and weights are empty or have as many.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // as indices the loops unroll into registers
 unsafe fn soft_sums<S, T>(simd: S, x: *const T, n: usize, soft: &Soft<T>, max: f64) -> SoftSums
@@ -435,7 +437,7 @@ where
         n,
         #[inline(always)]
         |i, n| {
-            // SAFETY: n elements are there from i on, of each.
+            // SAFETY: each has n elements from i on.
             let [x, q, weight] = unsafe {
                 let q = if soft.probs.is_empty() {
                     [zero; 2]
@@ -443,17 +445,17 @@ where
                     simd.widen(load(simd, soft.probs.as_ptr().add(i), n, 0.0))
                 };
                 let weight = match soft.weights {
-                    Some(weights) => load(simd, weights.as_ptr().add(i), n, 0.0),
-                    None => ones(simd, n),
+                    Some(weights) => load_weights(simd, &weights, i, n),
+                    None => simd.widen(ones(simd, n)),
                 };
-                [simd.widen(load(simd, x.add(i), n, 0.0)), q, simd.widen(weight)]
+                [simd.widen(load(simd, x.add(i), n, 0.0)), q, weight]
             };
             let mut terms = [[zero; 2]; 3];
             for half in 0..halves::<S>() {
                 let (x, q, weight) = (x[half], q[half], weight[half]);
                 let t = w.mul(weight, w.fma(q, own, spread));
                 let term = w.mul(t, w.fma(x, minus_half, max));
-                // Nothing, even times infinity, is nothing.
+                // A target of 0 adds nothing, even times infinity.
                 let size = w.max(t, w.sub(zero, t));
                 terms[0][half] = w.mul(weight, q);
                 terms[1][half] = weight;
@@ -465,24 +467,50 @@ where
     SoftSums { probs, weights, below: below.hi }
 }
 
-/// `n` ones, and zeros behind them.
+/// The weights from the `i`th on, as many as a vector has; where fewer than `n` are left, zeros
+/// behind them.
+///
+/// # Safety
+/// There are `i + n` weights.
+#[inline(always)]
+unsafe fn load_weights<S>(simd: S, weights: &Weights, i: usize, n: usize) -> [Wide<S>; 2]
+where
+    S: Io<f32>,
+{
+    // SAFETY: as this function's.
+    unsafe {
+        match weights {
+            Weights::F32(weights) => simd.widen(load(simd, weights.as_ptr().add(i), n, 0.0)),
+            Weights::F64(weights) => {
+                let (w, p, lanes) = (simd.wide(), weights.as_ptr().add(i), S::Wide::LANES);
+                let mut halves = [load(w, p, n, 0.0), w.splat(0.0)];
+                if S::LANES > lanes && n > lanes {
+                    halves[1] = load(w, p.add(lanes), n - lanes, 0.0);
+                }
+                halves
+            }
+        }
+    }
+}
+
+/// `n` ones, then zeros.
 #[inline(always)]
 fn ones<S: Io<<S as Vector>::E>>(simd: S, n: usize) -> S::V {
     let splat = |v: f64| simd.splat(S::E::narrow(v));
     if n >= S::LANES {
         return splat(1.0);
     }
-    // SAFETY: there are as many as a vector has.
+    // SAFETY: the array has as many elements as a vector.
     let lanes = unsafe { simd.load(S::E::lanes().as_ptr()) };
     simd.select_below(lanes, splat(1.0 - n as f64), splat(0.0), splat(1.0))
 }
 
-/// The gradient of a row with targets for all columns, in f64: `inverse` is of
-/// [`RowLoss::wide_inverse`], `of_soft` [`RowLoss::of_soft`].
+/// Writes the gradient of a row with targets for all columns, in f64: `inverse` comes from
+/// [`RowLoss::wide_inverse`], `of_soft` from [`RowLoss::of_soft`].
 ///
 /// # Safety
-/// `kept` is valid for reads and `y` for writes of `n` elements; there are as many probabilities,
-/// if any, and weights, if any.
+/// `kept` is valid for reads and `y` for writes of `n` elements; probabilities and weights are
+/// empty or have as many.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // as indices the loops unroll into registers
 unsafe fn finish_soft<S, T>(
@@ -502,7 +530,7 @@ unsafe fn finish_soft<S, T>(
     let (own, spread) = (w.splat(of_soft.0), w.splat(of_soft.1));
     let mut i = 0;
     while i < n {
-        // SAFETY: n - i elements are there from i on, of each.
+        // SAFETY: each has n - i elements from i on.
         unsafe {
             let e = simd.widen(load(simd, kept.add(i), n - i, 0.0));
             let q = if soft.probs.is_empty() {
@@ -511,7 +539,7 @@ unsafe fn finish_soft<S, T>(
                 simd.widen(load(simd, soft.probs.as_ptr().add(i), n - i, 0.0))
             };
             let weight = match soft.weights {
-                Some(weights) => simd.widen(load(simd, weights.as_ptr().add(i), n - i, 0.0)),
+                Some(weights) => load_weights(simd, &weights, i, n - i),
                 None => [zero; 2],
             };
             let mut gradient = [zero; 2];
@@ -533,7 +561,7 @@ unsafe fn finish_soft<S, T>(
     }
 }
 
-/// Up to LANES of `n` elements; where there are fewer, `fill` behind them.
+/// Loads up to LANES of `n` elements; `fill` takes the place of missing ones.
 ///
 /// # Safety
 /// `p` is valid for reads of `n` elements.
@@ -557,7 +585,7 @@ unsafe fn store<S: Io<T>, T>(simd: S, p: *mut T, n: usize, v: S::V) {
     }
 }
 
-/// Every NaN as the same one: which one an operation gives depends on the CPU.
+/// Turns every NaN into the same one: which one an operation gives depends on the CPU.
 #[inline(always)]
 fn one_nan<S: Vector>(simd: S, v: S::V) -> S::V {
     let splat = |v: f64| simd.splat(S::E::narrow(v));
@@ -565,12 +593,12 @@ fn one_nan<S: Vector>(simd: S, v: S::V) -> S::V {
     simd.select_below(splat(-S::E::LEAST), v, v, finite)
 }
 
-/// The gradient through softmax or, if `LOG`, log-softmax, in f64: rows of f32 are rounded once, in
-/// the end, for rows of f64 what is multiplied is in pairs. The products are summed with what their
-/// rounding lost, so that nothing is lost where they cancel.
+/// The gradient through softmax or, if `LOG`, log-softmax, in f64: rows of f32 are rounded once, at
+/// the end; in rows of f64 the factors are pairs. Products are summed with their rounding errors,
+/// so that nothing is lost where they cancel.
 ///
 /// # Safety
-/// The views of the call are of one shape.
+/// All views of the call have the same shape.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // as indices the loops unroll into registers
 unsafe fn backward_by<S, T, const LOG: bool>(simd: S, call: &mut BackwardCall<T>)
@@ -606,7 +634,7 @@ where
                 n,
                 #[inline(always)]
                 |i, n| {
-                    // SAFETY: n elements of the row are there from i on, of both.
+                    // SAFETY: both rows have n elements from i on.
                     let (y, u) = unsafe {
                         let y = simd.widen(load(simd, output.add(i), n, 0.0));
                         (y, simd.widen(load(simd, upstream.add(i), n, 0.0)))
@@ -615,7 +643,7 @@ where
                     for half in 0..halves::<S>() {
                         let p = w.mul(y[half], u[half]);
                         terms[0][half] = p;
-                        // Those of f32 are exact in f64.
+                        // Products of f32 are exact in f64.
                         if !single {
                             terms[1][half] = w.fma(y[half], u[half], w.sub(zero, p));
                         }
@@ -630,7 +658,7 @@ where
         let small = w.splat(SMALL);
         let mut i = 0;
         while i < n {
-            // SAFETY: n - i elements of the row are there from i on, of each.
+            // SAFETY: each row has n - i elements from i on.
             unsafe {
                 let y = load(simd, output.add(i), n - i, 0.0);
                 let y = simd.widen(if LOG { exp.of(false, true, y) } else { y });
@@ -645,8 +673,9 @@ where
                             w.mul(w.mul(y, scale), w.sub(u, sum))
                         }
                     } else {
-                        // The factor of the scale, as a pair. A probability near the least normal
-                        // number has no low part in its product: it is made larger first.
+                        // The product with the scale, as a pair. A probability near the least
+                        // normal number would have no low part in its product: it is made larger
+                        // first.
                         let larger = w.mul(y, w.splat(LARGER));
                         let a = if LOG { u } else { w.select_below(y, small, larger, y) };
                         let p = w.mul(a, scale);
@@ -668,8 +697,8 @@ where
     }
 }
 
-/// The losses of a call, and its gradient. Whether there was memory for the exponentials of a row;
-/// if not, nothing is written.
+/// Computes the losses of a call, and its gradient. Returns whether there was memory for the
+/// exponentials of a row; if not, nothing is written.
 ///
 /// # Safety
 /// The call's pointers are valid as [`LossCall`] says.
@@ -692,10 +721,10 @@ where
     }
 }
 
-/// The gradient of a call.
+/// Computes the gradient of a call.
 ///
 /// # Safety
-/// The call's views are of one shape.
+/// All views of the call have the same shape.
 #[inline(always)]
 pub(crate) unsafe fn backward<S, T>(simd: S, call: &mut BackwardCall<T>)
 where

@@ -1,4 +1,4 @@
-//! Operations: one file for each way to do rows, generic over CPUs and types.
+//! Operations on rows: one file for each way to compute them, generic over CPUs and types.
 
 pub(crate) mod attend;
 pub(crate) mod columns;

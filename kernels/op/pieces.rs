@@ -1,9 +1,9 @@
-//! Huge rows: one row in pieces, each of whole blocks, that any number of threads may do in any
+//! Long rows: one row in pieces of whole blocks, which any number of threads may compute in any
 //! order.
 //!
-//! A piece is read once for its sums, with a shift guessed from the row's first elements, and once
-//! more to be finished. Between the two, the sums of all blocks are added in order, so that the
-//! result has the same bits whatever the pieces were.
+//! A piece is read once for its sums, with a shift that is guessed from the row's first elements,
+//! and once more to be finished. In between, the sums of all blocks are added in order, so that the
+//! result has the same bits however the row was cut.
 
 use crate::call::pieces::{BlockSum, Extremes, Piece, PieceOptions, RowShift, Whole};
 use crate::call::{Op, Store};
@@ -17,8 +17,8 @@ use crate::sweep::{Exact, Exp, Finish, Forget, Guessed, Keep, Keeps, Plain, fini
 /// Sums the blocks of a piece.
 ///
 /// # Safety
-/// The piece's pointers are valid as it says; `options.keep` only if `T` is the arithmetic type and
-/// `y` is not `x`.
+/// The piece's pointers are valid as it says; `options.keep` is set only if `T` is the arithmetic
+/// type and `y` is not `x`.
 #[inline(always)]
 pub(crate) unsafe fn sum<S, T>(
     simd: S,
@@ -38,11 +38,11 @@ where
     for (i, sum) in sums.iter_mut().enumerate().take(BlockSum::count(piece.n)) {
         let start = i * BLOCK;
         let n = BLOCK.min(piece.n - start);
-        // SAFETY: start + n <= piece.n; what is kept is the output.
+        // SAFETY: start + n <= piece.n; `kept` is the output.
         let found = unsafe {
             let (x, kept) = (piece.x.add(start), piece.y.wrapping_add(start).cast());
             let keep = const { T::IS_ARITHMETIC } && options.keep;
-            // A second reading, after a guess that did not serve, is rare.
+            // A second sum, after a wrong guess, is rare.
             match (shift.guess.is_some(), keep) {
                 (true, true) => sweep_alone::<S, T, _, Guessed<Keep, true, false, false>>(
                     &exp, x, kept, n, &plain,
@@ -60,10 +60,10 @@ where
     extremes
 }
 
-/// Finishes a piece of a row that is summed.
+/// Finishes a piece of a row whose sum is known.
 ///
 /// # Safety
-/// As [`sum`], by the same options.
+/// As [`sum`], with the same options.
 #[inline(always)]
 pub(crate) unsafe fn finish<S, T>(
     simd: S,
@@ -91,7 +91,7 @@ pub(crate) unsafe fn finish<S, T>(
     }
 }
 
-/// As [`finish`].
+/// As [`finish`], for one task.
 ///
 /// # Safety
 /// As [`finish`].
@@ -111,7 +111,7 @@ unsafe fn finish_by<S, T, K>(
     let from = K::from(piece.x, piece.y.cast_const().cast());
     let mut finish = Finish::new(from, piece.y, piece.n, last);
     if !K::Keeps::KEEP {
-        finish.asks = store.asks();
+        finish.prefetch = store.prefetch();
     }
     // SAFETY: as this function's.
     unsafe {

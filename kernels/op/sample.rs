@@ -1,6 +1,6 @@
-//! What drawing from a row needs of vectors: exponentials, and sums over masses above a threshold.
+//! The vector loops that draws need: exponentials, and sums of masses above a threshold.
 
-use crate::call::masses::{Exps, HALF, LEAST, Learned, Masses, PART, ROUND, Scanned, UNITS, rank};
+use crate::call::masses::{Exps, HALF, LEAST, Learned, Masses, ROUND, SPAN, Scanned, UNITS, rank};
 use crate::isa::vector::{Bands, Io, Vector};
 use crate::num::element::Element;
 use crate::num::exp2::Contract;
@@ -11,7 +11,7 @@ use crate::num::scale::Scale;
 use crate::sweep::reduce::Reducer;
 use crate::sweep::{Exp, Keep, Plain, inlined, row_max};
 
-/// Of rows that are computed in f32: one sweep by a guessed shift.
+/// Exponentials of rows that are computed in f32: one sweep by a guessed shift.
 ///
 /// # Safety
 /// `exps` is as long as `x`, and `S::E` is f32.
@@ -42,13 +42,13 @@ where
                 reducer.guess = Guess::like::<S::E>(&own, scale);
                 reducer.exp = Exp::new(simd, scale, &reducer.guess.shift());
             }
-            // Masks are common.
+            // Rows with masked elements are common.
             reducer.cut = true;
         }
     }
     let kept = exps.as_mut_ptr().cast::<S::E>();
-    // SAFETY: both slices have as many elements, of f32 those that are written. A slice that is
-    // written is not the one that is read.
+    // SAFETY: both slices have as many elements, and those that are written are of f32. They are
+    // different slices.
     let reduced =
         unsafe { reducer.reduce_alone::<T, Keep, _>(x.as_ptr(), kept, x.len(), &Plain::NEAR) };
     learned.0 = Some((reducer.guess, reducer.cut, reducer.exact));
@@ -59,10 +59,10 @@ where
     Some(Exps { max: reduced.max, largest, sum, factor: reduced.factor as f32 })
 }
 
-/// How many of a first row's elements its guess is made from.
+/// Elements of a first row from which its shift is guessed.
 const FIRST: usize = 4096;
 
-/// Of rows that are computed in f64: by their own maximum.
+/// Exponentials of rows that are computed in f64: by the row's own maximum.
 #[inline(always)]
 fn exps_of_f64<S, T>(simd: S, x: &[T], scale: &Scale, exps: &mut [f32]) -> Option<Exps>
 where
@@ -80,7 +80,7 @@ where
     let mut i = 0;
     while i < n {
         let left = n - i;
-        // SAFETY: `left` elements are there in both slices, which the caller has compared.
+        // SAFETY: both slices have `left` more elements; the caller has compared their lengths.
         unsafe {
             if left >= S::LANES {
                 let e = exp.of(true, true, simd.load(x.as_ptr().add(i)));
@@ -96,12 +96,12 @@ where
         i += S::LANES;
     }
     let sum = simd.acc_fold(acc).hi;
-    // NaN shows here.
+    // The sum of a row with a NaN is not above 0.
     let largest = simd.first_lane(exp.of(true, true, simd.splat(S::E::narrow(max)))).widen() as f32;
     (sum > 0.0).then_some(Exps { max, largest, sum, factor: 1.0 })
 }
 
-/// A row in the type that is computed with.
+/// Converts a row to the arithmetic type.
 #[inline(always)]
 pub(crate) fn widen<S, T>(simd: S, x: &[T], y: &mut [T::Arithmetic])
 where
@@ -111,7 +111,7 @@ where
     let n = x.len().min(y.len());
     let mut i = 0;
     while i < n {
-        // SAFETY: n - i elements are left in both.
+        // SAFETY: both have n - i more elements.
         unsafe {
             let (x, y) = (x.as_ptr().add(i), y.as_mut_ptr().add(i));
             if n - i >= S::LANES {
@@ -124,7 +124,7 @@ where
     }
 }
 
-/// As [`Ready::logs`](crate::Ready::logs). The compiler makes vectors of the loop.
+/// As [`Ready::logs`](crate::Ready::logs). The compiler turns the loop into vectors.
 #[inline(always)]
 pub(crate) fn logs<S: Vector>(_: S, x: &[f32], logs: &mut [f64]) {
     for (&x, log) in x.iter().zip(logs) {
@@ -132,7 +132,7 @@ pub(crate) fn logs<S: Vector>(_: S, x: &[f32], logs: &mut [f64]) {
     }
 }
 
-/// As [`Ready::noise`](crate::Ready::noise). The compiler makes vectors of the loop.
+/// As [`Ready::noise`](crate::Ready::noise). The compiler turns the loop into vectors.
 #[inline(always)]
 pub(crate) fn noise<S: Vector>(_: S, bits: [u32; 4], pairs: &[u32], noise: &mut [[f64; 2]]) {
     for (&pair, noise) in pairs.iter().zip(noise) {
@@ -148,24 +148,24 @@ fn scan_by<S: Bands, const ABOVE: bool, const BAND: bool>(
     masses: Masses<'_>,
     low: f32,
     high: f32,
-    parts: &mut [u64],
+    spans: &mut [u64],
     band: &mut [u64],
 ) -> Scanned {
     let (factor, round) = (simd.splat(masses.factor), simd.splat(ROUND));
     let minus_half = simd.splat(-HALF);
-    // By the shift of the exponentials: exact, or below all that are not 0.
+    // Thresholds by the shift of the exponentials: exact, or below all that are not 0.
     let bound = |x: f32| simd.splat((x / masses.factor).max(f32::MIN_POSITIVE));
     let (lows, highs) = (bound(low), bound(high));
     let mut found = Scanned::default();
-    let mut parts = parts.iter_mut();
-    for (part, exps) in masses.exps.chunks(PART).enumerate() {
+    let mut spans = spans.iter_mut();
+    for (span, exps) in masses.exps.chunks(SPAN).enumerate() {
         let (mut total, mut above) = (simd.acc_zero(), simd.acc_zero());
-        // A bit for each element, 16 of a vector.
-        let mut hits = [0u16; PART / 16];
+        // One bit for each element, 16 for a vector.
+        let mut hits = [0u16; SPAN / 16];
         let mut vector = inlined(
             #[inline(always)]
             |(i, e): (usize, S::V)| {
-                // The product is exact: the same fused or not.
+                // The product is exact, so that fused or not gives the same.
                 let less = if S::FUSED {
                     simd.fma(e, factor, minus_half)
                 } else {
@@ -179,7 +179,8 @@ fn scan_by<S: Bands, const ABOVE: bool, const BAND: bool>(
                     above = simd.acc_add(above, simd.zero_below(e, highs, units));
                 }
                 if BAND {
-                    // No branch could foresee them; they are looked at later, 64 at once.
+                    // Hits are unpredictable for branches; they are collected here and handled
+                    // later, 64 at once.
                     hits[i / S::LANES] = (!simd.less(e, lows) & below) as u16;
                 }
             },
@@ -192,7 +193,7 @@ fn scan_by<S: Bands, const ABOVE: bool, const BAND: bool>(
             i += S::LANES;
         }
         if i < exps.len() {
-            // SAFETY: fewer than LANES elements are left. Missing ones have no mass.
+            // SAFETY: fewer than LANES elements are left. Missing ones become 0, which has no mass.
             let e = unsafe { simd.load_part(exps.as_ptr().add(i), exps.len() - i, 0.0) };
             vector((i, e));
         }
@@ -203,7 +204,7 @@ fn scan_by<S: Bands, const ABOVE: bool, const BAND: bool>(
                 while word != 0 {
                     let i = 64 * k + word.trailing_zeros() as usize;
                     if let (Some(place), Some(&e)) = (band.get_mut(found.band), exps.get(i)) {
-                        *place = rank(masses.of(e), part * PART + i);
+                        *place = rank(masses.of(e), span * SPAN + i);
                     }
                     found.band += 1;
                     word &= word - 1;
@@ -218,17 +219,17 @@ fn scan_by<S: Bands, const ABOVE: bool, const BAND: bool>(
         };
         found.total += total;
         found.above.1 += above;
-        if let Some(place) = parts.next() {
+        if let Some(place) = spans.next() {
             *place = above;
         }
     }
     found
 }
 
-/// All lanes of a vector.
+/// The bits of all lanes of a vector.
 const LANES: u32 = 0xffff;
 
-/// The exponentials of a row, which has as many elements as `exps`.
+/// Computes the exponentials of a row, which has as many elements as `exps`.
 #[inline(always)]
 pub(crate) fn exps<S, T>(
     simd: S,
@@ -247,30 +248,30 @@ where
     if x.len() != exps.len() {
         return None;
     }
-    // SAFETY: as was just compared.
+    // SAFETY: the lengths were compared above.
     unsafe { exps_of_f32(simd, x, scale, learned, exps) }
 }
 
-/// Sums the units of elements whose exponentials are not below `high`, for each part of the row in
-/// `parts`, and collects those below it that are not below `low`, by rank and in order of index, in
-/// `band`.
+/// Sums the units of the elements whose exponentials are at least `high`, separately for each span
+/// of the row, into `spans`. Collects the others whose exponentials are at least `low`, as ranks in
+/// order of index, into `band`.
 #[inline(always)]
 pub(crate) fn scan<S: Bands>(
     simd: S,
     masses: Masses<'_>,
     low: f32,
     high: f32,
-    parts: &mut [u64],
+    spans: &mut [u64],
     band: &mut [u64],
 ) -> Scanned {
-    // Less to do for what is asked for most.
+    // The most frequent calls need less than the general case.
     if high == f32::INFINITY {
-        scan_by::<S, false, true>(simd, masses, low, high, parts, band)
+        scan_by::<S, false, true>(simd, masses, low, high, spans, band)
     } else if low < high {
-        scan_by::<S, true, true>(simd, masses, low, high, parts, band)
+        scan_by::<S, true, true>(simd, masses, low, high, spans, band)
     } else if high > LEAST {
-        scan_by::<S, true, false>(simd, masses, low, high, parts, band)
+        scan_by::<S, true, false>(simd, masses, low, high, spans, band)
     } else {
-        scan_by::<S, false, false>(simd, masses, low, high, parts, band)
+        scan_by::<S, false, false>(simd, masses, low, high, spans, band)
     }
 }

@@ -1,6 +1,6 @@
-//! Softmax of a few short rows: the answer of a classifier, a row of attention. What counts is the
-//! time until the answer is there, so a row's exponentials never leave the registers, and nothing
-//! is prepared for rows that do not come.
+//! Softmax of a few short rows: the result of a classifier, a row of attention. The time to the
+//! result counts, so a row's exponentials never leave the registers, and nothing is prepared for
+//! further rows.
 
 use std::hint::cold_path;
 use std::mem::MaybeUninit;
@@ -12,24 +12,24 @@ use crate::num::exp2::Contract;
 use crate::sweep::reduce::{Kept, Reducer, row_exactly};
 use crate::sweep::{Inverse, inlined, prob};
 
-/// Vectors that a row may have.
+/// The most vectors of a row.
 const VECTORS: usize = 4;
 
 /// Elements of the longest row, in f32.
 const LONGEST: usize = 64;
 
-/// Whether the call's rows can be done here.
+/// Whether the call's rows are short enough.
 #[inline(always)]
 pub(crate) fn suits<S: Vector, T>(call: &Call<T>) -> bool {
     const { assert!(VECTORS * S::LANES <= LONGEST) };
     call.cols <= VECTORS * S::LANES
 }
 
-/// Softmax of every row of the call. A function of its own: longer rows need much room on the
-/// stack, which takes time to make.
+/// Softmax of every row of the call. A function of its own, because the stack frame of longer rows
+/// takes time to set up.
 ///
 /// # Safety
-/// The call's pointers are valid as [`Call`] says, and [`suits`].
+/// The call's pointers are valid as [`Call`] says, and [`suits`] is true.
 #[inline(never)]
 pub(crate) unsafe fn softmax<S, T>(simd: S, call: &Call<T>)
 where
@@ -58,7 +58,7 @@ where
     );
 }
 
-/// As [`row_exactly`]. Rare, and so a function of its own.
+/// As [`row_exactly`]. Rare, so a function of its own.
 ///
 /// # Safety
 /// `x` is valid for reads and `y` for writes of `n` elements, no more than [`LONGEST`].
@@ -73,7 +73,7 @@ where
         #[inline(always)]
         || {
             let mut kept = MaybeUninit::<[S::E; LONGEST]>::uninit();
-            // SAFETY: as this function's; what is kept has room for the longest row.
+            // SAFETY: as this function's; `kept` has room for the longest row.
             unsafe {
                 row_exactly::<S, T, Kept>(reducer, x, y, n, masked, kept.as_mut_ptr().cast())
             };
@@ -81,8 +81,8 @@ where
     );
 }
 
-/// Softmax of a row of at most `N` vectors, with a guessed shift. Whether that served; if not,
-/// nothing is written.
+/// Softmax of a row of at most `N` vectors, with a guessed shift. Returns whether the guess was
+/// good; if not, nothing is written.
 ///
 /// # Safety
 /// `x` is valid for reads and `y` for writes of `n` elements, `1 <= n <= N * LANES`.
@@ -110,7 +110,8 @@ where
         if at >= n {
             break;
         }
-        // SAFETY: n - at elements are there. Missing ones, -inf, are below the cut and so add 0.
+        // SAFETY: n - at elements are there. Missing ones become -inf, which is below the cut and
+        // so adds 0.
         let v = unsafe {
             if n - at >= S::LANES {
                 simd.load(x.add(at))
@@ -151,7 +152,7 @@ where
             }
         },
     );
-    // Decided once, not for each vector.
+    // Decided once for the row, not for each vector.
     if wide {
         cold_path();
         write(inverse);

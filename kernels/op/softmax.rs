@@ -1,8 +1,8 @@
-//! Softmax, log-softmax and log-sum-exp over rows: which way they are done; and rows from a few
-//! elements to as many as a cache holds, one after the other. While a row waits to be finished, its
-//! exponentials wait in scratch memory (softmax), or it is read again (log-softmax).
+//! Softmax, log-softmax and log-sum-exp of rows: the choice of the way, and the way of rows that
+//! are longer than a few elements and fit in a cache. Until a row is finished, its exponentials are
+//! kept in scratch memory (softmax), or it is read again (log-softmax).
 
-use crate::call::{Call, odd_row};
+use crate::call::{Call, special_row};
 use crate::isa::vector::{Io, Vector};
 use crate::mem::scratch::Scratch;
 use crate::num::element::Element;
@@ -11,12 +11,12 @@ use crate::op::{short, tiny};
 use crate::sweep::reduce::{Again, Kept, Log, Pipeline, Reducer, Task, row_exactly};
 use crate::sweep::{Finish, Forget, Plain};
 
-/// Softmax of every row of the call: which way. The ways are compiled for the instruction set, this
-/// is not: short calls pay for no room that only long ones need.
+/// Softmax of every row of the call, by the best way. This function is not compiled for the
+/// instruction set, its callees are: so short calls do not pay for the stack frame of long ones.
 ///
 /// # Safety
-/// The CPU has the instruction set. A call is made only of what was checked, so that its pointers
-/// are valid as it says.
+/// The CPU has the instruction set of `S`. The call's pointers are valid as it says: a call is made
+/// only of what was checked.
 pub(crate) unsafe fn softmax<S, T>(call: &mut Call<T>)
 where
     S: Io<T> + Io<<S as Vector>::E>,
@@ -26,7 +26,7 @@ where
     unsafe {
         let simd = S::assume();
         if tiny::suits(call) && tiny::softmax(simd, call) {
-            // It is done.
+            // Done.
         } else if short::suits::<S, T>(call) {
             short::softmax(simd, call);
         } else {
@@ -35,7 +35,7 @@ where
     }
 }
 
-/// As [`softmax`], a row after the other.
+/// As [`softmax`], one row after another.
 ///
 /// # Safety
 /// As [`softmax`].
@@ -45,12 +45,13 @@ where
     S: Io<T> + Io<<S as Vector>::E>,
     T: Element,
 {
-    // Out of the way of the row after the first, which is read while the first is written.
+    // At a place that does not hinder the row after the first, which is read while the first is
+    // written.
     let (next, y) = (call.x.wrapping_add(call.x_stride).addr(), call.y.addr());
     let _scratch;
     let kept: *mut S::E =
         if call.cols > BLOCK && T::IS_ARITHMETIC && !call.is_in_place() && call.store.is_cached() {
-            // The output itself keeps the exponentials.
+            // The exponentials are kept in the output.
             std::ptr::null_mut()
         } else if let Some((scratch, kept)) = Scratch::take_row(call.cols, next, y) {
             _scratch = scratch;
@@ -63,7 +64,7 @@ where
     simd.vectorize(
         #[inline(always)]
         || {
-            // SAFETY: as this function's. What is kept has room for a row, and is not the input.
+            // SAFETY: as this function's. `kept` has room for a row, and is not the input.
             unsafe {
                 if S::STREAMS && call.store.is_past() {
                     rows::<S, T, Kept, true>(simd, call, kept);
@@ -75,7 +76,7 @@ where
     );
 }
 
-/// As [`softmax`], in no memory but the call's: every row is read three times.
+/// As [`softmax`], without any memory but the call's: every row is read three times.
 ///
 /// # Safety
 /// As [`softmax`].
@@ -121,7 +122,7 @@ where
     }
 }
 
-/// The task of every row. `STREAM`: past the caches.
+/// Does the task `K` for every row; past the caches if `STREAM`.
 ///
 /// # Safety
 /// The call's pointers are valid as [`Call`] says. If the task keeps exponentials, `kept` has room
@@ -138,18 +139,18 @@ where
     let mut reducer = Reducer::new(simd, &call.scale);
     let mut pipeline = Pipeline::<S, K::From, T, K::Last, STREAM>::new(simd);
     for row in 0..call.rows {
-        // SAFETY: `row` is one of the call's rows, so x and y point to n elements; what is kept has
-        // room for them. The row before was one of the call's, too.
+        // SAFETY: `row` is one of the call's rows, so x and y point to n elements; `kept` has room
+        // for them. The row before was one of the call's, too.
         unsafe {
             let (x, y) = call.row(row);
             let kept = if kept.is_null() { y.cast() } else { kept };
-            pipeline.ask_for_ends(y, n);
+            pipeline.prefetch_ends(y, n);
             match pipeline.reduce::<T, K::Keeps, _>(&mut reducer, x, kept, n, &plain) {
                 Ok(reduced) => {
                     let last = K::last(&call.scale, &reduced);
                     pipeline.finish_later(Finish::new(K::from(x, kept), y, n, last));
                 }
-                Err(odd) => odd_row(&odd, y, n, call.masked, K::NOTHING),
+                Err(special) => special_row(&special, y, n, call.masked, K::NOTHING),
             }
         }
     }
@@ -177,7 +178,7 @@ where
             let reduced = reducer.reduce_alone::<T, Forget, _>(x, none, call.cols, &Plain::NEAR);
             *y = match reduced {
                 Ok(reduced) => T::from_f64(reduced.log_shift(&call.scale).logsumexp()),
-                Err(odd) => odd.value(),
+                Err(special) => special.value(),
             };
         }
     }

@@ -1,13 +1,13 @@
-//! Softmax of many short rows at once, that follow each other in memory.
+//! Softmax of many short rows that follow each other in memory.
 //!
-//! A row of ten elements fills ten lanes of sixteen and spends most of its time in horizontal
-//! steps: maximum, sum, reciprocal. Here a group of rows is computed as if it were one: the
-//! exponentials lane by lane without regard to where rows begin, with one guessed shift
-//! (`guess.rs`) that is right for all of them if it is right for the group's extremes; then the
-//! sums and their reciprocals of eight rows together; then the quotients row by row.
+//! A row of ten elements fills ten of sixteen lanes and spends most of its time in horizontal
+//! steps: maximum, sum, reciprocal. Here a group of rows is computed as if it were one row. First
+//! come the exponentials, lane by lane, wherever rows begin, with one guessed shift (`guess.rs`)
+//! that is good for all rows if it is good for the group's extremes; then the sums of eight rows
+//! together and their reciprocals; then the quotients, row by row.
 //!
-//! The result of a group is staged and written while the next group's exponentials are computed. A
-//! group that has odd rows, or for which no shift serves, is done row by row.
+//! The results of a group are staged, and written while the next group's exponentials are computed.
+//! A group with a special row, or for which the guess is not good, is computed row by row.
 
 use std::hint::black_box;
 
@@ -20,24 +20,24 @@ use crate::num::exp2::{Contract, ROWS_AT_ONCE};
 use crate::sweep::reduce::{Kept, Reducer, row_exactly, sweep_alone};
 use crate::sweep::{Finish, Inverse, Mode, Plain, Same, finish_row_by, prob, sweep};
 
-/// Rows up to this long, in elements, are done here.
+/// Elements of the longest row that is computed here.
 pub const TINY: usize = 64;
 
-/// Fewer rows are not worth a group.
+/// The least number of rows that is worth a group.
 pub const ROWS_AT_LEAST: usize = ROWS_AT_ONCE;
 
-/// Elements of a group at most: what is read, kept and staged of them stays in the first-level
-/// cache.
+/// The most elements of a group: its input, its exponentials and its results stay in the
+/// first-level cache.
 const GROUP: usize = 2048;
 
-/// Rows of a group at most.
+/// The most rows of a group.
 const ROWS: usize = 256;
 
-/// Behind what is kept or staged of a group: a last vector that starts in its last row, and, of
-/// what is kept, rows up to a multiple of [`ROWS_AT_ONCE`].
+/// Elements of room behind a group: for a last vector that starts in its last row, and, behind its
+/// exponentials, for rows up to a multiple of [`ROWS_AT_ONCE`].
 const MARGIN: usize = ROWS_AT_ONCE * TINY + 16;
 
-/// The exponentials of a group, without their sum.
+/// A sweep that computes a group's exponentials without their sum.
 struct Dense<const CUT: bool, const FINISH: bool, const STREAM: bool>;
 
 impl<const CUT: bool, const FINISH: bool, const STREAM: bool> Mode for Dense<CUT, FINISH, STREAM> {
@@ -52,24 +52,24 @@ impl<const CUT: bool, const FINISH: bool, const STREAM: bool> Mode for Dense<CUT
 /// The sums of a group's rows.
 type Sums<S> = [<S as Vector>::Sums; ROWS / ROWS_AT_ONCE];
 
-/// Whether the call's rows can be done here.
+/// Whether the call's rows can be computed here.
 #[inline(always)]
 pub(crate) fn suits<T>(call: &Call<T>) -> bool {
     call.cols <= TINY && call.rows >= ROWS_AT_LEAST && call.is_dense()
 }
 
-/// Bytes of scratch memory that a call takes.
+/// Bytes of scratch memory for a call.
 pub const fn room_for_tiny<T: Element>() -> usize {
     let lanes = GROUP + MARGIN;
-    // Of f64 a sum is two of them, else one.
+    // A sum is two f64 in rows of f64, else one.
     room_for::<T::Arithmetic>(lanes) + room_for::<T>(lanes) + room_for::<[f64; 2]>(ROWS)
 }
 
-/// Softmax of every row of the call. `false` if there is no memory for a group; then nothing is
-/// written.
+/// Softmax of every row of the call. Returns `false`, with nothing written, if there is no memory
+/// for a group.
 ///
 /// # Safety
-/// The call's pointers are valid as [`Call`] says, and [`suits`].
+/// The call's pointers are valid as [`Call`] says, and [`suits`] is true.
 #[inline(never)]
 pub(crate) unsafe fn softmax<S, T>(simd: S, call: &Call<T>) -> bool
 where
@@ -85,7 +85,7 @@ where
     simd.vectorize(
         #[inline(always)]
         || {
-            // SAFETY: as this function's; there is as much room.
+            // SAFETY: as this function's; the scratch memory is that large.
             unsafe {
                 if S::STREAMS && call.store.is_past() {
                     softmax_by::<S, T, true>(simd, call, memory);
@@ -98,11 +98,11 @@ where
     true
 }
 
-/// As [`softmax`].
+/// As [`softmax`], in `memory`.
 ///
 /// # Safety
-/// The call's pointers are valid as [`Call`] says, and [`suits`]; `memory` is initialised, starts
-/// at a cache line, and is as large as [`room_for_tiny`] says.
+/// The call's pointers are valid as [`Call`] says, and [`suits`] is true; `memory` is initialised,
+/// starts at a cache line, and is as large as [`room_for_tiny`] says.
 #[inline(always)]
 unsafe fn softmax_by<S, T, const STREAM: bool>(simd: S, call: &Call<T>, memory: *mut u8)
 where
@@ -117,15 +117,15 @@ where
     let sums: *mut S::Sums = memory.wrapping_add(room_for::<T>(GROUP + MARGIN)).cast();
     let plain = Plain::of(call.store);
     let mut reducer = Reducer::new(simd, &call.scale);
-    // The staged results.
+    // The results that are staged.
     let mut last: Option<Finish<T, T, Same>> = None;
     let mut row = 0;
     while row < call.rows {
         let rows = rows_of_group.min(call.rows - row);
         let n = rows * cols;
         // SAFETY: the rows from `row` to `row + rows` are the call's and follow each other, so x
-        // and y point to n elements, n <= GROUP. What is staged, is of a whole group: only the last
-        // one may be smaller.
+        // and y point to n elements, n <= GROUP. What is staged is a whole group: only the last one
+        // may be smaller.
         unsafe {
             let (x, y) = call.row(row);
             if rows < rows_of_group
@@ -184,12 +184,11 @@ where
     }
 }
 
-/// The sums of rows; whether all of them are numbers above 0. `ONE` vector holds a row, or it takes
-/// more.
+/// Sums rows. Returns whether all sums are numbers above 0. If `ONE`, a row is at most one vector.
 ///
 /// # Safety
-/// `kept` has `rows * cols` elements and is valid for writes of `MARGIN` more; `sums` for writes of
-/// one for every [`ROWS_AT_ONCE`] rows or part of them.
+/// `kept` has `rows * cols` elements and is valid for writes of `MARGIN` more; `sums` is valid for
+/// writes of one entry for every [`ROWS_AT_ONCE`] rows, rounded up.
 #[inline(always)]
 unsafe fn sum<S: Io<<S as Vector>::E>, const ONE: bool>(
     simd: S,
@@ -199,17 +198,18 @@ unsafe fn sum<S: Io<<S as Vector>::E>, const ONE: bool>(
     cols: usize,
 ) -> bool {
     let n = rows * cols;
-    // Rows that are not there shall not look odd; and nothing uninitialised shall be read behind
-    // the last one, whose last vector ends less than LANES behind n + missing.
+    // Ones behind the last row: rows that are missing from the last eight must not look special,
+    // and their last vector, which ends less than LANES behind n + missing, must not read
+    // uninitialised memory.
     let missing = rows.next_multiple_of(ROWS_AT_ONCE) * cols - n;
     for i in 0..missing.div_ceil(S::LANES) + 1 {
-        // SAFETY: ends less than 2 LANES behind n + missing, and missing <= 7 TINY, so within
-        // MARGIN.
+        // SAFETY: the store ends less than 2 LANES behind n + missing, and missing <= 7 TINY:
+        // within MARGIN.
         unsafe { simd.store(kept.add(n + i * S::LANES), simd.splat(S::E::narrow(1.0))) };
     }
     // Lanes from `cols % LANES` on are zeroed as if they were below a cut.
     let lanes = S::E::lanes();
-    // SAFETY: there are LANES of them.
+    // SAFETY: the array has LANES elements.
     let lanes = unsafe { simd.load(lanes.as_ptr()) };
     let (vectors, rest) = ((cols - 1) / S::LANES, (cols - 1) % S::LANES);
     let cut = simd.splat(S::E::narrow(-(rest as f64)));
@@ -235,19 +235,19 @@ unsafe fn sum<S: Io<<S as Vector>::E>, const ONE: bool>(
         }
         let eight_sums = simd.fold_rows(&totals);
         good &= simd.are_positive(eight_sums);
-        // SAFETY: there is room for as many.
+        // SAFETY: there is room for one entry for every eight rows.
         unsafe { sums.add(eight).write(eight_sums) };
     }
     good
 }
 
-/// The quotients of rows. The reciprocals are computed here rather than with the sums, because the
-/// divisions take long and nothing else here does. Vectors overlap: what one writes behind its row,
-/// the next row's overwrite.
+/// Computes the quotients of rows. The reciprocals are computed here and not with the sums, because
+/// divisions take long and can overlap with this loop. Vectors overlap, too: what one writes behind
+/// its row is overwritten by the next row's.
 ///
 /// # Safety
-/// `kept` has `rows * cols` elements, `rows` rounded up to a multiple of [`ROWS_AT_ONCE`], and is
-/// valid for reads of LANES more, `staged` for writes of as many; `sums` for reads.
+/// `kept` has `rows * cols` elements, with `rows` rounded up to a multiple of [`ROWS_AT_ONCE`], and
+/// is valid for reads of LANES more; `staged` is valid for writes of as many, and `sums` for reads.
 #[inline(always)]
 unsafe fn scale<S, T, const ONE: bool>(
     simd: S,
@@ -263,16 +263,17 @@ unsafe fn scale<S, T, const ONE: bool>(
     let zero = S::E::narrow(0.0);
     for eight in 0..rows.div_ceil(ROWS_AT_ONCE) {
         let (mut hi, mut lo) = ([zero; ROWS_AT_ONCE], [zero; ROWS_AT_ONCE]);
-        // SAFETY: there are as many.
+        // SAFETY: there is an entry for every eight rows.
         simd.reciprocals(unsafe { *sums.add(eight) }, &mut hi, &mut lo);
-        // The compiler would take lanes from registers, by shuffles; from memory it costs nothing.
+        // Through memory, where single lanes cost nothing: the compiler would shuffle them out of
+        // registers.
         let (hi, lo) = (black_box(&hi), black_box(&lo));
         for k in 0..ROWS_AT_ONCE {
             let inverse = Inverse { hi: simd.splat(hi[k]), lo: simd.splat(lo[k]), wide };
             let row = (eight * ROWS_AT_ONCE + k) * cols;
             let mut i = 0;
             loop {
-                // SAFETY: i < cols, and the row is one of those there are.
+                // SAFETY: i < cols, and the row is one of the group's.
                 unsafe {
                     let e = simd.load(kept.add(row + i));
                     simd.store(staged.add(row + i), prob(simd, e, inverse));

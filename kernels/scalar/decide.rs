@@ -58,7 +58,7 @@ fn exp_f32(x: f64, scale: &Scale) -> f64 {
     s.mul_add(coefficients.reduce(|q, c| q.mul_add(r, c)).unwrap_or(0.0) * r, s)
 }
 
-/// The limit of softmax of one row.
+/// A limit of softmax for one row.
 fn limit_row<R: Reference>(x: &[f64], limit: Limit, masked: Masked) -> Vec<f64> {
     let max = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let (_, nothing) = limit.shares(1);
@@ -97,7 +97,7 @@ pub(crate) fn map<T: Element>(call: &mut Call<T>) {
     });
 }
 
-/// The index of the first NaN, else of the first of the largest.
+/// The index of the first NaN, or else of the first of the largest elements.
 fn largest(x: &[f64]) -> usize {
     let mut best = 0;
     for (i, &v) in x.iter().enumerate() {

@@ -10,7 +10,7 @@ const U: f64 = 1.0 / (1u64 << 24) as f64;
 /// `C` of the table: see `LN_C_F32`.
 const C: f64 = 1.087_714_908_591_551;
 
-/// Largest and smallest, and where.
+/// The largest and the smallest error, and where they are.
 #[derive(Clone, Copy, Debug)]
 struct Extremes {
     most: (f64, f32),
@@ -36,8 +36,7 @@ impl Extremes {
     }
 }
 
-/// `f` of every `step`th f32 from 0 to `end` (away from 0, in the direction of its sign), on all
-/// threads.
+/// Calls `f` with every `step`th f32 from 0 to `end`, on all threads.
 fn scan(end: f32, step: u32, f: impl Fn(f32, &mut Extremes) + Sync) -> Extremes {
     let sign = end.to_bits() & 0x8000_0000;
     let last = end.to_bits() & 0x7fff_ffff;
@@ -67,8 +66,8 @@ fn exact_u(r: f32) -> f64 {
     (1..=9).rev().fold(0.0, |s, k| (s + 1.0) * t / f64::from(k))
 }
 
-/// The error of `u = r * POLY(r)` as a part of the exponential, in u, and with what the two
-/// roundings of `r` can add.
+/// The error of `u = r * POLY(r)` relative to the exponential, in u: alone, and with the most that
+/// the two roundings of `r` can add.
 fn polynomial(step: u32) -> (Extremes, Extremes) {
     let [c0, c1, c2, c3] = *f32::POLY else { unreachable!("four coefficients") };
     let error = |r: f32| {
@@ -90,7 +89,7 @@ fn polynomial(step: u32) -> (Extremes, Extremes) {
     (alone, with_r)
 }
 
-/// What the proof in docs/accuracy.md uses.
+/// The numbers that the proof in docs/accuracy.md uses.
 fn check_polynomial(step: u32) {
     let (alone, with_r) = polynomial(step);
     println!("u = r POLY(r): {alone:?} u; with the rounding of r: {with_r:?} u");
@@ -109,12 +108,12 @@ fn polynomial_over_every_r() {
     check_polynomial(1);
 }
 
-/// What half types' polynomial makes of every `step`th r up to `end`, relative to 2^(r/8): half of
-/// what lies between the largest and the smallest, since a factor that all have does not count.
+/// The relative error of half types' polynomial at every `step`th r up to `end`: half the distance
+/// between the largest and the smallest, because a common factor does not count.
 fn check_short_polynomial(end: f32, step: u32) -> f64 {
     let [c0, c1] = *SHORT_POLY else { unreachable!("two coefficients") };
     let error = |r: f32, seen: &mut Extremes| {
-        // As it goes into `fma(s, u, s)`, which rounds once more.
+        // As it enters `fma(s, u, s)`, which rounds once more.
         let u = c1.mul_add(r, c0) * r;
         seen.add((f64::from(u) - exact_u(r)) / (1.0 + exact_u(r)), r);
     };
@@ -123,10 +122,10 @@ fn check_short_polynomial(end: f32, step: u32) -> f64 {
     (seen.most.0 - seen.least.0) / 2.0
 }
 
-/// What the proof for half types uses.
+/// The numbers that the proof for half types uses.
 fn check_short(step: u32) {
     assert!(check_short_polynomial(0.5, step) < 3.4e-6);
-    // Pairs: what a logit below 16,384, or any, lacks is more of r.
+    // Pairs: the low part of a logit below 16,384, or of any logit, adds to r.
     assert!(check_short_polynomial(0.506, step) < 3.8e-6);
     assert!(check_short_polynomial(0.523, step) < 4.9e-6);
 }

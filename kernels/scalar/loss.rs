@@ -7,7 +7,7 @@ use crate::num::exp2::{BLOCK, Contract, Sum};
 use crate::num::scale::{LogShift, Scale, Shift};
 use crate::scalar::{Double, Reduced, Reference, UP, add_up, element, is_double, plain, reduce};
 
-/// Terms added as the exponentials of a row are.
+/// Adds terms as the exponentials of a row are added.
 fn row_sum<R: Reference>(terms: &[f64]) -> Sum {
     let blocks = terms.chunks(BLOCK).map(|block| R::sum(&mut block.iter().copied()));
     let (hi, lo) = blocks.reduce(add_up::<R>).unwrap_or_default();
@@ -17,7 +17,7 @@ fn row_sum<R: Reference>(terms: &[f64]) -> Sum {
 /// The weight of a column, and its probability.
 fn target<T: Element>(soft: &Soft<T>, j: usize) -> (f64, f64) {
     let q = soft.probs.get(j).map_or(0.0, |q| q.to_f64());
-    (soft.weights.map_or(1.0, |w| w[j].into()), q)
+    (soft.weights.map_or(1.0, |w| w.get(j)), q)
 }
 
 fn soft_sums<R: Reference, T: Element>(x: &[f64], soft: &Soft<T>, max: f64) -> SoftSums {
@@ -36,7 +36,7 @@ fn soft_sums<R: Reference, T: Element>(x: &[f64], soft: &Soft<T>, max: f64) -> S
     }
 }
 
-/// What turns a row of f32 into its log-softmax, from exponentials in f64.
+/// The constants of the log-softmax of a row of f32, from exponentials in f64.
 fn exact_shift<R: Reference>(x: &[f64], scale: &Scale, max: f64) -> LogShift {
     let own = scale.shift(max, f64::MIN_EXP);
     let exp = |x: f64| Double::exp(x, 0.0, scale, &own);
@@ -81,10 +81,10 @@ fn row<R: Reference, E: Contract, T: Element>(
                 return if hi.is_finite() {
                     element(R::round(quotient * (1.0 / up)))
                 } else if wide.0.is_finite() {
-                    // Beyond the type's range there are numbers in f64.
+                    // Factors beyond the type's range are numbers in f64.
                     element(R::round(exp(x) * wide.0))
                 } else {
-                    // What is not finite has no parts.
+                    // An infinite factor gives NaN.
                     T::NAN
                 };
             };
@@ -109,7 +109,7 @@ fn row<R: Reference, E: Contract, T: Element>(
 
 pub(crate) fn loss<T: Element>(call: &mut LossCall<T>) -> bool {
     for i in 0..call.rows() {
-        // SAFETY: there is this row.
+        // SAFETY: `i` is one of the call's rows.
         let targets = unsafe { call.targets(i) };
         let (_, y) = call.row(i);
         let x: Vec<_> = call.elements(i).map(T::to_f64).collect();
@@ -121,7 +121,7 @@ pub(crate) fn loss<T: Element>(call: &mut LossCall<T>) -> bool {
         call.set(i, loss);
         if !y.is_null() {
             for (j, v) in gradient.into_iter().enumerate() {
-                // SAFETY: it has `cols` elements to write.
+                // SAFETY: the row has `cols` elements to write.
                 unsafe { *y.add(j) = v };
             }
         }

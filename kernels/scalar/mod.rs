@@ -1,9 +1,9 @@
 //! The bit reference: the contract of `num/exp2.rs` and `sweep/` in plain loops over scalars.
 //!
-//! It shares with the vector kernels the constants, the views, the element types and what is
-//! computed once a row in scalars (the shift, the logarithm of the sum, a row's loss, the merging
-//! of blocks), but no loop over elements. Every kernel must equal it bit for bit. It is slow and is
-//! meant for nothing but that, though it runs everywhere.
+//! It shares with the vector kernels the constants, the views, the element types and the scalar
+//! steps that are done once a row (the shift, the logarithm of the sum, a row's loss, the merging
+//! of blocks), but no loop over elements. Every kernel must equal it bit for bit. It is slow, and
+//! exists for that comparison, though it runs everywhere.
 
 use crate::call::columns::Columns;
 use crate::call::pieces::{BlockSum, Extremes, Piece, PieceOptions, RowShift, Whole};
@@ -17,11 +17,11 @@ use crate::num::scale::{LogShift, Scale, Shift};
 
 pub(crate) use sample::{exps, logs, noise, scan, widen};
 
-/// Quotients are computed of `2^64 e`, so that `e lo` is a normal number even where `e / sum` is
-/// the least one.
+/// The factor by which exponentials are multiplied for quotients, so that `e lo` is a normal number
+/// even where `e / sum` is the least normal one.
 const UP: f64 = (1u128 << 64) as f64;
 
-/// Rows of one element type in the arithmetic it is computed in.
+/// The arithmetic of the rows of an element type.
 trait Reference: Copy {
     fn exp(x: f64, lo: f64, scale: &Scale, shift: &Shift) -> f64;
     /// Rounds to the arithmetic type.
@@ -31,14 +31,15 @@ trait Reference: Copy {
     fn sum(e: &mut dyn Iterator<Item = f64>) -> (f64, f64);
     fn quotient(e: f64, sum: (f64, f64)) -> f64;
     fn log_shift(scale: &Scale, row: &Reduced) -> LogShift;
-    /// Of a row of pairs, by the exponential and the low part of its largest element.
+    /// As `log_shift` for a row of pairs, from the exponential and the low part of its largest
+    /// element.
     fn log_shift_of(scale: &Scale, row: &Reduced, largest: (f64, f64)) -> LogShift;
     fn log_softmax(x: f64, shift: &LogShift) -> f64;
     const MIN_EXP: i32;
 }
 
-/// f32 arithmetic; the values travel as f64, which holds them exactly. `SHORT`: of probabilities
-/// that become f16 or bf16.
+/// f32 arithmetic on values that are stored as f64, exactly. `SHORT` is for probabilities that are
+/// rounded to f16 or bf16.
 #[derive(Clone, Copy)]
 struct InF32<const SHORT: bool>;
 
@@ -213,20 +214,20 @@ impl Reference for Double {
     }
 }
 
-/// The sums of two blocks.
+/// Adds the sums of two blocks.
 fn add_up<R: Reference>(a: (f64, f64), b: (f64, f64)) -> (f64, f64) {
     if R::MIN_EXP == -126 { (a.0 + b.0, 0.0) } else { add(a, b) }
 }
 
-/// A row that has a finite maximum, reduced to its shift and its sum.
+/// A row with a finite maximum, reduced to its shift and its sum.
 struct Reduced {
     max: f64,
     shift: Shift,
     sum: (f64, f64),
 }
 
-/// The row, or the value that stands for it when its maximum is not finite. Logits are pairs; the
-/// sink is one without a place.
+/// The reduced row, or its log-sum-exp if its maximum is not finite. Logits are pairs; the sink is
+/// one without a place.
 fn reduce<R: Reference>(
     x: &[(f64, f64)],
     sink: Option<f64>,
@@ -292,25 +293,27 @@ fn element<T: Element>(v: f64) -> T {
 }
 
 fn for_rows<T: Element>(call: &mut Call<T>, f: impl Fn(&[f64]) -> Vec<f64>) {
-    // No memory beforehand: of no rows there may be more columns than it has.
+    // Nothing is allocated in advance: a call without rows may have more columns than there is
+    // memory.
     let mut x = Vec::new();
     for row in 0..call.rows {
         x.clear();
         x.extend(call.elements(row).map(T::to_f64));
         for (i, v) in f(&x).into_iter().enumerate() {
-            // SAFETY: f gives cols values (softmax) or one (log-sum-exp), and a Call's y
-            // is valid for writes of as many in each of its rows.
+            // SAFETY: f gives cols values (softmax) or one (log-sum-exp), and a Call's y is valid
+            // for writes of that many in each of its rows.
             unsafe { *call.row(row).1.add(i) = element(v) };
         }
     }
 }
 
-/// Is this element type computed in f64?
+/// Whether this element type is computed in f64.
 fn is_double<T: Element>() -> bool {
     T::NAME == f64::NAME
 }
 
-/// An expression by the arithmetic `$r` of a type's rows, or of probabilities of the type.
+/// Evaluates an expression with `$r` as the arithmetic of a type's rows, or of the type's
+/// probabilities.
 macro_rules! by_type {
     ($t:ty, $r:ident => $value:expr) => {
         if is_double::<$t>() {
@@ -349,8 +352,7 @@ pub(crate) fn logsumexp<T: Element>(call: &mut Call<T>) {
 pub(crate) fn columns<T: Element, const LOG: bool>(call: &mut Columns<T>) -> bool {
     let (scale, masked) = (call.scale, call.masked);
     for (start, stride) in call.starts() {
-        // SAFETY: there are `axis` elements of the column, `stride` apart, valid for reads and
-        // writes.
+        // SAFETY: the column has `axis` elements, `stride` apart, valid for reads and writes.
         let x: Vec<_> =
             (0..call.axis).map(|k| unsafe { *call.x.add(start + k * stride) }.to_f64()).collect();
         let y = if LOG {
@@ -397,7 +399,7 @@ pub(crate) fn sum<T: Element, const PROBS: bool>(
     }
 }
 
-/// Finishes a piece of a row that is summed.
+/// Finishes a piece of a row whose sum is known.
 pub(crate) fn finish<T: Element>(
     piece: &mut Piece<T>,
     op: Op,
@@ -425,14 +427,14 @@ pub(crate) fn finish<T: Element>(
     }
 }
 
-/// The log-sum-exp of a row that is summed.
+/// The log-sum-exp of a row whose sum is known.
 pub(crate) fn piece_logsumexp<T: Element>(scale: &Scale, whole: &Whole) -> T {
     let (max, shift, sum) = whole.parts();
     let row = Reduced { max, shift, sum };
     element(by_type!(T, R => R::log_shift(scale, &row)).logsumexp())
 }
 
-/// `a * b` as a pair, `b` being one.
+/// `a * b` as a pair, for a pair `b`.
 fn product<R: Reference>(a: f64, b: (f64, f64)) -> (f64, f64) {
     let p = R::round(a * b.0);
     (p, R::fma(a, b.1, R::fma(a, b.0, 0.0 - p)))
@@ -470,7 +472,7 @@ fn capped<R: Reference>(x: f64, cap: &Cap) -> (f64, f64) {
     (z, cap.c.mul_add(t_lo, cap.c.mul_add(t, 0.0 - z)))
 }
 
-/// The logit of the score of key `key` in a row, as a pair; of a far row, in its units.
+/// The logit of key `key` with the score `x`, as a pair; in units of the row if it is far.
 fn logit<R: Reference>(x: f64, key: usize, attend: &Attend, row: &Row, far: bool) -> (f64, f64) {
     const HIDDEN: (f64, f64) = (f64::NEG_INFINITY, 0.0);
     if key < row.keys.0 || key >= row.keys.1 {
@@ -480,10 +482,7 @@ fn logit<R: Reference>(x: f64, key: usize, attend: &Attend, row: &Row, far: bool
         None => None,
         Some(MaskData::Bool(mask)) if mask[key] == 0 => return HIDDEN,
         Some(MaskData::Bool(_)) => None,
-        Some(MaskData::F32(mask)) => Some(mask[key].to_f64()),
-        // Not `half`'s own functions of that name: see num/element.rs.
-        Some(MaskData::F16(mask)) => Some(Element::to_f64(mask[key])),
-        Some(MaskData::Bf16(mask)) => Some(Element::to_f64(mask[key])),
+        Some(mask) => Some(mask.added(key)),
     };
     if mask == Some(f64::NEG_INFINITY) {
         return HIDDEN;
@@ -498,7 +497,7 @@ fn logit<R: Reference>(x: f64, key: usize, attend: &Attend, row: &Row, far: bool
             let (hi, lo) = attend.scale.pair();
             let pair = (R::round(hi), R::round((hi - R::round(hi)) + lo));
             let pair = if R::MIN_EXP == -126 { pair } else { (hi, lo) };
-            // The scale may be 0 in units of a far row, and infinities stay what they are.
+            // A far row's scale may be 0: infinities stay what they are.
             if far && x.is_infinite() {
                 (x, 0.0)
             } else {

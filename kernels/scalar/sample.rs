@@ -1,6 +1,6 @@
 //! The reference of `op/sample.rs`.
 
-use crate::call::masses::{Exps, Learned, Masses, PART, Scanned, rank, units};
+use crate::call::masses::{Exps, Learned, Masses, SPAN, Scanned, rank, units};
 use crate::num::element::Element;
 use crate::num::ln::ln;
 use crate::num::philox;
@@ -36,39 +36,39 @@ pub(crate) fn exps<T: Element>(
     }
 }
 
-/// A row in the type that is computed with.
+/// Converts a row to the arithmetic type.
 pub(crate) fn widen<T: Element>(x: &[T], y: &mut [T::Arithmetic]) {
     for (x, y) in x.iter().zip(y) {
         *y = <T::Arithmetic as Element>::from_f64(x.to_f64());
     }
 }
 
-/// Logarithms.
+/// Writes natural logarithms.
 pub(crate) fn logs(x: &[f32], logs: &mut [f64]) {
     for (&x, log) in x.iter().zip(logs) {
         *log = ln(x);
     }
 }
 
-/// Random numbers of pairs of elements.
+/// Writes random numbers for pairs of elements.
 pub(crate) fn noise(bits: [u32; 4], pairs: &[u32], noise: &mut [[f64; 2]]) {
     for (&pair, noise) in pairs.iter().zip(noise) {
         *noise = philox::noise(bits, pair);
     }
 }
 
-/// Sums and the band of a row's masses.
+/// Sums masses and collects the band.
 pub(crate) fn scan(
     masses: Masses<'_>,
     low: f32,
     high: f32,
-    parts: &mut [u64],
+    spans: &mut [u64],
     band: &mut [u64],
 ) -> Scanned {
     let mut found = Scanned::default();
     let mut band = band.iter_mut();
-    for part in 0..masses.len().div_ceil(PART) {
-        let (start, exps) = masses.part(part);
+    for span in 0..masses.len().div_ceil(SPAN) {
+        let (start, exps) = masses.span(span);
         let mut sum = 0;
         for (i, e) in exps.enumerate() {
             found.total += units(e);
@@ -83,7 +83,7 @@ pub(crate) fn scan(
             }
         }
         found.above.1 += sum;
-        if let Some(place) = parts.get_mut(part) {
+        if let Some(place) = spans.get_mut(span) {
             *place = sum;
         }
     }

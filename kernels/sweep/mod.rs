@@ -1,27 +1,27 @@
-//! What the algorithms are made of, written once for all CPUs and element types: the exponential,
-//! the sweep that computes a row's exponentials, their sum and the row's extremes, and what is made
-//! of odd rows.
+//! The building blocks of all operations, written once for all CPUs and element types: the
+//! exponential, the sweep that computes a row's exponentials with their sum and the row's extremes,
+//! and the loop that finishes a row.
 
 pub(crate) mod reduce;
 
 use std::hint::cold_path;
 use std::marker::PhantomData;
 
-use crate::call::{Asks, Odd, Store};
+use crate::call::{Prefetch, Special, Store};
 use crate::isa::vector::{Io, Vector};
 use crate::mem::memory;
 use crate::mem::memory::{LINE, PAGE};
 use crate::num::exp2::{BLOCK, Contract, MOST_LANES, Sum};
 use crate::num::scale::{LogShift, Scale, Shift};
 
-/// Everything that the exponentials of one row need, in registers.
+/// The constants of the exponential of one row, in registers.
 #[derive(Clone, Copy)]
 pub(crate) struct Exp<S: Vector> {
     pub(crate) simd: S,
     l8: (S::V, S::V),
     magic: S::V,
     subtract: S::V,
-    /// What the low parts of pairs are multiplied by: 0 where `subtract` is not, else 1.
+    /// The factor of the low parts of pairs: 0 in huge rows, else 1.
     low: S::V,
     pub(crate) cut: S::V,
     table: S::Table,
@@ -42,17 +42,16 @@ impl<S: Vector> Exp<S> {
         }
     }
 
-    /// `C * exp(scale * x) * 2^-M`, as `exp2.rs` defines it, and with `cut` 0 below the cut: 2
-    /// operations for n, 2 for r, 3 for s, 4 or 7 for u, 1 for e; the subtraction for `huge` rows
-    /// and `cut` are one more each. Both are constants where this is called, so that nothing is
-    /// decided per vector.
+    /// `C * exp(scale * x) * 2^-M`, as `exp2.rs` defines it, and 0 below the cut if `cut`: 2
+    /// operations for n, 2 for r, 3 for s, 4 or 7 for u, 1 for e, and one more each for `huge` (the
+    /// subtraction) and `cut`. Both are constants at every call, so nothing is decided per vector.
     #[inline(always)]
     pub(crate) fn of(&self, huge: bool, cut: bool, x: S::V) -> S::V {
         let [e] = self.of_each::<1, false>(huge, cut, [x], [x]);
         e
     }
 
-    /// As [`Exp::of`], with the cut, of `x + lo`: one operation more. In huge rows `lo` does not
+    /// As [`Exp::of`] with the cut, for `x + lo`: one operation more. In huge rows `lo` does not
     /// count.
     #[inline(always)]
     pub(crate) fn of_pair(&self, huge: bool, x: S::V, lo: S::V) -> S::V {
@@ -60,8 +59,8 @@ impl<S: Vector> Exp<S> {
         e
     }
 
-    /// As [`Exp::of`], or if PAIRS [`Exp::of_pair`], of N vectors, each operation for all of them
-    /// in turn.
+    /// As [`Exp::of`], or [`Exp::of_pair`] if PAIRS, for N vectors, abreast: each operation is done
+    /// for all of them before the next one.
     #[inline(always)]
     pub(crate) fn of_each<const N: usize, const PAIRS: bool>(
         &self,
@@ -90,7 +89,8 @@ impl<S: Vector> Exp<S> {
                 for k in 0..N {
                     r[k] = s.fma(x[k], self.l8.0, r[k]);
                 }
-                // Without it the scale is another by 2^-25, which short results do not show.
+                // Short results leave this out: it changes the scale by 2^-25, which they do not
+                // show.
                 for k in 0..if S::SHORT { 0 } else { N } {
                     r[k] = s.fma(x[k], self.l8.1, r[k]);
                 }
@@ -107,8 +107,8 @@ impl<S: Vector> Exp<S> {
         )
     }
 
-    /// As [`Exp::of`], with the cut, by so few coefficients and without the low part of L8: of f64
-    /// that become f32.
+    /// As [`Exp::of`] with the cut, with only `terms` coefficients and without the low part of L8:
+    /// for f64 that are rounded to f32.
     #[inline(always)]
     pub(crate) fn of_few<const N: usize>(&self, terms: usize, x: [S::V; N]) -> [S::V; N] {
         let s = self.simd;
@@ -126,8 +126,8 @@ impl<S: Vector> Exp<S> {
         e
     }
 
-    /// `C * 2^(n/8 - M) * 2^(r/8)` by these coefficients, n being the integer in the low bits of
-    /// `t`.
+    /// `C * 2^(n/8 - M) * 2^(r/8)` with these coefficients, where n is the integer in the low bits
+    /// of `t`.
     #[inline(always)]
     fn powers<const N: usize>(
         &self,
@@ -158,26 +158,27 @@ impl<S: Vector> Exp<S> {
     }
 }
 
-/// What a sweep makes of the elements that it reads: the logits that it takes the exponentials of.
+/// The logits of a row: what a sweep makes of the elements that it reads before it takes
+/// exponentials.
 ///
 /// # Safety
-/// `at` reads nothing that the value does not vouch for, for elements of the row that it was made
-/// for.
+/// `at` reads only what the value itself vouches for, if the elements belong to the row that it was
+/// made for.
 pub(crate) unsafe trait Logits<S: Vector>: Copy {
-    /// Logits are pairs, a value and what it lacks; else the second one is to be ignored.
+    /// Whether logits are pairs, a value and its correction; if not, the correction is ignored.
     const PAIRS: bool;
-    /// Whether rows differ in length.
+    /// Whether rows may differ in length.
     const VARIES: bool;
-    /// The logits of the elements `v` from the `i`th on, of which `n <= LANES` are there. The
-    /// missing ones' are -inf, if they are.
+    /// The logits of the elements `v` from the `i`th on, of which `n <= LANES` exist. If the
+    /// missing ones are -inf, so are their logits.
     ///
     /// # Safety
     /// The row has elements `i` to `i + n`.
     unsafe fn at(&self, v: S::V, i: usize, n: usize) -> (S::V, S::V);
-    /// Those of N vectors.
+    /// The logits of N vectors.
     ///
     /// # Safety
-    /// The row has elements up to the end of these.
+    /// The row has elements up to the end of these vectors.
     #[inline(always)]
     unsafe fn at_each<const N: usize>(&self, mut v: [S::V; N], i: usize) -> ([S::V; N], [S::V; N]) {
         let mut lo = v;
@@ -187,30 +188,30 @@ pub(crate) unsafe trait Logits<S: Vector>: Copy {
         }
         (v, lo)
     }
-    /// A logit that has its part in the maximum and the sum, and no place in the row.
+    /// A logit that counts in the maximum and the sum, and has no place in the row.
     fn sink(&self) -> Option<S::E>;
-    /// How many elements the row's first one is behind the start of a block.
+    /// Distance of the row's first element from the start of a block.
     fn phase(&self) -> usize;
-    /// How the call's output is stored, and its memory asked for.
+    /// How the call's output is stored, and what is prefetched.
     fn store(&self) -> Store;
-    /// Asks for the lines that a streaming sweep wants, which is at its `i`th element, at `x`.
-    fn ask_ahead<T>(&self, simd: S, x: *const T, i: usize);
+    /// Prefetches for a streaming sweep at its `i`th element, which is at `x`.
+    fn prefetch_ahead<T>(&self, simd: S, x: *const T, i: usize);
 }
 
-/// The elements themselves.
+/// Logits that are the elements themselves.
 #[derive(Clone, Copy)]
 pub(crate) struct Plain {
     store: Store,
 }
 
 impl Plain {
-    /// Of a call whose output is stored like that.
+    /// For a call whose output is stored in this way.
     #[inline(always)]
     pub(crate) fn of(store: Store) -> Self {
         Plain { store }
     }
 
-    /// Of a call that writes nothing large.
+    /// For a call that writes nothing large.
     pub(crate) const NEAR: Plain = Plain { store: Store::CACHED };
 }
 
@@ -235,12 +236,12 @@ unsafe impl<S: Vector> Logits<S> for Plain {
         self.store
     }
     #[inline(always)]
-    fn ask_ahead<T>(&self, simd: S, x: *const T, _: usize) {
-        ask_ahead(simd, x, self.store.asks());
+    fn prefetch_ahead<T>(&self, simd: S, x: *const T, _: usize) {
+        prefetch_ahead(simd, x, self.store.prefetch());
     }
 }
 
-/// The largest of `n` logits; -inf if there is none. NaN may or may not show.
+/// The largest of `n` logits; -inf if there is none. With a NaN it may be anything.
 ///
 /// # Safety
 /// `x` is valid for reads of `n` elements, for which `logits` was made.
@@ -272,7 +273,7 @@ where
     simd.max_lane(m).widen()
 }
 
-/// As [`row_max`]. A function of its own, whose room on the stack is free again afterwards.
+/// As [`row_max`]. A function of its own, so that its stack frame is gone before the sweep.
 ///
 /// # Safety
 /// As there.
@@ -290,19 +291,20 @@ where
     )
 }
 
-/// What a sweep over a row found.
+/// The result of a sweep over a row.
 #[derive(Clone, Copy)]
 pub(crate) struct Found<E> {
-    /// Of the exponentials; NaN if the row has one (or so large an element that `max` tells).
+    /// The sum of the exponentials; NaN if the row has one (or an element so large that `max` shows
+    /// it).
     pub(crate) sum: Sum,
-    /// The largest element, -inf if there is none. NaN may or may not show, here and in `min`.
+    /// The largest element, -inf if there is none. With a NaN `max` and `min` may be anything.
     pub(crate) max: E,
     /// The smallest element that was not cut, +inf if there is none.
     pub(crate) min: E,
 }
 
 impl<E: Contract> Found<E> {
-    /// With a sink, as if it were one more block of the row.
+    /// Adds the sink, as if it were one more block of the row.
     #[inline(always)]
     pub(crate) fn and_sink<S: Vector<E = E>>(
         mut self,
@@ -325,11 +327,11 @@ impl<E: Contract> Found<E> {
     }
 }
 
-/// What becomes of a row's vectors when it is finished.
+/// The last step for a row's vectors, which finishes them.
 pub(crate) trait Last<S: Vector>: Copy {
-    /// Of N vectors.
+    /// The results of N vectors.
     fn of_each<const N: usize>(&self, simd: S, v: [S::V; N]) -> [S::V; N];
-    /// Of one.
+    /// The result of one vector.
     #[inline(always)]
     fn of(&self, simd: S, v: S::V) -> S::V {
         let [v] = self.of_each(simd, [v]);
@@ -337,7 +339,7 @@ pub(crate) trait Last<S: Vector>: Copy {
     }
 }
 
-/// Softmax, of exponentials that were kept.
+/// Softmax, from exponentials that were kept.
 impl<S: Vector> Last<S> for Inverse<S::V> {
     #[inline(always)]
     fn of_each<const N: usize>(&self, simd: S, mut e: [S::V; N]) -> [S::V; N] {
@@ -348,12 +350,11 @@ impl<S: Vector> Last<S> for Inverse<S::V> {
     }
 }
 
-/// Softmax, of elements whose exponentials are computed again, to the same bits.
+/// Softmax, from elements whose exponentials are computed again, with the same bits.
 impl<S: Vector> Last<S> for (Exp<S>, Inverse<S::V>) {
     #[inline(always)]
     fn of_each<const N: usize>(&self, simd: S, x: [S::V; N]) -> [S::V; N] {
-        // What is subtracted is 0 in most rows: an operation of no effect, where memory is the
-        // limit.
+        // In most rows this subtracts 0, which costs nothing where memory is the limit.
         let mut e = self.0.of_each::<N, false>(true, true, x, x);
         for e in &mut e {
             *e = prob(simd, *e, self.1);
@@ -362,7 +363,7 @@ impl<S: Vector> Last<S> for (Exp<S>, Inverse<S::V>) {
     }
 }
 
-/// Log-softmax, of elements.
+/// Log-softmax, from elements.
 impl<S: Vector> Last<S> for LogShift {
     #[inline(always)]
     fn of_each<const N: usize>(&self, simd: S, mut x: [S::V; N]) -> [S::V; N] {
@@ -373,7 +374,7 @@ impl<S: Vector> Last<S> for LogShift {
     }
 }
 
-/// Nothing: the results are there already.
+/// No step: what is read are the results.
 #[derive(Clone, Copy)]
 pub(crate) struct Same;
 
@@ -384,7 +385,7 @@ impl<S: Vector> Last<S> for Same {
     }
 }
 
-/// A function.
+/// A function as the last step.
 #[derive(Clone, Copy)]
 pub(crate) struct By<F>(pub(crate) F);
 
@@ -398,15 +399,15 @@ impl<S: Vector, F: Fn(S::V) -> S::V + Copy> Last<S> for By<F> {
     }
 }
 
-/// What is left to do for a row: `last` of every vector of the `n` elements at `from`, written to
+/// The rest of the work for a row: `last` of every vector of the `n` elements at `from`, written to
 /// `y`.
 pub(crate) struct Finish<D, T, R> {
     pub(crate) from: *const D,
     pub(crate) y: *mut T,
     pub(crate) n: usize,
     pub(crate) last: R,
-    /// What a streaming finish asks for, if `from` is the call's input.
-    pub(crate) asks: Asks,
+    /// What a streaming finish prefetches, if `from` is the call's input.
+    pub(crate) prefetch: Prefetch,
 }
 
 impl<D, T, R: Copy> Clone for Finish<D, T, R> {
@@ -421,7 +422,7 @@ impl<D, T, R: Copy> Copy for Finish<D, T, R> {}
 impl<D, T, R> Finish<D, T, R> {
     #[inline(always)]
     pub(crate) fn new(from: *const D, y: *mut T, n: usize, last: R) -> Self {
-        Finish { from, y, n, last, asks: Asks::Nothing }
+        Finish { from, y, n, last, prefetch: Prefetch::Nothing }
     }
 }
 
@@ -432,25 +433,25 @@ impl<T> Finish<T, T, Same> {
         y: std::ptr::null_mut(),
         n: 0,
         last: Same,
-        asks: Asks::Nothing,
+        prefetch: Prefetch::Nothing,
     };
 }
 
-/// What a sweep does.
+/// What a sweep does: constants that select its code.
 pub(crate) trait Mode {
-    /// The shift is guessed: the extremes of the row are wanted, to judge the guess by. Otherwise
-    /// it is the row's own, and may be a subtraction; such rows are rare.
+    /// The shift is guessed, and the extremes are found to judge it. Else it is the row's own, and
+    /// may need a subtraction; such rows are rare.
     const GUESSED: bool;
-    /// Elements below the cut give 0; without it none may be there. For the caller to find out
+    /// Elements below the cut give 0. Without this there must be none, which the caller finds out
     /// afterwards.
     const CUT: bool;
-    /// The sum is wanted.
+    /// The exponentials are summed.
     const SUM: bool;
     /// The exponentials are kept.
     const KEEP: bool;
-    /// Another row is finished on the way.
+    /// The row before is finished in the same loop.
     const FINISH: bool;
-    /// That row is written past the caches, or this one is read from beyond them.
+    /// The row before is written past the caches, or this one is read from memory.
     const STREAM: bool;
 }
 
@@ -459,21 +460,21 @@ pub(crate) trait Keeps {
     const KEEP: bool;
 }
 
-/// They are.
+/// Exponentials are kept.
 pub(crate) struct Keep;
 
 impl Keeps for Keep {
     const KEEP: bool = true;
 }
 
-/// They are not.
+/// Exponentials are not kept.
 pub(crate) struct Forget;
 
 impl Keeps for Forget {
     const KEEP: bool = false;
 }
 
-/// A row's sum, with a guessed shift.
+/// A sweep with a guessed shift.
 pub(crate) struct Guessed<K, const CUT: bool, const FINISH: bool, const STREAM: bool>(
     PhantomData<K>,
 );
@@ -489,7 +490,7 @@ impl<K: Keeps, const CUT: bool, const FINISH: bool, const STREAM: bool> Mode
     const STREAM: bool = STREAM;
 }
 
-/// A row's sum, with the row's own shift.
+/// A sweep with the row's own shift.
 pub(crate) struct Exact<K>(PhantomData<K>);
 
 impl<K: Keeps> Mode for Exact<K> {
@@ -501,81 +502,82 @@ impl<K: Keeps> Mode for Exact<K> {
     const STREAM: bool = false;
 }
 
-/// Vectors per turn of the loop of a sweep: its counting takes slots on the arithmetic ports, too.
+/// Vectors per turn of a sweep's loop: its counter takes slots on the arithmetic ports, too.
 pub(crate) const UNROLL: usize = 4;
 
-/// Where a streaming sweep that is at `x` finds the first of the lines to ask for in this turn of
-/// its loop; the others are a page apart each. There are as many as a turn uses.
+/// The first line that a streaming sweep at `x` prefetches in this turn of its loop; the others are
+/// a page apart each, as many as a turn uses.
 ///
-/// Memory is asked for in another order than it is used in: a line of each of the next block's
-/// pages in turn, because DRAM and the hardware's prefetchers, which stop at the end of a page,
-/// serve several pages at once faster than one. Intel Emerald Rapids, softmax of 131,072 x 1,024
-/// f32 on one thread: 1.65 G elements/s without prefetching, 2.0 in order 8 KiB ahead, 2.35 over
-/// two pages, 2.43 over four, 2.45 over eight; the limit, a copy by non-temporal stores, 2.48.
+/// Memory is prefetched in another order than it is used in: one line from each of the next pages
+/// in turn. DRAM and the hardware's prefetchers, which stop at the end of a page, serve several
+/// pages at once faster than one. Intel Emerald Rapids, softmax of 131,072 x 1,024 f32 on one
+/// thread, in G elements/s: 1.65 without prefetching, 2.0 in order 8 KiB ahead, 2.35 over two
+/// pages, 2.43 over four, 2.45 over eight; the limit, a copy by non-temporal stores, is 2.48.
 #[inline(always)]
 fn line_ahead<S: Vector, T>(x: *const T) -> *const u8 {
-    let (turn, block) = (UNROLL * S::LANES * size_of::<T>(), PAGES * PAGE);
-    let within = x.addr() % block;
+    let (turn, pages) = (UNROLL * S::LANES * size_of::<T>(), PAGES * PAGE);
+    let within = x.addr() % pages;
     let line = within / turn * (turn / LINE);
-    // The address may be anywhere: it is only ever prefetched.
-    let next = x.cast::<u8>().wrapping_sub(within).wrapping_add(block);
+    // The address may be anything: it is only prefetched.
+    let next = x.cast::<u8>().wrapping_sub(within).wrapping_add(pages);
     next.wrapping_add(line % PAGES * PAGE + line / PAGES * LINE)
 }
 
-/// Asks for the lines that a streaming sweep at `x` wants.
+/// Prefetches for a streaming sweep at `x`.
 #[inline(always)]
-fn ask_ahead<S: Vector, T>(simd: S, x: *const T, asks: Asks) {
+fn prefetch_ahead<S: Vector, T>(simd: S, x: *const T, prefetch: Prefetch) {
     let lines = UNROLL * S::LANES * size_of::<T>() / LINE;
-    match asks {
-        // Near: input may come from memory even where the output fits the caches.
-        Asks::Pages | Asks::Near => {
+    match prefetch {
+        // Near, too: input may come from memory even where the output fits in the caches.
+        Prefetch::Pages | Prefetch::Near => {
             let line = line_ahead::<S, T>(x);
             for k in 0..lines {
                 simd.prefetch_far(line.wrapping_add(k * PAGE));
             }
         }
-        Asks::Ahead => {
+        Prefetch::Ahead => {
             for k in 0..lines {
                 simd.prefetch_far(x.wrapping_byte_add(AHEAD + k * LINE));
             }
         }
-        Asks::Nothing => {}
+        Prefetch::Nothing => {}
     }
 }
 
-/// Asks for the lines at the ends of a row that will be streamed. What does not fill a vector there
-/// is written by ordinary stores, and all stores after one wait for its line: rows of 1,024 f32
-/// that lie 16 bytes behind a line had 0.65 of this speed (Zen 5).
+/// Prefetches the lines at both ends of a row that will be streamed. Elements there that do not
+/// fill a vector are written by ordinary stores, and all later stores wait for their lines: without
+/// this, rows of 1,024 f32 that lie 16 bytes behind a line had 0.65 of the speed (Zen 5).
 #[inline(always)]
-fn ask_for_ends<S: Vector, T>(simd: S, y: *const T, n: usize) {
+fn prefetch_ends<S: Vector, T>(simd: S, y: *const T, n: usize) {
     let end = y.wrapping_add(n);
     simd.prefetch(y);
     simd.prefetch(end);
 }
 
-/// Asks for a line of the page behind the one of `y`, if that is one of the page's first `turn`
-/// vectors, the loop's step. Stores past the caches wait until the page's address is found, and one
-/// that was asked for is known: 1.4 times as fast, of 4 KiB pages on a virtual machine (Zen 5).
+/// Prefetches a line of the page after that of `y`, if `y` is in the first `turn` vectors of its
+/// page; `turn` is the step of the loop. Stores past the caches wait for the translation of a
+/// page's address, which this starts early: 1.4 times as fast with pages of 4 KiB on a virtual
+/// machine (Zen 5).
 #[inline(always)]
-pub(crate) fn ask_for_page<S: Vector, T>(simd: S, y: *const T, turn: usize) {
+pub(crate) fn prefetch_page<S: Vector, T>(simd: S, y: *const T, turn: usize) {
     if y.addr() % PAGE < turn * S::LANES * size_of::<T>() {
         simd.prefetch_far(y.wrapping_byte_add(PAGE));
     }
 }
 
-/// How many bytes ahead of its use input is asked for, where that is straight ahead.
+/// Bytes that input is prefetched ahead, where that is straight ahead.
 const AHEAD: usize = 8 << 10;
 
-/// How many pages are asked for in turn.
+/// Pages that are prefetched in turn.
 const PAGES: usize = 8;
 
-/// How many bytes ahead of their use a sweep in cache asks for its input and its output.
+/// Bytes that a sweep in cache prefetches its input and its output ahead.
 const NEAR: usize = 4 << 10;
 
-/// One row's exponentials, their sum and the extremes of the row; and the end of the row before, so
-/// that the memory that one waits for comes while the other computes.
+/// Computes one row's exponentials, their sum and the row's extremes; and finishes the row before,
+/// so that the memory accesses of one overlap with the arithmetic of the other.
 ///
-/// At every vector the row before is read first and the exponentials of this one are written
+/// For every vector the row before is read first, and the exponentials of this row are written
 /// afterwards: both may be kept in the same place.
 ///
 /// # Safety
@@ -595,13 +597,13 @@ where
     L: Logits<S>,
     M: Mode,
 {
-    // Copies, so that the compiler need not suppose that a store changes them.
+    // Copies, so that the compiler need not assume that a store changes them.
     let (exp, logits, finish) = (*exp, *logits, &{ *finish });
     let simd = exp.simd;
     let store = logits.store();
-    let near = store.asks() == Asks::Near;
-    // Of the row before: elements that are finished first, up to an address where vectors can be
-    // streamed and out of the way of what is read, and the number of vectors from there.
+    let near = store.prefetch() == Prefetch::Near;
+    // The row before: `head` elements are finished first, up to an aligned address that does not
+    // hinder reading `x`, and `vectors` vectors follow.
     let (mut head, mut vectors) = (0, 0);
     if M::FINISH {
         if M::STREAM {
@@ -609,7 +611,7 @@ where
             // SAFETY: the first head <= n elements, fewer than LANES.
             unsafe { finish_part::<S, U, D>(simd, finish, 0, head) };
         }
-        // Bursts are out of the way already.
+        // Bursts do not hinder reading.
         let lead = if M::STREAM && store.is_in_bursts() {
             0
         } else {
@@ -638,8 +640,8 @@ where
             let stop = end.min(vectors * S::LANES);
             while !S::SMALL && i + UNROLL * S::LANES <= stop {
                 if M::STREAM {
-                    logits.ask_ahead(simd, x.wrapping_add(i), i);
-                    ask_for_page(simd, finish.y.wrapping_add(head + i), UNROLL);
+                    logits.prefetch_ahead(simd, x.wrapping_add(i), i);
+                    prefetch_page(simd, finish.y.wrapping_add(head + i), UNROLL);
                 }
                 let burst = if M::STREAM { store.is_in_bursts() } else { S::ABREAST };
                 // SAFETY: `i + UNROLL LANES <= stop`, so both rows have these vectors; `y + head`
@@ -684,10 +686,10 @@ where
                 }
             }
         } else {
-            // Exact rows are rare, and logits that vary are much code.
+            // Not unrolled for exact rows, which are rare, if logits vary, which is much code.
             while (M::GUESSED || !L::VARIES) && !S::SMALL && i + UNROLL * S::LANES <= end {
                 if M::STREAM {
-                    logits.ask_ahead(simd, x.wrapping_add(i), i);
+                    logits.prefetch_ahead(simd, x.wrapping_add(i), i);
                 }
                 // SAFETY: UNROLL vectors are there.
                 unsafe { steps::<S, T, L, M>(&exp, x, kept, i, &logits, &mut met) };
@@ -706,7 +708,7 @@ where
             unsafe {
                 let v = simd.load_part(x.add(i), n, fill(f64::NEG_INFINITY));
                 let (low, lo) = logits.at(v, i, n);
-                // Always with the cut, so that the missing lanes, -inf, add 0.
+                // With the cut in any case, so that the missing lanes, -inf, add 0.
                 let e = if L::PAIRS {
                     exp.of_pair(!M::GUESSED, low, lo)
                 } else {
@@ -729,7 +731,7 @@ where
             }
         }
         let block = if M::SUM { simd.acc_fold(met.acc) } else { Sum::ZERO };
-        // A row of one block, the common case, needs no addition; 0 + block is the same.
+        // A row of one block, the usual case, needs no addition; 0 + block gives the same.
         total = if start == 0 { block } else { S::E::sum_add(total, block) };
         if end == n {
             return Found { sum: total, max: simd.max_lane(met.max), min: simd.min_lane(met.min) };
@@ -739,16 +741,16 @@ where
     }
 }
 
-/// What a sweep has met so far, lane by lane.
+/// The extremes and the sum so far, lane by lane.
 pub(crate) struct Met<S: Vector> {
     pub(crate) max: S::V,
     pub(crate) min: S::V,
-    /// The sum of a block.
+    /// The sum of the block.
     pub(crate) acc: S::Acc,
 }
 
 impl<S: Vector> Met<S> {
-    /// Elements for the extremes; `cut` as in [`Exp::of`].
+    /// Includes `v` in the extremes; `cut` as in [`Exp::of`].
     #[inline(always)]
     pub(crate) fn see(&mut self, exp: &Exp<S>, cut: bool, v: S::V) {
         let s = exp.simd;
@@ -777,7 +779,7 @@ unsafe fn steps<S, T, L, M>(
     // SAFETY: as this function's.
     unsafe {
         if S::ABREAST && L::PAIRS {
-            // Four are more than the registers hold.
+            // Four pairs need more registers than there are.
             for k in (0..UNROLL).step_by(2) {
                 step::<2, S, T, L, M>(exp, x, kept, i + k * S::LANES, logits, met);
             }
@@ -811,7 +813,7 @@ unsafe fn step<const N: usize, S, T, L, M>(
     M: Mode,
 {
     let simd = exp.simd;
-    if !M::STREAM && logits.store().asks() == Asks::Near {
+    if !M::STREAM && logits.store().prefetch() == Prefetch::Near {
         for k in 0..N {
             simd.prefetch(x.wrapping_add(i + k * S::LANES + NEAR / size_of::<T>()));
         }
@@ -846,14 +848,14 @@ unsafe fn step<const N: usize, S, T, L, M>(
     }
 }
 
-/// The closure itself; the attribute that a closure needs to be compiled for the kernel's
-/// instruction set is allowed only in an argument.
+/// The closure itself: the attribute that compiles a closure for the kernel's instruction set is
+/// allowed only on an argument.
 #[inline(always)]
 pub(crate) fn inlined<A, F: FnMut(A)>(f: F) -> F {
     f
 }
 
-/// How many elements from `y` on to an address that is a multiple of a vector's size in memory.
+/// Number of elements from `y` to the next address that is a multiple of a vector's size in memory.
 /// Less than `LANES`.
 #[inline(always)]
 pub(crate) fn to_aligned<S: Vector, T>(y: *mut T) -> usize {
@@ -861,7 +863,7 @@ pub(crate) fn to_aligned<S: Vector, T>(y: *mut T) -> usize {
     (y.addr().wrapping_neg() % vector) / size_of::<T>()
 }
 
-/// Finishes `n` elements from `at` on, fewer than LANES.
+/// Finishes `n < LANES` elements from `at` on.
 ///
 /// # Safety
 /// What `finish` points to is valid for reads and writes of `at + n` elements, `n < LANES`.
@@ -876,7 +878,7 @@ unsafe fn finish_part<S: Io<T> + Io<D>, T, D>(
         return;
     }
     let zero = S::E::narrow(0.0);
-    // SAFETY: what the caller vouches for.
+    // SAFETY: as this function's.
     unsafe {
         let v = finish.last.of(simd, simd.load_part(finish.from.add(at), n, zero));
         simd.store_part(finish.y.add(at), n, v);
@@ -911,7 +913,7 @@ unsafe fn finish_vectors<const N: usize, S: Io<T> + Io<D>, T, D, const STREAM: b
     }
 }
 
-/// As [`finish_vectors`] of one, as a sweep does it; `near` rows ask for their output.
+/// As [`finish_vectors`] for one vector of a sweep; `near` rows prefetch their output.
 ///
 /// # Safety
 /// As there.
@@ -944,11 +946,11 @@ pub(crate) unsafe fn finish_row<S: Io<T> + Io<D>, T, D, const STREAM: bool>(
     finish: &Finish<D, T, impl Last<S>>,
 ) {
     if STREAM {
-        ask_for_ends(simd, finish.y, finish.n);
+        prefetch_ends(simd, finish.y, finish.n);
     }
     let i = if STREAM { to_aligned::<S, T>(finish.y).min(finish.n) } else { 0 };
-    // SAFETY: the first i <= n elements, fewer than LANES; the others from an aligned address on,
-    // if there are any.
+    // SAFETY: the first i <= n elements, fewer than LANES; then the others, from an aligned address
+    // on.
     unsafe {
         if i > 0 {
             finish_part::<S, T, D>(simd, finish, 0, i);
@@ -957,7 +959,7 @@ pub(crate) unsafe fn finish_row<S: Io<T> + Io<D>, T, D, const STREAM: bool>(
     }
 }
 
-/// As [`finish_row`], streaming or not. A function of its own, for all that finish so.
+/// As [`finish_row`], streaming or not. One function of its own for all such callers.
 ///
 /// # Safety
 /// As there.
@@ -993,15 +995,15 @@ unsafe fn finish_from<S: Io<T> + Io<D>, T, D, const STREAM: bool>(
     finish: &Finish<D, T, impl Last<S>>,
     mut i: usize,
 ) {
-    // A copy, as in a sweep.
+    // A copy, as in [`sweep`].
     let finish = &{ *finish };
     let n = finish.n;
     while !S::SMALL && n - i >= UNROLL * S::LANES {
         if STREAM {
-            ask_ahead(simd, finish.from.wrapping_add(i), finish.asks);
+            prefetch_ahead(simd, finish.from.wrapping_add(i), finish.prefetch);
         }
-        ask_for_page(simd, finish.from.wrapping_add(i), UNROLL);
-        ask_for_page(simd, finish.y.wrapping_add(i), UNROLL);
+        prefetch_page(simd, finish.from.wrapping_add(i), UNROLL);
+        prefetch_page(simd, finish.y.wrapping_add(i), UNROLL);
         // SAFETY: UNROLL vectors are left, aligned if STREAM.
         unsafe {
             if S::ABREAST {
@@ -1025,21 +1027,21 @@ unsafe fn finish_from<S: Io<T> + Io<D>, T, D, const STREAM: bool>(
     }
 }
 
-/// Looks at a row whose maximum is not finite.
+/// Classifies a row whose maximum is not finite.
 ///
 /// # Safety
 /// `x` is valid for reads of `n` elements, for which `logits` was made.
 #[cold]
-pub(crate) unsafe fn classify<S, T, L>(simd: S, x: *const T, n: usize, logits: &L) -> Odd
+pub(crate) unsafe fn classify<S, T, L>(simd: S, x: *const T, n: usize, logits: &L) -> Special
 where
     S: Io<T> + Io<<S as Vector>::E>,
     L: Logits<S>,
 {
-    let mut odd = Odd::AllMasked;
-    let mut look = |v: f64| match odd {
-        Odd::Nan => {}
-        _ if v.is_nan() => odd = Odd::Nan,
-        _ if v == f64::INFINITY => odd = Odd::PlusInf,
+    let mut special = Special::AllMasked;
+    let mut look = |v: f64| match special {
+        Special::Nan => {}
+        _ if v.is_nan() => special = Special::Nan,
+        _ if v == f64::INFINITY => special = Special::PlusInf,
         _ => {}
     };
     simd.vectorize(
@@ -1049,7 +1051,7 @@ where
             for i in (0..n).step_by(S::LANES) {
                 let mut lanes = [least; MOST_LANES];
                 let len = (n - i).min(S::LANES);
-                // SAFETY: len elements are left; the lanes have room for a vector.
+                // SAFETY: len elements are left; `lanes` has room for a vector.
                 unsafe {
                     let v = logits.at(simd.load_upto(x.add(i), len, least), i, len);
                     simd.store(lanes.as_mut_ptr(), v.0);
@@ -1059,7 +1061,7 @@ where
         },
     );
     logits.sink().map(S::E::widen).into_iter().for_each(look);
-    odd
+    special
 }
 
 /// The reciprocal of a row's sum, as a pair.
@@ -1067,22 +1069,23 @@ where
 pub(crate) struct Inverse<V> {
     pub(crate) hi: V,
     pub(crate) lo: V,
-    /// The row may have elements whose `e lo` is subnormal: [`Scale::is_wide`].
+    /// Whether the row may have elements whose `e lo` is subnormal: [`Scale::is_wide`].
     pub(crate) wide: bool,
 }
 
-/// What a wide row's exponentials are multiplied by, and its quotients divided by.
+/// The factor of a wide row's exponentials, which its quotients are divided by.
 pub(crate) const UP: f64 = (1u128 << 64) as f64;
 
-/// The probability `e / sum`. In wide rows by way of `2^64 e`: near the least normal number `e lo`
-/// would be subnormal, and its rounding would cost half an ULP more. Elsewhere that changes no bit.
+/// The probability `e / sum`. In wide rows it is computed from `2^64 e`: near the least normal
+/// number `e lo` would be subnormal, and its rounding would cost half an ULP more. In other rows
+/// this would not change a bit.
 #[inline(always)]
 pub(crate) fn prob<S: Vector>(simd: S, e: S::V, Inverse { hi, lo, wide }: Inverse<S::V>) -> S::V {
     if wide {
-        // Rare: a branch costs other rows nothing that can be measured, an operation would.
+        // Rare. In other rows a branch costs nothing that can be measured; the operations would.
         cold_path();
         if S::SHORT {
-            // bf16 has no subnormal probabilities, as some CPUs' conversions would have none.
+            // bf16 gets no subnormal probabilities, because the conversions of some CPUs give none.
             let (p, least) = (quotient(simd, e, (hi, lo)), S::E::narrow(f32::MIN_POSITIVE.into()));
             return simd.zero_below(p, simd.splat(least), p);
         }
@@ -1092,9 +1095,9 @@ pub(crate) fn prob<S: Vector>(simd: S, e: S::V, Inverse { hi, lo, wide }: Invers
     quotient(simd, e, (hi, lo))
 }
 
-/// `e` times the reciprocal of the sum, which is a pair: half an ULP of error, so
-/// that equal elements give exactly `1/n` where that is a power of two. (Rounded to half types,
-/// they do by its high part alone.)
+/// `e` times the reciprocal of the sum, which is a pair. The error of half an ULP lets equal
+/// elements give exactly `1/n` if that is a power of two. (Results of half types do so with the
+/// high part alone.)
 #[inline(always)]
 pub(crate) fn quotient<S: Vector>(simd: S, e: S::V, (hi, lo): (S::V, S::V)) -> S::V {
     if S::SHORT {

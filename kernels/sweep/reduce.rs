@@ -1,7 +1,7 @@
-//! Row after row: each is reduced to its sum by a guessed shift or its own, and finished while the
-//! next one is swept.
+//! One row after another: each is reduced to its sum by a guessed shift or its own, and finished
+//! during the sweep of the next one.
 
-use crate::call::{Masked, Odd, odd_row};
+use crate::call::{Masked, Special, special_row};
 use crate::isa::vector::{Io, Vector};
 use crate::num::element::Element;
 use crate::num::exp2::{Contract, Sum};
@@ -9,13 +9,14 @@ use crate::num::guess::Guess;
 use crate::num::scale::{LogShift, Scale, Shift};
 use crate::sweep::{
     Exact, Exp, Finish, Forget, Found, Guessed, Inverse, Keep, Keeps, Last, Logits, Mode, Plain,
-    ask_for_ends, classify, finish_row, finish_row_by, row_max, row_max_apart, sweep,
+    classify, finish_row, finish_row_by, prefetch_ends, row_max, row_max_apart, sweep,
 };
 
-/// After a row for which no guess serves, this many rows are done by their own maxima right away.
+/// Rows that are computed by their own maxima, without a guess, after a row for which no guess is
+/// good.
 const PATIENCE: u32 = 16;
 
-/// A row reduced to what its finishing needs.
+/// A reduced row: what finishing it needs.
 pub(crate) struct Reduced<S: Vector> {
     pub(crate) max: f64,
     /// The row's own shift.
@@ -24,14 +25,14 @@ pub(crate) struct Reduced<S: Vector> {
     pub(crate) sum: Sum,
     /// `2^(M of exp - own M)`
     pub(crate) factor: f64,
-    /// [`Scale::is_wide`]; true where the smallest element is not known.
+    /// [`Scale::is_wide`]; true if the smallest element is not known.
     pub(crate) wide: bool,
-    /// What computed the exponentials.
+    /// The constants by which the exponentials were computed.
     pub(crate) exp: Exp<S>,
 }
 
 impl<S: Vector> Reduced<S> {
-    /// What turns the row's elements into their log-softmax.
+    /// The constants of the row's log-softmax.
     #[inline(always)]
     pub(crate) fn log_shift(&self, scale: &Scale) -> LogShift {
         let simd = self.exp.simd;
@@ -42,14 +43,14 @@ impl<S: Vector> Reduced<S> {
     }
 }
 
-/// Reduces row after row, with a guess that follows them.
+/// Reduces one row after another, with a guess that follows them.
 pub(crate) struct Reducer<'a, S: Vector> {
     pub(crate) scale: &'a Scale,
     pub(crate) guess: Guess,
     pub(crate) exp: Exp<S>,
-    /// Rows had elements far below the others: a mask's, say.
+    /// Whether rows had elements far below the others, as masks make them: sweeps then have a cut.
     pub(crate) cut: bool,
-    /// Rows to do without guessing.
+    /// Number of next rows to reduce without a guess.
     pub(crate) exact: u32,
 }
 
@@ -73,7 +74,7 @@ impl<'a, S: Vector> Reducer<'a, S> {
         kept: *mut S::E,
         n: usize,
         logits: &L,
-    ) -> Result<Reduced<S>, Odd>
+    ) -> Result<Reduced<S>, Special>
     where
         S: Io<T> + Io<<S as Vector>::E>,
     {
@@ -85,7 +86,7 @@ impl<'a, S: Vector> Reducer<'a, S> {
             }
             let exp = &self.exp;
             let found = if const { L::VARIES } {
-                // They know what to ask for ahead.
+                // Logits that vary prefetch for themselves.
                 sweep_alone::<S, T, L, Guessed<K, true, false, true>>(exp, x, kept, n, logits)
             } else if const { S::SMALL } || self.cut {
                 sweep_alone::<S, T, L, Guessed<K, true, false, false>>(exp, x, kept, n, logits)
@@ -96,7 +97,7 @@ impl<'a, S: Vector> Reducer<'a, S> {
         }
     }
 
-    /// The row of which a sweep with the guess found that, if the guess was good; else it is done
+    /// The reduced row from what a sweep found, if the guess was good; if not, the row is reduced
     /// again.
     ///
     /// # Safety
@@ -109,7 +110,7 @@ impl<'a, S: Vector> Reducer<'a, S> {
         kept: *mut S::E,
         n: usize,
         logits: &L,
-    ) -> Result<Reduced<S>, Odd>
+    ) -> Result<Reduced<S>, Special>
     where
         S: Io<T> + Io<<S as Vector>::E>,
     {
@@ -117,7 +118,7 @@ impl<'a, S: Vector> Reducer<'a, S> {
         let (max, min) = (found.max.widen(), found.min.widen());
         if let Some(own) = self.judge(max, min) {
             if found.sum.hi.is_nan() {
-                return Err(Odd::Nan);
+                return Err(Special::Nan);
             }
             let factor = self.guess.factor(&own);
             let wide = self.scale.is_wide(max, min, n);
@@ -127,8 +128,8 @@ impl<'a, S: Vector> Reducer<'a, S> {
         unsafe { self.reduce_exactly::<T, K, L>(x, kept, n, logits, Some(max)) }
     }
 
-    /// The own shift of a row with these extremes, if the guess was good for it. If not, it will be
-    /// better for the next one.
+    /// The own shift of a row with these extremes, if the guess was good for it. If not, the guess
+    /// is improved for the next row.
     #[inline(always)]
     pub(crate) fn judge(&mut self, max: f64, min: f64) -> Option<Shift> {
         let own = self.scale.shift(max, S::E::MIN_EXP);
@@ -139,12 +140,12 @@ impl<'a, S: Vector> Reducer<'a, S> {
         None
     }
 
-    /// Whether the guess was good for every one of several rows of which only the common extremes
-    /// are known. (It was not for rows all of whose elements were cut; their sums are 0.) If not,
-    /// it will be better for the next ones.
+    /// Whether the guess was good for each of several rows of which only the common extremes are
+    /// known. If not, the guess is improved for the next rows. (It was not good for rows all of
+    /// whose elements were cut; their sums are 0.)
     #[inline(always)]
     pub(crate) fn judge_rows(&mut self, max: f64, min: f64) -> bool {
-        // Every row's maximum lies between the two, and so does every row's own shift.
+        // Every row's maximum, and so its own shift, lies between the two.
         let [top, bottom] = [max, min].map(|v| self.scale.shift(v, S::E::MIN_EXP));
         let good = self.guess.is_near(&top)
             && self.guess.is_near(&bottom)
@@ -169,14 +170,14 @@ impl<'a, S: Vector> Reducer<'a, S> {
             );
         }
         if max.is_finite() && (own.is_huge() || !self.guess.is_low_enough::<S::E>(&own, min)) {
-            // Elements far below the others call for the cut. If it was there and did not help, for
-            // exactness.
+            // Elements far below the others need the cut. Where the cut did not help, rows are
+            // reduced exactly.
             self.exact = if self.cut || own.is_huge() { PATIENCE } else { 0 };
             self.cut = true;
         }
     }
 
-    /// Reduces a row by its own maximum, which is `max` if the row has no NaN.
+    /// Reduces a row by its own maximum, which is `max` if given and if the row has no NaN.
     ///
     /// # Safety
     /// `x` is valid for reads of `n` elements, for which `logits` was made, `kept` for writes of as
@@ -189,12 +190,12 @@ impl<'a, S: Vector> Reducer<'a, S> {
         n: usize,
         logits: &L,
         max: Option<f64>,
-    ) -> Result<Reduced<S>, Odd>
+    ) -> Result<Reduced<S>, Special>
     where
         S: Io<T> + Io<<S as Vector>::E>,
     {
-        // Before and after the sweep, not within: its room on the stack, which pairs need much of,
-        // is free then.
+        // The maximum and the classification are outside of the function that sweeps, whose stack
+        // frame is large for pairs.
         // SAFETY: as this function's.
         unsafe {
             let max = match max {
@@ -206,12 +207,12 @@ impl<'a, S: Vector> Reducer<'a, S> {
                 max => max,
             };
             self.reduce_finite::<T, K, L>(x, kept, n, logits, max)
-                .map_err(|odd| odd.unwrap_or_else(|| classify(self.exp.simd, x, n, logits)))
+                .map_err(|special| special.unwrap_or_else(|| classify(self.exp.simd, x, n, logits)))
         }
     }
 
-    /// As [`Reducer::reduce_exactly`]; nothing of a row whose maximum is not finite. Rare, and so a
-    /// function of its own.
+    /// As [`Reducer::reduce_exactly`]; the error is `None` for a row whose maximum is not finite.
+    /// Rare, so a function of its own.
     ///
     /// # Safety
     /// As there.
@@ -223,7 +224,7 @@ impl<'a, S: Vector> Reducer<'a, S> {
         n: usize,
         logits: &L,
         max: Option<f64>,
-    ) -> Result<Reduced<S>, Option<Odd>>
+    ) -> Result<Reduced<S>, Option<Special>>
     where
         S: Io<T> + Io<<S as Vector>::E>,
     {
@@ -235,7 +236,7 @@ impl<'a, S: Vector> Reducer<'a, S> {
                 unsafe {
                     let max = match max {
                         Some(max) => max,
-                        // Of pairs it is known.
+                        // The maximum of pairs is always given.
                         None if L::PAIRS => f64::NAN,
                         None => {
                             let sink = logits.sink().map_or(f64::NEG_INFINITY, S::E::widen);
@@ -258,7 +259,7 @@ impl<'a, S: Vector> Reducer<'a, S> {
                     );
                     let sum = found.and_sink(&exp, true, logits.sink()).sum;
                     if sum.hi.is_nan() {
-                        return Err(Some(Odd::Nan));
+                        return Err(Some(Special::Nan));
                     }
                     Ok(Reduced { max, own, sum, factor: 1.0, wide: true, exp })
                 }
@@ -267,10 +268,11 @@ impl<'a, S: Vector> Reducer<'a, S> {
     }
 }
 
-/// Row after row: while one is swept, the row before is finished, so that one computes while the
-/// other waits for memory. `D` is what finishing reads, `R` what it makes of it.
+/// Sweeps one row while the row before is finished, so that one computes while the other waits for
+/// memory. `D` is what finishing reads, `R` the last step.
 ///
-/// Apart from the [`Reducer`], which has a place in memory: what finishing needs is in registers.
+/// It is not part of the [`Reducer`], which lives in memory: what finishing needs stays in
+/// registers.
 pub(crate) struct Pipeline<S, D, U, R, const STREAM: bool> {
     simd: S,
     waiting: Option<Finish<D, U, R>>,
@@ -299,7 +301,7 @@ where
         kept: *mut S::E,
         n: usize,
         logits: &L,
-    ) -> Result<Reduced<S>, Odd>
+    ) -> Result<Reduced<S>, Special>
     where
         S: Io<T>,
     {
@@ -310,14 +312,14 @@ where
         // SAFETY: as this function's.
         unsafe {
             if const { S::SMALL } || reducer.exact > 0 {
-                // Of a copy, which may have a place in memory.
+                // A copy, which may live in memory.
                 let copy = finish;
                 finish_row_by(self.simd, &copy, STREAM);
                 return reducer.reduce_alone::<T, K, L>(x, kept, n, logits);
             }
             let exp = &reducer.exp;
-            // With ranges and masks there is always a cut, and where memory is the limit it costs
-            // nothing; nothing else is compiled for them.
+            // Ranges and masks always need a cut, and where memory is the limit it costs nothing:
+            // only this is compiled for them.
             let found = if const { L::VARIES || STREAM } || reducer.cut {
                 sweep::<S, T, U, D, L, Guessed<K, true, true, STREAM>>(
                     exp, x, kept, n, logits, &finish,
@@ -331,21 +333,21 @@ where
         }
     }
 
-    /// Asks for the ends of a row that will be streamed, before it is reduced: [`ask_for_ends`].
+    /// Prefetches the ends of a row that will be streamed, before it is reduced: [`prefetch_ends`].
     #[inline(always)]
-    pub(crate) fn ask_for_ends(&self, y: *const U, n: usize) {
+    pub(crate) fn prefetch_ends(&self, y: *const U, n: usize) {
         if STREAM {
-            ask_for_ends(self.simd, y, n);
+            prefetch_ends(self.simd, y, n);
         }
     }
 
-    /// The row waits to be finished.
+    /// Makes a row wait to be finished.
     #[inline(always)]
     pub(crate) fn finish_later(&mut self, row: Finish<D, U, R>) {
         self.waiting = Some(row);
     }
 
-    /// Finishes the row that waits, streaming or not; out of line, where that is rare.
+    /// Finishes the row that waits, streaming or not. For rare calls, so not inlined.
     ///
     /// # Safety
     /// What the waiting row points to is still valid.
@@ -357,7 +359,7 @@ where
         }
     }
 
-    /// Finishes the last row. What was streamed is there for other threads to see.
+    /// Finishes the last row, and makes streamed rows visible to other threads.
     ///
     /// # Safety
     /// As [`Pipeline::finish_now`].
@@ -373,7 +375,7 @@ where
     }
 }
 
-/// A sweep that finishes no other row. Rarer, and so a function of its own.
+/// A sweep that finishes no other row. Less frequent, so a function of its own.
 ///
 /// # Safety
 /// As [`sweep`].
@@ -396,14 +398,14 @@ where
     )
 }
 
-/// What becomes of a reduced row.
+/// The results that are made of a reduced row.
 pub(crate) trait Task<S: Vector, T> {
     /// Whether sweeps keep the exponentials.
     type Keeps: Keeps;
-    /// What finishing reads: the kept exponentials or the row itself.
+    /// What finishing reads: kept exponentials, or the row itself.
     type From;
     type Last: Last<S>;
-    /// What every entry of a fully masked row becomes under [`Masked::Zero`].
+    /// The value of every entry of a fully masked row under [`Masked::Zero`].
     const NOTHING: T;
 
     fn last(scale: &Scale, reduced: &Reduced<S>) -> Self::Last;
@@ -431,7 +433,7 @@ impl<S: Vector, T: Element> Task<S, T> for Kept {
     }
 }
 
-/// Softmax of rows whose exponentials are not kept but computed again, to the same bits.
+/// Softmax from exponentials that are not kept but computed again, with the same bits.
 pub(crate) struct Again;
 
 impl<S: Vector, T: Element> Task<S, T> for Again {
@@ -469,7 +471,7 @@ impl<S: Vector, T: Element> Task<S, T> for Log {
     }
 }
 
-/// The task of one row, by its own maximum.
+/// Does the task `K` for one row, by its own maximum.
 ///
 /// # Safety
 /// `x` is valid for reads and `y` for writes of `n` elements, `kept` for writes of as many.
@@ -495,7 +497,7 @@ pub(crate) unsafe fn row_exactly<S, T, K>(
                 let last = K::last(reducer.scale, &reduced);
                 finish_row_by(simd, &Finish::new(K::from(x, kept), y, n, last), false);
             }
-            Err(odd) => odd_row(&odd, y, n, masked, K::NOTHING),
+            Err(special) => special_row(&special, y, n, masked, K::NOTHING),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Answers checked before they are timed: errors against the oracle, and digests that are the same
-//! on every CPU.
+//! Checks of results before they are timed: errors against the oracle, and digests that are the
+//! same on every CPU.
 
 use softmax::Element;
 
@@ -7,11 +7,11 @@ use crate::data::Number;
 use crate::operation::{Operation, Side};
 use crate::oracle::{self, BF16, Dd, F16, F32, F64, Format};
 
-/// Elements of an answer that are compared with the oracle, about: it takes half a microsecond for
-/// each.
+/// The approximate number of elements that are compared with the oracle, which takes half a
+/// microsecond for each.
 const CHECKED: usize = 1 << 16;
 
-/// What an answer should be.
+/// The expected values of a result.
 #[derive(Debug)]
 pub struct Reference {
     /// Places in the output, and the exact values there.
@@ -19,19 +19,20 @@ pub struct Reference {
     limit: Limit,
 }
 
-/// How far an answer is from what it should be, in ULP (`docs/accuracy.md`).
+/// The errors of a result in ULP (`docs/accuracy.md`).
 #[derive(Clone, Copy, Debug)]
 pub struct Errors {
     /// The largest error.
     pub max: f64,
     /// The mean of the errors.
     pub mean: f64,
-    /// The largest that is promised.
+    /// The largest error that is promised.
     pub limit: f64,
 }
 
 impl Reference {
-    /// Of some of the rows in `x`. `None` for operations whose answers are not numbers but choices.
+    /// The expected values for some of the rows in `x`. `None` for operations whose results are
+    /// choices and not numbers.
     pub fn new<T: Number>(operation: Operation, cols: usize, x: &[T], side: &Side) -> Option<Self> {
         if operation == Operation::Sample || cols == 0 {
             return None;
@@ -68,7 +69,7 @@ impl Reference {
         Some(Self { values, limit: Limit::of::<T>(operation) })
     }
 
-    /// The errors of an answer; infinite if there is no number where one should be.
+    /// The errors of a result; infinite if a number is missing.
     pub fn errors<T: Number>(&self, y: &[T]) -> Errors {
         let (mut max, mut sum) = (0.0f64, 0.0);
         for &(i, want) in &self.values {
@@ -81,13 +82,14 @@ impl Reference {
     }
 }
 
-/// How far a result of a type may be from what it should be: what `docs/accuracy.md` promises.
+/// The largest error that a result of a type may have: the promise of `docs/accuracy.md`.
 #[derive(Debug)]
 struct Limit {
     ulps: f64,
-    /// The absolute error that logarithms may have anyway: near 0 an ULP is nothing.
+    /// The absolute error that logarithms may have in any case: near 0 an ULP is tiny.
     absolute: f64,
-    /// Half types have it on top of their own rounding.
+    /// Whether the absolute error comes in addition, as for half types, which are rounded once
+    /// more.
     both: bool,
     format: Format,
 }
@@ -116,8 +118,8 @@ impl Limit {
     }
 }
 
-/// FNV-1a over the bits of an answer: the first `rows` rows of the matrix or one number for each,
-/// and what else there is.
+/// FNV-1a over the bits of a result: the first `rows` rows of the matrix, or one number for each,
+/// and all other outputs.
 pub fn digest<T: Number>(
     operation: Operation,
     rows: usize,
@@ -137,7 +139,7 @@ pub fn digest<T: Number>(
     fnv.0
 }
 
-/// What the digest is on every CPU of an answer to the input of [`crate::data`], for the shapes of
+/// The digest that every CPU gives for the input of [`crate::data`], for the shapes of
 /// [`crate::plan`].
 pub fn expected(operation: Operation, dtype: &str, rows: usize, cols: usize) -> Option<u64> {
     let key = key(operation, dtype, rows, cols);
@@ -145,7 +147,7 @@ pub fn expected(operation: Operation, dtype: &str, rows: usize, cols: usize) -> 
     u64::from_str_radix(line.trim(), 16).ok()
 }
 
-/// Made by the reference: `SOFTMAX_WRITE_DIGESTS=1 cargo test -p softmax-measure`.
+/// Written by the reference: `SOFTMAX_WRITE_DIGESTS=1 cargo test -p softmax-measure`.
 const DIGESTS: &str = include_str!("digests.txt");
 
 #[cfg(test)]
@@ -153,7 +155,7 @@ pub(crate) fn digests() -> &'static str {
     DIGESTS
 }
 
-/// The answers of all matrices that start alike are one line.
+/// Matrices that begin alike have one key in common.
 pub(crate) fn key(operation: Operation, dtype: &str, rows: usize, cols: usize) -> String {
     format!("{operation} {dtype} {} x {cols}: ", operation.period(rows, cols))
 }

@@ -6,7 +6,7 @@ use softmax::Element;
 
 /// An element whose bits can be read and compared.
 pub trait Number: Element + Pod {
-    /// Its bits, and zeros above.
+    /// The bits, with zeros above.
     fn bits(self) -> u64;
 }
 
@@ -26,7 +26,7 @@ number!(f32, f64, f16, bf16);
 pub fn logits<T: Element>(n: usize) -> Vec<T> {
     let mut state = 1u64;
     let mut uniform = || {
-        // Knuth's MMIX generator; its high bits are good.
+        // Knuth's MMIX generator, whose high bits are good.
         state =
             state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 40) as f64 / (1u64 << 24) as f64
@@ -45,20 +45,20 @@ pub fn logits<T: Element>(n: usize) -> Vec<T> {
 #[repr(C, align(64))]
 struct Line([u8; 64]);
 
-/// Memory for elements of any type, which starts a cache line.
+/// Memory for elements of any type, aligned to a cache line.
 #[derive(Debug)]
 pub struct Buffer(Vec<Line>);
 
 impl Buffer {
-    /// So many bytes, all 0; the system gives the pages when they are written.
+    /// Allocates bytes, all 0; the system provides pages when they are written.
     ///
     /// # Errors
-    /// The number of bytes that there is no memory for.
+    /// The number of bytes, if there is no memory for them.
     pub fn new(bytes: usize) -> Result<Self, usize> {
         bytemuck::allocation::try_zeroed_vec(bytes.div_ceil(64)).map(Self).map_err(|()| bytes)
     }
 
-    /// The first `n` elements; fewer if there is no room for so many.
+    /// The first `n` elements, or fewer if the memory is smaller.
     pub fn get<T: Number>(&self, n: usize) -> &[T] {
         let all = bytemuck::cast_slice(&self.0);
         &all[..n.min(all.len())]
@@ -72,14 +72,14 @@ impl Buffer {
     }
 }
 
-/// Fills `part` of a larger slice, from its `start`th element on, with `tile` again and again.
-pub fn tiled<T: Copy>(part: &mut [T], start: usize, tile: &[T]) {
-    let (mut part, mut at) = (part, start % tile.len());
-    while !part.is_empty() {
-        let n = part.len().min(tile.len() - at);
-        let (now, rest) = part.split_at_mut(n);
-        now.copy_from_slice(&tile[at..at + n]);
-        (part, at) = (rest, 0);
+/// Fills `slice`, which starts at element `start` of a larger one, with `pattern` again and again.
+pub fn repeated<T: Copy>(slice: &mut [T], start: usize, pattern: &[T]) {
+    let (mut slice, mut at) = (slice, start % pattern.len());
+    while !slice.is_empty() {
+        let n = slice.len().min(pattern.len() - at);
+        let (now, rest) = slice.split_at_mut(n);
+        now.copy_from_slice(&pattern[at..at + n]);
+        (slice, at) = (rest, 0);
     }
 }
 
@@ -88,9 +88,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tiles_begin_anywhere() {
+    fn patterns_begin_anywhere() {
         let mut x = [0; 8];
-        tiled(&mut x, 5, &[1, 2, 3]);
+        repeated(&mut x, 5, &[1, 2, 3]);
         assert_eq!(x, [3, 1, 2, 3, 1, 2, 3, 1]);
     }
 

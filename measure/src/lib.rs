@@ -1,5 +1,5 @@
-//! What measures the crate `softmax`, for its benches and for `softmax bench`: inputs that are the
-//! same everywhere ([`data`]), operations on them ([`operation`]), answers checked against an
+//! Measurements of the crate `softmax`, for its benches and for `softmax bench`: inputs that are
+//! the same everywhere ([`data`]), operations on them ([`operation`]), results checked against an
 //! oracle and a digest ([`check`], [`oracle`]), the machine's own limits ([`limits`]), and times in
 //! interleaved rounds ([`timing`]). [`plan`] lists what `softmax bench` times.
 #![forbid(unsafe_code)]

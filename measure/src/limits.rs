@@ -1,5 +1,4 @@
-//! The machine's own limits: memory gone over by loops that do nothing else, and arithmetic in
-//! registers.
+//! The machine's own limits: loops that only pass over memory, and arithmetic in registers.
 
 use std::fmt;
 
@@ -10,19 +9,19 @@ use softmax::Kernel;
 pub enum Loop {
     /// Reads: the largest element.
     Read,
-    /// Copies, as the system's `memcpy` does it.
+    /// Copies as the system's `memcpy` does.
     Copy,
-    /// Copies past the caches, by stores that do not read what they overwrite.
+    /// Copies by stores past the caches, which do not read what they overwrite.
     CopyNt,
     /// Multiplies in place.
     Scale,
 }
 
 impl Loop {
-    /// All of them.
+    /// All loops.
     pub const ALL: [Self; 4] = [Self::Read, Self::Copy, Self::CopyNt, Self::Scale];
 
-    /// As reports name it.
+    /// The name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -32,19 +31,19 @@ impl Loop {
         }
     }
 
-    /// How many elements the loop goes over in so many bytes: of the input, and of an output that
-    /// is elsewhere.
+    /// Number of elements of the loop's input if input and output together have this number of
+    /// bytes.
     pub fn elements(self, bytes: usize) -> usize {
         let each = if matches!(self, Self::Copy | Self::CopyNt) { 8 } else { 4 };
         bytes / each
     }
 
-    /// Bytes that one pass over so many elements reads and writes.
+    /// Bytes that one pass reads and writes.
     pub fn traffic(self, elements: usize) -> u64 {
         elements as u64 * if self == Self::Read { 4 } else { 8 }
     }
 
-    /// One pass, by a kernel's vectors. The loops that have one matrix go over `y`.
+    /// Does one pass with a kernel's vectors. Loops over a single matrix use `y`.
     pub fn run(self, kernel: &Kernel, x: &[f32], y: &mut [f32]) {
         let limits = softmax::internal::limits(kernel);
         match self {
@@ -53,12 +52,12 @@ impl Loop {
             }
             Self::Copy => y.copy_from_slice(x),
             Self::CopyNt => limits.copy(x, y),
-            // Near 1, so that repeated passes leave numbers that are normal.
+            // 1, so that repeated passes leave normal numbers.
             Self::Scale => limits.scale(y, 1.0),
         }
     }
 
-    /// Checks that the loop does what it says. It writes `y`.
+    /// Checks that the loop does what it should. It writes `y`.
     pub fn is_right(self, kernel: &Kernel) -> bool {
         let x: Vec<f32> = (0..1000u16).map(f32::from).collect();
         let mut y =
@@ -74,7 +73,7 @@ impl fmt::Display for Loop {
     }
 }
 
-/// Arithmetic in registers for so many turns, and how many operations of one element that was.
+/// Does arithmetic in registers for `turns` turns. Returns the number of operations on one element.
 pub fn arithmetic(kernel: &Kernel, double: bool, turns: usize) -> u64 {
     let limits = softmax::internal::limits(kernel);
     if double { limits.arithmetic_f64(turns) } else { limits.arithmetic_f32(turns) }

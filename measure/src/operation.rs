@@ -9,25 +9,25 @@ use softmax::{
 
 use crate::data::Number;
 
-/// What is timed.
+/// An operation that is timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
-    /// Of every row.
+    /// For every row.
     Softmax,
-    /// Of every row.
+    /// For every row.
     LogSoftmax,
-    /// Of every row.
+    /// For every row.
     LogSumExp,
-    /// The loss of every row, whose label is one of its columns, and the gradient of their sum.
+    /// The loss of every row, with one of its columns as the label, and the gradient of their sum.
     CrossEntropy,
-    /// Causal self-attention: heads of square matrices, if there are rows for them.
+    /// Causal self-attention; heads are square matrices if there are enough rows.
     Attention,
     /// A draw from every row.
     Sample,
 }
 
 impl Operation {
-    /// All of them.
+    /// All operations.
     pub const ALL: [Self; 6] = [
         Self::Softmax,
         Self::LogSoftmax,
@@ -37,7 +37,7 @@ impl Operation {
         Self::Sample,
     ];
 
-    /// As reports name it.
+    /// The name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Softmax => "softmax",
@@ -54,24 +54,24 @@ impl Operation {
         !matches!(self, Self::LogSumExp | Self::Sample)
     }
 
-    /// After how many rows everything starts again: those of the input come from a tile of so many
-    /// rows or of a part of it.
+    /// Number of rows after which results repeat: rows of the input repeat a pattern.
     pub fn period(self, rows: usize, cols: usize) -> usize {
         match self {
             Self::Attention => queries(rows, cols),
             // Each row has its own random number.
             Self::Sample => rows,
-            _ => tile_rows(rows, cols),
+            _ => pattern_rows(rows, cols),
         }
     }
 
-    /// Elements of one call: of attention those that are seen.
+    /// Elements of one call; in attention those that are seen.
     pub fn elements(self, rows: usize, cols: usize) -> u64 {
         let (rows, cols) = (rows as u64, cols as u64);
         match self {
             Self::Attention => {
                 let queries = queries(rows as usize, cols as usize) as u64;
-                // The last queries of the tokens: they see cols - queries + 1, and so on to cols.
+                // The queries are those of the last tokens: they see cols - queries + 1 keys, and
+                // so on to cols.
                 rows / queries * (queries * (2 * cols - queries + 1) / 2)
             }
             _ => rows * cols,
@@ -91,12 +91,14 @@ impl Operation {
         read + (written + rows * per_row) as u64
     }
 
-    /// Multiplications, fused with an addition or not, per element, as the kernels' source has them
-    /// (`sweep/mod.rs`, `isa/vector.rs`): what a call needs at least that waits for no memory.
-    /// Additions, comparisons, conversions and look-ups are not counted: some CPUs have other units
-    /// for them, others do not, so that half of this limit is the most that these can reach. Per
-    /// element of f32: 8 for the exponential, 2 for the quotient, whose divisor is a pair;
-    /// log-softmax has one of f64. Per element of f64: 11, 3, and 5.
+    /// Multiplications per element, fused with an addition or not, as counted in the kernels'
+    /// source (`sweep/mod.rs`, `isa/vector.rs`): the least work of a call that never waits for
+    /// memory.
+    ///
+    /// Additions, comparisons, conversions and look-ups are not counted. Some CPUs have other units
+    /// for them, others do not and reach at most half of this limit. Per element of f32: 8 for the
+    /// exponential, 2 for the quotient, whose divisor is a pair; log-softmax has one in f64. Per
+    /// element of f64: 11, 3, and 5.
     pub fn operations(self, dtype: &str) -> f64 {
         let double = usize::from(dtype == f64::NAME);
         let exponential = [8.0, 11.0][double];
@@ -115,34 +117,34 @@ impl fmt::Display for Operation {
     }
 }
 
-/// Elements of the input before it repeats itself, about.
-const TILE: usize = 1 << 16;
+/// The approximate number of elements of the input's pattern.
+const PATTERN: usize = 1 << 16;
 
-/// Rows of the input before it repeats itself.
-pub fn tile_rows(rows: usize, cols: usize) -> usize {
-    (TILE / cols).clamp(1, rows.max(1))
+/// Rows of the input's pattern.
+pub fn pattern_rows(rows: usize, cols: usize) -> usize {
+    (PATTERN / cols).clamp(1, rows.max(1))
 }
 
-/// Queries of a head.
+/// Number of queries of a head.
 fn queries(rows: usize, cols: usize) -> usize {
     if rows.is_multiple_of(cols) { cols } else { rows }
 }
 
-/// What an operation needs and gives besides its matrices.
+/// Inputs and outputs of an operation besides its matrices.
 #[derive(Debug)]
 pub struct Side {
     labels: Vec<i64>,
-    /// Of every row, after cross-entropy.
+    /// The loss of every row, after cross-entropy.
     pub losses: Vec<f64>,
-    /// Of every row, after a sample.
+    /// The draw of every row, after a sample.
     pub draws: Vec<usize>,
 }
 
 impl Side {
-    /// For an operation on a matrix.
+    /// Makes those of an operation on a matrix.
     pub fn new(operation: Operation, rows: usize, cols: usize) -> Self {
-        let tile = tile_rows(rows, cols);
-        let label = |row: usize| (row % tile * 7919 % cols) as i64;
+        let pattern = pattern_rows(rows, cols);
+        let label = |row: usize| (row % pattern * 7919 % cols) as i64;
         let of = |this: Operation| if operation == this { rows } else { 0 };
         Self {
             labels: (0..of(Operation::CrossEntropy)).map(label).collect(),
@@ -151,16 +153,16 @@ impl Side {
         }
     }
 
-    /// The column of a row that its loss is of.
+    /// The label of a row.
     pub fn label(&self, row: usize) -> usize {
         self.labels[row] as usize
     }
 }
 
-/// One call: `y` has as many elements as `x`, or one for each row.
+/// Makes one call: `y` has as many elements as `x`, or one for each row.
 ///
 /// # Errors
-/// As the call's: if the shapes do not fit each other, or the kernel cannot run.
+/// Those of the call: if the shapes do not fit each other, or the kernel cannot run.
 pub fn run<T: Number + Probs<T>>(
     operation: Operation,
     exec: Exec,
@@ -187,7 +189,7 @@ pub fn run<T: Number + Probs<T>>(
     }
 }
 
-/// What draws.
+/// The sampler for draws.
 pub(crate) fn sampler(exec: Exec<'_>) -> Sampler<'_> {
     Sampler::new(7).exec(exec)
 }

@@ -1,6 +1,6 @@
 //! The accuracy oracle: softmax in double-double arithmetic (about 100 bits), and errors in ULP.
 //!
-//! It subtracts the maximum and knows nothing of the exact shift.
+//! It subtracts the maximum, and does not use the exact shift.
 
 /// A number as the unevaluated sum of two f64.
 #[derive(Clone, Copy, Debug)]
@@ -8,7 +8,7 @@ pub struct Dd(pub f64, pub f64);
 
 const LN_2: Dd = Dd(std::f64::consts::LN_2, 2.319_046_813_846_299_6e-17);
 
-// As methods, chains of them read in their order.
+// Methods, so that chains of them read in their order.
 #[allow(clippy::should_implement_trait)]
 impl Dd {
     /// `a + b`, exactly (Knuth).
@@ -31,7 +31,7 @@ impl Dd {
         Dd::sum(p, e + (self.0 * b.1 + self.1 * b.0))
     }
 
-    /// Times a power of two.
+    /// The product with a power of two.
     pub fn scaled(self, power_of_two: f64) -> Dd {
         Dd(self.0 * power_of_two, self.1 * power_of_two)
     }
@@ -85,7 +85,7 @@ impl Dd {
         Scaled(p.add(Dd(1.0, 0.0)), k)
     }
 
-    /// `exp(self) - 1`, relatively precise near 0, too.
+    /// `exp(self) - 1`, with a small relative error near 0, too.
     pub fn exp_m1(self) -> Dd {
         match self.exp_parts() {
             (0, p) => p,
@@ -93,7 +93,7 @@ impl Dd {
         }
     }
 
-    /// `ln(1 + self)`, relatively precise near 0, too; for numbers above -1/2.
+    /// `ln(1 + self)` for numbers above -1/2, with a small relative error near 0, too.
     pub fn ln_1p(self) -> Dd {
         if self.0.abs() > 1e-3 {
             return self.add(Dd(1.0, 0.0)).ln();
@@ -114,9 +114,9 @@ impl Dd {
         e.div(e.add(Dd(2.0, 0.0)))
     }
 
-    /// By one step of Newton's iteration from the f64 logarithm.
+    /// The logarithm, by one step of Newton's iteration from the one in f64.
     pub fn ln(self) -> Dd {
-        // Where the exponential would end.
+        // Where the exponential would be out of range.
         if self.0 < 1e-200 {
             return self.scaled(2f64.powi(900)).ln().sub(LN_2.mul(Dd(900.0, 0.0)));
         }
@@ -128,7 +128,7 @@ impl Dd {
     }
 }
 
-/// The number `self.0 * 2^self.1`: to full precision where f64 is subnormal or ends.
+/// The number `self.0 * 2^self.1`: at full precision, too, where f64 is subnormal or out of range.
 #[derive(Clone, Copy, Debug)]
 pub struct Scaled(pub Dd, pub i32);
 
@@ -138,7 +138,7 @@ impl Scaled {
     /// 0.
     pub const ZERO: Self = Self(Dd(0.0, 0.0), 0);
 
-    /// That number.
+    /// The number `x`.
     pub fn of(x: Dd) -> Self {
         if x.0 == 0.0 || !x.0.is_finite() {
             return Self(x, 0);
@@ -160,24 +160,24 @@ impl Scaled {
         Self(self.0.mul(b.0), self.1 + b.1)
     }
 
-    /// Divided by a number.
+    /// The quotient.
     pub fn div(self, b: Dd) -> Self {
         Self(self.0.div(b), self.1)
     }
 
-    /// As two f64, 0 or infinite where these end.
+    /// The number as two f64, 0 or infinite where it is out of range.
     pub fn to_dd(self) -> Dd {
         Dd(ldexp(self.0.0, self.1), ldexp(self.0.1, self.1))
     }
 
-    /// The exponent `n` of `2^n <= |self| < 2^(n + 1)`; the least there is of 0.
+    /// The exponent `n` of `2^n <= |self| < 2^(n + 1)`; the least possible for 0.
     pub fn exponent(self) -> i32 {
         let Self(Dd(hi, lo), k) = self;
         if hi == 0.0 {
             return i32::MIN / 2;
         }
         let exponent = exponent(hi);
-        // A power of two from which something is taken off.
+        // A power of two whose low part makes it smaller.
         let below = hi.abs() == ldexp(1.0, exponent) && lo * hi < 0.0;
         exponent - i32::from(below) + k
     }
@@ -194,7 +194,7 @@ pub fn ldexp(mut x: f64, n: i32) -> f64 {
     x * 2f64.powi(n)
 }
 
-/// The exponent `n` of `2^n <= |x| < 2^(n + 1)`, of a number other than 0.
+/// The exponent `n` of `2^n <= |x| < 2^(n + 1)`, for a number other than 0.
 fn exponent(x: f64) -> i32 {
     match (x.to_bits() >> 52) as i32 & 0x7ff {
         0 => exponent(x * 2f64.powi(64)) - 64,
@@ -205,11 +205,11 @@ fn exponent(x: f64) -> i32 {
 /// A row's exact results.
 #[derive(Clone, Debug)]
 pub struct Exact {
-    /// Of every element.
+    /// For every element.
     pub softmax: Vec<Dd>,
-    /// Of every element.
+    /// For every element.
     pub log_softmax: Vec<Dd>,
-    /// Of the row.
+    /// For the row.
     pub logsumexp: Dd,
 }
 
@@ -250,7 +250,8 @@ pub const F16: Format = Format { digits: 11, min_exp: -14 };
 /// `bf16`
 pub const BF16: Format = Format { digits: 8, min_exp: -126 };
 
-/// The error of `got` in units of the last place of the larger of the two (see docs/accuracy.md).
+/// The error of `got` in units of the last place of the larger of the two numbers (see
+/// docs/accuracy.md).
 pub fn ulps(got: f64, exact: Dd, format: Format) -> f64 {
     let error = (Dd::sum(got, -exact.0).add(Dd(-exact.1, 0.0))).0.abs();
     let exponent = ulp_exponent(got, exact, format);
@@ -258,7 +259,7 @@ pub fn ulps(got: f64, exact: Dd, format: Format) -> f64 {
     error * 2f64.powi(-(exponent / 2)) * 2f64.powi(-(exponent - exponent / 2))
 }
 
-/// The unit of [`ulps`]. Of f64 it may be subnormal.
+/// The unit of [`ulps`], which may be subnormal in f64.
 pub fn ulp(got: f64, exact: Dd, format: Format) -> f64 {
     2f64.powi(ulp_exponent(got, exact, format))
 }
@@ -270,7 +271,7 @@ fn ulp_exponent(got: f64, exact: Dd, format: Format) -> i32 {
     exponent - format.digits + 1
 }
 
-/// As [`ulps`], of a number of any size; infinite for what is no number.
+/// As [`ulps`], for numbers of any size; infinite if `got` is not finite.
 pub fn ulps_scaled(got: f64, exact: Scaled, format: Format) -> f64 {
     if !got.is_finite() {
         return f64::INFINITY;

@@ -1,25 +1,25 @@
-//! What `softmax bench` times: the same shapes on every machine, so that machines can be compared,
-//! and digests be known.
+//! The plan of `softmax bench`: the same shapes on every machine, so that machines can be compared
+//! and digests are known.
 
 use softmax::Kernel;
 use softmax::half::{bf16, f16};
 
 use crate::operation::Operation;
 
-/// One thing to time.
+/// One case to time.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
-    /// What is computed.
+    /// The operation.
     pub operation: Operation,
     /// `f32`, `f64`, `f16` or `bf16`.
     pub dtype: &'static str,
-    /// Of the matrix.
+    /// Size of the matrix.
     pub rows: usize,
-    /// Of the matrix.
+    /// Size of the matrix.
     pub cols: usize,
-    /// How many share the rows.
+    /// Threads that share the rows.
     pub threads: usize,
-    /// By whom.
+    /// The kernel.
     pub kernel: &'static Kernel,
 }
 
@@ -35,13 +35,13 @@ impl Case {
         (self.rows * (self.cols + output) * self.size()) as u64
     }
 
-    /// What all kernels and numbers of threads have in common.
+    /// The shape, which does not depend on kernel and threads.
     pub fn shape(&self) -> (Operation, &'static str, usize, usize) {
         (self.operation, self.dtype, self.rows, self.cols)
     }
 }
 
-/// An expression for the element type of that name, which is `f32` if it is none.
+/// Evaluates an expression for the element type with this name, or for `f32` if there is none.
 #[macro_export]
 macro_rules! with_dtype {
     ($name:expr, $t:ident => $e:expr) => {
@@ -66,25 +66,25 @@ macro_rules! with_dtype {
     };
 }
 pub use crate::with_dtype;
-/// For [`with_dtype`].
+/// Used by [`with_dtype`].
 pub type F16 = f16;
-/// For [`with_dtype`].
+/// Used by [`with_dtype`].
 pub type BF16 = bf16;
 
 /// The element types.
 pub const DTYPES: [&str; 4] = ["f32", "f64", "f16", "bf16"];
 
-/// Columns of the matrices that differ in size.
+/// Columns of matrices of all sizes.
 const COLS: usize = 1024;
 
-/// From the first level of the cache to main memory: 32 KiB, 512 KiB, 8 MiB, 128 MiB and 1 GiB of
-/// f32, input and output.
+/// Rows from the first cache level to main memory: 32 KiB, 512 KiB, 8 MiB, 128 MiB and 1 GiB of
+/// f32, input and output together.
 const ROWS: [usize; 5] = [4, 64, 1024, 16_384, 131_072];
 
-/// From there on matrices are for several threads.
+/// The least rows that are worth several threads.
 const ROWS_OF_THREADS: usize = 1024;
 
-/// The sizes at which the machine's limits are measured: those of f32 matrices.
+/// Sizes at which the machine's limits are measured: those of f32 matrices.
 pub fn footprints(quick: bool) -> impl Iterator<Item = usize> {
     rows(quick).map(|rows| rows * COLS * 8)
 }
@@ -98,7 +98,7 @@ fn rows(quick: bool) -> impl Iterator<Item = usize> {
     ROWS.into_iter().filter(move |&rows| !quick || rows != 16_384)
 }
 
-/// Lengths of rows, each in the smallest matrix that has 4,096 elements.
+/// Lengths of rows, each with the fewest rows that make 4,096 elements.
 fn lengths(quick: bool) -> impl Iterator<Item = (usize, usize)> {
     let all = (2..=11).map(|k| 1usize << (2 * k));
     let some = [16, 64, 256, 1024, 8192, 65_536, 1 << 20];
@@ -106,7 +106,7 @@ fn lengths(quick: bool) -> impl Iterator<Item = (usize, usize)> {
     lengths.into_iter().map(|cols| ((4096 / cols).max(1), cols))
 }
 
-/// A matrix of an operation that is about as large as one of so many rows.
+/// The shape of a matrix for an operation, about as large as `rows` rows.
 fn matrix(operation: Operation, rows: usize) -> (usize, usize) {
     match (operation, rows) {
         (Operation::Attention, 4) => (64, 64),
@@ -133,7 +133,7 @@ pub fn cases(kernels: &[&'static Kernel], threads: &[usize], quick: bool) -> Vec
             }
         }
     }
-    // What has the same input is together.
+    // Cases with the same input are together.
     shapes.sort_by_key(|&(operation, dtype, rows, cols)| {
         (dtype != "f32", dtype, cols, rows, operation.name())
     });
@@ -160,31 +160,32 @@ pub fn cases(kernels: &[&'static Kernel], threads: &[usize], quick: bool) -> Vec
 mod tests {
     use super::*;
     use crate::check::{digest, digests, expected, key};
-    use crate::data::{logits, tiled};
-    use crate::operation::{Side, run, sampler, tile_rows};
+    use crate::data::{logits, repeated};
+    use crate::operation::{Side, pattern_rows, run, sampler};
     use softmax::Matrix;
 
-    /// The digest of a case's answer.
+    /// The digest of a case's result.
     fn digest_of(case: &Case) -> u64 {
         let Case { operation, dtype, rows, cols, .. } = *case;
-        // All that starts like this repeats it.
+        // Further rows repeat these.
         let rows = operation.period(rows, cols);
         let exec = softmax::Exec::new().kernel(case.kernel);
         let mut side = Side::new(operation, rows, cols);
         with_dtype!(dtype, T => {
-            let height = tile_rows(rows, cols);
-            let tile = logits::<T>(height * cols);
+            let height = pattern_rows(rows, cols);
+            let pattern = logits::<T>(height * cols);
             if operation == Operation::Sample {
-                // All rows are drawn from, tile by tile: together they are a gigabyte.
+                // Every row has its own draw. Pattern by pattern, because all rows together are a
+                // gigabyte.
                 for (i, draws) in side.draws.chunks_mut(height).enumerate() {
-                    let x = Matrix::new(&tile[..draws.len() * cols], cols).expect("whole rows");
+                    let x = Matrix::new(&pattern[..draws.len() * cols], cols).expect("whole rows");
                     let sampler = sampler(exec).first_row((i * height) as u64);
                     sampler.sample(x, draws).expect("a valid call");
                 }
                 return digest::<T>(operation, rows, cols, &[], &side);
             }
             let mut x = vec![T::default(); rows * cols];
-            tiled(&mut x, 0, &tile);
+            repeated(&mut x, 0, &pattern);
             let mut y = x.clone();
             let y = if operation.has_matrix() { &mut y[..] } else { &mut y[..rows] };
             run(operation, exec, cols, &x, y, &mut side).expect("a valid call");
@@ -192,8 +193,8 @@ mod tests {
         })
     }
 
-    /// Every digest that there is, by the reference (of the largest, and under emulators, by a
-    /// kernel that is known to give its bits).
+    /// All digests, by the reference. (The largest ones, and those under emulators, by a kernel
+    /// that is known to give its bits.)
     #[test]
     fn digests_are_those_of_the_reference() {
         let kernel = |name| softmax::kernel(name).expect("there is this kernel");

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use core_affinity::CoreId;
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
-/// The hardware threads that this program may use, one of each core before the second of any, as
+/// The hardware threads that this program may use: one of each core before the second of any, as
 /// far as the system tells.
 fn places() -> Vec<CoreId> {
     let all = core_affinity::get_core_ids().unwrap_or_default();
@@ -26,7 +26,7 @@ fn places() -> Vec<CoreId> {
     first
 }
 
-/// How many threads to compare: 1, 2, 4 and so on, and as many as the program may use.
+/// Numbers of threads to compare: 1, 2, 4 and so on, and as many as the program may use.
 pub fn steps() -> Vec<usize> {
     let most = std::thread::available_parallelism().map_or(1, usize::from);
     let doubling = std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|&n| n < most);
@@ -42,10 +42,10 @@ pub struct Pools {
 }
 
 impl Pools {
-    /// One pool for each number of threads.
+    /// Makes one pool for each number of threads.
     ///
     /// # Errors
-    /// If the system refuses a thread.
+    /// The system refuses a thread.
     pub fn new(sizes: &[usize]) -> Result<Self, ThreadPoolBuildError> {
         let places = Arc::new(places());
         let pinned = Arc::new(AtomicBool::new(true));
@@ -57,7 +57,7 @@ impl Pools {
                 }
             };
             let pool = ThreadPoolBuilder::new().num_threads(size).start_handler(bind).build()?;
-            // All have started, and bound themselves.
+            // Waits until all threads have started and bound themselves.
             pool.broadcast(|_| ());
             Ok(pool)
         });
@@ -65,7 +65,7 @@ impl Pools {
         Ok(Self { pools, pinned: pinned.load(Ordering::Relaxed) })
     }
 
-    /// The pool of so many threads, or the one that comes nearest.
+    /// The pool with this number of threads, or with the nearest.
     pub fn get(&self, threads: usize) -> Option<&ThreadPool> {
         self.pools.iter().min_by_key(|pool| pool.current_num_threads().abs_diff(threads))
     }

@@ -2,16 +2,16 @@
 
 use std::time::Instant;
 
-/// The mean time of a call, in seconds, of so many.
+/// The mean seconds of a call.
 pub fn seconds(calls: u64, mut call: impl FnMut()) -> f64 {
     let start = Instant::now();
     (0..calls).for_each(|_| call());
     start.elapsed().as_secs_f64() / calls.max(1) as f64
 }
 
-/// Times `count` things in turn, and all of them again, so that what slows the machine down for a
-/// while slows them all. `time(i)` gives the time of the `i`th, and `None` to stop. Gives the times
-/// of each; if it was stopped, some have one less.
+/// Times `count` items in turn, round after round, so that whatever slows the machine for a while
+/// slows all of them. `time(i)` returns the seconds of item `i`, or `None` to stop. Returns the
+/// times of each; after a stop, some have one less.
 pub fn interleaved(
     rounds: usize,
     count: usize,
@@ -27,20 +27,20 @@ pub fn interleaved(
     times
 }
 
-/// What times come to.
+/// Statistics of times.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Statistics {
-    /// The middle one, or the mean of the two in the middle.
+    /// The middle time, or the mean of the two in the middle.
     pub median: f64,
-    /// The difference of the quartiles, as a part of the median.
+    /// The difference of the quartiles, as a share of the median.
     pub spread: f64,
-    /// The places of times above the upper quartile by more than 1.5 times the difference of the
-    /// quartiles (Tukey), and above the median by 2%.
+    /// Indices of times that exceed the upper quartile by more than 1.5 times the difference of the
+    /// quartiles (Tukey), and the median by 2%.
     pub outliers: Vec<usize>,
 }
 
 impl Statistics {
-    /// `None` of no times.
+    /// The statistics, or `None` without times.
     pub fn of(times: &[f64]) -> Option<Self> {
         if times.is_empty() {
             return None;

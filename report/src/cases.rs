@@ -1,4 +1,4 @@
-//! What the cases of a report are about.
+//! Keys and descriptions of the cases of a report.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 use crate::format::{bytes, number, percent, plural};
 use crate::schema::{Cache, Case, CaseResult, Machine, MemoryLimit, Report};
 
-/// What was computed, whatever the kernel.
+/// What was computed, by any kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key<'a> {
     pub operation: &'a str,
@@ -23,7 +23,7 @@ impl fmt::Display for Key<'_> {
     }
 }
 
-/// What was computed and by which kernel.
+/// Describes what was computed, and by which kernel.
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, {}", self.key(), self.kernel)
@@ -36,7 +36,7 @@ impl Case {
         Key { operation, dtype, rows: *rows, cols: *cols, threads: *threads }
     }
 
-    /// The times, unless the answer was wrong.
+    /// The result, unless it was wrong.
     pub(crate) fn timed(&self) -> Option<&CaseResult> {
         self.result.as_ref().filter(|_| self.check.passed)
     }
@@ -46,7 +46,7 @@ impl Case {
         self.timed().map_or(0.0, |result| result.elements_per_second)
     }
 
-    /// What is known of it, in words.
+    /// A description of the case in words.
     pub(crate) fn about(&self) -> String {
         let mut text = self.to_string();
         if let Some(result) = self.timed() {
@@ -59,7 +59,7 @@ impl Case {
         format!("{text}; {} in {}", bytes(self.bytes), self.level)
     }
 
-    /// What is wrong with the answer, if anything.
+    /// A description of what is wrong with the result, if anything.
     pub(crate) fn wrong(&self) -> Option<String> {
         let check = &self.check;
         if check.passed {
@@ -77,8 +77,8 @@ impl Case {
 }
 
 impl Report {
-    /// The fastest case of each key, in the order of the report; one without times if there are
-    /// only those.
+    /// The fastest case of each key, in the order of the report; one without times if there is no
+    /// other.
     pub(crate) fn best(&self) -> Vec<&Case> {
         let mut places = HashMap::new();
         let mut best: Vec<&Case> = vec![];
@@ -100,8 +100,7 @@ impl Report {
         cases.chain(limits).max().unwrap_or(1)
     }
 
-    /// The best of the loops for each level at this many threads, the nearest first: its level, and
-    /// itself.
+    /// The fastest loop of each level, the nearest first, with this number of threads.
     pub(crate) fn memory_limits(&self, threads: usize) -> Vec<(String, &MemoryLimit)> {
         let mut best: Vec<(String, &MemoryLimit)> = vec![];
         let mut limits: Vec<_> =
@@ -119,7 +118,7 @@ impl Report {
         best
     }
 
-    /// What a reader must be told first.
+    /// The marks that a reader must see first.
     pub(crate) fn marks(&self) -> Vec<&'static str> {
         let marks = [
             (self.machine.emulated, "EMULATED"),
@@ -131,17 +130,17 @@ impl Report {
 }
 
 impl Machine {
-    /// The caches that data go through.
+    /// The caches for data.
     pub(crate) fn data_caches(&self) -> impl Iterator<Item = &Cache> {
         self.caches.iter().filter(|cache| cache.kind != "Instruction")
     }
 
-    /// Where so many bytes lie if the threads share them: `L1`, `L2`, `L3` or `memory`, the nearest
-    /// level that has room for a thread's part of them, or if the level is shared, for all of them.
-    /// Nothing is known if the system does not tell its caches.
+    /// The level in which bytes lie if threads share them: `L1`, `L2`, `L3` or `memory`. It is the
+    /// nearest one with room for a thread's share, or for all of them if the level is shared.
+    /// `None` if the system does not tell its caches.
     pub fn level(&self, bytes: u64, threads: usize) -> Option<String> {
         self.data_caches().next()?;
-        // The first two are each core's own.
+        // The first two levels belong to single cores.
         let share =
             |cache: &Cache| if cache.level <= 2 { bytes / threads.max(1) as u64 } else { bytes };
         let cache = self.data_caches().find(|cache| share(cache) <= cache.size);

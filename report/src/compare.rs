@@ -1,4 +1,4 @@
-//! Later runs against the first one.
+//! Later reports compared with the first.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,40 +8,40 @@ use crate::error::Error;
 use crate::format::number;
 use crate::schema::{Case, Report};
 
-/// A case that is not as fast as in the first report, or of which that cannot be said.
+/// A case that is not as fast as in the first report, or that cannot be compared.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Regression {
-    /// Which report it is about, counted from 0: at least 1.
+    /// The index of the report, counted from 0: at least 1.
     pub report: usize,
     /// The label of that report's machine.
     pub label: String,
-    /// What was timed, in words: operation, dtype, rows, cols, threads.
+    /// The case in words: operation, dtype, rows, cols, threads.
     pub case: String,
-    /// Which kernel.
+    /// The kernel.
     pub kernel: String,
-    /// What happened.
+    /// The change.
     pub change: Change,
 }
 
-/// What can happen to a case. Speeds are in elements per second.
+/// The ways in which a case can change. Speeds are in elements per second.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Change {
-    /// It is slower than the factor allows.
+    /// The case is slower than the factor allows.
     Slower {
-        /// In the first report.
+        /// The speed in the first report.
         before: f64,
-        /// In the later one.
+        /// The speed in the later report.
         now: f64,
     },
     /// The later report does not have it.
     Missing,
-    /// Its answer was wrong in the later report.
+    /// The result was wrong in the later report.
     Wrong,
-    /// It was not timed in the later report.
+    /// The case was not timed in the later report.
     NotTimed,
-    /// It was not timed in the first report, or its answer was wrong there: there is nothing to
-    /// compare with.
+    /// The case was not timed in the first report, or its result was wrong there: there is nothing
+    /// to compare with.
     NoBaseline,
 }
 
@@ -65,9 +65,9 @@ impl fmt::Display for Regression {
     }
 }
 
-/// Every case and kernel of the first report that is slower in a later one than `factor` times as
+/// All cases and kernels of the first report that are slower in a later one than `factor` times as
 /// fast, or cannot be compared: a check never passes because there was nothing to check. Cases that
-/// only later reports have do not count.
+/// only later reports have are ignored.
 ///
 /// # Errors
 ///
@@ -119,24 +119,24 @@ fn change(before: &Case, now: Option<&Case>, factor: f64) -> Option<Change> {
     }
 }
 
-/// A case of the first report that others have too.
+/// A case of the first report that others have, too.
 #[derive(Debug)]
 pub struct Common<'a> {
     pub key: Key<'a>,
-    /// The fastest kernel's, with times.
+    /// The case of the fastest kernel, with times.
     pub first: &'a Case,
-    /// The same of each other report, where it has times.
+    /// The same case of each other report, if it has times.
     pub others: Vec<Option<&'a Case>>,
 }
 
 impl Common<'_> {
-    /// How many times as fast each other report is.
+    /// The speed of each other report relative to the first.
     pub fn ratios(&self) -> impl Iterator<Item = Option<f64>> {
         self.others.iter().map(|other| other.map(|case| case.speed() / self.first.speed()))
     }
 }
 
-/// The best kernels' cases of the first report that at least one other has too.
+/// The best kernels' cases of the first report that at least one other report has, too.
 pub fn common(reports: &[Report]) -> Vec<Common<'_>> {
     let [first, others @ ..] = reports else { return vec![] };
     let others: Vec<HashMap<_, _>> =

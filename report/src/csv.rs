@@ -45,8 +45,8 @@ const COLUMNS: &[Column] = &[
     ("cycles_per_element", |_, c| optional(c.result.as_ref().and_then(|r| r.cycles_per_element))),
 ];
 
-/// One line for each case of each report, after one with the names of the columns. What is absent
-/// is empty.
+/// One line for each case of each report, after a line with the names of the columns. Missing
+/// values are empty.
 pub fn csv(reports: &[Report]) -> String {
     let mut writer = ::csv::Writer::from_writer(vec![]);
     let mut write = |record: Vec<String>| {

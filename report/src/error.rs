@@ -1,36 +1,36 @@
-//! What can be wrong.
+//! Errors of this crate.
 
 use std::fmt;
 
-/// Why something cannot be done. Shown as one line.
+/// An error, shown as one line.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Error {
-    /// It is not JSON, or not all of it is there.
+    /// The bytes are not JSON, or incomplete.
     Syntax {
-        /// What the caller named the bytes.
+        /// The caller's name of the bytes.
         name: String,
-        /// The field in which it ends or goes wrong; empty if that is none.
+        /// The field in which it ends or goes wrong; empty if there is none.
         field: String,
         /// Counted from 1.
         line: usize,
         /// Counted from 1.
         column: usize,
-        /// What is wrong.
+        /// The description of the error.
         cause: String,
     },
-    /// It is JSON, but no report, or one with values that make no sense.
+    /// The JSON is not a report, or has values that make no sense.
     Field {
-        /// What the caller named the bytes.
+        /// The caller's name of the bytes.
         name: String,
-        /// Which field, such as `cases[3].result.timing.median`; empty for all of it.
+        /// The field, such as `cases[3].result.timing.median`; empty for the whole file.
         field: String,
-        /// What is wrong.
+        /// The description of the error.
         cause: String,
     },
-    /// Speeds are compared with those of another report, but this many were given.
+    /// A comparison needs more reports than this number.
     TooFew(usize),
-    /// A speed cannot be expected to be this part of another.
+    /// The factor is not in its range.
     Factor(f64),
     /// The report with this index (from 0) has no case that the first one has.
     NothingInCommon(usize),
@@ -56,7 +56,7 @@ impl fmt::Display for Error {
             }
             Self::Image(cause) => format!("the chart cannot be drawn: {cause}"),
         };
-        // One line whatever is in the JSON.
+        // Control characters are replaced, so that it stays one line.
         f.write_str(&line.replace(|c: char| c.is_control(), " "))
     }
 }

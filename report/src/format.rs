@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-/// Three digits (four, or five, before the point) of a number that is not negative.
+/// A number that is not negative, with three digits, or four or five before the point.
 pub fn number(x: f64) -> String {
     match x {
         0.0 => "0".into(),
@@ -15,7 +15,7 @@ pub fn number(x: f64) -> String {
     }
 }
 
-/// A part, in percent.
+/// A share, in percent.
 pub fn percent(x: f64) -> String {
     if x >= 0.0995 { format!("{:.0}%", x * 100.0) } else { format!("{:.1}%", x * 100.0) }
 }
@@ -34,7 +34,7 @@ pub fn plural(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
-/// A command as a shell would take it: what is not plain is in quotes.
+/// A command as a shell takes it: arguments with special characters are quoted.
 pub fn command(arguments: &[String]) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=,@%+".contains(c);
     let quote = |argument: &String| match argument {
@@ -44,7 +44,7 @@ pub fn command(arguments: &[String]) -> String {
     arguments.iter().map(quote).collect::<Vec<_>>().join(" ")
 }
 
-/// A text of at most this width, by what each character takes.
+/// The text, cut to this width; `width` is that of a character.
 pub fn clip(text: &str, most: f64, width: impl Fn(char) -> f64) -> Cow<'_, str> {
     let end = |most: f64| {
         let mut sum = 0.0;
@@ -63,7 +63,7 @@ pub fn clip(text: &str, most: f64, width: impl Fn(char) -> f64) -> Cow<'_, str> 
     }
 }
 
-/// The text with what XML forbids and terminals obey replaced.
+/// The text, with characters replaced that XML forbids or terminals obey.
 pub fn harmless(text: &str) -> String {
     let bad = |c: char| (c.is_control() && c != '\n') || matches!(c, '\u{fffe}' | '\u{ffff}');
     text.replace(bad, "\u{fffd}")

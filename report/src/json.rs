@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 
 use crate::schema::Report;
 
-/// What [`table`](crate::table()) has, as a JSON array: an object for the best kernel of each case
-/// of each report.
+/// The contents of [`table`](crate::table()) as a JSON array: an object for the best kernel of each
+/// case of each report.
 ///
-/// `report` counts from 1, as there; `ratio` is the speed in that of the first report's best
-/// kernel, where both have one.
+/// `report` counts from 1, as in the table; `ratio` is the speed relative to the first report's
+/// best kernel, where both have one.
 ///
 /// ```
 /// assert_eq!(softmax_report::json(&[]).to_string(), "[]");

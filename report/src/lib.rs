@@ -1,4 +1,4 @@
-//! The reports of `softmax bench`: what is in them ([`schema`]), and the tables and charts that
+//! The reports of `softmax bench`: their contents ([`schema`]), and the tables and charts that
 //! `softmax report` makes of them.
 //!
 //! ```

@@ -8,10 +8,11 @@ use resvg::usvg::{Options, Tree};
 
 use crate::error::Error;
 
-/// No side is longer, in pixels.
+/// The longest side, in pixels.
 const MOST: f32 = 16_384.0;
 
-/// DejaVu Sans, so that pictures are the same everywhere, and the system's fonts for what it lacks.
+/// DejaVu Sans, so that images are the same everywhere, and the system's fonts for characters that
+/// it lacks.
 static FONTS: LazyLock<Arc<Database>> = LazyLock::new(|| {
     let mut fonts = Database::new();
     fonts.load_font_data(dejavu::sans::regular().to_vec());
@@ -21,11 +22,11 @@ static FONTS: LazyLock<Arc<Database>> = LazyLock::new(|| {
     Arc::new(fonts)
 });
 
-/// A chart as a PNG file of this width in pixels, in light colours.
+/// Draws a chart as a PNG file of this width in pixels, in light colours.
 ///
 /// # Errors
 ///
-/// [`Error::Image`] if it is not SVG, or a side would be 0 or longer than 16,384 pixels.
+/// [`Error::Image`] if `svg` is not SVG, or a side would be 0 or longer than 16,384 pixels.
 pub fn png(svg: &str, width: u32) -> Result<Vec<u8>, Error> {
     let image = |cause: String| Error::Image(cause);
     let options = Options { fontdb: FONTS.clone(), ..Options::default() };

@@ -6,16 +6,15 @@ use serde_json::error::Category;
 use crate::error::Error;
 use crate::schema::{Case, Limits, Report, SCHEMA, Timing, VERSION};
 
-/// What a number that is measured may be: anything plausible, and products and quotients of them
-/// are finite.
+/// The range of plausible measurements; products and quotients of such numbers are finite.
 const PLAUSIBLE: std::ops::RangeInclusive<f64> = 1e-30..=1e30;
 
-/// Reads a report. `name` is what errors call it.
+/// Reads a report. `name` is the name of the bytes in errors.
 ///
 /// # Errors
 ///
-/// [`Error::Syntax`] if it is not JSON or not complete, [`Error::Field`] if it is another JSON, of
-/// another version, or has values that make no sense.
+/// [`Error::Syntax`] if the bytes are not complete JSON, [`Error::Field`] if it is not a report,
+/// has another version, or values that make no sense.
 pub fn read(bytes: &[u8], name: &str) -> Result<Report, Error> {
     let fault = |(field, cause)| Error::Field { name: name.into(), field, cause };
     match serde_json::from_slice(bytes) {
@@ -25,7 +24,7 @@ pub fn read(bytes: &[u8], name: &str) -> Result<Report, Error> {
     let report = typed(bytes).map_err(|e| {
         let (path, cause) = (e.path().to_string(), text(e.inner()));
         let path = if path == "." { String::new() } else { path };
-        // The field that is not there is part of the path too.
+        // The missing field is part of the path, too.
         let missing = cause.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
         fault(match missing {
             Some(field) if path.is_empty() => (field.into(), "missing field".into()),
@@ -37,7 +36,7 @@ pub fn read(bytes: &[u8], name: &str) -> Result<Report, Error> {
     Ok(report)
 }
 
-/// The report as JSON that people can read too, with a line feed at the end.
+/// The report as readable JSON, with a line feed at the end.
 pub fn write(report: &Report) -> String {
     let json = serde_json::to_string_pretty(report);
     json.expect("numbers, strings and lists of them are JSON") + "\n"
@@ -47,7 +46,7 @@ fn typed(bytes: &[u8]) -> Result<Report, serde_path_to_error::Error<serde_json::
     serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(bytes))
 }
 
-/// What serde says, without the line and the column.
+/// The message of serde, without line and column.
 fn text(e: &serde_json::Error) -> String {
     let text = e.to_string();
     text.rfind(" at line ").map_or(&*text, |end| &text[..end]).into()
@@ -73,7 +72,7 @@ fn fault(field: impl Into<String>, cause: impl Into<String>) -> Result<(), Fault
     Err((field.into(), cause.into()))
 }
 
-/// Whether it is a report of this version.
+/// Checks that it is a report of this version.
 fn head(value: &Value) -> Result<(), Fault> {
     let Some(object) = value.as_object() else { return fault("", "a report is an object") };
     match object.get("schema") {
@@ -95,7 +94,7 @@ fn head(value: &Value) -> Result<(), Fault> {
     }
 }
 
-/// Whether the values make sense.
+/// Checks that the values make sense.
 fn sense(report: &Report) -> Result<(), Fault> {
     each("clock", &report.clock)?;
     let Limits { memory, arithmetic } = &report.limits;
@@ -188,7 +187,7 @@ fn count(field: String, n: u64) -> Result<(), Fault> {
 mod tests {
     use std::path::Path;
 
-    /// The schema that is checked in is that of the types.
+    /// The checked-in schema is that of the types.
     #[test]
     fn schema_is_up_to_date() {
         let schema = schemars::schema_for!(crate::Report);

@@ -1,13 +1,14 @@
-//! What is in a report: the JSON that `softmax bench` writes and `softmax report` reads.
-//! `docs/reports/schema.json` is made of this.
+//! The contents of a report: the JSON that `softmax bench` writes and `softmax report` reads.
+//! `docs/reports/schema.json` is generated from this.
 
 #[cfg(test)]
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What a report says of itself.
+/// The name of the schema in every report.
 pub const SCHEMA: &str = "softmax-report";
-/// Raised by every change that old readers would misread. Fields may be added without.
+/// The version, raised by every change that old readers would misread. Adding fields does not raise
+/// it.
 pub const VERSION: u32 = 1;
 
 /// One run of `softmax bench` on one machine.
@@ -16,7 +17,7 @@ pub const VERSION: u32 = 1;
 pub struct Report {
     /// Always `softmax-report`.
     pub schema: String,
-    /// Of the schema: 1.
+    /// Version of the schema: 1.
     pub version: u32,
     /// When the run began: RFC 3339, UTC.
     pub date: String,
@@ -27,30 +28,29 @@ pub struct Report {
     pub complete: bool,
     /// The program.
     pub build: Build,
-    /// Where it ran.
+    /// The machine.
     pub machine: Machine,
     /// The kernels compiled for this architecture, the fastest first.
     pub kernels: Vec<KernelInfo>,
-    /// What the machine can do at best, by loops that do nothing else.
+    /// The machine's own limits, from loops that do nothing else.
     pub limits: Limits,
-    /// Seconds of the same arithmetic, once in each round: it takes longer when the clock slows
-    /// down.
+    /// Seconds of the same arithmetic, once in each round: more when the clock slows down.
     pub clock: Vec<f64>,
-    /// What was timed.
+    /// The cases that were timed.
     pub cases: Vec<Case>,
-    /// What a reader should know before they believe the numbers.
+    /// Warnings for readers of the numbers.
     pub warnings: Vec<String>,
 }
 
-/// What was built.
+/// A build of the program.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(JsonSchema))]
 pub struct Build {
-    /// Of the crate.
+    /// Version of the crate.
     pub version: String,
-    /// What `git describe` said, or `unknown`.
+    /// The output of `git describe`, or `unknown`.
     pub revision: String,
-    /// What `rustc --version` said.
+    /// The output of `rustc --version`.
     pub rustc: String,
     /// The target triple.
     pub target: String,
@@ -60,25 +60,26 @@ pub struct Build {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(JsonSchema))]
 pub struct Machine {
-    /// What people call it: `--label`, or else the CPU's model.
+    /// The name for people: `--label`, or else the CPU's model.
     pub label: String,
     /// The CPU's model.
     pub cpu: String,
     /// `x86_64` or `aarch64`, and others.
     pub architecture: String,
-    /// What the CPU can do of what kernels may ask for, by the names of Rust's `target_feature`.
+    /// The CPU features that kernels may need and this CPU has, by the names of Rust's
+    /// `target_feature`.
     pub features: Vec<String>,
-    /// Whether an emulator ran the program: its times say nothing of a CPU.
+    /// Whether an emulator ran the program: its times say nothing about a CPU.
     pub emulated: bool,
-    /// Cores, if the system tells.
+    /// Number of cores, if the system tells.
     pub physical_cores: Option<usize>,
-    /// Hardware threads that the program may use.
+    /// Number of hardware threads that the program may use.
     pub logical_cores: usize,
-    /// Of the first CPU, the nearest first; empty if the system does not tell.
+    /// Caches of the first CPU, the nearest first; empty if the system does not tell.
     pub caches: Vec<Cache>,
     /// Bytes of main memory.
     pub memory_bytes: u64,
-    /// The clock as the system tells it, in MHz.
+    /// The clock in MHz, as the system tells it.
     pub frequency_mhz: Option<u64>,
     /// Name and version of the operating system, and of its kernel.
     pub os: String,
@@ -92,7 +93,7 @@ pub struct Machine {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(JsonSchema))]
 pub struct Cache {
-    /// 1 is the nearest.
+    /// The level; 1 is the nearest.
     pub level: u32,
     /// `Data`, `Instruction` or `Unified`.
     #[serde(rename = "type")]
@@ -117,52 +118,52 @@ pub struct KernelInfo {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(JsonSchema))]
 pub struct Limits {
-    /// Of caches and memory.
+    /// Limits of caches and memory.
     pub memory: Vec<MemoryLimit>,
-    /// Of arithmetic.
+    /// Limits of arithmetic.
     pub arithmetic: Vec<ArithmeticLimit>,
 }
 
-/// How fast a loop goes over memory that does nothing else.
+/// The speed of a loop over memory that does nothing else.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(JsonSchema))]
 pub struct MemoryLimit {
     /// `read`, `copy` (memcpy), `copy_nt` (by stores past the caches) or `scale` (in place).
     #[serde(rename = "loop")]
     pub name: String,
-    /// Bytes of memory that the loop goes over, of all threads together: what it reads and what it
-    /// writes elsewhere.
+    /// Bytes of memory that the loop uses, for all threads together: its input and a separate
+    /// output.
     pub bytes: u64,
-    /// How many threads shared it.
+    /// Number of threads that shared it.
     pub threads: usize,
     /// Bytes read and written in one pass.
     pub traffic: u64,
-    /// Of the times.
+    /// Statistics of the times.
     pub timing: Timing,
     /// `traffic` per second, in 10^9.
     pub gb_per_second: f64,
 }
 
-/// How many operations per second a kernel's vectors can do.
+/// The operations per second of a kernel's vectors.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(JsonSchema))]
 pub struct ArithmeticLimit {
-    /// Whose vectors.
+    /// The kernel.
     pub kernel: String,
-    /// Of the arithmetic: `f32` or `f64`.
+    /// Type of the arithmetic: `f32` or `f64`.
     pub dtype: String,
-    /// How many threads did it at once.
+    /// Number of threads that worked at the same time.
     pub threads: usize,
     /// Operations in one pass: fused multiply-adds of one element each (one operation, not two), or
-    /// where the CPU has none, multiplications and additions.
+    /// multiplications and additions if the CPU has none.
     pub operations: u64,
-    /// Of the times.
+    /// Statistics of the times.
     pub timing: Timing,
     /// `operations` per second, in 10^9.
     pub gops_per_second: f64,
 }
 
-/// One thing that was timed, in interleaved rounds.
+/// A case that was timed, in interleaved rounds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(JsonSchema))]
 pub struct Case {
@@ -171,85 +172,85 @@ pub struct Case {
     pub operation: String,
     /// `f32`, `f64`, `f16` or `bf16`.
     pub dtype: String,
-    /// Of the matrix.
+    /// Size of the matrix.
     pub rows: usize,
-    /// Of the matrix.
+    /// Size of the matrix.
     pub cols: usize,
-    /// How many threads shared the rows.
+    /// Number of threads that shared the rows.
     pub threads: usize,
-    /// Which kernel.
+    /// The kernel.
     pub kernel: String,
-    /// Bytes of memory that a call goes over: the input and the output.
+    /// Bytes of memory that a call uses: input and output.
     pub bytes: u64,
-    /// Where these lie on this machine: `L1`, `L2`, `L3` or `memory`; `unknown` if the system does
-    /// not tell its caches.
+    /// The level that holds these bytes on this machine: `L1`, `L2`, `L3` or `memory`; `unknown` if
+    /// the system does not tell its caches.
     pub level: String,
-    /// Elements of one call: of the rows, and of causal attention those that are seen.
+    /// Elements of one call: of the rows, or in causal attention those that are seen.
     pub elements: u64,
     /// Bytes that one call must read and write at least.
     pub traffic: u64,
-    /// Multiplications per element, fused with an addition or not, counted in the source: what
-    /// arithmetic needs at least.
+    /// Multiplications per element, fused with an addition or not, counted in the source: the least
+    /// arithmetic.
     pub operations: f64,
-    /// Of the answer, before it was timed.
+    /// Check of the result, before it was timed.
     pub check: Check,
-    /// Of the times; absent if the answer was wrong or the run was interrupted before.
+    /// Result of the times; absent if the check failed or the run was interrupted before.
     pub result: Option<CaseResult>,
 }
 
-/// How a case's answer was checked.
+/// The check of a case's result.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(JsonSchema))]
 pub struct Check {
-    /// The largest error, in units of the last place against f64 or better; absent where there is
-    /// no error but equality.
+    /// The largest error, in units of the last place against f64 or better; absent if results are
+    /// compared for equality.
     pub max_ulp: Option<f64>,
     /// The mean error.
     pub mean_ulp: Option<f64>,
     /// The largest error that is promised.
     pub limit_ulp: Option<f64>,
-    /// FNV-1a of the answer's bits, in hexadecimal.
+    /// FNV-1a of the result's bits, in hexadecimal.
     pub digest: String,
-    /// What it is on every CPU.
+    /// The digest that every CPU gives.
     pub expected: String,
-    /// Whether the digest is that, the error within the limit, and every row as the first ones.
+    /// Whether the digest is as expected, the error within its limit, and repeated rows are equal.
     pub passed: bool,
 }
 
-/// What a case's times come to.
+/// The result of a case's times.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(JsonSchema))]
 pub struct CaseResult {
-    /// Of the times.
+    /// Statistics of the times.
     pub timing: Timing,
     /// `elements` per second.
     pub elements_per_second: f64,
     /// `traffic` per second, in 10^9.
     pub gb_per_second: f64,
-    /// `memory` or `arithmetic`: what needs more time at its limit. Absent if the limit was not
-    /// measured.
+    /// `memory` or `arithmetic`: the one that needs more time at its limit. Absent if the limit was
+    /// not measured.
     pub bound_by: Option<String>,
     /// Elements per second at that limit.
     pub limit_elements_per_second: Option<f64>,
-    /// `elements_per_second` of that limit: 1 is the best that the machine can do.
+    /// `elements_per_second` divided by that limit: 1 is the best that the machine can do.
     pub fraction_of_limit: Option<f64>,
-    /// Cycles of a thread for one of its elements, where the system counts cycles.
+    /// Cycles of a thread per element, if the system counts cycles.
     pub cycles_per_element: Option<f64>,
 }
 
-/// The times of something.
+/// Times and their statistics.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(JsonSchema))]
 pub struct Timing {
-    /// Seconds of one call: the mean over the calls of each round, in the order of the rounds.
+    /// Seconds of one call, for each round: the mean over the calls of the round.
     pub seconds: Vec<f64>,
-    /// How many calls a round had.
+    /// Number of calls in a round.
     pub calls: u64,
     /// The median of `seconds`.
     pub median: f64,
-    /// The difference of the quartiles, as a part of the median.
+    /// The difference of the quartiles, as a share of the median.
     pub spread: f64,
-    /// Rounds (counted from 0) that took longer than the upper quartile by more than 1.5 times that
-    /// difference, and 2% more than the median.
+    /// Rounds (counted from 0) that exceeded the upper quartile by more than 1.5 times that
+    /// difference, and the median by 2%.
     pub outliers: Vec<usize>,
 }

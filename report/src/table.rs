@@ -8,13 +8,13 @@ use crate::compare::{Common, common};
 use crate::format::{bytes, clip, harmless, number, percent, plural};
 use crate::schema::{Case, Machine, Report};
 
-/// No line is wider.
+/// The most columns of a line.
 const WIDTH: u16 = 100;
-/// How many other reports one table of ratios has.
+/// The most other reports in one table of ratios.
 const OTHERS: usize = 4;
 
-/// What the reports say, each in turn: the machine, its limits and the best kernel of each case;
-/// then the ratios to the first report. No line is wider than 100 columns.
+/// The reports one after another: the machine, its limits and the best kernel of each case; then
+/// the ratios to the first report. No line is wider than 100 columns.
 pub fn table(reports: &[Report]) -> String {
     let mut text = String::new();
     for (i, report) in reports.iter().enumerate() {
@@ -71,7 +71,7 @@ fn limits(report: &Report) -> String {
     threads.extend(limits.arithmetic.iter().map(|l| l.threads));
     threads.sort_unstable();
     threads.dedup();
-    // Two lines are enough here: the page has all.
+    // Two lines suffice here: the page has all.
     let ends = threads.first().into_iter().chain(threads.last().filter(|_| threads.len() > 1));
     for &threads in ends {
         let memory = report.memory_limits(threads).into_iter();
@@ -160,7 +160,7 @@ fn plain() -> Table {
     table
 }
 
-/// A table with a line of names, and some columns flush right; nothing if it has no rows.
+/// A table with a line of names; the columns in `right` are flush right. Empty without rows.
 fn listed(names: &[&str], rows: impl Iterator<Item = Vec<String>>, right: &[usize]) -> String {
     let mut table = plain();
     table.set_header(names.to_vec());

@@ -12,7 +12,7 @@ use std::ops::Range;
 use tinyvec::SliceVec;
 
 use softmax_kernels::{
-    Exps, LEAST, LEAST_UNIT, Masses, PART, RESTS, Ready, ln, of_rank, rank, rest, units,
+    Exps, LEAST, LEAST_UNIT, Masses, RESTS, Ready, SPAN, ln, of_rank, rank, rest, units,
 };
 
 use super::Method;
@@ -41,7 +41,7 @@ pub(super) struct Lists<'m> {
     ranks: SliceVec<'m, u64>,
     /// The same with their distances from the entropy, if a filter needs them.
     distances: SliceVec<'m, [u64; 2]>,
-    /// The sums of a row's parts, or running sums.
+    /// The sums of a row's spans, or running sums.
     sums: &'m mut [u64],
 }
 
@@ -77,7 +77,7 @@ pub(super) struct Kept<'a, 'm> {
 enum State {
     /// All that have mass.
     All,
-    /// Those up to a rank, which have so many units. `lists.sums` has them by parts.
+    /// Those up to a rank, which have so many units. `lists.sums` has them by spans.
     Upto { last: u64, mass: u64 },
     /// Those in `lists.tokens`.
     List,
@@ -227,8 +227,8 @@ impl<'a, 'm> Kept<'a, 'm> {
         if last >= self.last() && self.state != State::All {
             return;
         }
-        let parts = &mut self.lists.sums[..self.masses.len().div_ceil(PART)];
-        let found = self.kernel.scan(self.masses, e, e, parts, &mut []);
+        let spans = &mut self.lists.sums[..self.masses.len().div_ceil(SPAN)];
+        let found = self.kernel.scan(self.masses, e, e, spans, &mut []);
         self.state = State::Upto { last, mass: found.above.1 };
     }
 
@@ -252,9 +252,9 @@ impl<'a, 'm> Kept<'a, 'm> {
             if above <= FEW || high <= low {
                 high = f32::INFINITY;
             }
-            let parts = &mut self.lists.sums[..n.div_ceil(PART)];
+            let spans = &mut self.lists.sums[..n.div_ceil(SPAN)];
             let band = &mut self.lists.band[..n];
-            let found = self.kernel.scan(self.masses, low, high, parts, band);
+            let found = self.kernel.scan(self.masses, low, high, spans, band);
             let band = &band[..found.band];
             let (above, target) = match need {
                 Need::Count(k) => (found.above.0, k),
@@ -293,7 +293,7 @@ impl<'a, 'm> Kept<'a, 'm> {
                 let (m, i) = of_rank(token);
                 // No branch could foresee it.
                 let m = units(m) & u64::from(token <= last).wrapping_neg();
-                parts[i / PART] += m;
+                spans[i / SPAN] += m;
                 mass += m;
             }
             self.state = State::Upto { last, mass };
@@ -390,7 +390,7 @@ impl<'a, 'm> Kept<'a, 'm> {
         if self.state == State::All {
             self.at_least(LEAST);
         }
-        let n = self.masses.len().div_ceil(PART);
+        let n = self.masses.len().div_ceil(SPAN);
         let sums = &self.lists.sums[..n];
         let total = sums.iter().sum();
         let mut rests = Rests::of(self.masses.len());
@@ -405,12 +405,12 @@ impl<'a, 'm> Kept<'a, 'm> {
                 continue;
             }
             let mut target = bits.below(total);
-            let part = sums.iter().position(|&sum| {
+            let span = sums.iter().position(|&sum| {
                 let here = target < sum;
                 target -= if here { 0 } else { sum };
                 here
             });
-            let (start, exps) = self.masses.part(part.unwrap_or(n));
+            let (start, exps) = self.masses.span(span.unwrap_or(n));
             let left = |(i, e)| if rank(e, start + i) <= last { units(e) } else { 0 };
             let here = place_of(target, exps.enumerate().map(left));
             *token = here.map_or(super::NONE, |i| start + i);

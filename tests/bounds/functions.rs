@@ -1,4 +1,4 @@
-//! The table: each function, what is promised of it, and the exact results.
+//! The table: each function, its bound, and its exact results.
 
 use crate::common::{Options, Random};
 use crate::search::{Entry, Function, Heat, Input, Kind, Type, Worst};
@@ -43,13 +43,13 @@ pub fn table() -> Vec<Entry> {
 
 const ONE: Dd = Dd(1.0, 0.0);
 
-/// A product that may be beyond the range.
+/// A product that may be out of range.
 fn times(a: Dd, b: Dd) -> Dd {
     let product = a.0 * b.0;
     if product.abs() < 1e300 { a.mul(b) } else { Dd(product, 0.0) }
 }
 
-/// The error in ULP of a result that the type rounds; what is beyond its numbers is infinite.
+/// The error of a rounded result in ULP; results beyond the type's numbers should be infinite.
 fn error(got: f64, want: Scaled, format: Format, max: f64) -> f64 {
     let value = want.to_dd().0;
     let edge = max * (1.0 - 8.0 * ldexp(1.0, -format.digits));
@@ -59,7 +59,7 @@ fn error(got: f64, want: Scaled, format: Format, max: f64) -> f64 {
     ulps_scaled(got, want, format)
 }
 
-/// `ulps` ULP or `absolute`, whichever allows more.
+/// The error relative to `ulps` ULP or `absolute`, whichever allows more.
 fn either(got: f64, want: Dd, (ulps, absolute): (f64, f64), format: Format, max: f64) -> f64 {
     let off = Dd::sum(got, -want.0).add(Dd(-want.1, 0.0)).0.abs() / absolute;
     let ulps = error(got, Scaled::of(want), format, max) / ulps;
@@ -72,12 +72,12 @@ fn ulp(size: f64, format: Format) -> f64 {
     ldexp(1.0, exponent.max(format.min_exp) - format.digits + 1)
 }
 
-/// Logits below the largest, and their exponentials, exactly.
+/// The differences of logits from the largest, and their exponentials, exactly.
 struct Row {
     below: Vec<Dd>,
     e: Vec<Scaled>,
     copies: Vec<f64>,
-    /// Relative to the largest.
+    /// The sum, relative to the largest exponential.
     sum: Dd,
     /// The largest logit.
     largest: Dd,
@@ -91,7 +91,7 @@ impl Row {
         Self { below, e, copies, sum, largest }
     }
 
-    /// Of the first values of the columns, scaled.
+    /// The row of the first values of the columns, scaled.
     fn of(input: &Input) -> Self {
         let x = || input.columns.iter().map(|(v, _)| v[0]);
         let copies = input.columns.iter().map(|&(_, n)| n as f64).collect();
@@ -121,7 +121,7 @@ impl Row {
         sum
     }
 
-    /// `-ln(p)`, relatively precise near 0, too.
+    /// `-ln(p)`, with a small relative error near 0, too.
     fn information(&self, i: usize) -> Scaled {
         if self.below[i].0 < 0.0 {
             return Scaled::of(self.sum.ln().sub(self.below[i]));
@@ -144,7 +144,7 @@ impl Row {
         self.e[i].exponent() < T::FLUSHED
     }
 
-    /// Whether the probability may be 0 though it is none.
+    /// Whether the result may be 0 although the probability is not.
     fn may_be_zero<T: Type>(&self, i: usize) -> bool {
         let least = f64::from(f32::MIN_POSITIVE) * (1.0 + 1.2e-5);
         self.is_flushed::<T>(i) || T::by_type(false, false, self.p(i).to_dd().0 < least)
@@ -188,7 +188,7 @@ fn ulps<T: Type>() -> f64 {
     T::by_type(3.0, 3.0, 0.51)
 }
 
-/// Of probabilities, which f16 has with a little less care.
+/// The bound of probabilities, which is a little larger for f16.
 fn ulps_of_probs<T: Type>() -> f64 {
     if matches!(T::KIND, Kind::F16) { 0.53 } else { ulps::<T>() }
 }
@@ -218,7 +218,7 @@ impl<T: Type> Function<T> for OfRows {
     }
 }
 
-/// What logarithms may be off, in the type and in that of its arithmetic.
+/// The bounds of logarithms, in the type and in its arithmetic type.
 fn log_bound<T: Type>() -> (f64, f64) {
     T::by_type((2.0, 1e-7), (3.0, 3e-16), (0.51, 1e-7))
 }
@@ -227,7 +227,7 @@ fn wide_log_bound<T: Type>() -> (f64, f64) {
     T::by_type((2.0, 1e-7), (3.0, 3e-16), (2.0, 1e-7))
 }
 
-/// Of a result of the type: for f16 and bf16 both together.
+/// The error of a logarithm in the type; for f16 and bf16 both bounds are added.
 fn log_error<T: Type>(got: f64, want: Dd) -> f64 {
     let (ulps, absolute) = log_bound::<T>();
     if T::by_type(true, true, false) || !got.is_finite() {
@@ -328,7 +328,7 @@ impl<T: Type> Function<T> for Equal {
         for (i, got) in y.iter().map(|y| y.to_f64()).enumerate() {
             let ulps = error(got, Scaled::of(want), T::FORMAT, T::MAX);
             let is_wrong = got.to_bits() != y[0].to_f64().to_bits() || (exactly && got != want.0);
-            // What is small is something, too: a search of nothing but 0 fails.
+            // A small error still counts: a search that finds nothing but 0 fails.
             worst.add(if is_wrong { f64::INFINITY } else { ulps.max(1e-9) }, i, got, want);
         }
         worst
@@ -483,7 +483,7 @@ const WEIGHTS: u32 = 4;
 const Z: u32 = 8;
 const FACTOR: u32 = 16;
 
-/// A loss's targets as it has them, each t_j exactly, and what else it multiplies.
+/// The targets of a loss, each t_j exactly, and its other factors.
 struct Target<T> {
     labels: [i64; 1],
     probs: Vec<T>,
@@ -493,7 +493,7 @@ struct Target<T> {
     factor: f64,
     heat: Heat,
     t: Vec<Dd>,
-    /// Of the label's first copy, if there is a label.
+    /// The target of the label's first copy, if there is a label.
     t_label: Option<Dd>,
 }
 
@@ -542,7 +542,7 @@ impl<T: Type> Target<T> {
         }
     }
 
-    /// Each column's t, first copies and the others, with the number of copies.
+    /// The t of each column, first copies and the others, with the number of copies.
     fn parts<'a>(&'a self, input: &'a Input) -> impl Iterator<Item = (usize, Dd, f64)> + 'a {
         let columns = input.columns.iter().enumerate();
         columns.flat_map(move |(i, &(_, n))| {
@@ -552,13 +552,13 @@ impl<T: Type> Target<T> {
         })
     }
 
-    /// What all t come to.
+    /// The sum of all t.
     fn sum(&self, input: &Input) -> Dd {
         let parts = self.parts(input);
         parts.fold(Dd(0.0, 0.0), |sum, (_, t, n)| sum.add(t.mul(Dd(n, 0.0))))
     }
 
-    /// The cross-entropy without z, and what of it may be flushed.
+    /// The cross-entropy without z, and the part of it that may be flushed.
     fn cross_entropy(&self, input: &Input, row: &Row) -> (Scaled, f64) {
         let mut loss = Scaled::ZERO;
         for (i, t, n) in self.parts(input) {
@@ -573,14 +573,14 @@ impl<T: Type> Target<T> {
 /// Whether exact losses are within range.
 fn is_moderate(input: &Input) -> bool {
     let row = Row::of(input);
-    // Nor are products of targets and weights subnormal.
+    // Products of targets and weights must not be subnormal either.
     let is_moderate = |v: f64| v == 0.0 || (1e-140..1e100).contains(&v.abs());
     row.below.iter().all(|d| d.0.abs() < 1e100)
         && row.largest.0.abs() < 1e100
         && input.columns.iter().all(|(v, _)| is_moderate(v[1]) && is_moderate(v[2]))
 }
 
-/// Targets from the logits themselves, or any, or of one class.
+/// Makes targets from the logits, at random, or for one class.
 fn start_targets<T: Type>(input: &mut Input, r: &mut Random) {
     let row = Row::of(input);
     let kind = r.below(4);
@@ -596,7 +596,7 @@ fn start_targets<T: Type>(input: &mut Input, r: &mut Random) {
     input.numbers[0] = input.numbers[0].min(1.0);
 }
 
-/// The error in units of what is allowed, of what is not excused: what may be flushed.
+/// The error relative to `allowed`, without the part that is `excused` because it may be flushed.
 fn relative_error(got: f64, want: Scaled, allowed: f64, excused: f64) -> f64 {
     let off = Scaled::of(Dd(got, 0.0)).add(Scaled(want.0.neg(), want.1)).to_dd().0.abs();
     let off = (off - excused).max(0.0);
@@ -611,7 +611,7 @@ fn loss_bound<T: Type>() -> f64 {
     T::by_type(1e-7, 2e-15, 1e-7)
 }
 
-/// What log-sum-exps and divergences may be off, relative to what they are made of.
+/// The bound of log-sum-exps and divergences, relative to their terms.
 fn narrow_bound<T: Type>() -> f64 {
     T::by_type(5e-13, 2e-15, 5e-13)
 }
@@ -628,7 +628,7 @@ fn measure_loss<T: Type>(input: &Input, divergence: bool) -> Worst {
     let options = if divergence { options.divergence() } else { options };
     options.losses(one_row(&x), target.targets(), &mut got).expect("a valid call");
     let (mut want, flushed) = target.cross_entropy(input, &row);
-    // Where f64 ends.
+    // The end of f64's range.
     let mut allowed = 1e-300;
     if divergence {
         let mut size = want.to_dd().0;
@@ -646,7 +646,7 @@ fn measure_loss<T: Type>(input: &Input, divergence: bool) -> Worst {
             }
         }
         allowed += narrow_bound::<T>() * (size + target.sum(input).0);
-        // Its least value is that of targets that are the probabilities.
+        // It must not be negative, as the targets are probabilities.
         if target.weights.is_empty() && total.sub(ONE).0 >= 0.0 && got[0] < 0.0 {
             worst.add(f64::INFINITY, 0, got[0], want.to_dd());
         }
@@ -681,7 +681,7 @@ impl<T: Type> Function<T> for LabelLoss {
     }
 }
 
-/// The loss with everything else.
+/// The loss with all options.
 struct AnyLoss;
 
 impl<T: Type> Function<T> for AnyLoss {
@@ -736,7 +736,7 @@ impl<T: Type> Function<T> for Divergence {
     }
 }
 
-/// The gradient, exactly, in parts: `a p_j (sum of t + 2 z lse)` and `a t_j`, times the factor.
+/// The exact gradient in two terms: `a p_j (sum of t + 2 z lse)` and `a t_j`, times the factor.
 fn gradient<T: Type>(input: &Input) -> (Vec<f64>, Target<T>) {
     let target = Target::<T>::new(input);
     let x = input.expand::<T>(0);
@@ -788,12 +788,12 @@ impl<T: Type> Function<T> for LabelGradient {
     }
 }
 
-/// What gradients of f64 may be off besides, in ULP, far below 1.
+/// Additional bound of gradients of f64, in ULP, far below 1.
 fn deep<T: Type>(size: f64) -> f64 {
     if size < 2f64.powi(-960) { T::by_type(0.0, 2.0, 0.0) } else { 0.0 }
 }
 
-/// The gradient with everything else.
+/// The gradient with all options.
 struct AnyGradient;
 
 impl<T: Type> Function<T> for AnyGradient {
@@ -825,7 +825,7 @@ impl<T: Type> Function<T> for AnyGradient {
             let t = Scaled::of(t).mul(a);
             let want = p.add(Scaled(t.0.neg(), t.1));
             let size = p.to_dd().0.abs().max(t.to_dd().0.abs());
-            // What overflows does so by one rounding or the other.
+            // Near overflow either rounding may be the one that overflows.
             if size > T::MAX * 0.99 {
                 continue;
             }
@@ -959,16 +959,16 @@ const ALIBI: u32 = 8;
 const SINK: u32 = 16;
 const NEGATIVE: u32 = 32;
 
-/// What attention has in common.
+/// The common part of attention's functions.
 struct Attended {
-    /// Each column's, or each key's, if their positions count; the sink's is the last.
+    /// The logits of each column, or of each key if positions count; the sink's is the last.
     row: Row,
-    /// The keys of these.
+    /// The keys of these columns.
     keys: Vec<usize>,
     cap: Option<f64>,
 }
 
-/// Logits below this are exact.
+/// The largest exact logits.
 const EXACT: f64 = 45_000.0;
 
 fn cap(input: &Input) -> Option<f64> {
@@ -1058,12 +1058,12 @@ fn takes_scores(input: &Input) -> bool {
     cols <= if input.has(ALIBI) { 24 } else { usize::MAX }
 }
 
-/// What soft caps add in f64.
+/// Additional error by soft caps in f64.
 fn capped<T: Type>(cap: Option<f64>) -> f64 {
     T::by_type(0.0, 1.25, 0.0) * cap.unwrap_or(0.0)
 }
 
-/// What probabilities of f16 may be off by more, of pairs.
+/// Additional error of probabilities of f16 from pairs.
 fn pairs<T: Type>() -> f64 {
     if matches!(T::KIND, Kind::F16) { 0.01 } else { 0.0 }
 }

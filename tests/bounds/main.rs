@@ -1,11 +1,11 @@
 //! Every bound that the documentation states, searched for inputs that exceed it: a table of
 //! functions, types and bounds, each against double-double arithmetic.
 //!
-//! A search starts with adversarial inputs (few columns, copies, peaks, what is flushed) and climbs
-//! from the best by steps of single bits and by copies. Each entry of the table has a fifth of a
-//! second; `SOFTMAX_SEARCH=600` gives it 600, and other starts each time.
-//! `SOFTMAX_SEARCH_ONLY=gradient` searches what has that in its name. Every kernel has the same
-//! bits, so the fastest is searched.
+//! A search starts with adversarial inputs (few columns, copies, peaks, flushed elements) and
+//! climbs from the best by steps of single bits and by copies. Each entry of the table has a fifth
+//! of a second; `SOFTMAX_SEARCH=600` gives it 600 seconds, and other starts each time.
+//! `SOFTMAX_SEARCH_ONLY=gradient` searches entries with that in their name. Every kernel has the
+//! same bits, so only the fastest is searched.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -39,7 +39,7 @@ fn no_bound_is_exceeded() {
             let found = (entry.search)(first, time);
             let line = line(entry, &found);
             println!("{line}");
-            // A search that tries nothing finds nothing.
+            // A search without a result must fail.
             if found.ratio.is_nan() || found.ratio > 1.0 || found.ratio == 0.0 {
                 exceeded.lock().expect("no panic").push(line);
             }
@@ -58,7 +58,8 @@ fn line(entry: &Entry, found: &Found) -> String {
     format!("{ratio:8.4} of the bound: {name} {dtype} ({bound}), {tries} tries{input}")
 }
 
-/// What the oracle has for this test alone, against 60 digits from mpmath, cut into two f64.
+/// The functions of the oracle that only this test uses, against 60 digits from mpmath, cut into
+/// two f64.
 #[test]
 fn the_oracle_is_right() {
     for (x, m1, log, tanh) in ORACLE {
@@ -73,7 +74,7 @@ fn the_oracle_is_right() {
             right(x.ln_1p(), log, "log1p");
         }
     }
-    // Half an ULP off, above and below a power of two, and in subnormal numbers.
+    // Errors of half an ULP, above and below a power of two, and in subnormal numbers.
     let third = Scaled::of(Dd(1.0, 0.0)).div(Dd(3.0, 0.0));
     let one = Scaled::of(Dd(1.0, 2f64.powi(-53)));
     let least = Scaled(Dd(1.5, 0.0), -1074);
@@ -83,7 +84,7 @@ fn the_oracle_is_right() {
     assert_eq!(ulps_scaled(f64::from_bits(1), least, F64), 0.5);
     assert_eq!(ulps_scaled(0.0, least, F64), 1.5);
     assert_eq!(ulps_scaled(f64::NAN, least, F64), f64::INFINITY);
-    // What cancels, and what is small beside the other.
+    // Cancellation, and a term that is small beside the other.
     let difference = one.add(Scaled::of(Dd(-1.0, 0.0)));
     assert_eq!(difference.to_dd().0, 2f64.powi(-53));
     assert_eq!(Scaled::ZERO.add(least).to_dd().0, f64::from_bits(2));

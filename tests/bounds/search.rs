@@ -1,4 +1,4 @@
-//! The search: inputs, how they start and change, and the climb.
+//! The search: inputs, starts, changes, and the climb.
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ impl Kind {
         }
     }
 
-    /// So many numbers of the type further on, away from 0 or towards it.
+    /// The number of the type that is `by` steps farther from 0, or nearer.
     fn step(self, x: f64, by: i64) -> f64 {
         let stepped = match self {
             Self::Unused => x,
@@ -55,17 +55,17 @@ impl Kind {
     }
 }
 
-/// An element type and what its results may be.
+/// An element type and the range of its results.
 pub trait Type: Bits + Element<Arithmetic: Bits> {
     const KIND: Kind;
     const FORMAT: Format;
-    /// That of log-probabilities.
+    /// The format of log-probabilities.
     const WIDE: Format;
     /// The largest number.
     const MAX: f64;
-    /// 2 to this, relative to a row's largest, may be flushed.
+    /// Probabilities below 2 to this of the row's largest may be flushed.
     const FLUSHED: i32;
-    /// One of the three types' own: of f32, of f64, of f16 and bf16.
+    /// The value for f32, for f64, or for f16 and bf16.
     fn by_type<V>(f32: V, f64: V, half: V) -> V {
         match Self::KIND {
             Kind::F32 => f32,
@@ -94,7 +94,7 @@ types! {
     bf16: Bf16, BF16, F32, 3.389_531_389_251_535_5e38, -126;
 }
 
-/// What logits are multiplied by.
+/// The scale or the temperature.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Heat {
     Scale(f64),
@@ -118,7 +118,7 @@ impl Heat {
         }
     }
 
-    /// Scale 1 mostly, and to both ends of the range.
+    /// Mostly scale 1, else anything up to both ends of the range.
     fn any(r: &mut Random) -> Self {
         let mut power = |most: f64| (r.signed() * most).exp2();
         let (mild, wild, colder) = (power(4.0), power(59.9), power(99.0));
@@ -146,7 +146,7 @@ impl Heat {
     }
 }
 
-/// Options of a function, as numbers, of which it takes those it has.
+/// Number of numeric options; a function uses those that it has.
 pub const NUMBERS: usize = 4;
 
 /// An input: columns of up to three values each, some of them many times, and options.
@@ -155,23 +155,23 @@ pub struct Input {
     /// Values and copies.
     pub columns: Vec<([f64; 3], usize)>,
     pub heat: Heat,
-    /// Which of the columns is the label's, in its first copy.
+    /// The column of the label, in its first copy.
     pub label: usize,
-    /// What else is asked for: a bit for each option.
+    /// Options as bits.
     pub flags: u32,
     pub numbers: [f64; NUMBERS],
-    /// For positions.
+    /// The offset of positions.
     pub offset: isize,
 }
 
 impl Input {
-    /// All columns one behind the other, of the `k`th value.
+    /// All columns one after another, with the `k`th value of each.
     pub fn expand<T: Element>(&self, k: usize) -> Vec<T> {
         let copies = |&(v, n): &([f64; 3], usize)| std::iter::repeat_n(T::from_f64(v[k]), n);
         self.columns.iter().flat_map(copies).collect()
     }
 
-    /// Where the first copy of each is.
+    /// Index of the first copy of each column.
     pub fn firsts(&self) -> Vec<usize> {
         let mut at = 0;
         let mut first = |&(_, n): &([f64; 3], usize)| {
@@ -209,16 +209,16 @@ impl Input {
     }
 }
 
-/// The worst error of an input, in units of what is allowed there.
+/// The worst error of an input, relative to its bound.
 #[derive(Clone, Debug, Default)]
 pub struct Worst {
     pub ratio: f64,
-    /// Where, what it is, and what it should be.
+    /// Its index, the result, and the exact value.
     at: (usize, f64, f64, f64),
 }
 
 impl Worst {
-    /// Also this error of a result.
+    /// Includes the error of a result.
     pub fn add(&mut self, ratio: f64, at: usize, got: f64, want: Dd) {
         let ratio = if ratio.is_nan() { f64::INFINITY } else { ratio };
         if ratio > self.ratio {
@@ -231,19 +231,19 @@ impl Worst {
 /// A function with a bound.
 pub trait Function<T: Type> {
     const NAME: &'static str;
-    /// In words.
+    /// The bound in words.
     fn bound() -> String;
     /// The types of a column's values.
     const KINDS: [Kind; 3];
     const MOST_COPIES: usize = 3000;
-    /// Options there are, as bits.
+    /// The options that it has, as bits.
     const FLAGS: u32 = 0;
     const HAS_HEAT: bool = true;
 
-    /// Makes a start of one of logits, or of anything.
+    /// Changes random logits, or random numbers, into a start.
     fn start(_input: &mut Input, _r: &mut Random) {}
 
-    /// Whether the function takes it.
+    /// Whether the function accepts the input.
     fn takes(_input: &Input) -> bool {
         true
     }
@@ -265,7 +265,7 @@ impl Entry {
     }
 }
 
-/// What a search has found.
+/// The result of a search.
 pub struct Found {
     pub ratio: f64,
     pub tries: usize,
@@ -285,7 +285,7 @@ fn search<F: Function<T>, T: Type>(first: u64, time: Duration) -> Found {
     // Some tries at least, however busy the machine is.
     let is_over = |tries| tries >= 20 && start.elapsed() >= time;
     while !is_over(tries) {
-        // Now and then from the best.
+        // Sometimes starts from the best.
         let mut here = match &best {
             Some(best) if r.below(4) == 0 => best.clone(),
             _ => {
@@ -308,7 +308,7 @@ fn search<F: Function<T>, T: Type>(first: u64, time: Duration) -> Found {
             if found.ratio > height.ratio {
                 failed = 0;
             }
-            // As high: another place to go on from.
+            // As good: goes on from there.
             if found.ratio >= height.ratio {
                 (here, height) = (next, found);
             }
@@ -332,7 +332,7 @@ fn search<F: Function<T>, T: Type>(first: u64, time: Duration) -> Found {
     Found { ratio: worst.ratio, tries, what }
 }
 
-/// Distances from the largest at which something happens.
+/// Distances from the largest logit at which something changes.
 const EDGES: [f64; 12] =
     [0.693, 20.8, 36.0, 87.34, 87.4, 88.72, 103.28, 708.4, 709.78, 744.4, 22_713.0, 45_400.0];
 
@@ -340,7 +340,7 @@ const EDGES: [f64; 12] =
 /// tests/library/accuracy.rs.
 const EXTREMES: [f64; 4] = [-6.281352, -6.2922735, 18.67465, 2.0298994];
 
-/// Logits to start from, and anything for the rest.
+/// Random logits, and random numbers for the rest.
 fn any<F: Function<T>, T: Type>(r: &mut Random) -> Input {
     let mut heat = if F::HAS_HEAT { Heat::any(r) } else { Heat::Scale(1.0) };
     let n = [1, 2, 2, 2, 3, 3, 4, 5, 8][r.below(9)];
@@ -371,7 +371,7 @@ fn any<F: Function<T>, T: Type>(r: &mut Random) -> Input {
                 _ => r.signed() * 0.01,
             };
             let copies = match r.below(5) {
-                // Of every size alike.
+                // All sizes are equally likely.
                 0 => (F::MOST_COPIES as f64).powf(r.signed().abs()) as usize,
                 1 => 1 + r.below(40).min(F::MOST_COPIES - 1),
                 _ => 1,

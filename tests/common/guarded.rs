@@ -1,5 +1,4 @@
-//! Memory between two pages that may not be accessed, so that a load or store that reaches too far
-//! ends the process.
+//! Memory between two inaccessible pages: a load or store that reaches too far ends the process.
 
 use std::marker::PhantomData;
 use std::ptr;
@@ -8,15 +7,15 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, m
 
 use super::Pattern;
 
-/// A multiple of every page size in use (4, 16 and 64 KiB), so that nobody need ask for it.
+/// A multiple of every page size in use (4, 16 and 64 KiB), so that none has to be asked for.
 pub const PAGE: usize = 1 << 16;
 
 /// Which inaccessible page a slice touches.
 #[derive(Clone, Copy, Debug)]
 pub enum Edge {
-    /// The slice starts right behind the lower guard: what lies before it must not be accessed.
+    /// The slice starts right after the lower guard: elements before it must not be accessed.
     Lower,
-    /// The slice ends right before the upper guard: what lies behind it must not be accessed.
+    /// The slice ends right before the upper guard: elements after it must not be accessed.
     Upper,
 }
 
@@ -25,7 +24,7 @@ pub const EDGES: [Edge; 2] = [Edge::Lower, Edge::Upper];
 /// Room for elements between two inaccessible pages.
 #[derive(Debug)]
 pub struct Guarded<T> {
-    /// Where the mapping starts, which is the lower guard.
+    /// The start of the mapping, which is the lower guard.
     pub base: *mut u8,
     /// Bytes between the guards.
     pub room: usize,
@@ -75,7 +74,7 @@ impl<T: Pattern> Guarded<T> {
             Edge::Lower => PAGE,
             Edge::Upper => PAGE + self.room - bytes,
         };
-        // SAFETY: as in `at`; what is borrowed of `self` cannot be written meanwhile.
+        // SAFETY: as in `at`; the borrow of `self` prevents writes meanwhile.
         unsafe { std::slice::from_raw_parts(self.base.wrapping_add(start).cast::<T>(), n) }
     }
 

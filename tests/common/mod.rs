@@ -1,4 +1,4 @@
-//! What the tests share: the kernels to walk, inputs that are the same on every platform, a digest.
+//! Helpers of all tests: the kernels to test, inputs that are the same on every platform, a digest.
 #![allow(dead_code, unused_imports)] // Each test file uses its own part.
 
 #[cfg(unix)]
@@ -16,8 +16,8 @@ use softmax_kernels::{Large, with_large};
 pub use softmax_measure::check::Fnv;
 pub use softmax_measure::data::Number as Bits;
 
-/// The kernels that this CPU can run; the others are reported by name. A kernel that the
-/// environment variable `SOFTMAX_REQUIRE` lists must be among them.
+/// The kernels that this CPU can run; the others are printed by name. Kernels that the environment
+/// variable `SOFTMAX_REQUIRE` lists must be among them.
 pub fn available() -> Vec<&'static Kernel> {
     let required = std::env::var("SOFTMAX_REQUIRE").unwrap_or_default();
     for name in required.split(',').filter(|name| !name.is_empty()) {
@@ -45,12 +45,13 @@ pub fn scalar() -> &'static Kernel {
     softmax::kernel("scalar").expect("the reference is always there")
 }
 
-/// Whether there is an emulator to be patient with: fewer and shorter rows.
+/// Whether tests should be short (fewer and shorter rows), as under an emulator.
 pub fn quick() -> bool {
     std::env::var_os("SOFTMAX_TEST_QUICK").is_some()
 }
 
-/// For a property: so many random cases, or so few under an emulator, the same every time.
+/// The configuration of a property: `all` random cases, or `few` in quick tests, the same every
+/// time.
 pub fn config(all: u32, few: u32, seed: u64) -> ProptestConfig {
     ProptestConfig {
         cases: if quick() { few } else { all },
@@ -60,7 +61,7 @@ pub fn config(all: u32, few: u32, seed: u64) -> ProptestConfig {
     }
 }
 
-/// Whether two results are the same bits; if not, where and what.
+/// Asserts that two results are the same bits, and says where they differ.
 pub fn assert_same<T: Bits>(got: &[T], want: &[T], what: impl Fn() -> String) {
     assert_eq!(got.len(), want.len(), "{}", what());
     for (i, (g, w)) in got.iter().zip(want).enumerate() {
@@ -68,8 +69,8 @@ pub fn assert_same<T: Bits>(got: &[T], want: &[T], what: impl Fn() -> String) {
     }
 }
 
-/// This test's own binary, to be run in a process of its own. Under an emulator,
-/// `SOFTMAX_TEST_RUNNER` is the command that runs one.
+/// A command for this test's own binary in a new process. `SOFTMAX_TEST_RUNNER` is the command that
+/// runs it under an emulator.
 pub fn itself() -> Command {
     let this = std::env::current_exe().expect("the path of this test");
     let runner = std::env::var_os("SOFTMAX_TEST_RUNNER").unwrap_or_default();
@@ -80,8 +81,7 @@ pub fn itself() -> Command {
     command
 }
 
-/// Calls `tests` as on CPUs that write large outputs in other ways than this one does: what it does
-/// by itself is tested anyway.
+/// Calls `tests` with each way of writing large outputs that this CPU does not use by itself.
 pub fn with_the_other_stores(tests: impl Fn()) {
     let usual = Large::of_this_cpu();
     for large in Large::ALL.into_iter().filter(|&large| large != usual) {
@@ -89,7 +89,7 @@ pub fn with_the_other_stores(tests: impl Fn()) {
     }
 }
 
-/// A type of which every pattern of bits is a value.
+/// A type for which every bit pattern is a value.
 pub trait Pattern: Copy {}
 
 macro_rules! pattern {
@@ -100,7 +100,7 @@ macro_rules! pattern {
 
 pattern!(f32, f64, f16, bf16, u8, i64, usize);
 
-/// SplitMix64: no floating point, so the same everywhere.
+/// SplitMix64: without floating point, so the same everywhere.
 pub struct Random(pub u64);
 
 impl Random {
@@ -111,17 +111,17 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Less than `n`.
+    /// A number below `n`.
     pub fn below(&mut self, n: usize) -> usize {
         (self.next() % n as u64) as usize
     }
 
-    /// True once in so many times.
+    /// True once in `n` times.
     pub fn once_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }
 
-    /// In [-1, 1).
+    /// A number in [-1, 1).
     pub fn signed(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 52) as f64 - 1.0
     }
@@ -162,7 +162,7 @@ pub enum Op {
 
 pub const OPS: [Op; 3] = [Op::Softmax, Op::LogSoftmax, Op::LogSumExp];
 
-/// The result of an operation, its rows one behind the other.
+/// The result of an operation, one row after another.
 pub fn run<T: Element>(options: &Options, op: Op, x: Matrix<T>) -> Vec<T> {
     let (rows, cols) = (x.rows(), x.cols());
     let marker = T::from_f64(-77.0);
@@ -191,8 +191,8 @@ pub fn run_in_place<T: Element>(options: &Options, op: Op, x: MatrixMut<T>) {
     .expect("a valid call");
 }
 
-/// The gradients of softmax or, if `log`, log-softmax, whose results and upstream gradients these
-/// are.
+/// The gradients through softmax or, if `log`, log-softmax, from results `y` and upstream gradients
+/// `u`.
 pub fn backward<T: Element>(options: &Options, log: bool, y: &[T], u: &[T], cols: usize) -> Vec<T> {
     let mut gradient = vec![T::from_f64(-77.0); y.len()];
     let view = |v| Matrix::new(v, cols).expect("whole rows");

@@ -1,4 +1,4 @@
-//! The options of all operations in one value, for tests that choose the operation while they run.
+//! The options of all operations in one value, for tests that choose the operation at run time.
 
 use softmax::{
     Attention, Backward, Caches, CrossEntropy, Element, Error, Exec, Executor, Hardmax, Kernel,
@@ -12,7 +12,7 @@ enum Factor {
     Temperature(f64),
 }
 
-/// Each operation takes of them what it has a setter for.
+/// Options; each operation uses those that it has a setter for.
 #[derive(Clone, Copy, Debug)]
 pub struct Options<'a> {
     pub exec: Exec<'a>,
@@ -20,7 +20,7 @@ pub struct Options<'a> {
     masked: Masked,
 }
 
-/// By one kernel.
+/// An [`Exec`] with one kernel.
 pub fn by(kernel: &'static Kernel) -> Exec<'static> {
     Exec::new().kernel(kernel)
 }
@@ -109,7 +109,7 @@ impl<'a> Options<'a> {
         scaled!(self, Shards::new()).masked(self.masked)
     }
 
-    /// Without the scale or temperature.
+    /// A sampler, which has no scale, and a temperature of its own.
     pub fn sampler(&self, seed: u64) -> Sampler<'a> {
         Sampler::new(seed).exec(self.exec)
     }

@@ -1,14 +1,14 @@
-//! A differential fuzzer: random calls of every operation, in every way that a call can take,
-//! against the scalar reference of each row alone.
+//! A differential fuzzer: random calls of every operation, computed in every way, against the
+//! scalar reference of each row alone.
 //!
-//! A call has random data and options, to both ends of their ranges; a way is a kernel, threads,
-//! sizes of caches, in place or not, where the arguments lie, and which rows of the case are in the
-//! call, in which order. Bits must be equal, every NaN the one NaN, and nothing but the outputs'
-//! rows be written.
+//! A call has random data and options, to both ends of their ranges. A way is a kernel, threads,
+//! cache sizes, in place or not, the places of the arguments, and the rows that are in the call,
+//! with their order. Bits must be equal, every NaN the one NaN, and nothing but the outputs' rows
+//! written.
 //!
-//! - `SOFTMAX_FUZZ=3600`: so many seconds. Up to a minute (5 s if it is not set) the calls are the
-//!   same every time; beyond that they start elsewhere each time, which is printed;
-//!   `SOFTMAX_FUZZ_START=n` starts at `n`.
+//! - `SOFTMAX_FUZZ=3600`: seconds. Up to a minute (5 s by default) the calls are the same every
+//!   time; longer runs start elsewhere each time and print where; `SOFTMAX_FUZZ_START=n` starts at
+//!   `n`.
 //! - `SOFTMAX_FUZZ_SEED=n`: this one case, with all of its data. A process that dies has left the
 //!   number of its case in `differential-*.seed` in the directory `target/tmp`.
 //! - `SOFTMAX_FUZZ_ALL=1`: goes on after a finding, and fails at the end.
@@ -33,7 +33,7 @@ use place::{Layout, Wrong};
 use softmax::{Caches, Executor, Kernel, Threads};
 use values::Draws;
 
-/// Threads of the caller's own, which do what they are asked for in one way or another.
+/// Executors, which call bodies in one way or another.
 #[derive(Clone, Copy, Debug)]
 struct Hands {
     kind: usize,
@@ -62,14 +62,14 @@ impl Executor for Hands {
 #[derive(Clone)]
 pub struct Way {
     kernel: &'static Kernel,
-    /// Those that parts of a row in shards may have.
+    /// The kernels of the parts of a row in shards.
     kernels: Vec<&'static Kernel>,
     threads: Threads,
     hands: Option<Hands>,
     caches: Option<Caches>,
     in_place: bool,
     layout: Layout,
-    /// For where the arguments lie.
+    /// The seed for the places of arguments.
     seed: u64,
 }
 
@@ -85,7 +85,7 @@ impl Debug for Way {
 }
 
 impl Way {
-    /// The scalar kernel, on one thread, from one plain place to another.
+    /// The scalar kernel, on one thread, with plain arguments.
     fn reference() -> Self {
         let kernel = scalar();
         Self {
@@ -105,7 +105,7 @@ impl Way {
     }
 
     fn any(r: &mut Random, kernels: &[&'static Kernel]) -> Self {
-        // The reference's own rows in a batch, now and then.
+        // The reference with several rows, sometimes.
         let kernel = if r.once_in(12) { scalar() } else { r.one(kernels) };
         let some = |n| NonZeroUsize::new(n).expect("a number above 0");
         let threads = match r.below(10) {
@@ -156,7 +156,7 @@ impl Way {
     }
 }
 
-/// Rows for a call of its own: one, all, some in order or out of it.
+/// Random rows for a call: one, all, or some in or out of order.
 fn any_rows(r: &mut Random, operation: &dyn Operation) -> Vec<usize> {
     let n = operation.rows();
     let all = (0..n).collect();
@@ -174,7 +174,7 @@ fn any_rows(r: &mut Random, operation: &dyn Operation) -> Vec<usize> {
     }
 }
 
-/// What is wrong with the results of rows computed in a way, and with which.
+/// Compares the results of rows computed in a way. Returns what is wrong, and with which row.
 fn compare(
     operation: &dyn Operation,
     rows: &[usize],
@@ -185,7 +185,8 @@ fn compare(
         Ok(got) => got,
         Err(Wrong::Harm(harm)) => return Err((None, harm)),
         Err(refused) => {
-            // What a row of it is refused for. (Distances and the like may be in the error.)
+            // A refusal must be that of one of its rows. (Distances and the like may be in the
+            // error.)
             let is_refused = |&row: &usize| matches!(want[row], Err(Wrong::Refused(_)));
             let same = rows.iter().any(is_refused) || rows.is_empty();
             return if same { Ok(()) } else { Err((None, format!("{refused:?}"))) };
@@ -220,7 +221,7 @@ fn compare(
     Ok(())
 }
 
-/// The same finding with fewer rows and in a simpler way, if there is one.
+/// The same finding with fewer rows and in a simpler way, if possible.
 fn simplest(
     operation: &dyn Operation,
     rows: &[usize],
@@ -250,12 +251,12 @@ fn simplest(
     (rows.to_vec(), way.clone(), "cannot be repeated".into())
 }
 
-/// How much has been compared.
+/// Counts of what was compared.
 #[derive(Default, Debug)]
 struct Counts {
     calls: usize,
     rows: usize,
-    /// Rows with a result that is a number other than 0.
+    /// Rows with a result other than 0 and NaN.
     informative: usize,
     refused: usize,
 }
@@ -267,7 +268,7 @@ fn case(
     counts: &mut BTreeMap<String, Counts>,
 ) -> Result<(), String> {
     let r = &mut Random(seed);
-    // Seeds that follow each other have nothing in common.
+    // Mixed, so that consecutive seeds have nothing in common.
     r.0 = r.next();
     let operation = operations::any(r);
     examine(&*operation, &format!("SOFTMAX_FUZZ_SEED={seed}"), counts, 3, |_| {
@@ -275,7 +276,7 @@ fn case(
     })
 }
 
-/// An operation's rows, each alone by the reference, and in as many ways as are asked for.
+/// Computes an operation's rows alone by the reference, and in this many random ways.
 fn examine(
     operation: &dyn Operation,
     of: &str,
@@ -304,8 +305,8 @@ fn examine(
                 continue;
             }
         };
-        let odd = |v: &f64| v.is_nan() && v.to_bits() != f64::NAN.to_bits();
-        if let Some(i) = want.iter().position(odd) {
+        let other_nan = |v: &f64| v.is_nan() && v.to_bits() != f64::NAN.to_bits();
+        if let Some(i) = want.iter().position(other_nan) {
             let bits = want[i].to_bits();
             return fail(
                 Some(row),
@@ -342,9 +343,9 @@ fn examine(
     Ok(())
 }
 
-/// Small shapes of every operation: groups of rows that are full, broken off or of one; every
-/// length around a vector; a row of several blocks in pieces. The same cases every time, and few:
-/// for memory checkers, which `.ci/memcheck` runs.
+/// Small shapes of every operation: groups of rows that are full, incomplete or of one row; every
+/// length around a vector; a row of several blocks in pieces. Few cases, the same every time: for
+/// memory checkers, which `.ci/memcheck` runs.
 #[test]
 fn small_shapes() {
     let kernels = common::exact();
@@ -354,7 +355,7 @@ fn small_shapes() {
     for (at, &shape) in shapes.iter().enumerate() {
         for kind in 0..operations::KINDS {
             for dtype in 0..4 {
-                // All types of the first shapes, one of the others.
+                // All types for the first shapes, one for each of the others.
                 if at >= 6 && (at + kind) % 4 != dtype {
                     continue;
                 }
@@ -393,7 +394,7 @@ fn number(name: &str) -> Option<u64> {
     Some(value.parse().unwrap_or_else(|_| panic!("{name} must be a number, got {value:?}")))
 }
 
-/// Where the number of the case is kept, for a process that dies.
+/// The file with the number of the case, for a process that dies.
 fn seed_file(stores: &str) -> File {
     let name = format!("differential-{}-{stores}.seed", std::process::id());
     let dir = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
@@ -411,7 +412,7 @@ fn so_it_does_by_the_other_stores() {
     with_the_other_stores(|| search("other"));
 }
 
-/// By this CPU's usual stores, or by the others.
+/// Searches with this CPU's usual stores, or with the others.
 fn search(stores: &str) {
     let kernels = common::exact();
     let mut counts = BTreeMap::new();
@@ -422,7 +423,7 @@ fn search(stores: &str) {
         println!("SOFTMAX_FUZZ_SEED={seed}, by {stores} stores: nothing");
         return;
     }
-    // One half is for the other stores.
+    // Half of the time is for the other stores.
     let seconds = number("SOFTMAX_FUZZ").unwrap_or(5);
     let time = Duration::from_millis(seconds * 500);
     let clock = || std::time::UNIX_EPOCH.elapsed().map_or(0, |t| t.as_nanos() as u64);
@@ -448,7 +449,7 @@ fn search(stores: &str) {
     println!("{} cases", seed.wrapping_sub(first));
     for (name, counts) in &counts {
         println!("{name}: {counts:?}");
-        // NaN and 0 compare alike whatever is computed.
+        // NaN and 0 would be equal whatever is computed.
         let enough = counts.rows < 1000 || counts.informative * 3 > counts.rows;
         assert!(enough, "{name}: too few rows say anything: {counts:?}");
     }

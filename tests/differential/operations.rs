@@ -1,4 +1,4 @@
-//! The operations: each makes a case of random data and options, and computes any of its rows in
+//! The operations: each makes cases of random data and options, and computes any of their rows in
 //! any way.
 
 use std::fmt::Debug;
@@ -16,25 +16,24 @@ use softmax::{
 /// The results of rows, each with as many numbers as the others.
 pub type Results = Result<Vec<Vec<f64>>, Wrong>;
 
-/// A case: data and options, of which any rows can be computed in any way.
+/// A case: data and options, whose rows can be computed in any way.
 pub trait Operation: Debug {
     fn rows(&self) -> usize;
 
     /// The results of these rows, in one call.
     fn run(&self, rows: &[usize], way: &Way) -> Results;
 
-    /// Whether the rows of a call may be any in any order; else they follow each other.
+    /// Whether the rows of a call may have any order; if not, they must be consecutive.
     fn any_order(&self) -> bool {
         true
     }
 
-    /// What the documentation says of this row's results, if it is simple: NaN all of them, or
-    /// none.
+    /// Whether the row's results are NaN, all or none, by the documentation, where that is simple.
     fn is_nan(&self, _row: usize) -> Option<bool> {
         None
     }
 
-    /// The row's data, for people.
+    /// The row's data, printed.
     fn show(&self, row: usize) -> String;
 }
 
@@ -50,7 +49,7 @@ fn show<T: Word>(values: &[T]) -> String {
     format!("{} x [{}]", values.len(), some.join(", "))
 }
 
-/// Rows and columns: mostly small; now and then a row of several blocks.
+/// Rows and columns: mostly few; sometimes a row of several blocks.
 fn shape(r: &mut Random) -> (usize, usize) {
     match r.below(48) {
         0 => (r.below(3), r.below(3)),
@@ -63,7 +62,7 @@ fn shape(r: &mut Random) -> (usize, usize) {
     }
 }
 
-/// What the table of the crate's documentation says of softmax and its relatives.
+/// The documentation's table for softmax and its relatives.
 fn nan_of_row<T: Number>(x: &[T], infinity_is_nan: bool, masked: Masked) -> Option<bool> {
     let has = |which: fn(f64) -> bool| x.iter().any(|v| which(v.to_f64()));
     if has(f64::is_nan) || (infinity_is_nan && has(|v| v == f64::INFINITY)) {
@@ -75,7 +74,7 @@ fn nan_of_row<T: Number>(x: &[T], infinity_is_nan: bool, masked: Masked) -> Opti
     Some(!has(|v| v > f64::NEG_INFINITY) && masked == Masked::Nan)
 }
 
-/// Maps of rows, and the log-sum-exp of each.
+/// Operations from rows to rows, and log-sum-exp.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum MapOf {
     Softmax,
@@ -423,7 +422,7 @@ impl<T: Number> Operation for Loss<T> {
         if self.factors.is_some() {
             loss = loss.row_factors(factors.slice());
         }
-        // A mean has the bits of the sum whose gradient is divided by what the mean divides by.
+        // A mean has the bits of a sum whose gradient is divided by the mean's divisor.
         loss = loss.gradient_factor(self.factor);
         if self.mean {
             let whole = loss.reduction(Reduction::Mean);
@@ -493,7 +492,7 @@ impl<T: Number> Operation for Loss<T> {
         if nan {
             return Some(true);
         }
-        // Where no product overflows, only the loss of a label at -inf is no number.
+        // Without overflow, only the loss of a label at -inf is not a number.
         let factors =
             [self.factor, self.factors.as_ref().map_or(1.0, |f| f[row]), self.heat.scale()];
         let weights = self.weights.iter().flatten().map(|&w| f64::from(w));
@@ -623,7 +622,7 @@ impl<T: Number> Operation for Axis<T> {
             let map = Map { op, heat, masked: self.masked, cols: self.cols, x };
             return map.run(&(0..n).collect::<Vec<_>>(), way);
         }
-        // Any cut of the rows in those before and those behind the axis.
+        // Any split of the rows into those before and those behind the axis.
         let mut inner = r.size(1, n.max(1));
         while n % inner != 0 {
             inner -= 1;
@@ -694,7 +693,7 @@ impl<T> Debug for Sharded<T> {
 
 impl<T: Number> Sharded<T> {
     fn new(r: &mut Random, (_, cols): (usize, usize)) -> Self {
-        // Some of several blocks.
+        // Some rows have several blocks.
         let cols = if r.once_in(3) { r.size(1, 3 * BLOCK) } else { cols.max(1) };
         let heat = Heat::any(r);
         let x = logits(r, 1, cols, heat.scale());
@@ -709,7 +708,7 @@ impl<T: Number> Operation for Sharded<T> {
 
     fn run(&self, rows: &[usize], way: &Way) -> Results {
         let r = &mut way.random();
-        // Each step may be another machine's.
+        // Each step may run on another machine.
         let options = |r: &mut Random| {
             let options = self.heat.of(way.options()).masked(self.masked);
             options.kernel(r.one(&way.kernels))
@@ -740,7 +739,7 @@ impl<T: Number> Operation for Sharded<T> {
                     Place::filled(way.layout, r, (1, part.len()), true, part)
                 })
                 .collect();
-            // Whoever knows the row's largest element may give it right away.
+            // A known largest element of the row may be given from the start.
             let finite = x.iter().map(|v| v.to_f64()).filter(|v| v.is_finite());
             let mut row_max = (r.once_in(4) && x.iter().all(|v| v.to_f64() < f64::INFINITY))
                 .then(|| finite.fold(f64::NEG_INFINITY, f64::max))
@@ -754,7 +753,7 @@ impl<T: Number> Operation for Sharded<T> {
                     place_same(place)?;
                     partials.extend(of_place);
                 }
-                // As they may be sent: those of f32 in pairs, too.
+                // Partials in every form that can be sent: those of f32 as pairs, too.
                 match r.below(if T::NAME == "f32" { 3 } else { 1 }) {
                     0 => partials.iter_mut().for_each(|p| *p = Partial::from_array(p.to_array())),
                     1 => partials.iter_mut().for_each(|p| *p = Partial::from_pair(p.to_pair())),
@@ -786,7 +785,7 @@ impl<T: Number> Operation for Sharded<T> {
 
     fn is_nan(&self, row: usize) -> Option<bool> {
         let zero = matches!(self.heat, Heat::Temperature(0.0));
-        // The log-sum-exp is one, too, and is no NaN where the others are by an infinity or a mask.
+        // Log-sum-exp is NaN for a NaN, but not where others are for an infinity or a mask.
         let nan = nan_of_row(&self.x[row], !zero, self.masked)?;
         (!nan).then_some(false)
     }
@@ -836,7 +835,7 @@ impl<T: Number> Sharded<T> {
     }
 }
 
-/// A mask by rows, of numbers that its type rounds.
+/// A mask by rows, of numbers that its type will round.
 #[derive(Debug)]
 struct MaskOf {
     kind: usize,
@@ -908,7 +907,7 @@ impl<T: Number, U: Number> Attend<T, U> {
             let shape = [one(r, batch), one(r, heads), one(r, queries)];
             let count = shape.iter().product();
             let rows = match r.below(3) {
-                // Of the logits' own size, or of any.
+                // As large as the logits, or of any size.
                 0 => logits::<f32>(r, count, cols, 1.0),
                 _ => {
                     let element = |r: &mut Random| match r.below(8) {
@@ -958,7 +957,7 @@ impl<T: Number, U: Number> Attend<T, U> {
         self.causal || self.window.is_some() || self.ahead.is_some() || self.alibi.is_some()
     }
 
-    /// Which row of the mask is this row's.
+    /// The row of the mask for this row.
     fn mask_row(&self, mask: &MaskOf, row: usize) -> usize {
         let (head, query) = (row / self.queries, row % self.queries);
         let (batch, head) = (head / self.heads, head % self.heads);
@@ -1029,7 +1028,7 @@ impl<T: Number + Probs<T>, U: Number + Probs<T>> Operation for Attend<T, U> {
     fn run(&self, rows: &[usize], way: &Way) -> Results {
         let (r, n) = (&mut way.random(), rows.len());
         let all = rows.iter().copied().eq(0..self.rows());
-        // Any rows are a call's heads with one query each, as long as they share its position.
+        // Any rows can be heads with one query each, as long as they have the same position.
         if !all && n != 1 && self.has_positions() {
             let mut results = Vec::new();
             for row in rows {
@@ -1123,7 +1122,7 @@ impl<T: Number + Probs<T>, U: Number + Probs<T>> Operation for Attend<T, U> {
     }
 
     fn is_nan(&self, row: usize) -> Option<bool> {
-        // Only what is simple: no positions, no biases but a mask.
+        // Only the simple case: no positions, no biases but a mask.
         let simple = !self.has_positions()
             && (self.mask_slopes.is_none() && self.sinks.is_none() && self.lengths.is_none())
             && !self.heat.is_limit();
@@ -1145,7 +1144,7 @@ impl<T: Number + Probs<T>, U: Number + Probs<T>> Operation for Attend<T, U> {
                 seen.push(v.to_f64());
             }
         }
-        // Where something is added, what is far beyond 45,000 is rounded, and may become infinite.
+        // With an addition, logits far beyond 45,000 are rounded, and may become infinite.
         let scale = if mask.is_some() || self.cap.is_some() { self.heat.scale() } else { 0.0 };
         let finite = seen.iter().all(|v| v.is_finite() && (v * scale).abs() < 4e4);
         let any = !seen.is_empty();
@@ -1331,7 +1330,7 @@ impl<T: Number> Operation for Sample<T> {
 /// Kinds of operations.
 pub const KINDS: usize = 14;
 
-/// A case of a kind, with scores of the `dtype`th type.
+/// A case of a kind, with the `dtype`th type.
 pub fn case(
     r: &mut Random,
     kind: usize,

@@ -1,5 +1,5 @@
-//! Where the arguments of a call lie: in memory whose every element is known before and after, or
-//! against pages that may not be accessed.
+//! Places of a call's arguments: memory whose every element is known before and after, or between
+//! inaccessible pages.
 
 #[cfg(unix)]
 use crate::common::guarded::{EDGES, Edge, Guarded};
@@ -11,7 +11,7 @@ use softmax::{Matrix, MatrixMut};
 pub trait Word: Pattern + std::fmt::Debug {
     fn word(self) -> u64;
     fn of_word(word: u64) -> Self;
-    /// Its value: different ones for different bits, quiet and signalling NaN apart.
+    /// A number that differs for different bits, also for quiet and signalling NaN.
     fn number(self) -> f64;
 }
 
@@ -41,14 +41,14 @@ word! {
     usize: |v| v as u64, |w| w as usize, |v| v as f64;
 }
 
-/// How arguments lie.
+/// The kinds of places.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Layout {
-    /// Each by itself, rows without padding.
+    /// Separate, rows without padding.
     Plain,
-    /// At any address that the type allows, with padding between rows and something around them.
+    /// At any address that the type allows, with padding between rows and elements around them.
     Loose,
-    /// With a page right before or right behind that may not be accessed.
+    /// With an inaccessible page right before or after.
     Guarded,
 }
 
@@ -86,7 +86,7 @@ impl<T: Word> Memory<T> {
     }
 }
 
-/// Rows in memory, and all that was there before the call.
+/// Rows in memory, and a copy of everything from before the call.
 #[derive(Debug)]
 pub struct Place<T> {
     memory: Memory<T>,
@@ -98,7 +98,7 @@ pub struct Place<T> {
 }
 
 impl<T: Word> Place<T> {
-    /// For rows, with anything in it. Without padding if `dense`.
+    /// Room for rows, with any contents. Without padding if `dense`.
     pub fn new(
         layout: Layout,
         random: &mut Random,
@@ -121,7 +121,7 @@ impl<T: Word> Place<T> {
         Self { memory, start, rows, cols, stride, before }
     }
 
-    /// With these elements in its rows.
+    /// The same with these elements in its rows.
     pub fn filled<'a>(
         layout: Layout,
         random: &mut Random,
@@ -134,7 +134,7 @@ impl<T: Word> Place<T> {
     {
         let mut place = Self::new(layout, random, shape, dense);
         let mut elements = elements.into_iter();
-        // Rows of nothing lie nowhere.
+        // Rows without elements have no place.
         for row in 0..if place.cols == 0 { 0 } else { place.rows } {
             let at = place.start + row * place.stride;
             let to = &mut place.memory.get_mut()[at..at + place.cols];
@@ -188,7 +188,7 @@ impl<T: Word> Place<T> {
         (0..self.rows).map(row).collect()
     }
 
-    /// The first element that is not as before the call, of those outside of the rows, or of all.
+    /// The first element that has changed, outside of the rows or anywhere.
     fn changed(&self, all: bool) -> Option<String> {
         let is_row = |i: usize| {
             let at = i.wrapping_sub(self.start);
@@ -210,12 +210,12 @@ impl<T: Word> Place<T> {
     }
 }
 
-/// Why a call has no results.
+/// The reason why a call has no results.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Wrong {
-    /// It was refused, which a call of the same kind must be, too.
+    /// It was refused; a call of the same kind must be, too.
     Refused(softmax::Error),
-    /// It did what no call may do.
+    /// It did something that no call may do.
     Harm(String),
 }
 
@@ -225,7 +225,7 @@ impl From<softmax::Error> for Wrong {
     }
 }
 
-/// An argument of any type, after the call.
+/// An argument of any type, to be checked after the call.
 pub trait Argument {
     fn check(&self, name: &str, written: bool) -> Result<(), Wrong>;
 }
@@ -239,8 +239,8 @@ impl<T: Word> Argument for Place<T> {
     }
 }
 
-/// After a call: inputs are as before, outputs outside of their rows, too, and everywhere if the
-/// call was refused.
+/// Checks after a call that inputs have not changed, nor outputs outside of their rows, nor
+/// anything if the call was refused.
 pub fn checked(
     result: Result<(), softmax::Error>,
     inputs: &[(&str, &dyn Argument)],

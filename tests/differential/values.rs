@@ -33,15 +33,15 @@ impl Number for bf16 {
     const LEAST: f64 = f32::MIN_POSITIVE as f64;
 }
 
-/// What is drawn besides numbers.
+/// Random draws of other kinds.
 pub trait Draws {
-    /// From `least` to `most`, of every size alike.
+    /// A number from `least` to `most`, all magnitudes equally likely.
     fn size(&mut self, least: usize, most: usize) -> usize;
-    /// One of them.
+    /// One of these values.
     fn one<T: Copy>(&mut self, of: &[T]) -> T;
-    /// In [-1, 1).
+    /// A number in [-1, 1).
     fn unit(&mut self) -> f64;
-    /// Bell-shaped, mostly within 2.
+    /// A bell-shaped number, mostly within 2.
     fn normal(&mut self) -> f64;
     /// 2 to any power between these.
     fn power(&mut self, least: f64, most: f64) -> f64;
@@ -71,14 +71,14 @@ impl Draws for Random {
     }
 }
 
-/// Distances from the largest element at which something happens in one type or the other: what is
-/// flushed, where exponentials or tables end, where the maximum is subtracted.
+/// Distances from the largest element at which something changes in one of the types: what is
+/// flushed, the ends of exponentials and tables, the subtraction of the maximum.
 const EDGES: [f64; 17] = [
     0.693, 76.2, 80.0, 87.34, 88.03, 88.72, 90.0, 103.28, 600.0, 708.4, 709.78, 744.4, 745.13,
     22_713.0, 45_000.0, 45_426.09, 90_852.2,
 ];
 
-/// What rows are made of.
+/// Kinds of rows.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Normal,
@@ -113,14 +113,14 @@ const KINDS: [Kind; 16] = [
     Kind::Masked,
 ];
 
-/// A bit pattern of the type: NaN with payloads are among them.
+/// Special values and bit patterns of the type, NaN with payloads among them.
 pub fn special<T: Number>(r: &mut Random) -> T {
     let sign = r.one(&[-1.0, 1.0]);
     match r.below(12) {
         0 | 1 => T::NEG_INFINITY,
         2 => T::INFINITY,
         3 => T::NAN,
-        // Signalling, or negative, with payloads.
+        // NaN: signalling, or negative, with payloads.
         4 => T::of_word(T::INFINITY.word() + 1 + r.next() % 3),
         5 => T::of_word(T::NEG_INFINITY.word() + 1 + r.next() % 3),
         6 => T::from_f64(sign * T::MAX),
@@ -133,17 +133,16 @@ pub fn special<T: Number>(r: &mut Random) -> T {
     }
 }
 
-/// Rows of logits which become plausible when multiplied by the scale, or not. Neighbours are
-/// alike, or anything but.
+/// Rows of logits, plausible or not after the multiplication with the scale. Neighbouring rows are
+/// alike, or not at all.
 pub fn logits<T: Number>(r: &mut Random, rows: usize, cols: usize, scale: f64) -> Vec<Vec<T>> {
-    // Whole groups of rows are done at once, or not, by what the oddest of them is: most calls have
-    // no odd one.
+    // One special row can change how a whole group is computed, so most calls have none.
     let (alike, changes, specials) = (!r.once_in(3), r.once_in(2), r.once_in(3));
     let scale = if scale > 0.0 && scale.is_finite() && !r.once_in(6) { scale } else { 1.0 };
     let mut like = (r.one(&KINDS), r.power(-3.0, 7.0), r.normal() * r.power(0.0, 17.0));
     (0..rows)
         .map(|_| {
-            // A change of what the rows before have made one expect.
+            // A row unlike those before, from which it will be guessed.
             if !alike || (changes && r.once_in(12)) {
                 like = (r.one(&KINDS), r.power(-3.0, 7.0), r.normal() * r.power(0.0, 17.0));
             }
@@ -193,7 +192,7 @@ fn one_row<T: Number>(
     (0..cols).map(|i| element(r, i)).collect()
 }
 
-/// A weight or a factor: mostly plausible, now and then anything.
+/// A weight or a factor: mostly plausible, sometimes anything.
 pub fn factor(r: &mut Random) -> f64 {
     let sign = if r.once_in(4) { -1.0 } else { 1.0 };
     match r.below(16) {
@@ -215,7 +214,7 @@ pub enum Heat {
 }
 
 impl Heat {
-    /// Any there is; limits now and then.
+    /// Any scale or temperature; sometimes 0 or infinity.
     pub fn any(r: &mut Random) -> Self {
         match r.below(16) {
             0..7 => Self::None,
@@ -228,7 +227,7 @@ impl Heat {
         }
     }
 
-    /// What logits are multiplied by, about.
+    /// The approximate factor of logits.
     pub fn scale(self) -> f64 {
         match self {
             Self::None => 1.0,

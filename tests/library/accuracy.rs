@@ -1,12 +1,12 @@
-//! The bounds that the documentation states, on every kernel, against the double-double oracle.
+//! The documented bounds, against the double-double oracle.
 
 use crate::common::*;
 use softmax::half::{bf16, f16};
 use softmax::{Kernel, Masked, Matrix};
 use softmax_measure::oracle::{BF16, Dd, F16, F32, F64, Format, exact, ulp as oracle_ulp, ulps};
 
-/// The largest errors of a row by the reference, whose bits every kernel must give: softmax in ULP;
-/// the logarithms in units of what is allowed.
+/// The largest errors of a row by the reference, whose bits every kernel must give: softmax in ULP,
+/// logarithms relative to their bound.
 fn errors<T: Bits>(
     x: &[T],
     temperature: f64,
@@ -24,8 +24,8 @@ fn errors<T: Bits>(
         got
     });
     let largest = want.softmax.iter().fold(0.0, |m, p| p.0.max(m));
-    // What is below 2^-126 (f64: 2^-1022) of the row's largest may be 0, in half types what is
-    // below 2^-126, but for the rounding before.
+    // Probabilities below 2^-126 (f64: 2^-1022) of the row's largest may be 0, and in half types
+    // those below 2^-126 before rounding.
     let flushed = if T::IS_ARITHMETIC {
         largest * 2f64.powi(format.min_exp.max(-1022)).max(f64::MIN_POSITIVE)
     } else {
@@ -53,7 +53,7 @@ fn errors<T: Bits>(
     worst
 }
 
-/// `ulp` ULP or `absolute`, whichever allows more: above 1 is too much.
+/// The error relative to `ulp` ULP or `absolute`, whichever allows more.
 fn either(ulp: f64, absolute: f64, format: Format) -> impl Fn(f64, Dd) -> f64 + Copy {
     move |got, want| {
         let error = Dd::sum(got, -want.0).add(Dd(-want.1, 0.0)).0.abs();
@@ -61,7 +61,7 @@ fn either(ulp: f64, absolute: f64, format: Format) -> impl Fn(f64, Dd) -> f64 + 
     }
 }
 
-/// `ulp` ULP and `absolute` on top: above 1 is too much.
+/// The error relative to the sum of `ulp` ULP and `absolute`.
 fn both(ulp: f64, absolute: f64, format: Format) -> impl Fn(f64, Dd) -> f64 + Copy {
     move |got, want| ulps(got, want, format) / (ulp + absolute / oracle_ulp(got, want, format))
 }
@@ -81,7 +81,7 @@ fn sweep<T: Bits>(format: Format, bound: f64, log: impl Fn(f64, Dd) -> f64 + Cop
                     continue;
                 }
                 let mut x: Vec<T> = row(&mut random, kind, n);
-                // A row must have a finite entry, and no +inf (in f16), to have a result.
+                // A result needs a finite entry, and no +inf (in f16).
                 x[0] = T::from_f64(1.5);
                 for v in x.iter_mut().filter(|v| v.to_f64() == f64::INFINITY) {
                     *v = T::from_f64(60_000.0);
@@ -158,7 +158,7 @@ const ORACLE: [(f64, f64, f64); 5] = [
     (20.0, 485165195.4097903, 4.880277289790406e-10),
 ];
 
-/// A row that an adversary makes: one entry whose exponential errs upwards, and many that err
+/// The error of an adversary's row: one entry whose exponential errs upwards, and many that err
 /// downwards.
 fn adversary(a: f32, b: f32, copies: usize, temperature: f64) -> f64 {
     let mut x = vec![b; copies + 1];
@@ -177,7 +177,7 @@ fn fastest() -> &'static Kernel {
 /// `exp_core_over_every_f32` in kernels/scalar/exp_core_tests.rs.
 const EXTREMES: [f32; 4] = [-6.281352, -6.2922735, 18.67465, 2.0298994];
 
-/// The worst of the rows that those make: any two, the second up to 3,000 times.
+/// The worst of the rows that these arguments make: any two, the second up to 3,000 times.
 #[test]
 fn adversarial_rows() {
     let most = if quick() { 100 } else { 3000 };
@@ -210,7 +210,7 @@ fn adversarial_search() {
                 let b = (random.signed() * 10.0) as f32;
                 (b + (random.signed() * 12.0) as f32, b, 1 + random.below(40))
             } else {
-                // By steps of single bits and copies from the best so far.
+                // By changes of single bits and copies from the best so far.
                 let reach = 1 << random.below(12);
                 let mut near = |v: f32| {
                     let by = random.below(2 * reach + 1) as u32;
@@ -233,8 +233,8 @@ fn adversarial_search() {
 }
 
 /// Probabilities just above the least normal number, where the low part of a quotient underflows:
-/// one far element below many equal ones, which err the other way. The first two rows were 3.02 and
-/// 3.07 ULP off.
+/// one far element below many equal ones, which err the other way. The first two rows once had
+/// errors of 3.02 and 3.07 ULP.
 #[test]
 fn the_least_probabilities_are_within_3_ulp() {
     fn row(far: f32, near: f32, copies: usize, temperature: f64, kernel: &'static Kernel) -> f64 {
@@ -270,8 +270,9 @@ fn the_least_probabilities_are_within_3_ulp() {
     }
 }
 
-/// Logarithms in f64 near 0 and 1, where the last place of `ln(sum)` counts: the rows were 3.3 to
-/// 3.6 ULP off, the last one 2.7 of what is allowed. Exact values by mpmath, 180 digits.
+/// Logarithms in f64 near 0 and 1, where the last place of `ln(sum)` counts. The rows once had
+/// errors of 3.3 to 3.6 ULP, and the last one 2.7 times its bound. Exact values by mpmath, 180
+/// digits.
 #[test]
 fn logarithms_of_f64_carry_the_sum_as_a_pair() {
     let allowed = either(3.0, 3e-16, F64);
@@ -313,8 +314,8 @@ fn logarithms_of_f64_carry_the_sum_as_a_pair() {
     }
 }
 
-/// Differences of logits that overflow are no reason for a logarithm to do so, where the
-/// temperature makes it finite.
+/// Logarithms are finite even where the difference of two logits overflows, if the temperature
+/// makes them so.
 #[test]
 fn logarithms_of_differences_that_overflow() {
     let x = [1.7e308, -1.7e308, 0.0, 1.7e308 * 0.75];
@@ -335,14 +336,14 @@ fn logarithms_of_differences_that_overflow() {
         let loss = on(kernel, 1e-30, Masked::Nan).cross_entropy();
         let loss = loss.loss(Matrix::new(&x, 2).expect("a row"), &[1]).expect("a valid call");
         assert_eq!(loss, f64::INFINITY, "{}", kernel.name());
-        // Of two that share the largest, each has half.
+        // Two equal largest elements have half each.
         let got = run_row(&on(kernel, 4.0, Masked::Nan), Op::LogSoftmax, &[1.7e308, 1.7e308]);
         assert_eq!(got, [-std::f64::consts::LN_2; 2], "{}", kernel.name());
     }
 }
 
-/// Log-sum-exps near 0 in half types, which have the error of f32 beside their own rounding. Exact
-/// values by mpmath.
+/// Log-sum-exps near 0 in half types, which have the error of f32 in addition to their rounding.
+/// Exact values by mpmath.
 #[test]
 fn logarithms_of_half_types_near_0() {
     let f16s = [-0.62744140625, -0.76416015625].map(f16::from_f64);

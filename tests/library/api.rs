@@ -1,4 +1,4 @@
-//! The public interface as one page, `docs/api.txt`: what a commit changes of it is seen there.
+//! The public interface as one page, `docs/api.txt`, which shows what a commit changes of it.
 //!
 //! `SOFTMAX_WRITE_API=1 cargo test -p softmax --test library the_listing` writes the file. It is
 //! read from the sources as rustfmt leaves them, where an item starts a line and its indentation
@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What there is of a type, a trait or the functions: the head, and lines below it.
+/// The entry of a type, a trait or the functions: the head, and lines below it.
 #[derive(Default)]
 struct Entry {
     head: String,
     implements: Vec<String>,
-    /// Whether they are of another file than the type, and what they are.
+    /// Whether a line is from another file than the type, and the line.
     lines: Vec<(bool, String)>,
 }
 
@@ -51,7 +51,7 @@ fn read(path: &Path) -> String {
     expanded(text, "shape_of", &shapes)
 }
 
-/// The text and, for each list of arguments, the body of a macro that it defines.
+/// The text, and for each list of arguments the expanded body of a macro that it defines.
 fn expanded<const N: usize>(text: String, name: &str, all: &[[(&str, &str); N]]) -> String {
     let Some(body) = body_of(&text, name) else { return text };
     let bodies = all.iter().map(|arguments| {
@@ -70,7 +70,7 @@ fn body_of(text: &str, name: &str) -> Option<String> {
     Some(lines.flat_map(|line| [line, "\n"]).collect())
 }
 
-/// The names that the crate exports, of its own and of the kernels'.
+/// The names that the crate exports, its own and those of the kernels' crate.
 fn exports() -> [Vec<String>; 2] {
     let root = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs"));
     let mut names = [Vec::new(), Vec::new()];
@@ -101,7 +101,7 @@ fn items(text: &str, indent: usize) -> Vec<(Vec<&str>, String, String)> {
         if !["pub ", "impl", "unsafe impl"].iter().any(|start| item.starts_with(start)) {
             continue;
         }
-        // The head ends with the line that ends with one of these.
+        // The head ends with a line that ends with one of these.
         let mut head = item.to_string();
         let is_end = |head: &str| head.ends_with(['{', ';', '}']);
         while !is_end(&head) {
@@ -226,7 +226,7 @@ fn list(text: &str, exported: &[String], entries: &mut BTreeMap<String, Entry>, 
     }
 }
 
-/// What follows a list of generic parameters whose first bracket is gone.
+/// The text after a list of generic parameters whose first bracket is gone.
 fn after_generics(text: &str) -> &str {
     let mut depth = 1;
     for (i, c) in text.char_indices() {

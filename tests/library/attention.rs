@@ -1,4 +1,4 @@
-//! Attention: every combination of options against a model in f64, and every kernel, way, type and
+//! Attention: every combination of options against a model in f64; every kernel, way, type and
 //! number of threads against the reference, bit for bit.
 
 use std::num::NonZeroUsize;
@@ -31,7 +31,7 @@ impl Elements {
         }
     }
 
-    /// What is added; -inf where a key is hidden.
+    /// The number that is added; -inf where a key is hidden.
     fn get(&self, i: usize) -> f64 {
         match self {
             Self::F32(m) => m[i].to_f64(),
@@ -42,7 +42,7 @@ impl Elements {
     }
 }
 
-/// Scores' shape, and options.
+/// The shape of scores, and options.
 #[derive(Clone, Debug)]
 struct Case {
     batch: usize,
@@ -61,7 +61,7 @@ struct Case {
     window_ahead: Option<usize>,
     offset: Option<isize>,
     masked: Masked,
-    /// What the scores are like.
+    /// The kind of scores.
     kind: usize,
     seed: u64,
 }
@@ -115,7 +115,7 @@ impl Case {
             window_ahead: r.once_in(4).then(|| r.below(keys + 2)),
             offset: r.once_in(4).then(|| r.below(keys + 4) as isize - 3),
             masked: [Masked::Nan, Masked::Zero][r.below(2)],
-            // Without the huge ones: see `huge_logits_are_rounded`.
+            // Without huge scores: see `huge_logits_are_rounded`.
             kind: [0, 0, 0, 1, 3, 4, 5][r.below(7)],
             seed,
         }
@@ -136,7 +136,7 @@ impl Case {
             } else {
                 x.extend(row::<T>(&mut random, self.kind, self.keys));
             }
-            // Padding that would show.
+            // Padding whose use would show.
             x.resize(x.len() + stride - self.keys, T::NAN);
         }
         x
@@ -178,8 +178,7 @@ impl Case {
         a
     }
 
-    /// The scaled score, its cap, its mask and its bias of a key in `Dd`: `None` where it is
-    /// hidden. The definition, written down once more.
+    /// The logit of a key in `Dd`, or `None` where it is hidden: the definition, written once more.
     fn logit_dd(&self, x: f64, b: usize, h: usize, q: usize, key: usize) -> Option<Dd> {
         let offset = self.offset.unwrap_or(self.keys as isize - self.queries as isize);
         let distance = key as isize - (q as isize + offset);
@@ -231,14 +230,14 @@ impl Case {
         self.logit_dd(x, b, h, q, key).map(|z| z.0)
     }
 
-    /// Where a row lies: its sequence, head and query.
+    /// The sequence, head and query of a row.
     fn place(&self, row: usize) -> (usize, usize, usize) {
         let (bh, q) = (row / self.queries, row % self.queries);
         (bh / self.heads, bh % self.heads, q)
     }
 
-    /// Of a row: probabilities, the largest one, a sink's among them, log-sum-exp, and the logits'
-    /// largest magnitude.
+    /// The model of a row: probabilities, the largest one (or the sink's), log-sum-exp, and the
+    /// largest magnitude of its logits.
     fn model(&self, x: &[f64], b: usize, h: usize, q: usize) -> (Vec<f64>, f64, f64, f64) {
         let logits: Vec<f64> = x
             .iter()
@@ -289,7 +288,7 @@ fn run<T: Element, U: Probs<T> + Bits>(
     (dense, lse)
 }
 
-/// One core's worth of everything that may not change the bits.
+/// The call in several ways that must not change its bits.
 fn ways<'a>(attention: Attention<'a>, kernel: &'static Kernel) -> [Attention<'a>; 3] {
     let serial = by(kernel).threads(Threads::Serial);
     let two = NonZeroUsize::new(2).expect("not 0");
@@ -300,7 +299,7 @@ fn ways<'a>(attention: Attention<'a>, kernel: &'static Kernel) -> [Attention<'a>
     ]
 }
 
-/// Every kernel in every way has the reference's bits.
+/// Checks that every kernel has the reference's bits in every way.
 fn same_bits<T: Element, U: Probs<T> + Bits>(case: &Case)
 where
     T::Arithmetic: Bits,
@@ -320,7 +319,7 @@ where
     }
 }
 
-/// In place, with the bits of the reference.
+/// Checks calls in place against the reference.
 fn same_bits_in_place<T: Probs<T> + Bits>(case: &Case) {
     let stride = case.keys + 2;
     let x: Vec<T> = case.scores(stride);
@@ -337,7 +336,7 @@ fn same_bits_in_place<T: Probs<T> + Bits>(case: &Case) {
     }
 }
 
-/// Errors of f32 in ULP, of every kernel.
+/// Checks the errors of f32 in ULP, for every kernel.
 fn accurate(case: &Case) {
     let x: Vec<f32> = case.scores(case.keys);
     let done = |kernel| run::<f32, f32>(&case.attention().exec(by(kernel)), case, &x, case.keys);
@@ -355,8 +354,8 @@ fn accurate(case: &Case) {
                     assert!(got.is_nan(), "{}", what());
                     continue;
                 }
-                // The model's own error: a logit's ULP in f64, in f32's ULP. What is 2^-126 of the
-                // largest may be 0.
+                // The model's own error, from logits in f64, in ULP of f32. Probabilities below
+                // 2^-126 of the largest may be 0.
                 let slack = 2f64.powi(24) * large * 1e-15;
                 let error = ulps(got.into(), Dd(want, 0.0), F32);
                 let flushed = got == 0.0 && want <= largest * 2f64.powi(-125);
@@ -407,13 +406,13 @@ proptest! {
     fn what_is_hidden_is_not_looked_at(seed: u64) {
         let mut case = Case::random(seed);
         if let Some(slopes) = &mut case.mask_slopes {
-            // Of either sign, and 0.
+            // Of both signs, and 0.
             slopes[0] = [slopes[0], 0.0, -0.0, 1e38][seed as usize % 4];
         }
         if let Some(slopes) = &mut case.alibi
             && seed % 3 == 0
         {
-            // At a distance of 0 that is NaN.
+            // NaN at a distance of 0.
             slopes[0] = [f32::INFINITY, f32::NEG_INFINITY][seed as usize / 3 % 2];
             case.masked = Masked::Nan;
         }
@@ -437,7 +436,7 @@ proptest! {
         }
     }
 
-    /// Ranges and boolean masks are -inf in the scores of a plain softmax.
+    /// Ranges and boolean masks act like -inf in the scores of a plain softmax.
     #[test]
     fn what_is_hidden_is_minus_infinity(seed: u64) {
         let mut case = Case::random(seed);
@@ -464,8 +463,7 @@ proptest! {
     }
 }
 
-/// Few keys, of which one or two have the mass often, and sizes at which the parts of logits
-/// cancel.
+/// Few keys, of which one or two often have all the mass, and terms of logits that cancel.
 fn small(seed: u64) -> Case {
     let r = &mut Random(seed);
     let mut case = Case::random(seed);
@@ -487,14 +485,14 @@ fn small(seed: u64) -> Case {
     case
 }
 
-/// A logarithm's error in parts of what is allowed: ULPs, or an absolute error.
+/// A logarithm's error relative to its bound: ULPs, or an absolute error.
 fn log_error(got: f64, want: Dd, format: Format, most: f64, absolute: f64) -> f64 {
     let error = Dd::sum(got, -want.0).add(Dd(-want.1, 0.0)).0.abs();
     (ulps(got, want, format) / most).min(error / absolute)
 }
 
-/// The largest errors of probabilities and of log-sum-exps in rows of few keys, in parts of what is
-/// allowed.
+/// The largest errors of probabilities and of log-sum-exps in rows of few keys, relative to their
+/// bounds.
 fn worst<T: Probs<T>>(kernel: &'static Kernel, format: Format, cases: u64) -> (f64, f64) {
     let double = format.digits == 53;
     let (mut most, mut most_lse) = (0f64, 0f64);
@@ -539,9 +537,9 @@ fn worst<T: Probs<T>>(kernel: &'static Kernel, format: Format, cases: u64) -> (f
     (most, most_lse)
 }
 
-/// Products and sums of logits are pairs: nothing is lost of them, neither in probabilities nor in
-/// log-sum-exps near 0, and the soft cap of f64 adds no more than it may. `SOFTMAX_SEARCH` is for
-/// how many seconds, about, this looks.
+/// Logits are computed as pairs: nothing is lost in products and sums, neither in probabilities nor
+/// in log-sum-exps near 0, and the soft cap of f64 keeps its bound. `SOFTMAX_SEARCH` sets the
+/// approximate seconds.
 #[test]
 fn few_keys_are_as_accurate_as_promised() {
     let seconds = std::env::var("SOFTMAX_SEARCH").ok().and_then(|s| s.parse::<u64>().ok());
@@ -555,8 +553,8 @@ fn few_keys_are_as_accurate_as_promised() {
     }
 }
 
-/// The log-sum-exp is that of the sums of scores and masks, not of their high parts, and the cap of
-/// f64 as good as is said.
+/// The log-sum-exp is that of exact sums of scores and masks, not of rounded ones, and the cap of
+/// f64 keeps its bound.
 #[test]
 fn known_logsumexps() {
     let mask = [-1.075_217, -1.171_052_3, -0.042_878_963f32];
@@ -565,7 +563,7 @@ fn known_logsumexps() {
         let a = Attention::new(1, 1).exec(by(kernel));
         let lse = one(a.mask(Mask::new(&mask[..], [1, 1, 1])), &scores).1;
         assert!((lse - -2.29e-9).abs() < 5e-8, "{} {lse:e}", kernel.name());
-        // A logit alone: the sum, rounded once.
+        // A single logit: the sum, rounded once.
         for (score, mask) in [(1.0f32, 1e-9f32), (0.1, -0.1), (0.3, 1e-3), (-5.0, 0.123_456_79)] {
             let mask = [mask];
             let lse = one(a.mask(Mask::new(&mask[..], [1, 1, 1])), &[score]).1;
@@ -575,8 +573,7 @@ fn known_logsumexps() {
     }
 }
 
-/// Whatever stands behind the -inf of a mask or of ALiBi, or out of the ranges that are seen,
-/// changes no bit.
+/// Scores that a mask's -inf or ALiBi hides, or that are out of range, change no bit.
 fn hidden_by_anything<T: Element, U: Probs<T> + Bits>(case: &Case)
 where
     T::Arithmetic: Bits,
@@ -600,14 +597,14 @@ where
         let what = || format!("{} {hidden} hidden {case:?}", kernel.name());
         assert_same(&got.0, &want.0, what);
         assert_same(&got.1, &want.1, what);
-        // The comparison is one of numbers.
+        // The results must be numbers to be compared.
         let all =
             case.masked == Masked::Nan || steep || want.0.iter().all(|y| !y.to_f64().is_nan());
         assert!(all, "{}", what());
     }
 }
 
-/// Options and scores of all sizes.
+/// Options and scores of all magnitudes.
 fn wild(seed: u64) -> Case {
     let r = &mut Random(seed);
     let mut case = Case::random(seed);
@@ -624,7 +621,7 @@ fn wild(seed: u64) -> Case {
     case
 }
 
-/// Any magnitude of f32, its ends, 0, infinities and NaN now and then.
+/// Any magnitude of f32, and sometimes its ends, 0, infinities and NaN.
 fn wild_value(r: &mut Random) -> f64 {
     let most = f64::from(f32::MAX);
     match r.below(40) {
@@ -637,20 +634,19 @@ fn wild_value(r: &mut Random) -> f64 {
     }
 }
 
-/// Of scores: see [`wild_value`].
+/// The kind of scores of [`wild_value`].
 const ENDS: usize = usize::MAX;
 
-/// What ggml's `soft_max_ext` computes (scale, mask, max_bias, sinks), a scalar model of it in f64:
-/// the slope of head `h` of `n` is `m0^(h + 1)` for the first power of two of heads, `m1^(2 (h - n)
-/// + 1)` for the others.
+/// ggml's `soft_max_ext` (scale, mask, max_bias, sinks), against a scalar model of it in f64: the
+/// slope of head `h` of `n` is `m0^(h + 1)` for the first power of two of heads, `m1^(2 (h - n) +
+/// 1)` for the others.
 #[test]
 fn ggml_soft_max_ext() {
     let (heads, queries, keys, scale, max_bias) = (6usize, 3, 70, 0.25f64, 8.0f64);
     let mut random = Random(7);
     let x: Vec<f32> = row(&mut random, 0, heads * queries * keys);
     let sinks: Vec<f32> = (0..heads).map(|_| random.signed() as f32).collect();
-    // Its mask: -inf above the diagonal, the negative distance elsewhere, in f16; one for all
-    // heads.
+    // Its mask in f16, one for all heads: -inf above the diagonal, the negative distance elsewhere.
     let mask: Vec<f16> = (0..queries * keys)
         .map(|i| {
             let distance = (i % keys) as f64 - (i / keys + keys - queries) as f64;
@@ -710,7 +706,7 @@ where
     }
 }
 
-/// The one constant for x86-64 and AArch64, of fixed combinations of options. It changes only with
+/// The one constant for x86-64 and AArch64, for fixed combinations of options. It changes only with
 /// the arithmetic contract.
 const DIGEST: u64 = 0x35f5_d4fc_5546_af0f;
 
@@ -727,8 +723,8 @@ fn digest_is_the_same_on_every_cpu() {
     }
 }
 
-/// A mask of numbers that only hides is one of booleans, row by row, in any scale, and so is one
-/// that adds something to a key that is hidden otherwise.
+/// A mask of numbers that only hides acts like one of booleans, row by row, at any scale; and so
+/// does one that adds to keys that are hidden otherwise.
 #[test]
 fn a_mask_of_zeros_and_minus_infinity_hides_as_booleans_do() {
     let (queries, keys) = (9, 300);
@@ -737,9 +733,9 @@ fn a_mask_of_zeros_and_minus_infinity_hides_as_booleans_do() {
     let seen: Vec<bool> = (0..x.len()).map(|_| !random.once_in(3)).collect();
     let mut added: Vec<f32> =
         seen.iter().map(|&seen| if seen { 0.0 } else { f32::NEG_INFINITY }).collect();
-    // Causal, the first row sees keys up to keys - queries.
+    // In the first causal row, this key is hidden.
     added[keys - 1] = 5.0;
-    // The fifth row is one of sums.
+    // The fifth row has numbers that are added.
     let sums = 4 * keys..5 * keys;
     added[sums.start] = -1.5;
     for kernel in available() {
@@ -781,28 +777,28 @@ fn special_values() {
     const INF: f32 = f32::INFINITY;
     for kernel in available() {
         let a = Attention::new(1, 1).exec(by(kernel));
-        // What is hidden may be anything.
+        // Hidden scores may be anything.
         let seen = [true, false, true, false];
         let masked = a.mask(Mask::new(&seen[..], [1, 1, 1]));
         assert_eq!(one(masked, &[1.0, f32::NAN, 1.0, INF]).0, [0.5, 0.0, 0.5, 0.0]);
         assert_eq!(one(a.lengths(&[2]), &[1.0, 1.0, f32::NAN, INF]).0, [0.5, 0.5, 0.0, 0.0]);
         assert_eq!(one(a.window(2), &[f32::NAN, INF, 1.0, 1.0]).0, [0.0, 0.0, 0.5, 0.5]);
         assert_eq!(one(a.alibi(&[0.0]).window(1), &[f32::NAN, INF, 1.0]).0, [0.0, 0.0, 1.0]);
-        // What is seen may not.
+        // Visible ones may not.
         let (y, lse) = one(a.lengths(&[2]), &[1.0, f32::NAN, 1.0]);
         assert!(y.iter().all(|v| v.is_nan()) && lse.is_nan());
         let (y, lse) = one(a.lengths(&[2]), &[1.0, INF, 1.0]);
         assert!(y.iter().all(|v| v.is_nan()) && lse == INF);
-        // Nothing is seen.
+        // No key is visible.
         for nothing in [a.lengths(&[0]), a.window(0), a.causal().offset(-1)] {
             let (y, lse) = one(nothing, &[1.0; 3]);
             assert!(y.iter().all(|v| v.is_nan()) && lse == -INF);
             assert_eq!(one(nothing.masked(Masked::Zero), &[1.0; 3]), (vec![0.0; 3], -INF));
-            // The sink takes all.
+            // The sink takes all mass.
             assert_eq!(one(nothing.sinks(&[2.5]), &[1.0; 3]), (vec![0.0; 3], 2.5));
             assert!(one(nothing.sinks(&[f32::NAN]), &[1.0; 3]).1.is_nan());
         }
-        // Nor is what is hidden by a mask, whatever would be added to it.
+        // Keys that the mask hides are hidden, whatever else is added.
         let none = Mask::new(&[0u8; 3][..], [1, 1, 1]);
         let far = a.mask(none).alibi(&[-INF]).offset(9).sinks(&[1.0]);
         assert_eq!(one(far, &[1.0; 3]), (vec![0.0; 3], 1.0));
@@ -811,18 +807,18 @@ fn special_values() {
         assert!(one(hidden, &[1.0; 2]).0[0].is_nan());
         assert_eq!(one(hidden.masked(Masked::Zero), &[1.0; 2]).0, [0.0; 2]);
         assert_eq!(one(hidden.sinks(&[1.0]), &[1.0; 2]), (vec![0.0; 2], 1.0));
-        // A sink of -inf is none, one of 0 beside logits of 0 takes its equal share.
+        // A sink of -inf is like none, and one of 0 beside logits of 0 takes an equal share.
         assert_eq!(one(a.sinks(&[-INF]), &[3.0; 2]).0, [0.5; 2]);
         assert_eq!(one(a.sinks(&[0.0]), &[0.0; 3]).0, [0.25; 3]);
-        // Far above everything it leaves nothing.
+        // A sink far above everything leaves nothing.
         assert_eq!(one(a.sinks(&[1e6]), &[0.0; 3]), (vec![0.0; 3], 1e6));
-        // Masks of finite numbers far below; all of them so: no difference is left of the scores.
+        // Masks of finite numbers far below; with all keys so, no difference of scores is left.
         let low = [f32::MIN, 0.0, -1e9, 0.0];
         let low = a.mask(Mask::new(&low[..], [1, 1, 1]));
         assert_eq!(one(low, &[5.0, 1.0, 5.0, 1.0]).0, [0.0, 0.5, 0.0, 0.5]);
         let lowest = [f32::MIN; 2];
         assert_eq!(one(a.mask(Mask::new(&lowest[..], [1, 1, 1])), &[5.0, 1.0]).0, [0.5; 2]);
-        // Caps: infinities are capped as everything else.
+        // Caps apply to infinities, too.
         let (y, _) = one(a.soft_cap(2.0), &[INF, 1e30, -INF]);
         assert_eq!(y[0], y[1]);
         assert!((y[2] / y[0] - (-4.0f32).exp()).abs() < 1e-8);
@@ -830,8 +826,8 @@ fn special_values() {
     }
 }
 
-/// Logits beyond the type's range are what they are without a mask; what is odd is odd by what was
-/// given.
+/// Logits beyond the type's range have the same results as without a mask; special rows are special
+/// by their inputs alone.
 #[test]
 fn logits_beyond_the_range() {
     fn check<T: Probs<T>>(kernel: &'static Kernel, large: f64) {
@@ -870,7 +866,7 @@ fn logits_beyond_the_range() {
         check::<f32>(kernel, 1e38);
         check::<f64>(kernel, 5e307);
         check::<bf16>(kernel, 1e38);
-        // A sum of two, each within the range; and one that comes back into it.
+        // A sum of two numbers in range that is out of range, and one that returns to it.
         let a = Attention::new(1, 1).exec(by(kernel));
         let mask = [f32::MIN, f32::MIN, 3e38];
         let masked = a.mask(Mask::new(&mask[..], [1, 1, 1]));
@@ -884,7 +880,7 @@ fn logits_beyond_the_range() {
     }
 }
 
-/// Windows to both sides, from positions within the keys, before the first and behind the last one.
+/// Windows on both sides, from positions within the keys, before the first and after the last one.
 #[test]
 fn windows_look_back_and_ahead() {
     for kernel in available() {
@@ -921,7 +917,7 @@ fn windows_look_back_and_ahead() {
     }
 }
 
-/// Up to its limit ALiBi is exact; beyond, calls refuse.
+/// ALiBi is exact up to its limit, and calls beyond it are refused.
 #[test]
 fn distances_of_alibi_have_a_limit() {
     let slopes = [1.0 / 1_048_576.0f32];
@@ -935,7 +931,7 @@ fn distances_of_alibi_have_a_limit() {
             let want = one(a.offset(offset).exec(by(scalar())), &x);
             assert_same(&got.0, &want.0, || format!("{} {offset}", kernel.name()));
             assert_same(&[got.1], &[want.1], || format!("{} {offset}", kernel.name()));
-            // By one key more of distance one slope less.
+            // Each further key is one slope less.
             let bias: Vec<f32> = (0..5).map(|i| i as f32 * slopes[0]).collect();
             let model = one(alone.mask(Mask::new(&bias[..], [1, 1, 1])), &x).0;
             for (got, want) in got.0.iter().zip(model) {
@@ -955,12 +951,12 @@ fn distances_of_alibi_have_a_limit() {
         assert_eq!(refused(a.offset(19_692_841)), format!("{message}-19692841"));
         assert_eq!(refused(a.offset(3 - limit)), format!("{message}16777201"));
         assert_eq!(refused(a.offset(isize::MIN)), format!("{message}9223372036854775807"));
-        // Of what is seen only; and of no other bias.
+        // Only visible keys count, and only for this bias.
         one(a.offset(limit + 3).window(limit as usize), &x);
         one(a.offset(3 - limit).causal(), &x);
         one(a.offset(isize::MIN).window_ahead(9), &x);
         one(alone.offset(isize::MAX), &x);
-        // f64 counts further.
+        // f64 has a larger limit.
         let (mut y, far) = ([0.0f64; 2], a.offset((1 << 53) - 16));
         let scores = Matrix::new(&[1.0f64, 1.0], 2).expect("a shape");
         far.softmax(scores, MatrixMut::new(&mut y, 2).expect("a shape")).expect("near enough");
@@ -969,7 +965,7 @@ fn distances_of_alibi_have_a_limit() {
     }
 }
 
-/// Above 45,000 logits are rounded before they are used, as others do: 2^24 + 1 is none in f32.
+/// Logits above 45,000 are rounded first, as in other libraries: 2^24 + 1 is not an f32.
 #[test]
 fn huge_logits_are_rounded() {
     for kernel in available() {
@@ -1033,13 +1029,13 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
     let (x, y) = (Matrix::new(&x, 4).expect("a shape"), MatrixMut::new(&mut y, 4).expect("one"));
     let e = a.softmax_and_logsumexp(x, y, &mut lse).expect_err("five of six");
     assert!(e.to_string().contains("number of log-sum-exps (one for each row) must be 6, got 5"));
-    // No rows at all are no error.
+    // A matrix without rows is not an error.
     let (x, y) = (Matrix::<f32>::new(&[], 4), MatrixMut::<f32>::new(&mut [], 4));
     Attention::new(2, 3).softmax(x.expect("a shape"), y.expect("one")).expect("nothing to do");
 }
 
-/// Rows that see no key: the log-sum-exp is their sink's logit, and of a sink of -0 it is 0 with
-/// every kernel.
+/// The log-sum-exp of rows that see no key is their sink's logit; a sink of -0 gives 0 with every
+/// kernel.
 #[test]
 fn sinks_alone() {
     fn lse<T: Probs<T>>(kernel: &'static Kernel, sink: f32) -> f64 {
@@ -1066,8 +1062,7 @@ fn sinks_alone() {
     }
 }
 
-/// Scores that are infinite stay so, however small the scale is: with pairs of which it is no part,
-/// too.
+/// Infinite scores stay infinite however small the scale is, also in pairs.
 #[test]
 fn infinite_scores_at_small_scales() {
     let mask = [0.8f32, f32::NEG_INFINITY, f32::NEG_INFINITY];
@@ -1084,7 +1079,7 @@ fn infinite_scores_at_small_scales() {
     }
 }
 
-/// What a mask adds is infinite even if the slope is 0 in units of rows beyond the range.
+/// An infinite mask stays infinite even where its slope is 0 in units of a far row.
 #[test]
 fn infinite_masks_with_subnormal_slopes() {
     let mask = [f32::INFINITY; 3];
@@ -1100,7 +1095,7 @@ fn infinite_masks_with_subnormal_slopes() {
             let (probs, lse) = run(&[slope]);
             assert!(probs.iter().all(|p| p.is_nan()) && lse == f32::INFINITY, "{what}: {lse}");
             let (probs, lse) = run(&[-slope]);
-            // -inf is added to +inf: that is no number.
+            // -inf plus +inf is not a number.
             assert!(probs.iter().all(|p| p.is_nan()) && lse.is_nan(), "{what}: {lse}");
         }
     }
@@ -1113,7 +1108,7 @@ fn infinite_masks_with_subnormal_slopes() {
     }
 }
 
-/// A key that only the type's range would hide is not hidden: its NaN is the row's.
+/// A key beyond the type's range only is not hidden: its NaN is the row's.
 #[test]
 fn biases_beyond_the_range_hide_no_nan() {
     for kernel in available() {
@@ -1121,7 +1116,7 @@ fn biases_beyond_the_range_hide_no_nan() {
         let attention = options.attention(1, 1);
         let attention = attention.alibi(&[f32::MAX]).offset(2);
         for x in [&[f32::NAN][..], &[1.0, f32::NAN], &[f32::NAN; 40]] {
-            // Distances of two and more.
+            // Distances of two or more.
             let (probs, lse) = one(attention.offset(x.len() as isize + 1), x);
             let what = kernel.name();
             assert!(lse.is_nan() && probs.iter().all(|p| p.is_nan()), "{what}: {probs:?} {lse}");

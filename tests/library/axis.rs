@@ -1,11 +1,11 @@
-//! Any axis of a tensor: the bits of moving it to the end first.
+//! Any axis of a tensor gives the bits of the same axis moved to the end.
 
 use crate::common::*;
 use softmax::half::{bf16, f16};
 use softmax::{Caches, Element, Error, Kernel, Masked, Threads};
 use std::num::NonZeroUsize;
 
-/// Before, along and behind the axis.
+/// Sizes before, along and behind the axis.
 const SHAPES: [[usize; 3]; 20] = [
     [1, 1, 1],
     [2, 3, 1],
@@ -33,14 +33,14 @@ fn tensor<T: Element>([outer, axis, inner]: [usize; 3], kind: usize) -> Vec<T> {
     let mut random = Random((outer * 31 + axis * 7 + inner + kind * 1_000_003) as u64);
     let mut x = Vec::new();
     for i in 0..outer * axis {
-        // Of all kinds in turn, or of one.
+        // All kinds in turn, or one.
         let kind = if kind == KINDS { i % KINDS } else { kind };
         x.extend(row::<T>(&mut random, kind, inner));
     }
     x
 }
 
-/// Row by row of the tensor whose axis is the last.
+/// Computes row by row after moving the axis to the end.
 fn moved<T: Element>(options: &Options, op: Op, x: &[T], shape: [usize; 3]) -> Vec<T> {
     let [outer, axis, inner] = shape;
     let mut y = x.to_vec();
@@ -67,7 +67,7 @@ fn same_bits<T: Bits>() {
             for op in [Op::Softmax, Op::LogSoftmax] {
                 let temperature = [1.0, 0.5, 3.0][kind % 3];
                 let want = moved(&on(scalar(), temperature, Masked::Zero), op, &x, shape);
-                // The reference by another way is slow, and worth no more than small tensors.
+                // The reference is slow, and worth only small tensors here.
                 let worth = |k: &&Kernel| k.name() != "scalar" || !large(shape);
                 for kernel in available().into_iter().filter(worth) {
                     let options = on(kernel, temperature, Masked::Zero);
@@ -125,7 +125,7 @@ fn same_bits_bf16() {
     same_bits::<bf16>();
 }
 
-/// Every axis of a tensor of four dimensions is the one in the middle of three.
+/// Every axis of a tensor of four dimensions is the middle one of three.
 #[test]
 fn axes_are_counted_from_both_ends() {
     let shape = [2usize, 3, 4, 5];
@@ -143,7 +143,7 @@ fn axes_are_counted_from_both_ends() {
     }
 }
 
-/// The one constant for x86-64 and AArch64, of fixed tensors. It changes only with the arithmetic
+/// The one constant for x86-64 and AArch64, for fixed tensors. It changes only with the arithmetic
 /// contract.
 const DIGEST: u64 = 0xbb29_6b81_f7b3_5c22;
 

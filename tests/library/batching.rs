@@ -1,4 +1,4 @@
-//! Rows spread over threads: the bits of one thread, and no thread where none pays.
+//! Rows spread over threads have the bits of one thread, and small calls use no other thread.
 
 use std::num::NonZeroUsize;
 
@@ -14,22 +14,22 @@ fn exactly(n: usize) -> Threads {
     Threads::Exactly(NonZeroUsize::new(n).expect("at least one thread"))
 }
 
-/// Pools that are not rayon's global one, made once.
+/// Pools besides rayon's global one, made once.
 #[cfg(feature = "rayon")]
 static POOLS: std::sync::LazyLock<Vec<rayon::ThreadPool>> = std::sync::LazyLock::new(|| {
     let pool = |n| rayon::ThreadPoolBuilder::new().num_threads(n).build().expect("a pool");
     [1, 2, 3, 8].map(pool).into()
 });
 
-/// Executors, each with another way to call a body.
+/// Executors that call bodies in different ways.
 enum Caller {
-    /// On threads made for it.
+    /// On new threads.
     Scoped(usize),
-    /// One after the other, the last first.
+    /// One after another, the last first.
     Backwards(usize),
     /// Only every other call, twice.
     Careless(usize),
-    /// Not at all.
+    /// No calls at all.
     Idle(usize),
 }
 
@@ -55,7 +55,7 @@ impl Executor for Caller {
     }
 }
 
-/// However the rows are shared out, `call` must give what one thread gives.
+/// Checks that `call` gives the bits of one thread, however rows are shared.
 fn every_way<T: Bits>(what: &str, call: impl Fn(&Options) -> Vec<T> + Sync) {
     let options = Options::new().masked(Masked::Zero);
     let want = call(&options.threads(Threads::Serial));
@@ -120,8 +120,8 @@ fn sharing_a_matrix_keeps_its_bits() {
     sharing::<bf16>(191, 777, 5, &[Op::LogSoftmax]);
 }
 
-/// As many rows as there can be take no time, as many columns no memory, and as many threads are no
-/// more than there is work for.
+/// The most rows take no time if they are empty, the most columns no memory, and the most threads
+/// are not more than the work.
 #[test]
 fn sizes_may_be_any() {
     struct Endless;
@@ -162,13 +162,14 @@ fn sizes_may_be_any() {
 
 #[test]
 fn sharing_odd_shapes_keeps_their_bits() {
-    // Fewer rows than threads, a single one, and many of next to nothing.
+    // Fewer rows than threads, a single one, and many tiny ones.
     sharing::<f32>(3, 50_001, 1, &[Op::Softmax]);
     sharing::<f32>(1, 150_000, 0, &[Op::LogSumExp]);
     sharing::<f32>(65_537, 2, 0, &[Op::LogSumExp]);
 }
 
-/// Callers have parallel loops of their own, with calls inside that are large enough to be shared.
+/// Callers may have parallel loops of their own, with calls inside that are large enough to be
+/// shared.
 #[cfg(feature = "rayon")]
 #[test]
 fn a_call_from_a_parallel_loop_keeps_its_bits() {
@@ -191,14 +192,14 @@ fn a_call_from_a_parallel_loop_keeps_its_bits() {
     }
 }
 
-/// At most two threads are two, even if the pool has more and there are more parts.
+/// A limit of two threads holds even if the pool has more and there are more parts.
 #[cfg(feature = "rayon")]
 #[test]
 fn a_limit_of_threads_is_kept() {
     use std::sync::Mutex;
     use std::thread::{ThreadId, current};
 
-    /// Notes who works.
+    /// Notes the threads that work.
     struct Noting<'a>(&'a rayon::ThreadPool, Mutex<Vec<ThreadId>>);
 
     impl Executor for Noting<'_> {
@@ -225,7 +226,7 @@ fn a_limit_of_threads_is_kept() {
     assert_eq!(noting.1.into_inner().expect("no panic").len(), 2);
 }
 
-/// The calls of which the child below makes one: rows of 1,000, and the threads allowed.
+/// The calls, of which the child below makes one: rows of 1,000, and the threads allowed.
 const CALLS: [(&str, usize, Threads); 4] = [
     ("small", 100, Threads::Auto),
     ("large", 300, Threads::Auto),
@@ -250,9 +251,8 @@ fn child_counts_the_threads_that_a_call_starts() {
     println!("threads started: {}.", count() - before);
 }
 
-/// rayon's global pool starts its threads when it is first asked for anything and keeps them, so
-/// that each call needs a process of its own. That the large call starts them shows that they
-/// are counted.
+/// rayon's global pool starts its threads when it is first used, and keeps them, so each call needs
+/// a process of its own. The large call shows that its threads are counted.
 #[cfg(target_os = "linux")]
 #[test]
 fn only_a_call_that_is_worth_it_starts_threads() {

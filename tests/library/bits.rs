@@ -1,11 +1,11 @@
-//! The same bits: every kernel against the scalar reference, for every length, stride, alignment,
-//! in place or not, alone or in a batch, and one digest for all CPUs.
+//! The same bits: every kernel against the scalar reference, for every length, stride and
+//! alignment, in place or not, alone or in a batch; and one digest for all CPUs.
 
 use crate::common::*;
 use softmax::half::{bf16, f16};
 use softmax::{Kernel, Masked, Matrix, MatrixMut, Threads};
 
-/// Around every multiple of the lanes, the unrolled loops and the blocks.
+/// Lengths around every multiple of the lanes, the unrolled loops and the blocks.
 fn lengths() -> Vec<usize> {
     let mut n: Vec<usize> = (0..=70).collect();
     for near in [128, 256, 1024, 4096, 8192] {
@@ -21,8 +21,8 @@ fn every_length<T: Bits>() {
     let mut random = Random(1);
     for n in lengths() {
         for kind in 0..KINDS {
-            // Long rows need not be all kinds at all temperatures; under an emulator, longer ones
-            // still less.
+            // Long rows are not tested with all kinds at all temperatures; even fewer under an
+            // emulator.
             let temperature = TEMPERATURES[(n + kind) % TEMPERATURES.len()];
             if n > if quick() { 100 } else { 5000 } && kind % 3 != 0
                 || quick() && n > 50_000 && kind > 0
@@ -65,7 +65,7 @@ fn every_length_bf16() {
     every_length::<bf16>();
 }
 
-/// A row's result is that of the row alone, whatever it stands among.
+/// Checks that a row's result does not depend on the rows around it.
 fn batches<T: Bits>(kernel: &'static Kernel) {
     let mut random = Random(2);
     for (rows, cols, gap) in [(7, 10, 0), (5, 33, 3), (9, 64, 1), (3, 1000, 24), (4, 5000, 5)] {
@@ -155,14 +155,15 @@ fn add_to<T: Bits>(digest: &mut Fnv, kernel: &'static Kernel) {
     }
 }
 
-/// Probabilities become bf16 by an instruction where the CPU has one, and by integers else.
+/// Probabilities are converted to bf16 by an instruction if the CPU has one, else by integer
+/// arithmetic.
 #[test]
 fn conversions_to_bf16_are_the_same_bits() {
     let fastest = exact()[0];
     let digest = || {
         let mut digest = Fnv::default();
         add_to::<bf16>(&mut digest, fastest);
-        // Results around the least normal number, which the instruction takes for 0 from below.
+        // Results around the least normal number: the instruction flushes those below.
         for depth in 8600..8800 {
             let x = [0.0, -depth as f32 / 100.0, 0.5, -87.0].map(bf16::from_f32);
             digest.add(&run_row(&on(fastest, 1.0, Masked::Zero), Op::Softmax, &x));
@@ -172,7 +173,7 @@ fn conversions_to_bf16_are_the_same_bits() {
     let usual = digest();
     let by_instruction = softmax_kernels::use_bf16_conversions(false);
     assert_eq!(digest(), usual);
-    // It must have stayed so, or nothing was compared.
+    // The setting must not have changed, or nothing was compared.
     assert!(!softmax_kernels::use_bf16_conversions(by_instruction));
     if !by_instruction {
         eprintln!(

@@ -7,7 +7,7 @@ use softmax::{Caches, Element, Error, Kernel, Masked, Matrix, MatrixMut, Number,
 use softmax_measure::oracle::{self, BF16, Dd, F16, F32, F64, Format, ulps};
 use std::num::NonZeroUsize;
 
-/// Around the vectors of every type, the unrolled loops, the blocks.
+/// Lengths around the vectors of every type, the unrolled loops, the blocks.
 const LENGTHS: [usize; 17] =
     [1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 127, 300, 4096, 4097, 9000];
 
@@ -17,7 +17,7 @@ enum Map {
     Sigmoid,
     LogSigmoid,
     Hardmax(Ties),
-    /// Softmax or, if `true`, log-softmax at a temperature that is a limit.
+    /// Softmax or, if `true`, log-softmax at a temperature of 0 or infinity.
     Limit(f64, bool),
 }
 
@@ -67,7 +67,7 @@ fn map_row<T: Element>(map: Map, options: &Options, x: &[T]) -> Vec<T> {
     y
 }
 
-/// Everything that is picked from rows of `cols` elements.
+/// All results that are picked from rows of `cols` elements.
 #[derive(Debug)]
 struct Picked<A> {
     largest: Vec<usize>,
@@ -135,8 +135,8 @@ fn rows<T: Element>(random: &mut Random, kind: usize, rows: usize, cols: usize) 
     let mut x = Vec::new();
     for r in 0..rows {
         let mut row = row::<T>(random, kind, cols);
-        let odd = [T::NAN, T::INFINITY, T::NEG_INFINITY, row[0], T::from_f64(-f64::NAN)];
-        for &v in &odd[..if r % 3 == 1 { 1 + random.below(5) } else { 0 }] {
+        let special = [T::NAN, T::INFINITY, T::NEG_INFINITY, row[0], T::from_f64(-f64::NAN)];
+        for &v in &special[..if r % 3 == 1 { 1 + random.below(5) } else { 0 }] {
             row[random.below(cols)] = v;
         }
         x.extend(row);
@@ -144,7 +144,7 @@ fn rows<T: Element>(random: &mut Random, kind: usize, rows: usize, cols: usize) 
     x
 }
 
-/// Every kernel, however it goes about it, equals the reference bit for bit.
+/// Checks that every kernel equals the reference bit for bit.
 fn same_bits<T: Bits>()
 where
     T::Arithmetic: Bits,
@@ -160,7 +160,7 @@ where
         let temperature = [1.0, 0.25, 3.0, 1e-30, 1e-3, 1e30][(n + kind) % 6];
         let masked = if kind % 2 == 0 { Masked::Zero } else { Masked::Nan };
         let x = rows::<T>(&mut random, kind, count, n);
-        // Strided, from another alignment.
+        // With a stride, at another alignment.
         let stride = n + 3;
         let mut padded = vec![T::from_f64(5.5); 1 + count * stride];
         for (r, row) in x.chunks(n).enumerate() {
@@ -196,7 +196,7 @@ where
                     map.run_in_place(&options, MatrixMut::new(&mut y, n).expect("a shape"))
                         .expect("a valid call");
                     assert_same(&y, &want, what);
-                    // Between and around strided rows nothing changes.
+                    // Elements between and around strided rows do not change.
                     let mut out = padded.clone();
                     let mut around = padded.clone();
                     for (r, row) in want.chunks(n).enumerate() {
@@ -236,11 +236,11 @@ fn logistic(z: Dd) -> (Dd, Dd) {
     let minus = |a: Dd| Dd(-a.0, -a.1);
     let one = Dd(1.0, 0.0);
     let a = if z.0 > 0.0 { minus(z) } else { z };
-    // exp(-|z|), of which the oracle needs a normal number.
+    // exp(-|z|); the oracle needs it to be a normal number.
     let e = if a.0 < -740.0 { Dd(0.0, 0.0) } else { a.exp() };
     let both = one.add(e);
     let sigmoid = if z.0 > 0.0 { one.div(both) } else { e.div(both) };
-    // ln(1 + e), of a small e by the series.
+    // ln(1 + e), by the series if e is small.
     let ln = if e.0 < 1e-11 {
         e.add(e.mul(e).scaled(-0.5)).add(e.mul(e).mul(e).div(Dd(3.0, 0.0)))
     } else {
@@ -308,8 +308,8 @@ fn sigmoids_are_as_accurate_as_promised() {
     }
 }
 
-/// Results of all sizes that a temperature can make of any logit: right, of the reference's bits,
-/// and infinite where the result is.
+/// Results of all magnitudes that a temperature can make of any logit: within bounds, with the
+/// reference's bits, and infinite where the exact result is out of range.
 #[test]
 fn sigmoids_of_any_logit_at_any_temperature() {
     fn check<T: Bits>(ends: [i32; 2], log_format: Format) {
@@ -331,7 +331,7 @@ fn sigmoids_of_any_logit_at_any_temperature() {
                     let (x, y) = (x.to_f64(), y.to_f64());
                     let what = format!("{} {map:?} of {x:e} at {temperature}: {y:e}", T::NAME);
                     assert!(!y.is_nan(), "{what}");
-                    // Where nothing but the quotient counts.
+                    // Where the result is the quotient alone.
                     let z = x / temperature;
                     if let Map::LogSigmoid = map
                         && z < -1000.0
@@ -403,7 +403,7 @@ where
         let row = |x: &[T], map: Map| map_row(map, &options, x);
         let (zero, one) = (v(0.0), v(1.0));
         for at in [0, n / 2, n - 1] {
-            // One that is larger than the others, be it infinite.
+            // One element above the others, infinite or not.
             for top in [v(2.0), inf] {
                 let x = first(at, top, v(1.0));
                 for map in
@@ -481,7 +481,7 @@ fn special_values() {
     }
 }
 
-/// What is picked has the bits of log-softmax and softmax, in the order of a sort.
+/// Picked results have the bits of log-softmax and softmax, in the order of a sort.
 #[test]
 fn picks_are_those_of_the_whole_row() {
     fn check<T: Bits + Element<Arithmetic = T>>(kernel: &'static Kernel, x: &[T], k: usize) {
@@ -506,7 +506,7 @@ fn picks_are_those_of_the_whole_row() {
     let mut random = Random(3);
     for kernel in exact() {
         for n in [1, 3, 40, 257, 5000] {
-            // Ascending rows replace the best all the time, coarse ones have ties.
+            // Ascending rows replace the best at every step, coarse ones have ties.
             let coarse: Vec<f32> = (0..n).map(|_| random.below(9) as f32 + 1.0).collect();
             let ascending: Vec<f64> = (0..n).map(|i| i as f64 * 0.01).collect();
             let descending: Vec<f64> = (0..n).map(|i| i as f64 * -0.01).collect();
@@ -516,7 +516,7 @@ fn picks_are_those_of_the_whole_row() {
                 check(kernel, &ascending, k);
                 check(kernel, &descending, k);
                 check(kernel, &row::<f32>(&mut random, 0, n), k);
-                // Far apart, to the least normal number and beyond.
+                // Wide rows, to the least normal number and beyond.
                 check(kernel, &row::<f32>(&mut random, 1, n), k);
                 check(kernel, &row::<f64>(&mut random, 2, n), k);
             }
@@ -524,8 +524,8 @@ fn picks_are_those_of_the_whole_row() {
     }
 }
 
-/// Ever colder, softmax tends to hardmax, and ever hotter to the uniform distribution, without
-/// overflow on the way.
+/// Softmax approaches hardmax at ever lower temperatures, and the uniform distribution at ever
+/// higher ones, without overflow.
 #[test]
 fn limits_of_the_temperature() {
     fn check<T: Element>(kernel: &'static Kernel, format: Format, large: f64) {
@@ -573,7 +573,7 @@ fn limits_of_the_temperature() {
         check::<f64>(kernel, F64, 1e4);
         let y = run_row(&on(kernel, 2.0, Masked::Nan), Op::Softmax, &[0.8f64, 0.2]);
         assert_eq!([format!("{:.2}", y[0]), format!("{:.2}", y[1])], ["0.57", "0.43"]);
-        // Of the largest numbers, too.
+        // Also for the largest numbers.
         let lse = run_row(&on(kernel, 1e30, Masked::Nan), Op::LogSumExp, &[1e308f64, -1e308]);
         assert!((lse[0] / 1e278 - 1.0).abs() < 1e-15, "{} {lse:?}", kernel.name());
     }
@@ -607,10 +607,10 @@ fn what_has_no_limit_refuses_it() {
             assert!(e.to_string().contains("above 0 and finite"), "{e}");
         }
         assert_eq!((y, i), ([7.0; 2], [7; 2]));
-        // The last axis is that of the rows.
+        // The last axis is the row.
         options.softmax().softmax_axis(&x, &mut y, &[1, 2], 1).expect("rows");
         assert_eq!(y[1], if t == 0.0 { 1.0 } else { 0.5 });
-        // The largest is the same at every temperature, and the later call counts.
+        // The largest element is the same at every temperature, and the later setter counts.
         options.hardmax(Ties::Share).argmax(m(), &mut i[..1]).expect("a valid call");
         assert_eq!(i[0], 1);
         let scaled = options.scale(1.0);
@@ -679,7 +679,7 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
     refused(options.hardmax(Ties::Share).hardmax(m(), wide), "the output must be 2 x 3, got 3 x 2");
     assert_eq!((y, i), ([7.0; 6], [7; 6]));
 
-    // Nothing is asked of nothing.
+    // An empty matrix needs nothing.
     let empty = Matrix::<f32>::new(&[], 3).expect("a shape");
     options.hardmax(Ties::Share).argmax(empty, &mut []).expect("no rows");
     options.log_probs().log_probs(empty, &[], &mut []).expect("no rows");
@@ -705,7 +705,7 @@ fn known_values() {
     assert!((x[0] - 0.880_797_077_977_882_3).abs() < 1e-15 && (x[0] + x[1] - 1.0).abs() < 1e-15);
 }
 
-/// Long rows, several times what the sweeps ask for ahead, that are larger than the caches they are
+/// Rows several times longer than what sweeps prefetch, and larger than the caches that the call is
 /// told of.
 #[test]
 fn long_rows_from_memory() {
@@ -728,7 +728,7 @@ fn long_rows_from_memory() {
     check::<bf16>(count, n);
 }
 
-/// The one constant for x86-64 and AArch64, of fixed rows. It changes only with the arithmetic
+/// The one constant for x86-64 and AArch64, for fixed rows. It changes only with the arithmetic
 /// contract.
 const DIGEST: u64 = 0x2bb3_38be_0959_3756;
 
@@ -766,7 +766,7 @@ fn digest_is_the_same_on_every_cpu() {
     }
 }
 
-/// Few values, so that there are ties, and odd ones.
+/// Few values, so that there are ties, and special values.
 fn value() -> impl Strategy<Value = f32> {
     prop_oneof![
         8 => (-20i8..20).prop_map(|i| f32::from(i) * 0.5),

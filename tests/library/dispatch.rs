@@ -1,12 +1,11 @@
-//! Choosing a kernel, and what is refused.
+//! The choice of a kernel, and refusals.
 
 use std::process::Output;
 
 use crate::common::*;
 use softmax::{Error, Matrix, MatrixMut, Size};
 
-/// Runs the ignored test below in a process of its own, where `SOFTMAX_KERNEL` is what is asked
-/// for.
+/// Runs the ignored test below in a new process, with this value of `SOFTMAX_KERNEL`.
 fn child(kernel: &str) -> Output {
     itself()
         .args(["--exact", "dispatch::child_prints_what_the_environment_chose"])
@@ -37,7 +36,7 @@ fn the_environment_forces_any_available_kernel() {
         let want = format!("chosen: {} [0.5, 0.5]", kernel.name());
         assert!(stdout(&out).contains(&want), "{out:?}");
     }
-    // Empty is as if it were not set.
+    // An empty value is like none.
     let out = child("");
     let best = softmax::kernels().iter().find(|k| k.is_available()).unwrap();
     assert!(stdout(&out).contains(&format!("chosen: {} ", best.name())), "{out:?}");
@@ -67,7 +66,7 @@ fn kernels_are_asked_for_by_name() {
             Err(e) => {
                 assert!(!kernel.is_available());
                 assert!(matches!(e, Error::UnavailableKernel { .. }), "{e}");
-                // Forcing it all the same is refused at the call, and nothing is written.
+                // Forcing it is refused by the call, and nothing is written.
                 let mut y = [7.0f32; 2];
                 let refused = Options::new()
                     .kernel(kernel)

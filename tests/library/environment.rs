@@ -1,4 +1,4 @@
-//! The caller's floating-point environment changes nothing, and is as it was afterwards.
+//! The caller's floating-point environment changes nothing, and is restored.
 //! (capi/tests/c/floating_point.c calls every function.)
 
 use std::arch::asm;
@@ -19,7 +19,7 @@ mod word {
     pub const USUAL: u64 = 0x1f80;
     /// Flush to zero and subnormals as zeros, with flags; rounding up, with the flag of divisions
     /// by 0; no exception masked.
-    pub const ODD: [u64; 4] = [0x9fc0 | 0x3f, 0x5f84, 0, 0x1f80];
+    pub const UNUSUAL: [u64; 4] = [0x9fc0 | 0x3f, 0x5f84, 0, 0x1f80];
 
     pub fn get() -> u64 {
         let mut word = 0u32;
@@ -42,7 +42,7 @@ mod word {
 
     pub const USUAL: u64 = 0;
     /// Flush to zero, with flags; rounding up, with the flag of divisions by 0; rounding down.
-    pub const ODD: [u64; 4] = [1 << 56 | 0x9f, 1 << 54 | 2, 2 << 54, 0];
+    pub const UNUSUAL: [u64; 4] = [1 << 56 | 0x9f, 1 << 54 | 2, 2 << 54, 0];
 
     pub fn get() -> u64 {
         let (control, flags): (u64, u64);
@@ -58,7 +58,8 @@ mod word {
     }
 }
 
-/// Calls in an environment; whether that is as it was. Nothing else is done in it.
+/// Calls `f` in an environment, doing nothing else there. Returns whether the environment is
+/// unchanged.
 fn within<R>(environment: u64, f: &dyn Fn() -> R) -> R {
     word::set(environment);
     let result = black_box(f)();
@@ -68,7 +69,7 @@ fn within<R>(environment: u64, f: &dyn Fn() -> R) -> R {
     result
 }
 
-/// Threads that have the environment of the one that makes them.
+/// An executor whose threads inherit the environment of the caller.
 struct Inheriting;
 
 impl Executor for Inheriting {
@@ -104,7 +105,7 @@ fn numbers(n: usize) -> Vec<f32> {
 
 const COLS: usize = 1000;
 
-/// The bits of what many functions give.
+/// The bits of the results of many functions.
 fn results(x: &[f32], shard: &[f32], of_scale: f64) -> Result<Vec<u64>, Error> {
     let mut bits = Vec::new();
     let mut y = vec![0.0f32; x.len()];
@@ -157,22 +158,23 @@ fn results(x: &[f32], shard: &[f32], of_scale: f64) -> Result<Vec<u64>, Error> {
 #[test]
 fn results_are_the_same_in_every_environment() {
     let x = numbers(160 * COLS);
-    // Of this the largest element is a subnormal number.
+    // The largest element of this shard is subnormal.
     let shard: Vec<f32> = x[..BLOCK + 5].iter().map(|x| x.min(1e-40)).collect();
-    // The first large call is one in an odd environment: threads that it starts have that, too.
+    // The first large call is made in an unusual environment, which the threads that it starts
+    // inherit.
     let get = |environment: u64| {
         let get = || within(environment, &|| results(&x, &shard, 1.0 / 3.0)).expect("results");
         thread::scope(|scope| scope.spawn(get).join().expect("no panic"))
     };
-    let odd = word::ODD.map(get);
+    let unusual = word::UNUSUAL.map(get);
     let usual = get(word::USUAL);
-    for (environment, odd) in word::ODD.into_iter().zip(odd) {
-        let different = usual.iter().zip(&odd).filter(|(a, b)| a != b).count();
-        assert_eq!((usual.len(), different), (odd.len(), 0), "environment {environment:#x}");
+    for (environment, unusual) in word::UNUSUAL.into_iter().zip(unusual) {
+        let different = usual.iter().zip(&unusual).filter(|(a, b)| a != b).count();
+        assert_eq!((usual.len(), different), (unusual.len(), 0), "environment {environment:#x}");
     }
 }
 
-/// Of the executor's own a panic leaves the caller's environment, too.
+/// A panic of an executor leaves the caller's environment, too.
 #[test]
 fn a_panic_leaves_the_environment() {
     struct Panics;
@@ -189,7 +191,7 @@ fn a_panic_leaves_the_environment() {
     }
 
     let x = numbers(200 * COLS);
-    for environment in word::ODD {
+    for environment in word::UNUSUAL {
         let caught = within(environment, &|| {
             let mut y = x.clone();
             let options = Options::new().executor(&Panics);

@@ -1,4 +1,4 @@
-//! Cross-entropy, its gradient, and the gradients of softmax and log-softmax: against exact
+//! Cross-entropy, its gradient, and the gradients through softmax and log-softmax: against exact
 //! arithmetic, PyTorch's results and finite differences; every kernel and way against the
 //! reference, bit for bit.
 
@@ -98,7 +98,7 @@ impl Case {
         }
     }
 
-    /// What the sum is divided by.
+    /// The divisor of the sum.
     fn divisor(&self) -> f64 {
         let weight = |j: i64| self.weights.as_ref().map_or(1.0, |w| f64::from(w[j as usize]));
         match &self.labels {
@@ -108,8 +108,8 @@ impl Case {
         }
     }
 
-    /// The exact loss of a row; of each gradient: its value, and the larger of the two terms that
-    /// it is the difference of.
+    /// The exact loss of a row; and for each gradient its value, and the larger of the two terms
+    /// whose difference it is.
     fn model(&self, i: usize, x: &[f64], q: &[f64]) -> (f64, Vec<(Dd, f64)>) {
         let n = x.len() as f64;
         let of = exact(x, self.temperature);
@@ -128,7 +128,7 @@ impl Case {
         let mut mass = Dd(0.0, 0.0);
         for (j, &t) in t.iter().enumerate().filter(|t| *t.1 != 0.0) {
             let mut log = of.log_softmax[j].scaled(-1.0);
-            // The entropy of a label alone is 0, smoothed it is not.
+            // The entropy of a label is 0 unless it is smoothed.
             if self.divergence && (label.is_none() || self.smoothing > 0.0) {
                 log = log.add(Dd(smooth(j), 0.0).ln());
             }
@@ -144,7 +144,7 @@ impl Case {
         let gradient = of.softmax.iter().zip(&t).enumerate().map(|(j, (p, &t))| {
             let (p, q) = (p.mul(mass).mul(outer), Dd(t, 0.0).mul(outer));
             let value = p.add(q.scaled(-1.0));
-            // Where there is nothing but a label, its own column is no difference.
+            // With a label alone, its column's gradient is not a difference.
             let pure = label == Some(j as i64) && self.smoothing == 0.0 && self.z == 0.0;
             (value, if pure { value.0.abs() } else { p.0.abs().max(q.0.abs()) })
         });
@@ -172,14 +172,14 @@ fn accurate<T: Bits>(case: &Case, format: Format, bound: f64, of_loss: f64) {
         want.extend(gradient);
     }
     want_loss /= case.divisor();
-    // A divergence is a difference; what is flushed is nothing.
+    // A divergence is a difference; flushed elements count as nothing.
     size = size / case.divisor() + if case.divergence { 10.0 } else { 1e-30 };
     for kernel in available() {
         let options = Options::new().kernel(kernel).threads(Threads::Serial);
         let (loss, y) = run(case, options, &x, &q);
         for (at, (got, &(want, size))) in y.iter().zip(&want).enumerate() {
             let got = got.to_f64();
-            // In ULP of the terms that it is the difference of.
+            // In ULP of the terms whose difference it is.
             let ulp = 1.0 / ulps(0.0, Dd(size.max(got.abs()), 0.0), format) * size.max(got.abs());
             let error = Dd::sum(got, -want.0).add(Dd(-want.1, 0.0)).0.abs();
             let tiny = size <= 1e-36;
@@ -198,7 +198,7 @@ fn accurate<T: Bits>(case: &Case, format: Format, bound: f64, of_loss: f64) {
     }
 }
 
-/// Every kernel in every way has the reference's bits.
+/// Checks that every kernel has the reference's bits in every way.
 fn same_bits<T: Bits>(case: &Case) {
     let (x, q): (Vec<T>, Vec<T>) = (case.logits(), case.probs());
     let want = run(case, Options::new().kernel(scalar()), &x, &q);
@@ -247,7 +247,7 @@ proptest! {
     #[test]
     fn any_options_have_the_same_bits(seed: u64) {
         let mut case = Case::random(seed);
-        // Any kind of row here, odd ones among them.
+        // Any kind of row here, special ones among them.
         case.kind = (seed >> 40) as usize % KINDS;
         match seed % 4 {
             0 => same_bits::<f64>(&case),
@@ -258,7 +258,7 @@ proptest! {
     }
 }
 
-/// The blocks of the file of fixtures: its lines by their names.
+/// The sections of the fixture file: its lines by their names.
 fn fixtures() -> Vec<Vec<(&'static str, Vec<f64>)>> {
     let text = include_str!("../fixtures/cross_entropy.txt");
     let line = |line: &'static str| {
@@ -370,7 +370,7 @@ fn backward_is_accurate() {
                         kernel.name(),
                         got[j]
                     );
-                    // Its inputs were rounded, too.
+                    // PyTorch's inputs were rounded, too.
                     let off = (f64::from(got_f32[j]) - want).abs();
                     assert!(
                         off <= 4e-6 * size + 1e-36,
@@ -452,22 +452,22 @@ fn special_values() {
             let view = MatrixMut::new(&mut y, x.len()).expect("a row");
             (loss.gradient_in_place(view, &[label]).expect("a valid call"), y)
         };
-        // Odd rows.
+        // Special rows.
         for x in [[f32::NAN, 1.0], [INF, 1.0], [-INF, -INF]] {
             let (l, y) = one(loss, &x, 0);
             assert!(l.is_nan() && y.iter().all(|v| v.to_bits() == 0x7fc0_0000), "{x:?}");
         }
-        // The label has no chance.
+        // The label has probability 0.
         assert_eq!(one(loss, &[-INF, 1.0], 0), (f64::INFINITY, vec![-1.0, 1.0]));
         assert_eq!(one(loss, &[-INF, 1.0], 1), (0.0, vec![0.0, 0.0]));
-        // Nor has it any weight.
+        // The label has no weight either.
         assert_eq!(
             one(loss.weights(&[0.0, 1.0]).reduction(Reduction::Sum), &[-INF, 1.0], 0).0,
             0.0
         );
         // A row of one.
         assert_eq!(one(loss, &[3.0], 0), (0.0, vec![0.0]));
-        // Nothing but ignored rows.
+        // Only ignored rows.
         let (l, y) = one(loss, &[3.0, 4.0], -100);
         assert!(l.is_nan() && y == [0.0, 0.0]);
         assert_eq!(
@@ -475,18 +475,17 @@ fn special_values() {
             (0.0, vec![0.0; 2])
         );
         assert_eq!(one(loss.ignore_index(1).reduction(Reduction::Sum), &[3.0, 1.0], 1).0, 0.0);
-        // Factors of more than there is: the one NaN, whichever the CPU's own is.
+        // Factors out of range give the one NaN, whichever one the CPU makes.
         let x = [-120.0, 0.5, 0.5, 1.0];
         for factor in [INF.into(), f64::NAN] {
             let (_, y) = one(loss.gradient_factor(factor), &x, 1);
             assert!(y.iter().all(|v| v.to_bits() == 0x7fc0_0000 || *v == -INF), "{factor}: {y:?}");
             assert!(y[2].is_nan() && y[0].is_nan(), "{factor}: {y:?}");
         }
-        // Of more than f32 has: what it is, rounded.
+        // Factors out of f32's range give the rounded result.
         let (_, y) = one(loss.gradient_factor(f64::MAX), &x, 1);
         assert_eq!(y, [0.0, -INF, INF, INF]);
-        // Of all but that much the gradient is right, whatever exponentials are multiplied by on
-        // the way.
+        // Up to that the gradient is right, however exponentials are scaled on the way.
         for (x, factor) in [([121.0f32; 4], 1e38), ([-80.0; 4], -3e38)] {
             let (_, y) = one(loss.gradient_factor(factor), &x, 1);
             assert_eq!(y[3], (factor / 4.0) as f32);
@@ -495,19 +494,19 @@ fn special_values() {
         let view = MatrixMut::new(&mut y, 2).expect("a row");
         loss.gradient_factor(1e306).gradient_in_place(view, &[0]).expect("a valid call");
         assert_eq!(y, [-5e305, 5e305]);
-        // Nearly certain: the label's gradient is not 1 - 1.
+        // A nearly certain label: its gradient is not computed as 1 - 1.
         let (l, y) = one(loss, &[0.0, 15.0], 1);
         let want = (-15.0f64).exp() / (1.0 + (-15.0f64).exp());
         assert!(
             (f64::from(-y[1]) / want - 1.0).abs() < 2e-7 && (l / want - 1.0).abs() < 2e-7,
             "{y:?} {l}"
         );
-        // Probabilities of 0 beside logits of -inf count nothing.
+        // Target probabilities of 0 at logits of -inf do not count.
         let q = [1.0f32, 0.0];
         let l = loss
             .loss(Matrix::new(&[1.0, -INF], 2).expect("a row"), Matrix::new(&q, 2).expect("a row"));
         assert_eq!(l, Ok(0.0));
-        // Divergence from itself is nothing.
+        // The divergence from itself is 0.
         let x = [0.0f64, 1.0, 2.0];
         let mut p = [0.0; 3];
         softmax::softmax(&x, &mut p).expect("a row");

@@ -1,8 +1,8 @@
-//! The stated errors of losses, their gradients and the gradients through softmax and log-softmax:
-//! for rows that are hard to get right, whose exact values are known to 32 digits, and for what a
-//! search finds in its time. Every kernel, a row alone and among others.
+//! The documented errors of losses, their gradients and the gradients through softmax and
+//! log-softmax: for difficult rows whose exact values are known to 32 digits, and for rows that a
+//! search finds. Every kernel, a row alone and among others.
 //!
-//! `SOFTMAX_SEARCH=600` searches each bound for 600 seconds, and says what was the worst.
+//! `SOFTMAX_SEARCH=600` searches each bound for 600 seconds, and prints the worst.
 
 use std::time::{Duration, Instant};
 
@@ -11,26 +11,27 @@ use softmax::half::{bf16, f16};
 use softmax::{CrossEntropy, Element, Error, Kernel, Matrix, MatrixMut, Reduction, Threads};
 use softmax_measure::oracle::{BF16, Dd, Exact, F16, F32, F64, Format, exact, ulps};
 
-/// A type with what is stated for it.
+/// A type with its bounds.
 trait Stated: Bits {
     const FORMAT: Format;
-    /// The error of a row's loss, of it.
+    /// The relative error of a row's loss.
     const LOSS: f64;
-    /// Of gradients against labels, in ULP.
+    /// Errors of gradients against labels, in ULP.
     const LABELS: f64;
-    /// The same as a mean.
+    /// The same for a mean.
     const MEAN: f64;
-    /// Of other gradients, in ULP of the largest of the terms and the gradient.
+    /// Errors of other gradients, in ULP of the largest of the terms and the gradient.
     const SOFT: f64;
-    /// Of the log-sum-exp in the z-loss; of a divergence, of what it is the difference of.
+    /// Error of the log-sum-exp in the z-loss, and of a divergence relative to its terms.
     const EXACT: f64;
-    /// Of gradients through softmax.
+    /// Errors of gradients through softmax, in ULP.
     const SOFTMAX: f64;
-    /// Besides, of `a p_j sum_i p_i |u_i|`.
+    /// The additional error, relative to `a p_j sum_i p_i |u_i|`.
     const SUM: f64;
-    /// Of gradients through log-softmax, in ULP of the largest of the terms and the gradient.
+    /// Errors of gradients through log-softmax, in ULP of the largest of the terms and the
+    /// gradient.
     const LOG: f64;
-    /// What is below this part of a row's largest exponential may count as 0.
+    /// Exponentials below this share of the row's largest may count as 0.
     const FLUSHED: f64;
 }
 
@@ -65,14 +66,14 @@ fn ulp(size: f64, format: Format) -> f64 {
     size / ulps(0.0, Dd(size, 0.0), format)
 }
 
-/// How much of what is allowed the error is.
+/// The error relative to its bound.
 fn part<T: Stated>(got: T, want: Dd, size: f64, bound: f64, besides: f64) -> f64 {
     let got = got.to_f64();
     let error = Dd::sum(got, -want.0).add(Dd(-want.1, 0.0)).0.abs();
     error / (bound * ulp(size.max(got.abs()), T::FORMAT) + besides)
 }
 
-/// A block of the file of fixtures.
+/// A section of the fixture file.
 struct Fixture(Vec<(&'static str, &'static str)>);
 
 impl Fixture {
@@ -117,7 +118,7 @@ fn rows<T>(v: &[T], cols: usize) -> Matrix<'_, T> {
     Matrix::new(v, cols).expect("whole rows")
 }
 
-/// The losses of rows that are all measured against the same, and the gradients.
+/// The losses of rows with the same targets, and the gradients.
 fn losses<T: Stated>(fixture: &Fixture, kernel: &'static Kernel, x: &[T]) -> (Vec<f64>, Vec<T>) {
     let (weights, probs) = (fixture.row::<f32>("weights"), fixture.row::<T>("probs"));
     let n = fixture.values("logits").len();
@@ -177,8 +178,7 @@ fn check_loss<T: Stated>(fixture: &Fixture) {
             let part = part(got, want, sizes[j], bound, besides);
             assert!(part <= 1.0, "{}: column {j}: {got:?} {want:?}, {part}", what());
         }
-        // Among rows whose shifts are far from this one's, where the guess is wrong or only just
-        // right.
+        // Among rows with shifts far from this one's, where the guess is wrong or barely good.
         for far in [-24.0, 60.0, -70.0, 3e4] {
             let mut among: Vec<T> = x.iter().map(|x| T::from_f64(x.to_f64() + far)).collect();
             among.extend_from_slice(&x.repeat(copies));
@@ -236,8 +236,8 @@ fn hard_rows_are_within_the_stated_errors() {
     }
 }
 
-/// The gradient of a row depends on it and the options alone, whatever the factor and the rows
-/// before it.
+/// The gradient of a row depends on that row and the options alone, whatever the factor and the
+/// rows before.
 #[test]
 fn rows_do_not_change_their_neighbours() {
     fn check<T: Stated>(kernel: &'static Kernel) {
@@ -284,7 +284,7 @@ fn rows_do_not_change_their_neighbours() {
     }
 }
 
-/// Labels' columns are right in rows that are streamed, any number of them, some ignored.
+/// The columns of labels are right in streamed rows, in any number of them, some ignored.
 #[test]
 fn labels_of_many_rows() {
     for kernel in crate::common::exact() {
@@ -323,13 +323,13 @@ fn nothing_counted_has_no_gradient() {
         let to = MatrixMut::new(&mut y, 2).expect("two rows");
         let loss = mean.gradient(rows(&x, 2), &[0, 0], to).expect("a valid call");
         assert!(loss.is_nan() && y == [0.0; 4], "{}: {loss} {y:?}", kernel.name());
-        // In parts, with the inverse of what the mean divides by.
+        // In parts, with the inverse of the mean's divisor.
         let part = mean.reduction(Reduction::Sum);
         let part = part.gradient_factor(1.0 / mean.divisor(&[0, 0], 2).expect("two labels"));
         let to = MatrixMut::new(&mut y, 2).expect("two rows");
         part.gradient(rows(&x, 2), &[0, 0], to).expect("a valid call");
         assert_eq!(y, [0.0; 4], "{}", kernel.name());
-        // A row that counts beside one that does not.
+        // A row that counts beside an ignored one.
         let to = MatrixMut::new(&mut y, 2).expect("two rows");
         let loss = mean.gradient(rows(&x, 2), &[0, 1], to).expect("a valid call");
         assert!(loss > 4.0 && y[..2] == [0.0; 2] && y[3] < -0.9, "{}: {loss} {y:?}", kernel.name());
@@ -362,7 +362,7 @@ fn weights_that_are_none_are_named() {
     assert!(loss.is_ok());
 }
 
-/// Whether a divergence is below 0 only where the targets add up to less than 1.
+/// A divergence is negative only where the targets add up to less than 1.
 #[test]
 fn divergences_are_not_negative() {
     fn check<T: Stated>(kernel: &'static Kernel) {
@@ -405,8 +405,8 @@ fn divergences_are_not_negative() {
     }
 }
 
-/// The divergence of a row from its targets, and what its error is measured by: the cross-entropy
-/// and the entropy that it is the difference of, and the targets, added up.
+/// The divergence of a row from its targets, and the scale of its error: cross-entropy, entropy and
+/// targets, added up.
 fn divergence(q: &[f64], of: &Exact) -> (Dd, f64) {
     let (mut sum, mut size) = (Dd(0.0, 0.0), 0.0);
     for (&q, log) in q.iter().zip(&of.log_softmax).filter(|(q, _)| **q > 0.0) {
@@ -417,7 +417,7 @@ fn divergence(q: &[f64], of: &Exact) -> (Dd, f64) {
     (sum, size)
 }
 
-/// The largest element's exponential is not added to the others' where those would get lost, in
+/// The largest element's exponential is not added to the others' where these would get lost, in
 /// rows of any length.
 #[test]
 fn tails_of_long_rows_count() {
@@ -453,7 +453,7 @@ fn tails_of_long_rows_count() {
     }
 }
 
-/// What a search tries: numbers of any meaning.
+/// A candidate of the search: numbers whose meaning depends on the function.
 #[derive(Clone, Debug)]
 struct Try {
     x: Vec<f64>,
@@ -481,7 +481,7 @@ impl Try {
         }
     }
 
-    /// Near this one.
+    /// A candidate near this one.
     fn beside(&self, random: &mut Random) -> Self {
         let mut new = self.clone();
         let by = 1.0 + random.signed() * 2f64.powi(-3 * random.below(16) as i32);
@@ -512,14 +512,14 @@ impl Try {
         options.temperature(self.temperature)
     }
 
-    /// Loss and gradient with these targets, of labels if there are none: the largest part of what
-    /// is allowed.
+    /// The largest error of loss and gradient relative to its bound, with these targets, or with
+    /// labels.
     fn loss<T: Stated>(&self, soft: bool, of_loss: bool) -> f64 {
         let (x, of) = self.logits::<T>();
         let n = x.len();
         let q: Vec<T> = self.u.iter().map(|u| T::from_f64((u.abs() / 8.0).min(1.0))).collect();
         let wide: Vec<f64> = q.iter().map(|q| q.to_f64()).collect();
-        let weights: Vec<f32> = self.u.iter().rev().map(|u| u.abs() as f32).collect();
+        let weights: Vec<f64> = self.u.iter().rev().map(|u| u.abs()).collect();
         let (smoothing, z) = if soft { (self.smoothing, self.z) } else { (0.0, 0.0) };
         let (probs, weighted) = (soft && self.label.is_multiple_of(2), soft && self.u[0] > 0.0);
         let mut loss =
@@ -540,7 +540,7 @@ impl Try {
             let q = if probs { wide[j] } else { f64::from(u8::from(j == self.label)) };
             let own = Dd::sum(1.0, -smoothing).mul(Dd(q, 0.0));
             let t = own.add(Dd(smoothing, 0.0).div(Dd(n as f64, 0.0)));
-            if weighted { t.mul(Dd(weights[j].into(), 0.0)) } else { t }
+            if weighted { t.mul(Dd(weights[j], 0.0)) } else { t }
         };
         let t: Vec<Dd> = (0..n).map(smooth).collect();
         let mass = t.iter().fold(Dd(0.0, 0.0), |s, &t| s.add(t));
@@ -570,7 +570,7 @@ impl Try {
             }
             let size = if pure { want.0.abs() } else { p.0.abs().max(t.0.abs()).max(want.0.abs()) };
             let least = if T::FORMAT.digits == 53 { 2f64.powi(-960) } else { 0.0 };
-            // Below, a pair's low part may have lost its last digits.
+            // Smaller numbers may have lost the last digits of a pair's low part.
             if size < least || size > 1e38 {
                 continue;
             }
@@ -582,7 +582,7 @@ impl Try {
         worst
     }
 
-    /// The same of a divergence.
+    /// The same for a divergence.
     fn divergence<T: Stated>(&self) -> f64 {
         let (x, of) = self.logits::<T>();
         let sum: f64 = self.u.iter().map(|u| u.abs()).sum();
@@ -635,7 +635,7 @@ impl Try {
     }
 }
 
-/// Searches for the worst, by chance and beside the worst so far.
+/// Searches for the worst candidate, at random and near the worst so far.
 fn search(name: &str, part: impl Fn(&Try) -> f64) {
     let seconds = std::env::var("SOFTMAX_SEARCH").map(|s| s.parse().expect("a number of seconds"));
     let (start, tries) = (Instant::now(), if quick() { 500 } else { 4000 });
@@ -647,7 +647,7 @@ fn search(name: &str, part: impl Fn(&Try) -> f64) {
     let (mut best, mut most, mut overall) = (Try::random(random), 0.0, 0.0f64);
     let (mut tried, mut since) = (0, 0);
     while !enough(tried) {
-        // From a new place, after a while without a find.
+        // From a new start, after a while without success.
         let new = if since > 300 || random.below(3) == 0 {
             Try::random(random)
         } else {
@@ -710,14 +710,14 @@ fn gradients_of_tiny_shares() {
         loss.row_factors(&[1e6]).losses(logits, &[0i64], &mut losses).unwrap();
         let of_loss = 3.0688632845488485e-308;
         assert!((losses[0] / of_loss - 1.0).abs() < 2e-15, "{}: {losses:?}", kernel.name());
-        // By 120 digits; the two parts are each other's negative.
+        // From 120 digits; the two parts are each other's negative.
         let want = 1.3579817974178675e-298;
         assert!((y[0] / -want - 1.0).abs() < 1.1e-15, "{}: {y:?}", kernel.name());
         assert!((y[1] / want - 1.0).abs() < 1.1e-15, "{}: {y:?}", kernel.name());
     }
 }
 
-/// A factor beyond the range of f32 makes nothing of no probability.
+/// A factor out of f32's range makes no NaN of a probability of 0.
 #[test]
 fn gradients_of_huge_factors() {
     for kernel in available() {
@@ -735,8 +735,8 @@ fn gradients_of_huge_factors() {
     }
 }
 
-/// A subnormal probability times a scale would be rounded before a large difference multiplies it.
-/// Exact values by mpmath: 0x0c4b 2^-1074 and 2^-149 times 15640 times the scale.
+/// A subnormal probability times a scale must not be rounded before a large difference multiplies
+/// it. Exact values by mpmath: 0x0c4b 2^-1074 and 2^-149 times 15640 times the scale.
 #[test]
 fn gradients_of_subnormal_probabilities() {
     for kernel in available() {

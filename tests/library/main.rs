@@ -1,5 +1,5 @@
-//! What a user of the library can notice, each part in a module of its own. (Tests that need a
-//! process or an allocator to themselves, and the searches, are the other programs beside this.)
+//! Everything that a user of the library can notice, each part in a module of its own. (Tests that
+//! need their own process or allocator, and the searches, are separate programs.)
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -10,15 +10,17 @@ mod attention;
 mod axis;
 mod batching;
 mod bits;
+mod changed;
 mod decide;
 mod dispatch;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod environment;
+mod lanes;
 mod loss;
 mod loss_bounds;
 #[cfg(unix)]
 mod memory;
-// The feature is asked for by the crate's dev-dependency on itself.
+// The crate's dev-dependency on itself enables the feature.
 mod ndarray;
 mod paths;
 mod properties;
@@ -26,3 +28,4 @@ mod sampling;
 mod shards;
 mod special_values;
 mod vectors;
+mod weighted;

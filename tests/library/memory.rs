@@ -1,5 +1,5 @@
-//! Nothing but the rows is touched: pages that may not be accessed lie right before and right
-//! behind the matrices, so that a vector load or store that reaches too far ends the process.
+//! Nothing but the rows is touched: inaccessible pages lie right before and after the matrices, so
+//! that a vector load or store that reaches too far ends the process.
 
 use crate::common::guarded::{EDGES, Edge, Guarded, PAGE};
 use crate::common::*;
@@ -9,7 +9,7 @@ use softmax::{
     Probs, Threads, Ties,
 };
 
-/// A guard that guards nothing would let every other test pass.
+/// The guards themselves work; otherwise every other test would pass.
 #[cfg(target_os = "linux")]
 #[test]
 fn guards_are_inaccessible() {
@@ -38,7 +38,7 @@ fn guards_are_inaccessible() {
     }
 }
 
-/// Into an output of the caller's; [`run`] makes its own.
+/// As [`run`], with an output of the caller's.
 fn run_into<T: Bits + Pattern>(
     options: &Options,
     op: Op,
@@ -58,10 +58,11 @@ fn run_into<T: Bits + Pattern>(
     .unwrap();
 }
 
-/// Every remainder of the lanes and unrolled loops, and around the blocks of long rows.
+/// Lengths with every remainder of the lanes and unrolled loops, and around the blocks of long
+/// rows.
 fn lengths(kernel: &Kernel) -> Vec<usize> {
     let mut n: Vec<usize> = (1..=67).collect();
-    // The reference is slow, and it has no vectors that could reach too far.
+    // Not for the reference, which is slow and has no vectors that could reach too far.
     if kernel.name() != "scalar" {
         n.extend([127, 128, 129, 1000, 4095, 4096, 4097]);
     }
@@ -83,7 +84,7 @@ fn stays_between_the_guards<T: Bits + Pattern>() {
                         || format!("{} {op:?} of {n} {} at {from:?}", kernel.name(), T::NAME);
                     for to in EDGES {
                         let y = output.at(to, want.len());
-                        // What an earlier call left there may not pass for a result.
+                        // Results of an earlier call must not pass.
                         y.fill(T::from_f64(-77.0));
                         run_into(&options, op, Matrix::new(x, n).unwrap(), y, n);
                         assert_same(y, &want, || format!("{} to {to:?}", what()));
@@ -119,7 +120,7 @@ fn stays_between_the_guards_bf16() {
     stays_between_the_guards::<bf16>();
 }
 
-/// Groups of short rows, rows past the caches, and rows in pieces, each at both edges.
+/// Groups of short rows, streamed rows, and rows in pieces, each at both edges.
 fn every_way_stays_between_the_guards<T: Bits + Pattern>() {
     let mut random = Random(12);
     let room = 9001;
@@ -138,7 +139,7 @@ fn every_way_stays_between_the_guards<T: Bits + Pattern>() {
         (2, 5),
         (7, 63),
     ];
-    // Under an emulator, those that differ the most.
+    // Under an emulator only the ones that differ the most.
     if quick() {
         ways.truncate(2);
         shapes = vec![(9, 3), (211, 10), (3, 100), (1, 9001), (7, 63)];
@@ -186,7 +187,7 @@ fn every_way_stays_between_the_guards_in_every_type() {
     every_way_stays_between_the_guards::<bf16>();
 }
 
-/// Rows, columns, and the gaps behind the rows of input and output.
+/// Rows, columns, and the gaps after rows of input and output.
 const PADDED: [(usize, usize, usize, usize); 8] = [
     (2, 1, 1, 2),
     (3, 7, 1, 0),
@@ -195,12 +196,11 @@ const PADDED: [(usize, usize, usize, usize); 8] = [
     (5, 33, 1, 31),
     (3, 64, 16, 1),
     (2, 1000, 24, 7),
-    // Enough to be cut among threads.
+    // Large enough to be shared among threads.
     (3, 50_000, 3, 5),
 ];
 
-/// Attention with a mask at the edge of its memory, and columns: the bits of the reference, and no
-/// fault.
+/// Attention with a mask at the edge of its memory, and columns, with the bits of the reference.
 fn scores_and_columns_stay_between_the_guards<T: Probs<T> + Bits + Pattern>() {
     let (heads, queries) = (2, 2);
     let mut random = Random(9);
@@ -267,7 +267,7 @@ fn shards_stay_between_the_guards<T: Bits + Pattern>() {
     }
 }
 
-/// Losses with all that is read beside the logits, and the gradients through softmax.
+/// Losses with all their inputs, and the gradients through softmax.
 fn losses_stay_between_the_guards<T: Bits + Pattern>() {
     let rows = 3;
     let mut random = Random(10);
@@ -292,7 +292,7 @@ fn losses_stay_between_the_guards<T: Bits + Pattern>() {
                         let mut loss = options.kernel(kernel).cross_entropy();
                         let y = MatrixMut::new(y, cols).expect("whole rows");
                         if soft {
-                            loss = loss.label_smoothing(0.1).weights(weights);
+                            loss = loss.label_smoothing(0.1).weights(&*weights);
                             loss.gradient(x, q, y).expect("a valid call");
                         } else {
                             loss.gradient(x, &labels, y).expect("a valid call");
@@ -340,8 +340,8 @@ fn padding<T: Bits + Pattern>(kernel: &'static Kernel) {
         }
         let options = on(kernel, 1.5, Masked::Nan).threads(Threads::AtMost(2.try_into().unwrap()));
         let (from, to) = (cols + gap_in, cols + gap_out);
-        // NaN in the gaps: one that was read would make its whole row NaN. There is none behind the
-        // last row; the guard is.
+        // NaN in the gaps, which would make a whole row NaN if read. There is none after the last
+        // row, where the guard is.
         let mut data = vec![T::NAN; (rows - 1) * from + cols];
         for r in 0..rows {
             data[r * from..][..cols].copy_from_slice(&row::<T>(&mut random, 0, cols));
@@ -353,12 +353,12 @@ fn padding<T: Bits + Pattern>(kernel: &'static Kernel) {
                 let (kernel, t) = (kernel.name(), T::NAME);
                 format!("{kernel} {op:?} {rows} x {cols} {t}, gaps {gap_in} and {gap_out}")
             };
-            // A result without gaps has to be made of one row at a time.
+            // The expected result, one row at a time, without gaps.
             let alone = |r: usize| run_row(&options, op, &data[r * from..][..cols]);
             let written = if op == Op::LogSumExp { 1 } else { cols };
             let stride = if op == Op::LogSumExp { 1 } else { to };
-            // Canaries also behind the last row, where the slice is longer than it need be, and
-            // before the first.
+            // Canaries also after the last row, where the slice is longer than needed, and before
+            // the first.
             let before = 9;
             let mut want = vec![canary; before + rows * stride + 9];
             let mut y = want.clone();
@@ -395,7 +395,7 @@ fn padding_is_neither_read_nor_written() {
     }
 }
 
-/// Runs a call that must be refused, and checks that its output is as before.
+/// Runs a call that must be refused, and checks that its output is unchanged.
 fn refused<T: Bits + Pattern>(
     len: usize,
     call: impl FnOnce(&mut [T]) -> Result<(), Error>,
@@ -422,7 +422,7 @@ fn refusals_write_nothing<T: Bits + Pattern>() {
     let view = || Matrix::new(x, 4).unwrap();
     for kernel in available() {
         let options = Options::new().kernel(kernel);
-        // Another number of rows, of columns, and the same elements in another shape.
+        // Another number of rows or columns, and the same elements in another shape.
         for (rows, cols) in [(2, 4), (4, 4), (3, 3), (3, 5), (4, 3), (1, 12), (12, 1), (0, 4)] {
             let want = format!("the output must be 3 x 4, got {rows} x {cols}");
             let shaped = shape_of::<T>(rows, cols, cols);
@@ -456,7 +456,7 @@ fn refusals_write_nothing<T: Bits + Pattern>() {
         shape(refused::<T>(12, |y| options.softmax().softmax(bad()?, MatrixMut::new(y, 4)?)));
         shape(refused::<T>(3, |y| options.softmax().logsumexp(bad()?, y)));
     }
-    // The functions that take slices alone: the lengths differ, or rows of 5 do not fit into 12.
+    // Functions that take only slices: lengths differ, or rows of 5 do not fit 12.
     for len in [0, 11, 13] {
         refused::<T>(len, |y| softmax::softmax(x, y));
         refused::<T>(len, |y| softmax::log_softmax(x, y));
@@ -489,7 +489,7 @@ fn refused_calls_write_nothing() {
     refusals_write_nothing::<bf16>();
 }
 
-/// Sigmoid and hardmax write between the guards; what is picked from rows reads between them.
+/// Sigmoid and hardmax write between the guards; picks read between them.
 fn decisions_stay_between_the_guards<T: Bits + Pattern>()
 where
     T::Arithmetic: Bits,

@@ -1,4 +1,4 @@
-//! Any axis of `ndarray`'s views, whatever lies where: the bits of the lane alone, and nothing else
+//! Any axis of `ndarray`'s views, with any layout: the bits of the lane alone, and nothing else
 //! touched.
 
 use std::num::NonZeroUsize;
@@ -14,16 +14,16 @@ use softmax::{Caches, Element, Error, Masked, Threads};
 
 const MARKER: f64 = -77.0;
 
-/// How a view of some shape lies in memory.
+/// The layout of a view in memory.
 #[derive(Clone, Debug)]
 struct Layout {
     /// The axes, from the outermost to the innermost.
     order: Vec<usize>,
-    /// Of each axis, how many elements on the next one is.
+    /// For each axis, the step to the next element.
     steps: Vec<isize>,
-    /// Of each axis, elements before the first.
+    /// For each axis, elements before the first.
     gaps: Vec<usize>,
-    /// Of each axis, whether all positions are one and the same.
+    /// For each axis, whether all positions are the same element.
     broadcast: Vec<bool>,
 }
 
@@ -62,7 +62,7 @@ impl Layout {
     }
 
     fn any(dims: usize, may_broadcast: bool) -> impl Strategy<Value = Self> {
-        // Of all arrays many have no gaps, and most axes have none.
+        // Many arrays have no gaps, and most axes have none.
         let step = prop_oneof![6 => Just(1isize), 2 => Just(-1), 1 => Just(2), 1 => Just(-3)];
         let gap = prop_oneof![4 => Just(0usize), 1 => 1..3usize];
         let broadcast = prop::bool::weighted(if may_broadcast { 0.15 } else { 0.0 });
@@ -96,7 +96,7 @@ impl Layout {
         Slice::new(self.gaps[axis] as isize, None, self.steps[axis])
     }
 
-    /// Where in memory each axis of the view is.
+    /// The place in memory of each axis of the view.
     fn places(&self) -> Vec<usize> {
         let place = |axis| self.order.iter().position(|&a| a == axis).expect("a permutation");
         (0..self.order.len()).map(place).collect()
@@ -133,7 +133,7 @@ impl Case {
         });
         shape.prop_flat_map(|shape| {
             let dims = shape.len();
-            // Half of the pairs lie in memory alike, or nothing would be done in one go.
+            // Half of the pairs have the same layout, or nothing would be computed in one go.
             let layouts = prop_oneof![
                 Layout::any(dims, false).prop_map(|layout| (layout.clone(), layout)),
                 (Layout::any(dims, true), Layout::any(dims, false)),
@@ -147,7 +147,7 @@ impl Case {
         })
     }
 
-    /// All operations on elements of a kind, from `x` to `y` and in place.
+    /// Checks all operations on elements of a kind, from `x` to `y` and in place.
     fn check<T: Bits>(&self, kind: usize, options: &Options) {
         let Self { shape, axis, x, y } = self;
         let mut random = Random((kind + shape.iter().sum::<usize>()) as u64);
@@ -203,7 +203,7 @@ fn lanes<T: Element>(
     }
 }
 
-/// In place if there is no `x`; by a type of fixed dimensions if there is one.
+/// In place without `x`; with a type of fixed dimensions otherwise.
 fn call<T: Element>(
     options: &Options,
     op: Op,
@@ -240,7 +240,7 @@ fn threads(n: usize) -> Threads {
     Threads::Exactly(NonZeroUsize::new(n).expect("not 0"))
 }
 
-/// The defaults, and others that take other ways.
+/// The defaults, and options that are computed in other ways.
 fn options() -> impl Strategy<Value = Options<'static>> {
     let cold = Caches::new(1, 0);
     prop::sample::select(vec![
@@ -298,7 +298,7 @@ fn large_arrays() {
     }
 }
 
-/// Lanes of which several are too much for a tile; and a single one.
+/// Lanes of which several exceed a tile; and a single one.
 #[test]
 fn long_lanes() {
     let case = |lanes, x, y| Case { shape: vec![3_000_000, lanes], axis: 0, x, y };
@@ -325,8 +325,8 @@ fn views_that_overlap_themselves() {
     }
 }
 
-/// A lane is summed in its own order, not in that of memory. It takes a rare row to tell: one whose
-/// sum is next to where rounding turns.
+/// A lane is summed in its own order, not in that of memory. Only a rare row shows it: one whose
+/// sum is next to a rounding boundary.
 #[test]
 fn a_reversed_axis_is_summed_in_its_order() {
     let mut random = Random(75_862);

@@ -1,5 +1,5 @@
-//! Every way that a call can take gives the bits of the reference: small matrices are sent, by way
-//! of the caches' sizes, where only large ones go by themselves.
+//! Every way to compute a call gives the bits of the reference. Cache sizes are set so that small
+//! matrices are computed in the ways of large ones.
 
 use std::num::NonZeroUsize;
 
@@ -21,8 +21,8 @@ fn ways() -> [(&'static str, Caches); 4] {
     ]
 }
 
-/// Rows and columns: short rows in groups (full, broken off, fewer than a group of eight), rows
-/// around the lanes, the unrolled loops and the blocks, rows of several blocks.
+/// Rows and columns: short rows in groups (full, incomplete, fewer than eight), rows around the
+/// lanes, the unrolled loops and the blocks, rows of several blocks.
 const SHAPES: [(usize, usize); 20] = [
     (8, 1),
     (300, 2),
@@ -46,20 +46,20 @@ const SHAPES: [(usize, usize); 20] = [
     (1, 20_001),
 ];
 
-/// What the rows of a matrix are like.
+/// The kinds of rows in a matrix.
 #[derive(Clone, Copy, Debug)]
 enum Rows {
     /// All of one kind (see [`row`]).
     Kind(usize),
-    /// Of all kinds, in turn.
+    /// All kinds in turn.
     Mixed,
-    /// Each far above or below the one before, so that no shift serves two of them.
+    /// Each far above or below the one before, so that no shift fits two of them.
     Drifting,
-    /// Of elements around those that a guessed shift keeps and the row's own flushes, and the other
-    /// way round.
+    /// Elements around those that a guessed shift keeps and the row's own shift flushes, or vice
+    /// versa.
     Edge,
-    /// Ordinary, but for a NaN, an infinity, or nothing but -inf here and there.
-    Odd,
+    /// Ordinary rows, with special ones here and there.
+    Special,
 }
 
 /// `unit` is an octave.
@@ -69,7 +69,7 @@ fn matrix<T: Element>(random: &mut Random, rows: Rows, shape: (usize, usize), un
         let kind = match rows {
             Rows::Kind(kind) => kind,
             Rows::Mixed => i % KINDS,
-            Rows::Drifting | Rows::Edge | Rows::Odd => 0,
+            Rows::Drifting | Rows::Edge | Rows::Special => 0,
         };
         let mut row: Vec<T> = row(random, kind, shape.1);
         match rows {
@@ -78,8 +78,8 @@ fn matrix<T: Element>(random: &mut Random, rows: Rows, shape: (usize, usize), un
                 row.iter_mut().for_each(|v| *v = T::from_f64(v.to_f64() + far));
             }
             Rows::Edge => {
-                // In octaves: the first guess is 26, good for maxima up to 34; it keeps what is
-                // above -100, while a row flushes what is 126 below its maximum.
+                // In octaves: the first guess is 26, good for maxima up to 34. It keeps elements
+                // above -100, while a row flushes those 126 below its maximum.
                 let lowest = [-95.5, -104.0, -210.0][random.below(3)];
                 let octaves = |random: &mut Random| match random.below(9) {
                     0 => lowest + 4.0 * random.signed(),
@@ -89,7 +89,7 @@ fn matrix<T: Element>(random: &mut Random, rows: Rows, shape: (usize, usize), un
                 let top = [30.0, -85.0][usize::from(random.below(4) == 0)] + 6.0 * random.signed();
                 row[random.below(shape.1)] = T::from_f64(top * unit);
             }
-            Rows::Odd if random.below(3) == 0 => match random.below(4) {
+            Rows::Special if random.below(3) == 0 => match random.below(4) {
                 0 => row.fill(T::NEG_INFINITY),
                 n => row[random.below(shape.1)] = [T::NAN, T::INFINITY, T::NEG_INFINITY][n - 1],
             },
@@ -116,10 +116,10 @@ fn run_at<T: Bits>(options: &Options, op: Op, x: &[T], cols: usize, offset: usiz
 
 fn every_way<T: Bits>() {
     let mut random = Random(31);
-    // Under an emulator, some of it.
+    // Only some under an emulator.
     for (rows, cols) in SHAPES {
         let mut kinds: Vec<Rows> = (0..KINDS).map(Rows::Kind).collect();
-        kinds.extend([Rows::Mixed, Rows::Drifting, Rows::Edge, Rows::Odd]);
+        kinds.extend([Rows::Mixed, Rows::Drifting, Rows::Edge, Rows::Special]);
         if quick() {
             kinds = vec![kinds[random.below(kinds.len())], kinds[KINDS + random.below(4)]];
         }
@@ -182,7 +182,7 @@ fn every_way_gives_the_same_bits_bf16() {
     every_way::<bf16>();
 }
 
-/// What the tests above rely on: the ways are really different ones.
+/// The ways of the tests above are really different.
 #[test]
 fn plans_are_what_the_sizes_say() {
     let [cached, streaming, pieces, both] = ways().map(|(_, caches)| Options::new().caches(caches));
@@ -193,7 +193,7 @@ fn plans_are_what_the_sizes_say() {
         let plan: Plan = options.plan::<f32>(softmax::Op::Softmax, shape).unwrap();
         (plan.regime(), plan.streams())
     };
-    // Tiny rows go past the caches on every CPU, longer ones only on some.
+    // Tiny rows are streamed on every CPU, longer ones only on some.
     let past = softmax_kernels::Store::of(true, false).is_past();
     assert_eq!(way(cached, 211, 10, false), (Regime::Tiny, false));
     assert_eq!(way(streaming, 211, 10, false), (Regime::Tiny, true));
@@ -206,7 +206,7 @@ fn plans_are_what_the_sizes_say() {
     assert_eq!(way(both, 3, 4097, true), (Regime::Pieces, false));
 }
 
-/// An explanation names what was decided and by which numbers.
+/// An explanation names the decision and the numbers behind it.
 #[test]
 fn plans_explain_themselves() {
     let options = Options::new()

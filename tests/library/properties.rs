@@ -1,5 +1,5 @@
-//! What holds for all inputs, tried on random ones: the kernels agree, and results are the
-//! probabilities that mathematics promises. The seed is fixed, so that a run fails always or never.
+//! Properties of all inputs, tested on random ones: kernels agree, and results are the
+//! probabilities of mathematics. The seed is fixed, so that a run fails always or never.
 
 use std::fmt::Debug;
 
@@ -8,8 +8,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use softmax::{Masked, Matrix};
 
-/// Any finite value, with those more often that are usual, equal to others, or at the ends of the
-/// range.
+/// Any finite value; usual ones, equal ones and the ends of the range are more frequent.
 fn finite() -> impl Strategy<Value = f32> {
     prop_oneof![
         6 => -100.0f32..100.0,
@@ -27,13 +26,13 @@ fn finite() -> impl Strategy<Value = f32> {
     ]
 }
 
-/// A row without masked entries. In half of them all values are usual ones: a single huge value
+/// A row without masked entries. Half of them have only usual values, because a single huge value
 /// leaves nothing of the others.
 fn finite_row() -> impl Strategy<Value = Vec<f32>> {
     prop_oneof![vec(-20.0f32..20.0, 1..200), vec(finite(), 1..200)]
 }
 
-/// As many below 1 as above.
+/// Temperatures, as many below 1 as above.
 fn temperature() -> impl Strategy<Value = f64> {
     (-3.0..3.0).prop_map(|e| 10f64.powf(e))
 }
@@ -77,11 +76,11 @@ fn same_as_scalar<T: Bits>(input: &Input, temperature: f64) {
     }
 }
 
-/// Below this a probability may be 0 (see the table in the library's documentation). It is a little
-/// more than 2^-126, because two roundings may lie on either side of that.
+/// The largest probability that may be 0 (see the table in the library's documentation): a little
+/// more than 2^-126, because of two roundings.
 const MAY_VANISH: f32 = 1.18e-38;
 
-/// How many f32 values `a` is above `b`; negative if it is below. Neither is negative.
+/// The number of f32 from `b` up to `a`; negative if `a` is below. Neither is negative.
 fn ulps_above(a: f32, b: f32) -> i64 {
     if a < MAY_VANISH && b < MAY_VANISH {
         return 0;
@@ -122,7 +121,7 @@ proptest! {
         }
     }
 
-    /// Multiples of 1/64 below 200 have 14 bits: adding the shift never rounds.
+    /// Multiples of 1/64 below 200 have 14 bits, so adding the shift never rounds.
     #[test]
     fn a_shift_changes_nothing(
         x in vec((-6400i16..=6400).prop_map(|k| f32::from(k) / 64.0), 1..200),
@@ -132,7 +131,7 @@ proptest! {
         let shifted: Vec<f32> = x.iter().map(|v| v + shift).collect();
         let both = by_every_kernel(&x, temperature).zip(by_every_kernel(&shifted, temperature));
         for ((kernel, y), (_, z)) in both {
-            // Each is at most 3 ULP from the truth, which is the same.
+            // Each has an error of at most 3 ULP.
             assert_near(&z, &y, 6, kernel);
         }
     }
@@ -143,7 +142,7 @@ proptest! {
         let both = by_every_kernel(&x, temperature).zip(by_every_kernel(&reversed, temperature));
         for ((kernel, y), (_, mut z)) in both {
             z.reverse();
-            // Only the sum, added up in another order, can differ.
+            // Only the sum, in another order, can differ.
             assert_near(&z, &y, 4, kernel);
         }
     }
@@ -153,7 +152,7 @@ proptest! {
         for (kernel, y) in by_every_kernel(&x, temperature) {
             let mut pairs: Vec<(f32, f32)> = x.iter().copied().zip(y).collect();
             pairs.sort_by(|a, b| a.0.total_cmp(&b.0));
-            // Against the largest so far, lest many small steps down add up.
+            // Compared with the largest so far, because many small steps down might add up.
             let mut largest = 0.0f32;
             for (x, p) in pairs {
                 let below = ulps_above(largest, p);

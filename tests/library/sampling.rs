@@ -1,5 +1,5 @@
-//! Sampling: every kernel, type, number of threads and cut of a batch against a naive model that
-//! sorts whole rows of integers; and the distribution of the draws.
+//! Sampling: every kernel, type, number of threads and cut of a batch against a simple model that
+//! sorts whole rows of integers; and the distribution of draws.
 
 use std::num::NonZeroUsize;
 
@@ -83,11 +83,11 @@ impl Case {
     fn logits<T: Element>(&self) -> Vec<T> {
         let mut r = Random(self.seed ^ 0x10617);
         let one = |r: &mut Random| match self.kind {
-            // Many equal ones.
+            // Many equal elements.
             KINDS => {
                 (0..self.cols).map(|_| T::from_f64((r.signed() * 6.0).round() / 2.0)).collect()
             }
-            // One far ahead of the others.
+            // One element far above the others.
             9.. => {
                 let mut row: Vec<T> = row(r, 0, self.cols);
                 row[r.below(self.cols)] = T::from_f64([12.0, 30.0][self.kind - 9]);
@@ -96,7 +96,7 @@ impl Case {
             kind => row(r, kind, self.cols),
         };
         let mut x: Vec<T> = (0..self.rows).flat_map(|_| one(&mut r)).collect();
-        // Now and then a row without a token.
+        // Sometimes a row without a token.
         if r.below(5) == 0 {
             let place = r.below(x.len());
             x[place] = [T::NAN, T::INFINITY, T::NEG_INFINITY][r.below(3)];
@@ -126,7 +126,7 @@ impl Case {
     }
 }
 
-/// Philox4x32-10, once more.
+/// Philox4x32-10, implemented once more.
 fn philox(mut c: [u32; 4], mut k: [u32; 2]) -> [u32; 4] {
     for _ in 0..10 {
         let product = |m: u32, x: u32| u64::from(m) * u64::from(x);
@@ -191,7 +191,7 @@ fn first_beyond(tokens: &[Token], target: u64, part: fn(&Token) -> u64) -> usize
     token.expect("the target is below the sum").1
 }
 
-/// The fewest of the first tokens that have so much of the mass.
+/// The fewest of the first tokens that together have this share of the mass.
 fn prefix(tokens: &mut Vec<Token>, p: f64) {
     let need = ((p * total(tokens) as f64).ceil() as u64).max(1);
     let mut sum = 0;
@@ -202,7 +202,7 @@ fn prefix(tokens: &mut Vec<Token>, p: f64) {
     tokens.truncate(last.expect("no more is needed than there is") + 1);
 }
 
-/// The draws of one row: everything is sorted.
+/// The draws of one row, by sorting everything.
 fn model_row<A: Element>(case: &Case, mut x: Vec<A>, row: usize) -> Vec<usize> {
     for &(token, bias) in &case.bias {
         x[token] = A::from_f64(x[token].to_f64() + f64::from(bias));
@@ -259,7 +259,7 @@ fn model_row<A: Element>(case: &Case, mut x: Vec<A>, row: usize) -> Vec<usize> {
                 mean += units(t) as f64 / unit * ln(t);
             }
             let mean = mean / (total(tokens) as f64 / unit);
-            // Stable: equal distances stay in the order that they have.
+            // A stable sort: equal distances keep their order.
             tokens.sort_by(|a, b| (ln(a) - mean).abs().total_cmp(&(ln(b) - mean).abs()));
             prefix(tokens, case.typical_p);
             tokens.sort_by_key(rank);
@@ -328,7 +328,7 @@ fn check<T: Element>(case: &Case) {
             sampler.exec(by(kernel)).sample(matrix(&x), draws).expect("a valid call");
         });
         assert_eq!(got, want, "{} {} {case:?}", kernel.name(), T::NAME);
-        // Sharing and cutting are the same code for all; the reference takes long.
+        // Sharing and cutting are the same code for all kernels, and the reference is slow.
         if kernel.name() == "scalar" {
             continue;
         }
@@ -339,7 +339,7 @@ fn check<T: Element>(case: &Case) {
         });
         assert_eq!(got, want, "{} {} {case:?}, threads", kernel.name(), T::NAME);
         if case.history.len() <= 1 {
-            // A row in each call.
+            // One row in each call.
             let got = case.run(|sampler, draws| {
                 for (i, x) in x.chunks(case.cols).enumerate() {
                     let sampler = sampler.exec(by(kernel)).first_row(case.first_row + i as u64);
@@ -367,12 +367,12 @@ proptest! {
     }
 }
 
-/// Rows as long as vocabularies: bands of masses, one after the other, wrong ones among them.
+/// Rows as long as vocabularies, whose bands of masses are searched one after another, some wrong.
 #[test]
 fn long_rows() {
     let options = [(0, 0.9, 0.0), (30_000, 0.999, 1e-5), (5000, 1.0, 1e-3), (50, 0.5, 0.0)];
     let options = [&options[..], &[(0, 1e-6, 0.0), (0, 1.0 - 1e-9, 0.0), (0, 1.0, 0.0)]].concat();
-    // Bell-shaped, with masks, all equal, of few values, one far ahead.
+    // Kinds of rows: bell-shaped, with masks, all equal, of few values, one far above.
     let kinds: &[usize] = if quick() { &[0, KINDS] } else { &[0, 3, 4, KINDS, 9, 10] };
     for &kind in kinds {
         for &(top_k, top_p, min_p) in &options {
@@ -394,7 +394,7 @@ fn long_rows() {
                     ..Case::random(5)
                 };
                 check::<f32>(&case);
-                // Few values, so that there are many equal ones at every end of a band.
+                // Few values, so that bands end among equal elements.
                 if top_k == 0 && top_p < 1.0 {
                     check::<bf16>(&case);
                 }
@@ -403,7 +403,7 @@ fn long_rows() {
     }
 }
 
-/// Typical-p of all tokens of long rows and of those that another filter leaves.
+/// Typical-p of all tokens of long rows, and of those that another filter leaves.
 #[test]
 fn typical_p_of_long_rows() {
     let kinds: &[usize] = if quick() { &[0, KINDS] } else { &[0, 3, 4, KINDS, 9, 10] };
@@ -444,7 +444,7 @@ fn probabilities(x: &[f32]) -> Vec<f64> {
     e.iter().map(|e| e / sum).collect()
 }
 
-/// The chi-squared statistic in standard deviations above its mean.
+/// The chi-squared statistic, in standard deviations above its mean.
 fn surprise(draws: &[usize], p: &[f64]) -> f64 {
     let mut counts = vec![0.0; p.len()];
     draws.iter().for_each(|&d| counts[d] += 1.0);
@@ -483,7 +483,7 @@ fn draws_have_the_distribution() {
                 .collect();
             assert!(surprise(&steps, &p) < 5.0, "{method:?} {temperature}, steps");
             assert!(by_row != steps && by_row != draws[..5000]);
-            // The test sees a distribution that is wrong by a few percent.
+            // The test detects a distribution that is wrong by a few percent.
             let mut wrong = p.clone();
             wrong.iter_mut().step_by(3).for_each(|p| *p *= 1.2);
             let sum: f64 = wrong.iter().sum();
@@ -493,8 +493,8 @@ fn draws_have_the_distribution() {
     }
 }
 
-/// Many tokens, each of which is less likely than the most likely one by a factor of 2^30 and more,
-/// are drawn as often as they should be.
+/// Many tokens that are less likely than the most likely one by a factor of 2^30 and more are drawn
+/// as often as they should be.
 #[test]
 fn tails_are_drawn() {
     let (many, draws) = if quick() { (1 << 17, 100_000) } else { (1 << 19, 400_000) };
@@ -519,8 +519,8 @@ fn tails_are_drawn() {
     }
 }
 
-/// What a filter keeps at temperature 1 may be likely at the temperature that follows it, though
-/// one token be 2^57 times as likely before.
+/// Tokens that a filter keeps at temperature 1 may be likely at a later temperature, even if
+/// another token was 2^57 times as likely before.
 #[test]
 fn ranks_reach_far_below_the_largest() {
     let x: Vec<f32> = (0..4000).map(|i| if i == 7 { 39.5 } else { 0.0 }).collect();
@@ -590,20 +590,20 @@ fn filters_keep_what_they_say() {
     let all = Sampler::new(3);
     assert_eq!(seen(all), [0, 1, 2, 3, 4]);
     assert_eq!(seen(all.top_k(2)), [1, 2]);
-    // Of equal ones the first.
+    // The first of equal tokens.
     assert_eq!(seen(all.top_k(4)), [0, 1, 2, 4]);
     assert_eq!(seen(all.top_p(0.7)), [1, 2]);
     assert_eq!(seen(all.top_p(0.8)), [1, 2, 4]);
     assert_eq!(seen(all.top_p(0.0)), [2]);
     assert_eq!(seen(all.min_p(0.2)), [1, 2, 4]);
     assert_eq!(seen(all.min_p(1.0)), [2]);
-    // Top-p of what top-k left: 0.5 is 2/3 of it.
+    // Top-p of the tokens that top-k leaves: 0.5 is 2/3 of them.
     assert_eq!(seen(all.top_k(2).top_p(0.6)), [2]);
     // The entropy is 1.875 bits: 2 bits are nearest, then 1, then 3.
     assert_eq!(seen(all.typical_p(0.2)), [1]);
     assert_eq!(seen(all.typical_p(0.6)), [1, 2]);
     assert_eq!(seen(all.typical_p(0.8)), [1, 2, 4]);
-    // A high temperature before min-p lets everything pass, after it nothing more.
+    // A high temperature before min-p lets every token pass; after it, no more tokens.
     let hot = all.temperature(10.0).min_p(0.5);
     assert_eq!(seen(hot), [0, 1, 2, 3, 4]);
     assert_eq!(seen(hot.order(Order::LlamaCpp)), [1, 2]);
@@ -701,7 +701,7 @@ fn errors_name_what_is_wrong() {
     assert!(e.starts_with("the number of a row must be below 2^48"), "{e}");
 }
 
-/// The same draws on every platform, and in every version that does not say otherwise.
+/// The same draws on every platform, and in every version that does not announce a change.
 #[test]
 fn digest() {
     let mut fnv = Fnv(0xcbf2_9ce4_8422_2325);

@@ -1,23 +1,23 @@
-//! A row in shards: the bits of the row in one call.
+//! A row in shards has the bits of the row in one call.
 
 use crate::common::*;
 use proptest::prelude::*;
 use softmax::half::{bf16, f16};
 use softmax::{BLOCK, Element, Kernel, Masked, Merged, MergedRow, Partial, Shards};
 
-/// As it would come from another machine.
+/// The partial after sending it to another machine.
 fn sent<T: Element>(partial: Partial) -> Partial {
     if T::NAME != f32::NAME {
         Partial::from_array(partial.to_array())
     } else {
         let pair = Partial::from_pair(partial.to_pair());
-        // NaN is not equal to itself.
+        // Compared as text, because NaN is not equal to itself.
         assert_eq!(format!("{pair:?}"), format!("{partial:?}"));
         pair
     }
 }
 
-/// The row whose shards these are, and whether it took a second round.
+/// The merged row of these shards, and whether it needed a second round.
 fn merged<T: Element>(shards: &Shards, parts: &[&[T]]) -> (MergedRow<T>, bool) {
     let mut row_max = None;
     loop {
@@ -37,7 +37,7 @@ fn merged<T: Element>(shards: &Shards, parts: &[&[T]]) -> (MergedRow<T>, bool) {
     }
 }
 
-/// Pieces of whole blocks, cut where bits of `cuts` are set.
+/// The shards of whole blocks, cut where bits of `cuts` are set.
 fn cut<T>(row: &[T], cuts: u64) -> Vec<&[T]> {
     let mut parts = Vec::new();
     let (mut start, mut end) = (0, 0);
@@ -52,13 +52,13 @@ fn cut<T>(row: &[T], cuts: u64) -> Vec<&[T]> {
     parts
 }
 
-/// What a row in shards gives.
+/// The results of a row in shards.
 struct InShards<T> {
-    /// Options, log-softmax and log-sum-exp, one behind the other.
+    /// Softmax, log-softmax and log-sum-exp, one after another.
     results: Vec<T>,
-    /// What the partials merge to: probabilities of f32 hardly ever show the last bits of a sum.
+    /// The merged sums: probabilities of f32 hardly ever show the last bits of a sum.
     sums: Vec<u64>,
-    /// Whether it took a second round.
+    /// Whether a second round was needed.
     again: bool,
 }
 
@@ -89,13 +89,12 @@ fn in_shards<T: Bits>(options: Options, row: &[T], cuts: u64) -> InShards<T> {
     InShards { results, sums: sums(whole), again }
 }
 
-/// The same in one call.
+/// The same results in one call.
 fn whole<T: Element>(options: &Options, row: &[T]) -> Vec<T> {
     OPS.into_iter().flat_map(|op| run_row(options, op, row)).collect()
 }
 
-/// A row whose blocks are of different kinds and heights, so that some are flushed wholly and some
-/// in part.
+/// A row whose blocks differ in kind and height, so that some are flushed wholly and some in part.
 fn mixed<T: Element>(seed: u64, blocks: usize, end: usize) -> Vec<T> {
     let mut random = Random(seed);
     let one = random.below(KINDS);
@@ -117,8 +116,8 @@ fn mixed<T: Element>(seed: u64, blocks: usize, end: usize) -> Vec<T> {
     x
 }
 
-/// A row in shards, by each of these kernels, against the reference of the whole row; whether any
-/// of them took a second round.
+/// Compares a row in shards, by each of these kernels, with the reference of the whole row. Returns
+/// whether any needed a second round.
 fn same_bits<T: Bits>(kernels: &[&'static Kernel], seed: u64, blocks: usize, end: usize) -> bool {
     let x = mixed::<T>(seed, blocks, end);
     let temperature = [1.0, 0.25, 10.0][seed as usize % 3];
@@ -150,7 +149,7 @@ proptest! {
     }
 }
 
-/// One round is enough for what people have, and what needs two exists.
+/// One round suffices for usual rows, and rows that need two exist.
 #[test]
 fn rounds() {
     let again = |seed| same_bits::<f32>(&[scalar()], seed, 3, 100);
@@ -199,7 +198,7 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
     assert_eq!(y, [-7.0; 3]);
 }
 
-/// The one constant for x86-64 and AArch64, of fixed rows in shards. It changes only with the
+/// The one constant for x86-64 and AArch64, for fixed rows in shards. It changes only with the
 /// arithmetic contract.
 const DIGEST: u64 = 0xe94d_9210_032a_c48a;
 
@@ -218,8 +217,8 @@ fn digest_is_the_same_on_every_cpu() {
     }
 }
 
-/// Zeros of both signs, of which any may be found to be the largest: their partial is one. So is
-/// that of NaN, whatever its payload and sign.
+/// The partial is the same whichever zero is found as the largest, and for every NaN, whatever its
+/// payload and sign.
 #[test]
 fn partials_have_the_same_bits() {
     for kernel in available() {
@@ -229,8 +228,8 @@ fn partials_have_the_same_bits() {
             let [single, payload, double, lone] = &mut partials;
             let row = |nan: f32| [[1.0; 20], [nan; 20]].concat();
             shards.partials(&row(f32::NAN), row_max, single).expect("a valid shard");
-            let odd = row(f32::from_bits(0xffff_a000));
-            shards.partials(&odd, row_max, payload).expect("a valid shard");
+            let special = row(f32::from_bits(0xffff_a000));
+            shards.partials(&special, row_max, payload).expect("a valid shard");
             let nan = f64::from_bits(0xfff8_0000_0000_1234);
             shards.partials(&[1.0, nan, 2.0], row_max, double).expect("a valid shard");
             shards.partials(&[nan], row_max, lone).expect("a valid shard");
@@ -248,7 +247,7 @@ fn partials_have_the_same_bits() {
     }
 }
 
-/// Rows of one element: all that there are by the fastest kernel, and many of them by the others.
+/// Rows of one element: all values by the fastest kernel, and many by the others.
 #[test]
 fn single_elements() {
     fn check<T: Bits>(kernel: &'static Kernel, bits: u16, x: T) {

@@ -12,7 +12,7 @@ fn logits<T: Element>(n: usize) -> Vec<T> {
     (0..n).map(|i| T::from_f64((i * 7 % 13) as f64 * 0.5 - 3.0)).collect()
 }
 
-/// First, middle and last.
+/// The first, middle and last place.
 fn places(n: usize) -> [usize; 3] {
     [0, n / 2, n - 1]
 }
@@ -27,14 +27,14 @@ fn check<T: Bits>(kernel: &'static Kernel) {
     for n in LENGTHS {
         let what = |case: &str| format!("{} {} of {n}: {case}", kernel.name(), T::NAME);
         for at in places(n) {
-            // NaN of any sign or payload gives the one NaN, everywhere.
+            // A NaN of any sign or payload gives the one NaN, everywhere.
             for nan in [T::NAN, T::from_f64(-f64::NAN)] {
                 let mut x = logits::<T>(n);
                 x[at] = nan;
                 for op in OPS {
                     assert_all(&run_row(&nan_default, op, &x), T::NAN, &what("NaN"));
                 }
-                // Beside infinities, too.
+                // Also beside infinities.
                 x[(at + 1) % n] = if n > 1 { T::INFINITY } else { nan };
                 for op in OPS {
                     assert_all(&run_row(&nan_default, op, &x), T::NAN, &what("NaN and inf"));
@@ -47,8 +47,8 @@ fn check<T: Bits>(kernel: &'static Kernel) {
             assert_all(&run_row(&nan_default, Op::LogSoftmax, &x), T::NAN, &what("+inf"));
             assert_all(&run_row(&nan_default, Op::LogSumExp, &x), T::INFINITY, &what("+inf"));
 
-            // Masks beside ordinary entries: exactly +0, and the others as if it were not there.
-            // (f16 holds neither -1e9 nor f32::MIN: they are its -inf.)
+            // Masked entries give exactly +0, and the others are as without them. (f16 holds
+            // neither -1e9 nor f32::MIN: they are its -inf.)
             for mask in [f64::NEG_INFINITY, -1e9, f64::from(f32::MIN)] {
                 if n == 1 {
                     continue;
@@ -128,7 +128,7 @@ fn bf16_gets_what_the_table_says() {
     available().into_iter().for_each(check::<bf16>);
 }
 
-/// The ends of the range: nothing overflows on the way.
+/// At the ends of the range nothing overflows on the way.
 #[test]
 fn extremes_of_the_range() {
     for kernel in available() {
@@ -149,8 +149,8 @@ fn extremes_of_the_range() {
         let log = run_row(&options, Op::LogSoftmax, &x);
         assert_eq!(log[1], f64::NEG_INFINITY, "{}", kernel.name());
         assert!((log[0] + 3f64.ln()).abs() < 1e-15, "{}: {log:?}", kernel.name());
-        // Differences that are numbers, until they are divided by a low temperature; and so are
-        // their errors.
+        // Differences that are finite until they are divided by a low temperature, and so are their
+        // errors.
         let x = [1.7e300, 7e283, -7e283, 3.3e299];
         let log = run_row(&on(kernel, 1e-30, Masked::Nan), Op::LogSoftmax, &x);
         let inf = f64::NEG_INFINITY;
@@ -158,7 +158,7 @@ fn extremes_of_the_range() {
     }
 }
 
-/// A NaN spoils its own row and no other.
+/// A NaN affects its own row and no other.
 #[test]
 fn neighbours_of_a_bad_row_are_untouched() {
     for kernel in available() {
@@ -175,7 +175,7 @@ fn neighbours_of_a_bad_row_are_untouched() {
     }
 }
 
-/// Where there is no second row to reach, any stride is one: it is neither multiplied nor added.
+/// Without a second row any stride is allowed: it is neither multiplied nor added.
 #[test]
 fn single_and_empty_rows_take_any_stride() {
     let x = [0.0f32; 4];

@@ -514,8 +514,8 @@ class Row:
         return Log(self.max, self.exp(self.max), self.shift, self.sum, self.contract, self.scale)
 
 
-def odd(x):
-    """What the log-sum-exp of an odd row is; None of others."""
+def special(x):
+    """What the log-sum-exp of a special row is; None of others."""
     if any(map(math.isnan, x)):
         return NAN
     largest = max(x, default=-INF)
@@ -609,14 +609,14 @@ class Log:
 
 
 def softmax(x, of, scale, masked):
-    value = odd(x)
+    value = special(x)
     if value is None:
         return Row(x, contract_of(of, True), scale).softmax()
     return [0.0 if value == -INF and masked == "zero" else NAN] * len(x)
 
 
 def log_softmax(x, of, scale, masked):
-    value = odd(x)
+    value = special(x)
     if value is None:
         log = Row(x, contract_of(of), scale).log()
         return [log.log_softmax(x) for x in x]
@@ -624,7 +624,7 @@ def log_softmax(x, of, scale, masked):
 
 
 def logsumexp(x, of, scale):
-    value = odd(x)
+    value = special(x)
     return Row(x, contract_of(of), scale).log().logsumexp() if value is None else value
 
 
@@ -705,7 +705,7 @@ def log_sigmoid(x, of, scale):
 
 def partial(block, of, scale, row_max=None):
     """A block's partial, with the highest `least` that is allowed."""
-    value = odd(block)
+    value = special(block)
     if value is not None and (row_max is None or math.isnan(value)):
         return (value, value, 0.0, 0.0)
     contract = contract_of(of)
@@ -793,7 +793,7 @@ def attention(x, case, to, scale):
             at = (at * q + (query if q > 1 else 0)) * keys
             seen = [sees and mask[at + key] != 0 for key, sees in enumerate(seen)]
         row = [x if sees else -INF for x, sees in zip(x[r * keys : (r + 1) * keys], seen)]
-        value = odd(row)
+        value = special(row)
         if value is None:
             row = Row(row, contract_of(to, True), scale)
             probs += row.softmax()
@@ -964,7 +964,7 @@ def cross_entropy(x, cols, labels, of, scale, reduction, gradient_factor):
         row = x[i * cols : (i + 1) * cols]
         if label == -100:
             loss, gradient = 0.0, [0.0] * cols
-        elif odd(row) is not None:
+        elif special(row) is not None:
             loss, gradient = NAN, [NAN] * cols
         else:
             this = LossRow(row, of, scale)
@@ -1058,7 +1058,7 @@ def filtered(left, case):
 def draws_of_row(x, of, case, row, draws):
     x = list(x)
     edited(x, of, case, row)
-    if odd(x) is not None:
+    if special(x) is not None:
         return [-1] * draws
     temperature = d(case.get("temperature", "3ff0000000000000"))
     if temperature == 0:

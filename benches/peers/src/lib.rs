@@ -1,6 +1,6 @@
-//! C functions with which compare.py runs this library, other crates and the machine's limits in
-//! one process. A matrix is `rows` rows of `cols` elements without gaps. What returns an `i32`
-//! returns 0, or -1 if the call was refused or panicked.
+//! C functions by which compare.py runs this library, other crates and the machine's limits in one
+//! process. A matrix is `rows` rows of `cols` elements without gaps. A function that returns an
+//! `i32` returns 0, or -1 if the call was refused or panicked.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::hint::black_box;
@@ -25,10 +25,10 @@ use tract_linalg::element_wise::ElementWise;
 use tract_linalg::reduce::{MapReduce, Reduce};
 use tract_linalg::routines::softmax_rows_f32;
 
-/// The threads of everything here; one number of threads per process.
+/// The threads of all functions here; one number of threads per process.
 static POOL: OnceLock<ThreadPool> = OnceLock::new();
 
-/// Whose loops are the machine's limits: the kernel of the widest vectors.
+/// The kernel whose loops are the machine's limits: the one with the widest vectors.
 static WIDEST: LazyLock<&Kernel> = LazyLock::new(|| {
     let available = softmax::kernels().iter().find(|kernel| kernel.is_available());
     available.expect("the reference is always there")
@@ -41,25 +41,25 @@ fn guarded(f: impl FnOnce() -> Option<()>) -> i32 {
     }
 }
 
-/// Makes the pool. Call it once, first, and everything else from the same thread.
+/// Makes the pool. Call this once, first, and everything else from the same thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn softmax_peers_start(threads: usize) -> i32 {
     guarded(|| {
         let pool = ThreadPoolBuilder::new().num_threads(threads);
-        // A pool of one is the calling thread itself, so that no call is handed to another thread.
+        // A pool of one thread is the calling thread, so that no call is handed to another one.
         let pool = if threads == 1 { pool.use_current_thread() } else { pool };
         POOL.set(pool.build().ok()?).ok()
     })
 }
 
-/// The pool, and this library's threads in it.
+/// The pool, and the setting of this library's threads.
 fn pool() -> Option<(&'static ThreadPool, Threads)> {
     let pool = POOL.get()?;
     let serial = pool.current_num_threads() == 1;
     Some((pool, if serial { Threads::Serial } else { Threads::Auto }))
 }
 
-/// How `softmax_peers_nt_copy` stores.
+/// The way in which `softmax_peers_nt_copy` stores.
 #[unsafe(no_mangle)]
 pub extern "C" fn softmax_peers_nt_stores() -> *const c_char {
     let stores = match WIDEST.name() {
@@ -70,7 +70,7 @@ pub extern "C" fn softmax_peers_nt_stores() -> *const c_char {
     stores.as_ptr()
 }
 
-/// 1 if this CPU can run the kernel of that name, else 0.
+/// 1 if this CPU can run the kernel with this name, else 0.
 ///
 /// # Safety
 /// `name` is a C string.
@@ -141,7 +141,7 @@ unsafe fn ours<T: Element>(
     done.ok()
 }
 
-/// This library along an axis of the matrix as a tensor of `rows / middle` x `middle` x `cols`.
+/// This library along an axis: the matrix is a tensor of `rows / middle` x `middle` x `cols`.
 ///
 /// # Safety
 /// `x` is valid for reads and `y` for writes of the matrix; they do not overlap.
@@ -326,7 +326,8 @@ unsafe fn slices<'a, T>(
     unsafe { Some((std::slice::from_raw_parts(x, len), std::slice::from_raw_parts_mut(y, len))) }
 }
 
-/// Runs `f` on equal parts, one per thread, each a multiple of `unit` elements but for the last.
+/// Runs `f` on equal parts, one for each thread, which are multiples of `unit` elements except the
+/// last.
 fn in_parts(x: &[f32], y: &mut [f32], unit: usize, f: impl Fn(&[f32], &mut [f32]) + Sync) {
     let pool = POOL.get().expect("softmax_peers_start was called");
     let part = x.len().div_ceil(unit).div_ceil(pool.current_num_threads()) * unit;
@@ -380,9 +381,9 @@ from_x_to_y! {
             y /= sum;
         });
     });
-    /// tract-linalg's kernels as tract's own softmax calls them: the one for whole rows where there
-    /// is one (not on x86), or three. On a copy of the row, because they work in place; equal parts
-    /// of the rows on each thread.
+    /// tract-linalg's kernels, called as by tract's own softmax: the one for whole rows if there is
+    /// one (not on x86), or else three. On a copy of the row, because they work in place; equal
+    /// parts of the rows on each thread.
     softmax_peers_tract => |x, y, cols| in_parts(x, y, cols, |x, y| {
         let (max, exp_sum, multiply) = &*TRACT;
         let whole_rows = softmax_rows_f32().filter(|_| cols.is_multiple_of(4));
@@ -407,8 +408,9 @@ static TRACT: LazyLock<Tract> = LazyLock::new(|| {
     (max, exp_sum, Func::MulByScalar.ew_f32_param().expect("every CPU has it"))
 });
 
-/// rten-vecmath out of place, its faster form: in place would need a copy first. Keep it the only
-/// use: with a second one LLVM no longer inlines its loops, and it becomes four times slower.
+/// rten-vecmath out of place, its faster form, because in place would need a copy first. Keep this
+/// the only use: with a second one LLVM no longer inlines its loops, and it becomes four times
+/// slower.
 fn rten(x: &[f32], y: &mut [f32]) {
     // SAFETY: the same elements; rten-vecmath only ever writes initialised ones.
     let y = unsafe { &mut *(std::ptr::from_mut(y) as *mut [MaybeUninit<f32>]) };

@@ -1,11 +1,11 @@
-//! The things that are timed, the memory that they share, and what comes of their times.
+//! The items that are timed, the memory that they share, and the results of their times.
 
 use rayon::prelude::*;
 use softmax::{Exec, Kernel, Threads};
 use softmax_measure::check::{self, Errors, Reference};
-use softmax_measure::data::{Buffer, Number, logits, tiled};
+use softmax_measure::data::{Buffer, Number, logits, repeated};
 use softmax_measure::limits::{Loop, arithmetic};
-use softmax_measure::operation::{self, Operation, Side, tile_rows};
+use softmax_measure::operation::{self, Operation, Side, pattern_rows};
 use softmax_measure::plan::{Case, footprints, is_for_threads, with_dtype};
 use softmax_measure::pool::Pools;
 use softmax_measure::timing::{Statistics, seconds};
@@ -15,10 +15,10 @@ use softmax_report::schema::{
 
 use crate::failure::Failure;
 
-/// One thing to time.
+/// One item to time.
 #[derive(Clone, Copy, Debug)]
 pub enum Item {
-    /// The same arithmetic every time.
+    /// The same arithmetic in each round, which shows the clock's speed.
     Clock,
     /// Operations of a kernel's vectors on registers.
     Arithmetic { kernel: &'static Kernel, double: bool, threads: usize },
@@ -28,30 +28,30 @@ pub enum Item {
     Case(Case),
 }
 
-/// What an item needs besides.
+/// The state of an item.
 #[derive(Debug, Default)]
 struct State {
-    /// Calls in a round; 0 of what is wrong, and not timed.
+    /// Calls in a round; 0 for a wrong item, which is not timed.
     calls: u64,
-    /// Of one call, as far as is known.
+    /// Seconds of one call, as far as known.
     seconds: f64,
     check: Option<Check>,
     cycles: Option<f64>,
 }
 
-/// See the module.
+/// All items and their memory.
 pub struct Session {
     pools: Pools,
     items: Vec<Item>,
     states: Vec<State>,
-    /// Whose loops are the machine's limits.
+    /// The kernel whose loops are the machine's limits.
     kernel: &'static Kernel,
     x: Buffer,
     y: Buffer,
-    /// The type and columns of what is in `x`, and how many elements of it.
+    /// The type and columns of the data in `x`, and the number of elements.
     filled: Option<(&'static str, usize, usize)>,
     side: Option<((Operation, usize, usize), Side)>,
-    /// Of the last shape that was checked.
+    /// The reference for the last shape that was checked.
     reference: Option<(Shape, Option<Reference>)>,
     target: f64,
 }
@@ -59,7 +59,7 @@ pub struct Session {
 /// Operation, type, rows and columns.
 type Shape = (Operation, &'static str, usize, usize);
 
-/// Everything that is reported of the items.
+/// Everything that a report says of the items.
 pub struct Results {
     pub limits: schema::Limits,
     pub clock: Vec<f64>,
@@ -71,7 +71,7 @@ pub struct Results {
 const TURNS: usize = 1 << 14;
 
 impl Session {
-    /// Memory for these cases. A round of each lasts `target` seconds, about.
+    /// Makes a session with memory for these cases. A round of each takes about `target` seconds.
     pub fn new(
         pools: Pools,
         cases: Vec<Case>,
@@ -131,8 +131,8 @@ impl Session {
         self.items[i].to_string()
     }
 
-    /// Runs an item once and checks what it does; then it is known how many calls make a round.
-    /// What is wrong about it, if anything is.
+    /// Runs an item once, checks its result, and finds the number of calls in a round. Returns what
+    /// is wrong, if anything.
     pub fn check(&mut self, i: usize) -> Result<Result<(), String>, Failure> {
         let mut wrong = None;
         match self.items[i] {
@@ -156,11 +156,11 @@ impl Session {
         if let Some(wrong) = wrong {
             return Ok(Err(wrong));
         }
-        // Caches and the CPU are warm from the check, or will be from this.
+        // The check has warmed up caches and CPU, or this call does.
         self.states[i].calls = 1;
         let once = self.time(i).max(1e-9);
         self.states[i].calls = (0.1 * self.target / once).clamp(1.0, 1e7) as u64;
-        // The best of three: one that was interrupted would make a round of one call.
+        // The best of three, because an interrupted call would make a round of one call.
         let once = if once < self.target {
             (0..3).map(|_| self.time(i)).fold(once, f64::min).max(1e-9)
         } else {
@@ -181,14 +181,14 @@ impl Session {
         Ok(Ok(()))
     }
 
-    /// About what a round takes.
+    /// The approximate seconds of a round.
     pub fn seconds_per_round(&self) -> f64 {
         let of = |state: &State| state.seconds * state.calls as f64;
         // Inputs are written again for each type, and each item is called once more.
         self.states.iter().map(of).sum::<f64>() * 1.3 + 0.05
     }
 
-    /// The time of a call of an item, in seconds: the mean of a round.
+    /// The seconds of a call of an item: the mean of a round.
     pub fn time(&mut self, i: usize) -> f64 {
         let calls = self.states[i].calls;
         if calls == 0 {
@@ -196,7 +196,7 @@ impl Session {
         }
         match self.items[i] {
             Item::Clock => {
-                // Of the reference: no wide vectors, for which some CPUs slow down.
+                // The reference has no wide vectors, for which some CPUs lower their clock.
                 let kernel = &softmax::kernels()[softmax::kernels().len() - 1];
                 self.on(1, move |_, _| {
                     seconds(calls, || {
@@ -210,7 +210,7 @@ impl Session {
                         arithmetic(kernel, double, TURNS);
                     }
                 };
-                // All threads at once, and the slowest counts.
+                // All threads at once; the slowest counts.
                 seconds(1, || drop(rayon::broadcast(|_| turns()))) / calls as f64
             }),
             Item::Memory { name, bytes, threads } => {
@@ -235,7 +235,7 @@ impl Session {
         }
     }
 
-    /// Runs something on so many threads.
+    /// Runs `f` on this number of threads.
     fn on<R: Send>(
         &mut self,
         threads: usize,
@@ -248,7 +248,7 @@ impl Session {
         }
     }
 
-    /// Calls of a case, as `measure` measures them, after one that does not count.
+    /// Calls a case as `measure` measures it, after one call that does not count.
     fn run_case<R: Send>(
         &mut self,
         case: &Case,
@@ -265,10 +265,10 @@ impl Session {
                 let threads = if threads == 1 { Threads::Serial } else { Threads::Auto };
                 let exec = Exec::new().kernel(kernel).threads(threads);
                 let mut call = || {
-                    // It was checked that the call succeeds.
+                    // The check has shown that the call succeeds.
                     let _ = operation::run(operation, exec, cols, x, y, &mut side);
                 };
-                // One that takes long brings its own memory to where it finds it.
+                // A call that takes long reaches the state of memory that it needs by itself.
                 if calls > 1 {
                     call();
                 }
@@ -287,23 +287,23 @@ impl Session {
         }
     }
 
-    /// Fills the input, if it is not filled yet, by threads that will read it, so that its pages
-    /// are near them. At most `n` elements are wanted.
+    /// Fills the input with at most `n` elements, if it is not filled yet. The threads that will
+    /// read it write it, so that its pages are near them.
     fn fill<T: Number>(&mut self, cols: usize, n: usize) {
         let n = n.min(self.x.get::<T>(usize::MAX).len());
         if self.filled.is_some_and(|(dtype, of, len)| (dtype, of) == (T::NAME, cols) && len >= n) {
             return;
         }
-        let tile = logits::<T>(tile_rows(usize::MAX, cols) * cols);
+        let pattern = logits::<T>(pattern_rows(usize::MAX, cols) * cols);
         let part = (4 << 20) / size_of::<T>();
         let fill = |buffer: &mut [T]| {
             let parts = buffer.par_chunks_mut(part).enumerate();
-            parts.for_each(|(i, x)| tiled(x, i * part, &tile));
+            parts.for_each(|(i, x)| repeated(x, i * part, &pattern));
         };
         let (x, y) = (&mut self.x, &mut self.y);
         let mut all = || {
             fill(x.get_mut(n));
-            // Loops over memory find numbers in both.
+            // Loops over memory need numbers in both buffers.
             fill(y.get_mut(n));
         };
         match self.pools.get(usize::MAX) {
@@ -348,7 +348,7 @@ impl Session {
         let (errors, digest, repeats) = checked?;
         let expected = check::expected(operation, T::NAME, rows, cols);
         let near = errors.is_none_or(|Errors { max, limit, .. }| max <= limit);
-        // Infinity is no number of JSON.
+        // JSON has no infinity.
         let finite = |x: f64| x.min(f64::MAX);
         Ok(Check {
             max_ulp: errors.map(|e| finite(e.max)),
@@ -360,7 +360,7 @@ impl Session {
         })
     }
 
-    /// What all the times come to.
+    /// The results from all times.
     pub fn results(&self, times: &[Vec<f64>], machine: &Machine) -> Results {
         let mut limits = schema::Limits::default();
         let mut clock = Vec::new();
@@ -434,7 +434,7 @@ impl Session {
     }
 }
 
-/// What a case's times come to, against the limits of as many threads.
+/// The result of a case from its times, against the limits of the same number of threads.
 fn result(case: &Case, timing: Timing, cycles: Option<f64>, limits: &schema::Limits) -> CaseResult {
     let Case { operation, dtype, rows, cols, threads, kernel } = *case;
     let elements = operation.elements(rows, cols) as f64;
@@ -471,7 +471,8 @@ fn result(case: &Case, timing: Timing, cycles: Option<f64>, limits: &schema::Lim
     }
 }
 
-/// The cycles of the calling thread in so many calls, if the system counts them and lets us see.
+/// The cycles of the calling thread in this number of calls, if the system counts them and shows
+/// them.
 #[cfg(target_os = "linux")]
 fn cycles(calls: u64, call: &mut dyn FnMut()) -> Option<u64> {
     use perf_event::Builder;
@@ -483,7 +484,7 @@ fn cycles(calls: u64, call: &mut dyn FnMut()) -> Option<u64> {
     counter.read().ok().filter(|&cycles| cycles > 0)
 }
 
-/// Here nobody counts cycles.
+/// Other systems do not count cycles.
 #[cfg(not(target_os = "linux"))]
 fn cycles(_: u64, _: &mut dyn FnMut()) -> Option<u64> {
     None

@@ -11,7 +11,7 @@ use softmax_report::schema::Report;
 /// Three rounds of small matrices.
 const TINY: [&str; 7] = ["--quick", "--rounds", "3", "--dtype", "f32", "--label", "a machine"];
 
-/// Runs `softmax bench`, and gives its report and what was printed.
+/// Runs `softmax bench`, and returns its report and its output.
 fn bench(path: &Path, more: &[&str]) -> (Report, String) {
     let out = softmax().arg("bench").args(TINY).args(more).arg("-o").arg(path).output().unwrap();
     let stderr = String::from_utf8(out.stderr).unwrap();
@@ -49,7 +49,7 @@ fn every_kernel_is_checked_and_timed() {
         assert!(report.limits.memory.iter().any(|limit| limit.name == name), "{name}");
     }
     assert_eq!(report.clock.len(), 3);
-    // The answers of all kernels to the same matrix have one digest.
+    // The results of all kernels for the same matrix have one digest.
     for a in &report.cases {
         for b in report
             .cases
@@ -71,7 +71,7 @@ fn filters_leave_what_they_say() {
     bench.args(["bench", "--quick"]).args(filters).args(all).arg("-o").arg(&path);
     assert!(bench.output().unwrap().status.success());
     let report = read(&path);
-    // The same is printed for programs.
+    // The JSON output is the same.
     let json = softmax().arg("bench").arg("--quick").args(filters).args(all).arg("--json").output();
     let printed = softmax_report::read(&json.unwrap().stdout, "printed").unwrap();
     assert_eq!(printed.cases.len(), report.cases.len());
@@ -129,7 +129,7 @@ fn reports_become_tables_pages_and_charts() {
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         String::from_utf8(out.stdout).unwrap()
     };
-    // For programs.
+    // As JSON.
     let json: serde_json::Value = serde_json::from_str(&text(&[&a, &b, &"--json"])).unwrap();
     let cases = json["cases"].as_array().unwrap();
     let of = |report: u64| cases.iter().filter(move |case| case["report"] == report);
@@ -157,7 +157,7 @@ fn reports_become_tables_pages_and_charts() {
         assert!(std::fs::read_to_string(&chart).unwrap().starts_with("<svg"), "{chart:?}");
     }
 
-    // Nothing is replaced unasked, and nothing is written if something would be.
+    // Nothing is replaced without --force, and nothing is written if a file would be replaced.
     let (arguments, new) =
         ([&a as &dyn AsRef<std::ffi::OsStr>, &"-o", &html, &"--csv"], folder.path("n.csv"));
     let mut arguments = arguments.to_vec();
@@ -190,7 +190,7 @@ fn pictures_tell_what_they_need() {
     let folder = Folder::new();
     let [a, _] = two_reports(&folder, 1.0);
     let (html, png) = (folder.path("r.html"), folder.path("png"));
-    // Nothing is written if something cannot be.
+    // Nothing is written if one file cannot be.
     let arguments: [&dyn AsRef<std::ffi::OsStr>; 5] = [&a, &"-o", &html, &"--png", &png];
     call_refused(&folder, "report", &arguments, ("--png", "--features png"));
     let help = softmax().args(["report", "--help"]).output().unwrap();
@@ -215,7 +215,7 @@ fn slower_cases_fail_and_are_named() {
     let lines: Vec<_> = json["below"].as_array().unwrap().iter().collect();
     assert_eq!(lines.len(), stdout.lines().filter(|line| line.starts_with("report 2")).count());
     assert_eq!(below("-1").status.code(), Some(2));
-    // Of one report there is nothing to compare.
+    // A single report cannot be compared.
     assert_eq!(call("report", &[&a, &"--fail-below", &"0.9"]).status.code(), Some(2));
 }
 
@@ -228,7 +228,7 @@ fn what_is_no_report_is_refused() {
         call_refused(&folder, "report", &[&path], ("report", about));
     };
     refused("text.json", b"hello", "line 1");
-    // A pipe without end.
+    // An endless pipe.
     #[cfg(unix)]
     call_refused(&folder, "report", &[&"/dev/zero"], ("/dev/zero", "too large for a report"));
     refused("foreign.json", br#"{"schema": "something else", "version": 1}"#, "schema");

@@ -1,4 +1,4 @@
-//! Files to feed the command with, and the command itself.
+//! Input files, and the command itself.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -10,14 +10,14 @@ use safetensors::tensor::{Dtype, TensorView};
 use softmax::Element;
 use tempfile::TempDir;
 
-/// The command, with an environment that chooses no kernel.
+/// The command, with an environment that does not choose a kernel.
 pub fn softmax() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_softmax"));
     command.env_remove("SOFTMAX_KERNEL").env_remove("RAYON_NUM_THREADS");
     command
 }
 
-/// A folder that goes away with its files.
+/// A temporary folder.
 pub struct Folder(TempDir);
 
 impl Folder {
@@ -57,7 +57,7 @@ pub fn call(command: &str, arguments: &[&dyn AsRef<OsStr>]) -> Output {
     softmax().arg(command).args(arguments).output().unwrap()
 }
 
-/// As [`call`], which must succeed; gives what was printed.
+/// As [`call`], which must succeed; returns the output.
 pub fn call_ok(command: &str, arguments: &[&dyn AsRef<OsStr>]) -> String {
     let out = call(command, arguments);
     let stderr = String::from_utf8(out.stderr).unwrap();
@@ -66,8 +66,8 @@ pub fn call_ok(command: &str, arguments: &[&dyn AsRef<OsStr>]) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
-/// As [`call`], which must fail with one line that names `about.0` and has `about.1`, and must add
-/// no file to the folder.
+/// As [`call`], which must fail with one line that names `about.0` and contains `about.1`, and must
+/// add no file to the folder.
 pub fn call_refused(
     folder: &Folder,
     command: &str,
@@ -92,7 +92,7 @@ pub fn run(input: &Path, output: &Path, options: &[&str]) -> Output {
     softmax().arg("run").args([input, output]).args(options).output().unwrap()
 }
 
-/// As [`run`], which must succeed; gives the lines printed.
+/// As [`run`], which must succeed; returns the lines of output.
 pub fn run_ok(input: &Path, output: &Path, options: &[&str]) -> Vec<String> {
     call_ok("run", &arguments(&[input, output], options)).lines().map(str::to_owned).collect()
 }
@@ -119,7 +119,7 @@ pub fn npy(descr: &str, shape: &[usize], data: &[u8]) -> Vec<u8> {
     npy_aligned(64, descr, false, &shape, data)
 }
 
-/// Zeros that take no space on the disk, as an array of this shape of f32.
+/// A sparse file of zeros: an array of f32 with this shape.
 pub fn zeros(folder: &Folder, name: &str, shape: &[usize]) -> PathBuf {
     let input = folder.file(name, &npy("<f4", shape, &[]));
     let file = std::fs::File::options().write(true).open(&input).unwrap();

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::common::softmax;
 
-/// What a shell's script is, which must be printed even where nothing can be computed.
+/// The script of a shell, which must be printed even where nothing can be computed.
 fn script(shell: &str) -> String {
     let mut command = softmax();
     let out = command.args(["completions", shell]).env("SOFTMAX_KERNEL", "mmx").output().unwrap();

@@ -53,7 +53,7 @@ fn argmax_is_that_of_the_library() {
 }
 
 #[test]
-fn several_blocks_are_one_file() {
+fn several_chunks_are_one_file() {
     let (rows, cols) = (4443, 1001);
     let folder = Folder::new();
     let x: Vec<f32> = values(rows * cols);
@@ -66,8 +66,8 @@ fn several_blocks_are_one_file() {
     assert!(fs::read(&out).unwrap() == npy("<i8", &[rows], cast_slice(&numbers(&want))));
     assert!(call_ok("argmax", &[&input]) == lines(&want, 1));
 
-    // Rows of all blocks have their own random numbers, and so have those that were cut for the
-    // room that draws need.
+    // Rows of all chunks have their own random numbers, and so have rows in the chunks that draws
+    // need.
     let flat = vec![0.0f32; 3000];
     let small = folder.file("small.npy", &npy("<f4", &[1000, 3], cast_slice(&flat)));
     for (input, x, cols, draws) in [(&input, &x, cols, 1), (&small, &flat, 3, 3000)] {
@@ -265,16 +265,16 @@ fn topk_shows_people_the_first_rows() {
     let all = words(&call_ok("topk", &[&input, &"-k", &"1", &"--show", &"0"]));
     assert_eq!(all.len(), 4);
     assert_eq!(all[3], ["2", "0", "NaN", "NaN"]);
-    // What is no number is null.
+    // NaN is null.
     let json = call_ok("topk", &[&input, &"-k", &"1", &"--json"]);
     let rows: Vec<Value> = serde_json::from_str(&json).unwrap();
     assert_eq!((&rows[2]["log_probs"][0], &rows[2]["probs"][0]), (&Value::Null, &Value::Null));
-    // As is the logarithm of nothing, whose probability is 0.
+    // The logarithm of probability 0 is null, too.
     let never = folder.file("never.npy", &npy("<f4", &[2], cast_slice(&[0.0, f32::NEG_INFINITY])));
     let json = call_ok("topk", &[&never, &"--json"]);
     let rows: Vec<Value> = serde_json::from_str(&json).unwrap();
     assert_eq!((&rows[0]["log_probs"][1], &rows[0]["probs"][1]), (&Value::Null, &0.0.into()));
-    // Five, unless rows have fewer.
+    // Five columns, unless rows have fewer.
     assert_eq!(words(&call_ok("topk", &[&input])).len(), 1 + 3 * 4);
     let wide = folder.file("wide.npy", &npy("<f4", &[1, 7], &[0; 28]));
     assert_eq!(words(&call_ok("topk", &[&wide])).len(), 1 + 5);
@@ -354,7 +354,7 @@ fn what_does_not_fit_is_refused_by_name() {
 #[test]
 fn a_reader_that_has_gone_is_no_error() {
     let folder = Folder::new();
-    // More than a pipe or a buffer holds.
+    // More output than a pipe or a buffer holds.
     let input = folder.file("in.npy", &npy("<f4", &[100_000, 1], &[0; 400_000]));
     let indices = folder.path("indices.npy");
     let indices = indices.to_str().unwrap();

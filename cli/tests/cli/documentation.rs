@@ -1,4 +1,4 @@
-//! docs/cli.md: its commands, run one after the other, print what stands there.
+//! The commands of docs/cli.md, run one after another, print the output shown there.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use bytemuck::cast_slice;
 use half::bf16;
 use safetensors::Dtype;
 
-/// A line without what differs from machine to machine: who computed, and how long that took.
+/// A line without the parts that differ between machines: kernel, threads and times.
 fn same_everywhere(line: &str) -> &str {
     line.split_once(", kernel ").map_or(line, |(before, _)| before)
 }
@@ -37,7 +37,7 @@ fn commands_of_the_documentation_print_what_it_shows() {
     let path = std::env::join_paths(path).unwrap();
     let run = |line: &str| {
         let mut shell = Command::new("sh");
-        // Errors stand where they are printed.
+        // Errors are shown in order with the output.
         shell.arg("-c").arg(format!("exec 2>&1; {line}")).current_dir(folder.path("."));
         shell.env("PATH", &path).env_remove("SOFTMAX_KERNEL").env_remove("RAYON_NUM_THREADS");
         String::from_utf8(shell.output().unwrap().stdout).unwrap()
@@ -47,7 +47,7 @@ fn commands_of_the_documentation_print_what_it_shows() {
     let (mut now, mut in_block, mut commands) = (String::new(), false, 0);
     for line in text.lines() {
         let is_fence = line.starts_with("```");
-        // What was printed before is left out, for what is printed now.
+        // Old output is left out, and replaced by the new one.
         if is_fence || !in_block || line.starts_with("$ ") {
             now += &format!("{line}\n");
         }

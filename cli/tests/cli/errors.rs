@@ -1,4 +1,4 @@
-//! What goes wrong is one line, exit code 2, and nothing left behind.
+//! Errors are one line, exit code 2, and nothing left behind.
 
 use std::fs;
 use std::path::Path;
@@ -8,8 +8,8 @@ use crate::common::{
 };
 use safetensors::Dtype;
 
-/// The run must fail with one line that names `subject` and has `cause`, and must add no file to
-/// the folder.
+/// Runs the command, which must fail with one line that names `subject` and contains `cause`, and
+/// must add no file to the folder.
 fn refused(folder: &Folder, input: &Path, output: &Path, options: &[&str], about: (&str, &str)) {
     call_refused(folder, "run", &arguments(&[input, output], options), about);
 }
@@ -47,7 +47,7 @@ fn broken_files_are_refused_by_name() {
         (header("{'shape': (1,"), "\"shape\""),
         (header("\u{fffd}\u{0}"), "dictionary"),
         (nested, "a header of 500000 bytes: at most 10000 are read"),
-        // These took other parsers forever.
+        // These took other parsers very long.
         (header(&deep("'x': ", 40)), "unknown key \"x\""),
         (header(&deep("'x': ", 4_000)), "unknown key \"x\""),
         (header(&deep("'descr': ", 4_000)), "structured"),
@@ -70,13 +70,13 @@ fn broken_files_are_refused_by_name() {
         (npy("<f4", &[usize::MAX, 0], &[]), "overflows"),
         (npy("<f4", &[1; 65], &[0; 4]), "65 axes"),
         (npy("<f4", &[1 << 40, 1 << 10], &[0; 64]), "truncated"),
-        // With the Python that makes them readable.
+        // With the Python that converts them.
         (descr("<f16"), "dtype <f16 is not supported; np.save(\"converted.npy\", np.load("),
         (descr("|O"), "allow_pickle=True).astype(\"f8\")) converts"),
         (descr("<c8"), "in.npy\").real) converts"),
         (descr("<V2"), ".view(ml_dtypes.bfloat16).astype(\"f4\")) converts"),
         (descr("<U3"), "dtype <U3"),
-        // Appended is another array, not anything else.
+        // Only another array may be appended.
         ([&good[..], &good[..5]].concat(), "too long"),
         ([&good[..], &[0], &good[..]].concat(), "too long"),
         (npy_aligned(64, "<f4", true, "(4, 10)", &[0; 159]), "truncated"),
@@ -135,7 +135,7 @@ fn options_that_cannot_be_are_refused_by_name() {
     for value in ["nan", "-1", "-inf"] {
         refused(&folder, &input, &out, &["--temperature", value], t);
     }
-    // Which have a meaning for softmax of rows.
+    // These have a meaning for softmax of rows.
     for value in ["0", "inf"] {
         for op in ["sigmoid", "log-sigmoid"] {
             refused(&folder, &input, &out, &["--op", op, "--temperature", value], t);
@@ -217,7 +217,7 @@ fn files_that_cannot_be_read_or_written_are_refused_by_name() {
     let broken = folder.path("a\nb.npy");
     let name = broken.to_str().unwrap().replace('\n', " ");
     refused(&folder, &broken, &out, &[], (&name, "No such file"));
-    // Nobody, not even root, may create a file there.
+    // Not even root may create a file there.
     #[cfg(target_os = "linux")]
     refused(
         &folder,
@@ -245,7 +245,7 @@ fn a_folder_without_permission_is_refused() {
     refused(&folder, &input, &out, &[], (out.to_str().unwrap(), "Permission denied"));
 }
 
-/// As good as a full disk: the write fails midway.
+/// Like a full disk: the write fails midway.
 #[cfg(unix)]
 #[test]
 fn a_write_that_fails_leaves_nothing() {
@@ -268,7 +268,7 @@ fn a_write_that_fails_leaves_nothing() {
     assert_eq!(folder.names(), ["in.npy"]);
 }
 
-/// What a file says of itself is part of messages, as far as there is room in them.
+/// Texts of a file are shown in messages, as far as there is room.
 #[test]
 fn messages_are_short_whatever_is_in_a_file() {
     let folder = Folder::new();
@@ -309,7 +309,7 @@ fn messages_are_short_whatever_is_in_a_file() {
     short(&[], &folder.file("key.npy", &bytes), "unknown key");
 }
 
-/// Names in a file do not reach the terminal as commands, nor break lines.
+/// Control characters in names do not reach the terminal, nor break lines.
 #[test]
 fn names_are_cleaned_wherever_they_are_printed() {
     let folder = Folder::new();
@@ -334,7 +334,7 @@ fn names_are_cleaned_wherever_they_are_printed() {
     assert!(!stderr.trim_end().contains(|c: char| c.is_control()), "{stderr:?}");
 }
 
-/// Whatever a command does, and whether it would look at them.
+/// For every command, also those that would not use them.
 #[test]
 fn variables_that_make_no_sense_are_refused_by_every_command() {
     let folder = Folder::new();

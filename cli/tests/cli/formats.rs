@@ -1,4 +1,4 @@
-//! Text, archives, and standard input and output: what is read, and what is written.
+//! Text, archives, standard input and output: what is read and written.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -25,7 +25,7 @@ fn expected<T: softmax::Element>(x: &[T], cols: usize) -> Vec<T> {
     y
 }
 
-/// Runs the command in a folder with something on standard input.
+/// Runs the command in a folder with this standard input.
 fn piped(folder: &Folder, line: &[&str], stdin: &[u8]) -> Output {
     let mut command = softmax();
     command.args(line).current_dir(folder.path("."));
@@ -33,7 +33,7 @@ fn piped(folder: &Folder, line: &[&str], stdin: &[u8]) -> Output {
     let mut child = command.spawn().unwrap();
     let mut to = child.stdin.take().unwrap();
     std::thread::scope(|scope| {
-        // It may be gone before it has read all.
+        // The command may end before it has read everything.
         scope.spawn(move || drop(to.write_all(stdin)));
         child.wait_with_output().unwrap()
     })
@@ -73,7 +73,7 @@ fn text_by_standard_input_and_output() {
     let y = expected(&[8.0, 5.0, 0.0], 3);
     assert_eq!(numbers(&out, ' ')[0], y);
     assert_eq!(out, "0.9522698261237779 0.04741072293787844 0.00031945093834375056\n");
-    // As it came in, if nothing else is asked for.
+    // In the format of the input by default.
     assert_eq!(numbers(&text(&["run", "-", "-"], "8,5,0\n0,0,0\n"), ',')[0], y);
     assert_eq!(numbers(&text(&["run", "-", "-"], "a\tb\tc\n8\t5\t0\n"), '\t')[0], y);
     assert_eq!(numbers(&text(&["run", "-", "-", "--format", "csv"], "8,5,0"), ',')[0], y);
@@ -88,7 +88,7 @@ fn text_by_standard_input_and_output() {
     assert_eq!(text(&["run", "-", "-", "--op", "hardmax"], "8 5 0"), "1 0 0\n");
     assert_eq!(text(&["run", "-", "-", "--quiet"], "0 0"), "0.5 0.5\n");
 
-    // What was asked for is told, beside the results.
+    // The information that was asked for goes to standard error.
     for option in ["--verbose", "--show=1", "--json"] {
         let out = piped(&folder, &["run", "-", "-", option], b"0 0");
         assert_eq!(out.stdout, b"0.5 0.5\n");
@@ -101,7 +101,7 @@ fn text_by_standard_input_and_output() {
         assert!(out.status.success() && told.contains(needle), "{told}");
     }
 
-    // Files, of either side.
+    // Files as input or output.
     folder.file("x.csv", b"8,5,0\n");
     assert_eq!(numbers(&text(&["run", "x.csv", "-"], ""), ','), [y]);
     text(&["run", "-", "out.csv"], "0 0");
@@ -144,7 +144,7 @@ fn standard_input_and_output_have_any_format() {
     assert_eq!(out, npy("<f4", &[3, 4], cast_slice(&y)));
     let out_of_text = piped_ok(&folder, &["run", "-", "-", "--format", "npy"], b"1 1");
     assert_eq!(out_of_text, npy("<f8", &[1, 2], cast_slice(&[0.5f64; 2])));
-    // What it is, is seen by how it begins.
+    // The format is recognised by the first bytes.
     piped_ok(&folder, &["run", "-", "out.npy", "--quiet"], &file);
     assert_eq!(fs::read(folder.path("out.npy")).unwrap(), out);
     let file = safetensors(&[("x", Dtype::F32, &[3, 4], cast_slice(&x))]);
@@ -185,14 +185,14 @@ fn names_tell_formats() {
         run_ok(&input, &out, &[]);
         let text = fs::read_to_string(&out).unwrap();
         assert_eq!(numbers(&text, between), y.chunks(5).collect::<Vec<_>>(), "{name}");
-        // And back: of the same value.
+        // And back, with the same values.
         let back = folder.path("back.npy");
         run_ok(&out, &back, &["--force", "--op", "hardmax"]);
         run_ok(&out, &back, &["--force"]);
         let want = npy("<f8", &[3, 5], cast_slice(&expected(&y, 5)));
         assert!(fs::read(&back).unwrap() == want, "{name}");
     }
-    // Several axes are lines, too, and halves are short.
+    // Several axes become lines, too, and half types are short.
     let half: Vec<f16> = values(12);
     let input = folder.file("half.npy", &npy("<f2", &[2, 2, 3], cast_slice(&half)));
     let out = folder.path("half.csv");
@@ -202,7 +202,7 @@ fn names_tell_formats() {
     assert_eq!((text.lines().count(), got), (4, expected(&half, 3)));
     let line = run_ok(&folder.file("names.csv", b"a,b\n1,1\n"), &out, &["--force"]).concat();
     assert!(line.contains(": 1 x 2 f64, without the line of names, kernel "), "{line}");
-    // One tensor is an array.
+    // A single tensor becomes an array.
     let model = safetensors(&[
         ("a", Dtype::F64, &[3, 5], cast_slice(&x)),
         ("b", Dtype::F64, &[5, 3], cast_slice(&x)),
@@ -214,7 +214,7 @@ fn names_tell_formats() {
     let out = folder.path("b.npy");
     let about = (out.to_str().unwrap(), ".npy has one array: the extension must be .safetensors");
     call_refused(&folder, "run", &arguments(&[&model, &out], &[]), about);
-    // Text is for small things.
+    // Text is limited in size.
     let large = folder.file("large.csv", b"");
     fs::File::options().write(true).open(&large).unwrap().set_len((1 << 30) + 1).unwrap();
     let about = (large.to_str().unwrap(), "np.loadtxt(");
@@ -224,14 +224,14 @@ fn names_tell_formats() {
 /// A member of an archive: its name, its bytes, and whether they are compressed.
 type Member<'a> = (&'a str, Vec<u8>, bool);
 
-/// An `.npz` file as NumPy writes it, beside the order of what belongs to a member.
+/// An `.npz` file as NumPy writes it, except for the order of a member's fields.
 fn npz(members: &[Member]) -> Vec<u8> {
     let mut zip = ZipArchiveWriter::new(Vec::new());
     for (name, bytes, is_deflated) in members {
         let method =
             if *is_deflated { CompressionMethod::DEFLATE } else { CompressionMethod::STORE };
         let (mut file, data) = zip.new_file(*name).compression_method(method).start().unwrap();
-        // The bytes that count for the checksum are not those that are written.
+        // The checksum is of the unpacked bytes.
         let mut counted = data.wrap(std::io::sink());
         counted.write_all(bytes).unwrap();
         let (_, descriptor) = counted.finish().unwrap();
@@ -330,9 +330,9 @@ fn broken_archives_are_refused_by_name() {
         let mut wrong = good.clone();
         wrong[at] ^= 1;
         refused(&wrong, "array \"x\": its bytes are not those that were packed");
-        // The directory tells of more than there is, or of more than can be.
+        // A directory with more members than there are, or than is possible.
         let directory = good.windows(4).rposition(|w| w == b"PK\x01\x02").unwrap();
-        // (A length of what is packed that is beyond the archive is found by one or the other.)
+        // (A packed length beyond the archive is found by one check or the other.)
         for (field, cause) in [(20, ""), (24, "is not where"), (16, "were packed")] {
             let mut wrong = good.clone();
             wrong[directory + field..][..4].copy_from_slice(&0x7fff_ffffu32.to_le_bytes());
@@ -355,7 +355,7 @@ fn broken_archives_are_refused_by_name() {
     }
     refused(b"", "not an .npz file");
     refused(&array, "not an .npz file");
-    // What could not be written is found before the work.
+    // Types that cannot be written are found before the work.
     let half = folder.file("in.npz", &npz(&[("x.npy", npy("<f2", &[1, 2], &[0; 4]), false)]));
     let failed = run(&half, &out, &["--dtype", "bf16"]);
     assert!(String::from_utf8(failed.stderr).unwrap().contains(".npy has no bf16"));

@@ -1,4 +1,4 @@
-//! `softmax loss`: the numbers of the library, to the bit, in files of one block and of several.
+//! `softmax loss`: the numbers of the library, to the bit, in files of one chunk and of several.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -14,7 +14,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use softmax::{CrossEntropy, Matrix, MatrixMut, Reduction};
 
-/// The loss as it is printed for people, in full.
+/// The loss as printed, with all digits.
 fn printed(logits: &Path, labels: &Path, options: &[&str]) -> f64 {
     let text = call_ok("loss", &arguments(&[logits, labels], options));
     let words: Vec<_> = text.split_whitespace().collect();
@@ -91,8 +91,8 @@ fn every_type_and_format_gives_the_bits_of_the_library() {
 }
 
 #[test]
-fn several_blocks_are_one_loss() {
-    // 17.8 MB: four blocks of two threads and a bit.
+fn several_chunks_are_one_loss() {
+    // 17.8 MB: a little more than four chunks with two threads.
     let (rows, cols) = (4443, 1001);
     let folder = Folder::new();
     let x: Vec<f32> = values(rows * cols);
@@ -112,7 +112,7 @@ fn several_blocks_are_one_loss() {
         assert_eq!(got.to_bits(), want.to_bits());
         assert!(fs::read(&g).unwrap() == npy("<f4", &[rows, cols], cast_slice(&gradient)));
     }
-    // A label in the second block is named by its row in the file.
+    // A label in the second chunk is named by its row in the file.
     let mut wrong = labels;
     wrong[4321] = 1001;
     let y = folder.file("wrong.npy", &npy("<i8", &[rows], cast_slice(&wrong)));
@@ -146,7 +146,7 @@ fn labels_may_be_any_integers() {
     check::<u64>("<u8", 21);
 }
 
-/// Whatever files they come in, and of whatever type: as long as nothing is lost.
+/// Labels in any file and type, as long as nothing is lost.
 #[test]
 fn labels_and_weights_of_other_types_and_shapes() {
     let folder = Folder::new();
@@ -183,7 +183,7 @@ fn labels_and_weights_of_other_types_and_shapes() {
         let y = folder.file(name, &bytes);
         assert_eq!(printed(&input, &y, &[]).to_bits(), want.to_bits(), "{name}");
     }
-    // One file for both.
+    // One file with both.
     let both = folder.path("both.safetensors");
     assert_eq!(printed(&both, &both, &[]).to_bits(), want.to_bits());
     let g = folder.path("g.safetensors");
@@ -250,7 +250,7 @@ fn json_has_the_loss_and_what_it_is_of() {
         (&1.into(), &1.into(), &3.into())
     );
     assert_eq!((&value["dtype"], &value["reduction"]), (&"f32".into(), &"mean".into()));
-    // The mean of nothing.
+    // The mean without rows.
     let y = folder.file("none.npy", &npy("<i8", &[2], cast_slice(&[-100i64; 2])));
     let text = call_ok("loss", &arguments(&[&input, &y], &["--json"]));
     assert!(text.contains("\"loss\":null") && text.contains("\"is\":\"nan\""), "{text}");
@@ -258,7 +258,7 @@ fn json_has_the_loss_and_what_it_is_of() {
         call_ok("loss", &arguments(&[&input, &y], &[])),
         "mean loss NaN of 0 rows (2 ignored)\n"
     );
-    // Of what cannot be.
+    // An impossible label.
     let x = [0.0f32, f32::NEG_INFINITY];
     let input = folder.file("inf.npy", &npy("<f4", &[1, 2], cast_slice(&x)));
     let y = folder.file("one.npy", &npy("<i8", &[1], cast_slice(&[1i64])));

@@ -1,4 +1,4 @@
-//! The command `softmax`, run as its users run it.
+//! The command `softmax`, run as users run it.
 
 mod bench;
 mod common;

@@ -1,5 +1,5 @@
-//! Where results go: what cannot be written is refused before the work, and what is replaced keeps
-//! who may see it.
+//! Outputs: files that cannot be written are refused before the work, and replaced files keep their
+//! access rights.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,8 +11,8 @@ use crate::common::{
 };
 use safetensors::Dtype;
 
-/// Shapes without elements whose sizes multiply to more than can be addressed: NumPy would not read
-/// what has them.
+/// Shapes without elements whose sizes multiply to more than the address space: NumPy would not
+/// read such files.
 #[test]
 fn shapes_beyond_the_address_space_are_refused() {
     let folder = Folder::new();
@@ -39,11 +39,11 @@ fn shapes_beyond_the_address_space_are_refused() {
     }
     let out = folder.path("out.safetensors");
     for (dtype, bits) in [(Dtype::F32, 58), (Dtype::F64, 57), (Dtype::BF16, 59)] {
-        // The most that the crate safetensors takes, and with another axis more than that.
+        // The largest shape that the crate safetensors takes; with another axis it is too large.
         let tensors = safetensors(&[("x", dtype, &[0, 1 << bits, 8], &[])]);
         check(&folder.file("in.safetensors", &tensors), &out, &[]);
     }
-    // What fits as one type, and does not as another.
+    // Shapes that fit in one type but not in another.
     let input = folder.file("in.npy", &npy("<f2", &[0, 1 << 61], &[]));
     let out = folder.path("out.npy");
     let about = (out.to_str().unwrap(), "overflows the address space");
@@ -58,7 +58,7 @@ fn shapes_beyond_the_address_space_are_refused() {
     let labels = folder.file("labels.npy", &npy("<i8", &[0, 1 << 61], &[]));
     let about = (labels.to_str().unwrap(), "overflows the address space");
     call_refused(&folder, "loss", &[&input, &labels], about);
-    // Rows that nobody has take no memory.
+    // Missing rows take no memory.
     let input = folder.file("in.npy", &npy("<f4", &[0, 1 << 60], &[]));
     let labels = folder.file("labels.npy", &npy("<i8", &[0], &[]));
     call_ok("loss", &[&input, &labels, &"--gradient", &folder.path("g.npy")]);
@@ -99,7 +99,7 @@ fn what_cannot_be_written_is_refused_before_the_work() {
         refused("topk", &[&input, &"--log-probs", &out]);
         refused("bench", &[&"-o", &out]);
     }
-    // Each of them takes longer than that if it begins.
+    // Each run would take longer if it began.
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
 }
 
@@ -134,13 +134,13 @@ fn the_same_file_is_not_written_twice() {
         call_refused(&folder, "topk", &[&probs[..], &[&"--force"]].concat(), about);
     }
     assert_eq!(fs::read(&there).unwrap(), b"precious");
-    // Others are two.
+    // Different files are allowed.
     let (a, b) = (folder.path("a.npy"), folder.path("sub/a.npy"));
     call_ok("loss", &[&input, &labels, &"--gradient", &a, &"--losses", &b]);
     assert!(a.exists() && b.exists());
 }
 
-/// As `cp` does it: names stay, and the folder is there before.
+/// As with `cp`: names stay, and the folder must exist.
 #[test]
 fn several_files_go_into_a_folder() {
     let folder = Folder::new();
@@ -158,13 +158,13 @@ fn several_files_go_into_a_folder() {
         assert!(lines.contains(&format!("{}: 1 x 2 f32", out.join(name).display())), "{lines}");
     }
     assert_eq!(fs::read(out.join("c.csv")).unwrap(), b"0.5,0.5\n");
-    // One file, too; quietly, or for programs.
+    // A single file, too; quietly, or as JSON.
     assert_eq!(call_ok("run", &[&a, &out, &"--quiet", &"--force"]), "");
     let json = call_ok("run", &[&a, &b, &out, &"--json", &"--force"]);
     let outputs: Vec<serde_json::Value> =
         json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(outputs[1]["output"], out.join("b.npy").to_str().unwrap());
-    // What cannot be is found before anything is written.
+    // Impossible outputs are found before anything is written.
     let sub = folder.path("sub");
     fs::create_dir(&sub).unwrap();
     fs::write(sub.join("a.npy"), &file).unwrap();
@@ -217,12 +217,12 @@ mod unix {
             assert_ne!(fs::read(&out).unwrap(), b"old");
             fs::remove_file(&out).unwrap();
         }
-        // Rights of another kind are not passed on.
+        // Other kinds of rights are not passed on.
         let out = folder.file("out.npy", b"old");
         set_mode(&out, 0o4755);
         run_ok(&input, &out, &["--force"]);
         assert_eq!(mode(&out), 0o755);
-        // What nobody may write, not even root without being told.
+        // Files without write permission are refused, also for root.
         for wanted in [0o444, 0o400, 0o555] {
             let out = folder.file(&format!("{wanted:o}.npy"), b"old");
             set_mode(&out, wanted);
@@ -232,7 +232,7 @@ mod unix {
         }
     }
 
-    /// Whether this is root, who can be anybody.
+    /// Whether this is root, which can act as any user.
     fn is_root() -> bool {
         rustix::process::geteuid().is_root()
     }
@@ -270,12 +270,11 @@ mod unix {
             let data = fs::metadata(path).unwrap();
             (data.mode() & 0o777, data.uid(), data.gid())
         };
-        // Root gives it back.
+        // Root restores the owner.
         let out = file(0o640, NOBODY, NOBODY);
         run_ok(&input, &out, &["--force"]);
         assert_eq!(of(&out), (0o640, NOBODY, NOBODY));
-        // Others cannot, and neither the group's rights nor the others' become rights of anybody
-        // else.
+        // Others cannot, and neither the group's rights nor the others' become somebody else's.
         let cases = [
             ((0o666, 0, 0), 0o666),
             ((0o646, 0, 0), 0o644),
@@ -292,13 +291,13 @@ mod unix {
             assert_ne!(fs::read(&out).unwrap(), b"old");
             fs::remove_file(out).unwrap();
         }
-        // What this user may not write.
+        // A file that this user may not write.
         let out = file(0o644, 0, 0);
         let done = run_as_nobody(&folder, &["--force"]);
         let stderr = String::from_utf8(done.stderr).unwrap();
         assert_eq!(done.status.code(), Some(2), "{stderr}");
         assert!(stderr.starts_with("softmax: out.npy: read-only"), "{stderr}");
-        // Where it may write, and not replace.
+        // A file that it may write but not replace.
         set_mode(&out, 0o666);
         run_as_nobody(&folder, &["--force", "--show", "0"]);
         chown(&out, Some(0), Some(0)).unwrap();
@@ -322,7 +321,8 @@ mod unix {
         let folder = Folder::new();
         let input = folder.file("in.npy", &npy("<f4", &[1], &[0; 4]));
         let out = folder.file("out.npy", b"old");
-        // The owner, user 12345, the group, the mask, others: only that user may read besides.
+        // The owner, user 12345, the group, the mask, others: besides the owner only that user may
+        // read.
         let entries: [(u16, u16, u32); 5] = [
             (1, 6, u32::MAX),
             (2, 4, 12345),
@@ -347,7 +347,7 @@ mod unix {
         assert_ne!(fs::read(&out).unwrap(), b"old");
     }
 
-    /// What only shows when its successor takes its name.
+    /// A problem that only shows when the new file is renamed.
     #[cfg(target_os = "linux")]
     #[test]
     fn what_refuses_a_successor_is_found_before_the_work() {
@@ -372,7 +372,7 @@ mod unix {
                     continue;
                 }
                 let missing = folder.path("missing.npy");
-                // The output is looked at first, or the folder as soon as the input is known.
+                // The output is checked first, or the folder once the input is known.
                 let from = if set == "+i" && in_folder { &input } else { &missing };
                 let done = call("run", &[from, &out, &"--force"]);
                 assert!(attribute(target, clear));
@@ -384,7 +384,7 @@ mod unix {
         }
     }
 
-    /// A name may be taken while the work is done.
+    /// A name may become taken during the work.
     #[test]
     fn names_are_not_taken_from_others() {
         let folder = Folder::new();

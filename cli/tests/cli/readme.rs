@@ -1,4 +1,4 @@
-//! The README's commands, run as they stand, one after the other.
+//! The README's commands, run unchanged, one after another.
 
 use std::fs;
 use std::path::Path;
@@ -18,7 +18,7 @@ fn commands_of_the_readme_run_one_after_the_other() {
     let commands: Vec<_> = block.lines().map(|line| line.strip_prefix("$ ").unwrap()).collect();
     assert!(commands.len() > 10, "{block}");
 
-    // What they find: the files that are named and not made by any of them.
+    // The input files: those that are named and not made by any command.
     let folder = Folder::new();
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data");
     fs::copy(data.join("digits_logits.npy"), folder.path("logits.npy")).unwrap();
@@ -42,7 +42,7 @@ fn commands_of_the_readme_run_one_after_the_other() {
     );
     let path = path.unwrap();
     for command in &commands {
-        // As it stands it takes half a minute, and is run so by .ci/run.
+        // Shortened here; .ci/run runs it in full, which takes half a minute.
         let line = command.replace("bench --quick", "bench --quick --rounds 1 --max-size 40K");
         let mut shell = Command::new("sh");
         shell.args(["-c", &line]).current_dir(folder.path(".")).env("PATH", &path);
@@ -50,16 +50,16 @@ fn commands_of_the_readme_run_one_after_the_other() {
         assert!(out.status.success(), "{command}: {}", String::from_utf8_lossy(&out.stderr));
         assert!(!out.stdout.is_empty() || command.contains(" report "), "{command}");
     }
-    // None of them was written to.
+    // No input file was changed.
     for (bytes, name) in before {
         assert!(fs::read(folder.path(&name)).unwrap() == bytes, "{name} has changed");
     }
-    // All print for people, and with --json for programs.
+    // All commands print text, and with --json JSON.
     for command in commands.iter().map(|line| line.split('#').next().unwrap().trim()) {
         if command.contains(" bench ") {
             continue;
         }
-        // Their outputs are there by now.
+        // Their outputs exist by now.
         let has_force = command.contains("--force") || command.contains(" info");
         let force = if has_force { "" } else { "--force" };
         let line = format!("{command} {force} --json");

@@ -1,4 +1,4 @@
-//! `softmax run`, as its users run it: what is in the output, and when there is one.
+//! `softmax run`: the contents of outputs, and when they appear.
 
 use std::fs;
 
@@ -52,7 +52,7 @@ fn every_type_and_format_gives_the_bits_of_the_library() {
                 let input = folder.file("in.npy", &npy(descr, &shape, cast_slice(&x)));
                 let out = folder.path("out.npy");
                 run_ok(&input, &out, &options);
-                // Header and all.
+                // With the header.
                 let want = npy(descr, &shape, cast_slice(&y));
                 assert_eq!(fs::read(out).unwrap(), want, "{} {options:?}", T::NAME);
             }
@@ -64,8 +64,7 @@ fn every_type_and_format_gives_the_bits_of_the_library() {
     check::<bf16>();
 }
 
-/// The value of `T` nearest to `x`, found by trying: the neighbours of a first guess, by their
-/// distance.
+/// The value of `T` nearest to `x`, found among the neighbours of a first guess by their distance.
 fn nearest<T: File>(x: f64, bits: impl Fn(T) -> u64, from_bits: impl Fn(u64) -> T) -> T {
     let guess = bits(T::from_f64(x));
     let candidates = [guess.saturating_sub(1), guess, guess + 1].map(from_bits);
@@ -157,8 +156,8 @@ fn kernels_and_threads_give_the_same_bytes() {
 }
 
 #[test]
-fn several_blocks_are_one_file() {
-    // 16.8 MB: four blocks of two threads and a bit, in each of the ways that data goes.
+fn several_chunks_are_one_file() {
+    // 16.8 MB: a little more than four chunks with two threads, for each way to read and write.
     let (rows, cols) = (4200, 1001);
     let folder = Folder::new();
     let x: Vec<f32> = values(rows * cols);
@@ -170,7 +169,7 @@ fn several_blocks_are_one_file() {
     let half: Vec<f16> = y.iter().map(|v| f16::from_f32(*v)).collect();
     run_ok(&input, &out, &["--force", "--dtype", "f16", "--threads", "2"]);
     assert!(fs::read(&out).unwrap() == npy("<f2", &[rows, cols], cast_slice(&half)));
-    // The same matrix as one row that is longer than a block.
+    // The same matrix as one row that is longer than a chunk.
     let y = expected(Softmax::new(), false, &x, rows * cols);
     let input = folder.file("row.npy", &npy("<f4", &[rows * cols], cast_slice(&x)));
     run_ok(&input, &out, &["--force"]);
@@ -188,13 +187,13 @@ fn data_may_start_anywhere() {
         run_ok(&folder.file("in.npy", &file), &out, &["--force"]);
         assert!(fs::read(&out).unwrap() == want, "aligned to {align}");
     }
-    // Version 2, and the dictionary as others may write it.
+    // Version 2, and a dictionary as others may write it.
     let text = "{\"shape\": (6, 7), \"fortran_order\": False, \"descr\": \"<f8\"}";
     let length = (text.len() as u32).to_le_bytes();
     let file = [b"\x93NUMPY\x02\x00", &length[..], text.as_bytes(), cast_slice(&x)].concat();
     run_ok(&folder.file("in.npy", &file), &out, &["--force"]);
     assert!(fs::read(&out).unwrap() == want);
-    // A header of .safetensors that nobody padded.
+    // A header of .safetensors without padding.
     let text = r#"{"x":{"dtype":"F64","shape":[6,7],"data_offsets":[0,336]}}"#;
     for padding in 0..8 {
         let text = text.to_owned() + &" ".repeat(padding);
@@ -265,7 +264,7 @@ fn safetensors_keep_names_shapes_and_metadata() {
     assert_eq!(got.tensor("b \"é\"").unwrap().data(), cast_slice::<bf16, u8>(&y));
 }
 
-/// What is not computed is as it was, in its place.
+/// Other tensors stay unchanged, in their places.
 #[test]
 fn other_tensors_are_copied_as_they_are() {
     let folder = Folder::new();
@@ -303,7 +302,7 @@ fn other_tensors_are_copied_as_they_are() {
     let (before, after) = (metadata(&file), metadata(&bytes));
     assert_eq!(after.metadata(), before.metadata());
     assert_eq!(after.offset_keys(), before.offset_keys());
-    // Where sizes change, too; and for programs.
+    // Also where sizes change; and as JSON.
     let json = run_ok(&input, &out, &["--force", "--json", "--dtype", "f16"]).concat();
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["copied"].as_array().unwrap().len(), 5);
@@ -312,7 +311,7 @@ fn other_tensors_are_copied_as_they_are() {
     assert_eq!(after.tensor("ids").unwrap().data(), cast_slice::<i64, u8>(&ids));
     assert_eq!(after.tensor("more").unwrap().dtype(), Dtype::F16);
 
-    // One that was chosen is computed: integers as f64, as SciPy does.
+    // A chosen tensor is computed: integers as f64, as in SciPy.
     let line = run_ok(&input, &out, &["--force", "--tensor", "ids"]).concat();
     assert!(line.contains(": 2 x 2 f64 from i64, kernel "), "{line}");
     let y = expected(Softmax::new(), false, &ids.map(|n| n as f64), 2);
@@ -327,7 +326,7 @@ fn other_tensors_are_copied_as_they_are() {
     }
 }
 
-/// What `np.load` reads is read, and said.
+/// Everything that `np.load` reads is read, with a remark.
 #[test]
 fn arrays_of_other_types_and_orders() {
     let folder = Folder::new();
@@ -338,7 +337,7 @@ fn arrays_of_other_types_and_orders() {
         assert!(line.contains(&format!(": {what}, kernel ")), "{line} {what}");
         assert!(fs::read(&out).unwrap() == want, "{what}");
     };
-    // Big-endian floats are computed as what they are.
+    // Big-endian floats are computed in their type.
     let (x4, x8): (Vec<f32>, Vec<f64>) = (values(70_000), values(12));
     let big4: Vec<u8> = x4.iter().flat_map(|x| x.to_be_bytes()).collect();
     let y = npy("<f4", &[7, 10_000], cast_slice(&expected(Softmax::new(), false, &x4, 10_000)));
@@ -358,7 +357,7 @@ fn arrays_of_other_types_and_orders() {
     check(&npy("<i4", &[2, 3], cast_slice(&n)), &["--dtype", "f32"], &y, "2 x 3 f32 from i32");
     let y = npy("<f8", &[1, 2], cast_slice(&expected(Softmax::new(), false, &[0.0, 1.0], 2)));
     check(&npy("|b1", &[1, 2], &[0, 1]), &[], &y, "1 x 2 f64 from bool");
-    // The first of several.
+    // The first of several arrays.
     let y = npy("<f8", &[3, 4], cast_slice(&expected(Softmax::new(), false, &x8, 4)));
     let first = npy("<f8", &[3, 4], cast_slice(&x8));
     let several = [&first[..], &npy("<i4", &[2], &[0; 8])].concat();
@@ -370,12 +369,12 @@ fn arrays_of_other_types_and_orders() {
     check(&old, &[], &y, "3 x 4 f64");
 }
 
-/// Columns behind each other are put in rows.
+/// Arrays in Fortran order are copied to rows.
 #[test]
 fn fortran_order_is_read_as_rows() {
     let folder = Folder::new();
     let out = folder.path("out.npy");
-    // Fewer and more columns than are put in rows together, and columns longer than a part.
+    // Fewer and more columns than are copied together, and columns longer than a chunk.
     for shape in [&[5usize, 77][..], &[77, 5], &[3, 1, 4, 5], &[40_000, 33], &[2, 40_000]] {
         let n = shape.iter().product();
         let x: Vec<f32> = values(n);
@@ -399,7 +398,7 @@ fn fortran_order_is_read_as_rows() {
         let want = npy("<f4", shape, cast_slice(&expected(Softmax::new(), false, &x, cols)));
         assert!(fs::read(&out).unwrap() == want, "{shape:?}");
     }
-    // Of other sizes of elements, one of them in the other order of bytes.
+    // Elements of other sizes, one in the other byte order.
     let x = [1i64, 2, 3, 4, 5, 7];
     let y = expected(Softmax::new(), false, &x.map(|n| n as f64), 3);
     let turned = [0, 3, 1, 4, 2, 5].map(|i| x[i]);
@@ -449,7 +448,7 @@ fn other_operations_are_those_of_the_library() {
     }
 }
 
-/// The bits of moving the axis to the end, in files of one block and of several.
+/// The bits of moving the axis to the end, in files of one chunk and of several.
 #[test]
 fn any_axis_is_that_of_the_library() {
     let folder = Folder::new();
@@ -483,7 +482,7 @@ fn verbose_says_how_and_why() {
     let out = folder.path("out.npy");
     let lines = run_ok(&input, &out, &["--verbose", "--kernel", "portable", "--threads", "1"]);
     let want = [
-        "the array: 8 rows in blocks of 8, computed in f32",
+        "the array: 8 rows in chunks of 8, computed in f32",
         "  kernel: portable",
         "  rows: in groups, because 8 rows of 4 are short",
         "  output: in place",
@@ -491,7 +490,7 @@ fn verbose_says_how_and_why() {
     ];
     assert_eq!(lines[1..], want);
     assert_eq!(run_ok(&input, &out, &["--force"]).len(), 1, "only if asked for");
-    // And for programs.
+    // As JSON.
     let options = ["--force", "--json", "--verbose", "--show", "2", "--threads", "1"];
     let json: serde_json::Value =
         serde_json::from_str(&run_ok(&input, &out, &options).join("\n")).unwrap();
@@ -504,7 +503,7 @@ fn verbose_says_how_and_why() {
     let row = |row| serde_json::json!({ "name": null, "row": row, "column": 0, "value": 0.25 });
     assert_eq!(json["rows"], serde_json::json!([row(0), row(1)]));
     assert_eq!(
-        (&json["plans"][0]["rows"], &json["plans"][0]["block_rows"]),
+        (&json["plans"][0]["rows"], &json["plans"][0]["chunk_rows"]),
         (&8.into(), &8.into())
     );
 }
@@ -546,12 +545,12 @@ fn an_output_is_replaced_only_by_force() {
     run_ok(&input, &out, &["--force"]);
     assert_eq!(fs::read(&out).unwrap(), want);
     assert_eq!(fs::read(&input).unwrap(), file);
-    // Onto itself.
+    // The output is the input.
     assert_eq!(run(&input, &input, &[]).status.code(), Some(2));
     assert_eq!(fs::read(&input).unwrap(), file);
     run_ok(&input, &input, &["--force"]);
     assert_eq!(fs::read(&input).unwrap(), want);
-    // An error leaves what was there.
+    // An error leaves the old file.
     let broken = folder.file("broken.npy", &file[..file.len() - 1]);
     assert_eq!(run(&broken, &out, &["--force"]).status.code(), Some(2));
     assert_eq!(fs::read(&out).unwrap(), want);

@@ -1,5 +1,4 @@
-//! What ends the command from outside: at once, as it ends any program, and with nothing left
-//! behind.
+//! Signals end the command at once, as they end any program, with nothing left behind.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -9,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use crate::common::{Folder, npy, zeros};
 
-/// A second is far more than a tenth, but tests run beside each other; none of what is interrupted
-/// here ends within ten.
+/// A second is far more than needed, but tests run at the same time; no interrupted work here ends
+/// within ten.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// The command after some lines of a shell, with the signals of a program that was started by hand:
-/// a test's own may be ignored already.
+/// Starts the command after some lines of a shell, with the signals of a program started by hand:
+/// those of a test may be ignored.
 fn start(folder: &Folder, shell: &str, arguments: &[&str]) -> Child {
     let shell = format!("ulimit -c 0; {shell} exec \"$@\"");
     Command::new("env")
@@ -53,7 +52,7 @@ fn wait_for_output(child: &mut Child, folder: &Folder) {
     }
 }
 
-/// How the child ends, and what it says.
+/// The exit status of the child and its errors.
 fn end(child: Child) -> (ExitStatus, String) {
     let out = child.wait_with_output().unwrap();
     (out.status, String::from_utf8(out.stderr).unwrap())
@@ -81,7 +80,7 @@ fn signals_end_the_program_at_once_and_leave_nothing() {
     let before = folder.names();
     let works: [&[&str]; 6] = [
         &["run", "rows.npy", "out.npy"],
-        // Calls of the library that take all the time.
+        // Single calls of the library that take all the time.
         &["run", "row.npy", "out.npy"],
         &["run", "columns.npy", "out.npy", "--axis", "0"],
         &["loss", "rows.npy", labels.to_str().unwrap(), "--gradient", "out.npy"],
@@ -89,7 +88,7 @@ fn signals_end_the_program_at_once_and_leave_nothing() {
         &["argmax", "rows.npy", "out.npy"],
     ];
     for (i, (name, signal)) in SIGNALS.into_iter().enumerate() {
-        // Every signal meets a long call, and one of the others.
+        // Every signal interrupts a long call, and one other kind of work.
         for work in [works[1], works[i % works.len()]] {
             let mut child = start(&folder, "", &[work, &["--kernel", "scalar"]].concat());
             wait_for_output(&mut child, &folder);
@@ -105,7 +104,7 @@ fn signals_end_the_program_at_once_and_leave_nothing() {
     }
 }
 
-/// What `nohup` and the shells keep alive, stays alive.
+/// Programs that `nohup` and shells keep alive stay alive.
 #[test]
 fn ignored_signals_stay_ignored() {
     let folder = Folder::new();
@@ -122,7 +121,7 @@ fn ignored_signals_stay_ignored() {
     let (status, stderr) = end(child);
     assert!(status.success(), "{status}: {stderr}");
     assert_eq!(folder.names(), ["in.npy", "out.npy"]);
-    // The same where signals are waited for.
+    // The same with the thread that waits for signals.
     let (status, _) = interrupted(&folder, "trap '' HUP INT;", |child| {
         send(child, "HUP");
         send(child, "INT");
@@ -133,11 +132,11 @@ fn ignored_signals_stay_ignored() {
     assert_eq!(status.signal(), Some(15));
 }
 
-/// How `softmax bench` ends, and what it says, when a signal meets it after its first results: it
-/// is sent once more, later, if it came before.
+/// The exit status and errors of `softmax bench` when a signal comes after its first results; if it
+/// came too early, it is sent again.
 fn interrupted(folder: &Folder, shell: &str, signal: impl Fn(&mut Child)) -> (ExitStatus, String) {
     let quick = ["bench", "--quick", "--op", "softmax", "--dtype", "f32", "--threads", "1"];
-    // Far more rounds than there is patience for, of little that is checked soon.
+    // Far more rounds than the test waits for, of few small cases.
     let more = ["--max-size", "40K", "--rounds", "1000", "--kernel", "portable", "-o", "b.json"];
     for seconds in [1, 2, 4, 8, 16] {
         let mut child = start(folder, shell, &[&quick[..], &more].concat());
@@ -154,7 +153,7 @@ fn interrupted(folder: &Folder, shell: &str, signal: impl Fn(&mut Child)) -> (Ex
     panic!("no results after 16 seconds");
 }
 
-/// Without /proc, by which an unnamed file gets its name, there is a hidden one.
+/// Without /proc, which names an unnamed file, a hidden name is used.
 #[test]
 fn hidden_files_tell_whose_they_are_and_are_removed() {
     let apart = |then: &str| ["unshare", "-rm", "sh", "-c", then].map(str::to_owned);
@@ -188,13 +187,13 @@ fn hidden_files_tell_whose_they_are_and_are_removed() {
             let (status, stderr) = end(child);
             assert!(sent.elapsed() < AT_ONCE, "{name}: {:?}", sent.elapsed());
             assert_eq!(status.signal(), Some(signal), "{name}: {stderr}");
-            // Nobody can clean up after SIGKILL.
+            // After SIGKILL nothing can be cleaned up.
             let left = if name == "KILL" { 1 } else { 0 };
             assert_eq!(folder.names().len(), 1 + left, "{name}");
             hidden.iter().take(left).for_each(|name| fs::remove_file(folder.path(name)).unwrap());
         }
     }
-    // And it gets its name in the end, on what is there, too.
+    // The file gets its name at the end, also over an existing one.
     zeros(&folder, "small.npy", &[100, 10]);
     for force in ["", "--force"] {
         let script = format!("{hide} && exec \"$0\" run small.npy out.npy {force}");
@@ -227,8 +226,8 @@ fn an_input_cut_short_is_an_error_that_names_it() {
     }
 }
 
-/// What was done before Ctrl-C is reported, and then it ends the program, so that a shell's loop
-/// ends, too.
+/// Results from before Ctrl-C are reported; then it ends the program, so that a shell's loop ends,
+/// too.
 #[test]
 fn an_interrupted_bench_is_reported() {
     let folder = Folder::new();
@@ -237,7 +236,7 @@ fn an_interrupted_bench_is_reported() {
     let report = softmax_report::read(&fs::read(folder.path("b.json")).unwrap(), "b").unwrap();
     assert!(!report.complete);
     assert!(!report.cases.is_empty());
-    // Before there is anything to report it ends at once.
+    // Before the first results it ends at once.
     let child = start(&folder, "", &["bench", "--max-size", "1G", "-o", "all.json"]);
     std::thread::sleep(Duration::from_millis(500));
     let sent = Instant::now();
@@ -253,8 +252,8 @@ fn an_interrupted_bench_is_reported() {
 fn a_loop_of_a_shell_ends() {
     let folder = Folder::new();
     zeros(&folder, "in.npy", &[1 << 18, 1 << 10]);
-    // bash asks how its child ended; others die of the signal themselves, which a terminal sends to
-    // all.
+    // bash looks at how its child ended; other shells get the signal themselves, as a terminal
+    // sends it to all.
     let script = "for i in 1 2 3; do \"$0\" run in.npy $i.npy --kernel scalar & child=$!; echo $child; \
                   wait $child; [ $? -gt 128 ] && break; done; echo over";
     let mut shell = Command::new("env");

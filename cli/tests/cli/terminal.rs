@@ -1,4 +1,4 @@
-//! What a person sees on a terminal, which `script` is here.
+//! Output on a terminal, which `script` provides here.
 
 use std::process::Command;
 
@@ -14,7 +14,7 @@ fn on_terminal(folder: &Folder, arguments: &str) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
-/// A bar is there after a second: for the kernel `scalar` all of this takes two and more.
+/// A bar appears after a second; with the kernel `scalar` this takes two or more.
 #[test]
 fn a_bar_is_not_drawn_into_a_listing() {
     let folder = Folder::new();
@@ -26,7 +26,7 @@ fn a_bar_is_not_drawn_into_a_listing() {
         let text = on_terminal(&folder, &format!("{listing} {slow}"));
         assert!(!is_bar(&text), "{listing}: {text}");
         assert!(text.lines().count() >= 1 << 8, "{text}");
-        // It is, where the listing goes elsewhere.
+        // The bar appears if the listing goes elsewhere.
         let text = on_terminal(&folder, &format!("{listing} {slow} > list"));
         assert!(is_bar(&text), "{listing}: {text}");
     }
@@ -34,7 +34,7 @@ fn a_bar_is_not_drawn_into_a_listing() {
     assert!(is_bar(&text), "{text}");
 }
 
-/// A row that takes long is read and written in parts, and the bar moves with them.
+/// A long row is read and written in steps, and the bar moves with them.
 #[test]
 fn a_bar_moves_within_a_row() {
     let folder = Folder::new();

@@ -28,7 +28,7 @@ fn there_are_no_more_than_some_for_each_cpu() {
     assert_eq!(count(str::from_utf8(&done.stdout).unwrap()), 4 * cpus);
 }
 
-/// Where no further process or thread is allowed, one thread does it all.
+/// Where no further process or thread is allowed, one thread does all the work.
 #[cfg(unix)]
 #[test]
 fn one_thread_is_enough() {
@@ -36,7 +36,7 @@ fn one_thread_is_enough() {
     use std::os::unix::process::CommandExt;
     use std::process::Command;
     let folder = Folder::new();
-    // Enough to be worth sharing, and to be converted.
+    // Enough work to be shared, and to be converted.
     let x: Vec<f32> = values(3000 * 1000);
     folder.file("in.npy", &npy("<f4", &[3000, 1000], cast_slice(&x)));
     folder.file("labels.npy", &npy("<i8", &[3000], &[0; 24_000]));
@@ -47,7 +47,7 @@ fn one_thread_is_enough() {
         let mut command = Command::new("prlimit");
         command.args(["--nproc=1", "./softmax"]).args(arguments);
         if rustix::process::geteuid().is_root() {
-            // Whom no such limit binds.
+            // Root is not bound by the limit.
             command.uid(61_234).gid(61_234);
         }
         command.current_dir(folder.path(".")).env_remove("SOFTMAX_KERNEL").output().unwrap()
@@ -69,7 +69,7 @@ fn one_thread_is_enough() {
         let stdout = String::from_utf8(out.stdout).unwrap();
         assert!(arguments[0] != "run" || stdout.contains(" 1 thread, "), "{stdout}");
     }
-    // Who compares numbers of threads needs threads.
+    // A comparison of numbers of threads needs threads.
     let out = alone(&["bench", "--quick", "--op", "softmax", "--max-size", "40K"]);
     let stderr = String::from_utf8(out.stderr).unwrap();
     assert_eq!(out.status.code(), Some(2), "{stderr}");

@@ -1,17 +1,17 @@
-//! What the examples share: logits that are the same everywhere, checks, medians of interleaved
-//! rounds.
+//! Functions that the examples share: logits that are the same everywhere, checks, medians of
+//! interleaved rounds.
 
 use std::time::Instant;
 
 use softmax::Element;
 use softmax::half::{bf16, f16};
 
-/// What a program here fails with.
+/// The error of programs here.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// An element whose bits can be compared.
 pub trait Bits: Element {
-    /// Its bits.
+    /// The bits.
     fn bits(self) -> u64;
     /// The distance to the next number of the type.
     fn ulp(self) -> f64;
@@ -38,8 +38,8 @@ bits! {
     bf16: 7, -126;
 }
 
-/// The logit of a place: roughly normal, with a standard deviation of 4. Whoever asks for a place
-/// gets the same.
+/// The logit of a place: roughly normal, with a standard deviation of 4. A place always has the
+/// same logit.
 pub fn logit<T: Element>(row: usize, col: usize) -> T {
     // splitmix64.
     let mut z = ((row as u64) << 32 | col as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -59,13 +59,13 @@ pub fn logits<T: Element>(rows: usize, cols: usize) -> Vec<T> {
 /// The largest errors of a softmax of rows: in ULP of the element type, and of a probability.
 #[derive(Clone, Copy, Debug, Default)]
 struct Errors {
-    /// In ULP of the exact result.
+    /// The error in ULP of the exact result.
     ulp: f64,
     absolute: f64,
 }
 
-/// How far `y` is from the softmax of the rows of `x`. The reference, in f64, loses nothing in
-/// subtracting and summing, and so is good to 2 ULP of f64.
+/// The errors of `y` as the softmax of the rows of `x`. The reference, in f64, loses nothing in
+/// subtractions and sums, so it is good to 2 ULP of f64.
 fn errors<T: Bits>(x: &[T], y: &[T], cols: usize) -> Errors {
     let mut errors = Errors::default();
     for (x, y) in x.chunks(cols).zip(y.chunks(cols)) {
@@ -93,7 +93,7 @@ fn errors<T: Bits>(x: &[T], y: &[T], cols: usize) -> Errors {
     errors
 }
 
-/// A sum, and what its rounding lost (Knuth).
+/// A sum and its rounding error (Knuth).
 fn two_sum(a: f64, b: f64) -> (f64, f64) {
     let sum = a + b;
     let of_b = sum - a;
@@ -111,18 +111,17 @@ pub fn check_bits<T: Bits>(got: &[T], want: &[T], what: &str) -> Result<(), Erro
     }
 }
 
-/// The largest errors that are let pass, in ULP.
+/// The largest errors that pass, in ULP.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Of the library: its promise, and in f64 what the reference here may be off by.
+    /// The bound of the library: its promise, and in f64 the error of the reference here.
     pub ours: f64,
-    /// Of the engine: twice and more of what was seen, so that another softmax, or one of other
-    /// rows, does not pass.
+    /// The bound of the engine: at least twice the error that was seen, so that another softmax, or
+    /// one of other rows, does not pass.
     pub peer: f64,
 }
 
-/// Prints how far the library and the engine `peer` are from the softmax of the rows of `x`, and
-/// fails if that is more than the bounds.
+/// Prints the errors of the library and of the engine `peer`, and fails if they exceed the bounds.
 pub fn check_errors<T: Bits>(
     x: &[T],
     ours: &[T],
@@ -150,9 +149,9 @@ pub fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
-/// Median seconds of each, over rounds in which each runs once, after one round that does not
-/// count. What is measured is wherever the clock is: each returns its own seconds, so that it can
-/// prepare something first (see [`seconds`]).
+/// The median seconds of each, over rounds in which each runs once, after one round that does not
+/// count. Each returns its own seconds, so that it can prepare something before the clock starts
+/// (see [`seconds`]).
 pub fn interleaved(
     rounds: usize,
     runs: &mut [&mut dyn FnMut() -> Result<f64, Error>],
@@ -169,7 +168,7 @@ pub fn interleaved(
     Ok(times.iter_mut().map(|times| median(times)).collect())
 }
 
-/// The seconds that it takes. What it gives is dropped after the clock has stopped.
+/// The seconds that `run` takes. Its result is dropped after the clock has stopped.
 pub fn seconds<R, E: Into<Error>>(run: impl FnOnce() -> Result<R, E>) -> Result<f64, Error> {
     let start = Instant::now();
     let result = run();
@@ -177,7 +176,7 @@ pub fn seconds<R, E: Into<Error>>(run: impl FnOnce() -> Result<R, E>) -> Result<
     result.map(|_| seconds).map_err(Into::into)
 }
 
-/// Whether the one option that the programs have, `--quick`, was given.
+/// Whether the only option, `--quick`, was given.
 pub fn quick() -> Result<bool, Error> {
     let mut quick = false;
     for argument in std::env::args().skip(1) {

@@ -1,5 +1,5 @@
-//! The page in a browser: what is seen on a phone and on a large screen. Needs Chromium:
-//! `cargo test --manifest-path report/browser/Cargo.toml`.
+//! The page in a browser, as seen on a phone and on a large screen. Needs Chromium: `cargo test
+//! --manifest-path report/browser/Cargo.toml`.
 
 #[allow(dead_code)]
 #[path = "../../tests/reports/sample.rs"]
@@ -15,7 +15,7 @@ use headless_chrome::{Browser, LaunchOptions, Tab};
 use sample::{ARM, BIG, SMALL, bare_report, nasty_report, sample_report};
 use softmax_report::{Report, charts, html};
 
-/// Lists what is wrong with the page that is shown.
+/// A script that lists what is wrong with the page.
 const CHECK: &str = include_str!("browser.js");
 
 fn browser() -> Browser {
@@ -32,7 +32,8 @@ fn browser() -> Browser {
     Browser::new(options).expect("a browser that starts")
 }
 
-/// A tab and what went wrong in it: all that was logged, and all that was loaded but the page.
+/// A tab and its errors: everything that was logged, and everything that was loaded besides the
+/// page.
 fn tab(browser: &Browser) -> (Arc<Tab>, Arc<Mutex<Vec<String>>>) {
     let tab = browser.new_tab().expect("a tab");
     let faults = Arc::new(Mutex::new(vec![]));
@@ -97,13 +98,13 @@ fn show(tab: &Tab, file: &Path, size: (u32, u32), scheme: &str) {
     tab.navigate_to(&url).and_then(|tab| tab.wait_until_navigated()).expect("a page");
 }
 
-/// What a script gives, as text.
+/// The result of a script as text.
 fn evaluate(tab: &Tab, script: &str) -> String {
     let value = tab.evaluate(script, false).expect("a script that runs").value;
     value.and_then(|value| value.as_str().map(str::to_owned)).expect("text")
 }
 
-/// Saves the upper part of the page in pieces, if somebody wants to look at it.
+/// Saves screenshots of the upper part of the page, if they are wanted.
 fn screenshots(tab: &Tab, name: &str, width: u32) {
     let Some(folder) = std::env::var_os("SOFTMAX_SCREENSHOTS") else { return };
     let piece = 1500;
@@ -119,8 +120,8 @@ fn screenshots(tab: &Tab, name: &str, width: u32) {
     }
 }
 
-/// The pages, by names. One is of the reports that the environment variable `SOFTMAX_REPORTS`
-/// lists, as `PATH` lists folders.
+/// The pages, by names. One has the reports that the environment variable `SOFTMAX_REPORTS` lists,
+/// as `PATH` lists folders.
 fn pages() -> Vec<(&'static str, Vec<Report>)> {
     let two_machines = vec![sample_report(&BIG), sample_report(&ARM)];
     let nasty = vec![nasty_report(), sample_report(&SMALL), bare_report()];

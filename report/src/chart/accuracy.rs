@@ -1,4 +1,4 @@
-//! How exact the answers are.
+//! A chart of the errors of results.
 
 use super::frame::{Drawing, Look};
 use super::scale::Scale;
@@ -6,8 +6,8 @@ use super::strips::{Mark, Row, Strips};
 use crate::format::number;
 use crate::schema::{Case, Report};
 
-/// The largest errors of each operation, dtype and kernel, the mean ones, and what is promised.
-/// Nothing if nothing has an error.
+/// The largest and the mean errors of each operation, dtype and kernel, and the promised ones.
+/// Empty if no case has an error.
 pub fn draw(report: &Report, machine: &str) -> Vec<Drawing> {
     let mut groups: Vec<(String, Vec<&Case>)> = vec![];
     let mut kernels: Vec<&str> = vec![];
@@ -25,7 +25,7 @@ pub fn draw(report: &Report, machine: &str) -> Vec<Drawing> {
     let limits = rows.iter().filter_map(|row| row.bar.as_ref()).map(|bar| bar.0);
     let limit = limits.reduce(f64::max);
     let errors = rows.iter().flat_map(|row| &row.marks).map(|mark| mark.x);
-    // An error that is far too large is at the side.
+    // An error that is far too large is drawn at the edge.
     let errors = errors.map(|x| limit.map_or(x, |limit| x.min(2.0 * limit)));
     let Some(scale) = Scale::linear(errors.chain(limit).chain([0.0])) else { return vec![] };
     if rows.is_empty() {

@@ -1,25 +1,25 @@
-//! What all charts have: axes, marks, labels that do not overlap, a legend.
+//! The common parts of all charts: axes, marks, labels that do not overlap, a legend.
 
 use maud::{Markup, html};
 
 use super::scale::Scale;
 use crate::format::clip;
 
-/// Of every chart, in units: as wide as a phone.
+/// The width of every chart, in units: as wide as a phone.
 pub const WIDTH: f64 = 360.0;
-/// Of all text but titles.
+/// The font size of all text but titles.
 const FONT: f64 = 11.0;
 const TITLE: f64 = 13.0;
-/// The left side of what is not a plot.
+/// The left margin of everything but plots.
 const MARGIN: f64 = 10.0;
 const RIGHT: f64 = WIDTH - 14.0;
-/// Of a line of text.
+/// The height of a line of text.
 const LINE: f64 = 15.0;
 
-/// Left, top, right, bottom.
+/// A rectangle: left, top, right, bottom.
 type Area = [f64; 4];
 
-/// An axis and what it says.
+/// An axis and its title.
 #[derive(Debug)]
 pub struct Axis {
     pub scale: Scale,
@@ -33,25 +33,25 @@ pub struct Frame {
     y: Option<Axis>,
     height: f64,
     body: String,
-    /// Of labels and marks.
+    /// The areas of labels and marks.
     taken: Vec<Area>,
-    /// Of short parts of lines.
+    /// The areas of short segments of lines.
     lines: Vec<Area>,
     above: Vec<(f64, String)>,
     legend: Vec<(Markup, String)>,
 }
 
-/// What a line or mark looks like.
+/// The look of a line or mark.
 #[derive(Clone, Copy, Debug)]
 pub struct Look {
     /// Colour and shape.
     pub series: usize,
-    /// Marks filled, lines solid.
+    /// Whether marks are filled and lines solid.
     pub full: bool,
 }
 
 impl Look {
-    /// Always the same for a kernel.
+    /// The look of a kernel, the same in all charts.
     pub fn kernel(name: &str, full: bool) -> Self {
         let known = ["avx512", "avx2", "neon", "portable", "scalar"];
         let other = || known.len() + name.bytes().map(usize::from).sum::<usize>() % 3;
@@ -78,7 +78,7 @@ impl Look {
     }
 
     fn mark(self, x: f64, y: f64, title: &str) -> Markup {
-        // Around the middle.
+        // Coordinates relative to the centre.
         let shape: &[(f64, f64)] = match self.series % 6 {
             0 => {
                 return html! { circle class=(self.mark_class()) cx=(n(x)) cy=(n(y)) r="3.5" { (tip(title)) } };
@@ -101,7 +101,7 @@ impl Look {
     }
 }
 
-/// What is drawn: all but the frame of the file.
+/// A drawing without the frame of a file.
 #[derive(Debug)]
 pub struct Drawing {
     pub title: String,
@@ -111,7 +111,7 @@ pub struct Drawing {
 }
 
 impl Frame {
-    /// With a plot of this height.
+    /// A frame with a plot of this height.
     pub fn new(x: Axis, y: Option<Axis>, height: f64) -> Self {
         let (taken, lines, above, legend) = (vec![], vec![], vec![], vec![]);
         Self { x, y, height, body: String::new(), taken, lines, above, legend }
@@ -125,17 +125,17 @@ impl Frame {
         self.left() + self.x.scale.part(x) * (RIGHT - self.left())
     }
 
-    /// Without a scale, `y` is a height already.
+    /// The height of a value; without a scale, `y` is one already.
     pub fn y(&self, y: f64) -> f64 {
         self.y.as_ref().map_or(y, |axis| (1.0 - axis.scale.part(y)) * self.height)
     }
 
-    /// A line through these points; `title` may be empty.
+    /// Draws a line through these points; `title` may be empty.
     pub fn line(&mut self, look: Look, points: &[(f64, f64)], title: &str) {
         self.classed_line(&look.line_class(), points, title);
     }
 
-    /// A line that is no series: of the class `ax`, with `d` dashed.
+    /// Draws a line that is not a series: of the class `ax`, with `d` dashed.
     pub fn classed_line(&mut self, class: &str, points: &[(f64, f64)], title: &str) {
         let places = points.iter().map(|&(x, y)| (self.x(x), self.y(y)));
         let places: Vec<_> = places.filter(|(x, y)| x.is_finite() && y.is_finite()).collect();
@@ -151,7 +151,7 @@ impl Frame {
         }
     }
 
-    /// A mark that says what it is.
+    /// Draws a mark with a title.
     pub fn mark(&mut self, look: Look, (x, y): (f64, f64), title: &str) {
         let (x, y) = (self.x(x), self.y(y));
         if x.is_finite() && y.is_finite() {
@@ -160,9 +160,9 @@ impl Frame {
         }
     }
 
-    /// A text above one of these points, or before or behind it if the line there rises: the first
-    /// where it lies on nothing, or if there is none, on no other text or mark; and nowhere if
-    /// there is none of those either. Gives whether there was room.
+    /// Draws a text above one of these points, or before or behind it if the line rises there.
+    /// Takes the first place that is free, or else one that covers only lines, or else none.
+    /// Returns whether there was room.
     pub fn label(
         &mut self,
         text: &str,
@@ -180,7 +180,7 @@ impl Frame {
         let before_and_behind = [(-long - 1.0, high), (3.0, -1.0)];
         let corners = if rises { &before_and_behind[..] } else { &[(2.0, high + 3.0)] };
         let boxes: Vec<_> = corners.iter().copied().flat_map(beside).collect();
-        // Texts beside each other are not to be read as one.
+        // Space between neighbouring texts, so that they are not read as one.
         let apart = |a: &Area, b: &Area| {
             a[2] + 6.0 < b[0] || a[0] > b[2] + 6.0 || a[3] < b[1] || a[1] > b[3]
         };
@@ -198,7 +198,7 @@ impl Frame {
         place.is_some()
     }
 
-    /// A text at the left of the plot, at this height.
+    /// Draws a text at the left of the plot, at this height.
     pub fn row_label(&mut self, text: &str, y: f64) {
         let text = fit(text, RIGHT - MARGIN - 3.0, FONT);
         self.text(&text, MARGIN + 3.0, y);
@@ -208,7 +208,7 @@ impl Frame {
         self.body += &html! { text class="o" x=(n(x)) y=(n(y)) { (text) } }.0;
     }
 
-    /// A vertical line with its name above the plot; nothing if it lies outside.
+    /// Draws a vertical line with its name above the plot, if it lies inside.
     pub fn vertical(&mut self, x: f64, name: String) {
         let (low, high) = self.x.scale.ends();
         if (low..=high).contains(&x) {
@@ -219,7 +219,7 @@ impl Frame {
         }
     }
 
-    /// A line of the legend, where they fit several in one.
+    /// Adds an entry to the legend, whose lines may hold several.
     pub fn legend(&mut self, swatch: Markup, text: &str) {
         self.legend.push((swatch, fit(text, 300.0, FONT)));
     }
@@ -249,7 +249,7 @@ impl Frame {
 
     fn x_axis(&self) -> Markup {
         let scale = &self.x.scale;
-        // Half of each must not reach over the side, nor to its neighbour.
+        // Labels are centred, but must not cross the edge or touch each other.
         let place = |&tick: &f64| {
             let half = length(&scale.tick(tick), FONT) / 2.0;
             let x = self.x(tick);
@@ -284,8 +284,7 @@ impl Frame {
         }
     }
 
-    /// The names of vertical lines, in as many rows as they need: each in the lowest where it is
-    /// free.
+    /// The names of vertical lines, in as many rows as needed: each in the lowest row with room.
     fn names_above(&mut self) -> (Markup, usize) {
         self.above.sort_by(|a, b| a.0.total_cmp(&b.0));
         let mut ends: Vec<f64> = vec![];
@@ -327,7 +326,7 @@ impl Frame {
     }
 }
 
-/// A bar of strips in the legend.
+/// The bar of strips, for the legend.
 pub fn bar_swatch() -> Markup {
     path("b", &[(8.0, -10.0), (8.0, 2.0)], "")
 }
@@ -346,17 +345,17 @@ fn n(x: f64) -> f64 {
     (x * 10.0).round() / 10.0
 }
 
-/// The text, cut to so many units.
+/// The text, cut to this width.
 fn fit(text: &str, most: f64, size: f64) -> String {
     clip(text, most, |c| width(c) * size).into_owned()
 }
 
-/// At least what the text takes in the usual fonts.
+/// An upper bound of the width of a text in the usual fonts.
 fn length(text: &str, size: f64) -> f64 {
     text.chars().map(width).sum::<f64>() * size
 }
 
-/// As a part of the font's size.
+/// The width of a character, relative to the font size.
 fn width(c: char) -> f64 {
     match c {
         'i' | 'j' | 'l' | '.' | ',' | ':' | '\'' | '|' | '!' => 0.34,

@@ -15,21 +15,22 @@ use crate::format::harmless;
 use crate::schema::Report;
 use frame::{Drawing, WIDTH};
 
-/// Colours and widths, by classes. In print always the light ones.
+/// Colours and widths, by classes. Print always has the light ones.
 pub(crate) const STYLE: &str = include_str!("style.css");
 
 /// A chart in a file of its own.
 #[derive(Clone, Debug)]
 pub struct Chart {
-    /// Of the file, without an extension: `roofline-1` is of the first report, `compare` of all.
+    /// Name of the file, without an extension: `roofline-1` is for the first report, `compare` for
+    /// all.
     pub name: String,
-    /// What it shows.
+    /// The title.
     pub title: String,
-    /// The file: it needs no other.
+    /// The SVG file, which needs no other file.
     pub svg: String,
 }
 
-/// What charts are about.
+/// The subjects of charts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Compare,
@@ -47,7 +48,7 @@ pub(crate) struct Figure {
     drawing: Drawing,
 }
 
-/// The charts of all reports, each in a file of its own. There is none of what was not measured.
+/// The charts of all reports, each as a file of its own. Charts without data are left out.
 pub fn charts(reports: &[Report]) -> Vec<Chart> {
     let chart = |figure: Figure| {
         let svg = harmless(&figure.svg(true).0);
@@ -56,7 +57,7 @@ pub fn charts(reports: &[Report]) -> Vec<Chart> {
     figures(reports).into_iter().map(chart).collect()
 }
 
-/// The same for the page.
+/// The charts for the page.
 pub(crate) fn figures(reports: &[Report]) -> Vec<Figure> {
     let mut figures = vec![];
     let mut add = |kind, name: String, drawings: Vec<Drawing>| {
@@ -80,7 +81,7 @@ pub(crate) fn figures(reports: &[Report]) -> Vec<Figure> {
     figures
 }
 
-/// What a report is called among several.
+/// The name of a report among several.
 pub(crate) fn name(reports: &[Report], i: usize) -> String {
     let report = &reports[i];
     let mut name = report.marks().iter().map(|mark| format!("{mark}: ")).collect::<String>();
@@ -96,7 +97,7 @@ impl Figure {
         format!("{title}, {subtitle}")
     }
 
-    /// In a page, or with what a file needs beside.
+    /// The SVG for a page, or with everything that a file needs.
     pub fn svg(&self, alone: bool) -> Markup {
         let height = self.drawing.height.ceil();
         let (xmlns, size) = (alone.then_some("http://www.w3.org/2000/svg"), alone.then_some(()));

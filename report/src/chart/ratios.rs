@@ -1,4 +1,4 @@
-//! Reports against the first one.
+//! A chart of reports relative to the first one.
 
 use super::frame::{Drawing, Look};
 use super::name;
@@ -8,8 +8,8 @@ use crate::compare::common;
 use crate::format::{number, plural};
 use crate::schema::Report;
 
-/// How many times as fast as in the first report the best kernel of each case is in the others.
-/// Nothing if there is no such case.
+/// The speed of each case's best kernel relative to the first report. Empty if no case can be
+/// compared.
 pub fn draw(reports: &[Report]) -> Vec<Drawing> {
     let common = common(reports);
     let look = |other: usize| Look { series: other, full: true };

@@ -1,11 +1,11 @@
-//! How near each case is to what the machine can do.
+//! A chart of cases against the machine's limits.
 
 use super::frame::{Axis, Drawing, Frame, Look};
 use super::scale::Scale;
 use crate::format::{number, plural};
 use crate::schema::Report;
 
-/// Speed against arithmetic intensity, with the roofs of one thread and of the most. Nothing
+/// Speed against arithmetic intensity, with the roofs of one thread and of the most threads. `None`
 /// without cases that can be placed.
 pub fn draw(report: &Report, machine: &str) -> Option<Drawing> {
     let timed = report.cases.iter().filter(|case| case.timed().is_some() && case.operations > 0.0);
@@ -53,17 +53,17 @@ pub fn draw(report: &Report, machine: &str) -> Option<Drawing> {
     Some(frame.finish("Roofline", machine))
 }
 
-/// The limits of so many threads.
+/// The limits of a number of threads.
 struct Roof {
     threads: usize,
     solid: bool,
-    /// Levels, and their GB/s.
+    /// Levels and their GB/s.
     slopes: Vec<(String, f64)>,
-    /// Kernels, and their G operations/s in f32.
+    /// Kernels and their G operations/s in f32.
     flats: Vec<(String, f64)>,
 }
 
-/// Of the fewest threads and of the most.
+/// The roofs of the fewest threads and of the most.
 fn roofs(report: &Report, (low, high): (f64, f64)) -> Vec<Roof> {
     let limits = &report.limits;
     let threads = limits.memory.iter().map(|l| l.threads);
@@ -88,14 +88,14 @@ fn roofs(report: &Report, (low, high): (f64, f64)) -> Vec<Roof> {
 }
 
 impl Roof {
-    /// Where each slope is inside of the plot and under the highest flat roof, as its ends.
+    /// The ends of a slope inside the plot and under the highest flat roof.
     fn slope(&self, bandwidth: f64, x: (f64, f64), y: (f64, f64)) -> Option<[f64; 2]> {
         let top = self.flats.iter().map(|(_, y)| *y).reduce(f64::max).unwrap_or(y.1);
         let ends = [x.0.max(y.0 / bandwidth), x.1.min(top / bandwidth)];
         (ends[0] < ends[1]).then_some(ends)
     }
 
-    /// Where a flat roof begins: at the steepest slope.
+    /// The start of a flat roof: at the steepest slope.
     fn flat(&self, speed: f64, x: (f64, f64)) -> f64 {
         let bandwidth = self.slopes.iter().map(|(_, b)| *b).reduce(f64::max);
         bandwidth.map_or(x.0, |b| (speed / b).clamp(x.0, x.1))
@@ -124,7 +124,7 @@ impl Roof {
         for (kernels, speed) in together(frame, self.flats.clone()) {
             let places = || along(self.flat(speed, x), x.1).map(|x| (x, speed)).rev();
             if !frame.label(&kernels, false, places()) {
-                // There may be room for each alone.
+                // There may be room for single names.
                 for kernel in kernels.split(", ") {
                     frame.label(kernel, false, places());
                 }
@@ -140,14 +140,14 @@ impl Roof {
     }
 }
 
-/// Lines that are too near to each other for two labels have one, at the highest of them.
+/// Merges the labels of lines that are too near to each other for two, at the highest of them.
 fn together(frame: &Frame, mut lines: Vec<(String, f64)>) -> Vec<(String, f64)> {
     const NEAR: f64 = 8.0;
     lines.sort_by(|a, b| b.1.total_cmp(&a.1));
     let mut labels: Vec<(String, f64)> = vec![];
     for (name, y) in lines {
         match labels.last_mut() {
-            // Logarithmic: lines that rise together are as far from each other everywhere.
+            // On logarithmic axes, parallel lines have the same distance everywhere.
             Some((names, top)) if frame.y(y) - frame.y(*top) < NEAR => {
                 *names += &format!(", {name}")
             }

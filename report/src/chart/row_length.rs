@@ -1,4 +1,4 @@
-//! Speed by the length of rows.
+//! A chart of speed by row length.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +7,8 @@ use super::scale::Scale;
 use crate::format::bytes;
 use crate::schema::{Case, Report};
 
-/// The softmax of f32 with one thread, at the fewest rows of each length. Nothing if there are not
-/// two lengths.
+/// The softmax of f32 with one thread, at the fewest rows of each length. `None` without two
+/// lengths.
 pub fn draw(report: &Report, machine: &str) -> Option<Drawing> {
     let all = || {
         let f32s = report.cases.iter().filter(|c| c.operation == "softmax" && c.dtype == "f32");
@@ -36,7 +36,7 @@ pub fn draw(report: &Report, machine: &str) -> Option<Drawing> {
         190.0,
     );
     for cache in report.machine.data_caches() {
-        // A row of f32 and its result.
+        // Size of an element of f32 and its result.
         let cols = cache.size as f64 / 8.0;
         frame.vertical(cols, format!("L{} {}", cache.level, bytes(cache.size)));
     }

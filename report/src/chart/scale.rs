@@ -1,10 +1,11 @@
-//! From values to places on an axis.
+//! Scales, which map values to places on an axis.
 
 use std::ops::RangeInclusive;
 
-/// The numbers that ticks are powers of ten of.
+/// Ticks are these times powers of ten.
 const STEPS: [f64; 3] = [1.0, 2.0, 5.0];
-/// What counts: others, which are in no file, would need more care than they are worth.
+/// Values that are drawn. Others are in no file that can be read, and would need more care than
+/// they are worth.
 const SANE: RangeInclusive<f64> = 1e-60..=1e60;
 
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +17,7 @@ enum Kind {
     Two,
 }
 
-/// An axis: its ends are such that ticks can be there.
+/// A scale, whose ends are places for ticks.
 #[derive(Clone, Copy, Debug)]
 pub struct Scale {
     kind: Kind,
@@ -25,7 +26,7 @@ pub struct Scale {
 }
 
 impl Scale {
-    /// With room for these values; those that are not sane do not count.
+    /// A linear scale with room for these values; those that are not sane are ignored.
     pub fn linear(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let (low, high) = range(values, |x| x.abs() <= *SANE.end())?;
         let width = if high > low { high - low } else { high.abs().max(1e-3) };
@@ -35,7 +36,7 @@ impl Scale {
         Some(Self { kind: Kind::Linear, low, high })
     }
 
-    /// With room for these values, by powers of ten; only those that are positive and sane count.
+    /// A scale by powers of ten with room for these values; only positive and sane ones count.
     pub fn ten(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let (low, high) = range(values, |x| SANE.contains(&x))?;
         let grid = || exponents(low, high).flat_map(|k| STEPS.map(|m| power(m, k)));
@@ -44,7 +45,7 @@ impl Scale {
         Some(Self { kind: Kind::Ten, low, high })
     }
 
-    /// The same by powers of two.
+    /// A scale by powers of two.
     pub fn two(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let (low, high) = range(values, |x| SANE.contains(&x))?;
         let low = low.log2().floor().exp2();
@@ -52,8 +53,7 @@ impl Scale {
         Some(Self { kind: Kind::Two, low, high })
     }
 
-    /// As [`Scale::linear`] from zero, or if the values differ too much for that, as
-    /// [`Scale::ten`].
+    /// As [`Scale::linear`] from zero, or as [`Scale::ten`] if the values differ too much for that.
     pub fn from_zero(values: &[f64]) -> Option<Self> {
         let (low, high) = range(values.iter().copied(), |x| SANE.contains(&x))?;
         if high > 300.0 * low { Self::ten([low, high]) } else { Self::linear([0.0, low, high]) }
@@ -64,7 +64,7 @@ impl Scale {
         (self.low, self.high)
     }
 
-    /// Where a value is: 0 at the lower end, 1 at the upper one, and what is beyond is there too.
+    /// The place of a value: 0 at the lower end or below, 1 at the upper end or above.
     pub fn part(&self, x: f64) -> f64 {
         let Self { kind, low, high } = *self;
         let part = match kind {
@@ -105,9 +105,9 @@ impl Scale {
         }
     }
 
-    /// A tick in words.
+    /// The label of a tick.
     pub fn tick(&self, x: f64) -> String {
-        // What is left of the product is noise.
+        // Removes the rounding error of the product.
         let x: f64 = format!("{x:.9e}").parse().unwrap_or(x);
         match self.kind {
             Kind::Two if x >= (1 << 20) as f64 => format!("{}Mi", x / (1 << 20) as f64),
@@ -128,19 +128,19 @@ fn range(values: impl IntoIterator<Item = f64>, good: impl Fn(f64) -> bool) -> O
     })
 }
 
-/// Of the powers of ten around these values.
+/// The exponents of the powers of ten around these values.
 fn exponents(low: f64, high: f64) -> RangeInclusive<i32> {
     (low.log10().floor() as i32 - 1)..=(high.log10().ceil() as i32 + 1)
 }
 
-/// 1, 2 and 5 times powers of ten, from this number.
+/// 1, 2 and 5 times powers of ten, from `least` on.
 fn steps(least: f64) -> impl Iterator<Item = f64> {
     let first = least.log10().floor() as i32;
     let steps = (first..).flat_map(|k| STEPS.map(|m| power(m, k)));
     steps.skip_while(move |&step| step < least * (1.0 - 1e-9))
 }
 
-/// `m` times a power of ten, as near as can be.
+/// `m` times a power of ten, as exact as possible.
 fn power(m: f64, exponent: i32) -> f64 {
     format!("{m}e{exponent}").parse().unwrap_or(f64::INFINITY)
 }

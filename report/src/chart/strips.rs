@@ -3,25 +3,25 @@
 use super::frame::{Axis, Drawing, Frame, Look};
 use super::scale::Scale;
 
-/// Of a row's name, and of each track below it.
+/// Height of a row's name, and of each track below it.
 const NAME: f64 = 17.0;
 const TRACK: f64 = 10.0;
-/// A chart is cut into several where it would be higher.
+/// The greatest height; a higher chart is cut into several.
 const MOST: f64 = 560.0;
 
-/// A row.
+/// A row with its marks.
 #[derive(Debug, Default)]
 pub struct Row {
     pub name: String,
     pub marks: Vec<Mark>,
-    /// A mark across all tracks: where, and what it says.
+    /// A mark across all tracks: its place and its title.
     pub bar: Option<(f64, String)>,
 }
 
 /// A mark in a row.
 #[derive(Debug)]
 pub struct Mark {
-    /// Counted from the top.
+    /// The track, counted from the top.
     pub track: usize,
     pub look: Look,
     pub x: f64,
@@ -34,11 +34,11 @@ pub struct Strips<'a> {
     pub subtitle: &'a str,
     pub axis: &'static str,
     pub scale: Scale,
-    /// Where the line of each mark starts.
+    /// The start of each mark's line.
     pub origin: f64,
-    /// Of the legend: looks of marks and their names.
+    /// The legend: looks of marks and their names.
     pub legend: Vec<(Look, String)>,
-    /// What bars are.
+    /// The name of bars in the legend.
     pub bars: Option<&'static str>,
 }
 
@@ -48,7 +48,7 @@ impl Strips<'_> {
         let tracks = rows.iter().flat_map(|row| &row.marks).map(|mark| mark.track + 1).max();
         let high = NAME + TRACK * tracks.unwrap_or(1) as f64 + 3.0;
         let most = ((MOST / high) as usize).max(1);
-        // As even as can be.
+        // As even as possible.
         let parts = rows.len().div_ceil(most).max(1);
         let chunks: Vec<_> = rows.chunks(rows.len().div_ceil(parts).max(1)).collect();
         let draw = |(i, part): (usize, &&[Row])| {

@@ -1,4 +1,4 @@
-//! Speed by the number of threads.
+//! A chart of speed by number of threads.
 
 use std::collections::BTreeMap;
 
@@ -7,11 +7,11 @@ use super::scale::Scale;
 use crate::format::{bytes, number, plural};
 use crate::schema::Report;
 
-/// The loop that memory is measured by.
+/// The loop that stands for memory.
 const LOOP: &str = "copy_nt";
 
-/// How much faster more threads are, of the softmax of f32 and of memory itself. Nothing if all was
-/// done with as many.
+/// Speed-ups by more threads, of the softmax of f32 and of memory. `None` if all cases have the
+/// same number of threads.
 pub fn draw(report: &Report, machine: &str) -> Option<Drawing> {
     let mut sizes: BTreeMap<(u64, usize, usize), BTreeMap<usize, f64>> = BTreeMap::new();
     for case in report.best() {
@@ -63,7 +63,7 @@ pub fn draw(report: &Report, machine: &str) -> Option<Drawing> {
     Some(frame.finish("Softmax of f32 by threads, the best kernel", machine))
 }
 
-/// Threads, and how many times as fast as one.
+/// Numbers of threads, and their speed relative to one thread.
 fn speed_ups(speeds: &BTreeMap<usize, f64>) -> Vec<(f64, f64)> {
     let Some(one) = speeds.get(&1) else { return vec![] };
     speeds.iter().map(|(&threads, speed)| (threads as f64, speed / one)).collect()

@@ -8,15 +8,15 @@ use crate::chart::{Figure, Kind, STYLE, figures, name};
 use crate::format::{bytes, command, harmless, plural};
 use crate::schema::{Case, Report};
 
-/// What the page may load: nothing.
+/// The page may load nothing.
 const POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:";
 
-/// How many wrong answers are described.
+/// The most wrong results that are described.
 const MOST_WRONG: usize = 20;
 
 /// A page with the machines, charts and tables of all reports. It needs no other file and no
-/// network; without scripts only the values that show at marks are slower to come.
+/// network. Without scripts, the browser shows the values of marks, only later.
 pub fn html(reports: &[Report]) -> String {
     let figures = figures(reports);
     let labels: Vec<_> = reports.iter().map(|report| &*report.machine.label).collect();
@@ -56,7 +56,7 @@ struct Section {
     kind: Kind,
     title: &'static str,
     about: &'static str,
-    /// Why there may be none.
+    /// The reason for a section without charts.
     none: &'static str,
 }
 
@@ -94,7 +94,7 @@ const SECTIONS: &[Section] = &[
     },
 ];
 
-/// All charts: those of one report beside each other, those of several by what they show.
+/// All charts: those of one report side by side, those of several by subject.
 fn charts(figures: &[Figure], reports: &[Report]) -> Markup {
     let of = |section: &Section| {
         let kind = section.kind;
@@ -134,14 +134,14 @@ fn charts(figures: &[Figure], reports: &[Report]) -> Markup {
     }
 }
 
-/// How many charts of so many stand beside each other where there is room for two, three or four:
-/// as many as leave none alone in the last row, if that can be.
+/// Number of charts side by side where there is room for two, three or four: such that none is
+/// alone in the last row, if possible.
 fn columns(charts: usize) -> String {
     let of = |most: usize| (2..=most).rev().find(|n| charts % n != 1).unwrap_or(most).min(charts);
     format!("--two: {}; --three: {}; --four: {}", of(2), of(3), of(4))
 }
 
-/// What is wrong, where nobody can overlook it.
+/// Wrong results, at a prominent place.
 fn failures(reports: &[Report]) -> Markup {
     let wrong = |report: &Report| report.cases.iter().filter_map(Case::wrong).collect::<Vec<_>>();
     let failures: Vec<_> = reports.iter().map(wrong).collect();
@@ -161,7 +161,7 @@ fn failures(reports: &[Report]) -> Markup {
     }
 }
 
-/// A machine and its run.
+/// The card of a machine and its run.
 fn card(report: &Report, number: Option<usize>) -> Markup {
     let Report { machine, build, .. } = report;
     let yes = |yes| if yes { "yes" } else { "no" }.to_owned();

@@ -7,7 +7,7 @@ use crate::compare::common;
 use crate::format::{bytes, number, percent, plural};
 use crate::schema::{Case, Report, Timing};
 
-/// The loops and the arithmetic, by threads.
+/// The limits: loops and arithmetic, by threads.
 pub fn limits(reports: &[Report]) -> Markup {
     html! {
         section {
@@ -29,7 +29,7 @@ pub fn limits(reports: &[Report]) -> Markup {
     }
 }
 
-/// A row for each name, a column for each number of threads; nothing if there are none.
+/// A row for each name, a column for each number of threads; empty without rows.
 fn by_threads(
     title: &str,
     machine: &str,
@@ -121,7 +121,7 @@ fn case(case: &Case) -> Vec<String> {
     ]
 }
 
-/// The cases of the first report that others have.
+/// The cases of the first report that others have, too.
 pub fn ratios(reports: &[Report]) -> Markup {
     let mut names = vec!["Case".to_owned(), "1: G elements/s".into()];
     for i in 2..=reports.len() {
@@ -143,13 +143,13 @@ fn spread(timing: &Timing) -> String {
     percent(timing.spread)
 }
 
-/// Which rounds, counted from 1, and how long they took.
+/// The outliers: rounds, counted from 1, and their seconds.
 fn outliers(timing: &Timing) -> String {
     let name = |&i: &usize| format!("{} ({}x)", i + 1, number(timing.seconds[i] / timing.median));
     timing.outliers.iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
-/// The first `text` columns are flush left. Columns without anything are left out.
+/// A table. The first `text` columns are flush left; columns without entries are left out.
 fn table(label: &str, names: &[&str], text: usize, rows: &[Vec<String>]) -> Markup {
     let class = |i: usize| (i >= text).then_some("n");
     let any = |i: &usize| rows.iter().any(|row| !row[*i].is_empty());

@@ -3,7 +3,7 @@ use softmax_report::{Report, charts};
 
 use crate::sample::{ARM, BIG, SMALL, bare_report, nasty_report, sample_report, set_speed};
 
-/// Draws them, and looks for what no chart may have; gives the names.
+/// Draws the charts, checks what must hold for every chart, and returns their names.
 fn names(reports: &[Report]) -> Vec<String> {
     let charts = charts(reports);
     for chart in &charts {
@@ -22,7 +22,7 @@ fn names(reports: &[Report]) -> Vec<String> {
             }
             for (name, most) in [("cx", view[2]), ("cy", view[3])] {
                 let x = node.attribute(name).map_or(0.0, |x| x.parse().expect("a number"));
-                // Of the legend they are beside its text.
+                // Marks of the legend are beside its text.
                 assert!((-4.0..=most).contains(&x), "{}: {name}={x}", chart.name);
             }
             assert_ne!(node.tag_name().name(), "script");
@@ -70,7 +70,7 @@ fn extremes_are_drawn() {
     set_speed(&mut tiny.cases[0], 1e-3);
     assert_eq!(names(&[tiny]).len(), 2);
     assert!(names(&[extreme, nasty_report(), sample_report(&BIG)]).len() > 10);
-    // Not from a file: such values cannot be read.
+    // Not read from a file, which would refuse such values.
     let mut absurd = sample_report(&SMALL);
     for (i, case) in absurd.cases.iter_mut().enumerate() {
         let values = [f64::NAN, f64::INFINITY, 0.0, -1.0, f64::MAX, f64::MIN_POSITIVE];
@@ -84,7 +84,7 @@ fn extremes_are_drawn() {
     names(&[absurd]);
 }
 
-/// A picture has text on it, and is light.
+/// An image has text on it, and is light.
 #[cfg(feature = "png")]
 #[test]
 fn charts_can_be_pictures() {

@@ -1,4 +1,4 @@
-//! What users see of reports.
+//! Reports as users see them.
 
 mod charts;
 mod compare;

@@ -2,7 +2,7 @@ use softmax_report::{Report, html};
 
 use crate::sample::{ARM, BIG, bare_report, nasty_report, sample_report};
 
-/// The page, of which every chart is XML.
+/// The page, whose charts are checked to be XML.
 fn page(reports: &[Report]) -> String {
     let page = html(reports);
     let svgs = page.split("<svg").skip(1).map(|rest| {
@@ -56,12 +56,12 @@ fn little_is_a_page_too() {
     page(&vec![sample_report(&ARM); 10]);
 }
 
-/// It can be pasted into a shell.
+/// The command can be pasted into a shell.
 #[test]
 fn the_command_is_quoted() {
     let command = ["/a b/softmax", "bench", "--label", "it's $HOME", "-o", "x=1,2.json", "", "é"];
     let report = Report { command: command.map(String::from).into(), ..sample_report(&BIG) };
-    // As HTML has it.
+    // Escaped as in HTML.
     let quoted = "'/a b/softmax' bench --label 'it'\\''s $HOME' -o x=1,2.json '' 'é'";
     assert!(page(&[report]).contains(quoted), "{quoted}");
 }
@@ -77,7 +77,7 @@ fn columns_without_anything_are_left_out() {
     assert!(!has(&report));
 }
 
-/// Of four charts in a row of three one would stand alone.
+/// Of four charts in rows of three, one would be alone.
 #[test]
 fn no_chart_stands_alone() {
     let of_four = page(&[sample_report(&BIG)]);

@@ -2,7 +2,7 @@
 
 use softmax_report::schema::*;
 
-/// What kind of machine it was.
+/// A kind of machine.
 #[derive(Clone, Debug)]
 pub struct Kind {
     pub label: &'static str,
@@ -26,7 +26,7 @@ pub const ARM: Kind = Kind {
     factor: 0.55,
 };
 
-/// Plausible, and always the same: `noise` goes from 0.97 to 1.03.
+/// A plausible report, always the same: `noise` goes from 0.97 to 1.03.
 pub fn sample_report(kind: &Kind) -> Report {
     let mut seed = 1_u32;
     let mut noise = move || {
@@ -38,7 +38,7 @@ pub fn sample_report(kind: &Kind) -> Report {
     for &threads in kind.threads {
         for (power, speed) in [(15, 240.0), (19, 110.0), (23, 42.0), (30, 20.0)] {
             for (name, part) in [("read", 0.8), ("copy", 0.9), ("copy_nt", 1.0), ("scale", 0.95)] {
-                // Small footprints gain nothing by threads, memory is soon full.
+                // Small sizes gain nothing by threads; memory is soon saturated.
                 let gain = match power {
                     15 => 1.0,
                     30 => 9.0_f64.min(threads as f64),
@@ -236,7 +236,7 @@ fn timing(median: f64, noise: &mut impl FnMut() -> f64) -> Timing {
     Timing { seconds, calls: 1000, median, spread: 0.013, outliers: vec![2] }
 }
 
-/// A case as small as can be: no machine that tells anything, and one case.
+/// The smallest report: no machine that tells anything, and one case.
 pub fn bare_report() -> Report {
     let mut report = sample_report(&SMALL);
     report.cases.truncate(1);
@@ -247,7 +247,7 @@ pub fn bare_report() -> Report {
     report
 }
 
-/// Everything that could break a page.
+/// A report with everything that could break a page.
 pub fn nasty_report() -> Report {
     let mut report = sample_report(&BIG);
     report.machine.label = "<script>alert(1)</script> & \"quotes\" \u{1b}[31m\0 北京 ".repeat(5);
@@ -257,7 +257,7 @@ pub fn nasty_report() -> Report {
     report.machine.on_battery = Some(true);
     report.command = vec!["--output=".to_owned() + &"x/".repeat(300)];
     report.warnings = vec!["w".repeat(500), "</style></title><b>".into()];
-    // Many caches that are nearly of the same size.
+    // Many caches of nearly the same size.
     for i in 0..4 {
         report.machine.caches.push(Cache { level: 4, kind: "Unified".into(), size: (3 + i) << 20 });
     }
@@ -280,7 +280,7 @@ pub fn nasty_report() -> Report {
     report
 }
 
-/// Gives a case that has times other ones.
+/// Changes the times of a case that has some.
 pub fn set_speed(case: &mut Case, speed: f64) {
     if let Some(result) = &mut case.result {
         result.elements_per_second = speed;

@@ -70,7 +70,7 @@ fn several_reports_have_ratios() {
     assert!(text.contains("NO CASE IS IN THE FIRST REPORT"), "{text}");
 }
 
-/// What the table has, for programs.
+/// The contents of the table, for programs.
 #[test]
 fn json_has_the_best_kernels_and_ratios() {
     let (first, mut second) = (sample_report(&SMALL), sample_report(&ARM));

@@ -16,15 +16,15 @@ use softmax_engines::{
 
 /// The softmax along the last axis, with the options of the library.
 /// `tensor.apply_op1_no_bwd(&SoftmaxLastDim::default())` gives a new tensor,
-/// `tensor.inplace_op1(&SoftmaxLastDim::default())` overwrites it. Both run on rayon's threads
-/// where that pays, as candle's own.
+/// `tensor.inplace_op1(&SoftmaxLastDim::default())` overwrites it. Both use rayon's threads where
+/// that pays, as candle's own op does.
 #[derive(Default)]
 struct SoftmaxLastDim {
     options: softmax::Softmax<'static>,
 }
 
-/// The elements of a tensor of which the last axis is `cols` long. As in candle's own op they must
-/// lie one behind the other, from anywhere on.
+/// The range of a tensor's elements, whose last axis has `cols`. As in candle's own op they must be
+/// contiguous, from any offset.
 fn place(layout: &Layout) -> CandleResult<(std::ops::Range<usize>, usize)> {
     match (layout.contiguous_offsets(), layout.dims().last()) {
         (Some((start, end)), Some(&cols)) => Ok((start..end, cols)),
@@ -55,7 +55,7 @@ impl SoftmaxLastDim {
     }
 }
 
-/// What is an element for both.
+/// An element for both libraries.
 trait Element: softmax::Element + WithDType {}
 impl<T: softmax::Element + WithDType> Element for T {}
 
@@ -108,7 +108,7 @@ fn elements<T: WithDType>(x: &Tensor) -> CandleResult<Vec<T>> {
     x.flatten_all()?.to_vec1()
 }
 
-/// Bits as the library's own, shapes as candle's, results near candle's.
+/// Checks that bits are those of the library, shapes those of candle, and results near candle's.
 fn check<T: Bits + WithDType>(shape: &[usize], bounds: Bounds) -> Result<(), Error> {
     let (rows, cols) = (shape[..shape.len() - 1].iter().product(), shape[shape.len() - 1]);
     let what = format!("{shape:?} {}", T::NAME);
@@ -127,7 +127,7 @@ fn check<T: Bits + WithDType>(shape: &[usize], bounds: Bounds) -> Result<(), Err
     in_place.inplace_op1(&SoftmaxLastDim::default())?;
     check_bits(&elements::<T>(&in_place)?, &want, &format!("{what} in place"))?;
 
-    // A part of a tensor, which begins somewhere and is contiguous.
+    // A contiguous part of a tensor with an offset.
     if shape.len() > 1 && shape[0] > 1 {
         let from = |x: &Tensor| x.narrow(0, 1, shape[0] - 1);
         let part = ours(&from(&tensor)?)?;
@@ -142,7 +142,7 @@ fn check<T: Bits + WithDType>(shape: &[usize], bounds: Bounds) -> Result<(), Err
         let expected = [&x[..first], &want[first..]].concat();
         check_bits(&elements::<T>(&in_place)?, &expected, &format!("{what} part in place"))?;
     }
-    // One that is not: refused, as candle's own op does, and right after a copy.
+    // A part that is not contiguous: refused, as by candle's own op, and right after a copy.
     if rows > 1 && cols > 1 {
         let last = tensor.dims().len() - 1;
         let turned = tensor.transpose(last - 1, last)?;
@@ -159,7 +159,7 @@ fn check<T: Bits + WithDType>(shape: &[usize], bounds: Bounds) -> Result<(), Err
     check_errors(&x, &got, ("candle", &before), cols, bounds, &what)
 }
 
-/// Time of both for a shape.
+/// Times both for a shape.
 fn time<T: Bits + WithDType>(shape: &[usize], rounds: usize) -> Result<(), Error> {
     let (rows, cols) = (shape[..shape.len() - 1].iter().product(), shape[shape.len() - 1]);
     let x = Tensor::from_vec(logits::<T>(rows, cols), shape, &Device::Cpu)?;

@@ -1,9 +1,9 @@
 //! A batch of logits whose vocabulary is spread over processes: each has some columns of every row.
-//! One all-gather of the partials of all rows of the batch, and every process has its columns'
-//! probabilities, with the bits that one process would get.
+//! After one all-gather of the partials of all rows, every process has the probabilities of its
+//! columns, with the bits that one process would get.
 //!
 //! `mpirun -n 4 target/release/mpi_vocab [--quick]` (run.sh has the options for one machine). Rank
-//! 0 gathers the slices of all rows and compares; a difference aborts all.
+//! 0 gathers the slices of all rows and compares them; a difference aborts all processes.
 
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ use softmax::half::{bf16, f16};
 use softmax::{BLOCK, Element, Merged, MergedRow, Partial, Shards};
 use softmax_engines::{Bits, Error, check_bits, interleaved, logit, logits, quick, seconds};
 
-/// An element whose partials are sent as some words of 64 bits.
+/// An element whose partials are sent as words of 64 bits.
 trait Wire: Bits {
     const WORDS: usize;
     fn to_words(partial: Partial, words: &mut [u64]);
@@ -48,8 +48,8 @@ macro_rules! wire_array {
 
 wire_array!(f16, bf16, f64);
 
-/// How the columns of a row are spread: whole blocks, as evenly as they go. Ranks have none if
-/// there are more of them than blocks.
+/// The distribution of a row's columns: whole blocks, as evenly as possible. Some ranks have none
+/// if there are more ranks than blocks.
 #[derive(Clone, Copy)]
 struct Split {
     cols: usize,
@@ -62,7 +62,7 @@ impl Split {
         all * rank / self.ranks..all * (rank + 1) / self.ranks
     }
 
-    /// All but the last of the slices that are not empty are a multiple of BLOCK long.
+    /// Every slice that is not empty, except the last, is a multiple of BLOCK long.
     fn cols(&self, rank: usize) -> Range<usize> {
         let Range { start, end } = self.blocks(rank);
         (start * BLOCK).min(self.cols)..(end * BLOCK).min(self.cols)
@@ -81,7 +81,7 @@ fn counts(sizes: impl Iterator<Item = usize>) -> Result<(Vec<i32>, Vec<i32>), Er
     Ok((counts, starts))
 }
 
-/// What a process knows.
+/// The state of a process.
 struct Process<'a> {
     world: &'a SimpleCommunicator,
     rank: usize,
@@ -89,18 +89,18 @@ struct Process<'a> {
     shards: Shards<'static>,
 }
 
-/// What a batch took: seconds of this process, and what was sent.
+/// The cost of a batch: seconds of this process, and what was sent.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cost {
     sum: f64,
     exchange: f64,
     merge: f64,
     finish: f64,
-    /// Rows that took a second round.
+    /// Rows that needed a second round.
     again: usize,
 }
 
-/// What every process knows of a batch in the end.
+/// The result that every process has of a batch.
 struct Done<T> {
     merged: Vec<MergedRow<T>>,
     lse: Vec<T>,
@@ -108,15 +108,15 @@ struct Done<T> {
 }
 
 impl Process<'_> {
-    /// The probabilities of this process's columns, in place. `x` has all rows of the batch, one
-    /// behind the other.
+    /// Overwrites this process's columns with their probabilities. `x` has all rows of the batch,
+    /// one after another.
     fn softmax<T: Wire>(&self, x: &mut [T], rows: usize) -> Result<Done<T>, Error> {
         let width = self.split.cols(self.rank).len();
         let row = |i: usize| i * width..(i + 1) * width;
         let mut cost = Cost::default();
         let mut merged: Vec<Option<MergedRow<T>>> = vec![None; rows];
-        // The rows to be summed, and their largest element where it is known: first all of them,
-        // without.
+        // The rows to be summed, and their largest element if it is known: first all rows, without
+        // it.
         let mut todo: Vec<(usize, Option<f64>)> = (0..rows).map(|i| (i, None)).collect();
         while !todo.is_empty() {
             let blocks = Partial::count(width);
@@ -133,7 +133,7 @@ impl Process<'_> {
                 all = self.all_gather::<T>(&mine, todo.len())?;
                 Ok::<_, Error>(())
             })?;
-            // All processes find the same, so that all know which rows are to be done again.
+            // All processes get the same result, so all know which rows are summed again.
             let mut again = Vec::new();
             cost.merge += seconds(|| {
                 let each = Partial::count(self.split.cols);
@@ -162,8 +162,8 @@ impl Process<'_> {
         Ok(Done { merged, lse, cost })
     }
 
-    /// The partials of all columns of so many rows, row by row and in the order of the row, from
-    /// everyone's own.
+    /// Gathers the partials of all columns of `rows` rows from all processes, row by row and in the
+    /// order of the row.
     fn all_gather<T: Wire>(&self, mine: &[Partial], rows: usize) -> Result<Vec<Partial>, Error> {
         let mut sent = vec![0u64; mine.len() * T::WORDS];
         for (partial, words) in mine.iter().zip(sent.chunks_mut(T::WORDS)) {
@@ -176,7 +176,7 @@ impl Process<'_> {
         let mut parts = PartitionMut::new(&mut received[..], counts, &starts[..]);
         self.world.all_gather_varcount_into(&sent[..], &mut parts);
 
-        // They came rank by rank.
+        // Received rank by rank.
         let mut all = vec![Partial::NOTHING; rows * blocks];
         let mut words = received.chunks_exact(T::WORDS);
         for rank in 0..self.split.ranks {
@@ -192,8 +192,8 @@ impl Process<'_> {
         Ok(all)
     }
 
-    /// The slices of everyone at rank 0, put together to rows. (Only to be compared: a program that
-    /// shards its vocabulary does not want them in one place.)
+    /// Gathers all slices at rank 0, as rows. (Only for the comparison: a program that shards its
+    /// vocabulary does not want them in one place.)
     fn gather<T: Wire>(&self, y: &[T], rows: usize) -> Result<Vec<u64>, Error> {
         let sent: Vec<u64> = y.iter().map(|y| y.bits()).collect();
         let root = self.world.process_at_rank(0);
@@ -220,8 +220,8 @@ impl Process<'_> {
         Ok(all)
     }
 
-    /// The batch in all processes has the bits that it has in one, and so many of its rows took a
-    /// second round.
+    /// Checks that the batch has the bits that it has in one process, and how many of its rows
+    /// needed a second round.
     fn check<T: Wire>(&self, x: &[T], what: &str, again: Range<usize>) -> Result<(), Error> {
         let cols = self.split.cols;
         let rows = x.len() / cols;
@@ -235,8 +235,8 @@ impl Process<'_> {
             );
         }
 
-        // The sums themselves: another order changes their last bits, but an f32 probability only
-        // about once in 2^29.
+        // Compares the sums, too: another order changes their last bits, but an f32 probability
+        // only about once in 2^29.
         for (i, (row, merged)) in x.chunks(cols).zip(&merged).enumerate() {
             let bits = |row: &MergedRow<T>| row.to_partial().to_array().map(f64::to_bits);
             let (got, want) = (bits(merged), bits(&merged_alone(&self.shards, row)?));
@@ -324,7 +324,7 @@ impl Process<'_> {
     }
 }
 
-/// A whole row, merged without anyone else.
+/// Merges a whole row in this process alone.
 fn merged_alone<T: Element>(shards: &Shards, row: &[T]) -> Result<MergedRow<T>, Error> {
     let mut partials = vec![Partial::NOTHING; Partial::count(row.len())];
     let mut row_max = None;
@@ -337,7 +337,7 @@ fn merged_alone<T: Element>(shards: &Shards, row: &[T]) -> Result<MergedRow<T>, 
     }
 }
 
-/// Rows of all kinds: plain ones, masks, NaN, infinities, and such that need a second round.
+/// Rows of all kinds: plain ones, masks, NaN, infinities, and rows that need a second round.
 fn special<T: Element>(cols: usize) -> Vec<T> {
     const ROWS: usize = 12;
     let mut x = logits::<T>(ROWS, cols);
@@ -349,7 +349,7 @@ fn special<T: Element>(cols: usize) -> Vec<T> {
             2 => row.fill(T::NEG_INFINITY),
             3 => row[half] = T::INFINITY,
             4 => (row[0], row[last]) = (T::INFINITY, T::NAN),
-            // Masked: half of it, the other half, by a large number, all but one.
+            // Masked: the first half, the second half, by a large number, all but one.
             5 => row[..half].fill(T::NEG_INFINITY),
             6 => row[half..].fill(T::NEG_INFINITY),
             7 => row[..half].fill(big(-10_000.0)),
@@ -357,9 +357,10 @@ fn special<T: Element>(cols: usize) -> Vec<T> {
                 row.fill(T::NEG_INFINITY);
                 row[last] = big(3.0);
             }
-            // Beyond 45,000: by subtraction, which needs the row's maximum.
+            // Beyond 45,000, where the row's maximum is subtracted.
             9 => row[last] = big(60_000.0),
-            // The first block's smallest are flushed by the last one's largest, its others are not.
+            // The last block's largest element flushes the smallest of the first block, but not all
+            // of it.
             10 => {
                 row.iter_mut().for_each(|x| *x = big(x.to_f64() * 3.0));
                 row[last] = big(88.0);
@@ -385,7 +386,7 @@ fn run(world: &SimpleCommunicator) -> Result<(), Error> {
     }
     // One block; fewer blocks than ranks; whole blocks only; a vocabulary.
     for cols in [100, BLOCK, 2 * BLOCK + 1, 8 * BLOCK, 128_256] {
-        // Two rows are huge, others are flushed in part if they have more than one block.
+        // Two rows are huge; others are flushed in part if they have more than one block.
         let again = if cols > BLOCK { 3..5 } else { 2..3 };
         process(cols).check(&special::<f32>(cols), "special rows", again.clone())?;
         process(cols).check(&special::<bf16>(cols), "special rows", again)?;
@@ -408,7 +409,7 @@ fn main() {
     };
     let world = universe.world();
     if let Err(e) = run(&world) {
-        // The others may be waiting for this one.
+        // The other processes may be waiting for this one.
         eprintln!("rank {}: {e}", world.rank());
         world.abort(1);
     }

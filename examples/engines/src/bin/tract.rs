@@ -1,5 +1,5 @@
-//! Softmax in tract, as an op of one's own in place of the one of tract-core: models with theirs
-//! and with ours are run side by side, checked, then timed.
+//! Softmax in tract, as a custom op in place of the one of tract-core: models with either are run
+//! side by side, checked, then timed.
 //!
 //! `cargo run --release --bin tract -- [--quick]`. One thread, as tract runs by default.
 
@@ -12,14 +12,14 @@ use tract_core::internal::*;
 use tract_core::ops::einsum::EinSum;
 use tract_core::ops::nn::SoftmaxKind;
 
-/// The softmax along an axis, in f32, f64 or f16. It implements what tract's own does, so that the
-/// optimiser can move axes around it alike.
+/// The softmax along an axis, in f32, f64 or f16. It implements what tract's own op does, so that
+/// the optimiser can move axes around it in the same way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ExactSoftmax {
     axis: usize,
 }
 
-/// Replaces every softmax of a model that is along one axis of floats. The others (quantized, of
+/// Replaces every softmax of a model that is along one axis of floats. Others (quantized, along
 /// several axes, logarithms) stay.
 fn replace(model: &mut TypedModel) -> TractResult<()> {
     let rule = |_: &(),
@@ -66,8 +66,7 @@ impl EvalOp for ExactSoftmax {
 }
 
 impl ExactSoftmax {
-    /// In place; tract copies the tensor before if somebody else holds it, which is not usual
-    /// between two ops.
+    /// In place. tract copies the tensor first if it is shared, which is unusual between two ops.
     fn along<T: Datum + softmax::Element>(&self, input: TValue) -> TractResult<TVec<TValue>> {
         let mut tensor = input.into_tensor();
         let (shape, axis) = (tensor.shape().to_vec(), self.axis as isize);
@@ -108,7 +107,7 @@ impl TypedOp for ExactSoftmax {
     }
 }
 
-/// A model that is one softmax.
+/// A model with a single softmax.
 fn softmax_alone(dt: DatumType, shape: &[usize], axis: usize) -> TractResult<TypedModel> {
     let mut model = TypedModel::default();
     let x = model.add_source("x", dt.fact(shape))?;
@@ -118,7 +117,7 @@ fn softmax_alone(dt: DatumType, shape: &[usize], axis: usize) -> TractResult<Typ
     Ok(model)
 }
 
-/// Attention: softmax(Q K^T) V for each head. (Who builds one has scaled Q.)
+/// Attention: softmax(Q K^T) V for each head. (The builder has scaled Q.)
 fn attention(dt: DatumType, heads: usize, rows: usize, dim: usize) -> TractResult<TypedModel> {
     let mut model = TypedModel::default();
     let fact = dt.fact([heads, rows, dim]);
@@ -136,7 +135,7 @@ fn attention(dt: DatumType, heads: usize, rows: usize, dim: usize) -> TractResul
 
 type Plan = Arc<TypedRunnableModel>;
 
-/// The plans of a model as it is, and with its softmax replaced; each has one of its kind.
+/// The plans of a model as it is, and with its softmax replaced. Each has one softmax of its kind.
 fn plans(model: TypedModel) -> TractResult<[Plan; 2]> {
     let mut ours = model.clone().into_decluttered()?;
     replace(&mut ours)?;
@@ -159,13 +158,13 @@ fn elements<T: Datum>(x: &Tensor) -> TractResult<Vec<T>> {
     Ok(x.try_as_plain_ram()?.as_slice::<T>()?.to_vec())
 }
 
-/// What one output is.
+/// Runs a plan with a single output.
 fn run<T: Datum>(plan: &Plan, inputs: TVec<TValue>) -> TractResult<(Vec<usize>, Vec<T>)> {
     let y = args_1!(plan.run(inputs)?);
     Ok((y.shape().to_vec(), elements(&y)?))
 }
 
-/// Bits as the library's own, shapes as tract's, results near tract's.
+/// Checks that bits are those of the library, shapes those of tract, and results near tract's.
 fn check_alone<T: Datum + Bits>(shape: &[usize], axis: usize, bounds: Bounds) -> Result<(), Error> {
     let what = format!("{shape:?} {} axis {axis}", T::NAME);
     let [theirs, ours] = plans(softmax_alone(T::datum_type(), shape, axis)?)?;
@@ -179,7 +178,7 @@ fn check_alone<T: Datum + Bits>(shape: &[usize], axis: usize, bounds: Bounds) ->
     let mut want = vec![T::ZERO; x.len()];
     Softmax::new().softmax_axis(&x, &mut want, shape, axis as isize)?;
     check_bits(&got, &want, &what)?;
-    // Nobody else holds this one: in place.
+    // This tensor is not shared: in place.
     let (_, in_place) = run::<T>(&ours, tvec!(Tensor::from_shape(shape, &x)?.into_tvalue()))?;
     check_bits(&in_place, &want, &format!("{what} in place"))?;
 
@@ -189,7 +188,7 @@ fn check_alone<T: Datum + Bits>(shape: &[usize], axis: usize, bounds: Bounds) ->
     Ok(())
 }
 
-/// The two plans of attention agree.
+/// Checks that the two plans of attention agree.
 fn check_attention(plans: &[Plan; 2], inputs: &[TValue]) -> Result<(), Error> {
     let (theirs, ours) =
         (run::<f32>(&plans[0], inputs.into())?, run::<f32>(&plans[1], inputs.into())?);
@@ -205,8 +204,8 @@ fn check_attention(plans: &[Plan; 2], inputs: &[TValue]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Time of both plans. As between two ops nobody else holds the inputs: each run gets copies of its
-/// own, made before the clock starts.
+/// Times both plans. Inputs are not shared, as between two ops: each run gets copies of its own,
+/// made before the clock starts.
 fn time(what: &str, plans: &[Plan; 2], inputs: &[TValue], rounds: usize) -> Result<(), Error> {
     let go = |plan: &Plan| {
         let inputs = inputs.iter().map(|x| Tensor::clone(x).into_tvalue()).collect();

@@ -1,4 +1,4 @@
-//! The way through a file, which all subcommands go: from its start to its end, block by block.
+//! The walk through a file that all subcommands do: from start to end, chunk by chunk.
 
 use std::fmt::Display;
 use std::io::{IsTerminal, stderr, stdout};
@@ -18,18 +18,18 @@ use crate::memory::buffer;
 use crate::stored::Stored;
 use crate::writer::Sink;
 
-/// Bytes computed at a time for each thread, unless a row is longer: what was read into a core's
-/// cache is computed and written from there. A gigabyte of rows of 1,024 (two threads, in the page
-/// cache) took 0.27 s of the CPUs, with 16 MiB for both 0.31 s.
-const EACH: usize = 2 << 20;
+/// Bytes computed at a time for each thread, unless a row is longer. Little enough to be computed
+/// and written from a core's cache: a gigabyte of rows of 1,024 (two threads, in the page cache)
+/// took 0.27 s of CPU time, and 0.31 s with 16 MiB for both threads together.
+const BYTES_PER_THREAD: usize = 2 << 20;
 
-/// Most bytes computed at a time, unless a row is longer.
-const BLOCK: usize = 64 << 20;
+/// The most bytes computed at a time, unless a row is longer.
+const MOST_BYTES: usize = 64 << 20;
 
-/// Bytes read or written between two steps of the bar.
+/// Bytes read or written between two updates of the bar.
 const STEP: usize = 16 << 20;
 
-/// The body with `$c` as the type of the elements.
+/// Evaluates the body with `$c` as the type of the elements.
 macro_rules! with_type {
     ($dtype:expr, $c:ident => $body:expr) => {
         match $dtype {
@@ -54,7 +54,7 @@ macro_rules! with_type {
 }
 pub(crate) use with_type;
 
-/// What is read, and who computes.
+/// The input, and how it is computed.
 #[derive(Debug, clap::Args)]
 pub struct Source {
     /// A file of f32, f64, f16 or bf16 (.npy, .npz, .safetensors) or of text (.csv, .tsv, .txt), or
@@ -65,11 +65,11 @@ pub struct Source {
     pub reading: Reading,
 }
 
-/// How it is read, and who computes.
+/// How input is read, and what computes.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Reading {
-    /// The format of files whose names do not tell, of standard output [default: text], and of text
-    /// from standard input. What begins as another format is of that.
+    /// The format of files whose names do not tell it, of standard output [default: text], and of
+    /// text from standard input. Standard input in another format is recognised.
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub format: Option<Format>,
     /// The one tensor of a .safetensors or .npz file to use.
@@ -83,7 +83,7 @@ pub struct Reading {
     pub threads: Option<NonZeroUsize>,
 }
 
-/// What the logits are multiplied by.
+/// The factor of the logits.
 #[derive(Debug, clap::Args)]
 pub struct Scaling {
     /// Divides every input by T.
@@ -102,10 +102,10 @@ impl Source {
         Ok(input)
     }
 
-    /// As [`Source::open`], of a file with one tensor, or one chosen, whose rows have columns.
+    /// As [`Source::open`], for a file with one tensor, or a chosen one, whose rows have columns.
     pub fn open_one(&self) -> Result<Input, Failure> {
         let mut input = self.open()?;
-        // Nothing is done with them.
+        // Other contents are not used.
         input.others.clear();
         let cause = match &*input.tensors {
             [t] if t.rows == 0 || t.cols > 0 => return Ok(input),
@@ -127,7 +127,7 @@ impl Source {
         }
     }
 
-    /// How many threads calls may use.
+    /// The threads that calls may use.
     pub fn threads(&self) -> Threads {
         match self.reading.threads {
             Some(NonZeroUsize::MIN) => Threads::Serial,
@@ -140,7 +140,7 @@ impl Source {
         Ok(Exec::new().kernel(self.kernel()?).threads(self.threads()))
     }
 
-    /// What is wrong with the file.
+    /// A failure about the file.
     pub fn failed(&self, cause: impl Display) -> Failure {
         if is_standard(&self.path) {
             return Failure::new("standard input", cause);
@@ -149,7 +149,7 @@ impl Source {
     }
 }
 
-/// An operation with this scale or temperature.
+/// An operation with the given scale or temperature.
 macro_rules! scaled {
     ($scaling:expr, $operation:expr) => {{
         let operation = $operation;
@@ -163,7 +163,7 @@ macro_rules! scaled {
 pub(crate) use scaled;
 
 impl Scaling {
-    /// Refuses what is out of range.
+    /// Refuses values that are out of range.
     pub fn check(&self) -> Result<(), Failure> {
         let option = if self.temperature.is_some() { "--temperature" } else { "--scale" };
         let softmax = scaled!(self, Softmax::new());
@@ -175,7 +175,7 @@ impl Scaling {
         matches!(self.temperature, Some(0.0 | f64::INFINITY))
     }
 
-    /// As [`Scaling::check`], for what has no meaning at temperatures 0 and infinity.
+    /// As [`Scaling::check`], for operations without a meaning at temperatures 0 and infinity.
     pub fn check_finite(&self) -> Result<(), Failure> {
         if let Some(t @ (0.0 | f64::INFINITY)) = self.temperature {
             let cause = format!("the temperature must be above 0 and finite here, got {t}");
@@ -190,26 +190,26 @@ pub struct Walk {
     progress: Progress,
 }
 
-/// Bytes, and what was done to them.
+/// Bytes that were read and written, and where the results are.
 #[derive(Clone, Copy)]
 pub struct Moved<'a> {
     /// Where the results are.
     pub path: &'a Path,
-    /// Read and written.
+    /// Bytes read and written.
     pub bytes: usize,
 }
 
 impl Walk {
-    /// Begins a run. Its progress is shown unless it would be drawn into what is `printed` on the
-    /// same terminal, or nothing is to be shown.
+    /// Begins a run. It shows its progress, unless `quiet` or if the bar would be drawn into what
+    /// is `printed` to the same terminal.
     pub fn new(printed: bool, quiet: bool) -> Self {
         Self { progress: Progress::new(!quiet && (!printed || !stdout().is_terminal())) }
     }
 
-    /// The elements of a tensor whose bytes these are in a file, as `C`, some units at a time: so
-    /// many elements belong together, and `beside` bytes are needed for the results of a unit, if
-    /// they are more than the unit itself.
-    pub fn blocks<'a, C: Value>(
+    /// Reads a tensor's elements as `C`, chunk by chunk. `bytes` is their place in the file. A
+    /// chunk is whole units of `unit` elements each, which are computed together. The results of a
+    /// unit need `beside` bytes if that is more than the unit itself.
+    pub fn chunks<'a, C: Value>(
         &'a self,
         source: &'a Source,
         file: &'a Contents,
@@ -217,50 +217,50 @@ impl Walk {
         bytes: Range<usize>,
         unit: usize,
         beside: usize,
-    ) -> Blocks<'a, C> {
-        // There is something in a unit even if there is nothing in the tensor.
+    ) -> Chunks<'a, C> {
+        // Empty tensors may have empty units.
         let unit = unit.max(1);
         let units = bytes.len() / stored.size() / unit;
         let each = beside.max(unit.saturating_mul(size_of::<C>()));
-        let block = EACH.saturating_mul(rayon::current_num_threads()).min(BLOCK);
-        let most = (block / each).max(1).min(units) * unit;
+        let chunk = BYTES_PER_THREAD.saturating_mul(rayon::current_num_threads()).min(MOST_BYTES);
+        let most = (chunk / each).max(1).min(units) * unit;
         self.expect(bytes.len());
-        let (block, raw) = (Vec::new(), Vec::new());
-        Blocks { walk: self, source, file, stored, rest: bytes, unit, most, block, raw, next: 0 }
+        let (chunk, raw) = (Vec::new(), Vec::new());
+        Chunks { walk: self, source, file, stored, rest: bytes, unit, most, chunk, raw, next: 0 }
     }
 
-    /// So many bytes more will be read or written.
+    /// Announces bytes that will be read or written.
     pub fn expect(&self, bytes: usize) {
         self.progress.bar.inc_length(bytes as u64);
     }
 
-    /// Writes the results of a block, a part of it at a time.
+    /// Writes the results of a chunk in steps.
     pub fn write(&self, output: &mut Sink, bytes: &[u8]) -> Result<(), Failure> {
-        bytes.chunks(STEP).try_for_each(|part| {
-            output.write(part)?;
-            self.progress.add(part.len());
+        bytes.chunks(STEP).try_for_each(|step| {
+            output.write(step)?;
+            self.progress.add(step.len());
             Ok(())
         })
     }
 
-    /// Copies bytes as they are.
+    /// Copies bytes unchanged.
     pub fn copy(
         &self,
         file: &Contents,
         bytes: Range<usize>,
         output: &mut Sink,
     ) -> Result<(), Failure> {
-        let mut part = vec![0; STEP.min(bytes.len())];
+        let mut step = vec![0; STEP.min(bytes.len())];
         for start in bytes.clone().step_by(STEP) {
-            let part = &mut part[..STEP.min(bytes.end - start)];
-            file.read(start, part)?;
-            self.progress.add(part.len());
-            self.write(output, part)?;
+            let step = &mut step[..STEP.min(bytes.end - start)];
+            file.read(start, step)?;
+            self.progress.add(step.len());
+            self.write(output, step)?;
         }
         Ok(())
     }
 
-    /// What was done to how many bytes, and by whom, in how much time: for people.
+    /// A summary for people: what was done to how many bytes, by which kernel, and how fast.
     pub fn summary(&self, moved: Moved, what: &str, kernel: &Kernel, source: &Source) -> String {
         let (seconds, threads) = self.finish(source);
         format!(
@@ -292,79 +292,79 @@ impl Walk {
     }
 }
 
-/// See [`Walk::blocks`].
-pub struct Blocks<'a, C> {
+/// An iterator over chunks: see [`Walk::chunks`].
+pub struct Chunks<'a, C> {
     walk: &'a Walk,
     source: &'a Source,
     file: &'a Contents,
     stored: Stored,
-    /// The bytes that are still to be read.
+    /// The bytes that are left to read.
     rest: Range<usize>,
     unit: usize,
     most: usize,
-    block: Vec<C>,
-    /// What is read, if it is not of the type `C`.
+    chunk: Vec<C>,
+    /// The raw bytes, if they are not of the type `C`.
     raw: Vec<u8>,
-    /// The number of the next block's first unit.
+    /// The number of the next chunk's first unit.
     next: usize,
 }
 
-impl<C: Value> Blocks<'_, C> {
-    /// The most elements of a block.
+impl<C: Value> Chunks<'_, C> {
+    /// The most elements of a chunk.
     pub fn most(&self) -> usize {
         self.most
     }
 
-    /// The most units of a block.
+    /// The most units of a chunk.
     pub fn most_units(&self) -> usize {
         self.most / self.unit
     }
 
-    /// The next block, and the number of its first unit. The block may be written to: it is a copy.
+    /// The next chunk, a copy that may be overwritten, and the number of its first unit.
     pub fn advance(&mut self) -> Result<Option<(usize, &mut [C])>, Failure> {
         if self.rest.is_empty() {
             return Ok(None);
         }
         let size = self.stored.size();
         let n = self.most.min(self.rest.len() / size);
-        if self.block.is_empty() {
-            self.block = buffer(self.most).map_err(|e| self.source.failed(e))?;
+        if self.chunk.is_empty() {
+            self.chunk = buffer(self.most).map_err(|e| self.source.failed(e))?;
         }
-        let block = &mut self.block[..n];
+        let chunk = &mut self.chunk[..n];
         let start = self.rest.start;
         self.rest.start += n * size;
         let progress = &self.walk.progress;
         if self.stored.plain() == Some(C::DTYPE) {
-            read(self.file, start, bytemuck::cast_slice_mut(block), progress)?;
+            read(self.file, start, bytemuck::cast_slice_mut(chunk), progress)?;
         } else {
             if self.raw.is_empty() {
                 self.raw = buffer(self.most * size).map_err(|e| self.source.failed(e))?;
             }
             let raw = &mut self.raw[..n * size];
             read(self.file, start, raw, progress)?;
-            self.stored.decode(raw, block);
+            self.stored.decode(raw, chunk);
         }
         let first = self.next;
         self.next += n / self.unit;
-        Ok(Some((first, block)))
+        Ok(Some((first, chunk)))
     }
 }
 
-/// Reads a block, a part of it at a time.
+/// Reads a chunk in steps.
 fn read(
     file: &Contents,
     start: usize,
-    block: &mut [u8],
+    chunk: &mut [u8],
     progress: &Progress,
 ) -> Result<(), Failure> {
-    block.chunks_mut(STEP).enumerate().try_for_each(|(i, part)| {
-        file.read(start + i * STEP, part)?;
-        progress.add(part.len());
+    chunk.chunks_mut(STEP).enumerate().try_for_each(|(i, step)| {
+        file.read(start + i * STEP, step)?;
+        progress.add(step.len());
         Ok(())
     })
 }
 
-/// A bar on a terminal, once the work has lasted a second.
+/// A bar on a terminal, shown once the work has taken a second.
 struct Progress {
     bar: ProgressBar,
     started: Instant,
@@ -381,7 +381,7 @@ impl Progress {
         Self { bar, started: Instant::now(), shown: shown && stderr().is_terminal() }
     }
 
-    /// So many more are done.
+    /// Counts bytes that are done.
     fn add(&self, bytes: usize) {
         self.bar.inc(bytes as u64);
         let due = self.bar.is_hidden() && self.started.elapsed() > Duration::from_secs(1);
@@ -396,7 +396,7 @@ impl Progress {
 }
 
 impl Drop for Progress {
-    /// An error's line is not printed into the bar.
+    /// Removes the bar, so that no error message is printed into it.
     fn drop(&mut self) {
         self.finish();
     }
