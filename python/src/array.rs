@@ -603,6 +603,13 @@ impl<'a> Layout<'a> {
         Some(self)
     }
 
+    /// The elements at the start of the first `n` axes.
+    pub fn of_first(mut self, n: usize) -> Self {
+        self.shape.drain(..n);
+        self.strides.drain(..n);
+        self
+    }
+
     /// The rows along the last axis, if they are those of a matrix.
     pub fn rows(&self) -> Option<Rows> {
         let (&cols, outer) = self.shape.split_last()?;

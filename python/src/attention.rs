@@ -1,77 +1,16 @@
 //! The softmax of attention scores.
 
 use ::softmax::half::{bf16, f16};
-use ::softmax::{Attention, Error, Mask, MaskData, MatrixMut, Probs};
+use ::softmax::{Attention, Error, MatrixMut, Probs};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::array::{Array, Dtype, Float, Layout, Output, tuple};
 use crate::loss::floats32;
+use crate::mask::AttentionMask;
 use crate::options::{Arg, Factor, MaskedRows, by_factor, count, exec, number, run, whole};
 use crate::reduce::{columns, with_rows, with_slice};
 use crate::rows::{copied, room, store};
-
-/// A mask with rows in C order, and how many of them there are along batch, heads and queries.
-pub struct MaskOf {
-    data: MaskRows,
-    shape: [usize; 3],
-}
-
-enum MaskRows {
-    F32(Vec<f32>),
-    F16(Vec<f16>),
-    Bf16(Vec<bf16>),
-    Bool(Vec<u8>),
-}
-
-impl MaskOf {
-    /// A mask that may be broadcast to `shape`: batch, heads, queries, keys.
-    pub fn new(x: &Bound<PyAny>, shape: [usize; 4]) -> PyResult<Self> {
-        let mask = Array::labels(x, "mask")?;
-        let refuse = || {
-            PyValueError::new_err(format!(
-                "mask must have a shape that can be broadcast to {}, got {}",
-                tuple(&shape),
-                tuple(mask.shape())
-            ))
-        };
-        if mask.dtype() == Dtype::I64 {
-            return Err(PyTypeError::new_err(
-                "mask must be bool (True: seen) or floats that are added, got int64",
-            ));
-        }
-        // Along the keys all of it is needed; elsewhere a 1 stands for all.
-        let dims = mask.shape().len();
-        let mut own = [1; 4];
-        if dims > 4 {
-            return Err(refuse());
-        }
-        own[4 - dims..].copy_from_slice(mask.shape());
-        own[3] = shape[3];
-        let layout = mask.layout().broadcast(&own).ok_or_else(refuse)?;
-        layout.clone().broadcast(&shape).ok_or_else(refuse)?;
-        let data = match mask.dtype() {
-            Dtype::F32 => MaskRows::F32(layout.in_order().into_owned()),
-            Dtype::F16 => MaskRows::F16(layout.in_order().into_owned()),
-            Dtype::Bf16 => MaskRows::Bf16(layout.in_order().into_owned()),
-            Dtype::F64 => {
-                MaskRows::F32(layout.in_order::<f64>().iter().map(|&m| m as f32).collect())
-            }
-            _ => MaskRows::Bool(layout.in_order().into_owned()),
-        };
-        Ok(Self { data, shape: [own[0], own[1], own[2]] })
-    }
-
-    pub fn get(&self) -> Mask<'_> {
-        let data = match &self.data {
-            MaskRows::F32(m) => MaskData::F32(m),
-            MaskRows::F16(m) => MaskData::F16(m),
-            MaskRows::Bf16(m) => MaskData::Bf16(m),
-            MaskRows::Bool(m) => MaskData::Bool(m),
-        };
-        Mask::new(data, self.shape)
-    }
-}
 
 fn attend<T: Float, U: Float + Probs<T>>(
     py: Python,
@@ -167,7 +106,10 @@ pub fn attention_softmax<'py>(
         }
     };
     let batch = x.shape()[..dims.saturating_sub(3)].iter().product();
-    let mask = mask.map(|mask| MaskOf::new(mask, [batch, heads, queries, keys])).transpose()?;
+    let mask = mask.map(|mask| Array::labels(mask, "mask")).transpose()?;
+    let shape = [batch, heads, queries, keys];
+    let masking = mask.as_ref().map(|mask| AttentionMask::new(mask, shape, x.dtype()));
+    let masking = masking.transpose()?;
     let [mask_slopes, alibi, sinks] = [
         floats32(mask_slopes, "mask_slopes")?,
         floats32(alibi, "alibi")?,
@@ -189,7 +131,7 @@ pub fn attention_softmax<'py>(
     if let Some(n) = whole(offset, "offset")? {
         op = op.offset(n as isize);
     }
-    if let Some(mask) = &mask {
+    if let Some(mask) = &masking {
         op = op.mask(mask.get());
     }
     if let Some(slopes) = &mask_slopes {
@@ -214,6 +156,9 @@ pub fn attention_softmax<'py>(
     };
     let mut y =
         if to == x.dtype() { Output::like(&x, out)? } else { Output::of(&x, out, x.shape(), to)? };
+    if let Some(mask) = &mask {
+        y.apart(mask, "mask")?;
+    }
     let layout = x.layout();
     let mut logs = match lse {
         true => Some(Output::new(&x, &x.shape()[..dims - 1], x.dtype().arithmetic())?),

@@ -6,6 +6,7 @@ mod attention;
 mod backward;
 mod info;
 mod loss;
+mod mask;
 mod options;
 mod reduce;
 mod rows;

@@ -5,6 +5,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::array::{Array, Dtype, Float, Kind, Layout, LayoutMut, Output, tuple, typed};
+use crate::mask::RowWeights;
 use crate::options::{Arg, Factor, by_factor, exec, number, one_of, raised, run, run_rows, whole};
 use crate::reduce::{reduced, with_rows};
 use crate::rows::{copied, room, store};
@@ -27,7 +28,7 @@ impl<'py> FromPyObject<'_, 'py> for Reduce {
 
 /// What a call is asked, as far as it has no types.
 struct Asked<'a> {
-    weight: Option<Vec<f32>>,
+    weight: Option<RowWeights<'a>>,
     ignore_index: i64,
     reduction: Reduce,
     label_smoothing: f64,
@@ -53,7 +54,7 @@ impl Asked<'_> {
             })
             .exec(self.exec);
         if let Some(weight) = &self.weight {
-            op = op.weights(weight);
+            op = op.weights(weight.all());
         }
         if self.divergence {
             op = op.divergence();
@@ -197,6 +198,16 @@ fn class_axis(axis: Option<isize>, dims: usize) -> PyResult<usize> {
         None => Ok(usize::from(dims > 1)),
         Some(axis) => Ok(crate::options::Along::One(axis).of(dims)?[0]),
     }
+}
+
+/// The weights of classes, as they are.
+fn class_weights<'a>(weight: &'a Array) -> PyResult<RowWeights<'a>> {
+    let shape = weight.shape();
+    if shape.len() != 1 {
+        let text = format!("weight must have one axis, got shape {}", tuple(shape));
+        return Err(PyValueError::new_err(text));
+    }
+    RowWeights::new(weight, "weight", shape, &[0])
 }
 
 /// The axis, if it is given.
@@ -369,8 +380,9 @@ pub fn cross_entropy<'py>(
     threads: Arg<'_, 'py>,
     kernel: Option<&str>,
 ) -> PyResult<Bound<'py, PyAny>> {
+    let weight = weight.map(|weight| Array::input(weight, "weight")).transpose()?;
     let asked = Asked {
-        weight: floats32(weight, "weight")?,
+        weight: weight.as_ref().map(class_weights).transpose()?,
         ignore_index: whole(ignore_index, "ignore_index")?.unwrap_or(-100),
         reduction,
         label_smoothing: number(label_smoothing, "label_smoothing")?.unwrap_or(0.0),
@@ -407,8 +419,9 @@ pub fn cross_entropy_with_grad<'py>(
     threads: Arg<'_, 'py>,
     kernel: Option<&str>,
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+    let weight = weight.map(|weight| Array::input(weight, "weight")).transpose()?;
     let asked = Asked {
-        weight: floats32(weight, "weight")?,
+        weight: weight.as_ref().map(class_weights).transpose()?,
         ignore_index: whole(ignore_index, "ignore_index")?.unwrap_or(-100),
         reduction,
         label_smoothing: number(label_smoothing, "label_smoothing")?.unwrap_or(0.0),

@@ -1,10 +1,12 @@
 //! What is read row by row, and of which less than a row is written.
 
+use ::softmax::ndarray::{ArrayViewD, ArrayViewMutD};
 use ::softmax::{Element, Error, Hardmax, LogProbs, Matrix, Softmax, TopK};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::array::{Array, Dtype, Float, Layout, LayoutMut, Output, Typed, tuple, typed};
+use crate::mask::{RowMask, RowWeights};
 use crate::options::{
     Along, Arg, Factor, MaskedRows, by_factor, count, exec, one_of, raised, run, run_rows,
 };
@@ -27,6 +29,40 @@ pub fn with_rows<T: Float, R>(
     let (rows, cols) = (outer.iter().product(), inner.iter().product());
     let copy = copied::<T>(py, x.view())?;
     f(Matrix::with_stride(&copy, rows, cols, cols).map_err(raised)?)
+}
+
+/// Lanes along axes, as rows of a matrix or as the last axis of a view.
+pub enum Lanes<'a, T> {
+    Rows(Matrix<'a, T>),
+    View(ArrayViewD<'a, T>),
+}
+
+/// Calls with the lanes where they are, if they are those of one axis in memory; else with rows, in
+/// a copy.
+pub fn with_lanes<T: Float, R>(
+    py: Python,
+    x: &Layout,
+    axes: &[usize],
+    f: impl FnOnce(Lanes<T>) -> PyResult<R>,
+) -> PyResult<R> {
+    if let Some(x) = x.clone().moved_last(axes).joined(axes.len()) {
+        return f(match x.matrix() {
+            Some(rows) => Lanes::Rows(rows),
+            None => Lanes::View(x.view()),
+        });
+    }
+    with_rows(py, x, axes, |rows| f(Lanes::Rows(rows)))
+}
+
+/// Elements in C order as an array of a view's shape, but for its last axis: none, or `k` elements.
+pub fn beside<'a, T, U>(
+    x: &ArrayViewD<T>,
+    y: &'a mut [U],
+    k: Option<usize>,
+) -> PyResult<ArrayViewMutD<'a, U>> {
+    let outer = &x.shape()[..x.ndim() - 1];
+    let shape: Vec<_> = outer.iter().copied().chain(k).collect();
+    ArrayViewMutD::from_shape(shape, y).map_err(|e| PyValueError::new_err(e.to_string()))
 }
 
 /// Calls with the elements of an output in C order, and stores them where they do not lie so.
@@ -59,14 +95,16 @@ struct Each<'a, T, U> {
     x: Matrix<'a, T>,
     y: &'a mut [U],
     of_row: usize,
+    /// The number of the first row.
+    at: usize,
 }
 
 impl<T, U> Each<'_, T, U> {
     fn split(self, at: usize) -> (Self, Self) {
         let (x, x_rest) = self.x.split_rows(at);
         let (y, y_rest) = self.y.split_at_mut(at * self.of_row);
-        let of_row = self.of_row;
-        (Self { x, y, of_row }, Self { x: x_rest, y: y_rest, of_row })
+        let (of_row, next) = (self.of_row, self.at + at);
+        (Self { x, y, of_row, at: self.at }, Self { x: x_rest, y: y_rest, of_row, at: next })
     }
 }
 
@@ -75,38 +113,69 @@ fn each_row<T: Float, U: Send>(
     x: Matrix<T>,
     y: &mut [U],
     of_row: usize,
-    f: impl Fn(Matrix<T>, &mut [U]) -> Result<(), Error> + Sync,
+    f: impl Fn(Matrix<T>, &mut [U], usize) -> Result<(), Error> + Sync,
 ) -> PyResult<()> {
     let shape = (x.rows(), x.cols());
-    run_rows(py, shape, Each { x, y, of_row }, Each::split, |part| f(part.x, part.y))
+    let work = Each { x, y, of_row, at: 0 };
+    run_rows(py, shape, work, Each::split, |part| f(part.x, part.y, part.at))
 }
 
-/// ln(sum(exp(x))) along an axis.
+/// ln(sum(exp(x))) along an axis, or ln(sum(weights * exp(x))).
 #[pyfunction]
-#[pyo3(signature = (x, axis=Along::Last, keepdims=false, *, scale=None, temperature=None, out=None, threads=None, kernel=None),
-    text_signature = "(x, axis=-1, keepdims=False, *, scale=None, temperature=None, out=None, threads=None, kernel=None)")]
+#[pyo3(signature = (x, axis=Along::Last, keepdims=false, *, weights=None, scale=None, temperature=None, mask=None, out=None, threads=None, kernel=None),
+    text_signature = "(x, axis=-1, keepdims=False, *, weights=None, scale=None, temperature=None, mask=None, out=None, threads=None, kernel=None)")]
 #[allow(clippy::too_many_arguments)]
 pub fn logsumexp<'py>(
     x: &Bound<'py, PyAny>,
     axis: Along,
     keepdims: bool,
+    weights: Arg<'_, 'py>,
     scale: Arg<'_, 'py>,
     temperature: Arg<'_, 'py>,
+    mask: Arg<'_, 'py>,
     out: Option<&Bound<'py, PyAny>>,
     threads: Arg<'_, 'py>,
     kernel: Option<&str>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = x.py();
-    let op =
-        by_factor!(Softmax::new().exec(exec(threads, kernel)?), Factor::new(scale, temperature)?);
+    let op = Softmax::new().exec(exec(threads, kernel)?);
+    let op = by_factor!(op, Factor::new(scale, temperature)?);
     let x = Array::input(x, "x")?;
     let axes = axis.of(x.shape().len())?;
     let mut y = Output::of(&x, out, &reduced(x.shape(), &axes, keepdims), x.dtype())?;
+    let mask = mask.map(|mask| Array::labels(mask, "mask")).transpose()?;
+    let weights = weights.map(|weights| Array::input(weights, "weights")).transpose()?;
     let layout = x.layout().at_least_one_axis();
-    typed!(x.dtype(), T => with_rows::<T, _>(py, &layout, &axes, |rows| {
-        with_slice::<T, _>(py, y.layout(), num::<T>(0.0), |y| {
-            each_row(py, rows, y, 1, |x, y| op.logsumexp(x, y))
-        })
+    for (beside, name) in [(&mask, "mask"), (&weights, "weights")] {
+        beside.as_ref().map_or(Ok(()), |beside| y.apart(beside, name))?;
+    }
+    let mask = mask.as_ref().map(|mask| RowMask::new(mask, layout.shape(), &axes, x.dtype()));
+    let mask = mask.transpose()?;
+    let weights = weights
+        .as_ref()
+        .map(|w| RowWeights::new(w, "weights", layout.shape(), &axes))
+        .transpose()?;
+    typed!(x.dtype(), T => with_slice::<T, _>(py, y.layout(), num::<T>(0.0), |y| {
+        if mask.is_none() && weights.is_none() {
+            return with_lanes::<T, _>(py, &layout, &axes, |lanes| match lanes {
+                Lanes::Rows(rows) => each_row(py, rows, y, 1, |x, y, _| op.logsumexp(x, y)),
+                Lanes::View(x) => {
+                    let y = beside(&x, y, None)?;
+                    run(py, x.len(), || op.logsumexp_array(x, y, -1))
+                }
+            });
+        }
+        with_rows::<T, _>(py, &layout, &axes, |rows| each_row(py, rows, y, 1, |x, y, first| {
+            let (rows, cols) = (x.rows(), x.cols());
+            let op = match &mask {
+                Some(mask) => op.mask(mask.of_rows(first, rows, cols)),
+                None => op,
+            };
+            match &weights {
+                Some(weights) => op.logsumexp_weighted(x, weights.of_rows(first, rows, cols), y),
+                None => op.logsumexp(x, y),
+            }
+        }))
     }))?;
     y.finish()
 }
@@ -131,10 +200,21 @@ pub fn argmax<'py>(
     let x = Array::input(x, "x")?;
     let axes = axis.of(x.shape().len())?;
     let layout = x.layout().at_least_one_axis();
-    let indices = typed!(x.dtype(), T => with_rows::<T, _>(py, &layout, &axes, |rows| {
-        let mut indices = room(rows.rows(), 0usize)?;
-        each_row(py, rows, &mut indices, 1, |x, y| op.argmax(x, y))?;
-        Ok(indices)
+    let indices = typed!(x.dtype(), T => with_lanes::<T, _>(py, &layout, &axes, |lanes| {
+        match lanes {
+            Lanes::Rows(rows) => {
+                let mut indices = room(rows.rows(), 0usize)?;
+                each_row(py, rows, &mut indices, 1, |x, y, _| op.argmax(x, y))?;
+                Ok(indices)
+            }
+            Lanes::View(x) => {
+                let n = x.shape()[..x.ndim() - 1].iter().product();
+                let mut indices = room(n, 0usize)?;
+                let to = beside(&x, &mut indices, None)?;
+                run(py, x.len(), || op.argmax_array(x, to, -1))?;
+                Ok(indices)
+            }
+        }
     }))?;
     indices_like(&x, &reduced(x.shape(), &axes, keepdims), &indices)
 }
@@ -209,28 +289,45 @@ pub fn top_k<'py>(
         _ => x.dtype().arithmetic(),
     };
     let mut y = Output::new(&x, &shape, dtype)?;
-    let indices = typed!(x.dtype(), T => with_rows::<T, _>(py, &layout, &axes, |rows| {
-        let n = rows.rows() * k;
-        let mut indices = room(n, 0usize)?;
-        let elements = rows.rows() * rows.cols();
+    let n = shape.iter().product();
+    let mut indices = room(n, 0usize)?;
+    let elements = layout.len();
+    typed!(x.dtype(), T => with_lanes::<T, _>(py, &layout, &axes, |lanes| {
         if let Values::Logits = values {
-            run(py, elements, || op.indices(rows, &mut indices))?;
-            let mut y = y.layout();
-            if let Some(y) = y.slice::<T>() {
-                for (i, (y, &column)) in y.iter_mut().zip(&indices).enumerate() {
-                    *y = rows.row(i / k)[column];
+            let picked: Vec<T> = match lanes {
+                Lanes::Rows(x) => {
+                    run(py, elements, || op.indices(x, &mut indices))?;
+                    let one = |(i, &column): (usize, &usize)| x.row(i / k)[column];
+                    indices.iter().enumerate().map(one).collect()
                 }
+                Lanes::View(x) => {
+                    let to = beside(&x, &mut indices, Some(k))?;
+                    run(py, elements, || op.indices_array(x.view(), to, -1))?;
+                    let rows = x.rows().into_iter().zip(indices.chunks_exact(k.max(1)));
+                    rows.flat_map(|(x, columns)| columns.iter().map(move |&c| x[c])).collect()
+                }
+            };
+            if let Some(y) = y.layout().slice::<T>() {
+                y.copy_from_slice(&picked);
             }
-            return Ok(indices);
+            return Ok(());
         }
         let zero = <T as Float>::Sums::from_f64(0.0);
-        with_slice::<<T as Float>::Sums, _>(py, y.layout(), zero, |y| {
-            run(py, elements, || match values {
-                Values::LogProbs => op.log_probs(rows, y, &mut indices),
-                _ => op.probs(rows, y, &mut indices),
-            })
-        })?;
-        Ok(indices)
+        let log = matches!(values, Values::LogProbs);
+        with_slice::<<T as Float>::Sums, _>(py, y.layout(), zero, |y| match lanes {
+            Lanes::Rows(x) => run(py, elements, || match log {
+                true => op.log_probs(x, y, &mut indices),
+                false => op.probs(x, y, &mut indices),
+            }),
+            Lanes::View(x) => {
+                let y = beside(&x, y, Some(k))?;
+                let to = beside(&x, &mut indices, Some(k))?;
+                run(py, elements, || match log {
+                    true => op.log_probs_array(x, y, to, -1),
+                    false => op.probs_array(x, y, to, -1),
+                })
+            }
+        })
     }))?;
     let indices = indices_like(&x, &shape, &indices)?;
     let values = y.finish()?;

@@ -6,6 +6,7 @@ use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 
 use crate::array::{Array, Float, Layout, LayoutMut, Output, Typed, typed};
+use crate::mask::RowMask;
 use crate::options::{Along, Arg, Factor, MaskedRows, by_factor, exec, one_of, run, run_rows};
 
 /// An operation from rows to rows, with its options.
@@ -22,13 +23,15 @@ pub enum Map {
 struct Matrices<'a, T> {
     x: Option<Matrix<'a, T>>,
     y: MatrixMut<'a, T>,
+    /// The first of them.
+    at: usize,
 }
 
 impl<T> Matrices<'_, T> {
     fn split(self, at: usize) -> (Self, Self) {
         let (x, x_rest) = self.x.map(|x| x.split_rows(at)).unzip();
         let (y, y_rest) = self.y.split_rows(at);
-        (Self { x, y }, Self { x: x_rest, y: y_rest })
+        (Self { x, y, at: self.at }, Self { x: x_rest, y: y_rest, at: self.at + at })
     }
 }
 
@@ -53,38 +56,51 @@ impl<T> Views<'_, T> {
     }
 }
 
-impl Map {
-    fn rows<T: Float>(&self, Matrices { x, y }: Matrices<T>) -> Result<(), Error> {
-        match (self, x) {
-            (Self::Softmax(op), Some(x)) => op.softmax(x, y),
-            (Self::Softmax(op), None) => op.softmax_in_place(y),
-            (Self::LogSoftmax(op), Some(x)) => op.log_softmax(x, y),
-            (Self::LogSoftmax(op), None) => op.log_softmax_in_place(y),
-            (Self::Hardmax(op), Some(x)) => op.hardmax(x, y),
-            (Self::Hardmax(op), None) => op.hardmax_in_place(y),
-            (Self::Sigmoid(op), Some(x)) => op.sigmoid(x, y),
-            (Self::Sigmoid(op), None) => op.sigmoid_in_place(y),
-            (Self::LogSigmoid(op), Some(x)) => op.log_sigmoid(x, y),
-            (Self::LogSigmoid(op), None) => op.log_sigmoid_in_place(y),
+/// An operation, and the mask of its rows.
+struct Masked<'a> {
+    map: Map,
+    mask: Option<RowMask<'a>>,
+}
+
+impl Masked<'_> {
+    fn rows<T: Float>(&self, Matrices { x, y, at }: Matrices<T>) -> Result<(), Error> {
+        let masked = |op: Softmax<'static>| -> Softmax<'_> {
+            match &self.mask {
+                Some(mask) => op.mask(mask.of_rows(at, y.rows(), y.cols())),
+                None => op,
+            }
+        };
+        match (self.map, x) {
+            (Map::Softmax(op), Some(x)) => masked(op).softmax(x, y),
+            (Map::Softmax(op), None) => masked(op).softmax_in_place(y),
+            (Map::LogSoftmax(op), Some(x)) => masked(op).log_softmax(x, y),
+            (Map::LogSoftmax(op), None) => masked(op).log_softmax_in_place(y),
+            (Map::Hardmax(op), Some(x)) => op.hardmax(x, y),
+            (Map::Hardmax(op), None) => op.hardmax_in_place(y),
+            (Map::Sigmoid(op), Some(x)) => op.sigmoid(x, y),
+            (Map::Sigmoid(op), None) => op.sigmoid_in_place(y),
+            (Map::LogSigmoid(op), Some(x)) => op.log_sigmoid(x, y),
+            (Map::LogSigmoid(op), None) => op.log_sigmoid_in_place(y),
         }
     }
 
-    /// Whether the library has it along any axis.
+    /// Whether the library has it along any axis. Masks are here in the order of rows.
     fn has_axes(&self) -> bool {
-        matches!(self, Self::Softmax(_) | Self::LogSoftmax(_))
+        self.mask.is_none() && !matches!(self.map, Map::Sigmoid(_) | Map::LogSigmoid(_))
     }
 
     fn along<T: Float>(&self, Views { x, y, axis }: Views<T>) -> Result<(), Error> {
         let axis = axis as isize;
-        match (self, x) {
-            (Self::Softmax(op), Some(x)) => op.softmax_array(x, y, axis),
-            (Self::Softmax(op), None) => op.softmax_array_in_place(y, axis),
-            (Self::LogSoftmax(op), Some(x)) => op.log_softmax_array(x, y, axis),
-            (Self::LogSoftmax(op), None) => op.log_softmax_array_in_place(y, axis),
-            _ => unreachable!("what has no axes is done by rows"),
+        match (self.map, x) {
+            (Map::Softmax(op), Some(x)) => op.softmax_array(x, y, axis),
+            (Map::Softmax(op), None) => op.softmax_array_in_place(y, axis),
+            (Map::LogSoftmax(op), Some(x)) => op.log_softmax_array(x, y, axis),
+            (Map::LogSoftmax(op), None) => op.log_softmax_array_in_place(y, axis),
+            (Map::Hardmax(op), Some(x)) => op.hardmax_array(x, y, axis),
+            (Map::Hardmax(op), None) => op.hardmax_array_in_place(y, axis),
+            (Map::Sigmoid(_) | Map::LogSigmoid(_), _) => unreachable!("they have no axes"),
         }
     }
-
     /// The lanes of `x` along axes, into those of `y`; or those of `y` in place.
     fn lanes<T: Float>(
         &self,
@@ -104,7 +120,7 @@ impl Map {
         if let (Some(x), Some(mut y)) = (joined, y.copy_of().try_map(|y| y.joined(n))) {
             let x_rows = x.as_ref().map(|x| x.matrix::<T>());
             if let (None | Some(Some(_)), Some(y)) = (&x_rows, y.matrix::<T>()) {
-                return self.matrices(py, Matrices { x: x_rows.flatten(), y });
+                return self.matrices(py, Matrices { x: x_rows.flatten(), y, at: 0 });
             }
             if self.has_axes() {
                 let axis = y.get().shape().len() - 1;
@@ -122,7 +138,7 @@ impl Map {
         };
         let matrix = MatrixMut::with_stride(&mut copy, rows, cols, cols);
         let matrix = matrix.map_err(crate::options::raised)?;
-        self.matrices(py, Matrices { x: None, y: matrix })?;
+        self.matrices(py, Matrices { x: None, y: matrix, at: 0 })?;
         store(py, &copy, y.view())
     }
 
@@ -153,7 +169,7 @@ impl Map {
             for (x, y, cols) in [(x, y, ROW), (x_rest, y_rest, usize::MAX)] {
                 let cols = cols.min(y.len().max(1));
                 let x = x.map(|x| Matrix::new(x, cols)).transpose();
-                let work = x.and_then(|x| Ok(Matrices { x, y: MatrixMut::new(y, cols)? }));
+                let work = x.and_then(|x| Ok(Matrices { x, y: MatrixMut::new(y, cols)?, at: 0 }));
                 self.matrices(py, work.map_err(crate::options::raised)?)?;
             }
             return Ok(());
@@ -200,17 +216,28 @@ pub fn room<T: Copy>(n: usize, zero: T) -> PyResult<Vec<T>> {
 fn map<'py>(
     x: &Bound<'py, PyAny>,
     axis: &Along,
-    out: Option<&Bound<'py, PyAny>>,
-    op: Map,
+    mask: Arg<'_, 'py>,
+    out: Arg<'_, 'py>,
+    map: Map,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = x.py();
     let x = Array::input(x, "x")?;
     let axes = axis.of(x.shape().len())?;
     let mut y = Output::like(&x, out)?;
+    let mask = mask.map(|mask| Array::labels(mask, "mask")).transpose()?;
+    let mask = match &mask {
+        Some(mask) => {
+            y.apart(mask, "mask")?;
+            let shape = x.layout().at_least_one_axis();
+            Some(RowMask::new(mask, shape.shape(), &axes, x.dtype())?)
+        }
+        None => None,
+    };
+    let op = Masked { map, mask };
     let (dtype, in_place) = (x.dtype(), y.in_place);
     let x_layout = (!in_place).then(|| x.layout().at_least_one_axis());
     let y_layout = y.layout().map(Layout::at_least_one_axis);
-    typed!(dtype, T => match op {
+    typed!(dtype, T => match map {
         Map::Sigmoid(_) | Map::LogSigmoid(_) => op.elements::<T>(py, x_layout, y_layout),
         _ => op.lanes::<T>(py, x_layout, y_layout, &axes),
     })?;
@@ -219,14 +246,15 @@ fn map<'py>(
 
 /// The softmax of x along an axis.
 #[pyfunction]
-#[pyo3(signature = (x, axis=Along::Last, *, scale=None, temperature=None, masked=MaskedRows::default(), out=None, threads=None, kernel=None),
-    text_signature = "(x, axis=-1, *, scale=None, temperature=None, masked='nan', out=None, threads=None, kernel=None)")]
+#[pyo3(signature = (x, axis=Along::Last, *, scale=None, temperature=None, mask=None, masked=MaskedRows::default(), out=None, threads=None, kernel=None),
+    text_signature = "(x, axis=-1, *, scale=None, temperature=None, mask=None, masked='nan', out=None, threads=None, kernel=None)")]
 #[allow(clippy::too_many_arguments)]
 pub fn softmax<'py>(
     x: &Bound<'py, PyAny>,
     axis: Along,
     scale: Arg<'_, 'py>,
     temperature: Arg<'_, 'py>,
+    mask: Arg<'_, 'py>,
     masked: MaskedRows,
     out: Option<&Bound<'py, PyAny>>,
     threads: Arg<'_, 'py>,
@@ -234,19 +262,20 @@ pub fn softmax<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let op = Softmax::new().masked(masked.0).exec(exec(threads, kernel)?);
     let op = by_factor!(op, Factor::new(scale, temperature)?);
-    map(x, &axis, out, Map::Softmax(op))
+    map(x, &axis, mask, out, Map::Softmax(op))
 }
 
 /// The logarithm of the softmax of x along an axis.
 #[pyfunction]
-#[pyo3(signature = (x, axis=Along::Last, *, scale=None, temperature=None, masked=MaskedRows::default(), out=None, threads=None, kernel=None),
-    text_signature = "(x, axis=-1, *, scale=None, temperature=None, masked='nan', out=None, threads=None, kernel=None)")]
+#[pyo3(signature = (x, axis=Along::Last, *, scale=None, temperature=None, mask=None, masked=MaskedRows::default(), out=None, threads=None, kernel=None),
+    text_signature = "(x, axis=-1, *, scale=None, temperature=None, mask=None, masked='nan', out=None, threads=None, kernel=None)")]
 #[allow(clippy::too_many_arguments)]
 pub fn log_softmax<'py>(
     x: &Bound<'py, PyAny>,
     axis: Along,
     scale: Arg<'_, 'py>,
     temperature: Arg<'_, 'py>,
+    mask: Arg<'_, 'py>,
     masked: MaskedRows,
     out: Option<&Bound<'py, PyAny>>,
     threads: Arg<'_, 'py>,
@@ -254,7 +283,7 @@ pub fn log_softmax<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let op = Softmax::new().masked(masked.0).exec(exec(threads, kernel)?);
     let op = by_factor!(op, Factor::new(scale, temperature)?);
-    map(x, &axis, out, Map::LogSoftmax(op))
+    map(x, &axis, mask, out, Map::LogSoftmax(op))
 }
 
 /// 1 / (1 + exp(-x)) of each element.
@@ -270,7 +299,7 @@ pub fn sigmoid<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let op = Sigmoid::new().exec(exec(threads, kernel)?);
     let op = by_factor!(op, Factor::new(scale, temperature)?);
-    map(x, &Along::Last, out, Map::Sigmoid(op))
+    map(x, &Along::Last, None, out, Map::Sigmoid(op))
 }
 
 /// The logarithm of the sigmoid of each element.
@@ -286,7 +315,7 @@ pub fn log_sigmoid<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let op = Sigmoid::new().exec(exec(threads, kernel)?);
     let op = by_factor!(op, Factor::new(scale, temperature)?);
-    map(x, &Along::Last, out, Map::LogSigmoid(op))
+    map(x, &Along::Last, None, out, Map::LogSigmoid(op))
 }
 
 /// `ties="share"` or `"first"`.
@@ -315,5 +344,5 @@ pub fn hardmax<'py>(
     kernel: Option<&str>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let op = Hardmax::new().ties(ties.0).masked(masked.0).exec(exec(threads, kernel)?);
-    map(x, &axis, out, Map::Hardmax(op))
+    map(x, &axis, None, out, Map::Hardmax(op))
 }

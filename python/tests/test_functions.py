@@ -90,8 +90,8 @@ def test_cross_entropy(weight, smoothing):
     x = X.reshape(20, 6)
     labels = LABELS.reshape(20).copy()
     labels[3] = -100
-    options = dict(weight=weight, label_smoothing=smoothing)
-    want, weights = losses(x, labels, None if weight is None else np.float32(weight), smoothing)
+    options = {"weight": weight, "label_smoothing": smoothing}
+    want, weights = losses(x, labels, weight, smoothing)
     assert np.allclose(softmax.cross_entropy(x, labels, reduction="none", **options), want.astype(float), rtol=4e-15)
     total = softmax.cross_entropy(x, labels, reduction="sum", **options)
     assert total == pytest.approx(float(want.sum()), rel=1e-14)
@@ -210,3 +210,76 @@ def test_what_it_tells():
     assert plan["regime"] == "tiny" and plan["kernel"] == softmax.info()["kernel"]
     assert softmax.plan((4, 1000), "bfloat16", "logsumexp", threads=1)["threads"] == 1
     softmax.release_scratch()
+
+
+def test_masks_of_rows():
+    mask = RNG.random(X.shape) > 0.4
+    mask[..., 0] = True
+    hidden = np.where(mask, X, -np.inf)
+    for axis in [-1, 0, 1, (0, 2), None]:
+        for name in ["softmax", "log_softmax", "logsumexp"]:
+            f = getattr(softmax, name)
+            want = f(hidden, axis)
+            assert np.array_equal(f(X, axis, mask=mask), want, equal_nan=True)
+            added = np.where(mask, 0.0, -np.inf)
+            assert np.array_equal(f(X, axis, mask=added), want, equal_nan=True)
+    # One row for all, and broadcast otherwise.
+    row = np.array([True, False, True, True, False, True])
+    assert (softmax.softmax(X, mask=row) == softmax.softmax(np.where(row, X, -np.inf))).all()
+    column = np.array([True, False, True, True, False])[:, None]
+    assert (softmax.softmax(X, 1, mask=column) == softmax.softmax(np.where(column, X, -np.inf), 1)).all()
+    y = X.copy()
+    assert softmax.softmax(y, mask=row, out=y) is y and (y == softmax.softmax(X, mask=row)).all()
+    bias = RNG.standard_normal(6)
+    assert exact.ulps(softmax.softmax(X, mask=bias), exact.softmax(X + bias.astype(np.longdouble))) <= 4
+    assert softmax.softmax(np.float32([1, 2]), mask=[False, False], masked="zero").tolist() == [0, 0]
+    with pytest.raises(ValueError, match=r"mask.*\(4, 5, 6\).*\(5,\)"):
+        softmax.softmax(X, mask=np.ones(5, bool))
+    with pytest.raises(TypeError, match="mask must be bool"):
+        softmax.softmax(X, mask=np.ones(6, int))
+
+
+def test_masks_of_many_rows_go_with_their_rows():
+    # As many elements as are done in several parts, between which Python looks for signals.
+    x = np.zeros((1 << 14, 1 << 12), np.float32)
+    mask = np.zeros(x.shape, bool)
+    mask[np.arange(len(x)), np.arange(len(x)) % 4096] = True
+    y = softmax.softmax(x, mask=mask, out=x)
+    assert (y[np.arange(len(x)), np.arange(len(x)) % 4096] == 1).all()
+
+
+def test_logsumexp_with_weights():
+    w = RNG.random(X.shape)
+    want = exact.logsumexp(X + np.log(w.astype(np.longdouble)))
+    assert exact.is_log(softmax.logsumexp(X, weights=w), want)
+    row = RNG.random(6).astype(np.float32)
+    for axis, weights in [(-1, row), (0, w), (None, w), ((0, 2), row)]:
+        want = exact.logsumexp(X + np.log(np.broadcast_to(weights, X.shape).astype(np.longdouble)), axis)
+        assert exact.is_log(softmax.logsumexp(X, axis, weights=weights), want)
+    with pytest.raises(ValueError, match="weight"):
+        softmax.logsumexp(X, weights=-row)
+
+
+def test_softmin():
+    assert (softmax.softmax(X, scale=-1.0) == softmax.softmax(-X)).all()
+    assert (softmax.log_softmax(X, 0, scale=-1.0) == softmax.log_softmax(-X, 0)).all()
+
+
+def test_weights_of_classes_in_f64():
+    w = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    x, labels = X.reshape(20, 6), LABELS.reshape(20)
+    want, _ = losses(x, labels, w)
+    assert np.allclose(softmax.cross_entropy(x, labels, w, reduction="none"), want.astype(float), rtol=4e-15)
+
+
+def test_special():
+    special = pytest.importorskip("scipy.special")
+    import softmax.special as ours
+
+    a, b = RNG.standard_normal((2, 5, 7))
+    for axis in [None, 0, 1, (0, 1)]:
+        for keepdims in [False, True]:
+            x, s = ours.logsumexp(a, axis, b, keepdims, True)
+            y, t = special.logsumexp(a, axis, b, keepdims, True)
+            assert np.allclose(x, y) and (s == t).all() and np.shape(x) == np.shape(y)
+    assert np.allclose(ours.expit(a), special.expit(a)) and np.allclose(ours.log_expit(a), special.log_expit(a))
