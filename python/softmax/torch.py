@@ -22,7 +22,15 @@ from torch.overrides import TorchFunctionMode
 
 from softmax import _softmax as _s
 
-__all__ = ["cross_entropy", "log_softmax", "logsumexp", "patch", "scaled_dot_product_attention", "softmax"]
+__all__ = [
+    "cross_entropy",
+    "log_softmax",
+    "logsigmoid",
+    "logsumexp",
+    "patch",
+    "scaled_dot_product_attention",
+    "softmax",
+]
 
 _TYPES = {torch.float32, torch.float64, torch.float16, torch.bfloat16}
 
@@ -96,6 +104,23 @@ class _LogSumExp(torch.autograd.Function):
         return y.mul_(grad), None, None
 
 
+class _LogSigmoid(torch.autograd.Function):
+    @staticmethod
+    def forward(x):
+        return _s.log_sigmoid(x.detach())
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return _again(F.logsigmoid, x, grad)
+        return _s.sigmoid(x, scale=-1.0).mul_(grad)
+
+
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(x, target, options):
@@ -150,6 +175,13 @@ def logsumexp(input, dim, keepdim=False):
     if torch.is_grad_enabled() and input.requires_grad:
         return _LogSumExp.apply(input, dim, keepdim)
     return _s.logsumexp(input, dim, keepdim)
+
+
+def logsigmoid(input):
+    """torch.nn.functional.logsigmoid."""
+    if torch.is_grad_enabled() and input.requires_grad:
+        return _LogSigmoid.apply(input)
+    return _s.log_sigmoid(input)
 
 
 def cross_entropy(

@@ -118,9 +118,14 @@ impl<'a> RowWeights<'a> {
         match weights.dtype() {
             Dtype::F32 => Ok(Self::F32(layout.in_order())),
             Dtype::F64 => Ok(Self::F64(layout.in_order())),
-            other => Err(PyTypeError::new_err(format!(
-                "{name} must be float32 or float64, got {}",
-                other.name()
+            // Numbers of f32, all of them.
+            Dtype::F16 => Ok(Self::F32(layout.view::<f16>().iter().map(|w| w.to_f32()).collect())),
+            Dtype::Bf16 => {
+                Ok(Self::F32(layout.view::<bf16>().iter().map(|w| w.to_f32()).collect()))
+            }
+            Dtype::I64 | Dtype::Bool => Err(PyTypeError::new_err(format!(
+                "{name} must be floats, got {}",
+                weights.dtype().name()
             ))),
         }
     }

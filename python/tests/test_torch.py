@@ -9,10 +9,10 @@ import pytest
 import softmax
 
 torch = pytest.importorskip("torch")
-import torch.nn.functional as F  # noqa: E402
-from torch import nn  # noqa: E402
+import torch.nn.functional as F
+from torch import nn
 
-import softmax.torch as st  # noqa: E402
+import softmax.torch as st
 
 
 def randn(*shape, dtype=torch.float64, seed=1):
