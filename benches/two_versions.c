@@ -72,7 +72,7 @@ static float *mask;
 static double *per_row;
 static int64_t *labels;
 
-/* The operation by a version; its status. */
+/* Calls the operation of a version; returns its status. */
 static int run(const version *v, int operation, void *out) {
     softmax_options o;
     memset(&o, 0, sizeof o);
@@ -164,7 +164,7 @@ static void fill(void) {
         } else if (dtype == SOFTMAX_BF16) {
             ((uint16_t *)x)[i] = (uint16_t)(bits >> 16);
         } else {
-            /* Cut to the digits that f16 has; nothing here is subnormal but 0. */
+            /* Cut to the digits of f16; only 0 is subnormal here. */
             uint32_t exponent = bits >> 23 & 0xff;
             uint32_t half = exponent < 113 ? 0 : (exponent - 112) << 10 | (bits >> 13 & 0x3ff);
             ((uint16_t *)x)[i] = (uint16_t)(bits >> 16 & 0x8000) | (uint16_t)half;

@@ -1,5 +1,5 @@
-//! The work of a call, spread over threads. Threads never change bits: a row is always one
-//! thread's, or cut where its sum is cut anyway.
+//! The work of a call, spread over threads. Threads never change bits: a row is computed by one
+//! thread, or cut between blocks, which are summed separately anyway.
 
 use softmax_kernels::{
     BlockSum, Call, Element, Extremes, Masked, Merged, Op, Piece, PieceOptions, Pieces, Scale,
@@ -13,9 +13,9 @@ use crate::{Error, Plan};
 /// Does the work as planned.
 ///
 /// # Errors
-/// [`Error::Memory`] if there is none for the sums of a row's blocks.
+/// [`Error::Memory`] if there is no memory for the sums of a row's blocks.
 pub(crate) fn run<T: Element>(crew: &Crew, plan: &Plan, call: Call<T>) -> Result<(), Error> {
-    // No rows need no memory for one.
+    // Without rows, no memory for sums is needed.
     if call.rows() == 0 {
         return Ok(());
     }
@@ -39,7 +39,7 @@ pub(crate) fn run<T: Element>(crew: &Crew, plan: &Plan, call: Call<T>) -> Result
     Ok(())
 }
 
-/// Everything about a call in pieces but the matrices.
+/// Everything about a call in pieces except its matrices.
 struct InPieces<'a, T: 'static> {
     crew: &'a Crew<'a>,
     plan: &'a Plan,
@@ -52,7 +52,7 @@ struct InPieces<'a, T: 'static> {
 impl<T: Element> InPieces<'_, T> {
     fn rows(&self, mut call: Call<T>) -> Result<(), Error> {
         let elements = call.cols();
-        // Those of a row after the other.
+        // The same memory serves one row after another.
         let done = with_room(BlockSum::count(elements), |sums: &mut [BlockSum]| {
             sums.fill(BlockSum::ZERO);
             for row in 0..call.rows() {
@@ -63,7 +63,7 @@ impl<T: Element> InPieces<'_, T> {
         done.ok_or(Error::memory(elements))
     }
 
-    /// A row; its log-sum-exp, if that is what is asked for.
+    /// Computes a row; returns its log-sum-exp, if that is the operation.
     fn row(&self, mut row: Piece<T>, sums: &mut [BlockSum]) -> T {
         let pieces = &self.pieces;
         let options = PieceOptions { keep: self.plan.keeps(), store: self.plan.store };
@@ -86,7 +86,7 @@ impl<T: Element> InPieces<'_, T> {
             );
             match pieces.merge(&self.scale, &shift, extremes, sums) {
                 Merged::Whole(whole) => break whole,
-                // By the row's own maximum, which is always right.
+                // The row's own shift is always right.
                 Merged::Again(own) => shift = own,
                 Merged::Special => return pieces.special(&mut row, self.op, self.masked),
             }

@@ -1,4 +1,4 @@
-//! Who works: rayon's threads, or the caller's own.
+//! The threads that work: rayon's, or the caller's own.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,10 +7,10 @@ use softmax_kernels::{in_default_environment, lend, with_lent};
 
 use crate::Threads;
 
-/// Threads of the caller's own: the pool of an engine, or a rayon pool that is not the current one.
+/// The caller's own threads: the pool of an engine, or a rayon pool other than the current one.
 ///
-/// Results are the same bits whoever computes them. With the feature `rayon`, `rayon::ThreadPool`
-/// is one.
+/// Results have the same bits on any threads. With the feature `rayon`, `rayon::ThreadPool` is an
+/// executor.
 ///
 /// ```
 /// use softmax::{Exec, Executor, MatrixMut, Softmax};
@@ -35,13 +35,13 @@ use crate::Threads;
 /// # Ok::<(), softmax::Error>(())
 /// ```
 pub trait Executor: Sync {
-    /// How many threads there are: at most so many calls of a body are of use at the same time.
+    /// Number of threads: the most calls of a body that are useful at the same time.
     fn threads(&self) -> usize;
 
     /// Calls `body(0)` to `body(count - 1)`, in any order and on any threads, mostly at the same
-    /// time, and returns when all of these calls have. `count` is at most [`Executor::threads`].
-    /// What calls are left out, the calling thread makes up for. A panic of a body is to be passed
-    /// on; if it is not, the call that it was a part of panics instead.
+    /// time, and returns when all of these calls have returned. `count` is at most
+    /// [`Executor::threads`]. If it leaves out calls, the calling thread does their work. It must
+    /// pass on a panic of a body; if it does not, the call that the body belongs to panics instead.
     fn parallel_for(&self, count: usize, body: &(dyn Fn(usize) + Sync));
 }
 
@@ -73,7 +73,7 @@ fn spread(from: usize, to: usize, body: &(dyn Fn(usize) + Sync)) {
 #[derive(Clone, Copy)]
 pub(crate) struct Crew<'a> {
     pub threads: Threads,
-    /// `None`: rayon's.
+    /// The caller's threads; `None` for rayon's.
     pub executor: Option<&'a dyn Executor>,
 }
 
@@ -84,13 +84,13 @@ impl fmt::Debug for Crew<'_> {
     }
 }
 
-/// What is left of a call's work.
+/// The rest of a call's work.
 struct Queue<'m, W, R> {
     rest: Option<W>,
     parts: usize,
-    /// Parts that were taken and are not done.
+    /// Number of parts that were taken and are not done.
     begun: usize,
-    /// Scratch memory for those who come to work, each of whom gets so much.
+    /// Scratch memory for the threads that work, and the bytes for each.
     memory: &'m mut [u8],
     each: usize,
     done: Option<R>,
@@ -101,8 +101,8 @@ fn lock<T>(queue: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Crew<'_> {
-    /// Does the work in `parts` parts on `threads` threads, each of which takes one after the
-    /// other, and joins what they give, in any order. `split(work, at, of)` cuts off `at` of `of`
+    /// Does the work in `parts` parts on `threads` threads, each of which takes one part after
+    /// another, and joins their results in any order. `split(work, at, of)` cuts off `at` of `of`
     /// parts. Nothing is allocated.
     pub fn share<W: Send, R: Send>(
         &self,
@@ -152,7 +152,8 @@ impl Crew<'_> {
                     queue.memory = rest;
                     own
                 };
-                // The thread's environment is somebody else's. Its own memory is better than none.
+                // The thread belongs to somebody else, with an environment of its own. Its own
+                // memory is used if no other is given.
                 in_default_environment(
                     || if memory.is_empty() { work() } else { lend(memory, work) },
                 );
@@ -164,7 +165,7 @@ impl Crew<'_> {
                 #[cfg(not(feature = "rayon"))]
                 None => {}
             }
-            // What the executor has left out.
+            // Parts that the executor has left out.
             in_default_environment(work);
             let mut queue = lock(&queue);
             assert!(queue.begun == 0, "a part has panicked, and the executor has not said so");

@@ -1,5 +1,5 @@
-//! For the other crates of this workspace: the C ABI, the command and the measuring. There is no
-//! stable interface here: anything may change or go with any release.
+//! Functions for the other crates of this workspace: the C ABI, the command and the measurements.
+//! Nothing here is stable: anything may change or disappear with any release.
 
 pub use softmax_kernels::{Limits, in_default_environment, limits};
 
@@ -8,7 +8,7 @@ use crate::{
     Caches, Element, Error, Exec, Executor, Kernel, Matrix, MatrixMut, Op, Softmax, Threads,
 };
 
-/// Where calls run, made at one go: what setters store in parts, a copy has to wait for.
+/// An [`Exec`] made in one step: a copy would have to wait for the fields that setters store.
 #[inline(always)]
 pub const fn exec<'a>(
     kernel: Option<&'static Kernel>,
@@ -19,10 +19,10 @@ pub const fn exec<'a>(
     Exec { kernel, crew: Crew { threads, executor }, caches }
 }
 
-/// An operation from rows to rows of [`Softmax`] that is chosen while the program runs.
+/// An operation from rows to rows of [`Softmax`] that is chosen at run time.
 ///
 /// # Errors
-/// As the operation's own method.
+/// Those of the operation's own method.
 #[inline]
 pub fn map<T: Element>(
     options: &Softmax,
@@ -33,19 +33,18 @@ pub fn map<T: Element>(
     options.map(op.into(), x, y)
 }
 
-/// Whether the scale or temperature is in its range, for those who want to know before there is a
-/// matrix.
+/// Checks that the scale or temperature is in its range, before there is a matrix.
 ///
 /// # Errors
-/// As those of calls.
+/// Those of calls.
 pub fn check(options: &Softmax) -> Result<(), Error> {
     options.factor.check()
 }
 
-/// As [`check`], for what has no meaning at temperatures 0 and infinity.
+/// As [`check`], for operations without a meaning at temperatures 0 and infinity.
 ///
 /// # Errors
-/// As those of calls.
+/// Those of calls.
 pub fn check_finite(options: &Softmax) -> Result<(), Error> {
     options.factor.finite().map(drop)
 }

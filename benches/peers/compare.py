@@ -17,13 +17,13 @@ An earlier commit of this library is a peer, too, as a shared library:
     (cd /tmp/before && cargo build --release -p softmax-capi)
     /tmp/venv/bin/python benches/peers/compare.py --before /tmp/before/target/release/libsoftmax_capi.so
 
-It has a table of its own. Both are called by the C ABI there, so that the ratio tells of the commits
-only. What it says of two libraries of the same commit is noise.
+It has a table of its own. Both are called by the C ABI there, so that the ratio is that of the commits
+alone. The ratio of two libraries of the same commit is noise.
 
 How: one child process (`--threads 1`, pinned to one CPU) and then another (`--threads 2`) time every
 contestant once per round, in an order shuffled anew for each round. All read the same x; all write the
-same y, except those that allocate their output, because that is how people call them: candle, scipy,
-jax and "torch, allocating". (candle and jax read a copy of x that is their own.) Of several calls under
+same y, except those that allocate their output, as they are usually called: candle, scipy,
+jax and "torch, allocating". (candle and jax read a copy of x of their own.) Of several calls under
 one name the fastest counts. Buffers are ordinary 4 KiB pages, but for the table of buffers
 (`--only buffers`). Up to 64 MiB a timing follows an untimed call of the same contestant, so that each
 finds the buffers in the caches as it left them. Before timing, results are checked against f64, those
@@ -70,10 +70,10 @@ PYTHON_PEERS = ["torch", "onnxruntime", "scipy", "openvino"]
 OPTIONAL_PEERS = {"jax": "pip install jax", "xnnpack": "apt-get install libxnnpack-dev"}
 RUST_PEERS = ["rten-vecmath", "candle-nn", "ndarray", "tract-linalg"]
 PEERS = [*PYTHON_PEERS, *OPTIONAL_PEERS, *RUST_PEERS]
-TENSOR_PEERS = ["torch", "onnxruntime"]  # take part where there are more than rows
+TENSOR_PEERS = ["torch", "onnxruntime"]  # for cases with more than rows
 ALLOCATING = "torch, allocating"
-LARGE = 64 << 20  # bytes of a tensor from which on caches hold nothing from call to call
-PEER_SECONDS = 3  # of a peer in a case; but at least 3 rounds
+LARGE = 64 << 20  # least bytes of a tensor of which caches keep nothing between calls
+PEER_SECONDS = 3  # for a peer in a case; but at least 3 rounds
 LATENCY_CALLS = 2000
 NT, MEMCPY, SCALE, BEST = "NT copy", "memcpy", "scale", "best peer"
 PREALLOCATED = "best peer preallocated"
@@ -85,7 +85,7 @@ LIMITS = [NT, MEMCPY, SCALE]
 
 @dataclasses.dataclass
 class Case:
-    """A tensor, and for 1 and 2 threads the targets: (relation, factor, what of)."""
+    """A tensor, and its targets for 1 and 2 threads: (relation, factor, relative to what)."""
 
     shape: tuple
     one: list = ()
@@ -113,7 +113,7 @@ class Case:
 
     @functools.cached_property
     def masks(self):
-        """Of a causal softmax of all heads: where keys are hidden, and what to add for that."""
+        """The hidden keys of a causal softmax of all heads, and the mask to add for that."""
         hidden = np.triu(np.ones(self.shape[1:], bool), 1)
         added = zeros(*hidden.shape)
         added[hidden] = -np.inf
@@ -169,13 +169,13 @@ CASES = [
 
 
 def mapped(size, start=0, pages=mmap.MADV_NOHUGEPAGE):
-    """Bytes from mmap, so many behind the start of a page."""
+    """Bytes from mmap, at an offset from the start of a page."""
     memory = mmap.mmap(-1, start + size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.madvise(pages)
     return np.frombuffer(memory, np.uint8, size, start)
 
 
-# Ways to get a buffer of so many bytes. NumPy takes malloc's as it is, and asks for huge pages.
+# Ways to get a buffer. NumPy uses malloc's, and asks for huge pages.
 BUFFERS = {
     "buffers from malloc, by np.empty": lambda size: np.empty(size, np.uint8),
     "buffers from mmap, 4 KiB pages": mapped,
@@ -187,14 +187,14 @@ CASES += [Case((131_072, 1024), kind=kind) for kind in BUFFERS]
 
 
 def zeros(*shape, dtype=np.float32, buffer=mapped):
-    """Zeros, touched; in ordinary pages, unless from another kind of buffer."""
+    """Zeros in memory that was touched; in ordinary pages, unless of another kind of buffer."""
     values = buffer(math.prod(shape) * np.dtype(dtype).itemsize).view(dtype).reshape(shape)
     values[:] = 0
     return values
 
 
 def part_in_huge_pages(*tensors):
-    """Of the memory that the kernel lists together with these tensors."""
+    """The kernel's entry for the memory of these tensors."""
     spans = [(t.ctypes.data, t.ctypes.data + t.nbytes) for t in tensors]
     counts, counted = {"Rss": 0, "AnonHugePages": 0}, False
     for line in pathlib.Path("/proc/self/smaps").read_text().splitlines():
@@ -224,7 +224,7 @@ def pointers(*tensors):
 
 
 def rust(name, *arguments):
-    """A call of `softmax_peers_NAME` whose arguments need no conversion any more."""
+    """A call of `softmax_peers_NAME` with converted arguments."""
     function = getattr(library(), "softmax_peers_" + name)
 
     def run():
@@ -273,7 +273,7 @@ def along(axis, x, y):
 
 
 def in_place(contestant, x):
-    """The input that counts is x, for the check; later y is its own output again and again."""
+    """For the check the input is x; for timing y is overwritten again and again."""
     y = contestant.y
 
     def check():
@@ -311,7 +311,7 @@ def converted(x, dtype):
 
 
 class CMatrix(ctypes.Structure):
-    """`softmax_matrix` of capi/include/softmax.h; the next two are of there, too."""
+    """`softmax_matrix` of capi/include/softmax.h, as are the next two structs."""
 
     _fields_ = [("size", ctypes.c_size_t), ("data", ctypes.c_void_p), ("dtype", ctypes.c_uint32)]
     _fields_ += [(name, ctypes.c_size_t) for name in ("rows", "cols", "stride")]
@@ -465,7 +465,7 @@ def jax_calls(_case, x, _y, _threads):
 
 @functools.cache
 def xnnpack():
-    """The library as Debian has it, if it is there."""
+    """Debian's library, if it is installed."""
     found = ctypes.util.find_library("XNNPACK")
     return found and ctypes.CDLL(found)
 
@@ -511,7 +511,7 @@ def peer(name, case, x, y, threads):
 
 
 def makers(case, x, y, threads, args):
-    """Names, and functions that make the contestants of that name."""
+    """Names, and functions that make the contestants of each name."""
     peers, typed = args.peers, (x, y)
     match case.kind:
         case "in place":
@@ -556,7 +556,7 @@ def wide(values):
 
 
 def largest_error(contestant, case):
-    """In ULP of the type, over some rows, after one call; infinite if what is hidden is not 0."""
+    """The error of some rows after one call, in ULP; infinite if a hidden key is not 0."""
     y = contestant.y
     y[:] = np.nan if y.dtype != np.uint16 else 0x7FC0
     result = (contestant.check or contestant.run)()
@@ -581,7 +581,7 @@ def largest_error(contestant, case):
 
 
 def run_case(case, threads, args):
-    """Checks and times everyone; what goes wrong with one of them does not hold up the others."""
+    """Checks and times all contestants; an error of one does not stop the others."""
     row = {"case": case.name, "threads": threads, "errors": []}
     if "AVX2" in case.kind and not all(library().softmax_peers_has_kernel(k) for k in (b"avx2", b"avx512")):
         return row | {"not_applicable": True}
@@ -629,7 +629,7 @@ def run_case(case, threads, args):
 
 
 def half(args):
-    """What a child process does: all cases with one number of threads, a JSON line each."""
+    """The work of a child process: all cases with one number of threads, a JSON line each."""
     rust("start", ctypes.c_size_t(args.threads))()
     print(json.dumps({"nt": library().softmax_peers_nt_stores().decode()}), flush=True)
     random.seed(0)
@@ -731,7 +731,7 @@ def before_row(row):
 
 
 def output(*command):
-    """What a command prints, or nothing if there is no such command or it fails."""
+    """The output of a command, or nothing if it does not exist or fails."""
     try:
         return subprocess.run(command, capture_output=True, text=True).stdout.strip()
     except OSError:

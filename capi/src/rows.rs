@@ -189,7 +189,7 @@ pub unsafe extern "C" fn softmax_hardmax(
         value => {
             // SAFETY: as this function's.
             return unsafe {
-                call(options, &|_| Err(Reason::Choice { of: "way with ties", value }.into()))
+                call(options, &|_| Err(Reason::Choice { of: "rule for ties", value }.into()))
             };
         }
     };

@@ -57,8 +57,8 @@ impl Status {
     const ALL: [(Self, &'static std::ffi::CStr); 19] = [
         (Self::Ok, c"all is done"),
         (Self::NullPointer, c"a pointer is null that must not be"),
-        (Self::StructSize, c"the size of a struct is none that this library knows"),
-        (Self::Dtype, c"there is no such dtype, or it is none for this call"),
+        (Self::StructSize, c"the size of a struct is unknown to this library"),
+        (Self::Dtype, c"there is no such dtype, or this call does not take it"),
         (Self::Shape, c"shapes do not fit each other"),
         (Self::Overflow, c"sizes overflow the address space"),
         (Self::Stride, c"rows of a matrix overlap: its stride is less than its columns"),
@@ -66,7 +66,7 @@ impl Status {
         (Self::Alignment, c"a pointer is not aligned as its type needs"),
         (Self::Length, c"an array has not the length that it needs"),
         (Self::Value, c"an option is out of its range"),
-        (Self::Column, c"a label or token is no column"),
+        (Self::Column, c"a label or token is not a column"),
         (Self::Axis, c"the tensor has no such axis"),
         (Self::Memory, c"there is no memory"),
         (Self::Scratch, c"the scratch buffer is too small"),
@@ -193,9 +193,9 @@ impl fmt::Display for Reason {
             Self::Crate(e) => e.fmt(f),
             Self::Null(what) => write!(f, "{what} is null"),
             Self::StructSize { of, size } => {
-                write!(f, "a {of} of {size} bytes is none that this library knows all of")
+                write!(f, "this library does not know all of a {of} of {size} bytes")
             }
-            Self::Dtype { of, dtype } => write!(f, "dtype {dtype} is none for {of}"),
+            Self::Dtype { of, dtype } => write!(f, "{of} cannot have the dtype {dtype}"),
             Self::Dtypes { of, dtypes: (a, b) } => write!(f, "{of} have dtypes {a} and {b}"),
             Self::Overlap(a, b) => write!(f, "{a} overlaps {b}"),
             Self::Alignment(what) => write!(f, "{what} is not aligned"),
@@ -203,13 +203,13 @@ impl fmt::Display for Reason {
             Self::Scratch { size, needed } => {
                 write!(f, "{needed} bytes of scratch are needed, got {size}")
             }
-            Self::Choice { of, value } => write!(f, "{value} is no {of}"),
+            Self::Choice { of, value } => write!(f, "the {of} {value} does not exist"),
             Self::Flags { of, flags } => write!(f, "the flags {flags:#x} of {of} are unknown"),
             Self::Name(name) => {
                 write!(f, "no kernel is called {:?}", String::from_utf8_lossy(name))
             }
             Self::NoKernel { index, len } => {
-                write!(f, "there are {len} kernels, and none of number {index}")
+                write!(f, "there is no kernel number {index} among {len}")
             }
             Self::Both(scale, temperature) => write!(
                 f,

@@ -82,7 +82,7 @@ fn bytes(text: &str) -> Result<u64, String> {
         "K" => 10,
         "M" => 20,
         "G" => 30,
-        _ => return Err("the unit is none of K, M and G".into()),
+        _ => return Err("the unit must be K, M or G".into()),
     };
     let number: u64 = number.parse().map_err(|_| "not a number of bytes")?;
     number.checked_mul(1 << shift).ok_or_else(|| "too many bytes".into())

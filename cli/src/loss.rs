@@ -224,13 +224,17 @@ impl Loss {
 const LABELS: Wanted<i64> = Wanted {
     integers: true,
     convert: Number::whole,
-    kind: "no integer of 64 bits",
+    kind: "not an integer of 64 bits",
     python: ".round().astype(\"i8\")",
 };
 
 /// The type of weights.
-const WEIGHTS: Wanted<f32> =
-    Wanted { integers: false, convert: Number::single, kind: "no f32", python: ".astype(\"f4\")" };
+const WEIGHTS: Wanted<f32> = Wanted {
+    integers: false,
+    convert: Number::single,
+    kind: "not an f32",
+    python: ".astype(\"f4\")",
+};
 
 /// The work for all chunks.
 struct Chunked<'a> {

@@ -95,7 +95,7 @@ impl Matrix {
         for (i, field) in fields.iter().enumerate() {
             self.numbers.push(number(field).ok_or_else(|| {
                 let (i, field) = (i + 1, String::from_utf8_lossy(field));
-                format!("line {line}, field {i}: {:?} is no number", clip(&field, 40))
+                format!("line {line}, field {i}: {:?} is not a number", clip(&field, 40))
             })?);
         }
         let cols = self.numbers.len() - before;
@@ -254,14 +254,14 @@ mod tests {
             (Format::Txt, "", "no numbers"),
             (Format::Csv, "\n# 1,2\n", "no numbers"),
             (Format::Csv, "a,b\n", "no numbers"),
-            (Format::Csv, "a,b\nc,d\n", "line 2, field 1: \"c\" is no number"),
+            (Format::Csv, "a,b\nc,d\n", "line 2, field 1: \"c\" is not a number"),
             (Format::Csv, "1,2\n3\n", "line 2 has 1 numbers, and those before 2"),
-            (Format::Csv, "1,2\n\n3,x\n", "line 3, field 2: \"x\" is no number"),
-            (Format::Csv, "1,,2\n", "line 1, field 2: \"\" is no number"),
-            (Format::Csv, "8;5;0\n1;2;3", "line 1, field 1: \"8;5;0\" is no number"),
-            (Format::Txt, "1O\n2\n", "line 1, field 1: \"1O\" is no number"),
+            (Format::Csv, "1,2\n\n3,x\n", "line 3, field 2: \"x\" is not a number"),
+            (Format::Csv, "1,,2\n", "line 1, field 2: \"\" is not a number"),
+            (Format::Csv, "8;5;0\n1;2;3", "line 1, field 1: \"8;5;0\" is not a number"),
+            (Format::Txt, "1O\n2\n", "line 1, field 1: \"1O\" is not a number"),
             (Format::Txt, "1 2\n3 4 5\n", "line 2 has 3 numbers, and those before 2"),
-            (Format::Txt, "1 0x10", "field 2: \"0x10\" is no number"),
+            (Format::Txt, "1 0x10", "field 2: \"0x10\" is not a number"),
             (Format::Txt, "1 \u{1b}[2J", "field 2"),
             (Format::Txt, "\u{fffd}", "no numbers"),
         ] {
@@ -269,7 +269,7 @@ mod tests {
             assert!(cause.contains(about), "{text:?}: {cause}");
         }
         assert!(parse(b"\xff\xfe1\0", Format::Txt).unwrap_err().contains("UTF-16"));
-        assert!(parse(b"1 \xff", Format::Txt).unwrap_err().contains("is no number"));
+        assert!(parse(b"1 \xff", Format::Txt).unwrap_err().contains("is not a number"));
     }
 
     #[test]

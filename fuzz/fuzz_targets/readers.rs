@@ -1,12 +1,12 @@
-//! Files of any bytes, as the command reads them: the first byte chooses the format, the others are
-//! the file.
+//! Files of any bytes, read by the command: the first byte chooses the format, the others are the
+//! file.
 //!
-//! What is looked for: panics, overflows, what takes long or more memory than a file may ask for,
-//! and data that is told to be where nothing is.
+//! It looks for panics, overflows, calls that take too long or more memory than a file may need,
+//! and data at places where there is none.
 #![no_main]
 
-// The command is no library: its readers are compiled once more here, with what they use. It has
-// uses for the rest of them.
+// The command is not a library: its readers are compiled here again, with their dependencies, not
+// all of which are used.
 #[allow(dead_code)]
 #[path = "../../cli/src"]
 mod readers {
@@ -26,7 +26,7 @@ use readers::*;
 
 use libfuzzer_sys::fuzz_target;
 
-use crate::input::{Contents, Format, Input, Part};
+use crate::input::{Contents, Format, Input, Item};
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((&first, bytes)) = bytes.split_first() else { return };
@@ -34,7 +34,7 @@ fuzz_target!(|bytes: &[u8]| {
         [Format::Npy, Format::Npz, Format::Safetensors, Format::Csv, Format::Tsv, Format::Txt];
     let format = formats[usize::from(first) % formats.len()];
     let file = Contents::memory("bytes", bytes.to_vec());
-    // A refusal is a line, whatever is in the file.
+    // A refusal is one line, whatever is in the file.
     let input = match Input::read(file, None, format) {
         Ok(input) => input,
         Err(failure) => {
@@ -43,14 +43,14 @@ fuzz_target!(|bytes: &[u8]| {
             return;
         }
     };
-    for part in input.parts() {
-        let data = match part {
-            Part::Tensor(tensor) => tensor.data.clone(),
-            Part::Other(other) => other.data.clone(),
+    for item in input.items() {
+        let data = match item {
+            Item::Tensor(tensor) => tensor.data.clone(),
+            Item::Other(other) => other.data.clone(),
         };
         let mut bytes = vec![0; data.len()];
         input.file.read(data.start, &mut bytes).expect("data within the file");
-        if let Part::Tensor(tensor) = part {
+        if let Item::Tensor(tensor) = item {
             assert_eq!(bytes.len(), tensor.len() * tensor.stored.size());
             let mut values = vec![0.0f64; tensor.len()];
             tensor.stored.decode(&bytes, &mut values);

@@ -192,7 +192,7 @@ impl fmt::Display for Error {
                 write!(f, "the {what} {index} must be {range}, got {value}")
             }
             Self::Column { row, index, cols } => {
-                write!(f, "row {row}: {index} is none of its {cols} columns")
+                write!(f, "row {row}: {index} is not one of its {cols} columns")
             }
             Self::Axis { axis, dims } => {
                 write!(f, "there is no axis {axis} in a tensor of {dims} dimensions")

@@ -585,9 +585,8 @@ where
             let x = x.add(place.start);
             let sink = logits.sink().map(S::E::widen);
             let mut reduced = if options.keys.0 < options.keys.1 {
-                // Finishing a row during the next sweep pays where memory is the limit, and is the
-                // most code to compile. So pairs, with twice the operations, and conversions
-                // between types go without it.
+                // Finishing a row during the next sweep pays where memory is the limit: not for
+                // pairs, which take twice the operations, nor for conversions between types.
                 if const { !L::PAIRS && size_of::<T>() == size_of::<U>() } {
                     pipeline.reduce::<T, Keep, L>(&mut reducer, x, kept, n, &logits)
                 } else {

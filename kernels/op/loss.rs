@@ -673,9 +673,8 @@ where
                             w.mul(w.mul(y, scale), w.sub(u, sum))
                         }
                     } else {
-                        // The product with the scale, as a pair. A probability near the least
-                        // normal number would have no low part in its product: it is made larger
-                        // first.
+                        // The product with the scale, as a pair. Near the least normal number it
+                        // would have no low part: there the probability is made larger first.
                         let larger = w.mul(y, w.splat(LARGER));
                         let a = if LOG { u } else { w.select_below(y, small, larger, y) };
                         let p = w.mul(a, scale);

@@ -198,9 +198,8 @@ unsafe fn sum<S: Io<<S as Vector>::E>, const ONE: bool>(
     cols: usize,
 ) -> bool {
     let n = rows * cols;
-    // Ones behind the last row: rows that are missing from the last eight must not look special,
-    // and their last vector, which ends less than LANES behind n + missing, must not read
-    // uninitialised memory.
+    // Ones behind the last row, so that rows missing from the last eight do not look special, and
+    // their last vectors, which end less than LANES behind n + missing, are initialised.
     let missing = rows.next_multiple_of(ROWS_AT_ONCE) * cols - n;
     for i in 0..missing.div_ceil(S::LANES) + 1 {
         // SAFETY: the store ends less than 2 LANES behind n + missing, and missing <= 7 TINY:

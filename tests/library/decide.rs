@@ -647,7 +647,7 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
     );
     refused(
         options.log_probs().log_probs(m(), &[2, 3], &mut y[..2]),
-        "row 1: 3 is none of its 3 columns",
+        "row 1: 3 is not one of its 3 columns",
     );
     let token = [0, 1, 2, usize::MAX];
     refused(options.log_probs().log_probs(m(), &token, &mut y[..4]), "row 1");

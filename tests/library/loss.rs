@@ -551,8 +551,8 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
         assert_eq!(y, [-7.0; 6]);
     };
     let loss = CrossEntropy::new();
-    refused(loss, (&[0, 3]).into(), "row 1: 3 is none of its 3 columns");
-    refused(loss, (&[-1, 0]).into(), "row 0: -1 is none of its 3 columns");
+    refused(loss, (&[0, 3]).into(), "row 1: 3 is not one of its 3 columns");
+    refused(loss, (&[-1, 0]).into(), "row 0: -1 is not one of its 3 columns");
     refused(loss, (&[0]).into(), "number of labels (one for each row) must be 2, got 1");
     refused(
         loss.weights(&[1.0; 2]),

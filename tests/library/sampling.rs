@@ -686,11 +686,11 @@ fn errors_name_what_is_wrong() {
     };
     assert_eq!(refused(new, 3), "the number of draws must be a multiple of 2, got 3");
     assert_eq!(refused(new, 0), "the number of draws must be at least 2, got 0");
-    assert_eq!(refused(new.bias(&[(1, 0.0), (3, 0.0)]), 2), "row 0: 3 is none of its 3 columns");
+    assert_eq!(refused(new.bias(&[(1, 0.0), (3, 0.0)]), 2), "row 0: 3 is not one of its 3 columns");
     let e = refused(new.bias(&[(1, f32::NAN)]), 2);
     assert_eq!(e, "the bias must be less than infinity, got NaN");
     let history: &[&[usize]] = &[&[1], &[2, 4]];
-    assert_eq!(refused(new.history(history), 2), "row 1: 4 is none of its 3 columns");
+    assert_eq!(refused(new.history(history), 2), "row 1: 4 is not one of its 3 columns");
     let history: &[&[usize]] = &[&[1], &[2], &[0]];
     assert_eq!(
         refused(new.history(history), 2),

@@ -330,7 +330,7 @@ static void bad(void) {
     memset(y, 0xA5, sizeof y);
     a.mask_dtype = SOFTMAX_F64;
     BAD(DTYPE, softmax_attention_softmax(&in, &out, lse, &a, &options));
-    SAYS(message, "dtype 1 is none for a mask");
+    SAYS(message, "a mask cannot have the dtype 1");
     a.mask_dtype = 99;
     BAD(DTYPE, softmax_attention_softmax(&in, &out, lse, &a, NULL));
     a.mask_dtype = SOFTMAX_F32;

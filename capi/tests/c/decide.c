@@ -220,7 +220,7 @@ static void bad_log_probs(void) {
     BAD(OVERFLOW, softmax_log_probs(&x, tokens, SIZE_MAX / ROWS, log_probs, lse, NULL));
     tokens[1] = COLS;
     BAD(COLUMN, softmax_log_probs(&x, tokens, 1, log_probs, lse, &options));
-    SAYS(message, "row 1: 7 is none of its 7 columns");
+    SAYS(message, "row 1: 7 is not one of its 7 columns");
     tokens[1] = SIZE_MAX;
     BAD(COLUMN, softmax_log_probs(&x, tokens, 1, log_probs, NULL, NULL));
     tokens[1] = 1;

@@ -358,7 +358,7 @@ static void bad_options(void) {
     } while (0)
     o.reduction = 2;
     ALL(VALUE);
-    SAYS(message, "2 is no reduction");
+    SAYS(message, "the reduction 2 does not exist");
     o = softmax_cross_entropy_default();
     o.flags = 2;
     ALL(VALUE);

@@ -308,7 +308,7 @@ static void plans(void) {
     BAD(NULL_POINTER, softmax_plan_of(SOFTMAX_OP_SOFTMAX, &shape, 0, NULL, &options));
     SAYS(message, "softmax_plan is null");
     BAD(VALUE, softmax_plan_of(6, &shape, 0, &plan, &options));
-    SAYS(message, "6 is no operation");
+    SAYS(message, "the operation 6 does not exist");
     BAD(VALUE, softmax_plan_of(UINT32_MAX, &shape, 0, &plan, NULL));
     BAD(NULL_POINTER, softmax_scratch_size(SOFTMAX_OP_SOFTMAX, NULL, &bytes, NULL));
     BAD(NULL_POINTER, softmax_scratch_size(SOFTMAX_OP_SOFTMAX, &shape, NULL, NULL));

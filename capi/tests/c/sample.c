@@ -216,7 +216,7 @@ static void bad(void) {
     s = softmax_sampler_default(1);
     s.order = 2;
     BAD(VALUE, softmax_sample(&logits, draws, 1, &s, &options));
-    SAYS(message, "2 is no order");
+    SAYS(message, "the order 2 does not exist");
     BAD(VALUE, softmax_sample_scratch_size(&logits, &s, &bytes, NULL));
     s = softmax_sampler_default(1);
     s.method = UINT32_MAX;
@@ -240,7 +240,7 @@ static void bad(void) {
     s.bias = bias;
     s.bias_count = 2;
     BAD(COLUMN, softmax_sample(&logits, draws, 1, &s, &options));
-    SAYS(message, "8 is none of its 8 columns");
+    SAYS(message, "8 is not one of its 8 columns");
     tokens[1] = 2;
     static const float biases[] = {NAN, INFINITY};
     for (size_t i = 0; i < 2; i++) {

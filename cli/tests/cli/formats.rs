@@ -128,7 +128,7 @@ fn text_by_standard_input_and_output() {
         (&["run", "-", "-", "--tensor", "x"], "1", "standard input: --tensor is for"),
         (&["run", "-", "out.npy", "--format", "npy"], "x", "standard input: there are no numbers"),
         (&["run", "-", "-", "--format", "npz"], "1", "standard output: the extension must be .txt"),
-        (&["run", "-", "-", "--format", "tsv"], "1,2", "field 1: \"1,2\" is no number"),
+        (&["run", "-", "-", "--format", "tsv"], "1,2", "field 1: \"1,2\" is not a number"),
     ] {
         piped_refused(&folder, line, stdin.as_bytes(), about);
     }

@@ -118,7 +118,7 @@ fn several_chunks_are_one_loss() {
     let y = folder.file("wrong.npy", &npy("<i8", &[rows], cast_slice(&wrong)));
     let g = folder.path("none.npy");
     let arguments: [&dyn AsRef<OsStr>; 4] = [&input, &y, &"--gradient", &g];
-    let about = (y.to_str().unwrap(), "row 4321: 1001 is none of its 1001 columns");
+    let about = (y.to_str().unwrap(), "row 4321: 1001 is not one of its 1001 columns");
     call_refused(&folder, "loss", &arguments, about);
 }
 
@@ -290,17 +290,17 @@ fn what_does_not_fit_is_refused_by_name() {
         ("turned", npy("<i8", &[3, 1], &[0; 24]), "needed: 2, got 3"),
         ("matrix", npy("<i8", &[2, 2], &[0; 32]), "needed: 2, got 2 x 2"),
         ("probs", npy("<f4", &[2, 3], &[0; 24]), "y.argmax(-1)"),
-        ("large", npy("<i8", &[2], cast_slice(&[0i64, 3])), "row 1: 3 is none of its 3 columns"),
-        ("negative", npy("|i1", &[2], &[0xff, 0]), "row 0: -1 is none of its 3 columns"),
+        ("large", npy("<i8", &[2], cast_slice(&[0i64, 3])), "row 1: 3 is not one of its 3 columns"),
+        ("negative", npy("|i1", &[2], &[0xff, 0]), "row 0: -1 is not one of its 3 columns"),
         (
             "huge",
             npy("<u8", &[2], cast_slice(&[1u64, 1 << 63])),
-            "element 1 is 9223372036854775808, which is no integer of 64 bits",
+            "element 1 is 9223372036854775808, which is not an integer of 64 bits",
         ),
         (
             "half",
             npy("<f8", &[2], cast_slice(&[1.0, 0.5])),
-            "element 1 is 0.5, which is no integer of 64 bits; np.save(\"converted.npy\", np.load(",
+            "element 1 is 0.5, which is not an integer of 64 bits; np.save(\"converted.npy\", np.load(",
         ),
         (
             "nan",
@@ -345,7 +345,7 @@ fn what_does_not_fit_is_refused_by_name() {
     weights(
         "w2.npy",
         &npy("<f8", &[3], cast_slice(&[1.0, 0.1, 1.0])),
-        "element 1 is 0.1, which is no f32; np.save(\"converted.npy\", np.load(",
+        "element 1 is 0.1, which is not an f32; np.save(\"converted.npy\", np.load(",
     );
     weights("w2.npy", &npy("<i4", &[3], cast_slice(&[1, 1, (1 << 24) + 1])), "16777217");
     weights(

@@ -1,4 +1,5 @@
-//! A call of any function of the ABI, with what it may write and what must be true afterwards.
+//! A call of any function of the ABI, with everything that it may write and that must hold
+//! afterwards.
 
 use std::ffi::{CStr, c_char, c_void};
 
@@ -7,24 +8,24 @@ use softmax_capi::*;
 use crate::input::{Arg, Input, Layout, number, size_of_dtype};
 use crate::memory::{Memory, Written};
 
-/// What is wrong with a result.
+/// Ok, or what is wrong with a result.
 pub type Checked = Result<(), String>;
 
 pub type Call = Box<dyn Fn(*const softmax_options) -> softmax_status>;
 
-/// A call that is to be made.
+/// A call to make.
 pub struct Planned {
     pub name: &'static str,
     pub call: Call,
-    /// How much scratch memory it needs, if it needs any.
+    /// Bytes of scratch memory that it needs, if any.
     pub needed: Box<dyn Fn(*const softmax_options) -> Option<usize>>,
-    /// What it reads, but for what becomes its output in place.
+    /// Everything that it reads, except inputs that become outputs in place.
     pub read: Vec<Written>,
-    /// What it writes if all is well.
+    /// Everything that it writes if it succeeds.
     pub written: Vec<Written>,
-    /// And when the partials are to be computed again.
+    /// What it writes if the partials have to be computed again.
     pub again: Option<Written>,
-    /// Whether nothing is written when it fails.
+    /// Whether nothing may be written when it fails.
     pub whole: bool,
     /// Whether it has options, and so a message.
     pub has_options: bool,
@@ -32,7 +33,7 @@ pub struct Planned {
     pub bits: bool,
     /// Whether it refuses scratch memory that overlaps what it writes.
     pub guards_scratch: bool,
-    /// What must be true after success; rows of nothing but -inf may be 0.
+    /// The check of results after success; rows of nothing but -inf may be 0.
     pub check: Box<dyn Fn(bool) -> Checked>,
 }
 
@@ -82,12 +83,12 @@ impl Planned {
         self
     }
 
-    /// Of a function without options.
+    /// A function without options.
     fn plain(self) -> Self {
         Self { has_options: false, ..self.of_its_own() }
     }
 
-    /// Of a result that depends on the kernel, threads or caches.
+    /// A function whose result depends on the kernel, threads or caches.
     fn of_its_own(self) -> Self {
         Self { bits: false, guards_scratch: false, ..self }
     }
@@ -153,8 +154,8 @@ fn rows_of(arg: &Arg) -> impl Iterator<Item = Vec<f64>> + use<> {
     })
 }
 
-/// Rows are NaN, or sum to 1, as far as they are rounded; those of nothing to 0 if that is asked
-/// for. With a sink they may sum to less.
+/// Checks that rows are NaN, or sum to 1 within rounding; rows of nothing but -inf sum to 0 if
+/// `zero`. With a sink they may sum to less.
 fn are_probabilities(y: &Arg, zero: bool, sink: bool) -> Checked {
     let (relative, absolute) = match y.matrix.dtype {
         SOFTMAX_F64 => (1e-12, 0.0),
@@ -176,7 +177,7 @@ fn are_probabilities(y: &Arg, zero: bool, sink: bool) -> Checked {
     Ok(())
 }
 
-/// Elements are NaN, or right.
+/// Checks that elements are NaN, or right.
 fn all(y: &Arg, right: impl Fn(f64) -> bool) -> Checked {
     for (i, row) in rows_of(y).enumerate() {
         if let Some(p) = row.into_iter().find(|&p| !p.is_nan() && !right(p)) {
@@ -186,7 +187,7 @@ fn all(y: &Arg, right: impl Fn(f64) -> bool) -> Checked {
     Ok(())
 }
 
-/// Numbers that were written are right.
+/// Checks that the numbers that were written are right.
 fn all_indices(p: *const usize, n: usize, right: impl Fn(usize) -> bool) -> Checked {
     // SAFETY: the call has written them.
     let wrong = (0..n).map(|i| unsafe { p.add(i).read() }).find(|&index| !right(index));
@@ -204,7 +205,7 @@ fn map(input: &mut Input, name: &'static str, f: Map, op: softmax_op) -> Planned
         .writes([y.rows])
         .checks(move |zero| match op {
             SOFTMAX_OP_SOFTMAX => are_probabilities(&y, zero, false),
-            // As far as they are rounded.
+            // Within rounding.
             SOFTMAX_OP_LOG_SOFTMAX | SOFTMAX_OP_LOG_SIGMOID => all(&y, |p| p <= 1e-6),
             _ => all(&y, |p| (0.0..=1.0).contains(&p)),
         })
@@ -228,12 +229,12 @@ fn hardmax(input: &mut Input) -> Planned {
         .checks(move |zero| are_probabilities(&y, zero, false))
 }
 
-/// Bytes of what is computed with.
+/// Bytes of the arithmetic type.
 fn arithmetic(dtype: softmax_dtype) -> usize {
     if dtype == SOFTMAX_F64 { 8 } else { 4 }
 }
 
-/// An output of elements of so many bytes.
+/// An output of elements with this number of bytes.
 fn values(input: &mut Input, n: usize, size: usize, null: bool, x: &Arg) -> (*mut c_void, Written) {
     let p: *mut u8 = match (null, size) {
         (true, 8) => input.output_or_null::<f64>(n, Some(x)).cast(),
@@ -276,7 +277,7 @@ fn argmax(input: &mut Input) -> Planned {
     .checks(move |_| all_indices(indices, rows, |index| index < cols))
 }
 
-/// A column, mostly.
+/// Mostly a column.
 fn token(input: &mut Input, cols: usize) -> usize {
     if input.rarely(200) { input.u64() as usize } else { input.below(cols.max(1)) }
 }
@@ -334,7 +335,7 @@ fn op(input: &mut Input) -> softmax_op {
     if input.rarely(32) { u32::MAX } else { input.below(7) as softmax_op }
 }
 
-/// A matrix whose data does not count.
+/// A matrix whose data is not used.
 fn shape_only(input: &mut Input) -> Arg {
     let dtype = input.dtype();
     let shape =
@@ -493,19 +494,19 @@ fn partials(input: &mut Input) -> Planned {
         // SAFETY: as in `map`.
         unsafe { softmax_partials(x, dtype, len, row_max, partials, count, options) }
     });
-    // By a number that is not the largest element the results are not specified.
+    // If `row_max` is not the largest element, results are not specified.
     let bits = row_max.is_null();
     Planned { bits, ..planned.writes([Written::of(partials, count)]) }
 }
 
-/// Four numbers that may be no partial.
+/// Four numbers that may not be a partial.
 fn garbage(input: &mut Input) -> softmax_partial {
     const LIKELY: [f64; 6] = [0.0, 1.0, 90.0, 50000.0, f64::NEG_INFINITY, f64::INFINITY];
     let [max, least, sum, rest] = [(); 4].map(|()| input.float(&LIKELY));
     softmax_partial { max, least, sum, rest }
 }
 
-/// Partials, mostly those of a row.
+/// Mostly the partials of a row.
 ///
 /// Returns whether they are.
 fn some_partials(
@@ -558,7 +559,7 @@ fn shard(input: &mut Input, log: bool) -> Planned {
     let planned = Planned::new(name, move |options| unsafe { f(row, x, y, dtype, len, options) })
         .reads((!in_place).then_some(Written::of(x.cast_mut().cast::<u8>(), bytes)))
         .writes([Written::of(y.cast::<u8>(), bytes)]);
-    // The row is not that of the shard.
+    // The row is not the one of the shard.
     Planned { bits: false, ..planned }
 }
 
@@ -571,11 +572,11 @@ fn shard_logsumexp(input: &mut Input) -> Planned {
         // SAFETY: as in `map`.
         unsafe { softmax_shard_logsumexp(dtype, row, lse.cast(), options) }
     });
-    // Of garbage any number may come.
+    // Random partials may give any number.
     Planned { guards_scratch: false, bits, ..planned.writes([Written::of(lse, size)]) }
 }
 
-/// A row in shards, all steps, beside the row in one call.
+/// A row in shards, with all steps, compared with the row in one call.
 fn shards(input: &mut Input) -> Planned {
     let dtype = input.pick(&[SOFTMAX_F32, SOFTMAX_F64, SOFTMAX_F16, SOFTMAX_BF16]);
     let size = size_of_dtype(dtype);
@@ -633,8 +634,7 @@ fn shards(input: &mut Input) -> Planned {
             let bytes = |p: *mut u8| unsafe { std::slice::from_raw_parts(p, len * size) };
             if bytes(y) == bytes(z) { Ok(()) } else { Err("the shards are not the row".into()) }
         });
-    // Some steps may be done when one fails; and partials are the kernel's own where they are not
-    // used.
+    // Some steps may be complete when one fails; and unused partials depend on the kernel.
     Planned { whole: false, ..planned }
 }
 
@@ -836,7 +836,7 @@ fn cross_entropy(input: &mut Input, by_labels: bool) -> Planned {
         };
         ("softmax_cross_entropy_probs", Box::new(call))
     };
-    // Without a descriptor nothing is written to the gradient.
+    // Without a descriptor no gradient is written.
     let in_place = place == Layout::InPlace && !to.is_null();
     Planned::new(name, call)
         .needs(move |bytes, o| {

@@ -1,5 +1,5 @@
-//! From the fuzzer's bytes to arguments of calls. Without any bytes left everything is as plain as
-//! can be.
+//! Converts the fuzzer's bytes to arguments of calls. Without bytes, everything is as plain as
+//! possible.
 
 use std::ffi::c_void;
 use std::fmt::Debug;
@@ -10,14 +10,14 @@ use softmax_capi::*;
 
 use crate::memory::{Memory, Written};
 
-/// More than any memory: whatever has so many of anything the library must refuse.
+/// More than any memory: the library must refuse such a size.
 const TOO_MANY: usize = 1 << 63;
 
 /// The bytes and the memory of one call.
 pub struct Input<'a> {
     pub bytes: Unstructured<'a>,
     pub memory: &'a mut Memory,
-    /// The structs that are handed over, for people.
+    /// The structs of the call, to be printed.
     pub structs: Vec<Box<dyn Debug>>,
 }
 
@@ -30,7 +30,7 @@ pub struct Arg {
     pub rows: Written,
 }
 
-/// How an output lies beside an input.
+/// The place of an output relative to an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     Apart,
@@ -46,7 +46,7 @@ pub fn size_of_dtype(dtype: softmax_dtype) -> usize {
         SOFTMAX_F64 => 8,
         SOFTMAX_F16 | SOFTMAX_BF16 => 2,
         SOFTMAX_BOOL => 1,
-        // Of what is none nothing is read.
+        // Nothing is read for an unknown dtype.
         _ => 4,
     }
 }
@@ -127,7 +127,7 @@ impl Input<'_> {
         if self.rarely(6) { f64::from_bits(self.u64()) } else { self.pick(likely) }
     }
 
-    /// A size: rarely one that is far too large.
+    /// A size; rarely a far too large one.
     pub fn size(&mut self, n: usize) -> usize {
         if self.rarely(40) { self.huge() } else { self.below(n) }
     }
@@ -146,7 +146,7 @@ impl Input<'_> {
 
     pub fn shape(&mut self) -> (usize, usize) {
         match self.below(32) {
-            // Short rows, which are worked on in groups.
+            // Short rows, which are computed in groups.
             16..20 => (self.below(200), self.below(40)),
             20..24 => (1 + self.below(3), 4090 + self.below(4120)),
             24..26 => (1 + self.below(2), 8190 + self.below(3 * 4096)),
@@ -157,12 +157,12 @@ impl Input<'_> {
         }
     }
 
-    /// Whether memory lies against the page behind it, mostly.
+    /// Whether memory ends at a guard page: mostly yes.
     pub fn at_end(&mut self) -> bool {
         self.below(4) != 3
     }
 
-    /// `n` elements of this size, canary still; rarely null or not aligned.
+    /// Room for `n` elements of this size, filled with canaries; rarely null or not aligned.
     pub fn room(&mut self, n: usize, size: usize) -> *mut u8 {
         match self.below(48) {
             46 => return std::ptr::null_mut(),
@@ -177,7 +177,7 @@ impl Input<'_> {
         self.memory.take(bytes(n, size), at_end, 0)
     }
 
-    /// An array that a call writes, or rarely one that lies across this input, so that it must be
+    /// An array that a call writes; rarely one that overlaps this input, so that it must be
     /// refused.
     pub fn output<T>(&mut self, n: usize, across: Option<&Arg>) -> *mut T {
         if let Some(arg) = across
@@ -286,7 +286,7 @@ impl Input<'_> {
         p.cast()
     }
 
-    /// A matrix with elements. Rarely it is none.
+    /// A matrix with elements; rarely an invalid one.
     pub fn matrix(&mut self, dtype: softmax_dtype, (rows, cols): (usize, usize)) -> Arg {
         let gap = if self.below(3) == 2 { 1 + self.below(9) } else { 0 };
         self.matrix_with_gap(dtype, (rows, cols), gap)
@@ -324,7 +324,7 @@ impl Input<'_> {
             stride,
         };
         match self.below(128) {
-            // What overflows.
+            // Sizes that overflow.
             124 if !empty => matrix.rows = self.huge(),
             125 if !empty => matrix.cols = self.huge(),
             126 if !empty && rows > 1 => matrix.stride = self.huge(),
@@ -337,7 +337,7 @@ impl Input<'_> {
     fn arg(&mut self, matrix: softmax_matrix) -> Arg {
         let softmax_matrix { data, rows, cols, stride, dtype, .. } = matrix;
         let size = size_of_dtype(dtype);
-        // Of what overflows there are no rows.
+        // Sizes that overflow have no rows.
         let most = rows.max(cols).max(if rows > 1 { stride } else { 0 });
         let written = Written {
             start: data.cast(),
@@ -375,7 +375,7 @@ impl Input<'_> {
             Layout::InPlace => {
                 let x = self.matrix(dtypes.0, shape);
                 let y = softmax_matrix { dtype: dtypes.1, ..x.matrix };
-                // Other dtypes in place: of no larger elements.
+                // Other dtypes in place must not have larger elements.
                 if !one && size_of_dtype(dtypes.1) > size_of_dtype(dtypes.0) {
                     let y = self.matrix(dtypes.1, shape);
                     return (x, y, Layout::Apart);
@@ -390,7 +390,7 @@ impl Input<'_> {
                     let y = self.matrix(dtypes.1, shape);
                     return (x, y, Layout::Apart);
                 }
-                // Both have a half of its columns.
+                // Each has half of the columns.
                 let narrow = softmax_matrix { cols, ..x.matrix };
                 let at = if place == Layout::Between { cols } else { self.below(cols + 1) };
                 let data = narrow.data.cast::<u8>().wrapping_add(at * size_of_dtype(dtypes.0));
@@ -420,7 +420,7 @@ impl Input<'_> {
     }
 }
 
-/// What claims to be more than there can be has no memory.
+/// Sizes beyond the address space get no memory.
 fn bytes(n: usize, size: usize) -> usize {
     if n >= TOO_MANY { 0 } else { n * size }
 }

@@ -34,12 +34,12 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     });
 });
 
-/// What scratch memory may be laid across, to be refused.
+/// Something that scratch memory may overlap, to be refused.
 fn shared(planned: &Planned) -> Option<Written> {
     planned.written.first().copied().filter(|_| planned.guards_scratch && planned.whole)
 }
 
-/// Whether something that is written overlaps something else, so that the call must be refused.
+/// Whether an output overlaps something else, so that the call must be refused.
 fn overlap(written: &[Written], read: &[Written]) -> bool {
     written.iter().enumerate().any(|(i, a)| {
         let others = written[i + 1..].iter().chain(read);
@@ -47,7 +47,7 @@ fn overlap(written: &[Written], read: &[Written]) -> bool {
     })
 }
 
-/// What is wrong with a call, and what it was.
+/// Fails with a description of the call and of what is wrong.
 fn fail(planned: &Planned, options: &Options, what: &str) -> ! {
     let Planned { name, read, written, .. } = planned;
     let structs = &options.structs;
@@ -65,7 +65,7 @@ fn check(memory: &mut Memory, planned: &Planned, options: &Options) {
         fail("parallel_for was not called as is said");
     }
 
-    // What may be written, and what was.
+    // Everything that may have been written.
     let done = status == Status::Ok;
     let mut written = options.written(!done || !planned.whole);
     if done || status == Status::Memory || !planned.whole {

@@ -9,10 +9,10 @@ const PAGE: usize = 4096;
 /// Bytes and number of the slots: the smallest that fits is taken.
 const SLOTS: [(usize, usize); 4] = [(PAGE, 40), (4 * PAGE, 16), (16 * PAGE, 16), (128 * PAGE, 14)];
 
-/// What is in a slot beside what was asked for.
+/// The contents of a slot outside of the memory that was taken.
 const CANARY: u8 = 0xA5;
 
-/// Pages that can be used, with one on either side that cannot.
+/// Usable pages between two guard pages.
 #[derive(Debug)]
 struct Slot {
     start: NonNull<u8>,
@@ -22,7 +22,7 @@ struct Slot {
     before: Vec<u8>,
 }
 
-/// What a call may write: `rows` pieces of `len` bytes, `stride` bytes apart.
+/// A region that a call may write: `rows` runs of `len` bytes, `stride` bytes apart.
 #[derive(Clone, Copy, Debug)]
 pub struct Written {
     pub start: *mut u8,
@@ -32,20 +32,20 @@ pub struct Written {
 }
 
 impl Written {
-    /// One piece. Of more than there can be none is written.
+    /// A single run; empty if it is longer than possible.
     pub fn of<T>(start: *mut T, n: usize) -> Self {
         let len = n.checked_mul(size_of::<T>()).filter(|&len| len < 1 << 62).unwrap_or(0);
         Self { start: start.cast(), rows: 1, len, stride: len }
     }
 
-    /// Where the pieces start.
+    /// The starts of the runs.
     pub fn pieces(&self) -> impl Iterator<Item = usize> + use<> {
         let Self { start, rows, len, stride } = *self;
         let rows = if len == 0 || start.is_null() { 0 } else { rows };
         (0..rows).map(move |row| start.addr() + row * stride)
     }
 
-    /// Whether a byte is in both.
+    /// Whether the two regions share a byte.
     pub fn meets(&self, other: &Self) -> bool {
         self.pieces().any(|a| other.pieces().any(|b| a < b + other.len && b < a + self.len))
     }
@@ -68,18 +68,18 @@ impl Memory {
         Self { slots }
     }
 
-    /// All slots are free again.
+    /// Frees all slots.
     pub fn clear(&mut self) {
         for slot in &mut self.slots {
             slot.used = false;
         }
     }
 
-    /// The most that can be asked for.
+    /// The largest possible request.
     pub const MOST: usize = SLOTS[SLOTS.len() - 1].0;
 
-    /// `len` bytes of canary, flush against the page behind them or the one before; `shift` bytes
-    /// away from there.
+    /// Takes `len` bytes, filled with canaries, next to the guard page after them or before them,
+    /// or `shift` bytes away from it.
     pub fn take(&mut self, len: usize, at_end: bool, shift: usize) -> *mut u8 {
         let fits = |slot: &&mut Slot| !slot.used && len + shift <= slot.len;
         let Some(slot) = self.slots.iter_mut().find(fits) else {
@@ -104,7 +104,7 @@ impl Memory {
         }
     }
 
-    /// All bytes as they were remembered.
+    /// Restores all bytes.
     pub fn restore(&mut self) {
         for slot in self.slots.iter().filter(|slot| slot.used) {
             // SAFETY: mapped, as long as what was remembered, and used by no call now.
@@ -114,8 +114,7 @@ impl Memory {
         }
     }
 
-    /// The first byte that is not as remembered, outside of what may be written; of those that may,
-    /// the bytes are remembered instead.
+    /// The first byte that has changed outside of `written`; bytes inside of it are remembered.
     pub fn changed(&mut self, written: &[Written]) -> Option<String> {
         for slot in self.slots.iter_mut().filter(|slot| slot.used) {
             // SAFETY: mapped, and used by no call now.
@@ -140,7 +139,7 @@ impl Memory {
     }
 }
 
-/// So many bytes between two pages that fault.
+/// Maps bytes between two inaccessible pages.
 fn map(len: usize) -> NonNull<u8> {
     let none = ProtFlags::empty();
     // SAFETY: a mapping of its own; the middle of it, which is there, becomes usable.

@@ -12,15 +12,15 @@ use crate::memory::{Memory, Written};
 pub struct Options {
     pub value: softmax_options,
     pub pointer: *const softmax_options,
-    /// What the callback is handed; what the call must not do stands in it.
+    /// The context of the callback, which notes what the call must not do.
     pub crew: Box<Crew>,
-    /// Whether there is as much scratch memory as asked for.
+    /// Whether there is enough scratch memory.
     pub enough: bool,
     /// All structs of the call.
     pub structs: Vec<Box<dyn std::fmt::Debug>>,
 }
 
-/// How a caller's threads behave.
+/// The behaviour of a caller's threads.
 #[derive(Debug)]
 pub struct Crew {
     kind: usize,
@@ -60,7 +60,7 @@ unsafe extern "C" fn parallel_for(
         // SAFETY: as this function's; each index once.
         unsafe { body(argument.0, index) };
     };
-    // Many of them are left out.
+    // Many calls are left out.
     let some = count.min(64);
     match crew.kind {
         0 => (0..some).for_each(run),
@@ -77,8 +77,8 @@ unsafe extern "C" fn parallel_for(
 }
 
 impl Options {
-    /// `needed` says how much scratch memory the call needs with some options; `shared` is
-    /// something that it writes.
+    /// Makes random options. `needed` tells how much scratch memory the call needs with some
+    /// options; `shared` is something that it writes.
     pub fn new(
         input: &mut Input,
         needed: &dyn Fn(*const softmax_options) -> Option<usize>,
@@ -173,7 +173,7 @@ impl Options {
                 value.scratch = input.memory.take(value.scratch_size, true, 0).cast();
             }
             5 if input.below(8) == 6 => {
-                // Across what is written.
+                // Overlapping an output.
                 if let Some(shared) = shared.filter(|w| w.rows > 0 && !w.start.is_null()) {
                     value.scratch = shared.start.cast();
                     value.scratch_size = shared.len;
@@ -210,7 +210,7 @@ impl Options {
         }
     }
 
-    /// What every call may write: scratch memory, and the message, if it is one that fails.
+    /// Everything that every call may write: scratch memory, and the message if it fails.
     pub fn written(&self, fails: bool) -> Vec<Written> {
         let mut written = Vec::new();
         if !self.readable() {
@@ -234,8 +234,8 @@ impl Options {
         there.then(|| unsafe { std::slice::from_raw_parts(p, n) })
     }
 
-    /// What gives the same bits: one thread, the reference, no memory and no threads of the
-    /// caller's.
+    /// Options that give the same bits: one thread, the reference, no scratch memory and no threads
+    /// of the caller.
     pub fn reference(&self) -> softmax_options {
         softmax_options {
             flags: self.value.flags & SOFTMAX_MASKED_ZERO,
