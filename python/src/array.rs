@@ -21,8 +21,9 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyModule, PyString, PyTuple};
+use smallvec::SmallVec;
 
-use crate::torch::Torch;
+use crate::torch::{Tensor, Torch};
 
 /// Types of elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,14 +134,18 @@ pub enum Kind {
     Torch,
 }
 
+/// Few enough for most arrays to need no memory of their own.
+type Sizes = SmallVec<[usize; 6]>;
+type Strides = SmallVec<[isize; 6]>;
+
 /// An array to be read.
 pub struct Array<'py> {
     object: Bound<'py, PyAny>,
     data: *mut u8,
     dtype: Dtype,
-    shape: Vec<usize>,
+    shape: Sizes,
     /// In elements; anything along axes of one or no element.
-    strides: Vec<isize>,
+    strides: Strides,
     writable: bool,
     kind: Kind,
     /// Makes of a result what the caller has; `None` where that is the result itself.
@@ -233,7 +238,7 @@ impl<'py> Array<'py> {
             return None;
         }
         let (shape, strides) = match usize::try_from(fields.nd) {
-            Ok(0) | Err(_) => (Vec::new(), Vec::new()),
+            Ok(0) | Err(_) => (Sizes::new(), Strides::new()),
             // SAFETY: they have `nd` sizes and strides.
             Ok(nd) => unsafe {
                 (
@@ -241,7 +246,7 @@ impl<'py> Array<'py> {
                         .iter()
                         .map(|&n| n as usize)
                         .collect(),
-                    std::slice::from_raw_parts(fields.strides, nd).to_vec(),
+                    Strides::from_slice(std::slice::from_raw_parts(fields.strides, nd)),
                 )
             },
         };
@@ -263,21 +268,23 @@ impl<'py> Array<'py> {
 
     fn from_tensor(torch: &Torch, x: &Bound<'py, PyAny>, name: &str) -> PyResult<Self> {
         let tensor = torch.readable(x, name)?;
-        let (x, dtype) = (tensor.object, tensor.dtype);
-        let data = tensor.data as *mut u8;
-        if !(data.addr().is_multiple_of(dtype.size())) {
+        if !tensor.data.is_multiple_of(tensor.dtype.size()) {
             return Err(PyValueError::new_err(format!("{name} is not aligned to its elements")));
         }
-        Ok(Self {
-            object: x,
-            data,
-            dtype,
-            shape: tensor.shape,
-            strides: tensor.strides,
+        Ok(Self::of_tensor(tensor))
+    }
+
+    fn of_tensor(tensor: Tensor<'py>) -> Self {
+        Self {
+            object: tensor.object,
+            data: tensor.data as *mut u8,
+            dtype: tensor.dtype,
+            shape: tensor.shape.into(),
+            strides: tensor.strides.into(),
             writable: true,
             kind: Kind::Torch,
             wrap: None,
-        })
+        }
     }
 
     pub fn dtype(&self) -> Dtype {
@@ -390,7 +397,7 @@ impl<'py> Output<'py> {
             },
             Kind::Torch => Torch::get(py)?.empty_like(&x.object)?,
         };
-        Self::made(object, x.wrap.clone())
+        Self::made(object, x, x.dtype)
     }
 
     /// A new array of the kind of `x`, in C order.
@@ -408,7 +415,7 @@ impl<'py> Output<'py> {
             }
             Kind::Torch => Torch::get(py)?.empty(py, shape, dtype)?,
         };
-        Self::made(object, x.wrap.clone())
+        Self::made(object, x, dtype)
     }
 
     /// `out`, or else a new one.
@@ -424,8 +431,16 @@ impl<'py> Output<'py> {
         }
     }
 
-    fn made(object: Bound<'py, PyAny>, wrap: Option<Bound<'py, PyAny>>) -> PyResult<Self> {
-        let array = Array { wrap, ..Array::labels(&object, "the output")? };
+    /// What was made by this file's calls of NumPy and PyTorch, of a type that is known.
+    fn made(object: Bound<'py, PyAny>, x: &Array<'py>, dtype: Dtype) -> PyResult<Self> {
+        let wrap = x.wrap.clone();
+        let array = match x.kind {
+            Kind::Numpy => Array { wrap, ..Array::labels(&object, "the output")? },
+            Kind::Torch => {
+                let tensor = Torch::get(object.py())?.fresh(object, dtype)?;
+                Array { wrap, ..Array::of_tensor(tensor) }
+            }
+        };
         Ok(Self { array, given: false, in_place: false })
     }
 
@@ -452,7 +467,7 @@ impl<'py> Output<'py> {
                 array.dtype.name()
             )));
         }
-        if array.shape != shape {
+        if array.shape.as_slice() != shape {
             return Err(PyValueError::new_err(format!(
                 "out must have shape {}, got {}",
                 tuple(shape),
@@ -527,8 +542,8 @@ pub fn tuple(sizes: &[usize]) -> String {
 pub struct Layout<'a> {
     data: *mut u8,
     dtype: Dtype,
-    shape: Vec<usize>,
-    strides: Vec<isize>,
+    shape: Sizes,
+    strides: Strides,
     of: PhantomData<&'a [u8]>,
 }
 
@@ -558,8 +573,11 @@ impl<'a> Layout<'a> {
 
     /// Moves axes to the end, in the order given.
     pub fn moved_last(mut self, axes: &[usize]) -> Self {
+        if axes.iter().copied().eq(self.shape.len() - axes.len()..self.shape.len()) {
+            return self;
+        }
         let order = (0..self.shape.len()).filter(|axis| !axes.contains(axis));
-        let order: Vec<_> = order.chain(axes.iter().copied()).collect();
+        let order: Sizes = order.chain(axes.iter().copied()).collect();
         self.shape = order.iter().map(|&axis| self.shape[axis]).collect();
         self.strides = order.iter().map(|&axis| self.strides[axis]).collect();
         self
@@ -567,6 +585,9 @@ impl<'a> Layout<'a> {
 
     /// Makes one axis of the last `n`, if their elements are as far from each other as along one.
     pub fn joined(mut self, n: usize) -> Option<Self> {
+        if n == 1 {
+            return Some(self);
+        }
         let at = self.shape.len() - n;
         let (mut len, mut stride) = (1, 1);
         for axis in (at..self.shape.len()).rev() {
@@ -590,8 +611,8 @@ impl<'a> Layout<'a> {
     /// As the shape says, with axes of stride 0 where it has one element and `shape` more.
     pub fn broadcast(mut self, shape: &[usize]) -> Option<Self> {
         let missing = shape.len().checked_sub(self.shape.len())?;
-        self.shape.splice(0..0, std::iter::repeat_n(1, missing));
-        self.strides.splice(0..0, std::iter::repeat_n(0, missing));
+        self.shape.insert_many(0, std::iter::repeat_n(1, missing));
+        self.strides.insert_many(0, std::iter::repeat_n(0, missing));
         for (axis, &n) in shape.iter().enumerate() {
             if self.shape[axis] == 1 && n != 1 {
                 self.strides[axis] = 0;
@@ -649,7 +670,8 @@ impl<'a> Layout<'a> {
             return false;
         }
         let axes = self.shape.iter().zip(&self.strides).filter(|(n, _)| **n > 1);
-        let mut axes: Vec<_> = axes.map(|(&n, stride)| (stride.unsigned_abs(), n)).collect();
+        let mut axes: SmallVec<[(usize, usize); 6]> =
+            axes.map(|(&n, stride)| (stride.unsigned_abs(), n)).collect();
         axes.sort_unstable();
         // An axis whose steps are longer than all that the shorter ones reach. (Others may be
         // without overlap, too; nobody makes such arrays.)
@@ -696,8 +718,8 @@ impl<'a> Layout<'a> {
     }
 
     /// The lowest address, strides without signs, and the axes that are to be turned round.
-    fn unsigned(&self) -> (*mut u8, Vec<usize>, Vec<usize>) {
-        let (mut data, mut strides, mut turned) = (self.data, Vec::new(), Vec::new());
+    fn unsigned(&self) -> (*mut u8, Sizes, Sizes) {
+        let (mut data, mut strides, mut turned) = (self.data, Sizes::new(), Sizes::new());
         for (axis, (&n, &stride)) in self.shape.iter().zip(&self.strides).enumerate() {
             strides.push(if n > 1 { stride.unsigned_abs() } else { 0 });
             if stride < 0 && n > 1 && self.len() > 0 {

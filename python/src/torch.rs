@@ -135,6 +135,15 @@ impl Torch {
         })
     }
 
+    /// A tensor that was made here, of which there is nothing to refuse.
+    pub fn fresh<'py>(&self, x: Bound<'py, PyAny>, dtype: Dtype) -> PyResult<Tensor<'py>> {
+        let py = x.py();
+        let data = x.call_method0(intern!(py, "data_ptr"))?.extract()?;
+        let shape = sizes(&x.getattr(intern!(py, "shape"))?)?;
+        let strides = sizes(&x.call_method0(intern!(py, "stride"))?)?;
+        Ok(Tensor { object: x, dtype, data, shape, strides })
+    }
+
     pub fn empty_like<'py>(&self, x: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         self.empty_like.bind(x.py()).call1((x,))
     }
