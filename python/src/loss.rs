@@ -1,5 +1,6 @@
 //! Cross-entropy and its gradient.
 
+use ::softmax::ndarray::{ArrayViewD, ArrayViewMutD};
 use ::softmax::{CrossEntropy, Error, Exec, Matrix, MatrixMut, Reduction, Targets};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -7,7 +8,7 @@ use pyo3::prelude::*;
 use crate::array::{Array, Dtype, Float, Kind, Layout, LayoutMut, Output, tuple, typed};
 use crate::mask::RowWeights;
 use crate::options::{Arg, Factor, by_factor, exec, number, one_of, raised, run, run_rows, whole};
-use crate::reduce::{reduced, with_rows};
+use crate::reduce::{beside, reduced, with_rows};
 use crate::rows::{copied, room, store};
 
 /// PyTorch's `reduction`.
@@ -192,6 +193,27 @@ fn compute<T: Float>(
     Ok((op.reduce(&losses, divisor), losses))
 }
 
+/// As [`compute`], of labels, along the last axis of views of any layout.
+fn along<T: Float>(
+    py: Python,
+    asked: &Asked,
+    x: ArrayViewD<T>,
+    labels: &[i64],
+    y: Option<ArrayViewMutD<T>>,
+) -> PyResult<(f64, Vec<f64>)> {
+    let (op, classes) = (asked.operation()?, x.shape()[x.ndim() - 1]);
+    let mut losses = room(labels.len(), 0.0)?;
+    let of_x = ArrayViewD::from_shape(&x.shape()[..x.ndim() - 1], labels);
+    let of_x = of_x.map_err(|e| PyValueError::new_err(e.to_string()))?;
+    let to = beside(&x, &mut losses, None)?;
+    run(py, x.len(), || match y {
+        Some(y) => op.losses_and_gradient_array(x, of_x, to, y, -1),
+        None => op.losses_array(x, of_x, to, -1),
+    })?;
+    let divisor = run(py, labels.len(), || op.divisor(labels, classes))?;
+    Ok((op.reduce(&losses, divisor), losses))
+}
+
 /// The axis of the classes: PyTorch's second of several, or the one that is asked for.
 fn class_axis(axis: Option<isize>, dims: usize) -> PyResult<usize> {
     match axis {
@@ -284,7 +306,19 @@ fn both<'py>(
     }
     let labels = if is_labels { t.layout().in_order::<i64>().into_owned() } else { Vec::new() };
     let t_layout = t.layout().at_least_one_axis();
-    let (loss, losses) = typed!(x.dtype(), T => {
+    let x_rows = layout.clone().moved_last(&[axis]);
+    let has_rows = |y: &Layout| y.clone().at_least_one_axis().moved_last(&[axis]).rows().is_some();
+    let scattered = match &mut out {
+        Some(out) if out.in_place => false,
+        Some(out) => x_rows.rows().is_none() || !has_rows(out.layout().get()),
+        None => x_rows.rows().is_none(),
+    };
+    let (loss, losses) = typed!(x.dtype(), T => if is_labels && scattered {
+        let mut y = out.as_mut().map(|out| {
+            out.layout().map(|y| y.at_least_one_axis().moved_last(&[axis]))
+        });
+        along::<T>(py, asked, x_rows.view(), &labels, y.as_mut().map(LayoutMut::view))
+    } else {
         let mut with = |targets: Wanted<T>| {
             let Some(out) = &mut out else {
                 return with_rows::<T, _>(py, &layout, &[axis], |logits| {
