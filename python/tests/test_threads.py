@@ -14,6 +14,9 @@ import pytest
 
 import softmax
 
+# Where a program finds no folder `softmax` but what is installed.
+HERE = os.path.dirname(__file__)
+
 X = np.random.default_rng(9).standard_normal((512, 1000)).astype(np.float32)
 
 
@@ -86,18 +89,18 @@ except KeyboardInterrupt:
 
 def test_ctrl_c_ends_a_long_call():
     # A call takes seconds in the scalar reference; it is one, so Python itself cannot end it.
-    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], cwd=HERE, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 0.6, "it ran to its end"
 
 
 def test_the_import_is_quick_and_brings_neither_numpy_nor_torch():
     code = "import sys, softmax; print([m for m in ('numpy', 'torch') if m in sys.modules])"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run([sys.executable, "-c", code], cwd=HERE, capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
     code = "import time; t = time.perf_counter(); import softmax; print(time.perf_counter() - t)"
     runs = [
-        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+        float(subprocess.run([sys.executable, "-c", code], cwd=HERE, capture_output=True, text=True, check=True).stdout)
         for _ in range(9)
     ]
     assert min(runs) < 0.020, runs
