@@ -1,7 +1,7 @@
 #!/bin/sh
-# Fuzzes the C ABI, and then the command's readers of files, for so many seconds each (60 if none
-# are given), or the one that is named: fuzz/run.sh [SECONDS [capi|readers]]. docs/fuzzing.md. Fails
-# if there is a finding.
+# run.sh [SECONDS [capi|readers]]: fuzzes the C ABI and then the command's readers of files, or only
+# the one that is named, for SECONDS each (60 by default). Fails if there is a finding. See
+# docs/fuzzing.md.
 set -eu
 
 seconds=${1:-60}
@@ -12,15 +12,15 @@ if ! cargo fuzz --version >/dev/null 2>&1; then
     exit 1
 fi
 
-# Seeds: of each function, which the first byte chooses, the plainest call and a few of other bytes,
-# the same every time.
+# Seeds for each function, which the first byte chooses: the plainest call and a few with other
+# bytes, the same every time.
 all=$(mktemp -d)
 trap 'rm -rf "$all"' EXIT
 seeds=$all/capi
 mkdir -p "$all/capi" "$all/readers"
 awk -v dir="$seeds" 'BEGIN {
     x = 1
-    for (f = 0; f < 36; f++) for (k = 0; k < 4; k++) {
+    for (f = 0; f < 40; f++) for (k = 0; k < 4; k++) {
         s = sprintf("\\%03o", f)
         for (i = 0; k > 0 && i < 400; i++) {
             x = (x * 69069 + 1) % 4294967296
@@ -30,12 +30,12 @@ awk -v dir="$seeds" 'BEGIN {
     }
 }'
 for octal in "$seeds"/*.octal; do
-    # The format is all escapes.
+    # The format consists of escapes only.
     printf "$(cat "$octal")" >"${octal%.octal}"
     rm "$octal"
 done
 
-# Of each format, which the first byte chooses, a small file.
+# Seeds for each format, which the first byte chooses: a small file.
 npy() {
     # The header has 118 bytes.
     printf '\223NUMPY\001\000v\000%-117s\n' "{'descr': '$1', 'fortran_order': $2, 'shape': $3}"
@@ -63,8 +63,8 @@ printf '\003a,b\n1,"2.5"\n-inf,4e-5\n' >"$seeds/csv"
 printf '\0041\t2\n3\t4\n' >"$seeds/tsv"
 printf '\005# 1\n 1 2  3\n\n4 5 nan' >"$seeds/txt"
 
-# Sanitizers are unstable options of the stable compiler. Several units, and no traces of
-# comparisons, which the shapes of calls do not need: the kernels are large, and would take a
+# Sanitizers are unstable options of the stable compiler. Several codegen units, and no traces of
+# comparisons, which the shapes of calls do not need: otherwise the large kernels would take a
 # quarter of an hour to build.
 for target in $targets; do
     mkdir -p "fuzz/corpus/$target"

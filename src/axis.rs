@@ -9,18 +9,18 @@ use crate::lanes::{
 use crate::plan::Job;
 use crate::{CrossEntropy, Error, Hardmax, Shape, Softmax, TopK};
 
-/// Which of so many axes that is. A negative one counts from the end.
+/// The index of an axis among `dims` axes. A negative axis counts from the end.
 pub(crate) fn index_of(axis: isize, dims: usize) -> Result<usize, Error> {
     let index = if axis < 0 { axis.checked_add_unsigned(dims) } else { Some(axis) };
     let index = index.and_then(|index| usize::try_from(index).ok()).filter(|&index| index < dims);
     index.ok_or_else(|| Error::axis(axis, dims))
 }
 
-/// Positions before the axis, along it, and behind it.
+/// The number of positions before the axis, along it and after it.
 pub(crate) fn around(shape: &[usize], axis: isize) -> Result<[usize; 3], Error> {
     let index = index_of(axis, shape.len())?;
     let product = |sizes: &[usize]| sizes.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
-    // An empty tensor may have sizes whose product is too large without the 0.
+    // An empty tensor may have other sizes whose product overflows.
     if shape.contains(&0) {
         return Ok([0, shape[index], 0]);
     }
@@ -30,9 +30,9 @@ pub(crate) fn around(shape: &[usize], axis: isize) -> Result<[usize; 3], Error> 
     }
 }
 
-/// Along an axis of a tensor in C order (the last axis without gaps), given by its shape. The same
-/// bits as if the axis had been moved to the end first. For the last axis it is the softmax of
-/// rows.
+/// Operations along an axis of a tensor in C order (its last axis without gaps), given by its
+/// shape. They give the same bits as if the axis had been moved to the end first. Along the last
+/// axis they are the operations on rows.
 impl Softmax<'_> {
     /// The softmax of `x` along an axis, into `y`. Error: as [`Softmax::softmax`].
     ///
@@ -65,6 +65,13 @@ impl Softmax<'_> {
     ///
     /// # Errors
     /// As [`Softmax::softmax_axis`].
+    ///
+    /// ```
+    /// let mut x = [1.0f32, 5.0, 1.0, 5.0];
+    /// softmax::Softmax::new().softmax_axis_in_place(&mut x, &[2, 2], 0)?;
+    /// assert_eq!(x, [0.5; 4]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn softmax_axis_in_place<T: Element>(
         &self,
         x: &mut [T],
@@ -79,6 +86,13 @@ impl Softmax<'_> {
     ///
     /// # Errors
     /// As [`Softmax::softmax_axis`].
+    ///
+    /// ```
+    /// let (x, mut y) = ([1.0f64, 5.0, 1.0, 5.0], [0.0; 4]);
+    /// softmax::Softmax::new().log_softmax_axis(&x, &mut y, &[2, 2], 0)?;
+    /// assert_eq!(y, [-std::f64::consts::LN_2; 4]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn log_softmax_axis<T: Element>(
         &self,
         x: &[T],
@@ -93,6 +107,13 @@ impl Softmax<'_> {
     ///
     /// # Errors
     /// As [`Softmax::softmax_axis`].
+    ///
+    /// ```
+    /// let mut x = [1.0f64, 5.0, 1.0, 5.0];
+    /// softmax::Softmax::new().log_softmax_axis_in_place(&mut x, &[2, 2], -2)?;
+    /// assert_eq!(x, [-std::f64::consts::LN_2; 4]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn log_softmax_axis_in_place<T: Element>(
         &self,
         x: &mut [T],
@@ -151,7 +172,7 @@ impl Softmax<'_> {
         self.columns(op, columns, sizes, true)
     }
 
-    /// The scale of columns; rows know for themselves what temperatures they have.
+    /// The scale for columns; operations on rows handle the limits of temperature themselves.
     fn of_columns(&self, sizes: [usize; 3]) -> Result<Scale, Error> {
         if let [_, _, 1] = sizes { Ok(Scale::ONE) } else { self.factor.finite() }
     }
@@ -167,7 +188,7 @@ impl Softmax<'_> {
         let shape = Shape::new(outer * inner, axis).in_place_if(in_place);
         let job = Job { columns: true, ..Job::new::<T>(op, shape) };
         let plan = self.exec.plan_of::<T>(self.exec.ready()?, job)?;
-        // Nothing has no parts, however long the axis is.
+        // An empty tensor has nothing to share among threads, however long its axis.
         if outer * inner == 0 {
             return Ok(());
         }
@@ -184,7 +205,7 @@ impl Softmax<'_> {
     }
 }
 
-/// Rows of `len` elements, so many of them, that may be none.
+/// `n` rows of `len` elements; `n` may be 0.
 fn rows<T>(rows: &[T], n: usize, len: usize) -> Result<Matrix<'_, T>, Error> {
     Matrix::with_stride(rows, n, len, len)
 }
@@ -193,7 +214,7 @@ fn rows_mut<T>(rows: &mut [T], n: usize, len: usize) -> Result<MatrixMut<'_, T>,
     MatrixMut::with_stride(rows, n, len, len)
 }
 
-/// What tensors are called whose sizes do not fit.
+/// The names of the tensors in messages about sizes that do not fit.
 const INPUT: &str = "number of elements of the tensor";
 const OUTPUT: &str = "number of elements of the output";
 const LABELS: &str = "number of labels (one for each lane along the axis)";
@@ -201,7 +222,7 @@ const FACTORS: &str = "number of row factors (one for each lane along the axis)"
 const LOSSES: &str = "number of losses (one for each lane along the axis)";
 const GRADIENT: &str = "number of elements of the gradient";
 
-/// Of lanes that are copied.
+/// Operations on lanes that are copied.
 impl Softmax<'_> {
     /// Softmax or log-softmax.
     pub(crate) fn lanes<T: Element>(
@@ -219,7 +240,7 @@ impl Softmax<'_> {
         })
     }
 
-    /// With a mask for each lane.
+    /// The same with a mask for each lane.
     pub(crate) fn masked_lanes<T: Element, M: View>(
         &self,
         op: Work,
@@ -240,7 +261,7 @@ impl Softmax<'_> {
         })
     }
 
-    /// With a mask for each lane.
+    /// The same with a mask for each lane.
     pub(crate) fn masked_logsumexp_lanes<T: Element, M: View>(
         &self,
         len: usize,
@@ -259,7 +280,7 @@ impl Softmax<'_> {
         })
     }
 
-    /// Softmax or log-softmax for which columns have no way of their own.
+    /// Softmax or log-softmax with options that the kernels for columns do not have.
     fn special<T: Element>(
         &self,
         op: Work,
@@ -288,8 +309,8 @@ impl Softmax<'_> {
     }
 
     /// The log-sum-exp of `x` along an axis: one element of `y` for each lane, in the order of the
-    /// tensor without the axis. Error: as [`Softmax::logsumexp`]. Axes that are not the last are
-    /// turned round in scratch memory, half a mebibyte or 16 lanes at a time.
+    /// tensor without the axis. Error: as [`Softmax::logsumexp`]. If the axis is not the last,
+    /// lanes are copied to rows in scratch memory, half a mebibyte or 16 lanes at a time.
     ///
     /// ```
     /// use softmax::Softmax;
@@ -326,8 +347,9 @@ impl Softmax<'_> {
     }
 }
 
-/// Along an axis of a tensor in C order, given by its shape. Axes that are not the last are turned
-/// round in scratch memory, half a mebibyte or 16 lanes at a time. The same bits as of rows.
+/// Operations along an axis of a tensor in C order, given by its shape. If the axis is not the
+/// last, lanes are copied to rows in scratch memory, half a mebibyte or 16 lanes at a time. They
+/// give the same bits as the operations on rows.
 impl Hardmax<'_> {
     pub(crate) fn lanes<T: Element>(
         &self,
@@ -438,9 +460,10 @@ impl Hardmax<'_> {
     }
 }
 
-/// Along an axis of a tensor in C order, given by its shape. Results are tensors of the same shape,
-/// but for `k` elements along the axis. Axes that are not the last are turned round in scratch
-/// memory, half a mebibyte or 16 lanes at a time. The same bits as of rows.
+/// Operations along an axis of a tensor in C order, given by its shape. Results are tensors of the
+/// same shape, except that they have `k` elements along the axis. If the axis is not the last,
+/// lanes are copied to rows in scratch memory, half a mebibyte or 16 lanes at a time. They give the
+/// same bits as the operations on rows.
 impl TopK<'_> {
     pub(crate) fn lanes<T: Element>(
         &self,
@@ -538,6 +561,31 @@ impl TopK<'_> {
         self.along(x, None, Some(probs), indices, shape, axis)
     }
 
+    /// [`TopK::log_probs_and_probs`] along an axis.
+    ///
+    /// ```
+    /// use softmax::TopK;
+    /// let (mut log_probs, mut probs, mut indices) = ([1.0f64], [1.0], [9]);
+    /// TopK::new(1).log_probs_and_probs_axis(
+    ///     &[3.0, 3.0], &mut log_probs, &mut probs, &mut indices, &[2, 1], 0)?;
+    /// assert_eq!((log_probs, probs, indices), ([-std::f64::consts::LN_2], [0.5], [0]));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`TopK::indices_axis`].
+    pub fn log_probs_and_probs_axis<T: Element>(
+        &self,
+        x: &[T],
+        log_probs: &mut [T::Arithmetic],
+        probs: &mut [T::Arithmetic],
+        indices: &mut [usize],
+        shape: &[usize],
+        axis: isize,
+    ) -> Result<(), Error> {
+        self.along(x, Some(log_probs), Some(probs), indices, shape, axis)
+    }
+
     fn along<T: Element>(
         &self,
         x: &[T],
@@ -558,23 +606,23 @@ impl TopK<'_> {
     }
 }
 
-/// Along an axis of a tensor in C order, given by its shape: the classes, as the second of PyTorch's
-/// `N, C, d1, d2`. There is one label, one loss and one row factor for each lane, in the order of
-/// the tensor without the axis. Axes that are not the last are turned round in scratch memory, half
-/// a mebibyte or 16 lanes at a time. The same bits as of rows.
+/// Losses along an axis of a tensor in C order, given by its shape: the axis of the classes, such
+/// as the second of PyTorch's `N, C, d1, d2`. There is one label, one loss and one row factor for
+/// each lane, in the order of the tensor without the axis. If the axis is not the last, lanes are
+/// copied to rows in scratch memory, half a mebibyte or 16 lanes at a time. They give the same bits
+/// as the operations on rows.
 impl CrossEntropy<'_> {
-    pub(crate) fn lanes<T: Element>(
+    pub(crate) fn lanes<T: Element, const GRADIENT: bool>(
         &self,
         len: usize,
         labels: &[i64],
         views: (impl View<Item = i64>, Option<impl View<Item = f64>>, impl View<Item = f64>),
         logits: impl for<'r> Operand<Rows<'r> = &'r mut [T]>,
-        gradient: bool,
     ) -> Result<(), Error> {
-        let of_rows = self.of_part(labels, len, gradient)?;
+        let of_rows = self.of_part(labels, len, GRADIENT)?;
         let (labels, factors, losses) = views;
         let operands = ((logits, output(losses)), (input(labels), factors.map(input)));
-        let work = if gradient { Work::Softmax } else { Work::LogSumExp };
+        let work = if GRADIENT { Work::Softmax } else { Work::LogSumExp };
         let exec = self.where_it_runs();
         lanes::run::<T, _>(
             exec,
@@ -583,7 +631,7 @@ impl CrossEntropy<'_> {
             operands,
             &|exec, n, ((x, losses), (labels, factors))| {
                 let of_rows = of_rows.exec(*exec).with_factors(factors.as_deref());
-                if gradient {
+                if GRADIENT {
                     of_rows.losses_and_gradient_in_place(rows_mut(x, n, len)?, &*labels, losses)
                 } else {
                     of_rows.losses(rows(x, n, len)?, &*labels, losses)
@@ -620,7 +668,7 @@ impl CrossEntropy<'_> {
         let sizes @ [outer, len, inner] = lanes::around(shape, axis)?;
         let from = tensor(INPUT, logits, sizes)?;
         let views = self.views(labels, losses, [outer, 1, inner])?;
-        self.lanes(len, labels, views, input(from), false)
+        self.lanes::<T, false>(len, labels, views, input(from))
     }
 
     /// [`CrossEntropy::losses_and_gradient`] of logits along an axis; the gradient is a tensor of
@@ -652,7 +700,7 @@ impl CrossEntropy<'_> {
         let from = tensor(INPUT, logits, sizes)?;
         let to = tensor_mut(GRADIENT, gradient, sizes)?;
         let views = self.views(labels, losses, [outer, 1, inner])?;
-        self.lanes(len, labels, views, through(from, Some(to)), true)
+        self.lanes::<T, true>(len, labels, views, through(from, Some(to)))
     }
 
     #[allow(clippy::type_complexity)]

@@ -1,51 +1,72 @@
-//! How large this machine's caches are.
+//! The sizes of this machine's caches.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::Error;
 
-/// What fits the caches is computed another way than what does not: see [`Plan`](crate::Plan).
-/// Results are the same bits.
+/// The sizes of the caches. Data that fits the caches is computed in another way than larger data:
+/// see [`Plan`](crate::Plan). The results have the same bits.
+///
+/// ```
+/// use softmax::{Caches, Exec, Op, Shape};
+/// // Computes as if everything were larger than the caches.
+/// let exec = Exec::new().caches(Caches::new(0, 0));
+/// println!("{}", exec.plan::<f32>(Op::Softmax, Shape::new(100, 1000))?);
+/// # Ok::<(), softmax::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caches {
     core: usize,
     last: usize,
 }
 
-/// How many times its own cache a core counts on at most. The last level of a server is shared by
-/// dozens of cores, and slow. Intel Emerald Rapids (2 MiB a core, 260 MiB for all of them): softmax
-/// and then one reading of the result are faster by ordinary stores up to 16 MiB of output (1.5
-/// against 1.1 G elements/s), alike at 32 MiB, and faster by streaming from 64 MiB on (0.83 against
-/// 1.0).
+/// The share of the last level that a core may count on, at most, as a multiple of its own cache:
+/// the last level of a server is shared by dozens of cores, and slow. Intel Emerald Rapids (2 MiB a
+/// core, 260 MiB for all of them): softmax and then one reading of the result are faster with
+/// ordinary stores up to 16 MiB of output (1.5 against 1.1 G elements/s), equally fast at 32 MiB,
+/// and faster with streaming from 64 MiB on (0.83 against 1.0).
 const SHARE: usize = 16;
 
-/// Of the last level, outputs may take 3 of 8 parts: inputs of the same size come through it, too,
-/// and others use it. Zen 5 (1 MiB and 32 MiB), softmax and then one reading of the result, speed
-/// of streaming beside ordinary stores: 0.79 at 8 MiB of output, 1.00 at 12 MiB, 1.14 at 16 MiB,
-/// 1.38 at 24 MiB.
+/// Outputs may take 3/8 of the last level, because inputs of the same size come through it and
+/// others use it, too. Zen 5 (1 MiB and 32 MiB), softmax and then one reading of the result, speed
+/// of streaming relative to ordinary stores: 0.79 at 8 MiB of output, 1.00 at 12 MiB, 1.14 at 16
+/// MiB, 1.38 at 24 MiB.
 const OUTPUT: (usize, usize) = (3, 8);
 
 impl Caches {
-    /// Where the machine does not tell.
+    /// For machines whose sizes are not known.
     const UNKNOWN: Self = Self { core: 1 << 20, last: SHARE << 20 };
 
     /// Caches of these sizes in bytes: `core` as [`Caches::core`], `last` as [`Caches::last`].
+    ///
+    /// ```
+    /// let caches = softmax::Caches::new(1 << 20, 32 << 20);
+    /// assert_eq!((caches.core(), caches.last()), (1 << 20, 32 << 20));
+    /// ```
     pub const fn new(core: usize, last: usize) -> Self {
         Self { core, last }
     }
 
     /// Bytes of the largest cache that a core has to itself, usually the second level.
+    ///
+    /// ```
+    /// assert_eq!(softmax::Caches::new(1 << 20, 32 << 20).core(), 1 << 20);
+    /// ```
     pub const fn core(&self) -> usize {
         self.core
     }
 
-    /// Bytes of output that calls may count on keeping in a cache at all.
+    /// The number of bytes of output that a call can expect to stay in any cache.
+    ///
+    /// ```
+    /// assert_eq!(softmax::Caches::new(1 << 20, 32 << 20).last(), 32 << 20);
+    /// ```
     pub const fn last(&self) -> usize {
         self.last
     }
 
-    /// Those of this machine: as the environment variable `SOFTMAX_CACHES=core,last` says (bytes,
-    /// or with K, M or G), else as Linux does, else 1 MiB and 16 MiB. Read once.
+    /// The caches of this machine: from the environment variable `SOFTMAX_CACHES=core,last` (bytes,
+    /// or with K, M or G), or else from Linux, or else 1 MiB and 16 MiB. Read once.
     ///
     /// # Errors
     /// [`Error::Caches`] if the variable is set to something else than two sizes.
@@ -56,8 +77,8 @@ impl Caches {
     /// # Ok::<(), softmax::Error>(())
     /// ```
     pub fn of_this_machine() -> Result<Self, Error> {
-        // No lock: a process that is forked while another thread holds it would wait for ever.
-        // Whoever finds them finds the same.
+        // There is no lock: a process that is forked while another thread holds it would wait for
+        // ever. All threads find the same values.
         static CORE: AtomicUsize = AtomicUsize::new(usize::MAX);
         static LAST: AtomicUsize = AtomicUsize::new(usize::MAX);
         let (core, last) = (CORE.load(Ordering::Relaxed), LAST.load(Ordering::Relaxed));
@@ -98,7 +119,7 @@ fn size(text: &str) -> Option<usize> {
     number.parse::<usize>().ok()?.checked_mul(unit)
 }
 
-/// What Linux says of the first CPU.
+/// The sizes that Linux reports for the first CPU.
 fn read() -> Option<Caches> {
     let cache = |i: u32| {
         let field = |name: &str| {

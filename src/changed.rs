@@ -1,5 +1,5 @@
-//! Rows that are changed before an operation: negated, for scales below 0, or masked. Where no
-//! kernel does that on its way, they are copied, changed, into scratch memory, a few at a time.
+//! Rows that are changed before an operation: negated for scales below 0, or masked. Where no
+//! kernel does that itself, changed copies of a few rows at a time are made in scratch memory.
 
 use softmax_kernels::{
     Attend, Element, Mask, MaskData, Matrix, MatrixMut, Op as Work, Plain, Scale, Scores, Size,
@@ -11,7 +11,7 @@ use crate::lanes::{View, between};
 use crate::rows::mismatch;
 use crate::{Error, Shape, Softmax};
 
-/// How the elements of a row become what is computed with, and back.
+/// How the elements of a row are changed when they are read, and results when they are written.
 pub(crate) trait Change<T>: Copy + Send {
     type Item: Plain + 'static;
     fn read(self, row: usize, x: &[T], to: &mut [Self::Item]);
@@ -21,7 +21,7 @@ pub(crate) trait Change<T>: Copy + Send {
 /// The rows of a matrix as lanes.
 pub(crate) struct Rows<M, C> {
     matrix: M,
-    /// The number of the first row.
+    /// The index of the first row.
     first: usize,
     change: C,
 }
@@ -74,7 +74,7 @@ rows_view!(MatrixMut, row_mut, |to: &mut Self, rows: &[C::Item]| {
     }
 });
 
-/// Negated.
+/// Negates elements.
 #[derive(Clone, Copy)]
 pub(crate) struct Minus;
 
@@ -90,24 +90,24 @@ impl<T: Element> Change<T> for Minus {
     }
 }
 
-/// Rows, negated, to be read.
+/// Rows that are negated when they are read.
 pub(crate) fn negated<T: Element>(x: Matrix<T>) -> Rows<Matrix<T>, Minus> {
     Rows::new(x, 0, Minus)
 }
 
-/// Rows to be written; what is read of them is negated.
+/// Rows that are written, and negated when they are read.
 pub(crate) fn negated_in_place<T: Element>(y: MatrixMut<T>) -> Rows<MatrixMut<T>, Minus> {
     Rows::new(y, 0, Minus)
 }
 
-/// Copies rows, negated.
+/// Copies rows and negates the copies.
 pub(crate) fn negate<T: Element>(x: Matrix<T>, y: &mut MatrixMut<T>) {
     for row in 0..x.rows() {
         Minus.read(row, x.row(row), y.row_mut(row));
     }
 }
 
-/// Negates rows, but for their NaN.
+/// Negates rows, except for NaN.
 pub(crate) fn negate_in_place<T: Element>(y: &mut MatrixMut<T>) {
     for row in 0..y.rows() {
         for y in y.row_mut(row) {
@@ -116,7 +116,7 @@ pub(crate) fn negate_in_place<T: Element>(y: &mut MatrixMut<T>) {
     }
 }
 
-/// The elements of a mask, of whichever type.
+/// The elements of a mask of any type.
 macro_rules! of_any_type {
     ($mask:expr, $m:ident => $of:expr) => {
         match $mask {
@@ -131,20 +131,20 @@ macro_rules! of_any_type {
 }
 pub(crate) use of_any_type;
 
-/// What masks are called whose size does not fit.
+/// The name of the mask in messages about a size that does not fit.
 pub(crate) const MASK: &str = "number of elements of the mask (a row for all, or one for each)";
 
-/// A mask of rows.
+/// A mask with one row for all, or one for each row.
 #[derive(Clone, Copy)]
 struct RowMask<'a> {
     data: MaskData<'a>,
-    /// Rows of it: 1, or as many as there are.
+    /// The number of its rows: 1, or as many as the input has.
     rows: usize,
     cols: usize,
 }
 
 impl<'a> RowMask<'a> {
-    /// For rows that are computed with as `A` are.
+    /// A mask for rows that are computed with like `A`.
     fn new<A>(data: MaskData<'a>, rows: usize, cols: usize) -> Result<Self, Error> {
         data.check::<A>()?;
         let len = data.len();
@@ -164,8 +164,8 @@ impl<'a> RowMask<'a> {
         self.data.part(start..start + self.cols)
     }
 
-    /// Rows from `first` on, before `end`, that are all masked by hiding elements, or are all not,
-    /// and which of both.
+    /// How many rows from `first` on, before `end`, have masks of the same kind, and whether these
+    /// only hide elements.
     fn alike(&self, first: usize, end: usize) -> (usize, bool) {
         let hides = |row| self.row(row).only_hides((0, self.cols));
         let first_hides = hides(first);
@@ -175,7 +175,7 @@ impl<'a> RowMask<'a> {
     }
 }
 
-/// -inf where the mask hides.
+/// Replaces hidden elements by -inf.
 #[derive(Clone, Copy)]
 struct Hidden<'a> {
     mask: RowMask<'a>,
@@ -198,9 +198,10 @@ impl<T: Element> Change<T> for Hidden<'_> {
     }
 }
 
-/// Logits in f64: scaled, with the mask added.
+/// Makes logits in f64: scaled, with the mask added.
 ///
-/// The scale is a pair, whose low part is 0 but for temperatures: two roundings, or one.
+/// The scale is a pair; its low part is 0 except for temperatures. With it a logit is rounded
+/// twice, without it once.
 #[derive(Clone, Copy)]
 struct Logits<'a> {
     mask: RowMask<'a>,
@@ -215,7 +216,7 @@ impl<T: Element> Change<T> for Logits<'_> {
         for (key, (x, to)) in x.iter().zip(to).enumerate() {
             let (x, added) = (x.to_f64(), mask.added(key));
             let z = x.mul_add(hi, added);
-            // Hidden is hidden, whatever stands there; an infinity has no low part.
+            // A hidden element stays hidden, whatever its value; an infinity has no low part.
             *to = match added {
                 f64::NEG_INFINITY => added,
                 _ if lo == 0.0 || z.is_infinite() => z,
@@ -231,7 +232,7 @@ impl<T: Element> Change<T> for Logits<'_> {
     }
 }
 
-/// Results in f64 that are rounded where they are written.
+/// Rounds results of f64 to the element type when they are written.
 #[derive(Clone, Copy)]
 struct Rounded;
 
@@ -247,21 +248,22 @@ impl<T: Element> Change<T> for Rounded {
     }
 }
 
-/// With a mask, or a scale below 0.
+/// Operations with a mask or a scale below 0.
 impl<'a> Softmax<'a> {
-    /// Without the mask, by the absolute value of the scale; and whether that is another.
+    /// The options without the mask and with the absolute value of the scale; and whether the scale
+    /// was negative.
     fn plain(&self) -> (Self, bool) {
         let negative = self.factor.is_negative();
         let factor = if negative { self.factor.minus() } else { self.factor };
         (Self { factor, mask: None, ..*self }, negative)
     }
 
-    /// The mask, if it has more than one row of so many elements.
+    /// The mask, if it has more than one row of `cols` elements.
     pub(crate) fn mask_of_each(&self, cols: usize) -> Option<MaskData<'a>> {
         self.mask.filter(|mask| mask.len() != cols)
     }
 
-    /// Softmax or log-softmax of `x`, or in place.
+    /// Softmax or log-softmax of `x`, or in place if there is no `x`.
     #[cold]
     #[inline(never)]
     pub(crate) fn changed<T: Element>(
@@ -305,7 +307,7 @@ impl<'a> Softmax<'a> {
         Ok(())
     }
 
-    /// The way of attention's scores.
+    /// Softmax by the kernels for attention's scores.
     fn attend<T: Element>(
         &self,
         mask: RowMask,
@@ -317,7 +319,7 @@ impl<'a> Softmax<'a> {
         let (rows, cols) = (y.rows(), y.cols());
         let shape = Shape::new(rows, cols).in_place_if(x.is_none() || negative);
         let plan = self.exec.plan_work::<T>(Work::Softmax, shape)?;
-        // Rows of nothing, of which there may be any number, have no probabilities.
+        // There may be any number of rows without elements; they have no probabilities.
         if rows == 0 || cols == 0 {
             return Ok(());
         }
@@ -389,13 +391,13 @@ impl<'a> Softmax<'a> {
         Ok(())
     }
 
-    /// The log-sum-exp of every row of `x` with weights: `ln(sum_j w_j exp(scale * x_j))`, SciPy's
-    /// `logsumexp` with `b`. Weights are f32 or f64, finite and not negative: one row of them, which
-    /// serves for all, or one for each. What has weight 0 is as if it were not there, whatever
-    /// stands there; a mask counts, too. Without anything it is `-inf`.
+    /// The log-sum-exp of every row of `x` with weights: `ln(sum_j w_j exp(scale * x_j))`, like
+    /// SciPy's `logsumexp` with `b`. Weights are f32 or f64, finite and not negative: one row of
+    /// them for all rows, or one row for each. An element with weight 0 is ignored, whatever its
+    /// value; so is one that a mask hides. If no element is left, the result is `-inf`.
     ///
-    /// Error: at most 0.51 ULP (f64: 1), and 5e-16 on top. It is computed in f64 and scalars for
-    /// all types, some 20 ns for each element.
+    /// Error: at most 0.51 ULP (f64: 1), plus 5e-16. All types are computed in f64 without vector
+    /// instructions, at some 20 ns per element.
     ///
     /// ```
     /// use softmax::{Matrix, Softmax};

@@ -1,11 +1,10 @@
-//! Which kernel runs.
+//! The choice of the kernel.
 
 use softmax_kernels::{Chosen, Kernel, Ready};
 
 use crate::Error;
 
-/// Every kernel compiled for this architecture, the fastest first, whether or not this CPU
-/// can run it.
+/// All kernels for this architecture, the fastest first, whether or not this CPU can run them.
 ///
 /// ```
 /// for k in softmax::kernels() {
@@ -17,7 +16,7 @@ pub fn kernels() -> &'static [Kernel] {
     softmax_kernels::all()
 }
 
-/// The kernel of that name, for [`Exec::kernel`](crate::Exec::kernel).
+/// The kernel with this name, for [`Exec::kernel`](crate::Exec::kernel).
 ///
 /// # Errors
 /// [`Error::UnknownKernel`] or [`Error::UnavailableKernel`]; their messages list what there is.
@@ -42,8 +41,15 @@ pub(crate) fn ready(kernel: &'static Kernel) -> Result<Ready, Error> {
     })
 }
 
-/// The kernel that calls use which do not choose one: the one that the environment variable
-/// `SOFTMAX_KERNEL` names, else the fastest that this CPU can run. Found once, at the first call.
+/// The kernel of calls that do not choose one: the one that the environment variable
+/// `SOFTMAX_KERNEL` names, or else the fastest that this CPU can run. It is determined once, in the
+/// first call.
+///
+/// ```
+/// let kernel = softmax::default_kernel()?;
+/// assert!(softmax::kernels().iter().any(|known| known.name() == kernel.name()));
+/// # Ok::<(), softmax::Error>(())
+/// ```
 ///
 /// # Errors
 /// As [`kernel`], if `SOFTMAX_KERNEL` is set to something else than an available kernel.
@@ -53,7 +59,7 @@ pub fn default_kernel() -> Result<&'static Kernel, Error> {
 
 static DEFAULT: Chosen = Chosen::new();
 
-/// As [`default_kernel`].
+/// The same as [`default_kernel`].
 #[inline]
 pub(crate) fn ready_default() -> Result<Ready, Error> {
     match DEFAULT.get() {

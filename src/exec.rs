@@ -1,4 +1,4 @@
-//! Where a call runs.
+//! Kernel, threads and caches of a call.
 
 use softmax_kernels::{Call, Element, Kernel, Op as Work, Ready};
 
@@ -6,8 +6,8 @@ use crate::executor::Crew;
 use crate::plan::Job;
 use crate::{Caches, Error, Executor, Op, Plan, Shape, Threads, batch, dispatch};
 
-/// Where calls run: by which kernel, on whose threads and how many of them, with caches of which
-/// sizes. The bits of results never depend on it. Every operation takes one: `.exec(exec)`.
+/// Where calls run: with which kernel, on whose threads and how many of them, and for which sizes
+/// of caches. The bits of results never depend on it. Every operation accepts one: `.exec(exec)`.
 ///
 /// ```
 /// use softmax::{Exec, Matrix, MatrixMut, Softmax, Threads};
@@ -19,21 +19,23 @@ use crate::{Caches, Error, Executor, Op, Plan, Shape, Threads, batch, dispatch};
 /// assert_eq!(probs, [0.5, 0.5]);
 /// # Ok::<(), softmax::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Exec<'a> {
     pub(crate) kernel: Option<&'static Kernel>,
     pub(crate) crew: Crew<'a>,
     pub(crate) caches: Option<Caches>,
 }
 
-impl Default for Exec<'_> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl<'a> Exec<'a> {
-    /// The best kernel of this CPU, as many threads as pay, the caches of this machine.
+    /// The defaults: the best kernel of this CPU, as many threads as are worthwhile, the caches of
+    /// this machine.
+    ///
+    /// ```
+    /// use softmax::{Exec, Op, Shape};
+    /// let plan = Exec::new().plan::<f32>(Op::Softmax, Shape::new(10, 1000))?;
+    /// assert_eq!(plan.kernel().name(), softmax::default_kernel()?.name());
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[inline]
     pub const fn new() -> Self {
         let crew = Crew { threads: Threads::Auto, executor: None };
@@ -42,6 +44,14 @@ impl<'a> Exec<'a> {
 
     /// Forces a kernel (see [`kernel`](crate::kernel()) and [`kernels`](crate::kernels)). If this
     /// CPU cannot run it, calls return [`Error::UnavailableKernel`].
+    ///
+    /// ```
+    /// use softmax::{Exec, Op, Shape};
+    /// let exec = Exec::new().kernel(softmax::kernel("portable")?);
+    /// let plan = exec.plan::<f32>(Op::Softmax, Shape::new(10, 1000))?;
+    /// assert_eq!(plan.kernel().name(), "portable");
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[inline]
     #[must_use]
     pub const fn kernel(mut self, kernel: &'static Kernel) -> Self {
@@ -49,7 +59,14 @@ impl<'a> Exec<'a> {
         self
     }
 
-    /// How many threads a call may use.
+    /// Sets how many threads a call may use.
+    ///
+    /// ```
+    /// use softmax::{Exec, Op, Shape, Threads};
+    /// let exec = Exec::new().threads(Threads::Serial);
+    /// assert_eq!(exec.plan::<f32>(Op::Softmax, Shape::new(10_000, 1000))?.threads(), 1);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[inline]
     #[must_use]
     pub const fn threads(mut self, threads: Threads) -> Self {
@@ -57,8 +74,8 @@ impl<'a> Exec<'a> {
         self
     }
 
-    /// Whose threads calls use, instead of the current rayon pool's: a `rayon::ThreadPool`, or
-    /// those of the caller's own. How many of them is as [`Exec::threads`] says.
+    /// Sets the threads that calls use instead of the current rayon pool: a `rayon::ThreadPool`, or
+    /// threads of the caller. [`Exec::threads`] still sets how many.
     ///
     /// ```
     /// # #[cfg(feature = "rayon")] {
@@ -78,9 +95,18 @@ impl<'a> Exec<'a> {
         self
     }
 
-    /// What the caches hold, instead of what [`Caches::of_this_machine`] says. Speed depends on it:
-    /// with caches of 0 bytes even a small matrix goes the way of one that is larger than all
-    /// caches.
+    /// Sets the sizes of the caches, instead of [`Caches::of_this_machine`]. They only affect
+    /// speed: with caches of 0 bytes even a small matrix is computed like one that is larger than
+    /// all caches.
+    ///
+    /// ```
+    /// use softmax::{Caches, Exec, Op, Regime, Shape, Threads};
+    /// // A row that is larger than a core's cache.
+    /// let exec = Exec::new().threads(Threads::Serial).caches(Caches::new(1 << 12, 1 << 20));
+    /// let plan = exec.plan::<f32>(Op::Softmax, Shape::new(1, 100_000))?;
+    /// assert_eq!(plan.regime(), Regime::Pieces);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[inline]
     #[must_use]
     pub const fn caches(mut self, caches: Caches) -> Self {
@@ -88,8 +114,8 @@ impl<'a> Exec<'a> {
         self
     }
 
-    /// The way that a call of an operation takes on a matrix of a shape, and why. (At temperature 0
-    /// or infinity softmax and log-softmax go the way of [`Op::Hardmax`].)
+    /// How an operation is computed for a matrix of a shape, and why. (At temperature 0 or infinity
+    /// softmax and log-softmax are computed like [`Op::Hardmax`].)
     ///
     /// # Errors
     /// A kernel that cannot run; [`Error::Caches`].
@@ -106,7 +132,7 @@ impl<'a> Exec<'a> {
         self.plan_of::<T>(self.ready()?, Job::new::<T>(op.into(), shape))
     }
 
-    /// As [`Exec::plan`], of the operations that there are within.
+    /// The same as [`Exec::plan`], for the internal operations.
     pub(crate) fn plan_work<T: Element>(&self, work: Work, shape: Shape) -> Result<Plan, Error> {
         self.plan_of::<T>(self.ready()?, Job::new::<T>(work, shape))
     }
@@ -115,8 +141,8 @@ impl<'a> Exec<'a> {
         Plan::new(kernel, kernel.pieces::<T>(job.op).is_some(), &self.crew, self.caches, job)
     }
 
-    /// Does the work. Inlined, as what it calls for small work: a copy of the views waits until
-    /// their parts have been stored, 4 ns each time.
+    /// Does the work. It is inlined, like what it calls for small work, because copying the views
+    /// would wait until their fields have been stored, 4 ns each time.
     #[inline(always)]
     pub(crate) fn run<T: Element>(&self, call: Call<T>) -> Result<(), Error> {
         let kernel = self.ready()?;
@@ -139,7 +165,7 @@ impl<'a> Exec<'a> {
         &self.crew
     }
 
-    /// The kernel to use.
+    /// The kernel that calls use.
     #[inline]
     pub(crate) fn ready(&self) -> Result<Ready, Error> {
         match self.kernel {
@@ -152,7 +178,16 @@ impl<'a> Exec<'a> {
 /// The setter that every operation has.
 macro_rules! exec_setter {
     () => {
-        /// Where calls run.
+        /// Sets where calls run.
+        ///
+        /// ```
+        /// use softmax::{Exec, MatrixMut, Softmax, Threads};
+        /// let exec = Exec::new().threads(Threads::Serial).kernel(softmax::kernel("portable")?);
+        /// let mut x = [0.0f32; 4];
+        /// Softmax::new().exec(exec).softmax_in_place(MatrixMut::new(&mut x, 4)?)?;
+        /// assert_eq!(x, [0.25; 4]);
+        /// # Ok::<(), softmax::Error>(())
+        /// ```
         #[inline]
         #[must_use]
         pub const fn exec(mut self, exec: crate::Exec<'a>) -> Self {

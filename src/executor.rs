@@ -70,7 +70,7 @@ fn spread(from: usize, to: usize, body: &(dyn Fn(usize) + Sync)) {
 }
 
 /// The threads of a call, and how many of them it may use.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Crew<'a> {
     pub threads: Threads,
     /// The caller's threads; `None` for rayon's.

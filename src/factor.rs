@@ -1,4 +1,4 @@
-//! What inputs are multiplied by, as an operation was told: its calls make a [`Scale`] of it.
+//! The factor of the inputs as the caller gave it; calls make a [`Scale`] of it.
 
 use std::cell::Cell;
 
@@ -6,19 +6,20 @@ use softmax_kernels::{Scale, in_default_environment};
 
 use crate::Error;
 
-/// A scale or a temperature, any number: calls refuse what is out of range.
+/// A scale or a temperature, not checked yet: calls refuse what is out of range.
 ///
 /// Numbers are compared by their bits, since the caller's floating-point environment may trap what
 /// a comparison raises.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) enum Factor {
-    /// Nothing to be computed, nor to be checked.
+    /// Scale 1, for which nothing is computed or checked.
+    #[default]
     One,
     Scale(f64),
     Temperature(f64),
 }
 
-/// The temperatures that are no scale.
+/// The temperatures that are limits: no scale stands for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Limit {
     Zero,
@@ -38,26 +39,26 @@ impl Factor {
         if is_one(temperature) { Self::One } else { Self::Temperature(temperature) }
     }
 
-    /// Whether it is a temperature that is no scale.
+    /// The limit, if it is one.
     #[inline]
     pub(crate) const fn limit(self) -> Option<Limit> {
         let Self::Temperature(t) = self else { return None };
         match t.to_bits() {
-            // Of either sign.
+            // Zero of either sign.
             bits if bits << 1 == 0 => Some(Limit::Zero),
             bits if bits == f64::INFINITY.to_bits() => Some(Limit::Infinite),
             _ => None,
         }
     }
 
-    /// Whether it is a scale below 0 whose absolute value is in the range.
+    /// Whether it is a scale below 0 with an absolute value in the range.
     #[inline]
     pub(crate) fn is_negative(self) -> bool {
         let least = (-Scale::RANGE.0).to_bits();
         matches!(self, Self::Scale(a) if (least..=(-Scale::RANGE.1).to_bits()).contains(&a.to_bits()))
     }
 
-    /// With the other sign, if it is a scale.
+    /// With the opposite sign, if it is a scale.
     pub(crate) fn minus(self) -> Self {
         match self {
             Self::Scale(scale) => Self::scale(-scale),
@@ -65,7 +66,7 @@ impl Factor {
         }
     }
 
-    /// The constants, whatever the caller's rounding mode.
+    /// The constants, independent of the caller's rounding mode.
     ///
     /// # Errors
     /// [`Error::Value`] if it is out of range, or a limit.
@@ -78,8 +79,8 @@ impl Factor {
         }
     }
 
-    /// From the thread's last call, if that had the same factor: computing the constants takes
-    /// longer than a row of 16.
+    /// The same, reusing those of the thread's last call if it had the same factor: computing them
+    /// takes longer than a row of 16.
     #[inline(always)]
     fn known(self, key: (bool, u64)) -> Result<Scale, Error> {
         thread_local! {
@@ -97,17 +98,19 @@ impl Factor {
         })
     }
 
-    /// Whether it is in its range, which has both limits.
+    /// Checks the range, which includes both limits.
     ///
     /// # Errors
     /// As [`Factor::finite`], but for the limits.
     pub(crate) fn check(self) -> Result<(), Error> {
-        // Of numbers that are not negative, larger bits are larger.
+        // For numbers that are not negative, the order of the bits is that of the values.
         let between = |x: f64, least: f64, most: f64| {
             (least.to_bits()..=most.to_bits()).contains(&x.to_bits())
         };
         match self {
-            Self::Scale(scale) if !between(scale, Scale::RANGE.0, Scale::RANGE.1) => {
+            Self::Scale(scale)
+                if !self.is_negative() && !between(scale, Scale::RANGE.0, Scale::RANGE.1) =>
+            {
                 Err(self.refused())
             }
             Self::Temperature(t) if self.limit().is_none() && !between(t, 0.0, f64::MAX) => {
@@ -140,12 +143,22 @@ impl Factor {
     }
 }
 
-/// The setters of operations that scale their inputs, and have no limits.
+/// The setters of operations that scale their inputs and do not support the limits.
 macro_rules! factor_setters {
     ($($negative:literal)?) => {
-        /// Multiplies every input by `scale`, exactly and at no cost per element. Calls refuse
-        /// scales outside `2^-60..=2^60`. Of this and [`Self::temperature`] the later counts.
+        /// Multiplies every input by `scale`, without rounding and at no cost per element. Calls
+        /// refuse scales outside `2^-60..=2^60`. The last call of this or [`Self::temperature`]
+        /// counts.
         $(#[doc = ""] #[doc = $negative])?
+        ///
+        /// ```
+        /// use softmax::{MatrixMut, Sigmoid};
+        /// // As an example, of sigmoid: its logarithm at twice the input.
+        /// let mut x = [-400.0f64];
+        /// Sigmoid::new().scale(2.0).log_sigmoid_in_place(MatrixMut::new(&mut x, 1)?)?;
+        /// assert_eq!(x, [-800.0]);
+        /// # Ok::<(), softmax::Error>(())
+        /// ```
         #[inline]
         #[must_use]
         pub const fn scale(mut self, scale: f64) -> Self {
@@ -153,9 +166,18 @@ macro_rules! factor_setters {
             self
         }
 
-        /// Divides every input by `temperature`: [`Self::scale`] of its inverse, without rounding
-        /// that. Calls refuse what is not above 0 and finite; below 2^-100 it counts as 2^-100,
-        /// above 2^100 as 2^100.
+        /// Divides every input by `temperature`, like [`Self::scale`] with its inverse, but without
+        /// rounding the inverse. It must be above 0 and finite, or calls refuse it; values below
+        /// 2^-100 count as 2^-100, those above 2^100 as 2^100.
+        ///
+        /// ```
+        /// use softmax::{MatrixMut, Sigmoid};
+        /// // As an example, of sigmoid: its logarithm at half the input.
+        /// let mut x = [-800.0f64];
+        /// Sigmoid::new().temperature(2.0).log_sigmoid_in_place(MatrixMut::new(&mut x, 1)?)?;
+        /// assert_eq!(x, [-400.0]);
+        /// # Ok::<(), softmax::Error>(())
+        /// ```
         #[inline]
         #[must_use]
         pub const fn temperature(mut self, temperature: f64) -> Self {

@@ -1,8 +1,8 @@
-//! The defaults, as functions. [`Softmax`] and its relatives have the options.
+//! Functions with the default options. [`Softmax`] and the other types have the options.
 
 use crate::{Element, Error, Hardmax, Matrix, MatrixMut, Sigmoid, Softmax};
 
-/// One row over a whole slice.
+/// A slice as one row.
 fn row<T>(x: &[T]) -> Result<Matrix<'_, T>, Error> {
     Matrix::with_stride(x, 1, x.len(), x.len())
 }
@@ -49,7 +49,7 @@ pub fn softmax_in_place<T: Element>(x: &mut [T]) -> Result<(), Error> {
 }
 
 /// [`softmax`] of every row of a matrix of `cols` columns, without padding, on as many threads as
-/// pay.
+/// are worthwhile.
 ///
 /// # Errors
 /// [`Error::Shape`] if `cols` does not divide the lengths, or they differ.
@@ -114,7 +114,7 @@ pub fn log_softmax_in_place<T: Element>(x: &mut [T]) -> Result<(), Error> {
 }
 
 /// [`log_softmax`] of every row of a matrix of `cols` columns, without padding, on as many threads
-/// as pay.
+/// as are worthwhile.
 ///
 /// # Errors
 /// [`Error::Shape`] if `cols` does not divide the lengths, or they differ.
@@ -145,7 +145,7 @@ pub fn log_softmax_rows_in_place<T: Element>(x: &mut [T], cols: usize) -> Result
     Softmax::new().log_softmax_in_place(MatrixMut::new(x, cols)?)
 }
 
-/// The log-sum-exp of one row: `ln(sum_j exp(x_j))`; `-inf` of none.
+/// The log-sum-exp of one row: `ln(sum_j exp(x_j))`; `-inf` for an empty row.
 ///
 /// Error: at most 2 ULP or 1e-7 in f32, 3 ULP or 3e-16 in f64, whichever is larger; in f16 and bf16
 /// at most 0.51 ULP of the type and 1e-7 on top.
@@ -180,7 +180,7 @@ pub fn logsumexp_rows<T: Element>(x: &[T], y: &mut [T], cols: usize) -> Result<(
     Softmax::new().logsumexp(Matrix::new(x, cols)?, y)
 }
 
-/// The sigmoid of every element, of a row or of a whole matrix: `y_i = 1 / (1 + exp(-x_i))`.
+/// The sigmoid of every element of a row or of a whole matrix: `y_i = 1 / (1 + exp(-x_i))`.
 ///
 /// Error: at most 3 ULP (f16, bf16: 0.51).
 ///
@@ -244,7 +244,7 @@ pub fn log_sigmoid_in_place<T: Element>(x: &mut [T]) -> Result<(), Error> {
     Sigmoid::new().log_sigmoid_in_place(row_mut(x)?)
 }
 
-/// The index of the largest element, the first of equals; or of the first NaN.
+/// The index of the largest element: the first of several equal ones, or the first NaN.
 ///
 /// # Errors
 /// [`Error::Value`] if there are no elements.
@@ -276,7 +276,7 @@ pub fn argmax_rows<T: Element>(x: &[T], indices: &mut [usize], cols: usize) -> R
     Hardmax::new().argmax(Matrix::new(x, cols)?, indices)
 }
 
-/// The [`softmax()`] of one row, in memory of its own.
+/// The [`softmax()`] of one row, in a new vector.
 ///
 /// # Errors
 /// [`Error::Memory`] if there is none.
@@ -307,7 +307,7 @@ pub fn probs_rows<T: Element>(x: &[T], cols: usize) -> Result<Vec<T>, Error> {
     Ok(y)
 }
 
-/// The [`log_softmax`] of one row, in memory of its own.
+/// The [`log_softmax`] of one row, in a new vector.
 ///
 /// # Errors
 /// [`Error::Memory`] if there is none.
@@ -338,7 +338,7 @@ pub fn log_probs_rows<T: Element>(x: &[T], cols: usize) -> Result<Vec<T>, Error>
     Ok(y)
 }
 
-/// Room for as many elements.
+/// A vector for as many elements as `x` has.
 fn buffer<T: Element>(x: &[T]) -> Result<Vec<T>, Error> {
     let mut y = Vec::new();
     y.try_reserve_exact(x.len()).map_err(|_| Error::memory(x.len()))?;

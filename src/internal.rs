@@ -46,5 +46,5 @@ pub fn check(options: &Softmax) -> Result<(), Error> {
 /// # Errors
 /// Those of calls.
 pub fn check_finite(options: &Softmax) -> Result<(), Error> {
-    options.factor.finite().map(drop)
+    if options.factor.is_negative() { Ok(()) } else { options.factor.finite().map(drop) }
 }

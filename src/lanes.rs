@@ -1,53 +1,58 @@
-//! Operations along an axis that have no way of their own: a few lanes at a time are copied into
-//! scratch memory as rows, the operation on rows does its work there, and results are copied back.
+//! Operations along an axis that no kernel does directly: a few lanes at a time are copied into
+//! scratch memory as rows, the operation on rows runs there, and results are copied back.
 //!
-//! A lane is what lies along the axis. The tensors of a call (input, labels, results) have the same
-//! lanes in the same order; the lanes of each are of one length: the input's, 1, or k.
+//! A lane is the elements along the axis at one position of the others. The tensors of a call
+//! (input, labels, results) have the same lanes in the same order; all lanes of one tensor have the
+//! same length: the input's, 1, or k.
 
-use softmax_kernels::{Element, Matrix, MatrixMut, Op as Work, Plain, part_of, with_room};
+use softmax_kernels::{
+    Element, Matrix, MatrixMut, Op as Work, Plain, in_default_environment, part_of, with_room,
+};
 
 use crate::axis::index_of;
 use crate::{Error, Exec, Shape, Threads};
 
-/// Bytes of lanes that are copied at a time: they stay in a core's own cache.
+/// Bytes of lanes that are copied at a time, so that they stay in a core's own cache.
 pub(crate) const TILE: usize = 1 << 19;
 
-/// Lanes of a tile at least, so that cache lines that several of them share are fetched once ...
+/// A tile has at least this many lanes, so that cache lines that several of them share are fetched
+/// once ...
 pub(crate) const TOGETHER: usize = 16;
 
-/// ... as long as that takes no more bytes than this.
+/// ... unless they need more bytes than this.
 pub(crate) const MOST: usize = 1 << 25;
 
-/// A tensor, of which lanes are copied.
+/// A tensor whose lanes are copied.
 pub(crate) trait View: Sized + Send {
     type Item: Plain + 'static;
-    /// How many lanes lie along a dimension, the outermost first; `None` if there is no such.
+    /// The number of lanes along a dimension, the outermost first; `None` if there is no such
+    /// dimension.
     fn lanes_along(&self, dim: usize) -> Option<usize>;
-    /// Elements of all lanes.
+    /// The number of elements of all lanes.
     fn elements(&self) -> usize;
-    /// The first `at` of the lanes along a dimension, and the others.
+    /// Splits off the first `at` of the lanes along a dimension.
     fn split(self, dim: usize, at: usize) -> (Self, Self);
     /// Copies all lanes, one after the other.
     fn read(&mut self, rows: &mut [Self::Item]);
-    /// Copies all lanes back; of a tensor that can only be read, none.
+    /// Copies all lanes back; does nothing for a tensor that can only be read.
     fn write(&mut self, rows: &[Self::Item]);
 }
 
-/// A tensor in C order: matrices of `len` rows, each row with an element of each lane.
+/// A tensor in C order: matrices of `len` rows, each row with one element of every lane.
 pub(crate) struct Tensor<M> {
-    /// Of all matrices, one below the other.
+    /// All matrices, one below the other.
     matrix: M,
     matrices: usize,
-    /// Elements of a lane.
+    /// The number of elements of a lane.
     len: usize,
 }
 
-/// The lanes before the axis, its length, and the lanes behind it. Unlike
+/// The number of lanes before the axis, the axis's length, and the number of lanes after it. Unlike
 /// [`around`](crate::axis::around) it counts lanes without elements.
 pub(crate) fn around(shape: &[usize], axis: isize) -> Result<[usize; 3], Error> {
     let index = index_of(axis, shape.len())?;
     let product = |sizes: &[usize]| {
-        // With a 0 it is 0, however large the others are.
+        // With a 0 the product is 0, however large the other sizes are.
         let product = sizes.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
         if sizes.contains(&0) { Some(0) } else { product }
     };
@@ -146,54 +151,54 @@ fn write<T: Copy>(to: &mut Tensor<MatrixMut<T>>, rows: &[T]) {
     }
 }
 
-/// What a call reads, or writes, or both: a tensor, or several with the same lanes.
+/// What a call reads, writes or both: one tensor, or several with the same lanes.
 pub(crate) trait Operand: Sized + Send {
-    /// Its lanes as rows in memory.
+    /// Its lanes as rows in scratch memory.
     type Rows<'r>;
     /// As [`View::lanes_along`].
     fn lanes_along(&self, dim: usize) -> Option<usize>;
     /// As [`View::split`].
     fn split(self, dim: usize, at: usize) -> (Self, Self);
-    /// Rows of two operands live as long as the shorter-lived.
+    /// Shortens a lifetime, so that rows of two operands can be put together.
     fn shorter<'s, 'r: 's>(rows: Self::Rows<'r>) -> Self::Rows<'s>;
-    /// Calls `f` with the rows; what it leaves there is written if it succeeds.
+    /// Calls `f` with the rows, and writes back what it leaves there if it succeeds.
     fn with_rows(self, f: impl FnOnce(Self::Rows<'_>) -> Result<(), Error>) -> Result<(), Error>;
 }
 
-/// A tensor of a call: where its rows come from, and where they go to.
-pub(crate) struct Part<X, Y> {
+/// One tensor of a call: where its rows are read from, and where they are written to.
+pub(crate) struct Argument<X, Y> {
     from: Option<X>,
     to: Option<Y>,
     in_place: bool,
 }
 
 /// A tensor that is read.
-pub(crate) fn input<V: View>(from: V) -> Part<V, V> {
-    Part { from: Some(from), to: None, in_place: false }
+pub(crate) fn input<V: View>(from: V) -> Argument<V, V> {
+    Argument { from: Some(from), to: None, in_place: false }
 }
 
 /// A tensor that is written.
-pub(crate) fn output<V: View>(to: V) -> Part<V, V> {
-    Part { from: None, to: Some(to), in_place: false }
+pub(crate) fn output<V: View>(to: V) -> Argument<V, V> {
+    Argument { from: None, to: Some(to), in_place: false }
 }
 
-/// A tensor that is read, and written to another, if there is one.
-pub(crate) fn through<X: View, Y: View<Item = X::Item>>(from: X, to: Option<Y>) -> Part<X, Y> {
-    Part { from: Some(from), to, in_place: false }
+/// A tensor that is read, and whose results are written to another, if there is one.
+pub(crate) fn through<X: View, Y: View<Item = X::Item>>(from: X, to: Option<Y>) -> Argument<X, Y> {
+    Argument { from: Some(from), to, in_place: false }
 }
 
-/// A tensor that is read, and overwritten.
-pub(crate) fn in_place<V: View>(to: V) -> Part<V, V> {
+/// A tensor that is read and overwritten with the results.
+pub(crate) fn in_place<V: View>(to: V) -> Argument<V, V> {
     between(None, to)
 }
 
-/// A tensor that is read and written to another, or, if there is none, overwritten.
-pub(crate) fn between<X: View, Y: View<Item = X::Item>>(from: Option<X>, to: Y) -> Part<X, Y> {
+/// A tensor that is read, with results in another; or `to` in place if there is no `from`.
+pub(crate) fn between<X: View, Y: View<Item = X::Item>>(from: Option<X>, to: Y) -> Argument<X, Y> {
     let in_place = from.is_none();
-    Part { from, to: Some(to), in_place }
+    Argument { from, to: Some(to), in_place }
 }
 
-impl<X: View, Y: View<Item = X::Item>> Operand for Part<X, Y> {
+impl<X: View, Y: View<Item = X::Item>> Operand for Argument<X, Y> {
     type Rows<'r> = &'r mut [X::Item];
 
     fn lanes_along(&self, dim: usize) -> Option<usize> {
@@ -221,15 +226,18 @@ impl<X: View, Y: View<Item = X::Item>> Operand for Part<X, Y> {
     ) -> Result<(), Error> {
         let from = self.from.as_ref().map(X::elements);
         let n = from.or(self.to.as_ref().map(Y::elements)).unwrap_or(0);
+        // The operation is in the caller's floating-point environment, for its threads.
         let done = with_room(n, |rows| {
-            if let Some(from) = &mut self.from {
-                from.read(rows);
-            } else if let Some(from) = self.to.as_mut().filter(|_| self.in_place) {
-                from.read(rows);
-            }
+            in_default_environment(|| {
+                if let Some(from) = &mut self.from {
+                    from.read(rows);
+                } else if let Some(from) = self.to.as_mut().filter(|_| self.in_place) {
+                    from.read(rows);
+                }
+            });
             f(&mut *rows)?;
             if let Some(to) = &mut self.to {
-                to.write(rows);
+                in_default_environment(|| to.write(rows));
             }
             Ok(())
         });
@@ -286,8 +294,8 @@ fn lanes(operand: &impl Operand) -> usize {
     (0..).map_while(|dim| operand.lanes_along(dim)).product()
 }
 
-/// Cuts off `at` of `of` parts of the lanes: along the outermost dimension that has so many, or
-/// that with the most.
+/// Splits off `at` of `of` equal parts of the lanes: along the outermost dimension with at least
+/// `of` lanes, or else along the one with the most.
 fn cut<A: Operand>(operand: A, at: usize, of: usize) -> (A, A) {
     let sizes = || (0..).map_while(|dim| operand.lanes_along(dim));
     let most = sizes().max().unwrap_or(0).min(of);
@@ -296,8 +304,8 @@ fn cut<A: Operand>(operand: A, at: usize, of: usize) -> (A, A) {
     operand.split(dim, at)
 }
 
-/// Does `op` on rows of `len` elements of type `T` that were made of the lanes, so many of them at
-/// a time. Lanes are shared among threads as rows of `work` are.
+/// Runs `op` on rows of `len` elements of type `T`, copied from the lanes a tile at a time. Threads
+/// share the lanes as they share rows of `work`.
 pub(crate) fn run<T: Element, A: Operand>(
     exec: &Exec,
     work: Work,
@@ -309,46 +317,57 @@ pub(crate) fn run<T: Element, A: Operand>(
     let plan = exec.plan_work::<T>(work, shape)?;
     let bytes = len.saturating_mul(size_of::<T>());
     if plan.threads() == 1 || shape.rows < plan.threads() {
-        // Few and long: threads share each of them.
-        return exec.crew().share(
-            1,
-            1,
-            operand,
-            &cut,
-            &|all| tiles(exec, bytes, all, op),
-            &Result::and,
-        );
+        // There are few and long lanes: threads share each of them.
+        return tiles(exec, bytes, operand, op);
     }
     let serial = exec.threads(Threads::Serial);
     let run = |part| tiles(&serial, bytes, part, op);
     exec.crew().share(plan.threads, plan.parts, operand, &cut, &run, &Result::and)
 }
 
-/// Cuts lanes of so many bytes until they are few enough to be copied.
+/// Halves the lanes, of `bytes` each, until they fit a tile.
+#[inline(never)]
 fn tiles<A: Operand>(
     exec: &Exec,
     bytes: usize,
+    mut rest: A,
+    op: &impl for<'r> Fn(&Exec, usize, A::Rows<'r>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut left = lanes(&rest);
+    while !is_tile(left, left.saturating_mul(bytes)) {
+        // Along the outermost dimension that can be cut.
+        let mut sizes = (0..).map_while(|dim| rest.lanes_along(dim));
+        let dim = sizes.position(|n| n > 1).unwrap_or(0);
+        let each = left / rest.lanes_along(dim).unwrap_or(1).max(1);
+        let (first, others) = rest.split(dim, (most_lanes(left, bytes) / each).max(1));
+        let n = lanes(&first);
+        if is_tile(n, n.saturating_mul(bytes)) {
+            tile(exec, n, first, op)?;
+        } else {
+            tiles(exec, bytes, first, op)?;
+        }
+        (rest, left) = (others, left - n);
+    }
+    if left == 0 { Ok(()) } else { tile(exec, left, rest, op) }
+}
+
+/// Does so many lanes.
+#[inline(never)]
+fn tile<A: Operand>(
+    exec: &Exec,
+    lanes: usize,
     operand: A,
     op: &impl for<'r> Fn(&Exec, usize, A::Rows<'r>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let lanes = lanes(&operand);
-    if lanes == 0 {
-        return Ok(());
-    }
-    if is_tile(lanes, lanes.saturating_mul(bytes)) {
-        return operand.with_rows(|rows| op(exec, lanes, rows));
-    }
-    let (a, b) = cut(operand, 1, 2);
-    tiles(exec, bytes, a, op)?;
-    tiles(exec, bytes, b, op)
+    operand.with_rows(|rows| op(exec, lanes, rows))
 }
 
-/// Whether so many lanes, of so many bytes together, are few enough to be copied.
+/// Whether `lanes` lanes of `bytes` together fit a tile.
 pub(crate) fn is_tile(lanes: usize, bytes: usize) -> bool {
     bytes <= TILE || lanes == 1 || (lanes <= TOGETHER && bytes <= MOST)
 }
 
-/// Of so many lanes, of so many bytes each, how many are copied at a time, at most.
+/// The most of `lanes` lanes, of `bytes` each, that are copied at a time.
 pub(crate) fn most_lanes(lanes: usize, bytes: usize) -> usize {
     let together = if bytes <= MOST / TOGETHER { TOGETHER } else { (MOST / bytes).max(1) };
     lanes.min(together.max(TILE / bytes.max(1)))

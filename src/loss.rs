@@ -11,16 +11,24 @@ use crate::factor::{Factor, factor_setters};
 use crate::lanes::TILE;
 use crate::{Error, Exec, Plan, Shape};
 
-/// What becomes of the losses of rows.
+/// How the losses of rows are combined.
+///
+/// ```
+/// use softmax::{CrossEntropy, Matrix, Reduction};
+/// let logits = Matrix::new(&[0.0f64; 4], 2)?;
+/// let sum = CrossEntropy::new().reduction(Reduction::Sum).loss(logits, &[0, 1])?;
+/// assert_eq!(sum, 2.0 * CrossEntropy::new().loss(logits, &[0, 1])?);
+/// # Ok::<(), softmax::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reduction {
     /// Their sum.
     Sum,
-    /// Their sum divided by the sum of the rows' weights: with labels, of their classes (1 without
-    /// [`CrossEntropy::weights`]), ignored rows not counted; with probabilities by the number of
-    /// rows. Of nothing, NaN, and the gradient is 0: of rows that are ignored, or all of whose
-    /// targets have weight 0.
+    /// Their sum divided by the sum of the rows' weights. With labels these are the weights of
+    /// their classes (1 without [`CrossEntropy::weights`]), without ignored rows; with
+    /// probabilities the sum is divided by the number of rows. If all rows are ignored or all
+    /// targets have weight 0, the loss is NaN and the gradient 0.
     #[default]
     Mean,
 }
@@ -41,26 +49,27 @@ pub enum Reduction {
 ///
 /// # Errors of results
 ///
-/// In all of them, exponentials below 2^-126 of the row's largest (rows of f64: 2^-1022) may count
+/// In all results, exponentials below 2^-126 of the row's largest (rows of f64: 2^-1022) may count
 /// as 0.
 ///
-/// Losses are f64. A row's loss has an error of at most 1e-7 of it (f64: 2e-15), however near to 0
-/// it is: no term of its sum is negative, and the exponential of the row's largest element is never
-/// added to the others'. With [`CrossEntropy::z_loss`] there is besides `2 z |lse| d`, `d` being
-/// 5e-13 (f64: 2e-15) times `1 + |lse|`. (All of rows of up to 2^24 elements.)
+/// Losses are f64. A row's loss has an error of at most 1e-7 of the loss (f64: 2e-15), however near
+/// to 0 it is: no term of its sum is negative, and the exponential of the row's largest element is
+/// never added to the others'. [`CrossEntropy::z_loss`] adds an error of `2 z |lse| d`, where `d`
+/// is 5e-13 (f64: 2e-15) times `1 + |lse|`. All of this holds for rows of up to 2^24 elements.
 ///
-/// Error of a gradient against labels without smoothing and z: 3 ULP (f16, bf16: 0.51), in the
-/// label's own column, too, however near to 1 its probability. Otherwise 3 ULP (f64: 6; f16, bf16:
-/// 0.51) of the largest of `a p_j (..)`, `a t_j` and their difference, which it is, and besides `2
-/// z a p_j d`. Rows of f64: one ULP more for a mean, since `1 / N` is rounded so that parts of a
-/// batch can be given it; and two more where a gradient is below 2^-960.
+/// A gradient against labels without smoothing and z has an error of 3 ULP (f16, bf16: 0.51),
+/// including the label's own column, however near to 1 its probability. Any other gradient is the
+/// difference of `a p_j (..)` and `a t_j`; its error is 3 ULP (f64: 6; f16, bf16: 0.51) of the
+/// largest of these two and the difference, plus `2 z a p_j d`. In rows of f64 there is one ULP
+/// more for a mean, because `1 / N` is rounded (so that chunks of a batch can be given the same
+/// factor), and two more where a gradient is below 2^-960.
 ///
-/// That is for target probabilities that are not negative; they are not checked. The bits are the
-/// same on every CPU, for any number of threads, in place or not, whatever other rows there are;
-/// sums over rows are in a fixed order.
+/// These bounds are for target probabilities that are not negative; this is not checked. The bits
+/// are the same on every CPU, for any number of threads, in place or not, whatever the other rows
+/// are; sums over rows are in a fixed order.
 ///
-/// A row with NaN or +inf, or with nothing but -inf, has loss NaN and a gradient of NaN. A label on
-/// a logit of -inf has loss +inf, and a gradient as always.
+/// A row with NaN or +inf, or with all elements -inf, has loss NaN and a gradient of NaN. A label
+/// on a logit of -inf has loss +inf and the usual gradient.
 ///
 /// ```
 /// use softmax::{CrossEntropy, Matrix, MatrixMut};
@@ -90,7 +99,15 @@ impl Default for CrossEntropy<'_> {
 }
 
 impl<'a> CrossEntropy<'a> {
-    /// The mean, no smoothing, no weights, label -100 ignored; scale 1, wherever calls run best.
+    /// The defaults: the mean, no smoothing, no weights, label -100 ignored, scale 1; calls choose
+    /// kernel and threads themselves.
+    ///
+    /// ```
+    /// use softmax::{CrossEntropy, Matrix};
+    /// let logits = Matrix::new(&[0.0f64; 4], 2)?;
+    /// assert_eq!(CrossEntropy::new().loss(logits, &[0, -100])?, std::f64::consts::LN_2);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub const fn new() -> Self {
         let loss = Loss {
             scale: Scale::ONE,
@@ -110,32 +127,59 @@ impl<'a> CrossEntropy<'a> {
     );
     exec_setter!();
 
-    /// How the losses of rows are put together.
+    /// Sets how the losses of rows are combined.
+    ///
+    /// ```
+    /// use softmax::{CrossEntropy, Matrix, Reduction};
+    /// let logits = Matrix::new(&[0.0f64; 4], 2)?;
+    /// let sum = CrossEntropy::new().reduction(Reduction::Sum);
+    /// assert_eq!(sum.loss(logits, &[0, 1])?, 2.0 * std::f64::consts::LN_2);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn reduction(self, reduction: Reduction) -> Self {
         Self { reduction, ..self }
     }
 
-    /// Rows with this label have loss 0 and gradient 0 and do not count in the mean. It may be a
-    /// class.
+    /// Rows with this label have loss 0 and gradient 0 and do not count in the mean. The label may
+    /// be that of a class.
+    ///
+    /// ```
+    /// use softmax::{CrossEntropy, Matrix};
+    /// let logits = Matrix::new(&[0.0f64; 4], 2)?;
+    /// let loss = CrossEntropy::new().ignore_index(1);
+    /// assert_eq!(loss.loss(logits, &[0, 1])?, std::f64::consts::LN_2);
+    /// assert!(loss.loss(logits, &[1, 1])?.is_nan());
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn ignore_index(mut self, label: i64) -> Self {
         self.loss.ignore = label;
         self
     }
 
-    /// Spreads this part of every target's mass over all classes. Source: Szegedy et al.,
-    /// Rethinking the Inception Architecture, 2016. Calls refuse what is not in `0..=1`.
+    /// Spreads this fraction of every target's mass over all classes. Source: Szegedy et al.,
+    /// Rethinking the Inception Architecture, 2016. It must be in `0..=1`, or calls refuse it.
+    ///
+    /// ```
+    /// use softmax::{CrossEntropy, Matrix};
+    /// // The further the target is from certain, the more a certain row costs.
+    /// let logits = Matrix::new(&[9.0f32, 0.0], 2)?;
+    /// let smooth = CrossEntropy::new().label_smoothing(0.1).loss(logits, &[0])?;
+    /// assert!(smooth > CrossEntropy::new().loss(logits, &[0])?);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn label_smoothing(mut self, smoothing: f64) -> Self {
         self.loss.smoothing = smoothing;
         self
     }
 
-    /// Multiplies each class's part of the loss by its weight, a finite number that is not negative,
-    /// of f32 or f64; of others calls make an [`Error::Value`]. (PyTorch takes negative ones, too. Such
-    /// a loss has no least value, and no error relative to itself can be stated of a sum whose
-    /// terms cancel. To turn whole rows round there is [`CrossEntropy::row_factors`].)
+    /// Multiplies each class's term of the loss by its weight, a finite number of f32 or f64 that
+    /// is not negative; other weights are an [`Error::Value`] of calls. (PyTorch also takes
+    /// negative weights. Such a loss has no minimum, and no error relative to the loss can be
+    /// stated for a sum whose terms cancel. To change the sign of whole rows use
+    /// [`CrossEntropy::row_factors`].)
     ///
     /// ```
     /// use softmax::{CrossEntropy, Matrix};
@@ -152,43 +196,77 @@ impl<'a> CrossEntropy<'a> {
     }
 
     /// Adds `z` times the square of each row's log-sum-exp, which keeps logits from drifting.
-    /// Source: Chowdhery et al., PaLM, 2022. Calls refuse what is not finite, or negative.
+    /// Source: Chowdhery et al., PaLM, 2022. It must be finite and not negative, or calls refuse
+    /// it.
+    ///
+    /// ```
+    /// use softmax::{CrossEntropy, Matrix};
+    /// let logits = Matrix::new(&[3.0f64], 1)?;
+    /// assert_eq!(CrossEntropy::new().z_loss(0.5).loss(logits, &[0])?, 0.5 * 3.0 * 3.0);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn z_loss(mut self, z: f64) -> Self {
         self.loss.z = z;
         self
     }
 
-    /// Takes the entropy of the targets off the loss: the Kullback-Leibler divergence from the
-    /// targets, `sum_j t_j (ln q_j - ln p_j)`, `q` smoothed. Gradients are the same. (About 5 ns
-    /// more for each element of the targets, for the logarithm; and exponentials of f64 for rows of
-    /// f32.)
+    /// Subtracts the entropy of the targets from the loss, which gives the Kullback-Leibler
+    /// divergence from the targets, `sum_j t_j (ln q_j - ln p_j)`, with `q` smoothed. Gradients
+    /// stay the same. (The logarithm costs about 5 ns for each element of the targets; and rows of
+    /// f32 need exponentials of f64.)
     ///
-    /// Error: 5e-13 (f64: 2e-15) of what it is the difference of, cross-entropy and entropy, and
-    /// the sum of the targets, all added. Without weights it is not below `Q ln Q`, the least for
-    /// targets that add up to `Q`: not below 0 unless they add up to less than 1.
+    /// Error: 5e-13 (f64: 2e-15) of the sum of the cross-entropy, the entropy and the sum of the
+    /// targets. Without weights the result is not below `Q ln Q`, the minimum for targets that add
+    /// up to `Q`; so it is not below 0 unless they add up to less than 1.
+    ///
+    /// ```
+    /// use softmax::{CrossEntropy, Matrix};
+    /// let (logits, targets) = (Matrix::new(&[1.0f64, 1.0], 2)?, Matrix::new(&[0.5, 0.5], 2)?);
+    /// assert!(CrossEntropy::new().divergence().loss(logits, targets)?.abs() < 1e-15);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn divergence(mut self) -> Self {
         self.loss.divergence = true;
         self
     }
 
-    /// Multiplies each row's loss and gradient by its factor: a weight, an advantage, the gradient
-    /// with respect to its loss. (Those do not change what the mean divides by.)
+    /// Multiplies each row's loss and gradient by its factor: a weight, an advantage, or the
+    /// gradient with respect to the row's loss. (The factors do not change the divisor of the
+    /// mean.)
+    ///
+    /// ```
+    /// use softmax::{CrossEntropy, Matrix};
+    /// let logits = Matrix::new(&[0.0f64; 4], 2)?;
+    /// let mut losses = [0.0; 2];
+    /// CrossEntropy::new().row_factors(&[1.0, -3.0]).losses(logits, &[0, 1], &mut losses)?;
+    /// assert_eq!(losses[1], -3.0 * losses[0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn row_factors(self, factors: &'a [f64]) -> Self {
         Self { factors: Some(factors), ..self }
     }
 
-    /// Multiplies the gradient, but not the loss: the gradient with respect to the loss, or the
-    /// scale of mixed precision.
+    /// Multiplies the gradient, but not the loss, by a factor: the gradient with respect to the
+    /// loss, or the scale of mixed precision.
+    ///
+    /// ```
+    /// use softmax::{CrossEntropy, MatrixMut};
+    /// let mut logits = [0.0f32; 2];
+    /// let loss = CrossEntropy::new().gradient_factor(8.0);
+    /// loss.gradient_in_place(MatrixMut::new(&mut logits, 2)?, &[1])?;
+    /// assert_eq!(logits, [4.0, -4.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn gradient_factor(mut self, factor: f64) -> Self {
         self.loss.factor = factor;
         self
     }
 
-    /// The loss of each row, without a reduction. Nothing of the size of the logits is written.
+    /// The loss of each row, without a reduction. Nothing as large as the logits is written.
     ///
     /// # Errors
     /// [`Error::Shape`] or [`Error::Column`] if shapes, lengths or labels do not fit the logits,
@@ -219,10 +297,19 @@ impl<'a> CrossEntropy<'a> {
     }
 
     /// The loss of each row, and the gradient of [`CrossEntropy::gradient`], whose loss is
-    /// [`CrossEntropy::reduce`] of them.
+    /// [`CrossEntropy::reduce`] of these losses.
     ///
     /// # Errors
     /// As [`CrossEntropy::gradient`].
+    ///
+    /// ```
+    /// use softmax::{CrossEntropy, Matrix, MatrixMut};
+    /// let (mut losses, mut gradient) = ([0.0; 1], [0.0f32; 2]);
+    /// let (logits, to) = (Matrix::new(&[1.0, 1.0], 2)?, MatrixMut::new(&mut gradient, 2)?);
+    /// CrossEntropy::new().losses_and_gradient(logits, &[0], &mut losses, to)?;
+    /// assert_eq!(gradient, [-0.5, 0.5]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn losses_and_gradient<'t, T: Element>(
         &self,
         logits: Matrix<T>,
@@ -239,11 +326,11 @@ impl<'a> CrossEntropy<'a> {
         self.run(call, shape, Work::Softmax, false)
     }
 
-    /// What the sum of the losses of rows with these labels is divided by, and 1 for a sum: for
-    /// those who compute the rows in parts. With [`CrossEntropy::losses_and_gradient`] of each part
-    /// as a sum, with its inverse as [`CrossEntropy::gradient_factor`], and
-    /// [`CrossEntropy::reduce`] of the losses of all parts, the loss and the gradient have the bits
-    /// of one call. Labels and weights are checked as in that call.
+    /// The divisor of the sum of the losses of rows with these labels (1 for a sum). It is for
+    /// callers who compute the rows in several calls: [`CrossEntropy::losses_and_gradient`] for
+    /// each chunk of rows, with the reduction sum and with the inverse of the divisor as
+    /// [`CrossEntropy::gradient_factor`]; then [`CrossEntropy::reduce`] of all losses. The loss and
+    /// the gradient have the bits of one call. Labels and weights are checked as in that call.
     ///
     /// # Errors
     /// [`Error::Column`] if a label is none of `cols` columns and not ignored, [`Error::Shape`] if
@@ -277,12 +364,16 @@ impl<'a> CrossEntropy<'a> {
         Ok(self.divides(&Targets::<f32>::Labels(labels), cols))
     }
 
-    /// The loss from those of all rows: their sum, in the order of all calls (that of eight lanes,
-    /// each in order), divided by `divisor`.
+    /// The loss of a batch from the losses of all its rows: their sum, in the order that all calls
+    /// use (that of eight lanes, each in order), divided by `divisor`.
+    ///
+    /// ```
+    /// assert_eq!(softmax::CrossEntropy::new().reduce(&[1.0, 2.0, 6.0], 3.0), 3.0);
+    /// ```
     pub fn reduce(&self, losses: &[f64], divisor: f64) -> f64 {
         in_default_environment(|| {
             let loss = sum(losses) / divisor;
-            // Which NaN a division gives depends on the CPU.
+            // The bits of a NaN that a division gives depend on the CPU.
             if loss.is_nan() { f64::NAN } else { loss }
         })
     }
@@ -291,6 +382,15 @@ impl<'a> CrossEntropy<'a> {
     ///
     /// # Errors
     /// As [`CrossEntropy::losses`].
+    ///
+    /// ```
+    /// use softmax::{CrossEntropy, Matrix};
+    /// let logits = Matrix::new(&[0.0f64; 4], 2)?;
+    /// // Against probabilities: the entropy of a fair coin.
+    /// let targets = Matrix::new(&[0.5, 0.5, 0.5, 0.5], 2)?;
+    /// assert_eq!(CrossEntropy::new().loss(logits, targets)?, std::f64::consts::LN_2);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn loss<'t, T: Element>(
         &self,
         logits: Matrix<T>,
@@ -308,6 +408,15 @@ impl<'a> CrossEntropy<'a> {
     ///
     /// # Errors
     /// As [`CrossEntropy::losses`]; [`Error::Memory`].
+    ///
+    /// ```
+    /// use softmax::{CrossEntropy, Matrix, MatrixMut};
+    /// let mut gradient = [0.0f32; 4];
+    /// let logits = Matrix::new(&[1.0f32, 1.0, 2.0, 2.0], 2)?;
+    /// CrossEntropy::new().gradient(logits, &[0, 1], MatrixMut::new(&mut gradient, 2)?)?;
+    /// assert_eq!(gradient, [-0.25, 0.25, 0.25, -0.25]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn gradient<'t, T: Element>(
         &self,
         logits: Matrix<T>,
@@ -322,7 +431,7 @@ impl<'a> CrossEntropy<'a> {
         })
     }
 
-    /// The loss; the logits become its gradient. The same bits as [`CrossEntropy::gradient`].
+    /// The loss; the gradient overwrites the logits. The same bits as [`CrossEntropy::gradient`].
     ///
     /// # Errors
     /// As [`CrossEntropy::gradient`].
@@ -351,10 +460,19 @@ impl<'a> CrossEntropy<'a> {
         })
     }
 
-    /// [`CrossEntropy::losses_and_gradient`]; the logits become the gradient. The same bits.
+    /// [`CrossEntropy::losses_and_gradient`]; the gradient overwrites the logits. The same bits.
     ///
     /// # Errors
     /// As [`CrossEntropy::gradient`].
+    ///
+    /// ```
+    /// use softmax::{CrossEntropy, MatrixMut};
+    /// let (mut losses, mut logits) = ([0.0; 1], [1.0f32; 2]);
+    /// let rows = MatrixMut::new(&mut logits, 2)?;
+    /// CrossEntropy::new().losses_and_gradient_in_place(rows, &[0], &mut losses)?;
+    /// assert_eq!(logits, [-0.5, 0.5]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn losses_and_gradient_in_place<'t, T: Element>(
         &self,
         logits: MatrixMut<T>,
@@ -370,13 +488,13 @@ impl<'a> CrossEntropy<'a> {
         self.run(call, shape, Work::Softmax, true)
     }
 
-    /// By the scale without its sign; negates the gradient.
+    /// The options with the absolute value of the scale and the gradient negated.
     fn positive(&self) -> Self {
         let loss = Loss { factor: -self.loss.factor, ..self.loss };
         Self { factor: self.factor.minus(), loss, ..*self }
     }
 
-    /// With a scale below 0: rows are negated in scratch memory, some at a time.
+    /// The losses with a scale below 0: a few rows at a time are negated in scratch memory.
     #[cold]
     fn negative_losses<T: Element>(
         &self,
@@ -407,7 +525,7 @@ impl<'a> CrossEntropy<'a> {
         Ok(())
     }
 
-    /// With a scale below 0: of `logits`, or in place.
+    /// The gradient with a scale below 0: of `logits`, or in place.
     #[cold]
     fn negative_gradient<T: Element>(
         &self,
@@ -433,8 +551,8 @@ impl<'a> CrossEntropy<'a> {
         positive.losses_and_gradient_in_place(gradient, targets, losses)
     }
 
-    /// What does the rows of a part of a call with these labels: with the whole call's divisor in
-    /// the gradient. All that does not depend on the part is checked.
+    /// The options that compute some rows of a call with these labels: the gradient has the divisor
+    /// of the whole call. Everything that does not depend on the rows is checked here.
     ///
     /// # Errors
     /// As [`CrossEntropy::divisor`].
@@ -452,7 +570,7 @@ impl<'a> CrossEntropy<'a> {
         Ok(Self { loss, reduction: Reduction::Sum, factors: None, ..*self })
     }
 
-    /// With these row factors.
+    /// The options with these row factors.
     pub(crate) fn with_factors(self, factors: Option<&'a [f64]>) -> Self {
         Self { factors, ..self }
     }
@@ -473,12 +591,12 @@ impl<'a> CrossEntropy<'a> {
         self.exec.plan_work::<T>(work, shape)
     }
 
-    /// Whether the numbers among the options are in their ranges.
+    /// Whether the numbers in the options are in their ranges.
     fn is_in_range(&self) -> bool {
         (0.0..=1.0).contains(&self.loss.smoothing) & (0.0..f64::INFINITY).contains(&self.loss.z)
     }
 
-    /// Which of them is not.
+    /// The error for the first number that is out of its range.
     #[cold]
     fn out_of_range(&self) -> Error {
         let (smoothing, z) = (self.loss.smoothing, self.loss.z);
@@ -489,7 +607,7 @@ impl<'a> CrossEntropy<'a> {
         Error::value("label smoothing", smoothing, "in 0..=1")
     }
 
-    /// [`CrossEntropy::divisor`] without the checks.
+    /// [`CrossEntropy::divisor`] without its checks.
     fn divides<T>(&self, targets: &Targets<T>, cols: usize) -> f64 {
         in_default_environment(|| self.divides_by(targets, cols))
     }
@@ -500,7 +618,7 @@ impl<'a> CrossEntropy<'a> {
             (Reduction::Mean, Targets::Labels(labels)) => {
                 let counted = labels.iter().filter(|&&label| label != self.loss.ignore);
                 match self.loss.weights {
-                    // Whether they are columns is checked later.
+                    // Whether labels are columns is checked later.
                     Some(w) if w.len() == cols => {
                         let index = |&label: &i64| usize::try_from(label).unwrap_or(cols);
                         let weight = |i| if i < cols { w.get(i) } else { 0.0 };
@@ -513,7 +631,7 @@ impl<'a> CrossEntropy<'a> {
         }
     }
 
-    /// The options, with a gradient that is divided by this.
+    /// The options, with the gradient divided by `divisor`.
     fn divided(&self, divisor: f64) -> Result<Loss<'a>, Error> {
         let scale = self.factor.finite()?;
         let (in_range, factor) =
@@ -532,7 +650,7 @@ impl<'a> CrossEntropy<'a> {
         in_place: bool,
     ) -> Result<(), Error> {
         let plan = self.plan::<T>(like, Shape::new(rows, cols).in_place_if(in_place))?;
-        // No rows need no memory for one.
+        // Without rows no memory is needed.
         if rows == 0 {
             return Ok(());
         }
@@ -552,7 +670,7 @@ impl<'a> CrossEntropy<'a> {
     }
 }
 
-/// Room for the losses of rows that are only wanted reduced.
+/// Calls `f` with memory for the losses of rows, of which only their combination is wanted.
 fn with_losses<R>(rows: usize, f: impl FnOnce(&mut [f64]) -> Result<R, Error>) -> Result<R, Error> {
     with_room(rows, f).unwrap_or(Err(Error::memory(rows)))
 }

@@ -1,8 +1,9 @@
-//! Operations along an axis of the crate `ndarray`'s views, whatever lies where in memory.
+//! Operations along an axis of views of the crate `ndarray`, with any memory layout.
 //!
-//! A slice over a view with gaps cannot be had: what lies in the gaps may be another view's. So
-//! what has no gaps, and the same order of axes in input and output, is done where it is, be it all
-//! of it or parts along the outer axes; everything else in a small copy, a tile at a time.
+//! A view with gaps cannot be made a slice: the elements in the gaps may belong to another view. So
+//! only parts without gaps, with the same order of axes in input and output, are processed in
+//! place: the whole view, or parts of it along the outer axes. Everything else is copied a tile at
+//! a time.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -13,28 +14,29 @@ use softmax_kernels::{Element, MaskData, Op as Work, Plain, part_of, with_room};
 
 use crate::axis::index_of;
 use crate::changed::{MASK, of_any_type};
-use crate::lanes::{View, between, in_place, is_tile, through};
+use crate::lanes::{View, between, in_place, input, is_tile, through};
 use crate::{CrossEntropy, Error, Hardmax, Shape, Size, Softmax, Threads, TopK};
 
-/// Elements without gaps that are worth a call of their own.
+/// The least number of elements without gaps that gets a call of its own.
 const RUN: usize = 512;
 
-/// Elements of a block in which two orders of axes are copied into each other: both sides stay in
-/// the first-level cache.
+/// Where two arrays have different orders of axes, this many elements are copied at a time, so that
+/// both sides stay in the first-level cache.
 const BLOCK: usize = 256;
 
-/// Elements from a neighbour to the next at most, for cache lines to be used up in one go.
+/// The largest distance of neighbours, in elements, at which a cache line is used completely once
+/// it is loaded.
 const NEAR: isize = 4;
 
-/// Along an axis of `ndarray`'s views (feature `ndarray`), of any number of dimensions and any
-/// layout: C order, Fortran order, permuted, reversed, sliced with steps; the input may be
-/// broadcast. The same bits as [`Softmax::softmax`] of every lane. What lies between the elements
-/// of the views is neither read nor written.
+/// Operations along an axis of `ndarray`'s views (feature `ndarray`), with any number of dimensions
+/// and any layout: C order, Fortran order, permuted, reversed, sliced with steps; the input may be
+/// broadcast. They give the same bits as [`Softmax::softmax`] of every lane. What lies between the
+/// elements of the views is neither read nor written.
 ///
-/// Views without gaps whose axes lie in the same order, whichever that is, are worked on where they
-/// are, as by [`Softmax::softmax_axis`]; so are parts of some hundred elements without gaps (long
+/// Views without gaps whose axes have the same order in memory, in any order, are processed in
+/// place, as by [`Softmax::softmax_axis`]; so are parts of some hundred elements without gaps (long
 /// rows with padding between them). Everything else is copied a tile at a time, into memory that
-/// each thread keeps for its next call: half a mebibyte, or what a lane needs, or, if neighbouring
+/// each thread keeps for its next call: half a mebibyte, or the size of a lane, or, if neighbouring
 /// lanes share cache lines, 16 of them, but not more than 32 MiB.
 impl Softmax<'_> {
     /// The softmax of `x` along an axis, into `y`. Error: as [`Softmax::softmax`].
@@ -118,6 +120,13 @@ impl Softmax<'_> {
     ///
     /// # Errors
     /// As [`Softmax::softmax_array`].
+    ///
+    /// ```
+    /// let mut x = ndarray::array![[1.0f64, 5.0], [1.0, 5.0]];
+    /// softmax::Softmax::new().log_softmax_array_in_place(x.view_mut(), 0)?;
+    /// assert!(x.iter().all(|x| *x == -std::f64::consts::LN_2));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn log_softmax_array_in_place<T: Element, D: Dimension>(
         &self,
         y: ArrayViewMut<T, D>,
@@ -163,7 +172,7 @@ impl Softmax<'_> {
         let shape = Shape::new(lanes, arrays.len_of(arrays.axis)).in_place_if(in_place);
         let plan = self.exec.plan_work::<T>(op, shape)?;
         if lanes < plan.threads() {
-            // Few and long: threads share each of them.
+            // There are few and long lanes: threads share each of them.
             return self.scattered(op, arrays);
         }
         let serial = self.exec.threads(Threads::Serial);
@@ -174,7 +183,7 @@ impl Softmax<'_> {
             .share(plan.threads, plan.parts, arrays, &Arrays::split, &run, &|a, b| a.and(b))
     }
 
-    /// Cuts arrays until what is left is dense, or small enough to be copied.
+    /// Splits arrays until each is dense, or small enough to be copied.
     fn scattered<T: Element, D: Dimension>(
         &self,
         op: Work,
@@ -191,7 +200,7 @@ impl Softmax<'_> {
         }
     }
 
-    /// Where they are.
+    /// Processes dense arrays in place.
     fn dense<T: Element, D: Dimension>(
         &self,
         op: Work,
@@ -212,7 +221,7 @@ impl Softmax<'_> {
         }
     }
 
-    /// In a copy without gaps.
+    /// Processes a copy without gaps.
     fn copied<T: Element, D: Dimension>(
         &self,
         op: Work,
@@ -233,7 +242,7 @@ impl Softmax<'_> {
 
 macro_rules! array_view {
     ($array:ident, $write:expr) => {
-        /// Lanes lie along the last axis.
+        /// The lanes are along the last axis.
         impl<T: Plain + Send + Sync + 'static, D: Dimension> View for $array<'_, T, D> {
             type Item = T;
 
@@ -269,8 +278,8 @@ array_view!(ArrayViewMut, |to: &mut ArrayViewMut<T, D>, rows| {
     }
 });
 
-/// Moves the axis of `x` to the end, and of the others those with the largest strides to the front;
-/// tells of each swap.
+/// Moves the axis of `x` to the end, and the others with the largest strides to the front; reports
+/// each swap of axes.
 fn arrange<T, D: Dimension>(
     x: &mut ArrayView<T, D>,
     axis: usize,
@@ -289,8 +298,8 @@ fn arrange<T, D: Dimension>(
     }
 }
 
-/// Whether a tensor has the shape of the input, but for `k` elements along the axis, or without the
-/// axis, if that is `None`.
+/// Checks that a tensor has the shape of the input, except for `k` elements along the axis, or
+/// without the axis if `k` is `None`.
 fn check(
     what: &'static str,
     x: &[usize],
@@ -305,8 +314,8 @@ fn check(
     Err(Error::shape(what, Size::Tensor(wanted.by_ref().collect()), Size::Tensor(y.into())))
 }
 
-/// Along an axis of views of any layout, as the softmax of such. Views in C order are worked on as
-/// by [`Softmax::logsumexp_axis`]; of others some lanes at a time are copied into scratch memory.
+/// Log-sum-exp along an axis of views of any layout. Views in C order are processed as by
+/// [`Softmax::logsumexp_axis`]; otherwise some lanes at a time are copied into scratch memory.
 impl Softmax<'_> {
     /// [`Softmax::logsumexp`] along an axis of `x`, into `y`, which lacks that axis.
     ///
@@ -360,12 +369,12 @@ fn mask_like<M, D: Dimension>(mask: &[M], dim: D) -> Result<ArrayView<'_, M, D>,
     view.ok_or_else(|| Error::count(MASK, n, mask.len()))
 }
 
-/// Elements of a lane.
+/// The number of elements of a lane.
 fn last<T, D: Dimension>(x: &ArrayView<T, D>) -> usize {
     x.shape().last().copied().unwrap_or(1)
 }
 
-/// Along an axis of views of any layout (feature `ndarray`).
+/// Operations along an axis of views of any layout (feature `ndarray`).
 impl Hardmax<'_> {
     /// [`Hardmax::hardmax`] along an axis of `x`, into `y`.
     ///
@@ -456,8 +465,7 @@ impl Hardmax<'_> {
     }
 }
 
-/// Along an axis of views of any layout (feature `ndarray`). Results have the shape of the input,
-/// but for `k` elements along the axis.
+/// Operations along an axis of views of any layout (feature `ndarray`).
 impl TopK<'_> {
     /// [`TopK::indices`] along an axis of `x`.
     ///
@@ -527,6 +535,31 @@ impl TopK<'_> {
         self.array(x, None, Some(probs), indices, axis)
     }
 
+    /// [`TopK::log_probs_and_probs`] along an axis of `x`.
+    ///
+    /// ```
+    /// use ndarray::Array1;
+    /// let (mut log_probs, mut probs) = (Array1::zeros(1), Array1::zeros(1));
+    /// let (x, mut indices) = (Array1::from_elem(2, 3.0f64), Array1::zeros(1));
+    /// softmax::TopK::new(1).log_probs_and_probs_array(
+    ///     x.view(), log_probs.view_mut(), probs.view_mut(), indices.view_mut(), 0)?;
+    /// assert_eq!((log_probs[0], probs[0], indices[0]), (-std::f64::consts::LN_2, 0.5, 0));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`TopK::indices_array`].
+    pub fn log_probs_and_probs_array<T: Element, D: Dimension>(
+        &self,
+        x: ArrayView<T, D>,
+        log_probs: ArrayViewMut<T::Arithmetic, D>,
+        probs: ArrayViewMut<T::Arithmetic, D>,
+        indices: ArrayViewMut<usize, D>,
+        axis: isize,
+    ) -> Result<(), Error> {
+        self.array(x, Some(log_probs), Some(probs), indices, axis)
+    }
+
     fn array<T: Element, D: Dimension>(
         &self,
         mut x: ArrayView<T, D>,
@@ -550,8 +583,8 @@ impl TopK<'_> {
     }
 }
 
-/// Along an axis of views of any layout (feature `ndarray`): the classes. Labels and losses are
-/// views that lack that axis; row factors are in the order of these.
+/// Losses along an axis of views of any layout (feature `ndarray`): the axis of the classes. Labels
+/// and losses are views without that axis; row factors are in the order of these.
 impl CrossEntropy<'_> {
     /// [`CrossEntropy::losses`] along an axis of the logits.
     ///
@@ -651,20 +684,22 @@ impl CrossEntropy<'_> {
                 factors.iter_mut().for_each(|factors| factors.swap_axes(a, b));
                 gradient.iter_mut().for_each(|gradient| gradient.swap_axes(a, b));
             });
-            let wants_gradient = gradient.is_some();
             let views = (labels, factors, losses);
-            self.lanes(len, all, views, through(x, gradient), wants_gradient)
+            match gradient {
+                None => self.lanes::<T, false>(len, all, views, input(x)),
+                gradient => self.lanes::<T, true>(len, all, views, through(x, gradient)),
+            }
         });
         in_order.unwrap_or(Err(Error::memory(n)))
     }
 }
 
-/// What a call works on: `x` to `y`, or `y` in place. The axes are those of `y` from the largest
-/// stride to the smallest, behind those of one element.
+/// The arrays of a call: from `x` to `y`, or `y` in place. The axes are in the order of those of
+/// `y` from the largest stride to the smallest, after axes of one element.
 struct Arrays<'a, T, D> {
     x: Option<ArrayView<'a, T, D>>,
     y: ArrayViewMut<'a, T, D>,
-    /// Along which.
+    /// The axis of the operation.
     axis: usize,
 }
 
@@ -687,7 +722,7 @@ impl<'a, T: Element, D: Dimension> Arrays<'a, T, D> {
             return Ok(arrays);
         }
         for to in 0..dims {
-            // The order along the axis is that of the sum, and matters.
+            // Reversing the axis itself would change the order of the sum.
             if to != index && arrays.y.stride_of(Axis(to)) < 0 {
                 arrays.y.invert_axis(Axis(to));
                 arrays.x.iter_mut().for_each(|x| x.invert_axis(Axis(to)));
@@ -715,12 +750,13 @@ impl<'a, T: Element, D: Dimension> Arrays<'a, T, D> {
         self.y.len() / self.len_of(self.axis).max(1)
     }
 
-    /// Whether they are slices.
+    /// Whether they can be made slices.
     fn is_dense(&self) -> bool {
         self.y.is_standard_layout() && self.x.as_ref().is_none_or(|x| x.is_standard_layout())
     }
 
-    /// Elements of the largest dense arrays that whole lanes can be cut into along the outer axes.
+    /// The number of elements of the largest dense arrays into which whole lanes can be split along
+    /// the outer axes.
     fn run(&self) -> usize {
         let mut run = 1;
         let mut first = self.y.ndim();
@@ -737,18 +773,18 @@ impl<'a, T: Element, D: Dimension> Arrays<'a, T, D> {
         if first <= self.axis { run } else { 0 }
     }
 
-    /// Whether they are to be copied, uncut.
+    /// Whether they are small enough to be copied without splitting.
     fn is_tile(&self) -> bool {
         let (bytes, lanes) = (self.y.len() * size_of::<T>(), self.lanes());
         is_tile(lanes, bytes) && self.run() < RUN
     }
 
-    /// The first `at` of `of` parts, and the others.
+    /// Splits off the first `at` of `of` equal parts.
     fn split(self, at: usize, of: usize) -> (Self, Self) {
-        // Along an axis that is long enough; of those, where neighbours are far from each other in
-        // both arrays; of those, the longest.
+        // Among the axes that are long enough it takes those along which neighbours are far apart
+        // in both arrays, and among these the longest.
         let far = |strides: &[isize], axis: usize| match strides[axis].unsigned_abs() {
-            // Nobody's neighbour.
+            // It has no neighbours.
             0 => usize::MAX,
             stride => stride,
         };
@@ -758,7 +794,7 @@ impl<'a, T: Element, D: Dimension> Arrays<'a, T, D> {
             (len.min(of), x.min(far(self.y.strides(), axis)), len, Reverse(axis))
         };
         let others = (0..self.y.ndim()).filter(|&axis| axis != self.axis);
-        // A single lane is never split.
+        // A single lane is not split.
         let along = others.max_by_key(worth).unwrap_or(self.axis);
         let at = part_of(self.len_of(along), at, of);
         let (x, others_x) = self.x.map(|x| x.split_at(Axis(along), at)).unzip();
@@ -767,7 +803,7 @@ impl<'a, T: Element, D: Dimension> Arrays<'a, T, D> {
     }
 }
 
-/// Copies, in blocks if neighbours of the one are not those of the other.
+/// Copies elements, in blocks if the arrays have different orders of axes.
 fn copy<T: Copy, D: Dimension>(from: ArrayView<T, D>, mut to: ArrayViewMut<T, D>) {
     let last = Axis(from.ndim() - 1);
     let across = from.stride_of(last).abs().max(to.stride_of(last).abs()) > NEAR;
@@ -782,11 +818,11 @@ fn copy<T: Copy, D: Dimension>(from: ArrayView<T, D>, mut to: ArrayViewMut<T, D>
     copy(from.1, to.1);
 }
 
-/// Memory that is used again by the next call of the same thread.
+/// Memory that the next call of the same thread uses again.
 struct Spare(Option<Box<dyn Any>>);
 
 thread_local! {
-    /// What the last call of this thread left: a vector of the elements that it had.
+    /// What the last call of this thread left: a vector of its element type.
     static SPARE: Cell<Option<Box<dyn Any>>> = const { Cell::new(None) };
 }
 
@@ -797,11 +833,11 @@ pub(crate) fn release_spare() {
 
 impl Spare {
     fn take() -> Self {
-        // A thread that is ending has no spare any more.
+        // A thread that is ending has no spare memory any more.
         Self(SPARE.try_with(Cell::take).ok().flatten())
     }
 
-    /// Room for `n` elements. `None` if there is no memory.
+    /// Memory for `n` elements; `None` if there is none.
     fn room<T: Element>(&mut self, n: usize) -> Option<&mut [T]> {
         if !self.0.as_ref().is_some_and(|spare| spare.is::<Vec<T>>()) {
             self.0 = Some(Box::new(Vec::<T>::new()));
@@ -818,7 +854,7 @@ impl Spare {
 impl Drop for Spare {
     fn drop(&mut self) {
         let memory = self.0.take();
-        // Where that fails the memory is freed.
+        // If that fails, the memory is freed.
         let _ = SPARE.try_with(|spare| spare.set(memory));
     }
 }

@@ -8,10 +8,9 @@ use crate::factor::{Factor, factor_setters};
 use crate::lanes::{self, input, output, tensor, tensor_mut};
 use crate::{Error, Exec, Shape};
 
-/// The `k` largest elements of each row, the largest first and the first of equals first: their
-/// indices, and their log-probabilities and probabilities in the whole row. Outputs have `k`
-/// elements for each row; as in PyTorch, values come before indices. Each row is read once from
-/// memory.
+/// The `k` largest elements of each row, in decreasing order, equal ones in the order of the row:
+/// their indices, log-probabilities and probabilities in the whole row. Outputs have `k` elements
+/// for each row; as in PyTorch, values come before indices. Each row is read from memory once.
 ///
 /// ```
 /// use softmax::{Matrix, TopK};
@@ -31,7 +30,16 @@ pub struct TopK<'a> {
 }
 
 impl<'a> TopK<'a> {
-    /// So many elements of each row; scale 1, NaN for fully masked rows, wherever calls run best.
+    /// The `k` largest of each row, with the defaults: scale 1, NaN for fully masked rows; calls
+    /// choose kernel and threads themselves.
+    ///
+    /// ```
+    /// use softmax::{Matrix, TopK};
+    /// let mut indices = [0; 3];
+    /// TopK::new(3).indices(Matrix::new(&[1.0f32, 5.0, 4.0, 2.0], 4)?, &mut indices)?;
+    /// assert_eq!(indices, [1, 2, 3]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[inline]
     pub const fn new(k: usize) -> Self {
         Self { k, factor: Factor::One, masked: Masked::Nan, exec: Exec::new() }
@@ -41,7 +49,16 @@ impl<'a> TopK<'a> {
         "Scales below 0 have the bits of `-x` by the scale without its sign, whose largest elements are\nthe smallest of `x`, and take up to twice as long, for a copy of the rows."
     );
 
-    /// What the probabilities of a row are whose every entry is `-inf`.
+    /// What the probabilities of a row are that is all `-inf`.
+    ///
+    /// ```
+    /// use softmax::{Masked, Matrix, TopK};
+    /// let (mut probs, mut indices) = ([1.0f32], [9]);
+    /// let row = [f32::NEG_INFINITY; 2];
+    /// TopK::new(1).masked(Masked::Zero).probs(Matrix::new(&row, 2)?, &mut probs, &mut indices)?;
+    /// assert_eq!(probs, [0.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[inline]
     #[must_use]
     pub const fn masked(mut self, masked: Masked) -> Self {
@@ -51,7 +68,7 @@ impl<'a> TopK<'a> {
 
     exec_setter!();
 
-    /// The indices alone: 0 to `k` in rows with NaN.
+    /// Only the indices. In rows with NaN they are 0 to `k - 1`.
     ///
     /// # Errors
     /// As [`TopK::log_probs`]; [`Error::Memory`].
@@ -69,8 +86,8 @@ impl<'a> TopK<'a> {
     }
 
     /// The log-probabilities and the indices. Log-probabilities are those of
-    /// [`LogProbs::log_probs`]: NaN in rows with NaN, of which the indices are 0 to `k`, and in
-    /// rows with `+inf`, of which they are those of the largest.
+    /// [`LogProbs::log_probs`]. In rows with NaN they are NaN, and the indices are 0 to `k - 1`; in
+    /// rows with `+inf` they are NaN, and the indices are those of the largest elements.
     ///
     /// Error: as [`Softmax::log_softmax`](crate::Softmax::log_softmax) in f32 or f64.
     ///
@@ -78,6 +95,14 @@ impl<'a> TopK<'a> {
     /// [`Error::Value`] if a row has less than `k` elements, or the scale or temperature is out of
     /// range, [`Error::Shape`] if outputs have not `k` elements for each row, or a kernel that
     /// cannot run.
+    ///
+    /// ```
+    /// use softmax::{Matrix, TopK};
+    /// let (mut log_probs, mut indices) = ([0.0f64], [9]);
+    /// TopK::new(1).log_probs(Matrix::new(&[1.0, 1.0], 2)?, &mut log_probs, &mut indices)?;
+    /// assert_eq!((log_probs, indices), ([-std::f64::consts::LN_2], [0]));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn log_probs<T: Element>(
         &self,
         x: Matrix<T>,
@@ -87,10 +112,10 @@ impl<'a> TopK<'a> {
         self.pick(x, log_probs, None, indices)
     }
 
-    /// The probabilities and the indices. Probabilities are what
-    /// [`Softmax::softmax`](crate::Softmax::softmax) gives there, to the bit; of f16 and bf16 what
-    /// it gives for the same numbers as f32. (The exponential of a log-probability is off by as
-    /// much as its last place is worth.)
+    /// The probabilities and the indices. Probabilities have the same bits as those of
+    /// [`Softmax::softmax`](crate::Softmax::softmax); for f16 and bf16 the bits that it gives for
+    /// the same numbers in f32. (The exponential of a log-probability would be less accurate: its
+    /// error is as large as the rounding error of the log-probability.)
     ///
     /// Error: as [`Softmax::softmax`](crate::Softmax::softmax) in f32 or f64, at most 3 ULP.
     ///
@@ -120,6 +145,15 @@ impl<'a> TopK<'a> {
     ///
     /// # Errors
     /// As [`TopK::log_probs`].
+    ///
+    /// ```
+    /// use softmax::{Matrix, TopK};
+    /// let (mut log_probs, mut probs, mut indices) = ([0.0f64], [0.0], [9]);
+    /// let x = Matrix::new(&[1.0, 1.0], 2)?;
+    /// TopK::new(1).log_probs_and_probs(x, &mut log_probs, &mut probs, &mut indices)?;
+    /// assert_eq!((log_probs, probs), ([-std::f64::consts::LN_2], [0.5]));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn log_probs_and_probs<T: Element>(
         &self,
         x: Matrix<T>,
@@ -130,7 +164,7 @@ impl<'a> TopK<'a> {
         self.pick(x, log_probs, Some(probs), indices)
     }
 
-    /// Whether rows of so many elements have `k`, and the scale is in its range.
+    /// Checks that rows of `cols` elements have at least `k`, and that the scale is in its range.
     ///
     /// # Errors
     /// [`Error::Value`].
@@ -141,7 +175,7 @@ impl<'a> TopK<'a> {
         Picks::<f32>::check_k(self.k, cols)
     }
 
-    /// With room for log-probabilities that nobody wants.
+    /// Calls a function with memory for log-probabilities that are not wanted.
     fn aside<T: Element>(
         &self,
         n: usize,
@@ -173,8 +207,8 @@ impl<'a> TopK<'a> {
     }
 }
 
-/// The log-probabilities of some elements of each row: of the tokens of a text, say. Nothing as
-/// long as a row is written, and each row is read once.
+/// The log-probabilities of some elements of each row, such as the tokens of a text. No output is
+/// as long as a row, and each row is read once.
 ///
 /// ```
 /// use softmax::{LogProbs, Matrix};
@@ -186,21 +220,24 @@ impl<'a> TopK<'a> {
 /// assert_eq!(softmax::perplexity(&log_probs[..1]).round(), 2.0);
 /// # Ok::<(), softmax::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct LogProbs<'a> {
     factor: Factor,
     masked: Masked,
     exec: Exec<'a>,
 }
 
-impl Default for LogProbs<'_> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl<'a> LogProbs<'a> {
-    /// Scale 1, NaN for fully masked rows, wherever calls run best.
+    /// The defaults: scale 1, NaN for fully masked rows; calls choose kernel and threads
+    /// themselves.
+    ///
+    /// ```
+    /// use softmax::{LogProbs, Matrix};
+    /// let mut log_probs = [1.0f32];
+    /// LogProbs::new().log_probs(Matrix::new(&[7.0f32], 1)?, &[0], &mut log_probs)?;
+    /// assert_eq!(log_probs, [0.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[inline]
     pub const fn new() -> Self {
         Self { factor: Factor::One, masked: Masked::Nan, exec: Exec::new() }
@@ -210,7 +247,15 @@ impl<'a> LogProbs<'a> {
         "Scales below 0 have the bits of `-x` by the scale without its sign, and take up to twice as\nlong, for a copy of the rows."
     );
 
-    /// What the log-probabilities of a row are whose every entry is `-inf`.
+    /// What the log-probabilities of a row are that is all `-inf`.
+    ///
+    /// ```
+    /// use softmax::{LogProbs, Masked, Matrix};
+    /// let (row, mut log_probs) = ([f32::NEG_INFINITY; 2], [1.0f32]);
+    /// LogProbs::new().masked(Masked::Zero).log_probs(Matrix::new(&row, 2)?, &[1], &mut log_probs)?;
+    /// assert_eq!(log_probs, [f32::NEG_INFINITY]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[inline]
     #[must_use]
     pub const fn masked(mut self, masked: Masked) -> Self {
@@ -220,12 +265,12 @@ impl<'a> LogProbs<'a> {
 
     exec_setter!();
 
-    /// The log-probabilities of some elements of each row: of element `tokens[i * k + j]` of row
-    /// `i` for every `j` below `k`, which is `tokens.len() / rows`. What
-    /// [`Softmax::log_softmax`](crate::Softmax::log_softmax) gives there, to the bit; of f16 and
-    /// bf16 what it gives before it rounds.
+    /// The log-probabilities of some elements of each row. For row `i` and every `j` below `k`,
+    /// which is `tokens.len() / rows`, that of element `tokens[i * k + j]`. They have the same bits
+    /// as those of [`Softmax::log_softmax`](crate::Softmax::log_softmax); for f16 and bf16 those
+    /// before it rounds.
     ///
-    /// Rows with NaN or `+inf` give NaN; rows of nothing but `-inf` as [`LogProbs::masked`] says.
+    /// Rows with NaN or `+inf` give NaN; for rows that are all `-inf` see [`LogProbs::masked`].
     ///
     /// Error: as [`Softmax::log_softmax`](crate::Softmax::log_softmax) in f32 or f64.
     ///
@@ -233,6 +278,16 @@ impl<'a> LogProbs<'a> {
     /// [`Error::Shape`] if `tokens` are not as many for each row, or not as many as `log_probs`;
     /// [`Error::Column`] if a token is no column; [`Error::Value`] if the scale or
     /// temperature is out of range; or a kernel that cannot run.
+    ///
+    /// ```
+    /// use softmax::{LogProbs, Matrix};
+    /// // Two tokens of each of two rows.
+    /// let mut log_probs = [0.0f64; 4];
+    /// let logits = Matrix::new(&[2.0, 2.0, 3.0, 3.0], 2)?;
+    /// LogProbs::new().log_probs(logits, &[0, 1, 1, 1], &mut log_probs)?;
+    /// assert_eq!(log_probs, [-std::f64::consts::LN_2; 4]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn log_probs<T: Element>(
         &self,
         x: Matrix<T>,
@@ -245,8 +300,8 @@ impl<'a> LogProbs<'a> {
         self.pick(Picks::tokens(x, tokens, log_probs, None), false)
     }
 
-    /// [`LogProbs::log_probs`], and the log-sum-exp of each row, one element of `logsumexp` each:
-    /// as [`Softmax::logsumexp`](crate::Softmax::logsumexp) has it before it rounds.
+    /// [`LogProbs::log_probs`], and the log-sum-exp of each row, in one element of `logsumexp`
+    /// each: that of [`Softmax::logsumexp`](crate::Softmax::logsumexp) before it rounds.
     ///
     /// # Errors
     /// As [`LogProbs::log_probs`]; [`Error::Shape`] if `logsumexp` has not one element for each
@@ -273,7 +328,7 @@ impl<'a> LogProbs<'a> {
         self.pick(Picks::tokens(x, tokens, log_probs, Some(logsumexp)), true)
     }
 
-    /// With a scale below 0.
+    /// The same with a scale below 0.
     #[cold]
     fn negative<T: Element>(
         &self,
@@ -311,17 +366,17 @@ impl<'a> LogProbs<'a> {
     }
 }
 
-/// Picks from the rows. Shared among threads row by row.
+/// Picks elements of the rows. Threads share the rows.
 pub(crate) fn run<T: Element>(exec: &Exec, picks: Picks<T>, logsumexp: bool) -> Result<(), Error> {
     let (rows, cols) = (picks.rows(), picks.cols());
-    // It reads as log-sum-exp does.
+    // It reads memory as log-sum-exp does.
     let plan = exec.plan_work::<T>(Work::LogSumExp, Shape::new(rows, cols))?;
-    // Of rows of nothing, of which there may be any number, nothing can be picked.
+    // There may be any number of rows without elements; nothing can be picked from them.
     if cols == 0 && !logsumexp {
         return Ok(());
     }
     if plan.threads == 1 {
-        // The way through the crew costs a short call a third of its time.
+        // Calling the crew would take a third of the time of a short call.
         plan.kernel.pick(picks);
         return Ok(());
     }
@@ -340,7 +395,7 @@ pub(crate) fn run<T: Element>(exec: &Exec, picks: Picks<T>, logsumexp: bool) -> 
 }
 
 /// The perplexity of a text from the log-probabilities of its tokens ([`LogProbs::log_probs`]):
-/// `exp(-mean)`. NaN if there are none.
+/// `exp(-mean)`. NaN if there are no tokens.
 ///
 /// ```
 /// assert_eq!(softmax::perplexity(&[0.25f64.ln(), 0.25f64.ln()]).round(), 4.0);

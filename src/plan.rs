@@ -1,4 +1,4 @@
-//! Which way a call takes: decided here, before anything is computed, from sizes alone.
+//! Decides how a call is computed, before anything else, from sizes only.
 
 use std::fmt;
 
@@ -11,10 +11,18 @@ use crate::executor::Crew;
 use crate::{Caches, Error, Threads, threads};
 
 /// An operation on rows, for [`Exec::plan`](crate::Exec::plan).
+///
+/// ```
+/// use softmax::{Exec, Op, Shape, Ties};
+/// for op in [Op::Softmax, Op::LogSumExp, Op::Hardmax(Ties::First)] {
+///     println!("{op:?}: {}", Exec::new().plan::<f32>(op, Shape::new(10, 1000))?);
+/// }
+/// # Ok::<(), softmax::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Op {
-    /// `exp(a x_i) / sum_j exp(a x_j)`, `a` being the scale.
+    /// `exp(a x_i) / sum_j exp(a x_j)`, where `a` is the scale.
     Softmax,
     /// `a x_i - ln(sum_j exp(a x_j))`.
     LogSoftmax,
@@ -24,7 +32,7 @@ pub enum Op {
     Sigmoid,
     /// `-ln(1 + exp(-a x_i))`.
     LogSigmoid,
-    /// The largest element of each row, or each of them, has all the mass.
+    /// The largest element of each row, or all that are equal to it, have all the mass.
     Hardmax(Ties),
 }
 
@@ -42,35 +50,52 @@ impl From<Op> for Work {
     }
 }
 
-/// How rows are worked on. The bits of the results are the same in all regimes.
+/// How rows are computed. The bits of the results are the same in all regimes.
+///
+/// ```
+/// use softmax::{Exec, Op, Regime, Shape};
+/// let plan = Exec::new().plan::<f32>(Op::Softmax, Shape::new(1000, 10))?;
+/// assert_eq!(plan.regime(), Regime::Tiny);
+/// # Ok::<(), softmax::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Regime {
-    /// Softmax of many rows of up to 64 elements without padding between them: groups of rows at
+    /// Many rows of up to 64 elements without padding, for softmax: several rows are computed at
     /// once.
     Tiny,
-    /// A row after the other: the exponentials of one are computed while the one before is
+    /// One row after the other: the exponentials of a row are computed while the row before it is
     /// finished.
     Rows,
-    /// Rows larger than a core's cache, or shared by threads: each in pieces, which are read twice.
+    /// Rows that are larger than a core's cache or shared by threads: each row is in pieces, which
+    /// are read twice.
     Pieces,
 }
 
-/// The way a call takes, and why: what [`Exec::plan`](crate::Exec::plan) tells. Printed, it
+/// How a call is computed, and why: the result of [`Exec::plan`](crate::Exec::plan). Its `Display`
 /// is an explanation for people.
+///
+/// ```
+/// use softmax::{Exec, Op, Shape};
+/// let plan = Exec::new().plan::<f32>(Op::Softmax, Shape::new(10, 1000))?;
+/// assert!(plan.to_string().contains(plan.kernel().name()));
+/// # Ok::<(), softmax::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     pub(crate) kernel: Ready,
     pub(crate) regime: Regime,
     pub(crate) store: Store,
+    /// Whether rows are too short to be written in bursts.
+    short: bool,
     pub(crate) parts: usize,
     pub(crate) threads: usize,
     caches: Caches,
     job: Job,
 }
 
-/// The shape of the matrices of a call, for plans and sizes of scratch memory: that of a view (a
-/// [`Matrix`] or [`MatrixMut`], by `From`), or rows and columns.
+/// The shape of the matrices of a call, for plans and sizes of scratch memory. It is made from a
+/// view (a [`Matrix`] or [`MatrixMut`], by `From`), or from rows and columns.
 ///
 /// ```
 /// use softmax::{Exec, Matrix, Op, Shape};
@@ -83,19 +108,30 @@ pub struct Plan {
 pub struct Shape {
     pub(crate) rows: usize,
     pub(crate) cols: usize,
-    /// Whether nothing lies between the rows.
+    /// Whether there is no padding between the rows.
     dense: bool,
-    /// Whether the output is the input.
+    /// Whether the output overwrites the input.
     in_place: bool,
 }
 
 impl Shape {
-    /// So many rows of so many elements, without padding, to rows elsewhere.
+    /// `rows` rows of `cols` elements, without padding; the output is elsewhere.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Shape};
+    /// assert_eq!(Shape::new(3, 4), Shape::from(&Matrix::new(&[0.0f32; 12], 4)?));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub const fn new(rows: usize, cols: usize) -> Self {
         Self { rows, cols, dense: true, in_place: false }
     }
 
-    /// In place: the output is the input.
+    /// The same in place: the output overwrites the input.
+    ///
+    /// ```
+    /// use softmax::Shape;
+    /// assert_ne!(Shape::new(3, 4).in_place(), Shape::new(3, 4));
+    /// ```
     #[must_use]
     pub const fn in_place(mut self) -> Self {
         self.in_place = true;
@@ -127,13 +163,13 @@ macro_rules! shape_of {
 
 shape_of!(Matrix, MatrixMut);
 
-/// What is decided by.
+/// The properties of a call that decide.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Job {
     pub shape: Shape,
     /// Bytes of an element in memory.
     pub size: usize,
-    /// Bytes of an element as it is computed with.
+    /// Bytes of an element in the arithmetic type.
     pub computed: usize,
     /// Whether the rows are columns in memory.
     pub columns: bool,
@@ -147,7 +183,7 @@ impl Job {
         Self { shape, size, computed, columns: false, op }
     }
 
-    /// Of a call.
+    /// The properties of a call.
     #[inline(always)]
     pub fn of<T: Element>(call: &Call<T>) -> Self {
         let (rows, cols) = (call.rows(), call.cols());
@@ -155,13 +191,13 @@ impl Job {
         Self::new::<T>(call.op(), Shape { rows, cols, dense, in_place })
     }
 
-    /// Whether the way is clear from this alone: on the calling thread, through the caches,
+    /// Whether the call is so small that it runs on the calling thread and through the caches,
     /// whatever their sizes.
     pub fn is_small(&self) -> bool {
         self.shape.elements().saturating_mul(self.size + self.computed) <= SMALL
     }
 
-    /// Bytes of output.
+    /// The size of the output in bytes.
     fn output(&self) -> usize {
         let elements =
             if self.op == Work::LogSumExp { self.shape.rows } else { self.shape.elements() };
@@ -169,13 +205,16 @@ impl Job {
     }
 }
 
-/// Elements below which a part of a batch is not worth a thread of its own: some 10 microseconds of
-/// work.
+/// A thread gets at least this many elements: some 10 microseconds of work.
 const GRAIN: usize = 1 << 15;
 
-/// Matrices and their exponentials up to this many bytes fit any cache that counts: the sizes need
-/// not be looked up.
+/// Matrices that need at most this many bytes with their exponentials fit any cache, so the sizes
+/// of the caches need not be known.
 const SMALL: usize = 64 << 10;
+
+/// Bytes of a row for which a burst past the caches pays on one thread: the ends of rows are
+/// written by ordinary stores, which cost 50 ns a row between bursts. More threads hide half.
+const SHORT: usize = 2048;
 
 impl Plan {
     pub(crate) fn new(
@@ -191,7 +230,7 @@ impl Plan {
             None if job.is_small() => Caches::new(SMALL, SMALL),
             None => Caches::of_this_machine()?,
         };
-        // A row and its exponentials are to stay in the core's cache.
+        // A row and its exponentials should stay in the core's cache.
         let huge = cols.saturating_mul(job.size + job.computed) > caches.core();
         let grain = if matches!(crew.threads, Threads::Exactly(_)) { 1 } else { GRAIN };
         let threads = threads::available(crew, job.shape.elements());
@@ -199,7 +238,7 @@ impl Plan {
         let sums = matches!(job.op, Work::Softmax | Work::LogSoftmax | Work::LogSumExp);
         let in_pieces = has_pieces && sums && cols > BLOCK;
         let (regime, parts) = if in_pieces && (huge || (threads > 1 && rows < threads)) {
-            // Of each row.
+            // The chunks of each row.
             (Regime::Pieces, (cols / grain.max(BLOCK)).min(threads))
         } else {
             let tiny = has_pieces
@@ -207,39 +246,65 @@ impl Plan {
                 && dense
                 && cols <= TINY
                 && rows >= ROWS_AT_LEAST;
-            // A few parts per thread, so that one slow thread does not hold up the rest.
+            // A few chunks per thread, so that one slow thread does not delay the rest.
             let parts =
                 if threads > 1 { by_size.min(rows).min(threads.saturating_mul(4)) } else { 1 };
             (if tiny { Regime::Tiny } else { Regime::Rows }, parts)
         };
         let parts = parts.max(1);
-        // The scalar reference knows one way only.
+        // The scalar reference has only one way.
         let large =
             has_pieces && !in_place && job.op != Work::LogSumExp && job.output() > caches.last();
-        // Zen 5: columns past the caches take half the time, maps of elements 0.85 to 1.2 of it.
+        let threads = threads.min(parts);
+        // On Zen 5 columns take half the time with stores past the caches, maps of elements 0.85 to
+        // 1.2 of it.
         let sweeps = regime != Regime::Tiny && !job.columns && sums;
-        let store = Store::of(large, !sweeps);
-        Ok(Self { kernel, regime, store, parts, threads: threads.min(parts), caches, job })
+        let row = cols.saturating_mul(job.size);
+        let short = large && sweeps && row < if threads == 1 { SHORT } else { SHORT / 2 };
+        let store = Store::of(large, !sweeps, short);
+        Ok(Self { kernel, regime, store, short, parts, threads, caches, job })
     }
 
-    /// The kernel.
+    /// The kernel of the call.
+    ///
+    /// ```
+    /// use softmax::{Exec, Op, Shape};
+    /// let plan = Exec::new().plan::<f32>(Op::Softmax, Shape::new(10, 1000))?;
+    /// assert!(plan.kernel().is_available());
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn kernel(&self) -> &'static Kernel {
         self.kernel.kernel()
     }
 
-    /// How rows are worked on.
+    /// How rows are computed.
+    ///
+    /// ```
+    /// use softmax::{Exec, Op, Regime, Shape, Threads};
+    /// let exec = Exec::new().threads(Threads::Serial);
+    /// let plan = exec.plan::<f32>(Op::Softmax, Shape::new(10, 1000))?;
+    /// assert_eq!(plan.regime(), Regime::Rows);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn regime(&self) -> Regime {
         self.regime
     }
 
-    /// Whether the output is written past the caches, which would not hold it: by CPUs that have
-    /// such stores and are faster with them.
+    /// Whether the output is written past the caches because they cannot hold it; only on CPUs that
+    /// have such stores and are faster with them.
+    ///
+    /// ```
+    /// use softmax::{Exec, Op, Shape};
+    /// // 40 KB fit any cache.
+    /// assert!(!Exec::new().plan::<f32>(Op::Softmax, Shape::new(10, 1000))?.streams());
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn streams(&self) -> bool {
         self.store.is_past()
     }
 
-    /// Whether exponentials of rows in pieces are kept in the output, instead of being computed
-    /// twice: where it holds them until they are read again.
+    /// Whether exponentials of rows in pieces are kept in the output instead of being computed
+    /// twice: if a cache holds them until they are read again.
     pub(crate) fn keeps(&self) -> bool {
         let Job { op, shape, size, .. } = self.job;
         let row = || shape.cols.saturating_mul(size);
@@ -247,7 +312,14 @@ impl Plan {
             && (self.store.is_cached() || !self.store.is_past() && row() <= self.caches.last())
     }
 
-    /// At most how many threads work at the same time.
+    /// The largest number of threads that work at the same time.
+    ///
+    /// ```
+    /// use softmax::{Exec, Op, Shape};
+    /// // This is too small to be shared.
+    /// assert_eq!(Exec::new().plan::<f32>(Op::Softmax, Shape::new(10, 1000))?.threads(), 1);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn threads(&self) -> usize {
         self.threads
     }
@@ -293,6 +365,11 @@ impl fmt::Display for Plan {
                 if self.store.is_in_bursts() { ", in bursts" } else { "" },
                 Bytes(last)
             )?,
+            (_, _, false) if self.short => writeln!(
+                f,
+                "output: through the caches, because rows are short, though {output} are more than the {} to count on",
+                Bytes(last)
+            )?,
             (_, _, false) => writeln!(f, "output: through the caches, which hold its {output}")?,
         }
         match self.threads {
@@ -302,7 +379,7 @@ impl fmt::Display for Plan {
     }
 }
 
-/// A size for people.
+/// A number of bytes with a unit, for people.
 struct Bytes(usize);
 
 impl fmt::Display for Bytes {

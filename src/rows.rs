@@ -8,7 +8,7 @@ use crate::exec::exec_setter;
 use crate::factor::{Factor, Limit};
 use crate::{Error, Exec};
 
-/// Softmax, log-softmax and log-sum-exp, with options; cheap to make, copy and keep.
+/// Softmax, log-softmax and log-sum-exp, with options. It is cheap to make, copy and keep.
 ///
 /// ```
 /// use softmax::{Exec, Matrix, MatrixMut, Softmax, Threads};
@@ -24,7 +24,7 @@ use crate::{Error, Exec};
 /// # Ok::<(), softmax::Error>(())
 /// ```
 ///
-/// A pool of one's own:
+/// In a thread pool of the caller's:
 ///
 /// ```
 /// # #[cfg(feature = "rayon")] {
@@ -36,7 +36,7 @@ use crate::{Error, Exec};
 /// # }
 /// # Ok::<(), softmax::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Softmax<'a> {
     pub(crate) factor: Factor,
     pub(crate) masked: Masked,
@@ -44,26 +44,25 @@ pub struct Softmax<'a> {
     pub(crate) exec: Exec<'a>,
 }
 
-impl Default for Softmax<'_> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl<'a> Softmax<'a> {
-    /// Scale 1, no mask, NaN for fully masked rows, wherever calls run best.
+    /// The defaults: scale 1, no mask, NaN for fully masked rows; calls choose kernel and threads
+    /// themselves.
+    ///
+    /// ```
+    /// assert_eq!(format!("{:?}", softmax::Softmax::new()), format!("{:?}", softmax::Softmax::default()));
+    /// ```
     #[inline]
     pub const fn new() -> Self {
         Self { factor: Factor::One, masked: Masked::Nan, mask: None, exec: Exec::new() }
     }
 
-    /// Multiplies every input by `scale`: `exp(scale * x_i) / sum_j exp(scale * x_j)`. Costs
-    /// nothing per element and no accuracy: the product is never rounded. Calls refuse scales
-    /// whose absolute value is outside `2^-60..=2^60`.
+    /// Multiplies every input by `scale`: `exp(scale * x_i) / sum_j exp(scale * x_j)`. It costs
+    /// nothing per element and no accuracy: the product is never rounded. Calls refuse scales with
+    /// an absolute value outside `2^-60..=2^60`.
     ///
-    /// Scales below 0 (softmin) have the bits of `-x` by the scale without its sign. They take
-    /// longer, as rows are copied, negated, into scratch memory: half as long again in the caches,
-    /// up to twice as long in memory.
+    /// Scales below 0 (softmin) give the bits of `-x` with the absolute value of the scale. They
+    /// take longer, because rows are copied and negated in scratch memory: 1.5 times as long in the
+    /// caches, up to twice as long in memory.
     ///
     /// ```
     /// use softmax::{Matrix, MatrixMut, Softmax};
@@ -79,19 +78,20 @@ impl<'a> Softmax<'a> {
         self
     }
 
-    /// Divides every input by `temperature`: the Boltzmann distribution. As [`Softmax::scale`] of
-    /// `1 / temperature`, but without rounding that quotient; the later of the two counts.
+    /// Divides every input by `temperature`, which gives the Boltzmann distribution. Like
+    /// [`Softmax::scale`] with `1 / temperature`, but without rounding that quotient. The last call
+    /// of the two counts.
     ///
-    /// Softmax and log-softmax have limits: at temperature 0 all the mass is the largest
-    /// element's, shared equally by all that are as large ([`Hardmax`](crate::Hardmax)); at
-    /// `f64::INFINITY` all elements but `-inf` have the same. Temperatures between 0 and 2^-100
-    /// count as 2^-100, at which logits that are further apart than 1e-27 have reached the first
-    /// limit; finite ones above 2^100 count as 2^100, at which logits below 7e13 (in f32 3e22) have
-    /// reached the second.
+    /// Softmax and log-softmax support the limits. At temperature 0 the largest element has all the
+    /// mass; equal largest elements share it ([`Hardmax`](crate::Hardmax)). At `f64::INFINITY` all
+    /// elements except `-inf` have the same mass. Temperatures between 0 and 2^-100 count as
+    /// 2^-100, where logits that differ by more than 1e-27 have reached the first limit; finite
+    /// ones above 2^100 count as 2^100, where logits below 7e13 (in f32 3e22) have reached the
+    /// second.
     ///
-    /// Calls refuse what is NaN or below 0 (the opposite of a temperature is [`Softmax::scale`] of
-    /// its negative inverse); and, but for softmax and log-softmax without a mask, what is 0 or
-    /// infinite.
+    /// Calls refuse temperatures that are NaN or below 0 (for a negative temperature use
+    /// [`Softmax::scale`] with its inverse). Only softmax and log-softmax without a mask accept 0
+    /// and infinity.
     ///
     /// ```
     /// use softmax::{Matrix, MatrixMut, Softmax};
@@ -113,7 +113,15 @@ impl<'a> Softmax<'a> {
         self
     }
 
-    /// What a row becomes whose every entry is `-inf`.
+    /// What the result is for a row that is all `-inf`.
+    ///
+    /// ```
+    /// use softmax::{Masked, MatrixMut, Softmax};
+    /// let mut row = [f32::NEG_INFINITY; 2];
+    /// Softmax::new().masked(Masked::Zero).softmax_in_place(MatrixMut::new(&mut row, 2)?)?;
+    /// assert_eq!(row, [0.0, 0.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[inline]
     #[must_use]
     pub const fn masked(mut self, masked: Masked) -> Self {
@@ -121,19 +129,20 @@ impl<'a> Softmax<'a> {
         self
     }
 
-    /// Hides elements, or adds numbers to the scaled ones: a mask of one row, which serves for all,
-    /// or of one for each, without gaps. Of bool or u8, not 0 where an element is seen; or of f32,
-    /// f16 or bf16 (f64 for rows of f64), which are added, `-inf` hiding. What is hidden counts as
-    /// `-inf`, whatever stands there: its probability is 0, its log-probability `-inf`.
+    /// Hides elements or adds numbers to the scaled ones. The mask has one row for all rows, or one
+    /// for each, without gaps. Masks of bool or u8 show an element where they are not 0; masks of
+    /// f32, f16 or bf16 (f64 for rows of f64) are added, and `-inf` hides. A hidden element counts
+    /// as `-inf`, whatever its value: its probability is 0, its log-probability `-inf`.
     ///
-    /// Bits of softmax are those of [`Attention`](crate::Attention) of one head, with the bounds
-    /// stated there. A mask that only hides gives all operations the bits of a row with `-inf`
-    /// there.
+    /// Softmax gives the bits of [`Attention`](crate::Attention) with one head, and has the bounds
+    /// stated there. With a mask that only hides, all operations give the bits of a row with `-inf`
+    /// in place of the hidden elements.
     ///
-    /// Log-softmax and log-sum-exp with a mask copy rows into scratch memory; where numbers but 0
-    /// and `-inf` are added, as f64. So in f32, f16 and bf16 their errors are no larger than
-    /// without a mask; in f64 they are those of logits that were rounded first: each twice, 2^-52
-    /// of it, where its sum with the mask is not exact. There logits must be in the range of f64.
+    /// Log-softmax and log-sum-exp with a mask copy rows into scratch memory; if numbers other than
+    /// 0 and `-inf` are added, as f64. So in f32, f16 and bf16 their errors are no larger than
+    /// without a mask. In f64 they are those of logits that were rounded first: each twice, by
+    /// 2^-52 of it, where its sum with the mask is not exact. Those logits must be in the range of
+    /// f64.
     ///
     /// Along an axis the mask has one row for all lanes, or the shape of the tensor.
     ///
@@ -162,13 +171,22 @@ impl<'a> Softmax<'a> {
 
     /// The softmax of every row of `x`, into the rows of `y`, which have the same shape.
     ///
-    /// Error: at most 3 ULP in f32 and f64; in f16 at most 0.53 ULP of the type, in bf16 0.51,
-    /// where what is below 2^-126 is 0.
+    /// Error: at most 3 ULP in f32 and f64; in f16 at most 0.53 ULP of the type, in bf16 0.51. In
+    /// bf16 results below 2^-126 are 0.
     ///
     /// # Errors
     /// [`Error::Shape`] if the shapes differ or a mask has another size, [`Error::Value`] if the
     /// scale or temperature is out of range or a mask is of f64 and the rows are not, with a mask
     /// [`Error::Memory`], or a kernel that cannot run.
+    ///
+    /// ```
+    /// use softmax::{Matrix, MatrixMut, Softmax};
+    /// let mut probs = [0.0f32; 4];
+    /// let x = Matrix::new(&[5.0, 5.0, 1.0, 1.0], 2)?;
+    /// Softmax::new().softmax(x, MatrixMut::new(&mut probs, 2)?)?;
+    /// assert_eq!(probs, [0.5; 4]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn softmax<T: Element>(&self, x: Matrix<T>, y: MatrixMut<T>) -> Result<(), Error> {
         self.map(Work::Softmax, x, y)
     }
@@ -177,6 +195,14 @@ impl<'a> Softmax<'a> {
     ///
     /// # Errors
     /// As [`Softmax::softmax`].
+    ///
+    /// ```
+    /// use softmax::{MatrixMut, Softmax};
+    /// let mut row = [3.0f64; 4];
+    /// Softmax::new().softmax_in_place(MatrixMut::new(&mut row, 4)?)?;
+    /// assert_eq!(row, [0.25; 4]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn softmax_in_place<T: Element>(&self, x: MatrixMut<T>) -> Result<(), Error> {
         self.map_in_place(Work::Softmax, x)
     }
@@ -189,6 +215,15 @@ impl<'a> Softmax<'a> {
     ///
     /// # Errors
     /// As [`Softmax::softmax`].
+    ///
+    /// ```
+    /// use softmax::{Matrix, MatrixMut, Softmax};
+    /// let mut log_probs = [0.0f64; 2];
+    /// let x = Matrix::new(&[1000.0, 1000.0], 2)?;
+    /// Softmax::new().log_softmax(x, MatrixMut::new(&mut log_probs, 2)?)?;
+    /// assert_eq!(log_probs, [-std::f64::consts::LN_2; 2]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn log_softmax<T: Element>(&self, x: Matrix<T>, y: MatrixMut<T>) -> Result<(), Error> {
         self.map(Work::LogSoftmax, x, y)
     }
@@ -197,17 +232,33 @@ impl<'a> Softmax<'a> {
     ///
     /// # Errors
     /// As [`Softmax::softmax`].
+    ///
+    /// ```
+    /// use softmax::{MatrixMut, Softmax};
+    /// let mut row = [7.0f32];
+    /// Softmax::new().log_softmax_in_place(MatrixMut::new(&mut row, 1)?)?;
+    /// assert_eq!(row, [0.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn log_softmax_in_place<T: Element>(&self, x: MatrixMut<T>) -> Result<(), Error> {
         self.map_in_place(Work::LogSoftmax, x)
     }
 
     /// The log-sum-exp of every row of `x`, one element of `y` for each: `ln(sum_j exp(scale *
-    /// x_j))`. The logarithm of an empty row's sum is `-inf`.
+    /// x_j))`. For an empty row it is `-inf`.
     ///
     /// Error: as [`Softmax::log_softmax`].
     ///
     /// # Errors
     /// As [`Softmax::softmax`]; [`Error::Shape`] if `y` has not one element per row.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Softmax};
+    /// let mut y = [0.0f64; 2];
+    /// Softmax::new().logsumexp(Matrix::new(&[1.0, 1.0, -3.0, f64::NEG_INFINITY], 2)?, &mut y)?;
+    /// assert_eq!(y, [1.0 + 2f64.ln(), -3.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub fn logsumexp<T: Element>(&self, x: Matrix<T>, y: &mut [T]) -> Result<(), Error> {
         if let (Factor::One, None) = (self.factor, self.mask) {
             return self.logsumexp_by(Scale::ONE, x, y);
@@ -231,7 +282,7 @@ impl<'a> Softmax<'a> {
         self.exec.run(Call::logsumexp(x, y, scale).map_err(one_a_row)?)
     }
 
-    /// An operation from rows to rows.
+    /// Runs an operation from rows to rows.
     #[inline(always)]
     pub(crate) fn map<T: Element>(
         &self,
@@ -240,7 +291,7 @@ impl<'a> Softmax<'a> {
         y: MatrixMut<T>,
     ) -> Result<(), Error> {
         if let (Factor::One, None) = (self.factor, self.mask) {
-            // Most calls: a scale that may be one of two waits for its parts, 2 ns.
+            // Most calls take this path. Passing a scale that may be one of two would cost 2 ns.
             let call = Call::new(work, x, y, Scale::ONE, self.masked).map_err(mismatch)?;
             return self.exec.run(call);
         }
@@ -261,7 +312,7 @@ impl<'a> Softmax<'a> {
         self.exec.run(Call::new(work, x, y, scale, self.masked).map_err(mismatch)?)
     }
 
-    /// As [`Softmax::map`], in place.
+    /// The same as [`Softmax::map`], in place.
     #[inline(always)]
     fn map_in_place<T: Element>(&self, work: Work, y: MatrixMut<T>) -> Result<(), Error> {
         if let (Factor::One, None) = (self.factor, self.mask) {
@@ -274,17 +325,17 @@ impl<'a> Softmax<'a> {
         self.exec.run(Call::in_place(work, y, scale, self.masked))
     }
 
-    /// Whether rows are changed before anything is computed.
+    /// Whether rows must be changed before the operation.
     fn is_changed(&self) -> bool {
         self.mask.is_some() || self.factor.is_negative()
     }
 
-    /// Whether columns have no way of their own to do what is asked for.
+    /// Whether the kernels for columns cannot do this.
     pub(crate) fn is_special(&self) -> bool {
         self.is_changed() || self.factor.limit().is_some()
     }
 
-    /// What softmax or log-softmax is at the temperature, and the scale.
+    /// The operation that softmax or log-softmax becomes at the temperature, and its scale.
     #[inline(always)]
     fn at(&self, work: Work) -> Result<(Work, Scale), Error> {
         match self.factor.limit() {
@@ -294,7 +345,7 @@ impl<'a> Softmax<'a> {
     }
 }
 
-/// What softmax or log-softmax is at a limit.
+/// The operation that softmax or log-softmax becomes at a limit of temperature.
 #[cold]
 fn at_limit(work: Work, limit: Limit) -> Work {
     match (work, limit) {
@@ -305,7 +356,7 @@ fn at_limit(work: Work, limit: Limit) -> Work {
     }
 }
 
-/// Input and output do not fit.
+/// The error for shapes of input and output that differ.
 #[cold]
 pub(crate) fn mismatch([input, output]: [(usize, usize); 2]) -> Error {
     Error::differ("output", input, output)

@@ -1,55 +1,79 @@
-//! Draws from rows of logits.
+//! The sampler: draws tokens from rows of logits.
 
 mod filter;
 mod random;
 
+use std::cmp::Ordering;
+
 use softmax_kernels::{
-    Element, Learned, Masses, Matrix, Op as Work, Ready, Scale, in_default_environment, part_of,
-    room_for, with_room,
+    Call, Element, Learned, Masked, Masses, Matrix, MatrixMut, Op as Work, Ready, Scale,
+    in_default_environment, of_rank, part_of, rank, room_for, room_for_row, with_room,
 };
 
 use crate::exec::exec_setter;
 use crate::{Error, Exec, Plan, Shape, Size};
-use filter::{Kept, Lists, Need};
+use filter::{Kept, List, Lists, Need};
 use random::Stream;
 
-/// The order of filters and temperature: the libraries agree in all but the place of the
-/// temperature and of typical-p.
+/// The order of filters and temperature. Libraries differ only in the place of the temperature and
+/// of typical-p.
+///
+/// ```
+/// use softmax::{Matrix, Order, Sampler};
+/// let logits = Matrix::new(&[1.0f32, 3.0, 2.0], 3)?;
+/// let (mut tokens, mut probs, mut counts) = ([0; 3], [0.0; 3], [0]);
+/// let sampler = Sampler::new(0).temperature(9.0).min_p(0.5);
+/// sampler.kept_probs(logits, &mut tokens, &mut probs, &mut counts)?;
+/// assert_eq!(counts, [3]);
+/// let sampler = sampler.order(Order::LlamaCpp);
+/// sampler.kept_probs(logits, &mut tokens, &mut probs, &mut counts)?;
+/// assert_eq!(counts, [1]);
+/// # Ok::<(), softmax::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Order {
-    /// Hugging Face transformers': temperature, top-k, top-p, min-p, typical-p.
+    /// The order of Hugging Face transformers: temperature, top-k, top-p, min-p, typical-p.
     #[default]
     Transformers,
-    /// llama.cpp's: top-k, typical-p, top-p, min-p at temperature 1, and then the temperature, for
-    /// what is left.
+    /// The order of llama.cpp: top-k, typical-p, top-p, min-p at temperature 1, and then the
+    /// temperature for the tokens that are left.
     LlamaCpp,
 }
 
-/// How a token is drawn from what the filters left.
+/// How a token is drawn from those that the filters left.
+///
+/// ```
+/// use softmax::{Matrix, Method, Sampler};
+/// let mut draws = [7; 100];
+/// let sampler = Sampler::new(1).method(Method::GumbelMax);
+/// sampler.sample(Matrix::new(&[0.0f32, 0.0, f32::NEG_INFINITY], 3)?, &mut draws)?;
+/// assert!(draws.contains(&0) && draws.contains(&1) && !draws.contains(&2));
+/// # Ok::<(), softmax::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Method {
-    /// One random number a draw, looked up in the running sums of the masses: the fastest.
+    /// One random number for each draw, looked up in the running sums of the masses. The fastest.
     #[default]
     InverseCdf,
-    /// One random number a token: the largest of `ln(mass) + Gumbel noise`. Tokens keep their noise
-    /// when the logits of others change, so that two models with the same seed draw the same token
-    /// more often than not.
+    /// One random number for each token: the draw is the token with the largest `ln(mass) + Gumbel
+    /// noise`. Tokens keep their noise if the logits of others change, so that two models with the
+    /// same seed draw the same token more often than not.
     GumbelMax,
 }
 
-/// Draws tokens from rows of logits: temperature, the usual filters and penalties, random numbers
-/// by counters.
+/// Draws tokens from rows of logits, with temperature, the usual filters and penalties, and
+/// counter-based random numbers.
 ///
-/// A draw depends on its row, the options, the seed and the counters alone (number of the row,
-/// step, number of the draw): it is the same token on every CPU, with every kernel and number of
-/// threads, and however a batch is cut. What makes that possible are integer masses: a token's mass
-/// is `exp((logit - max) / temperature)`, in f32, as units of 2^-30 and a rest in units of 2^-62
-/// (the largest is 2 or more). Everything is defined by sums of them, which are exact; there is an
-/// order of the tokens, by falling exponential and then rising index. Tokens below 2^-65 of the
-/// most likely one are never drawn. `docs/sampling.md` has the definitions, and what other
-/// libraries do differently.
+/// A draw depends only on its row, the options, the seed and the counters (number of the row, step,
+/// number of the draw). So it is the same token on every CPU, with every kernel and number of
+/// threads, and for any division of a batch. This is possible because masses are integers: a
+/// token's mass is `exp((logit - max) / temperature)`, in f32, as units of 2^-30 and a rest in
+/// units of 2^-62 (the largest mass is 2 or more). Everything is defined by their sums, which are
+/// exact, and by an order of the tokens: by decreasing exponential and then increasing index.
+/// Tokens below 2^-65 of the most likely one are never drawn. `docs/sampling.md` has the
+/// definitions and the differences from other libraries.
 ///
 /// ```
 /// use softmax::{Matrix, Sampler};
@@ -62,7 +86,7 @@ pub enum Method {
 /// assert!(draws[..3].iter().all(|&token| token <= 2));
 /// assert!(draws[3..].iter().all(|&token| token == 1 || token == 2));
 ///
-/// // The next position of the sequence: other draws. Temperature 0: the largest.
+/// // The next position of the sequence has other draws. Temperature 0 takes the largest.
 /// sampler.step(1).temperature(0.0).sample(Matrix::new(&logits, 4)?, &mut draws[..2])?;
 /// assert_eq!(draws[..2], [2, 1]);
 /// # Ok::<(), softmax::Error>(())
@@ -79,6 +103,7 @@ pub struct Sampler<'a> {
     top_p: f64,
     min_p: f64,
     typical_p: f64,
+    min_keep: usize,
     bias: Bias<'a>,
     history: History<'a>,
     repetition: f64,
@@ -87,7 +112,7 @@ pub struct Sampler<'a> {
     exec: Exec<'a>,
 }
 
-/// A temperature that is in range.
+/// A temperature that was checked.
 #[derive(Clone, Copy, Debug)]
 enum Temperature {
     Zero,
@@ -108,11 +133,11 @@ impl Temperature {
     }
 }
 
-/// What is added to tokens.
+/// Numbers that are added to the logits of tokens.
 #[derive(Clone, Copy, Debug)]
 enum Bias<'a> {
     Pairs(&'a [(usize, f32)]),
-    /// Of one length.
+    /// Two lists of the same length.
     Lists(&'a [usize], &'a [f32]),
 }
 
@@ -133,11 +158,12 @@ impl<'a> Bias<'a> {
     }
 }
 
-/// The tokens of each row's past, or one list for all.
+/// The tokens in the history of each row, or one list for all rows.
 #[derive(Clone, Copy, Debug)]
 enum History<'a> {
     Lists(&'a [&'a [usize]]),
-    /// The tokens, and in rising order where each list starts and ends.
+    /// The tokens of all lists, and the start of each list and the end of the last, in increasing
+    /// order.
     Packed(&'a [usize], &'a [usize]),
 }
 
@@ -165,10 +191,10 @@ impl<'a> History<'a> {
     }
 }
 
-/// What is written where there is nothing to draw.
+/// The value that is written if there is nothing to draw.
 const NONE: usize = usize::MAX;
 
-/// Rows and steps are numbered below this.
+/// Numbers of rows and steps are below this.
 const NUMBERS: u64 = 1 << 48;
 
 fn in_range(
@@ -185,7 +211,20 @@ fn share(what: &'static str, value: f64) -> Result<(), Error> {
 }
 
 impl<'a> Sampler<'a> {
-    /// Draws by this seed from the plain distribution of each row, until more is asked for.
+    /// A sampler with this seed. By default it draws from the plain distribution of each row.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[1.0f32, 3.0, 2.0], 3)?;
+    /// let mut draws = [0; 9];
+    /// Sampler::new(1).sample(logits, &mut draws)?;
+    /// assert!(draws.iter().all(|&token| token < 3));
+    /// // The same seed, the same draws.
+    /// let mut again = [0; 9];
+    /// Sampler::new(1).sample(logits, &mut again)?;
+    /// assert_eq!(draws, again);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub const fn new(seed: u64) -> Self {
         Self {
             seed,
@@ -198,6 +237,7 @@ impl<'a> Sampler<'a> {
             top_p: 1.0,
             min_p: 0.0,
             typical_p: 1.0,
+            min_keep: 1,
             bias: Bias::Pairs(&[]),
             history: History::Lists(&[]),
             repetition: 1.0,
@@ -207,26 +247,54 @@ impl<'a> Sampler<'a> {
         }
     }
 
-    /// Divides the logits by `temperature`. 0 takes the largest logit, the first of equal ones,
-    /// whatever the filters; infinity makes all tokens equally likely whose logits are not -inf.
-    /// Calls refuse NaN and negative numbers; those beyond 2^-100 and 2^100 are as these.
+    /// Divides the logits by `temperature`. 0 takes the largest logit, the first of several equal
+    /// ones, whatever the filters; infinity makes all tokens equally likely except those with
+    /// logits of -inf. Calls refuse NaN and negative numbers. Numbers below 2^-100 count as 2^-100,
+    /// those above 2^100 as 2^100.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[1.0f32, 3.0, 2.0], 3)?;
+    /// let mut draws = [0; 9];
+    /// Sampler::new(1).temperature(0.0).sample(logits, &mut draws)?;
+    /// assert_eq!(draws, [1; 9]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn temperature(mut self, temperature: f64) -> Self {
         self.temperature = temperature;
         self
     }
 
-    /// Keeps the `k` most likely tokens, exactly so many if there are; 0 keeps all.
+    /// Keeps the `k` most likely tokens, never more; 0 keeps all.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[1.0f32, 3.0, 2.0], 3)?;
+    /// let mut draws = [0; 9];
+    /// Sampler::new(1).top_k(2).sample(logits, &mut draws)?;
+    /// assert!(!draws.contains(&0));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn top_k(mut self, k: usize) -> Self {
         self.top_k = k;
         self
     }
 
-    /// Keeps the fewest of the most likely tokens that have `p` of the mass together, one at least.
-    /// 1 keeps all. Source: Holtzman et al., The Curious Case of Neural Text Degeneration, 2020
-    /// (nucleus sampling).
-    /// Calls refuse what is not in `0..=1`.
+    /// Keeps the most likely tokens until they have `p` of the mass together, at least one. 1 keeps
+    /// all. Source: Holtzman et al., The Curious Case of Neural Text Degeneration, 2020 (nucleus
+    /// sampling). It must be in `0..=1`, or calls refuse it.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[1.0f32, 3.0, 2.0], 3)?;
+    /// let mut draws = [0; 9];
+    /// Sampler::new(1).top_p(0.5).sample(logits, &mut draws)?;
+    /// // It has 0.67 of the mass.
+    /// assert_eq!(draws, [1; 9]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn top_p(mut self, p: f64) -> Self {
         self.top_p = p;
@@ -234,34 +302,94 @@ impl<'a> Sampler<'a> {
     }
 
     /// Keeps the tokens that are at least `p` times as likely as the most likely one. 0 keeps all.
-    /// Source: Nguyen et al., Turning Up the Heat: Min-p Sampling, 2024.
-    /// Calls refuse what is not in `0..=1`.
+    /// Source: Nguyen et al., Turning Up the Heat: Min-p Sampling, 2024. It must be in `0..=1`, or
+    /// calls refuse it.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[1.0f32, 3.0, 2.0], 3)?;
+    /// let mut draws = [0; 9];
+    /// Sampler::new(1).min_p(0.3).sample(logits, &mut draws)?;
+    /// // 0.37 and 0.14 times as likely as the most likely one.
+    /// assert!(!draws.contains(&0));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn min_p(mut self, p: f64) -> Self {
         self.min_p = p;
         self
     }
 
-    /// Keeps the fewest tokens that have `p` of the mass together, one at least, those first whose
-    /// information `-ln(probability)` is nearest to the entropy. 1 keeps all. Takes several times
-    /// as long as top-p, unless other filters leave few tokens. Source: Meister et al., Locally
-    /// Typical Sampling, 2023.
-    /// Calls refuse what is not in `0..=1`.
+    /// Keeps tokens until they have `p` of the mass together, at least one, in the order of the
+    /// distance of their information `-ln(probability)` from the entropy, the nearest first. 1
+    /// keeps all. It takes several times as long as top-p, unless other filters leave few tokens.
+    /// Source: Meister et al., Locally Typical Sampling, 2023. It must be in `0..=1`, or calls
+    /// refuse it.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[1.0f32, 3.0, 2.0], 3)?;
+    /// let mut draws = [0; 9];
+    /// Sampler::new(1).typical_p(0.5).sample(logits, &mut draws)?;
+    /// // The entropy is 0.83; token 1 has an information of 0.41, token 2 of 1.41.
+    /// assert_eq!(draws, [1; 9]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn typical_p(mut self, p: f64) -> Self {
         self.typical_p = p;
         self
     }
 
-    /// The order of filters and temperature.
+    /// Top-p, min-p and typical-p leave at least `tokens` tokens, if there are so many: also the
+    /// next ones in their order. 0 is the same as 1, which each filter leaves anyway. (Top-k keeps
+    /// `k`, even if that is fewer.)
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[9.0f32, 1.0, 2.0], 3)?;
+    /// let (mut probs, mut tokens, mut counts) = ([0.0; 3], [0; 3], [0]);
+    /// let sampler = Sampler::new(1).top_p(0.5);
+    /// sampler.kept_probs(logits, &mut tokens, &mut probs, &mut counts)?;
+    /// assert_eq!((counts[0], tokens[0]), (1, 0));
+    /// sampler.min_keep(2).kept_probs(logits, &mut tokens, &mut probs, &mut counts)?;
+    /// assert_eq!((counts[0], &tokens[..2]), (2, &[0, 2][..]));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    #[must_use]
+    pub const fn min_keep(mut self, tokens: usize) -> Self {
+        self.min_keep = tokens;
+        self
+    }
+
+    /// Sets the order of filters and temperature.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Order, Sampler};
+    /// let logits = Matrix::new(&[1.0f32, 3.0, 2.0], 3)?;
+    /// let mut draws = [0; 9];
+    /// Sampler::new(1).temperature(9.0).min_p(0.5).order(Order::LlamaCpp).sample(logits, &mut draws)?;
+    /// // The temperature comes too late to keep the others.
+    /// assert_eq!(draws, [1; 9]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn order(mut self, order: Order) -> Self {
         self.order = order;
         self
     }
 
-    /// Adds to the logits of tokens, in every row and before anything else; -inf bans a token.
-    /// Calls refuse NaN and +inf.
+    /// Adds numbers to the logits of tokens, in every row and before anything else; -inf bans a
+    /// token. Calls refuse NaN and +inf.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[1.0f32, 3.0, 2.0], 3)?;
+    /// let mut draws = [0; 9];
+    /// Sampler::new(1).bias(&[(1, f32::NEG_INFINITY), (2, 50.0)]).sample(logits, &mut draws)?;
+    /// assert_eq!(draws, [2; 9]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn bias(mut self, bias: &'a [(usize, f32)]) -> Self {
         self.bias = Bias::Pairs(bias);
@@ -269,29 +397,48 @@ impl<'a> Sampler<'a> {
     }
 
     /// [`Sampler::bias`] from two lists. Calls refuse lists that differ in length.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[1.0f32, 3.0, 2.0], 3)?;
+    /// let mut draws = [0; 9];
+    /// Sampler::new(1).bias_lists(&[1, 2], &[f32::NEG_INFINITY, 50.0]).sample(logits, &mut draws)?;
+    /// assert_eq!(draws, [2; 9]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn bias_lists(mut self, tokens: &'a [usize], bias: &'a [f32]) -> Self {
         self.bias = Bias::Lists(tokens, bias);
         self
     }
 
-    /// The tokens that the penalties are for: one list for each row, or one for all. They may be in
-    /// any order; how often one is there counts for the frequency penalty.
+    /// The tokens to which the penalties apply: one list for each row, or one for all rows. They
+    /// may be in any order; the frequency penalty counts how often each is there.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[1.0f32, 3.0, 2.0], 3)?;
+    /// let mut draws = [0; 1];
+    /// let history: &[&[usize]] = &[&[1]];
+    /// Sampler::new(1).temperature(0.0).presence_penalty(2.0).history(history).sample(logits, &mut draws)?;
+    /// assert_eq!(draws, [2]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn history(mut self, history: &'a [&'a [usize]]) -> Self {
         self.history = History::Lists(history);
         self
     }
 
-    /// [`Sampler::history`] from one list with the histories of all, one behind the other: number
-    /// `i` is `tokens[starts[i]..starts[i + 1]]`. Calls refuse a start that is before the one
-    /// before it or beyond the end of the list.
+    /// [`Sampler::history`] from one list with all histories, one after the other: history `i` is
+    /// `tokens[starts[i]..starts[i + 1]]`. Calls refuse starts that decrease or are beyond the end
+    /// of the list.
     ///
     /// ```
     /// use softmax::{Matrix, Sampler};
     /// let logits = Matrix::new(&[1.0f32, 1.1, 0.9, 1.0, 1.1, 0.9], 3)?;
     /// let mut draws = [0; 2];
-    /// // Greedy: the first row has had tokens 1 and 0, the second one token 1.
+    /// // Greedy: the first row has had tokens 1 and 0, the second row token 1.
     /// let sampler = Sampler::new(1).temperature(0.0).presence_penalty(1.0);
     /// sampler.packed_history(&[1, 0, 1], &[0, 2, 3]).sample(logits, &mut draws)?;
     /// assert_eq!(draws, [2, 0]);
@@ -304,9 +451,19 @@ impl<'a> Sampler<'a> {
     }
 
     /// Divides positive logits of tokens in the history by `penalty`, and multiplies the others by
-    /// it. 1 changes nothing. Source: Keskar et al., CTRL, 2019, with the correction for negative
-    /// logits that is in use.
-    /// Calls refuse what is not positive and finite.
+    /// it. 1 changes nothing. Source: Keskar et al., CTRL, 2019, with the usual correction for
+    /// negative logits. It must be positive and finite, or calls refuse it.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[1.0f32, 3.0, 2.0], 3)?;
+    /// let mut draws = [0; 1];
+    /// let history: &[&[usize]] = &[&[1]];
+    /// Sampler::new(1).temperature(0.0).repetition_penalty(2.0).history(history).sample(logits, &mut draws)?;
+    /// // 3 / 2 is less than 2.
+    /// assert_eq!(draws, [2]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn repetition_penalty(mut self, penalty: f64) -> Self {
         self.repetition = penalty;
@@ -314,38 +471,88 @@ impl<'a> Sampler<'a> {
     }
 
     /// Subtracts `penalty` from the logits of tokens in the history, after the repetition penalty.
-    /// Calls refuse what is not finite.
+    /// It must be finite, or calls refuse it.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[1.0f32, 3.0, 2.0], 3)?;
+    /// let mut draws = [0; 1];
+    /// let history: &[&[usize]] = &[&[1, 1]];
+    /// Sampler::new(1).temperature(0.0).presence_penalty(1.5).history(history).sample(logits, &mut draws)?;
+    /// assert_eq!(draws, [2]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn presence_penalty(mut self, penalty: f64) -> Self {
         self.presence = penalty;
         self
     }
 
-    /// Subtracts `penalty` from the logits of tokens for each time that they are in the history,
-    /// after the repetition penalty.
-    /// Calls refuse what is not finite.
+    /// Subtracts `penalty` from the logits of tokens once for each time that they are in the
+    /// history, after the repetition penalty. It must be finite, or calls refuse it.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[1.0f32, 3.0, 2.0], 3)?;
+    /// let mut draws = [0; 1];
+    /// let history: &[&[usize]] = &[&[1, 1]];
+    /// Sampler::new(1).temperature(0.0).frequency_penalty(0.6).history(history).sample(logits, &mut draws)?;
+    /// // 3 - 2 * 0.6 is less than 2.
+    /// assert_eq!(draws, [2]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn frequency_penalty(mut self, penalty: f64) -> Self {
         self.frequency = penalty;
         self
     }
 
-    /// The position in the sequence: another step, other draws. Calls refuse 2^48 and more.
+    /// The position in the sequence; each step gives other draws. Calls refuse 2^48 and more.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[0.0f32; 1000], 1000)?;
+    /// let mut tokens = [0; 2];
+    /// for (step, token) in tokens.iter_mut().enumerate() {
+    ///     Sampler::new(1).step(step as u64).sample(logits, std::slice::from_mut(token))?;
+    /// }
+    /// assert_ne!(tokens[0], tokens[1]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn step(mut self, step: u64) -> Self {
         self.step = step;
         self
     }
 
-    /// The number of the first row of the matrix, so that a batch may be cut. Calls refuse rows
-    /// numbered 2^48 and more.
+    /// The number of the first row of the matrix, for a batch in several calls. Calls refuse
+    /// numbers of rows of 2^48 and more.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let (logits, mut both, mut second) = ([0.0f32; 2000], [0; 2], [0]);
+    /// Sampler::new(1).sample(Matrix::new(&logits, 1000)?, &mut both)?;
+    /// // Only the second row.
+    /// Sampler::new(1).first_row(1).sample(Matrix::new(&logits[1000..], 1000)?, &mut second)?;
+    /// assert_eq!(second[0], both[1]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn first_row(mut self, row: u64) -> Self {
         self.first_row = row;
         self
     }
 
-    /// How a token is drawn from what the filters left.
+    /// How a token is drawn from those that the filters left.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Method, Sampler};
+    /// let logits = Matrix::new(&[1.0f32, 3.0, 2.0], 3)?;
+    /// let mut draws = [0; 9];
+    /// Sampler::new(1).method(Method::GumbelMax).top_k(2).sample(logits, &mut draws)?;
+    /// assert!(!draws.contains(&0));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn method(mut self, method: Method) -> Self {
         self.method = method;
@@ -354,10 +561,20 @@ impl<'a> Sampler<'a> {
 
     exec_setter!();
 
-    /// Draws from every row: `draws.len() / rows` tokens each, those of a row one behind the other.
+    /// Draws from every row: `draws.len() / rows` tokens each, those of a row one after the other.
     ///
-    /// Where there is nothing to draw, because the row's logits (with bias and penalties) have NaN
-    /// or +inf, or nothing but -inf, `usize::MAX` is written, and the other rows are not affected.
+    /// A row whose logits (with bias and penalties) have NaN or +inf, or are all -inf, has nothing
+    /// to draw: its draws are `usize::MAX`. Other rows are not affected.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[1.0f32, f32::NEG_INFINITY, 0.0, f32::NAN], 2)?;
+    /// let mut draws = [0; 4];
+    /// Sampler::new(1).sample(logits, &mut draws)?;
+    /// // Two draws from each row; none from a row that has NaN.
+    /// assert_eq!(draws, [0, 0, usize::MAX, usize::MAX]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Shape`] if `draws` is not a multiple of the rows long, or there are neither one
@@ -395,7 +612,274 @@ impl<'a> Sampler<'a> {
         done.ok_or(Error::memory(cols))
     }
 
-    /// Whether the options are in their ranges, and fit each other.
+    /// The tokens of each row that the filters leave, and their probabilities; the most likely
+    /// first, and equally likely ones by increasing index. With room for `n` tokens in each row,
+    /// those of row `i` are the first `counts[i]` elements of `tokens` and `probs` from `i * n` on.
+    /// The others stay unchanged.
+    ///
+    /// These are the tokens that [`Sampler::sample`] may draw: those with mass, which are at least
+    /// 2^-63 times as likely as the most likely one, also without filters. At temperature 0 it is
+    /// one token. No random number is used: seed, step and method have no effect.
+    ///
+    /// The probabilities add up to 1. They have the bits of [`Softmax::softmax`] at the
+    /// temperature, for a row of only the logits that are left (with bias and penalties), by
+    /// increasing index. Error: as there, at most 3 ULP, for logits that are rounded to f32 (of
+    /// f64: f64) after bias and penalties. The bits are the same everywhere.
+    ///
+    /// Rows with nothing to draw have no tokens.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    ///
+    /// // Two rows of four tokens; room for two of each.
+    /// let logits = [1.0f32, 3.0, -9.0, 3.0, 0.0, f32::NEG_INFINITY, 0.5, 9.0];
+    /// let (mut tokens, mut probs, mut counts) = ([0; 4], [0.0f32; 4], [0; 2]);
+    /// let sampler = Sampler::new(0).top_k(2).min_p(0.1);
+    /// sampler.kept_probs(Matrix::new(&logits, 4)?, &mut tokens, &mut probs, &mut counts)?;
+    /// assert_eq!(counts, [2, 1]);
+    /// assert_eq!((&tokens[..2], &probs[..2]), (&[1, 3][..], &[0.5, 0.5][..]));
+    /// assert_eq!((tokens[2], probs[2]), (3, 1.0));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Room`] names the first row that has more tokens than there is room for: then
+    /// `counts` say how many each row has, and those that fit are written. Else nothing is written:
+    /// [`Error::Shape`] if `tokens` is not a multiple of the rows long, `probs` not as long, or
+    /// `counts` has not one place for each row; otherwise as [`Sampler::sample`].
+    ///
+    /// [`Softmax::softmax`]: crate::Softmax::softmax
+    pub fn kept_probs<T: Element>(
+        &self,
+        logits: Matrix<T>,
+        tokens: &mut [usize],
+        probs: &mut [T::Arithmetic],
+        counts: &mut [usize],
+    ) -> Result<(), Error> {
+        self.kept(logits, tokens, probs, counts, Work::Softmax)
+    }
+
+    /// [`Sampler::kept_probs`] with the logarithms of the probabilities. They have the bits of
+    /// [`Softmax::log_softmax`] of the same logits. Error: as there, at most 2 ULP or 1e-7 in f32,
+    /// 3 ULP or 3e-16 in f64.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    ///
+    /// let (mut tokens, mut log_probs, mut counts) = ([0; 2], [0.0f32; 2], [0]);
+    /// let logits = Matrix::new(&[1.0f32, 3.0, 3.0], 3)?;
+    /// Sampler::new(0).top_k(2).kept_log_probs(logits, &mut tokens, &mut log_probs, &mut counts)?;
+    /// assert_eq!((tokens, counts), ([1, 2], [2]));
+    /// assert_eq!(log_probs, [-std::f32::consts::LN_2; 2]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Sampler::kept_probs`].
+    ///
+    /// [`Softmax::log_softmax`]: crate::Softmax::log_softmax
+    pub fn kept_log_probs<T: Element>(
+        &self,
+        logits: Matrix<T>,
+        tokens: &mut [usize],
+        log_probs: &mut [T::Arithmetic],
+        counts: &mut [usize],
+    ) -> Result<(), Error> {
+        self.kept(logits, tokens, log_probs, counts, Work::LogSoftmax)
+    }
+
+    /// The probabilities of [`Sampler::kept_probs`], with the same bits, in whole rows: 0 for
+    /// tokens that are not left. Rows with nothing to draw become NaN.
+    ///
+    /// ```
+    /// use softmax::{Matrix, MatrixMut, Sampler};
+    ///
+    /// let mut probs = [0.0f32; 4];
+    /// let logits = Matrix::new(&[1.0f32, 3.0, -9.0, 3.0], 4)?;
+    /// Sampler::new(0).top_k(2).filtered_probs(logits, MatrixMut::new(&mut probs, 4)?)?;
+    /// assert_eq!(probs, [0.0, 0.5, 0.0, 0.5]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the shapes differ; otherwise as [`Sampler::sample`]. Nothing is written.
+    pub fn filtered_probs<T: Element>(
+        &self,
+        logits: Matrix<T>,
+        probs: MatrixMut<T::Arithmetic>,
+    ) -> Result<(), Error> {
+        self.filtered(logits, probs, Work::Softmax)
+    }
+
+    /// The logarithms of [`Sampler::kept_log_probs`], with the same bits, in whole rows: `-inf` for
+    /// tokens that are not left. Rows with nothing to draw become NaN.
+    ///
+    /// This is the output of a logits processor for a sampler without filters: sampling from it at
+    /// temperature 1 draws from the same distribution.
+    ///
+    /// ```
+    /// use softmax::{Matrix, MatrixMut, Sampler};
+    ///
+    /// let mut log_probs = [0.0f32; 3];
+    /// let logits = Matrix::new(&[1.0f32, 3.0, -9.0], 3)?;
+    /// Sampler::new(0).top_p(0.5).filtered_log_probs(logits, MatrixMut::new(&mut log_probs, 3)?)?;
+    /// assert_eq!(log_probs, [f32::NEG_INFINITY, 0.0, f32::NEG_INFINITY]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Sampler::filtered_probs`].
+    pub fn filtered_log_probs<T: Element>(
+        &self,
+        logits: Matrix<T>,
+        log_probs: MatrixMut<T::Arithmetic>,
+    ) -> Result<(), Error> {
+        self.filtered(logits, log_probs, Work::LogSoftmax)
+    }
+
+    /// The tokens that are left of each row, and their probabilities or the logarithms of these.
+    fn kept<T: Element>(
+        &self,
+        logits: Matrix<T>,
+        tokens: &mut [usize],
+        values: &mut [T::Arithmetic],
+        counts: &mut [usize],
+        work: Work,
+    ) -> Result<(), Error> {
+        let (rows, cols) = (logits.rows(), logits.cols());
+        if counts.len() != rows {
+            return Err(Error::count("number of counts (one for each row)", rows, counts.len()));
+        }
+        let room = tokens.len().checked_div(rows).unwrap_or(0);
+        if room * rows != tokens.len() {
+            let whole = if rows == 0 { Size::Count(0) } else { Size::MultipleOf(rows) };
+            let what = "number of places for tokens";
+            return Err(Error::shape(what, whole, Size::Count(tokens.len())));
+        }
+        if values.len() != tokens.len() {
+            let what = "number of places for probabilities (one for each token)";
+            return Err(Error::count(what, tokens.len(), values.len()));
+        }
+        self.left(
+            logits,
+            (tokens, values, &mut *counts),
+            &|(tokens, values, counts), at| {
+                let (tokens, other_tokens) = tokens.split_at_mut(at * room);
+                let (values, other_values) = values.split_at_mut(at * room);
+                let (counts, other_counts) = counts.split_at_mut(at);
+                ((tokens, values, counts), (other_tokens, other_values, other_counts))
+            },
+            &|(tokens, values, counts), left| {
+                counts[0] = left.tokens.len();
+                if counts[0] <= room {
+                    left.write(tokens, values);
+                }
+            },
+            work,
+        )?;
+        if cols == 0 {
+            counts.fill(0);
+        }
+        match counts.iter().position(|&count| count > room) {
+            Some(row) => Err(Error::room(row, counts[row], room)),
+            None => Ok(()),
+        }
+    }
+
+    /// The same as [`Sampler::kept`], in whole rows.
+    fn filtered<T: Element>(
+        &self,
+        logits: Matrix<T>,
+        values: MatrixMut<T::Arithmetic>,
+        work: Work,
+    ) -> Result<(), Error> {
+        let (shape, got) = ((logits.rows(), logits.cols()), (values.rows(), values.cols()));
+        if shape != got {
+            return Err(Error::differ("output", shape, got));
+        }
+        let nothing = match work {
+            Work::Softmax => T::Arithmetic::ZERO,
+            _ => T::Arithmetic::NEG_INFINITY,
+        };
+        self.left(
+            logits,
+            values,
+            &MatrixMut::split_rows,
+            &|row: MatrixMut<T::Arithmetic>, left| {
+                // A row is always one slice.
+                let row = row.into_slice().unwrap_or_default();
+                if left.tokens.is_empty() {
+                    return row.fill(T::Arithmetic::NAN);
+                }
+                row.fill(nothing);
+                for (&token, &value) in left.tokens.iter().zip(left.values) {
+                    row[of_rank(token).1] = value;
+                }
+            },
+            work,
+        )
+    }
+
+    /// Calls `write` with the tokens that are left of each row and its row of `out`, which `split`
+    /// divides.
+    fn left<T: Element, W: Send>(
+        &self,
+        logits: Matrix<T>,
+        out: W,
+        split: &(impl Fn(W, usize) -> (W, W) + Sync),
+        write: &(impl Fn(W, Left<T::Arithmetic>) + Sync),
+        work: Work,
+    ) -> Result<(), Error> {
+        let (rows, cols) = (logits.rows(), logits.cols());
+        let temperature = in_default_environment(|| self.check(rows, cols, rows))?;
+        let plan = self.plan::<T>(Shape::new(rows, cols))?;
+        if rows == 0 || cols == 0 {
+            return Ok(());
+        }
+        let (kernel, needs) = (plan.kernel, self.needs(cols).of_left());
+        let done = self.exec.crew().share(
+            plan.threads,
+            plan.parts.min(rows),
+            (logits, out, 0),
+            &|(logits, out, first), at, of| {
+                let at = part_of(logits.rows(), at, of);
+                let (a, b) = logits.split_rows(at);
+                let (a_out, b_out) = split(out, at);
+                ((a, a_out, first), (b, b_out, first + at))
+            },
+            &|(logits, out, first): (Matrix<T>, W, usize)| {
+                needs.with(|mut scratch| {
+                    let (mut learned, mut rest) = (Learned::default(), out);
+                    for i in 0..logits.rows() {
+                        let (row, others) = split(rest, 1);
+                        rest = others;
+                        let edited = std::mem::take(&mut scratch.edited);
+                        kernel.widen(logits.row(i), edited);
+                        let history = self.history_of(first + i);
+                        if self.bias.len() > 0 || !history.is_empty() {
+                            self.edit(edited, history, scratch.counted);
+                        }
+                        let left = |left: Left<T::Arithmetic>| write(row, left);
+                        let x = &*edited;
+                        self.left_of_row(
+                            kernel,
+                            &temperature,
+                            x,
+                            &mut learned,
+                            &mut scratch,
+                            work,
+                            left,
+                        );
+                        scratch.edited = edited;
+                    }
+                })
+            },
+            &Option::and,
+        );
+        done.ok_or(Error::memory(cols))
+    }
+
+    /// Checks that the options are in their ranges and fit each other.
     fn check_options(&self) -> Result<Temperature, Error> {
         let temperature = Temperature::of(self.temperature)?;
         let shares = [self.top_p, self.min_p, self.typical_p];
@@ -424,7 +908,7 @@ impl<'a> Sampler<'a> {
         Ok(temperature)
     }
 
-    /// Which of the numbers is out of its range.
+    /// The error for the first number that is out of its range.
     #[cold]
     fn check_numbers(&self) -> Result<(), Error> {
         share("top-p", self.top_p)?;
@@ -481,7 +965,12 @@ impl<'a> Sampler<'a> {
         self.repetition != 1.0 || self.presence != 0.0 || self.frequency != 0.0
     }
 
-    /// Some rows, of which the first is number `first` of the matrix.
+    /// The history of a row, if penalties use it.
+    fn history_of(&self, row: usize) -> &'a [usize] {
+        if self.penalises() { self.history.of_row(row) } else { &[] }
+    }
+
+    /// Draws from some rows; the first is number `first` of the matrix.
     #[allow(clippy::too_many_arguments)]
     fn rows<T: Element>(
         &self,
@@ -496,7 +985,7 @@ impl<'a> Sampler<'a> {
         let (mut learned, mut learned_edited) = (Learned::default(), Learned::default());
         for (i, draws) in draws.chunks_mut(each.max(1)).enumerate() {
             let x = logits.row(i);
-            let history = if self.penalises() { self.history.of_row(first + i) } else { &[] };
+            let history = self.history_of(first + i);
             let stream = Stream {
                 seed: self.seed,
                 row: self.first_row + (first + i) as u64,
@@ -522,7 +1011,7 @@ impl<'a> Sampler<'a> {
         }
     }
 
-    /// Bias and penalties.
+    /// Applies bias and penalties.
     fn edit<A: Element>(&self, x: &mut [A], history: &[usize], counted: &mut [u64]) {
         for (token, bias) in self.bias.iter() {
             x[token] = A::from_f64(x[token].to_f64() + f64::from(bias));
@@ -541,7 +1030,7 @@ impl<'a> Sampler<'a> {
         }
     }
 
-    /// The draws of one row.
+    /// Draws from one row.
     #[allow(clippy::too_many_arguments)]
     fn row<T: Element, A: Element>(
         &self,
@@ -553,47 +1042,77 @@ impl<'a> Sampler<'a> {
         stream: Stream,
         scratch: &mut Scratch<A>,
     ) {
-        let filters = self.filters();
-        let after = self.is_after();
-        let temperature = if after { Temperature::Finite(Scale::ONE) } else { *wanted };
+        let mut kept = match self.keep(kernel, wanted, x, learned, scratch.exps, &mut scratch.lists)
+        {
+            Keeps::Nothing => return draws.fill(NONE),
+            Keeps::One(token) => return draws.fill(token),
+            Keeps::Tokens(kept) => kept,
+        };
+        if !self.is_reweighed() {
+            return kept.draw(self.method, stream, draws);
+        }
+        let mut list = kept.list();
+        match self.reweigh(kernel, wanted, x, &mut list, scratch.logits, scratch.again) {
+            Some(()) => list.draw(kernel, self.method, stream, draws),
+            None => draws.fill(NONE),
+        }
+    }
+
+    /// Filters a row.
+    fn keep<'s, 'm, T: Element>(
+        &self,
+        kernel: Ready,
+        wanted: &Temperature,
+        x: &[T],
+        learned: &mut Learned,
+        exps: &'s mut [f32],
+        lists: &'s mut Lists<'m>,
+    ) -> Keeps<'s, 'm> {
+        let temperature = if self.is_after() { Temperature::Finite(Scale::ONE) } else { *wanted };
         let scale = match temperature {
             Temperature::Finite(scale) => scale,
             Temperature::Zero | Temperature::Infinite => Scale::ONE,
         };
-        let Some(mut exps) = kernel.exps(x, &scale, learned, scratch.exps) else {
-            return draws.fill(NONE);
+        let Some(mut found) = kernel.exps(x, &scale, learned, exps) else {
+            return Keeps::Nothing;
         };
         if let Temperature::Zero = wanted {
-            let token = x.iter().position(|x| x.to_f64() == exps.max);
-            return draws.fill(token.unwrap_or(NONE));
+            let token = x.iter().position(|x| x.to_f64() == found.max);
+            return token.map_or(Keeps::Nothing, Keeps::One);
         }
         if let Temperature::Infinite = temperature {
             let mut sum = 0.0;
-            for (e, x) in scratch.exps.iter_mut().zip(x) {
+            for (e, x) in exps.iter_mut().zip(x) {
                 *e = if x.to_f64() > f64::NEG_INFINITY { 1.0 } else { 0.0 };
                 sum += f64::from(*e);
             }
-            (exps.factor, exps.largest, exps.sum) = (1.0, 1.0, sum);
+            (found.factor, found.largest, found.sum) = (1.0, 1.0, sum);
         }
-        let masses = Masses::new(scratch.exps, exps.factor);
-        let mut kept = Kept::all(kernel, masses, &exps, &mut scratch.lists);
-        for need in filters.into_iter().flatten() {
+        let masses = Masses::new(exps, found.factor);
+        let mut kept = Kept::all(kernel, masses, &found, self.min_keep, lists);
+        for need in self.filters().into_iter().flatten() {
             kept.filter(need);
         }
-        if !after || self.has_no_temperature() {
-            return kept.draw(self.method, stream, draws);
-        }
-        let mut list = kept.list();
-        let (logits, again) = (&mut *scratch.logits, &mut *scratch.again);
+        Keeps::Tokens(kept)
+    }
+
+    /// Gives the tokens that are left their masses at the temperature that comes after the filters.
+    fn reweigh<T: Element, A: Element>(
+        &self,
+        kernel: Ready,
+        wanted: &Temperature,
+        x: &[T],
+        list: &mut List<'_, '_>,
+        logits: &mut [A],
+        again: &mut [f32],
+    ) -> Option<()> {
         let (logits, again) = (&mut logits[..list.len()], &mut again[..list.len()]);
         for (logit, i) in logits.iter_mut().zip(list.indices()) {
             *logit = A::from_f64(x[i].to_f64());
         }
         let factor = match wanted {
             Temperature::Finite(scale) => {
-                let exps = kernel.exps(logits, scale, &mut Learned::default(), again);
-                let Some(exps) = exps else { return draws.fill(NONE) };
-                exps.factor
+                kernel.exps(logits, scale, &mut Learned::default(), again)?.factor
             }
             Temperature::Zero | Temperature::Infinite => {
                 again.fill(1.0);
@@ -601,16 +1120,62 @@ impl<'a> Sampler<'a> {
             }
         };
         list.reweigh(Masses::new(again, factor));
-        list.draw(kernel, self.method, stream, draws);
+        Some(())
     }
 
-    /// Whether the temperature comes after filters: without these the order does not matter.
+    /// The tokens that are left of a row, and their softmax or its logarithm.
+    #[allow(clippy::too_many_arguments)]
+    fn left_of_row<A: Element>(
+        &self,
+        kernel: Ready,
+        wanted: &Temperature,
+        x: &[A],
+        learned: &mut Learned,
+        scratch: &mut Scratch<A>,
+        work: Work,
+        write: impl FnOnce(Left<A>),
+    ) {
+        let Scratch { exps, lists, logits, again, .. } = scratch;
+        let mut kept = match self.keep(kernel, wanted, x, learned, exps, lists) {
+            Keeps::Nothing => return write(Left { tokens: &[], values: &[], places: &mut [] }),
+            Keeps::One(token) => {
+                let value = if work == Work::Softmax { A::from_f64(1.0) } else { A::ZERO };
+                let tokens = &[rank(1.0, token)];
+                return write(Left { tokens, values: &[value], places: &mut [0] });
+            }
+            Keeps::Tokens(kept) => kept,
+        };
+        let mut list = kept.list();
+        if self.is_reweighed() {
+            // The logits are finite, so that there is a result.
+            let _ = self.reweigh(kernel, wanted, x, &mut list, logits, again);
+            list.drop_massless();
+        }
+        let values = &mut logits[..list.len()];
+        for (value, i) in values.iter_mut().zip(list.indices()) {
+            *value = x[i];
+        }
+        let (work, scale) = match (wanted, work) {
+            (Temperature::Finite(scale), work) => (work, *scale),
+            (_, Work::Softmax) => (Work::Uniform, Scale::ONE),
+            _ => (Work::LogUniform, Scale::ONE),
+        };
+        // There is one row, with at least one token.
+        if let Ok(row) = MatrixMut::new(&mut *values, list.len()) {
+            kernel.run(Call::in_place(work, row, scale, Masked::Nan));
+        }
+        let (tokens, places) = list.ranks();
+        write(Left { tokens, values, places });
+    }
+
+    /// Whether the temperature comes after the filters; without filters the order does not matter.
     fn is_after(&self) -> bool {
         self.order == Order::LlamaCpp && self.filters().iter().any(Option::is_some)
     }
 
-    fn has_no_temperature(&self) -> bool {
-        self.temperature == 1.0
+    /// Whether masses change after the filters.
+    fn is_reweighed(&self) -> bool {
+        self.is_after() && self.temperature != 1.0
     }
 
     /// Whether logits are changed before anything else.
@@ -622,10 +1187,11 @@ impl<'a> Sampler<'a> {
         self.exec.plan_work::<T>(Work::LogSumExp, shape)
     }
 
-    /// Bytes of scratch memory for a thread.
+    /// Bytes of scratch memory that a thread needs in any call.
     pub(crate) fn memory<A: Element>(&self, cols: usize) -> Result<usize, Error> {
         in_default_environment(|| self.check_options())?;
-        Ok(self.needs(cols).size::<A>())
+        let left = self.needs(cols).of_left().size::<A>();
+        Ok(left.saturating_add(room_for_row::<A>(cols)))
     }
 
     fn needs(&self, cols: usize) -> Needs {
@@ -640,11 +1206,12 @@ impl<'a> Sampler<'a> {
             edited: if_(self.edits(), cols),
             counted: if_(self.edits(), longest),
             distances: if_(self.typical_p < 1.0, cols),
-            again: if_(self.is_after() && !self.has_no_temperature(), cols),
+            logits: if_(self.is_reweighed(), cols),
+            again: if_(self.is_reweighed(), cols),
         }
     }
 
-    /// The filters in order, those that are on.
+    /// The filters that are on, in order.
     fn filters(&self) -> [Option<Need>; 4] {
         let top_k = (self.top_k > 0).then_some(Need::Count(self.top_k as u64));
         let top_p = (self.top_p < 1.0).then_some(Need::Share(self.top_p));
@@ -657,34 +1224,75 @@ impl<'a> Sampler<'a> {
     }
 }
 
-/// Memory for the rows of one thread.
+/// The tokens of a row that filters leave.
+enum Keeps<'s, 'm> {
+    /// The row has NaN or +inf, or is all -inf.
+    Nothing,
+    /// The only token, at temperature 0.
+    One(usize),
+    Tokens(Kept<'s, 'm>),
+}
+
+/// What is left of a row: ranks by increasing index, and a value for each.
+struct Left<'s, A> {
+    tokens: &'s [u64],
+    values: &'s [A],
+    /// Scratch memory of the same length.
+    places: &'s mut [u64],
+}
+
+impl<A: Element> Left<'_, A> {
+    /// Writes them by decreasing value, equal ones by increasing index.
+    fn write(self, tokens: &mut [usize], values: &mut [A]) {
+        for (at, place) in self.places.iter_mut().enumerate() {
+            *place = at as u64;
+        }
+        let value = |place: u64| self.values[place as usize].to_f64();
+        self.places.sort_unstable_by(|&a, &b| {
+            let falling = value(b).partial_cmp(&value(a)).unwrap_or(Ordering::Equal);
+            falling.then(a.cmp(&b))
+        });
+        for ((token, v), &place) in tokens.iter_mut().zip(values).zip(&*self.places) {
+            let place = place as usize;
+            (*token, *v) = (of_rank(self.tokens[place]).1, self.values[place]);
+        }
+    }
+}
+
+/// Scratch memory for the rows of one thread.
 struct Scratch<'m, A> {
     exps: &'m mut [f32],
     lists: Lists<'m>,
-    /// Of a row: its changed logits, and its history.
+    /// The changed logits of a row, and its history.
     edited: &'m mut [A],
     counted: &'m mut [u64],
-    /// Of what filters leave.
+    /// The logits that filters leave.
     logits: &'m mut [A],
     again: &'m mut [f32],
 }
 
-/// How many elements of it are needed.
+/// How many elements of scratch memory are needed.
 #[derive(Clone, Copy)]
 struct Needs {
     cols: usize,
     edited: usize,
     counted: usize,
     distances: usize,
+    logits: usize,
     again: usize,
 }
 
 impl Needs {
-    /// Elements of f32, of the type that is computed with, of u64, and of pairs.
+    /// The numbers of elements of f32, of the arithmetic type, of u64 and of pairs.
     fn rooms(self) -> [usize; 4] {
-        let Self { cols, edited, counted, distances, again } = self;
+        let Self { cols, edited, counted, distances, logits, again } = self;
         let words = cols.saturating_mul(4).saturating_add(counted);
-        [cols.saturating_add(again), edited.saturating_add(again), words, distances]
+        [cols.saturating_add(again), edited.saturating_add(logits), words, distances]
+    }
+
+    /// Memory for the logits of rows and those that are left.
+    fn of_left(self) -> Self {
+        Self { edited: self.cols, logits: self.cols, ..self }
     }
 
     /// `None` if there is no memory.
@@ -708,7 +1316,7 @@ impl Needs {
         .flatten()
     }
 
-    /// Bytes.
+    /// The size in bytes.
     fn size<A: Element>(self) -> usize {
         let [floats, logits, words, pairs] = self.rooms();
         [room_for::<f32>(floats), room_for::<A>(logits), room_for::<u64>(words)]

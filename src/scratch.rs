@@ -1,4 +1,4 @@
-//! Scratch memory that the caller lends.
+//! Scratch memory that the caller provides.
 
 use softmax_kernels::{
     BlockSum, Element, Op as Work, ROWS_AT_LEAST, TINY, room_for, room_for_columns, room_for_row,
@@ -9,11 +9,11 @@ use crate::axis::around;
 use crate::lanes::most_lanes;
 use crate::{Attention, CrossEntropy, Error, Exec, Op, Plan, Sampler, Shape, TopK};
 
-/// Calls `f`, whose calls of this crate on this thread, and on the threads that they are shared
-/// among, take their scratch memory from `memory`. What it is too small for comes from the
-/// allocator; with as many bytes as [`Exec::scratch_size`] and its relatives say nothing does.
-/// Without it, calls use memory of their threads' own, which is kept for the next call, and never
-/// shrinks: [`release_scratch`] gives it back.
+/// Calls `f`. Calls of this crate within `f`, on this thread and on the threads that share their
+/// work, take their scratch memory from `memory`. What does not fit comes from the allocator; with
+/// the number of bytes of [`Exec::scratch_size`] and similar functions everything fits. Without
+/// `with_scratch`, calls use memory that each thread keeps for the next call. It never shrinks;
+/// [`release_scratch`] frees it.
 ///
 /// ```
 /// use softmax::{CrossEntropy, Matrix, Shape};
@@ -28,9 +28,9 @@ pub fn with_scratch<R>(memory: &mut [u8], f: impl FnOnce() -> R) -> R {
     softmax_kernels::lend(memory, f)
 }
 
-/// Frees the memory that this thread, and those of the global pool, keep for their next calls: as
-/// much as the largest call so far has needed. The threads of the pool do so when they have done
-/// what they are doing; other threads free theirs when they end, or by calling this themselves.
+/// Frees the memory that this thread and the threads of the global pool keep for their next calls,
+/// which is as much as the largest call so far has needed. The threads of the pool free it after
+/// their current work; other threads free theirs when they end or call this function.
 ///
 /// ```
 /// let mut row = vec![0.5f32; 1 << 20];
@@ -46,20 +46,33 @@ pub fn release_scratch() {
     });
 }
 
-/// So much for the calling thread and for each that works; the memory may start anywhere.
+/// The sum of `caller` bytes for the calling thread and `worker` bytes for each thread that works.
+/// The memory may start anywhere.
 fn total(plan: &Plan, caller: usize, worker: usize) -> usize {
     worker.saturating_mul(plan.threads()).saturating_add(caller).saturating_add(64)
 }
 
-/// A row of what is computed with.
+/// Bytes of a row in the arithmetic type.
 fn row<T: Element>(cols: usize) -> usize {
     room_for_row::<T::Arithmetic>(cols)
 }
 
 impl Exec<'_> {
-    /// The scratch memory that a call of an operation needs, in bytes: for
-    /// [`with_scratch`](crate::with_scratch). Those that are not named by an [`Op`] have a function
-    /// of their own, or need none.
+    /// The scratch memory that a call of an operation needs, in bytes, for
+    /// [`with_scratch`](crate::with_scratch). Operations without an [`Op`] have their own function,
+    /// or need none.
+    ///
+    /// ```
+    /// use softmax::{Exec, MatrixMut, Op, Shape, Softmax};
+    /// let mut x = [0.0f32; 1000];
+    /// let size = Exec::new().scratch_size::<f32>(Op::Softmax, Shape::new(1, 1000).in_place())?;
+    /// let mut memory = vec![0; size];
+    /// softmax::with_scratch(&mut memory, || {
+    ///     Softmax::new().softmax_in_place(MatrixMut::new(&mut x, 1000)?)
+    /// })?;
+    /// assert_eq!(x, [1.0 / 1000.0; 1000]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Exec::plan`].
@@ -72,8 +85,19 @@ impl Exec<'_> {
         Ok(total(&plan, room_for::<BlockSum>(BlockSum::count(cols)), worker))
     }
 
-    /// As [`Exec::scratch_size`], of softmax, log-softmax, log-sum-exp, hardmax and argmax along an
-    /// axis of a tensor in C order.
+    /// The same as [`Exec::scratch_size`], for softmax, log-softmax, log-sum-exp, hardmax and
+    /// argmax along an axis of a tensor in C order.
+    ///
+    /// ```
+    /// use softmax::{Exec, Softmax};
+    /// let mut x = [0.0f32; 24];
+    /// let mut memory = vec![0; Exec::new().axis_scratch_size::<f32>(&[2, 4, 3], 1)?];
+    /// softmax::with_scratch(&mut memory, || {
+    ///     Softmax::new().softmax_axis_in_place(&mut x, &[2, 4, 3], 1)
+    /// })?;
+    /// assert_eq!(x, [0.25; 24]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Axis`]; as [`Exec::plan`].
@@ -90,7 +114,7 @@ impl Exec<'_> {
         }
         let shape = Shape::new(outer.saturating_mul(inner), axis).in_place();
         let plan = self.plan::<T>(Op::Softmax, shape)?;
-        // What is turned round, and a result for each of its lanes.
+        // The copied lanes, and a result for each of them.
         let lanes = most_lanes(shape.rows, axis.saturating_mul(size_of::<T>()));
         let turned =
             room_for::<T>(lanes.saturating_mul(axis)).saturating_add(room_for::<u64>(lanes));
@@ -101,7 +125,18 @@ impl Exec<'_> {
 }
 
 impl TopK<'_> {
-    /// As [`Exec::scratch_size`]: what indices or probabilities without log-probabilities need.
+    /// The same as [`Exec::scratch_size`], for indices, or for probabilities without
+    /// log-probabilities.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Shape, TopK};
+    /// let (x, mut indices) = (Matrix::new(&[1.0f32, 3.0, 2.0], 3)?, [0; 2]);
+    /// let top = TopK::new(2);
+    /// let mut memory = vec![0; top.scratch_size::<f32>(Shape::from(&x))?];
+    /// softmax::with_scratch(&mut memory, || top.indices(x, &mut indices))?;
+    /// assert_eq!(indices, [1, 2]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Exec::plan`].
@@ -113,7 +148,16 @@ impl TopK<'_> {
 }
 
 impl Attention<'_> {
-    /// As [`Exec::scratch_size`], for scores of type `T` that become probabilities of type `U`.
+    /// The same as [`Exec::scratch_size`], for scores of type `T` and probabilities of type `U`.
+    ///
+    /// ```
+    /// use softmax::{Attention, MatrixMut, Shape};
+    /// let (mut x, attention) = ([0.0f32; 4], Attention::new(1, 2).causal());
+    /// let mut memory = vec![0; attention.scratch_size::<f32, f32>(Shape::new(2, 2).in_place())?];
+    /// softmax::with_scratch(&mut memory, || attention.softmax_in_place(MatrixMut::new(&mut x, 2)?))?;
+    /// assert_eq!(x, [1.0, 0.0, 0.5, 0.5]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Value`] if the scale or temperature is out of range; as [`Exec::plan`].
@@ -124,7 +168,16 @@ impl Attention<'_> {
 }
 
 impl CrossEntropy<'_> {
-    /// As [`Exec::scratch_size`].
+    /// The same as [`Exec::scratch_size`].
+    ///
+    /// ```
+    /// use softmax::{CrossEntropy, Matrix, Shape};
+    /// let (logits, loss) = (Matrix::new(&[0.0f32; 8], 4)?, CrossEntropy::new());
+    /// let mut memory = vec![0; loss.scratch_size::<f32>(Shape::from(&logits))?];
+    /// let loss = softmax::with_scratch(&mut memory, || loss.loss(logits, &[0, 3]))?;
+    /// assert!((loss - 4f64.ln()).abs() < 1e-7);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Value`] if the scale or temperature is out of range; as [`Exec::plan`].
@@ -136,7 +189,17 @@ impl CrossEntropy<'_> {
 }
 
 impl Sampler<'_> {
-    /// As [`Exec::scratch_size`].
+    /// The same as [`Exec::scratch_size`].
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler, Shape};
+    /// let (logits, mut draws) = (Matrix::new(&[0.0f32, 9.0], 2)?, [7]);
+    /// let sampler = Sampler::new(1).top_k(1);
+    /// let mut memory = vec![0; sampler.scratch_size::<f32>(Shape::from(&logits))?];
+    /// softmax::with_scratch(&mut memory, || sampler.sample(logits, &mut draws))?;
+    /// assert_eq!(draws, [1]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Value`] or [`Error::Shape`] of biases and histories; as [`Exec::plan`].

@@ -1,4 +1,4 @@
-//! One row in shards that the caller's own threads, processes or machines hold.
+//! One row in shards that are on different threads, processes or machines of the caller.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -8,9 +8,9 @@ use softmax_kernels::{Element, Masked, MergedPartials, Op as Work, Partial, Piec
 use crate::factor::{Factor, factor_setters};
 use crate::{Error, Exec};
 
-/// The softmax of a row that is cut in shards: each is reduced where it is, the partial results of
-/// all are merged, and each shard is finished where it is. The same bits as the whole row in one
-/// call, however it was cut, as long as every shard but the last has a multiple of
+/// The softmax of a row in shards: each shard is reduced where it is, the partial results of all
+/// are merged, and each shard is finished where it is. The bits are the same as of the whole row in
+/// one call, for any division into shards, if every shard except the last has a multiple of
 /// [`BLOCK`](crate::BLOCK) elements.
 ///
 /// 1. [`partials`](Shards::partials): one [`Partial`] for every block of a shard.
@@ -20,7 +20,7 @@ use crate::{Error, Exec};
 ///    element.
 /// 3. [`softmax`](Shards::softmax) of each shard, or one of its relatives.
 ///
-/// No thread is started and nothing is allocated here.
+/// These calls start no thread and allocate nothing.
 ///
 /// ```
 /// use softmax::{BLOCK, Merged, Partial, Shards};
@@ -28,7 +28,7 @@ use crate::{Error, Exec};
 /// let row: Vec<f32> = (0..3 * BLOCK).map(|i| (i % 100) as f32 / 10.0).collect();
 /// let (a, b) = row.split_at(BLOCK);
 /// let shards = Shards::new();
-/// // One of these may have come from another machine, as four numbers or two.
+/// // One of these could come from another machine, as four numbers or two.
 /// let mut partials = [Partial::NOTHING; 3];
 /// let mut row_max = None;
 /// let whole = loop {
@@ -62,19 +62,41 @@ impl Default for Shards<'_> {
     }
 }
 
-/// What the partials of a row come to.
+/// The result of merging the partials of a row.
+///
+/// ```
+/// use softmax::{Merged, Partial, Shards};
+/// let (shards, x) = (Shards::new(), [1e6f32, 1e6]);
+/// let mut partials = [Partial::NOTHING];
+/// shards.partials(&x, None, &mut partials)?;
+/// let Merged::Again(max) = shards.merge::<f32>(&partials)? else { panic!("they are far from 0") };
+/// assert_eq!(max, 1e6);
+/// shards.partials(&x, Some(max), &mut partials)?;
+/// assert!(matches!(shards.merge::<f32>(&partials)?, Merged::Row(_)));
+/// # Ok::<(), softmax::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub enum Merged<T> {
-    /// The shards can be finished.
+    /// The row is complete: the shards can be finished.
     Row(MergedRow<T>),
-    /// The partials are to be computed again, by this, the row's largest element; merging those
-    /// gives the row. At scale 1, rows of which the largest element is above 45,000 or below
-    /// -45,000 always need it, and rows with elements that are between 80 and 90 below the largest
-    /// (in f64: more than 600) may.
+    /// The partials must be computed again, with this value, the row's largest element, and merged;
+    /// that gives the row. At scale 1 this is always needed for rows with a largest element above
+    /// 45,000 or below -45,000, and may be needed for rows with elements that are 80 to 90 below
+    /// the largest (in f64: more than 600).
     Again(f64),
 }
 
-/// A row of which the sum is known.
+/// A row whose sum is known.
+///
+/// ```
+/// use softmax::{Merged, Partial, Shards};
+/// let (shards, x) = (Shards::new(), [2.0f32, 2.0]);
+/// let mut partials = [Partial::NOTHING];
+/// shards.partials(&x, None, &mut partials)?;
+/// let Merged::Row(row) = shards.merge(&partials)? else { panic!("its elements are small") };
+/// assert_eq!(shards.logsumexp::<f32>(&row)?, 2.0 + std::f32::consts::LN_2);
+/// # Ok::<(), softmax::Error>(())
+/// ```
 #[derive(Clone, Copy)]
 pub struct MergedRow<T> {
     merged: MergedPartials,
@@ -83,8 +105,8 @@ pub struct MergedRow<T> {
 }
 
 impl<T> MergedRow<T> {
-    /// The row as a partial: [`Shards::merge`] of it alone, by the same options, gives the row
-    /// again. For those who merge in one place and finish in others.
+    /// The row as a partial: [`Shards::merge`] of only this partial, with the same options, gives
+    /// the row again. It is for callers who merge in one place and finish in others.
     ///
     /// ```
     /// use softmax::{Merged, Partial, Shards};
@@ -98,7 +120,7 @@ impl<T> MergedRow<T> {
     /// # Ok::<(), softmax::Error>(())
     /// ```
     pub fn to_partial(&self) -> Partial {
-        // Rows that are to be summed again are none.
+        // A `MergedRow` is never one that must be summed again.
         self.merged.to_partial().unwrap_or(Partial::NOTHING)
     }
 }
@@ -110,33 +132,69 @@ impl<T> fmt::Debug for MergedRow<T> {
 }
 
 impl<'a> Shards<'a> {
-    /// Scale 1, NaN for fully masked rows, the best kernel.
+    /// The defaults: scale 1, NaN for fully masked rows, the best kernel.
+    ///
+    /// ```
+    /// use softmax::{Merged, Shards};
+    /// // There are no shards at all.
+    /// assert!(matches!(Shards::new().merge::<f32>(&[])?, Merged::Row(_)));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     pub const fn new() -> Self {
         Self { factor: Factor::One, masked: Masked::Nan, exec: Exec::new() }
     }
 
     factor_setters!();
 
-    /// What a row becomes whose every entry is `-inf`.
+    /// What the result is for a row that is all `-inf`.
+    ///
+    /// ```
+    /// use softmax::{Masked, Merged, Partial, Shards};
+    /// let (shards, mut x) = (Shards::new().masked(Masked::Zero), [f32::NEG_INFINITY; 3]);
+    /// let mut partials = [Partial::NOTHING];
+    /// shards.partials(&x, None, &mut partials)?;
+    /// let Merged::Row(row) = shards.merge(&partials)? else { panic!("it is one row") };
+    /// shards.softmax_in_place(&row, &mut x)?;
+    /// assert_eq!(x, [0.0; 3]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn masked(mut self, masked: Masked) -> Self {
         self.masked = masked;
         self
     }
 
-    /// By which kernel shards are worked on; threads and caches do not count here.
+    /// Sets the kernel for shards; threads and caches have no effect here.
+    ///
+    /// ```
+    /// use softmax::{Exec, Partial, Shards};
+    /// let shards = Shards::new().exec(Exec::new().kernel(softmax::kernel("portable")?));
+    /// let mut partials = [Partial::NOTHING];
+    /// shards.partials(&[1.0f32, 2.0], None, &mut partials)?;
+    /// assert_ne!(partials, [Partial::NOTHING]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     #[must_use]
     pub const fn exec(mut self, exec: Exec<'a>) -> Self {
         self.exec = exec;
         self
     }
 
-    /// The partials of a shard, [`Partial::count`] of them: `x` starts at a multiple of
+    /// The partials of a shard, [`Partial::count`] of them. `x` must start at a multiple of
     /// [`BLOCK`](crate::BLOCK) in its row.
     ///
-    /// `row_max` is `None`, or what [`Merged::Again`] has told. Those who know the row's largest
-    /// element beforehand may give it right away, all of them; if an element is larger than that,
+    /// `row_max` is `None`, or the value of [`Merged::Again`]. Callers who know the row's largest
+    /// element may give it in the first round, for all shards. If an element is larger than that,
     /// the results are not specified.
+    ///
+    /// ```
+    /// use softmax::{BLOCK, Partial, Shards};
+    /// let shard = vec![0.5f32; BLOCK + 1];
+    /// let mut partials = vec![Partial::NOTHING; Partial::count(shard.len())];
+    /// Shards::new().partials(&shard, None, &mut partials)?;
+    /// assert_eq!(partials.len(), 2);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Shape`] if there is not one partial for each block, [`Error::Value`] if `row_max`
@@ -163,8 +221,18 @@ impl<'a> Shards<'a> {
         Ok(())
     }
 
-    /// Merges the partials of all the blocks of a row of `T`s, in their order. Takes a few
+    /// Merges the partials of all blocks of a row of elements `T`, in their order. It takes a few
     /// nanoseconds for each.
+    ///
+    /// ```
+    /// use softmax::{Merged, Partial, Shards};
+    /// let (shards, x) = (Shards::new(), [2.0f32, 2.0]);
+    /// let mut partials = [Partial::NOTHING];
+    /// shards.partials(&x, None, &mut partials)?;
+    /// let Merged::Row(row) = shards.merge(&partials)? else { panic!("its elements are small") };
+    /// assert_eq!(shards.logsumexp::<f32>(&row)?, 2.0 + std::f32::consts::LN_2);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Value`] if the scale or temperature is out of range, or a kernel that cannot run.
@@ -179,6 +247,18 @@ impl<'a> Shards<'a> {
     /// The probabilities of a shard of `row`, into `y`. Error: as
     /// [`Softmax::softmax`](crate::Softmax::softmax).
     ///
+    /// ```
+    /// use softmax::{Merged, Partial, Shards};
+    /// let (shards, x) = (Shards::new(), [2.0f32, 2.0]);
+    /// let mut partials = [Partial::NOTHING];
+    /// shards.partials(&x, None, &mut partials)?;
+    /// let Merged::Row(row) = shards.merge(&partials)? else { panic!("its elements are small") };
+    /// let mut y = [0.0; 2];
+    /// shards.softmax(&row, &x, &mut y)?;
+    /// assert_eq!(y, [0.5; 2]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Shape`] if the lengths differ, or a kernel that cannot run.
     pub fn softmax<T: Element>(
@@ -191,6 +271,17 @@ impl<'a> Shards<'a> {
     }
 
     /// [`Shards::softmax`] in place. The same bits.
+    ///
+    /// ```
+    /// use softmax::{Merged, Partial, Shards};
+    /// let (shards, mut x) = (Shards::new(), [2.0f32, 2.0]);
+    /// let mut partials = [Partial::NOTHING];
+    /// shards.partials(&x, None, &mut partials)?;
+    /// let Merged::Row(row) = shards.merge(&partials)? else { panic!("its elements are small") };
+    /// shards.softmax_in_place(&row, &mut x)?;
+    /// assert_eq!(x, [0.5; 2]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     ///
     /// # Errors
     /// A kernel that cannot run.
@@ -205,6 +296,18 @@ impl<'a> Shards<'a> {
     /// The log-softmax of a shard of `row`, into `y`. Error: as
     /// [`Softmax::log_softmax`](crate::Softmax::log_softmax).
     ///
+    /// ```
+    /// use softmax::{Merged, Partial, Shards};
+    /// let (shards, x) = (Shards::new(), [2.0f32, 2.0]);
+    /// let mut partials = [Partial::NOTHING];
+    /// shards.partials(&x, None, &mut partials)?;
+    /// let Merged::Row(row) = shards.merge(&partials)? else { panic!("its elements are small") };
+    /// let mut y = [0.0; 2];
+    /// shards.log_softmax(&row, &x, &mut y)?;
+    /// assert_eq!(y, [-std::f32::consts::LN_2; 2]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Shards::softmax`].
     pub fn log_softmax<T: Element>(
@@ -218,6 +321,17 @@ impl<'a> Shards<'a> {
 
     /// [`Shards::log_softmax`] in place. The same bits.
     ///
+    /// ```
+    /// use softmax::{Merged, Partial, Shards};
+    /// let (shards, mut x) = (Shards::new(), [2.0f32, 2.0]);
+    /// let mut partials = [Partial::NOTHING];
+    /// shards.partials(&x, None, &mut partials)?;
+    /// let Merged::Row(row) = shards.merge(&partials)? else { panic!("its elements are small") };
+    /// shards.log_softmax_in_place(&row, &mut x)?;
+    /// assert_eq!(x, [-std::f32::consts::LN_2; 2]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// A kernel that cannot run.
     pub fn log_softmax_in_place<T: Element>(
@@ -229,6 +343,16 @@ impl<'a> Shards<'a> {
     }
 
     /// The log-sum-exp of the row.
+    ///
+    /// ```
+    /// use softmax::{Merged, Partial, Shards};
+    /// let (shards, x) = (Shards::new(), [2.0f32, 2.0]);
+    /// let mut partials = [Partial::NOTHING];
+    /// shards.partials(&x, None, &mut partials)?;
+    /// let Merged::Row(row) = shards.merge(&partials)? else { panic!("its elements are small") };
+    /// assert_eq!(shards.logsumexp::<f32>(&row)?, 2.0 + std::f32::consts::LN_2);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
     ///
     /// # Errors
     /// A kernel that cannot run.
@@ -258,7 +382,7 @@ impl<'a> Shards<'a> {
     }
 }
 
-/// A shard to be read and one to be written.
+/// A shard that is read and one that is written.
 fn both<'a, T: Element>(x: &'a [T], y: &'a mut [T]) -> Result<Piece<'a, T>, Error> {
     if x.len() != y.len() {
         return Err(Error::count("number of outputs", x.len(), y.len()));

@@ -64,16 +64,31 @@ fn rows() {
                 let options = options.caches(Caches::new(1 << 20, last));
                 let x = vec![1.0f32; rows * cols];
                 let mut y = vec![0.0f32; rows * cols];
+                let weights = vec![0.5f32; cols];
                 let count = second(|| {
                     let x = Matrix::new(&x, cols).expect("a shape");
                     options.softmax().softmax(x, view(&mut y, cols)).expect("a valid call");
                     options.softmax().log_softmax(x, view(&mut y, cols)).expect("a valid call");
                     options.softmax().softmax_in_place(view(&mut y, cols)).expect("a valid call");
+                    changed(&options, x, &mut y, &weights);
                 });
                 assert_eq!(count, 0, "{} {rows} x {cols}", kernel.name());
             }
         }
     }
+}
+
+/// Rows that are negated or masked, and weights of one row for all.
+fn changed(options: &Options, x: Matrix<f32>, y: &mut [f32], weights: &[f32]) {
+    let (rows, cols) = (x.rows(), x.cols());
+    let negative = options.scale(-1.0);
+    let masked = options.softmax().mask(weights);
+    negative.softmax().softmax(x, view(y, cols)).expect("a valid call");
+    negative.log_probs().log_probs(x, &[], &mut []).expect("a valid call");
+    masked.softmax(x, view(y, cols)).expect("a valid call");
+    masked.log_softmax(x, view(y, cols)).expect("a valid call");
+    masked.logsumexp(x, &mut y[..rows]).expect("a valid call");
+    masked.logsumexp_weighted(x, weights, &mut y[..rows]).expect("a valid call");
 }
 
 #[test]
@@ -85,13 +100,14 @@ fn attention() {
             let mut y = vec![0.0f32; x.len()];
             let mut lse = vec![0.0f32; heads * queries];
             let mask = vec![0.5f32; keys];
+            let offsets = [keys as isize - 3];
             let plain = Attention::new(heads, queries).exec(by(kernel).threads(Threads::Serial));
             let biased = plain
                 .mask(Mask::new(&mask[..], [1, 1, 1]))
                 .alibi(&[0.5, 0.25])
                 .sinks(&[1.0, 2.0])
                 .soft_cap(30.0);
-            for attention in [plain.causal(), biased.window(4)] {
+            for attention in [plain.causal(), biased.window(4), plain.causal().offsets(&offsets)] {
                 let count = second(|| {
                     let x = Matrix::new(&x, keys).expect("a shape");
                     attention
@@ -275,6 +291,20 @@ fn sampling() {
                     sampler.sample(x, &mut draws).expect("a valid call");
                 });
                 assert_eq!(count, 0, "{} {cols} {sampler:?}", kernel.name());
+                // The reference of softmax does.
+                if kernel.name() == "scalar" {
+                    continue;
+                }
+                let (mut tokens, mut probs) = (vec![0; 2 * cols], vec![0.0f32; 2 * cols]);
+                let mut counts = [0; 2];
+                let count = second(|| {
+                    let x = Matrix::new(&x, cols).expect("a shape");
+                    let done = sampler.kept_probs(x, &mut tokens, &mut probs, &mut counts);
+                    done.expect("there is room");
+                    let out = MatrixMut::new(&mut probs, cols).expect("a shape");
+                    sampler.filtered_log_probs(x, out).expect("a valid call");
+                });
+                assert_eq!(count, 0, "{} {cols} {sampler:?}, what is left", kernel.name());
             }
         }
     }
@@ -375,6 +405,15 @@ fn in_lent_memory<T: Element + Probs<T>>(kernel: &'static Kernel, rows: usize, c
             let size = sampler.scratch_size::<T>(shape).expect("a size");
             let count = lent(size, || sampler.sample(x, &mut draws).expect("a valid call"));
             assert_eq!(count, 0, "{what} {sampler:?}");
+            let (mut tokens, mut counts) = (vec![0; rows * cols], vec![0; rows]);
+            let mut probs = vec![T::Arithmetic::ZERO; rows * cols];
+            let count = lent(size, || {
+                let done = sampler.kept_log_probs(x, &mut tokens, &mut probs, &mut counts);
+                done.expect("there is room");
+                let out = MatrixMut::new(&mut probs, cols).expect("a shape");
+                sampler.filtered_probs(x, out).expect("a valid call");
+            });
+            assert_eq!(count, 0, "{what} {sampler:?}, what is left");
         }
         let top_k = options.top_k(5);
         let size = top_k.scratch_size::<T>(shape).expect("a size");

@@ -109,7 +109,7 @@ int main(void) {
             check(softmax_partials(logits + i * SOFTMAX_BLOCK, SOFTMAX_F32, SOFTMAX_BLOCK, known,
                                    &partials[i], 1, &options),
                   message);
-        status = softmax_merge(SOFTMAX_F32, partials, 2, &row, &row_max, &options);
+        status = softmax_merge(partials, 2, &row, &row_max, SOFTMAX_F32, &options);
         known = &row_max;
     } while (status == SOFTMAX_STATUS_AGAIN);
     check(status, message);

@@ -46,6 +46,9 @@
 // `window_ahead` is used.
 #define SOFTMAX_ATTENTION_WINDOW_AHEAD 8
 
+// `mask_keys` counts.
+#define SOFTMAX_ATTENTION_MASK_KEYS 16
+
 // The mean of the rows' losses.
 #define SOFTMAX_REDUCTION_MEAN 0
 
@@ -91,7 +94,8 @@
 
 // The status of a call. Unless it is `SOFTMAX_STATUS_OK`, nothing was written except a message;
 // but after `SOFTMAX_STATUS_MEMORY` and `SOFTMAX_STATUS_INTERNAL` some rows may have been written,
-// and after `SOFTMAX_STATUS_AGAIN` the row's largest element.
+// after `SOFTMAX_STATUS_AGAIN` the row's largest element, and after `SOFTMAX_STATUS_ROOM` all
+// counts and the rows that fit.
 typedef enum softmax_status {
     // The call has done its work.
     SOFTMAX_STATUS_OK = 0,
@@ -130,8 +134,10 @@ typedef enum softmax_status {
     SOFTMAX_STATUS_CACHES = 16,
     // The partials have to be computed again, by the row's largest element: see `softmax_merge`.
     SOFTMAX_STATUS_AGAIN = 17,
+    // A row has more results than there is room for: the counts say how many.
+    SOFTMAX_STATUS_ROOM = 18,
     // A bug in this library.
-    SOFTMAX_STATUS_INTERNAL = 18,
+    SOFTMAX_STATUS_INTERNAL = 19,
 } softmax_status;
 
 // The caller's own threads.
@@ -156,7 +162,8 @@ typedef struct softmax_parallel {
 typedef struct softmax_options {
     // `sizeof(softmax_options)`.
     size_t size;
-    // The factor of inputs, within 2^-60 to 2^60; exact, at no cost. 1 by default.
+    // The factor of inputs, within 2^-60 to 2^60; exact, at no cost. 1 by default. Its negative
+    // (softmin) is allowed for all but attention and shards, and costs a copy of the rows.
     double scale;
     // The divisor of inputs; 1 by default. One of scale and temperature must be 1. Softmax and
     // log-softmax of rows also take 0 and infinity.
@@ -192,69 +199,8 @@ typedef struct softmax_options {
 // masks also `SOFTMAX_BOOL`.
 typedef uint32_t softmax_dtype;
 
-// A matrix: `rows` rows of `cols` contiguous elements, with `stride` elements from the start of
-// one row to the start of the next. Elements between rows are neither read nor written, so others
-// may use them at the same time. `softmax_matrix_of` makes one to read, `softmax_matrix_mut` one
-// to write.
-typedef struct softmax_matrix {
-    // `sizeof(softmax_matrix)`.
-    size_t size;
-    // The first element of row 0. May be null if there are no elements.
-    void *data;
-    // The type of the elements.
-    softmax_dtype dtype;
-    // Number of rows.
-    size_t rows;
-    // Elements in a row.
-    size_t cols;
-    // Elements from one row to the next: `cols` or more.
-    size_t stride;
-} softmax_matrix;
-
-// The options of attention. Scores are a matrix whose rows are those of a tensor of batch, heads,
-// queries and keys, in C order: row `(b * heads + h) * queries + q` has the scores of query `q` of
-// head `h`, one for each key. The logit of the score `x` of a key is `cap(scale * x) +
-// mask_slopes[h] * mask[b][h][q][key] + alibi[h] * (key - position(q))` with `cap(u) = c * tanh(u
-// / c)`; the probability is `exp(logit) / (exp(sinks[h]) + sum exp(logits))` over the keys that
-// the query sees, and 0 for the others. `softmax_attention_default` makes one.
-typedef struct softmax_attention {
-    // `sizeof(softmax_attention)`.
-    size_t size;
-    // Heads.
-    size_t heads;
-    // Queries of a head.
-    size_t queries;
-    // Any of `SOFTMAX_ATTENTION_...`.
-    uint32_t flags;
-    // The soft cap `c`, within 2^-20 to 2^20; 0 for none.
-    double soft_cap;
-    // A mask without gaps; null for none.
-    const void *mask;
-    // `SOFTMAX_F32`, `SOFTMAX_F16` or `SOFTMAX_BF16`, which are added, or `SOFTMAX_BOOL`: not 0
-    // where a key is seen.
-    softmax_dtype mask_dtype;
-    // The mask's batch, heads and queries: each as many as the scores have, or 1 for one that
-    // serves all. Its rows are as long as the scores'.
-    size_t mask_shape[3];
-    // Each head's factor of the mask; null for 1.
-    const float *mask_slopes;
-    // Each head's slope of ALiBi; null for none. Keys that queries see may be at most 2^24 - 16
-    // (f64: 2^53 - 16) away from them.
-    const float *alibi;
-    // Each head's sink; null for none.
-    const float *sinks;
-    // Number of valid keys, for each sequence of the batch or for each row; null for all.
-    const size_t *lengths;
-    // Number of lengths.
-    size_t lengths_count;
-    // Number of keys up to its position that a query sees, its own among them: the last ones. Keys
-    // after its position are not changed by this.
-    size_t window;
-    // The position of the first query among the keys; without the flag it is keys - queries.
-    ptrdiff_t offset;
-    // Number of keys after its position that a query sees: the first ones. None if causal.
-    size_t window_ahead;
-} softmax_attention;
+// The result for several largest elements of a row: `SOFTMAX_TIES_SHARE` or `SOFTMAX_TIES_FIRST`.
+typedef uint32_t softmax_ties;
 
 // The options of losses. With target probabilities `q` (1 at a label), label smoothing `s`, class
 // weights `w`, `C` classes and scale `a` the loss of a row of logits `x` is `- sum_j t_j
@@ -281,10 +227,95 @@ typedef struct softmax_cross_entropy {
     const double *row_factors;
     // Multiplies the gradient, but not the loss. 1 by default.
     double gradient_factor;
+    // As `weights`, in double; null if there are none, or if there are `weights`.
+    const double *weights_f64;
 } softmax_cross_entropy;
 
-// The result for several largest elements of a row: `SOFTMAX_TIES_SHARE` or `SOFTMAX_TIES_FIRST`.
-typedef uint32_t softmax_ties;
+// A matrix: `rows` rows of `cols` contiguous elements, with `stride` elements from the start of
+// one row to the start of the next. Elements between rows are neither read nor written, so others
+// may use them at the same time. `softmax_matrix_of` makes one to read, `softmax_matrix_mut` one
+// to write.
+typedef struct softmax_matrix {
+    // `sizeof(softmax_matrix)`.
+    size_t size;
+    // The first element of row 0. May be null if there are no elements.
+    void *data;
+    // The type of the elements.
+    softmax_dtype dtype;
+    // Number of rows.
+    size_t rows;
+    // Elements in a row.
+    size_t cols;
+    // Elements from one row to the next: `cols` or more.
+    size_t stride;
+} softmax_matrix;
+
+// A mask of rows: elements of `SOFTMAX_BOOL`, not 0 where an element is seen, or numbers that are
+// added to the scaled elements, -inf hiding: of `SOFTMAX_F32`, `SOFTMAX_F16` or `SOFTMAX_BF16`,
+// for rows of f64 also `SOFTMAX_F64`.
+typedef struct softmax_mask {
+    // `sizeof(softmax_mask)`.
+    size_t size;
+    // The elements, without gaps.
+    const void *data;
+    // Their type.
+    softmax_dtype dtype;
+    // Rows of the mask: 1, which serves for all, or as many as there are.
+    size_t rows;
+} softmax_mask;
+
+// The options of attention. Scores are a matrix whose rows are those of a tensor of batch, heads,
+// queries and keys, in C order: row `(b * heads + h) * queries + q` has the scores of query `q` of
+// head `h`, one for each key. The logit of the score `x` of a key is `cap(scale * x) +
+// mask_slopes[h] * mask[b][h][q][key] + alibi[h] * (key - position(q))` with `cap(u) = c * tanh(u
+// / c)`; the probability is `exp(logit) / (exp(sinks[h]) + sum exp(logits))` over the keys that
+// the query sees, and 0 for the others. `softmax_attention_default` makes one.
+typedef struct softmax_attention {
+    // `sizeof(softmax_attention)`.
+    size_t size;
+    // Heads.
+    size_t heads;
+    // Queries of a head.
+    size_t queries;
+    // Any of `SOFTMAX_ATTENTION_...`.
+    uint32_t flags;
+    // The soft cap `c`, within 2^-20 to 2^20; 0 for none.
+    double soft_cap;
+    // A mask without gaps; null for none.
+    const void *mask;
+    // `SOFTMAX_F32`, `SOFTMAX_F16` or `SOFTMAX_BF16`, which are added, or `SOFTMAX_BOOL`: not 0
+    // where a key is seen.
+    softmax_dtype mask_dtype;
+    // The mask's batch, heads and queries: each as many as the scores have, or 1 for one that
+    // serves all. Its rows are as long as the scores', or `mask_keys`.
+    size_t mask_shape[3];
+    // Each head's factor of the mask; null for 1.
+    const float *mask_slopes;
+    // Each head's slope of ALiBi; null for none. Keys that queries see may be at most 2^24 - 16
+    // (f64: 2^53 - 16) away from them.
+    const float *alibi;
+    // Each head's sink; null for none.
+    const float *sinks;
+    // Number of valid keys, for each sequence of the batch or for each row; null for all.
+    const size_t *lengths;
+    // Number of lengths.
+    size_t lengths_count;
+    // Number of keys up to its position that a query sees, its own among them: the last ones. Keys
+    // after its position are not changed by this.
+    size_t window;
+    // The position of the first query among the keys; without the flag it is keys - queries.
+    // (PyTorch's is_causal counts from 0, and so does ONNX's without a cache.)
+    ptrdiff_t offset;
+    // Number of keys after its position that a query sees: the first ones. None if causal.
+    size_t window_ahead;
+    // The position of the first query of each sequence of the batch, or of the query of each row;
+    // null for `offset`, whose flag is not set otherwise.
+    const ptrdiff_t *offsets;
+    // How many offsets there are.
+    size_t offsets_count;
+    // How long the mask's rows are: keys from there on are hidden. No more than there are.
+    size_t mask_keys;
+} softmax_attention;
 
 // An operation on rows: one of `SOFTMAX_OP_...`.
 typedef uint32_t softmax_op;
@@ -353,6 +384,8 @@ typedef struct softmax_sampler {
     const size_t *history_starts;
     // Number of histories: 0, one for all rows, or one for each row.
     size_t history_count;
+    // How many tokens top-p, min-p and typical-p leave at least, if there are so many. 0 is 1.
+    size_t min_keep;
 } softmax_sampler;
 
 // The partial of a block of a row: four numbers, which may be stored and sent.
@@ -426,6 +459,117 @@ enum softmax_status softmax_kernel(size_t index, const char **name, int32_t *ava
 // # Safety
 // As the head of this file says.
 enum softmax_status softmax_kernel_in_use(const char **name, const struct softmax_options *options);
+
+// The log-sum-exp along an axis (negative ones count from the end) of a tensor of `dims`
+// dimensions in C order, without gaps: one element of `dtype` for each lane, in the order of the
+// tensor without the axis. The bits are those of `softmax_logsumexp` for the same axis as the last
+// one.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_logsumexp_axis(const void *x,
+                                           void *logsumexp,
+                                           softmax_dtype dtype,
+                                           const size_t *shape,
+                                           size_t dims,
+                                           ptrdiff_t axis,
+                                           const struct softmax_options *options);
+
+// As `softmax_softmax_axis`, for `softmax_hardmax`.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_hardmax_axis(const void *x,
+                                         void *y,
+                                         softmax_dtype dtype,
+                                         const size_t *shape,
+                                         size_t dims,
+                                         ptrdiff_t axis,
+                                         softmax_ties ties,
+                                         const struct softmax_options *options);
+
+// As `softmax_logsumexp_axis`, for `softmax_argmax`: one index for each lane.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_argmax_axis(const void *x,
+                                        size_t *indices,
+                                        softmax_dtype dtype,
+                                        const size_t *shape,
+                                        size_t dims,
+                                        ptrdiff_t axis,
+                                        const struct softmax_options *options);
+
+// As `softmax_top_k`, along an axis of a tensor in C order: outputs are tensors of its shape, but
+// for `k` elements along the axis. Not both of `log_probs` and `probs` are wanted: one is null.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_top_k_axis(const void *x,
+                                       softmax_dtype dtype,
+                                       const size_t *shape,
+                                       size_t dims,
+                                       ptrdiff_t axis,
+                                       size_t k,
+                                       void *log_probs,
+                                       void *probs,
+                                       size_t *indices,
+                                       const struct softmax_options *options);
+
+// As `softmax_cross_entropy_labels`, along an axis of a tensor in C order, of classes: the second
+// of PyTorch's N, C, d1, d2. There is one label, one loss and one row factor for each lane, in the
+// order of the tensor without the axis. The gradient, a tensor of the logits' shape, must not
+// overlap them. `losses` must not be null.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_cross_entropy_axis(const void *logits,
+                                               softmax_dtype dtype,
+                                               const size_t *shape,
+                                               size_t dims,
+                                               ptrdiff_t axis,
+                                               const int64_t *labels,
+                                               double *losses,
+                                               double *loss,
+                                               void *gradient,
+                                               const struct softmax_cross_entropy *cross_entropy,
+                                               const struct softmax_options *options);
+
+// As `softmax_softmax`, with a mask. Hidden elements have probability 0, whatever their value. If
+// scratch memory has less than 1 MiB and two rows, the allocator provides the rest.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_softmax_masked(const struct softmax_matrix *x,
+                                           const struct softmax_matrix *y,
+                                           const struct softmax_mask *mask,
+                                           const struct softmax_options *options);
+
+// As `softmax_softmax_masked`, the logarithms: -inf where the mask hides. In f64, where numbers
+// are added, as of logits that were rounded first.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_log_softmax_masked(const struct softmax_matrix *x,
+                                               const struct softmax_matrix *y,
+                                               const struct softmax_mask *mask,
+                                               const struct softmax_options *options);
+
+// As `softmax_logsumexp`, with a mask (as in `softmax_log_softmax_masked`), or null for none, and
+// weights: the logarithm of `sum_j w_j exp(scale * x_j)`. Weights are `SOFTMAX_F32` or
+// `SOFTMAX_F64`, finite and not negative (else `SOFTMAX_STATUS_VALUE`): `weights_rows` rows of
+// them, 1, which serves for all, or as many as there are. What has weight 0 is as if it were not
+// there. Null for 1. Error with weights: 0.51 ULP (f64: 1) and 5e-16 on top.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_logsumexp_of(const struct softmax_matrix *x,
+                                         const struct softmax_mask *mask,
+                                         const void *weights,
+                                         softmax_dtype weights_dtype,
+                                         size_t weights_rows,
+                                         void *logsumexp,
+                                         const struct softmax_options *options);
 
 // The softmax of attention scores, into `probs`: a matrix of the same shape, which is `scores`
 // itself (in place) or does not overlap it. Its dtype is that of the scores; scores of f32 may
@@ -690,8 +834,64 @@ enum softmax_status softmax_sample(const struct softmax_matrix *logits,
                                    const struct softmax_sampler *sampler,
                                    const struct softmax_options *options);
 
-// As `softmax_scratch_size`, for draws from logits with the shape and dtype of this matrix; its
-// data is not used.
+// The tokens of each row that filters leave, and their probabilities, most likely first and
+// equally likely ones by rising index: of row `i` the first `counts[i]` of the `room` places of
+// `tokens` and `probs` (float, or double for f64) from `i * room` on. What follows stays as it is.
+// `counts` has one place for each row.
+//
+// What is left are the tokens that `softmax_sample` may draw. The probabilities add up to 1: they
+// are those of `softmax_softmax` for a row of the logits of these tokens alone, with its bits and
+// its bound. No random number is used. Rows where there is nothing to draw have no tokens.
+//
+// Returns `SOFTMAX_STATUS_ROOM` if a row has more tokens than `room`: all counts are written then,
+// and the rows that fit.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_kept_probs(const struct softmax_matrix *logits,
+                                       size_t *tokens,
+                                       void *probs,
+                                       size_t *counts,
+                                       size_t room,
+                                       const struct softmax_sampler *sampler,
+                                       const struct softmax_options *options);
+
+// As `softmax_kept_probs`, with the logarithms of the probabilities, which are those of
+// `softmax_log_softmax`.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_kept_log_probs(const struct softmax_matrix *logits,
+                                           size_t *tokens,
+                                           void *log_probs,
+                                           size_t *counts,
+                                           size_t room,
+                                           const struct softmax_sampler *sampler,
+                                           const struct softmax_options *options);
+
+// The probabilities of `softmax_kept_probs`, the same bits, in whole rows of `probs`, a matrix of
+// the shape of the logits and of f32, or f64 for f64, which does not overlap them: 0 for tokens
+// that are not left. Rows where there is nothing to draw become NaN.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_filtered_probs(const struct softmax_matrix *logits,
+                                           const struct softmax_matrix *probs,
+                                           const struct softmax_sampler *sampler,
+                                           const struct softmax_options *options);
+
+// As `softmax_filtered_probs`, with the logarithms of the probabilities: -inf for tokens that are
+// not left.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_filtered_log_probs(const struct softmax_matrix *logits,
+                                               const struct softmax_matrix *log_probs,
+                                               const struct softmax_sampler *sampler,
+                                               const struct softmax_options *options);
+
+// As `softmax_scratch_size`, for draws from logits with the shape and dtype of this matrix, whose
+// data is not used, and for the tokens that filters leave of them.
 //
 // # Safety
 // As the head of this file says.
@@ -763,20 +963,20 @@ enum softmax_status softmax_partials(const void *x,
                                      size_t count,
                                      const struct softmax_options *options);
 
-// Merges the partials of all blocks of a row, in their order, into `row`: the partial of the whole
-// row, with which its shards are finished. (Do not merge some blocks first and the results later:
-// sums are in the order of the blocks.)
+// Merges the partials of all blocks of a row of this dtype, in their order, into `row`: the
+// partial of the whole row, with which its shards are finished. (Do not merge some blocks first
+// and the results later: sums are in the order of the blocks.)
 //
 // Returns `SOFTMAX_STATUS_AGAIN`, and the row's largest element in `row_max`, if the partials have
 // to be computed again, by that element; then merging succeeds.
 //
 // # Safety
 // As the head of this file says.
-enum softmax_status softmax_merge(softmax_dtype dtype,
-                                  const struct softmax_partial *partials,
+enum softmax_status softmax_merge(const struct softmax_partial *partials,
                                   size_t count,
                                   struct softmax_partial *row,
                                   double *row_max,
+                                  softmax_dtype dtype,
                                   const struct softmax_options *options);
 
 // The probabilities of a shard of a merged row, from `x` to `y`, which is `x` itself or does not
@@ -803,13 +1003,13 @@ enum softmax_status softmax_shard_log_softmax(const struct softmax_partial *row,
                                               size_t len,
                                               const struct softmax_options *options);
 
-// The log-sum-exp of a merged row: one element of the dtype.
+// The log-sum-exp of a merged row: one element of the dtype, which is the row's.
 //
 // # Safety
 // As the head of this file says.
-enum softmax_status softmax_shard_logsumexp(softmax_dtype dtype,
-                                            const struct softmax_partial *row,
+enum softmax_status softmax_shard_logsumexp(const struct softmax_partial *row,
                                             void *logsumexp,
+                                            softmax_dtype dtype,
                                             const struct softmax_options *options);
 
 #ifdef __cplusplus

@@ -20,6 +20,8 @@ pub const SOFTMAX_ATTENTION_WINDOW: u32 = 2;
 pub const SOFTMAX_ATTENTION_OFFSET: u32 = 4;
 /// `window_ahead` is used.
 pub const SOFTMAX_ATTENTION_WINDOW_AHEAD: u32 = 8;
+/// `mask_keys` counts.
+pub const SOFTMAX_ATTENTION_MASK_KEYS: u32 = 16;
 
 /// The options of attention. Scores are a matrix whose rows are those of a tensor of batch, heads,
 /// queries and keys, in C order: row `(b * heads + h) * queries + q` has the scores of query `q` of
@@ -46,7 +48,7 @@ pub struct softmax_attention {
     /// where a key is seen.
     pub mask_dtype: softmax_dtype,
     /// The mask's batch, heads and queries: each as many as the scores have, or 1 for one that
-    /// serves all. Its rows are as long as the scores'.
+    /// serves all. Its rows are as long as the scores', or `mask_keys`.
     pub mask_shape: [usize; 3],
     /// Each head's factor of the mask; null for 1.
     pub mask_slopes: *const f32,
@@ -63,9 +65,17 @@ pub struct softmax_attention {
     /// after its position are not changed by this.
     pub window: usize,
     /// The position of the first query among the keys; without the flag it is keys - queries.
+    /// (PyTorch's is_causal counts from 0, and so does ONNX's without a cache.)
     pub offset: isize,
     /// Number of keys after its position that a query sees: the first ones. None if causal.
     pub window_ahead: usize,
+    /// The position of the first query of each sequence of the batch, or of the query of each row;
+    /// null for `offset`, whose flag is not set otherwise.
+    pub offsets: *const isize,
+    /// How many offsets there are.
+    pub offsets_count: usize,
+    /// How long the mask's rows are: keys from there on are hidden. No more than there are.
+    pub mask_keys: usize,
 }
 
 // SAFETY: numbers and pointers.
@@ -96,11 +106,12 @@ unsafe fn options_of<'a>(
     call: &Call<'a>,
     a: &softmax_attention,
     keys: usize,
-) -> Result<(Attention<'a>, [Region; 5]), Failure> {
+) -> Result<(Attention<'a>, [Region; 6]), Failure> {
     const FLAGS: u32 = SOFTMAX_ATTENTION_CAUSAL
         | SOFTMAX_ATTENTION_WINDOW
         | SOFTMAX_ATTENTION_OFFSET
-        | SOFTMAX_ATTENTION_WINDOW_AHEAD;
+        | SOFTMAX_ATTENTION_WINDOW_AHEAD
+        | SOFTMAX_ATTENTION_MASK_KEYS;
     let unknown = a.flags & !FLAGS;
     if unknown != 0 {
         return Err(Reason::Flags { of: softmax_attention::NAME, flags: unknown }.into());
@@ -112,7 +123,9 @@ unsafe fn options_of<'a>(
     let mut mask_bytes = 0;
     if !a.mask.is_null() {
         let [batch, heads, queries] = a.mask_shape;
-        let n = [heads, queries, keys].into_iter().try_fold(batch, usize::checked_mul);
+        let is_short = a.flags & SOFTMAX_ATTENTION_MASK_KEYS != 0;
+        let cols = if is_short { a.mask_keys } else { keys };
+        let n = [heads, queries, cols].into_iter().try_fold(batch, usize::checked_mul);
         let n = n.ok_or(Reason::TooLarge("mask"))?;
         // SAFETY: as this function's.
         let data = unsafe { mask_of(a, n) }?;
@@ -122,7 +135,8 @@ unsafe fn options_of<'a>(
             _ => 2,
         };
         mask_bytes = n.saturating_mul(size);
-        attention = attention.mask(Mask::new(data, a.mask_shape));
+        let mask = Mask::new(data, a.mask_shape);
+        attention = attention.mask(if is_short { mask.hidden_from(cols) } else { mask });
     }
     // SAFETY: as this function's.
     let heads = |what, p| unsafe { slice_or_none(what, p, a.heads) };
@@ -149,7 +163,14 @@ unsafe fn options_of<'a>(
         attention = attention.window_ahead(a.window_ahead);
     }
     if a.flags & SOFTMAX_ATTENTION_OFFSET != 0 {
+        if !a.offsets.is_null() {
+            return Err(Reason::Offsets.into());
+        }
         attention = attention.offset(a.offset);
+    }
+    // SAFETY: as this function's.
+    if let Some(offsets) = unsafe { slice_or_none("offsets", a.offsets, a.offsets_count) }? {
+        attention = attention.offsets(offsets);
     }
     let regions = [
         Region::of("mask", a.mask.cast::<u8>(), mask_bytes)?,
@@ -157,6 +178,7 @@ unsafe fn options_of<'a>(
         Region::of("alibi", a.alibi, a.heads)?,
         Region::of("sinks", a.sinks, a.heads)?,
         Region::of("lengths", a.lengths, a.lengths_count)?,
+        Region::of("offsets", a.offsets, a.offsets_count)?,
     ];
     Ok((attention, regions))
 }
@@ -199,9 +221,9 @@ unsafe fn attend<T: Element, U: Probs<T>>(
 ) -> Result<(), Failure> {
     let (rows, cols) = (scores.rows, scores.cols);
     // SAFETY: as this function's.
-    let (attention, [a, b, c, d, e]) = unsafe { options_of(call, attention, cols) }?;
+    let (attention, [a, b, c, d, e, f]) = unsafe { options_of(call, attention, cols) }?;
     let written = [probs.region::<U>("probs")?, Region::of("logsumexp", logsumexp, rows)?];
-    call.disjoint(&written, &[scores.region::<T>("scores")?, a, b, c, d, e])?;
+    call.disjoint(&written, &[scores.region::<T>("scores")?, a, b, c, d, e, f])?;
     let needed = || attention.scratch_size::<T, U>(Shape::new(rows, cols));
     let n = if logsumexp.is_null() { 0 } else { rows };
     // SAFETY: as this function's; what is written does not overlap anything.

@@ -8,6 +8,7 @@
 //! functions check what can be checked: null, alignment, sizes, overlaps.
 #![allow(non_camel_case_types)]
 
+mod along;
 mod attention;
 mod loss;
 mod options;

@@ -44,6 +44,8 @@ pub struct softmax_cross_entropy {
     pub row_factors: *const f64,
     /// Multiplies the gradient, but not the loss. 1 by default.
     pub gradient_factor: f64,
+    /// As `weights`, in double; null if there are none, or if there are `weights`.
+    pub weights_f64: *const f64,
 }
 
 // SAFETY: numbers and pointers.
@@ -51,7 +53,7 @@ unsafe impl Descriptor for softmax_cross_entropy {
     const NAME: &'static str = "softmax_cross_entropy";
 }
 
-const DEFAULT: softmax_cross_entropy = softmax_cross_entropy {
+pub(crate) const DEFAULT: softmax_cross_entropy = softmax_cross_entropy {
     size: size_of::<softmax_cross_entropy>(),
     reduction: SOFTMAX_REDUCTION_MEAN,
     flags: 0,
@@ -61,11 +63,12 @@ const DEFAULT: softmax_cross_entropy = softmax_cross_entropy {
     weights: std::ptr::null(),
     row_factors: std::ptr::null(),
     gradient_factor: 1.0,
+    weights_f64: std::ptr::null(),
 };
 
 /// # Safety
 /// The arrays are valid for reads.
-unsafe fn options_of<'a>(
+pub(crate) unsafe fn options_of<'a>(
     call: &Call<'a>,
     o: &softmax_cross_entropy,
     rows: usize,
@@ -94,6 +97,12 @@ unsafe fn options_of<'a>(
     // SAFETY: as this function's.
     unsafe {
         if let Some(weights) = slice_or_none("weights", o.weights, cols)? {
+            loss = loss.weights(weights);
+        }
+        if let Some(weights) = slice_or_none("weights_f64", o.weights_f64, cols)? {
+            if !o.weights.is_null() {
+                return Err(Reason::OneOf("weights", "weights_f64").into());
+            }
             loss = loss.weights(weights);
         }
         if let Some(factors) = slice_or_none("row_factors", o.row_factors, rows)? {
@@ -159,6 +168,7 @@ unsafe fn run<T: Element>(
             if in_place { none } else { logits.region::<T>("logits")? },
             targets_region,
             Region::of("weights", o.weights, cols)?,
+            Region::of("weights_f64", o.weights_f64, cols)?,
             Region::of("row_factors", o.row_factors, rows)?,
         ],
     )?;

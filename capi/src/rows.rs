@@ -33,6 +33,15 @@ pub const SOFTMAX_TIES_SHARE: softmax_ties = 0;
 /// The first of them gets 1.
 pub const SOFTMAX_TIES_FIRST: softmax_ties = 1;
 
+/// The way with several largest elements.
+pub(crate) fn ties_of(ties: softmax_ties) -> Result<Ties, Failure> {
+    match ties {
+        SOFTMAX_TIES_SHARE => Ok(Ties::Share),
+        SOFTMAX_TIES_FIRST => Ok(Ties::First),
+        value => Err(Reason::Choice { of: "rule for ties", value }.into()),
+    }
+}
+
 /// The token for rows that have none to draw.
 ///
 /// cbindgen:ignore
@@ -183,15 +192,10 @@ pub unsafe extern "C" fn softmax_hardmax(
     ties: softmax_ties,
     options: *const softmax_options,
 ) -> softmax_status {
-    let ties = match ties {
-        SOFTMAX_TIES_SHARE => Ties::Share,
-        SOFTMAX_TIES_FIRST => Ties::First,
-        value => {
-            // SAFETY: as this function's.
-            return unsafe {
-                call(options, &|_| Err(Reason::Choice { of: "rule for ties", value }.into()))
-            };
-        }
+    let ties = match ties_of(ties) {
+        Ok(ties) => ties,
+        // SAFETY: as this function's.
+        Err(_) => return unsafe { call(options, &|_| ties_of(ties).map(drop)) },
     };
     // SAFETY: as this function's.
     unsafe { map(Op::Hardmax(ties), x, y, options) }

@@ -1,9 +1,15 @@
 //! Draws from rows of logits.
 
-use softmax::{Method, Order, Sampler, Shape};
+use std::ffi::c_void;
+
+use softmax::half::{bf16, f16};
+use softmax::{Element, Method, Order, Sampler, Shape};
 
 use crate::options::{Call, call, softmax_options};
-use crate::raw::{Descriptor, Region, by_dtype, read, slice, slice_mut, softmax_matrix, write};
+use crate::raw::{
+    Descriptor, Region, SOFTMAX_BF16, SOFTMAX_F16, SOFTMAX_F32, SOFTMAX_F64, by_dtype, read, slice,
+    slice_mut, softmax_matrix, write,
+};
 use crate::status::{Failure, Reason, softmax_status};
 
 /// The order of Hugging Face transformers: temperature, top-k, top-p, min-p, typical-p.
@@ -69,6 +75,8 @@ pub struct softmax_sampler {
     pub history_starts: *const usize,
     /// Number of histories: 0, one for all rows, or one for each row.
     pub history_count: usize,
+    /// How many tokens top-p, min-p and typical-p leave at least, if there are so many. 0 is 1.
+    pub min_keep: usize,
 }
 
 // SAFETY: numbers and pointers.
@@ -105,6 +113,7 @@ unsafe fn options_of<'a>(
         .top_p(s.top_p)
         .min_p(s.min_p)
         .typical_p(s.typical_p)
+        .min_keep(s.min_keep)
         .repetition_penalty(s.repetition_penalty)
         .presence_penalty(s.presence_penalty)
         .frequency_penalty(s.frequency_penalty);
@@ -167,8 +176,187 @@ pub unsafe extern "C" fn softmax_sample(
     }
 }
 
-/// As `softmax_scratch_size`, for draws from logits with the shape and dtype of this matrix; its
-/// data is not used.
+/// # Safety
+/// As [`softmax_kept_probs`].
+#[allow(clippy::too_many_arguments)]
+unsafe fn kept<T: Element>(
+    call: &Call,
+    logits: &softmax_matrix,
+    tokens: *mut usize,
+    values: *mut c_void,
+    counts: *mut usize,
+    room: usize,
+    sampler: &softmax_sampler,
+    log: bool,
+) -> Result<(), Failure> {
+    let (rows, cols) = (logits.rows, logits.cols);
+    let n = rows.checked_mul(room).ok_or(Reason::TooLarge("tokens"))?;
+    let values = values.cast::<T::Arithmetic>();
+    let written = [
+        Region::of("tokens", tokens, n)?,
+        Region::of("values", values, n)?,
+        Region::of("counts", counts, rows)?,
+    ];
+    // SAFETY: as this function's; what is written does not overlap anything.
+    unsafe {
+        let (sampler, [a, b, c, d]) = options_of(call, sampler)?;
+        call.disjoint(&written, &[logits.region::<T>("logits")?, a, b, c, d])?;
+        let tokens = slice_mut("tokens", tokens, n)?;
+        let values = slice_mut("values", values, n)?;
+        let counts = slice_mut("counts", counts, rows)?;
+        let needed = || sampler.scratch_size::<T>(Shape::new(rows, cols));
+        let logits = logits.view::<T>("logits")?;
+        call.run(needed, || match log {
+            false => sampler.kept_probs(logits, tokens, values, counts),
+            true => sampler.kept_log_probs(logits, tokens, values, counts),
+        })
+    }
+}
+
+/// The tokens of each row that filters leave, and their probabilities, most likely first and
+/// equally likely ones by rising index: of row `i` the first `counts[i]` of the `room` places of
+/// `tokens` and `probs` (float, or double for f64) from `i * room` on. What follows stays as it is.
+/// `counts` has one place for each row.
+///
+/// What is left are the tokens that `softmax_sample` may draw. The probabilities add up to 1: they
+/// are those of `softmax_softmax` for a row of the logits of these tokens alone, with its bits and
+/// its bound. No random number is used. Rows where there is nothing to draw have no tokens.
+///
+/// Returns `SOFTMAX_STATUS_ROOM` if a row has more tokens than `room`: all counts are written then,
+/// and the rows that fit.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_kept_probs(
+    logits: *const softmax_matrix,
+    tokens: *mut usize,
+    probs: *mut c_void,
+    counts: *mut usize,
+    room: usize,
+    sampler: *const softmax_sampler,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe {
+        call(options, &|call| {
+            let (logits, sampler) = (read(logits)?, read(sampler)?);
+            by_dtype!("logits", logits.dtype, T => kept::<T>(
+                call, logits, tokens, probs, counts, room, sampler, false,
+            ))
+        })
+    }
+}
+
+/// As `softmax_kept_probs`, with the logarithms of the probabilities, which are those of
+/// `softmax_log_softmax`.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_kept_log_probs(
+    logits: *const softmax_matrix,
+    tokens: *mut usize,
+    log_probs: *mut c_void,
+    counts: *mut usize,
+    room: usize,
+    sampler: *const softmax_sampler,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe {
+        call(options, &|call| {
+            let (logits, sampler) = (read(logits)?, read(sampler)?);
+            by_dtype!("logits", logits.dtype, T => kept::<T>(
+                call, logits, tokens, log_probs, counts, room, sampler, true,
+            ))
+        })
+    }
+}
+
+/// # Safety
+/// As [`softmax_filtered_probs`].
+unsafe fn filtered<T: Element>(
+    call: &Call,
+    logits: &softmax_matrix,
+    out: &softmax_matrix,
+    sampler: &softmax_sampler,
+    log: bool,
+) -> Result<(), Failure> {
+    let shape = Shape::new(logits.rows, logits.cols);
+    let written = [out.region::<T::Arithmetic>("output")?];
+    // SAFETY: as this function's; what is written does not overlap anything.
+    unsafe {
+        let (sampler, [a, b, c, d]) = options_of(call, sampler)?;
+        call.disjoint(&written, &[logits.region::<T>("logits")?, a, b, c, d])?;
+        let (logits, out) = (logits.view::<T>("logits")?, out.view_mut("output")?);
+        let needed = || sampler.scratch_size::<T>(shape);
+        call.run(needed, || match log {
+            false => sampler.filtered_probs(logits, out),
+            true => sampler.filtered_log_probs(logits, out),
+        })
+    }
+}
+
+/// # Safety
+/// As [`softmax_filtered_probs`].
+unsafe fn filtered_of(
+    logits: *const softmax_matrix,
+    out: *const softmax_matrix,
+    sampler: *const softmax_sampler,
+    options: *const softmax_options,
+    log: bool,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe {
+        call(options, &|call| {
+            let (logits, out, sampler) = (read(logits)?, read(out)?, read(sampler)?);
+            match (logits.dtype, out.dtype) {
+                (SOFTMAX_F32, SOFTMAX_F32) => filtered::<f32>(call, logits, out, sampler, log),
+                (SOFTMAX_F64, SOFTMAX_F64) => filtered::<f64>(call, logits, out, sampler, log),
+                (SOFTMAX_F16, SOFTMAX_F32) => filtered::<f16>(call, logits, out, sampler, log),
+                (SOFTMAX_BF16, SOFTMAX_F32) => filtered::<bf16>(call, logits, out, sampler, log),
+                dtypes => Err(Reason::Dtypes { of: "logits and probabilities", dtypes }.into()),
+            }
+        })
+    }
+}
+
+/// The probabilities of `softmax_kept_probs`, the same bits, in whole rows of `probs`, a matrix of
+/// the shape of the logits and of f32, or f64 for f64, which does not overlap them: 0 for tokens
+/// that are not left. Rows where there is nothing to draw become NaN.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_filtered_probs(
+    logits: *const softmax_matrix,
+    probs: *const softmax_matrix,
+    sampler: *const softmax_sampler,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe { filtered_of(logits, probs, sampler, options, false) }
+}
+
+/// As `softmax_filtered_probs`, with the logarithms of the probabilities: -inf for tokens that are
+/// not left.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_filtered_log_probs(
+    logits: *const softmax_matrix,
+    log_probs: *const softmax_matrix,
+    sampler: *const softmax_sampler,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe { filtered_of(logits, log_probs, sampler, options, true) }
+}
+
+/// As `softmax_scratch_size`, for draws from logits with the shape and dtype of this matrix, whose
+/// data is not used, and for the tokens that filters leave of them.
 ///
 /// # Safety
 /// As the head of this file says.

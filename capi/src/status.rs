@@ -6,7 +6,8 @@ use softmax::{Error, Size};
 
 /// The status of a call. Unless it is `SOFTMAX_STATUS_OK`, nothing was written except a message;
 /// but after `SOFTMAX_STATUS_MEMORY` and `SOFTMAX_STATUS_INTERNAL` some rows may have been written,
-/// and after `SOFTMAX_STATUS_AGAIN` the row's largest element.
+/// after `SOFTMAX_STATUS_AGAIN` the row's largest element, and after `SOFTMAX_STATUS_ROOM` all
+/// counts and the rows that fit.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum softmax_status {
@@ -47,14 +48,16 @@ pub enum softmax_status {
     Caches = 16,
     /// The partials have to be computed again, by the row's largest element: see `softmax_merge`.
     Again = 17,
+    /// A row has more results than there is room for: the counts say how many.
+    Room = 18,
     /// A bug in this library.
-    Internal = 18,
+    Internal = 19,
 }
 
 use softmax_status as Status;
 
 impl Status {
-    const ALL: [(Self, &'static std::ffi::CStr); 19] = [
+    const ALL: [(Self, &'static std::ffi::CStr); 20] = [
         (Self::Ok, c"all is done"),
         (Self::NullPointer, c"a pointer is null that must not be"),
         (Self::StructSize, c"the size of a struct is unknown to this library"),
@@ -73,6 +76,7 @@ impl Status {
         (Self::Kernel, c"there is no such kernel, or this CPU cannot run it"),
         (Self::Caches, c"SOFTMAX_CACHES is not two sizes"),
         (Self::Again, c"the partials are to be computed again by the row's largest element"),
+        (Self::Room, c"a row has more results than there is room for"),
         (Self::Internal, c"a bug in this library"),
     ];
 }
@@ -138,11 +142,15 @@ pub(crate) enum Reason {
     },
     /// Both a scale and a temperature were given.
     Both(f64, f64),
+    /// Two pointers, of which one must be null.
+    OneOf(&'static str, &'static str),
     Stride {
         cols: usize,
         stride: usize,
     },
     Again(f64),
+    /// Both an offset and one for each sequence.
+    Offsets,
     /// A feature that this library was not built with.
     Unknown(&'static str),
 }
@@ -165,6 +173,7 @@ impl Reason {
                 Error::Axis { .. } => Status::Axis,
                 Error::Column { .. } => Status::Column,
                 Error::Memory { .. } => Status::Memory,
+                Error::Room { .. } => Status::Room,
                 Error::Caches { .. } => Status::Caches,
                 Error::UnknownKernel { .. } | Error::UnavailableKernel { .. } => Status::Kernel,
                 _ => Status::Internal,
@@ -179,9 +188,10 @@ impl Reason {
             Self::Choice { .. } | Self::Flags { .. } => Status::Value,
             Self::Name(_) => Status::Kernel,
             Self::NoKernel { .. } => Status::Length,
-            Self::Both(..) => Status::Value,
+            Self::Both(..) | Self::OneOf(..) => Status::Value,
             Self::Stride { .. } => Status::Stride,
             Self::Again(_) => Status::Again,
+            Self::Offsets => Status::Value,
             Self::Unknown(_) => Status::Internal,
         }
     }
@@ -215,12 +225,14 @@ impl fmt::Display for Reason {
                 f,
                 "one of scale and temperature must be 1, got scale {scale} and temperature {temperature}"
             ),
+            Self::OneOf(a, b) => write!(f, "one of {a} and {b} must be null"),
             Self::Stride { cols, stride } => {
                 write!(f, "rows of {cols} elements overlap at stride {stride}")
             }
             Self::Again(max) => {
                 write!(f, "the partials are to be computed again by the largest element, {max}")
             }
+            Self::Offsets => write!(f, "there are offsets, and the flag of one offset is set"),
             Self::Unknown(what) => write!(f, "this library does not know {what}"),
         }
     }

@@ -190,9 +190,9 @@ pub unsafe extern "C" fn softmax_partials(
     }
 }
 
-/// Merges the partials of all blocks of a row, in their order, into `row`: the partial of the whole
-/// row, with which its shards are finished. (Do not merge some blocks first and the results later:
-/// sums are in the order of the blocks.)
+/// Merges the partials of all blocks of a row of this dtype, in their order, into `row`: the
+/// partial of the whole row, with which its shards are finished. (Do not merge some blocks first
+/// and the results later: sums are in the order of the blocks.)
 ///
 /// Returns `SOFTMAX_STATUS_AGAIN`, and the row's largest element in `row_max`, if the partials have
 /// to be computed again, by that element; then merging succeeds.
@@ -201,11 +201,11 @@ pub unsafe extern "C" fn softmax_partials(
 /// As the head of this file says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn softmax_merge(
-    dtype: softmax_dtype,
     partials: *const softmax_partial,
     count: usize,
     row: *mut softmax_partial,
     row_max: *mut f64,
+    dtype: softmax_dtype,
     options: *const softmax_options,
 ) -> softmax_status {
     // SAFETY: as this function's.
@@ -327,15 +327,15 @@ pub unsafe extern "C" fn softmax_shard_log_softmax(
     }
 }
 
-/// The log-sum-exp of a merged row: one element of the dtype.
+/// The log-sum-exp of a merged row: one element of the dtype, which is the row's.
 ///
 /// # Safety
 /// As the head of this file says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn softmax_shard_logsumexp(
-    dtype: softmax_dtype,
     row: *const softmax_partial,
     logsumexp: *mut c_void,
+    dtype: softmax_dtype,
     options: *const softmax_options,
 ) -> softmax_status {
     // SAFETY: as this function's.

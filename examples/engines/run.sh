@@ -23,7 +23,7 @@ bin=${CARGO_TARGET_DIR:-target}/release
 "$bin/candle" "${quick[@]}"
 "$bin/tract" "${quick[@]}"
 
-# Processes of one machine talk through its memory, and start each other without a network.
+# Processes of one machine use shared memory, and are started without a network.
 mpi=(mpirun --oversubscribe --mca btl self,vader --mca btl_vader_single_copy_mechanism none
      --mca plm isolated --mca oob_tcp_if_include lo)
 if [ "$(id -u)" = 0 ]; then mpi+=(--allow-run-as-root); fi

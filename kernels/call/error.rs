@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// Why a call was refused. Nothing was written, except where [`Error::Memory`] says so.
+/// Why a call was refused. Nothing was written, except where [`Error::Memory`] and [`Error::Room`]
+/// say so.
 ///
 /// ```
 /// let error = softmax_kernels::Matrix::new(&[1.0f32; 6], 4).unwrap_err();
@@ -75,6 +76,17 @@ pub enum Error {
     Memory {
         /// The number of elements.
         elements: usize,
+    },
+    /// A row has more results than there is room for. The results of the rows that fit, and the
+    /// counts of all rows, are written.
+    #[non_exhaustive]
+    Room {
+        /// The first such row.
+        row: usize,
+        /// The number of its results.
+        needed: usize,
+        /// The number of results that each row has room for.
+        room: usize,
     },
     /// The environment variable `SOFTMAX_CACHES` is not two sizes.
     #[non_exhaustive]
@@ -204,6 +216,9 @@ impl fmt::Display for Error {
                 write!(f, "{rows} rows of {cols} with stride {stride} overflow the address space")
             }
             Self::Memory { elements } => write!(f, "there is no memory for {elements} elements"),
+            Self::Room { row, needed, room } => {
+                write!(f, "row {row} needs room for {needed} results, got {room}")
+            }
             Self::Caches { value } => {
                 write!(f, "SOFTMAX_CACHES must be two sizes like 2M,32M, got {value:?}")
             }
@@ -233,6 +248,12 @@ impl Error {
     #[cold]
     pub fn memory(elements: usize) -> Self {
         Self::Memory { elements }
+    }
+
+    #[doc(hidden)]
+    #[cold]
+    pub fn room(row: usize, needed: usize, room: usize) -> Self {
+        Self::Room { row, needed, room }
     }
 
     #[doc(hidden)]

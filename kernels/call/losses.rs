@@ -11,6 +11,13 @@ use crate::num::exp2::{Contract, Sum};
 use crate::num::scale::Scale;
 
 /// The targets of the rows of a loss.
+///
+/// ```
+/// use softmax_kernels::{Matrix, Targets};
+/// let (labels, probs) = (Targets::<f32>::from(&[1, 0]), Matrix::new(&[0.5f32; 6], 3)?.into());
+/// assert_eq!((labels.rows(), Targets::rows(&probs)), (2, 2));
+/// # Ok::<(), softmax_kernels::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Targets<'a, T> {
@@ -70,6 +77,12 @@ impl<'a, T> From<Matrix<'a, T>> for Targets<'a, T> {
 }
 
 /// Numbers that classes or elements are multiplied by.
+///
+/// ```
+/// use softmax_kernels::Weights;
+/// assert!(matches!(Weights::from(&[1.0f32, 2.0]), Weights::F32(&[1.0, 2.0])));
+/// assert!(matches!(Weights::from(&vec![1.0]), Weights::F64(&[1.0])));
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Weights<'a> {

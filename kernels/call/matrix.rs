@@ -148,6 +148,13 @@ macro_rules! view {
             }
 
             /// The first `at` rows, or all if there are fewer, and the others.
+            ///
+            /// ```
+            /// use softmax_kernels::Matrix;
+            /// let (first, others) = Matrix::new(&[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0], 2)?.split_rows(1);
+            /// assert_eq!((first.row(0), others.rows()), (&[1.0, 2.0][..], 2));
+            /// # Ok::<(), softmax_kernels::Error>(())
+            /// ```
             pub fn split_rows(self, at: usize) -> (Self, Self) {
                 let at = at.min(self.rows);
                 let Self { data, rows, cols, stride, borrowed } = self;
@@ -161,6 +168,13 @@ macro_rules! view {
             }
 
             /// The first `at` columns and the others. All and none if there are fewer than `at`.
+            ///
+            /// ```
+            /// use softmax_kernels::Matrix;
+            /// let (left, right) = Matrix::new(&[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0], 3)?.split_cols(1);
+            /// assert_eq!((left.row(1), right.row(1)), (&[4.0][..], &[5.0, 6.0][..]));
+            /// # Ok::<(), softmax_kernels::Error>(())
+            /// ```
             pub fn split_cols(self, at: usize) -> (Self, Self) {
                 let at = at.min(self.cols);
                 let Self { data, rows, cols, stride, borrowed } = self;
@@ -222,6 +236,13 @@ impl<'a, T> Matrix<'a, T> {
     }
 
     /// A row; empty if there is no such row.
+    ///
+    /// ```
+    /// use softmax_kernels::Matrix;
+    /// let matrix = Matrix::new(&[1.0f32, 2.0, 3.0, 4.0], 2)?;
+    /// assert_eq!((matrix.row(1), matrix.row(2)), (&[3.0, 4.0][..], &[][..]));
+    /// # Ok::<(), softmax_kernels::Error>(())
+    /// ```
     pub fn row(self, row: usize) -> &'a [T] {
         if row >= self.rows || self.cols == 0 {
             return &[];
@@ -250,6 +271,14 @@ impl<'a, T> MatrixMut<'a, T> {
     }
 
     /// A row; empty if there is none of that number.
+    ///
+    /// ```
+    /// use softmax_kernels::MatrixMut;
+    /// let mut data = [0.0f32; 4];
+    /// MatrixMut::new(&mut data, 2)?.row_mut(1).fill(1.0);
+    /// assert_eq!(data, [0.0, 0.0, 1.0, 1.0]);
+    /// # Ok::<(), softmax_kernels::Error>(())
+    /// ```
     pub fn row_mut(&mut self, row: usize) -> &mut [T] {
         if row >= self.rows || self.cols == 0 {
             return &mut [];

@@ -146,9 +146,9 @@ impl Sums {
     /// The constants of the row's log-softmax. `c` has a small relative error: in f32 1.22 u and
     /// 2^-26.
     ///
-    /// Proof: with `q` the share of the others, an error `d` of their sum changes `c = -ln(1 -
-    /// q) >= q` by `d q`. Where the largest element has less than a quarter of the row, `c` is above
-    /// 1.38.
+    /// Proof: let `q` be the share of the other elements. An error `d` of their sum changes `c =
+    /// -ln(1 - q) >= q` by `d q`. If the largest element has less than a quarter of the row, `c` is
+    /// above 1.38.
     pub(crate) fn log_shift<E: Contract>(&self, scale: &Scale) -> LogShift {
         let lost = self.others.hi < ADD_F64 * self.sum.hi;
         if is_single::<E>() && 4.0 * self.e_max >= self.sum.hi {

@@ -66,6 +66,12 @@ pub(crate) fn log_shift_of_pairs<E: Contract>(
 
 /// The elements of a mask: numbers that are added to the logits, or booleans that tell whether a
 /// key is seen.
+///
+/// ```
+/// use softmax_kernels::MaskData;
+/// assert!(matches!(MaskData::from(&[true, false]), MaskData::Bool(&[1, 0])));
+/// assert!(matches!(MaskData::from(&[0.0f32, -1.0]), MaskData::F32(&[0.0, -1.0])));
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum MaskData<'a> {
@@ -207,13 +213,15 @@ pub struct Mask<'a> {
     pub(crate) data: MaskData<'a>,
     /// Batch, heads, queries.
     pub(crate) shape: [usize; 3],
+    /// The number of its columns, if it has fewer than keys.
+    pub(crate) width: Option<usize>,
 }
 
 impl<'a> Mask<'a> {
-    /// A mask of f32, f16 or bf16 (or f64, for scores of f64), which are added to the logits, or of
-    /// bool or u8, where `true` or not 0 means that a key is seen. `shape` is batch, heads, queries:
-    /// each as many as the scores have, or 1 for one that serves all. A row of the mask is as long
-    /// as one of the scores.
+    /// A mask. Values of f32, f16 or bf16 (f64 for scores of f64) are added to the logits; bool or
+    /// u8 say which keys are seen: `true` or not 0. `shape` is batch, heads, queries: each as many
+    /// as the scores have, or 1 for one that serves all. A row of the mask is as long as a row of
+    /// the scores.
     ///
     /// ```
     /// use softmax_kernels::Mask;
@@ -221,7 +229,21 @@ impl<'a> Mask<'a> {
     /// let mask = Mask::new(&[true, true, false][..], [1, 1, 1]);
     /// ```
     pub fn new(data: impl Into<MaskData<'a>>, shape: [usize; 3]) -> Self {
-        Self { data: data.into(), shape }
+        Self { data: data.into(), shape, width: None }
+    }
+
+    /// The mask has columns only for the first `keys` keys, and the keys after them are hidden, as
+    /// ONNX's `Attention` pads its mask. Calls refuse more columns than keys.
+    ///
+    /// ```
+    /// use softmax_kernels::Mask;
+    /// // Of five keys, say: seen, hidden, seen, hidden, hidden.
+    /// let mask = Mask::new(&[true, false, true][..], [1, 1, 1]).hidden_from(3);
+    /// ```
+    #[must_use]
+    pub const fn hidden_from(mut self, keys: usize) -> Self {
+        self.width = Some(keys);
+        self
     }
 }
 
@@ -255,6 +277,8 @@ pub struct Attend<'a> {
     /// The position of the first query among the keys; by default the last query's is that of the
     /// last key.
     pub offset: Option<isize>,
+    /// The same for each sequence of the batch, or for the query of each row; it is used instead.
+    pub offsets: Option<&'a [isize]>,
     /// The result of rows that see no key.
     pub masked: Masked,
 }
@@ -305,6 +329,7 @@ impl<'a> Attend<'a> {
             window: None,
             window_ahead: None,
             offset: None,
+            offsets: None,
             masked: Masked::Nan,
         }
     }
@@ -335,8 +360,13 @@ impl<'a> Attend<'a> {
                 let [expected, got] = [scores, mask.shape].map(|s| Size::Tensor(Box::new(s)));
                 return Err(Error::shape(what, expected, got));
             }
+            let width = mask.width.unwrap_or(cols);
+            if width > cols {
+                let range = "no more than there are keys";
+                return Err(Error::value("number of columns of the mask", width, range));
+            }
             // No overflow: the scores have at least as many.
-            let needed = mask.shape.iter().product::<usize>() * cols;
+            let needed = mask.shape.iter().product::<usize>() * width;
             let len = mask.data.len();
             if len != needed {
                 return Err(Error::count("number of elements of the mask", needed, len));
@@ -361,9 +391,19 @@ impl<'a> Attend<'a> {
             let what = "number of lengths (one for each sequence of the batch, or each row)";
             return Err(Error::count(what, batch, lengths.len()));
         }
+        if let Some(offsets) = self.offsets
+            && offsets.len() != batch
+            && offsets.len() != rows
+        {
+            let what = "number of offsets (one for each sequence of the batch, or each row)";
+            return Err(Error::count(what, batch, offsets.len()));
+        }
+        if self.slopes.is_none() || rows == 0 {
+            return Ok(());
+        }
         let limit = max_distance::<A>();
-        match self.farthest(cols) {
-            Some(distance) if self.slopes.is_some() && rows > 0 && distance.abs() > limit => {
+        match self.farthest(rows, cols) {
+            Some(distance) if distance.abs() > limit => {
                 let range = if limit > 1 << 24 {
                     "within 2^53 - 16, either way"
                 } else {
@@ -381,16 +421,28 @@ impl<'a> Attend<'a> {
     }
 
     /// The largest distance of a key from a query that sees it, with lengths and masks left out.
-    fn farthest(&self, cols: usize) -> Option<i64> {
-        let first = self.position(0, cols) as i128;
-        let last = self.position(self.queries.saturating_sub(1), cols) as i128;
+    fn farthest(&self, rows: usize, cols: usize) -> Option<i64> {
+        let queries = self.queries.saturating_sub(1);
+        let Some(offsets) = self.offsets else {
+            let [first, last] = [0, queries].map(|query| self.position(0, query, rows, cols));
+            return self.farthest_of(first, last, cols);
+        };
+        let queries = if offsets.len() == rows { 0 } else { queries };
+        let distances = offsets.iter().filter_map(|&first| {
+            self.farthest_of(first, first.saturating_add(queries as isize), cols)
+        });
+        distances.max_by_key(|distance| distance.abs())
+    }
+
+    /// The same as [`Attend::farthest`], for queries between these positions.
+    fn farthest_of(&self, first: isize, last: isize, cols: usize) -> Option<i64> {
         // The first query is the farthest from the keys after it, the last one from those before
         // it.
-        let mut most = cols as i128 - 1 - first;
+        let mut most = cols as i128 - 1 - first as i128;
         if let Some(ahead) = self.ahead() {
             most = most.min(ahead as i128);
         }
-        let mut least = -last;
+        let mut least = -(last as i128);
         if let Some(window) = self.window {
             least = least.max(1 - window as i128);
         }
@@ -400,9 +452,14 @@ impl<'a> Attend<'a> {
         (cols > 0 && visible).then_some(distance.clamp(-most, most) as i64)
     }
 
-    /// The position of a query among the keys.
-    fn position(&self, query: usize, cols: usize) -> isize {
-        let offset = self.offset.unwrap_or(cols as isize - self.queries as isize);
+    /// The position of a row's query among the keys; `query` is the query's number in its sequence.
+    #[inline(always)]
+    fn position(&self, row: usize, query: usize, rows: usize, cols: usize) -> isize {
+        let offset = match self.offsets {
+            Some(offsets) if offsets.len() == rows => return offsets[row],
+            Some(offsets) => offsets[row / (self.heads * self.queries)],
+            None => self.offset.unwrap_or(cols as isize - self.queries as isize),
+        };
         offset.saturating_add(query as isize)
     }
 
@@ -417,7 +474,7 @@ impl<'a> Attend<'a> {
     pub(crate) fn row(&self, row: usize, rows: usize, cols: usize) -> Row<'a> {
         let (head, query) = (row / self.queries, row % self.queries);
         let (batch, head) = (head / self.heads, head % self.heads);
-        let position = self.position(query, cols);
+        let position = self.position(row, query, rows, cols);
         let mut end = match self.lengths {
             Some(lengths) => cols.min(lengths[if lengths.len() == rows { row } else { batch }]),
             None => cols,
@@ -434,10 +491,12 @@ impl<'a> Attend<'a> {
             None => 0,
         };
         let mask = self.mask.map(|mask| {
+            let width = mask.width.unwrap_or(cols);
+            end = end.min(width);
             let [batches, heads, queries] = mask.shape;
             let at = |i, n| if n == 1 { 0 } else { i };
             let row = (at(batch, batches) * heads + at(head, heads)) * queries + at(query, queries);
-            let range = row * cols..(row + 1) * cols;
+            let range = row * width..(row + 1) * width;
             mask.data.part(range)
         });
         let keys = (begin.min(end), end);

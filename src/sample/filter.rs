@@ -1,11 +1,12 @@
-//! What is left of a row's tokens, and draws from it.
+//! The tokens of a row that filters leave, and draws from them.
 //!
-//! Top-k, top-p and min-p keep those of the first ranks. Which ones is found without sorting the
-//! row: a sample of it tells a band of masses in which the last of the ranks is almost certainly;
-//! one scan of the row sums what is above the band and collects what is within; and among these few
-//! the last rank is selected. Where few tokens are left, they are a list from then on.
+//! Top-k, top-p and min-p keep the tokens of the first ranks. The last of these ranks is found
+//! without sorting the row: a sample of the row gives a band of masses that contains it almost
+//! certainly; one scan of the row sums the masses above the band and collects the tokens within it;
+//! and among these few the last rank is selected. If few tokens are left, they are a list from then
+//! on.
 //!
-//! Typical-p keeps the tokens around a mean, and where they end is found by a histogram of all.
+//! Typical-p keeps the tokens around a mean; a histogram of all tokens shows where they end.
 
 use std::ops::Range;
 
@@ -21,23 +22,23 @@ use super::random::{Bits, Stream};
 /// What a filter keeps.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Need {
-    /// So many of the first ranks.
+    /// This number of the first ranks.
     Count(u64),
-    /// So much of the mass, of the first ranks.
+    /// First ranks with this share of the mass.
     Share(f64),
-    /// Those with so much of the largest mass.
+    /// Tokens with at least this share of the largest mass.
     OfLargest(f64),
-    /// So much of the mass, of those with information near the entropy.
+    /// Tokens with information near the entropy, with this share of the mass.
     Typical(f64),
 }
 
-/// Memory for lists, each of which has room for a row.
+/// Memory for lists, each of which has room for the tokens of a row.
 pub(super) struct Lists<'m> {
-    /// What a scan collects.
+    /// The tokens that a scan collects.
     band: &'m mut [u64],
     /// Tokens by rank, in the order of their indices.
     tokens: SliceVec<'m, u64>,
-    /// Ranks to be selected from.
+    /// Ranks for selection.
     ranks: SliceVec<'m, u64>,
     /// The same with their distances from the entropy, if a filter needs them.
     distances: SliceVec<'m, [u64; 2]>,
@@ -46,8 +47,7 @@ pub(super) struct Lists<'m> {
 }
 
 impl<'m> Lists<'m> {
-    /// For rows of so many tokens out of four times as many elements, and as many, or no,
-    /// `distances`.
+    /// Memory for rows of `n` tokens, from `4 n` elements of `memory`, and `n` or no `distances`.
     pub(super) fn new(n: usize, memory: &'m mut [u64], distances: &'m mut [[u64; 2]]) -> Self {
         let (band, rest) = memory.split_at_mut(n);
         let (tokens, rest) = rest.split_at_mut(n);
@@ -66,27 +66,29 @@ impl<'m> Lists<'m> {
 pub(super) struct Kept<'a, 'm> {
     kernel: Ready,
     masses: Masses<'a>,
-    /// The largest exponential, and the sum of all, about.
+    /// The largest exponential, and approximately the sum of all.
     largest: f32,
     sum: f64,
+    /// The least number of tokens that filters by mass leave.
+    at_least: u64,
     state: State,
     lists: &'a mut Lists<'m>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
 enum State {
-    /// All that have mass.
+    /// All tokens that have mass.
     All,
-    /// Those up to a rank, which have so many units. `lists.sums` has them by spans.
-    Upto { last: u64, mass: u64 },
-    /// Those in `lists.tokens`.
+    /// The tokens up to a rank, their number and their units. `lists.sums` has the units by spans.
+    Upto { last: u64, count: u64, mass: u64 },
+    /// The tokens in `lists.tokens`.
     List,
 }
 
-/// Rows shorter than this become lists at once: nothing would be gained by a band.
+/// Shorter rows become lists at once, because a band would save nothing.
 const SHORT: usize = 2048;
 
-/// Where no more are expected above a band, they are collected along with it.
+/// If at most this many tokens are expected above a band, they are collected with it.
 const FEW: f64 = 1024.0;
 
 /// The rank of the least token that has mass.
@@ -94,12 +96,12 @@ fn least_rank() -> u64 {
     rank(LEAST, u32::MAX as usize)
 }
 
-/// So much of a number of units: one at least.
+/// This share of a number of units, at least one.
 fn share(p: f64, mass: u64) -> u64 {
     ((p * mass as f64).ceil() as u64).clamp(1, mass.max(1))
 }
 
-/// The least exponential that is so much of the largest.
+/// The least exponential that is this share of the largest.
 fn least_of(p: f64, largest: f32) -> f32 {
     let bound = p * f64::from(largest);
     let e = bound as f32;
@@ -107,7 +109,8 @@ fn least_of(p: f64, largest: f32) -> f32 {
     e.max(LEAST)
 }
 
-/// The key at which the weights of keys in rising order reach `need`; `None` if they do not.
+/// The key at which the sum of weights, of keys in increasing order, reaches `need`; `None` if it
+/// does not.
 fn reach<K: Ord + Copy>(keys: &mut [K], weight: impl Fn(K) -> u64, mut need: u64) -> Option<K> {
     let mut keys = keys;
     while keys.len() > 16 {
@@ -142,19 +145,20 @@ fn rest_of(rank: u64) -> u64 {
     rest(of_rank(rank).0)
 }
 
-/// Keeps some of a list, in order.
+/// Keeps some tokens of a list, in order.
 fn retain(tokens: &mut SliceVec<'_, u64>, is_kept: impl Fn(u64) -> bool) {
     let mut n = 0;
     for i in 0..tokens.len() {
         let token = tokens[i];
-        // No branch could foresee it.
+        // A branch would be mispredicted often.
         tokens[n] = token;
         n += usize::from(is_kept(token));
     }
     tokens.truncate(n);
 }
 
-/// What the tokens that are left have besides their units: its sum, once somebody needs it.
+/// The rests of the tokens that are left, besides their units; the sum is computed when it is
+/// needed.
 struct Rests {
     tokens: u64,
     sum: Option<u64>,
@@ -165,8 +169,8 @@ impl Rests {
         Rests { tokens: tokens as u64, sum: None }
     }
 
-    /// Where a draw lands among the rests, if it does so. `total` are the units; `sum` sums the
-    /// rests, each of which is a unit at most: so few draws need to know.
+    /// The place of a draw among the rests, if it falls there. `total` is the number of units;
+    /// `sum` computes the sum of the rests. Each rest is at most a unit, so few draws need it.
     fn target(&mut self, bits: Bits, total: u64, sum: impl FnOnce() -> u64) -> Option<u64> {
         if !bits.says(self.tokens, u128::from(total) + u128::from(self.tokens)) {
             return None;
@@ -189,28 +193,48 @@ fn place_of(target: u64, parts: impl Iterator<Item = u64>) -> Option<usize> {
 }
 
 impl<'a, 'm> Kept<'a, 'm> {
-    /// All tokens.
+    /// All tokens; filters by mass leave `at_least` of them, if there are so many.
     pub(super) fn all(
         kernel: Ready,
         masses: Masses<'a>,
         exps: &Exps,
+        at_least: usize,
         lists: &'a mut Lists<'m>,
     ) -> Self {
         let (largest, sum) = (masses.of(exps.largest), exps.sum);
-        Self { kernel, masses, largest, sum, state: State::All, lists }
+        Self { kernel, masses, largest, sum, at_least: at_least as u64, state: State::All, lists }
     }
 
-    /// What a filter leaves of them.
+    /// Applies a filter.
     pub(super) fn filter(&mut self, need: Need) {
         if self.state == State::All && self.masses.len() < SHORT {
             self.list();
         }
+        let before = self.state;
         match need {
-            Need::Typical(p) => self.typical(p),
-            _ if self.state == State::List => self.list().filter(need),
-            Need::OfLargest(p) => self.at_least(least_of(p, self.largest)),
-            Need::Count(_) | Need::Share(_) => self.first_ranks(need),
+            Need::Typical(p) => return self.typical(p),
+            _ if before == State::List => {
+                let at_least = self.at_least;
+                return self.list().filter(need, at_least);
+            }
+            Need::Count(_) => return self.first_ranks(need),
+            Need::OfLargest(p) => self.above(least_of(p, self.largest)),
+            Need::Share(_) => self.first_ranks(need),
         }
+        if self.has_too_few() {
+            self.state = before;
+            self.first_ranks(Need::Count(self.at_least));
+        }
+    }
+
+    /// Whether a filter has left fewer tokens than it must keep.
+    fn has_too_few(&self) -> bool {
+        let left = match self.state {
+            State::All => return false,
+            State::Upto { count, .. } => count,
+            State::List => self.lists.tokens.len() as u64,
+        };
+        left < self.at_least
     }
 
     /// The rank of the last token that is left.
@@ -221,15 +245,15 @@ impl<'a, 'm> Kept<'a, 'm> {
         }
     }
 
-    /// Keeps those with this exponential or a larger one.
-    fn at_least(&mut self, e: f32) {
+    /// Keeps the tokens with this exponential or a larger one.
+    fn above(&mut self, e: f32) {
         let last = rank(e, u32::MAX as usize);
         if last >= self.last() && self.state != State::All {
             return;
         }
         let spans = &mut self.lists.sums[..self.masses.len().div_ceil(SPAN)];
         let found = self.kernel.scan(self.masses, e, e, spans, &mut []);
-        self.state = State::Upto { last, mass: found.above.1 };
+        self.state = State::Upto { last, count: found.above.0, mass: found.above.1 };
     }
 
     /// Keeps the first ranks.
@@ -242,7 +266,7 @@ impl<'a, 'm> Kept<'a, 'm> {
         };
         let n = self.masses.len();
         let sample = Sample::of(self.masses);
-        // With each try the band is wider; the last one has everything.
+        // With each try the band is wider; the last one has all tokens.
         for try_ in 0..3 {
             let (low, mut high, above) =
                 sample.band(need, known.map_or(self.sum, |m| m as f64 / UNITS), try_);
@@ -269,7 +293,7 @@ impl<'a, 'm> Kept<'a, 'm> {
             if known.is_none() {
                 ranks.extend_from_slice(band);
             } else {
-                // Without those that an earlier filter took away.
+                // Tokens that an earlier filter removed are left out.
                 ranks.extend(band.iter().copied().filter(|&token| token <= before));
             }
             let reached = match need {
@@ -278,7 +302,7 @@ impl<'a, 'm> Kept<'a, 'm> {
             };
             let last = match reached {
                 Some(last) => last,
-                // Fewer than that are there.
+                // There are fewer tokens than that.
                 None if is_all => before,
                 None => continue,
             };
@@ -288,30 +312,39 @@ impl<'a, 'm> Kept<'a, 'm> {
                 self.state = State::List;
                 return;
             }
-            let mut mass = found.above.1;
+            let (mut count, mut mass) = found.above;
             for &token in band {
                 let (m, i) = of_rank(token);
-                // No branch could foresee it.
-                let m = units(m) & u64::from(token <= last).wrapping_neg();
+                // A branch would be mispredicted often.
+                let is_kept = u64::from(token <= last);
+                let m = units(m) & is_kept.wrapping_neg();
                 spans[i / SPAN] += m;
                 mass += m;
+                count += is_kept;
             }
-            self.state = State::Upto { last, mass };
+            self.state = State::Upto { last, count, mass };
             return;
         }
     }
 
-    /// Keeps those around the mean of the logarithms.
+    /// Keeps the tokens around the mean of the logarithms.
     #[inline(never)]
     fn typical(&mut self, p: f64) {
         let mut info = Information::NONE;
         let n = self.inform(&mut info);
         let need = share(p, info.total());
-        let ends = if n < SHORT { Ends::UNKNOWN } else { info.ends(need) };
+        let before = self.state;
+        // A list that is too short cannot become longer again.
+        let is_known = n >= SHORT && (self.at_least <= 1 || before != State::List);
+        let ends = if is_known { info.ends(need) } else { Ends::UNKNOWN };
         self.around(&info, &ends, need);
+        if is_known && self.has_too_few() {
+            self.state = before;
+            self.around(&info, &Ends::UNKNOWN, need);
+        }
     }
 
-    /// What typical-p asks of the tokens. Of how many.
+    /// The information that typical-p needs about the tokens, and their number.
     fn inform(&mut self, info: &mut Information) -> usize {
         if self.state == State::All {
             let exps = self.masses.exps().iter().map(|&e| self.masses.of(e));
@@ -323,7 +356,8 @@ impl<'a, 'm> Kept<'a, 'm> {
         tokens.len()
     }
 
-    /// Keeps those that are nearest to the mean and have so many units.
+    /// Keeps the tokens that are nearest to the mean and have `need` units; and, if the ends are
+    /// not known, the least number of tokens.
     fn around(&mut self, info: &Information, ends: &Ends, need: u64) {
         let Ends { kept, maybe } = ends;
         let high = if maybe.end < BINS { edge(maybe.end) } else { f32::INFINITY };
@@ -337,12 +371,19 @@ impl<'a, 'm> Kept<'a, 'm> {
         distances.clear();
         distances.extend(tokens.iter().copied().filter(|&token| !is_sure(token)).map(distance));
         let need = need - info.units[kept.clone()].iter().sum::<u64>();
-        if let Some(last) = reach(distances, |[_, token]| units_of(token), need) {
+        let mut last = reach(distances, |[_, token]| units_of(token), need);
+        if self.at_least > 1 && *ends == Ends::UNKNOWN {
+            // There are fewer: all are kept.
+            let nearest = reach(distances, |_| 1, self.at_least);
+            last = last.zip(nearest).map(|(a, b)| a.max(b));
+        }
+        if let Some(last) = last {
             retain(tokens, |token| is_sure(token) || distance(token) <= last);
         }
     }
 
-    /// Makes a list of what is left and has an exponential of at least `low` and below `high`.
+    /// Makes a list of the tokens that are left and have an exponential of at least `low` and below
+    /// `high`.
     fn make_list(&mut self, low: f32, high: f32) {
         let last = self.last();
         let tokens = &mut self.lists.tokens;
@@ -357,7 +398,7 @@ impl<'a, 'm> Kept<'a, 'm> {
         self.state = State::List;
     }
 
-    /// What is left as a list.
+    /// The tokens that are left, as a list.
     pub(super) fn list(&mut self) -> List<'_, 'm> {
         if self.state != State::List {
             self.make_list(LEAST, f32::INFINITY);
@@ -365,10 +406,10 @@ impl<'a, 'm> Kept<'a, 'm> {
         List { lists: self.lists }
     }
 
-    /// Draws.
+    /// Draws tokens.
     pub(super) fn draw(mut self, method: Method, stream: Stream, draws: &mut [usize]) {
         let kernel = self.kernel;
-        // Noise is for pairs of tokens: most of it would be of none that is left.
+        // Noise is made for pairs of tokens; for most pairs it would not be used.
         let is_upto = matches!(self.state, State::Upto { .. });
         if self.state == State::List || is_upto && method == Method::GumbelMax {
             return self.list().draw(kernel, method, stream, draws);
@@ -388,7 +429,7 @@ impl<'a, 'm> Kept<'a, 'm> {
             return;
         }
         if self.state == State::All {
-            self.at_least(LEAST);
+            self.above(LEAST);
         }
         let n = self.masses.len().div_ceil(SPAN);
         let sums = &self.lists.sums[..n];
@@ -421,11 +462,12 @@ impl<'a, 'm> Kept<'a, 'm> {
 /// Units of mass in 1.
 const UNITS: f64 = (1u64 << 30) as f64;
 
-/// The token that the Gumbel-max trick draws, from pairs of tokens `2 * pair` and `2 * pair + 1`
-/// in rising order, and their exponentials, 0 for those that are not to be drawn.
+/// The token that the Gumbel-max trick draws, from pairs of tokens `2 * pair` and `2 * pair + 1` in
+/// increasing order, and their exponentials, which are 0 for tokens that must not be drawn.
 ///
-/// `ln(m) + g`, `g = -ln(-ln(u))`, is largest where `-ln(u) / m` is least, which is an exponential
-/// race: its time takes one logarithm instead of three, and mostly none, because `-ln(1 - v) >= v`.
+/// `ln(m) + g`, with `g = -ln(-ln(u))`, is largest where `-ln(u) / m` is least, which is an
+/// exponential race: its time needs one logarithm instead of three, and mostly none, because `-ln(1
+/// - v) >= v`.
 #[inline(never)]
 fn race(kernel: Ready, pairs: impl Iterator<Item = (usize, [f32; 2])>, bits: Bits) -> usize {
     let (mut best, mut least) = (super::NONE, f64::INFINITY);
@@ -436,7 +478,7 @@ fn race(kernel: Ready, pairs: impl Iterator<Item = (usize, [f32; 2])>, bits: Bit
         let mut n = 0;
         for (pair, both) in pairs.by_ref() {
             (numbers[n], masses[n]) = (pair as u32, both);
-            // No branch could foresee it.
+            // A branch would be mispredicted often.
             n += usize::from(both[0] + both[1] > 0.0);
             if n == AT_ONCE {
                 break;
@@ -450,7 +492,7 @@ fn race(kernel: Ready, pairs: impl Iterator<Item = (usize, [f32; 2])>, bits: Bit
         let (noise, masses) = (noise.as_flattened(), masses.as_flattened());
         for (k, (noise, masses)) in noise.chunks(16).zip(masses.chunks(16)).enumerate() {
             let both = || noise.iter().zip(masses).map(|(&v, &mass)| (v, f64::from(mass)));
-            // With a margin for the rounding of both sides.
+            // This has a margin for the rounding of both sides.
             let limit = least * (1.0 + 1e-12);
             if both().fold(true, |too_late, (v, mass)| too_late & (v > limit * mass)) {
                 continue;
@@ -472,7 +514,7 @@ fn race(kernel: Ready, pairs: impl Iterator<Item = (usize, [f32; 2])>, bits: Bit
     }
 }
 
-/// Pairs of tokens that get their noise together.
+/// Pairs of tokens whose noise is computed together.
 const AT_ONCE: usize = 128;
 
 /// Few tokens, in the order of their indices.
@@ -490,7 +532,7 @@ impl List<'_, '_> {
         self.lists.tokens.iter().map(|&token| of_rank(token).1)
     }
 
-    /// Gives them other exponentials.
+    /// Replaces their exponentials.
     pub(super) fn reweigh(&mut self, masses: Masses<'_>) {
         for (token, &e) in self.lists.tokens.iter_mut().zip(masses.exps()) {
             *token = rank(masses.of(e), of_rank(*token).1);
@@ -501,7 +543,7 @@ impl List<'_, '_> {
         self.lists.tokens.iter().map(|&token| units_of(token)).sum()
     }
 
-    fn filter(&mut self, need: Need) {
+    fn filter(&mut self, need: Need, at_least: u64) {
         let total = self.total();
         let Lists { tokens, ranks, .. } = &mut *self.lists;
         let last = match need {
@@ -519,15 +561,32 @@ impl List<'_, '_> {
                     Need::OfLargest(_) | Need::Typical(_) => None,
                 }
             }
-            // Of the mean of all: `Kept::typical`.
+            // This needs the mean of all tokens: `Kept::typical`.
             Need::Typical(_) => None,
         };
-        if let Some(last) = last {
-            retain(tokens, |token| token <= last);
+        let Some(mut last) = last else { return };
+        if at_least > 1 && !matches!(need, Need::Count(_)) {
+            ranks.clear();
+            ranks.extend_from_slice(tokens);
+            // There are fewer: all are kept.
+            let Some(least) = reach(ranks, |_| 1, at_least) else { return };
+            last = last.max(least);
         }
+        retain(tokens, |token| token <= last);
     }
 
-    /// Draws.
+    /// Removes tokens that have no mass.
+    pub(super) fn drop_massless(&mut self) {
+        retain(&mut self.lists.tokens, |token| token <= least_rank());
+    }
+
+    /// Their ranks, and memory of the same length.
+    pub(super) fn ranks(&mut self) -> (&[u64], &mut [u64]) {
+        let Lists { tokens, band, .. } = &mut *self.lists;
+        (tokens, &mut band[..tokens.len()])
+    }
+
+    /// Draws tokens.
     pub(super) fn draw(self, kernel: Ready, method: Method, stream: Stream, draws: &mut [usize]) {
         let Lists { tokens, sums, .. } = &mut *self.lists;
         if method == Method::GumbelMax {
@@ -569,13 +628,14 @@ impl List<'_, '_> {
     }
 }
 
-/// Eighths of the octaves from 2^-62, which is [`LEAST`], to 8, and the bin of those without mass.
+/// The number of bins: eighths of the octaves from 2^-62, which is [`LEAST`], to 8, and one for
+/// tokens without mass.
 const BINS: usize = (62 + 3) * 8 + 1;
 
-/// The upper bits of the first bin, of those without mass.
+/// The upper bits of the first bin, which is for tokens without mass.
 const FIRST: u32 = (127 - 62) * 8 - 1;
 
-/// The first bin of those with a unit at least: of 2^-30, which is [`LEAST_UNIT`].
+/// The first bin of tokens with at least one unit of 2^-30, which is [`LEAST_UNIT`].
 const FIRST_UNIT: usize = (62 - 30) * 8 + 1;
 
 /// The bin of an exponential below 8.
@@ -583,21 +643,21 @@ fn bin(e: f32) -> usize {
     ((e.to_bits() >> 20).saturating_sub(FIRST) as usize).min(BINS - 1)
 }
 
-/// The least exponential of a bin, or of those above all.
+/// The least exponential of a bin, or of those above all bins.
 fn edge(bin: usize) -> f32 {
     f32::from_bits((bin as u32 + FIRST) << 20)
 }
 
-/// What typical-p asks of the tokens that are left.
+/// The information that typical-p needs about the tokens that are left.
 struct Information {
-    /// By eighths of octaves.
+    /// The units by eighths of octaves.
     units: [u64; BINS],
     /// The mean of `ln(e)`, weighted by units. `ln(e) = ln(probability) + ln(total)`, so it is as
     /// far from a token's `ln(e)` as the entropy is from the token's information.
     mean: f64,
 }
 
-/// The bins of tokens that are kept whatever their distances, and those of all that may be.
+/// The bins of tokens that are kept for certain, and the bins of all tokens that may be kept.
 #[derive(Debug, PartialEq)]
 struct Ends {
     kept: Range<usize>,
@@ -609,16 +669,16 @@ impl Ends {
 }
 
 impl Information {
-    /// Of no tokens.
+    /// The information of no tokens.
     const NONE: Self = Self { units: [0; BINS], mean: 0.0 };
 
-    /// Of tokens and their exponentials: without mass, it is as if they were not there. A function
-    /// of its own, as others here, whose room on the stack is free again afterwards.
+    /// The information of tokens and their exponentials; tokens without mass count as absent. It is
+    /// a separate function, like others here, so that its stack memory is free again afterwards.
     #[inline(never)]
     fn add(&mut self, kernel: Ready, tokens: impl Iterator<Item = (f32, usize)>) {
         const AT_ONCE: usize = 128;
         let mut tokens = tokens;
-        // The sum has an order of its own: eight sums by indices.
+        // The sum has its own fixed order: eight sums by indices.
         let mut sums = [0.0; 8];
         let (mut exps, mut indices) = ([0.0; AT_ONCE], [0; AT_ONCE]);
         let mut logs = [0.0; AT_ONCE];
@@ -645,10 +705,10 @@ impl Information {
         self.units.iter().sum()
     }
 
-    /// Where the tokens end that are nearest to the mean and have so many units.
+    /// Where the tokens end that are nearest to the mean and have `need` units.
     #[inline(never)]
     fn ends(&self, need: u64) -> Ends {
-        /// Far more than logarithms are off, and far less than a bin.
+        /// Far more than the error of logarithms, and far less than a bin.
         const MARGIN: f64 = 1e-9;
         const LOW: u64 = 0x3ff;
         const { assert!(BINS as u64 <= LOW) };
@@ -660,10 +720,10 @@ impl Information {
         let least =
             |bin: usize| ((logs[bin] - self.mean).max(self.mean - logs[bin + 1]) - MARGIN).max(0.0);
         let largest = |bin: usize| (self.mean - logs[bin]).max(logs[bin + 1] - self.mean) + MARGIN;
-        // Were all tokens of a bin at the one or at the other, the last distance would be less or
-        // more.
+        // If all tokens of a bin were at its least or at its largest distance, the last distance
+        // would be less or more.
         let last = |distance: &dyn Fn(usize) -> f64| {
-            // The bin in the last bits of its distance, which the margin makes up for.
+            // The last bits of a distance have the bin; the margin allows for that.
             let mut bins = [0; BINS];
             for (bin, key) in bins.iter_mut().enumerate() {
                 *key = distance(bin).to_bits() & !LOW | bin as u64;
@@ -672,7 +732,7 @@ impl Information {
             last.map_or(f64::INFINITY, |bin| f64::from_bits(bin & !LOW))
         };
         let (low, high) = (last(&least), last(&largest));
-        // Both distances fall and then rise with the bins.
+        // Both distances decrease and then increase with the bins.
         let range = |is_in: &dyn Fn(usize) -> bool| {
             let start = (1..BINS).find(|&bin| is_in(bin)).unwrap_or(1);
             let after = (start..BINS).find(|&bin| !is_in(bin)).unwrap_or(BINS);
@@ -685,11 +745,11 @@ impl Information {
 /// A sample of a row's exponentials, by eighths of octaves.
 struct Sample {
     counts: [u32; BINS],
-    /// Tokens of the row for each that is in the sample.
+    /// The number of tokens of the row for each one in the sample.
     each: f64,
 }
 
-/// Tokens that lie beside each other in a sample, and how many of these groups there are.
+/// Neighbouring tokens of a sample, and the number of such groups.
 const GROUP: usize = 16;
 const GROUPS: usize = 256;
 
@@ -708,11 +768,11 @@ impl Sample {
         Sample { counts, each: exps.len() as f64 / n.max(1) as f64 }
     }
 
-    /// A band of exponentials in which the last of the ranks of a filter lies, probably: its lower
-    /// and its upper end, and how many tokens are above, about. The sum of the units is known
-    /// about.
+    /// A band of exponentials that probably contains the last rank of a filter: its lower and its
+    /// upper end, and approximately how many tokens are above. The sum of the units is known
+    /// approximately.
     fn band(&self, need: Need, sum: f64, try_: u32) -> (f32, f32, f64) {
-        // A share of the units is reached by a token with some.
+        // A share of the units is reached by a token that has units.
         let least = if let Need::Share(_) = need { LEAST_UNIT } else { LEAST };
         let (mut low, mut high, mut above) = (least, f32::INFINITY, 0.0);
         // Standard deviations.
@@ -738,8 +798,8 @@ impl Sample {
                 }
             }
             Need::Share(p) => {
-                // What is below the last rank. Most of that is of many tokens, of which there are
-                // enough in the sample.
+                // The target is what is below the last rank. Most of that is of many tokens, which
+                // are well represented in the sample.
                 let target = (1.0 - p) * sum / self.each;
                 let (mut below, mut squares, mut count) = (0.0, 0.0, 0.0);
                 for bin in FIRST_UNIT..BINS {
@@ -786,7 +846,7 @@ mod tests {
         let found = found.expect("finite numbers");
         let mut lists = Lists::new(n, &mut memory, &mut pairs);
         let masses = Masses::new(&exps, found.factor);
-        let mut kept = Kept::all(kernel, masses, &found, &mut lists);
+        let mut kept = Kept::all(kernel, masses, &found, 1, &mut lists);
         if let Some(before) = before {
             kept.filter(before);
         }
@@ -826,7 +886,7 @@ mod tests {
                         let (want, _) = of(before, false);
                         let (got, ends) = of(before, true);
                         assert_eq!(got, want, "{} {row} {p} {before:?}", kernel.name());
-                        // The histogram leaves little to be selected from.
+                        // The histogram leaves little for selection.
                         if row == 0 && p == 0.9 {
                             assert!(ends.maybe.len() - ends.kept.len() <= 6, "{ends:?}");
                         }

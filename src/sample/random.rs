@@ -1,8 +1,8 @@
-//! Random numbers by counters.
+//! Counter-based random numbers.
 
 use softmax_kernels::{low_first, philox};
 
-/// Whose random numbers.
+/// The counters and the key of a row's random numbers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stream {
     pub seed: u64,
@@ -12,8 +12,8 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// The 128 bits of a draw: counter (draw, row, step, upper 16 bits of the step and of the row),
-    /// key the seed.
+    /// The 128 bits of a draw: the counter is (draw, row, step, upper 16 bits of the step and of
+    /// the row), the key is the seed.
     pub(crate) fn draw(self, draw: usize) -> Bits {
         let upper = (self.step >> 32) << 16 | self.row >> 32;
         let counter = [draw as u32, self.row as u32, self.step as u32, upper as u32];
@@ -26,19 +26,19 @@ impl Stream {
 pub(crate) struct Bits([u32; 4]);
 
 impl Bits {
-    /// A number below `end`: the upper half of the product with 64 random bits.
+    /// A number below `end`: the upper half of its product with 64 random bits.
     pub(crate) fn below(self, end: u64) -> u64 {
         let bits = low_first(self.0[0], self.0[1]);
         ((u128::from(bits) * u128::from(end)) >> 64) as u64
     }
 
-    /// Whether other 64 random bits say yes to a chance of `part / whole`.
+    /// Decides with 64 other random bits, with the probability `part / whole`.
     pub(crate) fn says(self, part: u64, whole: u128) -> bool {
         let bits = low_first(self.0[2], self.0[3]);
         u128::from(bits) < (u128::from(part) << 64) / whole.max(1)
     }
 
-    /// All of them.
+    /// All random bits.
     pub(crate) fn words(self) -> [u32; 4] {
         self.0
     }

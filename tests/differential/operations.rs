@@ -5,7 +5,7 @@ use std::fmt::Debug;
 
 use crate::Way;
 use crate::common::{Options, Random};
-use crate::place::{Layout, Place, Word, Wrong, checked};
+use crate::place::{Argument, Layout, Place, Word, Wrong, checked};
 use crate::values::{Draws, Heat, Number, factor, logits, masked, special};
 use softmax::half::{bf16, f16};
 use softmax::{
@@ -91,12 +91,21 @@ pub struct Map<T> {
     masked: Masked,
     cols: usize,
     x: Vec<Vec<T>>,
+    /// The scale is below 0.
+    negative: bool,
+    /// A mask of booleans, a row for each.
+    seen: Option<Vec<Vec<u8>>>,
 }
 
 impl<T> Debug for Map<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { op, heat, masked, cols, .. } = self;
-        write!(f, "{op:?}<{}> {heat:?} {masked:?}, {cols} columns", std::any::type_name::<T>())
+        let Self { op, heat, masked, cols, negative, seen, .. } = self;
+        write!(
+            f,
+            "{op:?}<{}> {heat:?} {masked:?}, negative {negative}, mask {}, {cols} columns",
+            std::any::type_name::<T>(),
+            seen.is_some(),
+        )
     }
 }
 
@@ -104,7 +113,25 @@ impl<T: Number> Map<T> {
     fn new(r: &mut Random, (rows, cols): (usize, usize), op: MapOf) -> Self {
         let heat = Heat::any(r);
         let x = logits(r, rows, cols, heat.scale());
-        Self { op, heat, masked: masked(r), cols, x }
+        let is_scale = !matches!(heat, Heat::Temperature(_));
+        let negative = is_scale && !matches!(op, MapOf::Hardmax(_)) && r.once_in(6);
+        let sums = matches!(op, MapOf::Softmax | MapOf::LogSoftmax | MapOf::LogSumExp);
+        let seen = (sums && !heat.is_limit() && r.once_in(6)).then(|| {
+            let row = |r: &mut Random| (0..cols).map(|_| u8::from(!r.once_in(3))).collect();
+            (0..rows).map(|_| row(r)).collect()
+        });
+        Self { op, heat, masked: masked(r), cols, x, negative, seen }
+    }
+
+    /// A row as it counts: with `-inf` where it is masked, negated for scales below 0.
+    fn counted(&self, row: usize) -> Vec<T> {
+        let seen = |i: usize| self.seen.as_ref().is_none_or(|seen| seen[row][i] != 0);
+        let x = self.x[row].iter().enumerate().map(|(i, &x)| match (seen(i), self.negative) {
+            (false, _) => T::NEG_INFINITY,
+            (true, false) => x,
+            (true, true) => T::from_f64(-x.to_f64()),
+        });
+        x.collect()
     }
 }
 
@@ -115,20 +142,36 @@ impl<T: Number> Operation for Map<T> {
 
     fn run(&self, rows: &[usize], way: &Way) -> Results {
         let r = &mut way.random();
-        let options = self.heat.of(way.options()).masked(self.masked);
+        let mut options = self.heat.of(way.options()).masked(self.masked);
         let shape = (rows.len(), self.cols);
-        let mut x = Place::filled(way.layout, r, shape, false, gather(&self.x, rows));
+        // The reference is given what counts.
+        let reference = way.is_reference();
+        if self.negative && !reference {
+            options = options.scale(-self.heat.scale());
+        }
+        let of = |&row: &usize| if reference { self.counted(row) } else { self.x[row].clone() };
+        let logits: Vec<Vec<T>> = rows.iter().map(of).collect();
+        let seen: Option<Vec<u8>> = self
+            .seen
+            .as_ref()
+            .filter(|_| !reference)
+            .map(|seen| gather(seen, rows).copied().collect());
+        let softmax = || match &seen {
+            Some(seen) => options.softmax().mask(seen),
+            None => options.softmax(),
+        };
+        let mut x = Place::filled(way.layout, r, shape, false, logits.iter().flatten());
         if self.op == MapOf::LogSumExp {
             let mut y = Place::<T>::new(way.layout, r, (1, rows.len()), true);
-            let done = options.softmax().logsumexp(x.matrix(), y.slice_mut());
+            let done = softmax().logsumexp(x.matrix(), y.slice_mut());
             checked(done, &[("logits", &x)], &[("results", &y)])?;
             return Ok(y.slice().iter().map(|v| vec![v.number()]).collect());
         }
         if way.in_place {
             let m = x.matrix_mut();
             let done = match self.op {
-                MapOf::Softmax => options.softmax().softmax_in_place(m),
-                MapOf::LogSoftmax => options.softmax().log_softmax_in_place(m),
+                MapOf::Softmax => softmax().softmax_in_place(m),
+                MapOf::LogSoftmax => softmax().log_softmax_in_place(m),
                 MapOf::Sigmoid => options.sigmoid().sigmoid_in_place(m),
                 MapOf::LogSigmoid => options.sigmoid().log_sigmoid_in_place(m),
                 MapOf::Hardmax(ties) => options.hardmax(ties).hardmax_in_place(m),
@@ -140,8 +183,8 @@ impl<T: Number> Operation for Map<T> {
         let mut y = Place::<T>::new(way.layout, r, shape, false);
         let (from, to) = (x.matrix(), y.matrix_mut());
         let done = match self.op {
-            MapOf::Softmax => options.softmax().softmax(from, to),
-            MapOf::LogSoftmax => options.softmax().log_softmax(from, to),
+            MapOf::Softmax => softmax().softmax(from, to),
+            MapOf::LogSoftmax => softmax().log_softmax(from, to),
             MapOf::Sigmoid => options.sigmoid().sigmoid(from, to),
             MapOf::LogSigmoid => options.sigmoid().log_sigmoid(from, to),
             MapOf::Hardmax(ties) => options.hardmax(ties).hardmax(from, to),
@@ -152,7 +195,7 @@ impl<T: Number> Operation for Map<T> {
     }
 
     fn is_nan(&self, row: usize) -> Option<bool> {
-        let x = &self.x[row];
+        let x = &self.counted(row);
         let zero = matches!(self.heat, Heat::Temperature(0.0));
         match self.op {
             MapOf::Softmax | MapOf::LogSoftmax => nan_of_row(x, !zero, self.masked),
@@ -539,6 +582,8 @@ impl<T: Number> Backward<T> {
                 masked: masked(r),
                 cols,
                 x: logits::<T>(r, rows, cols, heat.scale()),
+                negative: false,
+                seen: None,
             };
             let all: Vec<usize> = (0..rows).collect();
             let output = map.run(&all, &Way::reference()).unwrap_or_default();
@@ -619,7 +664,8 @@ impl<T: Number> Operation for Axis<T> {
         if way.is_reference() || self.heat.is_limit() {
             let (op, heat) = (if self.log { MapOf::LogSoftmax } else { MapOf::Softmax }, self.heat);
             let x = rows.iter().map(|&row| self.x[row].clone()).collect();
-            let map = Map { op, heat, masked: self.masked, cols: self.cols, x };
+            let (masked, cols) = (self.masked, self.cols);
+            let map = Map { op, heat, masked, cols, x, negative: false, seen: None };
             return map.run(&(0..n).collect::<Vec<_>>(), way);
         }
         // Any split of the rows into those before and those behind the axis.
@@ -719,8 +765,15 @@ impl<T: Number> Operation for Sharded<T> {
             if way.is_reference() || self.heat.is_limit() {
                 let (op, heat) =
                     (if self.log { MapOf::LogSoftmax } else { MapOf::Softmax }, self.heat);
-                let map =
-                    |op| Map { op, heat, masked: self.masked, cols: x.len(), x: vec![x.clone()] };
+                let map = |op| Map {
+                    op,
+                    heat,
+                    masked: self.masked,
+                    cols: x.len(),
+                    x: vec![x.clone()],
+                    negative: false,
+                    seen: None,
+                };
                 let mut y = map(op).run(&[0], way)?.remove(0);
                 y.extend(map(MapOf::LogSumExp).run(&[0], way)?.remove(0));
                 results.push(y);
@@ -840,6 +893,8 @@ impl<T: Number> Sharded<T> {
 struct MaskOf {
     kind: usize,
     shape: [usize; 3],
+    /// Its columns.
+    keys: usize,
     rows: Vec<Vec<f64>>,
 }
 
@@ -860,6 +915,8 @@ pub struct Attend<T, U> {
     window: Option<usize>,
     ahead: Option<usize>,
     offset: Option<isize>,
+    /// Of sequences, or of rows.
+    offsets: Option<Vec<isize>>,
     masked: Masked,
     lse: bool,
     to: std::marker::PhantomData<U>,
@@ -869,7 +926,7 @@ impl<T, U> Debug for Attend<T, U> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "attention<{}, {}> {} rows of {} heads, {} queries, {} keys, {:?}, cap {:?}, mask {:?}, slopes {:?}, ALiBi {:?}, sinks {:?}, lengths {:?}, causal {}, window {:?}, ahead {:?}, offset {:?}, {:?}, lse {}",
+            "attention<{}, {}> {} rows of {} heads, {} queries, {} keys, {:?}, cap {:?}, mask {:?}, slopes {:?}, ALiBi {:?}, sinks {:?}, lengths {:?}, causal {}, window {:?}, ahead {:?}, offset {:?}, offsets {:?}, {:?}, lse {}",
             std::any::type_name::<T>(),
             std::any::type_name::<U>(),
             self.x.len(),
@@ -878,7 +935,7 @@ impl<T, U> Debug for Attend<T, U> {
             self.cols,
             self.heat,
             self.cap,
-            self.mask.as_ref().map(|mask| (mask.kind, mask.shape)),
+            self.mask.as_ref().map(|mask| (mask.kind, mask.shape, mask.keys)),
             self.mask_slopes,
             self.alibi,
             self.sinks,
@@ -887,6 +944,7 @@ impl<T, U> Debug for Attend<T, U> {
             self.window,
             self.ahead,
             self.offset,
+            self.offsets,
             self.masked,
             self.lse
         )
@@ -906,6 +964,8 @@ impl<T: Number, U: Number> Attend<T, U> {
             let one = |r: &mut Random, n| if r.once_in(2) { n } else { 1 };
             let shape = [one(r, batch), one(r, heads), one(r, queries)];
             let count = shape.iter().product();
+            let keys = if r.once_in(5) { r.below(cols + 1) } else { cols };
+            let cols = keys;
             let rows = match r.below(3) {
                 // As large as the logits, or of any size.
                 0 => logits::<f32>(r, count, cols, 1.0),
@@ -919,7 +979,7 @@ impl<T: Number, U: Number> Attend<T, U> {
                 }
             };
             let rows = rows.iter().map(|row| row.iter().map(|&v| v.into()).collect()).collect();
-            MaskOf { kind: r.below(4), shape, rows }
+            MaskOf { kind: r.below(4), shape, keys, rows }
         });
         let (mask_slopes, alibi, sinks) = (per_head(r), per_head(r), per_head(r));
         let lengths = r.once_in(4).then(|| {
@@ -927,9 +987,14 @@ impl<T: Number, U: Number> Attend<T, U> {
             (0..n).map(|_| if r.once_in(8) { usize::MAX } else { r.below(cols + 2) }).collect()
         });
         let cap = r.once_in(5).then(|| if r.once_in(2) { 30.0 } else { r.power(-20.0, 20.0) });
-        let offset = r.once_in(3).then(|| match r.below(6) {
+        let position = |r: &mut Random| match r.below(6) {
             0 => r.next() as isize >> r.below(64),
             _ => r.below(cols + 4) as isize - 2,
+        };
+        let offset = r.once_in(3).then(|| position(r));
+        let offsets = r.once_in(4).then(|| {
+            let n = if r.once_in(2) { batch } else { rows };
+            (0..n).map(|_| position(r)).collect()
         });
         Self {
             x,
@@ -947,6 +1012,7 @@ impl<T: Number, U: Number> Attend<T, U> {
             window: r.once_in(4).then(|| if r.once_in(8) { usize::MAX } else { r.below(cols + 2) }),
             ahead: r.once_in(5).then(|| r.below(cols + 2)),
             offset,
+            offsets,
             masked: masked(r),
             lse: r.once_in(2),
             to: std::marker::PhantomData,
@@ -955,6 +1021,17 @@ impl<T: Number, U: Number> Attend<T, U> {
 
     fn has_positions(&self) -> bool {
         self.causal || self.window.is_some() || self.ahead.is_some() || self.alibi.is_some()
+    }
+
+    /// The position of a row's query among the keys.
+    fn position(&self, row: usize) -> isize {
+        let query = (row % self.queries) as isize;
+        let first = match &self.offsets {
+            Some(offsets) if offsets.len() == self.x.len() => return offsets[row],
+            Some(offsets) => offsets[row / (self.heads * self.queries)],
+            None => self.offset.unwrap_or(self.cols as isize - self.queries as isize),
+        };
+        first.saturating_add(query)
     }
 
     /// The row of the mask for this row.
@@ -1027,15 +1104,8 @@ impl<T: Number + Probs<T>, U: Number + Probs<T>> Operation for Attend<T, U> {
 
     fn run(&self, rows: &[usize], way: &Way) -> Results {
         let (r, n) = (&mut way.random(), rows.len());
+        // Any rows are a call's heads with one query each.
         let all = rows.iter().copied().eq(0..self.rows());
-        // Any rows can be heads with one query each, as long as they have the same position.
-        if !all && n != 1 && self.has_positions() {
-            let mut results = Vec::new();
-            for row in rows {
-                results.extend(self.run(&[*row], way)?);
-            }
-            return Ok(results);
-        }
         let head = |row: usize| row / self.queries % self.heads;
         let per_head = |values: &Option<Vec<f32>>| -> Option<Vec<f32>> {
             let values = values.as_ref()?;
@@ -1052,28 +1122,32 @@ impl<T: Number + Probs<T>, U: Number + Probs<T>> Operation for Attend<T, U> {
             if all { lengths.clone() } else { rows.iter().map(of).collect::<Vec<_>>() }
         });
         let mask = self.mask.as_ref().map(|mask| match all {
-            true => (PlacedMask::new(mask.kind, way.layout, r, &mask.rows, self.cols), mask.shape),
+            true => (PlacedMask::new(mask.kind, way.layout, r, &mask.rows, mask.keys), mask.shape),
             false => {
                 let of = |&row: &usize| mask.rows[self.mask_row(mask, row)].clone();
                 let rows: Vec<_> = rows.iter().map(of).collect();
-                (PlacedMask::new(mask.kind, way.layout, r, &rows, self.cols), [1, n, 1])
+                (PlacedMask::new(mask.kind, way.layout, r, &rows, mask.keys), [1, n, 1])
             }
         });
         let [slopes, alibi, sinks] = [&self.mask_slopes, &self.alibi, &self.sinks].map(per_head);
         let (heads, queries) = if all { (self.heads, self.queries) } else { (n, 1) };
         let mut attention =
             self.heat.of(way.options()).masked(self.masked).attention(heads, queries);
-        let first = self.offset.unwrap_or(self.cols as isize - self.queries as isize);
-        let query = rows.first().map_or(0, |&row| row % self.queries) as isize;
-        let offset = if all { self.offset } else { Some(first.saturating_add(query)) };
-        if let Some(offset) = offset {
-            attention = attention.offset(offset);
+        let positions: Vec<isize> = rows.iter().map(|&row| self.position(row)).collect();
+        match (self.offset, &self.offsets) {
+            _ if !all => attention = attention.offsets(&positions),
+            (_, Some(offsets)) => attention = attention.offsets(offsets),
+            (Some(offset), None) => attention = attention.offset(offset),
+            (None, None) => {}
         }
         if let Some(cap) = self.cap {
             attention = attention.soft_cap(cap);
         }
         if let Some((mask, shape)) = &mask {
-            attention = attention.mask(mask.mask(*shape));
+            let mask = mask.mask(*shape);
+            let keys = self.mask.as_ref().map_or(self.cols, |mask| mask.keys);
+            attention =
+                attention.mask(if keys == self.cols { mask } else { mask.hidden_from(keys) });
         }
         if let Some(slopes) = &slopes {
             attention = attention.mask_slopes(slopes);
@@ -1133,7 +1207,8 @@ impl<T: Number + Probs<T>, U: Number + Probs<T>> Operation for Attend<T, U> {
                 seen.push(v.to_f64());
                 continue;
             };
-            let added = mask.rows[self.mask_row(mask, row)][key];
+            let added = mask.rows[self.mask_row(mask, row)].get(key);
+            let added = added.copied().unwrap_or(f64::NEG_INFINITY);
             if mask.kind > 2
                 || (!added.is_finite() && added != f64::NEG_INFINITY)
                 || added.abs() > 1e4 && added.is_finite()
@@ -1166,8 +1241,19 @@ impl<T: Number + Probs<T>, U: Number + Probs<T>> Operation for Attend<T, U> {
     }
 }
 
-/// Draws.
+/// What a sampler gives.
+#[derive(Clone, Copy, Debug)]
+enum Gives {
+    Draws,
+    /// The tokens that are left; the logarithms of their probabilities?
+    Kept(bool),
+    /// In whole rows.
+    Filtered(bool),
+}
+
+/// Draws, and what filters leave.
 pub struct Sample<T> {
+    gives: Gives,
     x: Vec<Vec<T>>,
     cols: usize,
     seed: u64,
@@ -1181,6 +1267,7 @@ pub struct Sample<T> {
     top_p: f64,
     min_p: f64,
     typical_p: f64,
+    min_keep: usize,
     bias: Vec<(usize, f32)>,
     history: Vec<Vec<usize>>,
     repetition: f64,
@@ -1192,12 +1279,14 @@ impl<T> Debug for Sample<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("sampler")
             .field("type", &std::any::type_name::<T>())
+            .field("gives", &self.gives)
             .field("rows, cols", &(self.x.len(), self.cols))
             .field("seed, step, first row", &(self.seed, self.step, self.first_row))
             .field("each", &self.each)
             .field("temperature", &self.temperature)
             .field("order", &(self.order, self.method))
             .field("k, p, min p, typical p", &(self.top_k, self.top_p, self.min_p, self.typical_p))
+            .field("min keep", &self.min_keep)
             .field("bias", &self.bias)
             .field("penalties", &(self.repetition, self.presence, self.frequency))
             .field("history", &self.history)
@@ -1227,7 +1316,9 @@ impl<T: Number> Sample<T> {
             _ => rows,
         };
         let list = |r: &mut Random| (0..r.below(12)).map(|_| r.below(cols)).collect();
+        let log = r.once_in(2);
         Self {
+            gives: r.one(&[Gives::Draws, Gives::Draws, Gives::Kept(log), Gives::Filtered(log)]),
             x: logits(r, rows, cols, 1.0 / temperature),
             cols,
             seed: r.next(),
@@ -1241,6 +1332,7 @@ impl<T: Number> Sample<T> {
             top_p: share(r, 1.0),
             min_p: share(r, 0.0),
             typical_p: share(r, 1.0),
+            min_keep: if r.once_in(3) { r.size(1, cols + 3) } else { 0 },
             bias: if r.once_in(4) { bias(r, cols) } else { Vec::new() },
             history: (0..lists).map(|_| list(r)).collect(),
             repetition: penalty(r, 1.0).abs().clamp(1e-300, 1e300),
@@ -1307,6 +1399,7 @@ impl<T: Number> Operation for Sample<T> {
             .top_p(self.top_p)
             .min_p(self.min_p)
             .typical_p(self.typical_p)
+            .min_keep(self.min_keep)
             .bias(&self.bias)
             .repetition_penalty(self.repetition)
             .presence_penalty(self.presence)
@@ -1316,6 +1409,42 @@ impl<T: Number> Operation for Sample<T> {
             false => sampler.packed_history(&tokens, &starts),
         };
         let x = Place::filled(way.layout, r, (n, self.cols), false, gather(&self.x, rows));
+        let shape = (n, self.cols);
+        match self.gives {
+            Gives::Draws => {}
+            Gives::Kept(log) => {
+                let mut tokens = Place::<usize>::new(way.layout, r, shape, true);
+                let mut values = Place::<T::Arithmetic>::new(way.layout, r, shape, true);
+                let mut counts = Place::<usize>::new(way.layout, r, (n, 1), true);
+                let (t, v, c) = (tokens.slice_mut(), values.slice_mut(), counts.slice_mut());
+                let done = match log {
+                    false => sampler.kept_probs(x.matrix(), t, v, c),
+                    true => sampler.kept_log_probs(x.matrix(), t, v, c),
+                };
+                let written: [(&str, &dyn Argument); 3] =
+                    [("tokens", &tokens), ("values", &values), ("counts", &counts)];
+                checked(done, &[("logits", &x)], &written)?;
+                let (tokens, values) = (tokens.numbers(), values.numbers());
+                let rows = counts.numbers().into_iter().zip(tokens.into_iter().zip(values));
+                let row = |(count, (mut tokens, mut values)): (Vec<f64>, (Vec<f64>, Vec<f64>))| {
+                    // What follows was not written.
+                    let of = count[0] as usize;
+                    tokens[of..].fill(0.0);
+                    values[of..].fill(0.0);
+                    [count, tokens, values].concat()
+                };
+                return Ok(rows.map(row).collect());
+            }
+            Gives::Filtered(log) => {
+                let mut y = Place::<T::Arithmetic>::new(way.layout, r, shape, false);
+                let done = match log {
+                    false => sampler.filtered_probs(x.matrix(), y.matrix_mut()),
+                    true => sampler.filtered_log_probs(x.matrix(), y.matrix_mut()),
+                };
+                checked(done, &[("logits", &x)], &[("values", &y)])?;
+                return Ok(y.numbers());
+            }
+        }
         let mut draws = Place::<usize>::new(way.layout, r, (n, self.each), true);
         let done = sampler.sample(x.matrix(), draws.slice_mut());
         checked(done, &[("logits", &x)], &[("draws", &draws)])?;

@@ -31,6 +31,15 @@ impl Elements {
         }
     }
 
+    fn truncate(&mut self, n: usize) {
+        match self {
+            Self::F32(m) => m.truncate(n),
+            Self::F16(m) => m.truncate(n),
+            Self::Bf16(m) => m.truncate(n),
+            Self::Bool(m) => m.truncate(n),
+        }
+    }
+
     /// The number that is added; -inf where a key is hidden.
     fn get(&self, i: usize) -> f64 {
         match self {
@@ -60,6 +69,9 @@ struct Case {
     window: Option<usize>,
     window_ahead: Option<usize>,
     offset: Option<isize>,
+    offsets: Option<Vec<isize>>,
+    /// The mask's columns, if they are fewer than the keys.
+    mask_keys: Option<usize>,
     masked: Masked,
     /// The kind of scores.
     kind: usize,
@@ -114,11 +126,32 @@ impl Case {
             window: r.once_in(4).then(|| r.below(keys + 2)),
             window_ahead: r.once_in(4).then(|| r.below(keys + 2)),
             offset: r.once_in(4).then(|| r.below(keys + 4) as isize - 3),
+            offsets: None,
+            mask_keys: None,
             masked: [Masked::Nan, Masked::Zero][r.below(2)],
             // Without huge scores: see `huge_logits_are_rounded`.
             kind: [0, 0, 0, 1, 3, 4, 5][r.below(7)],
             seed,
         }
+    }
+
+    /// A random one, with what is not among those of the digest: positions of the sequences or the
+    /// rows, and masks of fewer keys.
+    fn any(seed: u64) -> Self {
+        let mut case = Self::random(seed);
+        let r = &mut Random(seed ^ 0x0ff_5e75);
+        case.offsets = r.once_in(3).then(|| {
+            let n = if r.below(2) == 0 { case.batch } else { case.rows() };
+            (0..n).map(|_| r.below(case.keys + 4) as isize - 3).collect()
+        });
+        if let Some((elements, shape)) = &mut case.mask
+            && r.once_in(3)
+        {
+            let keys = r.below(case.keys + 1);
+            elements.truncate(shape.iter().product::<usize>() * keys);
+            case.mask_keys = Some(keys);
+        }
+        case
     }
 
     fn rows(&self) -> usize {
@@ -149,7 +182,8 @@ impl Case {
             a = a.soft_cap(c);
         }
         if let Some((elements, shape)) = &self.mask {
-            a = a.mask(Mask::new(elements.data(), *shape));
+            let mask = Mask::new(elements.data(), *shape);
+            a = a.mask(self.mask_keys.map_or(mask, |keys| mask.hidden_from(keys)));
         }
         if let Some(slopes) = &self.mask_slopes {
             a = a.mask_slopes(slopes);
@@ -175,14 +209,21 @@ impl Case {
         if let Some(offset) = self.offset {
             a = a.offset(offset);
         }
+        if let Some(offsets) = &self.offsets {
+            a = a.offsets(offsets);
+        }
         a
     }
 
     /// The logit of a key in `Dd`, or `None` where it is hidden: the definition, written once more.
     fn logit_dd(&self, x: f64, b: usize, h: usize, q: usize, key: usize) -> Option<Dd> {
-        let offset = self.offset.unwrap_or(self.keys as isize - self.queries as isize);
-        let distance = key as isize - (q as isize + offset);
         let row = (b * self.heads + h) * self.queries + q;
+        let position = match &self.offsets {
+            Some(offsets) if offsets.len() == self.batch => offsets[b] + q as isize,
+            Some(offsets) => offsets[row],
+            None => self.offset.unwrap_or(self.keys as isize - self.queries as isize) + q as isize,
+        };
+        let distance = key as isize - position;
         if self.causal && distance > 0
             || self.window.is_some_and(|w| distance <= -(w as isize))
             || self.window_ahead.is_some_and(|w| distance > w as isize)
@@ -212,7 +253,11 @@ impl Case {
             let at = |i: usize, n: usize| if n == 1 { 0 } else { i };
             let batches = rows_of(&self.mask) / (heads * queries);
             let row = (at(b, batches) * heads + at(h, *heads)) * queries + at(q, *queries);
-            let mask = elements.get(row * self.keys + key);
+            let keys = self.mask_keys.unwrap_or(self.keys);
+            if key >= keys {
+                return None;
+            }
+            let mask = elements.get(row * keys + key);
             if mask == f64::NEG_INFINITY {
                 return None;
             }
@@ -373,12 +418,12 @@ proptest! {
 
     #[test]
     fn any_options_are_accurate(seed: u64) {
-        accurate(&Case::random(seed));
+        accurate(&Case::any(seed));
     }
 
     #[test]
     fn any_options_have_the_same_bits(seed: u64) {
-        let case = Case::random(seed);
+        let case = Case::any(seed);
         match seed % 8 {
             0 => same_bits::<f64, f64>(&case),
             1 => same_bits::<f16, f16>(&case),
@@ -393,7 +438,7 @@ proptest! {
 
     #[test]
     fn any_options_in_place_have_the_same_bits(seed: u64) {
-        let case = Case::random(seed);
+        let case = Case::any(seed);
         match seed % 4 {
             0 => same_bits_in_place::<f64>(&case),
             1 => same_bits_in_place::<f16>(&case),
@@ -404,7 +449,7 @@ proptest! {
 
     #[test]
     fn what_is_hidden_is_not_looked_at(seed: u64) {
-        let mut case = Case::random(seed);
+        let mut case = Case::any(seed);
         if let Some(slopes) = &mut case.mask_slopes {
             // Of both signs, and 0.
             slopes[0] = [slopes[0], 0.0, -0.0, 1e38][seed as usize % 4];
@@ -439,10 +484,10 @@ proptest! {
     /// Ranges and boolean masks act like -inf in the scores of a plain softmax.
     #[test]
     fn what_is_hidden_is_minus_infinity(seed: u64) {
-        let mut case = Case::random(seed);
+        let mut case = Case::any(seed);
         (case.cap, case.alibi, case.mask_slopes, case.sinks) = (None, None, None, None);
         if !matches!(case.mask, Some((Elements::Bool(_), _))) {
-            case.mask = None;
+            (case.mask, case.mask_keys) = (None, None);
         }
         let x: Vec<f32> = case.scores(case.keys);
         let mut hidden = x.clone();
@@ -917,6 +962,80 @@ fn windows_look_back_and_ahead() {
     }
 }
 
+/// Which keys queries see by causality, as others count positions: their rules, written down.
+#[test]
+fn causality_as_others_count() {
+    let seen = |attention: Attention, rows: usize, keys: usize| -> Vec<bool> {
+        let (x, mut y) = (vec![0.0f32; rows * keys], vec![0.0f32; rows * keys]);
+        let (x, out) = (Matrix::new(&x, keys), MatrixMut::new(&mut y, keys));
+        let attention = attention.causal().masked(Masked::Zero);
+        attention.softmax(x.expect("a shape"), out.expect("a shape")).expect("a valid call");
+        y.iter().map(|&p| p > 0.0).collect()
+    };
+    for (queries, keys) in [(1, 1), (3, 3), (1, 5), (2, 5), (5, 2), (4, 7)] {
+        let allowed = |sees: &dyn Fn(usize, usize) -> bool| -> Vec<bool> {
+            (0..queries * keys).map(|i| sees(i / keys, i % keys)).collect()
+        };
+        for kernel in available() {
+            let a = Attention::new(1, queries).exec(by(kernel));
+            // FlashAttention: the last query sees the last key.
+            let last = allowed(&|q, key| key + queries <= keys + q);
+            assert_eq!(seen(a, queries, keys), last, "{queries} {keys}");
+            // PyTorch: ones(queries, keys).tril(). ONNX without a cache: the same.
+            let lower = allowed(&|q, key| key <= q);
+            assert_eq!(seen(a.offset(0), queries, keys), lower, "{queries} {keys}");
+            // ONNX with `past_key`: key <= q + past.
+            for past in 0..=keys {
+                let after = allowed(&|q, key| key <= q + past);
+                let got = seen(a.offset(past as isize), queries, keys);
+                assert_eq!(got, after, "{queries} {keys} {past}");
+            }
+            // ONNX with `nonpad_kv_seqlen`, one for each sequence: key <= q + it - queries.
+            let valid = [keys, keys / 2, 0];
+            let offsets = valid.map(|n| n as isize - queries as isize);
+            let got = seen(a.offsets(&offsets).lengths(&valid), 3 * queries, keys);
+            let of = |n: usize| allowed(&|q, key| key < n && key + queries <= q + n);
+            assert_eq!(got, valid.map(of).concat(), "{queries} {keys}");
+        }
+    }
+}
+
+/// Offsets of sequences are as calls for each of them with its own offset, with ALiBi and windows,
+/// too; and the setter that comes later counts.
+#[test]
+fn each_sequence_has_its_position() {
+    let (heads, queries, keys) = (2, 3, 40);
+    let mut random = Random(11);
+    let each = heads * queries * keys;
+    let x: Vec<f32> = row(&mut random, 0, 3 * each);
+    let slopes = [0.25f32, -0.125];
+    let positions = [37isize, 5, -1];
+    let by_row: Vec<isize> =
+        (0..3 * heads * queries).map(|i| positions[i / 6] + (i % queries) as isize).collect();
+    let run = |attention: Attention, x: &[f32]| {
+        let mut y = vec![0.0f32; x.len()];
+        let (x, out) = (Matrix::new(x, keys), MatrixMut::new(&mut y, keys));
+        attention.softmax(x.expect("a shape"), out.expect("a shape")).expect("a valid call");
+        y
+    };
+    for kernel in available() {
+        let a = Attention::new(heads, queries).masked(Masked::Zero).exec(by(kernel));
+        let a = a.causal().window(9).alibi(&slopes);
+        let want: Vec<f32> = positions
+            .iter()
+            .zip(x.chunks(each))
+            .flat_map(|(&position, x)| run(a.offset(position), x))
+            .collect();
+        for (offsets, way) in [(&positions[..], "sequences"), (&by_row[..], "rows")] {
+            assert_same(&run(a.offset(3).offsets(offsets), &x), &want, || {
+                format!("{} {way}", kernel.name())
+            });
+        }
+        let later = run(a.offsets(&positions).offset(5), &x);
+        assert_same(&later, &run(a.offset(5), &x), || kernel.name().to_string());
+    }
+}
+
 /// ALiBi is exact up to its limit, and calls beyond it are refused.
 #[test]
 fn distances_of_alibi_have_a_limit() {
@@ -956,6 +1075,8 @@ fn distances_of_alibi_have_a_limit() {
         one(a.offset(3 - limit).causal(), &x);
         one(a.offset(isize::MIN).window_ahead(9), &x);
         one(alone.offset(isize::MAX), &x);
+        // Of the sequence that is furthest.
+        assert_eq!(refused(a.offsets(&[limit + 1])), format!("{message}-16777201"));
         // f64 has a larger limit.
         let (mut y, far) = ([0.0f64; 2], a.offset((1 << 53) - 16));
         let scores = Matrix::new(&[1.0f64, 1.0], 2).expect("a shape");
@@ -1015,6 +1136,17 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
     refused(
         a.lengths(&[1, 2]),
         "number of lengths (one for each sequence of the batch, or each row)",
+    );
+    refused(
+        a.offsets(&[1, 2]),
+        "number of offsets (one for each sequence of the batch, or each row) must be 1, got 2",
+    );
+    let short = |n: usize, keys| a.mask(Mask::new(&x[..n], [1, 1, 3]).hidden_from(keys));
+    refused(short(9, 4), "number of elements of the mask must be 12, got 9");
+    refused(short(9, 2), "number of elements of the mask must be 6, got 9");
+    refused(
+        short(15, 5),
+        "number of columns of the mask must be no more than there are keys, got 5",
     );
     let mut y = [-7.0f32; 24];
     let e =

@@ -1,4 +1,4 @@
-//! Masks on plain rows, and scales below 0: the bits of rows that were changed before.
+//! Masks on plain rows, and scales below 0, give the bits of rows that the test changed first.
 
 use std::num::NonZeroUsize;
 
@@ -13,7 +13,7 @@ use softmax_measure::oracle::{BF16, Dd, F16, F32, F64, Format, exact, ulps};
 const SHAPES: [[usize; 2]; 9] =
     [[1, 1], [3, 2], [70, 3], [5, 17], [40, 64], [2, 300], [3, 4097], [0, 5], [4, 0]];
 
-/// Every way that a call may take.
+/// All options that change the path of a call.
 fn ways() -> Vec<Options<'static>> {
     let two = Threads::Exactly(NonZeroUsize::new(2).expect("not 0"));
     let of = |kernel| {
@@ -37,7 +37,7 @@ fn view_mut<T>(x: &mut [T], [rows, cols]: [usize; 2]) -> MatrixMut<'_, T> {
     MatrixMut::with_stride(x, rows, cols, cols).expect("a shape")
 }
 
-/// Softmax, log-softmax and log-sum-exp, all one behind the other; those in place must be the same.
+/// Softmax, log-softmax and log-sum-exp, one after the other; in place they must give the same.
 fn all<T: Bits>(softmax: Softmax, x: &[T], shape: [usize; 2]) -> Vec<T> {
     let marker = T::from_f64(-77.0);
     let [mut p, mut log, mut lse] = [x.len(), x.len(), shape[0]].map(|n| vec![marker; n]);
@@ -63,10 +63,10 @@ fn hides<T: Bits + Probs<T>>() {
         let mut x = matrix::<T>(shape);
         let mut random = Random(7);
         let mut seen: Vec<bool> = x.iter().map(|_| !random.once_in(3)).collect();
-        // A row without anything, and one with everything.
+        // One row has no visible element, and one has all.
         seen.iter_mut().take(cols).for_each(|seen| *seen = false);
         seen.iter_mut().skip(cols).take(cols).for_each(|seen| *seen = true);
-        // What is hidden may be anything.
+        // Hidden elements may have any value.
         x.iter_mut().zip(&seen).filter(|(_, seen)| !**seen).for_each(|(x, _)| *x = T::NAN);
         let added: Vec<f32> =
             seen.iter().map(|seen| if *seen { 0.0 } else { f32::NEG_INFINITY }).collect();
@@ -110,23 +110,23 @@ fn masks_that_hide_bf16() {
     hides::<bf16>();
 }
 
-/// A mask of numbers, some rows of which only hide, and some of which hide as well.
+/// A mask of numbers; some rows only hide, and some also hide.
 fn numbers([rows, cols]: [usize; 2]) -> Vec<f64> {
     let mut random = Random(11);
     let number = |random: &mut Random, kind: usize| match (kind % 4, random.below(4)) {
         (0, 0) | (2, 0) => f64::NEG_INFINITY,
         (0, _) => 0.0,
-        // Of so many digits that every type has them.
+        // These have so few digits that every type can hold them.
         _ => (random.signed() * 64.0).round() / 16.0,
     };
     (0..rows).flat_map(|r| (0..cols).map(move |_| r)).map(|r| number(&mut random, r)).collect()
 }
 
-/// Against attention and the oracle; `log` is what is allowed for logarithms.
+/// Compares with attention and the oracle; `log` is the tolerance for logarithms.
 fn adds<T: Bits + Probs<T>>(format: Format, ulp: f64, absolute: f64) {
     for shape @ [rows, cols] in SHAPES {
         let (mut x, mask) = (matrix::<T>(shape), numbers(shape));
-        // No row of infinities, whose logits have no logarithms.
+        // A row of infinities has no logarithms.
         x.iter_mut().filter(|x| x.to_f64().is_infinite()).for_each(|x| *x = T::ZERO);
         let f32s: Vec<f32> = mask.iter().map(|m| *m as f32).collect();
         let f16s: Vec<f16> = f32s.iter().map(|m| f16::from_f32(*m)).collect();
@@ -206,7 +206,7 @@ fn masks_that_add_bf16() {
     adds::<bf16>(BF16, 0.51, 1e-7);
 }
 
-/// In all three operations.
+/// All three operations refuse it.
 #[test]
 fn what_is_odd_in_a_masked_row() {
     const INF: f32 = f32::INFINITY;
@@ -263,7 +263,7 @@ fn masks_along_an_axis() {
         along.logsumexp_axis(&x, &mut lse, &shape, 1).expect("a valid call");
         got.extend(&lse);
         assert_same(&got, &want, || format!("{along:?}"));
-        // The same tensor in another order of axes.
+        // The same tensor with another order of axes.
         let view = ndarray::ArrayView::from_shape(shape, &x).expect("a shape");
         let mut memory = ndarray::Array::zeros([len, inner, outer]);
         memory.assign(&view.permuted_axes([1, 2, 0]));
@@ -325,7 +325,7 @@ fn masks_that_do_not_fit_are_named_and_nothing_is_written() {
     assert_eq!(y, [-7.0; 6]);
 }
 
-/// Everything that has a scale, of `-x` by its absolute value.
+/// Every operation with a scale gives the bits of `-x` with its absolute value.
 fn negative<T: Bits + Probs<T>>()
 where
     T::Arithmetic: Bits,
@@ -376,7 +376,7 @@ where
             assert_same(&got.0, &want.0, what);
             assert_same(&got.1, &want.1, what);
             assert_eq!(got.2, want.2);
-            // A gradient with respect to x, not to -x.
+            // The gradient is with respect to x, not to -x.
             let same = |got: &[T], want: &[T]| {
                 let want: Vec<f64> = want.iter().map(|y| -y.to_f64()).collect();
                 for (got, want) in got.iter().zip(want) {

@@ -1,4 +1,5 @@
-//! Operations along an axis that are done by rows: the bits of moving the axis to the end first.
+//! Operations along an axis that are done by rows give the bits of moving the axis to the end
+//! first.
 
 use std::num::NonZeroUsize;
 
@@ -7,7 +8,8 @@ use ndarray::{Array, ArrayView, Axis, Ix2, Ix3, s};
 use softmax::half::{bf16, f16};
 use softmax::{Caches, CrossEntropy, Element, Error, Masked, Matrix, MatrixMut, Threads, Ties};
 
-/// Before, along and behind the axis. The last ones are larger than what is copied at a time.
+/// Sizes before, along and after the axis. The last shapes are larger than what is copied at a
+/// time.
 const SHAPES: [[usize; 3]; 12] = [
     [1, 1, 1],
     [2, 3, 1],
@@ -28,7 +30,8 @@ fn tensor<T: Element>([outer, axis, inner]: [usize; 3], kind: usize) -> Vec<T> {
     (0..outer * axis).flat_map(|i| row::<T>(&mut random, (kind + i) % KINDS, inner)).collect()
 }
 
-/// The tensor with its axis at the end, or, of a tensor that has it there, back in the middle.
+/// The tensor with its axis moved to the end; or, of a tensor that has it there, back to the
+/// middle.
 fn moved<T: Copy>(x: &[T], [outer, len, inner]: [usize; 3]) -> Vec<T> {
     let at = |o: usize, i: usize, k: usize| (o * len + k) * inner + i;
     let lanes = (0..outer).flat_map(|o| (0..inner).map(move |i| (o, i)));
@@ -47,7 +50,7 @@ fn rows_mut<T>(x: &mut [T], [outer, len, inner]: [usize; 3]) -> MatrixMut<'_, T>
     MatrixMut::with_stride(x, outer * inner, len, len).expect("rows")
 }
 
-/// What all of them are to give.
+/// The expected results of all operations.
 struct Expected<T: Element> {
     logsumexp: Vec<T>,
     hardmax: Vec<T>,
@@ -60,7 +63,7 @@ struct Expected<T: Element> {
     limit: Vec<T>,
 }
 
-/// For an axis of any length, so many of which are picked.
+/// How many elements of a lane are picked.
 fn k_of(len: usize) -> usize {
     len.min(3)
 }
@@ -171,7 +174,7 @@ where
     let k = k_of(len);
     let what = |op: &'static str| move || format!("{op} of views {shape:?} {}", T::NAME);
     let zero = <T::Arithmetic as Element>::ZERO;
-    // In memory the axis is first and the others are turned round.
+    // In memory the axis is first and the others are in reverse order.
     let view = ArrayView::from_shape((outer, len, inner), x).expect("a shape");
     let mut memory = Array::from_elem((len, inner, outer), T::ZERO);
     memory.slice_mut(s![.., .., ..;-1]).assign(&view.permuted_axes([1, 2, 0]));
@@ -270,7 +273,7 @@ fn same_bits_bf16() {
     same_bits::<bf16>();
 }
 
-/// Unlike rows, lanes without elements are counted by the shape.
+/// The shape also counts lanes without elements, which a number of rows cannot.
 #[test]
 fn lanes_without_elements() {
     for axis in [1, -2] {
@@ -312,7 +315,7 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
             loss.losses_and_gradient_axis(&x, labels, &mut losses, &mut gradient, &[2, 3], 0);
         refused(result, message);
     };
-    both(loss, &[0, 1, 2], "row 2: 2 is none of its 2 columns");
+    both(loss, &[0, 1, 2], "row 2: 2 is not one of its 2 columns");
     both(loss, &[0, 1], "number of labels (one for each lane along the axis) must be 3, got 2");
     both(loss.row_factors(&[1.0]), &[0, 1, 0], "row factors");
     both(loss.weights(&[1.0]), &[0, 1, 0], "number of weights");

@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use crate::common::*;
 use softmax::half::{bf16, f16};
 use softmax::{Caches, Element, Masked, Matrix, MatrixMut, Plan, Regime, Shape, Threads};
+use softmax_kernels::Large;
 
 /// Larger than any matrix here.
 const PLENTY: usize = usize::MAX;
@@ -194,7 +195,7 @@ fn plans_are_what_the_sizes_say() {
         (plan.regime(), plan.streams())
     };
     // Tiny rows are streamed on every CPU, longer ones only on some.
-    let past = softmax_kernels::Store::of(true, false).is_past();
+    let past = softmax_kernels::Store::of(true, false, false).is_past();
     assert_eq!(way(cached, 211, 10, false), (Regime::Tiny, false));
     assert_eq!(way(streaming, 211, 10, false), (Regime::Tiny, true));
     assert_eq!(way(streaming, 211, 10, true), (Regime::Tiny, false));
@@ -204,6 +205,11 @@ fn plans_are_what_the_sizes_say() {
     assert_eq!(way(pieces, 3, 4097, false), (Regime::Pieces, false));
     assert_eq!(way(both, 3, 4097, false), (Regime::Pieces, past));
     assert_eq!(way(both, 3, 4097, true), (Regime::Pieces, false));
+    // Rows of less than 2 KiB are too short for bursts, and not for single vectors.
+    let streams =
+        |large, cols| softmax_kernels::with_large(large, || way(streaming, 3, cols, false).1);
+    assert!(!streams(Large::Bursts, 511) && streams(Large::Bursts, 512));
+    assert!(streams(Large::Vectors, 511));
 }
 
 /// An explanation names the decision and the numbers behind it.

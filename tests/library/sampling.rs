@@ -6,8 +6,11 @@ use std::num::NonZeroUsize;
 use crate::common::*;
 use proptest::prelude::*;
 use softmax::half::{bf16, f16};
-use softmax::{Element, Error, Matrix, Method, Number, Order, Sampler, Threads};
+use softmax::{
+    Element, Error, Matrix, MatrixMut, Method, Number, Order, Sampler, Softmax, Threads,
+};
 use softmax_kernels::{Learned, Ready, Scale};
+use softmax_measure::oracle::{Dd, F32, ulps};
 
 /// A shape and options.
 #[derive(Clone, Debug)]
@@ -22,6 +25,7 @@ struct Case {
     top_p: f64,
     min_p: f64,
     typical_p: f64,
+    min_keep: usize,
     order: Order,
     method: Method,
     bias: Vec<(usize, f32)>,
@@ -68,6 +72,7 @@ impl Case {
             top_p: if r.once_in(2) { share(r) } else { 1.0 },
             min_p: if r.once_in(4) { [0.05, 0.5, 1.0, 1e-4, 1e-9][r.below(5)] } else { 0.0 },
             typical_p: if r.once_in(5) { share(r) } else { 1.0 },
+            min_keep: 1,
             order: [Order::Transformers, Order::LlamaCpp][r.below(2)],
             method: [Method::InverseCdf, Method::InverseCdf, Method::GumbelMax][r.below(3)],
             bias,
@@ -78,6 +83,16 @@ impl Case {
             step: [0, 1, 77 << 32][r.below(3)],
             first_row: [0, 5, 3 << 40][r.below(3)],
         }
+    }
+
+    /// A random one, with a least number of tokens, which those of the digest do not have.
+    fn any(seed: u64) -> Self {
+        let mut case = Self::random(seed);
+        let r = &mut Random(seed ^ 0x1ea57);
+        if r.below(2) == 0 {
+            case.min_keep = [0, 2, 5, 100, 2500, 1 + r.below(case.cols)][r.below(6)];
+        }
+        case
     }
 
     fn logits<T: Element>(&self) -> Vec<T> {
@@ -105,8 +120,13 @@ impl Case {
     }
 
     fn run(&self, sampler: impl Fn(Sampler<'_>, &mut [usize])) -> Vec<usize> {
-        let history: Vec<&[usize]> = self.history.iter().map(|h| &h[..]).collect();
         let mut draws = vec![7_777_777; self.rows * self.each];
+        self.with(|options| sampler(options, &mut draws));
+        draws
+    }
+
+    fn with<R>(&self, f: impl FnOnce(Sampler<'_>) -> R) -> R {
+        let history: Vec<&[usize]> = self.history.iter().map(|h| &h[..]).collect();
         let options = {
             Sampler::new(self.seed)
                 .temperature(self.temperature)
@@ -114,6 +134,7 @@ impl Case {
                 .top_p(self.top_p)
                 .min_p(self.min_p)
                 .typical_p(self.typical_p)
+                .min_keep(self.min_keep)
                 .order(self.order)
                 .method(self.method)
                 .repetition_penalty(self.repetition)
@@ -121,8 +142,7 @@ impl Case {
                 .frequency_penalty(self.frequency)
         };
         let options = options.step(self.step).first_row(self.first_row);
-        sampler(options.bias(&self.bias).history(&history), &mut draws);
-        draws
+        f(options.bias(&self.bias).history(&history))
     }
 }
 
@@ -191,19 +211,20 @@ fn first_beyond(tokens: &[Token], target: u64, part: fn(&Token) -> u64) -> usize
     token.expect("the target is below the sum").1
 }
 
-/// The fewest of the first tokens that together have this share of the mass.
-fn prefix(tokens: &mut Vec<Token>, p: f64) {
+/// The fewest of the first tokens that together have this share of the mass; at least `least`.
+fn prefix(tokens: &mut Vec<Token>, p: f64, least: usize) {
     let need = ((p * total(tokens) as f64).ceil() as u64).max(1);
     let mut sum = 0;
     let last = tokens.iter().position(|t| {
         sum += units(t);
         sum >= need
     });
-    tokens.truncate(last.expect("no more is needed than there is") + 1);
+    tokens.truncate((last.expect("no more is needed than there is") + 1).max(least));
 }
 
-/// The draws of one row, by sorting everything.
-fn model_row<A: Element>(case: &Case, mut x: Vec<A>, row: usize) -> Vec<usize> {
+/// The tokens of one row that are left, by rising index, and its logits with bias and penalties, by
+/// sorting everything. No tokens where there is nothing to draw.
+fn model_left<A: Element>(case: &Case, mut x: Vec<A>, row: usize) -> (Vec<Token>, Vec<A>) {
     for &(token, bias) in &case.bias {
         x[token] = A::from_f64(x[token].to_f64() + f64::from(bias));
     }
@@ -225,12 +246,12 @@ fn model_row<A: Element>(case: &Case, mut x: Vec<A>, row: usize) -> Vec<usize> {
         && (case.top_k > 0 || case.top_p < 1.0 || case.min_p > 0.0 || case.typical_p < 1.0);
     let first = if llama || case.temperature == 0.0 { 1.0 } else { case.temperature };
     let Some(mut tokens) = tokens(&x, first) else {
-        return vec![usize::MAX; case.each];
+        return (Vec::new(), x);
     };
     if case.temperature == 0.0 {
         let largest = x.iter().map(|x| x.to_f64()).fold(f64::NEG_INFINITY, f64::max);
         let token = x.iter().position(|x| x.to_f64() == largest);
-        return vec![token.expect("it is there"); case.each];
+        return (vec![(1.0, token.expect("it is there"))], x);
     }
     let rank = |&(e, i): &Token| (std::cmp::Reverse(e.to_bits()), i);
     tokens.sort_by_key(rank);
@@ -241,12 +262,13 @@ fn model_row<A: Element>(case: &Case, mut x: Vec<A>, row: usize) -> Vec<usize> {
     };
     let top_p = |tokens: &mut Vec<Token>| {
         if case.top_p < 1.0 {
-            prefix(tokens, case.top_p);
+            prefix(tokens, case.top_p, case.min_keep);
         }
     };
     let min_p = |tokens: &mut Vec<Token>| {
         let bound = case.min_p * f64::from(tokens[0].0);
-        tokens.retain(|t| f64::from(t.0) >= bound);
+        let n = tokens.iter().filter(|t| f64::from(t.0) >= bound).count();
+        tokens.truncate(n.max(case.min_keep));
     };
     let typical = |tokens: &mut Vec<Token>| {
         if case.typical_p < 1.0 {
@@ -261,7 +283,7 @@ fn model_row<A: Element>(case: &Case, mut x: Vec<A>, row: usize) -> Vec<usize> {
             let mean = mean / (total(tokens) as f64 / unit);
             // A stable sort: equal distances keep their order.
             tokens.sort_by(|a, b| (ln(a) - mean).abs().total_cmp(&(ln(b) - mean).abs()));
-            prefix(tokens, case.typical_p);
+            prefix(tokens, case.typical_p, case.min_keep);
             tokens.sort_by_key(rank);
         }
     };
@@ -282,6 +304,15 @@ fn model_row<A: Element>(case: &Case, mut x: Vec<A>, row: usize) -> Vec<usize> {
         let mut again = self::tokens(&left, case.temperature).expect("all are finite");
         again.iter_mut().for_each(|token| token.1 = tokens[token.1].1);
         tokens = again;
+    }
+    (tokens, x)
+}
+
+/// The draws of one row.
+fn model_row<A: Element>(case: &Case, x: Vec<A>, row: usize) -> Vec<usize> {
+    let (tokens, _) = model_left(case, x, row);
+    if tokens.is_empty() {
+        return vec![usize::MAX; case.each];
     }
     let number = case.first_row + row as u64;
     let draw = |draw: usize| {
@@ -357,7 +388,7 @@ proptest! {
 
     #[test]
     fn draws_are_the_models(seed: u64) {
-        let case = Case::random(seed);
+        let case = Case::any(seed);
         check::<f32>(&case);
         match seed % 3 {
             0 => check::<f64>(&case),
@@ -365,6 +396,224 @@ proptest! {
             _ => check::<bf16>(&case),
         }
     }
+}
+
+/// What is left of rows: the model's tokens, with the bits of a softmax of their logits alone, by
+/// every kernel, on several threads, in lists and in whole rows.
+fn check_left<T: Element>(case: &Case)
+where
+    T::Arithmetic: Bits,
+{
+    type Arithmetic<T> = <T as Element>::Arithmetic;
+    let x = case.logits::<T>();
+    let (rows, cols) = (case.rows, case.cols);
+    let zero = Arithmetic::<T>::ZERO;
+    // Tokens, probabilities and their logarithms of each row.
+    // One token has all the mass, at any temperature.
+    let temperature = if case.temperature == 0.0 { 1.0 } else { case.temperature };
+    let softmax = |logs: bool, logits: &[Arithmetic<T>]| {
+        let mut y = logits.to_vec();
+        let row = MatrixMut::new(&mut y, logits.len().max(1)).expect("a row");
+        let softmax = Softmax::new().exec(by(scalar())).temperature(temperature);
+        let done =
+            if logs { softmax.log_softmax_in_place(row) } else { softmax.softmax_in_place(row) };
+        done.expect("a valid call");
+        y
+    };
+    let want: Vec<_> = x
+        .chunks(cols)
+        .enumerate()
+        .map(|(row, x)| {
+            let x = x.iter().map(|x| Arithmetic::<T>::from_f64(x.to_f64())).collect();
+            let (tokens, x) = model_left(case, x, row);
+            let tokens: Vec<usize> = tokens.iter().map(|t| t.1).collect();
+            let logits: Vec<_> = tokens.iter().map(|&i| x[i]).collect();
+            (tokens, softmax(false, &logits), softmax(true, &logits))
+        })
+        .collect();
+    let room = want.iter().map(|row| row.0.len()).max().unwrap_or(0) + 1;
+    let serial = Threads::Serial;
+    let three = Threads::Exactly(NonZeroUsize::new(3).expect("not 0"));
+    for kernel in available() {
+        for (threads, log) in [(serial, false), (serial, true), (three, false), (three, true)] {
+            if kernel.name() == "scalar" && threads == three {
+                continue;
+            }
+            let what = || format!("{} {} log {log} {threads:?} {case:?}", kernel.name(), T::NAME);
+            let logits = || Matrix::new(&x, cols).expect("whole rows");
+            let (mut tokens, mut counts) = (vec![77_777; rows * room], vec![9; rows]);
+            let (mut values, mut whole) = (vec![zero; rows * room], vec![zero; rows * cols]);
+            case.with(|sampler| {
+                let sampler = sampler.exec(by(kernel).threads(threads));
+                let out = MatrixMut::new(&mut whole, cols).expect("whole rows");
+                let (t, v, c) = (&mut tokens, &mut values, &mut counts);
+                let done = match log {
+                    false => sampler.kept_probs(logits(), t, v, c),
+                    true => sampler.kept_log_probs(logits(), t, v, c),
+                };
+                done.expect("a valid call");
+                let done = match log {
+                    false => sampler.filtered_probs(logits(), out),
+                    true => sampler.filtered_log_probs(logits(), out),
+                };
+                done.expect("a valid call");
+            });
+            for (row, (want, probs, logs)) in want.iter().enumerate() {
+                let want_values = if log { logs } else { probs };
+                let nothing = match (want.is_empty(), log) {
+                    (true, _) => f64::NAN,
+                    (_, true) => f64::NEG_INFINITY,
+                    _ => 0.0,
+                };
+                let mut full = vec![Arithmetic::<T>::from_f64(nothing); cols];
+                for (&token, &value) in want.iter().zip(want_values) {
+                    full[token] = value;
+                }
+                assert_same(&whole[row * cols..][..cols], &full, what);
+                assert_eq!(counts[row], want.len(), "{}", what());
+                let mut order: Vec<usize> = want.clone();
+                let falling =
+                    |a: &usize, b: &usize| full[*b].to_f64().total_cmp(&full[*a].to_f64());
+                order.sort_by(falling);
+                let (tokens, values) = (&tokens[row * room..], &values[row * room..]);
+                assert_eq!(tokens[..want.len()], order, "{}", what());
+                let in_order: Vec<_> = order.iter().map(|&token| full[token]).collect();
+                assert_same(&values[..want.len()], &in_order, what);
+                // Behind them nothing was written.
+                assert!(tokens[want.len()..room].iter().all(|&t| t == 77_777), "{}", what());
+                if !log && !want.is_empty() {
+                    let sum: f64 = values[..want.len()].iter().map(|v| v.to_f64()).sum();
+                    assert!((sum - 1.0).abs() < 1e-6, "{sum} {}", what());
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config(120, 30, 0x1ef7_9713))]
+
+    #[test]
+    fn what_is_left_is_the_models(seed: u64) {
+        let case = Case::any(seed);
+        match seed % 6 {
+            0 => check_left::<f64>(&case),
+            1 => check_left::<f16>(&case),
+            2 => check_left::<bf16>(&case),
+            _ => check_left::<f32>(&case),
+        }
+    }
+}
+
+/// The probabilities that are left are right to 3 ULP, logarithms to 2 ULP or 1e-7: against
+/// double-double.
+#[test]
+fn what_is_left_is_accurate() {
+    for kernel in available() {
+        for seed in 0..if quick() { 4 } else { 20 } {
+            let mut random = Random(seed);
+            let temperature = [1.0, 0.7, 3.0, 0.05][seed as usize % 4];
+            let x: Vec<f32> = row(&mut random, 0, 3000);
+            let sampler = Sampler::new(1).exec(by(kernel)).temperature(temperature).top_k(300);
+            let (mut tokens, mut counts) = (vec![0; 300], [0]);
+            let (mut probs, mut logs) = (vec![0.0f32; 300], vec![0.0f32; 300]);
+            let view = || Matrix::new(&x, 3000).expect("a row");
+            sampler.kept_probs(view(), &mut tokens, &mut probs, &mut counts).expect("valid");
+            let n = counts[0];
+            let z = |token: usize| Dd(x[token].into(), 0.0).div(Dd(temperature, 0.0));
+            let largest = z(tokens[0]);
+            let e = |token: usize| z(token).add(Dd(-largest.0, -largest.1)).exp();
+            let sum = tokens[..n].iter().fold(Dd(0.0, 0.0), |sum, &token| sum.add(e(token)));
+            for (&token, &p) in tokens[..n].iter().zip(&probs) {
+                let error = ulps(p.into(), e(token).div(sum), F32);
+                assert!(error <= 3.0, "{} {seed} {token}: {error}", kernel.name());
+            }
+            let by_probs = (tokens.clone(), n);
+            sampler.kept_log_probs(view(), &mut tokens, &mut logs, &mut counts).expect("valid");
+            assert_eq!((tokens[..n].len(), counts[0]), (n, by_probs.1));
+            for (&token, &log) in tokens[..n].iter().zip(&logs) {
+                let want = e(token).div(sum).0.ln();
+                let near = (f64::from(log) - want).abs() <= 1e-7 + want.abs() * 1.2e-7;
+                assert!(near, "{} {seed} {token}: {log} {want}", kernel.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn filters_leave_a_least_number() {
+    // Probabilities 0.5, 0.25, 0.125, and two of 0.0625.
+    let p = [0.0625, 0.25, 0.5, 0.0625, 0.125];
+    let x = p.map(|p: f64| p.ln() as f32);
+    let left = |sampler: Sampler| {
+        let (mut tokens, mut probs, mut counts) = ([0; 5], [0.0; 5], [0]);
+        let x = Matrix::new(&x, 5).expect("a row");
+        sampler.kept_probs(x, &mut tokens, &mut probs, &mut counts).expect("a valid call");
+        tokens[..counts[0]].to_vec()
+    };
+    let all = Sampler::new(3);
+    assert_eq!(left(all), [2, 1, 4, 0, 3]);
+    assert_eq!(left(all.top_p(0.5)), [2]);
+    assert_eq!(left(all.top_p(0.5).min_keep(0)), [2]);
+    assert_eq!(left(all.top_p(0.5).min_keep(3)), [2, 1, 4]);
+    assert_eq!(left(all.top_p(0.8).min_keep(2)), [2, 1, 4]);
+    assert_eq!(left(all.min_p(0.9).min_keep(2)), [2, 1]);
+    assert_eq!(left(all.min_p(0.9).min_keep(4)), [2, 1, 4, 0]);
+    assert_eq!(left(all.min_p(0.9).min_keep(usize::MAX)), [2, 1, 4, 0, 3]);
+    // The entropy is 1.875 bits: 2 bits are nearest, then 1, then 3.
+    assert_eq!(left(all.typical_p(0.2)), [1]);
+    assert_eq!(left(all.typical_p(0.2).min_keep(2)), [2, 1]);
+    // Top-k counts for itself.
+    assert_eq!(left(all.top_k(2).top_p(0.1).min_keep(3)), [2, 1]);
+    assert_eq!(left(all.temperature(0.0).min_keep(3)), [2]);
+}
+
+#[test]
+fn a_row_that_needs_more_room_is_named() {
+    let x = [1.0f32, 2.0, 3.0, f32::NEG_INFINITY, 5.0, f32::NEG_INFINITY, f32::NAN, 0.0, 0.0];
+    let x = Matrix::new(&x, 3).expect("rows");
+    let (mut tokens, mut probs, mut counts) = ([9; 6], [9.0f32; 6], [9; 3]);
+    let sampler = Sampler::new(0);
+    for kernel in available() {
+        let sampler = sampler.exec(by(kernel));
+        let e = sampler.kept_probs(x, &mut tokens, &mut probs, &mut counts);
+        let e = e.expect_err("no room for the first row");
+        assert!(matches!(e, Error::Room { row: 0, needed: 3, room: 2, .. }), "{e:?}");
+        assert_eq!(e.to_string(), "row 0 needs room for 3 results, got 2");
+        // The other rows are there.
+        assert_eq!((counts, tokens), ([3, 1, 0], [9, 9, 1, 9, 9, 9]));
+        assert_eq!(probs, [9.0, 9.0, 1.0, 9.0, 9.0, 9.0]);
+        sampler.top_k(2).kept_probs(x, &mut tokens, &mut probs, &mut counts).expect("room");
+        assert_eq!((counts, &tokens[..2]), ([2, 1, 0], &[2, 1][..]));
+        (tokens, probs) = ([9; 6], [9.0; 6]);
+    }
+    let mut refused = |tokens_len: usize, probs_len: usize, counts_len: usize, sampler: Sampler| {
+        let (t, p, c) =
+            (&mut tokens[..tokens_len], &mut probs[..probs_len], &mut counts[..counts_len]);
+        c.fill(9);
+        let e = sampler.kept_log_probs(x, t, p, c).expect_err("wrong").to_string();
+        assert!(c.iter().all(|&c| c == 9) && tokens == [9; 6] && probs == [9.0; 6], "written");
+        e
+    };
+    let places = "the number of places for tokens must be a multiple of 3, got 4";
+    assert_eq!(refused(4, 4, 3, sampler), places);
+    let places = "the number of places for probabilities (one for each token) must be 6, got 5";
+    assert_eq!(refused(6, 5, 3, sampler), places);
+    let one = "the number of counts (one for each row) must be 3, got 2";
+    assert_eq!(refused(6, 6, 2, sampler), one);
+    assert!(refused(6, 6, 3, sampler.top_p(2.0)).contains("top-p"));
+    let mut y = [9.0f32; 6];
+    let out = MatrixMut::new(&mut y, 3).expect("rows");
+    let e = sampler.filtered_probs(x, out).expect_err("two rows of three").to_string();
+    assert_eq!(e, "the output must be 3 x 3, got 2 x 3");
+    assert_eq!(y, [9.0; 6]);
+    // No rows, no columns.
+    let none = Matrix::<f32>::new(&[], 3).expect("no rows");
+    sampler.kept_probs(none, &mut [], &mut [], &mut []).expect("nothing to do");
+    let none = Matrix::<f32>::with_stride(&[], 2, 0, 0).expect("empty rows");
+    let mut counts = [9; 2];
+    sampler.kept_probs(none, &mut [], &mut [], &mut counts).expect("nothing is left");
+    assert_eq!(counts, [0; 2]);
 }
 
 /// Rows as long as vocabularies, whose bands of masses are searched one after another, some wrong.
@@ -398,6 +647,45 @@ fn long_rows() {
                 if top_k == 0 && top_p < 1.0 {
                     check::<bf16>(&case);
                 }
+            }
+        }
+    }
+}
+
+/// A least number of tokens in long rows, more and fewer than the filters leave.
+#[test]
+fn least_numbers_of_long_rows() {
+    let kinds: &[usize] = if quick() { &[0, 9] } else { &[0, 3, KINDS, 9, 10] };
+    for &kind in kinds {
+        for (top_k, top_p, min_p, typical_p) in [
+            (0, 0.9, 0.0, 1.0),
+            (0, 0.01, 0.5, 1.0),
+            (0, 0.99, 0.5, 1.0),
+            (9000, 0.1, 0.01, 1.0),
+            (0, 1.0, 0.0, 0.2),
+            (9000, 1.0, 0.0, 0.01),
+            (0, 0.9, 0.0, 0.01),
+        ] {
+            for (min_keep, order) in [(2, Order::Transformers), (5000, Order::LlamaCpp)] {
+                let case = Case {
+                    rows: 1,
+                    cols: 30_001,
+                    each: 3,
+                    kind,
+                    temperature: 0.9,
+                    top_k,
+                    top_p,
+                    min_p,
+                    typical_p,
+                    min_keep,
+                    order,
+                    method: Method::InverseCdf,
+                    bias: Vec::new(),
+                    history: Vec::new(),
+                    ..Case::random(5)
+                };
+                check::<f32>(&case);
+                check_left::<f32>(&case);
             }
         }
     }

@@ -12,7 +12,7 @@ fn weighted<T: Element>(softmax: Softmax, x: &[T], w: &[f64], cols: usize) -> Ve
     y
 }
 
-/// Whole weights are as many equal elements; their powers of two add logarithms.
+/// Integer weights count as that many equal elements; powers of two among them add logarithms.
 fn against_copies<T: Bits>(format: Format, allowed_ulp: f64) {
     let ln_2 = Dd(std::f64::consts::LN_2, 2.319_046_813_846_299_6e-17);
     let mut random = Random(3);
@@ -31,7 +31,7 @@ fn against_copies<T: Bits>(format: Format, allowed_ulp: f64) {
                 let want = exact(&copies.collect::<Vec<_>>(), 1.0).logsumexp;
                 let want = want.add(ln_2.mul(Dd(f64::from(power), 0.0)));
                 let mut seen = x.clone();
-                // What has no weight may be anything.
+                // An element without weight may have any value.
                 seen.iter_mut().zip(&w).filter(|(_, w)| **w == 0.0).for_each(|(x, _)| *x = T::NAN);
                 let got = weighted(Softmax::new(), &seen, &w, n)[0].to_f64();
                 let error = Dd::sum(got, -want.0).add(Dd(-want.1, 0.0)).0.abs();
@@ -91,7 +91,7 @@ fn weights_far_apart_and_odd_rows() {
     assert_eq!(y, [-INF; 2]);
 }
 
-/// A row of weights for all, or one for each; scales, masks, types of weights, threads.
+/// One row of weights for all, or one for each; scales, masks, types of weights, threads.
 #[test]
 fn options_beside_weights() {
     let (rows, cols) = (300, 700);
@@ -145,7 +145,8 @@ fn weights_that_do_not_fit_are_named_and_nothing_is_written() {
     assert_eq!(y, [-7.0; 2]);
 }
 
-/// Class weights that are numbers of f32, too, have the same bits, and others those of all kernels.
+/// Class weights of f64 that f32 can hold give the same bits as those of f32; others give the same
+/// bits in all kernels.
 fn class_weights<T: Bits>() {
     for cols in [1, 2, 7, 8, 9, 16, 17, 40, 4097] {
         let rows = 3;

@@ -7,6 +7,7 @@ static const float slopes[HEADS] = {0.5f, 1.0f, 2.0f};
 static const float alibi[HEADS] = {0.25f, 0.0f, 0.125f};
 static const float sinks[HEADS] = {0.0f, -INFINITY, 2.0f};
 static const size_t lengths[BATCH] = {11, 7};
+static const ptrdiff_t offsets[BATCH] = {7, 2};
 
 /* The formula of the header. */
 static void reference(const softmax_attention *a, double scale, const double *scores, long double *probs,
@@ -18,6 +19,10 @@ static void reference(const softmax_attention *a, double scale, const double *sc
         ptrdiff_t offset =
             (a->flags & SOFTMAX_ATTENTION_OFFSET) != 0 ? a->offset : (ptrdiff_t)KEYS - QUERIES;
         ptrdiff_t position = (ptrdiff_t)q + offset;
+        if (a->offsets != NULL) {
+            position = a->offsets_count == BATCH ? (ptrdiff_t)q + a->offsets[b] : a->offsets[row];
+        }
+        size_t mask_keys = (a->flags & SOFTMAX_ATTENTION_MASK_KEYS) != 0 ? a->mask_keys : KEYS;
         long double logits[KEYS];
         long double sum = a->sinks != NULL ? expl(a->sinks[h]) : 0.0L;
         for (ptrdiff_t key = 0; key < KEYS; key++) {
@@ -25,12 +30,14 @@ static void reference(const softmax_attention *a, double scale, const double *sc
             if (a->soft_cap != 0.0) {
                 z = a->soft_cap * tanhl(z / a->soft_cap);
             }
-            if (a->mask != NULL) {
+            if (a->mask != NULL && (size_t)key >= mask_keys) {
+                z = -INFINITY;
+            } else if (a->mask != NULL) {
                 size_t mb = a->mask_shape[0] == 1 ? 0 : b;
                 size_t mh = a->mask_shape[1] == 1 ? 0 : h;
                 size_t mq = a->mask_shape[2] == 1 ? 0 : q;
                 size_t at =
-                    ((mb * a->mask_shape[1] + mh) * a->mask_shape[2] + mq) * KEYS + (size_t)key;
+                    ((mb * a->mask_shape[1] + mh) * a->mask_shape[2] + mq) * mask_keys + (size_t)key;
                 if (a->mask_dtype == SOFTMAX_BOOL) {
                     z = ((const unsigned char *)a->mask)[at] != 0 ? z : -INFINITY;
                 } else {
@@ -111,6 +118,10 @@ static void values(void) {
     static float mask_f32[BATCH * HEADS * QUERIES * KEYS];
     static uint16_t mask_f16[QUERIES * KEYS];
     static unsigned char mask_bool[BATCH * KEYS];
+    static ptrdiff_t all_offsets[ROWS];
+    for (size_t i = 0; i < ROWS; i++) {
+        all_offsets[i] = (ptrdiff_t)(i * 5 % KEYS);
+    }
     fill_random(SOFTMAX_F32, mask_f32, BATCH * HEADS * QUERIES * KEYS, 41);
     fill_random(SOFTMAX_F16, mask_f16, QUERIES * KEYS, 42);
     for (size_t i = 0; i < BATCH * KEYS; i++) {
@@ -122,7 +133,7 @@ static void values(void) {
         {SOFTMAX_F16, SOFTMAX_F32},  {SOFTMAX_BF16, SOFTMAX_BF16},
         {SOFTMAX_BF16, SOFTMAX_F32}, {SOFTMAX_F64, SOFTMAX_F64}};
     for (size_t p = 0; p < sizeof pairs / sizeof *pairs; p++) {
-        for (int which = 0; which < 12; which++) {
+        for (int which = 0; which < 15; which++) {
             softmax_attention a = softmax_attention_default(HEADS, QUERIES);
             double scale = 0.25;
             switch (which) {
@@ -179,6 +190,27 @@ static void values(void) {
                 a.window = 2;
                 a.window_ahead = 3;
                 a.offset = 1;
+                break;
+            case 11:
+                a.flags = SOFTMAX_ATTENTION_CAUSAL | SOFTMAX_ATTENTION_WINDOW;
+                a.window = 4;
+                a.alibi = alibi;
+                a.offsets = offsets;
+                a.offsets_count = BATCH;
+                break;
+            case 12:
+                a.flags = SOFTMAX_ATTENTION_CAUSAL;
+                a.offsets = all_offsets;
+                a.offsets_count = ROWS;
+                break;
+            case 13:
+                a.flags = SOFTMAX_ATTENTION_MASK_KEYS;
+                a.mask = mask_f16;
+                a.mask_dtype = SOFTMAX_F16;
+                a.mask_shape[0] = 1;
+                a.mask_shape[1] = 1;
+                a.mask_shape[2] = QUERIES;
+                a.mask_keys = 6;
                 break;
             default:
                 scale = 0.125;
@@ -302,7 +334,7 @@ static void bad(void) {
         BAD(SHAPE, softmax_attention_softmax(&in, &out, lse, &a, &options));
         SAYS(message, "24");
     }
-    static const uint32_t flags[] = {16, UINT32_MAX};
+    static const uint32_t flags[] = {32, UINT32_MAX};
     for (size_t i = 0; i < 2; i++) {
         a = softmax_attention_default(HEADS, QUERIES);
         a.flags = flags[i];
@@ -342,6 +374,16 @@ static void bad(void) {
     a.mask = x;
     BAD(OVERLAP, softmax_attention_softmax(&in, &in, lse, &a, NULL));
     a.mask = mask;
+    a.flags = SOFTMAX_ATTENTION_MASK_KEYS;
+    a.mask_keys = KEYS + 1;
+    BAD(VALUE, softmax_attention_softmax(&in, &out, lse, &a, &options));
+    SAYS(message, "columns of the mask");
+    a.mask_keys = SIZE_MAX;
+    BAD(OVERFLOW, softmax_attention_softmax(&in, &out, lse, &a, NULL));
+    a.mask_keys = 0;
+    GOOD(softmax_attention_softmax(&in, &out, NULL, &a, NULL));
+    memset(y, 0xA5, sizeof y);
+    a.flags = 0;
     a.mask_shape[2] = QUERIES - 1;
     BAD(SHAPE, softmax_attention_softmax(&in, &out, lse, &a, NULL));
     a.mask_shape[2] = 0;
@@ -389,6 +431,34 @@ static void bad(void) {
     a.lengths_count = BATCH;
     BAD(ALIGNMENT, softmax_attention_softmax(&in, &out, lse, &a, NULL));
     a.lengths = (size_t *)(void *)y;
+    BAD(OVERLAP, softmax_attention_softmax(&in, &out, lse, &a, NULL));
+
+    /* Offsets. */
+    ptrdiff_t some_offsets[ROWS] = {0};
+    a = softmax_attention_default(HEADS, QUERIES);
+    a.offsets = some_offsets;
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        a.offsets_count = wrong[i];
+        BAD(LENGTH, softmax_attention_softmax(&in, &out, lse, &a, &options));
+        SAYS(message, "offsets");
+    }
+    a.offsets_count = SIZE_MAX;
+    BAD(OVERFLOW, softmax_attention_softmax(&in, &out, lse, &a, NULL));
+    a.offsets_count = BATCH;
+    a.flags = SOFTMAX_ATTENTION_OFFSET;
+    BAD(VALUE, softmax_attention_softmax(&in, &out, lse, &a, &options));
+    SAYS(message, "offsets");
+    a.flags = SOFTMAX_ATTENTION_CAUSAL;
+    a.alibi = alibi;
+    some_offsets[1] = -19692841;
+    GOOD(softmax_attention_softmax(&in, &out, NULL, &a, NULL));
+    memset(y, 0xA5, sizeof y);
+    some_offsets[1] = 19692841;
+    BAD(VALUE, softmax_attention_softmax(&in, &out, lse, &a, &options));
+    SAYS(message, "distance of a key");
+    a.offsets = (const ptrdiff_t *)(const void *)((char *)some_offsets + 1);
+    BAD(ALIGNMENT, softmax_attention_softmax(&in, &out, lse, &a, NULL));
+    a.offsets = (const ptrdiff_t *)(const void *)y;
     BAD(OVERLAP, softmax_attention_softmax(&in, &out, lse, &a, NULL));
 
     /* Lent memory. */

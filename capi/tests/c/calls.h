@@ -117,6 +117,49 @@ static void maps(softmax_dtype dtype, size_t rows, size_t cols, const softmax_op
     CALL(softmax_softmax(&x, &y, &limit));
     NOTE(out, bytes);
 
+    /* Rows of one matrix as the lanes of a tensor whose axis is the first of two. */
+    size_t shape[2] = {rows, cols};
+    CALL(softmax_logsumexp_axis(in, out, dtype, shape, 2, 0, options));
+    NOTE(out, cols * size_of(dtype));
+    CALL(softmax_hardmax_axis(in, out, dtype, shape, 2, 0, SOFTMAX_TIES_FIRST, options));
+    NOTE(out, bytes);
+    size_t *columns = (size_t *)memory(cols * sizeof *columns);
+    CALL(softmax_argmax_axis(in, columns, dtype, shape, 2, 0, options));
+    NOTE(columns, cols * sizeof *columns);
+    char *of_columns = (char *)memory(cols * results);
+    CALL(softmax_top_k_axis(in, dtype, shape, 2, 0, 1, of_columns, NULL, columns, options));
+    NOTE(of_columns, cols * results);
+    int64_t *labels = (int64_t *)memory(cols * sizeof *labels);
+    double *losses = (double *)memory(cols * sizeof *losses);
+    for (size_t i = 0; i < cols; i++) {
+        labels[i] = (int64_t)(i % rows);
+    }
+    double mean = 0.0;
+    CALL(softmax_cross_entropy_axis(in, dtype, shape, 2, 0, labels, losses, &mean, out, NULL, options));
+    NOTE(losses, cols * sizeof *losses);
+    NOTE(out, bytes);
+    unsigned char *seen = (unsigned char *)memory(cols);
+    float *weights = (float *)memory(cols * sizeof *weights);
+    for (size_t i = 0; i < cols; i++) {
+        seen[i] = i % 3 != 1;
+        weights[i] = (float)(i % 4);
+    }
+    softmax_mask mask = {sizeof mask, seen, SOFTMAX_BOOL, 1};
+    CALL(softmax_softmax_masked(&x, &y, &mask, options));
+    NOTE(out, bytes);
+    mask.data = weights;
+    mask.dtype = SOFTMAX_F32;
+    CALL(softmax_log_softmax_masked(&x, &y, &mask, options));
+    NOTE(out, bytes);
+    CALL(softmax_logsumexp_of(&x, &mask, weights, SOFTMAX_F32, 1, out, options));
+    NOTE(out, rows * size_of(dtype));
+    free(columns);
+    free(of_columns);
+    free(labels);
+    free(losses);
+    free(seen);
+    free(weights);
+
     softmax_plan plan = softmax_plan_empty();
     CALL(softmax_plan_of(SOFTMAX_OP_SOFTMAX, &x, 0, &plan, options));
     size_t needed = 0;
@@ -246,6 +289,14 @@ static void draws(softmax_dtype dtype, size_t rows, size_t cols, const softmax_o
     size_t *drawn = (size_t *)memory(rows * 4 * sizeof *drawn);
     fill(dtype, in, rows, cols, 8);
     softmax_matrix x = softmax_matrix_of(in, dtype, rows, cols);
+    softmax_dtype computed_in = computed(dtype);
+    size_t size = rows * cols * size_of(computed_in);
+    void *values = memory(size);
+    size_t *tokens_left = (size_t *)memory(rows * cols * sizeof *tokens_left);
+    size_t *counts = (size_t *)memory(rows * sizeof *counts);
+    memset(values, 0, size);
+    memset(tokens_left, 0, rows * cols * sizeof *tokens_left);
+    softmax_matrix y = softmax_matrix_mut(values, computed_in, rows, cols);
     static const size_t tokens[3] = {1, 0, 1};
     static const size_t starts[2] = {0, 3};
     static const float bias[3] = {1e-40f, 0.3f, 0.1f};
@@ -273,9 +324,21 @@ static void draws(softmax_dtype dtype, size_t rows, size_t cols, const softmax_o
         NOTE(drawn, rows * 4 * sizeof *drawn);
         size_t needed = 0;
         CALL(softmax_sample_scratch_size(&x, &s, &needed, options));
+        CALL(softmax_kept_probs(&x, tokens_left, values, counts, cols, &s, options));
+        NOTE(values, size);
+        CALL(softmax_kept_log_probs(&x, tokens_left, values, counts, cols, &s, options));
+        NOTE(values, size);
+        NOTE(tokens_left, rows * cols * sizeof *tokens_left);
+        CALL(softmax_filtered_probs(&x, &y, &s, options));
+        NOTE(values, size);
+        CALL(softmax_filtered_log_probs(&x, &y, &s, options));
+        NOTE(values, size);
     }
     free(in);
     free(drawn);
+    free(values);
+    free(tokens_left);
+    free(counts);
 }
 
 static void tensors(softmax_dtype dtype, const softmax_options *options) {
@@ -315,10 +378,10 @@ static void shards(softmax_dtype dtype, double shift, const softmax_options *opt
     CALL(softmax_partials(in, dtype, N, NULL, partials, count, options));
     const softmax_partial *all = partials;
     if (shift != 0.0) {
-        CALL_FOR(AGAIN, softmax_merge(dtype, all, count, &row, &max, options));
+        CALL_FOR(AGAIN, softmax_merge(all, count, &row, &max, dtype, options));
         CALL(softmax_partials(in, dtype, N, &max, partials, count, options));
     }
-    CALL(softmax_merge(dtype, all, count, &row, &max, options));
+    CALL(softmax_merge(all, count, &row, &max, dtype, options));
     softmax_partial copy = row;
     NOTE(partials, sizeof partials);
     NOTE(&copy, sizeof copy);
@@ -326,7 +389,7 @@ static void shards(softmax_dtype dtype, double shift, const softmax_options *opt
     NOTE(out, bytes);
     CALL(softmax_shard_log_softmax(&row, in, out, dtype, N, options));
     NOTE(out, bytes);
-    CALL(softmax_shard_logsumexp(dtype, &row, &lse, options));
+    CALL(softmax_shard_logsumexp(&row, &lse, dtype, options));
     NOTE(&lse, size_of(dtype));
     free(in);
     free(out);

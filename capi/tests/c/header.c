@@ -25,7 +25,7 @@ int main(void) {
     }
     char message[100];
     options = told(message, sizeof message);
-    options.scale = -1.0;
+    options.scale = 0.0;
     BAD(VALUE, softmax_softmax(&m, &m, &options));
     SAYS(message, "scale");
     double loss = 0.0;

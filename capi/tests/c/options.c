@@ -148,7 +148,7 @@ static void arithmetic(void) {
     BAD(VALUE, softmax_logsumexp(&x, lse, &options));
     SAYS(message, "temperature");
 
-    static const double scales[] = {NAN, -1.0, 0.0, INFINITY, -INFINITY, 1e-20, 2e18};
+    static const double scales[] = {NAN, -1e-20, -0.0, 0.0, INFINITY, -INFINITY, 1e-20, 2e18};
     for (size_t i = 0; i < sizeof scales / sizeof *scales; i++) {
         options = told(message, sizeof message);
         options.scale = scales[i];

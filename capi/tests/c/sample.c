@@ -138,6 +138,155 @@ static void lists(void) {
     GOOD(softmax_sample(&none, NULL, 3, &s, NULL));
 }
 
+/* What filters leave, as lists and as whole rows. */
+static void left(void) {
+    for (int d = 0; d < DTYPES; d++) {
+        softmax_dtype dtype = dtypes[d];
+        softmax_dtype c = computed(dtype);
+        size_t each = size_of(c);
+        char x[N * 8];
+        char probs[N * 8];
+        char logs[N * 8];
+        char full[N * 8];
+        size_t tokens[N];
+        size_t counts[ROWS];
+        fill_random(dtype, x, N, 51);
+        softmax_matrix logits = softmax_matrix_of(x, dtype, ROWS, COLS);
+        softmax_matrix whole = softmax_matrix_mut(full, c, ROWS, COLS);
+        softmax_options options = softmax_options_default();
+        softmax_sampler s = softmax_sampler_default(1);
+        s.temperature = 2.0;
+        s.top_p = 0.5;
+        s.min_keep = 3;
+        size_t needed = 0;
+        GOOD(softmax_sample_scratch_size(&logits, &s, &needed, &options));
+        char *lent = (char *)memory(needed + 5);
+        options.scratch = lent + 5;
+        options.scratch_size = needed;
+        GOOD(softmax_kept_log_probs(&logits, tokens, logs, counts, COLS, &s, &options));
+        GOOD(softmax_kept_probs(&logits, tokens, probs, counts, COLS, &s, &options));
+        GOOD(softmax_filtered_probs(&logits, &whole, &s, &options));
+        for (size_t row = 0; row < ROWS; row++) {
+            CHECK(counts[row] >= 3 && counts[row] <= COLS);
+            long double sum = 0.0L;
+            for (size_t i = 0; i < counts[row]; i++) {
+                sum += expl(get(dtype, x, row * COLS + tokens[row * COLS + i]) / 2.0L);
+            }
+            size_t zeros = 0;
+            for (size_t i = 0; i < COLS; i++) {
+                zeros += get(c, full, row * COLS + i) == 0.0;
+            }
+            CHECK(zeros == COLS - counts[row]);
+            for (size_t i = 0; i < counts[row]; i++) {
+                size_t at = row * COLS + i;
+                size_t token = tokens[at];
+                long double wanted = expl(get(dtype, x, row * COLS + token) / 2.0L) / sum;
+                CHECK(near(c, get(c, probs, at), wanted, 3.0, 0.0));
+                CHECK(near(c, get(c, logs, at), logl(wanted), 3.0, c == SOFTMAX_F64 ? 1e-14 : 1e-6));
+                CHECK(get(c, probs, at) == get(c, full, row * COLS + token));
+                CHECK(i == 0 || get(c, probs, at) <= get(c, probs, at - 1));
+            }
+        }
+        GOOD(softmax_filtered_log_probs(&logits, &whole, &s, &options));
+        for (size_t i = 0; i < counts[0]; i++) {
+            CHECK(get(c, full, tokens[i]) == get(c, logs, i));
+        }
+        /* Of one token no more is left. */
+        s = softmax_sampler_default(1);
+        s.temperature = 0.0;
+        GOOD(softmax_kept_probs(&logits, tokens, probs, counts, 1, &s, NULL));
+        for (size_t row = 0; row < ROWS; row++) {
+            CHECK(counts[row] == 1 && get(c, probs, row) == 1.0);
+        }
+        /* No room: the counts say how much. */
+        s = softmax_sampler_default(1);
+        s.top_k = 4;
+        memset(probs, 0, each);
+        BAD(ROOM, softmax_kept_probs(&logits, tokens, probs, counts, 3, &s, NULL));
+        CHECK(counts[0] == 4 && counts[ROWS - 1] == 4 && get(c, probs, 0) == 0.0);
+        GOOD(softmax_kept_probs(&logits, tokens, probs, counts, 4, &s, NULL));
+        free(lent);
+    }
+    softmax_matrix none = softmax_matrix_of(NULL, SOFTMAX_F32, 0, 4);
+    softmax_sampler s = softmax_sampler_default(1);
+    GOOD(softmax_kept_probs(&none, NULL, NULL, NULL, 3, &s, NULL));
+    GOOD(softmax_filtered_probs(&none, &none, &s, NULL));
+}
+
+static void bad_left(void) {
+    float x[N];
+    float probs[N];
+    float full[N];
+    size_t tokens[N];
+    size_t counts[ROWS];
+    char message[300];
+    softmax_options options = told(message, sizeof message);
+    fill_random(SOFTMAX_F32, x, N, 5);
+    memset(probs, 0xA5, sizeof probs);
+    memset(full, 0xA5, sizeof full);
+    memset(tokens, 0xA5, sizeof tokens);
+    memset(counts, 0xA5, sizeof counts);
+    softmax_matrix logits = softmax_matrix_of(x, SOFTMAX_F32, ROWS, COLS);
+    softmax_matrix out = softmax_matrix_mut(full, SOFTMAX_F32, ROWS, COLS);
+    softmax_sampler s = softmax_sampler_default(1);
+    watch(x, sizeof x);
+    watch(probs, sizeof probs);
+    watch(full, sizeof full);
+    watch(tokens, sizeof tokens);
+    watch(counts, sizeof counts);
+    BAD(NULL_POINTER, softmax_kept_probs(NULL, tokens, probs, counts, COLS, &s, NULL));
+    BAD(NULL_POINTER, softmax_kept_log_probs(&logits, NULL, probs, counts, COLS, &s, &options));
+    SAYS(message, "tokens is null");
+    BAD(NULL_POINTER, softmax_kept_probs(&logits, tokens, NULL, counts, COLS, &s, NULL));
+    BAD(NULL_POINTER, softmax_kept_probs(&logits, tokens, probs, NULL, COLS, &s, &options));
+    SAYS(message, "counts is null");
+    BAD(NULL_POINTER, softmax_kept_probs(&logits, tokens, probs, counts, COLS, NULL, NULL));
+    BAD(ALIGNMENT, softmax_kept_probs(&logits, tokens, (char *)probs + 1, counts, COLS, &s, NULL));
+    BAD(ALIGNMENT, softmax_kept_probs(&logits, (size_t *)(void *)((char *)tokens + 4), probs, counts, 1, &s, NULL));
+    BAD(OVERLAP, softmax_kept_probs(&logits, tokens, x, counts, COLS, &s, &options));
+    BAD(OVERLAP, softmax_kept_probs(&logits, tokens, tokens, counts, COLS, &s, &options));
+    BAD(OVERLAP, softmax_kept_probs(&logits, tokens, probs, tokens, COLS, &s, &options));
+    BAD(OVERFLOW, softmax_kept_probs(&logits, tokens, probs, counts, SIZE_MAX, &s, NULL));
+    BAD(OVERFLOW, softmax_kept_log_probs(&logits, tokens, probs, counts, SIZE_MAX / ROWS, &s, NULL));
+    s.top_p = NAN;
+    BAD(VALUE, softmax_kept_probs(&logits, tokens, probs, counts, COLS, &s, &options));
+    SAYS(message, "top-p");
+    BAD(VALUE, softmax_filtered_log_probs(&logits, &out, &s, NULL));
+    s.top_p = 1.0;
+    softmax_matrix m = logits;
+    m.dtype = SOFTMAX_BOOL;
+    BAD(DTYPE, softmax_kept_probs(&m, tokens, probs, counts, COLS, &s, NULL));
+    BAD(DTYPE, softmax_filtered_probs(&m, &out, &s, NULL));
+    BAD(NULL_POINTER, softmax_filtered_probs(NULL, &out, &s, NULL));
+    BAD(NULL_POINTER, softmax_filtered_probs(&logits, NULL, &s, NULL));
+    BAD(NULL_POINTER, softmax_filtered_probs(&logits, &out, NULL, NULL));
+    m = out;
+    m.dtype = SOFTMAX_F16;
+    BAD(DTYPE, softmax_filtered_probs(&logits, &m, &s, &options));
+    SAYS(message, "logits and probabilities have dtypes 0 and 2");
+    m = out;
+    m.rows = ROWS - 1;
+    BAD(SHAPE, softmax_filtered_probs(&logits, &m, &s, NULL));
+    m = out;
+    m.data = x;
+    BAD(OVERLAP, softmax_filtered_probs(&logits, &m, &s, NULL));
+    m = out;
+    m.data = (char *)full + 2;
+    BAD(ALIGNMENT, softmax_filtered_log_probs(&logits, &m, &s, NULL));
+    size_t needed = 0;
+    GOOD(softmax_sample_scratch_size(&logits, &s, &needed, NULL));
+    options.scratch = memory(needed);
+    options.scratch_size = needed - 1;
+    BAD(SCRATCH, softmax_kept_probs(&logits, tokens, probs, counts, COLS, &s, &options));
+    BAD(SCRATCH, softmax_filtered_probs(&logits, &out, &s, &options));
+    free(options.scratch);
+    unwatch();
+    STRUCT_SIZES(softmax_sampler, s, p, softmax_kept_probs(&logits, tokens, probs, counts, COLS, p, NULL));
+    STRUCT_SIZES(softmax_matrix, logits, p, softmax_kept_log_probs(p, tokens, probs, counts, COLS, &s, NULL));
+    STRUCT_SIZES(softmax_matrix, out, p, softmax_filtered_probs(&logits, p, &s, NULL));
+    STRUCT_SIZES(softmax_matrix, logits, p, softmax_filtered_log_probs(p, &out, &s, NULL));
+}
+
 static void bad(void) {
     float x[N];
     size_t draws[ROWS + 1];
@@ -328,6 +477,8 @@ static void bad(void) {
 int main(void) {
     values();
     lists();
+    left();
+    bad_left();
     bad();
     return checked();
 }

@@ -45,7 +45,7 @@ static void same_bits(softmax_dtype dtype, double shift, double scale, int again
             }
             CHECK(first == BLOCKS);
             memset(&row, 0xA5, sizeof row);
-            status = softmax_merge(dtype, partials, BLOCKS, &row, &max, &options);
+            status = softmax_merge(partials, BLOCKS, &row, &max, dtype, &options);
             if (status != SOFTMAX_STATUS_AGAIN) {
                 break;
             }
@@ -64,7 +64,7 @@ static void same_bits(softmax_dtype dtype, double shift, double scale, int again
         }
         CHECK(memcmp(y, wanted, N * size) == 0);
         CHECK(memcmp(log, wanted_log, N * size) == 0);
-        GOOD(softmax_shard_logsumexp(dtype, &row, lse, &options));
+        GOOD(softmax_shard_logsumexp(&row, lse, dtype, &options));
         CHECK(memcmp(lse, wanted_lse, size) == 0);
         memcpy(y, x, N * size);
         memcpy(log, x, N * size);
@@ -100,8 +100,8 @@ static void nothing(void) {
     double max = 0.0;
     double lse = 0.0;
     GOOD(softmax_partials(NULL, SOFTMAX_F64, 0, NULL, NULL, 0, NULL));
-    GOOD(softmax_merge(SOFTMAX_F64, NULL, 0, &row, &max, NULL));
-    GOOD(softmax_shard_logsumexp(SOFTMAX_F64, &row, &lse, NULL));
+    GOOD(softmax_merge(NULL, 0, &row, &max, SOFTMAX_F64, NULL));
+    GOOD(softmax_shard_logsumexp(&row, &lse, SOFTMAX_F64, NULL));
     CHECK(lse == -INFINITY);
     GOOD(softmax_shard_softmax(&row, NULL, NULL, SOFTMAX_F64, 0, NULL));
     GOOD(softmax_shard_log_softmax(&row, NULL, NULL, SOFTMAX_F64, 0, NULL));
@@ -151,24 +151,22 @@ static void bad(void) {
     watch(&row, sizeof row);
     watch(&max, sizeof max);
     watch(partials, sizeof partials);
-    BAD(NULL_POINTER, softmax_merge(SOFTMAX_F64, NULL, 1, &row, &max, &options));
+    BAD(NULL_POINTER, softmax_merge(NULL, 1, &row, &max, SOFTMAX_F64, &options));
     SAYS(message, "partials is null");
-    BAD(NULL_POINTER, softmax_merge(SOFTMAX_F64, partials, 1, NULL, &max, &options));
+    BAD(NULL_POINTER, softmax_merge(partials, 1, NULL, &max, SOFTMAX_F64, &options));
     SAYS(message, "row is null");
-    BAD(NULL_POINTER, softmax_merge(SOFTMAX_F64, partials, 1, &row, NULL, &options));
+    BAD(NULL_POINTER, softmax_merge(partials, 1, &row, NULL, SOFTMAX_F64, &options));
     SAYS(message, "row_max is null");
-    BAD(DTYPE, softmax_merge(4, partials, 1, &row, &max, NULL));
-    BAD(ALIGNMENT, softmax_merge(SOFTMAX_F64, (softmax_partial *)(void *)((char *)partials + 1), 1, &row,
-                                 &max, NULL));
-    BAD(ALIGNMENT, softmax_merge(SOFTMAX_F64, partials, 1, (softmax_partial *)(void *)((char *)y + 1), &max,
-                                 NULL));
-    BAD(ALIGNMENT, softmax_merge(SOFTMAX_F64, partials, 1, &row, (double *)(void *)((char *)y + 1), NULL));
-    BAD(OVERLAP, softmax_merge(SOFTMAX_F64, partials, 1, partials, &max, NULL));
-    BAD(OVERLAP, softmax_merge(SOFTMAX_F64, partials, 1, &row, &row.sum, NULL));
-    BAD(OVERLAP, softmax_merge(SOFTMAX_F64, partials, 1, &row, &partials[0].max, NULL));
-    BAD(OVERFLOW, softmax_merge(SOFTMAX_F64, partials, SIZE_MAX, &row, &max, NULL));
+    BAD(DTYPE, softmax_merge(partials, 1, &row, &max, 4, NULL));
+    BAD(ALIGNMENT, softmax_merge((softmax_partial *)(void *)((char *)partials + 1), 1, &row, &max, SOFTMAX_F64, NULL));
+    BAD(ALIGNMENT, softmax_merge(partials, 1, (softmax_partial *)(void *)((char *)y + 1), &max, SOFTMAX_F64, NULL));
+    BAD(ALIGNMENT, softmax_merge(partials, 1, &row, (double *)(void *)((char *)y + 1), SOFTMAX_F64, NULL));
+    BAD(OVERLAP, softmax_merge(partials, 1, partials, &max, SOFTMAX_F64, NULL));
+    BAD(OVERLAP, softmax_merge(partials, 1, &row, &row.sum, SOFTMAX_F64, NULL));
+    BAD(OVERLAP, softmax_merge(partials, 1, &row, &partials[0].max, SOFTMAX_F64, NULL));
+    BAD(OVERFLOW, softmax_merge(partials, SIZE_MAX, &row, &max, SOFTMAX_F64, NULL));
     options.temperature = 0.0;
-    BAD(VALUE, softmax_merge(SOFTMAX_F64, partials, 1, &row, &max, &options));
+    BAD(VALUE, softmax_merge(partials, 1, &row, &max, SOFTMAX_F64, &options));
     options.temperature = 1.0;
     unwatch();
 
@@ -178,13 +176,13 @@ static void bad(void) {
     GOOD(softmax_partials(far, SOFTMAX_F64, 2, NULL, &far_partial, 1, NULL));
     memset(&row, 0xA5, sizeof row);
     watch(&row, sizeof row);
-    BAD(AGAIN, softmax_merge(SOFTMAX_F64, &far_partial, 1, &row, &max, &options));
+    BAD(AGAIN, softmax_merge(&far_partial, 1, &row, &max, SOFTMAX_F64, &options));
     CHECK(max == 1e6);
     SAYS(message, "1000000");
-    BAD(NULL_POINTER, softmax_merge(SOFTMAX_F64, &far_partial, 1, &row, NULL, NULL));
+    BAD(NULL_POINTER, softmax_merge(&far_partial, 1, &row, NULL, SOFTMAX_F64, NULL));
     unwatch();
 
-    GOOD(softmax_merge(SOFTMAX_F64, partials, 1, &row, &max, NULL));
+    GOOD(softmax_merge(partials, 1, &row, &max, SOFTMAX_F64, NULL));
     typedef softmax_status (*finish)(const softmax_partial *row, const void *x, void *y,
                                      softmax_dtype dtype, size_t len,
                                      const softmax_options *options);
@@ -212,16 +210,16 @@ static void bad(void) {
     }
     BAD(NULL_POINTER, softmax_shard_softmax(NULL, x, y, SOFTMAX_F64, 8, NULL));
     BAD(NULL_POINTER, softmax_shard_log_softmax(NULL, x, y, SOFTMAX_F64, 8, NULL));
-    BAD(NULL_POINTER, softmax_shard_logsumexp(SOFTMAX_F64, NULL, y, NULL));
-    BAD(NULL_POINTER, softmax_shard_logsumexp(SOFTMAX_F64, &row, NULL, &options));
+    BAD(NULL_POINTER, softmax_shard_logsumexp(NULL, y, SOFTMAX_F64, NULL));
+    BAD(NULL_POINTER, softmax_shard_logsumexp(&row, NULL, SOFTMAX_F64, &options));
     SAYS(message, "logsumexp is null");
-    BAD(DTYPE, softmax_shard_logsumexp(SOFTMAX_BOOL, &row, y, NULL));
-    BAD(ALIGNMENT, softmax_shard_logsumexp(SOFTMAX_F64, &row, (char *)y + 4, NULL));
+    BAD(DTYPE, softmax_shard_logsumexp(&row, y, SOFTMAX_BOOL, NULL));
+    BAD(ALIGNMENT, softmax_shard_logsumexp(&row, (char *)y + 4, SOFTMAX_F64, NULL));
     /* What is no row that was merged. */
     BAD(AGAIN, softmax_shard_softmax(&far_partial, x, y, SOFTMAX_F64, 8, NULL));
-    BAD(AGAIN, softmax_shard_logsumexp(SOFTMAX_F64, &far_partial, y, NULL));
+    BAD(AGAIN, softmax_shard_logsumexp(&far_partial, y, SOFTMAX_F64, NULL));
     unwatch();
-    STRUCT_SIZES(softmax_options, options, p, softmax_merge(SOFTMAX_F64, partials, 1, &row, &max, p));
+    STRUCT_SIZES(softmax_options, options, p, softmax_merge(partials, 1, &row, &max, SOFTMAX_F64, p));
 }
 
 int main(void) {

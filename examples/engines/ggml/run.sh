@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds ggml from the sources that the crate llama-cpp-sys-2 carries, and the example against it
-# and an installed library; runs it. run.sh PREFIX [ROUNDS]: PREFIX is where `cargo cinstall -p
+# run.sh PREFIX [ROUNDS]: builds ggml from the sources in the crate llama-cpp-sys-2, and the example
+# with it and an installed library; then runs the example. PREFIX is where `cargo cinstall -p
 # softmax-capi --profile dist --prefix PREFIX --libdir lib` has put the library.
 set -euo pipefail
 prefix=$(realpath "$1")
@@ -16,7 +16,7 @@ sources=$build/sources
 mkdir -p "$build"
 rm -rf "$sources"
 cp -Rp "$(dirname "$manifest")/llama.cpp/ggml" "$sources"
-# The crate leaves it out; it is for an installation.
+# The crate does not contain this file, which is only for an installation.
 touch "$sources/ggml.pc.in"
 cmake -S "$sources" -B "$build" -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DGGML_NATIVE=ON \
   -DGGML_OPENMP=OFF -DGGML_CCACHE=OFF -DGGML_BUILD_TESTS=OFF -DGGML_BUILD_EXAMPLES=OFF \

@@ -102,7 +102,7 @@ type Map = unsafe extern "C" fn(
 
 /// The first byte of the input chooses the function.
 pub fn plan(input: &mut Input) -> Planned {
-    match input.byte() % 36 {
+    match input.byte() % 40 {
         0 => map(input, "softmax_softmax", softmax_softmax, SOFTMAX_OP_SOFTMAX),
         1 => map(input, "softmax_log_softmax", softmax_log_softmax, SOFTMAX_OP_LOG_SOFTMAX),
         2 => map(input, "softmax_sigmoid", softmax_sigmoid, SOFTMAX_OP_SIGMOID),
@@ -138,6 +138,10 @@ pub fn plan(input: &mut Input) -> Planned {
         32 => kernel(input),
         33 => kernel_in_use(input),
         34 => strings(input),
+        35 => kept(input, false),
+        36 => kept(input, true),
+        37 => filtered(input, false),
+        38 => filtered(input, true),
         _ => shards(input),
     }
 }
@@ -535,7 +539,7 @@ fn merge(input: &mut Input) -> Planned {
     let (row, row_max) = (input.output(1, None), input.output(1, None));
     let planned = Planned::new("softmax_merge", move |options| {
         // SAFETY: as in `map`.
-        unsafe { softmax_merge(dtype, partials, count, row, row_max, options) }
+        unsafe { softmax_merge(partials, count, row, row_max, dtype, options) }
     });
     let again = Some(Written::of(row_max, 1));
     Planned { again, ..planned.writes([Written::of(row, 1)]) }
@@ -570,7 +574,7 @@ fn shard_logsumexp(input: &mut Input) -> Planned {
     let lse = input.room(1, size);
     let planned = Planned::new("softmax_shard_logsumexp", move |options| {
         // SAFETY: as in `map`.
-        unsafe { softmax_shard_logsumexp(dtype, row, lse.cast(), options) }
+        unsafe { softmax_shard_logsumexp(row, lse.cast(), dtype, options) }
     });
     // Random partials may give any number.
     Planned { guards_scratch: false, bits, ..planned.writes([Written::of(lse, size)]) }
@@ -611,7 +615,7 @@ fn shards(input: &mut Input) -> Planned {
                     let of_b = partials.add(cut);
                     ok(softmax_partials(x.cast(), dtype, a, max, partials, cut, options))?;
                     ok(softmax_partials(b.cast(), dtype, rest, max, of_b, count - cut, options))?;
-                    match softmax_merge(dtype, partials, count, row, row_max, options) {
+                    match softmax_merge(partials, count, row, row_max, dtype, options) {
                         softmax_status::Again if max.is_null() => max = row_max.cast_const(),
                         status => break ok(status)?,
                     }
@@ -670,7 +674,18 @@ fn attention(input: &mut Input) -> Planned {
         n if n % 3 == 2 => 1,
         _ => n,
     });
-    let n = mask_shape.into_iter().fold(keys, usize::saturating_mul);
+    let mut flags = input.below(32) as u32;
+    if input.rarely(128) {
+        flags |= 1 << input.below(32);
+    }
+    let mask_keys = match input.below(32) {
+        31 => input.size(100),
+        n if n % 2 == 0 => keys,
+        _ => input.below(keys + 1),
+    };
+    let is_short = flags & SOFTMAX_ATTENTION_MASK_KEYS != 0;
+    let mask_cols = if is_short { mask_keys } else { keys };
+    let n = mask_shape.into_iter().fold(mask_cols, usize::saturating_mul);
     let possible = n <= Memory::MOST / 8 || n >= 1 << 63;
     let mask = if possible && input.below(2) == 1 {
         input.elements(n, mask_dtype).cast_const()
@@ -694,10 +709,6 @@ fn attention(input: &mut Input) -> Planned {
     } else {
         std::ptr::null()
     };
-    let mut flags = input.below(16) as u32;
-    if input.rarely(128) {
-        flags |= 1 << input.below(32);
-    }
     let soft_cap = if input.below(3) == 2 { input.float(&[30.0, 1.0, 1e-3, 1e7]) } else { 0.0 };
     let window = |input: &mut Input| {
         if input.rarely(8) { input.u64() as usize } else { input.below(40) }
@@ -707,6 +718,22 @@ fn attention(input: &mut Input) -> Planned {
         14 => isize::MIN,
         15 => input.u64() as isize,
         _ => input.below(64) as isize - 20,
+    };
+    let offsets_count = match input.below(16) {
+        15 => input.size(9),
+        n if n % 2 == 0 => batch,
+        _ => rows,
+    };
+    let offsets = if input.below(3) == 2 {
+        let offset = |input: &mut Input, _| match input.below(32) {
+            31 => input.u64() as isize,
+            _ => input.below(64) as isize - 20,
+        };
+        // Beside them, the flag is refused.
+        flags &= if input.rarely(16) { u32::MAX } else { !SOFTMAX_ATTENTION_OFFSET };
+        input.array(offsets_count, offset).cast_const()
+    } else {
+        std::ptr::null()
     };
     let options = input.descriptor(softmax_attention {
         size: size_of::<softmax_attention>(),
@@ -725,6 +752,9 @@ fn attention(input: &mut Input) -> Planned {
         window,
         offset,
         window_ahead,
+        offsets,
+        offsets_count,
+        mask_keys,
     });
     let (lse, written) = values(input, rows, arithmetic(dtypes.0), true, &scores);
     Planned::new("softmax_attention_softmax", move |o| {
@@ -956,6 +986,7 @@ fn sampler(input: &mut Input, rows: usize, cols: usize) -> *const softmax_sample
         history,
         history_starts,
         history_count,
+        min_keep: if input.below(3) == 2 { input.size(50) } else { 0 },
     };
     input.descriptor(sampler)
 }
@@ -979,6 +1010,79 @@ fn sample(input: &mut Input) -> Planned {
     .reads([logits.rows])
     .writes([Written::of(draws, n)])
     .checks(move |_| all_indices(draws, n, |token| token < cols || token == SOFTMAX_NO_TOKEN))
+}
+
+fn kept(input: &mut Input, log: bool) -> Planned {
+    let (dtype, shape) = (input.dtype(), input.shape());
+    let logits = input.matrix(dtype, shape);
+    let (rows, cols) = (logits.matrix.rows, logits.matrix.cols);
+    let most = (20_000 / rows.max(1)).clamp(1, 300);
+    let room = if input.below(4) == 0 { input.size(most) } else { cols.min(most) };
+    let n = rows.saturating_mul(room);
+    let sampler = sampler(input, rows, cols);
+    let tokens: *mut usize = input.output(n, Some(&logits));
+    let (probs, written) = values(input, n, arithmetic(dtype), false, &logits);
+    let counts: *mut usize = input.output(rows, Some(&logits));
+    let (name, f) = if log {
+        (
+            "softmax_kept_log_probs",
+            softmax_kept_log_probs as unsafe extern "C" fn(_, _, _, _, _, _, _) -> _,
+        )
+    } else {
+        ("softmax_kept_probs", softmax_kept_probs as _)
+    };
+    Planned::new(name, move |options| {
+        // SAFETY: as in `map`.
+        unsafe { f(logits.pointer, tokens, probs, counts, room, sampler, options) }
+    })
+    .needs(move |bytes, options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_sample_scratch_size(logits.pointer, sampler, bytes, options) }
+    })
+    .reads([logits.rows])
+    .writes([Written::of(tokens, n), written, Written::of(counts, rows)])
+    .checks(move |_| {
+        all_indices(counts, rows, |count| count <= room.min(cols))?;
+        for row in 0..rows {
+            // SAFETY: the call has written as many.
+            let count = unsafe { *counts.add(row) };
+            let tokens = tokens.wrapping_add(row * room);
+            all_indices(tokens, count, |token| token < cols)?;
+        }
+        Ok(())
+    })
+}
+
+fn filtered(input: &mut Input, log: bool) -> Planned {
+    let (dtype, shape) = (input.dtype(), input.shape());
+    let to = if input.rarely(8) {
+        input.dtype()
+    } else if dtype == SOFTMAX_F64 {
+        SOFTMAX_F64
+    } else {
+        SOFTMAX_F32
+    };
+    let (logits, probs, place) = input.pair((dtype, to), shape);
+    let sampler = sampler(input, logits.matrix.rows, logits.matrix.cols);
+    let (name, f) = if log {
+        (
+            "softmax_filtered_log_probs",
+            softmax_filtered_log_probs as unsafe extern "C" fn(_, _, _, _) -> _,
+        )
+    } else {
+        ("softmax_filtered_probs", softmax_filtered_probs as _)
+    };
+    Planned::new(name, move |options| {
+        // SAFETY: as in `map`.
+        unsafe { f(logits.pointer, probs.pointer, sampler, options) }
+    })
+    .needs(move |bytes, options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_sample_scratch_size(logits.pointer, sampler, bytes, options) }
+    })
+    .reads((place != Layout::InPlace).then_some(logits.rows))
+    .writes([probs.rows])
+    .checks(move |zero| if log { Ok(()) } else { are_probabilities(&probs, zero, false) })
 }
 
 fn sample_scratch_size(input: &mut Input) -> Planned {

@@ -58,7 +58,7 @@ fn check(memory: &mut Memory, planned: &Planned, options: &Options) {
     memory.remember();
     let status = (planned.call)(options.pointer);
     let fail = |what: &str| fail(planned, options, &format!("{status:?}, but {what}"));
-    if !(0..=18).contains(&(status as i32)) || status == Status::Internal {
+    if !(0..=19).contains(&(status as i32)) || status == Status::Internal {
         fail("that is no status to give");
     }
     if options.crew.wrong.load(Ordering::Relaxed) {
@@ -68,7 +68,7 @@ fn check(memory: &mut Memory, planned: &Planned, options: &Options) {
     // Everything that may have been written.
     let done = status == Status::Ok;
     let mut written = options.written(!done || !planned.whole);
-    if done || status == Status::Memory || !planned.whole {
+    if done || matches!(status, Status::Memory | Status::Room) || !planned.whole {
         written.extend(&planned.written);
     }
     if status == Status::Again {

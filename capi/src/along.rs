@@ -1,0 +1,503 @@
+//! Log-sum-exp, decisions and losses along any axis of a tensor; masks on plain rows; weights.
+
+use std::ffi::c_void;
+
+use softmax::{CrossEntropy, Element, MaskData, TopK, Weights};
+
+use crate::loss::{self, softmax_cross_entropy};
+use crate::options::{Call, call, softmax_options};
+use crate::raw::{
+    Descriptor, Region, SOFTMAX_BF16, SOFTMAX_BOOL, SOFTMAX_F16, SOFTMAX_F32, SOFTMAX_F64,
+    by_dtype, read, read_or, same_dtype, slice, slice_mut, softmax_dtype, softmax_matrix, write,
+};
+use crate::rows::{softmax_ties, ties_of};
+use crate::status::{Failure, Reason, softmax_status};
+
+/// The product of sizes; with a 0 it is 0, however large the others are.
+fn product<'a>(mut sizes: impl Iterator<Item = &'a usize> + Clone) -> Option<usize> {
+    if sizes.clone().any(|&size| size == 0) {
+        return Some(0);
+    }
+    sizes.try_fold(1usize, |n, &size| n.checked_mul(size))
+}
+
+/// A shape, the number of elements in it and without the axis.
+struct Sizes<'a> {
+    shape: &'a [usize],
+    /// Elements of the tensor.
+    all: usize,
+    /// Elements along the axis.
+    len: usize,
+    /// Lanes along the axis.
+    lanes: usize,
+    region: Region,
+}
+
+/// # Safety
+/// The shape is valid for reads of `dims` sizes.
+unsafe fn sizes<'a>(shape: *const usize, dims: usize, axis: isize) -> Result<Sizes<'a>, Failure> {
+    let region = Region::of("shape", shape, dims)?;
+    // SAFETY: as this function's.
+    let shape = unsafe { slice("shape", shape, dims) }?;
+    let index = if axis < 0 { axis.checked_add_unsigned(dims) } else { Some(axis) };
+    let index = index.and_then(|index| usize::try_from(index).ok()).filter(|&index| index < dims);
+    let index = index.ok_or_else(|| softmax::Error::axis(axis, dims))?;
+    let lanes = product(shape[..index].iter().chain(&shape[index + 1..]));
+    let all = product(shape.iter());
+    match (lanes, all) {
+        (Some(lanes), Some(all)) => Ok(Sizes { shape, all, len: shape[index], lanes, region }),
+        _ => Err(Reason::TooLarge("shape").into()),
+    }
+}
+
+/// The log-sum-exp along an axis (negative ones count from the end) of a tensor of `dims`
+/// dimensions in C order, without gaps: one element of `dtype` for each lane, in the order of the
+/// tensor without the axis. The bits are those of `softmax_logsumexp` for the same axis as the last
+/// one.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_logsumexp_axis(
+    x: *const c_void,
+    logsumexp: *mut c_void,
+    dtype: softmax_dtype,
+    shape: *const usize,
+    dims: usize,
+    axis: isize,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe {
+        call(options, &|call| {
+            by_dtype!("a tensor", dtype, T => {
+                let (x, y) = (x.cast::<T>(), logsumexp.cast::<T>());
+                let of = sizes(shape, dims, axis)?;
+                let written = [Region::of("logsumexp", y, of.lanes)?];
+                call.disjoint(&written, &[Region::of("input", x, of.all)?, of.region])?;
+                let x = slice("input", x, of.all)?;
+                let y = slice_mut("logsumexp", y, of.lanes)?;
+                let given = call.given;
+                call.run(
+                    || given.exec.axis_scratch_size::<T>(of.shape, axis),
+                    || given.softmax.logsumexp_axis(x, y, of.shape, axis),
+                )
+            })
+        })
+    }
+}
+
+/// As `softmax_softmax_axis`, for `softmax_hardmax`.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_hardmax_axis(
+    x: *const c_void,
+    y: *mut c_void,
+    dtype: softmax_dtype,
+    shape: *const usize,
+    dims: usize,
+    axis: isize,
+    ties: softmax_ties,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe {
+        call(options, &|call| {
+            let ties = ties_of(ties)?;
+            by_dtype!("a tensor", dtype, T => {
+                let (x, y) = (x.cast::<T>(), y.cast::<T>());
+                let of = sizes(shape, dims, axis)?;
+                let hardmax = call.given.hardmax(ties);
+                let needed = || call.given.exec.axis_scratch_size::<T>(of.shape, axis);
+                let written = [Region::of("output", y, of.all)?];
+                if x == y.cast_const() {
+                    call.disjoint(&written, &[of.region])?;
+                    let y = slice_mut("output", y, of.all)?;
+                    return call.run(needed, || hardmax.hardmax_axis_in_place(y, of.shape, axis));
+                }
+                call.disjoint(&written, &[Region::of("input", x, of.all)?, of.region])?;
+                let (x, y) = (slice("input", x, of.all)?, slice_mut("output", y, of.all)?);
+                call.run(needed, || hardmax.hardmax_axis(x, y, of.shape, axis))
+            })
+        })
+    }
+}
+
+/// As `softmax_logsumexp_axis`, for `softmax_argmax`: one index for each lane.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_argmax_axis(
+    x: *const c_void,
+    indices: *mut usize,
+    dtype: softmax_dtype,
+    shape: *const usize,
+    dims: usize,
+    axis: isize,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe {
+        call(options, &|call| {
+            by_dtype!("a tensor", dtype, T => {
+                let x = x.cast::<T>();
+                let of = sizes(shape, dims, axis)?;
+                let written = [Region::of("indices", indices, of.lanes)?];
+                call.disjoint(&written, &[Region::of("input", x, of.all)?, of.region])?;
+                let x = slice("input", x, of.all)?;
+                let indices = slice_mut("indices", indices, of.lanes)?;
+                let given = call.given;
+                call.run(
+                    || given.exec.axis_scratch_size::<T>(of.shape, axis),
+                    || given.hardmax(softmax::Ties::Share).argmax_axis(x, indices, of.shape, axis),
+                )
+            })
+        })
+    }
+}
+
+/// As `softmax_top_k`, along an axis of a tensor in C order: outputs are tensors of its shape, but
+/// for `k` elements along the axis. Not both of `log_probs` and `probs` are wanted: one is null.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_top_k_axis(
+    x: *const c_void,
+    dtype: softmax_dtype,
+    shape: *const usize,
+    dims: usize,
+    axis: isize,
+    k: usize,
+    log_probs: *mut c_void,
+    probs: *mut c_void,
+    indices: *mut usize,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe {
+        call(options, &|call| {
+            by_dtype!("a tensor", dtype, T => {
+                let x = x.cast::<T>();
+                let log_probs = log_probs.cast::<<T as Element>::Arithmetic>();
+                let probs = probs.cast::<<T as Element>::Arithmetic>();
+                let of = sizes(shape, dims, axis)?;
+                let n = of.lanes.checked_mul(k).ok_or(Reason::TooLarge("indices"))?;
+                let written = [
+                    Region::of("log_probs", log_probs, n)?,
+                    Region::of("probs", probs, n)?,
+                    Region::of("indices", indices, n)?,
+                ];
+                call.disjoint(&written, &[Region::of("input", x, of.all)?, of.region])?;
+                let x = slice("input", x, of.all)?;
+                let indices = slice_mut("indices", indices, n)?;
+                let log_probs = optional("log_probs", log_probs, n)?;
+                let probs = optional("probs", probs, n)?;
+                top_k_of::<T>(&call.given.top_k(k), x, log_probs, probs, indices, of.shape, axis)
+            })
+        })
+    }
+}
+
+/// `n` elements to write; `None` if it is null.
+///
+/// # Safety
+/// As [`slice_mut`].
+unsafe fn optional<'a, T>(
+    what: &'static str,
+    p: *mut T,
+    n: usize,
+) -> Result<Option<&'a mut [T]>, Failure> {
+    // SAFETY: as this function's.
+    if p.is_null() { Ok(None) } else { unsafe { slice_mut(what, p, n) }.map(Some) }
+}
+
+/// A function of its own: the frames of all types together would be too much of the stack.
+#[inline(never)]
+fn top_k_of<T: Element>(
+    top: &TopK,
+    x: &[T],
+    log_probs: Option<&mut [T::Arithmetic]>,
+    probs: Option<&mut [T::Arithmetic]>,
+    indices: &mut [usize],
+    shape: &[usize],
+    axis: isize,
+) -> Result<(), Failure> {
+    Ok(match (log_probs, probs) {
+        (None, None) => top.indices_axis(x, indices, shape, axis),
+        (Some(log_probs), None) => top.log_probs_axis(x, log_probs, indices, shape, axis),
+        (None, Some(probs)) => top.probs_axis(x, probs, indices, shape, axis),
+        (Some(log_probs), Some(probs)) => {
+            top.log_probs_and_probs_axis(x, log_probs, probs, indices, shape, axis)
+        }
+    }?)
+}
+
+/// As [`top_k_of`].
+#[inline(never)]
+fn cross_entropy_of<T: Element>(
+    loss: &CrossEntropy,
+    x: &[T],
+    labels: &[i64],
+    losses: &mut [f64],
+    gradient: Option<&mut [T]>,
+    shape: &[usize],
+    axis: isize,
+) -> Result<(), Failure> {
+    Ok(match gradient {
+        None => loss.losses_axis(x, labels, losses, shape, axis),
+        Some(gradient) => loss.losses_and_gradient_axis(x, labels, losses, gradient, shape, axis),
+    }?)
+}
+
+/// As `softmax_cross_entropy_labels`, along an axis of a tensor in C order, of classes: the second
+/// of PyTorch's N, C, d1, d2. There is one label, one loss and one row factor for each lane, in the
+/// order of the tensor without the axis. The gradient, a tensor of the logits' shape, must not
+/// overlap them. `losses` must not be null.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_cross_entropy_axis(
+    logits: *const c_void,
+    dtype: softmax_dtype,
+    shape: *const usize,
+    dims: usize,
+    axis: isize,
+    labels: *const i64,
+    losses: *mut f64,
+    loss: *mut f64,
+    gradient: *mut c_void,
+    cross_entropy: *const softmax_cross_entropy,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe {
+        call(options, &|call| {
+            let o = read_or(cross_entropy, &loss::DEFAULT)?;
+            by_dtype!("logits", dtype, T => {
+                let (x, gradient) = (logits.cast::<T>(), gradient.cast::<T>());
+                let of = sizes(shape, dims, axis)?;
+                let of_rows = loss::options_of(call, o, of.lanes, of.len)?;
+                let written = [
+                    Region::of("losses", losses, of.lanes)?,
+                    Region::of("loss", loss, 1)?,
+                    Region::of("gradient", gradient, of.all)?,
+                ];
+                let read = [
+                    Region::of("logits", x, of.all)?,
+                    Region::of("labels", labels, of.lanes)?,
+                    Region::of("weights", o.weights, of.len)?,
+                    Region::of("weights_f64", o.weights_f64, of.len)?,
+                    Region::of("row_factors", o.row_factors, of.lanes)?,
+                    of.region,
+                ];
+                call.disjoint(&written, &read)?;
+                let x = slice("logits", x, of.all)?;
+                let labels = slice("labels", labels, of.lanes)?;
+                let losses = slice_mut("losses", losses, of.lanes)?;
+                let gradient = optional("gradient", gradient, of.all)?;
+                cross_entropy_of(&of_rows, x, labels, losses, gradient, of.shape, axis)?;
+                if loss.is_null() {
+                    return Ok(());
+                }
+                write("loss", loss, of_rows.reduce(losses, of_rows.divisor(labels, of.len)?))
+            })
+        })
+    }
+}
+
+/// A mask of rows: elements of `SOFTMAX_BOOL`, not 0 where an element is seen, or numbers that are
+/// added to the scaled elements, -inf hiding: of `SOFTMAX_F32`, `SOFTMAX_F16` or `SOFTMAX_BF16`,
+/// for rows of f64 also `SOFTMAX_F64`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct softmax_mask {
+    /// `sizeof(softmax_mask)`.
+    pub size: usize,
+    /// The elements, without gaps.
+    pub data: *const c_void,
+    /// Their type.
+    pub dtype: softmax_dtype,
+    /// Rows of the mask: 1, which serves for all, or as many as there are.
+    pub rows: usize,
+}
+
+// SAFETY: numbers and pointers.
+unsafe impl Descriptor for softmax_mask {
+    const NAME: &'static str = "softmax_mask";
+}
+
+/// The mask of a matrix, and its region.
+///
+/// # Safety
+/// The mask is valid for reads, as its type and rows say.
+unsafe fn mask_of<'a>(
+    mask: &softmax_mask,
+    x: &softmax_matrix,
+) -> Result<(MaskData<'a>, Region), Failure> {
+    if mask.rows != 1 && mask.rows != x.rows {
+        let what = "number of rows of the mask (1, or as many as there are)";
+        return Err(softmax::Error::count(what, x.rows, mask.rows).into());
+    }
+    let n = mask.rows.checked_mul(x.cols).ok_or(Reason::TooLarge("mask"))?;
+    macro_rules! of {
+        ($t:ty) => {{
+            let data = mask.data.cast::<$t>();
+            // SAFETY: as this function's.
+            let elements = unsafe { slice("mask", data, n) }?;
+            Ok((elements.into(), Region::of("mask", data, n)?))
+        }};
+    }
+    match mask.dtype {
+        SOFTMAX_F32 => of!(f32),
+        SOFTMAX_F64 => of!(f64),
+        SOFTMAX_F16 => of!(softmax::half::f16),
+        SOFTMAX_BF16 => of!(softmax::half::bf16),
+        SOFTMAX_BOOL => of!(u8),
+        dtype => Err(Reason::Dtype { of: "a mask", dtype }.into()),
+    }
+}
+
+/// # Safety
+/// As the head of the crate says.
+unsafe fn masked(
+    x: *const softmax_matrix,
+    y: *const softmax_matrix,
+    mask: *const softmax_mask,
+    options: *const softmax_options,
+    log: bool,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe {
+        call(options, &|call| {
+            let (x, y, mask) = (read(x)?, read(y)?, read(mask)?);
+            same_dtype("input and output", x, y)?;
+            let (mask, mask_region) = mask_of(mask, x)?;
+            let softmax = call.given.softmax.mask(mask);
+            by_dtype!("a matrix", x.dtype, T => {
+                let written = [y.region::<T>("output")?];
+                if x.is(y) {
+                    call.disjoint(&written, &[mask_region])?;
+                    let y = y.view_mut_unchecked::<T>();
+                    return lent(call, || match log {
+                        true => softmax.log_softmax_in_place(y),
+                        false => softmax.softmax_in_place(y),
+                    });
+                }
+                call.disjoint(&written, &[x.region::<T>("input")?, mask_region])?;
+                let (x, y) = (x.view_unchecked::<T>(), y.view_mut_unchecked::<T>());
+                lent(call, || match log {
+                    true => softmax.log_softmax(x, y),
+                    false => softmax.softmax(x, y),
+                })
+            })
+        })
+    }
+}
+
+/// In lent memory, if there is some; what it is too small for is allocated.
+fn lent(call: &Call, work: impl FnOnce() -> Result<(), softmax::Error>) -> Result<(), Failure> {
+    call.run(|| Ok(0), work)
+}
+
+/// As `softmax_softmax`, with a mask. Hidden elements have probability 0, whatever their value. If
+/// scratch memory has less than 1 MiB and two rows, the allocator provides the rest.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_softmax_masked(
+    x: *const softmax_matrix,
+    y: *const softmax_matrix,
+    mask: *const softmax_mask,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe { masked(x, y, mask, options, false) }
+}
+
+/// As `softmax_softmax_masked`, the logarithms: -inf where the mask hides. In f64, where numbers
+/// are added, as of logits that were rounded first.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_log_softmax_masked(
+    x: *const softmax_matrix,
+    y: *const softmax_matrix,
+    mask: *const softmax_mask,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe { masked(x, y, mask, options, true) }
+}
+
+/// As `softmax_logsumexp`, with a mask (as in `softmax_log_softmax_masked`), or null for none, and
+/// weights: the logarithm of `sum_j w_j exp(scale * x_j)`. Weights are `SOFTMAX_F32` or
+/// `SOFTMAX_F64`, finite and not negative (else `SOFTMAX_STATUS_VALUE`): `weights_rows` rows of
+/// them, 1, which serves for all, or as many as there are. What has weight 0 is as if it were not
+/// there. Null for 1. Error with weights: 0.51 ULP (f64: 1) and 5e-16 on top.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_logsumexp_of(
+    x: *const softmax_matrix,
+    mask: *const softmax_mask,
+    weights: *const c_void,
+    weights_dtype: softmax_dtype,
+    weights_rows: usize,
+    logsumexp: *mut c_void,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe {
+        call(options, &|call| {
+            let x = read(x)?;
+            let mut softmax = call.given.softmax;
+            let none = Region::of("nothing", std::ptr::null::<u8>(), 0)?;
+            let mut regions = [none, none];
+            if !mask.is_null() {
+                let (mask, region) = mask_of(read(mask)?, x)?;
+                softmax = softmax.mask(mask);
+                regions[0] = region;
+            }
+            let mut of: Option<Weights> = None;
+            if !weights.is_null() {
+                if weights_rows != 1 && weights_rows != x.rows {
+                    let what = "number of rows of weights (1, or as many as there are)";
+                    return Err(softmax::Error::count(what, x.rows, weights_rows).into());
+                }
+                let n = weights_rows.checked_mul(x.cols).ok_or(Reason::TooLarge("weights"))?;
+                (of, regions[1]) = match weights_dtype {
+                    SOFTMAX_F32 => {
+                        let p = weights.cast::<f32>();
+                        (Some(slice("weights", p, n)?.into()), Region::of("weights", p, n)?)
+                    }
+                    SOFTMAX_F64 => {
+                        let p = weights.cast::<f64>();
+                        (Some(slice("weights", p, n)?.into()), Region::of("weights", p, n)?)
+                    }
+                    dtype => return Err(Reason::Dtype { of: "weights", dtype }.into()),
+                };
+            }
+            by_dtype!("a matrix", x.dtype, T => {
+                let logsumexp = logsumexp.cast::<T>();
+                let written = [Region::of("logsumexp", logsumexp, x.rows)?];
+                let [mask_region, weights_region] = regions;
+                let read = [x.region::<T>("input")?, mask_region, weights_region];
+                call.disjoint(&written, &read)?;
+                let y = slice_mut("logsumexp", logsumexp, x.rows)?;
+                let x = x.view_unchecked::<T>();
+                lent(call, || match of {
+                    Some(weights) => softmax.logsumexp_weighted(x, weights, y),
+                    None => softmax.logsumexp(x, y),
+                })
+            })
+        })
+    }
+}

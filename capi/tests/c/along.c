@@ -1,0 +1,221 @@
+/* Along any axis of a tensor by rows; masks on rows; weights. */
+#include "check.h"
+
+enum { A = 3, L = 5, B = 4, LANES = A * B, N = A * L * B };
+static const size_t shape[3] = {A, L, B};
+
+/* The tensor with its axis at the end. */
+static void moved(size_t size, const unsigned char *x, unsigned char *y, size_t len) {
+    for (size_t a = 0; a < A; a++) {
+        for (size_t b = 0; b < B; b++) {
+            for (size_t k = 0; k < len; k++) {
+                memcpy(y + ((a * B + b) * len + k) * size, x + ((a * len + k) * B + b) * size, size);
+            }
+        }
+    }
+}
+
+static void values(softmax_dtype dtype) {
+    size_t size = size_of(dtype);
+    size_t results = size_of(computed(dtype));
+    unsigned char x[N * 8], y[N * 8], rows[N * 8], got[N * 8], want[N * 8];
+    unsigned char logs[2 * LANES * 8], probs[2 * LANES * 8];
+    size_t indices[2 * LANES], top[2 * LANES];
+    fill_random(dtype, x, N, 3);
+    moved(size, x, rows, L);
+    softmax_matrix m = softmax_matrix_of(rows, dtype, LANES, L);
+    softmax_matrix to = softmax_matrix_mut(want, dtype, LANES, L);
+    GOOD(softmax_logsumexp_axis(x, y, dtype, shape, 3, 1, NULL));
+    GOOD(softmax_logsumexp(&m, want, NULL));
+    CHECK(memcmp(y, want, LANES * size) == 0);
+    GOOD(softmax_hardmax_axis(x, y, dtype, shape, 3, -2, SOFTMAX_TIES_FIRST, NULL));
+    GOOD(softmax_hardmax(&m, &to, SOFTMAX_TIES_FIRST, NULL));
+    moved(size, y, got, L);
+    CHECK(memcmp(got, want, N * size) == 0);
+    memcpy(y, x, N * size);
+    GOOD(softmax_hardmax_axis(y, y, dtype, shape, 3, 1, SOFTMAX_TIES_FIRST, NULL));
+    moved(size, y, got, L);
+    CHECK(memcmp(got, want, N * size) == 0);
+    GOOD(softmax_argmax_axis(x, indices, dtype, shape, 3, 1, NULL));
+    GOOD(softmax_argmax(&m, top, NULL));
+    CHECK(memcmp(indices, top, LANES * sizeof *top) == 0);
+    GOOD(softmax_top_k_axis(x, dtype, shape, 3, 1, 2, logs, probs, indices, NULL));
+    GOOD(softmax_top_k(&m, 2, want, got, top, NULL));
+    moved(results, logs, y, 2);
+    CHECK(memcmp(y, want, 2 * LANES * results) == 0);
+    moved(results, probs, y, 2);
+    CHECK(memcmp(y, got, 2 * LANES * results) == 0);
+    moved(sizeof *indices, (unsigned char *)indices, y, 2);
+    CHECK(memcmp(y, top, sizeof top) == 0);
+    GOOD(softmax_top_k_axis(x, dtype, shape, 3, 1, 2, NULL, NULL, indices, NULL));
+    GOOD(softmax_top_k_axis(x, dtype, shape, 3, 1, 2, logs, NULL, indices, NULL));
+    GOOD(softmax_top_k_axis(x, dtype, shape, 3, 1, 2, NULL, probs, indices, NULL));
+
+    int64_t labels[LANES];
+    double losses[LANES], others[LANES], loss = 0.0, other = 0.0;
+    for (size_t i = 0; i < LANES; i++) {
+        labels[i] = i == 4 ? -100 : (int64_t)(i % L);
+    }
+    GOOD(softmax_cross_entropy_axis(x, dtype, shape, 3, 1, labels, losses, &loss, y, NULL, NULL));
+    GOOD(softmax_cross_entropy_labels(&m, labels, others, &other, &to, NULL, NULL));
+    moved(size, y, got, L);
+    CHECK(memcmp(got, want, N * size) == 0);
+    CHECK(memcmp(losses, others, sizeof losses) == 0 && loss == other);
+    memset(losses, 0, sizeof losses);
+    GOOD(softmax_cross_entropy_axis(x, dtype, shape, 3, 1, labels, losses, NULL, NULL, NULL, NULL));
+    CHECK(memcmp(losses, others, sizeof losses) == 0);
+
+    /* A mask hides; scales below 0 negate. */
+    unsigned char seen[N];
+    for (size_t i = 0; i < N; i++) {
+        seen[i] = i % 3 != 1;
+        if (!seen[i]) {
+            put(dtype, rows, i, -INFINITY);
+        }
+    }
+    unsigned char noisy[N * 8];
+    moved(size, x, noisy, L);
+    for (size_t i = 0; i < N; i++) {
+        if (!seen[i]) {
+            put(dtype, noisy, i, NAN);
+        }
+    }
+    softmax_matrix n = softmax_matrix_of(noisy, dtype, LANES, L);
+    softmax_matrix z = softmax_matrix_mut(got, dtype, LANES, L);
+    softmax_mask mask = {sizeof mask, seen, SOFTMAX_BOOL, LANES};
+    GOOD(softmax_softmax(&m, &to, NULL));
+    GOOD(softmax_softmax_masked(&n, &z, &mask, NULL));
+    CHECK(memcmp(got, want, N * size) == 0);
+    GOOD(softmax_log_softmax(&m, &to, NULL));
+    GOOD(softmax_log_softmax_masked(&n, &z, &mask, NULL));
+    CHECK(memcmp(got, want, N * size) == 0);
+    memcpy(got, noisy, N * size);
+    GOOD(softmax_log_softmax_masked(&z, &z, &mask, NULL));
+    CHECK(memcmp(got, want, N * size) == 0);
+    GOOD(softmax_logsumexp(&m, want, NULL));
+    GOOD(softmax_logsumexp_of(&n, &mask, NULL, 0, 0, got, NULL));
+    CHECK(memcmp(got, want, LANES * size) == 0);
+    float added[L] = {0.0f, -1.0f, 2.0f, -INFINITY, 0.5f};
+    softmax_mask one = {sizeof one, added, SOFTMAX_F32, 1};
+    GOOD(softmax_softmax_masked(&m, &z, &one, NULL));
+    CHECK(get(dtype, got, 3) == 0.0);
+    float weights[L] = {1.0f, 1.0f, 1.0f, 1.0f, 1.0f};
+    double wide[L] = {1.0, 1.0, 1.0, 1.0, 1.0};
+    GOOD(softmax_logsumexp_of(&n, &mask, weights, SOFTMAX_F32, 1, y, NULL));
+    for (size_t i = 0; i < LANES; i++) {
+        CHECK(near(dtype, get(dtype, y, i), get(dtype, want, i), 4.0, 1e-6));
+    }
+    GOOD(softmax_logsumexp_of(&n, &mask, wide, SOFTMAX_F64, 1, got, NULL));
+    CHECK(memcmp(got, y, LANES * size) == 0);
+    softmax_options options = softmax_options_default();
+    options.scale = -1.0;
+    moved(size, x, rows, L);
+    GOOD(softmax_softmax(&m, &z, &options));
+    for (size_t i = 0; i < N; i++) {
+        put(dtype, rows, i, -get(dtype, rows, i));
+    }
+    GOOD(softmax_softmax(&m, &to, NULL));
+    CHECK(memcmp(got, want, N * size) == 0);
+    /* Class weights of either type. */
+    softmax_cross_entropy e = softmax_cross_entropy_default();
+    weights[1] = 0.25f;
+    wide[1] = 0.25;
+    e.weights = weights;
+    GOOD(softmax_cross_entropy_labels(&m, labels, losses, NULL, NULL, &e, NULL));
+    e.weights = NULL;
+    e.weights_f64 = wide;
+    GOOD(softmax_cross_entropy_labels(&m, labels, others, NULL, NULL, &e, NULL));
+    CHECK(memcmp(losses, others, sizeof losses) == 0);
+    e.weights = weights;
+    BAD(VALUE, softmax_cross_entropy_labels(&m, labels, others, NULL, NULL, &e, NULL));
+}
+
+static void bad(void) {
+    double x[N], y[N], losses[LANES];
+    size_t indices[N];
+    int64_t labels[LANES] = {0};
+    size_t sizes[3] = {A, L, B};
+    char message[200];
+    softmax_options o = told(message, sizeof message);
+    const softmax_dtype D = SOFTMAX_F64;
+    fill_random(D, x, N, 2);
+    memset(y, 0xA5, sizeof y);
+    memset(losses, 0xA5, sizeof losses);
+    memset(indices, 0xA5, sizeof indices);
+    watch(x, sizeof x);
+    watch(y, sizeof y);
+    watch(losses, sizeof losses);
+    watch(indices, sizeof indices);
+    BAD(NULL_POINTER, softmax_logsumexp_axis(NULL, y, D, sizes, 3, 1, &o));
+    SAYS(message, "input is null");
+    BAD(NULL_POINTER, softmax_logsumexp_axis(x, NULL, D, sizes, 3, 1, NULL));
+    BAD(NULL_POINTER, softmax_logsumexp_axis(x, y, D, NULL, 3, 1, NULL));
+    BAD(AXIS, softmax_logsumexp_axis(x, y, D, sizes, 3, 3, NULL));
+    BAD(AXIS, softmax_logsumexp_axis(x, y, D, sizes, 3, PTRDIFF_MIN, NULL));
+    BAD(AXIS, softmax_logsumexp_axis(x, y, D, NULL, 0, 0, NULL));
+    BAD(DTYPE, softmax_logsumexp_axis(x, y, SOFTMAX_BOOL, sizes, 3, 1, NULL));
+    BAD(OVERLAP, softmax_logsumexp_axis(x, x + 2, D, sizes, 3, 1, NULL));
+    BAD(ALIGNMENT, softmax_logsumexp_axis(x, (char *)y + 1, D, sizes, 3, 1, NULL));
+    BAD(NULL_POINTER, softmax_hardmax_axis(x, NULL, D, sizes, 3, 1, SOFTMAX_TIES_SHARE, NULL));
+    BAD(VALUE, softmax_hardmax_axis(x, y, D, sizes, 3, 1, 7, &o));
+    BAD(OVERLAP, softmax_hardmax_axis(x, x + 1, D, sizes, 3, 1, SOFTMAX_TIES_SHARE, NULL));
+    BAD(AXIS, softmax_hardmax_axis(x, y, D, sizes, 3, -4, SOFTMAX_TIES_SHARE, NULL));
+    BAD(NULL_POINTER, softmax_argmax_axis(x, NULL, D, sizes, 3, 1, NULL));
+    BAD(AXIS, softmax_argmax_axis(x, indices, D, sizes, 3, 4, NULL));
+    BAD(NULL_POINTER, softmax_top_k_axis(x, D, sizes, 3, 1, 2, NULL, NULL, NULL, NULL));
+    BAD(VALUE, softmax_top_k_axis(x, D, sizes, 3, 2, L, NULL, NULL, indices, &o));
+    BAD(OVERFLOW, softmax_top_k_axis(x, D, sizes, 3, 1, SIZE_MAX, NULL, NULL, indices, NULL));
+    BAD(OVERLAP, softmax_top_k_axis(x, D, sizes, 3, 1, 2, y, y + 1, indices, NULL));
+    BAD(NULL_POINTER, softmax_cross_entropy_axis(x, D, sizes, 3, 1, NULL, losses, NULL, NULL, NULL, NULL));
+    BAD(NULL_POINTER, softmax_cross_entropy_axis(x, D, sizes, 3, 1, labels, NULL, NULL, NULL, NULL, NULL));
+    BAD(OVERLAP, softmax_cross_entropy_axis(x, D, sizes, 3, 1, labels, losses, NULL, x, NULL, NULL));
+    labels[7] = L;
+    BAD(COLUMN, softmax_cross_entropy_axis(x, D, sizes, 3, 1, labels, losses, NULL, y, NULL, &o));
+    SAYS(message, "row 7");
+    sizes[0] = SIZE_MAX;
+    BAD(OVERFLOW, softmax_logsumexp_axis(x, y, D, sizes, 3, 1, NULL));
+    BAD(OVERFLOW, softmax_argmax_axis(x, indices, D, sizes, 3, 1, NULL));
+
+    softmax_matrix m = softmax_matrix_of(x, D, LANES, L);
+    softmax_matrix z = softmax_matrix_mut(y, D, LANES, L);
+    unsigned char seen[N];
+    memset(seen, 1, sizeof seen);
+    softmax_mask mask = {sizeof mask, seen, SOFTMAX_BOOL, LANES};
+    BAD(NULL_POINTER, softmax_softmax_masked(&m, &z, NULL, NULL));
+    BAD(NULL_POINTER, softmax_softmax_masked(NULL, &z, &mask, NULL));
+    BAD(NULL_POINTER, softmax_log_softmax_masked(&m, NULL, &mask, NULL));
+    mask.rows = LANES - 1;
+    BAD(LENGTH, softmax_softmax_masked(&m, &z, &mask, &o));
+    SAYS(message, "rows of the mask");
+    BAD(LENGTH, softmax_logsumexp_of(&m, &mask, NULL, 0, 0, y, NULL));
+    mask.rows = LANES;
+    mask.dtype = 9;
+    BAD(DTYPE, softmax_log_softmax_masked(&m, &z, &mask, NULL));
+    mask.dtype = SOFTMAX_BOOL;
+    mask.data = NULL;
+    BAD(NULL_POINTER, softmax_softmax_masked(&m, &z, &mask, NULL));
+    mask.data = y;
+    BAD(OVERLAP, softmax_softmax_masked(&m, &z, &mask, NULL));
+    mask.data = seen;
+    double weights[L] = {1.0, 1.0, 1.0, -1.0, 1.0};
+    BAD(VALUE, softmax_logsumexp_of(&m, NULL, weights, D, 1, y, &o));
+    SAYS(message, "weight 3");
+    BAD(LENGTH, softmax_logsumexp_of(&m, NULL, weights, D, 2, y, NULL));
+    BAD(DTYPE, softmax_logsumexp_of(&m, NULL, weights, SOFTMAX_F16, 1, y, NULL));
+    BAD(OVERLAP, softmax_logsumexp_of(&m, NULL, y, D, 1, y, NULL));
+    BAD(NULL_POINTER, softmax_logsumexp_of(&m, NULL, NULL, 0, 0, NULL, NULL));
+    unwatch();
+    STRUCT_SIZES(softmax_mask, mask, p, softmax_softmax_masked(&m, &z, p, NULL));
+    float f[2] = {0.0f, 0.0f};
+    softmax_matrix narrow = softmax_matrix_mut(f, SOFTMAX_F32, 1, 2);
+    softmax_mask of_f64 = {sizeof of_f64, weights, D, 1};
+    BAD(VALUE, softmax_softmax_masked(&narrow, &narrow, &of_f64, NULL));
+}
+
+int main(void) {
+    for (int d = 0; d < DTYPES; d++) {
+        values(dtypes[d]);
+    }
+    bad();
+    return checked();
+}
