@@ -1,5 +1,5 @@
 //! Arrays that came from Python: where their elements lie, and views of them for the library. All
-//! `unsafe` of this crate is here.
+//! `unsafe` of this crate is here, but for two calls in `dlpack.rs`.
 //!
 //! The rule that makes it sound: an [`Array`] keeps its Python object, and with it the memory,
 //! alive; its pointer, shape and strides are what NumPy or PyTorch say of that object; and what is
@@ -135,8 +135,8 @@ pub enum Kind {
 }
 
 /// Few enough for most arrays to need no memory of their own.
-type Sizes = SmallVec<[usize; 6]>;
-type Strides = SmallVec<[isize; 6]>;
+pub type Sizes = SmallVec<[usize; 6]>;
+pub type Strides = SmallVec<[isize; 6]>;
 
 /// An array to be read.
 pub struct Array<'py> {
@@ -279,8 +279,8 @@ impl<'py> Array<'py> {
             object: tensor.object,
             data: tensor.data as *mut u8,
             dtype: tensor.dtype,
-            shape: tensor.shape.into(),
-            strides: tensor.strides.into(),
+            shape: tensor.shape,
+            strides: tensor.strides,
             writable: true,
             kind: Kind::Torch,
             wrap: None,

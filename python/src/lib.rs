@@ -4,6 +4,7 @@
 mod array;
 mod attention;
 mod backward;
+mod dlpack;
 mod info;
 mod loss;
 mod mask;

@@ -7,11 +7,17 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
-use crate::array::Dtype;
+use smallvec::SmallVec;
+
+use crate::array::{Dtype, Sizes, Strides};
+use crate::dlpack::{Exchange, Seen};
 
 /// What is needed of the module `torch`.
 pub struct Torch {
     tensor: Py<PyType>,
+    /// Of tensors themselves, not of classes derived from theirs.
+    exchange: Option<Exchange>,
+    parameter: Option<Py<PyAny>>,
     strided: Py<PyAny>,
     dtypes: Vec<(Dtype, Py<PyAny>)>,
     empty: Py<PyAny>,
@@ -25,8 +31,8 @@ pub struct Tensor<'py> {
     pub object: Bound<'py, PyAny>,
     pub dtype: Dtype,
     pub data: usize,
-    pub shape: Vec<usize>,
-    pub strides: Vec<isize>,
+    pub shape: Sizes,
+    pub strides: Strides,
 }
 
 static TORCH: PyOnceLock<Torch> = PyOnceLock::new();
@@ -58,9 +64,16 @@ impl Torch {
     fn new(module: &Bound<PyAny>) -> PyResult<Self> {
         let dtypes = Dtype::ALL.into_iter();
         let dtypes = dtypes.map(|d| Ok((d, module.getattr(d.name())?.unbind())));
+        let tensor = module.getattr("Tensor")?.cast_into::<PyType>()?;
         let graph = module.getattr("autograd").and_then(|autograd| autograd.getattr("graph"));
         Ok(Self {
-            tensor: module.getattr("Tensor")?.cast_into::<PyType>()?.unbind(),
+            exchange: Exchange::of(&tensor),
+            parameter: module
+                .getattr("nn")
+                .and_then(|nn| nn.getattr("Parameter"))
+                .ok()
+                .map(Bound::unbind),
+            tensor: tensor.unbind(),
             strided: module.getattr("strided")?.unbind(),
             dtypes: dtypes.collect::<PyResult<_>>()?,
             empty: module.getattr("empty")?.unbind(),
@@ -73,10 +86,26 @@ impl Torch {
         })
     }
 
+    /// What DLPack's C functions tell of a tensor or parameter.
+    fn seen(&self, x: &Bound<PyAny>) -> Option<Seen> {
+        let exchange = self.exchange.as_ref()?;
+        let class = x.get_type();
+        let known = class.is(&self.tensor) || self.parameter.as_ref().is_some_and(|p| class.is(p));
+        if known { exchange.read(x) } else { None }
+    }
+
     /// Refuses by name what cannot be read here.
     pub fn readable<'py>(&self, x: &Bound<'py, PyAny>, name: &str) -> PyResult<Tensor<'py>> {
         let py = x.py();
         let get = |attribute| x.getattr(attribute);
+        if let Some(seen) = self.seen(x)
+            && !get(intern!(py, "requires_grad"))?.is_truthy()?
+            && !get(intern!(py, "is_neg"))?.call0()?.is_truthy()?
+        {
+            let Seen { data, dtype, shape, strides } = seen;
+            return Ok(Tensor { object: x.clone(), data, dtype, shape, strides });
+        }
+        // The long way, which finds the reason why there is no short one.
         if !get(intern!(py, "layout"))?.is(&self.strided) {
             let layout = get(intern!(py, "layout"))?;
             return Err(PyTypeError::new_err(format!("{name} is a tensor of layout {layout}")));
@@ -120,8 +149,7 @@ impl Torch {
             error
         };
         let data = x.call_method0(intern!(py, "data_ptr")).map_err(|e| nothing(Some(e)))?;
-        let (data, shape): (usize, Vec<usize>) =
-            (data.extract()?, sizes(&get(intern!(py, "shape"))?)?);
+        let (data, shape): (usize, Sizes) = (data.extract()?, sizes(&get(intern!(py, "shape"))?)?);
         // Tensors of tracers tell a null pointer.
         if data == 0 && !shape.contains(&0) {
             return Err(nothing(None));
@@ -138,6 +166,9 @@ impl Torch {
     /// A tensor that was made here, of which there is nothing to refuse.
     pub fn fresh<'py>(&self, x: Bound<'py, PyAny>, dtype: Dtype) -> PyResult<Tensor<'py>> {
         let py = x.py();
+        if let Some(Seen { data, shape, strides, .. }) = self.seen(&x) {
+            return Ok(Tensor { object: x, dtype, data, shape, strides });
+        }
         let data = x.call_method0(intern!(py, "data_ptr"))?.extract()?;
         let shape = sizes(&x.getattr(intern!(py, "shape"))?)?;
         let strides = sizes(&x.call_method0(intern!(py, "stride"))?)?;
@@ -171,8 +202,9 @@ impl Torch {
     }
 }
 
-fn sizes<'py, T>(tuple: &Bound<'py, PyAny>) -> PyResult<Vec<T>>
+fn sizes<'py, T, A>(tuple: &Bound<'py, PyAny>) -> PyResult<SmallVec<A>>
 where
+    A: smallvec::Array<Item = T>,
     T: for<'a> FromPyObject<'a, 'py, Error = PyErr>,
 {
     tuple.cast::<PyTuple>()?.iter().map(|n| n.extract()).collect()

@@ -8,7 +8,9 @@ import sys
 def run(*arguments, **environment):
     command = [sys.executable, "-m", "softmax", *arguments]
     environment = {**os.environ, **environment}
-    return subprocess.run(command, cwd=os.path.dirname(__file__), env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=os.path.dirname(__file__), env=environment, capture_output=True, text=True, check=False
+    )
 
 
 def test_it_is_the_command(tmp_path):

@@ -274,7 +274,11 @@ def generate(batch, threads, kernel):
     environment = {**os.environ, "SOFTMAX_KERNEL": kernel}
     code = GENERATE.format(tests=os.path.dirname(__file__))
     done = subprocess.run(
-        [sys.executable, "-c", code, str(batch), str(threads)], cwd=os.path.dirname(__file__), env=environment, capture_output=True, text=True
+        [sys.executable, "-c", code, str(batch), str(threads)],
+        cwd=os.path.dirname(__file__),
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
