@@ -1,0 +1,217 @@
+"""This package beside SciPy, NumPy as people write it, PyTorch and JAX: medians of interleaved rounds.
+
+    pip install ./python scipy torch jax ml_dtypes
+    python python/bench.py [--quick] [--only SUBSTRING] [--threads 1]
+
+Prints a table in Markdown with the CPU's name. Every result is checked against float64 before anything is
+timed. Peers that are not installed are left out, which is printed. All that allocate their output do so in
+every call, as people call them; "out=" writes into the same memory again. On one thread all run on one CPU.
+"""
+
+import argparse
+import os
+import random
+import statistics
+import sys
+import time
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--quick", action="store_true", help="fewer rounds, smaller matrices")
+parser.add_argument("--only", default="", help="rows of the table whose name has this")
+parser.add_argument("--threads", type=int, default=1)
+arguments = parser.parse_args()
+THREADS = arguments.threads
+os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(THREADS)
+# JAX has no other way to be told.
+os.environ["XLA_FLAGS"] = (
+    f"--xla_cpu_multi_thread_eigen={str(THREADS > 1).lower()} intra_op_parallelism_threads={THREADS}"
+)
+if THREADS == 1 and hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+import numpy as np  # noqa: E402
+
+import softmax  # noqa: E402
+
+MISSING = []
+
+
+def optional(name):
+    try:
+        return __import__(name, fromlist=["x"])
+    except ImportError as e:
+        MISSING.append(f"{name} ({e})")
+        return None
+
+
+torch, jax, special, ml_dtypes = map(optional, ["torch", "jax", "scipy.special", "ml_dtypes"])
+if torch:
+    torch.set_num_threads(THREADS)
+
+
+def cpu():
+    try:
+        with open("/proc/cpuinfo") as info:
+            return next(line.split(":")[1].strip() for line in info if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return "an unknown CPU"
+
+
+def logits(rows, cols, dtype=np.float32):
+    tile = np.random.default_rng(1).standard_normal((min(rows, 4096), cols), np.float32) * 3
+    repeats = -(-rows // len(tile))
+    return np.tile(tile, (repeats, 1))[:rows].astype(dtype)
+
+
+def numpy_softmax(x, axis):
+    e = np.exp(x - x.max(axis=axis, keepdims=True))
+    return e / e.sum(axis=axis, keepdims=True)
+
+
+def as_array(y):
+    if torch and isinstance(y, torch.Tensor):
+        return y.detach().double().numpy()
+    return np.asarray(y).astype(np.float64)
+
+
+def softmaxes(x, axis=-1):
+    """Everyone's call, with a name."""
+    half = x.dtype.name == "bfloat16"
+    out = np.empty_like(x)
+    yield "softmax", lambda: softmax.softmax(x, axis, threads=THREADS)
+    yield "softmax, out=", lambda: softmax.softmax(x, axis, out=out, threads=THREADS)
+    if torch:
+        t = torch.from_numpy(x.view(np.int16)).view(torch.bfloat16) if half else torch.from_numpy(x)
+        o = torch.empty_like(t)
+        yield "softmax of a tensor", lambda: softmax.softmax(t, axis, threads=THREADS)
+        yield "torch", lambda: torch.softmax(t, axis)
+        yield "torch, out=", lambda: torch.softmax(t, axis, out=o)
+    if special and not half:
+        yield "scipy", lambda: special.softmax(x, axis)
+    yield "numpy", lambda: numpy_softmax(x, axis)
+    if jax:
+        j, f = jax.numpy.asarray(x), jax.jit(jax.nn.softmax, static_argnums=1)
+        yield "jax", lambda: f(j, axis).block_until_ready()
+
+
+def losses(x):
+    labels = np.arange(len(x)) * 7919 % x.shape[1]
+    yield "softmax", lambda: softmax.cross_entropy_with_grad(x, labels, threads=THREADS)[1]
+    out = np.empty_like(x)
+    yield "softmax, out=", lambda: softmax.cross_entropy_with_grad(x, labels, out=out, threads=THREADS)[1]
+    if torch:
+        t, y = torch.from_numpy(x).requires_grad_(), torch.from_numpy(labels)
+
+        def step(cross_entropy):
+            t.grad = None
+            cross_entropy(t, y).backward()
+            return t.grad
+
+        import softmax.torch
+
+        yield "softmax.torch", lambda: step(softmax.torch.cross_entropy)
+        yield "torch", lambda: step(torch.nn.functional.cross_entropy)
+    if jax:
+        j, k = jax.numpy.asarray(x), jax.numpy.asarray(labels)
+        loss = lambda x: -jax.numpy.take_along_axis(jax.nn.log_softmax(x), k[:, None], 1).mean()  # noqa: E731
+        f = jax.jit(jax.grad(loss))
+        yield "jax", lambda: f(j).block_until_ready()
+
+
+def draws(x):
+    """Top-p 0.9, as transformers does it."""
+    sampler = softmax.Sampler(seed=1, top_p=0.9, threads=THREADS)
+    yield "softmax", lambda: sampler.sample(x)
+    if torch:
+        t = torch.from_numpy(x)
+
+        def draw():
+            ordered, indices = torch.sort(t, descending=False)
+            remove = ordered.softmax(-1).cumsum(-1) <= 0.1
+            filtered = t.masked_fill(remove.scatter(1, indices, remove), -torch.inf)
+            return torch.multinomial(filtered.softmax(-1), 1)[:, 0]
+
+        yield "torch", draw
+
+
+def exact(x, axis):
+    return numpy_softmax(np.asarray(x).astype(np.float64), axis)
+
+
+def check(name, contestant, call, x, axis):
+    got = as_array(call())
+    if name == "top-p draws":
+        probs = exact(x, -1)
+        ordered = -np.sort(-probs, -1)
+        least = np.take_along_axis(ordered, (ordered.cumsum(-1) < 0.9).sum(-1)[:, None], 1)[:, 0]
+        assert (probs[np.arange(len(x)), got.astype(int)] >= least * 0.999).all(), contestant
+        return
+    rows = slice(None) if axis == 0 else slice(0, 4096)
+    want = exact(x[rows], axis)
+    if name.startswith("cross-entropy"):
+        want[np.arange(len(want)), np.arange(len(want)) * 7919 % x.shape[1]] -= 1
+        want /= len(x)
+    bound = 2**-7 if x.dtype.itemsize == 2 else 1e-4
+    error = np.abs(got[rows] - want).max() / np.abs(want).max()
+    assert error < bound, (name, contestant, error)
+
+
+def seconds(call, least):
+    """Of a call; of so many that the clock can tell."""
+    n = 1
+    while True:
+        start = time.perf_counter()
+        for _ in range(n):
+            call()
+        taken = time.perf_counter() - start
+        if taken > least:
+            return taken / n
+        n = max(2 * n, int(n * least / max(taken, 1e-9)))
+
+
+def cases():
+    big = 16 if arguments.quick else 1
+    bf16 = ml_dtypes.bfloat16 if ml_dtypes else None
+    yield "10", lambda: logits(1, 10)[0], softmaxes, -1
+    yield "1,000,000 x 10", lambda: logits(1_000_000 // big, 10), softmaxes, -1
+    yield "1,024 x 1,024", lambda: logits(1024, 1024), softmaxes, -1
+    yield "131,072 x 1,024", lambda: logits(131_072 // big, 1024), softmaxes, -1
+    if bf16:
+        yield "131,072 x 1,024 bf16", lambda: logits(131_072 // big, 1024, bf16), softmaxes, -1
+    yield "16,384 x 1,024, axis 0", lambda: logits(16_384 // big, 1024), lambda x: softmaxes(x, 0), 0
+    yield "cross-entropy with gradient, 8,192 x 1,024", lambda: logits(8192, 1024), losses, -1
+    yield "top-p draws", lambda: logits(64, 32_000 if arguments.quick else 128_256), draws, -1
+
+
+def main():
+    print(f"{cpu()}, {THREADS} thread{'s' * (THREADS > 1)}, kernel {softmax.info()['kernel']}; ", end="")
+    versions = [("numpy", np), ("torch", torch), ("jax", jax), ("scipy", optional("scipy"))]
+    print(", ".join(f"{name} {module.__version__}" for name, module in versions if module))
+    if MISSING:
+        print("not here:", "; ".join(MISSING))
+    print("\n| input | call | time | of softmax's |\n|---|---|---|---|")
+    rounds = 3 if arguments.quick else 9
+    for name, make, contestants, axis in cases():
+        if arguments.only not in name:
+            continue
+        x = make()
+        calls = list(contestants(x))
+        for contestant, call in calls:
+            check(name, contestant, call, x, axis)
+        times = {contestant: [] for contestant, _ in calls}
+        for _ in range(rounds):
+            random.shuffle(calls)
+            for contestant, call in calls:
+                times[contestant].append(seconds(call, 0.001 if arguments.quick else 0.01))
+        medians = {contestant: statistics.median(t) for contestant, t in times.items()}
+        # The same bytes are written by both, but for where.
+        own = medians["softmax"]
+        for contestant, median in medians.items():
+            unit, factor = ("us", 1e6) if median < 1e-3 else ("ms", 1e3)
+            print(f"| {name} | {contestant} | {median * factor:.3g} {unit} | {median / own:.2f} |")
+        sys.stdout.flush()
+        del x, calls
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,283 @@
+from collections.abc import Sequence
+from typing import Any, Literal, SupportsIndex, TypeAlias, TypedDict, final, type_check_only
+
+import numpy
+from numpy.typing import ArrayLike, NDArray
+from typing_extensions import Self
+
+# Arrays are `Any`: tensors come out as tensors, arrays as arrays, lists as arrays, and none of their
+# packages has to be there for a type checker.
+_Axis: TypeAlias = SupportsIndex | tuple[SupportsIndex, ...] | None
+_Masked: TypeAlias = Literal["nan", "zero"]
+_Reduction: TypeAlias = Literal["mean", "sum", "none"]
+
+__all__ = [
+    "MergedRow",
+    "Sampler",
+    "Shards",
+    "argmax",
+    "attention_softmax",
+    "cross_entropy",
+    "cross_entropy_with_grad",
+    "hardmax",
+    "info",
+    "kernels",
+    "log_probs",
+    "log_sigmoid",
+    "log_softmax",
+    "logsumexp",
+    "perplexity",
+    "plan",
+    "release_scratch",
+    "sigmoid",
+    "softmax",
+    "softmax_backward",
+    "top_k",
+]
+
+@type_check_only
+class _Kernel(TypedDict):
+    name: str
+    requires: list[str]
+    available: bool
+
+@type_check_only
+class _Info(TypedDict):
+    version: str
+    kernel: str
+    kernels: list[_Kernel]
+    cache_core: int
+    cache_last: int
+    threads: int
+
+@type_check_only
+class _Plan(TypedDict):
+    kernel: str
+    regime: str
+    streams: bool
+    threads: int
+    text: str
+
+def softmax(
+    x: Any,
+    axis: _Axis = -1,
+    *,
+    scale: float | None = None,
+    temperature: float | None = None,
+    mask: Any = None,
+    masked: _Masked = "nan",
+    out: Any = None,
+    threads: SupportsIndex | None = None,
+    kernel: str | None = None,
+) -> Any: ...
+def log_softmax(
+    x: Any,
+    axis: _Axis = -1,
+    *,
+    scale: float | None = None,
+    temperature: float | None = None,
+    mask: Any = None,
+    masked: _Masked = "nan",
+    out: Any = None,
+    threads: SupportsIndex | None = None,
+    kernel: str | None = None,
+) -> Any: ...
+def logsumexp(
+    x: Any,
+    axis: _Axis = -1,
+    keepdims: bool = False,
+    *,
+    weights: Any = None,
+    scale: float | None = None,
+    temperature: float | None = None,
+    mask: Any = None,
+    out: Any = None,
+    threads: SupportsIndex | None = None,
+    kernel: str | None = None,
+) -> Any: ...
+def sigmoid(
+    x: Any,
+    *,
+    scale: float | None = None,
+    temperature: float | None = None,
+    out: Any = None,
+    threads: SupportsIndex | None = None,
+    kernel: str | None = None,
+) -> Any: ...
+def log_sigmoid(
+    x: Any,
+    *,
+    scale: float | None = None,
+    temperature: float | None = None,
+    out: Any = None,
+    threads: SupportsIndex | None = None,
+    kernel: str | None = None,
+) -> Any: ...
+def hardmax(
+    x: Any,
+    axis: _Axis = -1,
+    *,
+    ties: Literal["share", "first"] = "share",
+    masked: _Masked = "nan",
+    out: Any = None,
+    threads: SupportsIndex | None = None,
+    kernel: str | None = None,
+) -> Any: ...
+def argmax(
+    x: Any, axis: _Axis = -1, keepdims: bool = False, *, threads: SupportsIndex | None = None, kernel: str | None = None
+) -> Any: ...
+def top_k(
+    x: Any,
+    k: SupportsIndex,
+    axis: _Axis = -1,
+    *,
+    values: Literal["probs", "log_probs", "logits"] = "probs",
+    scale: float | None = None,
+    temperature: float | None = None,
+    masked: _Masked = "nan",
+    threads: SupportsIndex | None = None,
+    kernel: str | None = None,
+) -> tuple[Any, Any]: ...
+def cross_entropy(
+    logits: Any,
+    target: Any,
+    weight: Any = None,
+    ignore_index: SupportsIndex = -100,
+    reduction: _Reduction = "mean",
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    *,
+    axis: SupportsIndex | None = None,
+    divergence: bool = False,
+    scale: float | None = None,
+    temperature: float | None = None,
+    threads: SupportsIndex | None = None,
+    kernel: str | None = None,
+) -> Any: ...
+def cross_entropy_with_grad(
+    logits: Any,
+    target: Any,
+    weight: Any = None,
+    ignore_index: SupportsIndex = -100,
+    reduction: _Reduction = "mean",
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    *,
+    axis: SupportsIndex | None = None,
+    divergence: bool = False,
+    scale: float | None = None,
+    temperature: float | None = None,
+    row_factors: Any = None,
+    gradient_factor: float = 1.0,
+    out: Any = None,
+    threads: SupportsIndex | None = None,
+    kernel: str | None = None,
+) -> tuple[Any, Any]: ...
+def softmax_backward(
+    y: Any,
+    grad: Any,
+    axis: _Axis = -1,
+    *,
+    log: bool = False,
+    scale: float | None = None,
+    temperature: float | None = None,
+    out: Any = None,
+    threads: SupportsIndex | None = None,
+    kernel: str | None = None,
+) -> Any: ...
+def log_probs(
+    logits: Any,
+    tokens: Any,
+    *,
+    scale: float | None = None,
+    temperature: float | None = None,
+    masked: _Masked = "nan",
+    out: Any = None,
+    threads: SupportsIndex | None = None,
+    kernel: str | None = None,
+) -> Any: ...
+def perplexity(log_probs: Any) -> float: ...
+def attention_softmax(
+    scores: Any,
+    *,
+    causal: bool = False,
+    window: SupportsIndex | None = None,
+    window_ahead: SupportsIndex | None = None,
+    offset: SupportsIndex | None = None,
+    mask: Any = None,
+    mask_slopes: Any = None,
+    alibi: Any = None,
+    soft_cap: float | None = None,
+    sinks: Any = None,
+    lengths: Any = None,
+    lse: bool = False,
+    scale: float | None = None,
+    temperature: float | None = None,
+    masked: _Masked = "nan",
+    dtype: Any = None,
+    out: Any = None,
+    threads: SupportsIndex | None = None,
+    kernel: str | None = None,
+) -> Any: ...
+def kernels() -> list[str]: ...
+def info() -> _Info: ...
+def plan(
+    shape: Sequence[SupportsIndex],
+    dtype: Any = "float32",
+    op: Literal["softmax", "log_softmax", "logsumexp", "sigmoid", "log_sigmoid", "hardmax"] = "softmax",
+    *,
+    in_place: bool = False,
+    threads: SupportsIndex | None = None,
+    kernel: str | None = None,
+) -> _Plan: ...
+def release_scratch() -> None: ...
+
+@final
+class Sampler:
+    def __new__(
+        cls,
+        seed: SupportsIndex = 0,
+        *,
+        temperature: float = 1.0,
+        top_k: SupportsIndex = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        typical_p: float = 1.0,
+        order: Literal["transformers", "llama.cpp"] = "transformers",
+        method: Literal["inverse_cdf", "gumbel_max"] = "inverse_cdf",
+        bias: dict[int, float] | None = None,
+        repetition_penalty: float = 1.0,
+        presence_penalty: float = 0.0,
+        frequency_penalty: float = 0.0,
+        threads: SupportsIndex | None = None,
+        kernel: str | None = None,
+    ) -> Self: ...
+    def sample(
+        self,
+        logits: Any,
+        draws: SupportsIndex | None = None,
+        *,
+        step: SupportsIndex = 0,
+        first_row: SupportsIndex = 0,
+        history: Sequence[Any] | None = None,
+    ) -> Any: ...
+
+@final
+class MergedRow:
+    def to_partial(self) -> NDArray[numpy.float64]: ...
+
+@final
+class Shards:
+    def __new__(
+        cls,
+        *,
+        scale: float | None = None,
+        temperature: float | None = None,
+        masked: _Masked = "nan",
+        kernel: str | None = None,
+    ) -> Self: ...
+    def partials(self, x: Any, row_max: float | None = None) -> NDArray[numpy.float64]: ...
+    def merge(self, partials: ArrayLike, dtype: Any = "float32") -> MergedRow | float: ...
+    def softmax(self, row: MergedRow, x: Any, *, out: Any = None) -> Any: ...
+    def log_softmax(self, row: MergedRow, x: Any, *, out: Any = None) -> Any: ...
+    def logsumexp(self, row: MergedRow) -> float: ...

@@ -1,0 +1,39 @@
+//! The module behind the Python package `softmax`: arrays of NumPy, PyTorch and others in, the same
+//! out, computed by the crate `softmax`.
+
+mod array;
+mod attention;
+mod backward;
+mod dlpack;
+mod info;
+mod loss;
+mod mask;
+mod options;
+mod reduce;
+mod rows;
+mod sample;
+mod shards;
+mod torch;
+
+use pyo3::prelude::*;
+
+/// What `softmax/__init__.py` passes on.
+#[pymodule]
+mod _softmax {
+    #[pymodule_export]
+    use crate::attention::attention_softmax;
+    #[pymodule_export]
+    use crate::backward::softmax_backward;
+    #[pymodule_export]
+    use crate::info::{info, kernels, plan, release_scratch};
+    #[pymodule_export]
+    use crate::loss::{cross_entropy, cross_entropy_with_grad};
+    #[pymodule_export]
+    use crate::reduce::{argmax, log_probs, logsumexp, perplexity, top_k};
+    #[pymodule_export]
+    use crate::rows::{hardmax, log_sigmoid, log_softmax, sigmoid, softmax};
+    #[pymodule_export]
+    use crate::sample::PySampler;
+    #[pymodule_export]
+    use crate::shards::{PyMergedRow, PyShards};
+}

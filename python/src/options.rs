@@ -1,0 +1,267 @@
+//! Arguments that many functions have, how calls are made with them, and what errors become.
+
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use ::softmax::{Error, Exec, Masked, Threads};
+use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+use smallvec::{SmallVec, smallvec};
+
+/// Elements from which on other Python threads may run meanwhile. Less is done within some
+/// microseconds, and a thread that lets others run may wait five milliseconds for its turn.
+const RELEASE: usize = 1 << 14;
+
+/// Elements between two looks at whether Ctrl-C was pressed: some ten milliseconds of work.
+const CHUNK: usize = 1 << 25;
+
+/// What Python is told.
+pub fn raised(e: Error) -> PyErr {
+    match e {
+        Error::Memory { .. } => PyMemoryError::new_err(e.to_string()),
+        Error::Axis { axis, dims, .. } => axis_error(axis, dims),
+        e => PyValueError::new_err(e.to_string()),
+    }
+}
+
+/// NumPy's own, which is a ValueError and an IndexError, as PyTorch's is.
+pub fn axis_error(axis: isize, dims: usize) -> PyErr {
+    Python::attach(|py| {
+        let class = py.import("numpy.exceptions").and_then(|m| m.getattr("AxisError"));
+        match class.and_then(|class| class.call1((axis, dims))) {
+            Ok(error) => PyErr::from_value(error),
+            Err(e) => e,
+        }
+    })
+}
+
+/// An argument that may be missing.
+pub type Arg<'a, 'py> = Option<&'a Bound<'py, PyAny>>;
+
+/// A number.
+pub fn number(x: Arg, name: &str) -> PyResult<Option<f64>> {
+    let Some(x) = x else { return Ok(None) };
+    let number = x.extract().map_err(|_| {
+        PyTypeError::new_err(format!("{name} must be a number, not {}", type_name(x)))
+    });
+    number.map(Some)
+}
+
+/// An integer, which a float is not.
+fn index<'py>(x: &Bound<'py, PyAny>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    x.call_method0(intern!(x.py(), "__index__")).map_err(|_| {
+        PyTypeError::new_err(format!("{name} must be an integer, not {}", type_name(x)))
+    })
+}
+
+/// A number of things, which cannot be negative.
+pub fn count(x: Arg, name: &str) -> PyResult<Option<usize>> {
+    let Some(x) = x else { return Ok(None) };
+    let index = index(x, name)?;
+    index.extract().map(Some).map_err(|_| {
+        PyValueError::new_err(format!("{name} must be from 0 to {}, got {index}", usize::MAX))
+    })
+}
+
+/// A whole number of either sign.
+pub fn whole(x: Arg, name: &str) -> PyResult<Option<i64>> {
+    let Some(x) = x else { return Ok(None) };
+    let index = index(x, name)?;
+    index
+        .extract()
+        .map(Some)
+        .map_err(|_| PyValueError::new_err(format!("{name} must have 64 bits, got {index}")))
+}
+
+pub fn type_name(x: &Bound<PyAny>) -> String {
+    x.get_type().qualname().map_or_else(|_| "?".into(), |name| name.to_string())
+}
+
+/// Along what: NumPy's `axis`.
+#[derive(Clone)]
+pub enum Along {
+    Last,
+    One(isize),
+    Many(Vec<isize>),
+    All,
+}
+
+impl<'py> FromPyObject<'_, 'py> for Along {
+    type Error = PyErr;
+
+    fn extract(x: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        let one = |x: &Bound<PyAny>| -> PyResult<isize> {
+            let index = x.call_method0(intern!(x.py(), "__index__")).map_err(|_| {
+                let name = type_name(x);
+                PyTypeError::new_err(format!(
+                    "axis must be an int, a tuple of them or None, not {name}"
+                ))
+            })?;
+            index
+                .extract()
+                .map_err(|_| PyValueError::new_err(format!("axis {index} is out of bounds")))
+        };
+        if x.is_none() {
+            return Ok(Self::All);
+        }
+        match x.cast::<PyTuple>() {
+            Ok(axes) => axes.iter().map(|axis| one(&axis)).collect::<PyResult<_>>().map(Self::Many),
+            Err(_) => one(&x).map(Self::One),
+        }
+    }
+}
+
+impl Along {
+    /// The axes of an array, in their order. An array of no axes has one of one element.
+    pub fn of(&self, dims: usize) -> PyResult<SmallVec<[usize; 6]>> {
+        let known = dims.max(1);
+        let index = |axis: isize| {
+            let index = if axis < 0 { axis.checked_add_unsigned(known) } else { Some(axis) };
+            let index = index.and_then(|i| usize::try_from(i).ok()).filter(|&i| i < known);
+            index.ok_or_else(|| axis_error(axis, dims))
+        };
+        match self {
+            Self::Last => Ok(smallvec![known - 1]),
+            Self::One(axis) => Ok(smallvec![index(*axis)?]),
+            Self::Many(axes) => {
+                let mut axes =
+                    axes.iter().map(|&axis| index(axis)).collect::<PyResult<SmallVec<_>>>()?;
+                axes.sort_unstable();
+                if axes.windows(2).any(|pair| pair[0] == pair[1]) {
+                    return Err(PyValueError::new_err("duplicate value in axis"));
+                }
+                Ok(axes)
+            }
+            Self::All => Ok((0..known).collect()),
+        }
+    }
+}
+
+/// `masked="nan"` or `"zero"`.
+#[derive(Clone, Copy, Default)]
+pub struct MaskedRows(pub Masked);
+
+impl<'py> FromPyObject<'_, 'py> for MaskedRows {
+    type Error = PyErr;
+
+    fn extract(x: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        one_of(&x, "masked", &[("nan", Masked::Nan), ("zero", Masked::Zero)]).map(Self)
+    }
+}
+
+/// One of several names.
+pub fn one_of<T: Copy>(x: &Bound<PyAny>, name: &str, names: &[(&str, T)]) -> PyResult<T> {
+    let all = || names.iter().map(|(name, _)| format!("'{name}'")).collect::<Vec<_>>().join(" or ");
+    let Ok(got) = x.extract::<&str>() else {
+        return Err(PyTypeError::new_err(format!(
+            "{name} must be {}, not {}",
+            all(),
+            type_name(x)
+        )));
+    };
+    let found = names.iter().find(|(known, _)| *known == got);
+    found
+        .map(|(_, value)| *value)
+        .ok_or_else(|| PyValueError::new_err(format!("{name} must be {}, got '{got}'", all())))
+}
+
+/// What inputs are multiplied or divided by.
+#[derive(Clone, Copy, Default)]
+pub struct Factor {
+    pub scale: Option<f64>,
+    pub temperature: Option<f64>,
+}
+
+impl Factor {
+    pub fn new(scale: Arg, temperature: Arg) -> PyResult<Self> {
+        if scale.is_some() && temperature.is_some() {
+            return Err(PyValueError::new_err("give scale or temperature, not both"));
+        }
+        Ok(Self {
+            scale: number(scale, "scale")?,
+            temperature: number(temperature, "temperature")?,
+        })
+    }
+}
+
+/// Sets scale or temperature of any operation that has them.
+macro_rules! by_factor {
+    ($operation:expr, $factor:expr) => {{
+        let operation = $operation;
+        match ($factor.scale, $factor.temperature) {
+            (Some(scale), _) => operation.scale(scale),
+            (_, Some(temperature)) => operation.temperature(temperature),
+            _ => operation,
+        }
+    }};
+}
+pub(crate) use by_factor;
+
+/// Where a call runs.
+pub fn exec(threads: Arg, kernel: Option<&str>) -> PyResult<Exec<'static>> {
+    let mut exec = Exec::new();
+    if let Some(n) = count(threads, "threads")? {
+        exec = exec.threads(match NonZeroUsize::new(n) {
+            None => return Err(PyValueError::new_err("threads must be 1 or more, got 0")),
+            Some(NonZeroUsize::MIN) => Threads::Serial,
+            Some(n) => Threads::AtMost(n),
+        });
+    }
+    if let Some(name) = kernel {
+        exec = exec.kernel(::softmax::kernel(name).map_err(raised)?);
+    }
+    Ok(exec)
+}
+
+/// Does what takes so many elements, other Python threads running meanwhile if it is long.
+pub fn run<R: Send>(
+    py: Python,
+    elements: usize,
+    f: impl FnOnce() -> Result<R, Error> + Send,
+) -> PyResult<R> {
+    let guarded = || catch_unwind(AssertUnwindSafe(f));
+    let done = if elements < RELEASE { guarded() } else { py.detach(guarded) };
+    match done {
+        Ok(result) => result.map_err(raised),
+        Err(panic) => Err(panicked(&*panic)),
+    }
+}
+
+/// A defect of the library, as an ordinary exception.
+fn panicked(panic: &(dyn std::any::Any + Send)) -> PyErr {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("?");
+    PyRuntimeError::new_err(format!("a defect of softmax, please report it: {text}"))
+}
+
+/// As [`run`], of rows, with a look at signals between parts of long work. Parts never change what
+/// a row becomes.
+pub fn run_rows<W: Send>(
+    py: Python,
+    (rows, cols): (usize, usize),
+    work: W,
+    split: impl Fn(W, usize) -> (W, W) + Send,
+    f: impl Fn(W) -> Result<(), Error> + Sync,
+) -> PyResult<()> {
+    let elements = rows.saturating_mul(cols);
+    if elements <= CHUNK {
+        return run(py, elements, || f(work));
+    }
+    let each = (CHUNK / cols.max(1)).max(1);
+    let (mut rest, mut left) = (Some(work), rows);
+    while let Some(work) = rest.take() {
+        let now = if left > each {
+            let (now, later) = split(work, each);
+            rest = Some(later);
+            left -= each;
+            now
+        } else {
+            work
+        };
+        run(py, elements, || f(now))?;
+        py.check_signals()?;
+    }
+    Ok(())
+}

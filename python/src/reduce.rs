@@ -1,0 +1,421 @@
+//! What is read row by row, and of which less than a row is written.
+
+use ::softmax::ndarray::{ArrayViewD, ArrayViewMutD};
+use ::softmax::{Element, Error, Hardmax, LogProbs, Matrix, Softmax, TopK};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+
+use crate::array::{Array, Dtype, Float, Layout, LayoutMut, Output, Typed, tuple, typed};
+use crate::mask::{RowMask, RowWeights};
+use crate::options::{
+    Along, Arg, Factor, MaskedRows, by_factor, count, exec, one_of, raised, run, run_rows,
+};
+use crate::rows::{copied, room, store};
+
+/// Calls with the lanes along axes as rows of a matrix: where they are if they lie so, else in a
+/// copy in C order.
+pub fn with_rows<T: Float, R>(
+    py: Python,
+    x: &Layout,
+    axes: &[usize],
+    f: impl FnOnce(Matrix<T>) -> PyResult<R>,
+) -> PyResult<R> {
+    let n = axes.len();
+    let x = x.clone().moved_last(axes);
+    if let Some(rows) = x.clone().joined(n).and_then(|x| x.matrix()) {
+        return f(rows);
+    }
+    let (outer, inner) = x.shape().split_at(x.shape().len() - n);
+    let (rows, cols) = (outer.iter().product(), inner.iter().product());
+    let copy = copied::<T>(py, x.view())?;
+    f(Matrix::with_stride(&copy, rows, cols, cols).map_err(raised)?)
+}
+
+/// Lanes along axes, as rows of a matrix or as the last axis of a view.
+pub enum Lanes<'a, T> {
+    Rows(Matrix<'a, T>),
+    View(ArrayViewD<'a, T>),
+}
+
+/// Calls with the lanes where they are, if they are those of one axis in memory; else with rows, in
+/// a copy.
+pub fn with_lanes<T: Float, R>(
+    py: Python,
+    x: &Layout,
+    axes: &[usize],
+    f: impl FnOnce(Lanes<T>) -> PyResult<R>,
+) -> PyResult<R> {
+    if let Some(x) = x.clone().moved_last(axes).joined(axes.len()) {
+        return f(match x.matrix() {
+            Some(rows) => Lanes::Rows(rows),
+            None => Lanes::View(x.view()),
+        });
+    }
+    with_rows(py, x, axes, |rows| f(Lanes::Rows(rows)))
+}
+
+/// Elements in C order as an array of a view's shape, but for its last axis: none, or `k` elements.
+pub fn beside<'a, T, U>(
+    x: &ArrayViewD<T>,
+    y: &'a mut [U],
+    k: Option<usize>,
+) -> PyResult<ArrayViewMutD<'a, U>> {
+    let outer = &x.shape()[..x.ndim() - 1];
+    let shape: Vec<_> = outer.iter().copied().chain(k).collect();
+    ArrayViewMutD::from_shape(shape, y).map_err(|e| PyValueError::new_err(e.to_string()))
+}
+
+/// Calls with the elements of an output in C order, and stores them where they do not lie so.
+pub fn with_slice<T: Typed, R>(
+    py: Python,
+    mut y: LayoutMut,
+    zero: T,
+    f: impl FnOnce(&mut [T]) -> PyResult<R>,
+) -> PyResult<R> {
+    if let Some(slice) = y.slice() {
+        return f(slice);
+    }
+    let mut copy = room(y.get().len(), zero)?;
+    let done = f(&mut copy)?;
+    store(py, &copy, y.view())?;
+    Ok(done)
+}
+
+/// The shape without axes, or with ones in their place.
+pub fn reduced(shape: &[usize], axes: &[usize], keepdims: bool) -> Vec<usize> {
+    let kept = |(axis, &n): (usize, &usize)| match axes.contains(&axis) {
+        false => Some(n),
+        true => keepdims.then_some(1),
+    };
+    shape.iter().enumerate().filter_map(kept).collect()
+}
+
+/// Rows, and so many numbers of an output for each.
+struct Each<'a, T, U> {
+    x: Matrix<'a, T>,
+    y: &'a mut [U],
+    of_row: usize,
+    /// The number of the first row.
+    at: usize,
+}
+
+impl<T, U> Each<'_, T, U> {
+    fn split(self, at: usize) -> (Self, Self) {
+        let (x, x_rest) = self.x.split_rows(at);
+        let (y, y_rest) = self.y.split_at_mut(at * self.of_row);
+        let (of_row, next) = (self.of_row, self.at + at);
+        (Self { x, y, of_row, at: self.at }, Self { x: x_rest, y: y_rest, of_row, at: next })
+    }
+}
+
+fn each_row<T: Float, U: Send>(
+    py: Python,
+    x: Matrix<T>,
+    y: &mut [U],
+    of_row: usize,
+    f: impl Fn(Matrix<T>, &mut [U], usize) -> Result<(), Error> + Sync,
+) -> PyResult<()> {
+    let shape = (x.rows(), x.cols());
+    let work = Each { x, y, of_row, at: 0 };
+    run_rows(py, shape, work, Each::split, |part| f(part.x, part.y, part.at))
+}
+
+/// ln(sum(exp(x))) along an axis, or ln(sum(weights * exp(x))).
+#[pyfunction]
+#[pyo3(signature = (x, axis=Along::Last, keepdims=false, *, weights=None, scale=None, temperature=None, mask=None, out=None, threads=None, kernel=None),
+    text_signature = "(x, axis=-1, keepdims=False, *, weights=None, scale=None, temperature=None, mask=None, out=None, threads=None, kernel=None)")]
+#[allow(clippy::too_many_arguments)]
+pub fn logsumexp<'py>(
+    x: &Bound<'py, PyAny>,
+    axis: Along,
+    keepdims: bool,
+    weights: Arg<'_, 'py>,
+    scale: Arg<'_, 'py>,
+    temperature: Arg<'_, 'py>,
+    mask: Arg<'_, 'py>,
+    out: Option<&Bound<'py, PyAny>>,
+    threads: Arg<'_, 'py>,
+    kernel: Option<&str>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = x.py();
+    let op = Softmax::new().exec(exec(threads, kernel)?);
+    let op = by_factor!(op, Factor::new(scale, temperature)?);
+    let x = Array::input(x, "x")?;
+    let axes = axis.of(x.shape().len())?;
+    let mut y = Output::of(&x, out, &reduced(x.shape(), &axes, keepdims), x.dtype())?;
+    let mask = mask.map(|mask| Array::labels(mask, "mask")).transpose()?;
+    let weights = weights.map(|weights| Array::input(weights, "weights")).transpose()?;
+    let layout = x.layout().at_least_one_axis();
+    for (beside, name) in [(&mask, "mask"), (&weights, "weights")] {
+        beside.as_ref().map_or(Ok(()), |beside| y.apart(beside, name))?;
+    }
+    let mask = mask.as_ref().map(|mask| RowMask::new(mask, layout.shape(), &axes, x.dtype()));
+    let mask = mask.transpose()?;
+    let weights = weights
+        .as_ref()
+        .map(|w| RowWeights::new(w, "weights", layout.shape(), &axes))
+        .transpose()?;
+    typed!(x.dtype(), T => with_slice::<T, _>(py, y.layout(), num::<T>(0.0), |y| {
+        if mask.is_none() && weights.is_none() {
+            return with_lanes::<T, _>(py, &layout, &axes, |lanes| match lanes {
+                Lanes::Rows(rows) => each_row(py, rows, y, 1, |x, y, _| op.logsumexp(x, y)),
+                Lanes::View(x) => {
+                    let y = beside(&x, y, None)?;
+                    run(py, x.len(), || op.logsumexp_array(x, y, -1))
+                }
+            });
+        }
+        with_rows::<T, _>(py, &layout, &axes, |rows| each_row(py, rows, y, 1, |x, y, first| {
+            let (rows, cols) = (x.rows(), x.cols());
+            let op = match &mask {
+                Some(mask) => op.mask(mask.of_rows(first, rows, cols)),
+                None => op,
+            };
+            match &weights {
+                Some(weights) => op.logsumexp_weighted(x, weights.of_rows(first, rows, cols), y),
+                None => op.logsumexp(x, y),
+            }
+        }))
+    }))?;
+    y.finish()
+}
+
+fn num<T: Float>(x: f64) -> T {
+    T::from_f64(x)
+}
+
+/// Where the largest element along an axis is: the first of equals, or of NaNs.
+#[pyfunction]
+#[pyo3(signature = (x, axis=Along::Last, keepdims=false, *, threads=None, kernel=None),
+    text_signature = "(x, axis=-1, keepdims=False, *, threads=None, kernel=None)")]
+pub fn argmax<'py>(
+    x: &Bound<'py, PyAny>,
+    axis: Along,
+    keepdims: bool,
+    threads: Arg<'_, 'py>,
+    kernel: Option<&str>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = x.py();
+    let op = Hardmax::new().exec(exec(threads, kernel)?);
+    let x = Array::input(x, "x")?;
+    let axes = axis.of(x.shape().len())?;
+    let layout = x.layout().at_least_one_axis();
+    let indices = typed!(x.dtype(), T => with_lanes::<T, _>(py, &layout, &axes, |lanes| {
+        match lanes {
+            Lanes::Rows(rows) => {
+                let mut indices = room(rows.rows(), 0usize)?;
+                each_row(py, rows, &mut indices, 1, |x, y, _| op.argmax(x, y))?;
+                Ok(indices)
+            }
+            Lanes::View(x) => {
+                let n = x.shape()[..x.ndim() - 1].iter().product();
+                let mut indices = room(n, 0usize)?;
+                let to = beside(&x, &mut indices, None)?;
+                run(py, x.len(), || op.argmax_array(x, to, -1))?;
+                Ok(indices)
+            }
+        }
+    }))?;
+    indices_like(&x, &reduced(x.shape(), &axes, keepdims), &indices)
+}
+
+/// Indices as an array of the same kind as `x`; -1 for none.
+pub fn indices_like<'py>(
+    x: &Array<'py>,
+    shape: &[usize],
+    indices: &[usize],
+) -> PyResult<Bound<'py, PyAny>> {
+    let mut y = Output::new(x, shape, Dtype::I64)?;
+    if let Some(y) = y.layout().slice::<i64>() {
+        // `usize::MAX`, where there is nothing to draw, is -1.
+        y.iter_mut().zip(indices).for_each(|(y, &index)| *y = index as i64);
+    }
+    y.finish()
+}
+
+/// What `top_k` returns beside the indices.
+#[derive(Clone, Copy)]
+pub enum Values {
+    Probs,
+    LogProbs,
+    Logits,
+}
+
+impl<'py> FromPyObject<'_, 'py> for Values {
+    type Error = PyErr;
+
+    fn extract(x: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        let names =
+            [("probs", Self::Probs), ("log_probs", Self::LogProbs), ("logits", Self::Logits)];
+        one_of(&x, "values", &names)
+    }
+}
+
+/// The k largest elements along an axis: their probabilities, and where they are.
+#[pyfunction]
+#[pyo3(signature = (x, k, axis=Along::Last, *, values=Values::Probs, scale=None, temperature=None, masked=MaskedRows::default(), threads=None, kernel=None),
+    text_signature = "(x, k, axis=-1, *, values='probs', scale=None, temperature=None, masked='nan', threads=None, kernel=None)")]
+#[allow(clippy::too_many_arguments)]
+pub fn top_k<'py>(
+    x: &Bound<'py, PyAny>,
+    k: &Bound<'py, PyAny>,
+    axis: Along,
+    values: Values,
+    scale: Arg<'_, 'py>,
+    temperature: Arg<'_, 'py>,
+    masked: MaskedRows,
+    threads: Arg<'_, 'py>,
+    kernel: Option<&str>,
+) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+    let py = x.py();
+    let k = count(Some(k), "k")?.unwrap_or(0);
+    let op = TopK::new(k).masked(masked.0).exec(exec(threads, kernel)?);
+    let op = by_factor!(op, Factor::new(scale, temperature)?);
+    let x = Array::input(x, "x")?;
+    let axes = axis.of(x.shape().len())?;
+    let [axis] = axes[..] else {
+        return Err(PyValueError::new_err("top_k goes along one axis"));
+    };
+    let layout = x.layout().at_least_one_axis();
+    let len = layout.shape()[axis];
+    if k > len {
+        return Err(PyValueError::new_err(format!("k must be at most {len}, got {k}")));
+    }
+    // Results have the axis last, and are moved where it was.
+    let mut shape = reduced(x.shape(), &axes, false);
+    shape.push(k);
+    let dtype = match values {
+        Values::Logits => x.dtype(),
+        _ => x.dtype().arithmetic(),
+    };
+    let mut y = Output::new(&x, &shape, dtype)?;
+    let n = shape.iter().product();
+    let mut indices = room(n, 0usize)?;
+    let elements = layout.len();
+    typed!(x.dtype(), T => with_lanes::<T, _>(py, &layout, &axes, |lanes| {
+        if let Values::Logits = values {
+            let picked: Vec<T> = match lanes {
+                Lanes::Rows(x) => {
+                    run(py, elements, || op.indices(x, &mut indices))?;
+                    let one = |(i, &column): (usize, &usize)| x.row(i / k)[column];
+                    indices.iter().enumerate().map(one).collect()
+                }
+                Lanes::View(x) => {
+                    let to = beside(&x, &mut indices, Some(k))?;
+                    run(py, elements, || op.indices_array(x.view(), to, -1))?;
+                    let rows = x.rows().into_iter().zip(indices.chunks_exact(k.max(1)));
+                    rows.flat_map(|(x, columns)| columns.iter().map(move |&c| x[c])).collect()
+                }
+            };
+            if let Some(y) = y.layout().slice::<T>() {
+                y.copy_from_slice(&picked);
+            }
+            return Ok(());
+        }
+        let zero = <T as Float>::Sums::from_f64(0.0);
+        let log = matches!(values, Values::LogProbs);
+        with_slice::<<T as Float>::Sums, _>(py, y.layout(), zero, |y| match lanes {
+            Lanes::Rows(x) => run(py, elements, || match log {
+                true => op.log_probs(x, y, &mut indices),
+                false => op.probs(x, y, &mut indices),
+            }),
+            Lanes::View(x) => {
+                let y = beside(&x, y, Some(k))?;
+                let to = beside(&x, &mut indices, Some(k))?;
+                run(py, elements, || match log {
+                    true => op.log_probs_array(x, y, to, -1),
+                    false => op.probs_array(x, y, to, -1),
+                })
+            }
+        })
+    }))?;
+    let indices = indices_like(&x, &shape, &indices)?;
+    let values = y.finish()?;
+    let last = shape.len() - 1;
+    if axis == last || x.shape().is_empty() {
+        return Ok((values, indices));
+    }
+    let moved = |y: Bound<'py, PyAny>| -> PyResult<Bound<'py, PyAny>> {
+        let space = py.import(if y.hasattr("movedim")? { "torch" } else { "numpy" })?;
+        let name = if y.hasattr("movedim")? { "movedim" } else { "moveaxis" };
+        space.call_method1(name, (y, -1, axis))
+    };
+    Ok((moved(values)?, moved(indices)?))
+}
+
+/// Labels or tokens: what they are, and in C order.
+pub fn columns<'a>(tokens: &'a Array, name: &str) -> PyResult<std::borrow::Cow<'a, [i64]>> {
+    match tokens.dtype() {
+        Dtype::I64 => Ok(tokens.layout().in_order()),
+        other => {
+            Err(PyTypeError::new_err(format!("{name} must be integers, got {}", other.name())))
+        }
+    }
+}
+
+/// The log-probabilities of some elements of each row.
+#[pyfunction]
+#[pyo3(signature = (logits, tokens, *, scale=None, temperature=None, masked=MaskedRows::default(), out=None, threads=None, kernel=None),
+    text_signature = "(logits, tokens, *, scale=None, temperature=None, masked='nan', out=None, threads=None, kernel=None)")]
+#[allow(clippy::too_many_arguments)]
+pub fn log_probs<'py>(
+    logits: &Bound<'py, PyAny>,
+    tokens: &Bound<'py, PyAny>,
+    scale: Arg<'_, 'py>,
+    temperature: Arg<'_, 'py>,
+    masked: MaskedRows,
+    out: Option<&Bound<'py, PyAny>>,
+    threads: Arg<'_, 'py>,
+    kernel: Option<&str>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = logits.py();
+    let op = LogProbs::new().masked(masked.0).exec(exec(threads, kernel)?);
+    let op = by_factor!(op, Factor::new(scale, temperature)?);
+    let x = Array::input(logits, "logits")?;
+    let tokens = Array::labels(tokens, "tokens")?;
+    let layout = x.layout().at_least_one_axis();
+    let last = layout.shape().len() - 1;
+    let outer = &layout.shape()[..last];
+    let of_row = match tokens.shape() {
+        shape if shape == outer => 1,
+        shape if shape.len() == outer.len() + 1 && shape[..outer.len()] == *outer => {
+            shape[outer.len()]
+        }
+        shape => {
+            return Err(PyValueError::new_err(format!(
+                "tokens must have shape {} or one more axis, got {}",
+                tuple(outer),
+                tuple(shape)
+            )));
+        }
+    };
+    let cols = layout.shape()[last];
+    let given = columns(&tokens, "tokens")?;
+    let mut indices = room(given.len(), 0usize)?;
+    for (i, (to, &token)) in indices.iter_mut().zip(given.iter()).enumerate() {
+        *to = usize::try_from(token).ok().filter(|&token| token < cols).ok_or_else(|| {
+            let row = i / of_row;
+            PyValueError::new_err(format!("row {row}: token {token} is none of {cols} columns"))
+        })?;
+    }
+    let mut y = Output::of(&x, out, tokens.shape(), x.dtype().arithmetic())?;
+    y.apart(&tokens, "tokens")?;
+    typed!(x.dtype(), T => with_rows::<T, _>(py, &layout, &[last], |rows| {
+        let zero = <T as Float>::Sums::from_f64(0.0);
+        with_slice::<<T as Float>::Sums, _>(py, y.layout(), zero, |y| {
+            let elements = rows.rows() * rows.cols();
+            run(py, elements, || op.log_probs(rows, &indices, y))
+        })
+    }))?;
+    y.finish()
+}
+
+/// exp(-mean(log_probs)).
+#[pyfunction]
+pub fn perplexity(log_probs: &Bound<PyAny>) -> PyResult<f64> {
+    let x = Array::input(log_probs, "log_probs")?;
+    typed!(x.dtype(), T => {
+        let values = x.layout().in_order::<T>();
+        run(log_probs.py(), values.len(), || Ok(::softmax::perplexity(&values)))
+    })
+}

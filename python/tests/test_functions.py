@@ -1,0 +1,285 @@
+"""Values of the functions that are not maps, beside long double or NumPy."""
+
+import exact
+import numpy as np
+import pytest
+
+import softmax
+
+RNG = np.random.default_rng(3)
+X = RNG.standard_normal((4, 5, 6)) * 4
+LABELS = RNG.integers(0, 6, (4, 5))
+
+
+@pytest.mark.parametrize("axis", [-1, 0, 1, (0, 1), (0, 2), None])
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_logsumexp(axis, keepdims):
+    for dtype in [np.float32, np.float64]:
+        x = X.astype(dtype)
+        y = softmax.logsumexp(x, axis, keepdims)
+        want = exact.logsumexp(x, axis, keepdims)
+        assert y.shape == want.shape and exact.is_log(y, want)
+        out = np.empty(want.shape, dtype)
+        assert softmax.logsumexp(x, axis, keepdims, out=out) is out and (out == y).all()
+
+
+def test_log_softmax_and_scales():
+    assert exact.is_log(softmax.log_softmax(X), exact.log_softmax(X))
+    assert exact.is_log(softmax.log_softmax(np.float32(X)), exact.log_softmax(np.float32(X)))
+    assert exact.ulps(softmax.softmax(X, scale=0.25), exact.softmax(X * 0.25)) <= 3
+    assert (softmax.softmax(X, temperature=4.0) == softmax.softmax(X, scale=0.25)).all()
+    assert (softmax.softmax(X, temperature=0.0) == softmax.hardmax(X)).all()
+
+
+def test_sigmoid():
+    with np.errstate(over="ignore"):
+        want = 1 / (1 + np.exp(-X.astype(np.longdouble)))
+    assert exact.ulps(softmax.sigmoid(X), want) <= 4
+    many = np.linspace(-20, 20, 12_345)
+    assert exact.ulps(softmax.sigmoid(many), 1 / (1 + np.exp(-many.astype(np.longdouble)))) <= 4
+    assert (softmax.sigmoid(many[::3]) == softmax.sigmoid(many)[::3]).all()
+    assert softmax.log_sigmoid([-1000.0, 1000.0]).tolist() == [-1000.0, 0.0]
+
+
+def test_hardmax():
+    x = np.float32([[1, 3, 3], [2, 1, 0]])
+    assert softmax.hardmax(x).tolist() == [[0, 0.5, 0.5], [1, 0, 0]]
+    assert softmax.hardmax(x, ties="first").tolist() == [[0, 1, 0], [1, 0, 0]]
+    assert softmax.hardmax(x, 0).tolist() == [[0, 1, 1], [1, 0, 0]]
+
+
+def test_argmax_of_nan_is_where_it_is():
+    x = np.float32([[1, np.nan, 3], [1, 2, 3]])
+    assert softmax.argmax(x).tolist() == np.argmax(x, -1).tolist() == [1, 2]
+    assert softmax.argmax(x, None) == np.argmax(x)
+
+
+def test_top_k():
+    values, indices = softmax.top_k(X, 3)
+    order = np.argsort(-X, -1, kind="stable")[..., :3]
+    assert (indices == order).all()
+    assert (values == np.take_along_axis(softmax.softmax(X), order, -1)).all()
+    logs, _ = softmax.top_k(X, 3, values="log_probs")
+    assert (logs == np.take_along_axis(softmax.log_softmax(X), order, -1)).all()
+    assert softmax.top_k(X, 0)[0].shape == (4, 5, 0)
+
+
+def test_log_probs_and_perplexity():
+    one = softmax.log_probs(X, LABELS)
+    assert (one == np.take_along_axis(softmax.log_softmax(X), LABELS[..., None], -1)[..., 0]).all()
+    many = softmax.log_probs(X, np.stack([LABELS, LABELS], -1))
+    assert (many[..., 0] == one).all() and (many[..., 1] == one).all()
+    assert softmax.perplexity(one) == pytest.approx(np.exp(-one.mean()))
+
+
+def losses(x, labels, weight=None, smoothing=0.0, ignore=-100):
+    """PyTorch's definition, in long double."""
+    logs = exact.log_softmax(x)
+    c = x.shape[-1]
+    w = np.ones(c) if weight is None else np.asarray(weight, np.longdouble)
+    safe = np.where(labels == ignore, 0, labels)
+    own = -np.take_along_axis(logs, safe[..., None], -1)[..., 0] * w[safe]
+    loss = (1 - smoothing) * own + smoothing / c * -(logs * w).sum(-1)
+    weights = np.where(labels == ignore, 0, w[safe])
+    return np.where(labels == ignore, 0, loss), weights
+
+
+@pytest.mark.parametrize("weight", [None, np.linspace(0.5, 2, 6)])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy(weight, smoothing):
+    x = X.reshape(20, 6)
+    labels = LABELS.reshape(20).copy()
+    labels[3] = -100
+    options = {"weight": weight, "label_smoothing": smoothing}
+    want, weights = losses(x, labels, weight, smoothing)
+    assert np.allclose(softmax.cross_entropy(x, labels, reduction="none", **options), want.astype(float), rtol=4e-15)
+    total = softmax.cross_entropy(x, labels, reduction="sum", **options)
+    assert total == pytest.approx(float(want.sum()), rel=1e-14)
+    mean, gradient = softmax.cross_entropy_with_grad(x, labels, **options)
+    assert mean == pytest.approx(float(want.sum() / weights.sum()), rel=1e-14)
+    # The gradient by differences.
+    for i, j in [(0, 0), (0, int(labels[0])), (3, 1), (19, 5)]:
+        h = 1e-6
+        up, down = x.copy(), x.copy()
+        up[i, j] += h
+        down[i, j] -= h
+        slope = (softmax.cross_entropy(up, labels, **options) - softmax.cross_entropy(down, labels, **options)) / (
+            2 * h
+        )
+        assert gradient[i, j] == pytest.approx(slope, abs=1e-8)
+    in_place = x.copy()
+    loss, same = softmax.cross_entropy_with_grad(in_place, labels, out=in_place, **options)
+    assert same is in_place and (same == gradient).all() and loss == mean
+    half, scaled = softmax.cross_entropy_with_grad(x, labels, gradient_factor=0.5, **options)
+    assert half == mean and (scaled == gradient * 0.5).all()
+
+
+def test_classes_are_the_second_axis_as_in_pytorch():
+    x = np.moveaxis(X, -1, 1)
+    assert softmax.cross_entropy(x, LABELS) == softmax.cross_entropy(X, LABELS, axis=-1)
+    assert softmax.cross_entropy(X[0, 0], 2) == softmax.cross_entropy(X[0], [2] * 5, reduction="none")[0]
+    loss, gradient = softmax.cross_entropy_with_grad(x, LABELS)
+    assert gradient.shape == x.shape
+    assert (np.moveaxis(gradient, 1, -1) == softmax.cross_entropy_with_grad(X, LABELS, axis=-1)[1]).all()
+
+
+def test_probabilities_as_targets():
+    q = softmax.softmax(X[::-1])
+    want = -(q * exact.log_softmax(X)).sum(-1)
+    assert np.allclose(softmax.cross_entropy(X, q, reduction="none", axis=-1), want.astype(float), rtol=4e-15)
+    assert softmax.cross_entropy(X, softmax.softmax(X), axis=-1, divergence=True) == pytest.approx(0, abs=1e-15)
+
+
+def test_nothing_has_no_mean():
+    loss, gradient = softmax.cross_entropy_with_grad(X[0], [-100] * 5)
+    assert np.isnan(loss) and (gradient == 0).all()
+
+
+def test_attention():
+    scores = RNG.standard_normal((2, 3, 4, 6)).astype(np.float32)
+    mask = RNG.random((2, 1, 4, 6)) > 0.3
+    mask[..., 0] = True
+    seen = mask & (np.arange(6) <= np.arange(4)[:, None] + 2)
+    want = exact.softmax(np.where(seen, scores * 0.125, -np.inf))
+    got, logs = softmax.attention_softmax(scores, causal=True, mask=mask, scale=0.125, lse=True)
+    assert exact.ulps(got, want) <= 3
+    assert exact.is_log(logs, exact.logsumexp(np.where(seen, scores * np.longdouble(0.125), -np.inf)))
+    added = np.where(mask, 0, -np.inf)
+    for dtype in [np.float32, np.float64, np.float16]:
+        again = softmax.attention_softmax(scores, causal=True, mask=added.astype(dtype), scale=0.125)
+        assert (again == got).all()
+    assert softmax.attention_softmax(scores, causal=True, out=scores) is scores
+    x = np.float32([[1, 2, 3]])
+    assert softmax.attention_softmax(x, lengths=[2])[0, 2] == 0
+    assert softmax.attention_softmax(x, window=1).tolist() == [[0, 0, 1]]
+    assert softmax.attention_softmax(x, offset=0, causal=True).tolist() == [[1, 0, 0]]
+    assert softmax.attention_softmax(x * 0, sinks=[0.0]).tolist() == [[0.25] * 3]
+    z = softmax.attention_softmax(x, alibi=[0.5])
+    assert exact.ulps(z, exact.softmax(x + np.float32([[-1, -0.5, 0]]))) <= 3
+    z = softmax.attention_softmax(x, soft_cap=2.0)
+    assert exact.ulps(z, exact.softmax(2 * np.tanh(x.astype(np.longdouble) / 2))) <= 3
+    half = softmax.attention_softmax(x, dtype=np.float16)
+    assert half.dtype == np.float16 and exact.ulps(half, exact.softmax(x)) <= 0.54
+
+
+def test_draws():
+    logits = np.float32([[2, 1, 1, -np.inf], [-np.inf, -np.inf, -np.inf, 0]]) * np.float32(np.log(2))
+    sampler = softmax.Sampler(seed=5)
+    draws = sampler.sample(logits, 10_000)
+    assert draws.shape == (2, 10_000) and draws.dtype == np.int64 and (draws[1] == 3).all()
+    counts = np.bincount(draws[0], minlength=4) / 10_000
+    assert abs(counts - [0.5, 0.25, 0.25, 0]).max() < 0.03 and counts[3] == 0
+    assert (sampler.sample(logits, 10_000) == draws).all()
+    assert (sampler.sample(logits[1:], 10, first_row=1) == draws[1:, :10]).all()
+    assert (sampler.sample(logits, 10_000, step=1) != draws).any()
+    assert sampler.sample(logits).shape == (2,) and sampler.sample(logits[0]).shape == ()
+    assert set(softmax.Sampler(top_k=1).sample(logits, 9).ravel().tolist()) == {0, 3}
+    assert (softmax.Sampler(bias={1: 99.0}).sample(logits, 9)[0] == 1).all()
+    penalised = softmax.Sampler(temperature=0.0, presence_penalty=5.0)
+    assert penalised.sample(logits, history=[[0], []]).tolist() == [1, 3]
+    assert penalised.sample(logits[:1], history=[0, 1]).tolist() == [2]
+    assert softmax.Sampler().sample(np.float32([[np.nan, 1]])).tolist() == [-1]
+
+
+def test_shards():
+    row = RNG.standard_normal(10_000).astype(np.float32) * 5
+    parts = np.split(row, [4096, 8192])
+    shards = softmax.Shards(temperature=2.0)
+    partials = np.concatenate([shards.partials(part) for part in parts])
+    assert partials.shape == (3, 4)
+    merged = shards.merge(partials)
+    got = np.concatenate([shards.softmax(merged, part) for part in parts])
+    assert (got == softmax.softmax(row, temperature=2.0)).all()
+    logs = np.concatenate([shards.log_softmax(merged, part) for part in parts])
+    assert (logs == softmax.log_softmax(row, temperature=2.0)).all()
+    assert np.float32(shards.logsumexp(merged)) == softmax.logsumexp(row, temperature=2.0)
+    part = parts[2].copy()
+    assert shards.softmax(merged, part, out=part) is part and (part == got[8192:]).all()
+    assert (shards.softmax(shards.merge(merged.to_partial()), parts[0]) == got[:4096]).all()
+    # Beyond 45,000 the row's largest element has to be known first.
+    far = row.astype(np.float64) + 1e6
+    again = softmax.Shards().merge(softmax.Shards().partials(far), "float64")
+    assert again == far.max()
+    done = softmax.Shards().merge(softmax.Shards().partials(far, again), "float64")
+    assert (softmax.Shards().softmax(done, far) == softmax.softmax(far)).all()
+
+
+def test_what_it_tells():
+    assert "scalar" in softmax.kernels() and softmax.info()["kernel"] in softmax.kernels()
+    plan = softmax.plan((1000, 10))
+    assert plan["regime"] == "tiny" and plan["kernel"] == softmax.info()["kernel"]
+    assert softmax.plan((4, 1000), "bfloat16", "logsumexp", threads=1)["threads"] == 1
+    softmax.release_scratch()
+
+
+def test_masks_of_rows():
+    mask = RNG.random(X.shape) > 0.4
+    mask[..., 0] = True
+    hidden = np.where(mask, X, -np.inf)
+    for axis in [-1, 0, 1, (0, 2), None]:
+        for name in ["softmax", "log_softmax", "logsumexp"]:
+            f = getattr(softmax, name)
+            want = f(hidden, axis)
+            assert np.array_equal(f(X, axis, mask=mask), want, equal_nan=True)
+            added = np.where(mask, 0.0, -np.inf)
+            assert np.array_equal(f(X, axis, mask=added), want, equal_nan=True)
+    # One row for all, and broadcast otherwise.
+    row = np.array([True, False, True, True, False, True])
+    assert (softmax.softmax(X, mask=row) == softmax.softmax(np.where(row, X, -np.inf))).all()
+    column = np.array([True, False, True, True, False])[:, None]
+    assert (softmax.softmax(X, 1, mask=column) == softmax.softmax(np.where(column, X, -np.inf), 1)).all()
+    y = X.copy()
+    assert softmax.softmax(y, mask=row, out=y) is y and (y == softmax.softmax(X, mask=row)).all()
+    bias = RNG.standard_normal(6)
+    assert exact.ulps(softmax.softmax(X, mask=bias), exact.softmax(X + bias.astype(np.longdouble))) <= 4
+    assert softmax.softmax(np.float32([1, 2]), mask=[False, False], masked="zero").tolist() == [0, 0]
+    with pytest.raises(ValueError, match=r"mask.*\(4, 5, 6\).*\(5,\)"):
+        softmax.softmax(X, mask=np.ones(5, bool))
+    with pytest.raises(TypeError, match="mask must be bool"):
+        softmax.softmax(X, mask=np.ones(6, int))
+
+
+def test_masks_of_many_rows_go_with_their_rows():
+    # As many elements as are done in several parts, between which Python looks for signals.
+    x = np.zeros((1 << 14, 1 << 12), np.float32)
+    mask = np.zeros(x.shape, bool)
+    mask[np.arange(len(x)), np.arange(len(x)) % 4096] = True
+    y = softmax.softmax(x, mask=mask, out=x)
+    assert (y[np.arange(len(x)), np.arange(len(x)) % 4096] == 1).all()
+
+
+def test_logsumexp_with_weights():
+    w = RNG.random(X.shape)
+    want = exact.logsumexp(X + np.log(w.astype(np.longdouble)))
+    assert exact.is_log(softmax.logsumexp(X, weights=w), want)
+    row = RNG.random(6).astype(np.float32)
+    for axis, weights in [(-1, row), (0, w), (None, w), ((0, 2), row)]:
+        want = exact.logsumexp(X + np.log(np.broadcast_to(weights, X.shape).astype(np.longdouble)), axis)
+        assert exact.is_log(softmax.logsumexp(X, axis, weights=weights), want)
+    with pytest.raises(ValueError, match="weight"):
+        softmax.logsumexp(X, weights=-row)
+
+
+def test_softmin():
+    assert (softmax.softmax(X, scale=-1.0) == softmax.softmax(-X)).all()
+    assert (softmax.log_softmax(X, 0, scale=-1.0) == softmax.log_softmax(-X, 0)).all()
+
+
+def test_weights_of_classes_in_f64():
+    w = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    x, labels = X.reshape(20, 6), LABELS.reshape(20)
+    want, _ = losses(x, labels, w)
+    assert np.allclose(softmax.cross_entropy(x, labels, w, reduction="none"), want.astype(float), rtol=4e-15)
+
+
+def test_special():
+    special = pytest.importorskip("scipy.special")
+    import softmax.special as ours
+
+    a, b = RNG.standard_normal((2, 5, 7))
+    for axis in [None, 0, 1, (0, 1)]:
+        for keepdims in [False, True]:
+            x, s = ours.logsumexp(a, axis, b, keepdims, True)
+            y, t = special.logsumexp(a, axis, b, keepdims, True)
+            assert np.allclose(x, y) and (s == t).all() and np.shape(x) == np.shape(y)
+    assert np.allclose(ours.expit(a), special.expit(a)) and np.allclose(ours.log_expit(a), special.log_expit(a))
