@@ -7,7 +7,7 @@ use ::softmax::{Error, Exec, Masked, Threads};
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyInt, PyTuple};
 use smallvec::{SmallVec, smallvec};
 
 /// Elements from which on other Python threads may run meanwhile. Less is done within some
@@ -59,6 +59,11 @@ fn index<'py>(x: &Bound<'py, PyAny>, name: &str) -> PyResult<Bound<'py, PyAny>> 
 /// A number of things, which cannot be negative.
 pub fn count(x: Arg, name: &str) -> PyResult<Option<usize>> {
     let Some(x) = x else { return Ok(None) };
+    if x.is_exact_instance_of::<PyInt>()
+        && let Ok(n) = x.extract()
+    {
+        return Ok(Some(n));
+    }
     let index = index(x, name)?;
     index.extract().map(Some).map_err(|_| {
         PyValueError::new_err(format!("{name} must be from 0 to {}, got {index}", usize::MAX))
@@ -93,6 +98,11 @@ impl<'py> FromPyObject<'_, 'py> for Along {
 
     fn extract(x: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
         let one = |x: &Bound<PyAny>| -> PyResult<isize> {
+            if x.is_exact_instance_of::<PyInt>()
+                && let Ok(axis) = x.extract()
+            {
+                return Ok(axis);
+            }
             let index = x.call_method0(intern!(x.py(), "__index__")).map_err(|_| {
                 let name = type_name(x);
                 PyTypeError::new_err(format!(

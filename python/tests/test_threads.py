@@ -69,29 +69,27 @@ def test_a_fork_after_use_works():
 
 INTERRUPTED = """
 import numpy as np, softmax, os, signal, threading, time
+# Programs that a shell runs in the background ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 x = np.zeros((1 << 16, 1 << 12), np.float32)
-once = lambda x: softmax.softmax(x, out=x, kernel="scalar", threads=1)
-once(x[: 1 << 10])
-start = time.perf_counter()
-once(x[: 1 << 10])
-whole = 64 * (time.perf_counter() - start)
 def press():
     time.sleep(0.05)
     os.kill(os.getpid(), signal.SIGINT)
 threading.Thread(target=press).start()
-start = time.perf_counter()
 try:
-    once(x)
+    softmax.softmax(x, out=x, kernel="scalar", threads=1)
 except KeyboardInterrupt:
-    print((time.perf_counter() - start) / whole)
+    print((x[:, 0] > 0).mean())
 """
 
 
 def test_ctrl_c_ends_a_long_call():
     # A call takes seconds in the scalar reference; it is one, so Python itself cannot end it.
-    done = subprocess.run([sys.executable, "-c", INTERRUPTED], cwd=HERE, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], cwd=HERE, capture_output=True, text=True, timeout=100, check=False
+    )
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 0.6, "it ran to its end"
+    assert 0 < float(done.stdout) < 0.9, "it ran to its end"
 
 
 def test_the_import_is_quick_and_brings_neither_numpy_nor_torch():
