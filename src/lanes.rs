@@ -162,7 +162,17 @@ pub(crate) trait Operand: Sized + Send {
     /// Shortens a lifetime, so that rows of two operands can be put together.
     fn shorter<'s, 'r: 's>(rows: Self::Rows<'r>) -> Self::Rows<'s>;
     /// Calls `f` with the rows, and writes back what it leaves there if it succeeds.
-    fn with_rows(self, f: impl FnOnce(Self::Rows<'_>) -> Result<(), Error>) -> Result<(), Error>;
+    fn with_rows(
+        &mut self,
+        f: impl FnOnce(Self::Rows<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error>;
+}
+
+/// Calls `f` in the default floating-point environment, in a frame of the stack that is gone when
+/// an operation runs.
+#[inline(never)]
+fn copying(f: impl FnOnce()) {
+    in_default_environment(f);
 }
 
 /// A tensor of a call: where its rows come from, and where they go to. A type of its own for each,
@@ -215,16 +225,16 @@ macro_rules! operand {
             }
 
             fn with_rows(
-                mut self,
+                &mut self,
                 f: impl FnOnce(Self::Rows<'_>) -> Result<(), Error>,
             ) -> Result<(), Error> {
-                let $view = &self;
+                let $view = &*self;
                 let n = $whole.elements();
                 // The operation is in the caller's floating-point environment, for its threads.
                 let done = with_room(n, |rows| {
-                    in_default_environment(|| $read(&mut self, &mut *rows));
+                    copying(|| $read(&mut *self, &mut *rows));
                     f(&mut *rows)?;
-                    in_default_environment(|| $write(&mut self, &*rows));
+                    copying(|| $write(&mut *self, &*rows));
                     Ok(())
                 });
                 done.unwrap_or(Err(Error::memory(n)))
@@ -285,8 +295,12 @@ impl<A: Operand, B: Operand> Operand for (A, B) {
         (A::shorter(a), B::shorter(b))
     }
 
-    fn with_rows(self, f: impl FnOnce(Self::Rows<'_>) -> Result<(), Error>) -> Result<(), Error> {
-        self.0.with_rows(|a| self.1.with_rows(|b| f((A::shorter(a), B::shorter(b)))))
+    fn with_rows(
+        &mut self,
+        f: impl FnOnce(Self::Rows<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let (a, b) = (&mut self.0, &mut self.1);
+        a.with_rows(|a| b.with_rows(|b| f((A::shorter(a), B::shorter(b)))))
     }
 }
 
@@ -305,7 +319,10 @@ impl<A: Operand> Operand for Option<A> {
         rows.map(A::shorter)
     }
 
-    fn with_rows(self, f: impl FnOnce(Self::Rows<'_>) -> Result<(), Error>) -> Result<(), Error> {
+    fn with_rows(
+        &mut self,
+        f: impl FnOnce(Self::Rows<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         match self {
             Some(part) => part.with_rows(|rows| f(Some(rows))),
             None => f(None),
@@ -390,7 +407,7 @@ fn next<A: Operand>(rest: &mut Option<A>, bytes: usize) -> Option<(usize, A)> {
 fn tile<A: Operand>(
     exec: &Exec,
     lanes: usize,
-    operand: A,
+    mut operand: A,
     op: &impl for<'r> Fn(&Exec, usize, A::Rows<'r>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     operand.with_rows(|rows| op(exec, lanes, rows))
