@@ -10,7 +10,7 @@ use softmax_kernels::{
 };
 
 use crate::axis::index_of;
-use crate::{Error, Exec, Shape, Threads};
+use crate::{Error, Exec, Plan, Shape, Threads};
 
 /// Bytes of lanes that are copied at a time, so that they stay in a core's own cache.
 pub(crate) const TILE: usize = 1 << 19;
@@ -224,6 +224,8 @@ macro_rules! operand {
                 rows
             }
 
+            // As all of them: one frame of the stack for all operands of a call.
+            #[inline(always)]
             fn with_rows(
                 &mut self,
                 f: impl FnOnce(Self::Rows<'_>) -> Result<(), Error>,
@@ -295,6 +297,7 @@ impl<A: Operand, B: Operand> Operand for (A, B) {
         (A::shorter(a), B::shorter(b))
     }
 
+    #[inline(always)]
     fn with_rows(
         &mut self,
         f: impl FnOnce(Self::Rows<'_>) -> Result<(), Error>,
@@ -319,6 +322,7 @@ impl<A: Operand> Operand for Option<A> {
         rows.map(A::shorter)
     }
 
+    #[inline(always)]
     fn with_rows(
         &mut self,
         f: impl FnOnce(Self::Rows<'_>) -> Result<(), Error>,
@@ -359,47 +363,65 @@ pub(crate) fn run<T: Element, A: Operand>(
     let bytes = len.saturating_mul(size_of::<T>());
     if plan.threads() == 1 || shape.rows < plan.threads() {
         // There are few and long lanes: threads share each of them.
-        return tiles(exec, bytes, operand, op);
+        return tiles(exec, bytes, &mut Some(operand), op);
     }
+    shared(exec, &plan, bytes, operand, op)
+}
+
+/// As [`tiles`], by several threads.
+#[inline(never)]
+fn shared<A: Operand>(
+    exec: &Exec,
+    plan: &Plan,
+    bytes: usize,
+    operand: A,
+    op: &(impl for<'r> Fn(&Exec, usize, A::Rows<'r>) -> Result<(), Error> + Sync),
+) -> Result<(), Error> {
     let serial = exec.threads(Threads::Serial);
-    let run = |part| tiles(&serial, bytes, part, op);
+    let run = |part| tiles(&serial, bytes, &mut Some(part), op);
     exec.crew().share(plan.threads, plan.parts, operand, &cut, &run, &Result::and)
 }
 
-/// Does lanes of so many bytes, as many at a time as are to be copied.
+/// Does lanes of so many bytes, as many at a time as are to be copied. Operands are large: there is
+/// one on the stack here, and none in what is called.
 fn tiles<A: Operand>(
     exec: &Exec,
     bytes: usize,
-    all: A,
+    rest: &mut Option<A>,
     op: &impl for<'r> Fn(&Exec, usize, A::Rows<'r>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let mut rest = Some(all);
-    while let Some((n, first)) = next(&mut rest, bytes) {
+    let mut first = None;
+    loop {
+        next(rest, bytes, &mut first);
+        let Some(operand) = &mut first else { return Ok(()) };
+        let n = lanes(operand);
         if is_tile(n, n.saturating_mul(bytes)) {
-            tile(exec, n, first, op)?;
+            tile(exec, n, operand, op)?;
         } else {
-            tiles(exec, bytes, first, op)?;
+            tiles(exec, bytes, &mut first, op)?;
         }
     }
-    Ok(())
 }
 
-/// Cuts off the next lanes, and how many they are: a tile, or what is to be cut along another
-/// dimension. A function of its own, whose frame is gone while they are done.
+/// Cuts off the next lanes: a tile, or what is to be cut along another dimension; `None` if no lanes
+/// are left.
 #[inline(never)]
-fn next<A: Operand>(rest: &mut Option<A>, bytes: usize) -> Option<(usize, A)> {
-    let all = rest.take()?;
-    let left = lanes(&all);
+fn next<A: Operand>(rest: &mut Option<A>, bytes: usize, first: &mut Option<A>) {
+    *first = rest.take();
+    let left = first.as_ref().map_or(0, lanes);
     if is_tile(left, left.saturating_mul(bytes)) {
-        return (left > 0).then_some((left, all));
+        if left == 0 {
+            *first = None;
+        }
+        return;
     }
+    let Some(all) = first.take() else { return };
     // Along the outermost dimension that can be cut.
     let mut sizes = (0..).map_while(|dim| all.lanes_along(dim));
     let dim = sizes.position(|n| n > 1).unwrap_or(0);
     let each = left / all.lanes_along(dim).unwrap_or(1).max(1);
-    let (first, others) = all.split(dim, (most_lanes(left, bytes) / each).max(1));
-    *rest = Some(others);
-    Some((lanes(&first), first))
+    let (part, others) = all.split(dim, (most_lanes(left, bytes) / each).max(1));
+    (*first, *rest) = (Some(part), Some(others));
 }
 
 /// Does so many lanes.
@@ -407,7 +429,7 @@ fn next<A: Operand>(rest: &mut Option<A>, bytes: usize) -> Option<(usize, A)> {
 fn tile<A: Operand>(
     exec: &Exec,
     lanes: usize,
-    mut operand: A,
+    operand: &mut A,
     op: &impl for<'r> Fn(&Exec, usize, A::Rows<'r>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     operand.with_rows(|rows| op(exec, lanes, rows))

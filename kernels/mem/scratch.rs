@@ -243,6 +243,7 @@ impl Drop for Scratch {
 
 /// Calls `f` with room for `n` elements, initialised with any contents. `None` if there is no
 /// memory.
+#[inline(always)]
 pub fn with_room<E: Plain, R>(n: usize, f: impl FnOnce(&mut [E]) -> R) -> Option<R> {
     let mut scratch = Scratch::take::<E>(n)?;
     // SAFETY: there is room for n elements, initialised and aligned, and they are used for the time

@@ -807,6 +807,11 @@ fn cross_entropy_options(
     } else {
         std::ptr::null()
     };
+    let weights_f64 = if input.below(3) == 2 {
+        input.elements(cols, SOFTMAX_F64).cast::<f64>().cast_const()
+    } else {
+        std::ptr::null()
+    };
     let row_factors = if input.below(3) == 2 {
         input.elements(rows, SOFTMAX_F64).cast::<f64>().cast_const()
     } else {
@@ -822,6 +827,7 @@ fn cross_entropy_options(
         weights,
         row_factors,
         gradient_factor: 1.0,
+        weights_f64,
     };
     if input.below(2) == 1 {
         value.label_smoothing = input.float(&[0.1, 1.0, 0.0, -1.0]);
@@ -830,6 +836,7 @@ fn cross_entropy_options(
     }
     let read = vec![
         Written::of(weights.cast_mut(), if cols >> 63 > 0 { 0 } else { cols }),
+        Written::of(weights_f64.cast_mut(), if cols >> 63 > 0 { 0 } else { cols }),
         Written::of(row_factors.cast_mut(), if rows >> 63 > 0 { 0 } else { rows }),
     ];
     (input.descriptor(value), read)
