@@ -1,4 +1,4 @@
-"""This package beside SciPy, NumPy as people write it, PyTorch and JAX: medians of interleaved rounds.
+"""This package beside SciPy, NumPy as people write it, PyTorch and JAX, in interleaved rounds.
 
     pip install ./python scipy torch jax ml_dtypes
     python python/bench.py [--quick] [--only SUBSTRING] [--threads 1]

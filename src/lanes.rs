@@ -403,8 +403,8 @@ fn tiles<A: Operand>(
     }
 }
 
-/// Cuts off the next lanes: a tile, or what is to be cut along another dimension; `None` if no lanes
-/// are left.
+/// Cuts off the next lanes: a tile, or what is to be cut along another dimension; `None` if no
+/// lanes are left.
 #[inline(never)]
 fn next<A: Operand>(rest: &mut Option<A>, bytes: usize, first: &mut Option<A>) {
     *first = rest.take();

@@ -2,11 +2,11 @@
 
 import numpy
 
-# What the library computes with. bfloat16 is a type of the package ml_dtypes, which whoever has such
-# an array has imported.
+# What the library computes with. bfloat16 is a type of the package ml_dtypes, which whoever has
+# such an array has imported.
 _FLOATS = {"float16", "bfloat16", "float32", "float64"}
 
-# DLPack's numbers of devices whose memory the CPU reads: its own, and what CUDA or ROCm have pinned.
+# DLPack's numbers of devices whose memory the CPU reads: its own, and what CUDA or ROCm pinned.
 _CPU = {1, 3, 11}
 
 
@@ -66,7 +66,7 @@ def _view(x, name):
 
 
 def _readable(array):
-    """Bytes in this machine's order, elements where its loads can reach them; copied if they are not."""
+    """Bytes in this machine's order, and aligned elements; copied if they are not."""
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if not array.flags.aligned or any(stride % array.itemsize for stride in array.strides):
         array = array.copy()

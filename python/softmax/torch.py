@@ -1,5 +1,5 @@
-"""PyTorch's softmax, log_softmax, logsumexp and cross_entropy, with gradients; and models that run with
-them unchanged.
+"""PyTorch's softmax, log_softmax, logsumexp and cross_entropy, with gradients; and models that run
+with them unchanged.
 
     from softmax.torch import softmax, log_softmax, logsumexp, cross_entropy   # as in torch and F
 
@@ -36,7 +36,7 @@ _TYPES = {torch.float32, torch.float64, torch.float16, torch.bfloat16}
 
 
 def _again(f, x, grad):
-    """The gradient of `f` at `x` by PyTorch's own functions, which can be differentiated further."""
+    """The gradient of `f` at `x` by PyTorch's own functions, which have further gradients."""
     with torch._C.DisableTorchFunction(), torch.enable_grad():
         return torch.autograd.grad(f(x), x, grad, create_graph=True)[0]
 
@@ -215,8 +215,8 @@ def cross_entropy(
 def scaled_dot_product_attention(
     query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
 ):
-    """torch.nn.functional.scaled_dot_product_attention with its softmax here: scores by PyTorch's matrix
-    product, the softmax, and another product."""
+    """torch.nn.functional.scaled_dot_product_attention with its softmax here: scores by PyTorch's
+    matrix product, the softmax, and another product."""
     if enable_gqa:
         key = key.repeat_interleave(query.size(-3) // key.size(-3), -3)
         value = value.repeat_interleave(query.size(-3) // value.size(-3), -3)
@@ -332,8 +332,9 @@ class patch(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _composite(self, func):
-        """`func`; where it is one of F's own that calls others of F, as multi_head_attention_forward does,
-        a copy that calls these here. (No mode is active within a function that a mode was asked for.)"""
+        """`func`; where it is one of F's own that calls others, as multi_head_attention_forward,
+        a copy that calls these here. (No mode is active within a function that a mode was asked
+        for.)"""
         if not isinstance(func, FunctionType) or func.__module__ != F.__name__:
             return func
         if func not in self._composites:

@@ -338,8 +338,8 @@ impl<'py> Array<'py> {
             let (low, high) = self.extent();
             let (low, high) = (low.next_multiple_of(PAGE), high / PAGE * PAGE);
             if high.saturating_sub(low) >= LEAST {
-                // SAFETY: advice that changes no bytes, on pages that are wholly the tensor's; where
-                // it is not understood nothing happens.
+                // SAFETY: advice that changes no bytes, on pages that are wholly the tensor's; if
+                // it is not understood, nothing happens.
                 unsafe {
                     libc::madvise(self.data.with_addr(low).cast(), high - low, libc::MADV_HUGEPAGE);
                 }

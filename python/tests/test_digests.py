@@ -1,5 +1,5 @@
-"""The same bits as the Rust crate: the digests that its own tests compare (measure/src/digests.txt), by
-every kernel, on one thread and on two; and the same bytes as the command."""
+"""The same bits as the Rust crate: the digests that its own tests compare
+(measure/src/digests.txt), by every kernel, on one thread and on two; and the same bytes as the command."""
 
 import functools
 import os

@@ -57,7 +57,7 @@ def long_double(x):
 
 
 def exact(name, x, args, kwargs, dtype):
-    """The result for the numbers that `x` has, in long double; of cross-entropy PyTorch's in f64."""
+    """The result for the numbers in `x`, in long double; of cross-entropy PyTorch's in f64."""
     if name == "nn.functional.cross_entropy":
 
         def wide(a):

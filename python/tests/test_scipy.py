@@ -1,5 +1,5 @@
-"""SciPy's own tests of softmax, log_softmax and logsumexp, from the installed package, with the functions
-of softmax.special in the place of theirs."""
+"""SciPy's own tests of softmax, log_softmax and logsumexp, from the installed package, with the
+functions of softmax.special in the place of theirs."""
 
 import os
 import subprocess
@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("scipy")
 
-# A plugin of pytest. The tests' decorators know SciPy's functions only, so that theirs are there until all
-# tests are collected.
+# A plugin of pytest. The tests' decorators know SciPy's functions only, so that theirs are there
+# until all tests are collected.
 PLUGIN = """
 import softmax.special
 

@@ -291,8 +291,8 @@ def test_generation_is_reproducible_where_the_logits_are():
     for (b, t, k), (probs, draws, *model_bits, attention, last) in runs.items():
         assert (attention, last) == ("scaled_dot_product_attention", "softmax")
         same = runs[7, 1, kernels[0]]
-        # Of the same logits softmax and draws have the same bits in any batch, by any kernel, on any
-        # number of threads.
+        # Of the same logits softmax and draws have the same bits in any batch, by any kernel, on
+        # any number of threads.
         assert (probs, draws) == tuple(same[:2]), (b, t, k)
         # So has all of the model, as long as PyTorch's matrix products get the same shapes and
         # threads: the kernel never matters.
