@@ -681,7 +681,7 @@ fn attention(input: &mut Input) -> Planned {
     let mask_keys = match input.below(32) {
         31 => input.size(100),
         n if n % 2 == 0 => keys,
-        _ => input.below(keys + 1),
+        _ => input.below(keys.saturating_add(1)),
     };
     let is_short = flags & SOFTMAX_ATTENTION_MASK_KEYS != 0;
     let mask_cols = if is_short { mask_keys } else { keys };
