@@ -143,7 +143,7 @@ fn options_that_cannot_be_are_refused_by_name() {
         refused(&folder, &input, &out, &["--axis", "0", "--temperature", value], t);
     }
     refused(&folder, &input, &out, &["--op", "hardmax", "--axis", "0"], ("--axis", "hardmax"));
-    for value in ["nan", "0", "-1", "-0.0", "inf", "-inf", "1e300"] {
+    for value in ["nan", "0", "-0.0", "inf", "-inf", "1e300", "-1e300"] {
         refused(&folder, &input, &out, &["--scale", value], ("--scale", "scale"));
     }
     refused(&folder, &input, &out, &["--kernel", "mmx"], ("--kernel", "mmx"));
