@@ -438,14 +438,12 @@ impl<'a> Attend<'a> {
     fn farthest_of(&self, first: isize, last: isize, cols: usize) -> Option<i64> {
         // The first query is the farthest from the keys after it, the last one from those before
         // it.
-        let mut most = cols as i128 - 1 - first as i128;
-        if let Some(ahead) = self.ahead() {
-            most = most.min(ahead as i128);
-        }
-        let mut least = -(last as i128);
-        if let Some(window) = self.window {
-            least = least.max(1 - window as i128);
-        }
+        // Without a limit one that is never reached, not a branch: compilers compare the number that
+        // is not there, too, which memory checkers report.
+        let ahead = self.ahead().unwrap_or(usize::MAX);
+        let window = self.window.unwrap_or(usize::MAX);
+        let most = (cols as i128 - 1 - first as i128).min(ahead as i128);
+        let least = (-(last as i128)).max(1 - window as i128);
         let visible = least <= most;
         let distance = if most.abs() < least.abs() { least } else { most };
         let most = i128::from(i64::MAX);
