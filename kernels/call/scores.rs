@@ -436,12 +436,11 @@ impl<'a> Attend<'a> {
 
     /// The same as [`Attend::farthest`], for queries between these positions.
     fn farthest_of(&self, first: isize, last: isize, cols: usize) -> Option<i64> {
-        // The first query is the farthest from the keys after it, the last one from those before
-        // it.
-        // Without a limit one that is never reached, not a branch: compilers compare the number that
-        // is not there, too, which memory checkers report.
+        // No branch where there is no limit: compilers compare the number that is not there, too,
+        // which memory checkers report.
         let ahead = self.ahead().unwrap_or(usize::MAX);
         let window = self.window.unwrap_or(usize::MAX);
+        // The first query is the farthest from the keys after it, the last from those before it.
         let most = (cols as i128 - 1 - first as i128).min(ahead as i128);
         let least = (-(last as i128)).max(1 - window as i128);
         let visible = least <= most;

@@ -29,7 +29,7 @@ const AHEAD: usize = 2;
 /// cache.
 const TILE: usize = 1 << 20;
 
-/// The least bytes of scratch memory for columns of `axis` elements: the sizes in [`columns`].
+/// The least bytes of scratch memory for columns of `axis` elements: the sizes in `columns`.
 pub const fn room_for_columns<T: Element>(axis: usize) -> usize {
     const WIDE: usize = size_of::<f64>();
     // All vectors have 64 bytes, and accumulators 128 or 256.
