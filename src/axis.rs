@@ -10,24 +10,19 @@ use crate::plan::Job;
 use crate::{CrossEntropy, Error, Hardmax, Shape, Softmax, TopK};
 
 /// The index of an axis among `dims` axes. A negative axis counts from the end.
-pub(crate) fn index_of(axis: isize, dims: usize) -> Result<usize, Error> {
+///
+/// # Errors
+/// [`Error::Axis`] if there is no such axis.
+pub fn index_of(axis: isize, dims: usize) -> Result<usize, Error> {
     let index = if axis < 0 { axis.checked_add_unsigned(dims) } else { Some(axis) };
     let index = index.and_then(|index| usize::try_from(index).ok()).filter(|&index| index < dims);
     index.ok_or_else(|| Error::axis(axis, dims))
 }
 
-/// The number of positions before the axis, along it and after it.
+/// As [`lanes::around`], but an axis without elements has no lanes, however many there would be.
 pub(crate) fn around(shape: &[usize], axis: isize) -> Result<[usize; 3], Error> {
     let index = index_of(axis, shape.len())?;
-    let product = |sizes: &[usize]| sizes.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
-    // An empty tensor may have other sizes whose product overflows.
-    if shape.contains(&0) {
-        return Ok([0, shape[index], 0]);
-    }
-    match (product(&shape[..index]), product(&shape[index + 1..])) {
-        (Some(outer), Some(inner)) => Ok([outer, shape[index], inner]),
-        _ => Err(Error::overflow(usize::MAX, shape[index], 1)),
-    }
+    if shape[index] == 0 { Ok([0; 3]) } else { lanes::around(shape, axis) }
 }
 
 /// Operations along an axis of a tensor in C order (its last axis without gaps), given by its

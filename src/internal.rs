@@ -3,6 +3,7 @@
 
 pub use softmax_kernels::{Limits, in_default_environment, limits};
 
+pub use crate::axis::index_of;
 use crate::executor::Crew;
 use crate::{
     Caches, Element, Error, Exec, Executor, Kernel, Matrix, MatrixMut, Op, Softmax, Threads,

@@ -47,19 +47,20 @@ pub(crate) struct Tensor<M> {
     len: usize,
 }
 
-/// The number of lanes before the axis, the axis's length, and the number of lanes after it. Unlike
-/// [`around`](crate::axis::around) it counts lanes without elements.
+/// The number of lanes before the axis, the axis's length, and the number of lanes after it. Lanes
+/// may have no elements; their number does not overflow.
 pub(crate) fn around(shape: &[usize], axis: isize) -> Result<[usize; 3], Error> {
     let index = index_of(axis, shape.len())?;
-    let product = |sizes: &[usize]| {
-        // With a 0 the product is 0, however large the other sizes are.
-        let product = sizes.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
-        if sizes.contains(&0) { Some(0) } else { product }
-    };
-    let (outer, inner) = (product(&shape[..index]), product(&shape[index + 1..]));
-    let lanes = outer.zip(inner).and_then(|(outer, inner)| outer.checked_mul(inner));
-    match (outer, inner, lanes) {
-        (Some(outer), Some(inner), Some(_)) => Ok([outer, shape[index], inner]),
+    let (before, after) = (&shape[..index], &shape[index + 1..]);
+    // Without lanes the product of the other sizes may overflow.
+    if before.contains(&0) || after.contains(&0) {
+        return Ok([0, shape[index], 0]);
+    }
+    let product = |sizes: &[usize]| sizes.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
+    match (product(before), product(after)) {
+        (Some(outer), Some(inner)) if outer.checked_mul(inner).is_some() => {
+            Ok([outer, shape[index], inner])
+        }
         _ => Err(Error::overflow(usize::MAX, shape[index], 1)),
     }
 }
@@ -175,8 +176,8 @@ fn copying(f: impl FnOnce()) {
     in_default_environment(f);
 }
 
-/// A tensor of a call: where its rows come from, and where they go to. A type of its own for each,
-/// as operands are moved often, and stand on the stack below everything else.
+/// A tensor that is read. This type and the next two have no more fields than they need: operands
+/// are moved often, and take room on the stack during the whole call.
 pub(crate) struct In<X>(X);
 
 /// A tensor that is written, and, if `READS`, read before.
@@ -224,7 +225,7 @@ macro_rules! operand {
                 rows
             }
 
-            // As all of them: one frame of the stack for all operands of a call.
+            // Inlined, as for all operands, so that a call has one stack frame for all of them.
             #[inline(always)]
             fn with_rows(
                 &mut self,
@@ -382,8 +383,8 @@ fn shared<A: Operand>(
     exec.crew().share(plan.threads, plan.parts, operand, &cut, &run, &Result::and)
 }
 
-/// Does lanes of so many bytes, as many at a time as are to be copied. Operands are large: there is
-/// one on the stack here, and none in what is called.
+/// Runs `op` on all lanes, of `bytes` each, a tile at a time. Operands are large, so only one is on
+/// the stack here, and none in the functions that this one calls.
 fn tiles<A: Operand>(
     exec: &Exec,
     bytes: usize,
@@ -403,8 +404,8 @@ fn tiles<A: Operand>(
     }
 }
 
-/// Cuts off the next lanes: a tile, or what is to be cut along another dimension; `None` if no
-/// lanes are left.
+/// Moves the next lanes from `rest` to `first`: a tile, or lanes that have to be split along
+/// another dimension; nothing if no lanes are left.
 #[inline(never)]
 fn next<A: Operand>(rest: &mut Option<A>, bytes: usize, first: &mut Option<A>) {
     *first = rest.take();
@@ -424,7 +425,7 @@ fn next<A: Operand>(rest: &mut Option<A>, bytes: usize, first: &mut Option<A>) {
     (*first, *rest) = (Some(part), Some(others));
 }
 
-/// Does so many lanes.
+/// Runs `op` on the lanes of one tile.
 #[inline(never)]
 fn tile<A: Operand>(
     exec: &Exec,

@@ -96,7 +96,7 @@
 //!
 //! | word | meaning |
 //! |---|---|
-//! | row | the elements of one softmax; a matrix has `rows` rows of `cols` columns |
+//! | row | the elements of one softmax; a matrix has `rows` rows of `cols` columns; along another axis of a tensor a row is called a lane |
 //! | special row | a row with NaN or +inf, or of nothing but -inf: its result follows without arithmetic |
 //! | block | [`BLOCK`] elements of a row: each is summed on its own, and the sums are added in order |
 //! | piece | several blocks of one long row, which one thread computes |

@@ -123,7 +123,7 @@ impl<'a> CrossEntropy<'a> {
     }
 
     factor_setters!(
-        "Scales below 0 have the losses of `-x` by the scale without its sign, and the negative of that\ngradient. They take up to twice as long, for a copy of the rows."
+        "Scales below 0 have the losses of `-x` by the scale without its sign, and the negative of that\ngradient. They take longer, because rows are copied."
     );
     exec_setter!();
 

@@ -46,7 +46,7 @@ impl<'a> TopK<'a> {
     }
 
     factor_setters!(
-        "Scales below 0 have the bits of `-x` by the scale without its sign, whose largest elements are\nthe smallest of `x`, and take up to twice as long, for a copy of the rows."
+        "Scales below 0 have the bits of `-x` by the scale without its sign, whose largest elements are\nthe smallest of `x`, and take longer, because rows are copied."
     );
 
     /// What the probabilities of a row are that is all `-inf`.
@@ -244,7 +244,7 @@ impl<'a> LogProbs<'a> {
     }
 
     factor_setters!(
-        "Scales below 0 have the bits of `-x` by the scale without its sign, and take up to twice as\nlong, for a copy of the rows."
+        "Scales below 0 have the bits of `-x` by the scale without its sign, and take longer, because\nrows are copied."
     );
 
     /// What the log-probabilities of a row are that is all `-inf`.

@@ -61,8 +61,7 @@ impl<'a> Softmax<'a> {
     /// an absolute value outside `2^-60..=2^60`.
     ///
     /// Scales below 0 (softmin) give the bits of `-x` with the absolute value of the scale. They
-    /// take longer, because rows are copied and negated in scratch memory: 1.5 times as long in the
-    /// caches, up to twice as long in memory.
+    /// take longer, because rows are copied and negated in scratch memory.
     ///
     /// ```
     /// use softmax::{Matrix, MatrixMut, Softmax};

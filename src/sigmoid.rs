@@ -41,7 +41,7 @@ impl<'a> Sigmoid<'a> {
     }
 
     factor_setters!(
-        "Scales below 0 have the bits of `-x` by the scale without its sign, and take up to twice as\nlong, for a copy of the rows."
+        "Scales below 0 have the bits of `-x` by the scale without its sign, and take longer, because\nrows are copied."
     );
     exec_setter!();
 

@@ -14,7 +14,7 @@ use crate::rows::{softmax_ties, ties_of};
 use crate::status::{Failure, Reason, softmax_status};
 
 /// The product of sizes; with a 0 it is 0, however large the others are.
-fn product<'a>(mut sizes: impl Iterator<Item = &'a usize> + Clone) -> Option<usize> {
+pub(crate) fn product<'a>(mut sizes: impl Iterator<Item = &'a usize> + Clone) -> Option<usize> {
     if sizes.clone().any(|&size| size == 0) {
         return Some(0);
     }
@@ -39,9 +39,7 @@ unsafe fn sizes<'a>(shape: *const usize, dims: usize, axis: isize) -> Result<Siz
     let region = Region::of("shape", shape, dims)?;
     // SAFETY: as this function's.
     let shape = unsafe { slice("shape", shape, dims) }?;
-    let index = if axis < 0 { axis.checked_add_unsigned(dims) } else { Some(axis) };
-    let index = index.and_then(|index| usize::try_from(index).ok()).filter(|&index| index < dims);
-    let index = index.ok_or_else(|| softmax::Error::axis(axis, dims))?;
+    let index = softmax::internal::index_of(axis, dims)?;
     let lanes = product(shape[..index].iter().chain(&shape[index + 1..]));
     let all = product(shape.iter());
     match (lanes, all) {

@@ -4,6 +4,7 @@ use std::ffi::c_void;
 
 use softmax::{Element, Merged, MergedRow, Partial};
 
+use crate::along::product;
 use crate::options::{Call, call, plain_call, softmax_options};
 use crate::raw::{Region, by_dtype, slice, slice_mut, slice_or_none, softmax_dtype, write};
 use crate::status::{Failure, Reason, softmax_status};
@@ -26,8 +27,7 @@ impl Tensor {
         let Self { dims, axis, .. } = *self;
         // SAFETY: as this function's.
         let shape = unsafe { slice("shape", self.shape, dims) }?;
-        let product = shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
-        let n = if shape.contains(&0) { 0 } else { product.ok_or(Reason::TooLarge("shape"))? };
+        let n = product(shape.iter()).ok_or(Reason::TooLarge("shape"))?;
         let (x, y) = (self.x.cast::<T>(), self.y.cast::<T>());
         let (softmax, exec) = (&call.given.softmax, &call.given.exec);
         let needed = || exec.axis_scratch_size::<T>(shape, axis);

@@ -42,7 +42,30 @@ struct Asked<'a> {
     exec: Exec<'a>,
 }
 
-impl Asked<'_> {
+impl<'a> Asked<'a> {
+    /// The mean, without divergence and factors.
+    fn new(
+        weight: &'a Option<Array>,
+        ignore_index: Arg,
+        label_smoothing: Arg,
+        z_loss: Arg,
+        factor: Factor,
+        exec: Exec<'a>,
+    ) -> PyResult<Self> {
+        Ok(Self {
+            weight: weight.as_ref().map(class_weights).transpose()?,
+            ignore_index: whole(ignore_index, "ignore_index")?.unwrap_or(-100),
+            reduction: Reduce::Mean,
+            label_smoothing: number(label_smoothing, "label_smoothing")?.unwrap_or(0.0),
+            z_loss: number(z_loss, "z_loss")?.unwrap_or(0.0),
+            divergence: false,
+            row_factors: None,
+            gradient_factor: 1.0,
+            factor,
+            exec,
+        })
+    }
+
     fn operation(&self) -> PyResult<CrossEntropy<'_>> {
         let mut op = CrossEntropy::new()
             .ignore_index(self.ignore_index)
@@ -415,18 +438,9 @@ pub fn cross_entropy<'py>(
     kernel: Option<&str>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let weight = weight.map(|weight| Array::input(weight, "weight")).transpose()?;
-    let asked = Asked {
-        weight: weight.as_ref().map(class_weights).transpose()?,
-        ignore_index: whole(ignore_index, "ignore_index")?.unwrap_or(-100),
-        reduction,
-        label_smoothing: number(label_smoothing, "label_smoothing")?.unwrap_or(0.0),
-        z_loss: number(z_loss, "z_loss")?.unwrap_or(0.0),
-        divergence,
-        row_factors: None,
-        gradient_factor: 1.0,
-        factor: Factor::new(scale, temperature)?,
-        exec: exec(threads, kernel)?,
-    };
+    let (factor, exec) = (Factor::new(scale, temperature)?, exec(threads, kernel)?);
+    let asked = Asked::new(&weight, ignore_index, label_smoothing, z_loss, factor, exec)?;
+    let asked = Asked { reduction, divergence, ..asked };
     Ok(both(logits, target, class(axis)?, &asked, None)?.0)
 }
 
@@ -454,17 +468,14 @@ pub fn cross_entropy_with_grad<'py>(
     kernel: Option<&str>,
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
     let weight = weight.map(|weight| Array::input(weight, "weight")).transpose()?;
+    let (factor, exec) = (Factor::new(scale, temperature)?, exec(threads, kernel)?);
+    let asked = Asked::new(&weight, ignore_index, label_smoothing, z_loss, factor, exec)?;
     let asked = Asked {
-        weight: weight.as_ref().map(class_weights).transpose()?,
-        ignore_index: whole(ignore_index, "ignore_index")?.unwrap_or(-100),
         reduction,
-        label_smoothing: number(label_smoothing, "label_smoothing")?.unwrap_or(0.0),
-        z_loss: number(z_loss, "z_loss")?.unwrap_or(0.0),
         divergence,
         row_factors: floats64(row_factors, "row_factors")?,
         gradient_factor: number(gradient_factor, "gradient_factor")?.unwrap_or(1.0),
-        factor: Factor::new(scale, temperature)?,
-        exec: exec(threads, kernel)?,
+        ..asked
     };
     let (loss, gradient) = both(logits, target, class(axis)?, &asked, Some(out))?;
     Ok((loss, gradient.unwrap_or_else(|| logits.py().None().into_bound(logits.py()))))
