@@ -74,23 +74,21 @@ unsafe fn map(
     }
 }
 
+/// As [`map_of`], in place. It is a function of its own, so that both have enough registers: a call
+/// of 1 x 16 takes 0.7 ns less (Zen 5).
+///
 /// # Safety
 /// As [`map`].
-unsafe fn map_of<T: Element>(
-    call: &Call,
-    op: Op,
-    x: &softmax_matrix,
-    y: &softmax_matrix,
-) -> Result<(), Failure> {
-    let given = call.given;
-    let (in_place, softmax) = (x.is(y), &given.softmax);
-    let needed = || given.exec.scratch_size::<T>(given.at_temperature(op), shape(x, in_place));
+#[inline(never)]
+unsafe fn map_in_place<T: Element>(call: &Call, op: Op, y: &softmax_matrix) -> Result<(), Failure> {
+    let (given, softmax) = (call.given, &call.given.softmax);
     let written = y.region::<T>("output")?;
-    if in_place {
-        if call.has_scratch() {
-            call.disjoint(&[written], &[])?;
-        }
-        return call.run(needed, || {
+    if call.has_scratch() {
+        call.disjoint(&[written], &[])?;
+    }
+    call.run(
+        || given.exec.scratch_size::<T>(given.at_temperature(op), shape(y, true)),
+        || {
             // SAFETY: as this function's; accepted above.
             let y = unsafe { y.view_mut_unchecked::<T>() };
             match op {
@@ -100,8 +98,25 @@ unsafe fn map_of<T: Element>(
                 Op::Hardmax(ties) => given.hardmax(ties).hardmax_in_place(y),
                 _ => softmax.softmax_in_place(y),
             }
-        });
+        },
+    )
+}
+
+/// # Safety
+/// As [`map`].
+unsafe fn map_of<T: Element>(
+    call: &Call,
+    op: Op,
+    x: &softmax_matrix,
+    y: &softmax_matrix,
+) -> Result<(), Failure> {
+    if x.is(y) {
+        // SAFETY: as this function's.
+        return unsafe { map_in_place::<T>(call, op, y) };
     }
+    let (given, softmax) = (call.given, &call.given.softmax);
+    let needed = || given.exec.scratch_size::<T>(given.at_temperature(op), shape(x, false));
+    let written = y.region::<T>("output")?;
     let read = x.region::<T>("input")?;
     if !written.is_apart_from(&read) || call.has_scratch() {
         call.disjoint(&[written], &[read])?;
