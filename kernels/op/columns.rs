@@ -25,9 +25,12 @@ const LANE_ROWS: usize = 4;
 /// Rows ahead that are prefetched.
 const AHEAD: usize = 2;
 
-/// Bytes of a tile's exponentials, unless it is only a vector wide: fits well in a core's own
-/// cache.
-const TILE: usize = 1 << 20;
+/// Bytes of all exponentials that are kept, unless a tile is only a vector wide. A tile's rows are
+/// mostly in other pages each, so its width counts for more than that it stays in a core's cache.
+const KEPT: usize = 1 << 24;
+
+/// Columns that are copied to rows at the same time: each is written to pages of its own.
+const TURNED: usize = 64;
 
 /// The least bytes of scratch memory for columns of `axis` elements: the sizes in `columns`.
 pub const fn room_for_columns<T: Element>(axis: usize) -> usize {
@@ -35,16 +38,16 @@ pub const fn room_for_columns<T: Element>(axis: usize) -> usize {
     // All vectors have 64 bytes, and accumulators 128 or 256.
     let acc = if T::IS_ARITHMETIC { 128 } else { 256 };
     let narrow = axis.saturating_mul(2 * 64);
-    let kept = if narrow > TILE { narrow } else { TILE };
+    let kept = if narrow > KEPT { narrow } else { KEPT };
     let widest = axis.saturating_mul(2 * WIDEST * WIDE);
     let kept = if kept < widest { kept } else { widest };
     let sums = 2 * 2 * WIDEST * WIDE + WIDEST * acc + WIDEST / 8 * 128;
-    // Rounding up to cache lines, for each of seven sizes.
-    kept.saturating_add(sums + 7 * 64).saturating_add(axis.saturating_mul(size_of::<T>()))
+    // Rounding up to cache lines, for each of seven sizes, and a line more for two of them.
+    kept.saturating_add(sums + 9 * 64).saturating_add(axis.saturating_mul(WIDE))
 }
 
 /// The memory of all tiles.
-struct Room<S: Vector, T> {
+struct Room<S: Vector> {
     /// The most columns of a tile.
     width: usize,
     /// One for each lane of a row's sum and each vector of columns; later their totals, in the same
@@ -52,8 +55,10 @@ struct Room<S: Vector, T> {
     lanes: *mut S::Acc,
     /// One for each vector of columns.
     totals: *mut S::Total,
-    /// Room for one column.
-    line: *mut T,
+    /// Room for the exponentials of one column.
+    line: *mut S::E,
+    /// The bytes of a tile's exponentials.
+    kept: usize,
 }
 
 /// `n` columns, and the memory that they use until they are finished.
@@ -85,14 +90,16 @@ where
     if axis == 0 || call.count == 0 {
         return true;
     }
-    let widest = call.count.next_multiple_of(S::LANES).min(WIDEST);
+    let most = if LOG { TURNED } else { WIDEST };
+    let widest = call.count.next_multiple_of(S::LANES).min(most);
     let stream = S::STREAMS && call.store.is_past();
     let tiles = if stream { 2 } else { 1 };
-    let width = (TILE / tiles / e / axis / S::LANES * S::LANES).clamp(S::LANES, widest);
+    let width = (KEPT / tiles / e / axis / S::LANES * S::LANES).clamp(S::LANES, widest);
     let vectors = width / S::LANES;
     // In bytes, multiples of a cache line.
     let line = |n: Option<usize>| n.and_then(|n| n.checked_next_multiple_of(64));
-    let kept = line(axis.checked_mul(width * e));
+    // Copied columns take a line more.
+    let kept = line(axis.checked_mul(width * e).and_then(|n| n.checked_add(64)));
     let inverses = line(Some(2 * width * e));
     let sizes = [
         kept,
@@ -101,7 +108,7 @@ where
         if stream { inverses } else { Some(0) },
         line(Some(S::LANES * vectors * acc)),
         line(Some(vectors * size_of::<S::Total>())),
-        line(axis.checked_mul(size_of::<T>())),
+        line(axis.checked_mul(e)),
     ];
     let mut offsets = [0; 8];
     for (i, size) in sizes.into_iter().enumerate() {
@@ -110,11 +117,12 @@ where
     }
     let Some(mut scratch) = Scratch::take::<u8>(offsets[7]) else { return false };
     let memory: *mut u8 = scratch.as_mut_ptr();
-    let room = Room::<S, T> {
+    let room = Room::<S> {
         width,
         lanes: memory.wrapping_add(offsets[4]).cast(),
         totals: memory.wrapping_add(offsets[5]).cast(),
         line: memory.wrapping_add(offsets[6]).cast(),
+        kept: offsets[1],
     };
     let mut reducer = Reducer::new(simd, &call.scale);
     let mut waiting: Option<Tile<S, T>> = None;
@@ -202,7 +210,7 @@ impl<S: Vector, T> Tile<S, T> {
 unsafe fn sum<S, T, const CUT: bool, const FINISH: bool>(
     reducer: &mut Reducer<S>,
     call: &Columns<T>,
-    room: &Room<S, T>,
+    room: &Room<S>,
     tile: &Tile<S, T>,
     before: &Tile<S, T>,
 ) -> Option<bool>
@@ -271,7 +279,7 @@ where
 struct Add<'a, S: Vector, T, const CUT: bool, const FINISH: bool> {
     exp: Exp<S>,
     call: &'a Columns<'a, T>,
-    room: &'a Room<S, T>,
+    room: &'a Room<S>,
     tile: &'a Tile<S, T>,
     before: &'a Tile<S, T>,
     /// The extremes so far.
@@ -346,6 +354,11 @@ where
                     simd.load_part(row.add(at), tile.n - at, S::E::narrow((*row).to_f64()))
                 };
                 simd.prefetch_far(row.wrapping_add(AHEAD * call.inner + at));
+                if FINISH && at == 0 {
+                    // The address of each output row's page is looked up before it is needed.
+                    let ahead = (first + r * S::LANES + AHEAD) * call.inner;
+                    simd.prefetch_far(before.y.wrapping_add(ahead).cast_const());
+                }
                 met.see(&exp, CUT, *value);
             }
             let e = exp.of_each::<R, false>(false, CUT, values, values);
@@ -368,13 +381,8 @@ where
 /// # Safety
 /// As [`sum`], which was called for this tile.
 #[inline(always)]
-unsafe fn finish<S, T>(
-    simd: S,
-    call: &Columns<T>,
-    room: &Room<S, T>,
-    tile: &Tile<S, T>,
-    stream: bool,
-) where
+unsafe fn finish<S, T>(simd: S, call: &Columns<T>, room: &Room<S>, tile: &Tile<S, T>, stream: bool)
+where
     S: Io<T> + Io<<S as Vector>::E>,
 {
     // Row by row, because a row is contiguous in memory and a column is not.
@@ -411,7 +419,7 @@ unsafe fn finish<S, T>(
     }
 }
 
-/// Computes the columns of a tile one by one, each copied to a row and back.
+/// Computes the columns of a tile as rows: some are copied, computed, and copied back.
 ///
 /// # Safety
 /// The tile is the call's, and there is room for a column.
@@ -419,33 +427,51 @@ unsafe fn finish<S, T>(
 #[inline(never)]
 unsafe fn turned_round<S, T, const LOG: bool>(
     reducer: &Reducer<S>,
-    columns: &Columns<T>,
-    room: &Room<S, T>,
+    call: &Columns<T>,
+    room: &Room<S>,
     tile: &Tile<S, T>,
 ) where
     S: Io<T> + Io<<S as Vector>::E>,
     T: Element,
 {
-    let (x, y, line) = (tile.x, tile.y, room.line);
-    let (n, masked) = (columns.axis, columns.masked);
-    reducer.exp.simd.vectorize(
+    let simd = reducer.exp.simd;
+    let (n, masked, rows) = (call.axis, call.masked, tile.kept.cast::<T>());
+    // An odd number of cache lines, so that columns do not share sets of the cache.
+    let lines = (n * size_of::<T>()).div_ceil(64) | 1;
+    let stride = lines * 64 / size_of::<T>();
+    let together = (room.kept / (lines * 64)).clamp(1, TURNED);
+    simd.vectorize(
         #[inline(always)]
         || {
-            for column in 0..tile.n {
-                // SAFETY: as this function's; the line has room for the column.
+            let mut first = 0;
+            while first < tile.n {
+                let count = together.min(tile.n - first);
+                // SAFETY: as this function's; the tile's exponentials, which nobody needs any more,
+                // leave room for as many rows.
                 unsafe {
                     for k in 0..n {
-                        *line.add(k) = *x.add(k * columns.inner + column);
+                        let from = tile.x.add(k * call.inner + first);
+                        simd.prefetch_far(from.wrapping_add(AHEAD * call.inner));
+                        for column in 0..count {
+                            *rows.add(column * stride + k) = *from.add(column);
+                        }
                     }
-                    if LOG {
-                        row_exactly::<S, T, Log>(reducer, line, line, n, masked, tile.kept);
-                    } else {
-                        row_exactly::<S, T, Kept>(reducer, line, line, n, masked, tile.kept);
+                    for column in 0..count {
+                        let row = rows.add(column * stride);
+                        if LOG {
+                            row_exactly::<S, T, Log>(reducer, row, row, n, masked, room.line);
+                        } else {
+                            row_exactly::<S, T, Kept>(reducer, row, row, n, masked, room.line);
+                        }
                     }
                     for k in 0..n {
-                        *y.add(k * columns.inner + column) = *line.add(k);
+                        let to = tile.y.add(k * call.inner + first);
+                        for column in 0..count {
+                            *to.add(column) = *rows.add(column * stride + k);
+                        }
                     }
                 }
+                first += count;
             }
         },
     );
