@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use crate::common::*;
 use ndarray::{
     Array1, Array2, Array3, ArrayD, ArrayView, ArrayView2, ArrayViewD, ArrayViewMutD, Axis,
-    Dimension, Ix1, Ix2, Ix3, Ix4, IxDyn, ShapeBuilder, Slice, arr0, indices, s,
+    Dimension, Ix1, Ix2, Ix3, Ix4, IxDyn, ShapeBuilder, Slice, arr0, s,
 };
 use proptest::prelude::*;
 use softmax::half::{bf16, f16};
@@ -180,7 +180,7 @@ fn all<T>(memory: &ArrayD<T>) -> &[T] {
     memory.as_slice().expect("C order")
 }
 
-/// Lane by lane, element by element.
+/// Lane by lane.
 fn lanes<T: Element>(
     options: &Options,
     op: Op,
@@ -188,18 +188,9 @@ fn lanes<T: Element>(
     x: &ArrayViewD<T>,
     mut y: ArrayViewMutD<T>,
 ) {
-    let mut others = x.raw_dim();
-    let len = std::mem::replace(&mut others[axis], 1);
-    for at in indices(others) {
-        let at = |k| {
-            let mut at = at.clone();
-            at[axis] = k;
-            at
-        };
-        let lane: Vec<T> = (0..len).map(|k| x[at(k)]).collect();
-        for (k, value) in run_row(options, op, &lane).into_iter().enumerate() {
-            y[at(k)] = value;
-        }
+    for (x, y) in x.lanes(Axis(axis)).into_iter().zip(y.lanes_mut(Axis(axis))) {
+        let lane: Vec<T> = x.iter().copied().collect();
+        y.into_iter().zip(run_row(options, op, &lane)).for_each(|(y, value)| *y = value);
     }
 }
 
