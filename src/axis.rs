@@ -470,16 +470,13 @@ impl TopK<'_> {
     ) -> Result<(), Error> {
         let operands = ((input(x), output(indices)), (log_probs.map(output), probs.map(output)));
         let work = Work::LogSumExp;
-        lanes::run::<T, _>(&self.exec, work, len, operands, &|exec, n, ((x, indices), values)| {
-            let (top, x) = (self.exec(*exec), rows(x, n, len)?);
-            match values {
-                (None, None) => top.indices(x, indices),
-                (Some(log_probs), None) => top.log_probs(x, log_probs, indices),
-                (None, Some(probs)) => top.probs(x, probs, indices),
-                (Some(log_probs), Some(probs)) => {
-                    top.log_probs_and_probs(x, log_probs, probs, indices)
-                }
-            }
+        lanes::run::<T, _>(&self.exec, work, len, operands, &|exec,
+                                                              n,
+                                                              (
+            (x, indices),
+            (log_probs, probs),
+        )| {
+            self.exec(*exec).of_rows(rows(x, n, len)?, log_probs, probs, indices)
         })
     }
 
@@ -592,12 +589,34 @@ impl TopK<'_> {
     ) -> Result<(), Error> {
         let sizes @ [outer, len, inner] = lanes::around(shape, axis)?;
         self.check(len)?;
+        let from = tensor(INPUT, x, sizes)?;
+        if inner == 1 {
+            return self.of_rows(rows(x, outer, len)?, log_probs, probs, indices);
+        }
         let picked = [outer, self.k, inner];
         let values = |values| tensor_mut("number of values (k of each lane)", values, picked);
         let log_probs = log_probs.map(values).transpose()?;
         let probs = probs.map(values).transpose()?;
         let indices = tensor_mut("number of indices (k of each lane)", indices, picked)?;
-        self.lanes(len, tensor(INPUT, x, sizes)?, log_probs, probs, indices)
+        self.lanes(len, from, log_probs, probs, indices)
+    }
+
+    /// The method for the values that are wanted.
+    fn of_rows<T: Element>(
+        &self,
+        x: Matrix<T>,
+        log_probs: Option<&mut [T::Arithmetic]>,
+        probs: Option<&mut [T::Arithmetic]>,
+        indices: &mut [usize],
+    ) -> Result<(), Error> {
+        match (log_probs, probs) {
+            (None, None) => self.indices(x, indices),
+            (Some(log_probs), None) => self.log_probs(x, log_probs, indices),
+            (None, Some(probs)) => self.probs(x, probs, indices),
+            (Some(log_probs), Some(probs)) => {
+                self.log_probs_and_probs(x, log_probs, probs, indices)
+            }
+        }
     }
 }
 
@@ -662,6 +681,9 @@ impl CrossEntropy<'_> {
     ) -> Result<(), Error> {
         let sizes @ [outer, len, inner] = lanes::around(shape, axis)?;
         let from = tensor(INPUT, logits, sizes)?;
+        if inner == 1 {
+            return self.losses(rows(logits, outer, len)?, labels, losses);
+        }
         let views = self.views(labels, losses, [outer, 1, inner])?;
         self.lanes::<T, false>(len, labels, views, input(from))
     }
@@ -693,7 +715,11 @@ impl CrossEntropy<'_> {
     ) -> Result<(), Error> {
         let sizes @ [outer, len, inner] = lanes::around(shape, axis)?;
         let from = tensor(INPUT, logits, sizes)?;
-        let to = tensor_mut(GRADIENT, gradient, sizes)?;
+        let to = tensor_mut(GRADIENT, &mut *gradient, sizes)?;
+        if inner == 1 {
+            let (x, gradient) = (rows(logits, outer, len)?, rows_mut(gradient, outer, len)?);
+            return self.losses_and_gradient(x, labels, losses, gradient);
+        }
         let views = self.views(labels, losses, [outer, 1, inner])?;
         self.lanes::<T, true>(len, labels, views, between(Some(from), to))
     }

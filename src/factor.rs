@@ -98,6 +98,14 @@ impl Factor {
         })
     }
 
+    /// Checks the range, which includes scales below 0, but not the limits.
+    ///
+    /// # Errors
+    /// As [`Factor::finite`].
+    pub(crate) fn check_finite(self) -> Result<(), Error> {
+        if self.is_negative() { Ok(()) } else { self.finite().map(drop) }
+    }
+
     /// Checks the range, which includes both limits.
     ///
     /// # Errors

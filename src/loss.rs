@@ -583,8 +583,12 @@ impl<'a> CrossEntropy<'a> {
         &self.exec
     }
 
+    pub(crate) fn is_negative(&self) -> bool {
+        self.factor.is_negative()
+    }
+
     pub(crate) fn check_scale(&self) -> Result<(), Error> {
-        self.factor.finite().map(drop)
+        self.factor.check_finite()
     }
 
     pub(crate) fn plan<T: Element>(&self, work: Work, shape: Shape) -> Result<Plan, Error> {

@@ -168,10 +168,12 @@ impl<'a> TopK<'a> {
     ///
     /// # Errors
     /// [`Error::Value`].
+    pub(crate) fn is_negative(&self) -> bool {
+        self.factor.is_negative()
+    }
+
     pub(crate) fn check(&self, cols: usize) -> Result<(), Error> {
-        if !self.factor.is_negative() {
-            self.factor.finite()?;
-        }
+        self.factor.check_finite()?;
         Picks::<f32>::check_k(self.k, cols)
     }
 

@@ -535,8 +535,33 @@ enum softmax_status softmax_cross_entropy_axis(const void *logits,
                                                const struct softmax_cross_entropy *cross_entropy,
                                                const struct softmax_options *options);
 
-// As `softmax_softmax`, with a mask. Hidden elements have probability 0, whatever their value. If
-// scratch memory has less than 1 MiB and two rows, the allocator provides the rest.
+// As `softmax_axis_scratch_size`, for `softmax_top_k_axis` and, with the two sizes of a matrix and
+// axis 1, for `softmax_top_k`.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_top_k_scratch_size(softmax_dtype dtype,
+                                               const size_t *shape,
+                                               size_t dims,
+                                               ptrdiff_t axis,
+                                               size_t k,
+                                               size_t *bytes,
+                                               const struct softmax_options *options);
+
+// As `softmax_axis_scratch_size`, for losses of logits along an axis.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_cross_entropy_axis_scratch_size(softmax_dtype dtype,
+                                                            const size_t *shape,
+                                                            size_t dims,
+                                                            ptrdiff_t axis,
+                                                            size_t *bytes,
+                                                            const struct softmax_options *options);
+
+// As `softmax_softmax`, with a mask. Hidden elements have probability 0, whatever their value. What
+// scratch memory is too small for (1 MiB and 17 rows of double a thread are enough) the allocator
+// provides.
 //
 // # Safety
 // As the head of this file says.
@@ -761,7 +786,8 @@ enum softmax_status softmax_argmax(const struct softmax_matrix *x,
 // The log-probabilities of some elements of each row, `tokens_per_row` of them: those of row `i`
 // have the numbers `tokens[i * tokens_per_row + j]`, and their log-probabilities are written to
 // the same places of `log_probs`; the log-sum-exp of each row to `logsumexp`, unless it is null.
-// Both are float, or double for f64.
+// Both are float, or double for f64. With a scale below 0 rows are copied; what scratch memory is
+// too small for (1 MiB and 17 rows a thread are enough) the allocator provides.
 //
 // # Safety
 // As the head of this file says.
@@ -775,7 +801,7 @@ enum softmax_status softmax_log_probs(const struct softmax_matrix *x,
 // The `k` largest elements of each row, the largest first and the first of equals first: their
 // log-probabilities and their probabilities in the whole row (float, or double for f64), unless
 // these are null, and their indices; `k` of each for a row. (If log-probabilities are not wanted,
-// they go to memory of the thread's own.)
+// they go to scratch memory: see `softmax_top_k_scratch_size`.)
 //
 // # Safety
 // As the head of this file says.

@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 
-use softmax::{CrossEntropy, Element, MaskData, TopK, Weights};
+use softmax::{CrossEntropy, Element, Error, MaskData, TopK, Weights};
 
 use crate::loss::{self, softmax_cross_entropy};
 use crate::options::{Call, call, softmax_options};
@@ -77,7 +77,7 @@ pub unsafe extern "C" fn softmax_logsumexp_axis(
                 let y = slice_mut("logsumexp", y, of.lanes)?;
                 let given = call.given;
                 call.run(
-                    || given.exec.axis_scratch_size::<T>(of.shape, axis),
+                    || given.axis_scratch_size::<T>(of.shape, axis),
                     || given.softmax.logsumexp_axis(x, y, of.shape, axis),
                 )
             })
@@ -108,7 +108,7 @@ pub unsafe extern "C" fn softmax_hardmax_axis(
                 let (x, y) = (x.cast::<T>(), y.cast::<T>());
                 let of = sizes(shape, dims, axis)?;
                 let hardmax = call.given.hardmax(ties);
-                let needed = || call.given.exec.axis_scratch_size::<T>(of.shape, axis);
+                let needed = || call.given.axis_scratch_size::<T>(of.shape, axis);
                 let written = [Region::of("output", y, of.all)?];
                 if x == y.cast_const() {
                     call.disjoint(&written, &[of.region])?;
@@ -149,7 +149,7 @@ pub unsafe extern "C" fn softmax_argmax_axis(
                 let indices = slice_mut("indices", indices, of.lanes)?;
                 let given = call.given;
                 call.run(
-                    || given.exec.axis_scratch_size::<T>(of.shape, axis),
+                    || given.axis_scratch_size::<T>(of.shape, axis),
                     || given.hardmax(softmax::Ties::Share).argmax_axis(x, indices, of.shape, axis),
                 )
             })
@@ -194,7 +194,11 @@ pub unsafe extern "C" fn softmax_top_k_axis(
                 let indices = slice_mut("indices", indices, n)?;
                 let log_probs = optional("log_probs", log_probs, n)?;
                 let probs = optional("probs", probs, n)?;
-                top_k_of::<T>(&call.given.top_k(k), x, log_probs, probs, indices, of.shape, axis)
+                let top = call.given.top_k(k);
+                call.run(
+                    || top.axis_scratch_size::<T>(of.shape, axis),
+                    || top_k_of::<T>(&top, x, log_probs, probs, indices, of.shape, axis),
+                )
             })
         })
     }
@@ -223,15 +227,15 @@ fn top_k_of<T: Element>(
     indices: &mut [usize],
     shape: &[usize],
     axis: isize,
-) -> Result<(), Failure> {
-    Ok(match (log_probs, probs) {
+) -> Result<(), Error> {
+    match (log_probs, probs) {
         (None, None) => top.indices_axis(x, indices, shape, axis),
         (Some(log_probs), None) => top.log_probs_axis(x, log_probs, indices, shape, axis),
         (None, Some(probs)) => top.probs_axis(x, probs, indices, shape, axis),
         (Some(log_probs), Some(probs)) => {
             top.log_probs_and_probs_axis(x, log_probs, probs, indices, shape, axis)
         }
-    }?)
+    }
 }
 
 /// As [`top_k_of`].
@@ -244,11 +248,11 @@ fn cross_entropy_of<T: Element>(
     gradient: Option<&mut [T]>,
     shape: &[usize],
     axis: isize,
-) -> Result<(), Failure> {
-    Ok(match gradient {
+) -> Result<(), Error> {
+    match gradient {
         None => loss.losses_axis(x, labels, losses, shape, axis),
         Some(gradient) => loss.losses_and_gradient_axis(x, labels, losses, gradient, shape, axis),
-    }?)
+    }
 }
 
 /// The arguments of `softmax_cross_entropy_axis`.
@@ -307,7 +311,10 @@ impl Logits {
             let labels = slice("labels", labels, of.lanes)?;
             let losses = slice_mut("losses", losses, of.lanes)?;
             let gradient = optional("gradient", gradient, of.all)?;
-            cross_entropy_of(&of_rows, x, labels, losses, gradient, of.shape, axis)?;
+            call.run(
+                || of_rows.axis_scratch_size::<T>(of.shape, axis),
+                || cross_entropy_of(&of_rows, x, labels, losses, gradient, of.shape, axis),
+            )?;
             if loss.is_null() {
                 return Ok(());
             }
@@ -347,6 +354,56 @@ pub unsafe extern "C" fn softmax_cross_entropy_axis(
     }
 }
 
+/// As `softmax_axis_scratch_size`, for `softmax_top_k_axis` and, with the two sizes of a matrix and
+/// axis 1, for `softmax_top_k`.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_top_k_scratch_size(
+    dtype: softmax_dtype,
+    shape: *const usize,
+    dims: usize,
+    axis: isize,
+    k: usize,
+    bytes: *mut usize,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe {
+        call(options, &|call| {
+            let (shape, top) = (slice("shape", shape, dims)?, call.given.top_k(k));
+            by_dtype!("a tensor", dtype, T => {
+                write("bytes", bytes, top.axis_scratch_size::<T>(shape, axis)?)
+            })
+        })
+    }
+}
+
+/// As `softmax_axis_scratch_size`, for losses of logits along an axis.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_cross_entropy_axis_scratch_size(
+    dtype: softmax_dtype,
+    shape: *const usize,
+    dims: usize,
+    axis: isize,
+    bytes: *mut usize,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe {
+        call(options, &|call| {
+            let (shape, loss) = (slice("shape", shape, dims)?, call.given.cross_entropy());
+            by_dtype!("a tensor", dtype, T => {
+                write("bytes", bytes, loss.axis_scratch_size::<T>(shape, axis)?)
+            })
+        })
+    }
+}
+
 /// A mask of rows: elements of `SOFTMAX_BOOL`, not 0 where an element is seen, or numbers that are
 /// added to the scaled elements, -inf hiding: of `SOFTMAX_F32`, `SOFTMAX_F16` or `SOFTMAX_BF16`,
 /// for rows of f64 also `SOFTMAX_F64`.
@@ -378,7 +435,7 @@ unsafe fn mask_of<'a>(
 ) -> Result<(MaskData<'a>, Region), Failure> {
     if mask.rows != 1 && mask.rows != x.rows {
         let what = "number of rows of the mask (1, or as many as there are)";
-        return Err(softmax::Error::count(what, x.rows, mask.rows).into());
+        return Err(Error::count(what, x.rows, mask.rows).into());
     }
     let n = mask.rows.checked_mul(x.cols).ok_or(Reason::TooLarge("mask"))?;
     macro_rules! of {
@@ -420,14 +477,14 @@ unsafe fn masked(
                 if x.is(y) {
                     call.disjoint(&written, &[mask_region])?;
                     let y = y.view_mut_unchecked::<T>();
-                    return lent(call, || match log {
+                    return call.lent(|| match log {
                         true => softmax.log_softmax_in_place(y),
                         false => softmax.softmax_in_place(y),
                     });
                 }
                 call.disjoint(&written, &[x.region::<T>("input")?, mask_region])?;
                 let (x, y) = (x.view_unchecked::<T>(), y.view_mut_unchecked::<T>());
-                lent(call, || match log {
+                call.lent(|| match log {
                     true => softmax.log_softmax(x, y),
                     false => softmax.softmax(x, y),
                 })
@@ -436,13 +493,9 @@ unsafe fn masked(
     }
 }
 
-/// In lent memory, if there is some; what it is too small for is allocated.
-fn lent(call: &Call, work: impl FnOnce() -> Result<(), softmax::Error>) -> Result<(), Failure> {
-    call.run(|| Ok(0), work)
-}
-
-/// As `softmax_softmax`, with a mask. Hidden elements have probability 0, whatever their value. If
-/// scratch memory has less than 1 MiB and two rows, the allocator provides the rest.
+/// As `softmax_softmax`, with a mask. Hidden elements have probability 0, whatever their value. What
+/// scratch memory is too small for (1 MiB and 17 rows of double a thread are enough) the allocator
+/// provides.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -507,7 +560,7 @@ pub unsafe extern "C" fn softmax_logsumexp_of(
             if !weights.is_null() {
                 if weights_rows != 1 && weights_rows != x.rows {
                     let what = "number of rows of weights (1, or as many as there are)";
-                    return Err(softmax::Error::count(what, x.rows, weights_rows).into());
+                    return Err(Error::count(what, x.rows, weights_rows).into());
                 }
                 let n = weights_rows.checked_mul(x.cols).ok_or(Reason::TooLarge("weights"))?;
                 (of, regions[1]) = match weights_dtype {
@@ -530,7 +583,7 @@ pub unsafe extern "C" fn softmax_logsumexp_of(
                 call.disjoint(&written, &read)?;
                 let y = slice_mut("logsumexp", logsumexp, x.rows)?;
                 let x = x.view_unchecked::<T>();
-                lent(call, || match of {
+                call.lent(|| match of {
                     Some(weights) => softmax.logsumexp_weighted(x, weights, y),
                     None => softmax.logsumexp(x, y),
                 })

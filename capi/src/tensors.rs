@@ -29,8 +29,8 @@ impl Tensor {
         let shape = unsafe { slice("shape", self.shape, dims) }?;
         let n = product(shape.iter()).ok_or(Reason::TooLarge("shape"))?;
         let (x, y) = (self.x.cast::<T>(), self.y.cast::<T>());
-        let (softmax, exec) = (&call.given.softmax, &call.given.exec);
-        let needed = || exec.axis_scratch_size::<T>(shape, axis);
+        let softmax = &call.given.softmax;
+        let needed = || call.given.axis_scratch_size::<T>(shape, axis);
         let shape_region = Region::of("shape", self.shape, dims)?;
         if x == y.cast_const() {
             call.disjoint(&[Region::of("output", y, n)?], &[shape_region])?;
@@ -111,7 +111,7 @@ pub unsafe extern "C" fn softmax_axis_scratch_size(
         call(options, &|call| {
             let shape = slice("shape", shape, dims)?;
             by_dtype!("a tensor", dtype, T => {
-                write("bytes", bytes, call.given.exec.axis_scratch_size::<T>(shape, axis)?)
+                write("bytes", bytes, call.given.axis_scratch_size::<T>(shape, axis)?)
             })
         })
     }

@@ -130,6 +130,73 @@ static void values(softmax_dtype dtype) {
     BAD(VALUE, softmax_cross_entropy_labels(&m, labels, others, NULL, NULL, &e, NULL));
 }
 
+/* In memory that is lent, as much as is asked for, and less. */
+static void scratch(softmax_dtype dtype) {
+    unsigned char x[N * 8], y[N * 8], want[N * 8], logs[2 * LANES * 8];
+    size_t indices[2 * LANES], sizes[2] = {LANES, L};
+    int64_t labels[LANES] = {0};
+    double losses[LANES];
+    char message[200];
+    fill_random(dtype, x, N, 4);
+    softmax_matrix m = softmax_matrix_of(x, dtype, LANES, L);
+    for (int way = 0; way < 6; way++) {
+        softmax_options o = told(message, sizeof message);
+        o.scale = way % 2 == 1 ? -0.5 : 1.0;
+        size_t needed = 0;
+        if (way < 2) {
+            GOOD(softmax_top_k_scratch_size(dtype, sizes, 2, 1, 2, &needed, &o));
+        } else if (way < 4) {
+            GOOD(softmax_top_k_scratch_size(dtype, shape, 3, -2, 2, &needed, &o));
+        } else {
+            GOOD(softmax_cross_entropy_axis_scratch_size(dtype, shape, 3, 1, &needed, &o));
+        }
+        unsigned char *lent = (unsigned char *)memory(needed + 67);
+        for (int less = 0; less < 2; less++) {
+            memset(y, 0xA5, sizeof y);
+            memset(logs, 0xA5, sizeof logs);
+            o.scratch = less ? NULL : lent + 3;
+            o.scratch_size = less ? 0 : needed;
+            if (way < 2) {
+                GOOD(softmax_top_k(&m, 2, logs, NULL, indices, &o));
+                GOOD(softmax_top_k(&m, 2, NULL, NULL, indices, &o));
+            } else if (way < 4) {
+                GOOD(softmax_top_k_axis(x, dtype, shape, 3, 1, 2, NULL, logs, indices, &o));
+            } else {
+                GOOD(softmax_cross_entropy_axis(x, dtype, shape, 3, 1, labels, losses, NULL, y, NULL, &o));
+            }
+            memcpy(less ? y : want, way < 4 ? logs : y, sizeof logs);
+        }
+        CHECK(memcmp(y, want, sizeof logs) == 0);
+        for (size_t i = 0; i < 3; i++) {
+            CHECK(lent[i] == 0xA5);
+        }
+        for (size_t i = needed + 3; i < needed + 67; i++) {
+            CHECK(lent[i] == 0xA5);
+        }
+        o.scratch = lent;
+        o.scratch_size = needed - 1;
+        if (way < 2) {
+            BAD(SCRATCH, softmax_top_k(&m, 2, logs, NULL, indices, &o));
+        } else if (way < 4) {
+            BAD(SCRATCH, softmax_top_k_axis(x, dtype, shape, 3, 1, 2, logs, NULL, indices, &o));
+        } else {
+            BAD(SCRATCH, softmax_cross_entropy_axis(x, dtype, shape, 3, 1, labels, losses, NULL, y, NULL, &o));
+        }
+        SAYS(message, "bytes of scratch are needed, got");
+        free(lent);
+    }
+    /* What copies rows, without a size of its own. */
+    softmax_options o = softmax_options_default();
+    o.scale = -0.5;
+    size_t tokens[LANES] = {0};
+    GOOD(softmax_log_probs(&m, tokens, 1, want, NULL, &o));
+    unsigned char little[100];
+    o.scratch = little;
+    o.scratch_size = sizeof little;
+    GOOD(softmax_log_probs(&m, tokens, 1, y, NULL, &o));
+    CHECK(memcmp(y, want, LANES * size_of(computed(dtype))) == 0);
+}
+
 static void bad(void) {
     double x[N], y[N], losses[LANES];
     size_t indices[N];
@@ -166,6 +233,16 @@ static void bad(void) {
     BAD(VALUE, softmax_top_k_axis(x, D, sizes, 3, 2, L, NULL, NULL, indices, &o));
     BAD(OVERFLOW, softmax_top_k_axis(x, D, sizes, 3, 1, SIZE_MAX, NULL, NULL, indices, NULL));
     BAD(OVERLAP, softmax_top_k_axis(x, D, sizes, 3, 1, 2, y, y + 1, indices, NULL));
+    size_t bytes = 7;
+    watch(&bytes, sizeof bytes);
+    BAD(NULL_POINTER, softmax_top_k_scratch_size(D, NULL, 3, 1, 2, &bytes, NULL));
+    BAD(NULL_POINTER, softmax_top_k_scratch_size(D, sizes, 3, 1, 2, NULL, NULL));
+    BAD(AXIS, softmax_top_k_scratch_size(D, sizes, 3, 3, 2, &bytes, NULL));
+    BAD(DTYPE, softmax_top_k_scratch_size(SOFTMAX_BOOL, sizes, 3, 1, 2, &bytes, NULL));
+    BAD(NULL_POINTER, softmax_cross_entropy_axis_scratch_size(D, NULL, 3, 1, &bytes, NULL));
+    BAD(NULL_POINTER, softmax_cross_entropy_axis_scratch_size(D, sizes, 3, 1, NULL, NULL));
+    BAD(AXIS, softmax_cross_entropy_axis_scratch_size(D, sizes, 3, -4, &bytes, NULL));
+    BAD(DTYPE, softmax_cross_entropy_axis_scratch_size(SOFTMAX_BOOL, sizes, 3, 1, &bytes, NULL));
     BAD(NULL_POINTER, softmax_cross_entropy_axis(x, D, sizes, 3, 1, NULL, losses, NULL, NULL, NULL, NULL));
     BAD(NULL_POINTER, softmax_cross_entropy_axis(x, D, sizes, 3, 1, labels, NULL, NULL, NULL, NULL, NULL));
     BAD(OVERLAP, softmax_cross_entropy_axis(x, D, sizes, 3, 1, labels, losses, NULL, x, NULL, NULL));
@@ -215,6 +292,7 @@ static void bad(void) {
 int main(void) {
     for (int d = 0; d < DTYPES; d++) {
         values(dtypes[d]);
+        scratch(dtypes[d]);
     }
     bad();
     return checked();

@@ -166,6 +166,8 @@ static void maps(softmax_dtype dtype, size_t rows, size_t cols, const softmax_op
     CALL(softmax_scratch_size(SOFTMAX_OP_SOFTMAX, &x, &needed, options));
     CALL(softmax_attention_scratch_size(&x, &y, &needed, options));
     CALL(softmax_cross_entropy_scratch_size(&x, &needed, options));
+    CALL(softmax_cross_entropy_axis_scratch_size(dtype, shape, 2, 0, &needed, options));
+    CALL(softmax_top_k_scratch_size(dtype, shape, 2, 0, 1, &needed, options));
     const char *name = NULL;
     CALL(softmax_kernel_in_use(&name, options));
     CALL(softmax_kernel(0, &name, NULL));
