@@ -58,6 +58,13 @@ impl Factor {
         matches!(self, Self::Scale(a) if (least..=(-Scale::RANGE.1).to_bits()).contains(&a.to_bits()))
     }
 
+    /// Without the sign of a scale below 0, and whether there was one.
+    #[inline]
+    pub(crate) fn unsigned(self) -> (Self, bool) {
+        let negative = self.is_negative();
+        (if negative { self.minus() } else { self }, negative)
+    }
+
     /// With the opposite sign, if it is a scale.
     pub(crate) fn minus(self) -> Self {
         match self {

@@ -6,7 +6,8 @@ pub use softmax_kernels::{Limits, in_default_environment, limits};
 pub use crate::axis::index_of;
 use crate::executor::Crew;
 use crate::{
-    Caches, Element, Error, Exec, Executor, Kernel, Matrix, MatrixMut, Op, Shape, Softmax, Threads,
+    Caches, CrossEntropy, Element, Error, Exec, Executor, Kernel, Matrix, MatrixMut, Op, Shape,
+    Softmax, Threads,
 };
 
 /// An [`Exec`] made in one step: a copy would have to wait for the fields that setters store.
@@ -48,6 +49,11 @@ pub fn check(options: &Softmax) -> Result<(), Error> {
 /// Those of calls.
 pub fn check_finite(options: &Softmax) -> Result<(), Error> {
     options.factor.check_finite()
+}
+
+/// The divisor of the sum of the losses of `rows` rows whose targets are probabilities.
+pub fn divisor(options: &CrossEntropy, rows: usize, cols: usize) -> f64 {
+    options.divides_by(None, rows, cols)
 }
 
 /// [`Exec::scratch_size`], with enough for a scale below 0.

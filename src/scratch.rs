@@ -245,7 +245,8 @@ impl Attention<'_> {
     /// [`Error::Value`] if the scale or temperature is out of range; as [`Exec::plan`].
     pub fn scratch_size<T: Element, U: Element>(&self, shape: Shape) -> Result<usize, Error> {
         self.check_scale()?;
-        Ok(total(&self.plan::<U>(shape)?, 0, row::<T>(shape.cols)))
+        let negated = self.room_for_negated::<T>(shape);
+        Ok(total(&self.plan::<U>(shape)?, 0, row::<T>(shape.cols).saturating_add(negated)))
     }
 }
 
@@ -303,11 +304,12 @@ impl CrossEntropy<'_> {
             return Ok(of_rows);
         }
         let plan = self.plan::<T>(Work::Softmax, rows)?;
-        // A label, a factor and a loss for each lane.
-        let others = [size_of::<u64>(); 3];
+        // A loss, a factor, and a label or else probabilities for each lane.
+        let targets = len.saturating_mul(size_of::<T>()).max(size_of::<i64>());
+        let others = [size_of::<f64>(), size_of::<f64>(), targets];
         let tile = copied::<T>(self.where_it_runs(), rows.rows, len, &others)?;
         // With a scale below 0 the rows of a tile are copied again.
-        let again = if self.is_negative() { of_rows } else { 0 };
+        let again = if self.is_negative() { of_rows } else { room_for::<f64>(rows.rows) };
         Ok(total(&plan, again, tile))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 
-use softmax::{CrossEntropy, Element, Error, MaskData, TopK, Weights};
+use softmax::{CrossEntropy, Element, Error, LogProbs, MaskData, Matrix, Targets, TopK, Weights};
 
 use crate::loss::{self, softmax_cross_entropy};
 use crate::options::{Call, call, softmax_options};
@@ -238,36 +238,133 @@ fn top_k_of<T: Element>(
     }
 }
 
-/// As [`top_k_of`].
-#[inline(never)]
-fn cross_entropy_of<T: Element>(
-    loss: &CrossEntropy,
-    x: &[T],
-    labels: &[i64],
-    losses: &mut [f64],
-    gradient: Option<&mut [T]>,
-    shape: &[usize],
+/// As `softmax_log_probs`, along an axis of a tensor in C order: `tokens` and `log_probs` are
+/// tensors of its shape, but for `tokens_per_lane` elements along the axis; `logsumexp` has one
+/// element for each lane.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_log_probs_axis(
+    x: *const c_void,
+    dtype: softmax_dtype,
+    shape: *const usize,
+    dims: usize,
     axis: isize,
-) -> Result<(), Error> {
-    match gradient {
-        None => loss.losses_axis(x, labels, losses, shape, axis),
-        Some(gradient) => loss.losses_and_gradient_axis(x, labels, losses, gradient, shape, axis),
+    tokens: *const usize,
+    tokens_per_lane: usize,
+    log_probs: *mut c_void,
+    logsumexp: *mut c_void,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe {
+        call(options, &|call| {
+            by_dtype!("a tensor", dtype, T => {
+                let x = x.cast::<T>();
+                let log_probs = log_probs.cast::<<T as Element>::Arithmetic>();
+                let logsumexp = logsumexp.cast::<<T as Element>::Arithmetic>();
+                let of = sizes(shape, dims, axis)?;
+                let n = of.lanes.checked_mul(tokens_per_lane).ok_or(Reason::TooLarge("tokens"))?;
+                let written = [
+                    Region::of("log_probs", log_probs, n)?,
+                    Region::of("logsumexp", logsumexp, of.lanes)?,
+                ];
+                let read = [
+                    Region::of("input", x, of.all)?,
+                    Region::of("tokens", tokens, n)?,
+                    of.region,
+                ];
+                call.disjoint(&written, &read)?;
+                let (x, tokens) = (slice("input", x, of.all)?, slice("tokens", tokens, n)?);
+                let log_probs = slice_mut("log_probs", log_probs, n)?;
+                let logsumexp = optional("logsumexp", logsumexp, of.lanes)?;
+                let of_lanes = call.given.log_probs();
+                call.lent(|| log_probs_of(&of_lanes, x, tokens, log_probs, logsumexp, of.shape, axis))
+            })
+        })
     }
 }
 
-/// The arguments of `softmax_cross_entropy_axis`.
+/// As [`top_k_of`].
+#[inline(never)]
+fn log_probs_of<T: Element>(
+    of: &LogProbs,
+    x: &[T],
+    tokens: &[usize],
+    log_probs: &mut [T::Arithmetic],
+    logsumexp: Option<&mut [T::Arithmetic]>,
+    shape: &[usize],
+    axis: isize,
+) -> Result<(), Error> {
+    match logsumexp {
+        None => of.log_probs_axis(x, tokens, log_probs, shape, axis),
+        Some(logsumexp) => {
+            of.log_probs_and_logsumexp_axis(x, tokens, log_probs, logsumexp, shape, axis)
+        }
+    }
+}
+
+/// The losses of lanes.
+struct Lanes<'a, T> {
+    loss: &'a CrossEntropy<'a>,
+    /// None if the gradient overwrites them.
+    logits: Option<&'a [T]>,
+    targets: Targets<'a, T>,
+    losses: Option<&'a mut [f64]>,
+    gradient: Option<&'a mut [T]>,
+    shape: &'a [usize],
+    axis: isize,
+    /// Elements of a lane, and the number of lanes.
+    len: usize,
+    lanes: usize,
+}
+
+impl<T: Element> Lanes<'_, T> {
+    /// The reduced loss. As [`top_k_of`].
+    #[inline(never)]
+    fn run(self) -> Result<f64, Error> {
+        let Self { loss, logits, targets, gradient, shape, axis, .. } = self;
+        let Some(losses) = self.losses else {
+            return match (logits, gradient) {
+                (Some(x), None) => loss.loss_axis(x, targets, shape, axis),
+                (Some(x), Some(y)) => loss.gradient_axis(x, targets, y, shape, axis),
+                (None, y) => {
+                    loss.gradient_axis_in_place(y.unwrap_or_default(), targets, shape, axis)
+                }
+            };
+        };
+        match (logits, gradient) {
+            (Some(x), None) => loss.losses_axis(x, targets, losses, shape, axis),
+            (Some(x), Some(y)) => loss.losses_and_gradient_axis(x, targets, losses, y, shape, axis),
+            (None, y) => {
+                let y = y.unwrap_or_default();
+                loss.losses_and_gradient_axis_in_place(y, targets, losses, shape, axis)
+            }
+        }?;
+        Ok(loss.reduce(losses, loss::divisor_of(loss, &targets, self.lanes, self.len)?))
+    }
+}
+
+/// The arguments of losses along an axis.
 struct Logits {
     logits: *const c_void,
     shape: *const usize,
     dims: usize,
     axis: isize,
+    /// Labels, or probabilities if these are null.
     labels: *const i64,
+    probs: *const c_void,
     losses: *mut f64,
     loss: *mut f64,
     gradient: *mut c_void,
 }
 
 impl Logits {
+    fn is_in_place(&self) -> bool {
+        self.logits == self.gradient.cast_const() && !self.logits.is_null()
+    }
+
     /// A function of its own, so that this is not on the stack below the work.
     #[inline(never)]
     fn disjoint<T>(
@@ -282,8 +379,13 @@ impl Logits {
             Region::of("gradient", self.gradient.cast::<T>(), of.all)?,
         ];
         let read = [
-            Region::of("logits", self.logits.cast::<T>(), of.all)?,
+            Region::of(
+                "logits",
+                self.logits.cast::<T>(),
+                if self.is_in_place() { 0 } else { of.all },
+            )?,
             Region::of("labels", self.labels, of.lanes)?,
+            Region::of("targets", self.probs.cast::<T>(), of.all)?,
             Region::of("weights", o.weights, of.len)?,
             Region::of("weights_f64", o.weights_f64, of.len)?,
             Region::of("row_factors", o.row_factors, of.lanes)?,
@@ -299,39 +401,48 @@ impl Logits {
         &self,
         call: &Call,
         o: &softmax_cross_entropy,
+        by_labels: bool,
     ) -> Result<(), Failure> {
-        let Self { axis, labels, losses, loss, .. } = *self;
         // SAFETY: as this function's.
         unsafe {
             let (x, gradient) = (self.logits.cast::<T>(), self.gradient.cast::<T>());
             let of = sizes(self.shape, self.dims, self.axis)?;
-            let of_rows = loss::options_of(call, o, of.lanes, of.len)?;
+            let loss = loss::options_of(call, o, of.lanes, of.len)?;
             self.disjoint::<T>(call, o, &of)?;
-            let x = slice("logits", x, of.all)?;
-            let labels = slice("labels", labels, of.lanes)?;
-            let losses = slice_mut("losses", losses, of.lanes)?;
+            let targets = if by_labels {
+                slice("labels", self.labels, of.lanes)?.into()
+            } else {
+                let probs = slice("targets", self.probs.cast::<T>(), of.all)?;
+                Matrix::with_stride(probs, of.all, 1, 1)?.into()
+            };
+            let logits = match self.is_in_place() {
+                true => None,
+                false => Some(slice("logits", x, of.all)?),
+            };
+            let losses = optional("losses", self.losses, of.lanes)?;
             let gradient = optional("gradient", gradient, of.all)?;
+            let (shape, axis, len, lanes) = (of.shape, self.axis, of.len, of.lanes);
+            let loss = &loss;
+            let work = Lanes { loss, logits, targets, losses, gradient, shape, axis, len, lanes };
+            let mut reduced = 0.0;
             call.run(
-                || of_rows.axis_scratch_size::<T>(of.shape, axis),
-                || cross_entropy_of(&of_rows, x, labels, losses, gradient, of.shape, axis),
+                || loss.axis_scratch_size::<T>(shape, axis),
+                || work.run().map(|value| reduced = value),
             )?;
-            if loss.is_null() {
-                return Ok(());
-            }
-            write("loss", loss, of_rows.reduce(losses, of_rows.divisor(labels, of.len)?))
+            if self.loss.is_null() { Ok(()) } else { write("loss", self.loss, reduced) }
         }
     }
 }
 
 /// As `softmax_cross_entropy_labels`, along an axis of a tensor in C order, of classes: the second
 /// of PyTorch's N, C, d1, d2. There is one label, one loss and one row factor for each lane, in the
-/// order of the tensor without the axis. The gradient, a tensor of the logits' shape, must not
-/// overlap them. `losses` must not be null.
+/// order of the tensor without the axis. The gradient is a tensor of the logits' shape, which is
+/// `logits` itself (in place) or does not overlap it.
 ///
 /// # Safety
 /// As the head of this file says.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn softmax_cross_entropy_axis(
+pub unsafe extern "C" fn softmax_cross_entropy_labels_axis(
     logits: *const c_void,
     dtype: softmax_dtype,
     shape: *const usize,
@@ -344,12 +455,45 @@ pub unsafe extern "C" fn softmax_cross_entropy_axis(
     cross_entropy: *const softmax_cross_entropy,
     options: *const softmax_options,
 ) -> softmax_status {
+    let probs = std::ptr::null();
     // SAFETY: as this function's.
     unsafe {
         call(options, &|call| {
             let o = read_or(cross_entropy, &loss::DEFAULT)?;
-            let tensor = Logits { logits, shape, dims, axis, labels, losses, loss, gradient };
-            by_dtype!("logits", dtype, T => tensor.run::<T>(call, o))
+            let tensor =
+                Logits { logits, shape, dims, axis, labels, probs, losses, loss, gradient };
+            by_dtype!("logits", dtype, T => tensor.run::<T>(call, o, true))
+        })
+    }
+}
+
+/// As `softmax_cross_entropy_labels_axis`, against the probabilities `targets`, a tensor of the
+/// logits' shape and dtype.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_cross_entropy_probs_axis(
+    logits: *const c_void,
+    dtype: softmax_dtype,
+    shape: *const usize,
+    dims: usize,
+    axis: isize,
+    targets: *const c_void,
+    losses: *mut f64,
+    loss: *mut f64,
+    gradient: *mut c_void,
+    cross_entropy: *const softmax_cross_entropy,
+    options: *const softmax_options,
+) -> softmax_status {
+    let (labels, probs) = (std::ptr::null(), targets);
+    // SAFETY: as this function's.
+    unsafe {
+        call(options, &|call| {
+            let o = read_or(cross_entropy, &loss::DEFAULT)?;
+            let tensor =
+                Logits { logits, shape, dims, axis, labels, probs, losses, loss, gradient };
+            by_dtype!("logits", dtype, T => tensor.run::<T>(call, o, false))
         })
     }
 }

@@ -56,7 +56,7 @@ pub struct softmax_options {
     /// `sizeof(softmax_options)`.
     pub size: usize,
     /// The factor of inputs, within 2^-60 to 2^60; exact, at no cost. 1 by default. Its negative
-    /// (softmin) is allowed for all but attention and shards, and costs a copy of the rows.
+    /// (softmin) is allowed, too, and costs a copy of the rows.
     pub scale: f64,
     /// The divisor of inputs; 1 by default. One of scale and temperature must be 1. Softmax and
     /// log-softmax of rows also take 0 and infinity.

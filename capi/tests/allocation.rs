@@ -182,11 +182,17 @@ fn calls(options: &softmax_options, dtype: softmax_dtype, rows: usize, cols: usi
             let size = |bytes, o| {
                 softmax_cross_entropy_axis_scratch_size(dtype, shape, dims, axis, bytes, o)
             };
-            for gradient in [null_mut(), y] {
+            for (losses, gradient) in [(null_mut(), null_mut()), (losses, null_mut()), (losses, y)]
+            {
+                let loss = null_mut();
                 lent(&what("loss along an axis"), options, size, |o| {
-                    let loss = null_mut();
-                    softmax_cross_entropy_axis(
+                    softmax_cross_entropy_labels_axis(
                         x, dtype, shape, dims, axis, labels, losses, loss, gradient, none, o,
+                    )
+                });
+                lent(&what("loss of probabilities along an axis"), options, size, |o| {
+                    softmax_cross_entropy_probs_axis(
+                        x, dtype, shape, dims, axis, x, losses, loss, gradient, none, o,
                     )
                 });
             }

@@ -56,14 +56,60 @@ static void values(softmax_dtype dtype) {
     for (size_t i = 0; i < LANES; i++) {
         labels[i] = i == 4 ? -100 : (int64_t)(i % L);
     }
-    GOOD(softmax_cross_entropy_axis(x, dtype, shape, 3, 1, labels, losses, &loss, y, NULL, NULL));
+    GOOD(softmax_cross_entropy_labels_axis(x, dtype, shape, 3, 1, labels, losses, &loss, y, NULL, NULL));
     GOOD(softmax_cross_entropy_labels(&m, labels, others, &other, &to, NULL, NULL));
     moved(size, y, got, L);
     CHECK(memcmp(got, want, N * size) == 0);
     CHECK(memcmp(losses, others, sizeof losses) == 0 && loss == other);
     memset(losses, 0, sizeof losses);
-    GOOD(softmax_cross_entropy_axis(x, dtype, shape, 3, 1, labels, losses, NULL, NULL, NULL, NULL));
+    GOOD(softmax_cross_entropy_labels_axis(x, dtype, shape, 3, 1, labels, losses, NULL, NULL, NULL, NULL));
     CHECK(memcmp(losses, others, sizeof losses) == 0);
+
+    GOOD(softmax_cross_entropy_labels_axis(x, dtype, shape, 3, 1, labels, NULL, &other, NULL, NULL, NULL));
+    CHECK(loss == other);
+    memcpy(y, x, N * size);
+    GOOD(softmax_cross_entropy_labels_axis(y, dtype, shape, 3, 1, labels, NULL, &other, y, NULL, NULL));
+    moved(size, y, got, L);
+    CHECK(memcmp(got, want, N * size) == 0 && loss == other);
+    GOOD(softmax_cross_entropy_labels_axis(x, dtype, shape, 3, 1, labels, NULL, NULL, y, NULL, NULL));
+    moved(size, y, got, L);
+    CHECK(memcmp(got, want, N * size) == 0);
+    unsigned char probs_in[N * 8], probs_rows[N * 8];
+    for (size_t i = 0; i < N; i++) {
+        put(dtype, probs_in, i, (double)(i % 4) / 8.0);
+    }
+    moved(size, probs_in, probs_rows, L);
+    softmax_matrix q = softmax_matrix_of(probs_rows, dtype, LANES, L);
+    GOOD(softmax_cross_entropy_probs(&m, &q, others, &other, &to, NULL, NULL));
+    GOOD(softmax_cross_entropy_probs_axis(x, dtype, shape, 3, 1, probs_in, losses, &loss, y, NULL, NULL));
+    moved(size, y, got, L);
+    CHECK(memcmp(got, want, N * size) == 0);
+    CHECK(memcmp(losses, others, sizeof losses) == 0 && loss == other);
+    memcpy(y, x, N * size);
+    memset(losses, 0, sizeof losses);
+    GOOD(softmax_cross_entropy_probs_axis(y, dtype, shape, 3, 1, probs_in, losses, NULL, y, NULL, NULL));
+    moved(size, y, got, L);
+    CHECK(memcmp(got, want, N * size) == 0 && memcmp(losses, others, sizeof losses) == 0);
+    softmax_cross_entropy sum = softmax_cross_entropy_default();
+    sum.reduction = SOFTMAX_REDUCTION_SUM;
+    GOOD(softmax_cross_entropy_probs(&m, &q, NULL, &other, NULL, &sum, NULL));
+    GOOD(softmax_cross_entropy_probs_axis(x, dtype, shape, 3, 1, probs_in, losses, &loss, NULL, &sum, NULL));
+    CHECK(loss == other);
+
+    size_t tokens[2 * LANES], of_rows[2 * LANES];
+    for (size_t i = 0; i < 2 * LANES; i++) {
+        tokens[i] = i * 3 % L;
+    }
+    moved(sizeof *tokens, (unsigned char *)tokens, (unsigned char *)of_rows, 2);
+    GOOD(softmax_log_probs(&m, of_rows, 2, want, got, NULL));
+    GOOD(softmax_log_probs_axis(x, dtype, shape, 3, 1, tokens, 2, logs, y, NULL));
+    CHECK(memcmp(y, got, LANES * results) == 0);
+    moved(results, logs, y, 2);
+    CHECK(memcmp(y, want, 2 * LANES * results) == 0);
+    memset(logs, 0, sizeof logs);
+    GOOD(softmax_log_probs_axis(x, dtype, shape, 3, 1, tokens, 2, logs, NULL, NULL));
+    moved(results, logs, y, 2);
+    CHECK(memcmp(y, want, 2 * LANES * results) == 0);
 
     /* A mask hides; scales below 0 negate. */
     unsigned char seen[N];
@@ -162,7 +208,7 @@ static void scratch(softmax_dtype dtype) {
             } else if (way < 4) {
                 GOOD(softmax_top_k_axis(x, dtype, shape, 3, 1, 2, NULL, logs, indices, &o));
             } else {
-                GOOD(softmax_cross_entropy_axis(x, dtype, shape, 3, 1, labels, losses, NULL, y, NULL, &o));
+                GOOD(softmax_cross_entropy_labels_axis(x, dtype, shape, 3, 1, labels, losses, NULL, y, NULL, &o));
             }
             memcpy(less ? y : want, way < 4 ? logs : y, sizeof logs);
         }
@@ -180,7 +226,7 @@ static void scratch(softmax_dtype dtype) {
         } else if (way < 4) {
             BAD(SCRATCH, softmax_top_k_axis(x, dtype, shape, 3, 1, 2, logs, NULL, indices, &o));
         } else {
-            BAD(SCRATCH, softmax_cross_entropy_axis(x, dtype, shape, 3, 1, labels, losses, NULL, y, NULL, &o));
+            BAD(SCRATCH, softmax_cross_entropy_labels_axis(x, dtype, shape, 3, 1, labels, losses, NULL, y, NULL, &o));
         }
         SAYS(message, "bytes of scratch are needed, got");
         free(lent);
@@ -233,6 +279,21 @@ static void bad(void) {
     BAD(VALUE, softmax_top_k_axis(x, D, sizes, 3, 2, L, NULL, NULL, indices, &o));
     BAD(OVERFLOW, softmax_top_k_axis(x, D, sizes, 3, 1, SIZE_MAX, NULL, NULL, indices, NULL));
     BAD(OVERLAP, softmax_top_k_axis(x, D, sizes, 3, 1, 2, y, y + 1, indices, NULL));
+    size_t tokens[LANES] = {0};
+    BAD(NULL_POINTER, softmax_log_probs_axis(x, D, sizes, 3, 1, NULL, 1, y, NULL, NULL));
+    BAD(NULL_POINTER, softmax_log_probs_axis(x, D, sizes, 3, 1, tokens, 1, NULL, NULL, NULL));
+    BAD(AXIS, softmax_log_probs_axis(x, D, sizes, 3, 3, tokens, 1, y, NULL, NULL));
+    BAD(OVERFLOW, softmax_log_probs_axis(x, D, sizes, 3, 1, tokens, SIZE_MAX, y, NULL, NULL));
+    BAD(OVERLAP, softmax_log_probs_axis(x, D, sizes, 3, 1, tokens, 1, y, y + 1, NULL));
+    BAD(OVERLAP, softmax_log_probs_axis(x, D, sizes, 3, 1, tokens, 1, x, NULL, NULL));
+    tokens[5] = L;
+    BAD(COLUMN, softmax_log_probs_axis(x, D, sizes, 3, 1, tokens, 1, y, NULL, &o));
+    SAYS(message, "row 5");
+    double probs[N] = {0.0};
+    BAD(NULL_POINTER, softmax_cross_entropy_probs_axis(x, D, sizes, 3, 1, NULL, losses, NULL, NULL, NULL, NULL));
+    BAD(OVERLAP, softmax_cross_entropy_probs_axis(x, D, sizes, 3, 1, y, losses, NULL, y, NULL, NULL));
+    BAD(OVERLAP, softmax_cross_entropy_probs_axis(x, D, sizes, 3, 1, probs, losses, NULL, x + 1, NULL, NULL));
+    BAD(AXIS, softmax_cross_entropy_probs_axis(x, D, sizes, 3, 3, probs, losses, NULL, NULL, NULL, NULL));
     size_t bytes = 7;
     watch(&bytes, sizeof bytes);
     BAD(NULL_POINTER, softmax_top_k_scratch_size(D, NULL, 3, 1, 2, &bytes, NULL));
@@ -243,11 +304,10 @@ static void bad(void) {
     BAD(NULL_POINTER, softmax_cross_entropy_axis_scratch_size(D, sizes, 3, 1, NULL, NULL));
     BAD(AXIS, softmax_cross_entropy_axis_scratch_size(D, sizes, 3, -4, &bytes, NULL));
     BAD(DTYPE, softmax_cross_entropy_axis_scratch_size(SOFTMAX_BOOL, sizes, 3, 1, &bytes, NULL));
-    BAD(NULL_POINTER, softmax_cross_entropy_axis(x, D, sizes, 3, 1, NULL, losses, NULL, NULL, NULL, NULL));
-    BAD(NULL_POINTER, softmax_cross_entropy_axis(x, D, sizes, 3, 1, labels, NULL, NULL, NULL, NULL, NULL));
-    BAD(OVERLAP, softmax_cross_entropy_axis(x, D, sizes, 3, 1, labels, losses, NULL, x, NULL, NULL));
+    BAD(NULL_POINTER, softmax_cross_entropy_labels_axis(x, D, sizes, 3, 1, NULL, losses, NULL, NULL, NULL, NULL));
+    BAD(OVERLAP, softmax_cross_entropy_labels_axis(x, D, sizes, 3, 1, labels, losses, NULL, x + 1, NULL, NULL));
     labels[7] = L;
-    BAD(COLUMN, softmax_cross_entropy_axis(x, D, sizes, 3, 1, labels, losses, NULL, y, NULL, &o));
+    BAD(COLUMN, softmax_cross_entropy_labels_axis(x, D, sizes, 3, 1, labels, losses, NULL, y, NULL, &o));
     SAYS(message, "row 7");
     sizes[0] = SIZE_MAX;
     BAD(OVERFLOW, softmax_logsumexp_axis(x, y, D, sizes, 3, 1, NULL));
