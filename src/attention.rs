@@ -481,6 +481,9 @@ impl<'a> Attention<'a> {
             return Ok(());
         }
         let kernel = plan.kernel;
+        if negative {
+            return self.negative(&plan, scores);
+        }
         let done = self.exec.crew().share(
             plan.threads,
             plan.parts.min(rows),
@@ -489,12 +492,32 @@ impl<'a> Attention<'a> {
                 let at = part_of(scores.rows(), at, of);
                 scores.split_rows(at)
             },
-            &|scores: Scores<T, U>| {
-                if negative {
-                    return negated(scores, |scores| kernel.attend(scores));
-                }
-                kernel.attend(scores)
+            &|scores: Scores<T, U>| kernel.attend(scores),
+            &|a, b| a && b,
+        );
+        if done { Ok(()) } else { Err(Error::memory(cols)) }
+    }
+
+    /// Computes the negated scores. A function of its own, so that its frames are not on the stack
+    /// of others.
+    #[cold]
+    #[inline(never)]
+    fn negative<T: Element, U: Probs<T>>(
+        &self,
+        plan: &Plan,
+        scores: Scores<T, U>,
+    ) -> Result<(), Error> {
+        let (rows, cols) = (scores.rows(), scores.cols());
+        let kernel = plan.kernel;
+        let done = self.exec.crew().share(
+            plan.threads,
+            plan.parts.min(rows),
+            scores,
+            &|scores: Scores<T, U>, at, of| {
+                let at = part_of(scores.rows(), at, of);
+                scores.split_rows(at)
             },
+            &|scores| negated(scores, |scores| kernel.attend(scores)),
             &|a, b| a && b,
         );
         if done { Ok(()) } else { Err(Error::memory(cols)) }

@@ -640,8 +640,8 @@ impl TopK<'_> {
 }
 
 /// Log-probabilities along an axis of a tensor in C order, given by its shape. If the axis is not
-/// the last, lanes are copied to rows in scratch memory, half a mebibyte or 16 lanes at a time. They
-/// give the same bits as the operations on rows.
+/// the last, lanes are copied to rows in scratch memory, half a mebibyte or 16 lanes at a time.
+/// They give the same bits as the operations on rows.
 impl LogProbs<'_> {
     pub(crate) fn lanes<T: Element>(
         &self,
@@ -789,7 +789,7 @@ pub(crate) fn probs_of_rows<T>(probs: &[T], n: usize, len: usize) -> Result<Targ
 /// axis is not the last, lanes are copied to rows in scratch memory, half a mebibyte or 16 lanes at
 /// a time. They give the same bits as the operations on rows.
 impl CrossEntropy<'_> {
-    /// Losses by the options of [`CrossEntropy::of_part`].
+    /// Losses by the options of [`CrossEntropy::make_part`].
     pub(crate) fn lanes<T: Element, V: View>(
         &self,
         len: usize,
@@ -823,18 +823,14 @@ impl CrossEntropy<'_> {
     ) -> Result<(), Error> {
         let operands = ((logits, output(losses)), (input(targets), factors.map(input)));
         let work = if GRADIENT { Work::Softmax } else { Work::LogSumExp };
-        lanes::run::<T, _>(self.where_it_runs(), work, len, operands, &|exec,
-                                                                        n,
-                                                                        (
-            (x, losses),
-            (targets, factors),
-        )| {
+        let exec = self.where_it_runs();
+        lanes::run::<T, _>(exec, work, len, operands, &|exec, n, ((x, y), (targets, factors))| {
             let loss = self.of_tile(*exec, factors.as_deref());
             let targets = of_rows(targets, n, len)?;
             if GRADIENT {
-                loss.losses_and_gradient_in_place(rows_mut(x, n, len)?, targets, losses)
+                loss.losses_and_gradient_in_place(rows_mut(x, n, len)?, targets, y)
             } else {
-                loss.losses(rows(x, n, len)?, targets, losses)
+                loss.losses(rows(x, n, len)?, targets, y)
             }
         })
     }
@@ -1085,7 +1081,8 @@ impl CrossEntropy<'_> {
         };
         let by_labels = labels.map(|labels| tensor(LABELS, labels, ones)).transpose()?;
         let by_probs = probs.map(|probs| tensor(TARGETS, probs, sizes)).transpose()?;
-        let (of_rows, divisor) = self.of_part(labels, n, len, gradient)?;
+        let mut of_rows = *self;
+        let divisor = of_rows.make_part(labels, n, len, gradient)?;
         if let Some(labels) = by_labels {
             of_rows.lanes(len, (labels, labels_of_rows), factors, losses, logits)?;
         } else if let Some(probs) = by_probs {

@@ -557,29 +557,30 @@ impl<'a> CrossEntropy<'a> {
         positive.losses_and_gradient_in_place(gradient, targets, losses)
     }
 
-    /// The options that compute some rows of a call with these labels, if they are its targets, and
-    /// its divisor, which the gradient has. Everything that does not depend on the rows is checked
-    /// here.
+    /// Changes the options to those that compute some rows of a call with these labels, if they are
+    /// its targets, and returns the divisor of the call, which the gradient has. Everything that
+    /// does not depend on the rows is checked here.
     ///
     /// # Errors
     /// As [`CrossEntropy::divisor`].
-    pub(crate) fn of_part(
-        &self,
+    pub(crate) fn make_part(
+        &mut self,
         labels: Option<&[i64]>,
         rows: usize,
         cols: usize,
         gradient: bool,
-    ) -> Result<(Self, f64), Error> {
+    ) -> Result<f64, Error> {
         let divisor = self.divisor_of(labels, rows, cols)?;
-        let positive = if self.factor.is_negative() { self.positive() } else { *self };
-        let Loss { factor, .. } = positive.divided(if gradient { divisor } else { 1.0 })?;
-        let factor = if self.factor.is_negative() { -factor } else { factor };
-        let loss = Loss { factor, ..self.loss };
-        Ok((Self { loss, reduction: Reduction::Sum, factors: None, ..*self }, divisor))
+        self.factor.check_finite()?;
+        if gradient {
+            self.loss.factor = in_default_environment(|| self.loss.factor / divisor);
+        }
+        (self.reduction, self.factors) = (Reduction::Sum, None);
+        Ok(divisor)
     }
 
-    /// The options of [`CrossEntropy::of_part`] for some rows. Made at one go: copies of the options
-    /// are a quarter of a kilobyte of the stack.
+    /// The options of [`CrossEntropy::make_part`] for some rows. They are made at one go, because
+    /// each copy of the options is a quarter of a kilobyte on the stack.
     pub(crate) fn of_tile<'b>(&self, exec: Exec<'b>, factors: Option<&'b [f64]>) -> CrossEntropy<'b>
     where
         'a: 'b,

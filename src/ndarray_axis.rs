@@ -5,8 +5,6 @@
 //! place: the whole view, or parts of it along the outer axes. Everything else is copied a tile at
 //! a time.
 
-use std::any::Any;
-use std::cell::Cell;
 use std::cmp::Reverse;
 
 use ndarray::{ArrayBase, ArrayView, ArrayViewMut, Axis, Dimension, RawData, RemoveAxis};
@@ -36,9 +34,9 @@ const NEAR: isize = 4;
 ///
 /// Views without gaps whose axes have the same order in memory, in any order, are processed in
 /// place, as by [`Softmax::softmax_axis`]; so are parts of some hundred elements without gaps (long
-/// rows with padding between them). Everything else is copied a tile at a time, into memory that
-/// each thread keeps for its next call: half a mebibyte, or the size of a lane, or, if neighbouring
-/// lanes share cache lines, 16 of them, but not more than 32 MiB.
+/// rows with padding between them). Everything else is copied a tile at a time, into scratch
+/// memory: half a mebibyte, or the size of a lane, or, if neighbouring lanes share cache lines, 16
+/// of them, but not more than 32 MiB.
 impl Softmax<'_> {
     /// The softmax of `x` along an axis, into `y`. Error: as [`Softmax::softmax`].
     ///
@@ -222,22 +220,23 @@ impl Softmax<'_> {
         }
     }
 
-    /// Processes a copy without gaps.
+    /// Processes a copy without gaps. Its axes keep their order, while lanes (src/lanes.rs) are
+    /// turned to rows: softmax has kernels for columns, which are faster than turning.
     fn copied<T: Element, D: Dimension>(
         &self,
         op: Work,
         Arrays { x, mut y, axis }: Arrays<T, D>,
     ) -> Result<(), Error> {
-        let mut spare = Spare::take();
-        let tile = spare.room::<T>(y.len());
-        let tile = tile.and_then(|tile| ArrayViewMut::from_shape(y.raw_dim(), tile).ok());
-        let Some(mut tile) = tile else {
-            return Err(Error::memory(y.len_of(Axis(axis))));
-        };
-        copy(x.unwrap_or(y.view()), tile.view_mut());
-        self.dense(op, Arrays { x: None, y: tile.view_mut(), axis })?;
-        copy(tile.view(), y.view_mut());
-        Ok(())
+        let (n, len) = (y.len(), y.len_of(Axis(axis)));
+        let done = with_room(n, |tile: &mut [T]| {
+            let tile = ArrayViewMut::from_shape(y.raw_dim(), tile);
+            let mut tile = tile.map_err(|_| Error::memory(len))?;
+            copy(x.unwrap_or(y.view()), tile.view_mut());
+            self.dense(op, Arrays { x: None, y: tile.view_mut(), axis })?;
+            copy(tile.view(), y.view_mut());
+            Ok(())
+        });
+        done.unwrap_or(Err(Error::memory(len)))
     }
 }
 
@@ -921,9 +920,10 @@ impl CrossEntropy<'_> {
         let factors = factors.transpose()?.map(|factors| factors.insert_axis(Axis(index)));
         let losses = losses.insert_axis(Axis(index));
         let gradient = !matches!(logits, Logits::Read(_));
+        let mut of_rows = *self;
         let labels = match targets {
             ArrayTargets::Probs(q) => {
-                let (of_rows, divisor) = self.of_part(None, n, len, gradient)?;
+                let divisor = of_rows.make_part(None, n, len, gradient)?;
                 let targets = (q, probs_of_rows::<T> as OfRows<_, T>);
                 of_rows.arranged(logits, targets, factors, losses, index)?;
                 return Ok(divisor);
@@ -933,7 +933,7 @@ impl CrossEntropy<'_> {
         let in_order = with_room(n, |all: &mut [i64]| {
             labels.iter().zip(&mut *all).for_each(|(label, to)| *to = *label);
             let all = &*all;
-            let (of_rows, divisor) = self.of_part(Some(all), n, len, gradient)?;
+            let divisor = of_rows.make_part(Some(all), n, len, gradient)?;
             let labels = ArrayView::from_shape(shape, all);
             let labels = labels.map_err(|_| Error::count("number of labels", n, all.len()))?;
             let labels = labels.insert_axis(Axis(index));
@@ -1102,45 +1102,4 @@ fn copy<T: Copy, D: Dimension>(from: ArrayView<T, D>, mut to: ArrayViewMut<T, D>
     let to = to.split_at(Axis(longest), at);
     copy(from.0, to.0);
     copy(from.1, to.1);
-}
-
-/// Memory that the next call of the same thread uses again.
-struct Spare(Option<Box<dyn Any>>);
-
-thread_local! {
-    /// What the last call of this thread left: a vector of its element type.
-    static SPARE: Cell<Option<Box<dyn Any>>> = const { Cell::new(None) };
-}
-
-/// Frees what this thread keeps.
-pub(crate) fn release_spare() {
-    let _ = SPARE.try_with(Cell::take);
-}
-
-impl Spare {
-    fn take() -> Self {
-        // A thread that is ending has no spare memory any more.
-        Self(SPARE.try_with(Cell::take).ok().flatten())
-    }
-
-    /// Memory for `n` elements; `None` if there is none.
-    fn room<T: Element>(&mut self, n: usize) -> Option<&mut [T]> {
-        if !self.0.as_ref().is_some_and(|spare| spare.is::<Vec<T>>()) {
-            self.0 = Some(Box::new(Vec::<T>::new()));
-        }
-        let memory: &mut Vec<T> = self.0.as_mut()?.downcast_mut()?;
-        if memory.len() < n {
-            memory.try_reserve_exact(n - memory.len()).ok()?;
-            memory.resize(n, T::ZERO);
-        }
-        memory.get_mut(..n)
-    }
-}
-
-impl Drop for Spare {
-    fn drop(&mut self) {
-        let memory = self.0.take();
-        // If that fails, the memory is freed.
-        let _ = SPARE.try_with(|spare| spare.set(memory));
-    }
 }

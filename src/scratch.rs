@@ -39,11 +39,7 @@ pub fn with_scratch<R>(memory: &mut [u8], f: impl FnOnce() -> R) -> R {
 /// # Ok::<(), softmax::Error>(())
 /// ```
 pub fn release_scratch() {
-    crate::threads::everywhere(|| {
-        softmax_kernels::release_scratch();
-        #[cfg(feature = "ndarray")]
-        crate::ndarray_axis::release_spare();
-    });
+    crate::threads::everywhere(softmax_kernels::release_scratch);
 }
 
 /// The sum of `caller` bytes for the calling thread and `worker` bytes for each thread that works.

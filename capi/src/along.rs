@@ -279,8 +279,8 @@ pub unsafe extern "C" fn softmax_log_probs_axis(
                 let (x, tokens) = (slice("input", x, of.all)?, slice("tokens", tokens, n)?);
                 let log_probs = slice_mut("log_probs", log_probs, n)?;
                 let logsumexp = optional("logsumexp", logsumexp, of.lanes)?;
-                let of_lanes = call.given.log_probs();
-                call.lent(|| log_probs_of(&of_lanes, x, tokens, log_probs, logsumexp, of.shape, axis))
+                let (shape, by) = (of.shape, call.given.log_probs());
+                call.lent(|| log_probs_of(&by, x, tokens, log_probs, logsumexp, shape, axis))
             })
         })
     }
@@ -637,9 +637,9 @@ unsafe fn masked(
     }
 }
 
-/// As `softmax_softmax`, with a mask. Hidden elements have probability 0, whatever their value. What
-/// scratch memory is too small for (1 MiB and 17 rows of double a thread are enough) the allocator
-/// provides.
+/// As `softmax_softmax`, with a mask. Hidden elements have probability 0, whatever their value.
+/// What scratch memory is too small for (1 MiB and 17 rows of double a thread are enough) the
+/// allocator provides.
 ///
 /// # Safety
 /// As the head of this file says.

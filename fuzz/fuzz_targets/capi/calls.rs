@@ -102,7 +102,7 @@ type Map = unsafe extern "C" fn(
 
 /// The first byte of the input chooses the function.
 pub fn plan(input: &mut Input) -> Planned {
-    match input.byte() % 49 {
+    match input.byte() % 52 {
         0 => map(input, "softmax_softmax", softmax_softmax, SOFTMAX_OP_SOFTMAX),
         1 => map(input, "softmax_log_softmax", softmax_log_softmax, SOFTMAX_OP_LOG_SOFTMAX),
         2 => map(input, "softmax_sigmoid", softmax_sigmoid, SOFTMAX_OP_SIGMOID),
@@ -151,6 +151,9 @@ pub fn plan(input: &mut Input) -> Planned {
         45 => cross_entropy_axis(input, true),
         46 => cross_entropy_axis(input, false),
         47 => cross_entropy_axis_scratch_size(input),
+        48 => masked(input, "softmax_softmax_masked", softmax_softmax_masked),
+        49 => masked(input, "softmax_log_softmax_masked", softmax_log_softmax_masked),
+        50 => logsumexp_of(input),
         _ => shards(input),
     }
 }
@@ -335,6 +338,82 @@ fn top_k(input: &mut Input) -> Planned {
     .reads([x.rows])
     .writes([Written::of(indices, n), written, written_probs])
     .checks(move |_| all_indices(indices, n, |index| index < cols))
+}
+
+/// A mask of rows of this shape, and what of it is read.
+fn row_mask(input: &mut Input, (rows, cols): (usize, usize)) -> (*const softmax_mask, Written) {
+    let dtype = match input.below(4) {
+        0 => SOFTMAX_BOOL,
+        1 => SOFTMAX_F32,
+        _ => input.dtype(),
+    };
+    let rows = match input.below(16) {
+        15 => input.size(9),
+        at => [1, rows][at % 2],
+    };
+    let n = rows.saturating_mul(cols);
+    let data = input.elements(n, dtype).cast_const();
+    let bytes = n.saturating_mul(size_of_dtype(dtype));
+    let size = size_of::<softmax_mask>();
+    let mask = input.descriptor(softmax_mask { size, data, dtype, rows });
+    (mask, Written::of(data.cast_mut().cast::<u8>(), bytes))
+}
+
+type Masked = unsafe extern "C" fn(
+    *const softmax_matrix,
+    *const softmax_matrix,
+    *const softmax_mask,
+    *const softmax_options,
+) -> softmax_status;
+
+fn masked(input: &mut Input, name: &'static str, f: Masked) -> Planned {
+    let (dtype, shape) = (input.dtype(), input.shape());
+    let (x, y, place) = input.pair((dtype, dtype), shape);
+    let (mask, read) = row_mask(input, (x.matrix.rows, x.matrix.cols));
+    // SAFETY: as in `map`.
+    Planned::new(name, move |options| unsafe { f(x.pointer, y.pointer, mask, options) })
+        .reads([read])
+        .reads((place != Layout::InPlace).then_some(x.rows))
+        .writes([y.rows])
+}
+
+fn logsumexp_of(input: &mut Input) -> Planned {
+    let (dtype, shape) = (input.dtype(), input.shape());
+    let x = input.matrix(dtype, shape);
+    let (rows, cols) = (x.matrix.rows, x.matrix.cols);
+    let mut read = vec![x.rows];
+    let mut mask = std::ptr::null();
+    if input.below(2) == 1 {
+        let (made, written) = row_mask(input, (rows, cols));
+        mask = made;
+        read.push(written);
+    }
+    let weights_dtype = if input.rarely(8) { input.dtype() } else { SOFTMAX_F32 };
+    let weights_rows = if input.rarely(8) { rows } else { 1 };
+    let n = weights_rows.saturating_mul(cols);
+    let mut weights = std::ptr::null();
+    if input.below(2) == 1 {
+        weights = input.elements(n, weights_dtype).cast_const();
+        let bytes = n.saturating_mul(size_of_dtype(weights_dtype));
+        read.push(Written::of(weights.cast_mut().cast::<u8>(), bytes));
+    }
+    let (lse, written) = values(input, rows, size_of_dtype(dtype), false, &x);
+    Planned::new("softmax_logsumexp_of", move |options| {
+        // SAFETY: as in `map`.
+        unsafe {
+            softmax_logsumexp_of(
+                x.pointer,
+                mask,
+                weights,
+                weights_dtype,
+                weights_rows,
+                lse,
+                options,
+            )
+        }
+    })
+    .reads(read)
+    .writes([written])
 }
 
 fn perplexity(input: &mut Input) -> Planned {
@@ -609,9 +688,7 @@ fn top_k_axis(input: &mut Input) -> Planned {
     Planned::new("softmax_top_k_axis", move |options| {
         // SAFETY: as in `map`.
         unsafe {
-            softmax_top_k_axis(
-                x, dtype, shape, dims, axis, k, log_probs, probs, indices, options,
-            )
+            softmax_top_k_axis(x, dtype, shape, dims, axis, k, log_probs, probs, indices, options)
         }
     })
     .needs(move |bytes, options| {
@@ -698,9 +775,7 @@ fn cross_entropy_axis(input: &mut Input, by_labels: bool) -> Planned {
     Planned::new(name, call)
         .needs(move |bytes, o| {
             // SAFETY: as in `map`.
-            unsafe {
-                softmax_cross_entropy_axis_scratch_size(dtype, shape, dims, axis, bytes, o)
-            }
+            unsafe { softmax_cross_entropy_axis_scratch_size(dtype, shape, dims, axis, bytes, o) }
         })
         .reads(others)
         .reads((!in_place).then_some(read))
