@@ -221,7 +221,7 @@ impl Softmax<'_> {
     }
 
     /// Processes a copy without gaps. Its axes keep their order, while lanes (src/lanes.rs) are
-    /// turned to rows: softmax has kernels for columns, which are faster than turning.
+    /// turned to rows, which softmax does not need: it has kernels for columns.
     fn copied<T: Element, D: Dimension>(
         &self,
         op: Work,
