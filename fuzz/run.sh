@@ -20,7 +20,7 @@ seeds=$all/capi
 mkdir -p "$all/capi" "$all/readers"
 awk -v dir="$seeds" 'BEGIN {
     x = 1
-    for (f = 0; f < 40; f++) for (k = 0; k < 4; k++) {
+    for (f = 0; f < 52; f++) for (k = 0; k < 4; k++) {
         s = sprintf("\\%03o", f)
         for (i = 0; k > 0 && i < 400; i++) {
             x = (x * 69069 + 1) % 4294967296

@@ -2,11 +2,12 @@
 
 use softmax_kernels::{
     Attend, Element, Mask, Masked, Matrix, MatrixMut, Op as Work, Probs, Scale, Scores,
-    in_default_environment, part_of,
+    in_default_environment, part_of, room_for, with_room,
 };
 
 use crate::exec::exec_setter;
 use crate::factor::Factor;
+use crate::lanes::TILE;
 use crate::{Error, Exec, Plan, Shape};
 
 /// The softmax of attention scores, with scale, masks, biases, caps and sinks in one pass over the
@@ -78,6 +79,10 @@ impl<'a> Attention<'a> {
     /// Multiplies the scores by `scale`, usually `1 / sqrt(d)`, where `d` is the size of a head.
     /// Calls refuse scales outside `2^-60..=2^60`. The last call of this or
     /// [`Attention::temperature`] counts.
+    ///
+    /// Scales below 0 have the bits of the negated scores by the scale without its sign; caps,
+    /// masks and biases come after that. They take longer, because all scores are copied, the
+    /// hidden ones, too.
     ///
     /// ```
     /// use softmax::{Attention, MatrixMut};
@@ -452,7 +457,7 @@ impl<'a> Attention<'a> {
     }
 
     pub(crate) fn check_scale(&self) -> Result<(), Error> {
-        self.factor.finite().map(drop)
+        self.factor.check_finite()
     }
 
     pub(crate) fn plan<U: Element>(&self, shape: Shape) -> Result<Plan, Error> {
@@ -465,7 +470,8 @@ impl<'a> Attention<'a> {
         in_place: bool,
         lse: bool,
     ) -> Result<(), Error> {
-        let scale = self.factor.finite()?;
+        let (factor, negative) = self.factor.unsigned();
+        let scale = factor.finite()?;
         let scores = in_default_environment(|| scores(scale))?;
         let (rows, cols) = (scores.rows(), scores.cols());
         let plan = self.plan::<U>(Shape::new(rows, cols).in_place_if(in_place))?;
@@ -475,6 +481,9 @@ impl<'a> Attention<'a> {
             return Ok(());
         }
         let kernel = plan.kernel;
+        if negative {
+            return self.negative(&plan, scores);
+        }
         let done = self.exec.crew().share(
             plan.threads,
             plan.parts.min(rows),
@@ -488,4 +497,60 @@ impl<'a> Attention<'a> {
         );
         if done { Ok(()) } else { Err(Error::memory(cols)) }
     }
+
+    /// Computes the negated scores. A function of its own, so that its frames are not on the stack
+    /// of others.
+    #[cold]
+    #[inline(never)]
+    fn negative<T: Element, U: Probs<T>>(
+        &self,
+        plan: &Plan,
+        scores: Scores<T, U>,
+    ) -> Result<(), Error> {
+        let (rows, cols) = (scores.rows(), scores.cols());
+        let kernel = plan.kernel;
+        let done = self.exec.crew().share(
+            plan.threads,
+            plan.parts.min(rows),
+            scores,
+            &|scores: Scores<T, U>, at, of| {
+                let at = part_of(scores.rows(), at, of);
+                scores.split_rows(at)
+            },
+            &|scores| negated(scores, |scores| kernel.attend(scores)),
+            &|a, b| a && b,
+        );
+        if done { Ok(()) } else { Err(Error::memory(cols)) }
+    }
+
+    /// Bytes of scratch memory for the negative of some rows, if they are needed.
+    pub(crate) fn room_for_negated<T: Element>(&self, shape: Shape) -> usize {
+        if !self.factor.is_negative() {
+            return 0;
+        }
+        room_for::<T>(negated_at_a_time::<T>(shape.rows, shape.cols).saturating_mul(shape.cols))
+    }
+}
+
+/// How many rows are negated at a time.
+fn negated_at_a_time<T>(rows: usize, cols: usize) -> usize {
+    (TILE / size_of::<T>() / cols.max(1)).max(1).min(rows)
+}
+
+/// Computes the negated scores, some rows at a time, in scratch memory.
+#[cold]
+fn negated<T: Element, U: Probs<T>>(
+    mut scores: Scores<T, U>,
+    attend: impl Fn(Scores<T, U>) -> bool,
+) -> bool {
+    while scores.rows() > 0 {
+        let n = negated_at_a_time::<T>(scores.rows(), scores.cols());
+        let (part, others) = scores.split_rows(n);
+        let done = with_room(n * part.cols(), |room: &mut [T]| attend(part.negated(room)));
+        if done != Some(true) {
+            return false;
+        }
+        scores = others;
+    }
+    true
 }

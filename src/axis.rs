@@ -1,13 +1,12 @@
 //! Operations along any axis of a tensor.
 
-use softmax_kernels::{Columns, Element, MaskData, Matrix, MatrixMut, Op as Work, Scale};
+use softmax_kernels::{Columns, Element, MaskData, Matrix, MatrixMut, Op as Work, Scale, Targets};
 
 use crate::changed::{MASK, of_any_type};
-use crate::lanes::{
-    self, Operand, Tensor, View, between, in_place, input, output, tensor, tensor_mut,
-};
+use crate::lanes::{self, Operand, View, between, in_place, input, output, tensor, tensor_mut};
+use crate::loss::with_losses;
 use crate::plan::Job;
-use crate::{CrossEntropy, Error, Hardmax, Shape, Softmax, TopK};
+use crate::{CrossEntropy, Error, Hardmax, LogProbs, Shape, Softmax, TopK};
 
 /// The index of an axis among `dims` axes. A negative axis counts from the end.
 ///
@@ -215,7 +214,27 @@ const OUTPUT: &str = "number of elements of the output";
 const LABELS: &str = "number of labels (one for each lane along the axis)";
 const FACTORS: &str = "number of row factors (one for each lane along the axis)";
 const LOSSES: &str = "number of losses (one for each lane along the axis)";
+const TARGETS: &str = "number of elements of the targets, without gaps";
 const GRADIENT: &str = "number of elements of the gradient";
+
+/// The lanes of a tensor along its last axis.
+fn rows_of<'x, T>(
+    what: &'static str,
+    x: &'x [T],
+    sizes: [usize; 3],
+) -> Result<Matrix<'x, T>, Error> {
+    tensor(what, x, sizes)?;
+    rows(x, sizes[0], sizes[1])
+}
+
+fn rows_of_mut<'x, T>(
+    what: &'static str,
+    x: &'x mut [T],
+    sizes: [usize; 3],
+) -> Result<MatrixMut<'x, T>, Error> {
+    tensor_mut(what, &mut *x, sizes)?;
+    rows_mut(x, sizes[0], sizes[1])
+}
 
 /// Operations on lanes that are copied.
 impl Softmax<'_> {
@@ -470,16 +489,13 @@ impl TopK<'_> {
     ) -> Result<(), Error> {
         let operands = ((input(x), output(indices)), (log_probs.map(output), probs.map(output)));
         let work = Work::LogSumExp;
-        lanes::run::<T, _>(&self.exec, work, len, operands, &|exec, n, ((x, indices), values)| {
-            let (top, x) = (self.exec(*exec), rows(x, n, len)?);
-            match values {
-                (None, None) => top.indices(x, indices),
-                (Some(log_probs), None) => top.log_probs(x, log_probs, indices),
-                (None, Some(probs)) => top.probs(x, probs, indices),
-                (Some(log_probs), Some(probs)) => {
-                    top.log_probs_and_probs(x, log_probs, probs, indices)
-                }
-            }
+        lanes::run::<T, _>(&self.exec, work, len, operands, &|exec,
+                                                              n,
+                                                              (
+            (x, indices),
+            (log_probs, probs),
+        )| {
+            self.exec(*exec).of_rows(rows(x, n, len)?, log_probs, probs, indices)
         })
     }
 
@@ -592,78 +608,264 @@ impl TopK<'_> {
     ) -> Result<(), Error> {
         let sizes @ [outer, len, inner] = lanes::around(shape, axis)?;
         self.check(len)?;
+        let from = tensor(INPUT, x, sizes)?;
+        if inner == 1 {
+            return self.of_rows(rows(x, outer, len)?, log_probs, probs, indices);
+        }
         let picked = [outer, self.k, inner];
         let values = |values| tensor_mut("number of values (k of each lane)", values, picked);
         let log_probs = log_probs.map(values).transpose()?;
         let probs = probs.map(values).transpose()?;
         let indices = tensor_mut("number of indices (k of each lane)", indices, picked)?;
-        self.lanes(len, tensor(INPUT, x, sizes)?, log_probs, probs, indices)
+        self.lanes(len, from, log_probs, probs, indices)
+    }
+
+    /// The method for the values that are wanted.
+    fn of_rows<T: Element>(
+        &self,
+        x: Matrix<T>,
+        log_probs: Option<&mut [T::Arithmetic]>,
+        probs: Option<&mut [T::Arithmetic]>,
+        indices: &mut [usize],
+    ) -> Result<(), Error> {
+        match (log_probs, probs) {
+            (None, None) => self.indices(x, indices),
+            (Some(log_probs), None) => self.log_probs(x, log_probs, indices),
+            (None, Some(probs)) => self.probs(x, probs, indices),
+            (Some(log_probs), Some(probs)) => {
+                self.log_probs_and_probs(x, log_probs, probs, indices)
+            }
+        }
     }
 }
 
-/// Losses along an axis of a tensor in C order, given by its shape: the axis of the classes, such
-/// as the second of PyTorch's `N, C, d1, d2`. There is one label, one loss and one row factor for
-/// each lane, in the order of the tensor without the axis. If the axis is not the last, lanes are
-/// copied to rows in scratch memory, half a mebibyte or 16 lanes at a time. They give the same bits
-/// as the operations on rows.
-impl CrossEntropy<'_> {
-    pub(crate) fn lanes<T: Element, const GRADIENT: bool>(
+/// Log-probabilities along an axis of a tensor in C order, given by its shape. If the axis is not
+/// the last, lanes are copied to rows in scratch memory, half a mebibyte or 16 lanes at a time.
+/// They give the same bits as the operations on rows.
+impl LogProbs<'_> {
+    pub(crate) fn lanes<T: Element>(
         &self,
         len: usize,
-        labels: &[i64],
-        views: (impl View<Item = i64>, Option<impl View<Item = f64>>, impl View<Item = f64>),
+        x: impl View<Item = T>,
+        tokens: impl View<Item = usize>,
+        log_probs: impl View<Item = T::Arithmetic>,
+        logsumexp: Option<impl View<Item = T::Arithmetic>>,
+    ) -> Result<(), Error> {
+        let operands = ((input(x), input(tokens)), (output(log_probs), logsumexp.map(output)));
+        let (exec, work) = (self.where_it_runs(), Work::LogSumExp);
+        lanes::run::<T, _>(exec, work, len, operands, &|exec, n, ((x, tokens), (y, lse))| {
+            let (of_rows, x) = (self.exec(*exec), rows(x, n, len)?);
+            match lse {
+                None => of_rows.log_probs(x, tokens, y),
+                Some(lse) => of_rows.log_probs_and_logsumexp(x, tokens, y, lse),
+            }
+        })
+    }
+
+    /// [`LogProbs::log_probs`] along an axis. `tokens` and `log_probs` are tensors of the shape of
+    /// `x`, except that they have another number of elements along the axis: the same number for
+    /// each lane. (If it is 1, they are in the order of the tensor without the axis.)
+    ///
+    /// ```
+    /// use softmax::LogProbs;
+    /// // One token of each of two columns of three.
+    /// let (x, mut log_probs) = ([1.0f64, 5.0, 1.0, f64::NEG_INFINITY, 1.0, 5.0], [0.0; 2]);
+    /// LogProbs::new().log_probs_axis(&x, &[2, 0], &mut log_probs, &[3, 2], 0)?;
+    /// assert_eq!(log_probs, [-3f64.ln(), -2f64.ln()]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Axis`] if there is no such axis (negative ones count from the end),
+    /// [`Error::Memory`], or as [`LogProbs::log_probs`].
+    pub fn log_probs_axis<T: Element>(
+        &self,
+        x: &[T],
+        tokens: &[usize],
+        log_probs: &mut [T::Arithmetic],
+        shape: &[usize],
+        axis: isize,
+    ) -> Result<(), Error> {
+        self.along(x, tokens, log_probs, None, lanes::around(shape, axis)?)
+    }
+
+    /// [`LogProbs::log_probs_axis`], and the log-sum-exp of each lane, in one element of
+    /// `logsumexp` each.
+    ///
+    /// ```
+    /// use softmax::LogProbs;
+    /// let (x, mut log_probs, mut logsumexp) = ([2.0f64, 3.0, 2.0, 3.0], [0.0; 2], [0.0; 2]);
+    /// LogProbs::new().log_probs_and_logsumexp_axis(
+    ///     &x, &[0, 1], &mut log_probs, &mut logsumexp, &[2, 2], 0)?;
+    /// assert_eq!(logsumexp, [2.0 - log_probs[0], 3.0 - log_probs[1]]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`LogProbs::log_probs_axis`]; [`Error::Shape`] if `logsumexp` has not one element for
+    /// each lane.
+    pub fn log_probs_and_logsumexp_axis<T: Element>(
+        &self,
+        x: &[T],
+        tokens: &[usize],
+        log_probs: &mut [T::Arithmetic],
+        logsumexp: &mut [T::Arithmetic],
+        shape: &[usize],
+        axis: isize,
+    ) -> Result<(), Error> {
+        self.along(x, tokens, log_probs, Some(logsumexp), lanes::around(shape, axis)?)
+    }
+
+    fn along<T: Element>(
+        &self,
+        x: &[T],
+        tokens: &[usize],
+        log_probs: &mut [T::Arithmetic],
+        logsumexp: Option<&mut [T::Arithmetic]>,
+        sizes: [usize; 3],
+    ) -> Result<(), Error> {
+        let [outer, len, inner] = sizes;
+        let from = tensor(INPUT, x, sizes)?;
+        if inner == 1 {
+            let x = rows(x, outer, len)?;
+            return match logsumexp {
+                None => self.log_probs(x, tokens, log_probs),
+                Some(logsumexp) => self.log_probs_and_logsumexp(x, tokens, log_probs, logsumexp),
+            };
+        }
+        let n = outer * inner;
+        let picked = [outer, tokens.len().div_ceil(n.max(1)), inner];
+        let of_lanes = tensor("number of tokens (as many for each lane)", tokens, picked)?;
+        let what = "number of log-probabilities (one for each token)";
+        let log_probs = tensor_mut(what, log_probs, picked)?;
+        let what = "number of log-sum-exps (one for each lane along the axis)";
+        let one = |logsumexp| tensor_mut(what, logsumexp, [outer, 1, inner]);
+        let logsumexp = logsumexp.map(one).transpose()?;
+        self.check_scale()?;
+        check_tokens(tokens.iter(), picked, len)?;
+        self.lanes(len, from, of_lanes, log_probs, logsumexp)
+    }
+}
+
+/// Checks that all tokens are elements of a lane of `len`. They are in the order of a tensor with
+/// `k` of them along the axis.
+pub(crate) fn check_tokens<'t>(
+    mut tokens: impl Iterator<Item = &'t usize> + Clone,
+    [_, k, inner]: [usize; 3],
+    len: usize,
+) -> Result<(), Error> {
+    let Some(at) = tokens.clone().position(|&token| token >= len) else { return Ok(()) };
+    let lane = at / (k * inner) * inner + at % inner;
+    Err(Error::column(lane, tokens.nth(at).copied().unwrap_or(len), len))
+}
+
+/// The logits of losses along an axis, and the place of their gradient, if it is wanted.
+pub(crate) enum Logits<X, Y> {
+    Read(X),
+    Gradient(X, Y),
+    InPlace(Y),
+}
+
+/// Targets that were copied as rows: labels, or else probabilities. The numbers are rows and
+/// columns.
+pub(crate) type OfRows<V, T> = for<'r> fn(&'r [V], usize, usize) -> Result<Targets<'r, T>, Error>;
+
+pub(crate) fn labels_of_rows<T>(
+    labels: &[i64],
+    _: usize,
+    _: usize,
+) -> Result<Targets<'_, T>, Error> {
+    Ok(labels.into())
+}
+
+pub(crate) fn probs_of_rows<T>(probs: &[T], n: usize, len: usize) -> Result<Targets<'_, T>, Error> {
+    Ok(rows(probs, n, len)?.into())
+}
+
+/// Losses along an axis of a tensor in C order, given by its shape: the axis of the classes, such
+/// as the second of PyTorch's `N, C, d1, d2`. There is one loss, one row factor and one label for
+/// each lane, in the order of the tensor without the axis. Target probabilities are a tensor of the
+/// logits' shape, given as a matrix of any number of columns without gaps between its rows. If the
+/// axis is not the last, lanes are copied to rows in scratch memory, half a mebibyte or 16 lanes at
+/// a time. They give the same bits as the operations on rows.
+impl CrossEntropy<'_> {
+    /// Losses by the options of [`CrossEntropy::make_part`].
+    pub(crate) fn lanes<T: Element, V: View>(
+        &self,
+        len: usize,
+        targets: (V, OfRows<V::Item, T>),
+        factors: Option<impl View<Item = f64>>,
+        losses: impl View<Item = f64>,
+        logits: Logits<impl View<Item = T>, impl View<Item = T>>,
+    ) -> Result<(), Error> {
+        match logits {
+            Logits::Read(x) => {
+                self.run_lanes::<T, _, false>(len, targets, factors, losses, input(x))
+            }
+            Logits::Gradient(x, y) => {
+                self.run_lanes::<T, _, true>(len, targets, factors, losses, between(Some(x), y))
+            }
+            Logits::InPlace(y) => {
+                self.run_lanes::<T, _, true>(len, targets, factors, losses, in_place(y))
+            }
+        }
+    }
+
+    /// A function of its own, because operands take much of the stack.
+    #[inline(never)]
+    fn run_lanes<T: Element, V: View, const GRADIENT: bool>(
+        &self,
+        len: usize,
+        (targets, of_rows): (V, OfRows<V::Item, T>),
+        factors: Option<impl View<Item = f64>>,
+        losses: impl View<Item = f64>,
         logits: impl for<'r> Operand<Rows<'r> = &'r mut [T]>,
     ) -> Result<(), Error> {
-        let of_rows = self.of_part(labels, len, GRADIENT)?;
-        let (labels, factors, losses) = views;
-        let operands = ((logits, output(losses)), (input(labels), factors.map(input)));
+        let operands = ((logits, output(losses)), (input(targets), factors.map(input)));
         let work = if GRADIENT { Work::Softmax } else { Work::LogSumExp };
         let exec = self.where_it_runs();
-        lanes::run::<T, _>(
-            exec,
-            work,
-            len,
-            operands,
-            &|exec, n, ((x, losses), (labels, factors))| {
-                let of_rows = of_rows.exec(*exec).with_factors(factors.as_deref());
-                if GRADIENT {
-                    of_rows.losses_and_gradient_in_place(rows_mut(x, n, len)?, &*labels, losses)
-                } else {
-                    of_rows.losses(rows(x, n, len)?, &*labels, losses)
-                }
-            },
-        )
+        lanes::run::<T, _>(exec, work, len, operands, &|exec, n, ((x, y), (targets, factors))| {
+            let loss = self.of_tile(*exec, factors.as_deref());
+            let targets = of_rows(targets, n, len)?;
+            if GRADIENT {
+                loss.losses_and_gradient_in_place(rows_mut(x, n, len)?, targets, y)
+            } else {
+                loss.losses(rows(x, n, len)?, targets, y)
+            }
+        })
     }
 
     /// [`CrossEntropy::losses`] of logits along an axis.
     ///
     /// ```
-    /// use softmax::CrossEntropy;
+    /// use softmax::{CrossEntropy, Matrix};
     /// // One image of two classes and three pixels, the last of which is ignored.
     /// let logits = [1.0f32, 5.0, 0.0, 1.0, 5.0, 9.0];
     /// let (labels, mut losses) = ([0, 1, -100], [0.0; 3]);
     /// let loss = CrossEntropy::new();
     /// loss.losses_axis(&logits, &labels, &mut losses, &[1, 2, 3], 1)?;
-    /// let mean = loss.reduce(&losses, loss.divisor(&labels, 2)?);
-    /// assert!((mean - std::f64::consts::LN_2).abs() < 1e-7 && losses[2] == 0.0);
+    /// assert!((losses[0] - std::f64::consts::LN_2).abs() < 1e-7 && losses[2] == 0.0);
+    ///
+    /// // Against probabilities: a tensor of the same shape.
+    /// let probs = Matrix::new(&[1.0f32, 0.5, 0.0, 0.0, 0.5, 1.0], 3)?;
+    /// loss.losses_axis(&logits, probs, &mut losses, &[1, 2, 3], 1)?;
+    /// assert!((losses[1] - std::f64::consts::LN_2).abs() < 1e-7 && losses[2] < 1e-3);
     /// # Ok::<(), softmax::Error>(())
     /// ```
     ///
     /// # Errors
     /// [`Error::Axis`] if there is no such axis (negative ones count from the end),
     /// [`Error::Memory`], or as [`CrossEntropy::losses`].
-    pub fn losses_axis<T: Element>(
+    pub fn losses_axis<'t, T: Element>(
         &self,
         logits: &[T],
-        labels: &[i64],
+        targets: impl Into<Targets<'t, T>>,
         losses: &mut [f64],
         shape: &[usize],
         axis: isize,
     ) -> Result<(), Error> {
-        let sizes @ [outer, len, inner] = lanes::around(shape, axis)?;
-        let from = tensor(INPUT, logits, sizes)?;
-        let views = self.views(labels, losses, [outer, 1, inner])?;
-        self.lanes::<T, false>(len, labels, views, input(from))
+        let sizes = lanes::around(shape, axis)?;
+        self.along(Logits::Read(logits), targets.into(), losses, sizes).map(drop)
     }
 
     /// [`CrossEntropy::losses_and_gradient`] of logits along an axis; the gradient is a tensor of
@@ -682,33 +884,210 @@ impl CrossEntropy<'_> {
     ///
     /// # Errors
     /// As [`CrossEntropy::losses_axis`].
-    pub fn losses_and_gradient_axis<T: Element>(
+    pub fn losses_and_gradient_axis<'t, T: Element>(
         &self,
         logits: &[T],
-        labels: &[i64],
+        targets: impl Into<Targets<'t, T>>,
         losses: &mut [f64],
         gradient: &mut [T],
         shape: &[usize],
         axis: isize,
     ) -> Result<(), Error> {
-        let sizes @ [outer, len, inner] = lanes::around(shape, axis)?;
-        let from = tensor(INPUT, logits, sizes)?;
-        let to = tensor_mut(GRADIENT, gradient, sizes)?;
-        let views = self.views(labels, losses, [outer, 1, inner])?;
-        self.lanes::<T, true>(len, labels, views, between(Some(from), to))
+        let sizes = lanes::around(shape, axis)?;
+        self.along(Logits::Gradient(logits, gradient), targets.into(), losses, sizes).map(drop)
     }
 
-    #[allow(clippy::type_complexity)]
-    fn views<'v>(
+    /// [`CrossEntropy::losses_and_gradient_axis`]; the gradient overwrites the logits. The same
+    /// bits.
+    ///
+    /// ```
+    /// use softmax::CrossEntropy;
+    /// let (mut logits, mut losses) = ([1.0f32, 5.0, 1.0, 5.0], [0.0; 2]);
+    /// CrossEntropy::new().losses_and_gradient_axis_in_place(
+    ///     &mut logits, &[0, 1], &mut losses, &[1, 2, 2], 1)?;
+    /// assert_eq!(logits, [-0.25, 0.25, 0.25, -0.25]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`CrossEntropy::losses_axis`].
+    pub fn losses_and_gradient_axis_in_place<'t, T: Element>(
         &self,
-        labels: &'v [i64],
-        losses: &'v mut [f64],
-        ones: [usize; 3],
-    ) -> Result<
-        (Tensor<Matrix<'v, i64>>, Option<Tensor<Matrix<'_, f64>>>, Tensor<MatrixMut<'v, f64>>),
-        Error,
-    > {
+        logits: &mut [T],
+        targets: impl Into<Targets<'t, T>>,
+        losses: &mut [f64],
+        shape: &[usize],
+        axis: isize,
+    ) -> Result<(), Error> {
+        let sizes = lanes::around(shape, axis)?;
+        self.along(Logits::InPlace(logits), targets.into(), losses, sizes).map(drop)
+    }
+
+    /// [`CrossEntropy::loss`] of logits along an axis.
+    ///
+    /// ```
+    /// use softmax::CrossEntropy;
+    /// // The mean over two images of two classes and one pixel.
+    /// let logits = [1.0f64, 1.0, 7.0, 7.0];
+    /// let loss = CrossEntropy::new().loss_axis(&logits, &[0, 1], &[2, 2, 1], 1)?;
+    /// assert_eq!(loss, std::f64::consts::LN_2);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`CrossEntropy::losses_axis`].
+    pub fn loss_axis<'t, T: Element>(
+        &self,
+        logits: &[T],
+        targets: impl Into<Targets<'t, T>>,
+        shape: &[usize],
+        axis: isize,
+    ) -> Result<f64, Error> {
+        self.reduced(Logits::Read(logits), targets.into(), lanes::around(shape, axis)?)
+    }
+
+    /// [`CrossEntropy::gradient`] of logits along an axis; the gradient is a tensor of their shape.
+    ///
+    /// ```
+    /// use softmax::CrossEntropy;
+    /// let (logits, mut gradient) = ([1.0f32, 5.0, 1.0, 5.0], [0.0; 4]);
+    /// CrossEntropy::new().gradient_axis(&logits, &[0, 1], &mut gradient, &[1, 2, 2], 1)?;
+    /// assert_eq!(gradient, [-0.25, 0.25, 0.25, -0.25]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`CrossEntropy::losses_axis`].
+    pub fn gradient_axis<'t, T: Element>(
+        &self,
+        logits: &[T],
+        targets: impl Into<Targets<'t, T>>,
+        gradient: &mut [T],
+        shape: &[usize],
+        axis: isize,
+    ) -> Result<f64, Error> {
+        let sizes = lanes::around(shape, axis)?;
+        self.reduced(Logits::Gradient(logits, gradient), targets.into(), sizes)
+    }
+
+    /// [`CrossEntropy::gradient_axis`]; the gradient overwrites the logits. The same bits.
+    ///
+    /// ```
+    /// use softmax::CrossEntropy;
+    /// let mut logits = [1.0f32, 5.0, 1.0, 5.0];
+    /// CrossEntropy::new().gradient_axis_in_place(&mut logits, &[0, 1], &[1, 2, 2], 1)?;
+    /// assert_eq!(logits, [-0.25, 0.25, 0.25, -0.25]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`CrossEntropy::losses_axis`].
+    pub fn gradient_axis_in_place<'t, T: Element>(
+        &self,
+        logits: &mut [T],
+        targets: impl Into<Targets<'t, T>>,
+        shape: &[usize],
+        axis: isize,
+    ) -> Result<f64, Error> {
+        self.reduced(Logits::InPlace(logits), targets.into(), lanes::around(shape, axis)?)
+    }
+
+    fn reduced<T: Element>(
+        &self,
+        logits: Logits<&[T], &mut [T]>,
+        targets: Targets<T>,
+        sizes: [usize; 3],
+    ) -> Result<f64, Error> {
+        // Before there is memory for as many losses as the shape says.
+        match &logits {
+            Logits::Read(x) | Logits::Gradient(x, _) => tensor(INPUT, x, sizes).map(drop)?,
+            Logits::InPlace(y) => tensor(INPUT, y, sizes).map(drop)?,
+        }
+        with_losses(sizes[0] * sizes[2], |losses| {
+            let divisor = self.along(logits, targets, &mut *losses, sizes)?;
+            Ok(self.reduce(losses, divisor))
+        })
+    }
+
+    /// Writes losses and the gradient, and returns the divisor of the sum of the losses.
+    fn along<T: Element>(
+        &self,
+        logits: Logits<&[T], &mut [T]>,
+        targets: Targets<T>,
+        losses: &mut [f64],
+        sizes: [usize; 3],
+    ) -> Result<f64, Error> {
+        match sizes {
+            [_, _, 1] => self.along_last(logits, targets, losses, sizes),
+            _ => self.turned(logits, targets, losses, sizes),
+        }
+    }
+
+    /// [`CrossEntropy::along`] the last axis. This and the next function are not inlined, so that
+    /// only one of them takes room on the stack.
+    #[inline(never)]
+    fn along_last<T: Element>(
+        &self,
+        logits: Logits<&[T], &mut [T]>,
+        targets: Targets<T>,
+        losses: &mut [f64],
+        sizes: [usize; 3],
+    ) -> Result<f64, Error> {
+        let targets = match targets {
+            Targets::Probs(q) => {
+                rows_of(TARGETS, q.into_slice().unwrap_or_default(), sizes)?.into()
+            }
+            labels => labels,
+        };
+        match logits {
+            Logits::Read(x) => self.losses(rows_of(INPUT, x, sizes)?, targets, losses)?,
+            Logits::Gradient(x, y) => {
+                let (x, y) = (rows_of(INPUT, x, sizes)?, rows_of_mut(GRADIENT, y, sizes)?);
+                self.losses_and_gradient(x, targets, losses, y)?;
+            }
+            Logits::InPlace(y) => {
+                let y = rows_of_mut(INPUT, y, sizes)?;
+                self.losses_and_gradient_in_place(y, targets, losses)?;
+            }
+        }
+        Ok(self.divides(&targets, sizes[1]))
+    }
+
+    /// [`CrossEntropy::along`] another axis.
+    #[inline(never)]
+    fn turned<T: Element>(
+        &self,
+        logits: Logits<&[T], &mut [T]>,
+        targets: Targets<T>,
+        losses: &mut [f64],
+        sizes: [usize; 3],
+    ) -> Result<f64, Error> {
+        let [outer, len, inner] = sizes;
+        let (n, ones) = (outer * inner, [outer, 1, inner]);
+        let gradient = !matches!(logits, Logits::Read(_));
+        let logits = match logits {
+            Logits::Read(x) => Logits::Read(tensor(INPUT, x, sizes)?),
+            Logits::Gradient(x, y) => {
+                Logits::Gradient(tensor(INPUT, x, sizes)?, tensor_mut(GRADIENT, y, sizes)?)
+            }
+            Logits::InPlace(y) => Logits::InPlace(tensor_mut(INPUT, y, sizes)?),
+        };
         let factors = self.factors().map(|factors| tensor(FACTORS, factors, ones)).transpose()?;
-        Ok((tensor(LABELS, labels, ones)?, factors, tensor_mut(LOSSES, losses, ones)?))
+        let losses = tensor_mut(LOSSES, losses, ones)?;
+        let (labels, probs) = match targets {
+            Targets::Labels(labels) => (Some(labels), None),
+            Targets::Probs(q) => (None, Some(q.into_slice().unwrap_or_default())),
+            _ => unreachable!("a kind of targets"),
+        };
+        let by_labels = labels.map(|labels| tensor(LABELS, labels, ones)).transpose()?;
+        let by_probs = probs.map(|probs| tensor(TARGETS, probs, sizes)).transpose()?;
+        let mut of_rows = *self;
+        let divisor = of_rows.make_part(labels, n, len, gradient)?;
+        if let Some(labels) = by_labels {
+            of_rows.lanes(len, (labels, labels_of_rows), factors, losses, logits)?;
+        } else if let Some(probs) = by_probs {
+            of_rows.lanes(len, (probs, probs_of_rows), factors, losses, logits)?;
+        }
+        Ok(divisor)
     }
 }

@@ -110,8 +110,7 @@ impl<'a> Backward<'a> {
         } else {
             ("upstream gradient", other)
         };
-        let negative = self.factor.is_negative();
-        let factor = if negative { self.factor.minus() } else { self.factor };
+        let (factor, negative) = self.factor.unsigned();
         let (hi, lo) = factor.finite()?.pair();
         let scale = if negative { (-hi, -lo) } else { (hi, lo) };
         let call = || BackwardCall::new(output, upstream, gradient, scale, log);

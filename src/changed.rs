@@ -251,8 +251,7 @@ impl<'a> Softmax<'a> {
     /// The options without the mask and with the absolute value of the scale; and whether the scale
     /// was negative.
     fn plain(&self) -> (Self, bool) {
-        let negative = self.factor.is_negative();
-        let factor = if negative { self.factor.minus() } else { self.factor };
+        let (factor, negative) = self.factor.unsigned();
         (Self { factor, mask: None, ..*self }, negative)
     }
 

@@ -58,6 +58,13 @@ impl Factor {
         matches!(self, Self::Scale(a) if (least..=(-Scale::RANGE.1).to_bits()).contains(&a.to_bits()))
     }
 
+    /// Without the sign of a scale below 0, and whether there was one.
+    #[inline]
+    pub(crate) fn unsigned(self) -> (Self, bool) {
+        let negative = self.is_negative();
+        (if negative { self.minus() } else { self }, negative)
+    }
+
     /// With the opposite sign, if it is a scale.
     pub(crate) fn minus(self) -> Self {
         match self {
@@ -96,6 +103,14 @@ impl Factor {
             last.set((key, scale));
             Ok(scale)
         })
+    }
+
+    /// Checks the range, which includes scales below 0, but not the limits.
+    ///
+    /// # Errors
+    /// As [`Factor::finite`].
+    pub(crate) fn check_finite(self) -> Result<(), Error> {
+        if self.is_negative() { Ok(()) } else { self.finite().map(drop) }
     }
 
     /// Checks the range, which includes both limits.

@@ -6,7 +6,8 @@ pub use softmax_kernels::{Limits, in_default_environment, limits};
 pub use crate::axis::index_of;
 use crate::executor::Crew;
 use crate::{
-    Caches, Element, Error, Exec, Executor, Kernel, Matrix, MatrixMut, Op, Softmax, Threads,
+    Caches, CrossEntropy, Element, Error, Exec, Executor, Kernel, Matrix, MatrixMut, Op, Shape,
+    Softmax, Threads,
 };
 
 /// An [`Exec`] made in one step: a copy would have to wait for the fields that setters store.
@@ -47,5 +48,30 @@ pub fn check(options: &Softmax) -> Result<(), Error> {
 /// # Errors
 /// Those of calls.
 pub fn check_finite(options: &Softmax) -> Result<(), Error> {
-    if options.factor.is_negative() { Ok(()) } else { options.factor.finite().map(drop) }
+    options.factor.check_finite()
+}
+
+/// The divisor of the sum of the losses of `rows` rows whose targets are probabilities.
+pub fn divisor(options: &CrossEntropy, rows: usize, cols: usize) -> f64 {
+    options.divides_by(None, rows, cols)
+}
+
+/// [`Exec::scratch_size`], with enough for a scale below 0.
+///
+/// # Errors
+/// As [`Exec::scratch_size`].
+pub fn scratch_size<T: Element>(options: &Softmax, op: Op, shape: Shape) -> Result<usize, Error> {
+    options.scratch_size::<T>(op, shape)
+}
+
+/// [`Exec::axis_scratch_size`], with enough for a scale below 0.
+///
+/// # Errors
+/// As [`Exec::axis_scratch_size`].
+pub fn axis_scratch_size<T: Element>(
+    options: &Softmax,
+    shape: &[usize],
+    axis: isize,
+) -> Result<usize, Error> {
+    options.axis_scratch_size::<T>(shape, axis)
 }

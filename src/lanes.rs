@@ -351,7 +351,8 @@ fn cut<A: Operand>(operand: A, at: usize, of: usize) -> (A, A) {
 }
 
 /// Runs `op` on rows of `len` elements of type `T`, copied from the lanes a tile at a time. Threads
-/// share the lanes as they share rows of `work`.
+/// share the lanes as they share rows of `work`. Inlined, so that operands are on the stack once.
+#[inline(always)]
 pub(crate) fn run<T: Element, A: Operand>(
     exec: &Exec,
     work: Work,

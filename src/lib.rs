@@ -159,6 +159,8 @@ pub use hardmax::Hardmax;
 pub use loss::{CrossEntropy, Reduction};
 #[cfg(feature = "ndarray")]
 pub use ndarray;
+#[cfg(feature = "ndarray")]
+pub use ndarray_axis::ArrayTargets;
 pub use picks::{LogProbs, TopK, perplexity};
 pub use plan::{Op, Plan, Regime, Shape};
 pub use rows::Softmax;

@@ -356,12 +356,18 @@ impl<'a> CrossEntropy<'a> {
     /// # Ok::<(), softmax::Error>(())
     /// ```
     pub fn divisor(&self, labels: &[i64], cols: usize) -> Result<f64, Error> {
+        self.divisor_of(Some(labels), labels.len(), cols)
+    }
+
+    /// As [`CrossEntropy::divisor`] of `rows` rows, whose targets are probabilities if there are no
+    /// labels.
+    fn divisor_of(&self, labels: Option<&[i64]>, rows: usize, cols: usize) -> Result<f64, Error> {
         if !in_default_environment(|| self.is_in_range()) {
             return Err(self.out_of_range());
         }
         self.loss.check_weights(cols)?;
-        self.loss.check_labels(labels, cols)?;
-        Ok(self.divides(&Targets::<f32>::Labels(labels), cols))
+        self.loss.check_labels(labels.unwrap_or_default(), cols)?;
+        Ok(in_default_environment(|| self.divides_by(labels, rows, cols)))
     }
 
     /// The loss of a batch from the losses of all its rows: their sum, in the order that all calls
@@ -551,27 +557,39 @@ impl<'a> CrossEntropy<'a> {
         positive.losses_and_gradient_in_place(gradient, targets, losses)
     }
 
-    /// The options that compute some rows of a call with these labels: the gradient has the divisor
-    /// of the whole call. Everything that does not depend on the rows is checked here.
+    /// Changes the options to those that compute some rows of a call with these labels, if they are
+    /// its targets, and returns the divisor of the call, which the gradient has. Everything that
+    /// does not depend on the rows is checked here.
     ///
     /// # Errors
     /// As [`CrossEntropy::divisor`].
-    pub(crate) fn of_part(
-        &self,
-        labels: &[i64],
+    pub(crate) fn make_part(
+        &mut self,
+        labels: Option<&[i64]>,
+        rows: usize,
         cols: usize,
         gradient: bool,
-    ) -> Result<Self, Error> {
-        let divisor = self.divisor(labels, cols)?;
-        let positive = if self.factor.is_negative() { self.positive() } else { *self };
-        let Loss { factor, .. } = positive.divided(if gradient { divisor } else { 1.0 })?;
-        let factor = if self.factor.is_negative() { -factor } else { factor };
-        let loss = Loss { factor, ..self.loss };
-        Ok(Self { loss, reduction: Reduction::Sum, factors: None, ..*self })
+    ) -> Result<f64, Error> {
+        let divisor = self.divisor_of(labels, rows, cols)?;
+        self.factor.check_finite()?;
+        if gradient {
+            self.loss.factor = in_default_environment(|| self.loss.factor / divisor);
+        }
+        (self.reduction, self.factors) = (Reduction::Sum, None);
+        Ok(divisor)
+    }
+
+    /// The options of [`CrossEntropy::make_part`] for some rows. They are made at one go, because
+    /// each copy of the options is a quarter of a kilobyte on the stack.
+    pub(crate) fn of_tile<'b>(&self, exec: Exec<'b>, factors: Option<&'b [f64]>) -> CrossEntropy<'b>
+    where
+        'a: 'b,
+    {
+        CrossEntropy { exec, factors, ..*self }
     }
 
     /// The options with these row factors.
-    pub(crate) fn with_factors(self, factors: Option<&'a [f64]>) -> Self {
+    fn with_factors(self, factors: Option<&'a [f64]>) -> Self {
         Self { factors, ..self }
     }
 
@@ -583,8 +601,12 @@ impl<'a> CrossEntropy<'a> {
         &self.exec
     }
 
+    pub(crate) fn is_negative(&self) -> bool {
+        self.factor.is_negative()
+    }
+
     pub(crate) fn check_scale(&self) -> Result<(), Error> {
-        self.factor.finite().map(drop)
+        self.factor.check_finite()
     }
 
     pub(crate) fn plan<T: Element>(&self, work: Work, shape: Shape) -> Result<Plan, Error> {
@@ -608,14 +630,18 @@ impl<'a> CrossEntropy<'a> {
     }
 
     /// [`CrossEntropy::divisor`] without its checks.
-    fn divides<T>(&self, targets: &Targets<T>, cols: usize) -> f64 {
-        in_default_environment(|| self.divides_by(targets, cols))
+    pub(crate) fn divides<T>(&self, targets: &Targets<T>, cols: usize) -> f64 {
+        let labels = match targets {
+            Targets::Labels(labels) => Some(*labels),
+            _ => None,
+        };
+        in_default_environment(|| self.divides_by(labels, targets.rows(), cols))
     }
 
-    fn divides_by<T>(&self, targets: &Targets<T>, cols: usize) -> f64 {
-        match (self.reduction, targets) {
+    pub(crate) fn divides_by(&self, labels: Option<&[i64]>, rows: usize, cols: usize) -> f64 {
+        match (self.reduction, labels) {
             (Reduction::Sum, _) => 1.0,
-            (Reduction::Mean, Targets::Labels(labels)) => {
+            (Reduction::Mean, Some(labels)) => {
                 let counted = labels.iter().filter(|&&label| label != self.loss.ignore);
                 match self.loss.weights {
                     // Whether labels are columns is checked later.
@@ -627,7 +653,7 @@ impl<'a> CrossEntropy<'a> {
                     _ => counted.count() as f64,
                 }
             }
-            (Reduction::Mean, targets) => targets.rows() as f64,
+            (Reduction::Mean, None) => rows as f64,
         }
     }
 
@@ -671,7 +697,10 @@ impl<'a> CrossEntropy<'a> {
 }
 
 /// Calls `f` with memory for the losses of rows, of which only their combination is wanted.
-fn with_losses<R>(rows: usize, f: impl FnOnce(&mut [f64]) -> Result<R, Error>) -> Result<R, Error> {
+pub(crate) fn with_losses<R>(
+    rows: usize,
+    f: impl FnOnce(&mut [f64]) -> Result<R, Error>,
+) -> Result<R, Error> {
     with_room(rows, f).unwrap_or(Err(Error::memory(rows)))
 }
 

@@ -5,17 +5,16 @@
 //! place: the whole view, or parts of it along the outer axes. Everything else is copied a tile at
 //! a time.
 
-use std::any::Any;
-use std::cell::Cell;
 use std::cmp::Reverse;
 
-use ndarray::{ArrayView, ArrayViewMut, Axis, Dimension};
+use ndarray::{ArrayBase, ArrayView, ArrayViewMut, Axis, Dimension, RawData, RemoveAxis};
 use softmax_kernels::{Element, MaskData, Op as Work, Plain, part_of, with_room};
 
-use crate::axis::index_of;
+use crate::axis::{Logits, OfRows, check_tokens, index_of, labels_of_rows, probs_of_rows};
 use crate::changed::{MASK, of_any_type};
-use crate::lanes::{View, between, in_place, input, is_tile};
-use crate::{CrossEntropy, Error, Hardmax, Shape, Size, Softmax, Threads, TopK};
+use crate::lanes::{View, between, in_place, is_tile};
+use crate::loss::with_losses;
+use crate::{CrossEntropy, Error, Hardmax, LogProbs, Shape, Size, Softmax, Threads, TopK};
 
 /// The least number of elements without gaps that gets a call of its own.
 const RUN: usize = 512;
@@ -35,9 +34,9 @@ const NEAR: isize = 4;
 ///
 /// Views without gaps whose axes have the same order in memory, in any order, are processed in
 /// place, as by [`Softmax::softmax_axis`]; so are parts of some hundred elements without gaps (long
-/// rows with padding between them). Everything else is copied a tile at a time, into memory that
-/// each thread keeps for its next call: half a mebibyte, or the size of a lane, or, if neighbouring
-/// lanes share cache lines, 16 of them, but not more than 32 MiB.
+/// rows with padding between them). Everything else is copied a tile at a time, into scratch
+/// memory: half a mebibyte, or the size of a lane, or, if neighbouring lanes share cache lines, 16
+/// of them, but not more than 32 MiB.
 impl Softmax<'_> {
     /// The softmax of `x` along an axis, into `y`. Error: as [`Softmax::softmax`].
     ///
@@ -221,22 +220,23 @@ impl Softmax<'_> {
         }
     }
 
-    /// Processes a copy without gaps.
+    /// Processes a copy without gaps. Its axes keep their order, while lanes (src/lanes.rs) are
+    /// turned to rows, which softmax does not need: it has kernels for columns.
     fn copied<T: Element, D: Dimension>(
         &self,
         op: Work,
         Arrays { x, mut y, axis }: Arrays<T, D>,
     ) -> Result<(), Error> {
-        let mut spare = Spare::take();
-        let tile = spare.room::<T>(y.len());
-        let tile = tile.and_then(|tile| ArrayViewMut::from_shape(y.raw_dim(), tile).ok());
-        let Some(mut tile) = tile else {
-            return Err(Error::memory(y.len_of(Axis(axis))));
-        };
-        copy(x.unwrap_or(y.view()), tile.view_mut());
-        self.dense(op, Arrays { x: None, y: tile.view_mut(), axis })?;
-        copy(tile.view(), y.view_mut());
-        Ok(())
+        let (n, len) = (y.len(), y.len_of(Axis(axis)));
+        let done = with_room(n, |tile: &mut [T]| {
+            let tile = ArrayViewMut::from_shape(y.raw_dim(), tile);
+            let mut tile = tile.map_err(|_| Error::memory(len))?;
+            copy(x.unwrap_or(y.view()), tile.view_mut());
+            self.dense(op, Arrays { x: None, y: tile.view_mut(), axis })?;
+            copy(tile.view(), y.view_mut());
+            Ok(())
+        });
+        done.unwrap_or(Err(Error::memory(len)))
     }
 }
 
@@ -280,12 +280,12 @@ array_view!(ArrayViewMut, |to: &mut ArrayViewMut<T, D>, rows| {
 
 /// Moves the axis of `x` to the end, and the others with the largest strides to the front; reports
 /// each swap of axes.
-fn arrange<T, D: Dimension>(
-    x: &mut ArrayView<T, D>,
+fn arrange<S: RawData, D: Dimension>(
+    x: &mut ArrayBase<S, D>,
     axis: usize,
     mut others: impl FnMut(usize, usize),
 ) {
-    let mut swap = |x: &mut ArrayView<T, D>, a, b| {
+    let mut swap = |x: &mut ArrayBase<S, D>, a, b| {
         x.swap_axes(a, b);
         others(a, b);
     };
@@ -370,7 +370,7 @@ fn mask_like<M, D: Dimension>(mask: &[M], dim: D) -> Result<ArrayView<'_, M, D>,
 }
 
 /// The number of elements of a lane.
-fn last<T, D: Dimension>(x: &ArrayView<T, D>) -> usize {
+fn last<S: RawData, D: Dimension>(x: &ArrayBase<S, D>) -> usize {
     x.shape().last().copied().unwrap_or(1)
 }
 
@@ -583,6 +583,127 @@ impl TopK<'_> {
     }
 }
 
+/// Log-probabilities along an axis of views of any layout (feature `ndarray`).
+impl LogProbs<'_> {
+    /// [`LogProbs::log_probs`] along an axis of `x`. `tokens` and `log_probs` have its shape,
+    /// except for the number of elements along the axis.
+    ///
+    /// ```
+    /// use ndarray::{Array2, array};
+    /// let (x, mut log_probs) = (array![[1.0f64, 5.0], [1.0, 5.0]], Array2::zeros((1, 2)));
+    /// let log_probs_of = softmax::LogProbs::new();
+    /// log_probs_of.log_probs_array(x.view(), array![[0, 1]].view(), log_probs.view_mut(), 0)?;
+    /// assert_eq!(log_probs, array![[-std::f64::consts::LN_2; 2]]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Axis`], [`Error::Shape`] if shapes do not fit, or as [`LogProbs::log_probs_axis`].
+    pub fn log_probs_array<T: Element, D: Dimension>(
+        &self,
+        x: ArrayView<T, D>,
+        tokens: ArrayView<usize, D>,
+        log_probs: ArrayViewMut<T::Arithmetic, D>,
+        axis: isize,
+    ) -> Result<(), Error> {
+        let index = index_of(axis, x.ndim())?;
+        self.array(x, tokens, log_probs, None, index)
+    }
+
+    /// [`LogProbs::log_probs_array`], and the log-sum-exp of each lane, in a view that lacks the
+    /// axis.
+    ///
+    /// ```
+    /// use ndarray::{Array1, Array2, array};
+    /// let (x, tokens) = (array![[2.0f64, 3.0], [2.0, 3.0]], array![[0, 1]]);
+    /// let (mut log_probs, mut logsumexp) = (Array2::zeros((1, 2)), Array1::zeros(2));
+    /// softmax::LogProbs::new().log_probs_and_logsumexp_array(
+    ///     x.view(), tokens.view(), log_probs.view_mut(), logsumexp.view_mut(), 0)?;
+    /// assert_eq!(logsumexp, array![2.0, 3.0] - log_probs.row(0));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`LogProbs::log_probs_array`].
+    pub fn log_probs_and_logsumexp_array<T: Element, D: Dimension>(
+        &self,
+        x: ArrayView<T, D>,
+        tokens: ArrayView<usize, D>,
+        log_probs: ArrayViewMut<T::Arithmetic, D>,
+        logsumexp: ArrayViewMut<T::Arithmetic, D::Smaller>,
+        axis: isize,
+    ) -> Result<(), Error>
+    where
+        D::Smaller: Dimension<Larger = D>,
+    {
+        let index = index_of(axis, x.ndim())?;
+        check("array of log-sum-exps", x.shape(), logsumexp.shape(), index, None)?;
+        self.array(x, tokens, log_probs, Some(logsumexp.insert_axis(Axis(index))), index)
+    }
+
+    fn array<T: Element, D: Dimension>(
+        &self,
+        mut x: ArrayView<T, D>,
+        mut tokens: ArrayView<usize, D>,
+        mut log_probs: ArrayViewMut<T::Arithmetic, D>,
+        mut logsumexp: Option<ArrayViewMut<T::Arithmetic, D>>,
+        index: usize,
+    ) -> Result<(), Error> {
+        let (len, k) = (x.len_of(Axis(index)), tokens.shape().get(index).copied().unwrap_or(0));
+        check("array of tokens", x.shape(), tokens.shape(), index, Some(k))?;
+        check("array of log-probabilities", x.shape(), log_probs.shape(), index, Some(k))?;
+        self.check_scale()?;
+        let inner = tokens.shape()[index + 1..].iter().product();
+        check_tokens(tokens.iter(), [0, k, inner], len)?;
+        arrange(&mut x, index, |a, b| {
+            tokens.swap_axes(a, b);
+            log_probs.swap_axes(a, b);
+            logsumexp.iter_mut().for_each(|logsumexp| logsumexp.swap_axes(a, b));
+        });
+        self.lanes(len, x, tokens, log_probs, logsumexp)
+    }
+}
+
+/// The targets of losses along an axis of views: labels, a view without that axis, or
+/// probabilities, a view of the logits' shape.
+///
+/// ```
+/// use ndarray::{Array2, array};
+/// let (logits, loss) = (array![[1.0f64, 1.0], [2.0, 2.0]], softmax::CrossEntropy::new());
+/// let probs = Array2::from_elem((2, 2), 0.5f64);
+/// assert_eq!(
+///     loss.loss_array(logits.view(), array![0, 1].view(), 1)?,
+///     loss.loss_array(logits.view(), probs.view(), 1)?,
+/// );
+/// # Ok::<(), softmax::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ArrayTargets<'a, T, D: Dimension> {
+    /// The class of each lane.
+    Labels(ArrayView<'a, i64, D::Smaller>),
+    /// The probabilities of all classes.
+    Probs(ArrayView<'a, T, D>),
+}
+
+impl<'a, T, D: Dimension> From<ArrayView<'a, i64, D::Smaller>> for ArrayTargets<'a, T, D> {
+    fn from(labels: ArrayView<'a, i64, D::Smaller>) -> Self {
+        Self::Labels(labels)
+    }
+}
+
+macro_rules! probs {
+    ($($t:ty),*) => {
+        $(impl<'a, D: Dimension> From<ArrayView<'a, $t, D>> for ArrayTargets<'a, $t, D> {
+            fn from(probs: ArrayView<'a, $t, D>) -> Self {
+                Self::Probs(probs)
+            }
+        })*
+    };
+}
+
+probs!(f32, f64, half::f16, half::bf16);
+
 /// Losses along an axis of views of any layout (feature `ndarray`): the axis of the classes. Labels
 /// and losses are views without that axis; row factors are in the order of these.
 impl CrossEntropy<'_> {
@@ -601,17 +722,17 @@ impl CrossEntropy<'_> {
     ///
     /// # Errors
     /// [`Error::Axis`], [`Error::Memory`], or as [`CrossEntropy::losses`].
-    pub fn losses_array<T: Element, D: Dimension>(
+    pub fn losses_array<'t, T: Element, D: Dimension>(
         &self,
         logits: ArrayView<T, D>,
-        labels: ArrayView<i64, D::Smaller>,
+        targets: impl Into<ArrayTargets<'t, T, D>>,
         losses: ArrayViewMut<f64, D::Smaller>,
         axis: isize,
     ) -> Result<(), Error>
     where
         D::Smaller: Dimension<Larger = D>,
     {
-        self.array(logits, labels, losses, None, axis)
+        self.array(Logits::Read(logits), targets.into(), losses, axis).map(drop)
     }
 
     /// [`CrossEntropy::losses_and_gradient`] along an axis of the logits, whose shape the gradient
@@ -629,10 +750,10 @@ impl CrossEntropy<'_> {
     ///
     /// # Errors
     /// As [`CrossEntropy::losses_array`].
-    pub fn losses_and_gradient_array<T: Element, D: Dimension>(
+    pub fn losses_and_gradient_array<'t, T: Element, D: Dimension>(
         &self,
         logits: ArrayView<T, D>,
-        labels: ArrayView<i64, D::Smaller>,
+        targets: impl Into<ArrayTargets<'t, T, D>>,
         losses: ArrayViewMut<f64, D::Smaller>,
         gradient: ArrayViewMut<T, D>,
         axis: isize,
@@ -640,57 +761,222 @@ impl CrossEntropy<'_> {
     where
         D::Smaller: Dimension<Larger = D>,
     {
-        self.array(logits, labels, losses, Some(gradient), axis)
+        self.array(Logits::Gradient(logits, gradient), targets.into(), losses, axis).map(drop)
     }
 
-    fn array<T: Element, D: Dimension>(
+    /// [`CrossEntropy::losses_and_gradient_array`]; the gradient overwrites the logits. The same
+    /// bits.
+    ///
+    /// ```
+    /// use ndarray::{Array1, array};
+    /// let (mut logits, mut losses) = (array![[1.0f32, 5.0], [1.0, 5.0]], Array1::zeros(2));
+    /// softmax::CrossEntropy::new().losses_and_gradient_array_in_place(
+    ///     logits.view_mut(), array![0, 1].view(), losses.view_mut(), 0)?;
+    /// assert_eq!(logits, array![[-0.25, 0.25], [0.25, -0.25]]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`CrossEntropy::losses_array`].
+    pub fn losses_and_gradient_array_in_place<'t, T: Element, D: Dimension>(
         &self,
-        mut x: ArrayView<T, D>,
-        labels: ArrayView<i64, D::Smaller>,
+        logits: ArrayViewMut<T, D>,
+        targets: impl Into<ArrayTargets<'t, T, D>>,
         losses: ArrayViewMut<f64, D::Smaller>,
-        mut gradient: Option<ArrayViewMut<T, D>>,
         axis: isize,
     ) -> Result<(), Error>
     where
         D::Smaller: Dimension<Larger = D>,
     {
-        let index = index_of(axis, x.ndim())?;
-        let len = x.len_of(Axis(index));
-        check("array of labels", x.shape(), labels.shape(), index, None)?;
-        check("array of losses", x.shape(), losses.shape(), index, None)?;
-        if let Some(gradient) = &gradient {
-            check("gradient", x.shape(), gradient.shape(), index, Some(len))?;
+        self.array(Logits::InPlace(logits), targets.into(), losses, axis).map(drop)
+    }
+
+    /// [`CrossEntropy::loss`] along an axis of the logits.
+    ///
+    /// ```
+    /// use ndarray::array;
+    /// let (logits, labels) = (array![[1.0f64, 7.0], [1.0, 7.0]], array![0, 1]);
+    /// let loss = softmax::CrossEntropy::new().loss_array(logits.view(), labels.view(), 0)?;
+    /// assert_eq!(loss, std::f64::consts::LN_2);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`CrossEntropy::losses_array`].
+    pub fn loss_array<'t, T: Element, D: RemoveAxis>(
+        &self,
+        logits: ArrayView<T, D>,
+        targets: impl Into<ArrayTargets<'t, T, D>>,
+        axis: isize,
+    ) -> Result<f64, Error>
+    where
+        D::Smaller: Dimension<Larger = D>,
+    {
+        self.reduced_array(Logits::Read(logits), targets.into(), axis)
+    }
+
+    /// [`CrossEntropy::gradient`] along an axis of the logits, whose shape the gradient has.
+    ///
+    /// ```
+    /// use ndarray::{Array2, array};
+    /// let (logits, mut gradient) = (array![[1.0f32, 5.0], [1.0, 5.0]], Array2::zeros((2, 2)));
+    /// let (loss, labels) = (softmax::CrossEntropy::new(), array![0, 1]);
+    /// loss.gradient_array(logits.view(), labels.view(), gradient.view_mut(), 0)?;
+    /// assert_eq!(gradient, array![[-0.25, 0.25], [0.25, -0.25]]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`CrossEntropy::losses_array`].
+    pub fn gradient_array<'t, T: Element, D: RemoveAxis>(
+        &self,
+        logits: ArrayView<T, D>,
+        targets: impl Into<ArrayTargets<'t, T, D>>,
+        gradient: ArrayViewMut<T, D>,
+        axis: isize,
+    ) -> Result<f64, Error>
+    where
+        D::Smaller: Dimension<Larger = D>,
+    {
+        self.reduced_array(Logits::Gradient(logits, gradient), targets.into(), axis)
+    }
+
+    /// [`CrossEntropy::gradient_array`]; the gradient overwrites the logits. The same bits.
+    ///
+    /// ```
+    /// use ndarray::array;
+    /// let (mut logits, labels) = (array![[1.0f32, 5.0], [1.0, 5.0]], array![0, 1]);
+    /// let loss = softmax::CrossEntropy::new();
+    /// loss.gradient_array_in_place(logits.view_mut(), labels.view(), 0)?;
+    /// assert_eq!(logits, array![[-0.25, 0.25], [0.25, -0.25]]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`CrossEntropy::losses_array`].
+    pub fn gradient_array_in_place<'t, T: Element, D: RemoveAxis>(
+        &self,
+        logits: ArrayViewMut<T, D>,
+        targets: impl Into<ArrayTargets<'t, T, D>>,
+        axis: isize,
+    ) -> Result<f64, Error>
+    where
+        D::Smaller: Dimension<Larger = D>,
+    {
+        self.reduced_array(Logits::InPlace(logits), targets.into(), axis)
+    }
+
+    fn reduced_array<T: Element, D: RemoveAxis>(
+        &self,
+        logits: Logits<ArrayView<T, D>, ArrayViewMut<T, D>>,
+        targets: ArrayTargets<T, D>,
+        axis: isize,
+    ) -> Result<f64, Error>
+    where
+        D::Smaller: Dimension<Larger = D>,
+    {
+        let dim = logits.dim();
+        let shape = dim.remove_axis(Axis(index_of(axis, dim.ndim())?));
+        with_losses(shape.size(), |losses| {
+            let n = losses.len();
+            let view = ArrayViewMut::from_shape(shape, &mut *losses);
+            let view = view.map_err(|_| Error::memory(n))?;
+            let divisor = self.array(logits, targets, view, axis)?;
+            Ok(self.reduce(losses, divisor))
+        })
+    }
+
+    /// Writes losses and the gradient, and returns the divisor of the sum of the losses.
+    fn array<T: Element, D: Dimension>(
+        &self,
+        logits: Logits<ArrayView<T, D>, ArrayViewMut<T, D>>,
+        targets: ArrayTargets<T, D>,
+        losses: ArrayViewMut<f64, D::Smaller>,
+        axis: isize,
+    ) -> Result<f64, Error>
+    where
+        D::Smaller: Dimension<Larger = D>,
+    {
+        let dim = logits.dim();
+        let index = index_of(axis, dim.ndim())?;
+        let (x, n, len) = (dim.slice(), losses.len(), dim[index]);
+        match &targets {
+            ArrayTargets::Labels(labels) => {
+                check("array of labels", x, labels.shape(), index, None)?;
+            }
+            ArrayTargets::Probs(q) => check("array of targets", x, q.shape(), index, Some(len))?,
         }
-        let shape = labels.raw_dim();
+        check("array of losses", x, losses.shape(), index, None)?;
+        if let Logits::Gradient(_, y) = &logits {
+            check("gradient", x, y.shape(), index, Some(len))?;
+        }
+        let shape = losses.raw_dim();
         let factors = self.factors().map(|factors| {
             let view = ArrayView::from_shape(shape.clone(), factors).ok();
             let view = view.filter(|view| view.len() == factors.len());
             let what = "number of row factors (one for each lane along the axis)";
-            view.ok_or_else(|| Error::count(what, labels.len(), factors.len()))
+            view.ok_or_else(|| Error::count(what, n, factors.len()))
         });
-        let factors = factors.transpose()?;
-        let mut factors = factors.map(|factors| factors.insert_axis(Axis(index)));
-        let n = labels.len();
+        let factors = factors.transpose()?.map(|factors| factors.insert_axis(Axis(index)));
+        let losses = losses.insert_axis(Axis(index));
+        let gradient = !matches!(logits, Logits::Read(_));
+        let mut of_rows = *self;
+        let labels = match targets {
+            ArrayTargets::Probs(q) => {
+                let divisor = of_rows.make_part(None, n, len, gradient)?;
+                let targets = (q, probs_of_rows::<T> as OfRows<_, T>);
+                of_rows.arranged(logits, targets, factors, losses, index)?;
+                return Ok(divisor);
+            }
+            ArrayTargets::Labels(labels) => labels,
+        };
         let in_order = with_room(n, |all: &mut [i64]| {
             labels.iter().zip(&mut *all).for_each(|(label, to)| *to = *label);
             let all = &*all;
+            let divisor = of_rows.make_part(Some(all), n, len, gradient)?;
             let labels = ArrayView::from_shape(shape, all);
             let labels = labels.map_err(|_| Error::count("number of labels", n, all.len()))?;
-            let mut labels = labels.insert_axis(Axis(index));
-            let mut losses = losses.insert_axis(Axis(index));
-            arrange(&mut x, index, |a, b| {
-                labels.swap_axes(a, b);
-                losses.swap_axes(a, b);
-                factors.iter_mut().for_each(|factors| factors.swap_axes(a, b));
-                gradient.iter_mut().for_each(|gradient| gradient.swap_axes(a, b));
-            });
-            let views = (labels, factors, losses);
-            match gradient {
-                None => self.lanes::<T, false>(len, all, views, input(x)),
-                Some(to) => self.lanes::<T, true>(len, all, views, between(Some(x), to)),
-            }
+            let labels = labels.insert_axis(Axis(index));
+            let targets = (labels, labels_of_rows::<T> as OfRows<_, T>);
+            of_rows.arranged(logits, targets, factors, losses, index)?;
+            Ok(divisor)
         });
         in_order.unwrap_or(Err(Error::memory(n)))
+    }
+
+    /// Computes lanes in the order that suits the logits in memory.
+    fn arranged<T: Element, V: Plain + Send + Sync + 'static, D: Dimension>(
+        &self,
+        mut logits: Logits<ArrayView<T, D>, ArrayViewMut<T, D>>,
+        (mut targets, of_rows): (ArrayView<V, D>, OfRows<V, T>),
+        mut factors: Option<ArrayView<f64, D>>,
+        mut losses: ArrayViewMut<f64, D>,
+        index: usize,
+    ) -> Result<(), Error> {
+        let mut swap = |a, b| {
+            targets.swap_axes(a, b);
+            losses.swap_axes(a, b);
+            factors.iter_mut().for_each(|factors| factors.swap_axes(a, b));
+        };
+        let len = logits.dim()[index];
+        match &mut logits {
+            Logits::Read(x) => arrange(x, index, swap),
+            Logits::InPlace(y) => arrange(y, index, swap),
+            Logits::Gradient(x, y) => arrange(x, index, |a, b| {
+                swap(a, b);
+                y.swap_axes(a, b);
+            }),
+        }
+        self.lanes(len, (targets, of_rows), factors, losses, logits)
+    }
+}
+
+impl<T, D: Dimension> Logits<ArrayView<'_, T, D>, ArrayViewMut<'_, T, D>> {
+    fn dim(&self) -> D {
+        match self {
+            Self::Read(x) | Self::Gradient(x, _) => x.raw_dim(),
+            Self::InPlace(y) => y.raw_dim(),
+        }
     }
 }
 
@@ -816,45 +1102,4 @@ fn copy<T: Copy, D: Dimension>(from: ArrayView<T, D>, mut to: ArrayViewMut<T, D>
     let to = to.split_at(Axis(longest), at);
     copy(from.0, to.0);
     copy(from.1, to.1);
-}
-
-/// Memory that the next call of the same thread uses again.
-struct Spare(Option<Box<dyn Any>>);
-
-thread_local! {
-    /// What the last call of this thread left: a vector of its element type.
-    static SPARE: Cell<Option<Box<dyn Any>>> = const { Cell::new(None) };
-}
-
-/// Frees what this thread keeps.
-pub(crate) fn release_spare() {
-    let _ = SPARE.try_with(Cell::take);
-}
-
-impl Spare {
-    fn take() -> Self {
-        // A thread that is ending has no spare memory any more.
-        Self(SPARE.try_with(Cell::take).ok().flatten())
-    }
-
-    /// Memory for `n` elements; `None` if there is none.
-    fn room<T: Element>(&mut self, n: usize) -> Option<&mut [T]> {
-        if !self.0.as_ref().is_some_and(|spare| spare.is::<Vec<T>>()) {
-            self.0 = Some(Box::new(Vec::<T>::new()));
-        }
-        let memory: &mut Vec<T> = self.0.as_mut()?.downcast_mut()?;
-        if memory.len() < n {
-            memory.try_reserve_exact(n - memory.len()).ok()?;
-            memory.resize(n, T::ZERO);
-        }
-        memory.get_mut(..n)
-    }
-}
-
-impl Drop for Spare {
-    fn drop(&mut self) {
-        let memory = self.0.take();
-        // If that fails, the memory is freed.
-        let _ = SPARE.try_with(|spare| spare.set(memory));
-    }
 }

@@ -5,7 +5,7 @@ use softmax_kernels::{Element, Masked, Matrix, Op as Work, Picks, part_of, with_
 use crate::changed::negated;
 use crate::exec::exec_setter;
 use crate::factor::{Factor, factor_setters};
-use crate::lanes::{self, input, output, tensor, tensor_mut};
+use crate::lanes::{tensor, tensor_mut};
 use crate::{Error, Exec, Shape};
 
 /// The `k` largest elements of each row, in decreasing order, equal ones in the order of the row:
@@ -168,10 +168,12 @@ impl<'a> TopK<'a> {
     ///
     /// # Errors
     /// [`Error::Value`].
+    pub(crate) fn is_negative(&self) -> bool {
+        self.factor.is_negative()
+    }
+
     pub(crate) fn check(&self, cols: usize) -> Result<(), Error> {
-        if !self.factor.is_negative() {
-            self.factor.finite()?;
-        }
+        self.factor.check_finite()?;
         Picks::<f32>::check_k(self.k, cols)
     }
 
@@ -345,16 +347,15 @@ impl<'a> LogProbs<'a> {
         let one = |one| tensor_mut("number of log-sum-exps", one, [rows, 1, 1]);
         let logsumexp = logsumexp.map(one).transpose()?;
         let positive = Self { factor: self.factor.minus(), ..*self };
-        let operands =
-            ((input(negated(x)), input(tokens)), (output(log_probs), logsumexp.map(output)));
-        let work = Work::LogSumExp;
-        lanes::run::<T, _>(&self.exec, work, cols, operands, &|exec, n, ((x, tokens), (y, lse))| {
-            let (of_rows, x) = (positive.exec(*exec), Matrix::with_stride(x, n, cols, cols)?);
-            match lse {
-                None => of_rows.log_probs(x, tokens, y),
-                Some(lse) => of_rows.log_probs_and_logsumexp(x, tokens, y, lse),
-            }
-        })
+        positive.lanes(cols, negated(x), tokens, log_probs, logsumexp)
+    }
+
+    pub(crate) fn where_it_runs(&self) -> &Exec<'a> {
+        &self.exec
+    }
+
+    pub(crate) fn check_scale(&self) -> Result<(), Error> {
+        self.factor.check_finite()
     }
 
     fn pick<T: Element>(

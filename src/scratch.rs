@@ -6,8 +6,8 @@ use softmax_kernels::{
 };
 
 use crate::axis::around;
-use crate::lanes::most_lanes;
-use crate::{Attention, CrossEntropy, Error, Exec, Op, Plan, Sampler, Shape, TopK};
+use crate::lanes::{self, most_lanes};
+use crate::{Attention, CrossEntropy, Error, Exec, Op, Plan, Sampler, Shape, Softmax, TopK};
 
 /// Calls `f`. Calls of this crate within `f`, on this thread and on the threads that share their
 /// work, take their scratch memory from `memory`. What does not fit comes from the allocator; with
@@ -39,11 +39,7 @@ pub fn with_scratch<R>(memory: &mut [u8], f: impl FnOnce() -> R) -> R {
 /// # Ok::<(), softmax::Error>(())
 /// ```
 pub fn release_scratch() {
-    crate::threads::everywhere(|| {
-        softmax_kernels::release_scratch();
-        #[cfg(feature = "ndarray")]
-        crate::ndarray_axis::release_spare();
-    });
+    crate::threads::everywhere(softmax_kernels::release_scratch);
 }
 
 /// The sum of `caller` bytes for the calling thread and `worker` bytes for each thread that works.
@@ -57,10 +53,26 @@ fn row<T: Element>(cols: usize) -> usize {
     room_for_row::<T::Arithmetic>(cols)
 }
 
+/// Bytes for a tile of lanes that are copied as rows, for other operands with so many bytes for
+/// each lane, and for the operation on the rows.
+fn copied<T: Element>(
+    exec: &Exec,
+    lanes: usize,
+    len: usize,
+    others: &[usize],
+) -> Result<usize, Error> {
+    let lanes = most_lanes(lanes, len.saturating_mul(size_of::<T>()));
+    let of_rows = exec.scratch_size::<T>(Op::Softmax, Shape::new(lanes, len))?;
+    let tile = room_for::<T>(lanes.saturating_mul(len));
+    let others = others.iter().map(|&bytes| room_for::<u8>(lanes.saturating_mul(bytes)));
+    Ok(others.fold(of_rows.saturating_add(tile), usize::saturating_add))
+}
+
 impl Exec<'_> {
     /// The scratch memory that a call of an operation needs, in bytes, for
     /// [`with_scratch`](crate::with_scratch). Operations without an [`Op`] have their own function,
-    /// or need none.
+    /// or need none. Masks and scales below 0 need more, for copies of rows, which the allocator
+    /// provides if it is not lent.
     ///
     /// ```
     /// use softmax::{Exec, MatrixMut, Op, Shape, Softmax};
@@ -114,19 +126,49 @@ impl Exec<'_> {
         }
         let shape = Shape::new(outer.saturating_mul(inner), axis).in_place();
         let plan = self.plan::<T>(Op::Softmax, shape)?;
-        // The copied lanes, and a result for each of them.
-        let lanes = most_lanes(shape.rows, axis.saturating_mul(size_of::<T>()));
-        let turned =
-            room_for::<T>(lanes.saturating_mul(axis)).saturating_add(room_for::<u64>(lanes));
-        let rows = self.scratch_size::<T>(Op::Softmax, Shape::new(lanes, axis))?;
-        let turned = turned.saturating_add(rows);
+        // A result for each lane.
+        let turned = copied::<T>(self, shape.rows, axis, &[size_of::<u64>()])?;
         Ok(total(&plan, 0, room_for_columns::<T>(axis).max(turned)))
     }
 }
 
+impl Softmax<'_> {
+    /// As [`Exec::scratch_size`], with these options: a scale below 0 needs copies of rows.
+    pub(crate) fn scratch_size<T: Element>(&self, op: Op, shape: Shape) -> Result<usize, Error> {
+        let size = self.exec.scratch_size::<T>(op, shape)?;
+        if !self.factor.is_negative() {
+            return Ok(size);
+        }
+        let plan = self.exec.plan_work::<T>(Work::LogSoftmax, shape.in_place())?;
+        let rows = copied::<T>(&self.exec, shape.rows, shape.cols, &[size_of::<T>()])?;
+        Ok(size.saturating_add(total(&plan, 0, rows)))
+    }
+
+    /// As [`Exec::axis_scratch_size`], with these options.
+    pub(crate) fn axis_scratch_size<T: Element>(
+        &self,
+        shape: &[usize],
+        axis: isize,
+    ) -> Result<usize, Error> {
+        let size = self.exec.axis_scratch_size::<T>(shape, axis)?;
+        if !self.factor.is_negative() {
+            return Ok(size);
+        }
+        let [outer, axis, inner] = around(shape, axis)?;
+        let rows = Shape::new(outer.saturating_mul(inner), axis);
+        // Lanes are copied as rows, and these rows again.
+        Ok(size.saturating_add(self.scratch_size::<T>(Op::LogSoftmax, rows)?))
+    }
+}
+
 impl TopK<'_> {
-    /// The same as [`Exec::scratch_size`], for indices, or for probabilities without
-    /// log-probabilities.
+    /// The bytes of `k` indices, log-probabilities and probabilities.
+    fn picked<T: Element>(&self) -> [usize; 3] {
+        [size_of::<usize>(), size_of::<T::Arithmetic>(), size_of::<T::Arithmetic>()]
+            .map(|size| size.saturating_mul(self.k))
+    }
+
+    /// The same as [`Exec::scratch_size`], for all its methods for rows.
     ///
     /// ```
     /// use softmax::{Matrix, Shape, TopK};
@@ -141,9 +183,45 @@ impl TopK<'_> {
     /// # Errors
     /// As [`Exec::plan`].
     pub fn scratch_size<T: Element>(&self, shape: Shape) -> Result<usize, Error> {
-        let plan = self.exec.plan::<T>(Op::LogSumExp, shape)?;
-        let picked = shape.rows.saturating_mul(self.k);
-        Ok(total(&plan, room_for::<T::Arithmetic>(picked), 0))
+        let plan = self.exec.plan::<T>(Op::LogSumExp, shape.in_place())?;
+        let picked = room_for::<T::Arithmetic>(shape.rows.saturating_mul(self.k));
+        let rows = if self.is_negative() {
+            copied::<T>(&self.exec, shape.rows, shape.cols, &self.picked::<T>())?
+        } else {
+            0
+        };
+        Ok(total(&plan, picked, rows))
+    }
+
+    /// The same as [`TopK::scratch_size`], along an axis of a tensor in C order.
+    ///
+    /// ```
+    /// use softmax::TopK;
+    /// let (x, mut indices, top) = ([1.0f32, 5.0, 2.0, 4.0], [9; 2], TopK::new(1));
+    /// let mut memory = vec![0; top.axis_scratch_size::<f32>(&[2, 2], 0)?];
+    /// softmax::with_scratch(&mut memory, || top.indices_axis(&x, &mut indices, &[2, 2], 0))?;
+    /// assert_eq!(indices, [1, 0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Axis`]; as [`Exec::plan`].
+    pub fn axis_scratch_size<T: Element>(
+        &self,
+        shape: &[usize],
+        axis: isize,
+    ) -> Result<usize, Error> {
+        let [outer, len, inner] = lanes::around(shape, axis)?;
+        let rows = Shape::new(outer.saturating_mul(inner), len).in_place();
+        let of_rows = self.scratch_size::<T>(rows)?;
+        if inner == 1 {
+            return Ok(of_rows);
+        }
+        let plan = self.exec.plan::<T>(Op::LogSumExp, rows)?;
+        let tile = copied::<T>(&self.exec, rows.rows, len, &self.picked::<T>())?;
+        // With a scale below 0 the rows of a tile are copied again.
+        let again = if self.is_negative() { of_rows } else { 0 };
+        Ok(total(&plan, again, tile))
     }
 }
 
@@ -163,7 +241,8 @@ impl Attention<'_> {
     /// [`Error::Value`] if the scale or temperature is out of range; as [`Exec::plan`].
     pub fn scratch_size<T: Element, U: Element>(&self, shape: Shape) -> Result<usize, Error> {
         self.check_scale()?;
-        Ok(total(&self.plan::<U>(shape)?, 0, row::<T>(shape.cols)))
+        let negated = self.room_for_negated::<T>(shape);
+        Ok(total(&self.plan::<U>(shape)?, 0, row::<T>(shape.cols).saturating_add(negated)))
     }
 }
 
@@ -184,7 +263,50 @@ impl CrossEntropy<'_> {
     pub fn scratch_size<T: Element>(&self, shape: Shape) -> Result<usize, Error> {
         self.check_scale()?;
         let plan = self.plan::<T>(Work::Softmax, shape)?;
-        Ok(total(&plan, room_for::<f64>(shape.rows), row::<T>(shape.cols)))
+        let Shape { rows, cols, .. } = shape;
+        let of_rows = if self.is_negative() {
+            copied::<T>(self.where_it_runs(), rows, cols, &[])?
+        } else {
+            row::<T>(cols)
+        };
+        Ok(total(&plan, room_for::<f64>(rows), of_rows))
+    }
+
+    /// The same as [`CrossEntropy::scratch_size`], along an axis of a tensor in C order.
+    ///
+    /// ```
+    /// use softmax::CrossEntropy;
+    /// let (x, labels, mut losses) = ([1.0f32, 5.0, 1.0, 5.0], [0, 1], [0.0; 2]);
+    /// let loss = CrossEntropy::new();
+    /// let mut memory = vec![0; loss.axis_scratch_size::<f32>(&[1, 2, 2], 1)?];
+    /// softmax::with_scratch(&mut memory, || {
+    ///     loss.losses_axis(&x, &labels, &mut losses, &[1, 2, 2], 1)
+    /// })?;
+    /// assert!(losses.iter().all(|loss| (loss - std::f64::consts::LN_2).abs() < 1e-7));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Axis`]; as [`CrossEntropy::scratch_size`].
+    pub fn axis_scratch_size<T: Element>(
+        &self,
+        shape: &[usize],
+        axis: isize,
+    ) -> Result<usize, Error> {
+        let [outer, len, inner] = lanes::around(shape, axis)?;
+        let rows = Shape::new(outer.saturating_mul(inner), len).in_place();
+        let of_rows = self.scratch_size::<T>(rows)?;
+        if inner == 1 {
+            return Ok(of_rows);
+        }
+        let plan = self.plan::<T>(Work::Softmax, rows)?;
+        // A loss, a factor, and a label or else probabilities for each lane.
+        let targets = len.saturating_mul(size_of::<T>()).max(size_of::<i64>());
+        let others = [size_of::<f64>(), size_of::<f64>(), targets];
+        let tile = copied::<T>(self.where_it_runs(), rows.rows, len, &others)?;
+        // With a scale below 0 the rows of a tile are copied again.
+        let again = if self.is_negative() { of_rows } else { room_for::<f64>(rows.rows) };
+        Ok(total(&plan, again, tile))
     }
 }
 

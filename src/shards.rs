@@ -3,8 +3,11 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use softmax_kernels::{Element, Masked, MergedPartials, Op as Work, Partial, Piece, Scale};
+use softmax_kernels::{
+    BLOCK, Element, Masked, MergedPartials, Op as Work, Partial, Piece, Scale, with_room,
+};
 
+use crate::changed::{Change, Minus};
 use crate::factor::{Factor, factor_setters};
 use crate::{Error, Exec};
 
@@ -20,7 +23,8 @@ use crate::{Error, Exec};
 ///    element.
 /// 3. [`softmax`](Shards::softmax) of each shard, or one of its relatives.
 ///
-/// These calls start no thread and allocate nothing.
+/// These calls start no thread and allocate nothing (but for a scale below 0, with which
+/// [`partials`](Shards::partials) needs scratch memory for one block).
 ///
 /// ```
 /// use softmax::{BLOCK, Merged, Partial, Shards};
@@ -101,6 +105,8 @@ pub enum Merged<T> {
 pub struct MergedRow<T> {
     merged: MergedPartials,
     scale: Scale,
+    /// Whether it is a row of negated elements.
+    negative: bool,
     of: PhantomData<fn() -> T>,
 }
 
@@ -144,7 +150,9 @@ impl<'a> Shards<'a> {
         Self { factor: Factor::One, masked: Masked::Nan, exec: Exec::new() }
     }
 
-    factor_setters!();
+    factor_setters!(
+        "Scales below 0 have the bits of `-x` by the scale without its sign; maxima, as that of\n[`Merged::Again`], are those of `-x`. They take longer, because shards are negated first."
+    );
 
     /// What the result is for a row that is all `-inf`.
     ///
@@ -198,7 +206,8 @@ impl<'a> Shards<'a> {
     ///
     /// # Errors
     /// [`Error::Shape`] if there is not one partial for each block, [`Error::Value`] if `row_max`
-    /// is not finite, or the scale or temperature out of range, or a kernel that cannot run.
+    /// is not finite, or the scale or temperature out of range, [`Error::Memory`] if the scale is
+    /// below 0, or a kernel that cannot run.
     pub fn partials<T: Element>(
         &self,
         x: &[T],
@@ -216,9 +225,20 @@ impl<'a> Shards<'a> {
         if let Some(max) = row_max.filter(|max| !max.is_finite()) {
             return Err(Error::value("largest element of the row", max, "finite"));
         }
-        let scale = self.factor.finite()?;
-        self.kernel::<T>()?.partials(x, &scale, row_max, partials);
-        Ok(())
+        let (factor, negative) = self.factor.unsigned();
+        let (scale, kernel) = (factor.finite()?, self.kernel::<T>()?);
+        if !negative {
+            kernel.partials(x, &scale, row_max, partials);
+            return Ok(());
+        }
+        let done = with_room(x.len().min(BLOCK), |room: &mut [T]| {
+            for (x, partial) in x.chunks(BLOCK).zip(partials.chunks_mut(1)) {
+                let block = &mut room[..x.len()];
+                Minus.read(0, x, block);
+                kernel.partials(block, &scale, row_max, partial);
+            }
+        });
+        done.ok_or(Error::memory(BLOCK))
     }
 
     /// Merges the partials of all blocks of a row of elements `T`, in their order. It takes a few
@@ -237,10 +257,11 @@ impl<'a> Shards<'a> {
     /// # Errors
     /// [`Error::Value`] if the scale or temperature is out of range, or a kernel that cannot run.
     pub fn merge<T: Element>(&self, partials: &[Partial]) -> Result<Merged<T>, Error> {
-        let scale = self.factor.finite()?;
+        let (factor, negative) = self.factor.unsigned();
+        let scale = factor.finite()?;
         Ok(match self.kernel::<T>()?.merge_partials(&scale, partials) {
             MergedPartials::Again(max) => Merged::Again(max),
-            merged => Merged::Row(MergedRow { merged, scale, of: PhantomData }),
+            merged => Merged::Row(MergedRow { merged, scale, negative, of: PhantomData }),
         })
     }
 
@@ -267,7 +288,7 @@ impl<'a> Shards<'a> {
         x: &[T],
         y: &mut [T],
     ) -> Result<(), Error> {
-        self.finish(Work::Softmax, row, both(x, y)?)
+        self.finish(Work::Softmax, row, Some(x), y)
     }
 
     /// [`Shards::softmax`] in place. The same bits.
@@ -290,7 +311,7 @@ impl<'a> Shards<'a> {
         row: &MergedRow<T>,
         x: &mut [T],
     ) -> Result<(), Error> {
-        self.finish(Work::Softmax, row, Piece::in_place(x))
+        self.finish(Work::Softmax, row, None, x)
     }
 
     /// The log-softmax of a shard of `row`, into `y`. Error: as
@@ -316,7 +337,7 @@ impl<'a> Shards<'a> {
         x: &[T],
         y: &mut [T],
     ) -> Result<(), Error> {
-        self.finish(Work::LogSoftmax, row, both(x, y)?)
+        self.finish(Work::LogSoftmax, row, Some(x), y)
     }
 
     /// [`Shards::log_softmax`] in place. The same bits.
@@ -339,7 +360,7 @@ impl<'a> Shards<'a> {
         row: &MergedRow<T>,
         x: &mut [T],
     ) -> Result<(), Error> {
-        self.finish(Work::LogSoftmax, row, Piece::in_place(x))
+        self.finish(Work::LogSoftmax, row, None, x)
     }
 
     /// The log-sum-exp of the row.
@@ -367,25 +388,37 @@ impl<'a> Shards<'a> {
         ))
     }
 
+    /// Finishes a shard, in place if there is no `x`.
     fn finish<T: Element>(
         &self,
         work: Work,
         row: &MergedRow<T>,
-        mut piece: Piece<T>,
+        x: Option<&[T]>,
+        y: &mut [T],
     ) -> Result<(), Error> {
-        self.kernel()?.finish_shard(&mut piece, work, &row.scale, &row.merged, self.masked);
+        if let Some(x) = x
+            && x.len() != y.len()
+        {
+            return Err(Error::count("number of outputs", x.len(), y.len()));
+        }
+        let kernel = self.kernel()?;
+        let mut piece = match x {
+            Some(x) if row.negative => {
+                Minus.read(0, x, y);
+                Piece::in_place(y)
+            }
+            None if row.negative => {
+                y.iter_mut().for_each(|y| *y = y.minus());
+                Piece::in_place(y)
+            }
+            Some(x) => Piece::new(x, y),
+            None => Piece::in_place(y),
+        };
+        kernel.finish_shard(&mut piece, work, &row.scale, &row.merged, self.masked);
         Ok(())
     }
 
     fn kernel<T: Element>(&self) -> Result<softmax_kernels::Shards<T>, Error> {
         Ok(self.exec.ready()?.shards())
     }
-}
-
-/// A shard that is read and one that is written.
-fn both<'a, T: Element>(x: &'a [T], y: &'a mut [T]) -> Result<Piece<'a, T>, Error> {
-    if x.len() != y.len() {
-        return Err(Error::count("number of outputs", x.len(), y.len()));
-    }
-    Ok(Piece::new(x, y))
 }

@@ -169,7 +169,7 @@ fn along_by_rows(options: &Options, x: &[f32], y: &mut [f32], shape: [usize; 3])
         let top = options.top_k(1);
         top.probs_axis(x, &mut y[..n], indices, &shape, 1).expect("a valid call");
         let loss = options.cross_entropy();
-        loss.losses_and_gradient_axis(x, labels, losses, y, &shape, 1).expect("a valid call");
+        loss.losses_and_gradient_axis(x, &*labels, losses, y, &shape, 1).expect("a valid call");
         let view = ndarray::ArrayView::from_shape(shape, x).expect("a shape");
         let y = ndarray::ArrayViewMut::from_shape([inner, len, outer], y).expect("a shape");
         hardmax.hardmax_array(view, y.reversed_axes(), 1).expect("a valid call");
@@ -179,18 +179,20 @@ fn along_by_rows(options: &Options, x: &[f32], y: &mut [f32], shape: [usize; 3])
 #[test]
 fn shards() {
     for kernel in available().into_iter().filter(|k| k.name() != "scalar") {
-        let shards = Options::new().kernel(kernel).shards();
-        let x = vec![1.0f32; 300_000];
-        let mut y = x.clone();
-        let mut partials = vec![Partial::NOTHING; Partial::count(x.len())];
-        let count = second(|| {
-            shards.partials(&x, None, &mut partials).expect("a valid shard");
-            let merged = shards.merge::<f32>(&partials).expect("a valid kernel");
-            let Merged::Row(row) = merged else { panic!("{merged:?} of ordinary logits") };
-            shards.softmax(&row, &x, &mut y).expect("a valid shard");
-            shards.log_softmax_in_place(&row, &mut y).expect("a valid shard");
-        });
-        assert_eq!(count, 0, "{}", kernel.name());
+        for scale in [1.0, -1.0] {
+            let shards = Options::new().kernel(kernel).scale(scale).shards();
+            let x = vec![1.0f32; 300_000];
+            let mut y = x.clone();
+            let mut partials = vec![Partial::NOTHING; Partial::count(x.len())];
+            let count = second(|| {
+                shards.partials(&x, None, &mut partials).expect("a valid shard");
+                let merged = shards.merge::<f32>(&partials).expect("a valid kernel");
+                let Merged::Row(row) = merged else { panic!("{merged:?} of ordinary logits") };
+                shards.softmax(&row, &x, &mut y).expect("a valid shard");
+                shards.log_softmax_in_place(&row, &mut y).expect("a valid shard");
+            });
+            assert_eq!(count, 0, "{} by {scale}", kernel.name());
+        }
     }
 }
 
@@ -381,13 +383,15 @@ fn in_lent_memory<T: Element + Probs<T>>(kernel: &'static Kernel, rows: usize, c
             });
             assert_eq!(count, 0, "{what} {shape:?}");
         }
-        let attention = options.attention(1, rows);
-        let size = attention.scratch_size::<T, T>(shape).expect("a size");
-        let count = lent(size, || {
-            let y = MatrixMut::new(&mut *y, cols).expect("a shape");
-            attention.causal().alibi(&[0.5]).softmax(x, y).expect("a valid call");
-        });
-        assert_eq!(count, 0, "{what} attention");
+        for scale in [1.0, -1.0] {
+            let attention = options.scale(scale).attention(1, rows);
+            let size = attention.scratch_size::<T, T>(shape).expect("a size");
+            let count = lent(size, || {
+                let y = MatrixMut::new(&mut *y, cols).expect("a shape");
+                attention.causal().alibi(&[0.5]).softmax(x, y).expect("a valid call");
+            });
+            assert_eq!(count, 0, "{what} attention by {scale}");
+        }
         let loss = options.cross_entropy();
         let (labels, size) = (vec![0; rows], loss.scratch_size::<T>(shape).expect("a size"));
         let count = lent(size, || {

@@ -163,7 +163,7 @@ typedef struct softmax_options {
     // `sizeof(softmax_options)`.
     size_t size;
     // The factor of inputs, within 2^-60 to 2^60; exact, at no cost. 1 by default. Its negative
-    // (softmin) is allowed for all but attention and shards, and costs a copy of the rows.
+    // (softmin) is allowed, too, and costs a copy of the rows.
     double scale;
     // The divisor of inputs; 1 by default. One of scale and temperature must be 1. Softmax and
     // log-softmax of rows also take 0 and infinity.
@@ -516,27 +516,86 @@ enum softmax_status softmax_top_k_axis(const void *x,
                                        size_t *indices,
                                        const struct softmax_options *options);
 
-// As `softmax_cross_entropy_labels`, along an axis of a tensor in C order, of classes: the second
-// of PyTorch's N, C, d1, d2. There is one label, one loss and one row factor for each lane, in the
-// order of the tensor without the axis. The gradient, a tensor of the logits' shape, must not
-// overlap them. `losses` must not be null.
+// As `softmax_log_probs`, along an axis of a tensor in C order: `tokens` and `log_probs` are
+// tensors of its shape, but for `tokens_per_lane` elements along the axis; `logsumexp` has one
+// element for each lane.
 //
 // # Safety
 // As the head of this file says.
-enum softmax_status softmax_cross_entropy_axis(const void *logits,
-                                               softmax_dtype dtype,
+enum softmax_status softmax_log_probs_axis(const void *x,
+                                           softmax_dtype dtype,
+                                           const size_t *shape,
+                                           size_t dims,
+                                           ptrdiff_t axis,
+                                           const size_t *tokens,
+                                           size_t tokens_per_lane,
+                                           void *log_probs,
+                                           void *logsumexp,
+                                           const struct softmax_options *options);
+
+// As `softmax_cross_entropy_labels`, along an axis of a tensor in C order, of classes: the second
+// of PyTorch's N, C, d1, d2. There is one label, one loss and one row factor for each lane, in the
+// order of the tensor without the axis. The gradient is a tensor of the logits' shape, which is
+// `logits` itself (in place) or does not overlap it.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_cross_entropy_labels_axis(const void *logits,
+                                                      softmax_dtype dtype,
+                                                      const size_t *shape,
+                                                      size_t dims,
+                                                      ptrdiff_t axis,
+                                                      const int64_t *labels,
+                                                      double *losses,
+                                                      double *loss,
+                                                      void *gradient,
+                                                      const struct softmax_cross_entropy *cross_entropy,
+                                                      const struct softmax_options *options);
+
+// As `softmax_cross_entropy_labels_axis`, against the probabilities `targets`, a tensor of the
+// logits' shape and dtype.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_cross_entropy_probs_axis(const void *logits,
+                                                     softmax_dtype dtype,
+                                                     const size_t *shape,
+                                                     size_t dims,
+                                                     ptrdiff_t axis,
+                                                     const void *targets,
+                                                     double *losses,
+                                                     double *loss,
+                                                     void *gradient,
+                                                     const struct softmax_cross_entropy *cross_entropy,
+                                                     const struct softmax_options *options);
+
+// As `softmax_axis_scratch_size`, for `softmax_top_k_axis` and, with the two sizes of a matrix and
+// axis 1, for `softmax_top_k`.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_top_k_scratch_size(softmax_dtype dtype,
                                                const size_t *shape,
                                                size_t dims,
                                                ptrdiff_t axis,
-                                               const int64_t *labels,
-                                               double *losses,
-                                               double *loss,
-                                               void *gradient,
-                                               const struct softmax_cross_entropy *cross_entropy,
+                                               size_t k,
+                                               size_t *bytes,
                                                const struct softmax_options *options);
 
-// As `softmax_softmax`, with a mask. Hidden elements have probability 0, whatever their value. If
-// scratch memory has less than 1 MiB and two rows, the allocator provides the rest.
+// As `softmax_axis_scratch_size`, for losses of logits along an axis.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_cross_entropy_axis_scratch_size(softmax_dtype dtype,
+                                                            const size_t *shape,
+                                                            size_t dims,
+                                                            ptrdiff_t axis,
+                                                            size_t *bytes,
+                                                            const struct softmax_options *options);
+
+// As `softmax_softmax`, with a mask. Hidden elements have probability 0, whatever their value. What
+// scratch memory is too small for (1 MiB and 17 rows of double a thread are enough) the allocator
+// provides.
 //
 // # Safety
 // As the head of this file says.
@@ -761,7 +820,8 @@ enum softmax_status softmax_argmax(const struct softmax_matrix *x,
 // The log-probabilities of some elements of each row, `tokens_per_row` of them: those of row `i`
 // have the numbers `tokens[i * tokens_per_row + j]`, and their log-probabilities are written to
 // the same places of `log_probs`; the log-sum-exp of each row to `logsumexp`, unless it is null.
-// Both are float, or double for f64.
+// Both are float, or double for f64. With a scale below 0 rows are copied; what scratch memory is
+// too small for (1 MiB and 17 rows a thread are enough) the allocator provides.
 //
 // # Safety
 // As the head of this file says.
@@ -775,7 +835,7 @@ enum softmax_status softmax_log_probs(const struct softmax_matrix *x,
 // The `k` largest elements of each row, the largest first and the first of equals first: their
 // log-probabilities and their probabilities in the whole row (float, or double for f64), unless
 // these are null, and their indices; `k` of each for a row. (If log-probabilities are not wanted,
-// they go to memory of the thread's own.)
+// they go to scratch memory: see `softmax_top_k_scratch_size`.)
 //
 // # Safety
 // As the head of this file says.
@@ -951,7 +1011,9 @@ enum softmax_status softmax_partial_count(size_t len, size_t *count);
 
 // The partials of a shard of a row: `x` has `len` elements and starts at a multiple of
 // `SOFTMAX_BLOCK` in its row; `count` must be the number that `softmax_partial_count` gives.
-// `row_max` is null, or the row's largest element, if `softmax_merge` has asked for that.
+// `row_max` is null, or the row's largest element, if `softmax_merge` has asked for that. With a
+// scale below 0 a block is negated in scratch memory, or in what the allocator provides if that
+// has less than 32 KiB and 64 bytes; and the largest elements are those of the negated row.
 //
 // # Safety
 // As the head of this file says.

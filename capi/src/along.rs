@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 
-use softmax::{CrossEntropy, Element, MaskData, TopK, Weights};
+use softmax::{CrossEntropy, Element, Error, LogProbs, MaskData, Matrix, Targets, TopK, Weights};
 
 use crate::loss::{self, softmax_cross_entropy};
 use crate::options::{Call, call, softmax_options};
@@ -77,7 +77,7 @@ pub unsafe extern "C" fn softmax_logsumexp_axis(
                 let y = slice_mut("logsumexp", y, of.lanes)?;
                 let given = call.given;
                 call.run(
-                    || given.exec.axis_scratch_size::<T>(of.shape, axis),
+                    || given.axis_scratch_size::<T>(of.shape, axis),
                     || given.softmax.logsumexp_axis(x, y, of.shape, axis),
                 )
             })
@@ -108,7 +108,7 @@ pub unsafe extern "C" fn softmax_hardmax_axis(
                 let (x, y) = (x.cast::<T>(), y.cast::<T>());
                 let of = sizes(shape, dims, axis)?;
                 let hardmax = call.given.hardmax(ties);
-                let needed = || call.given.exec.axis_scratch_size::<T>(of.shape, axis);
+                let needed = || call.given.axis_scratch_size::<T>(of.shape, axis);
                 let written = [Region::of("output", y, of.all)?];
                 if x == y.cast_const() {
                     call.disjoint(&written, &[of.region])?;
@@ -149,7 +149,7 @@ pub unsafe extern "C" fn softmax_argmax_axis(
                 let indices = slice_mut("indices", indices, of.lanes)?;
                 let given = call.given;
                 call.run(
-                    || given.exec.axis_scratch_size::<T>(of.shape, axis),
+                    || given.axis_scratch_size::<T>(of.shape, axis),
                     || given.hardmax(softmax::Ties::Share).argmax_axis(x, indices, of.shape, axis),
                 )
             })
@@ -194,7 +194,11 @@ pub unsafe extern "C" fn softmax_top_k_axis(
                 let indices = slice_mut("indices", indices, n)?;
                 let log_probs = optional("log_probs", log_probs, n)?;
                 let probs = optional("probs", probs, n)?;
-                top_k_of::<T>(&call.given.top_k(k), x, log_probs, probs, indices, of.shape, axis)
+                let top = call.given.top_k(k);
+                call.run(
+                    || top.axis_scratch_size::<T>(of.shape, axis),
+                    || top_k_of::<T>(&top, x, log_probs, probs, indices, of.shape, axis),
+                )
             })
         })
     }
@@ -223,47 +227,144 @@ fn top_k_of<T: Element>(
     indices: &mut [usize],
     shape: &[usize],
     axis: isize,
-) -> Result<(), Failure> {
-    Ok(match (log_probs, probs) {
+) -> Result<(), Error> {
+    match (log_probs, probs) {
         (None, None) => top.indices_axis(x, indices, shape, axis),
         (Some(log_probs), None) => top.log_probs_axis(x, log_probs, indices, shape, axis),
         (None, Some(probs)) => top.probs_axis(x, probs, indices, shape, axis),
         (Some(log_probs), Some(probs)) => {
             top.log_probs_and_probs_axis(x, log_probs, probs, indices, shape, axis)
         }
-    }?)
+    }
+}
+
+/// As `softmax_log_probs`, along an axis of a tensor in C order: `tokens` and `log_probs` are
+/// tensors of its shape, but for `tokens_per_lane` elements along the axis; `logsumexp` has one
+/// element for each lane.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_log_probs_axis(
+    x: *const c_void,
+    dtype: softmax_dtype,
+    shape: *const usize,
+    dims: usize,
+    axis: isize,
+    tokens: *const usize,
+    tokens_per_lane: usize,
+    log_probs: *mut c_void,
+    logsumexp: *mut c_void,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe {
+        call(options, &|call| {
+            by_dtype!("a tensor", dtype, T => {
+                let x = x.cast::<T>();
+                let log_probs = log_probs.cast::<<T as Element>::Arithmetic>();
+                let logsumexp = logsumexp.cast::<<T as Element>::Arithmetic>();
+                let of = sizes(shape, dims, axis)?;
+                let n = of.lanes.checked_mul(tokens_per_lane).ok_or(Reason::TooLarge("tokens"))?;
+                let written = [
+                    Region::of("log_probs", log_probs, n)?,
+                    Region::of("logsumexp", logsumexp, of.lanes)?,
+                ];
+                let read = [
+                    Region::of("input", x, of.all)?,
+                    Region::of("tokens", tokens, n)?,
+                    of.region,
+                ];
+                call.disjoint(&written, &read)?;
+                let (x, tokens) = (slice("input", x, of.all)?, slice("tokens", tokens, n)?);
+                let log_probs = slice_mut("log_probs", log_probs, n)?;
+                let logsumexp = optional("logsumexp", logsumexp, of.lanes)?;
+                let (shape, by) = (of.shape, call.given.log_probs());
+                call.lent(|| log_probs_of(&by, x, tokens, log_probs, logsumexp, shape, axis))
+            })
+        })
+    }
 }
 
 /// As [`top_k_of`].
 #[inline(never)]
-fn cross_entropy_of<T: Element>(
-    loss: &CrossEntropy,
+fn log_probs_of<T: Element>(
+    of: &LogProbs,
     x: &[T],
-    labels: &[i64],
-    losses: &mut [f64],
-    gradient: Option<&mut [T]>,
+    tokens: &[usize],
+    log_probs: &mut [T::Arithmetic],
+    logsumexp: Option<&mut [T::Arithmetic]>,
     shape: &[usize],
     axis: isize,
-) -> Result<(), Failure> {
-    Ok(match gradient {
-        None => loss.losses_axis(x, labels, losses, shape, axis),
-        Some(gradient) => loss.losses_and_gradient_axis(x, labels, losses, gradient, shape, axis),
-    }?)
+) -> Result<(), Error> {
+    match logsumexp {
+        None => of.log_probs_axis(x, tokens, log_probs, shape, axis),
+        Some(logsumexp) => {
+            of.log_probs_and_logsumexp_axis(x, tokens, log_probs, logsumexp, shape, axis)
+        }
+    }
 }
 
-/// The arguments of `softmax_cross_entropy_axis`.
+/// The losses of lanes.
+struct Lanes<'a, T> {
+    loss: &'a CrossEntropy<'a>,
+    /// None if the gradient overwrites them.
+    logits: Option<&'a [T]>,
+    targets: Targets<'a, T>,
+    losses: Option<&'a mut [f64]>,
+    gradient: Option<&'a mut [T]>,
+    shape: &'a [usize],
+    axis: isize,
+    /// Elements of a lane, and the number of lanes.
+    len: usize,
+    lanes: usize,
+}
+
+impl<T: Element> Lanes<'_, T> {
+    /// The reduced loss. As [`top_k_of`].
+    #[inline(never)]
+    fn run(self) -> Result<f64, Error> {
+        let Self { loss, logits, targets, gradient, shape, axis, .. } = self;
+        let Some(losses) = self.losses else {
+            return match (logits, gradient) {
+                (Some(x), None) => loss.loss_axis(x, targets, shape, axis),
+                (Some(x), Some(y)) => loss.gradient_axis(x, targets, y, shape, axis),
+                (None, y) => {
+                    loss.gradient_axis_in_place(y.unwrap_or_default(), targets, shape, axis)
+                }
+            };
+        };
+        match (logits, gradient) {
+            (Some(x), None) => loss.losses_axis(x, targets, losses, shape, axis),
+            (Some(x), Some(y)) => loss.losses_and_gradient_axis(x, targets, losses, y, shape, axis),
+            (None, y) => {
+                let y = y.unwrap_or_default();
+                loss.losses_and_gradient_axis_in_place(y, targets, losses, shape, axis)
+            }
+        }?;
+        Ok(loss.reduce(losses, loss::divisor_of(loss, &targets, self.lanes, self.len)?))
+    }
+}
+
+/// The arguments of losses along an axis.
 struct Logits {
     logits: *const c_void,
     shape: *const usize,
     dims: usize,
     axis: isize,
+    /// Labels, or probabilities if these are null.
     labels: *const i64,
+    probs: *const c_void,
     losses: *mut f64,
     loss: *mut f64,
     gradient: *mut c_void,
 }
 
 impl Logits {
+    fn is_in_place(&self) -> bool {
+        self.logits == self.gradient.cast_const() && !self.logits.is_null()
+    }
+
     /// A function of its own, so that this is not on the stack below the work.
     #[inline(never)]
     fn disjoint<T>(
@@ -278,8 +379,13 @@ impl Logits {
             Region::of("gradient", self.gradient.cast::<T>(), of.all)?,
         ];
         let read = [
-            Region::of("logits", self.logits.cast::<T>(), of.all)?,
+            Region::of(
+                "logits",
+                self.logits.cast::<T>(),
+                if self.is_in_place() { 0 } else { of.all },
+            )?,
             Region::of("labels", self.labels, of.lanes)?,
+            Region::of("targets", self.probs.cast::<T>(), of.all)?,
             Region::of("weights", o.weights, of.len)?,
             Region::of("weights_f64", o.weights_f64, of.len)?,
             Region::of("row_factors", o.row_factors, of.lanes)?,
@@ -295,36 +401,48 @@ impl Logits {
         &self,
         call: &Call,
         o: &softmax_cross_entropy,
+        by_labels: bool,
     ) -> Result<(), Failure> {
-        let Self { axis, labels, losses, loss, .. } = *self;
         // SAFETY: as this function's.
         unsafe {
             let (x, gradient) = (self.logits.cast::<T>(), self.gradient.cast::<T>());
             let of = sizes(self.shape, self.dims, self.axis)?;
-            let of_rows = loss::options_of(call, o, of.lanes, of.len)?;
+            let loss = loss::options_of(call, o, of.lanes, of.len)?;
             self.disjoint::<T>(call, o, &of)?;
-            let x = slice("logits", x, of.all)?;
-            let labels = slice("labels", labels, of.lanes)?;
-            let losses = slice_mut("losses", losses, of.lanes)?;
+            let targets = if by_labels {
+                slice("labels", self.labels, of.lanes)?.into()
+            } else {
+                let probs = slice("targets", self.probs.cast::<T>(), of.all)?;
+                Matrix::with_stride(probs, of.all, 1, 1)?.into()
+            };
+            let logits = match self.is_in_place() {
+                true => None,
+                false => Some(slice("logits", x, of.all)?),
+            };
+            let losses = optional("losses", self.losses, of.lanes)?;
             let gradient = optional("gradient", gradient, of.all)?;
-            cross_entropy_of(&of_rows, x, labels, losses, gradient, of.shape, axis)?;
-            if loss.is_null() {
-                return Ok(());
-            }
-            write("loss", loss, of_rows.reduce(losses, of_rows.divisor(labels, of.len)?))
+            let (shape, axis, len, lanes) = (of.shape, self.axis, of.len, of.lanes);
+            let loss = &loss;
+            let work = Lanes { loss, logits, targets, losses, gradient, shape, axis, len, lanes };
+            let mut reduced = 0.0;
+            call.run(
+                || loss.axis_scratch_size::<T>(shape, axis),
+                || work.run().map(|value| reduced = value),
+            )?;
+            if self.loss.is_null() { Ok(()) } else { write("loss", self.loss, reduced) }
         }
     }
 }
 
 /// As `softmax_cross_entropy_labels`, along an axis of a tensor in C order, of classes: the second
 /// of PyTorch's N, C, d1, d2. There is one label, one loss and one row factor for each lane, in the
-/// order of the tensor without the axis. The gradient, a tensor of the logits' shape, must not
-/// overlap them. `losses` must not be null.
+/// order of the tensor without the axis. The gradient is a tensor of the logits' shape, which is
+/// `logits` itself (in place) or does not overlap it.
 ///
 /// # Safety
 /// As the head of this file says.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn softmax_cross_entropy_axis(
+pub unsafe extern "C" fn softmax_cross_entropy_labels_axis(
     logits: *const c_void,
     dtype: softmax_dtype,
     shape: *const usize,
@@ -337,12 +455,95 @@ pub unsafe extern "C" fn softmax_cross_entropy_axis(
     cross_entropy: *const softmax_cross_entropy,
     options: *const softmax_options,
 ) -> softmax_status {
+    let probs = std::ptr::null();
     // SAFETY: as this function's.
     unsafe {
         call(options, &|call| {
             let o = read_or(cross_entropy, &loss::DEFAULT)?;
-            let tensor = Logits { logits, shape, dims, axis, labels, losses, loss, gradient };
-            by_dtype!("logits", dtype, T => tensor.run::<T>(call, o))
+            let tensor =
+                Logits { logits, shape, dims, axis, labels, probs, losses, loss, gradient };
+            by_dtype!("logits", dtype, T => tensor.run::<T>(call, o, true))
+        })
+    }
+}
+
+/// As `softmax_cross_entropy_labels_axis`, against the probabilities `targets`, a tensor of the
+/// logits' shape and dtype.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_cross_entropy_probs_axis(
+    logits: *const c_void,
+    dtype: softmax_dtype,
+    shape: *const usize,
+    dims: usize,
+    axis: isize,
+    targets: *const c_void,
+    losses: *mut f64,
+    loss: *mut f64,
+    gradient: *mut c_void,
+    cross_entropy: *const softmax_cross_entropy,
+    options: *const softmax_options,
+) -> softmax_status {
+    let (labels, probs) = (std::ptr::null(), targets);
+    // SAFETY: as this function's.
+    unsafe {
+        call(options, &|call| {
+            let o = read_or(cross_entropy, &loss::DEFAULT)?;
+            let tensor =
+                Logits { logits, shape, dims, axis, labels, probs, losses, loss, gradient };
+            by_dtype!("logits", dtype, T => tensor.run::<T>(call, o, false))
+        })
+    }
+}
+
+/// As `softmax_axis_scratch_size`, for `softmax_top_k_axis` and, with the two sizes of a matrix and
+/// axis 1, for `softmax_top_k`.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_top_k_scratch_size(
+    dtype: softmax_dtype,
+    shape: *const usize,
+    dims: usize,
+    axis: isize,
+    k: usize,
+    bytes: *mut usize,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe {
+        call(options, &|call| {
+            let (shape, top) = (slice("shape", shape, dims)?, call.given.top_k(k));
+            by_dtype!("a tensor", dtype, T => {
+                write("bytes", bytes, top.axis_scratch_size::<T>(shape, axis)?)
+            })
+        })
+    }
+}
+
+/// As `softmax_axis_scratch_size`, for losses of logits along an axis.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_cross_entropy_axis_scratch_size(
+    dtype: softmax_dtype,
+    shape: *const usize,
+    dims: usize,
+    axis: isize,
+    bytes: *mut usize,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe {
+        call(options, &|call| {
+            let (shape, loss) = (slice("shape", shape, dims)?, call.given.cross_entropy());
+            by_dtype!("a tensor", dtype, T => {
+                write("bytes", bytes, loss.axis_scratch_size::<T>(shape, axis)?)
+            })
         })
     }
 }
@@ -378,7 +579,7 @@ unsafe fn mask_of<'a>(
 ) -> Result<(MaskData<'a>, Region), Failure> {
     if mask.rows != 1 && mask.rows != x.rows {
         let what = "number of rows of the mask (1, or as many as there are)";
-        return Err(softmax::Error::count(what, x.rows, mask.rows).into());
+        return Err(Error::count(what, x.rows, mask.rows).into());
     }
     let n = mask.rows.checked_mul(x.cols).ok_or(Reason::TooLarge("mask"))?;
     macro_rules! of {
@@ -420,14 +621,14 @@ unsafe fn masked(
                 if x.is(y) {
                     call.disjoint(&written, &[mask_region])?;
                     let y = y.view_mut_unchecked::<T>();
-                    return lent(call, || match log {
+                    return call.lent(|| match log {
                         true => softmax.log_softmax_in_place(y),
                         false => softmax.softmax_in_place(y),
                     });
                 }
                 call.disjoint(&written, &[x.region::<T>("input")?, mask_region])?;
                 let (x, y) = (x.view_unchecked::<T>(), y.view_mut_unchecked::<T>());
-                lent(call, || match log {
+                call.lent(|| match log {
                     true => softmax.log_softmax(x, y),
                     false => softmax.softmax(x, y),
                 })
@@ -436,13 +637,9 @@ unsafe fn masked(
     }
 }
 
-/// In lent memory, if there is some; what it is too small for is allocated.
-fn lent(call: &Call, work: impl FnOnce() -> Result<(), softmax::Error>) -> Result<(), Failure> {
-    call.run(|| Ok(0), work)
-}
-
-/// As `softmax_softmax`, with a mask. Hidden elements have probability 0, whatever their value. If
-/// scratch memory has less than 1 MiB and two rows, the allocator provides the rest.
+/// As `softmax_softmax`, with a mask. Hidden elements have probability 0, whatever their value.
+/// What scratch memory is too small for (1 MiB and 17 rows of double a thread are enough) the
+/// allocator provides.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -507,7 +704,7 @@ pub unsafe extern "C" fn softmax_logsumexp_of(
             if !weights.is_null() {
                 if weights_rows != 1 && weights_rows != x.rows {
                     let what = "number of rows of weights (1, or as many as there are)";
-                    return Err(softmax::Error::count(what, x.rows, weights_rows).into());
+                    return Err(Error::count(what, x.rows, weights_rows).into());
                 }
                 let n = weights_rows.checked_mul(x.cols).ok_or(Reason::TooLarge("weights"))?;
                 (of, regions[1]) = match weights_dtype {
@@ -530,7 +727,7 @@ pub unsafe extern "C" fn softmax_logsumexp_of(
                 call.disjoint(&written, &read)?;
                 let y = slice_mut("logsumexp", logsumexp, x.rows)?;
                 let x = x.view_unchecked::<T>();
-                lent(call, || match of {
+                call.lent(|| match of {
                     Some(weights) => softmax.logsumexp_weighted(x, weights, y),
                     None => softmax.logsumexp(x, y),
                 })

@@ -20,6 +20,7 @@ mod tensors;
 
 use std::ffi::{CStr, c_char};
 
+pub use along::*;
 pub use attention::*;
 pub use loss::*;
 pub use options::*;

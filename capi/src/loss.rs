@@ -1,6 +1,6 @@
 //! Losses and their gradients.
 
-use softmax::{CrossEntropy, Element, Reduction, Shape, Targets};
+use softmax::{CrossEntropy, Element, Reduction, Shape, Targets, internal};
 
 use crate::options::{Call, call, plain_call, softmax_options};
 use crate::raw::{
@@ -112,6 +112,19 @@ pub(crate) unsafe fn options_of<'a>(
     Ok(loss)
 }
 
+/// The divisor of the sum of the losses of rows with these targets.
+pub(crate) fn divisor_of<T>(
+    loss: &CrossEntropy,
+    targets: &Targets<T>,
+    rows: usize,
+    cols: usize,
+) -> Result<f64, softmax::Error> {
+    match targets {
+        Targets::Labels(labels) => loss.divisor(labels, cols),
+        _ => Ok(internal::divisor(loss, rows, cols)),
+    }
+}
+
 /// The places of results.
 #[derive(Clone, Copy)]
 struct Wanted {
@@ -179,13 +192,7 @@ unsafe fn run<T: Element>(
             Against::Probs(targets) => targets.view::<T>("targets")?.into(),
         }
     };
-    let divisor = |loss: &CrossEntropy| -> Result<f64, softmax::Error> {
-        match targets {
-            Targets::Labels(labels) => loss.divisor(labels, cols),
-            targets if o.reduction == SOFTMAX_REDUCTION_MEAN => Ok(targets.rows() as f64),
-            _ => Ok(1.0),
-        }
-    };
+    let divisor = |loss: &CrossEntropy| divisor_of(loss, &targets, rows, cols);
     let needed = || loss.scratch_size::<T>(Shape::new(rows, cols));
     // SAFETY: as above.
     unsafe {

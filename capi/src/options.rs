@@ -6,8 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use softmax::{
-    Attention, Backward, Caches, CrossEntropy, Error, Exec, Executor, Hardmax, LogProbs, Masked,
-    Op, Shards, Sigmoid, Softmax, Threads, Ties, TopK, internal,
+    Attention, Backward, Caches, CrossEntropy, Element, Error, Exec, Executor, Hardmax, LogProbs,
+    Masked, Op, Shape, Shards, Sigmoid, Softmax, Threads, Ties, TopK, internal,
 };
 
 use crate::raw::{Descriptor, Region, disjoint, read, read_or, slice_mut};
@@ -56,7 +56,7 @@ pub struct softmax_options {
     /// `sizeof(softmax_options)`.
     pub size: usize,
     /// The factor of inputs, within 2^-60 to 2^60; exact, at no cost. 1 by default. Its negative
-    /// (softmin) is allowed for all but attention and shards, and costs a copy of the rows.
+    /// (softmin) is allowed, too, and costs a copy of the rows.
     pub scale: f64,
     /// The divisor of inputs; 1 by default. One of scale and temperature must be 1. Softmax and
     /// log-softmax of rows also take 0 and infinity.
@@ -216,6 +216,20 @@ impl<'a> Given<'a> {
         scaled!(self, Shards::new()).masked(self.masked).exec(self.exec)
     }
 
+    /// Bytes of scratch memory for an operation on rows.
+    pub(crate) fn scratch_size<T: Element>(&self, op: Op, shape: Shape) -> Result<usize, Error> {
+        internal::scratch_size::<T>(&self.softmax, self.at_temperature(op), shape)
+    }
+
+    /// The same along an axis.
+    pub(crate) fn axis_scratch_size<T: Element>(
+        &self,
+        shape: &[usize],
+        axis: isize,
+    ) -> Result<usize, Error> {
+        internal::axis_scratch_size::<T>(&self.softmax, shape, axis)
+    }
+
     /// Whether the temperature is 0 or infinite.
     pub(crate) fn is_limit(&self) -> bool {
         let bits = self.temperature.to_bits();
@@ -346,6 +360,11 @@ impl Call<'_> {
         Failure: From<E>,
     {
         if self.scratch.is_none() { Ok(work()?) } else { self.run_in_scratch(needed, work) }
+    }
+
+    /// The same with any size: what does not fit is allocated.
+    pub(crate) fn lent(&self, work: impl FnOnce() -> Result<(), Error>) -> Result<(), Failure> {
+        self.run(|| Ok(0), work)
     }
 
     #[cold]

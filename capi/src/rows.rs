@@ -87,7 +87,7 @@ unsafe fn map_in_place<T: Element>(call: &Call, op: Op, y: &softmax_matrix) -> R
         call.disjoint(&[written], &[])?;
     }
     call.run(
-        || given.exec.scratch_size::<T>(given.at_temperature(op), shape(y, true)),
+        || given.scratch_size::<T>(op, shape(y, true)),
         || {
             // SAFETY: as this function's; accepted above.
             let y = unsafe { y.view_mut_unchecked::<T>() };
@@ -115,7 +115,7 @@ unsafe fn map_of<T: Element>(
         return unsafe { map_in_place::<T>(call, op, y) };
     }
     let (given, softmax) = (call.given, &call.given.softmax);
-    let needed = || given.exec.scratch_size::<T>(given.at_temperature(op), shape(x, false));
+    let needed = || given.scratch_size::<T>(op, shape(x, false));
     let written = y.region::<T>("output")?;
     let read = x.region::<T>("input")?;
     if !written.is_apart_from(&read) || call.has_scratch() {
@@ -237,7 +237,7 @@ pub unsafe extern "C" fn softmax_logsumexp(
                 let (shape, given) = (shape(x, false), call.given);
                 let (x, logsumexp) = (x.view::<T>("input")?, slice_mut("logsumexp", logsumexp, x.rows)?);
                 call.run(
-                    || given.exec.scratch_size::<T>(Op::LogSumExp, shape),
+                    || given.scratch_size::<T>(Op::LogSumExp, shape),
                     || given.softmax.logsumexp(x, logsumexp),
                 )
             })
@@ -273,7 +273,8 @@ pub unsafe extern "C" fn softmax_argmax(
 /// The log-probabilities of some elements of each row, `tokens_per_row` of them: those of row `i`
 /// have the numbers `tokens[i * tokens_per_row + j]`, and their log-probabilities are written to
 /// the same places of `log_probs`; the log-sum-exp of each row to `logsumexp`, unless it is null.
-/// Both are float, or double for f64.
+/// Both are float, or double for f64. With a scale below 0 rows are copied; what scratch memory is
+/// too small for (1 MiB and 17 rows a thread are enough) the allocator provides.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -302,11 +303,12 @@ pub unsafe extern "C" fn softmax_log_probs(
                 let x = x.view::<T>("input")?;
                 let tokens = slice("tokens", tokens, n)?;
                 let log_probs = slice_mut("log_probs", log_probs, n)?;
+                let of = call.given.log_probs();
                 if logsumexp.is_null() {
-                    return Ok(call.given.log_probs().log_probs(x, tokens, log_probs)?);
+                    return call.lent(|| of.log_probs(x, tokens, log_probs));
                 }
                 let logsumexp = slice_mut("logsumexp", logsumexp, rows)?;
-                Ok(call.given.log_probs().log_probs_and_logsumexp(x, tokens, log_probs, logsumexp)?)
+                call.lent(|| of.log_probs_and_logsumexp(x, tokens, log_probs, logsumexp))
             })
         })
     }
@@ -315,7 +317,7 @@ pub unsafe extern "C" fn softmax_log_probs(
 /// The `k` largest elements of each row, the largest first and the first of equals first: their
 /// log-probabilities and their probabilities in the whole row (float, or double for f64), unless
 /// these are null, and their indices; `k` of each for a row. (If log-probabilities are not wanted,
-/// they go to memory of the thread's own.)
+/// they go to scratch memory: see `softmax_top_k_scratch_size`.)
 ///
 /// # Safety
 /// As the head of this file says.
@@ -345,17 +347,18 @@ pub unsafe extern "C" fn softmax_top_k(
                     &[x.region::<T>("input")?],
                 )?;
                 let indices = slice_mut("indices", indices, n)?;
-                let (top_k, x) = (call.given.top_k(k), x.view::<T>("input")?);
+                let (top_k, shape) = (call.given.top_k(k), shape(x, false));
+                let x = x.view::<T>("input")?;
                 let (with_logs, with_probs) = (!log_probs.is_null(), !probs.is_null());
                 let of = |wanted| if wanted { n } else { 0 };
                 let log_probs = slice_mut("log_probs", log_probs, of(with_logs))?;
                 let probs = slice_mut("probs", probs, of(with_probs))?;
-                Ok(match (with_logs, with_probs) {
+                call.run(|| top_k.scratch_size::<T>(shape), || match (with_logs, with_probs) {
                     (true, true) => top_k.log_probs_and_probs(x, log_probs, probs, indices),
                     (true, false) => top_k.log_probs(x, log_probs, indices),
                     (false, true) => top_k.probs(x, probs, indices),
                     (false, false) => top_k.indices(x, indices),
-                }?)
+                })
             })
         })
     }
@@ -495,7 +498,7 @@ pub unsafe extern "C" fn softmax_scratch_size(
         call(options, &|call| {
             let (op, x) = (at_temperature(call, op_of(op)?)?, read(x)?);
             by_dtype!("a matrix", x.dtype, T => {
-                let of = |in_place| call.given.exec.scratch_size::<T>(op, shape(x, in_place));
+                let of = |in_place| call.given.scratch_size::<T>(op, shape(x, in_place));
                 write("bytes", bytes, of(false)?.max(of(true)?))
             })
         })

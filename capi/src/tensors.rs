@@ -29,8 +29,8 @@ impl Tensor {
         let shape = unsafe { slice("shape", self.shape, dims) }?;
         let n = product(shape.iter()).ok_or(Reason::TooLarge("shape"))?;
         let (x, y) = (self.x.cast::<T>(), self.y.cast::<T>());
-        let (softmax, exec) = (&call.given.softmax, &call.given.exec);
-        let needed = || exec.axis_scratch_size::<T>(shape, axis);
+        let softmax = &call.given.softmax;
+        let needed = || call.given.axis_scratch_size::<T>(shape, axis);
         let shape_region = Region::of("shape", self.shape, dims)?;
         if x == y.cast_const() {
             call.disjoint(&[Region::of("output", y, n)?], &[shape_region])?;
@@ -111,7 +111,7 @@ pub unsafe extern "C" fn softmax_axis_scratch_size(
         call(options, &|call| {
             let shape = slice("shape", shape, dims)?;
             by_dtype!("a tensor", dtype, T => {
-                write("bytes", bytes, call.given.exec.axis_scratch_size::<T>(shape, axis)?)
+                write("bytes", bytes, call.given.axis_scratch_size::<T>(shape, axis)?)
             })
         })
     }
@@ -158,7 +158,9 @@ pub unsafe extern "C" fn softmax_partial_count(len: usize, count: *mut usize) ->
 
 /// The partials of a shard of a row: `x` has `len` elements and starts at a multiple of
 /// `SOFTMAX_BLOCK` in its row; `count` must be the number that `softmax_partial_count` gives.
-/// `row_max` is null, or the row's largest element, if `softmax_merge` has asked for that.
+/// `row_max` is null, or the row's largest element, if `softmax_merge` has asked for that. With a
+/// scale below 0 a block is negated in scratch memory, or in what the allocator provides if that
+/// has less than 32 KiB and 64 bytes; and the largest elements are those of the negated row.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -184,7 +186,7 @@ pub unsafe extern "C" fn softmax_partials(
                 let x = slice("input", x, len)?;
                 let partials = slice_mut("partials", partials.cast::<Partial>(), count)?;
                 let row_max = slice_or_none("row_max", row_max, 1)?.map(|max| max[0]);
-                Ok(call.given.shards().partials(x, row_max, partials)?)
+                call.lent(|| call.given.shards().partials(x, row_max, partials))
             })
         })
     }

@@ -113,6 +113,12 @@ impl<'a, T, U> Rows<'a, T, U> {
         (0..cols).map(move |i| unsafe { *x.add(i) })
     }
 
+    /// Reads rows without gaps instead, as many and of the same length.
+    pub(crate) fn read_instead(&mut self, x: &'a [T]) {
+        assert_eq!(x.len(), self.rows * self.cols, "as many elements");
+        (self.x, self.x_stride) = (x.as_ptr(), self.cols);
+    }
+
     /// Sets how the output is stored; in place always into the caches.
     #[inline]
     pub(crate) fn store(&mut self, store: Store) {

@@ -575,6 +575,16 @@ impl<'a, T: Element, U: Element> Scores<'a, T, U> {
         )
     }
 
+    /// The same of the negative of all scores, for which there must be exactly as much room.
+    #[must_use]
+    pub fn negated(mut self, room: &'a mut [T]) -> Self {
+        for (row, to) in room.chunks_exact_mut(self.cols.max(1)).enumerate() {
+            self.elements(row).zip(to).for_each(|(x, to)| *to = x.minus());
+        }
+        self.views.read_instead(room);
+        self
+    }
+
     /// The options of a row.
     #[inline(always)]
     pub(crate) fn options(&self, row: usize) -> Row<'a> {

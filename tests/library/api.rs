@@ -204,7 +204,13 @@ fn list(text: &str, exported: &[String], entries: &mut BTreeMap<String, Entry>, 
             for name in ["factor_setters", "exec_setter"] {
                 let text = body_of(macros, name).expect("a macro of setters");
                 let text: String = text.lines().map(|line| format!("    {line}\n")).collect();
-                body = body.replace(&format!("    {name}!();\n"), &text);
+                // Its argument is a sentence of the documentation.
+                let call = body.split_once(&format!("    {name}!("));
+                if let Some((before, rest)) = call
+                    && let Some((_, after)) = rest.split_once(");\n")
+                {
+                    body = format!("{before}{text}{after}");
+                }
             }
             let methods = items(&body, 4).into_iter();
             let methods = methods.filter(|(attributes, head, _)| {

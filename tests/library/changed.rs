@@ -5,8 +5,8 @@ use std::num::NonZeroUsize;
 use crate::common::*;
 use softmax::half::{bf16, f16};
 use softmax::{
-    Attention, Caches, CrossEntropy, Element, Error, Mask, MaskData, Masked, Matrix, MatrixMut,
-    Probs, Softmax, Targets, Threads,
+    Attention, Caches, CrossEntropy, Element, Error, Kernel, Mask, MaskData, Masked, Matrix,
+    MatrixMut, Partial, Probs, Softmax, Targets, Threads,
 };
 use softmax_measure::oracle::{BF16, Dd, F16, F32, F64, Format, exact, ulps};
 
@@ -15,13 +15,14 @@ const SHAPES: [[usize; 2]; 9] =
 
 /// All options that change the path of a call.
 fn ways() -> Vec<Options<'static>> {
+    available().into_iter().flat_map(ways_of).collect()
+}
+
+fn ways_of(kernel: &'static Kernel) -> [Options<'static>; 2] {
     let two = Threads::Exactly(NonZeroUsize::new(2).expect("not 0"));
-    let of = |kernel| {
-        let options = on(kernel, 1.0, Masked::Zero);
-        let shared = options.threads(two).caches(Caches::new(1 << 12, 1 << 12));
-        [options.threads(Threads::Serial), shared]
-    };
-    available().into_iter().flat_map(of).collect()
+    let options = on(kernel, 1.0, Masked::Zero);
+    let shared = options.threads(two).caches(Caches::new(1 << 12, 1 << 12));
+    [options.threads(Threads::Serial), shared]
 }
 
 fn matrix<T: Element>([rows, cols]: [usize; 2]) -> Vec<T> {
@@ -463,4 +464,91 @@ fn losses_along_an_axis_with_a_scale_below_0() {
     assert_eq!(gradient, [g[0], g[2], g[4], g[1], g[3], g[5]]);
     let mean = loss.loss(view(&turned, [3, 2]), &labels).expect("valid");
     assert_eq!(mean, losses.iter().sum::<f64>() / 3.0);
+}
+
+/// Attention with all options, of scores whose hidden elements may be anything.
+fn attention_below_0<T: Bits, U: Bits + Probs<T>>()
+where
+    T::Arithmetic: Bits,
+{
+    let (heads, queries) = (2, 3);
+    let (slopes, sinks) = ([0.25f32, 0.5], [1.0f32, -2.0]);
+    // The longest rows do not fit the memory in which some are negated at a time.
+    for keys in [1, 17, 300, if quick() { 500 } else { 60_000 }] {
+        let (shape, lengths) = ([2 * heads * queries, keys], [keys, keys / 2]);
+        let x = matrix::<T>(shape);
+        let minus: Vec<T> = x.iter().map(|x| T::from_f64(-x.to_f64())).collect();
+        let added: Vec<f32> = (0..keys).map(|i| [0.5, f32::NEG_INFINITY, -1.0][i % 3]).collect();
+        // The reference takes long.
+        let kernels = if keys > 1000 { crate::common::exact() } else { available() };
+        for options in kernels.into_iter().flat_map(ways_of) {
+            let run = |scale: f64, x: &[T], which: usize| {
+                let plain = options.scale(scale).attention(heads, queries);
+                let attention = match which {
+                    0 => plain,
+                    1 => plain.causal().lengths(&lengths),
+                    _ => plain
+                        .soft_cap(30.0)
+                        .mask(Mask::new(&added[..], [1, 1, 1]))
+                        .mask_slopes(&slopes)
+                        .alibi(&slopes)
+                        .sinks(&sinks)
+                        .window(keys / 2 + 1),
+                };
+                let (mut y, mut lse) =
+                    (vec![U::ZERO; x.len()], vec![<T::Arithmetic>::ZERO; shape[0]]);
+                let to = view_mut(&mut y, shape);
+                attention.softmax_and_logsumexp(view(x, shape), to, &mut lse).expect("valid");
+                (y, lse)
+            };
+            for which in 0..3 {
+                let what = || format!("{shape:?} {} to {} {which} {options:?}", T::NAME, U::NAME);
+                let (got, want) = (run(-0.3, &x, which), run(0.3, &minus, which));
+                assert_same(&got.0, &want.0, what);
+                assert_same(&got.1, &want.1, what);
+            }
+            let differ = |(a, b): (&U, &U)| a.bits() != b.bits();
+            let (plus, minus) = (run(0.3, &x, 0).0, run(-0.3, &x, 0).0);
+            assert!(plus.iter().zip(&minus).any(differ) || keys == 1);
+        }
+    }
+}
+
+#[test]
+fn attention_with_a_scale_below_0() {
+    attention_below_0::<f32, f32>();
+    attention_below_0::<f32, bf16>();
+    attention_below_0::<f16, f32>();
+    attention_below_0::<f16, f16>();
+    attention_below_0::<f64, f64>();
+}
+
+#[test]
+fn attention_in_place_with_a_scale_below_0() {
+    let shape = [6, 700];
+    let x = matrix::<f32>(shape);
+    for options in ways() {
+        let attention = options.scale(-0.3).attention(2, 3).causal();
+        let (mut y, mut z) = (x.clone(), x.clone());
+        attention.softmax(view(&x, shape), view_mut(&mut y, shape)).expect("valid");
+        attention.softmax_in_place(view_mut(&mut z, shape)).expect("valid");
+        assert_same(&z, &y, || format!("{options:?}"));
+    }
+}
+
+/// Scales out of range are refused in either sign.
+#[test]
+fn attention_and_shards_refuse_other_scales() {
+    for scale in [-0.0, -1e-30, -1e30, f64::NEG_INFINITY, -f64::NAN] {
+        let options = Options::new().scale(scale);
+        let (mut x, mut partials) = ([1.0f32; 2], [Partial::NOTHING]);
+        let y = MatrixMut::new(&mut x, 2).expect("a shape");
+        let e = options.attention(1, 1).softmax_in_place(y).expect_err("out of range");
+        assert!(e.to_string().starts_with("the scale must be"), "{e}");
+        let e = options.shards().partials(&x, None, &mut partials).expect_err("out of range");
+        assert!(e.to_string().starts_with("the scale must be"), "{e}");
+        let e = options.shards().merge::<f32>(&partials).expect_err("out of range");
+        assert!(e.to_string().starts_with("the scale must be"), "{e}");
+        assert_eq!((x, partials), ([1.0; 2], [Partial::NOTHING]));
+    }
 }

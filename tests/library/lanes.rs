@@ -6,7 +6,10 @@ use std::num::NonZeroUsize;
 use crate::common::*;
 use ndarray::{Array, ArrayView, Axis, Ix2, Ix3, s};
 use softmax::half::{bf16, f16};
-use softmax::{Caches, CrossEntropy, Element, Error, Masked, Matrix, MatrixMut, Threads, Ties};
+use softmax::{
+    ArrayTargets, Caches, CrossEntropy, Element, Error, Masked, Matrix, MatrixMut, Targets,
+    Threads, Ties,
+};
 
 /// Sizes before, along and after the axis. The last shapes are larger than what is copied at a
 /// time.
@@ -58,9 +61,19 @@ struct Expected<T: Element> {
     top: Vec<usize>,
     log_probs: Vec<T::Arithmetic>,
     probs: Vec<T::Arithmetic>,
-    losses: Vec<f64>,
-    gradient: Vec<T>,
+    /// Of the tokens of [`tokens`]; and log-sum-exps beside them.
+    picked: Vec<T::Arithmetic>,
+    lse: Vec<T::Arithmetic>,
+    /// Against labels, and against probabilities.
+    by_labels: Losses<T>,
+    by_probs: Losses<T>,
     limit: Vec<T>,
+}
+
+struct Losses<T> {
+    each: Vec<f64>,
+    reduced: f64,
+    gradient: Vec<T>,
 }
 
 /// How many elements of a lane are picked.
@@ -70,6 +83,15 @@ fn k_of(len: usize) -> usize {
 
 fn labels(n: usize, len: usize) -> Vec<i64> {
     (0..n).map(|i| if i % 7 == 3 { -100 } else { (i * 5 % len) as i64 }).collect()
+}
+
+/// `k` tokens of each of `n` lanes.
+fn tokens(n: usize, k: usize, len: usize) -> Vec<usize> {
+    (0..n * k).map(|i| i * 11 % len).collect()
+}
+
+fn probs<T: Element>(n: usize) -> Vec<T> {
+    (0..n).map(|i| T::from_f64((i % 5) as f64 / 8.0)).collect()
 }
 
 fn factors(n: usize) -> Vec<f64> {
@@ -92,8 +114,10 @@ fn expected<T: Element>(options: &Options, x: &[T], shape: [usize; 3]) -> Expect
         top: vec![0; n * k],
         log_probs: vec![zero; n * k],
         probs: vec![zero; n * k],
-        losses: vec![0.0; n],
-        gradient: vec![T::ZERO; x.len()],
+        picked: vec![zero; n * k],
+        lse: vec![zero; n],
+        by_labels: Losses { each: vec![0.0; n], reduced: 0.0, gradient: vec![T::ZERO; x.len()] },
+        by_probs: Losses { each: vec![0.0; n], reduced: 0.0, gradient: vec![T::ZERO; x.len()] },
         limit: vec![T::ZERO; x.len()],
     };
     let m = rows(&x, shape);
@@ -103,17 +127,27 @@ fn expected<T: Element>(options: &Options, x: &[T], shape: [usize; 3]) -> Expect
     hardmax.argmax(m, &mut e.argmax).expect("a valid call");
     let top = options.top_k(k);
     top.log_probs_and_probs(m, &mut e.log_probs, &mut e.probs, &mut e.top).expect("a valid call");
-    let (labels, factors) = (labels(n, len), factors(n));
-    loss(options, &factors)
-        .losses_and_gradient(m, &labels, &mut e.losses, rows_mut(&mut e.gradient, shape))
-        .expect("a valid call");
+    let tokens = moved(&tokens(n, k, len), picked);
+    let log_probs = options.log_probs();
+    log_probs.log_probs_and_logsumexp(m, &tokens, &mut e.picked, &mut e.lse).expect("valid");
+    let (labels, factors, probs) = (labels(n, len), factors(n), moved(&probs::<T>(x.len()), shape));
+    let loss = loss(options, &factors);
+    for (to, targets) in [
+        (&mut e.by_labels, Targets::from(&labels)),
+        (&mut e.by_probs, Targets::from(rows(&probs, shape))),
+    ] {
+        let gradient = rows_mut(&mut to.gradient, shape);
+        loss.losses_and_gradient(m, targets, &mut to.each, gradient).expect("a valid call");
+        to.reduced = loss.loss(m, targets).expect("a valid call");
+        to.gradient = moved_back(&to.gradient, shape);
+    }
     let cold = options.softmax().temperature(0.0);
     cold.log_softmax(m, rows_mut(&mut e.limit, shape)).expect("a valid call");
     e.top = moved_back(&e.top, picked);
     e.log_probs = moved_back(&e.log_probs, picked);
     e.probs = moved_back(&e.probs, picked);
     e.hardmax = moved_back(&e.hardmax, shape);
-    e.gradient = moved_back(&e.gradient, shape);
+    e.picked = moved_back(&e.picked, picked);
     e.limit = moved_back(&e.limit, shape);
     e
 }
@@ -155,14 +189,50 @@ where
     assert_eq!(indices, want.top, "{}", what("top k")());
     top.probs_axis(x, &mut values, &mut indices, &shape, 1).expect("a valid call");
     assert_same(&values, &want.probs, what("top probabilities"));
-    let (labels, factors) = (labels(n, len), factors(n));
+    let (log_probs, tokens) = (options.log_probs(), tokens(n, k, len));
+    values.fill(zero);
+    log_probs.log_probs_axis(x, &tokens, &mut values, &shape, 1).expect("a valid call");
+    assert_same(&values, &want.picked, what("log-probabilities"));
+    values.fill(zero);
+    let mut lse = vec![zero; n];
+    log_probs
+        .log_probs_and_logsumexp_axis(x, &tokens, &mut values, &mut lse, &shape, -2)
+        .expect("a valid call");
+    assert_same(&values, &want.picked, what("log-probabilities beside log-sum-exps"));
+    assert_same(&lse, &want.lse, what("log-sum-exps"));
+    let (labels, factors, probs) = (labels(n, len), factors(n), probs::<T>(x.len()));
     let (loss, mut losses) = (loss(options, &factors), vec![9.0; n]);
-    loss.losses_axis(x, &labels, &mut losses, &shape, 1).expect("a valid call");
-    same_f64(&losses, &want.losses, what("losses"));
-    losses.fill(9.0);
-    loss.losses_and_gradient_axis(x, &labels, &mut losses, &mut y, &shape, 1).expect("valid");
-    same_f64(&losses, &want.losses, what("losses beside gradients"));
-    assert_same(&y, &want.gradient, what("gradient"));
+    let probs = Matrix::with_stride(&probs, x.len(), 1, 1).expect("a shape");
+    for (targets, want) in
+        [(Targets::from(&labels), &want.by_labels), (Targets::from(probs), &want.by_probs)]
+    {
+        let gradient = |y: &mut Vec<T>, op| {
+            assert_same(y, &want.gradient, what(op));
+            y.copy_from_slice(x);
+        };
+        losses.fill(9.0);
+        loss.losses_axis(x, targets, &mut losses, &shape, 1).expect("a valid call");
+        same_f64(&losses, &want.each, what("losses"));
+        losses.fill(9.0);
+        loss.losses_and_gradient_axis(x, targets, &mut losses, &mut y, &shape, 1).expect("valid");
+        same_f64(&losses, &want.each, what("losses beside gradients"));
+        gradient(&mut y, "gradient beside losses");
+        losses.fill(9.0);
+        loss.losses_and_gradient_axis_in_place(&mut y, targets, &mut losses, &shape, 1)
+            .expect("a valid call");
+        same_f64(&losses, &want.each, what("losses beside gradients in place"));
+        gradient(&mut y, "gradient beside losses in place");
+        let reduced = [
+            loss.loss_axis(x, targets, &shape, 1),
+            loss.gradient_axis_in_place(&mut y, targets, &shape, 1),
+        ];
+        gradient(&mut y, "gradient in place");
+        let last = loss.gradient_axis(x, targets, &mut y, &shape, 1);
+        gradient(&mut y, "gradient");
+        for reduced in reduced.into_iter().chain([last]) {
+            same_f64(&[reduced.expect("a valid call")], &[want.reduced], what("reduced loss"));
+        }
+    }
 }
 
 /// Views with the axes in another order, one of them backwards, with gaps in the results.
@@ -215,15 +285,55 @@ where
         .expect("valid");
     assert_same(&flat(values.view()), &want.probs, what("probabilities"));
     let n = outer * inner;
-    let (labels, factors) = (labels(n, len), factors(n));
-    let (loss, mut losses) = (loss(options, &factors), Array::from_elem((inner, outer), 9.0));
+    let mut lse = Array::from_elem((inner, outer), zero);
+    let tokens = Array::from_shape_vec((outer, k, inner), tokens(n, k, len)).expect("a shape");
+    let log_probs = options.log_probs();
+    values.fill(zero);
+    log_probs.log_probs_array(x, tokens.view(), values.view_mut(), 1).expect("valid");
+    assert_same(&flat(values.view()), &want.picked, what("log-probabilities of tokens"));
+    values.fill(zero);
+    let to = lse.view_mut().reversed_axes();
+    log_probs
+        .log_probs_and_logsumexp_array(x, tokens.view(), values.view_mut(), to, -2)
+        .expect("valid");
+    assert_same(&flat(values.view()), &want.picked, what("log-probabilities of tokens"));
+    assert_same(&flat2(lse.t()), &want.lse, what("log-sum-exps"));
+    let (labels, factors, probs) = (labels(n, len), factors(n), probs::<T>(outer * len * inner));
     let labels = ArrayView::from_shape((outer, inner), &labels).expect("a shape");
-    loss.losses_array(x, labels, losses.view_mut().reversed_axes(), 1).expect("valid");
-    same_f64(&flat2(losses.t()), &want.losses, what("losses"));
-    let (to, mut y) = (losses.view_mut().reversed_axes(), wide.clone());
-    loss.losses_and_gradient_array(x, labels, to, y.slice_mut(s![.., .., ..;2]), 1).expect("valid");
-    same_f64(&flat2(losses.t()), &want.losses, what("losses"));
-    assert_same(&flat(y.slice(s![.., .., ..;2])), &want.gradient, what("gradient"));
+    let probs = ArrayView::from_shape((outer, len, inner), &probs).expect("a shape");
+    let loss = loss(options, &factors);
+    let by_labels = ArrayTargets::<T, _>::from(labels);
+    for (targets, want) in
+        [(by_labels, &want.by_labels), (ArrayTargets::Probs(probs), &want.by_probs)]
+    {
+        let (mut losses, mut y) = (Array::from_elem((inner, outer), 9.0), wide.clone());
+        let mut wide_x = wide.clone();
+        wide_x.slice_mut(s![.., .., ..;2]).assign(&x);
+        loss.losses_array(x, targets.clone(), losses.view_mut().reversed_axes(), 1).expect("valid");
+        same_f64(&flat2(losses.t()), &want.each, what("losses"));
+        losses.fill(9.0);
+        let (to, part) = (losses.view_mut().reversed_axes(), y.slice_mut(s![.., .., ..;2]));
+        loss.losses_and_gradient_array(x, targets.clone(), to, part, 1).expect("valid");
+        same_f64(&flat2(losses.t()), &want.each, what("losses"));
+        assert_same(&flat(y.slice(s![.., .., ..;2])), &want.gradient, what("gradient"));
+        y.assign(&wide_x);
+        losses.fill(9.0);
+        let (to, part) = (losses.view_mut().reversed_axes(), y.slice_mut(s![.., .., ..;2]));
+        loss.losses_and_gradient_array_in_place(part, targets.clone(), to, 1).expect("valid");
+        same_f64(&flat2(losses.t()), &want.each, what("losses"));
+        assert_same(&flat(y.slice(s![.., .., ..;2])), &want.gradient, what("gradient in place"));
+        let loss_alone = loss.loss_array(x, targets.clone(), 1);
+        y.assign(&wide_x);
+        let part = y.slice_mut(s![.., .., ..;2]);
+        let in_place = loss.gradient_array_in_place(part, targets.clone(), 1);
+        assert_same(&flat(y.slice(s![.., .., ..;2])), &want.gradient, what("gradient in place"));
+        y.fill(T::ZERO);
+        let with_gradient = loss.gradient_array(x, targets, y.slice_mut(s![.., .., ..;2]), 1);
+        assert_same(&flat(y.slice(s![.., .., ..;2])), &want.gradient, what("gradient"));
+        for reduced in [loss_alone, in_place, with_gradient] {
+            same_f64(&[reduced.expect("valid")], &[want.reduced], what("reduced loss"));
+        }
+    }
 }
 
 fn same_bits<T: Bits>()
@@ -321,7 +431,28 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
     both(loss.weights(&[1.0]), &[0, 1, 0], "number of weights");
     both(loss.label_smoothing(2.0), &[0, 1, 0], "label smoothing");
     both(loss.scale(f64::NAN), &[0, 1, 0], "scale");
+    let probs = [0.5f32; 8];
+    let gaps = Matrix::with_stride(&probs, 2, 3, 4).expect("a shape");
+    let result = loss.losses_axis(&x, gaps, &mut losses, &[2, 3], 0);
+    refused(result, "elements of the targets, without gaps");
+    let result = loss.gradient_axis(&x, gaps, &mut gradient, &[2, 3], 1).map(drop);
+    refused(result, "elements of the targets, without gaps");
+    let result = loss.loss_axis(&x, &[0, 1, 0], &[2, usize::MAX / 8], 0).map(drop);
+    refused(result, "number of elements of the tensor must be");
     assert_eq!((losses, gradient), ([-7.0; 3], [-7.0; 6]));
+    let log_probs = options.log_probs();
+    let mut lse = [-7.0; 2];
+    refused(log_probs.log_probs_axis(&x, &[0, 1, 2], &mut y, &[2, 3], 0), "row 2: 2 is not one");
+    refused(log_probs.log_probs_axis(&x, &[0, 1], &mut y, &[2, 3], 0), "must be 3, got 2");
+    refused(log_probs.log_probs_axis(&x, &[0; 6], &mut y, &[2, 3], 0), "one for each token");
+    let result = log_probs.log_probs_and_logsumexp_axis(&x, &[0; 3], &mut y, &mut lse, &[2, 3], 0);
+    refused(result, "one for each lane along the axis");
+    assert_eq!((y, lse), ([-7.0; 3], [-7.0; 2]));
+    // Of two tokens a lane, the second of the lane in the middle.
+    let mut two = [-7.0f32; 6];
+    let result = log_probs.log_probs_axis(&x, &[0, 0, 0, 0, 9, 0], &mut two, &[2, 3], 0);
+    refused(result, "row 1: 9 is not one");
+    assert_eq!(two, [-7.0; 6]);
     let a = Array::from_elem((2, 3), 0.0f32);
     let mut one = Array::from_elem(2, -7.0f32);
     refused(softmax.logsumexp_array(a.view(), one.view_mut(), 0), "output must be [3], got [2]");
@@ -333,6 +464,16 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
     refused(with_four.losses_array(a.view(), labels, losses.view_mut(), 0), "must be 3, got 4");
     let e = loss.losses_array(a.view(), labels, losses.view_mut(), 5);
     refused(e, "no axis 5");
+    let tokens = Array::from_elem((1, 2), 0);
+    let mut values = Array::from_elem((1, 3), -7.0f32);
+    let e = options.log_probs().log_probs_array(a.view(), tokens.view(), values.view_mut(), 0);
+    refused(e, "array of tokens must be [1, 3], got [1, 2]");
+    let dynamic = Array::from_elem(vec![3], 0);
+    let (all, values) = (a.view().into_dyn(), values.view_mut().into_dyn());
+    let e = options.log_probs().log_probs_array(all, dynamic.view(), values, 1);
+    refused(e, "array of tokens must be [2, 0], got [3]");
+    let targets = Array::from_elem((3, 2), 0.5f32);
+    refused(loss.losses_array(a.view(), targets.view(), losses.view_mut(), 0), "array of targets");
     assert_eq!((y, indices, one.len_of(Axis(0))), ([-7.0; 3], [9; 3], 2));
     assert!(one.iter().all(|y| *y == -7.0) && losses.iter().all(|y| *y == -7.0));
 }

@@ -136,6 +136,33 @@ fn same_bits<T: Bits>(kernels: &[&'static Kernel], seed: u64, blocks: usize, end
     again
 }
 
+/// A row in shards with a scale below 0 has the bits of the whole row, however far from 0 it is.
+fn below_0<T: Bits>() {
+    let mut again = false;
+    for seed in 0..8 {
+        let mut x = mixed::<T>(seed, 3, 77);
+        if seed % 4 == 3 && T::NAME != "f16" {
+            x.iter_mut().for_each(|x| *x = T::from_f64(x.to_f64() % 8.0 - 131_072.0));
+        }
+        for kernel in available() {
+            let options = on(kernel, 1.0, Masked::Zero).scale(-0.75);
+            let got = in_shards(options, &x, seed);
+            let what = || format!("{} {}: seed {seed}", kernel.name(), T::NAME);
+            assert_same(&got.results, &whole(&options, &x), what);
+            again |= got.again;
+        }
+    }
+    assert!(again || T::NAME == "f16", "a second round of {}", T::NAME);
+}
+
+#[test]
+fn scales_below_0() {
+    below_0::<f32>();
+    below_0::<f64>();
+    below_0::<f16>();
+    below_0::<bf16>();
+}
+
 proptest! {
     #![proptest_config(config(200, 4, 0x5ba_2d5))]
 

@@ -56,14 +56,60 @@ static void values(softmax_dtype dtype) {
     for (size_t i = 0; i < LANES; i++) {
         labels[i] = i == 4 ? -100 : (int64_t)(i % L);
     }
-    GOOD(softmax_cross_entropy_axis(x, dtype, shape, 3, 1, labels, losses, &loss, y, NULL, NULL));
+    GOOD(softmax_cross_entropy_labels_axis(x, dtype, shape, 3, 1, labels, losses, &loss, y, NULL, NULL));
     GOOD(softmax_cross_entropy_labels(&m, labels, others, &other, &to, NULL, NULL));
     moved(size, y, got, L);
     CHECK(memcmp(got, want, N * size) == 0);
     CHECK(memcmp(losses, others, sizeof losses) == 0 && loss == other);
     memset(losses, 0, sizeof losses);
-    GOOD(softmax_cross_entropy_axis(x, dtype, shape, 3, 1, labels, losses, NULL, NULL, NULL, NULL));
+    GOOD(softmax_cross_entropy_labels_axis(x, dtype, shape, 3, 1, labels, losses, NULL, NULL, NULL, NULL));
     CHECK(memcmp(losses, others, sizeof losses) == 0);
+
+    GOOD(softmax_cross_entropy_labels_axis(x, dtype, shape, 3, 1, labels, NULL, &other, NULL, NULL, NULL));
+    CHECK(loss == other);
+    memcpy(y, x, N * size);
+    GOOD(softmax_cross_entropy_labels_axis(y, dtype, shape, 3, 1, labels, NULL, &other, y, NULL, NULL));
+    moved(size, y, got, L);
+    CHECK(memcmp(got, want, N * size) == 0 && loss == other);
+    GOOD(softmax_cross_entropy_labels_axis(x, dtype, shape, 3, 1, labels, NULL, NULL, y, NULL, NULL));
+    moved(size, y, got, L);
+    CHECK(memcmp(got, want, N * size) == 0);
+    unsigned char probs_in[N * 8], probs_rows[N * 8];
+    for (size_t i = 0; i < N; i++) {
+        put(dtype, probs_in, i, (double)(i % 4) / 8.0);
+    }
+    moved(size, probs_in, probs_rows, L);
+    softmax_matrix q = softmax_matrix_of(probs_rows, dtype, LANES, L);
+    GOOD(softmax_cross_entropy_probs(&m, &q, others, &other, &to, NULL, NULL));
+    GOOD(softmax_cross_entropy_probs_axis(x, dtype, shape, 3, 1, probs_in, losses, &loss, y, NULL, NULL));
+    moved(size, y, got, L);
+    CHECK(memcmp(got, want, N * size) == 0);
+    CHECK(memcmp(losses, others, sizeof losses) == 0 && loss == other);
+    memcpy(y, x, N * size);
+    memset(losses, 0, sizeof losses);
+    GOOD(softmax_cross_entropy_probs_axis(y, dtype, shape, 3, 1, probs_in, losses, NULL, y, NULL, NULL));
+    moved(size, y, got, L);
+    CHECK(memcmp(got, want, N * size) == 0 && memcmp(losses, others, sizeof losses) == 0);
+    softmax_cross_entropy sum = softmax_cross_entropy_default();
+    sum.reduction = SOFTMAX_REDUCTION_SUM;
+    GOOD(softmax_cross_entropy_probs(&m, &q, NULL, &other, NULL, &sum, NULL));
+    GOOD(softmax_cross_entropy_probs_axis(x, dtype, shape, 3, 1, probs_in, losses, &loss, NULL, &sum, NULL));
+    CHECK(loss == other);
+
+    size_t tokens[2 * LANES], of_rows[2 * LANES];
+    for (size_t i = 0; i < 2 * LANES; i++) {
+        tokens[i] = i * 3 % L;
+    }
+    moved(sizeof *tokens, (unsigned char *)tokens, (unsigned char *)of_rows, 2);
+    GOOD(softmax_log_probs(&m, of_rows, 2, want, got, NULL));
+    GOOD(softmax_log_probs_axis(x, dtype, shape, 3, 1, tokens, 2, logs, y, NULL));
+    CHECK(memcmp(y, got, LANES * results) == 0);
+    moved(results, logs, y, 2);
+    CHECK(memcmp(y, want, 2 * LANES * results) == 0);
+    memset(logs, 0, sizeof logs);
+    GOOD(softmax_log_probs_axis(x, dtype, shape, 3, 1, tokens, 2, logs, NULL, NULL));
+    moved(results, logs, y, 2);
+    CHECK(memcmp(y, want, 2 * LANES * results) == 0);
 
     /* A mask hides; scales below 0 negate. */
     unsigned char seen[N];
@@ -130,6 +176,73 @@ static void values(softmax_dtype dtype) {
     BAD(VALUE, softmax_cross_entropy_labels(&m, labels, others, NULL, NULL, &e, NULL));
 }
 
+/* In memory that is lent, as much as is asked for, and less. */
+static void scratch(softmax_dtype dtype) {
+    unsigned char x[N * 8], y[N * 8], want[N * 8], logs[2 * LANES * 8];
+    size_t indices[2 * LANES], sizes[2] = {LANES, L};
+    int64_t labels[LANES] = {0};
+    double losses[LANES];
+    char message[200];
+    fill_random(dtype, x, N, 4);
+    softmax_matrix m = softmax_matrix_of(x, dtype, LANES, L);
+    for (int way = 0; way < 6; way++) {
+        softmax_options o = told(message, sizeof message);
+        o.scale = way % 2 == 1 ? -0.5 : 1.0;
+        size_t needed = 0;
+        if (way < 2) {
+            GOOD(softmax_top_k_scratch_size(dtype, sizes, 2, 1, 2, &needed, &o));
+        } else if (way < 4) {
+            GOOD(softmax_top_k_scratch_size(dtype, shape, 3, -2, 2, &needed, &o));
+        } else {
+            GOOD(softmax_cross_entropy_axis_scratch_size(dtype, shape, 3, 1, &needed, &o));
+        }
+        unsigned char *lent = (unsigned char *)memory(needed + 67);
+        for (int less = 0; less < 2; less++) {
+            memset(y, 0xA5, sizeof y);
+            memset(logs, 0xA5, sizeof logs);
+            o.scratch = less ? NULL : lent + 3;
+            o.scratch_size = less ? 0 : needed;
+            if (way < 2) {
+                GOOD(softmax_top_k(&m, 2, logs, NULL, indices, &o));
+                GOOD(softmax_top_k(&m, 2, NULL, NULL, indices, &o));
+            } else if (way < 4) {
+                GOOD(softmax_top_k_axis(x, dtype, shape, 3, 1, 2, NULL, logs, indices, &o));
+            } else {
+                GOOD(softmax_cross_entropy_labels_axis(x, dtype, shape, 3, 1, labels, losses, NULL, y, NULL, &o));
+            }
+            memcpy(less ? y : want, way < 4 ? logs : y, sizeof logs);
+        }
+        CHECK(memcmp(y, want, sizeof logs) == 0);
+        for (size_t i = 0; i < 3; i++) {
+            CHECK(lent[i] == 0xA5);
+        }
+        for (size_t i = needed + 3; i < needed + 67; i++) {
+            CHECK(lent[i] == 0xA5);
+        }
+        o.scratch = lent;
+        o.scratch_size = needed - 1;
+        if (way < 2) {
+            BAD(SCRATCH, softmax_top_k(&m, 2, logs, NULL, indices, &o));
+        } else if (way < 4) {
+            BAD(SCRATCH, softmax_top_k_axis(x, dtype, shape, 3, 1, 2, logs, NULL, indices, &o));
+        } else {
+            BAD(SCRATCH, softmax_cross_entropy_labels_axis(x, dtype, shape, 3, 1, labels, losses, NULL, y, NULL, &o));
+        }
+        SAYS(message, "bytes of scratch are needed, got");
+        free(lent);
+    }
+    /* What copies rows, without a size of its own. */
+    softmax_options o = softmax_options_default();
+    o.scale = -0.5;
+    size_t tokens[LANES] = {0};
+    GOOD(softmax_log_probs(&m, tokens, 1, want, NULL, &o));
+    unsigned char little[100];
+    o.scratch = little;
+    o.scratch_size = sizeof little;
+    GOOD(softmax_log_probs(&m, tokens, 1, y, NULL, &o));
+    CHECK(memcmp(y, want, LANES * size_of(computed(dtype))) == 0);
+}
+
 static void bad(void) {
     double x[N], y[N], losses[LANES];
     size_t indices[N];
@@ -166,11 +279,35 @@ static void bad(void) {
     BAD(VALUE, softmax_top_k_axis(x, D, sizes, 3, 2, L, NULL, NULL, indices, &o));
     BAD(OVERFLOW, softmax_top_k_axis(x, D, sizes, 3, 1, SIZE_MAX, NULL, NULL, indices, NULL));
     BAD(OVERLAP, softmax_top_k_axis(x, D, sizes, 3, 1, 2, y, y + 1, indices, NULL));
-    BAD(NULL_POINTER, softmax_cross_entropy_axis(x, D, sizes, 3, 1, NULL, losses, NULL, NULL, NULL, NULL));
-    BAD(NULL_POINTER, softmax_cross_entropy_axis(x, D, sizes, 3, 1, labels, NULL, NULL, NULL, NULL, NULL));
-    BAD(OVERLAP, softmax_cross_entropy_axis(x, D, sizes, 3, 1, labels, losses, NULL, x, NULL, NULL));
+    size_t tokens[LANES] = {0};
+    BAD(NULL_POINTER, softmax_log_probs_axis(x, D, sizes, 3, 1, NULL, 1, y, NULL, NULL));
+    BAD(NULL_POINTER, softmax_log_probs_axis(x, D, sizes, 3, 1, tokens, 1, NULL, NULL, NULL));
+    BAD(AXIS, softmax_log_probs_axis(x, D, sizes, 3, 3, tokens, 1, y, NULL, NULL));
+    BAD(OVERFLOW, softmax_log_probs_axis(x, D, sizes, 3, 1, tokens, SIZE_MAX, y, NULL, NULL));
+    BAD(OVERLAP, softmax_log_probs_axis(x, D, sizes, 3, 1, tokens, 1, y, y + 1, NULL));
+    BAD(OVERLAP, softmax_log_probs_axis(x, D, sizes, 3, 1, tokens, 1, x, NULL, NULL));
+    tokens[5] = L;
+    BAD(COLUMN, softmax_log_probs_axis(x, D, sizes, 3, 1, tokens, 1, y, NULL, &o));
+    SAYS(message, "row 5");
+    double probs[N] = {0.0};
+    BAD(NULL_POINTER, softmax_cross_entropy_probs_axis(x, D, sizes, 3, 1, NULL, losses, NULL, NULL, NULL, NULL));
+    BAD(OVERLAP, softmax_cross_entropy_probs_axis(x, D, sizes, 3, 1, y, losses, NULL, y, NULL, NULL));
+    BAD(OVERLAP, softmax_cross_entropy_probs_axis(x, D, sizes, 3, 1, probs, losses, NULL, x + 1, NULL, NULL));
+    BAD(AXIS, softmax_cross_entropy_probs_axis(x, D, sizes, 3, 3, probs, losses, NULL, NULL, NULL, NULL));
+    size_t bytes = 7;
+    watch(&bytes, sizeof bytes);
+    BAD(NULL_POINTER, softmax_top_k_scratch_size(D, NULL, 3, 1, 2, &bytes, NULL));
+    BAD(NULL_POINTER, softmax_top_k_scratch_size(D, sizes, 3, 1, 2, NULL, NULL));
+    BAD(AXIS, softmax_top_k_scratch_size(D, sizes, 3, 3, 2, &bytes, NULL));
+    BAD(DTYPE, softmax_top_k_scratch_size(SOFTMAX_BOOL, sizes, 3, 1, 2, &bytes, NULL));
+    BAD(NULL_POINTER, softmax_cross_entropy_axis_scratch_size(D, NULL, 3, 1, &bytes, NULL));
+    BAD(NULL_POINTER, softmax_cross_entropy_axis_scratch_size(D, sizes, 3, 1, NULL, NULL));
+    BAD(AXIS, softmax_cross_entropy_axis_scratch_size(D, sizes, 3, -4, &bytes, NULL));
+    BAD(DTYPE, softmax_cross_entropy_axis_scratch_size(SOFTMAX_BOOL, sizes, 3, 1, &bytes, NULL));
+    BAD(NULL_POINTER, softmax_cross_entropy_labels_axis(x, D, sizes, 3, 1, NULL, losses, NULL, NULL, NULL, NULL));
+    BAD(OVERLAP, softmax_cross_entropy_labels_axis(x, D, sizes, 3, 1, labels, losses, NULL, x + 1, NULL, NULL));
     labels[7] = L;
-    BAD(COLUMN, softmax_cross_entropy_axis(x, D, sizes, 3, 1, labels, losses, NULL, y, NULL, &o));
+    BAD(COLUMN, softmax_cross_entropy_labels_axis(x, D, sizes, 3, 1, labels, losses, NULL, y, NULL, &o));
     SAYS(message, "row 7");
     sizes[0] = SIZE_MAX;
     BAD(OVERFLOW, softmax_logsumexp_axis(x, y, D, sizes, 3, 1, NULL));
@@ -215,6 +352,7 @@ static void bad(void) {
 int main(void) {
     for (int d = 0; d < DTYPES; d++) {
         values(dtypes[d]);
+        scratch(dtypes[d]);
     }
     bad();
     return checked();

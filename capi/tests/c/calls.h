@@ -135,9 +135,19 @@ static void maps(softmax_dtype dtype, size_t rows, size_t cols, const softmax_op
         labels[i] = (int64_t)(i % rows);
     }
     double mean = 0.0;
-    CALL(softmax_cross_entropy_axis(in, dtype, shape, 2, 0, labels, losses, &mean, out, NULL, options));
+    CALL(softmax_cross_entropy_labels_axis(in, dtype, shape, 2, 0, labels, losses, &mean, out, NULL, options));
     NOTE(losses, cols * sizeof *losses);
     NOTE(out, bytes);
+    /* Targets are never negative, whatever else the results of hardmax are. */
+    CALL(softmax_hardmax_axis(in, out, dtype, shape, 2, 0, SOFTMAX_TIES_SHARE, options));
+    CALL(softmax_cross_entropy_probs_axis(in, dtype, shape, 2, 0, out, losses, &mean, NULL, NULL, options));
+    NOTE(losses, cols * sizeof *losses);
+    NOTE(&mean, sizeof mean);
+    for (size_t i = 0; i < cols; i++) {
+        columns[i] = i % rows;
+    }
+    CALL(softmax_log_probs_axis(in, dtype, shape, 2, 0, columns, 1, of_columns, NULL, options));
+    NOTE(of_columns, cols * results);
     unsigned char *seen = (unsigned char *)memory(cols);
     float *weights = (float *)memory(cols * sizeof *weights);
     for (size_t i = 0; i < cols; i++) {
@@ -166,6 +176,8 @@ static void maps(softmax_dtype dtype, size_t rows, size_t cols, const softmax_op
     CALL(softmax_scratch_size(SOFTMAX_OP_SOFTMAX, &x, &needed, options));
     CALL(softmax_attention_scratch_size(&x, &y, &needed, options));
     CALL(softmax_cross_entropy_scratch_size(&x, &needed, options));
+    CALL(softmax_cross_entropy_axis_scratch_size(dtype, shape, 2, 0, &needed, options));
+    CALL(softmax_top_k_scratch_size(dtype, shape, 2, 0, 1, &needed, options));
     const char *name = NULL;
     CALL(softmax_kernel_in_use(&name, options));
     CALL(softmax_kernel(0, &name, NULL));

@@ -102,7 +102,7 @@ type Map = unsafe extern "C" fn(
 
 /// The first byte of the input chooses the function.
 pub fn plan(input: &mut Input) -> Planned {
-    match input.byte() % 40 {
+    match input.byte() % 52 {
         0 => map(input, "softmax_softmax", softmax_softmax, SOFTMAX_OP_SOFTMAX),
         1 => map(input, "softmax_log_softmax", softmax_log_softmax, SOFTMAX_OP_LOG_SOFTMAX),
         2 => map(input, "softmax_sigmoid", softmax_sigmoid, SOFTMAX_OP_SIGMOID),
@@ -142,6 +142,18 @@ pub fn plan(input: &mut Input) -> Planned {
         36 => kept(input, true),
         37 => filtered(input, false),
         38 => filtered(input, true),
+        39 => logsumexp_axis(input),
+        40 => hardmax_axis(input),
+        41 => argmax_axis(input),
+        42 => top_k_axis(input),
+        43 => top_k_scratch_size(input),
+        44 => log_probs_axis(input),
+        45 => cross_entropy_axis(input, true),
+        46 => cross_entropy_axis(input, false),
+        47 => cross_entropy_axis_scratch_size(input),
+        48 => masked(input, "softmax_softmax_masked", softmax_softmax_masked),
+        49 => masked(input, "softmax_log_softmax_masked", softmax_log_softmax_masked),
+        50 => logsumexp_of(input),
         _ => shards(input),
     }
 }
@@ -314,13 +326,94 @@ fn top_k(input: &mut Input) -> Planned {
     let indices: *mut usize = input.output(n, Some(&x));
     let (log_probs, written) = values(input, n, arithmetic(dtype), true, &x);
     let (probs, written_probs) = values(input, n, arithmetic(dtype), true, &x);
+    let shape = input.array(2, |_, i| [rows, cols][i]).cast_const();
     Planned::new("softmax_top_k", move |options| {
         // SAFETY: as in `map`.
         unsafe { softmax_top_k(x.pointer, k, log_probs, probs, indices, options) }
     })
+    .needs(move |bytes, options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_top_k_scratch_size(dtype, shape, 2, 1, k, bytes, options) }
+    })
     .reads([x.rows])
     .writes([Written::of(indices, n), written, written_probs])
     .checks(move |_| all_indices(indices, n, |index| index < cols))
+}
+
+/// A mask of rows of this shape, and what of it is read.
+fn row_mask(input: &mut Input, (rows, cols): (usize, usize)) -> (*const softmax_mask, Written) {
+    let dtype = match input.below(4) {
+        0 => SOFTMAX_BOOL,
+        1 => SOFTMAX_F32,
+        _ => input.dtype(),
+    };
+    let rows = match input.below(16) {
+        15 => input.size(9),
+        at => [1, rows][at % 2],
+    };
+    let n = rows.saturating_mul(cols);
+    let data = input.elements(n, dtype).cast_const();
+    let bytes = n.saturating_mul(size_of_dtype(dtype));
+    let size = size_of::<softmax_mask>();
+    let mask = input.descriptor(softmax_mask { size, data, dtype, rows });
+    (mask, Written::of(data.cast_mut().cast::<u8>(), bytes))
+}
+
+type Masked = unsafe extern "C" fn(
+    *const softmax_matrix,
+    *const softmax_matrix,
+    *const softmax_mask,
+    *const softmax_options,
+) -> softmax_status;
+
+fn masked(input: &mut Input, name: &'static str, f: Masked) -> Planned {
+    let (dtype, shape) = (input.dtype(), input.shape());
+    let (x, y, place) = input.pair((dtype, dtype), shape);
+    let (mask, read) = row_mask(input, (x.matrix.rows, x.matrix.cols));
+    // SAFETY: as in `map`.
+    Planned::new(name, move |options| unsafe { f(x.pointer, y.pointer, mask, options) })
+        .reads([read])
+        .reads((place != Layout::InPlace).then_some(x.rows))
+        .writes([y.rows])
+}
+
+fn logsumexp_of(input: &mut Input) -> Planned {
+    let (dtype, shape) = (input.dtype(), input.shape());
+    let x = input.matrix(dtype, shape);
+    let (rows, cols) = (x.matrix.rows, x.matrix.cols);
+    let mut read = vec![x.rows];
+    let mut mask = std::ptr::null();
+    if input.below(2) == 1 {
+        let (made, written) = row_mask(input, (rows, cols));
+        mask = made;
+        read.push(written);
+    }
+    let weights_dtype = if input.rarely(8) { input.dtype() } else { SOFTMAX_F32 };
+    let weights_rows = if input.rarely(8) { rows } else { 1 };
+    let n = weights_rows.saturating_mul(cols);
+    let mut weights = std::ptr::null();
+    if input.below(2) == 1 {
+        weights = input.elements(n, weights_dtype).cast_const();
+        let bytes = n.saturating_mul(size_of_dtype(weights_dtype));
+        read.push(Written::of(weights.cast_mut().cast::<u8>(), bytes));
+    }
+    let (lse, written) = values(input, rows, size_of_dtype(dtype), false, &x);
+    Planned::new("softmax_logsumexp_of", move |options| {
+        // SAFETY: as in `map`.
+        unsafe {
+            softmax_logsumexp_of(
+                x.pointer,
+                mask,
+                weights,
+                weights_dtype,
+                weights_rows,
+                lse,
+                options,
+            )
+        }
+    })
+    .reads(read)
+    .writes([written])
 }
 
 fn perplexity(input: &mut Input) -> Planned {
@@ -397,16 +490,18 @@ fn scratch_size(input: &mut Input) -> Planned {
 /// The shape of a tensor, its dimensions and elements, and an axis.
 fn tensor(input: &mut Input) -> (*const usize, usize, usize, isize) {
     let dims = if input.rarely(128) { input.huge() } else { input.below(6) };
-    let mut n = 1usize;
+    // The product of the sizes, and of those that are not 0, which bounds the lanes.
+    let (mut n, mut all) = (1usize, 1usize);
     let shape = input.array(dims, |input, i| {
-        let most = 9000 / n.clamp(1, 9000);
+        let most = 9000 / all.clamp(1, 9000);
         let size = match input.below(32) {
             31 => input.huge(),
             30 => input.below(most + 1),
-            _ if i == 0 && n == 1 && input.rarely(8) => input.below(9000),
+            _ if i == 0 && input.rarely(8) => input.below(9000),
             _ => input.below(8).min(most),
         };
         n = n.saturating_mul(size);
+        all = all.saturating_mul(size.max(1));
         size
     });
     let axis = if input.rarely(32) { input.u64() as isize } else { input.below(13) as isize - 6 };
@@ -461,6 +556,240 @@ fn axis_scratch_size(input: &mut Input) -> Planned {
     Planned::new("softmax_axis_scratch_size", move |options| {
         // SAFETY: as in `map`.
         unsafe { softmax_axis_scratch_size(dtype, shape, dims, axis, bytes, options) }
+    })
+    .writes([Written::of(bytes, 1)])
+    .of_its_own()
+}
+
+/// A tensor to read.
+struct Lanes {
+    dtype: softmax_dtype,
+    x: *const c_void,
+    shape: *const usize,
+    dims: usize,
+    axis: isize,
+    /// Elements.
+    n: usize,
+    /// Elements along the axis, and lanes; 0 if the call must be refused.
+    len: usize,
+    lanes: usize,
+}
+
+impl Lanes {
+    fn new(input: &mut Input) -> Self {
+        let dtype = input.dtype();
+        let (shape, dims, n, axis) = tensor(input);
+        let x = input.elements(n, dtype).cast_const();
+        let index = if axis < 0 { axis.wrapping_add_unsigned(dims) } else { axis };
+        let known = dims <= 6 && !shape.is_null() && (0..dims as isize).contains(&index);
+        // SAFETY: so many sizes were made.
+        let sizes = |i: usize| if known { unsafe { shape.add(i).read_unaligned() } } else { 0 };
+        let others = (0..if known { dims } else { 0 }).filter(|&i| i != index as usize);
+        let lanes = others.fold(usize::from(known), |n, i| n.saturating_mul(sizes(i)));
+        let len = if known { sizes(index as usize) } else { 0 };
+        Self { dtype, x, shape, dims, axis, n, len, lanes }
+    }
+
+    fn read(&self) -> Written {
+        Written::of(self.x.cast_mut().cast::<u8>(), self.bytes())
+    }
+
+    fn bytes(&self) -> usize {
+        self.n.saturating_mul(size_of_dtype(self.dtype))
+    }
+
+    /// A result for each lane, `each` of them.
+    fn results<T>(&self, input: &mut Input, each: usize, null: bool) -> (*mut T, Written) {
+        let n = self.lanes.saturating_mul(each);
+        let p: *mut T = if null { input.output_or_null(n, None) } else { input.output(n, None) };
+        (p, Written::of(p.cast::<u8>(), n.saturating_mul(size_of::<T>())))
+    }
+
+    /// The same in the arithmetic type.
+    fn values(&self, input: &mut Input, each: usize, null: bool) -> (*mut c_void, Written) {
+        if self.dtype == SOFTMAX_F64 {
+            let (p, written) = self.results::<f64>(input, each, null);
+            (p.cast(), written)
+        } else {
+            let (p, written) = self.results::<f32>(input, each, null);
+            (p.cast(), written)
+        }
+    }
+}
+
+fn logsumexp_axis(input: &mut Input) -> Planned {
+    let of = Lanes::new(input);
+    let read = of.read();
+    let (y, written) = match size_of_dtype(of.dtype) {
+        2 => {
+            let (y, written) = of.results::<u16>(input, 1, false);
+            (y.cast(), written)
+        }
+        _ => of.values(input, 1, false),
+    };
+    let Lanes { dtype, x, shape, dims, axis, .. } = of;
+    Planned::new("softmax_logsumexp_axis", move |options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_logsumexp_axis(x, y, dtype, shape, dims, axis, options) }
+    })
+    .needs(move |bytes, options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_axis_scratch_size(dtype, shape, dims, axis, bytes, options) }
+    })
+    .reads([read])
+    .writes([written])
+}
+
+fn hardmax_axis(input: &mut Input) -> Planned {
+    let dtype = input.dtype();
+    let (shape, dims, n, axis) = tensor(input);
+    let (x, y) = flat_pair(input, n, dtype);
+    let in_place = x == y.cast_const();
+    let ties = if input.rarely(32) { u32::MAX } else { input.below(2) as u32 };
+    let bytes = n.saturating_mul(size_of_dtype(dtype));
+    Planned::new("softmax_hardmax_axis", move |options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_hardmax_axis(x, y, dtype, shape, dims, axis, ties, options) }
+    })
+    .needs(move |bytes, options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_axis_scratch_size(dtype, shape, dims, axis, bytes, options) }
+    })
+    .reads((!in_place).then_some(Written::of(x.cast_mut().cast::<u8>(), bytes)))
+    .writes([Written::of(y.cast::<u8>(), bytes)])
+}
+
+fn argmax_axis(input: &mut Input) -> Planned {
+    let of = Lanes::new(input);
+    let read = of.read();
+    let (indices, written) = of.results::<usize>(input, 1, false);
+    let Lanes { dtype, x, shape, dims, axis, len, lanes, .. } = of;
+    Planned::new("softmax_argmax_axis", move |options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_argmax_axis(x, indices, dtype, shape, dims, axis, options) }
+    })
+    .needs(move |bytes, options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_axis_scratch_size(dtype, shape, dims, axis, bytes, options) }
+    })
+    .reads([read])
+    .writes([written])
+    .checks(move |_| all_indices(indices, lanes, |index| index < len))
+}
+
+fn top_k_axis(input: &mut Input) -> Planned {
+    let of = Lanes::new(input);
+    let read = of.read();
+    let k = if input.rarely(16) { input.size(9) } else { input.below(of.len.min(8) + 1) };
+    let (indices, written) = of.results::<usize>(input, k, false);
+    let (log_probs, written_logs) = of.values(input, k, true);
+    let (probs, written_probs) = of.values(input, k, true);
+    let Lanes { dtype, x, shape, dims, axis, len, lanes, .. } = of;
+    Planned::new("softmax_top_k_axis", move |options| {
+        // SAFETY: as in `map`.
+        unsafe {
+            softmax_top_k_axis(x, dtype, shape, dims, axis, k, log_probs, probs, indices, options)
+        }
+    })
+    .needs(move |bytes, options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_top_k_scratch_size(dtype, shape, dims, axis, k, bytes, options) }
+    })
+    .reads([read])
+    .writes([written, written_logs, written_probs])
+    .checks(move |_| all_indices(indices, lanes.saturating_mul(k), |index| index < len))
+}
+
+fn top_k_scratch_size(input: &mut Input) -> Planned {
+    let dtype = input.dtype();
+    let (shape, dims, _, axis) = tensor(input);
+    let (k, bytes) = (input.size(9), input.output(1, None));
+    Planned::new("softmax_top_k_scratch_size", move |options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_top_k_scratch_size(dtype, shape, dims, axis, k, bytes, options) }
+    })
+    .writes([Written::of(bytes, 1)])
+    .of_its_own()
+}
+
+fn log_probs_axis(input: &mut Input) -> Planned {
+    let of = Lanes::new(input);
+    let read = of.read();
+    let each = input.size(4);
+    let n = of.lanes.saturating_mul(each);
+    let tokens = input.array(n, |input, _| token(input, of.len)).cast_const();
+    let (log_probs, written) = of.values(input, each, false);
+    let (lse, written_lse) = of.values(input, 1, true);
+    let Lanes { dtype, x, shape, dims, axis, .. } = of;
+    Planned::new("softmax_log_probs_axis", move |options| {
+        // SAFETY: as in `map`.
+        unsafe {
+            softmax_log_probs_axis(
+                x, dtype, shape, dims, axis, tokens, each, log_probs, lse, options,
+            )
+        }
+    })
+    .reads([read, Written::of(tokens.cast_mut(), n)])
+    .writes([written, written_lse])
+}
+
+fn cross_entropy_axis(input: &mut Input, by_labels: bool) -> Planned {
+    let of = Lanes::new(input);
+    let read = of.read();
+    let (losses, written) = of.results::<f64>(input, 1, true);
+    let loss: *mut f64 = input.output_or_null(1, None);
+    let size = size_of_dtype(of.dtype);
+    let gradient: *mut c_void = match input.below(3) {
+        0 => std::ptr::null_mut(),
+        1 => of.x.cast_mut(),
+        _ => input.room(of.n, size).cast(),
+    };
+    let in_place = gradient.cast_const() == of.x && !gradient.is_null();
+    let (options, mut others) = cross_entropy_options(input, of.lanes, of.len);
+    let Lanes { dtype, x, shape, dims, axis, n, len, lanes } = of;
+    let bytes = n.saturating_mul(size);
+    let (name, call): (_, Call) = if by_labels {
+        let labels = labels(input, lanes, len);
+        let call = move |o: *const softmax_options| {
+            // SAFETY: as in `map`.
+            unsafe {
+                softmax_cross_entropy_labels_axis(
+                    x, dtype, shape, dims, axis, labels, losses, loss, gradient, options, o,
+                )
+            }
+        };
+        ("softmax_cross_entropy_labels_axis", Box::new(call))
+    } else {
+        let probs = input.elements(n, dtype).cast_const();
+        others.push(Written::of(probs.cast_mut().cast::<u8>(), bytes));
+        let call = move |o: *const softmax_options| {
+            // SAFETY: as in `map`.
+            unsafe {
+                softmax_cross_entropy_probs_axis(
+                    x, dtype, shape, dims, axis, probs, losses, loss, gradient, options, o,
+                )
+            }
+        };
+        ("softmax_cross_entropy_probs_axis", Box::new(call))
+    };
+    Planned::new(name, call)
+        .needs(move |bytes, o| {
+            // SAFETY: as in `map`.
+            unsafe { softmax_cross_entropy_axis_scratch_size(dtype, shape, dims, axis, bytes, o) }
+        })
+        .reads(others)
+        .reads((!in_place).then_some(read))
+        .writes((!gradient.is_null()).then_some(Written::of(gradient.cast::<u8>(), bytes)))
+        .writes([written, Written::of(loss, 1)])
+}
+
+fn cross_entropy_axis_scratch_size(input: &mut Input) -> Planned {
+    let dtype = input.dtype();
+    let (shape, dims, _, axis) = tensor(input);
+    let bytes = input.output(1, None);
+    Planned::new("softmax_cross_entropy_axis_scratch_size", move |options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_cross_entropy_axis_scratch_size(dtype, shape, dims, axis, bytes, options) }
     })
     .writes([Written::of(bytes, 1)])
     .of_its_own()
