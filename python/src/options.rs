@@ -8,7 +8,9 @@ use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyTypeError, PyValueError}
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyTuple};
-use smallvec::{SmallVec, smallvec};
+use smallvec::smallvec;
+
+use crate::array::Sizes;
 
 /// Elements from which on other Python threads may run meanwhile. Less is done within some
 /// microseconds, and a thread that lets others run may wait five milliseconds for its turn.
@@ -125,7 +127,7 @@ impl<'py> FromPyObject<'_, 'py> for Along {
 
 impl Along {
     /// The axes of an array, in their order. An array of no axes has one of one element.
-    pub fn of(&self, dims: usize) -> PyResult<SmallVec<[usize; 6]>> {
+    pub fn of(&self, dims: usize) -> PyResult<Sizes> {
         let known = dims.max(1);
         let index = |axis: isize| {
             let index = if axis < 0 { axis.checked_add_unsigned(known) } else { Some(axis) };
@@ -136,8 +138,7 @@ impl Along {
             Self::Last => Ok(smallvec![known - 1]),
             Self::One(axis) => Ok(smallvec![index(*axis)?]),
             Self::Many(axes) => {
-                let mut axes =
-                    axes.iter().map(|&axis| index(axis)).collect::<PyResult<SmallVec<_>>>()?;
+                let mut axes = axes.iter().map(|&axis| index(axis)).collect::<PyResult<Sizes>>()?;
                 axes.sort_unstable();
                 if axes.windows(2).any(|pair| pair[0] == pair[1]) {
                     return Err(PyValueError::new_err("duplicate value in axis"));

@@ -101,6 +101,7 @@ impl Masked<'_> {
             (Map::Sigmoid(_) | Map::LogSigmoid(_), _) => unreachable!("they have no axes"),
         }
     }
+
     /// The lanes of `x` along axes, into those of `y`; or those of `y` in place.
     fn lanes<T: Float>(
         &self,
@@ -109,23 +110,22 @@ impl Masked<'_> {
         y: LayoutMut,
         axes: &[usize],
     ) -> PyResult<()> {
-        // Rows of a matrix, the rule, need no more than that.
         let n = axes.len();
         let x = x.map(|x| x.moved_last(axes));
         let mut y = y.map(|y| y.moved_last(axes));
-        let joined = match &x {
-            Some(x) => x.clone().joined(n).map(Some),
-            None => Some(None),
-        };
-        if let (Some(x), Some(mut y)) = (joined, y.copy_of().try_map(|y| y.joined(n))) {
-            let x_rows = x.as_ref().map(|x| x.matrix::<T>());
-            if let (None | Some(Some(_)), Some(y)) = (&x_rows, y.matrix::<T>()) {
-                return self.matrices(py, Matrices { x: x_rows.flatten(), y, at: 0 });
+        if n == 1 {
+            if let Some(done) = self.where_they_are::<T>(py, x.as_ref(), &mut y) {
+                return done;
             }
-            if self.has_axes() {
-                let axis = y.get().shape().len() - 1;
-                let x = x.as_ref().map(Layout::view::<T>);
-                return self.views(py, Views { x, y: y.view(), axis });
+        } else {
+            let joined = match &x {
+                Some(x) => x.clone().joined(n).map(Some),
+                None => Some(None),
+            };
+            if let (Some(x), Some(mut y)) = (joined, y.copy_of().try_map(|y| y.joined(n)))
+                && let Some(done) = self.where_they_are::<T>(py, x.as_ref(), &mut y)
+            {
+                return done;
             }
         }
         // In a copy in C order.
@@ -140,6 +140,26 @@ impl Masked<'_> {
         let matrix = matrix.map_err(crate::options::raised)?;
         self.matrices(py, Matrices { x: None, y: matrix, at: 0 })?;
         store(py, &copy, y.view())
+    }
+
+    /// The lanes along the last axis, if no copy is needed.
+    fn where_they_are<T: Float>(
+        &self,
+        py: Python,
+        x: Option<&Layout>,
+        y: &mut LayoutMut,
+    ) -> Option<PyResult<()>> {
+        let x_rows = x.map(Layout::matrix::<T>);
+        if !matches!(x_rows, Some(None))
+            && let Some(y) = y.matrix::<T>()
+        {
+            return Some(self.matrices(py, Matrices { x: x_rows.flatten(), y, at: 0 }));
+        }
+        if !self.has_axes() {
+            return None;
+        }
+        let axis = y.get().shape().len() - 1;
+        Some(self.views(py, Views { x: x.map(Layout::view::<T>), y: y.view(), axis }))
     }
 
     fn matrices<T: Float>(&self, py: Python, work: Matrices<T>) -> PyResult<()> {
