@@ -1,6 +1,6 @@
 //! Cross-entropy and its gradient.
 
-use ::softmax::ndarray::{ArrayViewD, ArrayViewMutD};
+use ::softmax::ndarray::{ArrayViewD, ArrayViewMutD, Axis};
 use ::softmax::{CrossEntropy, Error, Exec, Matrix, MatrixMut, Reduction, Targets};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -87,6 +87,14 @@ impl<'a> Asked<'a> {
             op = op.row_factors(factors);
         }
         Ok(by_factor!(op, self.factor))
+    }
+
+    /// The operation of some of the rows, whose sum of losses is divided by `divisor` at the end.
+    fn of_part(&self, divisor: f64) -> PyResult<CrossEntropy<'_>> {
+        // Of nothing the gradient is 0, not a multiple of infinity.
+        let inverse = if divisor == 0.0 { 0.0 } else { 1.0 / divisor };
+        let factor = self.gradient_factor * inverse;
+        Ok(self.operation()?.reduction(Reduction::Sum).gradient_factor(factor))
     }
 }
 
@@ -205,15 +213,41 @@ fn compute<T: Float>(
         Wanted::Probs(_) if asked.reduction == Reduce::Mean => rows as f64,
         Wanted::Probs(_) => 1.0,
     };
-    // Of nothing the gradient is 0, not a multiple of infinity.
-    let inverse = if divisor == 0.0 { 0.0 } else { 1.0 / divisor };
-    let each = Asked::operation(asked)?
-        .reduction(Reduction::Sum)
-        .gradient_factor(asked.gradient_factor * inverse);
+    let each = asked.of_part(divisor)?;
     let part = Part { losses: &mut losses, ..part };
     let factors = asked.row_factors.as_deref();
     run_rows(py, shape, part, Part::split, |part| part.run(&each, factors))?;
     Ok((op.reduce(&losses, divisor), losses))
+}
+
+/// A part of a view of any layout, along the last axis of which the classes are.
+struct ViewPart<'a, T> {
+    x: ArrayViewD<'a, T>,
+    labels: ArrayViewD<'a, i64>,
+    losses: ArrayViewMutD<'a, f64>,
+    gradient: Option<ArrayViewMutD<'a, T>>,
+    /// The first row.
+    at: usize,
+}
+
+impl<T> ViewPart<'_, T> {
+    fn split(self, cut: Axis, at: usize) -> (Self, Self) {
+        let (x, x_rest) = self.x.split_at(cut, at);
+        let (labels, labels_rest) = self.labels.split_at(cut, at);
+        let (losses, losses_rest) = self.losses.split_at(cut, at);
+        let (gradient, gradient_rest) = self.gradient.map(|y| y.split_at(cut, at)).unzip();
+        let next = self.at + losses.len();
+        (
+            Self { x, labels, losses, gradient, at: self.at },
+            Self {
+                x: x_rest,
+                labels: labels_rest,
+                losses: losses_rest,
+                gradient: gradient_rest,
+                at: next,
+            },
+        )
+    }
 }
 
 /// As [`compute`], of labels, along the last axis of views of any layout.
@@ -228,12 +262,31 @@ fn along<T: Float>(
     let mut losses = room(labels.len(), 0.0)?;
     let of_x = ArrayViewD::from_shape(&x.shape()[..x.ndim() - 1], labels);
     let of_x = of_x.map_err(|e| PyValueError::new_err(e.to_string()))?;
-    let to = beside(&x, &mut losses, None)?;
-    run(py, x.len(), || match y {
-        Some(y) => op.losses_and_gradient_array(x, of_x, to, y, -1),
-        None => op.losses_array(x, of_x, to, -1),
-    })?;
     let divisor = run(py, labels.len(), || op.divisor(labels, classes))?;
+    let each = asked.of_part(divisor)?;
+    let factors = asked.row_factors.as_deref();
+    // The first axis of several, so that the rows of a part are neighbours.
+    let cut = x.shape().iter().position(|&n| n > 1).unwrap_or(0).min(x.ndim().saturating_sub(2));
+    let (n, elements, cut) = (x.shape()[cut], x.len(), Axis(cut));
+    let to = beside(&x, &mut losses, None)?;
+    let part = ViewPart { x, labels: of_x, losses: to, gradient: y, at: 0 };
+    let call = |part: ViewPart<T>| {
+        let op = match factors {
+            Some(factors) => each.row_factors(&factors[part.at..][..part.losses.len()]),
+            None => each,
+        };
+        match part.gradient {
+            Some(y) => op.losses_and_gradient_array(part.x, part.labels, part.losses, y, -1),
+            None => op.losses_array(part.x, part.labels, part.losses, -1),
+        }
+    };
+    match part.x.ndim() {
+        1 => run(py, elements, || call(part))?,
+        _ => {
+            let shape = (n, elements.checked_div(n).unwrap_or(0));
+            run_rows(py, shape, part, |part, at| part.split(cut, at), call)?;
+        }
+    }
     Ok((op.reduce(&losses, divisor), losses))
 }
 

@@ -1,6 +1,7 @@
 //! Arguments that many functions have, how calls are made with them, and what errors become.
 
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ::softmax::{Error, Exec, Masked, Threads};
@@ -17,7 +18,7 @@ use crate::array::Sizes;
 const RELEASE: usize = 1 << 14;
 
 /// Elements between two looks at whether Ctrl-C was pressed: some ten milliseconds of work.
-const CHUNK: usize = 1 << 25;
+pub const CHUNK: usize = 1 << 25;
 
 /// What Python is told.
 pub fn raised(e: Error) -> PyErr {
@@ -253,25 +254,42 @@ pub fn run_rows<W: Send>(
     py: Python,
     (rows, cols): (usize, usize),
     work: W,
-    split: impl Fn(W, usize) -> (W, W) + Send,
+    split: impl Fn(W, usize) -> (W, W),
     f: impl Fn(W) -> Result<(), Error> + Sync,
 ) -> PyResult<()> {
     let elements = rows.saturating_mul(cols);
     if elements <= CHUNK {
         return run(py, elements, || f(work));
     }
-    let each = (CHUNK / cols.max(1)).max(1);
-    let (mut rest, mut left) = (Some(work), rows);
-    while let Some(work) = rest.take() {
-        let now = if left > each {
-            let (now, later) = split(work, each);
+    let parts = ranges(rows, CHUNK / cols.max(1)).map(|part| (part.len(), ()));
+    run_parts(py, elements, parts, work, split, |work, ()| f(work))
+}
+
+/// The ranges of `each` or fewer of `n`, at least one of each.
+pub fn ranges(n: usize, each: usize) -> impl Iterator<Item = Range<usize>> {
+    let each = each.max(1);
+    (0..n).step_by(each).map(move |at| at..n.min(at.saturating_add(each)))
+}
+
+/// As [`run_rows`], in parts that are given, each by its number of rows and what `f` is to know.
+pub fn run_parts<W: Send, P: Send>(
+    py: Python,
+    elements: usize,
+    parts: impl Iterator<Item = (usize, P)>,
+    work: W,
+    split: impl Fn(W, usize) -> (W, W),
+    f: impl Fn(W, P) -> Result<(), Error> + Sync,
+) -> PyResult<()> {
+    let (mut parts, mut rest) = (parts.peekable(), Some(work));
+    while let (Some((rows, part)), Some(work)) = (parts.next(), rest.take()) {
+        let now = if parts.peek().is_some() {
+            let (now, later) = split(work, rows);
             rest = Some(later);
-            left -= each;
             now
         } else {
             work
         };
-        run(py, elements, || f(now))?;
+        run(py, elements, || f(now, part))?;
         py.check_signals()?;
     }
     Ok(())

@@ -204,19 +204,34 @@ impl Masked<'_> {
 pub fn copied<T: Float>(py: Python, x: ArrayViewD<T>) -> PyResult<Vec<T>> {
     let mut copy = room(x.len(), T::ZERO)?;
     let to = ArrayViewMutD::from_shape(x.raw_dim(), &mut copy);
-    let mut to = to.map_err(|e| PyMemoryError::new_err(e.to_string()))?;
-    run(py, x.len(), || {
-        to.assign(&x);
-        Ok(())
-    })?;
+    assign(py, x, to.map_err(|e| PyMemoryError::new_err(e.to_string()))?)?;
     Ok(copy)
 }
 
 /// What is in C order, into an array.
-pub fn store<T: Typed>(py: Python, from: &[T], mut to: ArrayViewMutD<T>) -> PyResult<()> {
+pub fn store<T: Typed>(py: Python, from: &[T], to: ArrayViewMutD<T>) -> PyResult<()> {
     let from = ArrayViewD::from_shape(to.raw_dim(), from);
-    let from = from.map_err(|e| PyMemoryError::new_err(e.to_string()))?;
-    run(py, from.len(), || {
+    assign(py, from.map_err(|e| PyMemoryError::new_err(e.to_string()))?, to)
+}
+
+fn assign<'a, T: Typed>(
+    py: Python,
+    from: ArrayViewD<'a, T>,
+    mut to: ArrayViewMutD<'a, T>,
+) -> PyResult<()> {
+    let Some(cut) = (0..to.ndim()).max_by_key(|&axis| to.len_of(Axis(axis))).map(Axis) else {
+        // One element, which has no axis.
+        return run(py, 1, || {
+            to.assign(&from);
+            Ok(())
+        });
+    };
+    let shape = (to.len_of(cut), to.len().checked_div(to.len_of(cut)).unwrap_or(0));
+    let split = |(from, to): (ArrayViewD<'a, T>, ArrayViewMutD<'a, T>), at| {
+        let ((from, from_rest), (to, to_rest)) = (from.split_at(cut, at), to.split_at(cut, at));
+        ((from, to), (from_rest, to_rest))
+    };
+    run_rows(py, shape, (from, to), split, |(from, mut to)| {
         to.assign(&from);
         Ok(())
     })
