@@ -211,7 +211,8 @@ impl Torch {
         match &self.increment_version {
             Some(Increment::OfMany(function)) => drop(function.bind(py).call1(((x,),))?),
             Some(Increment::OfOne(function)) => {
-                if !x.call_method0(intern!(py, "is_inference"))?.is_truthy()? {
+                let has_version = !x.call_method0(intern!(py, "is_inference"))?.is_truthy()?;
+                if has_version {
                     function.bind(py).call1((x,))?;
                 }
             }
