@@ -1,5 +1,12 @@
 """Softmax and its relatives for NumPy and PyTorch: accurate, fast, the same bits on every CPU."""
 
+try:
+    import softmax._softmax
+except ModuleNotFoundError:
+    raise ImportError(
+        "the folder softmax here is source that is not built: pip install ./python, then run Python in another folder"
+    ) from None
+
 from softmax._softmax import (
     MergedRow,
     Sampler,

@@ -128,7 +128,15 @@ fn attend_in_place<'o, T: Float + Probs<T>>(
     store(py, &copy, y.view())
 }
 
-/// The softmax of attention scores: `(.., heads, queries, keys)`.
+/// The softmax of attention scores of shape (.., heads, queries, keys), or (queries, keys).
+///
+/// causal: keys after the query's position are hidden; window, window_ahead: so are those farther
+/// from it. offset: the position of the first query, by default keys - queries.
+/// mask: bools (True: seen) or numbers that are added, times mask_slopes of each head.
+/// alibi: slopes of the distance, one for each head. sinks: a logit of each head without output.
+/// soft_cap: c of c * tanh(x / c). lengths: how many keys each sequence has, or each row.
+/// lse: whether to give (probabilities, log-sum-exps). dtype: that of the probabilities.
+/// Other arguments as of softmax.
 #[pyfunction]
 #[pyo3(signature = (scores, *, causal=false, window=None, window_ahead=None, offset=None, mask=None, mask_slopes=None, alibi=None, soft_cap=None, sinks=None, lengths=None, lse=false, scale=None, temperature=None, masked=MaskedRows::default(), dtype=None, out=None, threads=None, kernel=None),
     text_signature = "(scores, *, causal=False, window=None, window_ahead=None, offset=None, mask=None, mask_slopes=None, alibi=None, soft_cap=None, sinks=None, lengths=None, lse=False, scale=None, temperature=None, masked='nan', dtype=None, out=None, threads=None, kernel=None)")]

@@ -470,7 +470,16 @@ pub fn floats64(x: Option<&Bound<PyAny>>, name: &str) -> PyResult<Option<Vec<f64
     })
 }
 
-/// The cross-entropy of rows of logits against labels or probabilities.
+/// The cross-entropy of logits against labels or probabilities.
+///
+/// Classes are along axis 1, or the only axis, as in PyTorch; `axis` is another.
+/// target: integers of the logits' shape without the classes, or probabilities of their shape.
+/// weight: of each class. ignore_index: the label of rows that do not count.
+/// reduction: "mean", "sum" or "none". label_smoothing: from 0 to 1.
+/// z_loss: what the square of each row's log-sum-exp is multiplied by and added.
+/// divergence: Kullback and Leibler's, less the entropy of the target.
+/// The loss is float64 for arrays, of the logits' type for tensors.
+/// Other arguments as of softmax.
 #[pyfunction]
 #[pyo3(signature = (logits, target, weight=None, ignore_index=None, reduction=Reduce::Mean, label_smoothing=None, z_loss=None, *, axis=None, divergence=false, scale=None, temperature=None, threads=None, kernel=None),
     text_signature = "(logits, target, weight=None, ignore_index=-100, reduction='mean', label_smoothing=0.0, z_loss=0.0, *, axis=None, divergence=False, scale=None, temperature=None, threads=None, kernel=None)")]
@@ -497,7 +506,10 @@ pub fn cross_entropy<'py>(
     Ok(both(logits, target, class(axis)?, &asked, None)?.0)
 }
 
-/// The cross-entropy, and its gradient with respect to the logits.
+/// The cross-entropy, and its gradient with respect to the logits. Arguments as of cross_entropy.
+///
+/// row_factors, gradient_factor: what gradients of each row, and all, are multiplied by.
+/// out: where the gradient goes; the logits themselves work in place.
 #[pyfunction]
 #[pyo3(signature = (logits, target, weight=None, ignore_index=None, reduction=Reduce::Mean, label_smoothing=None, z_loss=None, *, axis=None, divergence=false, scale=None, temperature=None, row_factors=None, gradient_factor=None, out=None, threads=None, kernel=None),
     text_signature = "(logits, target, weight=None, ignore_index=-100, reduction='mean', label_smoothing=0.0, z_loss=0.0, *, axis=None, divergence=False, scale=None, temperature=None, row_factors=None, gradient_factor=1.0, out=None, threads=None, kernel=None)")]

@@ -172,6 +172,10 @@ fn split_both<'a, T, U>(
 }
 
 /// ln(sum(exp(x))) along an axis, or ln(sum(weights * exp(x))).
+///
+/// keepdims: whether reduced axes stay, with one element.
+/// weights: numbers that are not negative, broadcast to x.
+/// Other arguments as of softmax.
 #[pyfunction]
 #[pyo3(signature = (x, axis=Along::Last, keepdims=false, *, weights=None, scale=None, temperature=None, mask=None, out=None, threads=None, kernel=None),
     text_signature = "(x, axis=-1, keepdims=False, *, weights=None, scale=None, temperature=None, mask=None, out=None, threads=None, kernel=None)")]
@@ -302,7 +306,9 @@ impl<'py> FromPyObject<'_, 'py> for Values {
     }
 }
 
-/// The k largest elements along an axis: their probabilities, and where they are.
+/// The k largest elements along an axis, the largest first: their probabilities, and places.
+///
+/// values: "probs", "log_probs" or "logits". Other arguments as of softmax.
 #[pyfunction]
 #[pyo3(signature = (x, k, axis=Along::Last, *, values=Values::Probs, scale=None, temperature=None, masked=MaskedRows::default(), threads=None, kernel=None),
     text_signature = "(x, k, axis=-1, *, values='probs', scale=None, temperature=None, masked='nan', threads=None, kernel=None)")]
@@ -410,7 +416,10 @@ pub fn columns<'a>(tokens: &'a Array, name: &str) -> PyResult<std::borrow::Cow<'
     }
 }
 
-/// The log-probabilities of some elements of each row.
+/// The log-probabilities of some elements of each row, along the last axis.
+///
+/// tokens: integers, one for each row, or several along one more axis.
+/// Other arguments as of softmax.
 #[pyfunction]
 #[pyo3(signature = (logits, tokens, *, scale=None, temperature=None, masked=MaskedRows::default(), out=None, threads=None, kernel=None),
     text_signature = "(logits, tokens, *, scale=None, temperature=None, masked='nan', out=None, threads=None, kernel=None)")]
@@ -468,7 +477,7 @@ pub fn log_probs<'py>(
     y.finish()
 }
 
-/// exp(-mean(log_probs)).
+/// exp(-mean(log_probs)), of all of them.
 #[pyfunction]
 pub fn perplexity(log_probs: &Bound<PyAny>) -> PyResult<f64> {
     let x = Array::input(log_probs, "log_probs")?;

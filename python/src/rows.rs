@@ -279,7 +279,16 @@ fn map<'py>(
     y.finish()
 }
 
-/// The softmax of x along an axis.
+/// exp(x) / sum(exp(x)) along an axis, with at most 3 ULP of error.
+///
+/// x is an array, a tensor, a list or a number; the result is of the same kind and type.
+/// axis: an int, a tuple of them, or None for all.
+/// scale, temperature: what x is multiplied or divided by first.
+/// mask: bools (True: seen) or numbers that are added, broadcast to x.
+/// masked: what rows of nothing but -inf become, "nan" or "zero".
+/// out: where to write instead of a new array; x itself works in place.
+/// threads: 1 for this thread alone, n for at most so many; all that pay by default.
+/// kernel: one of kernels(), on which the bits do not depend.
 #[pyfunction]
 #[pyo3(signature = (x, axis=Along::Last, *, scale=None, temperature=None, mask=None, masked=MaskedRows::default(), out=None, threads=None, kernel=None),
     text_signature = "(x, axis=-1, *, scale=None, temperature=None, mask=None, masked='nan', out=None, threads=None, kernel=None)")]
@@ -300,7 +309,7 @@ pub fn softmax<'py>(
     map(x, &axis, mask, out, Map::Softmax(op))
 }
 
-/// The logarithm of the softmax of x along an axis.
+/// The logarithm of the softmax of x along an axis. Arguments as of softmax.
 #[pyfunction]
 #[pyo3(signature = (x, axis=Along::Last, *, scale=None, temperature=None, mask=None, masked=MaskedRows::default(), out=None, threads=None, kernel=None),
     text_signature = "(x, axis=-1, *, scale=None, temperature=None, mask=None, masked='nan', out=None, threads=None, kernel=None)")]
@@ -321,7 +330,7 @@ pub fn log_softmax<'py>(
     map(x, &axis, mask, out, Map::LogSoftmax(op))
 }
 
-/// 1 / (1 + exp(-x)) of each element.
+/// 1 / (1 + exp(-x)) of each element. Arguments as of softmax.
 #[pyfunction]
 #[pyo3(signature = (x, *, scale=None, temperature=None, out=None, threads=None, kernel=None))]
 pub fn sigmoid<'py>(
@@ -337,7 +346,7 @@ pub fn sigmoid<'py>(
     map(x, &Along::Last, None, out, Map::Sigmoid(op))
 }
 
-/// The logarithm of the sigmoid of each element.
+/// The logarithm of the sigmoid of each element. Arguments as of softmax.
 #[pyfunction]
 #[pyo3(signature = (x, *, scale=None, temperature=None, out=None, threads=None, kernel=None))]
 pub fn log_sigmoid<'py>(
@@ -365,6 +374,9 @@ impl<'py> FromPyObject<'_, 'py> for TiesOf {
 }
 
 /// 1 for the largest element along an axis, 0 for the others.
+///
+/// ties: "share" gives equal ones 1/n each, "first" gives 1 to the first of them.
+/// Other arguments as of softmax.
 #[pyfunction]
 #[pyo3(signature = (x, axis=Along::Last, *, ties=TiesOf(Ties::Share), masked=MaskedRows::default(), out=None, threads=None, kernel=None),
     text_signature = "(x, axis=-1, *, ties='share', masked='nan', out=None, threads=None, kernel=None)")]

@@ -1,5 +1,5 @@
-"""Tensors are read and made by DLPack's C functions where PyTorch has them, and by its methods where it
-has not: with the same results and errors."""
+"""Tensors are read and made by DLPack's C functions, or by PyTorch's methods where it has none: with
+the same results and errors."""
 
 import os
 import subprocess

@@ -67,8 +67,8 @@ def test_a_fork_after_use_works():
         assert pool.map_async(digest, range(6)).get(timeout=60) == [want] * 6
 
 
-# Calls of many parts, each after one of a single part: prints how many times as long they took until
-# Ctrl-C ended them. Pages of zeros that are only read take no memory.
+# Calls of many parts, each after one of a single part: prints how many times as long they took
+# until Ctrl-C ended them. Pages of zeros that are only read take no memory.
 INTERRUPTED = """
 import numpy as np, softmax, os, signal, threading, time
 # Programs that a shell runs in the background ignore it.
