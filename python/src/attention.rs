@@ -11,7 +11,7 @@ use crate::array::{Array, Dtype, Float, Layout, Output, tuple};
 use crate::loss::floats32;
 use crate::mask::AttentionMask;
 use crate::options::{
-    Arg, CHUNK, Factor, MaskedRows, by_factor, count, exec, number, ranges, run_parts, whole,
+    Arg, CHUNK, Factor, MaskedRows, by_factor, count, exec, flag, number, ranges, run_parts, whole,
 };
 use crate::reduce::{columns, with_rows, with_slice};
 use crate::rows::{copied, room, store};
@@ -138,12 +138,12 @@ fn attend_in_place<'o, T: Float + Probs<T>>(
 /// lse: whether to give (probabilities, log-sum-exps). dtype: that of the probabilities.
 /// Other arguments as of softmax.
 #[pyfunction]
-#[pyo3(signature = (scores, *, causal=false, window=None, window_ahead=None, offset=None, mask=None, mask_slopes=None, alibi=None, soft_cap=None, sinks=None, lengths=None, lse=false, scale=None, temperature=None, masked=MaskedRows::default(), dtype=None, out=None, threads=None, kernel=None),
+#[pyo3(signature = (scores, *, causal=None, window=None, window_ahead=None, offset=None, mask=None, mask_slopes=None, alibi=None, soft_cap=None, sinks=None, lengths=None, lse=None, scale=None, temperature=None, masked=MaskedRows::default(), dtype=None, out=None, threads=None, kernel=None),
     text_signature = "(scores, *, causal=False, window=None, window_ahead=None, offset=None, mask=None, mask_slopes=None, alibi=None, soft_cap=None, sinks=None, lengths=None, lse=False, scale=None, temperature=None, masked='nan', dtype=None, out=None, threads=None, kernel=None)")]
 #[allow(clippy::too_many_arguments)]
 pub fn attention_softmax<'py>(
     scores: &Bound<'py, PyAny>,
-    causal: bool,
+    causal: Arg<'_, 'py>,
     window: Arg<'_, 'py>,
     window_ahead: Arg<'_, 'py>,
     offset: Arg<'_, 'py>,
@@ -153,7 +153,7 @@ pub fn attention_softmax<'py>(
     soft_cap: Arg<'_, 'py>,
     sinks: Option<&Bound<'py, PyAny>>,
     lengths: Option<&Bound<'py, PyAny>>,
-    lse: bool,
+    lse: Arg<'_, 'py>,
     scale: Arg<'_, 'py>,
     temperature: Arg<'_, 'py>,
     masked: MaskedRows,
@@ -188,6 +188,7 @@ pub fn attention_softmax<'py>(
     let lengths = lengths.map(|x| usizes(x, "lengths")).transpose()?;
 
     let (factor, exec) = (Factor::new(scale, temperature)?, exec(threads, kernel)?);
+    let (causal, lse) = (flag(causal, "causal")?, flag(lse, "lse")?);
     let window = count(window, "window")?;
     let window_ahead = count(window_ahead, "window_ahead")?;
     let offset = whole(offset, "offset")?.map(|n| n as isize);

@@ -7,7 +7,9 @@ use pyo3::prelude::*;
 
 use crate::array::{Array, Dtype, Float, Kind, Layout, LayoutMut, Output, tuple, typed};
 use crate::mask::RowWeights;
-use crate::options::{Arg, Factor, by_factor, exec, number, one_of, raised, run, run_rows, whole};
+use crate::options::{
+    Arg, Factor, by_factor, exec, flag, number, one_of, raised, run, run_rows, whole,
+};
 use crate::reduce::{beside, reduced, with_rows};
 use crate::rows::{copied, room, store};
 
@@ -481,7 +483,7 @@ pub fn floats64(x: Option<&Bound<PyAny>>, name: &str) -> PyResult<Option<Vec<f64
 /// The loss is float64 for arrays, of the logits' type for tensors.
 /// Other arguments as of softmax.
 #[pyfunction]
-#[pyo3(signature = (logits, target, weight=None, ignore_index=None, reduction=Reduce::Mean, label_smoothing=None, z_loss=None, *, axis=None, divergence=false, scale=None, temperature=None, threads=None, kernel=None),
+#[pyo3(signature = (logits, target, weight=None, ignore_index=None, reduction=Reduce::Mean, label_smoothing=None, z_loss=None, *, axis=None, divergence=None, scale=None, temperature=None, threads=None, kernel=None),
     text_signature = "(logits, target, weight=None, ignore_index=-100, reduction='mean', label_smoothing=0.0, z_loss=0.0, *, axis=None, divergence=False, scale=None, temperature=None, threads=None, kernel=None)")]
 #[allow(clippy::too_many_arguments)]
 pub fn cross_entropy<'py>(
@@ -493,7 +495,7 @@ pub fn cross_entropy<'py>(
     label_smoothing: Arg<'_, 'py>,
     z_loss: Arg<'_, 'py>,
     axis: Arg<'_, 'py>,
-    divergence: bool,
+    divergence: Arg<'_, 'py>,
     scale: Arg<'_, 'py>,
     temperature: Arg<'_, 'py>,
     threads: Arg<'_, 'py>,
@@ -502,6 +504,7 @@ pub fn cross_entropy<'py>(
     let weight = weight.map(|weight| Array::input(weight, "weight")).transpose()?;
     let (factor, exec) = (Factor::new(scale, temperature)?, exec(threads, kernel)?);
     let asked = Asked::new(&weight, ignore_index, label_smoothing, z_loss, factor, exec)?;
+    let divergence = flag(divergence, "divergence")?;
     let asked = Asked { reduction, divergence, ..asked };
     Ok(both(logits, target, class(axis)?, &asked, None)?.0)
 }
@@ -511,7 +514,7 @@ pub fn cross_entropy<'py>(
 /// row_factors, gradient_factor: what gradients of each row, and all, are multiplied by.
 /// out: where the gradient goes; the logits themselves work in place.
 #[pyfunction]
-#[pyo3(signature = (logits, target, weight=None, ignore_index=None, reduction=Reduce::Mean, label_smoothing=None, z_loss=None, *, axis=None, divergence=false, scale=None, temperature=None, row_factors=None, gradient_factor=None, out=None, threads=None, kernel=None),
+#[pyo3(signature = (logits, target, weight=None, ignore_index=None, reduction=Reduce::Mean, label_smoothing=None, z_loss=None, *, axis=None, divergence=None, scale=None, temperature=None, row_factors=None, gradient_factor=None, out=None, threads=None, kernel=None),
     text_signature = "(logits, target, weight=None, ignore_index=-100, reduction='mean', label_smoothing=0.0, z_loss=0.0, *, axis=None, divergence=False, scale=None, temperature=None, row_factors=None, gradient_factor=1.0, out=None, threads=None, kernel=None)")]
 #[allow(clippy::too_many_arguments)]
 pub fn cross_entropy_with_grad<'py>(
@@ -523,7 +526,7 @@ pub fn cross_entropy_with_grad<'py>(
     label_smoothing: Arg<'_, 'py>,
     z_loss: Arg<'_, 'py>,
     axis: Arg<'_, 'py>,
-    divergence: bool,
+    divergence: Arg<'_, 'py>,
     scale: Arg<'_, 'py>,
     temperature: Arg<'_, 'py>,
     row_factors: Option<&Bound<'py, PyAny>>,
@@ -537,7 +540,7 @@ pub fn cross_entropy_with_grad<'py>(
     let asked = Asked::new(&weight, ignore_index, label_smoothing, z_loss, factor, exec)?;
     let asked = Asked {
         reduction,
-        divergence,
+        divergence: flag(divergence, "divergence")?,
         row_factors: floats64(row_factors, "row_factors")?,
         gradient_factor: number(gradient_factor, "gradient_factor")?.unwrap_or(1.0),
         ..asked

@@ -52,6 +52,16 @@ pub fn number(x: Arg, name: &str) -> PyResult<Option<f64>> {
     number.map(Some)
 }
 
+/// Yes or no. NumPy takes integers, too.
+pub fn flag(x: Arg, name: &str) -> PyResult<bool> {
+    let Some(x) = x else { return Ok(false) };
+    match x.extract() {
+        Ok(flag) => Ok(flag),
+        Err(_) if x.is_instance_of::<PyInt>() => x.is_truthy(),
+        Err(_) => Err(PyTypeError::new_err(format!("{name} must be a bool, not {}", type_name(x)))),
+    }
+}
+
 /// An integer, which a float is not.
 fn index<'py>(x: &Bound<'py, PyAny>, name: &str) -> PyResult<Bound<'py, PyAny>> {
     x.call_method0(intern!(x.py(), "__index__")).map_err(|_| {

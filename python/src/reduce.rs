@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use crate::array::{Array, Dtype, Float, Layout, LayoutMut, Output, Typed, tuple, typed};
 use crate::mask::{RowMask, RowWeights};
 use crate::options::{
-    Along, Arg, Factor, MaskedRows, by_factor, count, exec, one_of, raised, run, run_rows,
+    Along, Arg, Factor, MaskedRows, by_factor, count, exec, flag, one_of, raised, run, run_rows,
 };
 use crate::rows::{copied, room, store};
 
@@ -177,13 +177,13 @@ fn split_both<'a, T, U>(
 /// weights: numbers that are not negative, broadcast to x.
 /// Other arguments as of softmax.
 #[pyfunction]
-#[pyo3(signature = (x, axis=Along::Last, keepdims=false, *, weights=None, scale=None, temperature=None, mask=None, out=None, threads=None, kernel=None),
+#[pyo3(signature = (x, axis=Along::Last, keepdims=None, *, weights=None, scale=None, temperature=None, mask=None, out=None, threads=None, kernel=None),
     text_signature = "(x, axis=-1, keepdims=False, *, weights=None, scale=None, temperature=None, mask=None, out=None, threads=None, kernel=None)")]
 #[allow(clippy::too_many_arguments)]
 pub fn logsumexp<'py>(
     x: &Bound<'py, PyAny>,
     axis: Along,
-    keepdims: bool,
+    keepdims: Arg<'_, 'py>,
     weights: Arg<'_, 'py>,
     scale: Arg<'_, 'py>,
     temperature: Arg<'_, 'py>,
@@ -193,6 +193,7 @@ pub fn logsumexp<'py>(
     kernel: Option<&str>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = x.py();
+    let keepdims = flag(keepdims, "keepdims")?;
     let op = Softmax::new().exec(exec(threads, kernel)?);
     let op = by_factor!(op, Factor::new(scale, temperature)?);
     let x = Array::input(x, "x")?;
@@ -241,16 +242,17 @@ fn num<T: Float>(x: f64) -> T {
 
 /// Where the largest element along an axis is: the first of equals, or of NaNs.
 #[pyfunction]
-#[pyo3(signature = (x, axis=Along::Last, keepdims=false, *, threads=None, kernel=None),
+#[pyo3(signature = (x, axis=Along::Last, keepdims=None, *, threads=None, kernel=None),
     text_signature = "(x, axis=-1, keepdims=False, *, threads=None, kernel=None)")]
 pub fn argmax<'py>(
     x: &Bound<'py, PyAny>,
     axis: Along,
-    keepdims: bool,
+    keepdims: Arg<'_, 'py>,
     threads: Arg<'_, 'py>,
     kernel: Option<&str>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = x.py();
+    let keepdims = flag(keepdims, "keepdims")?;
     let op = Hardmax::new().exec(exec(threads, kernel)?);
     let x = Array::input(x, "x")?;
     let axes = axis.of(x.shape().len())?;

@@ -1,4 +1,4 @@
-"""Tensors are read and made by DLPack's C functions, or by PyTorch's methods where it has none: with
+"""Tensors are read and made by DLPack's C functions, or by its methods where it has none: with
 the same results and errors."""
 
 import os
