@@ -26,8 +26,11 @@ os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(THREADS)
 os.environ["XLA_FLAGS"] = (
     f"--xla_cpu_multi_thread_eigen={str(THREADS > 1).lower()} intra_op_parallelism_threads={THREADS}"
 )
+# What this package is asked, where the CPUs that it may use do not tell.
+OPTIONS = {"threads": THREADS}
 if THREADS == 1 and hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    OPTIONS = {}
 
 import numpy as np  # noqa: E402
 
@@ -78,12 +81,13 @@ def softmaxes(x, axis=-1):
     """Everyone's call, with a name."""
     half = x.dtype.name == "bfloat16"
     out = np.empty_like(x)
-    yield "softmax", lambda: softmax.softmax(x, axis, threads=THREADS)
-    yield "softmax, out=", lambda: softmax.softmax(x, axis, out=out, threads=THREADS)
+    yield "softmax", lambda: softmax.softmax(x, axis, **OPTIONS)
+    yield "softmax, out=", lambda: softmax.softmax(x, axis, out=out, **OPTIONS)
     if torch:
         t = torch.from_numpy(x.view(np.int16)).view(torch.bfloat16) if half else torch.from_numpy(x)
         o = torch.empty_like(t)
-        yield "softmax of a tensor", lambda: softmax.softmax(t, axis, threads=THREADS)
+        yield "softmax of a tensor", lambda: softmax.softmax(t, axis, **OPTIONS)
+        yield "softmax of a tensor, out=", lambda: softmax.softmax(t, axis, out=o, **OPTIONS)
         yield "torch", lambda: torch.softmax(t, axis)
         yield "torch, out=", lambda: torch.softmax(t, axis, out=o)
     if special and not half:
@@ -96,9 +100,9 @@ def softmaxes(x, axis=-1):
 
 def losses(x):
     labels = np.arange(len(x)) * 7919 % x.shape[1]
-    yield "softmax", lambda: softmax.cross_entropy_with_grad(x, labels, threads=THREADS)[1]
+    yield "softmax", lambda: softmax.cross_entropy_with_grad(x, labels, **OPTIONS)[1]
     out = np.empty_like(x)
-    yield "softmax, out=", lambda: softmax.cross_entropy_with_grad(x, labels, out=out, threads=THREADS)[1]
+    yield "softmax, out=", lambda: softmax.cross_entropy_with_grad(x, labels, out=out, **OPTIONS)[1]
     if torch:
         t, y = torch.from_numpy(x).requires_grad_(), torch.from_numpy(labels)
 
@@ -120,7 +124,7 @@ def losses(x):
 
 def draws(x):
     """Top-p 0.9, as transformers does it."""
-    sampler = softmax.Sampler(seed=1, top_p=0.9, threads=THREADS)
+    sampler = softmax.Sampler(seed=1, top_p=0.9, **OPTIONS)
     yield "softmax", lambda: sampler.sample(x)
     if torch:
         t = torch.from_numpy(x)

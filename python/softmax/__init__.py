@@ -1,30 +1,47 @@
 """Softmax and its relatives for NumPy and PyTorch: accurate, fast, the same bits on every CPU."""
 
-from softmax._softmax import (
-    MergedRow,
-    Sampler,
-    Shards,
-    argmax,
-    attention_softmax,
-    cross_entropy,
-    cross_entropy_with_grad,
-    hardmax,
-    info,
-    kernels,
-    log_probs,
-    log_sigmoid,
-    log_softmax,
-    logsumexp,
-    perplexity,
-    plan,
-    release_scratch,
-    sigmoid,
-    softmax,
-    softmax_backward,
-    top_k,
-)
+try:
+    from softmax._softmax import (
+        MergedRow,
+        Sampler,
+        Shards,
+        argmax,
+        attention_softmax,
+        cross_entropy,
+        cross_entropy_with_grad,
+        hardmax,
+        info,
+        kernels,
+        log_probs,
+        log_sigmoid,
+        log_softmax,
+        logsumexp,
+        perplexity,
+        plan,
+        release_scratch,
+        sigmoid,
+        softmax,
+        softmax_backward,
+        top_k,
+    )
+except ModuleNotFoundError:
+    raise ImportError(
+        "the folder softmax here is source that is not built: pip install ./python, then run Python in another folder"
+    ) from None
 
 __version__ = info()["version"]
+
+TYPE_CHECKING = False  # Type checkers take it for True; the module typing takes long to import.
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        # softmax.special and softmax.torch need not be imported by themselves.
+        if name in ("special", "torch"):
+            from importlib import import_module
+
+            return import_module(f"softmax.{name}")
+        raise AttributeError(f"module 'softmax' has no attribute '{name}'")
+
 
 __all__ = [
     "MergedRow",

@@ -1,22 +1,18 @@
-"""python -m softmax: the command `softmax`, which is a program of its own.
+"""python -m softmax: the command `softmax`."""
 
-A wheel built by maturin has a module or programs, not both; the command is installed by cargo.
-"""
-
-import os
-import shutil
+import signal
 import sys
+
+from softmax import _softmax
 
 
 def main():
-    command = os.environ.get("SOFTMAX_COMMAND") or shutil.which("softmax")
-    if command is None:
-        sys.exit(
-            "softmax: the command is not installed, and no part of the Python package.\n"
-            "From the project's folder: cargo install --path cli"
-        )
-    # Its own exit status and signals; nothing of Python is left to be in their way.
-    os.execv(command, ["softmax", *sys.argv[1:]])
+    if not hasattr(_softmax, "_command"):
+        sys.exit("softmax: this module was built without its feature `command`")
+    # As in a program of its own: Ctrl-C ends it, unless whoever started it wants it ignored.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.exit(_softmax._command(["softmax", *sys.argv[1:]]))
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ __all__ = [
     "softmax",
     "softmax_backward",
     "top_k",
+    "_command",
 ]
 
 @type_check_only
@@ -231,6 +232,7 @@ def plan(
     kernel: str | None = None,
 ) -> _Plan: ...
 def release_scratch() -> None: ...
+def _command(arguments: Sequence[str]) -> int: ...
 
 @final
 class Sampler:

@@ -135,8 +135,8 @@ pub enum Kind {
 }
 
 /// Few enough for most arrays to need no memory of their own.
-pub type Sizes = SmallVec<[usize; 6]>;
-pub type Strides = SmallVec<[isize; 6]>;
+pub type Sizes = SmallVec<[usize; 4]>;
+pub type Strides = SmallVec<[isize; 4]>;
 
 /// An array to be read.
 pub struct Array<'py> {
@@ -148,6 +148,8 @@ pub struct Array<'py> {
     strides: Strides,
     writable: bool,
     kind: Kind,
+    /// Whether it is a tensor of PyTorch's own class.
+    plain: bool,
     /// Makes of a result what the caller has; `None` where that is the result itself.
     wrap: Option<Bound<'py, PyAny>>,
 }
@@ -262,6 +264,7 @@ impl<'py> Array<'py> {
             strides: strides.into_iter().map(|stride| stride / size).collect(),
             writable: fields.flags & NPY_ARRAY_WRITEABLE != 0,
             kind: Kind::Numpy,
+            plain: false,
             wrap: None,
         })
     }
@@ -283,6 +286,7 @@ impl<'py> Array<'py> {
             strides: tensor.strides,
             writable: true,
             kind: Kind::Torch,
+            plain: tensor.plain,
             wrap: None,
         }
     }
@@ -299,13 +303,23 @@ impl<'py> Array<'py> {
         &self.shape
     }
 
+    /// Whether its elements are in C order, without gaps.
+    fn is_in_order(&self) -> bool {
+        let mut next = 1;
+        self.shape.iter().zip(&self.strides).rev().all(|(&n, &stride)| {
+            let fits = n == 1 || stride == next;
+            next *= n as isize;
+            fits
+        })
+    }
+
     /// The elements and where they are.
     pub fn layout(&self) -> Layout<'_> {
         Layout {
             data: self.data,
             dtype: self.dtype,
-            shape: self.shape.clone(),
-            strides: self.strides.clone(),
+            shape: Sizes::from_slice(&self.shape),
+            strides: Strides::from_slice(&self.strides),
             of: PhantomData,
         }
     }
@@ -403,39 +417,39 @@ impl<'py> Output<'py> {
 
     fn new_like(x: &Array<'py>) -> PyResult<Self> {
         let py = x.object.py();
-        let object = match x.kind {
-            // SAFETY: x is an array; a new reference, or null with an error set.
-            Kind::Numpy => unsafe {
-                let like = PY_ARRAY_API.PyArray_NewLikeArray(
-                    py,
-                    x.object.as_ptr().cast(),
-                    NPY_ORDER::NPY_KEEPORDER,
-                    std::ptr::null_mut(),
-                    0,
-                );
-                Bound::from_owned_ptr_or_err(py, like)?
-            },
-            Kind::Torch => Torch::get(py)?.empty_like(&x.object)?,
+        if x.kind == Kind::Torch {
+            let torch = Torch::get(py)?;
+            let small = (x.plain && x.is_in_order()).then(|| torch.small(py, &x.shape, x.dtype));
+            let made = small.flatten().unwrap_or_else(|| torch.empty_like(&x.object, x.dtype));
+            return Ok(Self::tensor(made?, x));
+        }
+        // SAFETY: x is an array; a new reference, or null with an error set.
+        let object = unsafe {
+            let like = PY_ARRAY_API.PyArray_NewLikeArray(
+                py,
+                x.object.as_ptr().cast(),
+                NPY_ORDER::NPY_KEEPORDER,
+                std::ptr::null_mut(),
+                0,
+            );
+            Bound::from_owned_ptr_or_err(py, like)?
         };
-        Self::made(object, x, x.dtype)
+        Self::array(&object, x)
     }
 
     /// A new array of the kind of `x`, in C order.
     pub fn new(x: &Array<'py>, shape: &[usize], dtype: Dtype) -> PyResult<Self> {
         let py = x.object.py();
-        let object = match x.kind {
-            Kind::Numpy => {
-                let descr = if dtype == x.dtype {
-                    x.object.getattr(intern!(py, "dtype"))?
-                } else {
-                    converters(py)?.call_method1(intern!(py, "dtype_of"), (dtype.name(),))?
-                };
-                let shape = PyTuple::new(py, shape)?;
-                converters(py)?.call_method1(intern!(py, "empty"), (shape, descr))?
-            }
-            Kind::Torch => Torch::get(py)?.empty(py, shape, dtype)?,
+        if x.kind == Kind::Torch {
+            return Ok(Self::tensor(Torch::get(py)?.empty(py, shape, dtype)?, x));
+        }
+        let descr = if dtype == x.dtype {
+            x.object.getattr(intern!(py, "dtype"))?
+        } else {
+            converters(py)?.call_method1(intern!(py, "dtype_of"), (dtype.name(),))?
         };
-        Self::made(object, x, dtype)
+        let shape = PyTuple::new(py, shape)?;
+        Self::array(&converters(py)?.call_method1(intern!(py, "empty"), (shape, descr))?, x)
     }
 
     /// `out`, or else a new one.
@@ -451,19 +465,17 @@ impl<'py> Output<'py> {
         }
     }
 
-    /// What was made by this file's calls of NumPy and PyTorch, of a type that is known.
-    fn made(object: Bound<'py, PyAny>, x: &Array<'py>, dtype: Dtype) -> PyResult<Self> {
-        let wrap = x.wrap.clone();
-        let array = match x.kind {
-            Kind::Numpy => Array { wrap, ..Array::labels(&object, "the output")? },
-            Kind::Torch => {
-                let tensor = Torch::get(object.py())?.fresh(object, dtype)?;
-                let array = Array { wrap, ..Array::of_tensor(tensor) };
-                array.advise_large_pages();
-                array
-            }
-        };
+    /// An array that NumPy made here.
+    fn array(object: &Bound<'py, PyAny>, x: &Array<'py>) -> PyResult<Self> {
+        let array = Array { wrap: x.wrap.clone(), ..Array::labels(object, "the output")? };
         Ok(Self { array, given: false, in_place: false })
+    }
+
+    /// A tensor that was made here.
+    fn tensor(tensor: Tensor<'py>, x: &Array<'py>) -> Self {
+        let array = Array { wrap: x.wrap.clone(), ..Array::of_tensor(tensor) };
+        array.advise_large_pages();
+        Self { array, given: false, in_place: false }
     }
 
     fn given(
@@ -724,7 +736,7 @@ impl<'a> Layout<'a> {
         if self.len() == 0 {
             return Some(&[]);
         }
-        if !self.clone().at_least_one_axis().is_dense() {
+        if !self.shape.is_empty() && !self.is_dense() {
             return None;
         }
         // SAFETY: as of `matrix`; there are as many elements, without gaps.

@@ -1,36 +1,98 @@
 //! The softmax of attention scores.
 
+use std::ops::Range;
+
 use ::softmax::half::{bf16, f16};
-use ::softmax::{Attention, Error, MatrixMut, Probs};
+use ::softmax::{Attention, Error, Matrix, MatrixMut, Probs};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::array::{Array, Dtype, Float, Layout, Output, tuple};
 use crate::loss::floats32;
 use crate::mask::AttentionMask;
-use crate::options::{Arg, Factor, MaskedRows, by_factor, count, exec, number, run, whole};
+use crate::options::{
+    Arg, CHUNK, Factor, MaskedRows, by_factor, count, exec, flag, number, ranges, run_parts, whole,
+};
 use crate::reduce::{columns, with_rows, with_slice};
 use crate::rows::{copied, room, store};
 
-fn attend<T: Float, U: Float + Probs<T>>(
+/// Some of the sequences, of their heads and of their queries, all but one of which are one or all:
+/// neighbouring rows.
+type Part = [Range<usize>; 3];
+
+/// The parts of scores between which signals are looked at.
+fn parts(shape: [usize; 3], keys: usize) -> Vec<Part> {
+    let [batch, heads, queries] = shape;
+    let of_head = queries.saturating_mul(keys);
+    let of_sequence = of_head.saturating_mul(heads);
+    if of_sequence <= CHUNK {
+        let some = ranges(batch, CHUNK / of_sequence.max(1));
+        return some.map(|some| [some, 0..heads, 0..queries]).collect();
+    }
+    let one = |i: usize| i..i + 1;
+    if of_head <= CHUNK {
+        let some = |b| ranges(heads, CHUNK / of_head).map(move |some| [one(b), some, 0..queries]);
+        return (0..batch).flat_map(some).collect();
+    }
+    let heads = (0..batch).flat_map(|b| (0..heads).map(move |h| (b, h)));
+    let some = |(b, h)| ranges(queries, CHUNK / keys).map(move |some| [one(b), one(h), some]);
+    heads.flat_map(some).collect()
+}
+
+/// Rows of scores, if they are not those of probabilities, and what becomes of them.
+struct Work<'a, T, U, S> {
+    scores: Option<Matrix<'a, T>>,
+    probs: MatrixMut<'a, U>,
+    lse: Option<&'a mut [S]>,
+}
+
+impl<'a, T, U, S> Work<'a, T, U, S> {
+    fn split(self, at: usize) -> (Self, Self) {
+        let (scores, scores_rest) = self.scores.map(|x| x.split_rows(at)).unzip();
+        let (probs, probs_rest) = self.probs.split_rows(at);
+        let (lse, lse_rest) = self.lse.map(|lse| lse.split_at_mut(at)).unzip();
+        (
+            Self { scores, probs, lse },
+            Self { scores: scores_rest, probs: probs_rest, lse: lse_rest },
+        )
+    }
+}
+
+/// Does the rows in the parts, if any.
+fn each_part<T: Float, U: Float>(
     py: Python,
-    op: &Attention,
+    parts: &[Part],
+    work: Work<T, U, T::Sums>,
+    f: impl Fn(Work<T, U, T::Sums>, &Part) -> Result<(), Error> + Sync,
+) -> PyResult<()> {
+    let elements = work.probs.rows() * work.probs.cols();
+    let parts = parts.iter().map(|part| (part.iter().map(ExactSizeIterator::len).product(), part));
+    run_parts(py, elements, parts, work, Work::split, f)
+}
+
+fn attend<'o, T: Float, U: Float + Probs<T>>(
+    py: Python,
+    op: &(impl Fn(&Part) -> Attention<'o> + Sync),
+    parts: &[Part],
     x: &Layout,
     y: &mut Output,
-    mut lse: Option<&mut [T::Sums]>,
+    lse: Option<&mut [T::Sums]>,
 ) -> PyResult<()> {
     let last = x.shape().len() - 1;
     let mut y = y.layout();
-    let elements = x.len();
     with_rows::<T, _>(py, x, &[last], |scores| {
-        let mut call = |probs: MatrixMut<U>| match &mut lse {
-            Some(lse) => run(py, elements, || op.softmax_and_logsumexp(scores, probs, lse)),
-            None => run(py, elements, || op.softmax(scores, probs)),
+        let call = |probs: MatrixMut<U>| {
+            let work = Work { scores: Some(scores), probs, lse };
+            each_part(py, parts, work, |Work { scores, probs, lse }, part| match (scores, lse) {
+                (Some(x), Some(lse)) => op(part).softmax_and_logsumexp(x, probs, lse),
+                (Some(x), None) => op(part).softmax(x, probs),
+                (None, _) => Ok(()),
+            })
         };
         if let Some(probs) = y.matrix::<U>() {
             return call(probs);
         }
-        let mut copy = room(elements, U::ZERO)?;
+        let mut copy = room(x.len(), U::ZERO)?;
         call(
             MatrixMut::with_stride(&mut copy, scores.rows(), scores.cols(), scores.cols())
                 .map_err(crate::options::raised)?,
@@ -39,41 +101,49 @@ fn attend<T: Float, U: Float + Probs<T>>(
     })
 }
 
-fn attend_in_place<T: Float + Probs<T>>(
+fn attend_in_place<'o, T: Float + Probs<T>>(
     py: Python,
-    op: &Attention,
+    op: &(impl Fn(&Part) -> Attention<'o> + Sync),
+    parts: &[Part],
     y: &mut Output,
     lse: Option<&mut [T::Sums]>,
 ) -> PyResult<()> {
     let mut y = y.layout();
-    let elements = y.get().len();
-    let call = |probs: MatrixMut<T>| -> Result<(), Error> {
-        match lse {
-            Some(lse) => op.softmax_and_logsumexp_in_place(probs, lse),
-            None => op.softmax_in_place(probs),
-        }
+    let call = |probs: MatrixMut<T>| {
+        let work = Work::<T, T, _> { scores: None, probs, lse };
+        each_part(py, parts, work, |Work { probs, lse, .. }, part| match lse {
+            Some(lse) => op(part).softmax_and_logsumexp_in_place(probs, lse),
+            None => op(part).softmax_in_place(probs),
+        })
     };
     if let Some(probs) = y.matrix::<T>() {
-        return run(py, elements, || call(probs));
+        return call(probs);
     }
     let mut copy = copied::<T>(py, y.get().view())?;
     let shape = y.get().shape();
     let cols = shape[shape.len() - 1];
     let rows = shape[..shape.len() - 1].iter().product();
     let probs = MatrixMut::with_stride(&mut copy, rows, cols, cols);
-    let probs = probs.map_err(crate::options::raised)?;
-    run(py, elements, || call(probs))?;
+    call(probs.map_err(crate::options::raised)?)?;
     store(py, &copy, y.view())
 }
 
-/// The softmax of attention scores: `(.., heads, queries, keys)`.
+/// The softmax of attention scores of shape (.., heads, queries, keys), or (queries, keys).
+///
+/// causal: keys after the query's position are hidden; window, window_ahead: so are those farther
+/// from it. offset: the position of the first query, by default keys - queries.
+/// mask: bools (True: seen) or numbers that are added, times mask_slopes of each head.
+/// alibi: slopes of the distance, one for each head. sinks: a logit of each head without output.
+/// soft_cap: c of c * tanh(x / c). lengths: how many keys each sequence has, or each row.
+/// lse: whether to give (probabilities, log-sum-exps). dtype: that of the probabilities.
+/// Other arguments as of softmax.
 #[pyfunction]
-#[pyo3(signature = (scores, *, causal=false, window=None, window_ahead=None, offset=None, mask=None, mask_slopes=None, alibi=None, soft_cap=None, sinks=None, lengths=None, lse=false, scale=None, temperature=None, masked=MaskedRows::default(), dtype=None, out=None, threads=None, kernel=None),
+#[pyo3(signature = (scores, *, causal=None, window=None, window_ahead=None, offset=None, mask=None, mask_slopes=None, alibi=None, soft_cap=None, sinks=None, lengths=None, lse=None, scale=None, temperature=None, masked=MaskedRows::default(), dtype=None, out=None, threads=None, kernel=None),
     text_signature = "(scores, *, causal=False, window=None, window_ahead=None, offset=None, mask=None, mask_slopes=None, alibi=None, soft_cap=None, sinks=None, lengths=None, lse=False, scale=None, temperature=None, masked='nan', dtype=None, out=None, threads=None, kernel=None)")]
 #[allow(clippy::too_many_arguments)]
 pub fn attention_softmax<'py>(
     scores: &Bound<'py, PyAny>,
-    causal: bool,
+    causal: Arg<'_, 'py>,
     window: Arg<'_, 'py>,
     window_ahead: Arg<'_, 'py>,
     offset: Arg<'_, 'py>,
@@ -83,7 +153,7 @@ pub fn attention_softmax<'py>(
     soft_cap: Arg<'_, 'py>,
     sinks: Option<&Bound<'py, PyAny>>,
     lengths: Option<&Bound<'py, PyAny>>,
-    lse: bool,
+    lse: Arg<'_, 'py>,
     scale: Arg<'_, 'py>,
     temperature: Arg<'_, 'py>,
     masked: MaskedRows,
@@ -117,38 +187,68 @@ pub fn attention_softmax<'py>(
     ];
     let lengths = lengths.map(|x| usizes(x, "lengths")).transpose()?;
 
-    let op = Attention::new(heads, queries).masked(masked.0).exec(exec(threads, kernel)?);
-    let mut op = by_factor!(op, Factor::new(scale, temperature)?);
-    if causal {
-        op = op.causal();
-    }
-    if let Some(n) = count(window, "window")? {
-        op = op.window(n);
-    }
-    if let Some(n) = count(window_ahead, "window_ahead")? {
-        op = op.window_ahead(n);
-    }
-    if let Some(n) = whole(offset, "offset")? {
-        op = op.offset(n as isize);
-    }
-    if let Some(mask) = &masking {
-        op = op.mask(mask.get());
-    }
-    if let Some(slopes) = &mask_slopes {
-        op = op.mask_slopes(slopes);
-    }
-    if let Some(slopes) = &alibi {
-        op = op.alibi(slopes);
-    }
-    if let Some(c) = number(soft_cap, "soft_cap")? {
-        op = op.soft_cap(c);
-    }
-    if let Some(sinks) = &sinks {
-        op = op.sinks(sinks);
-    }
-    if let Some(lengths) = &lengths {
-        op = op.lengths(lengths);
-    }
+    let (factor, exec) = (Factor::new(scale, temperature)?, exec(threads, kernel)?);
+    let (causal, lse) = (flag(causal, "causal")?, flag(lse, "lse")?);
+    let window = count(window, "window")?;
+    let window_ahead = count(window_ahead, "window_ahead")?;
+    let offset = whole(offset, "offset")?.map(|n| n as isize);
+    let soft_cap = number(soft_cap, "soft_cap")?;
+    let rows = batch * heads * queries;
+    // What does not fit is refused by the library, which is to see all of it.
+    let fits =
+        [&mask_slopes, &alibi, &sinks].iter().all(|x| x.as_ref().is_none_or(|x| x.len() == heads))
+            && lengths.as_ref().is_none_or(|x| x.len() == batch || x.len() == rows);
+    let whole = [0..batch, 0..heads, 0..queries];
+    let parts = if fits && rows > 0 { parts([batch, heads, queries], keys) } else { vec![whole] };
+    let is_cut = parts.len() > 1;
+    let op = |part: &Part| {
+        let [of_batch, of_heads, of_queries] = part.clone();
+        let op = Attention::new(of_heads.len(), of_queries.len()).masked(masked.0).exec(exec);
+        let mut op = by_factor!(op, factor);
+        if causal {
+            op = op.causal();
+        }
+        if let Some(n) = window {
+            op = op.window(n);
+        }
+        if let Some(n) = window_ahead {
+            op = op.window_ahead(n);
+        }
+        // The first query of the part, where it is not that of the call.
+        if of_queries.start > 0 || of_queries.end < queries {
+            let first = offset.unwrap_or_else(|| (keys as isize).wrapping_sub_unsigned(queries));
+            op = op.offset(first.saturating_add_unsigned(of_queries.start));
+        } else if let Some(n) = offset {
+            op = op.offset(n);
+        }
+        if let Some(mask) = &masking {
+            op = op.mask(mask.part(part));
+        }
+        // All of what does not fit is the library's to refuse.
+        let of_heads = |x: &'_ [f32]| if is_cut { of_heads.clone() } else { 0..x.len() };
+        if let Some(slopes) = &mask_slopes {
+            op = op.mask_slopes(&slopes[of_heads(slopes)]);
+        }
+        if let Some(slopes) = &alibi {
+            op = op.alibi(&slopes[of_heads(slopes)]);
+        }
+        if let Some(c) = soft_cap {
+            op = op.soft_cap(c);
+        }
+        if let Some(sinks) = &sinks {
+            op = op.sinks(&sinks[of_heads(sinks)]);
+        }
+        if let Some(lengths) = &lengths {
+            let row = (of_batch.start * heads + part[1].start) * queries + of_queries.start;
+            let n = part.iter().map(ExactSizeIterator::len).product::<usize>();
+            op = op.lengths(match lengths.len() {
+                _ if !is_cut => lengths,
+                len if len == batch => &lengths[of_batch],
+                _ => &lengths[row..row + n],
+            });
+        }
+        op
+    };
 
     let to = match dtype {
         Some(dtype) => dtype_of(dtype)?,
@@ -181,13 +281,13 @@ pub fn attention_softmax<'py>(
         };
         ($T:ty) => {
             if y.in_place {
-                go!($T, $T, |logs| attend_in_place::<$T>(py, &op, &mut y, logs))
+                go!($T, $T, |logs| attend_in_place::<$T>(py, &op, &parts, &mut y, logs))
             } else {
                 go!($T, $T)
             }
         };
         ($T:ty, $U:ty) => {
-            go!($T, $U, |logs| attend::<$T, $U>(py, &op, &layout, &mut y, logs))
+            go!($T, $U, |logs| attend::<$T, $U>(py, &op, &parts, &layout, &mut y, logs))
         };
     }
     match (x.dtype(), to) {

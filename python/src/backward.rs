@@ -5,7 +5,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::array::{Array, Float, Layout, LayoutMut, Output, tuple, typed};
-use crate::options::{Along, Arg, Factor, by_factor, exec, raised, run_rows};
+use crate::options::{Along, Arg, Factor, by_factor, exec, flag, raised, run_rows};
 use crate::reduce::with_rows;
 use crate::rows::{room, store};
 
@@ -57,14 +57,14 @@ fn rows<T: Float>(
 /// The gradient with respect to x, from y = softmax(x) (or log_softmax(x)) and the gradient with
 /// respect to y.
 #[pyfunction]
-#[pyo3(signature = (y, grad, axis=Along::Last, *, log=false, scale=None, temperature=None, out=None, threads=None, kernel=None),
+#[pyo3(signature = (y, grad, axis=Along::Last, *, log=None, scale=None, temperature=None, out=None, threads=None, kernel=None),
     text_signature = "(y, grad, axis=-1, *, log=False, scale=None, temperature=None, out=None, threads=None, kernel=None)")]
 #[allow(clippy::too_many_arguments)]
 pub fn softmax_backward<'py>(
     y: &Bound<'py, PyAny>,
     grad: &Bound<'py, PyAny>,
     axis: Along,
-    log: bool,
+    log: Arg<'_, 'py>,
     scale: Arg<'_, 'py>,
     temperature: Arg<'_, 'py>,
     out: Option<&Bound<'py, PyAny>>,
@@ -72,6 +72,7 @@ pub fn softmax_backward<'py>(
     kernel: Option<&str>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = y.py();
+    let log = flag(log, "log")?;
     let op = Backward::new().exec(exec(threads, kernel)?);
     let op = by_factor!(op, Factor::new(scale, temperature)?);
     let y = Array::input(y, "y")?;

@@ -7,7 +7,7 @@ use pyo3::types::{PyDict, PyList};
 
 use crate::array::typed;
 use crate::attention::dtype_of;
-use crate::options::{Along, Arg, count, exec, one_of, raised};
+use crate::options::{Along, Arg, count, exec, flag, one_of, raised};
 use crate::reduce::reduced;
 
 /// The names of the kernels that this CPU can run, the fastest first.
@@ -60,14 +60,14 @@ impl<'py> FromPyObject<'_, 'py> for OpOf {
 /// Which way a call on an array of a shape takes, along its last axis: the kernel, the number of
 /// threads, whether the output is written past the caches, and in words, why.
 #[pyfunction]
-#[pyo3(signature = (shape, dtype=None, op=OpOf(Op::Softmax), *, in_place=false, threads=None, kernel=None),
+#[pyo3(signature = (shape, dtype=None, op=OpOf(Op::Softmax), *, in_place=None, threads=None, kernel=None),
     text_signature = "(shape, dtype='float32', op='softmax', *, in_place=False, threads=None, kernel=None)")]
 pub fn plan<'py>(
     py: Python<'py>,
     shape: Vec<Bound<'py, PyAny>>,
     dtype: Option<&Bound<'py, PyAny>>,
     op: OpOf,
-    in_place: bool,
+    in_place: Arg<'_, 'py>,
     threads: Arg<'_, 'py>,
     kernel: Option<&str>,
 ) -> PyResult<Bound<'py, PyDict>> {
@@ -78,7 +78,7 @@ pub fn plan<'py>(
     let rows = outer.iter().try_fold(1usize, |n, &m| n.checked_mul(m));
     let rows = rows.ok_or_else(|| PyValueError::new_err("shape has too many elements"))?;
     let shape = Shape::new(rows, cols);
-    let shape = if in_place { shape.in_place() } else { shape };
+    let shape = if flag(in_place, "in_place")? { shape.in_place() } else { shape };
     let exec: Exec = exec(threads, kernel)?;
     let dtype = dtype.map_or(Ok(crate::array::Dtype::F32), dtype_of)?;
     let plan = typed!(dtype, T => exec.plan::<T>(op.0, shape).map_err(raised))?;

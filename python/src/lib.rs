@@ -4,6 +4,8 @@
 mod array;
 mod attention;
 mod backward;
+#[cfg(feature = "command")]
+mod command;
 mod dlpack;
 mod info;
 mod loss;
@@ -24,6 +26,9 @@ mod _softmax {
     use crate::attention::attention_softmax;
     #[pymodule_export]
     use crate::backward::softmax_backward;
+    #[cfg(feature = "command")]
+    #[pymodule_export]
+    use crate::command::command;
     #[pymodule_export]
     use crate::info::{info, kernels, plan, release_scratch};
     #[pymodule_export]

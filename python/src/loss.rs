@@ -1,13 +1,15 @@
 //! Cross-entropy and its gradient.
 
-use ::softmax::ndarray::{ArrayViewD, ArrayViewMutD};
+use ::softmax::ndarray::{ArrayViewD, ArrayViewMutD, Axis};
 use ::softmax::{CrossEntropy, Error, Exec, Matrix, MatrixMut, Reduction, Targets};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::array::{Array, Dtype, Float, Kind, Layout, LayoutMut, Output, tuple, typed};
 use crate::mask::RowWeights;
-use crate::options::{Arg, Factor, by_factor, exec, number, one_of, raised, run, run_rows, whole};
+use crate::options::{
+    Arg, Factor, by_factor, exec, flag, number, one_of, raised, run, run_rows, whole,
+};
 use crate::reduce::{beside, reduced, with_rows};
 use crate::rows::{copied, room, store};
 
@@ -87,6 +89,14 @@ impl<'a> Asked<'a> {
             op = op.row_factors(factors);
         }
         Ok(by_factor!(op, self.factor))
+    }
+
+    /// The operation of some of the rows, whose sum of losses is divided by `divisor` at the end.
+    fn of_part(&self, divisor: f64) -> PyResult<CrossEntropy<'_>> {
+        // Of nothing the gradient is 0, not a multiple of infinity.
+        let inverse = if divisor == 0.0 { 0.0 } else { 1.0 / divisor };
+        let factor = self.gradient_factor * inverse;
+        Ok(self.operation()?.reduction(Reduction::Sum).gradient_factor(factor))
     }
 }
 
@@ -205,15 +215,41 @@ fn compute<T: Float>(
         Wanted::Probs(_) if asked.reduction == Reduce::Mean => rows as f64,
         Wanted::Probs(_) => 1.0,
     };
-    // Of nothing the gradient is 0, not a multiple of infinity.
-    let inverse = if divisor == 0.0 { 0.0 } else { 1.0 / divisor };
-    let each = Asked::operation(asked)?
-        .reduction(Reduction::Sum)
-        .gradient_factor(asked.gradient_factor * inverse);
+    let each = asked.of_part(divisor)?;
     let part = Part { losses: &mut losses, ..part };
     let factors = asked.row_factors.as_deref();
     run_rows(py, shape, part, Part::split, |part| part.run(&each, factors))?;
     Ok((op.reduce(&losses, divisor), losses))
+}
+
+/// A part of a view of any layout, along the last axis of which the classes are.
+struct ViewPart<'a, T> {
+    x: ArrayViewD<'a, T>,
+    labels: ArrayViewD<'a, i64>,
+    losses: ArrayViewMutD<'a, f64>,
+    gradient: Option<ArrayViewMutD<'a, T>>,
+    /// The first row.
+    at: usize,
+}
+
+impl<T> ViewPart<'_, T> {
+    fn split(self, cut: Axis, at: usize) -> (Self, Self) {
+        let (x, x_rest) = self.x.split_at(cut, at);
+        let (labels, labels_rest) = self.labels.split_at(cut, at);
+        let (losses, losses_rest) = self.losses.split_at(cut, at);
+        let (gradient, gradient_rest) = self.gradient.map(|y| y.split_at(cut, at)).unzip();
+        let next = self.at + losses.len();
+        (
+            Self { x, labels, losses, gradient, at: self.at },
+            Self {
+                x: x_rest,
+                labels: labels_rest,
+                losses: losses_rest,
+                gradient: gradient_rest,
+                at: next,
+            },
+        )
+    }
 }
 
 /// As [`compute`], of labels, along the last axis of views of any layout.
@@ -228,12 +264,31 @@ fn along<T: Float>(
     let mut losses = room(labels.len(), 0.0)?;
     let of_x = ArrayViewD::from_shape(&x.shape()[..x.ndim() - 1], labels);
     let of_x = of_x.map_err(|e| PyValueError::new_err(e.to_string()))?;
-    let to = beside(&x, &mut losses, None)?;
-    run(py, x.len(), || match y {
-        Some(y) => op.losses_and_gradient_array(x, of_x, to, y, -1),
-        None => op.losses_array(x, of_x, to, -1),
-    })?;
     let divisor = run(py, labels.len(), || op.divisor(labels, classes))?;
+    let each = asked.of_part(divisor)?;
+    let factors = asked.row_factors.as_deref();
+    // The first axis of several, so that the rows of a part are neighbours.
+    let cut = x.shape().iter().position(|&n| n > 1).unwrap_or(0).min(x.ndim().saturating_sub(2));
+    let (n, elements, cut) = (x.shape()[cut], x.len(), Axis(cut));
+    let to = beside(&x, &mut losses, None)?;
+    let part = ViewPart { x, labels: of_x, losses: to, gradient: y, at: 0 };
+    let call = |part: ViewPart<T>| {
+        let op = match factors {
+            Some(factors) => each.row_factors(&factors[part.at..][..part.losses.len()]),
+            None => each,
+        };
+        match part.gradient {
+            Some(y) => op.losses_and_gradient_array(part.x, part.labels, part.losses, y, -1),
+            None => op.losses_array(part.x, part.labels, part.losses, -1),
+        }
+    };
+    match part.x.ndim() {
+        1 => run(py, elements, || call(part))?,
+        _ => {
+            let shape = (n, elements.checked_div(n).unwrap_or(0));
+            run_rows(py, shape, part, |part, at| part.split(cut, at), call)?;
+        }
+    }
     Ok((op.reduce(&losses, divisor), losses))
 }
 
@@ -417,9 +472,18 @@ pub fn floats64(x: Option<&Bound<PyAny>>, name: &str) -> PyResult<Option<Vec<f64
     })
 }
 
-/// The cross-entropy of rows of logits against labels or probabilities.
+/// The cross-entropy of logits against labels or probabilities.
+///
+/// Classes are along axis 1, or the only axis, as in PyTorch; `axis` is another.
+/// target: integers of the logits' shape without the classes, or probabilities of their shape.
+/// weight: of each class. ignore_index: the label of rows that do not count.
+/// reduction: "mean", "sum" or "none". label_smoothing: from 0 to 1.
+/// z_loss: what the square of each row's log-sum-exp is multiplied by and added.
+/// divergence: Kullback and Leibler's, less the entropy of the target.
+/// The loss is float64 for arrays, of the logits' type for tensors.
+/// Other arguments as of softmax.
 #[pyfunction]
-#[pyo3(signature = (logits, target, weight=None, ignore_index=None, reduction=Reduce::Mean, label_smoothing=None, z_loss=None, *, axis=None, divergence=false, scale=None, temperature=None, threads=None, kernel=None),
+#[pyo3(signature = (logits, target, weight=None, ignore_index=None, reduction=Reduce::Mean, label_smoothing=None, z_loss=None, *, axis=None, divergence=None, scale=None, temperature=None, threads=None, kernel=None),
     text_signature = "(logits, target, weight=None, ignore_index=-100, reduction='mean', label_smoothing=0.0, z_loss=0.0, *, axis=None, divergence=False, scale=None, temperature=None, threads=None, kernel=None)")]
 #[allow(clippy::too_many_arguments)]
 pub fn cross_entropy<'py>(
@@ -431,7 +495,7 @@ pub fn cross_entropy<'py>(
     label_smoothing: Arg<'_, 'py>,
     z_loss: Arg<'_, 'py>,
     axis: Arg<'_, 'py>,
-    divergence: bool,
+    divergence: Arg<'_, 'py>,
     scale: Arg<'_, 'py>,
     temperature: Arg<'_, 'py>,
     threads: Arg<'_, 'py>,
@@ -440,13 +504,17 @@ pub fn cross_entropy<'py>(
     let weight = weight.map(|weight| Array::input(weight, "weight")).transpose()?;
     let (factor, exec) = (Factor::new(scale, temperature)?, exec(threads, kernel)?);
     let asked = Asked::new(&weight, ignore_index, label_smoothing, z_loss, factor, exec)?;
+    let divergence = flag(divergence, "divergence")?;
     let asked = Asked { reduction, divergence, ..asked };
     Ok(both(logits, target, class(axis)?, &asked, None)?.0)
 }
 
-/// The cross-entropy, and its gradient with respect to the logits.
+/// The cross-entropy, and its gradient with respect to the logits. Arguments as of cross_entropy.
+///
+/// row_factors, gradient_factor: what gradients of each row, and all, are multiplied by.
+/// out: where the gradient goes; the logits themselves work in place.
 #[pyfunction]
-#[pyo3(signature = (logits, target, weight=None, ignore_index=None, reduction=Reduce::Mean, label_smoothing=None, z_loss=None, *, axis=None, divergence=false, scale=None, temperature=None, row_factors=None, gradient_factor=None, out=None, threads=None, kernel=None),
+#[pyo3(signature = (logits, target, weight=None, ignore_index=None, reduction=Reduce::Mean, label_smoothing=None, z_loss=None, *, axis=None, divergence=None, scale=None, temperature=None, row_factors=None, gradient_factor=None, out=None, threads=None, kernel=None),
     text_signature = "(logits, target, weight=None, ignore_index=-100, reduction='mean', label_smoothing=0.0, z_loss=0.0, *, axis=None, divergence=False, scale=None, temperature=None, row_factors=None, gradient_factor=1.0, out=None, threads=None, kernel=None)")]
 #[allow(clippy::too_many_arguments)]
 pub fn cross_entropy_with_grad<'py>(
@@ -458,7 +526,7 @@ pub fn cross_entropy_with_grad<'py>(
     label_smoothing: Arg<'_, 'py>,
     z_loss: Arg<'_, 'py>,
     axis: Arg<'_, 'py>,
-    divergence: bool,
+    divergence: Arg<'_, 'py>,
     scale: Arg<'_, 'py>,
     temperature: Arg<'_, 'py>,
     row_factors: Option<&Bound<'py, PyAny>>,
@@ -472,7 +540,7 @@ pub fn cross_entropy_with_grad<'py>(
     let asked = Asked::new(&weight, ignore_index, label_smoothing, z_loss, factor, exec)?;
     let asked = Asked {
         reduction,
-        divergence,
+        divergence: flag(divergence, "divergence")?,
         row_factors: floats64(row_factors, "row_factors")?,
         gradient_factor: number(gradient_factor, "gradient_factor")?.unwrap_or(1.0),
         ..asked

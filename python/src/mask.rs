@@ -170,7 +170,18 @@ impl<'a> AttentionMask<'a> {
         Ok(Self { elements, shape: [own[0], own[1], own[2]] })
     }
 
-    pub fn get(&self) -> Mask<'_> {
-        Mask::new(self.elements.part(0..self.elements.len()), self.shape)
+    /// That of some sequences, heads and queries, of which all but one range are of one or all.
+    pub fn part(&self, ranges: &[Range<usize>; 3]) -> Mask<'_> {
+        let [_, heads, queries] = self.shape;
+        let of_row = self.elements.len() / self.shape.iter().product::<usize>().max(1);
+        let (mut start, mut shape) = (0, [1; 3]);
+        for (axis, size) in [heads * queries, queries, 1].into_iter().enumerate() {
+            if self.shape[axis] != 1 {
+                start += ranges[axis].start * size;
+                shape[axis] = ranges[axis].len();
+            }
+        }
+        let rows = shape.iter().product::<usize>();
+        Mask::new(self.elements.part(start * of_row..(start + rows) * of_row), shape)
     }
 }

@@ -1,6 +1,7 @@
 //! Arguments that many functions have, how calls are made with them, and what errors become.
 
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ::softmax::{Error, Exec, Masked, Threads};
@@ -8,14 +9,16 @@ use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyTypeError, PyValueError}
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyTuple};
-use smallvec::{SmallVec, smallvec};
+use smallvec::smallvec;
+
+use crate::array::Sizes;
 
 /// Elements from which on other Python threads may run meanwhile. Less is done within some
 /// microseconds, and a thread that lets others run may wait five milliseconds for its turn.
 const RELEASE: usize = 1 << 14;
 
 /// Elements between two looks at whether Ctrl-C was pressed: some ten milliseconds of work.
-const CHUNK: usize = 1 << 25;
+pub const CHUNK: usize = 1 << 25;
 
 /// What Python is told.
 pub fn raised(e: Error) -> PyErr {
@@ -47,6 +50,16 @@ pub fn number(x: Arg, name: &str) -> PyResult<Option<f64>> {
         PyTypeError::new_err(format!("{name} must be a number, not {}", type_name(x)))
     });
     number.map(Some)
+}
+
+/// Yes or no. NumPy takes integers, too.
+pub fn flag(x: Arg, name: &str) -> PyResult<bool> {
+    let Some(x) = x else { return Ok(false) };
+    match x.extract() {
+        Ok(flag) => Ok(flag),
+        Err(_) if x.is_instance_of::<PyInt>() => x.is_truthy(),
+        Err(_) => Err(PyTypeError::new_err(format!("{name} must be a bool, not {}", type_name(x)))),
+    }
 }
 
 /// An integer, which a float is not.
@@ -125,7 +138,7 @@ impl<'py> FromPyObject<'_, 'py> for Along {
 
 impl Along {
     /// The axes of an array, in their order. An array of no axes has one of one element.
-    pub fn of(&self, dims: usize) -> PyResult<SmallVec<[usize; 6]>> {
+    pub fn of(&self, dims: usize) -> PyResult<Sizes> {
         let known = dims.max(1);
         let index = |axis: isize| {
             let index = if axis < 0 { axis.checked_add_unsigned(known) } else { Some(axis) };
@@ -136,8 +149,7 @@ impl Along {
             Self::Last => Ok(smallvec![known - 1]),
             Self::One(axis) => Ok(smallvec![index(*axis)?]),
             Self::Many(axes) => {
-                let mut axes =
-                    axes.iter().map(|&axis| index(axis)).collect::<PyResult<SmallVec<_>>>()?;
+                let mut axes = axes.iter().map(|&axis| index(axis)).collect::<PyResult<Sizes>>()?;
                 axes.sort_unstable();
                 if axes.windows(2).any(|pair| pair[0] == pair[1]) {
                     return Err(PyValueError::new_err("duplicate value in axis"));
@@ -252,25 +264,42 @@ pub fn run_rows<W: Send>(
     py: Python,
     (rows, cols): (usize, usize),
     work: W,
-    split: impl Fn(W, usize) -> (W, W) + Send,
+    split: impl Fn(W, usize) -> (W, W),
     f: impl Fn(W) -> Result<(), Error> + Sync,
 ) -> PyResult<()> {
     let elements = rows.saturating_mul(cols);
     if elements <= CHUNK {
         return run(py, elements, || f(work));
     }
-    let each = (CHUNK / cols.max(1)).max(1);
-    let (mut rest, mut left) = (Some(work), rows);
-    while let Some(work) = rest.take() {
-        let now = if left > each {
-            let (now, later) = split(work, each);
+    let parts = ranges(rows, CHUNK / cols.max(1)).map(|part| (part.len(), ()));
+    run_parts(py, elements, parts, work, split, |work, ()| f(work))
+}
+
+/// The ranges of `each` or fewer of `n`, at least one of each.
+pub fn ranges(n: usize, each: usize) -> impl Iterator<Item = Range<usize>> {
+    let each = each.max(1);
+    (0..n).step_by(each).map(move |at| at..n.min(at.saturating_add(each)))
+}
+
+/// As [`run_rows`], in parts that are given, each by its number of rows and what `f` is to know.
+pub fn run_parts<W: Send, P: Send>(
+    py: Python,
+    elements: usize,
+    parts: impl Iterator<Item = (usize, P)>,
+    work: W,
+    split: impl Fn(W, usize) -> (W, W),
+    f: impl Fn(W, P) -> Result<(), Error> + Sync,
+) -> PyResult<()> {
+    let (mut parts, mut rest) = (parts.peekable(), Some(work));
+    while let (Some((rows, part)), Some(work)) = (parts.next(), rest.take()) {
+        let now = if parts.peek().is_some() {
+            let (now, later) = split(work, rows);
             rest = Some(later);
-            left -= each;
             now
         } else {
             work
         };
-        run(py, elements, || f(now))?;
+        run(py, elements, || f(now, part))?;
         py.check_signals()?;
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! What is read row by row, and of which less than a row is written.
 
-use ::softmax::ndarray::{ArrayViewD, ArrayViewMutD};
+use ::softmax::ndarray::{ArrayViewD, ArrayViewMutD, Axis};
 use ::softmax::{Element, Error, Hardmax, LogProbs, Matrix, Softmax, TopK};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use crate::array::{Array, Dtype, Float, Layout, LayoutMut, Output, Typed, tuple, typed};
 use crate::mask::{RowMask, RowWeights};
 use crate::options::{
-    Along, Arg, Factor, MaskedRows, by_factor, count, exec, one_of, raised, run, run_rows,
+    Along, Arg, Factor, MaskedRows, by_factor, count, exec, flag, one_of, raised, run, run_rows,
 };
 use crate::rows::{copied, room, store};
 
@@ -108,6 +108,24 @@ impl<T, U> Each<'_, T, U> {
     }
 }
 
+/// Rows, and the k numbers and indices of each.
+struct Pairs<'a, T, U> {
+    x: Matrix<'a, T>,
+    y: &'a mut [U],
+    indices: &'a mut [usize],
+    k: usize,
+}
+
+impl<T, U> Pairs<'_, T, U> {
+    fn split(self, at: usize) -> (Self, Self) {
+        let k = self.k;
+        let (x, x_rest) = self.x.split_rows(at);
+        let (y, y_rest) = self.y.split_at_mut(at * k);
+        let (indices, indices_rest) = self.indices.split_at_mut(at * k);
+        (Self { x, y, indices, k }, Self { x: x_rest, y: y_rest, indices: indices_rest, k })
+    }
+}
+
 fn each_row<T: Float, U: Send>(
     py: Python,
     x: Matrix<T>,
@@ -120,15 +138,52 @@ fn each_row<T: Float, U: Send>(
     run_rows(py, shape, work, Each::split, |part| f(part.x, part.y, part.at))
 }
 
+/// As [`each_row`], of what lies along the last axis of a view. `y` is what is written, which
+/// `split` cuts along the same axis.
+fn each_lane<'a, T: Float, Y: Send>(
+    py: Python,
+    x: ArrayViewD<'a, T>,
+    y: Y,
+    split: impl Fn(Y, Axis, usize) -> (Y, Y),
+    f: impl Fn(ArrayViewD<'a, T>, Y) -> Result<(), Error> + Sync,
+) -> PyResult<()> {
+    let Some(cut) = (0..x.ndim() - 1).max_by_key(|&axis| x.len_of(Axis(axis))).map(Axis) else {
+        return run(py, x.len(), || f(x, y));
+    };
+    let shape = (x.len_of(cut), x.len().checked_div(x.len_of(cut)).unwrap_or(0));
+    let split = |(x, y): (ArrayViewD<'a, T>, Y), at| {
+        let (x, x_rest) = x.split_at(cut, at);
+        let (y, y_rest) = split(y, cut, at);
+        ((x, y), (x_rest, y_rest))
+    };
+    run_rows(py, shape, (x, y), split, |(x, y)| f(x, y))
+}
+
+/// Values and indices.
+type Both<'a, T, U> = (ArrayViewMutD<'a, T>, ArrayViewMutD<'a, U>);
+
+fn split_both<'a, T, U>(
+    (y, to): Both<'a, T, U>,
+    cut: Axis,
+    at: usize,
+) -> (Both<'a, T, U>, Both<'a, T, U>) {
+    let ((y, y_rest), (to, to_rest)) = (y.split_at(cut, at), to.split_at(cut, at));
+    ((y, to), (y_rest, to_rest))
+}
+
 /// ln(sum(exp(x))) along an axis, or ln(sum(weights * exp(x))).
+///
+/// keepdims: whether reduced axes stay, with one element.
+/// weights: numbers that are not negative, broadcast to x.
+/// Other arguments as of softmax.
 #[pyfunction]
-#[pyo3(signature = (x, axis=Along::Last, keepdims=false, *, weights=None, scale=None, temperature=None, mask=None, out=None, threads=None, kernel=None),
+#[pyo3(signature = (x, axis=Along::Last, keepdims=None, *, weights=None, scale=None, temperature=None, mask=None, out=None, threads=None, kernel=None),
     text_signature = "(x, axis=-1, keepdims=False, *, weights=None, scale=None, temperature=None, mask=None, out=None, threads=None, kernel=None)")]
 #[allow(clippy::too_many_arguments)]
 pub fn logsumexp<'py>(
     x: &Bound<'py, PyAny>,
     axis: Along,
-    keepdims: bool,
+    keepdims: Arg<'_, 'py>,
     weights: Arg<'_, 'py>,
     scale: Arg<'_, 'py>,
     temperature: Arg<'_, 'py>,
@@ -138,6 +193,7 @@ pub fn logsumexp<'py>(
     kernel: Option<&str>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = x.py();
+    let keepdims = flag(keepdims, "keepdims")?;
     let op = Softmax::new().exec(exec(threads, kernel)?);
     let op = by_factor!(op, Factor::new(scale, temperature)?);
     let x = Array::input(x, "x")?;
@@ -161,7 +217,7 @@ pub fn logsumexp<'py>(
                 Lanes::Rows(rows) => each_row(py, rows, y, 1, |x, y, _| op.logsumexp(x, y)),
                 Lanes::View(x) => {
                     let y = beside(&x, y, None)?;
-                    run(py, x.len(), || op.logsumexp_array(x, y, -1))
+                    each_lane(py, x, y, ArrayViewMutD::split_at, |x, y| op.logsumexp_array(x, y, -1))
                 }
             });
         }
@@ -186,16 +242,17 @@ fn num<T: Float>(x: f64) -> T {
 
 /// Where the largest element along an axis is: the first of equals, or of NaNs.
 #[pyfunction]
-#[pyo3(signature = (x, axis=Along::Last, keepdims=false, *, threads=None, kernel=None),
+#[pyo3(signature = (x, axis=Along::Last, keepdims=None, *, threads=None, kernel=None),
     text_signature = "(x, axis=-1, keepdims=False, *, threads=None, kernel=None)")]
 pub fn argmax<'py>(
     x: &Bound<'py, PyAny>,
     axis: Along,
-    keepdims: bool,
+    keepdims: Arg<'_, 'py>,
     threads: Arg<'_, 'py>,
     kernel: Option<&str>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = x.py();
+    let keepdims = flag(keepdims, "keepdims")?;
     let op = Hardmax::new().exec(exec(threads, kernel)?);
     let x = Array::input(x, "x")?;
     let axes = axis.of(x.shape().len())?;
@@ -211,7 +268,7 @@ pub fn argmax<'py>(
                 let n = x.shape()[..x.ndim() - 1].iter().product();
                 let mut indices = room(n, 0usize)?;
                 let to = beside(&x, &mut indices, None)?;
-                run(py, x.len(), || op.argmax_array(x, to, -1))?;
+                each_lane(py, x, to, ArrayViewMutD::split_at, |x, to| op.argmax_array(x, to, -1))?;
                 Ok(indices)
             }
         }
@@ -251,7 +308,9 @@ impl<'py> FromPyObject<'_, 'py> for Values {
     }
 }
 
-/// The k largest elements along an axis: their probabilities, and where they are.
+/// The k largest elements along an axis, the largest first: their probabilities, and places.
+///
+/// values: "probs", "log_probs" or "logits". Other arguments as of softmax.
 #[pyfunction]
 #[pyo3(signature = (x, k, axis=Along::Last, *, values=Values::Probs, scale=None, temperature=None, masked=MaskedRows::default(), threads=None, kernel=None),
     text_signature = "(x, k, axis=-1, *, values='probs', scale=None, temperature=None, masked='nan', threads=None, kernel=None)")]
@@ -291,18 +350,19 @@ pub fn top_k<'py>(
     let mut y = Output::new(&x, &shape, dtype)?;
     let n = shape.iter().product();
     let mut indices = room(n, 0usize)?;
-    let elements = layout.len();
     typed!(x.dtype(), T => with_lanes::<T, _>(py, &layout, &axes, |lanes| {
         if let Values::Logits = values {
             let picked: Vec<T> = match lanes {
                 Lanes::Rows(x) => {
-                    run(py, elements, || op.indices(x, &mut indices))?;
+                    each_row(py, x, &mut indices, k, |x, to, _| op.indices(x, to))?;
                     let one = |(i, &column): (usize, &usize)| x.row(i / k)[column];
                     indices.iter().enumerate().map(one).collect()
                 }
                 Lanes::View(x) => {
                     let to = beside(&x, &mut indices, Some(k))?;
-                    run(py, elements, || op.indices_array(x.view(), to, -1))?;
+                    each_lane(py, x.view(), to, ArrayViewMutD::split_at, |x, to| {
+                        op.indices_array(x, to, -1)
+                    })?;
                     let rows = x.rows().into_iter().zip(indices.chunks_exact(k.max(1)));
                     rows.flat_map(|(x, columns)| columns.iter().map(move |&c| x[c])).collect()
                 }
@@ -315,14 +375,19 @@ pub fn top_k<'py>(
         let zero = <T as Float>::Sums::from_f64(0.0);
         let log = matches!(values, Values::LogProbs);
         with_slice::<<T as Float>::Sums, _>(py, y.layout(), zero, |y| match lanes {
-            Lanes::Rows(x) => run(py, elements, || match log {
-                true => op.log_probs(x, y, &mut indices),
-                false => op.probs(x, y, &mut indices),
-            }),
+            Lanes::Rows(x) => {
+                let pairs = Pairs { x, y, indices: &mut indices, k };
+                run_rows(py, (x.rows(), x.cols()), pairs, Pairs::split, |Pairs { x, y, indices, .. }| {
+                    match log {
+                        true => op.log_probs(x, y, indices),
+                        false => op.probs(x, y, indices),
+                    }
+                })
+            }
             Lanes::View(x) => {
                 let y = beside(&x, y, Some(k))?;
                 let to = beside(&x, &mut indices, Some(k))?;
-                run(py, elements, || match log {
+                each_lane(py, x, (y, to), split_both, |x, (y, to)| match log {
                     true => op.log_probs_array(x, y, to, -1),
                     false => op.probs_array(x, y, to, -1),
                 })
@@ -353,7 +418,10 @@ pub fn columns<'a>(tokens: &'a Array, name: &str) -> PyResult<std::borrow::Cow<'
     }
 }
 
-/// The log-probabilities of some elements of each row.
+/// The log-probabilities of some elements of each row, along the last axis.
+///
+/// tokens: integers, one for each row, or several along one more axis.
+/// Other arguments as of softmax.
 #[pyfunction]
 #[pyo3(signature = (logits, tokens, *, scale=None, temperature=None, masked=MaskedRows::default(), out=None, threads=None, kernel=None),
     text_signature = "(logits, tokens, *, scale=None, temperature=None, masked='nan', out=None, threads=None, kernel=None)")]
@@ -403,14 +471,15 @@ pub fn log_probs<'py>(
     typed!(x.dtype(), T => with_rows::<T, _>(py, &layout, &[last], |rows| {
         let zero = <T as Float>::Sums::from_f64(0.0);
         with_slice::<<T as Float>::Sums, _>(py, y.layout(), zero, |y| {
-            let elements = rows.rows() * rows.cols();
-            run(py, elements, || op.log_probs(rows, &indices, y))
+            each_row(py, rows, y, of_row, |x, y, first| {
+                op.log_probs(x, &indices[first * of_row..][..y.len()], y)
+            })
         })
     }))?;
     y.finish()
 }
 
-/// exp(-mean(log_probs)).
+/// exp(-mean(log_probs)), of all of them.
 #[pyfunction]
 pub fn perplexity(log_probs: &Bound<PyAny>) -> PyResult<f64> {
     let x = Array::input(log_probs, "log_probs")?;

@@ -101,6 +101,7 @@ impl Masked<'_> {
             (Map::Sigmoid(_) | Map::LogSigmoid(_), _) => unreachable!("they have no axes"),
         }
     }
+
     /// The lanes of `x` along axes, into those of `y`; or those of `y` in place.
     fn lanes<T: Float>(
         &self,
@@ -109,23 +110,22 @@ impl Masked<'_> {
         y: LayoutMut,
         axes: &[usize],
     ) -> PyResult<()> {
-        // Rows of a matrix, the rule, need no more than that.
         let n = axes.len();
         let x = x.map(|x| x.moved_last(axes));
         let mut y = y.map(|y| y.moved_last(axes));
-        let joined = match &x {
-            Some(x) => x.clone().joined(n).map(Some),
-            None => Some(None),
-        };
-        if let (Some(x), Some(mut y)) = (joined, y.copy_of().try_map(|y| y.joined(n))) {
-            let x_rows = x.as_ref().map(|x| x.matrix::<T>());
-            if let (None | Some(Some(_)), Some(y)) = (&x_rows, y.matrix::<T>()) {
-                return self.matrices(py, Matrices { x: x_rows.flatten(), y, at: 0 });
+        if n == 1 {
+            if let Some(done) = self.where_they_are::<T>(py, x.as_ref(), &mut y) {
+                return done;
             }
-            if self.has_axes() {
-                let axis = y.get().shape().len() - 1;
-                let x = x.as_ref().map(Layout::view::<T>);
-                return self.views(py, Views { x, y: y.view(), axis });
+        } else {
+            let joined = match &x {
+                Some(x) => x.clone().joined(n).map(Some),
+                None => Some(None),
+            };
+            if let (Some(x), Some(mut y)) = (joined, y.copy_of().try_map(|y| y.joined(n)))
+                && let Some(done) = self.where_they_are::<T>(py, x.as_ref(), &mut y)
+            {
+                return done;
             }
         }
         // In a copy in C order.
@@ -140,6 +140,26 @@ impl Masked<'_> {
         let matrix = matrix.map_err(crate::options::raised)?;
         self.matrices(py, Matrices { x: None, y: matrix, at: 0 })?;
         store(py, &copy, y.view())
+    }
+
+    /// The lanes along the last axis, if no copy is needed.
+    fn where_they_are<T: Float>(
+        &self,
+        py: Python,
+        x: Option<&Layout>,
+        y: &mut LayoutMut,
+    ) -> Option<PyResult<()>> {
+        let x_rows = x.map(Layout::matrix::<T>);
+        if !matches!(x_rows, Some(None))
+            && let Some(y) = y.matrix::<T>()
+        {
+            return Some(self.matrices(py, Matrices { x: x_rows.flatten(), y, at: 0 }));
+        }
+        if !self.has_axes() {
+            return None;
+        }
+        let axis = y.get().shape().len() - 1;
+        Some(self.views(py, Views { x: x.map(Layout::view::<T>), y: y.view(), axis }))
     }
 
     fn matrices<T: Float>(&self, py: Python, work: Matrices<T>) -> PyResult<()> {
@@ -184,19 +204,34 @@ impl Masked<'_> {
 pub fn copied<T: Float>(py: Python, x: ArrayViewD<T>) -> PyResult<Vec<T>> {
     let mut copy = room(x.len(), T::ZERO)?;
     let to = ArrayViewMutD::from_shape(x.raw_dim(), &mut copy);
-    let mut to = to.map_err(|e| PyMemoryError::new_err(e.to_string()))?;
-    run(py, x.len(), || {
-        to.assign(&x);
-        Ok(())
-    })?;
+    assign(py, x, to.map_err(|e| PyMemoryError::new_err(e.to_string()))?)?;
     Ok(copy)
 }
 
 /// What is in C order, into an array.
-pub fn store<T: Typed>(py: Python, from: &[T], mut to: ArrayViewMutD<T>) -> PyResult<()> {
+pub fn store<T: Typed>(py: Python, from: &[T], to: ArrayViewMutD<T>) -> PyResult<()> {
     let from = ArrayViewD::from_shape(to.raw_dim(), from);
-    let from = from.map_err(|e| PyMemoryError::new_err(e.to_string()))?;
-    run(py, from.len(), || {
+    assign(py, from.map_err(|e| PyMemoryError::new_err(e.to_string()))?, to)
+}
+
+fn assign<'a, T: Typed>(
+    py: Python,
+    from: ArrayViewD<'a, T>,
+    mut to: ArrayViewMutD<'a, T>,
+) -> PyResult<()> {
+    let Some(cut) = (0..to.ndim()).max_by_key(|&axis| to.len_of(Axis(axis))).map(Axis) else {
+        // One element, which has no axis.
+        return run(py, 1, || {
+            to.assign(&from);
+            Ok(())
+        });
+    };
+    let shape = (to.len_of(cut), to.len().checked_div(to.len_of(cut)).unwrap_or(0));
+    let split = |(from, to): (ArrayViewD<'a, T>, ArrayViewMutD<'a, T>), at| {
+        let ((from, from_rest), (to, to_rest)) = (from.split_at(cut, at), to.split_at(cut, at));
+        ((from, to), (from_rest, to_rest))
+    };
+    run_rows(py, shape, (from, to), split, |(from, mut to)| {
         to.assign(&from);
         Ok(())
     })
@@ -244,7 +279,16 @@ fn map<'py>(
     y.finish()
 }
 
-/// The softmax of x along an axis.
+/// exp(x) / sum(exp(x)) along an axis, with at most 3 ULP of error.
+///
+/// x is an array, a tensor, a list or a number; the result is of the same kind and type.
+/// axis: an int, a tuple of them, or None for all.
+/// scale, temperature: what x is multiplied or divided by first.
+/// mask: bools (True: seen) or numbers that are added, broadcast to x.
+/// masked: what rows of nothing but -inf become, "nan" or "zero".
+/// out: where to write instead of a new array; x itself works in place.
+/// threads: 1 for this thread alone, n for at most so many; all that pay by default.
+/// kernel: one of kernels(), on which the bits do not depend.
 #[pyfunction]
 #[pyo3(signature = (x, axis=Along::Last, *, scale=None, temperature=None, mask=None, masked=MaskedRows::default(), out=None, threads=None, kernel=None),
     text_signature = "(x, axis=-1, *, scale=None, temperature=None, mask=None, masked='nan', out=None, threads=None, kernel=None)")]
@@ -265,7 +309,7 @@ pub fn softmax<'py>(
     map(x, &axis, mask, out, Map::Softmax(op))
 }
 
-/// The logarithm of the softmax of x along an axis.
+/// The logarithm of the softmax of x along an axis. Arguments as of softmax.
 #[pyfunction]
 #[pyo3(signature = (x, axis=Along::Last, *, scale=None, temperature=None, mask=None, masked=MaskedRows::default(), out=None, threads=None, kernel=None),
     text_signature = "(x, axis=-1, *, scale=None, temperature=None, mask=None, masked='nan', out=None, threads=None, kernel=None)")]
@@ -286,7 +330,7 @@ pub fn log_softmax<'py>(
     map(x, &axis, mask, out, Map::LogSoftmax(op))
 }
 
-/// 1 / (1 + exp(-x)) of each element.
+/// 1 / (1 + exp(-x)) of each element. Arguments as of softmax.
 #[pyfunction]
 #[pyo3(signature = (x, *, scale=None, temperature=None, out=None, threads=None, kernel=None))]
 pub fn sigmoid<'py>(
@@ -302,7 +346,7 @@ pub fn sigmoid<'py>(
     map(x, &Along::Last, None, out, Map::Sigmoid(op))
 }
 
-/// The logarithm of the sigmoid of each element.
+/// The logarithm of the sigmoid of each element. Arguments as of softmax.
 #[pyfunction]
 #[pyo3(signature = (x, *, scale=None, temperature=None, out=None, threads=None, kernel=None))]
 pub fn log_sigmoid<'py>(
@@ -330,6 +374,9 @@ impl<'py> FromPyObject<'_, 'py> for TiesOf {
 }
 
 /// 1 for the largest element along an axis, 0 for the others.
+///
+/// ties: "share" gives equal ones 1/n each, "first" gives 1 to the first of them.
+/// Other arguments as of softmax.
 #[pyfunction]
 #[pyo3(signature = (x, axis=Along::Last, *, ties=TiesOf(Ties::Share), masked=MaskedRows::default(), out=None, threads=None, kernel=None),
     text_signature = "(x, axis=-1, *, ties='share', masked='nan', out=None, threads=None, kernel=None)")]

@@ -11,7 +11,11 @@ use crate::options::{Arg, count, exec, number, one_of, run_rows};
 use crate::reduce::{indices_like, with_rows};
 use crate::rows::room;
 
-/// Draws tokens from rows of logits.
+/// Draws tokens from rows of logits: the same for the same seed, step and number of the row.
+///
+/// top_k, top_p, min_p, typical_p: filters, none of which is the default. order: in which they are
+/// applied, "transformers" or "llama.cpp". method: "inverse_cdf" or "gumbel_max".
+/// bias: numbers that are added to tokens' logits. The penalties are those of tokens in `history`.
 #[pyclass(name = "Sampler", module = "softmax", frozen)]
 pub struct PySampler {
     seed: u64,

@@ -23,7 +23,7 @@ pub struct Torch {
     empty: Py<PyAny>,
     empty_like: Py<PyAny>,
     is_grad_enabled: Py<PyAny>,
-    increment_version: Option<Py<PyAny>>,
+    increment_version: Option<Increment>,
 }
 
 /// A tensor that can be read where it is.
@@ -33,6 +33,8 @@ pub struct Tensor<'py> {
     pub data: usize,
     pub shape: Sizes,
     pub strides: Strides,
+    /// Whether its class is PyTorch's own, not one derived from it.
+    pub plain: bool,
 }
 
 static TORCH: PyOnceLock<Torch> = PyOnceLock::new();
@@ -65,7 +67,6 @@ impl Torch {
         let dtypes = Dtype::ALL.into_iter();
         let dtypes = dtypes.map(|d| Ok((d, module.getattr(d.name())?.unbind())));
         let tensor = module.getattr("Tensor")?.cast_into::<PyType>()?;
-        let graph = module.getattr("autograd").and_then(|autograd| autograd.getattr("graph"));
         Ok(Self {
             exchange: Exchange::of(&tensor),
             parameter: module
@@ -79,10 +80,7 @@ impl Torch {
             empty: module.getattr("empty")?.unbind(),
             empty_like: module.getattr("empty_like")?.unbind(),
             is_grad_enabled: module.getattr("is_grad_enabled")?.unbind(),
-            increment_version: graph
-                .and_then(|graph| graph.getattr("increment_version"))
-                .ok()
-                .map(Bound::unbind),
+            increment_version: Increment::of(module).ok(),
         })
     }
 
@@ -100,10 +98,9 @@ impl Torch {
         let get = |attribute| x.getattr(attribute);
         if let Some(seen) = self.seen(x)
             && !get(intern!(py, "requires_grad"))?.is_truthy()?
-            && !get(intern!(py, "is_neg"))?.call0()?.is_truthy()?
+            && !(may_be_negative(&seen) && get(intern!(py, "is_neg"))?.call0()?.is_truthy()?)
         {
-            let Seen { data, dtype, shape, strides } = seen;
-            return Ok(Tensor { object: x.clone(), data, dtype, shape, strides });
+            return Ok(Tensor::plain(x.clone(), seen));
         }
         // The long way, which finds the reason why there is no short one.
         if !get(intern!(py, "layout"))?.is(&self.strided) {
@@ -160,46 +157,103 @@ impl Torch {
             shape,
             strides: sizes(&x.call_method0(intern!(py, "stride"))?)?,
             object: x.clone(),
+            plain: false,
         })
     }
 
-    /// A tensor that was made here, of which there is nothing to refuse.
-    pub fn fresh<'py>(&self, x: Bound<'py, PyAny>, dtype: Dtype) -> PyResult<Tensor<'py>> {
-        let py = x.py();
-        if let Some(Seen { data, shape, strides, .. }) = self.seen(&x) {
-            return Ok(Tensor { object: x, dtype, data, shape, strides });
-        }
-        let data = x.call_method0(intern!(py, "data_ptr"))?.extract()?;
-        let shape = sizes(&x.getattr(intern!(py, "shape"))?)?;
-        let strides = sizes(&x.call_method0(intern!(py, "stride"))?)?;
-        Ok(Tensor { object: x, dtype, data, shape, strides })
+    /// A new tensor of the type, shape and order of axes of `x`.
+    pub fn empty_like<'py>(&self, x: &Bound<'py, PyAny>, dtype: Dtype) -> PyResult<Tensor<'py>> {
+        self.fresh(self.empty_like.bind(x.py()).call1((x,))?, dtype)
     }
 
-    pub fn empty_like<'py>(&self, x: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        self.empty_like.bind(x.py()).call1((x,))
-    }
-
+    /// A new tensor in C order.
     pub fn empty<'py>(
         &self,
         py: Python<'py>,
         shape: &[usize],
         dtype: Dtype,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    ) -> PyResult<Tensor<'py>> {
+        if let Some(made) = self.small(py, shape, dtype) {
+            return made;
+        }
         let found = self.dtypes.iter().find(|(d, _)| *d == dtype);
         let kwargs = PyDict::new(py);
         kwargs.set_item(intern!(py, "dtype"), found.map(|(_, d)| d))?;
-        self.empty.bind(py).call((PyTuple::new(py, shape)?,), Some(&kwargs))
+        self.fresh(self.empty.bind(py).call((PyTuple::new(py, shape)?,), Some(&kwargs))?, dtype)
+    }
+
+    /// A new tensor in C order, of PyTorch's own class, if it is small.
+    pub fn small<'py>(
+        &self,
+        py: Python<'py>,
+        shape: &[usize],
+        dtype: Dtype,
+    ) -> Option<PyResult<Tensor<'py>>> {
+        let made = self.exchange.as_ref()?.small(py, shape, dtype)?;
+        Some(made.map(|(object, seen)| Tensor::plain(object, seen)))
+    }
+
+    /// A tensor that PyTorch made here, of which there is nothing to refuse.
+    fn fresh<'py>(&self, x: Bound<'py, PyAny>, dtype: Dtype) -> PyResult<Tensor<'py>> {
+        let py = x.py();
+        if let Some(seen) = self.seen(&x) {
+            return Ok(Tensor::plain(x, seen));
+        }
+        let data = x.call_method0(intern!(py, "data_ptr"))?.extract()?;
+        let shape = sizes(&x.getattr(intern!(py, "shape"))?)?;
+        let strides = sizes(&x.call_method0(intern!(py, "stride"))?)?;
+        Ok(Tensor { object: x, dtype, data, shape, strides, plain: false })
     }
 
     /// Tells autograd that a tensor has been written, so that it does not use what it has kept.
     pub fn written(&self, x: &Bound<PyAny>) -> PyResult<()> {
         let py = x.py();
-        let Some(increment) = &self.increment_version else { return Ok(()) };
-        if !x.call_method0(intern!(py, "is_inference"))?.is_truthy()? {
-            increment.call1(py, (x,))?;
+        match &self.increment_version {
+            Some(Increment::OfMany(function)) => drop(function.bind(py).call1(((x,),))?),
+            Some(Increment::OfOne(function)) => {
+                let has_version = !x.call_method0(intern!(py, "is_inference"))?.is_truthy()?;
+                if has_version {
+                    function.bind(py).call1((x,))?;
+                }
+            }
+            None => {}
         }
         Ok(())
     }
+}
+
+/// The function that tells autograd of written tensors.
+enum Increment {
+    /// That beneath PyTorch's public one, in half its time. It knows of inference mode.
+    OfMany(Py<PyAny>),
+    /// The public one of older versions.
+    OfOne(Py<PyAny>),
+}
+
+impl Increment {
+    fn of(torch: &Bound<PyAny>) -> PyResult<Self> {
+        if let Ok(function) = torch.getattr("_C").and_then(|c| c.getattr("_increment_version"))
+            && function.call1((PyTuple::empty(torch.py()),)).is_ok()
+        {
+            return Ok(Self::OfMany(function.unbind()));
+        }
+        let graph = torch.getattr("autograd")?.getattr("graph")?;
+        graph.getattr("increment_version").map(Bound::unbind).map(Self::OfOne)
+    }
+}
+
+impl<'py> Tensor<'py> {
+    fn plain(object: Bound<'py, PyAny>, seen: Seen) -> Self {
+        let Seen { data, dtype, shape, strides } = seen;
+        Self { object, dtype, data, shape, strides, plain: true }
+    }
+}
+
+/// Whether a tensor may have PyTorch's negative bit, which says that its elements are the opposite
+/// of what is in memory. Only the imaginary parts of conjugates have it, which are two apart.
+fn may_be_negative(seen: &Seen) -> bool {
+    // To ask PyTorch takes a tenth of the time of a short call.
+    seen.shape.iter().zip(&seen.strides).all(|(&n, stride)| n <= 1 || stride % 2 == 0)
 }
 
 fn sizes<'py, T, A>(tuple: &Bound<'py, PyAny>) -> PyResult<SmallVec<A>>

@@ -1,5 +1,9 @@
 """What is refused, by which error, with which words; and that nothing is written then."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -87,6 +91,9 @@ def test_numbers_out_of_range():
     refused(ValueError, "threads", softmax.softmax, X, threads=-1)
     refused(ValueError, "threads", softmax.softmax, X, threads=10**30)
     refused(TypeError, "threads", softmax.softmax, X, threads=1.5)
+    refused(TypeError, ["keepdims must be a bool", "str"], softmax.logsumexp, X, keepdims="no")
+    refused(TypeError, ["causal must be a bool", "list"], softmax.attention_softmax, X, causal=[])
+    assert softmax.logsumexp(X, keepdims=1).shape == (3, 1)
     refused(ValueError, ["no kernel", "sse9", "scalar"], softmax.softmax, X, kernel="sse9")
     refused(ValueError, "'nan' or 'zero'", softmax.softmax, X, masked="one")
     refused(TypeError, "'nan' or 'zero'", softmax.softmax, X, masked=0)
@@ -142,3 +149,12 @@ def test_warnings_are_not_raised(recwarn):
     assert softmax.softmax(np.float32([-np.inf] * 2), masked="zero").tolist() == [0, 0]
     assert softmax.logsumexp(np.float32([-np.inf] * 2)) == -np.inf
     assert not recwarn.list
+
+
+def test_the_source_folder_says_that_it_is_not_built(tmp_path):
+    package = tmp_path / "softmax"
+    package.mkdir()
+    for name in ["__init__.py", "__main__.py"]:
+        (package / name).write_bytes((Path(softmax.__file__).parent / name).read_bytes())
+    done = subprocess.run([sys.executable, "-c", "import softmax"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "pip install ./python" in done.stderr.splitlines()[-1]

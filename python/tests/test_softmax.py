@@ -1,5 +1,9 @@
 """Softmax of NumPy arrays: values, layouts, types, arguments."""
 
+import os
+import subprocess
+import sys
+
 import exact
 import numpy as np
 import pytest
@@ -22,3 +26,11 @@ def test_every_axis(dtype, axis):
     y = softmax.softmax(x, axis=axis)
     assert y.dtype == dtype and y.shape == x.shape
     assert exact.ulps(y, exact.softmax(x, axis)) <= exact.BOUND[y.dtype.name]
+
+
+def test_the_modules_within_are_there_at_once():
+    code = "import softmax; print(softmax.special.expit(0.0)); softmax.nothing"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=os.path.dirname(__file__), capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "0.5\n" and "module 'softmax' has no attribute 'nothing'" in done.stderr
