@@ -188,7 +188,8 @@ impl Exchange {
         // the function takes such a description, which it then owns, and gives a new reference or
         // raises.
         let (object, data) = unsafe {
-            let start = (&mut (*small).lines).as_mut_ptr().cast::<u8>();
+            let lines = &mut (*small).lines;
+            let start = lines.as_mut_ptr().cast::<u8>();
             let data = start.wrapping_add(start.align_offset(size_of::<Line>()));
             (*small).managed.tensor.data = data.cast();
             (*small).managed.tensor.shape = (&raw const (*small).sizes).cast();
