@@ -15,6 +15,9 @@ import statistics
 import sys
 import time
 
+# The package that is installed, not the folder of source beside this file.
+sys.path.remove(os.path.dirname(os.path.abspath(__file__)))
+
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--quick", action="store_true", help="fewer rounds, smaller matrices")
 parser.add_argument("--only", default="", help="rows of the table whose name has this")
