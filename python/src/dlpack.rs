@@ -6,6 +6,7 @@ use std::ffi::{c_int, c_void};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyType};
+use smallvec::SmallVec;
 
 use crate::array::{Dtype, Sizes, Strides};
 
@@ -165,11 +166,9 @@ impl Exchange {
             stride *= n as isize;
         }
         // One more, so that they can begin on a line.
-        let mut lines = vec![Line([0; 64]); bytes.div_ceil(size_of::<Line>()) + 1];
-        let start = lines.as_mut_ptr().cast::<u8>();
-        let data = start.wrapping_add(start.align_offset(size_of::<Line>()));
+        let lines = SmallVec::from_elem(Line([0; 64]), bytes.div_ceil(size_of::<Line>()) + 1);
         let tensor = DlTensor {
-            data: data.cast(),
+            data: std::ptr::null_mut(),
             device_type: CPU,
             device_id: 0,
             ndim: shape.len() as i32,
@@ -183,16 +182,21 @@ impl Exchange {
         };
         let (context, flags) = (std::ptr::null_mut(), 0);
         let managed = Managed { major: 1, minor: 0, context, deleter: free, flags, tensor };
-        let small = Box::into_raw(Box::new(Small { managed, sizes, _lines: lines }));
+        let small = Box::into_raw(Box::new(Small { managed, sizes, lines }));
         let mut object = std::ptr::null_mut();
-        // SAFETY: `small` is a box's, in which the sizes stay until `free` is called; the function
-        // takes such a description, which it then owns, and gives a new reference or raises.
-        let object = unsafe {
+        // SAFETY: `small` is a box's, in which the sizes and elements stay until `free` is called;
+        // the function takes such a description, which it then owns, and gives a new reference or
+        // raises.
+        let (object, data) = unsafe {
+            let lines = &mut (*small).lines;
+            let start = lines.as_mut_ptr().cast::<u8>();
+            let data = start.wrapping_add(start.align_offset(size_of::<Line>()));
+            (*small).managed.tensor.data = data.cast();
             (*small).managed.tensor.shape = (&raw const (*small).sizes).cast();
             (self.import)(small.cast(), &mut object);
-            Bound::from_owned_ptr_or_err(py, object.cast())
+            (Bound::from_owned_ptr_or_err(py, object.cast()), data.expose_provenance())
         };
-        let seen = Seen { data: data.addr(), dtype, shape: Sizes::from_slice(shape), strides };
+        let seen = Seen { data, dtype, shape: Sizes::from_slice(shape), strides };
         Some(object.map(|object| (object, seen)))
     }
 }
@@ -215,7 +219,8 @@ struct Small {
     /// The first field, whose address is that of all.
     managed: Managed,
     sizes: [i64; DIMS],
-    _lines: Vec<Line>,
+    /// The elements, in the same piece of memory if they are few.
+    lines: SmallVec<[Line; 4]>,
 }
 
 /// Frees a small tensor.
