@@ -593,9 +593,9 @@ enum softmax_status softmax_cross_entropy_axis_scratch_size(softmax_dtype dtype,
                                                             size_t *bytes,
                                                             const struct softmax_options *options);
 
-// As `softmax_softmax`, with a mask. Hidden elements have probability 0, whatever their value. What
-// scratch memory is too small for (1 MiB and 17 rows of double a thread are enough) the allocator
-// provides.
+// As `softmax_softmax`, with a mask. Hidden elements have probability 0, whatever their value.
+// What scratch memory is too small for (1 MiB and 17 rows of double a thread are enough) the
+// allocator provides.
 //
 // # Safety
 // As the head of this file says.
