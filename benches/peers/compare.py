@@ -602,9 +602,8 @@ def run_case(case, threads, args):
                 made.append(c)
                 if name not in LIMITS:
                     error = largest_error(c, case)
-                    # Most peers sum a row one by one in f32: that is how they work. (XNNPACK of
-                    # 2022 has 1,361 ULP for 128,256 columns.)
-                    if not error <= (max(2000, case.shape[case.axis] >> 8) if name in PEERS else 3):
+                    # Most peers sum a row one by one in f32: that is how they work.
+                    if not error <= (max(1000, case.shape[case.axis] >> 8) if name in PEERS else 3):
                         raise ValueError(f"wrong: {error:.1f} ULP")
                     ulp[c.name] = max(error, ulp.get(c.name, 0))
                 seconds = c.seconds() * (1 if large else 2)

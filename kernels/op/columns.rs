@@ -6,7 +6,7 @@
 //! sum has lanes, its `k`th element in the lane that it would have in a row. So every column has
 //! the bits that it would have as a row. One guessed shift serves a whole tile, if the tile's
 //! extremes show that it is good; if not, or if a column is special, the columns of the tile are
-//! copied out and computed one by one.
+//! copied to rows and computed as such. Log-softmax always does that.
 
 use crate::call::columns::Columns;
 use crate::isa::vector::{Io, Vector};
@@ -446,8 +446,10 @@ unsafe fn turned_round<S, T, const LOG: bool>(
             let mut first = 0;
             while first < tile.n {
                 let count = together.min(tile.n - first);
-                // SAFETY: as this function's; the tile's exponentials, which nobody needs any more,
-                // leave room for as many rows.
+                // SAFETY: as this function's. The rows take the place of the tile's exponentials,
+                // which nobody needs any more: `together` of them fit. One always does: a row has
+                // fewer than n * size_of::<T>() + 128 bytes, the place at least 64 * n + 64, and
+                // one element takes one line.
                 unsafe {
                     for k in 0..n {
                         let from = tile.x.add(k * call.inner + first);
