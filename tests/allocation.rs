@@ -1,41 +1,18 @@
 //! No call allocates after the first one of its thread and size.
 
 mod common;
+#[path = "common/counting.rs"]
+mod counting;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 
 use common::{Options, available, by, quick};
+use counting::COUNT;
 use softmax::half::bf16;
 use softmax::{
     Attention, Caches, Element, Executor, Kernel, Mask, Matrix, MatrixMut, Merged, Method, Op,
     Order, Partial, Probs, Sampler, Shape, Threads, Ties,
 };
-
-/// The system's allocator, counting the allocations of the current thread.
-struct Counting;
-
-thread_local! {
-    static COUNT: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: every method calls the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // A thread that is ending is not counted.
-        let _ = COUNT.try_with(|count| count.set(count.get() + 1));
-        // SAFETY: as this function's.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
-        // SAFETY: as this function's.
-        unsafe { System.dealloc(p, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 fn view(y: &mut [f32], cols: usize) -> MatrixMut<'_, f32> {
     MatrixMut::new(y, cols).expect("a shape")

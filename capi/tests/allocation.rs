@@ -1,37 +1,14 @@
 //! Calls that are lent as much scratch memory as the library says allocate nothing, on a thread
 //! that has no memory yet.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "../../tests/common/counting.rs"]
+mod counting;
+
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr::{null, null_mut};
 
+use counting::COUNT;
 use softmax_capi::*;
-
-/// The system's allocator, counting the allocations of the current thread.
-struct Counting;
-
-thread_local! {
-    static COUNT: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: every method calls the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // A thread that is ending is not counted.
-        let _ = COUNT.try_with(|count| count.set(count.get() + 1));
-        // SAFETY: as this function's.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
-        // SAFETY: as this function's.
-        unsafe { System.dealloc(p, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// The caller's threads are the calling thread, whose allocations are counted.
 unsafe extern "C" fn alone(
