@@ -25,8 +25,8 @@
 //! computed. Its setters never fail; its methods take views of matrices, and check everything:
 //!
 //! - [`Softmax`]: softmax, log-softmax and log-sum-exp of rows, or along any axis of a tensor (with
-//!   the feature `ndarray` also of that crate's views); scale or temperature; masks and fully masked
-//!   rows; weights of a log-sum-exp;
+//!   the feature `ndarray` also of that crate's views); scale or temperature; masks and fully
+//!   masked rows; weights of a log-sum-exp;
 //! - [`Attention`]: softmax of attention scores, with masks, biases, caps, sinks;
 //! - [`CrossEntropy`]: losses and their gradients; [`Backward`]: gradients through a softmax;
 //! - [`Sampler`]: draws of tokens; [`TopK`] and [`LogProbs`]: the largest elements, and the
