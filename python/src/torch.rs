@@ -96,9 +96,11 @@ impl Torch {
     pub fn readable<'py>(&self, x: &Bound<'py, PyAny>, name: &str) -> PyResult<Tensor<'py>> {
         let py = x.py();
         let get = |attribute| x.getattr(attribute);
+        // PyTorch's negative bit: the elements are the opposite of what is in memory.
+        let is_negative = || x.call_method0(intern!(py, "is_neg"))?.is_truthy();
         if let Some(seen) = self.seen(x)
             && !get(intern!(py, "requires_grad"))?.is_truthy()?
-            && !(may_be_negative(&seen) && get(intern!(py, "is_neg"))?.call0()?.is_truthy()?)
+            && !is_negative()?
         {
             return Ok(Tensor::plain(x.clone(), seen));
         }
@@ -134,7 +136,7 @@ impl Torch {
             // Other integers.
             return self.readable(&x.call_method0(intern!(py, "long"))?, name);
         };
-        if get(intern!(py, "is_neg"))?.call0()?.is_truthy()? {
+        if is_negative()? {
             return self.readable(&x.call_method0(intern!(py, "resolve_neg"))?, name);
         }
         let nothing = |cause| {
@@ -247,13 +249,6 @@ impl<'py> Tensor<'py> {
         let Seen { data, dtype, shape, strides } = seen;
         Self { object, dtype, data, shape, strides, plain: true }
     }
-}
-
-/// Whether a tensor may have PyTorch's negative bit, which says that its elements are the opposite
-/// of what is in memory. Only the imaginary parts of conjugates have it, which are two apart.
-fn may_be_negative(seen: &Seen) -> bool {
-    // To ask PyTorch takes a tenth of the time of a short call.
-    seen.shape.iter().zip(&seen.strides).all(|(&n, stride)| n <= 1 || stride % 2 == 0)
 }
 
 fn sizes<'py, T, A>(tuple: &Bound<'py, PyAny>) -> PyResult<SmallVec<A>>

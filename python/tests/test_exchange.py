@@ -110,6 +110,8 @@ def test_parts_of_conjugates_are_negative(wide):
     x = numbers.conj().imag
     views = [x, x.T, x[0], x[0, 0], x[:, :1], x[:1, :1], x[::2], x.unsqueeze(-1), x.view(4, 1, 3), x.view(12)]
     views += [x.expand(2, 4, 3), x.diagonal(), x.unfold(1, 2, 1), x.as_strided((2, 3), (6, 2)), x[:, 0].unsqueeze(1)]
+    # Strides that are odd, too.
+    views += [x.as_strided((3, 5), (3, 1)), torch._neg_view(torch.arange(6.0).reshape(2, 3))]
     for view in views:
         assert view.is_neg()
         want = softmax.softmax(view.resolve_neg().clone())
