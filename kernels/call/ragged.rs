@@ -181,7 +181,8 @@ impl<'a> Offsets<'a> {
     /// Writes where rows start, relative to the start of row `row`, which is the first; and where
     /// the last one ends. Stops before a row that is longer than `longest`, and before the rows
     /// have more than `most` elements or are more than `starts` has room for. Returns how many rows
-    /// these are.
+    /// these are; `starts` may have anything behind.
+    #[inline(always)]
     pub(crate) fn group(
         &self,
         row: usize,
@@ -197,7 +198,22 @@ impl<'a> Offsets<'a> {
             };
             *zero = 0;
             let (mut rows, mut start) = (0, 0);
-            for (to, &end) in starts.iter_mut().zip(ends) {
+            // Eight at a time, which the compiler makes vectors of.
+            for (to, ends) in starts.as_chunks_mut::<8>().0.iter_mut().zip(ends.as_chunks().0) {
+                let ends: &[_; 8] = ends;
+                let (mut above, mut before) = (false, start);
+                for (to, &end) in to.iter_mut().zip(ends) {
+                    let end = (end - first) as usize;
+                    above |= end - before > longest;
+                    *to = end as u32;
+                    before = end;
+                }
+                if above || before > most {
+                    break;
+                }
+                (rows, start) = (rows + 8, before);
+            }
+            for (to, &end) in starts[rows..].iter_mut().zip(&ends[rows..]) {
                 let end = (end - first) as usize;
                 if end > most || end - start > longest {
                     break;

@@ -65,7 +65,10 @@ trait Groups<T> {
     fn next(&mut self) -> Option<Group<T>>;
     /// Where a row of this group starts, counted from the first, and its length. Rows that are
     /// missing from the last eight start behind the group, less than `MARGIN`.
-    fn row(&self, row: usize) -> (usize, usize);
+    ///
+    /// # Safety
+    /// `row` is less than the number of rows of this group, rounded up to [`ROWS_AT_ONCE`].
+    unsafe fn row(&self, row: usize) -> (usize, usize);
     /// The elements of the longest of the rows from the `eight * ROWS_AT_ONCE`th on, as many as
     /// are summed together.
     fn longest(&self, eight: usize) -> usize;
@@ -108,7 +111,7 @@ impl<T: Element> Groups<T> for Equal<'_, '_, T> {
         Some(Group { x, y, rows: self.rows, n: self.rows * self.call.cols })
     }
     #[inline(always)]
-    fn row(&self, row: usize) -> (usize, usize) {
+    unsafe fn row(&self, row: usize) -> (usize, usize) {
         (row * self.call.cols, self.call.cols)
     }
     #[inline(always)]
@@ -159,8 +162,9 @@ impl<T: Element> Groups<T> for Unequal<'_, '_, T> {
         }
     }
     #[inline(always)]
-    fn row(&self, row: usize) -> (usize, usize) {
-        let (start, end) = (self.starts[row], self.starts[row + 1]);
+    unsafe fn row(&self, row: usize) -> (usize, usize) {
+        // SAFETY: a group has at most ROWS rows, and `starts` one entry more.
+        let [start, end] = unsafe { *self.starts.as_ptr().add(row).cast::<[u32; 2]>() };
         (start as usize, (end - start) as usize)
     }
     #[inline(always)]
@@ -407,7 +411,7 @@ where
 /// The sums of the rows from `eight * ROWS_AT_ONCE` on; an empty row's is 1.
 ///
 /// # Safety
-/// As [`sum`], which has written the ones.
+/// As [`sum`], which has written the ones; the group has rows from there on.
 #[inline(always)]
 unsafe fn sum_of_eight<S, T, G, const ONE: bool>(
     simd: S,
@@ -424,7 +428,8 @@ where
     let last = if ONE { 0 } else { (groups.longest(eight) - 1) / S::LANES };
     let mut totals = [simd.total(simd.acc_zero()); ROWS_AT_ONCE];
     for (k, total) in totals.iter_mut().enumerate() {
-        let (start, len) = groups.row(eight * ROWS_AT_ONCE + k);
+        // SAFETY: as this function's.
+        let (start, len) = unsafe { groups.row(eight * ROWS_AT_ONCE + k) };
         let (start, len) = if !G::EQUAL && len == 0 { (n, 1) } else { (start, len) };
         // Lanes from the row's end on are zeroed as if they were below a cut: in the last vector
         // or, if rows differ, in each, whose lanes have numbers of their own.
@@ -500,7 +505,8 @@ unsafe fn scale<S, T, G, const ONE: bool>(
         let one = if G::EQUAL { ONE } else { longest <= S::LANES };
         for k in 0..ROWS_AT_ONCE {
             let inverse = Inverse { hi: simd.splat(hi[k]), lo: simd.splat(lo[k]), wide };
-            let (row, _) = groups.row(eight * ROWS_AT_ONCE + k);
+            // SAFETY: as this function's.
+            let (row, _) = unsafe { groups.row(eight * ROWS_AT_ONCE + k) };
             let mut i = 0;
             loop {
                 // SAFETY: the row starts in the group or where it ends, and TINY elements and a

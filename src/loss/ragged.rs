@@ -222,7 +222,7 @@ impl CrossEntropy<'_> {
     }
 
     /// The divisor of the sum of the losses of `rows` rows; labels are checked elsewhere.
-    fn ragged_divisor<T>(&self, targets: &RaggedTargets<T>, rows: usize) -> f64 {
+    pub(crate) fn ragged_divisor<T>(&self, targets: &RaggedTargets<T>, rows: usize) -> f64 {
         let labels = match targets {
             RaggedTargets::Labels(labels) => Some(*labels),
             RaggedTargets::Probs(_) => None,
