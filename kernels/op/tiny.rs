@@ -363,8 +363,8 @@ unsafe fn softmax_by<S, T, G, const STREAM: bool>(
     }
 }
 
-/// Sums the rows of a group of `n` elements. Returns whether all sums are numbers above 0. If `ONE`,
-/// each row is at most one vector.
+/// Sums the rows of a group of `n` elements. Returns whether all sums are numbers above 0. If
+/// `ONE`, each row is at most one vector.
 ///
 /// # Safety
 /// `kept` has the group's elements and is valid for writes of `MARGIN` more; `sums` is valid for
@@ -382,9 +382,8 @@ where
     S: Io<<S as Vector>::E>,
     G: Groups<T>,
 {
-    // Ones behind the last row, so that rows missing from the last eight, and empty rows, do not
-    // look special, and the last vectors, which end less than LANES behind n + missing, are
-    // initialised.
+    // Ones behind the last row: rows missing from the last eight, and empty rows, do not look
+    // special, and the last vectors, which end less than LANES behind n + missing, are initialised.
     for i in 0..groups.missing().div_ceil(S::LANES) + 1 {
         // SAFETY: the store ends less than 2 LANES behind n + missing, and missing <= 7 TINY:
         // within MARGIN.

@@ -1,5 +1,5 @@
 //! Rows of different lengths: each has the bits that it has alone, by every kernel, whatever rows
-//! are beside it, on any threads; and offsets that are wrong are refused before anything is written.
+//! are beside it, on any threads; and wrong offsets are refused before anything is written.
 
 use std::num::NonZeroUsize;
 
