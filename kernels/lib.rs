@@ -38,6 +38,7 @@ pub use call::matrix::{Matrix, MatrixMut};
 pub use call::partials::{MergedPartials, Partial};
 pub use call::picks::{Picks, perplexity};
 pub use call::pieces::{BlockSum, Extremes, Merged, Piece, PieceOptions, RowShift, Whole};
+pub use call::ragged::{Offsets, Ragged, RaggedCall, RaggedMut};
 pub use call::scores::{Attend, Mask, MaskData, Scores};
 pub use call::{Call, Masked, Op, Store, Ties};
 pub use isa::use_bf16_conversions;

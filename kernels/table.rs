@@ -14,6 +14,7 @@ use crate::call::masses::{Exps, Learned, Masses, Scanned};
 use crate::call::partials::{self, MergedPartials, Partial};
 use crate::call::picks::Picks;
 use crate::call::pieces::{self, BlockSum, Extremes, Merged, Piece, PieceOptions, RowShift, Whole};
+use crate::call::ragged::RaggedCall;
 use crate::call::scores::Scores;
 use crate::call::{Call, Masked, Op, Special};
 use crate::isa::short::Short;
@@ -30,6 +31,7 @@ use crate::{isa, op, scalar};
 #[derive(Debug)]
 pub(crate) struct Ops<T: Element> {
     softmax: unsafe fn(&mut Call<T>),
+    softmax_ragged: unsafe fn(&mut RaggedCall<T>),
     log_softmax: unsafe fn(&mut Call<T>),
     logsumexp: unsafe fn(&mut Call<T>),
     /// Sigmoid, hardmax and their relatives.
@@ -260,6 +262,29 @@ impl Ready {
                 Op::LogSoftmax => (ops.log_softmax)(&mut call),
                 Op::LogSumExp => (ops.logsumexp)(&mut call),
                 _ => (ops.map)(&mut call),
+            }
+        }
+    }
+
+    /// Does the work of `call` in the default floating-point environment.
+    pub fn run_ragged<T: Element>(self, mut call: RaggedCall<'_, T>) {
+        let ops = self.ops();
+        let of_row = match call.op() {
+            Op::Softmax => None,
+            Op::LogSoftmax => Some(ops.log_softmax),
+            Op::LogSumExp => Some(ops.logsumexp),
+            _ => Some(ops.map),
+        };
+        // The calls inside are indirect, as [`Environment`] requires.
+        let _environment = Environment::enter();
+        // SAFETY: the kernel is ready.
+        unsafe {
+            let Some(of_row) = of_row else { return (ops.softmax_ragged)(&mut call) };
+            for row in 0..call.rows() {
+                let mut call = call.call_of_row(row);
+                if call.cols > 0 || call.op() == Op::LogSumExp {
+                    of_row(&mut call);
+                }
             }
         }
     }
@@ -696,6 +721,7 @@ macro_rules! kernel {
     (@ops $v:ty, $p:ty, $t:ty) => {
         Ops {
             softmax: op::softmax::softmax::<$p, $t>,
+            softmax_ragged: op::ragged::softmax::<$p, $t>,
             log_softmax: generic::log_softmax::<$v, $t>,
             logsumexp: generic::logsumexp::<$v, $t>,
             map: generic::map::<$v, $t>,
@@ -728,6 +754,7 @@ macro_rules! reference {
     ($e:ty) => {
         Ops {
             softmax: scalar::softmax,
+            softmax_ragged: scalar::softmax_ragged,
             log_softmax: scalar::log_softmax,
             logsumexp: scalar::logsumexp,
             map: scalar::decide::map,

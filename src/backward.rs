@@ -23,7 +23,7 @@ use crate::{Error, Exec, Shape};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Backward<'a> {
     factor: Factor,
-    exec: Exec<'a>,
+    pub(crate) exec: Exec<'a>,
 }
 
 impl<'a> Backward<'a> {
@@ -96,6 +96,13 @@ impl<'a> Backward<'a> {
         self.run(log_probs, upstream, gradient, true)
     }
 
+    /// The scale as a pair.
+    pub(crate) fn pair(&self) -> Result<(f64, f64), Error> {
+        let (factor, negative) = self.factor.unsigned();
+        let (hi, lo) = factor.finite()?.pair();
+        Ok(if negative { (-hi, -lo) } else { (hi, lo) })
+    }
+
     fn run<T: Element>(
         &self,
         output: Matrix<T>,
@@ -110,9 +117,7 @@ impl<'a> Backward<'a> {
         } else {
             ("upstream gradient", other)
         };
-        let (factor, negative) = self.factor.unsigned();
-        let (hi, lo) = factor.finite()?.pair();
-        let scale = if negative { (-hi, -lo) } else { (hi, lo) };
+        let scale = self.pair()?;
         let call = || BackwardCall::new(output, upstream, gradient, scale, log);
         let Some(call) = in_default_environment(call) else {
             return Err(Error::differ(what, shape, other));

@@ -1,6 +1,6 @@
 //! Kernel, threads and caches of a call.
 
-use softmax_kernels::{Call, Element, Kernel, Op as Work, Ready};
+use softmax_kernels::{Call, Element, Kernel, Op as Work, RaggedCall, Ready};
 
 use crate::executor::Crew;
 use crate::plan::Job;
@@ -159,6 +159,57 @@ impl<'a> Exec<'a> {
     #[inline(never)]
     fn run_planned<T: Element>(&self, kernel: Ready, job: Job, call: Call<T>) -> Result<(), Error> {
         batch::run(&self.crew, &self.plan_of::<T>(kernel, job)?, call)
+    }
+
+    /// Does the work on rows of different lengths.
+    pub(crate) fn run_ragged<T: Element>(&self, call: RaggedCall<T>) -> Result<(), Error> {
+        let plan = self.plan_ragged::<T>(call.op(), call.rows(), call.elements())?;
+        let share = |part: RaggedCall<T>| {
+            let parts = plan.parts.min(part.rows());
+            self.crew.share(
+                plan.threads,
+                parts,
+                part,
+                &|part: RaggedCall<T>, at, of| {
+                    let at = part.part(at, of);
+                    part.split_rows(at)
+                },
+                &|part| plan.kernel.run_ragged(part),
+                &|(), ()| (),
+            );
+        };
+        let mut rest = call.storing(plan.store);
+        // Rows that are worth it are computed by all threads, or in pieces that a cache holds.
+        while let Some(row) = rest.first_above(plan.longest()) {
+            let (before, others) = rest.split_rows(row);
+            if row > 0 {
+                share(before);
+            }
+            let (mut long, others) = others.split_rows(1);
+            self.run(long.call_of_row(0))?;
+            rest = others;
+        }
+        if rest.rows() > 0 {
+            share(rest);
+        }
+        Ok(())
+    }
+
+    /// The plan of a call on rows of different lengths, of so many elements together.
+    pub(crate) fn plan_ragged<T: Element>(
+        &self,
+        work: Work,
+        rows: usize,
+        elements: usize,
+    ) -> Result<Plan, Error> {
+        let shape = Shape::new(rows, elements.div_ceil(rows.max(1)));
+        let job = Job { ragged: true, ..Job::new::<T>(work, shape) };
+        self.plan_of::<T>(self.ready()?, job)
+    }
+
+    /// The same on the calling thread alone.
+    pub(crate) fn serial(&self) -> Self {
+        Self { crew: Crew { threads: Threads::Serial, executor: None }, ..*self }
     }
 
     pub(crate) fn crew(&self) -> &Crew<'a> {

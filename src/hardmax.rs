@@ -22,7 +22,7 @@ use crate::{Error, Exec, picks};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Hardmax<'a> {
     pub(crate) ties: Ties,
-    masked: Masked,
+    pub(crate) masked: Masked,
     pub(crate) exec: Exec<'a>,
 }
 

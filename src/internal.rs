@@ -6,8 +6,8 @@ pub use softmax_kernels::{Limits, in_default_environment, limits};
 pub use crate::axis::index_of;
 use crate::executor::Crew;
 use crate::{
-    Caches, CrossEntropy, Element, Error, Exec, Executor, Kernel, Matrix, MatrixMut, Op, Shape,
-    Softmax, Threads,
+    Caches, CrossEntropy, Element, Error, Exec, Executor, Kernel, Matrix, MatrixMut, Op,
+    RaggedTargets, Shape, Softmax, Threads,
 };
 
 /// An [`Exec`] made in one step: a copy would have to wait for the fields that setters store.
@@ -54,6 +54,11 @@ pub fn check_finite(options: &Softmax) -> Result<(), Error> {
 /// The divisor of the sum of the losses of `rows` rows whose targets are probabilities.
 pub fn divisor(options: &CrossEntropy, rows: usize, cols: usize) -> f64 {
     options.divides_by(None, rows, cols)
+}
+
+/// The divisor of the sum of the losses of rows of different lengths, whose targets were checked.
+pub fn ragged_divisor<T>(options: &CrossEntropy, targets: &RaggedTargets<T>, rows: usize) -> f64 {
+    options.ragged_divisor(targets, rows)
 }
 
 /// [`Exec::scratch_size`], with enough for a scale below 0.

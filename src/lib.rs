@@ -135,6 +135,7 @@ mod loss;
 mod ndarray_axis;
 mod picks;
 mod plan;
+mod ragged;
 mod rows;
 mod sample;
 mod scratch;
@@ -163,14 +164,15 @@ pub use ndarray;
 pub use ndarray_axis::ArrayTargets;
 pub use picks::{LogProbs, TopK, perplexity};
 pub use plan::{Op, Plan, Regime, Shape};
+pub use ragged::RaggedTargets;
 pub use rows::Softmax;
 pub use sample::{Method, Order, Sampler};
 pub use scratch::{release_scratch, with_scratch};
 pub use shards::{Merged, MergedRow, Shards};
 pub use sigmoid::Sigmoid;
 pub use softmax_kernels::{
-    BLOCK, Element, Error, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Number, Partial,
-    Probs, Size, Targets, Ties, Weights,
+    BLOCK, Element, Error, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Number, Offsets,
+    Partial, Probs, Ragged, RaggedMut, Size, Targets, Ties, Weights,
 };
 pub use threads::Threads;
 

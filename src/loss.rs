@@ -1,5 +1,7 @@
 //! Losses and their gradients.
 
+mod ragged;
+
 use softmax_kernels::{
     Element, Loss, LossCall, Matrix, MatrixMut, Op as Work, Scale, Targets, Weights,
     in_default_environment, part_of, with_room,

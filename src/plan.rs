@@ -173,6 +173,8 @@ pub(crate) struct Job {
     pub computed: usize,
     /// Whether the rows are columns in memory.
     pub columns: bool,
+    /// Whether rows differ in length; their columns are a mean.
+    pub ragged: bool,
     pub op: Work,
 }
 
@@ -180,7 +182,7 @@ impl Job {
     pub fn new<T: Element>(op: Work, shape: Shape) -> Self {
         let size = size_of::<T>();
         let computed = if T::IS_ARITHMETIC { size } else { 4 };
-        Self { shape, size, computed, columns: false, op }
+        Self { shape, size, computed, columns: false, ragged: false, op }
     }
 
     /// The properties of a call.
@@ -216,6 +218,11 @@ const SMALL: usize = 64 << 10;
 /// written by ordinary stores, which cost 50 ns a row between bursts. More threads hide half.
 const SHORT: usize = 2048;
 
+/// The elements of the longest row that stays in the core's cache with its exponentials.
+fn longest(job: &Job, caches: Caches) -> usize {
+    caches.core() / (job.size + job.computed)
+}
+
 impl Plan {
     pub(crate) fn new(
         kernel: Ready,
@@ -231,12 +238,12 @@ impl Plan {
             None => Caches::of_this_machine()?,
         };
         // A row and its exponentials should stay in the core's cache.
-        let huge = cols.saturating_mul(job.size + job.computed) > caches.core();
+        let huge = cols > longest(&job, caches);
         let grain = if matches!(crew.threads, Threads::Exactly(_)) { 1 } else { GRAIN };
         let threads = threads::available(crew, job.shape.elements());
         let by_size = job.shape.elements() / grain;
         let sums = matches!(job.op, Work::Softmax | Work::LogSoftmax | Work::LogSumExp);
-        let in_pieces = has_pieces && sums && cols > BLOCK;
+        let in_pieces = has_pieces && sums && cols > BLOCK && !job.ragged;
         let (regime, parts) = if in_pieces && (huge || (threads > 1 && rows < threads)) {
             // The chunks of each row.
             (Regime::Pieces, (cols / grain.max(BLOCK)).min(threads))
@@ -310,6 +317,11 @@ impl Plan {
         let row = || shape.cols.saturating_mul(size);
         op == Work::Softmax
             && (self.store.is_cached() || !self.store.is_past() && row() <= self.caches.last())
+    }
+
+    /// The elements of a row above which it is worth computing by itself, in pieces.
+    pub(crate) fn longest(&self) -> usize {
+        longest(&self.job, self.caches).max(BLOCK)
     }
 
     /// The largest number of threads that work at the same time.

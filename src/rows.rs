@@ -313,7 +313,11 @@ impl<'a> Softmax<'a> {
 
     /// The same as [`Softmax::map`], in place.
     #[inline(always)]
-    fn map_in_place<T: Element>(&self, work: Work, y: MatrixMut<T>) -> Result<(), Error> {
+    pub(crate) fn map_in_place<T: Element>(
+        &self,
+        work: Work,
+        y: MatrixMut<T>,
+    ) -> Result<(), Error> {
         if let (Factor::One, None) = (self.factor, self.mask) {
             return self.exec.run(Call::in_place(work, y, Scale::ONE, self.masked));
         }
@@ -325,7 +329,7 @@ impl<'a> Softmax<'a> {
     }
 
     /// Whether rows must be changed before the operation.
-    fn is_changed(&self) -> bool {
+    pub(crate) fn is_changed(&self) -> bool {
         self.mask.is_some() || self.factor.is_negative()
     }
 
@@ -336,7 +340,7 @@ impl<'a> Softmax<'a> {
 
     /// The operation that softmax or log-softmax becomes at the temperature, and its scale.
     #[inline(always)]
-    fn at(&self, work: Work) -> Result<(Work, Scale), Error> {
+    pub(crate) fn at(&self, work: Work) -> Result<(Work, Scale), Error> {
         match self.factor.limit() {
             None => Ok((work, self.factor.finite()?)),
             Some(limit) => Ok((at_limit(work, limit), Scale::ONE)),

@@ -11,7 +11,7 @@ use counting::COUNT;
 use softmax::half::bf16;
 use softmax::{
     Attention, Caches, Element, Executor, Kernel, Mask, Matrix, MatrixMut, Merged, Method, Op,
-    Order, Partial, Probs, Sampler, Shape, Threads, Ties,
+    Order, Partial, Probs, Ragged, RaggedMut, Sampler, Shape, Threads, Ties,
 };
 
 fn view(y: &mut [f32], cols: usize) -> MatrixMut<'_, f32> {
@@ -51,6 +51,33 @@ fn rows() {
                 });
                 assert_eq!(count, 0, "{} {rows} x {cols}", kernel.name());
             }
+        }
+    }
+}
+
+#[test]
+fn rows_of_different_lengths() {
+    let offsets: Vec<usize> = (0..=300).map(|i| i * 9 + i % 7 + i / 100 * 5000).collect();
+    let x = vec![1.0f32; offsets[300]];
+    let labels = vec![0i64; 300];
+    for kernel in available().into_iter().filter(|k| k.name() != "scalar") {
+        for scale in [1.0, -1.0] {
+            let options = Options::new().kernel(kernel).threads(Threads::Serial).scale(scale);
+            let [mut y, mut z] = [(); 2].map(|()| vec![0.0f32; x.len()]);
+            let (mut lse, mut indices) = (vec![0.0f32; 300], vec![0; 300]);
+            let count = second(|| {
+                let x = Ragged::new(&x, &offsets).expect("rows of the slice");
+                let softmax = options.softmax();
+                softmax.softmax_ragged(x, &mut y).expect("a valid call");
+                softmax.log_softmax_ragged(x, &mut y).expect("a valid call");
+                softmax.logsumexp_ragged(x, &mut lse).expect("a valid call");
+                options.hardmax(Ties::Share).argmax_ragged(x, &mut indices).expect("a valid call");
+                options.cross_entropy().gradient_ragged(x, &labels, &mut y).expect("a valid call");
+                options.backward().softmax_ragged(x, &y, &mut z).expect("a valid call");
+                let y = RaggedMut::new(&mut y, &offsets).expect("rows of the slice");
+                softmax.softmax_ragged_in_place(y).expect("a valid call");
+            });
+            assert_eq!(count, 0, "{} by {scale}", kernel.name());
         }
     }
 }

@@ -176,6 +176,12 @@ impl From<u64> for Number {
     }
 }
 
+impl From<i128> for Number {
+    fn from(value: i128) -> Self {
+        Self::Integer(value)
+    }
+}
+
 impl From<i64> for Number {
     fn from(value: i64) -> Self {
         Self::Integer(value.into())

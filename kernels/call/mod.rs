@@ -8,6 +8,7 @@ pub(crate) mod matrix;
 pub(crate) mod partials;
 pub(crate) mod picks;
 pub(crate) mod pieces;
+pub(crate) mod ragged;
 pub(crate) mod row_loss;
 pub(crate) mod rows;
 pub(crate) mod scores;
@@ -175,6 +176,12 @@ impl<'a, T: Element> Call<'a, T> {
     pub fn logsumexp(x: Matrix<'a, T>, y: &'a mut [T], scale: Scale) -> Result<Self, Shapes> {
         let (op, masked) = (Op::LogSumExp, Masked::Nan);
         Ok(Call { views: Rows::to_one(x, y)?, op, scale, masked })
+    }
+
+    /// The work of a call with these views.
+    #[inline(always)]
+    pub(crate) fn of_views(views: Rows<'a, T, T>, op: Op, scale: Scale, masked: Masked) -> Self {
+        Call { views, op, scale, masked }
     }
 
     /// The operation.

@@ -42,6 +42,22 @@ impl<'a, T, U> Rows<'a, T, U> {
         }
     }
 
+    /// A single row.
+    ///
+    /// # Safety
+    /// `x` is valid for reads of `cols` elements, and `y` for writes of `y_stride`, for `'a`; they
+    /// are disjoint, or the very same.
+    #[inline(always)]
+    pub(crate) unsafe fn of_one(
+        x: *const T,
+        y: *mut U,
+        cols: usize,
+        y_stride: usize,
+        store: Store,
+    ) -> Self {
+        Rows { x, x_stride: cols, y, y_stride, rows: 1, cols, store, borrowed: PhantomData }
+    }
+
     /// Reads rows of `x` and writes rows of `y`.
     ///
     /// # Errors

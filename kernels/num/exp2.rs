@@ -62,8 +62,8 @@ pub(crate) trait Contract: Copy + 'static {
     /// The least `k - M` that is not flushed to zero: `e` is still a normal number there.
     const MIN_EXP: i32;
 
-    /// 0, -1, -2 and so on, one for each lane of a vector: the lanes from the `n`th on are below `1
-    /// - n`.
+    /// 0, -1, -2 and so on, one for each lane of a vector, and [`NUMBERS`] in all: the lanes from
+    /// the `n`th on are below `1 - n`.
     fn lanes() -> &'static [Self];
     /// The least finite number.
     const LEAST: f64;
@@ -126,6 +126,9 @@ pub(crate) const LANES_F32: usize = 16;
 /// As [`LANES_F32`], for rows of f64.
 pub(crate) const LANES_F64: usize = 8;
 
+/// How many of [`Contract::lanes`] there are: as many as elements in the longest tiny row.
+pub(crate) const NUMBERS: usize = 64;
+
 /// Rows whose sums are folded together, where there are many short rows.
 pub(crate) const ROWS_AT_ONCE: usize = 8;
 
@@ -182,7 +185,7 @@ impl Contract for f32 {
     #[inline(always)]
     fn lanes() -> &'static [f32] {
         const {
-            let mut lanes = [0.0; LANES_F32];
+            let mut lanes = [0.0; NUMBERS];
             let mut i = 0;
             while i < lanes.len() {
                 lanes[i] = -(i as f32);
@@ -266,7 +269,7 @@ impl Contract for f64 {
     #[inline(always)]
     fn lanes() -> &'static [f64] {
         const {
-            let mut lanes = [0.0; LANES_F64];
+            let mut lanes = [0.0; NUMBERS];
             let mut i = 0;
             while i < lanes.len() {
                 lanes[i] = -(i as f64);

@@ -7,6 +7,7 @@
 
 use crate::call::columns::Columns;
 use crate::call::pieces::{BlockSum, Extremes, Piece, PieceOptions, RowShift, Whole};
+use crate::call::ragged::RaggedCall;
 use crate::call::scores::{
     Attend, Cap, FAR, MaskData, Row, Scores, far_scale, log_shift_of_pairs, sign,
 };
@@ -337,6 +338,12 @@ macro_rules! by_type {
 pub(crate) fn softmax<T: Element>(call: &mut Call<T>) {
     let (scale, masked) = (call.scale, call.masked);
     for_rows(call, |x| by_type!(probs T, R => softmax_row::<R>(x, &scale, masked)));
+}
+
+pub(crate) fn softmax_ragged<T: Element>(call: &mut RaggedCall<T>) {
+    for row in 0..call.rows() {
+        softmax(&mut call.call_of_row(row));
+    }
 }
 
 pub(crate) fn log_softmax<T: Element>(call: &mut Call<T>) {

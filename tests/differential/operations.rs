@@ -9,8 +9,8 @@ use crate::place::{Argument, Layout, Place, Word, Wrong, checked};
 use crate::values::{Draws, Heat, Number, factor, logits, masked, special};
 use softmax::half::{bf16, f16};
 use softmax::{
-    BLOCK, CrossEntropy, Mask, Masked, Merged, MergedRow, Method, Order, Partial, Probs, Reduction,
-    Targets, Ties,
+    BLOCK, CrossEntropy, Mask, Masked, Matrix, MatrixMut, Merged, MergedRow, Method, Order,
+    Partial, Probs, Ragged, RaggedMut, Reduction, Targets, Ties,
 };
 
 /// The results of rows, each with as many numbers as the others.
@@ -622,6 +622,97 @@ impl<T: Number> Operation for Backward<T> {
 
     fn show(&self, row: usize) -> String {
         format!("{} upstream {}", show(&self.output[row]), show(&self.upstream[row]))
+    }
+}
+
+/// Softmax, log-softmax or log-sum-exp of rows of different lengths; the reference computes each
+/// alone.
+pub struct Uneven<T> {
+    op: MapOf,
+    heat: Heat,
+    masked: Masked,
+    x: Vec<Vec<T>>,
+}
+
+impl<T> Debug for Uneven<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { op, heat, masked, .. } = self;
+        write!(f, "uneven {op:?}<{}> {heat:?} {masked:?}", std::any::type_name::<T>())
+    }
+}
+
+impl<T: Number> Uneven<T> {
+    fn new(r: &mut Random, (rows, cols): (usize, usize)) -> Self {
+        let op = r.one(&[MapOf::Softmax, MapOf::Softmax, MapOf::LogSoftmax, MapOf::LogSumExp]);
+        let mut heat = Heat::any(r);
+        while op == MapOf::LogSumExp && heat.is_limit() {
+            heat = Heat::any(r);
+        }
+        // Many short rows, too.
+        let rows = if cols <= 64 && r.once_in(3) { rows * 5 } else { rows };
+        let mut x = logits(r, rows, cols, heat.scale());
+        x.iter_mut().for_each(|row| row.truncate(r.below(cols + 1)));
+        Self { op, heat, masked: masked(r), x }
+    }
+}
+
+impl<T: Number> Operation for Uneven<T> {
+    fn rows(&self) -> usize {
+        self.x.len()
+    }
+
+    fn run(&self, rows: &[usize], way: &Way) -> Results {
+        let r = &mut way.random();
+        let options = self.heat.of(way.options()).masked(self.masked);
+        let mut offsets = vec![0usize];
+        rows.iter().for_each(|&row| offsets.push(offsets[offsets.len() - 1] + self.x[row].len()));
+        let shape = (1, offsets[rows.len()]);
+        let mut x = Place::filled(way.layout, r, shape, true, gather(&self.x, rows));
+        let mut y = Place::<T>::new(way.layout, r, shape, true);
+        let mut lse = Place::<T>::new(way.layout, r, (1, rows.len()), true);
+        let softmax = options.softmax();
+        let in_place = way.in_place && self.op != MapOf::LogSumExp;
+        let done = if way.is_reference() {
+            (0..rows.len()).try_for_each(|i| {
+                let (at, n) = (offsets[i]..offsets[i + 1], offsets[i + 1] - offsets[i]);
+                let from = Matrix::with_stride(&x.slice()[at.clone()], 1, n, n)?;
+                if self.op == MapOf::LogSumExp {
+                    return softmax.logsumexp(from, &mut lse.slice_mut()[i..=i]);
+                }
+                let to = MatrixMut::with_stride(&mut y.slice_mut()[at], 1, n, n)?;
+                match self.op {
+                    MapOf::LogSoftmax => softmax.log_softmax(from, to),
+                    _ => softmax.softmax(from, to),
+                }
+            })
+        } else if in_place {
+            RaggedMut::new(x.slice_mut(), &offsets).and_then(|x| match self.op {
+                MapOf::LogSoftmax => softmax.log_softmax_ragged_in_place(x),
+                _ => softmax.softmax_ragged_in_place(x),
+            })
+        } else {
+            Ragged::new(x.slice(), &offsets).and_then(|x| match self.op {
+                MapOf::LogSumExp => softmax.logsumexp_ragged(x, lse.slice_mut()),
+                MapOf::LogSoftmax => softmax.log_softmax_ragged(x, y.slice_mut()),
+                _ => softmax.softmax_ragged(x, y.slice_mut()),
+            })
+        };
+        if self.op == MapOf::LogSumExp {
+            checked(done, &[("logits", &x)], &[("results", &lse)])?;
+            return Ok(lse.slice().iter().map(|v| vec![v.number()]).collect());
+        }
+        let result = if in_place && !way.is_reference() { &x } else { &y };
+        if in_place {
+            checked(done, &[], &[("results", result)])?;
+        } else {
+            checked(done, &[("logits", &x)], &[("results", result)])?;
+        }
+        let numbers: Vec<f64> = result.slice().iter().map(|v| v.number()).collect();
+        Ok(offsets.windows(2).map(|at| numbers[at[0]..at[1]].to_vec()).collect())
+    }
+
+    fn show(&self, row: usize) -> String {
+        show(&self.x[row])
     }
 }
 
@@ -1457,7 +1548,7 @@ impl<T: Number> Operation for Sample<T> {
 }
 
 /// Kinds of operations.
-pub const KINDS: usize = 14;
+pub const KINDS: usize = 15;
 
 /// A case of a kind, with the `dtype`th type.
 pub fn case(
@@ -1490,6 +1581,7 @@ pub fn case(
         10 => of!(Axis),
         11 => of!(Sharded),
         12 => of!(Sample),
+        13 => of!(Uneven),
         _ => match (dtype, r.below(3)) {
             (0, 0) => Box::new(Attend::<f32, f32>::new(r, shape)),
             (0, 1) => Box::new(Attend::<f32, f16>::new(r, shape)),
@@ -1507,7 +1599,7 @@ pub fn case(
 pub fn any(r: &mut Random) -> Box<dyn Operation> {
     let kind = r.one(&[
         0, 0, 0, 0, 1, 1, 2, 2, 3, 4, 5, 6, 7, 7, 7, 8, 8, 8, 8, 8, 8, 9, 9, 10, 10, 11, 12, 12,
-        13, 13, 13, 13,
+        13, 13, 14, 14, 14, 14,
     ]);
     let (dtype, shape) = (r.below(4), shape(r));
     case(r, kind, dtype, shape)

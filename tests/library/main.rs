@@ -24,6 +24,7 @@ mod memory;
 mod ndarray;
 mod paths;
 mod properties;
+mod ragged;
 mod sampling;
 mod shards;
 mod special_values;

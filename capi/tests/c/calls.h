@@ -66,6 +66,15 @@ static softmax_options options_of(int kind, double scale) {
     return options;
 }
 
+/* Offsets of as many rows with as many elements together, in turn short and long. */
+static int32_t *ragged_offsets(size_t rows, size_t cols) {
+    int32_t *offsets = (int32_t *)memory((rows + 1) * sizeof *offsets);
+    for (size_t i = 0; i <= rows; i++) {
+        offsets[i] = (int32_t)(i * cols - (i % 2 == 1 && i < rows ? cols / 3 : 0));
+    }
+    return offsets;
+}
+
 static void maps(softmax_dtype dtype, size_t rows, size_t cols, const softmax_options *options) {
     size_t bytes = rows * cols * size_of(dtype);
     size_t results = size_of(computed(dtype));
@@ -163,6 +172,20 @@ static void maps(softmax_dtype dtype, size_t rows, size_t cols, const softmax_op
     NOTE(out, bytes);
     CALL(softmax_logsumexp_of(&x, &mask, weights, SOFTMAX_F32, 1, out, options));
     NOTE(out, rows * size_of(dtype));
+    /* The same elements in rows of different lengths. */
+    int32_t *offsets = ragged_offsets(rows, cols);
+    softmax_ragged uneven = softmax_ragged_of(in, rows * cols, dtype, offsets, rows);
+    CALL(softmax_softmax_ragged(&uneven, out, options));
+    NOTE(out, bytes);
+    CALL(softmax_log_softmax_ragged(&uneven, out, options));
+    NOTE(out, bytes);
+    CALL(softmax_hardmax_ragged(&uneven, out, SOFTMAX_TIES_FIRST, options));
+    NOTE(out, bytes);
+    CALL(softmax_logsumexp_ragged(&uneven, lse, options));
+    NOTE(lse, rows * size_of(dtype));
+    CALL(softmax_argmax_ragged(&uneven, indices, options));
+    NOTE(indices, rows * sizeof *indices);
+    free(offsets);
     free(columns);
     free(of_columns);
     free(labels);
@@ -241,6 +264,23 @@ static void losses(softmax_dtype dtype, size_t rows, size_t cols, const softmax_
     NOTE(out, bytes);
     CALL(softmax_log_softmax_backward(&x, &q, &y, options));
     NOTE(out, bytes);
+    int32_t *offsets = ragged_offsets(rows, cols);
+    softmax_ragged uneven = softmax_ragged_of(in, rows * cols, dtype, offsets, rows);
+    softmax_ragged uneven_probs = softmax_ragged_of(probs, rows * cols, dtype, offsets, rows);
+    for (size_t i = 0; i < rows; i++) {
+        labels[i] = i % 5 == 4 ? -100 : 0;
+    }
+    CALL(softmax_cross_entropy_labels_ragged(&uneven, labels, each, &loss, out, NULL, options));
+    NOTE(each, rows * sizeof *each);
+    NOTE(out, bytes);
+    CALL(softmax_cross_entropy_probs_ragged(&uneven, probs, each, &loss, out, NULL, options));
+    NOTE(&loss, sizeof loss);
+    NOTE(out, bytes);
+    CALL(softmax_softmax_backward_ragged(&uneven_probs, in, out, options));
+    NOTE(out, bytes);
+    CALL(softmax_log_softmax_backward_ragged(&uneven, probs, out, options));
+    NOTE(out, bytes);
+    free(offsets);
     double perplexity = 0.0;
     CALL(softmax_perplexity(probs, dtype, rows * cols, &perplexity));
     NOTE(&perplexity, sizeof perplexity);
