@@ -31,6 +31,7 @@
 //! - [`CrossEntropy`]: losses and their gradients; [`Backward`]: gradients through a softmax;
 //! - [`Sampler`]: draws of tokens; [`TopK`] and [`LogProbs`]: the largest elements, and the
 //!   log-probabilities of given ones;
+//! - [`Router`]: the experts of tokens;
 //! - [`Sigmoid`], and [`Hardmax`] with argmax;
 //! - [`Shards`]: rows that lie in several places.
 //!
@@ -135,6 +136,7 @@ mod loss;
 mod ndarray_axis;
 mod picks;
 mod plan;
+mod router;
 mod rows;
 mod sample;
 mod scratch;
@@ -163,14 +165,15 @@ pub use ndarray;
 pub use ndarray_axis::ArrayTargets;
 pub use picks::{LogProbs, TopK, perplexity};
 pub use plan::{Op, Plan, Regime, Shape};
+pub use router::Router;
 pub use rows::Softmax;
 pub use sample::{Method, Order, Sampler};
 pub use scratch::{release_scratch, with_scratch};
 pub use shards::{Merged, MergedRow, Shards};
 pub use sigmoid::Sigmoid;
 pub use softmax_kernels::{
-    BLOCK, Element, Error, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Number, Partial,
-    Probs, Size, Targets, Ties, Weights,
+    BLOCK, Element, Error, GroupScore, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Number,
+    Partial, Probs, Scoring, Size, Targets, Ties, Weights,
 };
 pub use threads::Threads;
 

@@ -584,6 +584,8 @@ pub(crate) mod decide;
 
 pub(crate) mod loss;
 
+pub(crate) mod route;
+
 mod sample;
 
 #[cfg(test)]

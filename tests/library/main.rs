@@ -24,6 +24,7 @@ mod memory;
 mod ndarray;
 mod paths;
 mod properties;
+mod router;
 mod sampling;
 mod shards;
 mod special_values;
