@@ -218,7 +218,7 @@ impl<'a> Router<'a> {
     /// [`Softmax::softmax`](crate::Softmax::softmax) of the row, or of the chosen logits in their
     /// order, and sigmoids those of [`Sigmoid::sigmoid`](crate::Sigmoid::sigmoid): at most 3 ULP
     /// (for f16 and bf16 the bits that these give for the same numbers in f32). A factor adds a
-    /// rounding to them: at most 7 ULP. Renormalised sigmoids: at most 8 ULP, with a factor or
+    /// rounding to them: at most 5 ULP. Renormalised sigmoids: at most 8 ULP, with a factor or
     /// without (f64: 10). `docs/accuracy.md` derives these.
     ///
     /// # Errors

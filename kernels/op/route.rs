@@ -285,28 +285,29 @@ where
         }
     }
     let turned = turned.as_mut_ptr();
-    let vector = |c: usize| turned.wrapping_add(c * S::LANES);
     // A sum is NaN if a key is; rarely another is, too, if keys are infinite.
     let mut sum = simd.splat(E::narrow(0.0));
     // SAFETY: `turned` has `cols` vectors, `groups` one for each group, and the list one for each
     // place.
     unsafe {
         for c in 0..cols {
-            let mut key = simd.load(vector(c));
+            let place = turned.add(c * S::LANES);
+            let mut key = simd.load(place);
             if let Some(bias) = routing.bias {
                 key = simd.add(key, simd.splat(E::narrow(f64::from(bias[c]))));
-                simd.store(vector(c), key);
+                simd.store(place, key);
             }
             sum = simd.add(sum, key);
         }
         let (values, indices) = (values.as_mut_ptr(), indices.as_mut_ptr());
         if let Some((of, limit)) = routing.groups {
             let groups = groups.as_mut_ptr();
-            limit_groups(simd, routing.group_score, turned, cols / of, of, groups, || {
-                largest(simd, groups, of, limit, values, indices);
-                let last = (limit - 1) * S::LANES;
-                [simd.load(values.add(last)), simd.load(indices.add(last))]
-            });
+            let (score, size) = (routing.group_score, cols / of);
+            score_groups(simd, score, turned, size, of, groups);
+            largest(simd, groups, of, limit, values, indices);
+            let last = (limit - 1) * S::LANES;
+            let last = [simd.load(values.add(last)), simd.load(indices.add(last))];
+            hide_groups(simd, turned, size, of, groups, last);
         }
         largest(simd, turned, cols, routing.k, values, indices);
     }
@@ -316,30 +317,27 @@ where
     lanes.map(|sum| sum.widen().is_nan())
 }
 
-/// Hides the experts, `size` in each of `n` groups, whose groups are not chosen. `choose` chooses
-/// groups by their scores, and returns the score and the number of the last one.
+/// Writes the scores of `n` groups of `size` experts each.
 ///
 /// # Safety
 /// `turned` has `n * size` vectors, and `groups` is valid for writes of `n`.
 #[inline(always)]
-unsafe fn limit_groups<S, E>(
+unsafe fn score_groups<S, E>(
     simd: S,
     score: GroupScore,
-    turned: *mut E,
+    turned: *const E,
     size: usize,
     n: usize,
     groups: *mut E,
-    choose: impl FnOnce() -> [S::V; 2],
 ) where
     S: Io<E> + Vector<E = E>,
     E: Contract,
 {
-    let splat = |x: f64| simd.splat(E::narrow(x));
-    let least = splat(f64::NEG_INFINITY);
-    // SAFETY: as this function's.
-    unsafe {
-        for g in 0..n {
-            let (mut best, mut second) = (least, least);
+    let least = simd.splat(E::narrow(f64::NEG_INFINITY));
+    for g in 0..n {
+        let (mut best, mut second) = (least, least);
+        // SAFETY: as this function's.
+        unsafe {
             for c in g * size..(g + 1) * size {
                 let key = simd.load(turned.add(c * S::LANES));
                 second = simd.max(second, simd.min(best, key));
@@ -350,12 +348,35 @@ unsafe fn limit_groups<S, E>(
             }
             simd.store(groups.add(g * S::LANES), best);
         }
-        let [last, number] = choose();
-        for g in 0..n {
+    }
+}
+
+/// Hides the experts, `size` in each of `n` groups, whose groups are not chosen: those with less
+/// than the score of the `last` that is, or as much and behind it.
+///
+/// # Safety
+/// `turned` has `n * size` vectors, and `groups` has `n`.
+#[inline(always)]
+unsafe fn hide_groups<S, E>(
+    simd: S,
+    turned: *mut E,
+    size: usize,
+    n: usize,
+    groups: *const E,
+    [last, number]: [S::V; 2],
+) where
+    S: Io<E> + Vector<E = E>,
+    E: Contract,
+{
+    let least = simd.splat(E::narrow(f64::NEG_INFINITY));
+    let most = simd.splat(E::narrow(f64::INFINITY));
+    for g in 0..n {
+        // SAFETY: as this function's.
+        unsafe {
             let score = simd.load(groups.add(g * S::LANES));
-            // Chosen is what is above the last one, or equal and not behind it.
-            let equal = simd.select_below(number, splat(g as f64), least, splat(f64::INFINITY));
-            let bound = simd.select_below(last, score, splat(f64::INFINITY), equal);
+            let g_lanes = simd.splat(E::narrow(g as f64));
+            let equal = simd.select_below(number, g_lanes, least, most);
+            let bound = simd.select_below(last, score, most, equal);
             let bound = simd.select_below(score, last, least, bound);
             for c in g * size..(g + 1) * size {
                 let key = simd.load(turned.add(c * S::LANES));
@@ -382,13 +403,12 @@ unsafe fn largest<S, E>(
     S: Io<E> + Vector<E = E>,
     E: Contract,
 {
-    let splat = |x: f64| simd.splat(E::narrow(x));
-    let least = splat(f64::NEG_INFINITY);
+    let least = simd.splat(E::narrow(f64::NEG_INFINITY));
     // SAFETY: as this function's.
     unsafe {
         for i in 0..k {
             simd.store(values.add(i * S::LANES), least);
-            simd.store(indices.add(i * S::LANES), splat(0.0));
+            simd.store(indices.add(i * S::LANES), simd.splat(E::narrow(0.0)));
         }
         for first in (0..n).step_by(TOGETHER) {
             let mut key = [least; TOGETHER];
@@ -397,7 +417,7 @@ unsafe fn largest<S, E>(
                 if first + j < n {
                     key[j] = simd.load(keys.add((first + j) * S::LANES));
                 }
-                index[j] = splat((first + j) as f64);
+                index[j] = simd.splat(E::narrow((first + j) as f64));
             }
             // From the place of a key on, each place takes what was in the one before: what is
             // carried is the key itself, and then what it has moved.
@@ -407,12 +427,12 @@ unsafe fn largest<S, E>(
                 let (value_at, index_at) = (values.add(i * S::LANES), indices.add(i * S::LANES));
                 let (mut value, mut number) = (simd.load(value_at), simd.load(index_at));
                 for j in 0..TOGETHER {
-                    let moved = (value, number);
-                    let swap = |a, b| simd.select_below(moved.0, key[j], a, b);
-                    value = swap(carried[j], moved.0);
-                    number = swap(its_index[j], moved.1);
-                    carried[j] = swap(moved.0, carried[j]);
-                    its_index[j] = swap(moved.1, its_index[j]);
+                    let (old, x) = (value, key[j]);
+                    value = simd.select_below(old, x, carried[j], old);
+                    carried[j] = simd.select_below(old, x, old, carried[j]);
+                    let (before, its) = (number, its_index[j]);
+                    number = simd.select_below(old, x, its, before);
+                    its_index[j] = simd.select_below(old, x, before, its);
                 }
                 simd.store(value_at, value);
                 simd.store(index_at, number);
