@@ -15,12 +15,14 @@ use crate::call::partials::{self, MergedPartials, Partial};
 use crate::call::picks::Picks;
 use crate::call::pieces::{self, BlockSum, Extremes, Merged, Piece, PieceOptions, RowShift, Whole};
 use crate::call::ragged::RaggedCall;
+use crate::call::routes::RouteCall;
 use crate::call::scores::Scores;
 use crate::call::{Call, Masked, Op, Special};
 use crate::isa::short::Short;
 use crate::isa::vector::{Bands, Io, Lanes, Vector};
 use crate::mem::fpenv::{Environment, in_default_environment};
 use crate::num::element::{ByType, Element, Family};
+use crate::num::exp2::Contract;
 use crate::num::scale::Scale;
 use crate::{isa, op, scalar};
 
@@ -39,6 +41,7 @@ pub(crate) struct Ops<T: Element> {
     softmax_columns: unsafe fn(&mut Columns<T>) -> bool,
     log_softmax_columns: unsafe fn(&mut Columns<T>) -> bool,
     pick: unsafe fn(&mut Picks<T>),
+    route: unsafe fn(&mut RouteCall<T>) -> bool,
     loss: unsafe fn(&mut LossCall<T>) -> bool,
     backward: unsafe fn(&mut BackwardCall<T>),
     exps: unsafe fn(&[T], &Scale, &mut Learned, &mut [f32]) -> Option<Exps>,
@@ -328,6 +331,12 @@ impl Ready {
         let _environment = Environment::enter();
         // SAFETY: the kernel is ready.
         unsafe { (self.ops().pick)(&mut picks) };
+    }
+
+    /// Routes the tokens of every row. Returns whether there was memory; if not, nothing is written.
+    pub fn route<T: Element>(self, mut call: RouteCall<'_, T>) -> bool {
+        // SAFETY: the kernel is ready.
+        unsafe { (self.ops().route)(&mut call) }
     }
 
     /// Computes the losses of a call, and its gradient; rows without columns have a loss of 0.
@@ -662,6 +671,14 @@ mod generic {
         logsumexp_of_pieces(scale: &Scale, whole: &Whole) -> T = op::pieces::logsumexp;
     }
     entries! {
+        [S, T] [
+            S: Lanes<T> + Vector<E = T::Arithmetic>,
+            T: Element,
+            T::Arithmetic: Contract,
+        ]
+        route(call: &mut RouteCall<T>) -> bool = op::route::route;
+    }
+    entries! {
         [S, T, U] [
             S: op::attend::Masks + Io<T> + Io<U>,
             T: Element,
@@ -728,6 +745,7 @@ macro_rules! kernel {
             softmax_columns: generic::softmax_columns::<$p, $t>,
             log_softmax_columns: generic::log_softmax_columns::<$v, $t>,
             pick: generic::pick::<$v, $t>,
+            route: generic::route::<$v, $t>,
             loss: generic::loss::<$v, $t>,
             backward: generic::backward::<$v, $t>,
             exps: generic::exps::<$v, $t>,
@@ -761,6 +779,7 @@ macro_rules! reference {
             softmax_columns: scalar::columns::<_, false>,
             log_softmax_columns: scalar::columns::<_, true>,
             pick: scalar::decide::pick,
+            route: scalar::route::route,
             loss: scalar::loss::loss,
             backward: scalar::loss::backward,
             exps: scalar::exps,

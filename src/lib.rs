@@ -31,6 +31,7 @@
 //! - [`CrossEntropy`]: losses and their gradients; [`Backward`]: gradients through a softmax;
 //! - [`Sampler`]: draws of tokens; [`TopK`] and [`LogProbs`]: the largest elements, and the
 //!   log-probabilities of given ones;
+//! - [`Router`]: the experts of tokens;
 //! - [`Sigmoid`], and [`Hardmax`] with argmax;
 //! - [`Shards`]: rows that lie in several places.
 //!
@@ -136,6 +137,7 @@ mod ndarray_axis;
 mod picks;
 mod plan;
 mod ragged;
+mod router;
 mod rows;
 mod sample;
 mod scratch;
@@ -165,14 +167,15 @@ pub use ndarray_axis::ArrayTargets;
 pub use picks::{LogProbs, TopK, perplexity};
 pub use plan::{Op, Plan, Regime, Shape};
 pub use ragged::RaggedTargets;
+pub use router::Router;
 pub use rows::Softmax;
 pub use sample::{Method, Order, Sampler};
 pub use scratch::{release_scratch, with_scratch};
 pub use shards::{Merged, MergedRow, Shards};
 pub use sigmoid::Sigmoid;
 pub use softmax_kernels::{
-    BLOCK, Element, Error, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Number, Offsets,
-    Partial, Probs, Ragged, RaggedMut, Size, Targets, Ties, Weights,
+    BLOCK, Element, Error, GroupScore, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Number,
+    Offsets, Partial, Probs, Ragged, RaggedMut, Scoring, Size, Targets, Ties, Weights,
 };
 pub use threads::Threads;
 

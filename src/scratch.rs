@@ -1,13 +1,15 @@
 //! Scratch memory that the caller provides.
 
 use softmax_kernels::{
-    BlockSum, Element, Op as Work, ROWS_AT_LEAST, TINY, room_for, room_for_columns, room_for_row,
-    room_for_tiny,
+    BlockSum, Element, Op as Work, ROWS_AT_LEAST, TINY, room_for, room_for_columns,
+    room_for_routes, room_for_row, room_for_tiny,
 };
 
 use crate::axis::around;
 use crate::lanes::{self, most_lanes};
-use crate::{Attention, CrossEntropy, Error, Exec, Op, Plan, Sampler, Shape, Softmax, TopK};
+use crate::{
+    Attention, CrossEntropy, Error, Exec, Op, Plan, Router, Sampler, Shape, Softmax, TopK,
+};
 
 /// Calls `f`. Calls of this crate within `f`, on this thread and on the threads that share their
 /// work, take their scratch memory from `memory`. What does not fit comes from the allocator; with
@@ -222,6 +224,30 @@ impl TopK<'_> {
         // With a scale below 0 the rows of a tile are copied again.
         let again = if self.is_negative() { of_rows } else { 0 };
         Ok(total(&plan, again, tile))
+    }
+}
+
+impl Router<'_> {
+    /// The same as [`Exec::scratch_size`].
+    ///
+    /// ```
+    /// use softmax::{Matrix, Router, Shape};
+    /// let (x, mut weights, mut experts) = (Matrix::new(&[1.0f32, 1.0], 2)?, [0.0], [9]);
+    /// let router = Router::new(1);
+    /// let mut memory = vec![0; router.scratch_size::<f32>(Shape::from(&x))?];
+    /// softmax::with_scratch(&mut memory, || router.route(x, &mut weights, &mut experts))?;
+    /// assert_eq!((weights, experts), ([0.5], [0]));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Value`] or [`Error::Shape`] of the options; as [`Exec::plan`].
+    pub fn scratch_size<T: Element>(&self, shape: Shape) -> Result<usize, Error> {
+        self.routing().check(shape.cols)?;
+        let plan = self.exec.plan_work::<T>(Work::LogSumExp, shape)?;
+        let softmax = room_for_tiny::<T::Arithmetic>().max(row::<T>(shape.cols));
+        let worker = softmax.saturating_add(room_for_routes::<T>(self.routing(), shape.cols));
+        Ok(total(&plan, 0, worker))
     }
 }
 

@@ -11,7 +11,7 @@ use counting::COUNT;
 use softmax::half::bf16;
 use softmax::{
     Attention, Caches, Element, Executor, Kernel, Mask, Matrix, MatrixMut, Merged, Method, Op,
-    Order, Partial, Probs, Ragged, RaggedMut, Sampler, Shape, Threads, Ties,
+    Order, Partial, Probs, Ragged, RaggedMut, Router, Sampler, Scoring, Shape, Threads, Ties,
 };
 
 fn view(y: &mut [f32], cols: usize) -> MatrixMut<'_, f32> {
@@ -229,6 +229,27 @@ fn losses() {
 }
 
 #[test]
+fn routers() {
+    for kernel in available().into_iter().filter(|k| k.name() != "scalar") {
+        let exec = by(kernel).threads(Threads::Serial);
+        for (rows, cols) in [(1, 16), (500, 64), (40, 256)] {
+            let x: Vec<f32> = (0..rows * cols).map(|i| (i * 7 % 1001) as f32).collect();
+            let bias = vec![0.25; cols];
+            let (mut weights, mut experts) = (vec![0.0f32; rows * 4], vec![0; rows * 4]);
+            let plain = Router::new(4).exec(exec);
+            let grouped = plain.scoring(Scoring::Sigmoid).bias(&bias).groups(4, 2);
+            for router in [plain, plain.renormalize(true), grouped.renormalize(true)] {
+                let count = second(|| {
+                    let x = Matrix::new(&x, cols).expect("a shape");
+                    router.route(x, &mut weights, &mut experts).expect("a valid call");
+                });
+                assert_eq!(count, 0, "{} {rows} x {cols}", kernel.name());
+            }
+        }
+    }
+}
+
+#[test]
 fn decisions() {
     for kernel in available().into_iter().filter(|k| k.name() != "scalar") {
         let options = Options::new().kernel(kernel).threads(Threads::Serial);
@@ -422,6 +443,21 @@ fn in_lent_memory<T: Element + Probs<T>>(kernel: &'static Kernel, rows: usize, c
                 sampler.filtered_probs(x, out).expect("a valid call");
             });
             assert_eq!(count, 0, "{what} {sampler:?}, what is left");
+        }
+        let bias = vec![0.25; cols];
+        let router = Router::new(5).exec(options.exec);
+        let biased = router.scoring(Scoring::Sigmoid).bias(&bias).renormalize(true);
+        for router in [router, router.renormalize(true), biased, biased.groups(2, 1)] {
+            if cols > 4096 {
+                break;
+            }
+            let size = router.scratch_size::<T>(shape).expect("a size");
+            let (mut weights, mut experts) =
+                (vec![T::Arithmetic::ZERO; 5 * rows], vec![0; 5 * rows]);
+            let count = lent(size, || {
+                router.route(x, &mut weights, &mut experts).expect("a valid call");
+            });
+            assert_eq!(count, 0, "{what} router");
         }
         let top_k = options.top_k(5);
         let size = top_k.scratch_size::<T>(shape).expect("a size");

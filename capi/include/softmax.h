@@ -67,6 +67,21 @@
 // `cache_core` and `cache_last` are used.
 #define SOFTMAX_CACHES 4
 
+// Scores are the softmax of the row.
+#define SOFTMAX_SCORING_SOFTMAX 0
+
+// Scores are the sigmoids of the logits.
+#define SOFTMAX_SCORING_SIGMOID 1
+
+// The score of a group is the sum of its two largest scores, as in DeepSeek-V3.
+#define SOFTMAX_GROUP_SCORE_TOP_TWO 0
+
+// The score of a group is its largest score, as in DeepSeek-V2.
+#define SOFTMAX_GROUP_SCORE_LARGEST 1
+
+// The weights of each token are divided by their sum.
+#define SOFTMAX_ROUTER_RENORMALIZE 1
+
 // Short rows in groups.
 #define SOFTMAX_REGIME_TINY 0
 
@@ -316,6 +331,30 @@ typedef struct softmax_attention {
     // How long the mask's rows are: keys from there on are hidden. No more than there are.
     size_t mask_keys;
 } softmax_attention;
+
+// How experts are chosen. `softmax_router_default` makes one that takes the `k` largest of the
+// softmax. (Scale and temperature of `softmax_options` have no effect.)
+typedef struct softmax_router {
+    // `sizeof(softmax_router)`.
+    size_t size;
+    // Number of experts of each token.
+    size_t k;
+    // `SOFTMAX_SCORING_SOFTMAX` or `SOFTMAX_SCORING_SIGMOID`.
+    uint32_t scoring;
+    // 0 or `SOFTMAX_ROUTER_RENORMALIZE`.
+    uint32_t flags;
+    // Numbers that are added to the scores for the choice alone, one for each expert; null for
+    // none.
+    const float *bias;
+    // Number of groups of experts, all of the same size; 0 for none.
+    size_t groups;
+    // Number of groups from which the experts of a token are chosen.
+    size_t group_limit;
+    // `SOFTMAX_GROUP_SCORE_TOP_TWO` or `SOFTMAX_GROUP_SCORE_LARGEST`.
+    uint32_t group_score;
+    // The factor of all weights, after they are renormalised. 1 by default.
+    double scaling_factor;
+} softmax_router;
 
 // An operation on rows: one of `SOFTMAX_OP_...`.
 typedef uint32_t softmax_op;
@@ -753,6 +792,29 @@ enum softmax_status softmax_log_softmax_backward(const struct softmax_matrix *lo
                                                  const struct softmax_matrix *gradient,
                                                  const struct softmax_options *options);
 
+// The experts of each token, whose logits are a row, one for each expert: `k` of them for a row,
+// those with the largest scores, the largest first, and of equals the first; and their weights
+// (float, or double for f64). The documentation of the crate's `Router` has the details, and the
+// options that give the routers of well-known models.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_route(const struct softmax_matrix *logits,
+                                  void *weights,
+                                  uint32_t *experts,
+                                  const struct softmax_router *router,
+                                  const struct softmax_options *options);
+
+// As `softmax_scratch_size`, for the experts of logits with the shape and dtype of this matrix,
+// whose data is not used.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_route_scratch_size(const struct softmax_matrix *logits,
+                                               const struct softmax_router *router,
+                                               size_t *bytes,
+                                               const struct softmax_options *options);
+
 // The softmax of every row of `x`, into the rows of `y`: a matrix of the same shape and dtype,
 // which is `x` itself (in place) or does not overlap it. At most 3 ULP of error in f32 and f64; in
 // f16 at most 0.53 ULP of the type, and in bf16 0.51, with 0 for results below 2^-126.
@@ -1161,6 +1223,16 @@ static inline softmax_sampler softmax_sampler_default(uint64_t seed) {
     sampler.typical_p = 1.0;
     sampler.repetition_penalty = 1.0;
     return sampler;
+}
+
+/* The k largest of the softmax, with their probabilities as weights. */
+static inline softmax_router softmax_router_default(size_t k) {
+    softmax_router router;
+    memset(&router, 0, sizeof router);
+    router.size = sizeof router;
+    router.k = k;
+    router.scaling_factor = 1.0;
+    return router;
 }
 
 /* A plan to be filled by softmax_plan_of. */

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use softmax::{
     Attention, Backward, Caches, CrossEntropy, Element, Error, Exec, Executor, Hardmax, LogProbs,
-    Masked, Op, Shape, Shards, Sigmoid, Softmax, Threads, Ties, TopK, internal,
+    Masked, Op, Router, Shape, Shards, Sigmoid, Softmax, Threads, Ties, TopK, internal,
 };
 
 use crate::raw::{Descriptor, Region, disjoint, read, read_or, slice_mut};
@@ -194,6 +194,10 @@ impl<'a> Given<'a> {
 
     pub(crate) fn top_k(&self, k: usize) -> TopK<'a> {
         scaled!(self, TopK::new(k)).masked(self.masked).exec(self.exec)
+    }
+
+    pub(crate) fn router(&self, k: usize) -> Router<'a> {
+        Router::new(k).masked(self.masked).exec(self.exec)
     }
 
     pub(crate) fn log_probs(&self) -> LogProbs<'a> {

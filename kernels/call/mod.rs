@@ -9,6 +9,7 @@ pub(crate) mod partials;
 pub(crate) mod picks;
 pub(crate) mod pieces;
 pub(crate) mod ragged;
+pub(crate) mod routes;
 pub(crate) mod row_loss;
 pub(crate) mod rows;
 pub(crate) mod scores;

@@ -104,7 +104,7 @@ pub(crate) enum Wanted<'a> {
     Largest(&'a mut [usize]),
 }
 
-fn check(what: &'static str, len: usize, needed: usize) -> Result<(), Error> {
+pub(crate) fn check(what: &'static str, len: usize, needed: usize) -> Result<(), Error> {
     if len == needed { Ok(()) } else { Err(Error::count(what, needed, len)) }
 }
 

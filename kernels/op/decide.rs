@@ -38,6 +38,23 @@ where
     }
 }
 
+/// Sigmoid of every element of the call. A function of its own, for other operations.
+///
+/// # Safety
+/// The call's pointers are valid as [`Call`] says.
+#[inline(never)]
+pub(crate) unsafe fn sigmoid<S, T>(simd: S, call: &Call<T>)
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    T: Element,
+{
+    simd.vectorize(
+        #[inline(always)]
+        // SAFETY: as this function's.
+        || unsafe { elements(simd, call, Sigmoid::new(simd, &call.scale)) },
+    );
+}
+
 /// Applies `last` to all elements; rows without gaps are treated as one long row.
 ///
 /// # Safety
@@ -573,7 +590,7 @@ where
                 if matches!(reduced, Err(Special::Nan)) {
                     indices.iter_mut().enumerate().for_each(|(i, index)| *index = i);
                 } else {
-                    top_k::<S, T>(simd, row, indices, log_probs);
+                    top_k(simd, row, indices, log_probs);
                 }
             }
             Wanted::Largest(_) => {}
@@ -637,13 +654,28 @@ fn softmax<S, T>(
     }
 }
 
-/// Finds the largest elements of a row without NaN, and their indices, as many as there are places:
-/// the largest first, and of equals the first.
-#[inline(always)]
-fn top_k<S, T>(simd: S, row: &[T], indices: &mut [usize], values: &mut [T::Arithmetic])
+/// [`top_k`] as a function of its own, for other operations.
+#[inline(never)]
+pub(crate) fn top_k_apart<S, T, V>(simd: S, row: &[T], indices: &mut [usize], values: &mut [V])
 where
     S: Io<T> + Io<<S as Vector>::E>,
     T: Element,
+    V: Element,
+{
+    simd.vectorize(
+        #[inline(always)]
+        || top_k(simd, row, indices, values),
+    );
+}
+
+/// Finds the largest elements of a row without NaN, and their indices, as many as there are places:
+/// the largest first, and of equals the first.
+#[inline(always)]
+fn top_k<S, T, V>(simd: S, row: &[T], indices: &mut [usize], values: &mut [V])
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    T: Element,
+    V: Element,
 {
     let k = indices.len();
     if k == 0 {

@@ -7,6 +7,7 @@ pub(crate) mod limits;
 pub(crate) mod loss;
 pub(crate) mod pieces;
 pub(crate) mod ragged;
+pub(crate) mod route;
 pub(crate) mod sample;
 pub(crate) mod short;
 pub(crate) mod softmax;

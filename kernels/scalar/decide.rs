@@ -9,7 +9,7 @@ use crate::scalar::{
     Double, Reference, Single, element, for_rows, is_double, plain, reduce, softmax_row,
 };
 
-fn sigmoid<R: Reference>(x: f64, scale: &Scale) -> f64 {
+pub(super) fn sigmoid<R: Reference>(x: f64, scale: &Scale) -> f64 {
     if x.is_nan() {
         return x;
     }

@@ -591,6 +591,8 @@ pub(crate) mod decide;
 
 pub(crate) mod loss;
 
+pub(crate) mod route;
+
 mod sample;
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod loss;
 mod mask;
 mod options;
 mod reduce;
+mod route;
 mod rows;
 mod sample;
 mod shards;
@@ -35,6 +36,8 @@ mod _softmax {
     use crate::loss::{cross_entropy, cross_entropy_with_grad};
     #[pymodule_export]
     use crate::reduce::{argmax, log_probs, logsumexp, perplexity, top_k};
+    #[pymodule_export]
+    use crate::route::route;
     #[pymodule_export]
     use crate::rows::{hardmax, log_sigmoid, log_softmax, sigmoid, softmax};
     #[pymodule_export]

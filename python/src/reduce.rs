@@ -109,15 +109,15 @@ impl<T, U> Each<'_, T, U> {
 }
 
 /// Rows, and the k numbers and indices of each.
-struct Pairs<'a, T, U> {
-    x: Matrix<'a, T>,
-    y: &'a mut [U],
-    indices: &'a mut [usize],
-    k: usize,
+pub struct Pairs<'a, T, U, I> {
+    pub x: Matrix<'a, T>,
+    pub y: &'a mut [U],
+    pub indices: &'a mut [I],
+    pub k: usize,
 }
 
-impl<T, U> Pairs<'_, T, U> {
-    fn split(self, at: usize) -> (Self, Self) {
+impl<T, U, I> Pairs<'_, T, U, I> {
+    pub fn split(self, at: usize) -> (Self, Self) {
         let k = self.k;
         let (x, x_rest) = self.x.split_rows(at);
         let (y, y_rest) = self.y.split_at_mut(at * k);

@@ -64,6 +64,43 @@ def test_top_k():
     assert softmax.top_k(X, 0)[0].shape == (4, 5, 0)
 
 
+def test_route():
+    x = np.float32(RNG.standard_normal((3, 40, 64)) * 2)
+    values, indices = softmax.top_k(x, 8)
+    weights, experts = softmax.route(x, 8)
+    assert weights.shape == experts.shape == (3, 40, 8) and experts.dtype == np.int64
+    assert (weights == values).all() and (experts == indices).all()
+    # The softmax of the chosen logits.
+    weights, experts = softmax.route(x, 8, renormalize=True)
+    assert (experts == indices).all()
+    assert (weights == softmax.softmax(np.take_along_axis(x, experts, -1))).all()
+    # DeepSeek-V3.
+    bias = np.float32(RNG.standard_normal(64) * 0.1)
+    options = {"scoring": "sigmoid", "bias": bias, "groups": 8, "group_limit": 3}
+    weights, experts = softmax.route(x, 6, renormalize=True, scaling_factor=2.5, **options)
+    scores = softmax.sigmoid(x)
+    keys = (scores + bias).reshape(3, 40, 8, 8)
+    best = np.sort(keys, -1)[..., -2:].sum(-1)
+    chosen = np.argsort(-best, -1, kind="stable")[..., :3]
+    limited = np.full_like(keys, -np.inf)
+    for g in range(3):
+        at = chosen[..., g, None, None]
+        np.put_along_axis(limited, at, np.take_along_axis(keys, at, -2), -2)
+    want = np.argsort(-limited.reshape(x.shape), -1, kind="stable")[..., :6]
+    assert (experts == want).all()
+    logits = np.take_along_axis(x, want, -1).astype(np.longdouble)
+    exact_scores = 1 / (1 + np.exp(-logits))
+    assert exact.ulps(weights, 2.5 * exact_scores / exact_scores.sum(-1, keepdims=True)) <= 8
+    assert softmax.route(X[0, 0], 2)[1].shape == (2,)
+    assert softmax.route(x, 0)[0].shape == (3, 40, 0)
+    # Along the last axis wherever it lies in memory; f64 in f64.
+    turned = np.asfortranarray(X)
+    for a, b in zip(softmax.route(turned, 3), softmax.route(X, 3)):
+        assert (a == b).all() and a.dtype == b.dtype
+    largest, _ = softmax.route(x, 2, groups=8, group_limit=1, group_score="largest")
+    assert (largest[..., 0] == values[..., 0]).all()
+
+
 def test_log_probs_and_perplexity():
     one = softmax.log_probs(X, LABELS)
     assert (one == np.take_along_axis(softmax.log_softmax(X), LABELS[..., None], -1)[..., 0]).all()

@@ -91,6 +91,7 @@ CALLS = {
     "logsumexp, axis 1": lambda x, t: S.logsumexp(x, 1, **O),
     "argmax": lambda x, t: S.argmax(x, **O),
     "argmax, axis 1": lambda x, t: S.argmax(x, 1, **O),
+    "route": lambda x, t: S.route(x, 2, scoring="sigmoid", renormalize=True, **O),
     "top_k": lambda x, t: S.top_k(x, 2, **O),
     "top_k, axis 1": lambda x, t: S.top_k(x, 2, 1, **O),
     "top_k of logits": lambda x, t: S.top_k(x, 2, values="logits", **O),

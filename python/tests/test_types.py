@@ -125,6 +125,7 @@ def test_tensors(torch):
         assert softmax.logsumexp(x).dtype == dtype
         assert softmax.cross_entropy(x, torch.tensor([0, 1])).dtype == dtype
         assert softmax.top_k(x, 2)[1].dtype == torch.int64
+        assert softmax.route(x, 2)[1].dtype == torch.int64
         out = torch.empty_like(x)
         assert softmax.softmax(x, out=out) is out and torch.equal(out, y)
         assert softmax.softmax(x, out=x) is x and torch.equal(x, y)

@@ -9,8 +9,8 @@ use crate::place::{Argument, Layout, Place, Word, Wrong, checked};
 use crate::values::{Draws, Heat, Number, factor, logits, masked, special};
 use softmax::half::{bf16, f16};
 use softmax::{
-    BLOCK, CrossEntropy, Mask, Masked, Matrix, MatrixMut, Merged, MergedRow, Method, Order,
-    Partial, Probs, Ragged, RaggedMut, Reduction, Targets, Ties,
+    BLOCK, CrossEntropy, GroupScore, Mask, Masked, Matrix, MatrixMut, Merged, MergedRow, Method,
+    Order, Partial, Probs, Ragged, RaggedMut, Reduction, Router, Scoring, Targets, Ties,
 };
 
 /// The results of rows, each with as many numbers as the others.
@@ -1547,6 +1547,80 @@ impl<T: Number> Operation for Sample<T> {
     }
 }
 
+/// A router's experts.
+#[derive(Debug)]
+pub struct Routed<T> {
+    k: usize,
+    scoring: Scoring,
+    bias: Option<Vec<f32>>,
+    groups: Option<(usize, usize)>,
+    group_score: GroupScore,
+    renormalize: bool,
+    factor: f64,
+    masked: Masked,
+    cols: usize,
+    x: Vec<Vec<T>>,
+}
+
+impl<T: Number> Routed<T> {
+    fn new(r: &mut Random, (rows, cols): (usize, usize)) -> Self {
+        let cols = cols.min(4096);
+        let divisors: Vec<_> = (1..=cols).filter(|n| cols.is_multiple_of(*n)).collect();
+        let groups = (r.once_in(3) && cols > 0).then(|| {
+            let groups = r.one(&divisors);
+            (groups, 1 + r.below(groups))
+        });
+        let most = groups.map_or(cols, |(groups, limit)| limit * (cols / groups));
+        Self {
+            k: if r.once_in(8) { r.below(most + 1) } else { most.min(r.below(9)) },
+            scoring: r.one(&[Scoring::Softmax, Scoring::Sigmoid]),
+            bias: r.once_in(3).then(|| (0..cols).map(|_| r.signed() as f32).collect()),
+            groups,
+            group_score: r.one(&[GroupScore::TopTwo, GroupScore::Largest]),
+            renormalize: r.once_in(2),
+            factor: r.one(&[1.0, 1.0, 2.5]),
+            masked: masked(r),
+            cols,
+            x: logits(r, rows, cols, 1.0),
+        }
+    }
+}
+
+impl<T: Number> Operation for Routed<T> {
+    fn rows(&self) -> usize {
+        self.x.len()
+    }
+
+    fn run(&self, rows: &[usize], way: &Way) -> Results {
+        let (r, n) = (&mut way.random(), rows.len());
+        let x = Place::filled(way.layout, r, (n, self.cols), false, gather(&self.x, rows));
+        let mut weights = Place::<T::Arithmetic>::new(way.layout, r, (n, self.k), true);
+        let mut experts = Place::<u32>::new(way.layout, r, (n, self.k), true);
+        let mut router = Router::new(self.k)
+            .scoring(self.scoring)
+            .group_score(self.group_score)
+            .renormalize(self.renormalize)
+            .scaling_factor(self.factor)
+            .masked(self.masked)
+            .exec(way.options().exec);
+        if let Some(bias) = &self.bias {
+            router = router.bias(bias);
+        }
+        if let Some((groups, limit)) = self.groups {
+            router = router.groups(groups, limit);
+        }
+        let done = router.route(x.matrix(), weights.slice_mut(), experts.slice_mut());
+        let outputs: [(_, &dyn Argument); 2] = [("weights", &weights), ("experts", &experts)];
+        checked(done, &[("logits", &x)], &outputs)?;
+        let both = experts.numbers().into_iter().zip(weights.numbers());
+        Ok(both.map(|(e, w)| [e, w].concat()).collect())
+    }
+
+    fn show(&self, row: usize) -> String {
+        show(&self.x[row])
+    }
+}
+
 /// Kinds of operations.
 pub const KINDS: usize = 15;
 
@@ -1582,6 +1656,7 @@ pub fn case(
         11 => of!(Sharded),
         12 => of!(Sample),
         13 => of!(Uneven),
+        14 => of!(Routed),
         _ => match (dtype, r.below(3)) {
             (0, 0) => Box::new(Attend::<f32, f32>::new(r, shape)),
             (0, 1) => Box::new(Attend::<f32, f16>::new(r, shape)),

@@ -37,6 +37,7 @@ word! {
     f16: |v: f16| v.to_bits().into(), |w| f16::from_bits(w as u16), f64::from;
     bf16: |v: bf16| v.to_bits().into(), |w| bf16::from_bits(w as u16), f64::from;
     u8: u64::from, |w| w as u8, f64::from;
+    u32: u64::from, |w| w as u32, f64::from;
     i64: |v| v as u64, |w| w as i64, |v| v as f64;
     usize: |v| v as u64, |w| w as usize, |v| v as f64;
 }

@@ -25,6 +25,7 @@ mod ndarray;
 mod paths;
 mod properties;
 mod ragged;
+mod router;
 mod sampling;
 mod shards;
 mod special_values;

@@ -393,6 +393,39 @@ static void draws(softmax_dtype dtype, size_t rows, size_t cols, const softmax_o
     free(counts);
 }
 
+static void routes(softmax_dtype dtype, size_t rows, const softmax_options *options) {
+    enum { EXPERTS = 24, K = 5 };
+    void *in = memory(rows * EXPERTS * size_of(dtype));
+    size_t size = rows * K * size_of(computed(dtype));
+    void *weights = memory(size);
+    uint32_t *experts = (uint32_t *)memory(rows * K * sizeof *experts);
+    fill(dtype, in, rows, EXPERTS, 11);
+    softmax_matrix x = softmax_matrix_of(in, dtype, rows, EXPERTS);
+    float bias[EXPERTS];
+    for (size_t i = 0; i < EXPERTS; i++) {
+        bias[i] = (float)(i % 5) * 0.1f;
+    }
+    for (uint32_t which = 0; which < 6; which++) {
+        softmax_router r = softmax_router_default(K);
+        r.scoring = which % 2;
+        r.flags = which / 2 % 2;
+        if (which > 3) {
+            r.bias = bias;
+            r.groups = 6;
+            r.group_limit = 3;
+            r.scaling_factor = 1.1;
+        }
+        CALL(softmax_route(&x, weights, experts, &r, options));
+        NOTE(weights, size);
+        NOTE(experts, rows * K * sizeof *experts);
+        size_t needed = 0;
+        CALL(softmax_route_scratch_size(&x, &r, &needed, options));
+    }
+    free(in);
+    free(weights);
+    free(experts);
+}
+
 static void tensors(softmax_dtype dtype, const softmax_options *options) {
     static const size_t shape[3] = {7, 40, 30};
     enum { N = 7 * 40 * 30 };
@@ -466,6 +499,7 @@ static void all_calls(int kind) {
         attention(dtype, 2, 5, 50, &shared);
         attention(dtype, 2, 5, 500, &scaled);
         draws(dtype, 9, 1000, &shared);
+        routes(dtype, 37, &shared);
         tensors(dtype, &shared);
         shards(dtype, 0.0, &scaled);
         if (dtype != SOFTMAX_F16) {

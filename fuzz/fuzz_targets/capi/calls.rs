@@ -102,7 +102,7 @@ type Map = unsafe extern "C" fn(
 
 /// The first byte of the input chooses the function.
 pub fn plan(input: &mut Input) -> Planned {
-    match input.byte() % 52 {
+    match input.byte() % 54 {
         0 => map(input, "softmax_softmax", softmax_softmax, SOFTMAX_OP_SOFTMAX),
         1 => map(input, "softmax_log_softmax", softmax_log_softmax, SOFTMAX_OP_LOG_SOFTMAX),
         2 => map(input, "softmax_sigmoid", softmax_sigmoid, SOFTMAX_OP_SIGMOID),
@@ -154,6 +154,8 @@ pub fn plan(input: &mut Input) -> Planned {
         48 => masked(input, "softmax_softmax_masked", softmax_softmax_masked),
         49 => masked(input, "softmax_log_softmax_masked", softmax_log_softmax_masked),
         50 => logsumexp_of(input),
+        51 => route(input),
+        52 => route_scratch_size(input),
         _ => shards(input),
     }
 }
@@ -1325,6 +1327,64 @@ fn sampler(input: &mut Input, rows: usize, cols: usize) -> *const softmax_sample
         min_keep: if input.below(3) == 2 { input.size(50) } else { 0 },
     };
     input.descriptor(sampler)
+}
+
+/// The options for so many experts, and `k`.
+fn router(input: &mut Input, cols: usize) -> (*const softmax_router, usize) {
+    let bias = match input.below(3) {
+        2 => input.array(cols.min(5000), |input, _| input.float(&[0.0, 1.0, -0.5, 3e38]) as f32),
+        _ => std::ptr::null_mut(),
+    };
+    let groups = if input.below(3) == 2 { input.size(9) } else { 0 };
+    let router = softmax_router {
+        size: size_of::<softmax_router>(),
+        k: if input.rarely(16) { input.size(300) } else { input.below(cols.min(9) + 1) },
+        scoring: if input.rarely(64) { 2 } else { input.below(2) as u32 },
+        flags: if input.rarely(64) { 2 } else { input.below(2) as u32 },
+        bias,
+        groups,
+        group_limit: if input.rarely(16) { input.size(9) } else { 1 + groups / 2 },
+        group_score: if input.rarely(64) { 2 } else { input.below(2) as u32 },
+        scaling_factor: input.float(&[1.0, 2.5, -1.0]),
+    };
+    (input.descriptor(router), router.k)
+}
+
+fn route(input: &mut Input) -> Planned {
+    let (dtype, shape) = (input.dtype(), input.shape());
+    let x = input.matrix(dtype, shape);
+    let (rows, cols) = (x.matrix.rows, x.matrix.cols);
+    let (router, k) = router(input, cols);
+    let n = rows.saturating_mul(k);
+    let experts: *mut u32 = input.output(n, Some(&x));
+    let (weights, written) = values(input, n, arithmetic(dtype), false, &x);
+    Planned::new("softmax_route", move |options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_route(x.pointer, weights, experts, router, options) }
+    })
+    .needs(move |bytes, options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_route_scratch_size(x.pointer, router, bytes, options) }
+    })
+    .reads([x.rows])
+    .writes([Written::of(experts, n), written])
+    .checks(move |_| {
+        // SAFETY: the call has written them.
+        let wrong = (0..n).map(|i| unsafe { experts.add(i).read() }).find(|&i| i as usize >= cols);
+        wrong.map_or(Ok(()), |index| Err(format!("{index} is no expert")))
+    })
+}
+
+fn route_scratch_size(input: &mut Input) -> Planned {
+    let logits = shape_only(input);
+    let (router, _) = router(input, logits.matrix.cols);
+    let bytes = input.output(1, None);
+    Planned::new("softmax_route_scratch_size", move |options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_route_scratch_size(logits.pointer, router, bytes, options) }
+    })
+    .writes([Written::of(bytes, 1)])
+    .of_its_own()
 }
 
 fn sample(input: &mut Input) -> Planned {
