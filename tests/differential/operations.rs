@@ -1622,7 +1622,7 @@ impl<T: Number> Operation for Routed<T> {
 }
 
 /// Kinds of operations.
-pub const KINDS: usize = 15;
+pub const KINDS: usize = 16;
 
 /// A case of a kind, with the `dtype`th type.
 pub fn case(
