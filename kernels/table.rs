@@ -333,7 +333,8 @@ impl Ready {
         unsafe { (self.ops().pick)(&mut picks) };
     }
 
-    /// Routes the tokens of every row. Returns whether there was memory; if not, nothing is written.
+    /// Routes the tokens of every row. Returns whether there was memory; if not, nothing is
+    /// written.
     pub fn route<T: Element>(self, mut call: RouteCall<'_, T>) -> bool {
         // SAFETY: the kernel is ready.
         unsafe { (self.ops().route)(&mut call) }

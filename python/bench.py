@@ -144,6 +144,20 @@ def draws(x):
         yield "torch", draw
 
 
+def routes(x):
+    """The weights of 8 experts, the largest first, as Mixtral and Qwen3-MoE have them."""
+    yield "softmax", lambda: softmax.route(x, 8, renormalize=True, **OPTIONS)[0]
+    if torch:
+        t = torch.from_numpy(x)
+        yield "softmax of a tensor", lambda: softmax.route(t, 8, renormalize=True, **OPTIONS)[0]
+
+        def route():
+            values, _ = torch.topk(torch.softmax(t, -1), 8)
+            return values / values.sum(-1, keepdim=True)
+
+        yield "torch", route
+
+
 def exact(x, axis):
     return numpy_softmax(np.asarray(x).astype(np.float64), axis)
 
@@ -155,6 +169,11 @@ def check(name, contestant, call, x, axis):
         ordered = -np.sort(-probs, -1)
         least = np.take_along_axis(ordered, (ordered.cumsum(-1) < 0.9).sum(-1)[:, None], 1)[:, 0]
         assert (probs[np.arange(len(x)), got.astype(int)] >= least * 0.999).all(), contestant
+        return
+    if name.startswith("router"):
+        want = -np.sort(-exact(x, -1), -1)[:, :8]
+        want /= want.sum(-1, keepdims=True)
+        assert np.abs(got / want - 1).max() < 1e-5, contestant
         return
     rows = slice(None) if axis == 0 else slice(0, 4096)
     want = exact(x[rows], axis)
@@ -192,6 +211,7 @@ def cases():
     yield "1,024 x 16,384, axis 0", lambda: logits(1024, 16_384 // big), lambda x: softmaxes(x, 0), 0
     yield "16,384 x 1,024, axis 0", lambda: logits(16_384 // big, 1024), lambda x: softmaxes(x, 0), 0
     yield "cross-entropy with gradient, 8,192 x 1,024", lambda: logits(8192, 1024), losses, -1
+    yield "router, 8 of 64 experts, 65,536 tokens", lambda: logits(65_536 // big, 64), routes, -1
     yield "top-p draws", lambda: logits(64, 32_000 if arguments.quick else 128_256), draws, -1
 
 

@@ -4,9 +4,9 @@ use ::softmax::{Element, GroupScore, Router, Scoring};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::array::{Array, Float, Output, typed};
+use crate::array::{Array, Dtype, Float, Output, typed};
 use crate::options::{Arg, MaskedRows, count, exec, flag, number, one_of, run_rows};
-use crate::reduce::{Pairs, indices_like, with_rows, with_slice};
+use crate::reduce::{Pairs, with_rows, with_slice};
 use crate::rows::room;
 
 /// `scoring="softmax"` or `"sigmoid"`.
@@ -109,6 +109,9 @@ pub fn route<'py>(
             })
         })
     }))?;
-    let experts: Vec<usize> = experts.into_iter().map(|expert| expert as usize).collect();
-    Ok((y.finish()?, indices_like(&x, &shape, &experts)?))
+    let mut indices = Output::new(&x, &shape, Dtype::I64)?;
+    if let Some(indices) = indices.layout().slice::<i64>() {
+        indices.iter_mut().zip(experts).for_each(|(i, expert)| *i = expert.into());
+    }
+    Ok((y.finish()?, indices.finish()?))
 }
