@@ -11,9 +11,11 @@ use std::process::Command;
 use crate::common::*;
 use softmax::half::{bf16, f16};
 use softmax::{
-    Attention, BLOCK, Element, Kernel, Mask, Masked, Matrix, MatrixMut, Merged, MergedRow, Method,
-    Order, Partial, Probs, Reduction, Sampler, Shards, Ties,
+    BLOCK, Element, Kernel, Masked, Matrix, MatrixMut, Merged, MergedRow, Method, Order, Partial,
+    Reduction, Sampler, Shards, Ties,
 };
+
+mod attention;
 
 /// The folder of the files.
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors");
@@ -285,11 +287,11 @@ fn rows<T: Bits>(file: &mut File, kernel: &'static Kernel) {
 
 /// A function of a type, for all types.
 macro_rules! for_all_types {
-    ($f:ident($($argument:expr),*)) => {
-        $f::<f32>($($argument),*);
-        $f::<f64>($($argument),*);
-        $f::<f16>($($argument),*);
-        $f::<bf16>($($argument),*);
+    ($($f:ident)::+($($argument:expr),*)) => {
+        $($f)::+::<f32>($($argument),*);
+        $($f)::+::<f64>($($argument),*);
+        $($f)::+::<f16>($($argument),*);
+        $($f)::+::<bf16>($($argument),*);
     };
 }
 
@@ -441,108 +443,6 @@ fn shards<T: Bits>(file: &mut File, kernel: &'static Kernel) {
         shards.softmax(&row, &x, &mut y).expect("a valid shard");
         file.add(case.output("softmax", &y));
     }
-}
-
-/// Scores of attention with ranges of keys and masks of bool.
-fn attention(file: &mut File, kernel: &'static Kernel) {
-    struct Options {
-        shape: [usize; 4],
-        scale: f64,
-        causal: bool,
-        window: Option<usize>,
-        ahead: Option<usize>,
-        offset: Option<isize>,
-        lengths: Vec<usize>,
-        mask: Option<[usize; 3]>,
-        masked: Masked,
-    }
-    fn of<T: Bits, U: Bits + Probs<T>>(file: &mut File, kernel: &'static Kernel, seed: u64)
-    where
-        T::Arithmetic: Bits,
-    {
-        let plain = |shape| Options {
-            shape,
-            scale: 1.0,
-            causal: false,
-            window: None,
-            ahead: None,
-            offset: None,
-            lengths: vec![],
-            mask: None,
-            masked: Masked::Nan,
-        };
-        let all = [
-            plain([1, 1, 2, 5]),
-            Options { scale: 0.125, causal: true, ..plain([1, 2, 4, 6]) },
-            Options { window: Some(2), ahead: Some(1), ..plain([1, 1, 5, 5]) },
-            Options { causal: true, offset: Some(-2), ..plain([1, 1, 4, 3]) },
-            Options {
-                ahead: Some(1),
-                offset: Some(-3),
-                masked: Masked::Zero,
-                ..plain([1, 1, 4, 3])
-            },
-            Options { lengths: vec![2, 0, 9], window: Some(3), ..plain([3, 1, 2, 4]) },
-            Options { lengths: vec![4, 1, 0, 3], masked: Masked::Zero, ..plain([2, 1, 2, 4]) },
-            Options { mask: Some([1, 2, 1]), ..plain([2, 2, 2, 5]) },
-            Options { mask: Some([2, 1, 3]), causal: true, ..plain([2, 1, 3, 4]) },
-        ];
-        let mut random = Random(seed);
-        for o in all {
-            let [batch, heads, queries, keys] = o.shape;
-            let rows = batch * heads * queries;
-            let mut x: Vec<T> = row(&mut random, 0, rows * keys);
-            // Hiding a key hides a NaN.
-            x[1] = T::NAN;
-            let mask_size = o.mask.map_or(0, |shape| shape.iter().product::<usize>() * keys);
-            let seen: Vec<bool> =
-                (0..mask_size).map(|i| i % keys != 1 && !random.once_in(3)).collect();
-            let mut attention = Attention::new(heads, queries).exec(by(kernel)).masked(o.masked);
-            attention = attention.scale(o.scale);
-            let shape = format!("[{batch}, {heads}, {queries}, {keys}]");
-            let mut case = Case::new::<T>().text("to", U::NAME).raw("shape", shape);
-            case = Factor::Scale(o.scale).add_to(case);
-            if o.masked == Masked::Zero {
-                case = case.text("masked", "zero");
-            }
-            if o.causal {
-                (attention, case) = (attention.causal(), case.raw("causal", true));
-            }
-            if let Some(n) = o.window {
-                (attention, case) = (attention.window(n), case.raw("window", n));
-            }
-            if let Some(n) = o.ahead {
-                (attention, case) = (attention.window_ahead(n), case.raw("window_ahead", n));
-            }
-            if let Some(n) = o.offset {
-                (attention, case) = (attention.offset(n), case.raw("offset", n));
-            }
-            if !o.lengths.is_empty() {
-                attention = attention.lengths(&o.lengths);
-                case = case.raw("lengths", list(&o.lengths));
-            }
-            if let Some(shape) = o.mask {
-                attention = attention.mask(Mask::new(&seen[..], shape));
-                case = case.raw("mask_shape", list(shape));
-                case = case.raw("mask", list(seen.iter().map(|&seen| u8::from(seen))));
-            }
-            let mut probs = vec![U::NAN; x.len()];
-            let mut lse = vec![T::Arithmetic::NAN; rows];
-            let (from, to) = (Matrix::new(&x, keys), MatrixMut::new(&mut probs, keys));
-            let (from, to) = (from.expect("whole rows"), to.expect("whole rows"));
-            attention.softmax_and_logsumexp(from, to, &mut lse).expect("a valid call");
-            case = case.text("x", words(&x)).output("probs", &probs);
-            file.add(case.output("lse", &lse));
-        }
-    }
-    of::<f32, f32>(file, kernel, 1);
-    of::<f32, f16>(file, kernel, 2);
-    of::<f32, bf16>(file, kernel, 3);
-    of::<f16, f16>(file, kernel, 4);
-    of::<f16, f32>(file, kernel, 5);
-    of::<bf16, bf16>(file, kernel, 6);
-    of::<bf16, f32>(file, kernel, 7);
-    of::<f64, f64>(file, kernel, 8);
 }
 
 /// Gradients through softmax and log-softmax.
@@ -864,7 +764,11 @@ const FILES: &[(&str, &str, Make)] = &[
     ("shards", "partials of rows in shards, and what they are merged to", |file, kernel| {
         for_all_types!(shards(file, kernel));
     }),
-    ("attention", "softmax of scores with ranges and boolean masks", attention),
+    ("attention", "softmax of scores with ranges and boolean masks", attention::attention),
+    ("biased", "softmax of scores with added masks, slopes, caps and sinks", attention::biased),
+    ("masked", "softmax, log_softmax and logsumexp of rows with masks", |file, kernel| {
+        for_all_types!(attention::masked(file, kernel));
+    }),
     ("backward", "gradients through softmax and log_softmax", |file, kernel| {
         for_all_types!(backwards(file, kernel));
     }),

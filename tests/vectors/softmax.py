@@ -168,10 +168,10 @@ def nearest(x, of):
     return Arithmetic(of).round(x)
 
 
-def two_sum(a, b):
-    x = add(a, b)
-    t = sub(x, a)
-    return x, add(sub(a, sub(x, t)), sub(b, t))
+def two_sum(a, b, of=A64):
+    x = of.add(a, b)
+    t = of.sub(x, a)
+    return x, of.add(of.sub(a, of.sub(x, t)), of.sub(b, t))
 
 
 SPLIT = d("41a0000002000000")
@@ -435,7 +435,7 @@ def nearest_integer(x, y):
     return n + 1 if rest > xd * yd or (rest == xd * yd and n & 1) else n
 
 
-def exp(x, contract, scale, shift):
+def exp(x, contract, scale, shift, x_lo=0.0):
     a = contract.a
     if shift.is_huge:
         x = a.sub(x, a.round(shift.subtract))
@@ -446,6 +446,8 @@ def exp(x, contract, scale, shift):
     r = a.fma(x, hi, float(-n))
     if not contract.short:
         r = a.fma(x, lo, r)
+    if x_lo != 0 and not shift.is_huge:
+        r = a.fma(x_lo, hi, r)
     k, j = divmod(n, 8)
     y = math.ldexp(contract.table[j], k - shift.m)
     q = contract.p[-1]
@@ -768,40 +770,237 @@ def softmax_of_shard(x, row, of, scale, masked):
 # --- Attention.
 
 
-def attention(x, case, to, scale):
-    """Probabilities of all rows, one behind the other, and their log-sum-exps."""
-    batch, heads, queries, keys = case["shape"]
-    masked, lengths = case.get("masked", "nan"), case.get("lengths")
-    mask = case.get("mask")
-    rows = batch * heads * queries
-    probs, lse = [], []
-    for r in range(rows):
+class CapShift:
+    subtract, m, is_huge, cut = 0.0, 0, False, -160.0
+
+
+class Cap:
+    def __init__(self, c, scale):
+        self.c = c
+        self.g = div(mul(2.0, scale.hi), c)
+        p, p_lo = two_product(self.g, c)
+        rest = sub(sub(mul(2.0, scale.hi), p), p_lo)
+        self.g_lo = div(add(rest, mul(2.0, scale.lo)), c)
+
+    def capped(self, x, unit, is_double):
+        one, far_c = DOUBLE.table[0], mul(self.c, unit)
+        u = mul(x, self.g)
+        v = 80.0 if u > 80 else u
+        if math.isnan(v):
+            return NAN, NAN
+        if not is_double:
+            e = exp(v, DOUBLE, ONE, CapShift)
+            z = mul(far_c, div(sub(e, one), add(e, one)))
+            hi = f32(z)
+            return hi, f32(sub(z, hi))
+        v_lo = fma(x, self.g_lo, fma(x, self.g, sub(0.0, u))) if u < 80 else 0.0
+        e = exp(v, DOUBLE, ONE, CapShift, v_lo)
+        y, y_lo = two_sum(e, one)
+        two = mul(2.0, one)
+        q = div(two, y)
+        q_lo = mul(fma(-q, y_lo, fma(-q, y, two)), mul(q, div(1.0, two)))
+        t = sub(1.0, q)
+        t_lo = sub(sub(sub(1.0, t), q), q_lo)
+        z = mul(far_c, t)
+        return z, fma(far_c, t_lo, fma(far_c, t, sub(0.0, z)))
+
+
+def product(a, b, of):
+    p = of.mul(a, b[0])
+    return p, of.fma(a, b[1], of.fma(a, b[0], of.sub(0.0, p)))
+
+
+def plus(a, b, of):
+    y, error = two_sum(a[0], b[0], of)
+    return y, of.add(a[1], of.add(error, b[1]))
+
+
+def sign(x):
+    return x if x == 0 or math.isnan(x) else math.copysign(1.0, x)
+
+
+class Query:
+    """The options of a row: numbers are None where there are none."""
+
+    def __init__(self, case, r):
+        batch, heads, queries, keys = case["shape"]
+        rows = batch * heads * queries
         query, head, sequence = r % queries, r // queries % heads, r // queries // heads
         position = case.get("offset", keys - queries) + query
+        if "offsets" in case:
+            offsets = case["offsets"]
+            position = offsets[r] if len(offsets) == rows else offsets[sequence] + query
         begin, end = 0, keys
-        if lengths:
+        if "lengths" in case:
+            lengths = case["lengths"]
             end = min(end, lengths[r if len(lengths) == rows else sequence])
         ahead = 0 if case.get("causal") else case.get("window_ahead")
         if ahead is not None:
             end = min(end, max(0, position + 1 + ahead))
         if "window" in case:
             begin = max(0, max(0, position + 1) - case["window"])
-        seen = [begin <= key < end for key in range(keys)]
-        if mask is not None:
+        columns = case.get("mask_columns", keys)
+        end = min(end, columns)
+        self.position, self.keys = position, range(keys)
+        self.seen = [begin <= key < end for key in range(keys)]
+        self.mask, self.cap = None, None
+        if "mask" in case:
             b, h, q = case["mask_shape"]
             at = (sequence if b > 1 else 0) * h + (head if h > 1 else 0)
-            at = (at * q + (query if q > 1 else 0)) * keys
-            seen = [sees and mask[at + key] != 0 for key, sees in enumerate(seen)]
-        row = [x if sees else -INF for x, sees in zip(x[r * keys : (r + 1) * keys], seen)]
-        value = special(row)
-        if value is None:
-            row = Row(row, contract_of(to, True), scale)
-            probs += row.softmax()
-            lse.append(row.log().logsumexp())
+            at = (at * q + (query if q > 1 else 0)) * columns
+            if "mask_type" in case:
+                of = TYPES[case["mask_type"]]
+                words = case["mask"].split()[at : at + columns]
+                self.mask = [of.from_bits(word) for word in words] + [-INF] * (keys - columns)
+                hides = [m == -INF for m in self.mask]
+            else:
+                hides = [m == 0 for m in case["mask"][at : at + columns]]
+                hides += [True] * (keys - columns)
+            self.seen = [sees and not hidden for sees, hidden in zip(self.seen, hides)]
+            # What is hidden by the mask need not be looked at again.
+            if self.mask and all(m == 0 for m, sees in zip(self.mask, self.seen) if sees):
+                self.mask = None
+
+        def of_head(name):
+            return s(case[name].split()[head]) if name in case else None
+
+        self.mask_slope = of_head("mask_slopes")
+        self.slope, self.sink = of_head("slopes"), of_head("sinks")
+        names = ("soft_cap", "slopes", "sinks", "mask_slopes")
+        self.is_biased = self.mask is not None or any(name in case for name in names)
+
+
+class Logits:
+    """The logits of a biased row: pairs, for the scale `of_row`."""
+
+    def __init__(self, x, query, cap, scale, contract, far):
+        self.query, self.cap, self.contract, self.a = query, cap, contract, contract.a
+        self.unit, self.far = 2.0**-100 if far else 1.0, far
+        self.of_row = Scale.of_temperature(2.0**-100) if far else ONE
+        self.factor = scale.hi, scale.lo
+        if not contract.is_double:
+            hi = f32(scale.hi)
+            self.factor = hi, f32(add(sub(scale.hi, hi), scale.lo))
+        self.z = [self.logit(x, key) for key, x in enumerate(x)]
+        self.sink = None if query.sink is None else self.a.mul(query.sink, self.unit)
+        sinks = [] if self.sink is None else [(self.sink, 0.0)]
+        value = special([z[0] for z in self.z + sinks])
+        self.special = value
+        if value is not None:
+            return
+        self.max = max(z[0] for z in self.z + sinks)
+        self.shift = Shift(self.of_row, self.max, contract.min_exp)
+        self.e = [self.exp(z) for z in self.z]
+        self.sum = row_sum(self.e, contract)
+        if sinks:
+            last = (self.exp(sinks[0]), 0.0)
+            self.sum = last if self.sum is None else sum_add(self.sum, last, contract)
+        self.low = 0.0 if self.shift.is_huge else max(
+            low for hi, low in self.z + sinks if hi == self.max
+        )
+
+    def exp(self, z):
+        return exp(z[0], self.contract, self.of_row, self.shift, z[1])
+
+    def logit(self, x, key):
+        query, a, unit = self.query, self.a, self.unit
+        hidden = (-INF, 0.0)
+        if not query.seen[key]:
+            return hidden
+        if self.cap:
+            z = self.cap.capped(x, unit, self.contract.is_double)
+        elif self.far and math.isinf(x):
+            z = (x, 0.0)
         else:
+            z = product(x, [a.mul(f, unit) for f in self.factor], a)
+        if query.mask:
+            m = query.mask[key]
+            slope = 1.0 if query.mask_slope is None else query.mask_slope
+            if self.far and math.isinf(m):
+                added = (a.mul(m, sign(slope)), 0.0)
+            else:
+                added = product(m, (a.mul(slope, unit), 0.0), a)
+            z = plus(z, added, a)
+        if query.slope is not None:
+            distance = float(key - query.position)
+            b = product(distance, (a.mul(query.slope, unit), 0.0), a)
+            if b[0] == -INF:
+                return hidden
+            z = plus(z, b, a)
+        lo = 0.0 if z[0] == -INF or (self.far and z[0] == INF) else z[1]
+        y = a.add(z[0], lo)
+        return y, a.sub(lo, a.sub(y, z[0]))
+
+    def logsumexp(self):
+        e, rest = self.exp((self.max, self.low)), 0.0
+        e_max = e
+        if self.low != 0:
+            e_max, rest = two_sum(e, mul(e, expm1(-mul(self.low, self.of_row.hi))))
+        log = Log(self.max, e_max, self.shift, self.sum, self.contract, self.of_row)
+        if self.low != 0 and self.sum[0] <= mul(2.0, e_max):
+            log.c = (log.c[0], sub(log.c[1], div(rest, e_max)))
+        return log.logsumexp()
+
+
+Q = [d(word) for word in "bfa11111111110f4 3f5a01a019fe5585 bf14ce199eaadbb7".split()]
+Q += [d(word) for word in "3ed0cfca86e65239 be8afdb76e09c32d".split()]
+
+
+def expm1(x):
+    if abs(x) < 2.0**-54:
+        return x
+    h = mul(0.5, x)
+    w = mul(x, h)
+    y = Q[-1]
+    for q in Q[-2::-1]:
+        y = add(q, mul(w, y))
+    r = add(1.0, mul(w, y))
+    t = sub(3.0, mul(r, h))
+    e = mul(w, div(sub(r, t), sub(6.0, mul(x, t))))
+    return sub(x, sub(mul(x, e), w))
+
+
+def attention(x, case, to):
+    """Probabilities of all rows, one behind the other, and their log-sum-exps."""
+    batch, heads, queries, keys = case["shape"]
+    x, scale = without_sign(x, case)
+    contract, masked = contract_of(to, True), case.get("masked", "nan")
+    cap = Cap(d(case["soft_cap"]), scale) if "soft_cap" in case else None
+    probs, lse = [], []
+    for r in range(batch * heads * queries):
+        query, scores = Query(case, r), x[r * keys : (r + 1) * keys]
+        if query.is_biased:
+            row = Logits(scores, query, cap, scale, contract, False)
+            if row.special is not None:
+                row = Logits(scores, query, cap, scale, contract, True)
+            value = row.special
+            if value is None:
+                probs += [quotient(e, row.sum, contract) for e in row.e]
+                lse.append(row.logsumexp())
+        else:
+            row = [x if sees else -INF for x, sees in zip(scores, query.seen)]
+            value = special(row)
+            if value is None:
+                row = Row(row, contract, scale)
+                probs += row.softmax()
+                lse.append(row.log().logsumexp())
+        if value is not None:
             probs += [0.0 if value == -INF and masked == "zero" else NAN] * keys
             lse.append(value)
     return probs, lse
+
+
+def with_mask(x, m, of, scale):
+    """A row of log-softmax or log-sum-exp with a mask, the type of its elements, and its scale."""
+    if m is None:
+        return x, of, scale
+    z = []
+    for x, m in zip(x, m):
+        y = fma(x, scale.hi, m)
+        if m != -INF and scale.lo != 0 and math.isfinite(y):
+            y = fma(x, scale.lo, y)
+        z.append(-INF if m == -INF else y)
+    return z, F64, ONE
 
 
 # --- Gradients.
@@ -1178,6 +1377,12 @@ def scale_of(case):
     return Scale(d(case.get("scale", "3ff0000000000000")))
 
 
+def without_sign(x, case):
+    """Elements and their scale, both negated if that is below 0."""
+    scale = d(case.get("scale", "3ff0000000000000"))
+    return ([-x for x in x], Scale(-scale)) if scale < 0 else (x, scale_of(case))
+
+
 def check_values(at, name, y, of, want):
     same(f"{at} {name}", [of.to_bits(nearest(y, of)) for y in y], want)
 
@@ -1247,9 +1452,29 @@ def check_shards(case, at):
 
 def check_attention(case, at):
     of, to = TYPES[case["type"]], TYPES[case["to"]]
-    probs, lse = attention(numbers(case["x"], of), case, to, scale_of(case))
+    probs, lse = attention(numbers(case["x"], of), case, to)
     check_values(at, "probs", probs, to, case["probs"])
     check_values(at, "lse", lse, contract_of(of).a.of, case["lse"])
+
+
+def check_masked(case, at):
+    of, cols, masked = TYPES[case["type"]], case["cols"], case.get("masked", "nan")
+    all_x = numbers(case["x"], of)
+    rows = len(all_x) // cols
+    mask_rows = len(case["mask"].split() if "mask_type" in case else case["mask"]) // cols
+    as_attention = case | {"shape": [1, 1, rows, cols], "mask_shape": [1, 1, mask_rows]}
+    probs, _ = attention(all_x, as_attention, of)
+    check_values(at, "softmax", probs, of, case["softmax"])
+    logs, lse = [], []
+    all_x, scale = without_sign(all_x, case)
+    for r in range(rows):
+        query, x = Query(as_attention, r), all_x[r * cols : (r + 1) * cols]
+        x = [x if sees else -INF for x, sees in zip(x, query.seen)]
+        row = with_mask(x, query.mask, of, scale)
+        logs += log_softmax(*row, masked)
+        lse.append(logsumexp(*row))
+    check_values(at, "log_softmax", logs, of, case["log_softmax"])
+    check_values(at, "logsumexp", lse, of, case["logsumexp"])
 
 
 def check_backward(case, at):
@@ -1325,6 +1550,8 @@ CHECKS = {
     "elements": check_elements,
     "shards": check_shards,
     "attention": check_attention,
+    "biased": check_attention,
+    "masked": check_masked,
     "backward": check_backward,
     "losses": check_losses,
     "picks": check_picks,
