@@ -355,6 +355,30 @@ typedef struct softmax_router {
     // The factor of all weights, after they are renormalised. 1 by default.
     double scaling_factor;
 } softmax_router;
+// The type of offsets: `SOFTMAX_I32` or `SOFTMAX_I64`.
+typedef uint32_t softmax_index_type;
+
+// Rows of different lengths that follow each other in one array: row `i` has the elements from
+// number `offsets[i]` to the one before number `offsets[i + 1]`, and may be empty. Offsets are
+// not negative, never fall, and end within the array (else `SOFTMAX_STATUS_VALUE` or
+// `SOFTMAX_STATUS_LENGTH`); elements before the first row and behind the last are not touched.
+// `softmax_ragged_of` makes one to read, `softmax_ragged_mut` one to write.
+typedef struct softmax_ragged {
+    // `sizeof(softmax_ragged)`.
+    size_t size;
+    // The array. May be null if it has no elements.
+    void *data;
+    // Elements of the array.
+    size_t elements;
+    // The type of the elements.
+    softmax_dtype dtype;
+    // The type of the offsets.
+    softmax_index_type index_type;
+    // Number of rows.
+    size_t rows;
+    // `rows + 1` offsets.
+    const void *offsets;
+} softmax_ragged;
 
 // An operation on rows: one of `SOFTMAX_OP_...`.
 typedef uint32_t softmax_op;
@@ -438,6 +462,12 @@ typedef struct softmax_partial {
     // The correction of the sum.
     double rest;
 } softmax_partial;
+
+// `int32_t`.
+#define SOFTMAX_I32 0
+
+// `int64_t`.
+#define SOFTMAX_I64 1
 
 // `float`.
 #define SOFTMAX_F32 0
@@ -815,6 +845,103 @@ enum softmax_status softmax_route_scratch_size(const struct softmax_matrix *logi
                                                size_t *bytes,
                                                const struct softmax_options *options);
 
+// The softmax of every row of `x`, into the same places of `y`, an array of as many elements of
+// the same type, which is `x->data` itself (in place) or does not overlap it. Each row has the
+// bits that it has alone by `softmax_softmax`. Many short rows are computed in groups. Scratch
+// memory may have any size in all calls on ragged rows: what does not fit is allocated.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_softmax_ragged(const struct softmax_ragged *x,
+                                           void *y,
+                                           const struct softmax_options *options);
+
+// As `softmax_softmax_ragged`, the logarithms: each row has the bits of `softmax_log_softmax`.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_log_softmax_ragged(const struct softmax_ragged *x,
+                                               void *y,
+                                               const struct softmax_options *options);
+
+// As `softmax_softmax_ragged`, but 1 for the largest element of each row and 0 for the others:
+// see `softmax_hardmax`.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_hardmax_ragged(const struct softmax_ragged *x,
+                                           void *y,
+                                           softmax_ties ties,
+                                           const struct softmax_options *options);
+
+// The log-sum-exp of every row of `x`, into `logsumexp`: one element of the dtype of `x` for each
+// row, `-inf` for an empty one.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_logsumexp_ragged(const struct softmax_ragged *x,
+                                             void *logsumexp,
+                                             const struct softmax_options *options);
+
+// The index, within its row, of the largest element of every row of `x`, into `indices`, one for
+// each row: the first of equals, or the row's first NaN; `SIZE_MAX` for an empty row.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_argmax_ragged(const struct softmax_ragged *x,
+                                          size_t *indices,
+                                          const struct softmax_options *options);
+
+// Cross-entropy of rows of different lengths against `labels`, one for each row, which are columns
+// within their rows; otherwise as `softmax_cross_entropy_labels`. The gradient is at the same
+// places of an array of as many elements, which is `logits->data` itself (in place) or does not
+// overlap it. There are as many weights as elements in the longest row. An empty row must be
+// ignored.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_cross_entropy_labels_ragged(const struct softmax_ragged *logits,
+                                                        const int64_t *labels,
+                                                        double *losses,
+                                                        double *loss,
+                                                        void *gradient,
+                                                        const struct softmax_cross_entropy *cross_entropy,
+                                                        const struct softmax_options *options);
+
+// As `softmax_cross_entropy_labels_ragged`, against the probabilities `targets`, an array of as
+// many elements of the same type as `logits->data`, at the same places.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_cross_entropy_probs_ragged(const struct softmax_ragged *logits,
+                                                       const void *targets,
+                                                       double *losses,
+                                                       double *loss,
+                                                       void *gradient,
+                                                       const struct softmax_cross_entropy *cross_entropy,
+                                                       const struct softmax_options *options);
+
+// The gradient through a softmax of rows of different lengths, as `softmax_softmax_backward`, from
+// its output `probs` and the gradient `upstream` with respect to that output, into `gradient`:
+// arrays of as many elements of the same type, with the rows at the same places. The last overlaps
+// neither of the others.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_softmax_backward_ragged(const struct softmax_ragged *probs,
+                                                    const void *upstream,
+                                                    void *gradient,
+                                                    const struct softmax_options *options);
+
+// As `softmax_softmax_backward_ragged`, through a log-softmax, whose output is `log_probs`.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_log_softmax_backward_ragged(const struct softmax_ragged *log_probs,
+                                                        const void *upstream,
+                                                        void *gradient,
+                                                        const struct softmax_options *options);
+
 // The softmax of every row of `x`, into the rows of `y`: a matrix of the same shape and dtype,
 // which is `x` itself (in place) or does not overlap it. At most 3 ULP of error in f32 and f64; in
 // f16 at most 0.53 ULP of the type, and in bf16 0.51, with 0 for results below 2^-126.
@@ -1166,6 +1293,30 @@ static inline softmax_matrix softmax_matrix_of(const void *data, softmax_dtype d
     softmax_matrix matrix = softmax_matrix_mut(NULL, dtype, rows, cols);
     memcpy(&matrix.data, &data, sizeof data);
     return matrix;
+}
+
+/* Rows of different lengths to read or write, with offsets of int32_t. */
+static inline softmax_ragged softmax_ragged_mut(void *data, size_t elements, softmax_dtype dtype,
+                                                const int32_t *offsets, size_t rows) {
+    softmax_ragged ragged;
+    memset(&ragged, 0, sizeof ragged);
+    ragged.size = sizeof ragged;
+    ragged.data = data;
+    ragged.elements = elements;
+    ragged.dtype = dtype;
+    ragged.index_type = SOFTMAX_I32;
+    ragged.rows = rows;
+    ragged.offsets = offsets;
+    return ragged;
+}
+
+/* Rows of different lengths to read, with offsets of int32_t. */
+static inline softmax_ragged softmax_ragged_of(const void *data, size_t elements,
+                                               softmax_dtype dtype, const int32_t *offsets,
+                                               size_t rows) {
+    softmax_ragged ragged = softmax_ragged_mut(NULL, elements, dtype, offsets, rows);
+    memcpy(&ragged.data, &data, sizeof data);
+    return ragged;
 }
 
 /* The options of a call with a null pointer. */

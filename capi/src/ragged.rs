@@ -163,9 +163,8 @@ unsafe fn map_of<T: Element>(
 
 /// The softmax of every row of `x`, into the same places of `y`, an array of as many elements of
 /// the same type, which is `x->data` itself (in place) or does not overlap it. Each row has the
-/// bits that it has alone by `softmax_softmax`. Many short rows are computed in groups, nearly as
-/// fast as rows of one length. Scratch memory may have any size in all calls on ragged rows: what
-/// does not fit is allocated.
+/// bits that it has alone by `softmax_softmax`. Many short rows are computed in groups. Scratch
+/// memory may have any size in all calls on ragged rows: what does not fit is allocated.
 ///
 /// # Safety
 /// As the head of this file says.
