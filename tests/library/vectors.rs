@@ -16,6 +16,7 @@ use softmax::{
 };
 
 mod attention;
+mod targets;
 
 /// The folder of the files.
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors");
@@ -775,6 +776,13 @@ const FILES: &[(&str, &str, Make)] = &[
     ("losses", "cross-entropy against labels and its gradient", |file, kernel| {
         for_all_types!(losses(file, kernel));
     }),
+    (
+        "targets",
+        "cross-entropy with label smoothing, weights, probabilities, z-loss and divergence",
+        |file, kernel| {
+            for_all_types!(targets::targets(file, kernel));
+        },
+    ),
     ("picks", "argmax, top-k and log-probabilities of tokens", |file, kernel| {
         for_all_types!(picks(file, kernel));
     }),
