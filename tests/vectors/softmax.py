@@ -1406,36 +1406,98 @@ def masses(x, of, scale):
     return [f32(exp(x, contract, scale, shift)) for x in x]
 
 
+LN_ODD = {i: div(2.0, float(i)) for i in range(3, 20, 2)}
+
+
+def ln_f32(x):
+    bits = int(F32.to_bits(x), 16)
+    k = (bits - 0x3F3504F3) // 2**23
+    m = s(f"{bits - k * 2**23:08x}")
+    q = div(sub(m, 1.0), add(m, 1.0))
+    z = mul(q, q)
+    w = mul(z, z)
+
+    def pair(i):
+        return add(LN_ODD[i], mul(LN_ODD[i + 2], z))
+
+    far = add(pair(11), mul(w, add(pair(15), mul(w, LN_ODD[19]))))
+    tail = mul(mul(q, z), add(pair(3), mul(w, add(pair(7), mul(w, far)))))
+    k = float(k)
+    return add(mul(k, LN_2_FIRST), add(mul(2.0, q), add(tail, mul(k, LN_2_REST))))
+
+
+def f64_of(n):
+    return rounded(n, 1, F64) if n else 0.0
+
+
+def first_with_share(p, left):
+    """How many of the first of these tokens have this share of their units."""
+    of_all = sum(units(e) for e, _ in left)
+    need = max(1, min(math.ceil(mul(p, f64_of(of_all))), of_all))
+    running = 0
+    for n, (e, _) in enumerate(left):
+        running += units(e)
+        if running >= need:
+            return n + 1
+    return len(left)
+
+
+def by_index(left):
+    return sorted(left, key=lambda t: t[1])
+
+
+def by_rank(left):
+    return sorted(left, key=lambda t: (-t[0], t[1]))
+
+
+def by_distance(left):
+    lanes, of_all = [0.0] * 8, sum(units(e) for e, _ in left)
+    logs = {token: ln_f32(e) for e, token in left}
+    for e, token in by_index(left):
+        term = mul(mul(f64_of(units(e)), 2.0**-30), logs[token])
+        lanes[token % 8] = add(lanes[token % 8], term)
+    mean = div(total(*lanes), mul(f64_of(of_all), 2.0**-30))
+    return sorted(left, key=lambda t: (abs(sub(logs[t[1]], mean)), -t[0], t[1]))
+
+
 def filtered(left, case):
     """Of pairs of exponentials and tokens, in the order of ranks."""
+    min_keep = case.get("min_keep", 0)
+    top_p, min_p = d(case.get("top_p", "3ff0000000000000")), d(case.get("min_p", "0" * 16))
+    typical_p = d(case.get("typical_p", "3ff0000000000000"))
     if case.get("top_k", 0) > 0:
         left = left[: case["top_k"]]
-    p = d(case.get("top_p", "3ff0000000000000"))
-    if p < 1:
-        of_all = sum(units(e) for e, _ in left)
-        need = max(1, min(math.ceil(mul(p, rounded(of_all, 1, F64))), of_all))
-        running, n = 0, 0
-        while running < need:
-            running += units(left[n][0])
-            n += 1
-        left = left[:n]
-    p = d(case.get("min_p", "0000000000000000"))
-    if p > 0:
-        bound = mul(p, left[0][0])
-        left = [(e, token) for e, token in left if e >= bound]
+
+    def by_top_p(left):
+        return left[: max(min_keep, first_with_share(top_p, left))] if top_p < 1 else left
+
+    def by_min_p(left):
+        if min_p == 0:
+            return left
+        bound = mul(min_p, left[0][0])
+        return left[: max(min_keep, sum(e >= bound for e, _ in left))]
+
+    def by_typical_p(left):
+        if typical_p == 1:
+            return left
+        left = by_distance(left)
+        return by_rank(left[: max(min_keep, first_with_share(typical_p, left))])
+
+    filters = [by_top_p, by_min_p, by_typical_p]
+    if case.get("order") == "llama.cpp":
+        filters = [by_typical_p, by_top_p, by_min_p]
+    for each in filters:
+        left = each(left)
     return left
 
 
-def draws_of_row(x, of, case, row, draws):
-    x = list(x)
-    edited(x, of, case, row)
-    if special(x) is not None:
-        return [-1] * draws
+def left_of_row(x, of, case):
+    """Tokens that are left of a row that is not special, with their exponentials, by index."""
     temperature = d(case.get("temperature", "3ff0000000000000"))
     if temperature == 0:
-        return [x.index(max(x))] * draws
-    filters = "top_k" in case or "top_p" in case or "min_p" in case
-    after = case.get("order") == "llama.cpp" and filters
+        return [(1.0, x.index(max(x)))]
+    names = ("top_k", "top_p", "min_p", "typical_p")
+    after = case.get("order") == "llama.cpp" and any(name in case for name in names)
 
     def exponentials(x):
         if temperature == INF:
@@ -1443,12 +1505,26 @@ def draws_of_row(x, of, case, row, draws):
         return masses(x, of, Scale.of_temperature(temperature))
 
     left = [(e, token) for token, e in enumerate(masses(x, of, ONE) if after else exponentials(x))]
-    left = sorted(((e, token) for e, token in left if e >= 2.0**-62), key=lambda t: (-t[0], t[1]))
-    left = sorted(filtered(left, case), key=lambda t: t[1])
+    left = by_rank((e, token) for e, token in left if e >= 2.0**-62)
+    left = by_index(filtered(left, case))
     if after and temperature != 1:
         left = list(zip(exponentials([x[token] for _, token in left]), (t for _, t in left)))
         left = [(e, token) for e, token in left if e >= 2.0**-62]
+    return left
 
+
+def edited_row(x, of, case, row):
+    """A row with bias and penalties, and the tokens that are left of it, or None."""
+    x = list(x)
+    edited(x, of, case, row)
+    return x, None if special(x) is not None else left_of_row(x, of, case)
+
+
+def draws_of_row(left, case, row, draws):
+    if left is None:
+        return [-1] * draws
+    if case.get("temperature") == "0" * 16:
+        return [left[0][1]] * draws
     seed, step = case["seed"], case.get("step", 0)
     number = case.get("first_row", 0) + row
     upper_bits = (step >> 32) << 16 | number >> 32
@@ -1459,6 +1535,22 @@ def draws_of_row(x, of, case, row, draws):
         gumbel = case.get("method") == "gumbel-max"
         result.append((gumbel_max if gumbel else inverse)(left, bits))
     return result
+
+
+def kept_of_row(x, left, of, case):
+    """Tokens that are left and their probabilities, and the logarithms of these."""
+    if left is None:
+        return [], [], []
+    tokens = [token for _, token in left]
+    x, temperature = [x[token] for token in tokens], d(case.get("temperature", "3ff0000000000000"))
+    if temperature in (0, INF):
+        probs, logs = (limit(x, "nan", temperature == INF, log) for log in (False, True))
+    else:
+        arithmetic, scale = contract_of(of).a.of, Scale.of_temperature(temperature)
+        probs = softmax(x, arithmetic, scale, "nan")
+        logs = log_softmax(x, arithmetic, scale, "nan")
+    order = sorted(zip(probs, tokens), key=lambda t: (-t[0], t[1]))
+    return [t for _, t in order], [p for p, _ in order], sorted(logs, reverse=True)
 
 
 def inverse(left, bits):
@@ -1703,8 +1795,22 @@ def check_samples(case, at):
     cols, draws = len(x) // rows, len(want) // rows
     got = []
     for row in range(rows):
-        got += draws_of_row(x[row * cols : (row + 1) * cols], of, case, row, draws)
+        _, left = edited_row(x[row * cols : (row + 1) * cols], of, case, row)
+        got += draws_of_row(left, case, row, draws)
     same(f"{at} draws", [str(token) for token in got], " ".join(map(str, want)))
+
+
+def check_filters(case, at):
+    of = TYPES[case["type"]]
+    arithmetic, want = contract_of(of).a.of, case["draws"]
+    x, left = edited_row(numbers(case["x"], of), of, case, 0)
+    draws = draws_of_row(left, case, 0, len(want))
+    same(f"{at} draws", [str(token) for token in draws], " ".join(map(str, want)))
+    tokens, probs, logs = kept_of_row(x, left, of, case)
+    if "kept" in case:
+        same(f"{at} kept", [str(token) for token in tokens], " ".join(map(str, case["kept"])))
+    check_values(at, "probs", probs, arithmetic, case["probs"])
+    check_values(at, "log_probs", logs, arithmetic, case["log_probs"])
 
 
 CHECKS = {
@@ -1720,6 +1826,7 @@ CHECKS = {
     "targets": check_losses,
     "picks": check_picks,
     "samples": check_samples,
+    "filters": check_filters,
 }
 
 
