@@ -11,11 +11,13 @@ use std::process::Command;
 use crate::common::*;
 use softmax::half::{bf16, f16};
 use softmax::{
-    BLOCK, Element, Kernel, Masked, Matrix, MatrixMut, Merged, MergedRow, Method, Order, Partial,
-    Reduction, Sampler, Shards, Ties,
+    BLOCK, Element, Kernel, Masked, Matrix, MatrixMut, Merged, MergedRow, Partial, Reduction,
+    Shards, Ties,
 };
 
 mod attention;
+mod samples;
+mod targets;
 
 /// The folder of the files.
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors");
@@ -600,149 +602,6 @@ where
     }
 }
 
-/// Draws.
-fn samples<T: Bits>(file: &mut File, kernel: &'static Kernel) {
-    #[derive(Clone)]
-    struct Options {
-        rows: usize,
-        draws: usize,
-        temperature: f64,
-        top_k: usize,
-        top_p: f64,
-        min_p: f64,
-        order: Order,
-        method: Method,
-        bias: Vec<(usize, f32)>,
-        history: Vec<Vec<usize>>,
-        penalties: [f64; 3],
-        seed: u64,
-        step: u64,
-        first_row: u64,
-    }
-    let plain = Options {
-        rows: 1,
-        draws: 12,
-        temperature: 1.0,
-        top_k: 0,
-        top_p: 1.0,
-        min_p: 0.0,
-        order: Order::Transformers,
-        method: Method::InverseCdf,
-        bias: vec![],
-        history: vec![],
-        penalties: [1.0, 0.0, 0.0],
-        seed: 1,
-        step: 0,
-        first_row: 0,
-    };
-    let (inf, gumbel, llama) = (f64::INFINITY, Method::GumbelMax, Order::LlamaCpp);
-    let short = |seed| Input::Generated { n: 40, seed, exponent: 2 };
-    let long = |seed, exponent| Input::Generated { n: 3000, seed, exponent };
-    let wide = || Input::Generated { n: 2500, seed: 9, exponent: 5 };
-    let mut special = vec![1.0, inf, 0.0, f64::NAN, -inf, -inf];
-    special.extend([2.0, -inf]);
-    let all: Vec<(Input<T>, Options)> = vec![
-        (short(1), plain.clone()),
-        (short(2), Options { rows: 4, draws: 3, seed: 1 << 40 | 9, ..plain.clone() }),
-        (short(3), Options { step: 5 << 32 | 3, first_row: 7 << 32 | 11, ..plain.clone() }),
-        (short(4), Options { top_k: 3, ..plain.clone() }),
-        (short(5), Options { top_p: 0.7, temperature: 0.8, ..plain.clone() }),
-        (short(6), Options { min_p: 0.1, temperature: 2.0, ..plain.clone() }),
-        (short(7), Options { top_k: 20, top_p: 0.5, min_p: 0.02, ..plain.clone() }),
-        (short(8), Options { method: gumbel, ..plain.clone() }),
-        (short(9), Options { method: gumbel, top_p: 0.8, seed: 77, ..plain.clone() }),
-        (short(10), Options { order: llama, top_p: 0.6, temperature: 3.0, ..plain.clone() }),
-        (short(11), Options { order: llama, top_k: 5, temperature: inf, ..plain.clone() }),
-        (short(12), Options { temperature: inf, top_k: 7, ..plain.clone() }),
-        (short(13), Options { temperature: inf, ..plain.clone() }),
-        (short(14), Options { temperature: 0.0, draws: 1, ..plain.clone() }),
-        (
-            short(15),
-            Options {
-                rows: 2,
-                draws: 6,
-                bias: vec![(3, 5.0), (0, -inf as f32), (3, 0.1), (19, 2.5)],
-                history: vec![vec![1, 1, 19, 5], vec![7]],
-                penalties: [1.3, 0.5, 0.25],
-                ..plain.clone()
-            },
-        ),
-        (
-            short(16),
-            Options {
-                history: vec![vec![2, 2, 2, 9, 30]],
-                penalties: [0.5, -3.0, 1.0],
-                top_p: 0.9,
-                ..plain.clone()
-            },
-        ),
-        (long(1, 3), plain.clone()),
-        (long(2, 3), Options { top_p: 0.9, ..plain.clone() }),
-        (long(3, 1), Options { top_k: 700, method: gumbel, draws: 3, ..plain.clone() }),
-        (long(4, 3), Options { order: llama, min_p: 0.01, temperature: 0.5, ..plain.clone() }),
-        // Rests count for one large mass and many small ones.
-        (wide(), Options { temperature: 0.8, draws: 40, ..plain.clone() }),
-        // A seed whose first draw from f32 falls among the rests.
-        (wide(), Options { temperature: 0.8, draws: 2, seed: 1_343_428, ..plain.clone() }),
-        (Input::of(&[5.0, 5.0, 5.0, 4.0]), Options { top_k: 2, ..plain.clone() }),
-        (Input::of(&[0.0, -50.0]), plain.clone()),
-        (Input::of(&special), Options { rows: 4, draws: 2, ..plain.clone() }),
-    ];
-    for (input, o) in all {
-        let x = input.elements();
-        let mut draws = vec![0; o.rows * o.draws];
-        let history: Vec<&[usize]> = o.history.iter().map(|list| &list[..]).collect();
-        let mut sampler = || {
-            let [repetition, presence, frequency] = o.penalties;
-            let sampler = Sampler::new(o.seed).step(o.step).first_row(o.first_row);
-            let sampler = sampler.temperature(o.temperature).top_k(o.top_k).top_p(o.top_p);
-            let sampler = sampler.min_p(o.min_p).order(o.order).method(o.method);
-            let sampler = sampler.repetition_penalty(repetition).presence_penalty(presence);
-            let sampler = sampler.frequency_penalty(frequency).exec(by(kernel));
-            let logits = Matrix::new(&x, x.len() / o.rows)?;
-            sampler.bias(&o.bias).history(&history).sample(logits, &mut draws)
-        };
-        sampler().expect("a valid call");
-        let mut case = Case::new::<T>().raw("rows", o.rows).raw("seed", o.seed);
-        for (name, value) in [("step", o.step), ("first_row", o.first_row)] {
-            if value > 0 {
-                case = case.raw(name, value);
-            }
-        }
-        if o.top_k > 0 {
-            case = case.raw("top_k", o.top_k);
-        }
-        let numbers = [
-            ("temperature", o.temperature, 1.0),
-            ("top_p", o.top_p, 1.0),
-            ("min_p", o.min_p, 0.0),
-            ("repetition", o.penalties[0], 1.0),
-            ("presence", o.penalties[1], 0.0),
-            ("frequency", o.penalties[2], 0.0),
-        ];
-        for (name, value, usual) in numbers {
-            if value != usual {
-                case = case.number(name, value);
-            }
-        }
-        if o.order == llama {
-            case = case.text("order", "llama.cpp");
-        }
-        if o.method == gumbel {
-            case = case.text("method", "gumbel-max");
-        }
-        if !o.bias.is_empty() {
-            let pair = |&(token, bias): &(usize, f32)| format!("[{token}, \"{}\"]", words(&[bias]));
-            case = case.raw("bias", list(o.bias.iter().map(pair)));
-        }
-        if !o.history.is_empty() {
-            case = case.raw("history", list(o.history.iter().map(list)));
-        }
-        let token = |&token: &usize| if token == usize::MAX { -1 } else { token as i64 };
-        file.add(case.input("x", &input).raw("draws", list(draws.iter().map(token))));
-    }
-}
-
 /// A function that makes the cases of a file, with a kernel.
 type Make = fn(&mut File, &'static Kernel);
 
@@ -775,11 +634,21 @@ const FILES: &[(&str, &str, Make)] = &[
     ("losses", "cross-entropy against labels and its gradient", |file, kernel| {
         for_all_types!(losses(file, kernel));
     }),
+    (
+        "targets",
+        "cross-entropy with label smoothing, weights, probabilities, z-loss and divergence",
+        |file, kernel| {
+            for_all_types!(targets::targets(file, kernel));
+        },
+    ),
     ("picks", "argmax, top-k and log-probabilities of tokens", |file, kernel| {
         for_all_types!(picks(file, kernel));
     }),
+    ("filters", "draws by typical-p and with a least number of tokens", |file, kernel| {
+        for_all_types!(samples::filters(file, kernel));
+    }),
     ("samples", "draws from rows of logits", |file, kernel| {
-        for_all_types!(samples(file, kernel));
+        for_all_types!(samples::samples(file, kernel));
     }),
 ];
 

@@ -232,8 +232,9 @@ def reduce(x):
 def ln(x):
     if x == 1:
         return 0.0
-    m, k = reduce(x)
-    return poly(sub(m, 1.0), k, 0.0)
+    small = x < 2.0**-1022
+    m, k = reduce(mul(x, 2.0**54) if small else x)
+    return poly(sub(m, 1.0), k - 54 if small else k, 0.0)
 
 
 def ln1p(x):
@@ -1076,10 +1077,36 @@ def power_of_two(x):
     return add(y, mul(y, mul(q, r)))
 
 
+class Pairs:
+    """Numbers of losses: in rows of f32 plain f64, with 0 as the second part."""
+
+    def __init__(self, is_double):
+        self.is_double = is_double
+
+    def of(self, hi, lo=0.0):
+        return (hi, finite_part(lo) if self.is_double else 0.0)
+
+    def add(self, a, b):
+        return self.of(*pair_add(a, b)) if self.is_double else (add(a[0], b[0]), 0.0)
+
+    def mul(self, a, b):
+        return pair_mul(a, b) if self.is_double else (mul(a[0], b[0]), 0.0)
+
+    def div(self, a, b):
+        return pair_div(a, b) if self.is_double else (div(a[0], b[0]), 0.0)
+
+    def minus(self, a):
+        return (-a[0], -a[1])
+
+
 class LossRow:
+    """The sums of a row, and what its log-probabilities are made of."""
+
     def __init__(self, x, of, scale):
-        self.row = row = Row(x, contract_of(of), scale)
+        self.x, self.row = x, Row(x, contract_of(of), scale)
+        row = self.row
         self.is_double = row.contract.is_double
+        self.pairs = Pairs(self.is_double)
         self.e_max = self.top = row.exp(row.max)
         hi, lo = two_sum(row.sum[0], -self.e_max)
         self.others = (hi, add(lo, row.sum[1]))
@@ -1096,78 +1123,223 @@ class LossRow:
         if self.is_double and self.others[0] < mul(2.0**-40, row.sum[0]):
             self.log.c = (ln1p(div(add(*self.others), self.e_max)), 0.0)
 
-    def log_prob(self, x):
-        row_max, hi, lo, c = self.row.max, self.row.scale.hi, self.row.scale.lo, self.log.c
-        if self.log.far:
-            x, row_max, hi, lo = mul(0.5, x), mul(0.5, row_max), mul(2.0, hi), mul(2.0, lo)
-        e, e_lo = two_sum(x, -row_max)
-        if e < LEAST or mul(e, hi) < LEAST:
-            return mul(e, hi)
-        p, p_lo = two_product(e, hi)
-        y, y_lo = two_sum(p, sub(0.0, c[0]))
-        rest = sub(add(mul(e_lo, hi), mul(e, lo)), c[1])
-        return add(y, add(y_lo, add(p_lo, rest)))
+    def exactly(self):
+        """The same of a row of f32 by exponentials of f64."""
+        row = self.row
+        shift = Shift(row.scale, row.max, DOUBLE.min_exp)
+        e = [exp(x, DOUBLE, row.scale, shift) for x in self.x]
+        e_max = exp(row.max, DOUBLE, row.scale, shift)
+        return Log(row.max, e_max, shift, row_sum(e, row.contract), DOUBLE, row.scale)
 
-    def gradient(self, x, label, factor):
-        row, scale, a = self.row, self.row.scale, self.row.contract.a
-        if self.is_double:
-            w = pair_mul((factor, 0.0), (scale.hi, scale.lo))
-            q, lo = pair_div(w, row.sum)
-            hi = q
+
+def log_prob(x, log):
+    row_max, hi, lo, c = log.max, log.scale.hi, log.scale.lo, log.c
+    if log.far:
+        x, row_max, hi, lo = mul(0.5, x), mul(0.5, row_max), mul(2.0, hi), mul(2.0, lo)
+    e, e_lo = two_sum(x, -row_max)
+    if e < LEAST or mul(e, hi) < LEAST:
+        return mul(e, hi)
+    p, p_lo = two_product(e, hi)
+    y, y_lo = two_sum(p, sub(0.0, c[0]))
+    rest = sub(add(mul(e_lo, hi), mul(e, lo)), c[1])
+    return add(y, add(y_lo, add(p_lo, rest)))
+
+
+class LossOptions:
+    def __init__(self, case):
+        self.s = d(case.get("smoothing", "0" * 16))
+        self.z = d(case.get("z", "0" * 16))
+        self.weights = numbers(case["weights"], F64) if "weights" in case else None
+        self.divergence = case.get("divergence", False)
+
+
+class Loss:
+    """The loss of a row, and its gradient. Of `label` and `q`, probabilities, one is None."""
+
+    def __init__(self, row, label, q, r, options):
+        self.row, self.label, self.q, self.r, self.o = row, label, q, r, options
+        self.n, self.weights = len(row.x), options.weights or [1.0] * len(row.x)
+        self.spreads = q is not None or options.s != 0
+        pairs, s = row.pairs, options.s
+        self.own = pairs.of(*two_sum(1.0, -s))
+        self.spread = pairs.div((s, 0.0), (float(self.n), 0.0))
+        self.all = self.share = self.extra = (0.0, 0.0)
+        below = 0.0
+        if self.spreads:
+            below = self.sums()
+        if label is not None:
+            weight = (self.weights[label], 0.0)
+            self.share = pairs.mul(self.own, weight)
+            self.extra = pairs.mul(self.spread, weight)
+        exactly = not row.is_double and options.divergence and self.spreads
+        log = row.exactly() if exactly else row.log
+        c_1 = add(*log.c)
+        loss = add(mul(add(*self.all), c_1), mul(2.0, mul(log.scale.hi, below)))
+        information = 0.0
+        if self.share[0] != 0:
+            information = -log_prob(row.x[label], log)
+            loss = add(loss, mul(add(*self.share), information))
+        if options.divergence and self.spreads:
+            loss = self.diverged(loss)
+        self.mass = pairs.add(self.share, self.all)
+        self.rest = pairs.add(self.all, pairs.minus(self.extra))
+        if options.z != 0:
+            loss = self.with_z(loss, log, c_1, exactly)
+        self.result = mul(loss, r)
+        if not self.spreads and options.z == 0 and abs(loss) < 2.0**-800:
+            factor = mul(add(*self.share), r)
+            if math.isfinite(factor):
+                self.result = mul(factor, information)
+
+    def sums(self):
+        row, pairs, weights = self.row, self.row.pairs, self.weights
+        labels = self.q is None
+        self.own_1 = 0.0 if labels else sub(1.0, self.o.s)
+        self.spread_1 = div(self.o.s, float(self.n))
+        q = [0.0] * self.n if labels else self.q
+        self.v = [fma(q, self.own_1, self.spread_1) for q in q]
+        self.t = [mul(w, v) for w, v in zip(weights, self.v)]
+        half, contract = mul(0.5, row.row.max), row.row.contract
+        terms = [
+            0.0 if t == 0 else mul(t, fma(x, -0.5, half)) for t, x in zip(self.t, row.x)
+        ]
+        of_probs = pairs.of(*row_sum([mul(w, q) for w, q in zip(weights, q)], contract))
+        of_weights = pairs.of(*row_sum(weights, contract))
+        self.all = pairs.add(pairs.mul(self.own, of_probs), pairs.mul(self.spread, of_weights))
+        return row_sum(terms, contract)[0]
+
+    def diverged(self, loss):
+        if self.label is None:
+            entropy = (0.0, 0.0)
+            for t, v in zip(self.t, self.v):
+                if t != 0:
+                    entropy = pair_add(entropy, (mul(t, ln(v)), 0.0))
+            entropy, in_all = entropy[0], add(*self.all)
         else:
-            w = (mul(factor, scale.hi), 0.0)
-            q = div(w[0], row.sum[0])
-            hi = f32(q)
-            lo = sub(q, hi)
+            w, in_all = self.weights[self.label], 1.0
+            own_2 = add(sub(1.0, self.o.s), self.spread_1)
+            others = sub(add(*self.all), mul(w, self.spread_1))
+            entropy = mul(mul(w, own_2), ln(own_2))
+            entropy = add(entropy, mul(others, ln(self.spread_1)))
+        loss = add(loss, entropy)
+        if self.o.weights is None:
+            counts = in_all > 1 or (in_all > 0 and sub(1.0, in_all) > 2.0**-50)
+            least = mul(in_all, ln(in_all)) if counts else 0.0
+            loss = least if loss < least else loss
+        return loss
+
+    def with_z(self, loss, log, c_1, exactly):
+        z, row, pairs = self.o.z, self.row, self.row.pairs
+        twice, lse = mul(2.0, z), log.logsumexp()
+        if not row.is_double and not exactly:
+            error = mul(min(c_1, 1.0), 2.0**-23)
+            near = mul(abs(add(self.mass[0], mul(twice, lse))), 2.0**-30)
+            square = mul(add(loss, mul(mul(z, lse), lse)), 2.0**-26)
+            if mul(twice, error) > near or mul(mul(twice, abs(lse)), error) > square:
+                lse = row.exactly().logsumexp()
+        of_z = pairs.mul((twice, 0.0), (lse, 0.0))
+        self.mass, self.rest = pairs.add(self.mass, of_z), pairs.add(self.rest, of_z)
+        return add(loss, mul(mul(z, lse), lse))
+
+    def gradient(self, factor):
+        row, pairs, scale = self.row, self.row.pairs, self.row.row.scale
+        w = pairs.mul((factor, 0.0), (self.r, 0.0))
+        w = pairs.mul(w, pairs.of(scale.hi, scale.lo))
+        if self.mass[0] == 0 and self.o.z == 0 and not math.isfinite(w[0]):
+            w = (0.0, 0.0)
+        m = pairs.mul(w, self.mass)
+        q = pairs.div(m, row.row.sum)
+        up, down = (UP, DOWN) if abs(m[0]) < 2.0**60 else (1.0, 1.0)
+        e = row.row.e
+        result = self.of_others(q, e, up, down)
+        if self.spreads:
+            result = self.of_spread(w, q, e, up, down)
+        if self.label is not None:
+            result[self.label] = self.at_label(w, e[self.label])
+        return result
+
+    def of_others(self, q, e, up, down):
+        a = self.row.row.contract.a
+        hi, lo = q
+        if not self.row.is_double:
+            hi = f32(q[0])
+            lo = sub(q[0], hi)
             lo = f32(lo) if math.isfinite(lo) else 0.0
-        up, down = (UP, DOWN) if abs(w[0]) < 2.0**60 else (1.0, 1.0)
         result = []
-        for e in row.e:
+        for e in e:
             if math.isfinite(hi):
                 u = a.mul(e, up)
                 result.append(a.mul(a.fma(u, hi, a.mul(u, lo)), down))
             else:
-                result.append(mul(e, q) if math.isfinite(q) else NAN)
-        result[label] = self.at_label(x[label], row.e[label], w)
+                result.append(mul(e, q[0]) if math.isfinite(q[0]) else NAN)
         return result
 
-    def at_label(self, x, e, w):
-        down = 1.0
-        if x == self.row.max and mul(2.0, self.e_max) >= self.row.sum[0]:
-            if self.is_double:
-                share = pair_div(self.others, pair_add(self.others, (self.top, 0.0)))
+    def of_spread(self, w, q, e, up, down):
+        pairs, result = self.row.pairs, []
+        own, spread = add(*pairs.mul(w, self.own)), add(*pairs.mul(w, self.spread))
+        for j, e in enumerate(e):
+            if self.row.is_double:
+                u = mul(e, up)
+                p = mul(fma(u, q[0], mul(u, q[1])), down)
             else:
-                others = add(*self.others)
-                share = (div(others, add(others, self.top)), 0.0)
-            v = (-share[0], -share[1])
-            if share[0] < 2.0**-800:
-                v = (mul(v[0], 2.0**300), mul(v[1], 2.0**300))
-                down = 2.0**-300
-            elif self.is_double:
-                v = pair_add((0.0, 0.0), v)
-        elif self.is_double:
-            v = pair_add(pair_div((e, 0.0), self.row.sum), (-1.0, 0.0))
+                p = mul(e, q[0])
+            v = spread if self.q is None else fma(self.q[j], own, spread)
+            if self.o.weights is None:
+                result.append(sub(p, v))
+            else:
+                result.append(fma(sub(0.0, self.weights[j]), v, p))
+        return result
+
+    def at_label(self, w, e):
+        row, pairs = self.row, self.row.pairs
+        x, contract = row.x[self.label], row.row
+        if x == contract.max and mul(2.0, row.e_max) >= contract.sum[0]:
+            o = row.others if row.is_double else (add(*row.others), 0.0)
+            part = pairs.div(o, pairs.add(o, (row.top, 0.0)))
+            if self.rest[0] == 0 and part[0] < 2.0**-800:
+                part = (mul(part[0], 2.0**300), mul(part[1], 2.0**300))
+                v = pairs.minus(pairs.mul(self.mass, part))
+                return mul(add(*pairs.mul(w, v)), 2.0**-300)
+            v = pairs.add(self.rest, pairs.minus(pairs.mul(self.mass, part)))
         else:
-            v = (sub(div(e, self.row.sum[0]), 1.0), 0.0)
-        g = add(*pair_mul(w, v)) if self.is_double else add(mul(w[0], v[0]), 0.0)
-        return mul(g, down)
+            p = pairs.div((e, 0.0), contract.sum)
+            target = pairs.add(self.share, self.extra)
+            v = pairs.add(pairs.mul(self.mass, p), pairs.minus(target))
+        return add(*pairs.mul(w, v))
 
 
-def cross_entropy(x, cols, labels, of, scale, reduction, gradient_factor):
+def cross_entropy(x, case, of):
+    """Losses, their reduction, and gradients."""
+    cols, options = case["cols"], LossOptions(case)
+    x, scale = without_sign(x, case)
+    rows, ignored = len(x) // cols, case.get("ignore_index", -100)
+    labels, q = case.get("labels"), None
+    if "label_of_all" in case:
+        labels = [case["label_of_all"]] * rows
+    if "targets" in case:
+        q, labels = numbers(case["targets"], of), [None] * rows
+    row_factors = numbers(case["row_factors"], F64) if "row_factors" in case else [1.0] * rows
     divisor = 1.0
-    if reduction == "mean":
-        divisor = float(sum(label != -100 for label in labels))
-    factor = div(gradient_factor, divisor)
+    if case["reduction"] == "mean":
+        counted = [1.0 if q else label for label in labels if label != ignored]
+        divisor = float(len(counted))
+        if options.weights and not q:
+            divisor = total(0.0, *(options.weights[label] for label in counted))
+    factor = d(case.get("gradient_factor", "3ff0000000000000"))
+    if d(case.get("scale", "3ff0000000000000")) < 0:
+        factor = -factor
+    factor = div(factor, divisor)
     losses, gradients, lanes = [], [], [0.0] * 8
     for i, label in enumerate(labels):
         row = x[i * cols : (i + 1) * cols]
-        if label == -100:
+        if label == ignored:
             loss, gradient = 0.0, [0.0] * cols
         elif special(row) is not None:
             loss, gradient = NAN, [NAN] * cols
         else:
-            this = LossRow(row, of, scale)
-            loss, gradient = -this.log_prob(row[label]), this.gradient(row, label, factor)
+            probs = q and q[i * cols : (i + 1) * cols]
+            of_row = Loss(LossRow(row, of, scale), label, probs, row_factors[i], options)
+            loss, gradient = of_row.result, of_row.gradient(factor)
         lanes[i % 8] = add(lanes[i % 8], loss)
         losses.append(loss)
         gradients += gradient
@@ -1234,36 +1406,98 @@ def masses(x, of, scale):
     return [f32(exp(x, contract, scale, shift)) for x in x]
 
 
+LN_ODD = {i: div(2.0, float(i)) for i in range(3, 20, 2)}
+
+
+def ln_f32(x):
+    bits = int(F32.to_bits(x), 16)
+    k = (bits - 0x3F3504F3) // 2**23
+    m = s(f"{bits - k * 2**23:08x}")
+    q = div(sub(m, 1.0), add(m, 1.0))
+    z = mul(q, q)
+    w = mul(z, z)
+
+    def pair(i):
+        return add(LN_ODD[i], mul(LN_ODD[i + 2], z))
+
+    far = add(pair(11), mul(w, add(pair(15), mul(w, LN_ODD[19]))))
+    tail = mul(mul(q, z), add(pair(3), mul(w, add(pair(7), mul(w, far)))))
+    k = float(k)
+    return add(mul(k, LN_2_FIRST), add(mul(2.0, q), add(tail, mul(k, LN_2_REST))))
+
+
+def f64_of(n):
+    return rounded(n, 1, F64) if n else 0.0
+
+
+def first_with_share(p, left):
+    """How many of the first of these tokens have this share of their units."""
+    of_all = sum(units(e) for e, _ in left)
+    need = max(1, min(math.ceil(mul(p, f64_of(of_all))), of_all))
+    running = 0
+    for n, (e, _) in enumerate(left):
+        running += units(e)
+        if running >= need:
+            return n + 1
+    return len(left)
+
+
+def by_index(left):
+    return sorted(left, key=lambda t: t[1])
+
+
+def by_rank(left):
+    return sorted(left, key=lambda t: (-t[0], t[1]))
+
+
+def by_distance(left):
+    lanes, of_all = [0.0] * 8, sum(units(e) for e, _ in left)
+    logs = {token: ln_f32(e) for e, token in left}
+    for e, token in by_index(left):
+        term = mul(mul(f64_of(units(e)), 2.0**-30), logs[token])
+        lanes[token % 8] = add(lanes[token % 8], term)
+    mean = div(total(*lanes), mul(f64_of(of_all), 2.0**-30))
+    return sorted(left, key=lambda t: (abs(sub(logs[t[1]], mean)), -t[0], t[1]))
+
+
 def filtered(left, case):
     """Of pairs of exponentials and tokens, in the order of ranks."""
+    min_keep = case.get("min_keep", 0)
+    top_p, min_p = d(case.get("top_p", "3ff0000000000000")), d(case.get("min_p", "0" * 16))
+    typical_p = d(case.get("typical_p", "3ff0000000000000"))
     if case.get("top_k", 0) > 0:
         left = left[: case["top_k"]]
-    p = d(case.get("top_p", "3ff0000000000000"))
-    if p < 1:
-        of_all = sum(units(e) for e, _ in left)
-        need = max(1, min(math.ceil(mul(p, rounded(of_all, 1, F64))), of_all))
-        running, n = 0, 0
-        while running < need:
-            running += units(left[n][0])
-            n += 1
-        left = left[:n]
-    p = d(case.get("min_p", "0000000000000000"))
-    if p > 0:
-        bound = mul(p, left[0][0])
-        left = [(e, token) for e, token in left if e >= bound]
+
+    def by_top_p(left):
+        return left[: max(min_keep, first_with_share(top_p, left))] if top_p < 1 else left
+
+    def by_min_p(left):
+        if min_p == 0:
+            return left
+        bound = mul(min_p, left[0][0])
+        return left[: max(min_keep, sum(e >= bound for e, _ in left))]
+
+    def by_typical_p(left):
+        if typical_p == 1:
+            return left
+        left = by_distance(left)
+        return by_rank(left[: max(min_keep, first_with_share(typical_p, left))])
+
+    filters = [by_top_p, by_min_p, by_typical_p]
+    if case.get("order") == "llama.cpp":
+        filters = [by_typical_p, by_top_p, by_min_p]
+    for each in filters:
+        left = each(left)
     return left
 
 
-def draws_of_row(x, of, case, row, draws):
-    x = list(x)
-    edited(x, of, case, row)
-    if special(x) is not None:
-        return [-1] * draws
+def left_of_row(x, of, case):
+    """Tokens that are left of a row that is not special, with their exponentials, by index."""
     temperature = d(case.get("temperature", "3ff0000000000000"))
     if temperature == 0:
-        return [x.index(max(x))] * draws
-    filters = "top_k" in case or "top_p" in case or "min_p" in case
-    after = case.get("order") == "llama.cpp" and filters
+        return [(1.0, x.index(max(x)))]
+    names = ("top_k", "top_p", "min_p", "typical_p")
+    after = case.get("order") == "llama.cpp" and any(name in case for name in names)
 
     def exponentials(x):
         if temperature == INF:
@@ -1271,12 +1505,26 @@ def draws_of_row(x, of, case, row, draws):
         return masses(x, of, Scale.of_temperature(temperature))
 
     left = [(e, token) for token, e in enumerate(masses(x, of, ONE) if after else exponentials(x))]
-    left = sorted(((e, token) for e, token in left if e >= 2.0**-62), key=lambda t: (-t[0], t[1]))
-    left = sorted(filtered(left, case), key=lambda t: t[1])
+    left = by_rank((e, token) for e, token in left if e >= 2.0**-62)
+    left = by_index(filtered(left, case))
     if after and temperature != 1:
         left = list(zip(exponentials([x[token] for _, token in left]), (t for _, t in left)))
         left = [(e, token) for e, token in left if e >= 2.0**-62]
+    return left
 
+
+def edited_row(x, of, case, row):
+    """A row with bias and penalties, and the tokens that are left of it, or None."""
+    x = list(x)
+    edited(x, of, case, row)
+    return x, None if special(x) is not None else left_of_row(x, of, case)
+
+
+def draws_of_row(left, case, row, draws):
+    if left is None:
+        return [-1] * draws
+    if case.get("temperature") == "0" * 16:
+        return [left[0][1]] * draws
     seed, step = case["seed"], case.get("step", 0)
     number = case.get("first_row", 0) + row
     upper_bits = (step >> 32) << 16 | number >> 32
@@ -1287,6 +1535,22 @@ def draws_of_row(x, of, case, row, draws):
         gumbel = case.get("method") == "gumbel-max"
         result.append((gumbel_max if gumbel else inverse)(left, bits))
     return result
+
+
+def kept_of_row(x, left, of, case):
+    """Tokens that are left and their probabilities, and the logarithms of these."""
+    if left is None:
+        return [], [], []
+    tokens = [token for _, token in left]
+    x, temperature = [x[token] for token in tokens], d(case.get("temperature", "3ff0000000000000"))
+    if temperature in (0, INF):
+        probs, logs = (limit(x, "nan", temperature == INF, log) for log in (False, True))
+    else:
+        arithmetic, scale = contract_of(of).a.of, Scale.of_temperature(temperature)
+        probs = softmax(x, arithmetic, scale, "nan")
+        logs = log_softmax(x, arithmetic, scale, "nan")
+    order = sorted(zip(probs, tokens), key=lambda t: (-t[0], t[1]))
+    return [t for _, t in order], [p for p, _ in order], sorted(logs, reverse=True)
 
 
 def inverse(left, bits):
@@ -1518,17 +1782,8 @@ def check_picks(case, at):
 
 
 def check_losses(case, at):
-    of, scale = TYPES[case["type"]], scale_of(case)
-    x, cols = numbers(case["x"], of), case["cols"]
-    losses, loss, gradient = cross_entropy(
-        x,
-        cols,
-        case.get("labels") or [case["label_of_all"]] * (len(x) // cols),
-        of,
-        scale,
-        case["reduction"],
-        d(case["gradient_factor"]),
-    )
+    of = TYPES[case["type"]]
+    losses, loss, gradient = cross_entropy(numbers(case["x"], of), case, of)
     check_values(at, "losses", losses, F64, case["losses"])
     check_values(at, "loss", [loss], F64, case["loss"])
     check_values(at, "gradient", gradient, of, case["gradient"])
@@ -1540,8 +1795,22 @@ def check_samples(case, at):
     cols, draws = len(x) // rows, len(want) // rows
     got = []
     for row in range(rows):
-        got += draws_of_row(x[row * cols : (row + 1) * cols], of, case, row, draws)
+        _, left = edited_row(x[row * cols : (row + 1) * cols], of, case, row)
+        got += draws_of_row(left, case, row, draws)
     same(f"{at} draws", [str(token) for token in got], " ".join(map(str, want)))
+
+
+def check_filters(case, at):
+    of = TYPES[case["type"]]
+    arithmetic, want = contract_of(of).a.of, case["draws"]
+    x, left = edited_row(numbers(case["x"], of), of, case, 0)
+    draws = draws_of_row(left, case, 0, len(want))
+    same(f"{at} draws", [str(token) for token in draws], " ".join(map(str, want)))
+    tokens, probs, logs = kept_of_row(x, left, of, case)
+    if "kept" in case:
+        same(f"{at} kept", [str(token) for token in tokens], " ".join(map(str, case["kept"])))
+    check_values(at, "probs", probs, arithmetic, case["probs"])
+    check_values(at, "log_probs", logs, arithmetic, case["log_probs"])
 
 
 CHECKS = {
@@ -1554,8 +1823,10 @@ CHECKS = {
     "masked": check_masked,
     "backward": check_backward,
     "losses": check_losses,
+    "targets": check_losses,
     "picks": check_picks,
     "samples": check_samples,
+    "filters": check_filters,
 }
 
 
