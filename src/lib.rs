@@ -169,8 +169,8 @@ pub use scratch::{release_scratch, with_scratch};
 pub use shards::{Merged, MergedRow, Shards};
 pub use sigmoid::Sigmoid;
 pub use softmax_kernels::{
-    BLOCK, Element, Error, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Number, Partial,
-    Probs, Size, Targets, Ties, Weights,
+    BLOCK, BitMask, Element, Error, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Number,
+    Partial, Probs, Size, Targets, Ties, Weights,
 };
 pub use threads::Threads;
 

@@ -143,7 +143,7 @@ impl Softmax<'_> {
     ) -> Result<(), Error> {
         let index = index_of(axis, y.ndim())?;
         let len = y.len_of(Axis(index));
-        let Some(mask) = self.mask_of_each(len) else {
+        let Some(mask) = self.mask_of_each(len)? else {
             return self.arrays(op, Arrays::new(x, y, axis)?);
         };
         if let Some(x) = &x {
@@ -347,7 +347,7 @@ impl Softmax<'_> {
             return self.logsumexp_axis(x.to_slice().unwrap_or_default(), y, shape.slice(), axis);
         }
         let mut y = y.insert_axis(Axis(index));
-        let Some(mask) = self.mask_of_each(x.len_of(Axis(index))) else {
+        let Some(mask) = self.mask_of_each(x.len_of(Axis(index)))? else {
             arrange(&mut x, index, |a, b| y.swap_axes(a, b));
             return self.logsumexp_lanes(last(&x), x, y);
         };

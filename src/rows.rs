@@ -325,7 +325,7 @@ impl<'a> Softmax<'a> {
     }
 
     /// Whether rows must be changed before the operation.
-    fn is_changed(&self) -> bool {
+    pub(crate) fn is_changed(&self) -> bool {
         self.mask.is_some() || self.factor.is_negative()
     }
 

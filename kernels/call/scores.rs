@@ -1,10 +1,9 @@
 //! The options of attention, a call with them, and what each row makes of them.
 
-use std::ops::Range;
-
 use half::{bf16, f16};
 
 use crate::call::Masked;
+use crate::call::bits::{BitMask, check_width, pack};
 use crate::call::error::{Error, Size};
 use crate::call::matrix::{Matrix, MatrixMut};
 use crate::call::rows::{Rows, over_rows};
@@ -64,8 +63,8 @@ pub(crate) fn log_shift_of_pairs<E: Contract>(
     log
 }
 
-/// The elements of a mask: numbers that are added to the logits, or booleans that tell whether a
-/// key is seen.
+/// The elements of a mask: numbers that are added to the logits, or booleans or bits that tell
+/// whether a key is seen.
 ///
 /// ```
 /// use softmax_kernels::MaskData;
@@ -85,37 +84,106 @@ pub enum MaskData<'a> {
     Bf16(&'a [bf16]),
     /// A key is seen where this is not 0.
     Bool(&'a [u8]),
+    /// A key is seen where its bit is set.
+    Bits(BitMask<'a>),
 }
 
 impl<'a> MaskData<'a> {
-    /// Elements.
+    /// How many rows of masks there are for `rows` rows of `cols` elements: 1 or `rows`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for another size, [`Error::Value`] for more columns than there are.
     #[doc(hidden)]
-    #[allow(clippy::len_without_is_empty)]
-    pub fn len(&self) -> usize {
+    pub fn rows(&self, rows: usize, cols: usize) -> Result<usize, Error> {
+        if let Self::Bits(bits) = self {
+            return bits.rows(rows, cols);
+        }
+        let (len, row) = (self.len(), Some(cols));
+        match Some(len) {
+            len if len == row => Ok(1),
+            len if len == rows.checked_mul(cols) => Ok(rows),
+            _ => Err(Error::shape(Self::SIZE, Size::Matrix(rows, cols), Size::Count(len))),
+        }
+    }
+
+    /// The name of its size in errors.
+    #[doc(hidden)]
+    pub const SIZE: &'static str =
+        "number of elements of the mask (a row for all, or one for each)";
+
+    /// Checks that there are `rows` rows of `cols` elements. No overflow: there are as many scores.
+    fn check_rows(&self, rows: usize, cols: usize) -> Result<(), Error> {
+        match self {
+            Self::Bits(bits) => bits.check(rows, cols),
+            _ if self.len() == rows * cols => Ok(()),
+            _ => Err(Error::count("number of elements of the mask", rows * cols, self.len())),
+        }
+    }
+
+    /// Elements; of bits, words.
+    fn len(&self) -> usize {
         match self {
             Self::F32(m) => m.len(),
             Self::F64(m) => m.len(),
             Self::F16(m) => m.len(),
             Self::Bf16(m) => m.len(),
             Self::Bool(m) => m.len(),
+            Self::Bits(m) => m.words().len(),
         }
     }
 
-    /// Those in a range of columns.
+    /// One row of `cols` elements.
     #[doc(hidden)]
     #[must_use]
     #[inline(always)]
-    pub fn part(self, range: Range<usize>) -> Self {
+    pub fn row(self, row: usize, cols: usize) -> Self {
+        let range = row * cols..(row + 1) * cols;
         match self {
             Self::F32(m) => Self::F32(&m[range]),
             Self::F64(m) => Self::F64(&m[range]),
             Self::F16(m) => Self::F16(&m[range]),
             Self::Bf16(m) => Self::Bf16(&m[range]),
             Self::Bool(m) => Self::Bool(&m[range]),
+            Self::Bits(m) => Self::Bits(m.row(row, m.width(cols))),
         }
     }
 
-    /// What is added to the logit of a key: of booleans 0 or -inf.
+    /// A row of `cols` elements that only hides as words of bits, in `room` if it is not yet; and
+    /// the number of columns that these have bits for. The others are hidden.
+    #[doc(hidden)]
+    pub fn bits<'m>(self, cols: usize, room: &'m mut [u32]) -> (&'m [u32], usize)
+    where
+        'a: 'm,
+    {
+        if let Self::Bits(bits) = self {
+            return (bits.words(), bits.width(cols));
+        }
+        match self {
+            Self::Bool(m) => pack(room, cols, |i| m[i] != 0),
+            _ => pack(room, cols, |i| self.added(i) == 0.0),
+        }
+        (room, cols)
+    }
+
+    /// Checks that every element hides or changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Value`] names the first other number.
+    #[doc(hidden)]
+    pub fn check_hides(&self) -> Result<(), Error> {
+        let n = self.len();
+        if self.only_hides((0, n)) {
+            return Ok(());
+        }
+        let adds = |&i: &usize| !(self.added(i) == 0.0 || self.added(i) == f64::NEG_INFINITY);
+        let range = "0 or -inf: this operation's masks only hide";
+        match (0..n).find(adds) {
+            Some(i) => Err(Error::value_at("element of the mask", i, self.added(i), range)),
+            None => Ok(()),
+        }
+    }
+
+    /// What is added to the logit of a key: of booleans and bits 0 or -inf.
     #[doc(hidden)]
     pub fn added(&self, key: usize) -> f64 {
         match self {
@@ -126,6 +194,13 @@ impl<'a> MaskData<'a> {
             Self::Bf16(m) => Element::to_f64(m[key]),
             Self::Bool(m) => {
                 if m[key] != 0 {
+                    0.0
+                } else {
+                    f64::NEG_INFINITY
+                }
+            }
+            Self::Bits(m) => {
+                if m.is_seen(key) {
                     0.0
                 } else {
                     f64::NEG_INFINITY
@@ -168,8 +243,14 @@ impl<'a> MaskData<'a> {
             Self::F64(m) => all!(m: f64),
             Self::F16(m) => all!(m: f16),
             Self::Bf16(m) => all!(m: bf16),
-            Self::Bool(_) => true,
+            Self::Bool(_) | Self::Bits(_) => true,
         }
+    }
+}
+
+impl<'a> From<BitMask<'a>> for MaskData<'a> {
+    fn from(data: BitMask<'a>) -> Self {
+        Self::Bits(data)
     }
 }
 
@@ -219,7 +300,8 @@ pub struct Mask<'a> {
 
 impl<'a> Mask<'a> {
     /// A mask. Values of f32, f16 or bf16 (f64 for scores of f64) are added to the logits; bool or
-    /// u8 say which keys are seen: `true` or not 0. `shape` is batch, heads, queries: each as many
+    /// u8 say which keys are seen: `true` or not 0; so do the bits of a [`BitMask`], each row of
+    /// which starts at a word. `shape` is batch, heads, queries: each as many
     /// as the scores have, or 1 for one that serves all. A row of the mask is as long as a row of
     /// the scores.
     ///
@@ -229,7 +311,9 @@ impl<'a> Mask<'a> {
     /// let mask = Mask::new(&[true, true, false][..], [1, 1, 1]);
     /// ```
     pub fn new(data: impl Into<MaskData<'a>>, shape: [usize; 3]) -> Self {
-        Self { data: data.into(), shape, width: None }
+        let data = data.into();
+        let width = if let MaskData::Bits(bits) = &data { bits.given_width() } else { None };
+        Self { data, shape, width }
     }
 
     /// The mask has columns only for the first `keys` keys, and the keys after them are hidden, as
@@ -361,16 +445,9 @@ impl<'a> Attend<'a> {
                 return Err(Error::shape(what, expected, got));
             }
             let width = mask.width.unwrap_or(cols);
-            if width > cols {
-                let range = "no more than there are keys";
-                return Err(Error::value("number of columns of the mask", width, range));
-            }
-            // No overflow: the scores have at least as many.
-            let needed = mask.shape.iter().product::<usize>() * width;
-            let len = mask.data.len();
-            if len != needed {
-                return Err(Error::count("number of elements of the mask", needed, len));
-            }
+            check_width(width, cols)?;
+            // No overflow: the scores have at least as many rows.
+            mask.data.check_rows(mask.shape.iter().product(), width)?;
         }
         let per_head = [
             (self.mask_slopes, "number of slopes of the mask (one for each head)"),
@@ -493,8 +570,7 @@ impl<'a> Attend<'a> {
             let [batches, heads, queries] = mask.shape;
             let at = |i, n| if n == 1 { 0 } else { i };
             let row = (at(batch, batches) * heads + at(head, heads)) * queries + at(query, queries);
-            let range = row * width..(row + 1) * width;
-            mask.data.part(range)
+            mask.data.row(row, width)
         });
         let keys = (begin.min(end), end);
         Row {

@@ -34,7 +34,8 @@ use crate::num::scale::{Scale, Shift};
 use crate::num::two_product;
 use crate::sweep::reduce::{Kept, Pipeline, Reduced, Reducer, Task};
 use crate::sweep::{
-    Exp, Finish, Inverse, Keep, Logits, UNROLL, classify, prefetch_page, row_max_apart, to_aligned,
+    Exp, Finish, Inverse, Keep, Logits, UNROLL, bits_at, classify, prefetch_page, row_max_apart,
+    to_aligned,
 };
 
 /// Vectors that can load every type of mask.
@@ -177,6 +178,12 @@ unsafe fn load_mask_here<S: Masks>(simd: S, mask: &MaskData, at: usize, n: usize
             // SAFETY: there is room for a vector.
             unsafe { simd.load(seen.as_ptr()) }
         }
+        MaskData::Bits(m) => {
+            let hidden = simd.splat(S::E::narrow(f64::NEG_INFINITY));
+            // SAFETY: the mask has a bit for column `at`.
+            let bits = unsafe { bits_at::<S>(m.words(), at) };
+            simd.select_bits(bits, simd.splat(S::E::narrow(0.0)), hidden)
+        }
     }
 }
 
@@ -287,7 +294,7 @@ impl<S: Masks> Biased<'_, S> {
         if let Some(data) = &self.mask {
             // SAFETY: the row, and so its mask, has n elements from there on.
             let mask = unsafe { load_mask(simd, data, self.place.start + i, n) };
-            if let MaskData::Bool(_) = data {
+            if let MaskData::Bool(_) | MaskData::Bits(_) = data {
                 // Nothing is added.
             } else if let Some(slope) = self.mask_slope {
                 let mut added = product(simd, mask, (slope, zero));
@@ -337,11 +344,19 @@ unsafe impl<S: Masks> Logits<S> for Seen<'_, S> {
     unsafe fn at(&self, v: S::V, i: usize, n: usize) -> (S::V, S::V) {
         let simd = self.place.simd;
         let mut v = v;
-        if let Some(mask) = &self.mask {
-            // SAFETY: the row, and so its mask, has n elements from there on.
-            let mask = unsafe { load_mask(simd, mask, self.place.start + i, n) };
-            let least = simd.splat(S::E::narrow(f64::NEG_INFINITY));
-            v = simd.select_below(mask, simd.splat(S::E::narrow(0.0)), least, v);
+        let least = simd.splat(S::E::narrow(f64::NEG_INFINITY));
+        match &self.mask {
+            None => {}
+            Some(MaskData::Bits(mask)) => {
+                // SAFETY: the row, and so its mask, has n elements from there on, at least one.
+                let bits = unsafe { bits_at::<S>(mask.words(), self.place.start + i) };
+                v = simd.select_bits(bits, v, least);
+            }
+            Some(mask) => {
+                // SAFETY: the row, and so its mask, has n elements from there on.
+                let mask = unsafe { load_mask(simd, mask, self.place.start + i, n) };
+                v = simd.select_below(mask, simd.splat(S::E::narrow(0.0)), least, v);
+            }
         }
         (self.place.edges(v, i, n), v)
     }
