@@ -36,6 +36,7 @@ macro_rules! rows_view {
     ($matrix:ident, $row:ident, $write:expr) => {
         impl<T: Element, C: Change<T>> View for Rows<$matrix<'_, T>, C> {
             type Item = C::Item;
+            const TOGETHER: usize = 1;
 
             fn lanes_along(&self, dim: usize) -> Option<usize> {
                 (dim == 0).then(|| self.matrix.rows())

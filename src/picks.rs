@@ -68,11 +68,12 @@ impl<'a> TopK<'a> {
     }
 
     /// Hides elements, with the bits of a row that has `-inf` there: bits ([`BitMask`]) or booleans
-    /// say which are seen, or numbers are 0 or `-inf` (calls refuse others). The mask has one row for
-    /// all rows, or one for each; along an axis other than the last, one for all. If a row shows
-    /// fewer than `k` elements, the others follow in the order of the row, with probability 0.
+    /// say which are seen, or numbers are 0 or `-inf` (calls refuse others). The mask has one row
+    /// for all rows, or one for each; along an axis other than the last, one for all. If a row
+    /// shows fewer than `k` elements, the others follow in the order of the row, with probability
+    /// 0.
     ///
-    /// Rows are copied into scratch memory, which takes about as long as to read them.
+    /// Calls take longer, because rows are copied into scratch memory.
     ///
     /// ```
     /// use softmax::{BitMask, Matrix, TopK};
@@ -310,11 +311,11 @@ impl<'a> LogProbs<'a> {
     }
 
     /// Hides elements, with the bits of a row that has `-inf` there: bits ([`BitMask`]) or booleans
-    /// say which are seen, or numbers are 0 or `-inf` (calls refuse others). The mask has one row for
-    /// all rows, or one for each; along an axis other than the last, one for all. A hidden token has
-    /// the log-probability `-inf`.
+    /// say which are seen, or numbers are 0 or `-inf` (calls refuse others). The mask has one row
+    /// for all rows, or one for each; along an axis other than the last, one for all. A hidden
+    /// token has the log-probability `-inf`.
     ///
-    /// Rows are copied into scratch memory, which takes about as long as to read them.
+    /// Calls take longer, because rows are copied into scratch memory.
     ///
     /// ```
     /// use softmax::{BitMask, LogProbs, Matrix};

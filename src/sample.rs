@@ -415,9 +415,10 @@ impl<'a> Sampler<'a> {
     }
 
     /// Hides tokens: they are never drawn nor left, whatever their logits, bias and penalties. Bits
-    /// ([`BitMask`]), as grammar engines make them, or booleans say which are seen, or numbers are 0
-    /// or `-inf` (calls refuse others). The mask has one row for all rows, or one for each. A draw is
-    /// that from a row with `-inf` at the hidden tokens; a row that shows none has nothing to draw.
+    /// ([`BitMask`]), as grammar engines make them, or booleans say which are seen, or numbers are
+    /// 0 or `-inf` (calls refuse others). The mask has one row for all rows, or one for each. A
+    /// draw is that from a row with `-inf` at the hidden tokens; a row that shows none has nothing
+    /// to draw.
     ///
     /// Bits cost next to nothing: exponentials are computed with them. Other masks are packed to
     /// bits first.

@@ -61,7 +61,7 @@ fn copied<T: Element>(
     len: usize,
     others: &[usize],
 ) -> Result<usize, Error> {
-    let lanes = most_lanes(lanes, len.saturating_mul(size_of::<T>()));
+    let lanes = most_lanes(lanes::TOGETHER, lanes, len.saturating_mul(size_of::<T>()));
     let of_rows = exec.scratch_size::<T>(Op::Softmax, Shape::new(lanes, len))?;
     let tile = room_for::<T>(lanes.saturating_mul(len));
     let others = others.iter().map(|&bytes| room_for::<u8>(lanes.saturating_mul(bytes)));

@@ -28,14 +28,14 @@ pub struct BitMask<'a> {
 
 /// Stands for what was not given. A number and not an `Option`, because masks are part of options
 /// that lie on stacks.
-const NOT_GIVEN: usize = usize::MAX;
+pub(crate) const NOT_GIVEN: usize = usize::MAX;
 
 /// What was given: no mask is so large that the limit matters.
-const fn given(n: usize) -> usize {
+pub(crate) const fn given(n: usize) -> usize {
     if n == NOT_GIVEN { n - 1 } else { n }
 }
 
-const fn or(n: usize, default: usize) -> usize {
+pub(crate) const fn or(n: usize, default: usize) -> usize {
     if n == NOT_GIVEN { default } else { n }
 }
 
@@ -86,9 +86,9 @@ impl<'a> BitMask<'a> {
         self.width.min(cols)
     }
 
-    /// The number of columns that it has bits for, if that was given.
-    pub(crate) fn given_width(&self) -> Option<usize> {
-        (self.width != NOT_GIVEN).then_some(self.width)
+    /// The number of columns that it has bits for and its stride; each may be [`NOT_GIVEN`].
+    pub(crate) fn given(&self) -> (usize, usize) {
+        (self.width, self.stride)
     }
 
     /// The words; of one row if it was made by [`BitMask::row`].

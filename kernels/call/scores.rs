@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 
 use crate::call::Masked;
-use crate::call::bits::{BitMask, check_width, pack};
+use crate::call::bits::{BitMask, NOT_GIVEN, check_width, given, or, pack};
 use crate::call::error::{Error, Size};
 use crate::call::matrix::{Matrix, MatrixMut};
 use crate::call::rows::{Rows, over_rows};
@@ -288,14 +288,54 @@ impl<'a> From<&'a [bool]> for MaskData<'a> {
     }
 }
 
+/// The elements of a [`MaskData`] without anything else: smaller, for what lies on stacks often.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Elements<'a> {
+    F32(&'a [f32]),
+    F64(&'a [f64]),
+    F16(&'a [f16]),
+    Bf16(&'a [bf16]),
+    Bool(&'a [u8]),
+    Bits(&'a [u32]),
+}
+
+impl<'a> Elements<'a> {
+    #[inline(always)]
+    fn of(data: MaskData<'a>) -> Self {
+        match data {
+            MaskData::F32(m) => Self::F32(m),
+            MaskData::F64(m) => Self::F64(m),
+            MaskData::F16(m) => Self::F16(m),
+            MaskData::Bf16(m) => Self::Bf16(m),
+            MaskData::Bool(m) => Self::Bool(m),
+            MaskData::Bits(m) => Self::Bits(m.words()),
+        }
+    }
+
+    /// The whole; bits as one row, or as many without gaps.
+    #[inline(always)]
+    pub(crate) fn data(self) -> MaskData<'a> {
+        match self {
+            Self::F32(m) => MaskData::F32(m),
+            Self::F64(m) => MaskData::F64(m),
+            Self::F16(m) => MaskData::F16(m),
+            Self::Bf16(m) => MaskData::Bf16(m),
+            Self::Bool(m) => MaskData::Bool(m),
+            Self::Bits(m) => MaskData::Bits(BitMask::new(m)),
+        }
+    }
+}
+
 /// A mask and its shape.
 #[derive(Clone, Copy, Debug)]
 pub struct Mask<'a> {
-    pub(crate) data: MaskData<'a>,
+    elements: Elements<'a>,
     /// Batch, heads, queries.
-    pub(crate) shape: [usize; 3],
-    /// The number of its columns, if it has fewer than keys.
-    pub(crate) width: Option<usize>,
+    shape: [usize; 3],
+    /// The number of its columns, if it has fewer than keys, or else [`NOT_GIVEN`].
+    width: usize,
+    /// Of bits: the words from one row to the next, or else [`NOT_GIVEN`].
+    stride: usize,
 }
 
 impl<'a> Mask<'a> {
@@ -312,8 +352,11 @@ impl<'a> Mask<'a> {
     /// ```
     pub fn new(data: impl Into<MaskData<'a>>, shape: [usize; 3]) -> Self {
         let data = data.into();
-        let width = if let MaskData::Bits(bits) = &data { bits.given_width() } else { None };
-        Self { data, shape, width }
+        let (width, stride) = match &data {
+            MaskData::Bits(bits) => bits.given(),
+            _ => (NOT_GIVEN, NOT_GIVEN),
+        };
+        Self { elements: Elements::of(data), shape, width, stride }
     }
 
     /// The mask has columns only for the first `keys` keys, and the keys after them are hidden, as
@@ -326,8 +369,17 @@ impl<'a> Mask<'a> {
     /// ```
     #[must_use]
     pub const fn hidden_from(mut self, keys: usize) -> Self {
-        self.width = Some(keys);
+        self.width = given(keys);
         self
+    }
+
+    /// Its elements, with the gaps of bits.
+    #[inline(always)]
+    fn data(&self) -> MaskData<'a> {
+        match self.elements.data() {
+            MaskData::Bits(bits) if self.stride != NOT_GIVEN => bits.stride(self.stride).into(),
+            data => data,
+        }
     }
 }
 
@@ -386,7 +438,7 @@ fn max_distance<A>() -> i64 {
 pub(crate) struct Row<'a> {
     /// The range of keys that are seen, apart from masks.
     pub(crate) keys: (usize, usize),
-    pub(crate) mask: Option<MaskData<'a>>,
+    pub(crate) mask: Option<Elements<'a>>,
     pub(crate) mask_slope: Option<f32>,
     pub(crate) slope: Option<f32>,
     pub(crate) sink: Option<f32>,
@@ -437,17 +489,18 @@ impl<'a> Attend<'a> {
             return Err(Error::value("soft cap", c, "in 2^-20..=2^20"));
         }
         if let Some(mask) = &self.mask {
-            mask.data.check::<A>()?;
+            let data = mask.data();
+            data.check::<A>()?;
             let scores = [batch, heads, queries];
             if mask.shape.iter().zip(scores).any(|(&m, n)| m != n && m != 1) {
                 let what = "shape of the mask (batch, heads, queries; 1 serves for all)";
                 let [expected, got] = [scores, mask.shape].map(|s| Size::Tensor(Box::new(s)));
                 return Err(Error::shape(what, expected, got));
             }
-            let width = mask.width.unwrap_or(cols);
+            let width = or(mask.width, cols);
             check_width(width, cols)?;
             // No overflow: the scores have at least as many rows.
-            mask.data.check_rows(mask.shape.iter().product(), width)?;
+            data.check_rows(mask.shape.iter().product(), width)?;
         }
         let per_head = [
             (self.mask_slopes, "number of slopes of the mask (one for each head)"),
@@ -565,19 +618,19 @@ impl<'a> Attend<'a> {
             None => 0,
         };
         let mask = self.mask.map(|mask| {
-            let width = mask.width.unwrap_or(cols);
+            let width = or(mask.width, cols);
             end = end.min(width);
             let [batches, heads, queries] = mask.shape;
             let at = |i, n| if n == 1 { 0 } else { i };
             let row = (at(batch, batches) * heads + at(head, heads)) * queries + at(query, queries);
-            mask.data.row(row, width)
+            mask.data().row(row, width)
         });
         let keys = (begin.min(end), end);
         Row {
             keys,
             // A mask of numbers that only hides is treated as one of booleans.
             pairs: self.is_biased() || mask.is_some_and(|mask| !mask.only_hides(keys)),
-            mask,
+            mask: mask.map(Elements::of),
             mask_slope: self.mask_slopes.map(|slopes| slopes[head]),
             slope: self.slopes.map(|slopes| slopes[head]),
             sink: self.sinks.map(|sinks| sinks[head]),

@@ -296,28 +296,39 @@ where
     }
 }
 
-/// Copies a row, with -inf where the bit of an element is not set or missing. The compiler turns
-/// the loop into vectors.
+/// Copies a row, with -inf where the bit of an element is not set or missing.
 #[inline(always)]
-pub(crate) fn hide<S: Vector, T: Element>(_: S, x: &[T], seen: &[u32], y: &mut [T]) {
+pub(crate) fn hide<S, T>(simd: S, x: &[T], seen: &[u32], y: &mut [T])
+where
+    S: Io<T>,
+    T: Element,
+{
     let n = x.len().min(y.len());
-    let (x, y) = (&x[..n], &mut y[..n]);
-    let ((x, rest), (y, y_rest)) = (x.as_chunks::<32>(), y.as_chunks_mut::<32>());
-    let mut words = seen.iter().copied();
-    for (x, y) in x.iter().zip(y) {
-        let word = words.next().unwrap_or(0);
-        // Grammars allow few tokens: most rows are not read.
-        if word == 0 {
-            y.fill(T::NEG_INFINITY);
-            continue;
+    let with_bits = n.min(seen.len().saturating_mul(32));
+    y[with_bits..n].fill(T::NEG_INFINITY);
+    let hidden = simd.splat(S::E::narrow(f64::NEG_INFINITY));
+    let (x, y) = (x.as_ptr(), y.as_mut_ptr());
+    let words = seen.iter().zip((0..with_bits).step_by(32));
+    for (&word, start) in words {
+        let end = with_bits.min(start + 32);
+        for i in (start..end).step_by(S::LANES) {
+            let len = (end - i).min(S::LANES);
+            // SAFETY: both have len more elements.
+            unsafe {
+                // Grammars allow few tokens: what they hide is not read.
+                let v = if word == 0 {
+                    hidden
+                } else {
+                    let v = simd.load_upto(x.add(i), len, S::E::narrow(0.0));
+                    simd.select_bits(word >> (i - start), v, hidden)
+                };
+                if len == S::LANES {
+                    simd.store(y.add(i), v);
+                } else {
+                    simd.store_part(y.add(i), len, v);
+                }
+            }
         }
-        for i in 0..32 {
-            y[i] = if word & (1 << i) != 0 { x[i] } else { T::NEG_INFINITY };
-        }
-    }
-    let word = words.next().unwrap_or(0);
-    for (i, (x, y)) in rest.iter().zip(y_rest).enumerate() {
-        *y = if word >> i & 1 != 0 { *x } else { T::NEG_INFINITY };
     }
 }
 

@@ -8,7 +8,7 @@
 use crate::call::columns::Columns;
 use crate::call::pieces::{BlockSum, Extremes, Piece, PieceOptions, RowShift, Whole};
 use crate::call::scores::{
-    Attend, Cap, FAR, MaskData, Row, Scores, far_scale, log_shift_of_pairs, sign,
+    Attend, Cap, Elements, FAR, MaskData, Row, Scores, far_scale, log_shift_of_pairs, sign,
 };
 use crate::call::{Call, Masked, Op};
 use crate::num::element::Element;
@@ -478,7 +478,7 @@ fn logit<R: Reference>(x: f64, key: usize, attend: &Attend, row: &Row, far: bool
     if key < row.keys.0 || key >= row.keys.1 {
         return HIDDEN;
     }
-    let mask = match row.mask {
+    let mask = match row.mask.map(Elements::data) {
         None => None,
         Some(MaskData::Bool(mask)) if mask[key] == 0 => return HIDDEN,
         Some(MaskData::Bits(mask)) if !mask.is_seen(key) => return HIDDEN,

@@ -98,7 +98,7 @@ macro_rules! pattern {
     };
 }
 
-pattern!(f32, f64, f16, bf16, u8, i64, usize);
+pattern!(f32, f64, f16, bf16, u8, u32, i64, usize);
 
 /// SplitMix64: without floating point, so the same everywhere.
 pub struct Random(pub u64);

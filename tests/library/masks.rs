@@ -64,9 +64,7 @@ impl Case {
         words.truncate((rows - 1) * step + words_a_row + r.below(step - words_a_row + 1));
         let at = |i: usize| {
             let (row, col) = (i / cols, i % cols);
-            let bit = col < width.unwrap_or(cols)
-                && words[row * step + col / 32] & (1 << (col % 32)) != 0;
-            bit
+            col < width.unwrap_or(cols) && words[row * step + col / 32] & (1 << (col % 32)) != 0
         };
         let seen = (0..rows * cols).map(at).collect();
         Self { rows, cols, seen, words, stride, width }
