@@ -11,6 +11,7 @@
 mod along;
 mod attention;
 mod loss;
+mod mask;
 mod options;
 mod raw;
 mod rows;
@@ -23,6 +24,7 @@ use std::ffi::{CStr, c_char};
 pub use along::*;
 pub use attention::*;
 pub use loss::*;
+pub use mask::*;
 pub use options::*;
 pub use raw::*;
 pub use rows::*;
