@@ -28,6 +28,7 @@ mod scalar;
 mod sweep;
 mod table;
 
+pub use call::bits::BitMask;
 pub use call::columns::Columns;
 pub use call::error::{Error, Number, Size};
 pub use call::losses::{BackwardCall, Loss, LossCall, Targets, Weights};

@@ -44,7 +44,8 @@ pub(crate) struct Ops<T: Element> {
     route: unsafe fn(&mut RouteCall<T>) -> bool,
     loss: unsafe fn(&mut LossCall<T>) -> bool,
     backward: unsafe fn(&mut BackwardCall<T>),
-    exps: unsafe fn(&[T], &Scale, &mut Learned, &mut [f32]) -> Option<Exps>,
+    exps: unsafe fn(&[T], Option<&[u32]>, &Scale, &mut Learned, &mut [f32]) -> Option<Exps>,
+    hide: unsafe fn(&[T], &[u32], &mut [T]),
     widen: unsafe fn(&[T], &mut [T::Arithmetic]),
     pieces: PieceOps<T>,
     /// The same for logarithms; probabilities of half types have an arithmetic of their own.
@@ -359,20 +360,30 @@ impl Ready {
         }
     }
 
-    /// Computes the exponentials of a row, yet to be multiplied by [`Exps::factor`]. `None` if the
-    /// row has NaN or +inf, or nothing but -inf, or if `exps` is not as long as the row.
+    /// Computes the exponentials of a row, yet to be multiplied by [`Exps::factor`]. With words of
+    /// bits, elements whose bit is not set count as -inf. `None` if the row has NaN or +inf, or
+    /// nothing but -inf, or if `exps` is not as long as the row, or there are fewer bits.
     pub fn exps<T: Element>(
         self,
         x: &[T],
+        seen: Option<&[u32]>,
         scale: &Scale,
         learned: &mut Learned,
         exps: &mut [f32],
     ) -> Option<Exps> {
-        if x.is_empty() || x.len() != exps.len() {
+        let bits = x.len().div_ceil(32);
+        if x.is_empty() || x.len() != exps.len() || seen.is_some_and(|words| words.len() < bits) {
             return None;
         }
         // SAFETY: the kernel is ready.
-        unsafe { (self.ops().exps)(x, scale, learned, exps) }
+        unsafe { (self.ops().exps)(x, seen, scale, learned, exps) }
+    }
+
+    /// Copies a row, with -inf where the bit of an element is not set or missing; elements that
+    /// only one slice has are left alone.
+    pub fn hide<T: Element>(self, x: &[T], seen: &[u32], y: &mut [T]) {
+        // SAFETY: the kernel is ready.
+        unsafe { (self.ops::<T>().hide)(x, seen, y) };
     }
 
     /// Converts a row to the arithmetic type; elements that only one slice has are left alone.
@@ -652,8 +663,14 @@ mod generic {
         pick(picks: &mut Picks<T>) = op::decide::pick;
         loss(call: &mut LossCall<T>) -> bool = op::loss::loss;
         backward(call: &mut BackwardCall<T>) = op::loss::backward;
-        exps(x: &[T], scale: &Scale, learned: &mut Learned, exps: &mut [f32]) -> Option<Exps>
-            = op::sample::exps;
+        exps(
+            x: &[T],
+            seen: Option<&[u32]>,
+            scale: &Scale,
+            learned: &mut Learned,
+            exps: &mut [f32]
+        ) -> Option<Exps> = op::sample::exps;
+        hide(x: &[T], seen: &[u32], y: &mut [T]) = op::sample::hide;
         widen(x: &[T], y: &mut [T::Arithmetic]) = op::sample::widen;
         sum_pieces(
             piece: &mut Piece<T>,
@@ -750,6 +767,7 @@ macro_rules! kernel {
             loss: generic::loss::<$v, $t>,
             backward: generic::backward::<$v, $t>,
             exps: generic::exps::<$v, $t>,
+            hide: generic::hide::<$v, $t>,
             widen: generic::widen::<$v, $t>,
             pieces: kernel!(@pieces $p, $t),
             log_pieces: kernel!(@pieces $v, $t),
@@ -784,6 +802,7 @@ macro_rules! reference {
             loss: scalar::loss::loss,
             backward: scalar::loss::backward,
             exps: scalar::exps,
+            hide: scalar::hide,
             widen: scalar::widen,
             pieces: reference!(@pieces $e, scalar::sum::<_, true>),
             log_pieces: reference!(@pieces $e, scalar::sum::<_, false>),

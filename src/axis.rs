@@ -302,7 +302,7 @@ impl Softmax<'_> {
         rows: impl for<'r> Operand<Rows<'r> = &'r mut [T]>,
     ) -> Result<(), Error> {
         let len = sizes[1];
-        match self.mask_of_each(len) {
+        match self.mask_of_each(len)? {
             None => self.lanes(op, len, rows),
             Some(mask) => of_any_type!(mask, m => {
                 self.masked_lanes(op, len, rows, tensor(MASK, m, sizes)?)
@@ -352,7 +352,7 @@ impl Softmax<'_> {
             return self.logsumexp(rows(x, outer, len)?, y);
         }
         let to = tensor_mut(OUTPUT, y, [outer, 1, inner])?;
-        match self.mask_of_each(len) {
+        match self.mask_of_each(len)? {
             None => self.logsumexp_lanes(len, from, to),
             Some(mask) => of_any_type!(mask, m => {
                 self.masked_logsumexp_lanes(len, from, to, tensor(MASK, m, sizes)?)
@@ -487,6 +487,7 @@ impl TopK<'_> {
         probs: Option<impl View<Item = T::Arithmetic>>,
         indices: impl View<Item = usize>,
     ) -> Result<(), Error> {
+        self.check_mask(len)?;
         let operands = ((input(x), output(indices)), (log_probs.map(output), probs.map(output)));
         let work = Work::LogSumExp;
         lanes::run::<T, _>(&self.exec, work, len, operands, &|exec,
@@ -651,6 +652,7 @@ impl LogProbs<'_> {
         log_probs: impl View<Item = T::Arithmetic>,
         logsumexp: Option<impl View<Item = T::Arithmetic>>,
     ) -> Result<(), Error> {
+        self.check_mask(len)?;
         let operands = ((input(x), input(tokens)), (output(log_probs), logsumexp.map(output)));
         let (exec, work) = (self.where_it_runs(), Work::LogSumExp);
         lanes::run::<T, _>(exec, work, len, operands, &|exec, n, ((x, tokens), (y, lse))| {

@@ -2,8 +2,8 @@
 //! kernel does that itself, changed copies of a few rows at a time are made in scratch memory.
 
 use softmax_kernels::{
-    Attend, Element, Mask, MaskData, Matrix, MatrixMut, Op as Work, Plain, Scale, Scores, Size,
-    Weights, in_default_environment, part_of, weighted_logsumexp,
+    Attend, Element, Mask, MaskData, Matrix, MatrixMut, Op as Work, Plain, Ready, Scale, Scores,
+    Size, Weights, in_default_environment, part_of, weighted_logsumexp,
 };
 
 use crate::factor::Factor;
@@ -36,6 +36,7 @@ macro_rules! rows_view {
     ($matrix:ident, $row:ident, $write:expr) => {
         impl<T: Element, C: Change<T>> View for Rows<$matrix<'_, T>, C> {
             type Item = C::Item;
+            const TOGETHER: usize = 1;
 
             fn lanes_along(&self, dim: usize) -> Option<usize> {
                 (dim == 0).then(|| self.matrix.rows())
@@ -132,11 +133,11 @@ macro_rules! of_any_type {
 pub(crate) use of_any_type;
 
 /// The name of the mask in messages about a size that does not fit.
-pub(crate) const MASK: &str = "number of elements of the mask (a row for all, or one for each)";
+pub(crate) const MASK: &str = MaskData::SIZE;
 
 /// A mask with one row for all, or one for each row.
-#[derive(Clone, Copy)]
-struct RowMask<'a> {
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowMask<'a> {
     data: MaskData<'a>,
     /// The number of its rows: 1, or as many as the input has.
     rows: usize,
@@ -147,21 +148,18 @@ impl<'a> RowMask<'a> {
     /// A mask for rows that are computed with like `A`.
     fn new<A>(data: MaskData<'a>, rows: usize, cols: usize) -> Result<Self, Error> {
         data.check::<A>()?;
-        let len = data.len();
-        // No overflow: there are as many elements.
-        let rows = match len {
-            _ if len == cols => 1,
-            _ if len == rows * cols => rows,
-            _ => {
-                return Err(Error::shape(MASK, Size::Matrix(rows, cols), Size::Count(len)));
-            }
-        };
+        Ok(Self { data, rows: data.rows(rows, cols)?, cols })
+    }
+
+    /// A mask that only hides.
+    pub(crate) fn hiding(data: MaskData<'a>, rows: usize, cols: usize) -> Result<Self, Error> {
+        let rows = data.rows(rows, cols)?;
+        data.check_hides()?;
         Ok(Self { data, rows, cols })
     }
 
-    fn row(&self, row: usize) -> MaskData<'a> {
-        let start = if self.rows == 1 { 0 } else { row * self.cols };
-        self.data.part(start..start + self.cols)
+    pub(crate) fn row(&self, row: usize) -> MaskData<'a> {
+        self.data.row(if self.rows == 1 { 0 } else { row }, self.cols)
     }
 
     /// How many rows from `first` on, before `end`, have masks of the same kind, and whether these
@@ -177,9 +175,11 @@ impl<'a> RowMask<'a> {
 
 /// Replaces hidden elements by -inf.
 #[derive(Clone, Copy)]
-struct Hidden<'a> {
-    mask: RowMask<'a>,
-    negative: bool,
+pub(crate) struct Hidden<'a> {
+    pub(crate) mask: RowMask<'a>,
+    /// Whether elements are negated, too.
+    pub(crate) negative: bool,
+    pub(crate) kernel: Ready,
 }
 
 impl<T: Element> Change<T> for Hidden<'_> {
@@ -187,6 +187,13 @@ impl<T: Element> Change<T> for Hidden<'_> {
 
     fn read(self, row: usize, x: &[T], to: &mut [T]) {
         let mask = self.mask.row(row);
+        if let (MaskData::Bits(bits), false) = (mask, self.negative) {
+            let seen = bits.width(x.len());
+            let (to, hidden) = to.split_at_mut(seen);
+            self.kernel.hide(&x[..seen], bits.words(), to);
+            hidden.fill(T::NEG_INFINITY);
+            return;
+        }
         for (key, (x, to)) in x.iter().zip(to).enumerate() {
             let x = if self.negative { x.minus() } else { *x };
             *to = if mask.added(key) < 0.0 { T::NEG_INFINITY } else { x };
@@ -256,8 +263,15 @@ impl<'a> Softmax<'a> {
     }
 
     /// The mask, if it has more than one row of `cols` elements.
-    pub(crate) fn mask_of_each(&self, cols: usize) -> Option<MaskData<'a>> {
-        self.mask.filter(|mask| mask.len() != cols)
+    ///
+    /// # Errors
+    /// [`Error::Shape`] or [`Error::Value`] for bits: they do not lie along an axis.
+    pub(crate) fn mask_of_each(&self, cols: usize) -> Result<Option<MaskData<'a>>, Error> {
+        match self.mask {
+            Some(mask) if mask.rows(1, cols).is_ok() => Ok(None),
+            Some(bits @ MaskData::Bits(_)) => bits.rows(1, cols).map(|_| None),
+            mask => Ok(mask),
+        }
     }
 
     /// Softmax or log-softmax of `x`, or in place if there is no `x`.
@@ -291,7 +305,7 @@ impl<'a> Softmax<'a> {
             let (from, other_x) = x.map(|x| x.split_rows(n)).unzip();
             let (to, other_y) = y.split_rows(n);
             if hides {
-                let change = Hidden { mask, negative };
+                let change = Hidden { mask, negative, kernel: self.exec.ready()? };
                 let from = from.map(|x| Rows::new(x, first, change));
                 plain.lanes(work, cols, between(from, Rows::new(to, first, change)))?;
             } else {
@@ -377,7 +391,8 @@ impl<'a> Softmax<'a> {
             let (from, other_x) = x.split_rows(n);
             let (to, other_y) = y.split_rows(n);
             if hides {
-                let from = Rows::new(from, first, Hidden { mask, negative });
+                let hidden = Hidden { mask, negative, kernel: self.exec.ready()? };
+                let from = Rows::new(from, first, hidden);
                 plain.logsumexp_lanes(cols, from, Rows::new(to, first, Minus))?;
             } else {
                 let from = Rows::new(from, first, Logits { mask, scale: scaled });

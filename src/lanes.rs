@@ -16,7 +16,7 @@ use crate::{Error, Exec, Plan, Shape, Threads};
 pub(crate) const TILE: usize = 1 << 19;
 
 /// A tile has at least this many lanes, so that cache lines that several of them share are fetched
-/// once ...
+/// once (but for rows, which share none) ...
 pub(crate) const TOGETHER: usize = 16;
 
 /// ... unless they need more bytes than this.
@@ -25,6 +25,8 @@ pub(crate) const MOST: usize = 1 << 25;
 /// A tensor whose lanes are copied.
 pub(crate) trait View: Sized + Send {
     type Item: Plain + 'static;
+    /// How many lanes belong in a tile together, even if they do not fit.
+    const TOGETHER: usize = TOGETHER;
     /// The number of lanes along a dimension, the outermost first; `None` if there is no such
     /// dimension.
     fn lanes_along(&self, dim: usize) -> Option<usize>;
@@ -156,6 +158,8 @@ fn write<T: Copy>(to: &mut Tensor<MatrixMut<T>>, rows: &[T]) {
 pub(crate) trait Operand: Sized + Send {
     /// Its lanes as rows in scratch memory.
     type Rows<'r>;
+    /// As [`View::TOGETHER`], of what is read.
+    const TOGETHER: usize;
     /// As [`View::lanes_along`].
     fn lanes_along(&self, dim: usize) -> Option<usize>;
     /// As [`View::split`].
@@ -207,10 +211,11 @@ pub(crate) fn between<X: View, Y: View<Item = X::Item>>(from: Option<X>, to: Y) 
 }
 
 macro_rules! operand {
-    (($($generics:tt)*) $name:ty, $item:ty, |$this:ident| $of:expr, |$view:ident| $whole:expr,
+    (($($generics:tt)*) $name:ty, $view_type:ident, $item:ty, |$this:ident| $of:expr, |$view:ident| $whole:expr,
         $read:expr, $write:expr, $split:expr) => {
         impl<$($generics)*> Operand for $name {
             type Rows<'r> = &'r mut [$item];
+            const TOGETHER: usize = $view_type::TOGETHER;
 
             fn lanes_along(&self, dim: usize) -> Option<usize> {
                 let $this = self;
@@ -247,7 +252,7 @@ macro_rules! operand {
 }
 
 operand!(
-    (X: View) In<X>, X::Item, |this| this.0, |view| view.0,
+    (X: View) In<X>, X, X::Item, |this| this.0, |view| view.0,
     |this: &mut Self, rows: &mut [X::Item]| this.0.read(rows),
     |_: &mut Self, _: &[X::Item]| (),
     |this: Self, dim, at| {
@@ -257,7 +262,7 @@ operand!(
 );
 
 operand!(
-    (Y: View, const READS: bool) Out<Y, READS>, Y::Item, |this| this.0, |view| view.0,
+    (Y: View, const READS: bool) Out<Y, READS>, Y, Y::Item, |this| this.0, |view| view.0,
     |this: &mut Self, rows: &mut [Y::Item]| if READS {
         this.0.read(rows);
     },
@@ -269,7 +274,7 @@ operand!(
 );
 
 operand!(
-    (X: View, Y: View<Item = X::Item>) Between<X, Y>, X::Item, |this| this.1, |view| view.1,
+    (X: View, Y: View<Item = X::Item>) Between<X, Y>, X, X::Item, |this| this.1, |view| view.1,
     |this: &mut Self, rows: &mut [X::Item]| match &mut this.0 {
         Some(from) => from.read(rows),
         None => this.1.read(rows),
@@ -284,6 +289,7 @@ operand!(
 
 impl<A: Operand, B: Operand> Operand for (A, B) {
     type Rows<'r> = (A::Rows<'r>, B::Rows<'r>);
+    const TOGETHER: usize = A::TOGETHER;
 
     fn lanes_along(&self, dim: usize) -> Option<usize> {
         self.0.lanes_along(dim)
@@ -310,6 +316,7 @@ impl<A: Operand, B: Operand> Operand for (A, B) {
 
 impl<A: Operand> Operand for Option<A> {
     type Rows<'r> = Option<A::Rows<'r>>;
+    const TOGETHER: usize = A::TOGETHER;
 
     fn lanes_along(&self, dim: usize) -> Option<usize> {
         self.as_ref()?.lanes_along(dim)
@@ -397,7 +404,7 @@ fn tiles<A: Operand>(
         next(rest, bytes, &mut first);
         let Some(operand) = &mut first else { return Ok(()) };
         let n = lanes(operand);
-        if is_tile(n, n.saturating_mul(bytes)) {
+        if is_tile(A::TOGETHER, n, n.saturating_mul(bytes)) {
             tile(exec, n, operand, op)?;
         } else {
             tiles(exec, bytes, &mut first, op)?;
@@ -411,7 +418,7 @@ fn tiles<A: Operand>(
 fn next<A: Operand>(rest: &mut Option<A>, bytes: usize, first: &mut Option<A>) {
     *first = rest.take();
     let left = first.as_ref().map_or(0, lanes);
-    if is_tile(left, left.saturating_mul(bytes)) {
+    if is_tile(A::TOGETHER, left, left.saturating_mul(bytes)) {
         if left == 0 {
             *first = None;
         }
@@ -422,7 +429,7 @@ fn next<A: Operand>(rest: &mut Option<A>, bytes: usize, first: &mut Option<A>) {
     let mut sizes = (0..).map_while(|dim| all.lanes_along(dim));
     let dim = sizes.position(|n| n > 1).unwrap_or(0);
     let each = left / all.lanes_along(dim).unwrap_or(1).max(1);
-    let (part, others) = all.split(dim, (most_lanes(left, bytes) / each).max(1));
+    let (part, others) = all.split(dim, (most_lanes(A::TOGETHER, left, bytes) / each).max(1));
     (*first, *rest) = (Some(part), Some(others));
 }
 
@@ -438,12 +445,12 @@ fn tile<A: Operand>(
 }
 
 /// Whether `lanes` lanes of `bytes` together fit a tile.
-pub(crate) fn is_tile(lanes: usize, bytes: usize) -> bool {
-    bytes <= TILE || lanes == 1 || (lanes <= TOGETHER && bytes <= MOST)
+pub(crate) fn is_tile(together: usize, lanes: usize, bytes: usize) -> bool {
+    bytes <= TILE || lanes == 1 || (lanes <= together && bytes <= MOST)
 }
 
 /// The most of `lanes` lanes, of `bytes` each, that are copied at a time.
-pub(crate) fn most_lanes(lanes: usize, bytes: usize) -> usize {
-    let together = if bytes <= MOST / TOGETHER { TOGETHER } else { (MOST / bytes).max(1) };
+pub(crate) fn most_lanes(together: usize, lanes: usize, bytes: usize) -> usize {
+    let together = if bytes <= MOST / together { together } else { (MOST / bytes).max(1) };
     lanes.min(together.max(TILE / bytes.max(1)))
 }

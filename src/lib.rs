@@ -174,8 +174,8 @@ pub use scratch::{release_scratch, with_scratch};
 pub use shards::{Merged, MergedRow, Shards};
 pub use sigmoid::Sigmoid;
 pub use softmax_kernels::{
-    BLOCK, Element, Error, GroupScore, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Number,
-    Offsets, Partial, Probs, Ragged, RaggedMut, Scoring, Size, Targets, Ties, Weights,
+    BLOCK, BitMask, Element, Error, GroupScore, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut,
+    Number, Offsets, Partial, Probs, Ragged, RaggedMut, Scoring, Size, Targets, Ties, Weights,
 };
 pub use threads::Threads;
 

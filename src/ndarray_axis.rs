@@ -12,7 +12,7 @@ use softmax_kernels::{Element, MaskData, Op as Work, Plain, part_of, with_room};
 
 use crate::axis::{Logits, OfRows, check_tokens, index_of, labels_of_rows, probs_of_rows};
 use crate::changed::{MASK, of_any_type};
-use crate::lanes::{View, between, in_place, is_tile};
+use crate::lanes::{TOGETHER, View, between, in_place, is_tile};
 use crate::loss::with_losses;
 use crate::{CrossEntropy, Error, Hardmax, LogProbs, Shape, Size, Softmax, Threads, TopK};
 
@@ -143,7 +143,7 @@ impl Softmax<'_> {
     ) -> Result<(), Error> {
         let index = index_of(axis, y.ndim())?;
         let len = y.len_of(Axis(index));
-        let Some(mask) = self.mask_of_each(len) else {
+        let Some(mask) = self.mask_of_each(len)? else {
             return self.arrays(op, Arrays::new(x, y, axis)?);
         };
         if let Some(x) = &x {
@@ -347,7 +347,7 @@ impl Softmax<'_> {
             return self.logsumexp_axis(x.to_slice().unwrap_or_default(), y, shape.slice(), axis);
         }
         let mut y = y.insert_axis(Axis(index));
-        let Some(mask) = self.mask_of_each(x.len_of(Axis(index))) else {
+        let Some(mask) = self.mask_of_each(x.len_of(Axis(index)))? else {
             arrange(&mut x, index, |a, b| y.swap_axes(a, b));
             return self.logsumexp_lanes(last(&x), x, y);
         };
@@ -1062,7 +1062,7 @@ impl<'a, T: Element, D: Dimension> Arrays<'a, T, D> {
     /// Whether they are small enough to be copied without splitting.
     fn is_tile(&self) -> bool {
         let (bytes, lanes) = (self.y.len() * size_of::<T>(), self.lanes());
-        is_tile(lanes, bytes) && self.run() < RUN
+        is_tile(TOGETHER, lanes, bytes) && self.run() < RUN
     }
 
     /// Splits off the first `at` of `of` equal parts.

@@ -1,8 +1,8 @@
 //! The largest elements of rows, and the log-probabilities of some.
 
-use softmax_kernels::{Element, Masked, Matrix, Op as Work, Picks, part_of, with_room};
+use softmax_kernels::{Element, MaskData, Masked, Matrix, Op as Work, Picks, part_of, with_room};
 
-use crate::changed::negated;
+use crate::changed::{Hidden, RowMask, Rows, negated};
 use crate::exec::exec_setter;
 use crate::factor::{Factor, factor_setters};
 use crate::lanes::{tensor, tensor_mut};
@@ -26,6 +26,7 @@ pub struct TopK<'a> {
     pub(crate) k: usize,
     factor: Factor,
     masked: Masked,
+    mask: Option<MaskData<'a>>,
     pub(crate) exec: Exec<'a>,
 }
 
@@ -42,7 +43,7 @@ impl<'a> TopK<'a> {
     /// ```
     #[inline]
     pub const fn new(k: usize) -> Self {
-        Self { k, factor: Factor::One, masked: Masked::Nan, exec: Exec::new() }
+        Self { k, factor: Factor::One, masked: Masked::Nan, mask: None, exec: Exec::new() }
     }
 
     factor_setters!(
@@ -63,6 +64,32 @@ impl<'a> TopK<'a> {
     #[must_use]
     pub const fn masked(mut self, masked: Masked) -> Self {
         self.masked = masked;
+        self
+    }
+
+    /// Hides elements, with the bits of a row that has `-inf` there: bits ([`BitMask`]) or booleans
+    /// say which are seen, or numbers are 0 or `-inf` (calls refuse others). The mask has one row
+    /// for all rows, or one for each; along an axis other than the last, one for all. If a row
+    /// shows fewer than `k` elements, the others follow in the order of the row, with probability
+    /// 0.
+    ///
+    /// Calls take longer, because rows are copied into scratch memory.
+    ///
+    /// ```
+    /// use softmax::{BitMask, Matrix, TopK};
+    /// let (mut log_probs, mut indices) = ([1.0f32; 2], [9; 2]);
+    /// let logits = Matrix::new(&[5.0f32, 9.0, 5.0, 7.0], 4)?;
+    /// // Columns 0 and 2.
+    /// let topk = TopK::new(2).mask(BitMask::new(&[0b101]));
+    /// topk.log_probs(logits, &mut log_probs, &mut indices)?;
+    /// assert_eq!((log_probs, indices), ([-std::f32::consts::LN_2; 2], [0, 2]));
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// [`BitMask`]: crate::BitMask
+    #[must_use]
+    pub fn mask(mut self, mask: impl Into<MaskData<'a>>) -> Self {
+        self.mask = Some(mask.into());
         self
     }
 
@@ -164,14 +191,23 @@ impl<'a> TopK<'a> {
         self.pick(x, log_probs, Some(probs), indices)
     }
 
+    /// Whether rows are copied and changed.
+    pub(crate) fn is_changed(&self) -> bool {
+        self.factor.is_negative() || self.mask.is_some()
+    }
+
+    /// Checks that there is no mask, or one that has one row of `cols` elements for all.
+    ///
+    /// # Errors
+    /// [`Error::Shape`], [`Error::Value`].
+    pub(crate) fn check_mask(&self, cols: usize) -> Result<(), Error> {
+        self.mask.map_or(Ok(()), |mask| mask.rows(1, cols).map(|_| ()))
+    }
+
     /// Checks that rows of `cols` elements have at least `k`, and that the scale is in its range.
     ///
     /// # Errors
     /// [`Error::Value`].
-    pub(crate) fn is_negative(&self) -> bool {
-        self.factor.is_negative()
-    }
-
     pub(crate) fn check(&self, cols: usize) -> Result<(), Error> {
         self.factor.check_finite()?;
         Picks::<f32>::check_k(self.k, cols)
@@ -193,15 +229,23 @@ impl<'a> TopK<'a> {
         probs: Option<&mut [T::Arithmetic]>,
         indices: &mut [usize],
     ) -> Result<(), Error> {
-        if self.factor.is_negative() {
+        if self.is_changed() {
             let (k, mut probs) = (self.k, probs);
             Picks::top(x, k, &mut *indices, &mut *log_probs, probs.as_deref_mut())?;
             let picked = [x.rows(), k, 1];
             let values = |values| tensor_mut("number of values", values, picked);
             let indices = tensor_mut("number of indices", indices, picked)?;
             let (log_probs, probs) = (values(log_probs)?, probs.map(values).transpose()?);
-            let positive = Self { factor: self.factor.minus(), ..*self };
-            return positive.lanes(x.cols(), negated(x), Some(log_probs), probs, indices);
+            let (factor, negative) = self.factor.unsigned();
+            factor.check_finite()?;
+            let (plain, cols) = (Self { factor, mask: None, ..*self }, x.cols());
+            let Some(mask) = self.mask else {
+                return plain.lanes(cols, negated(x), Some(log_probs), probs, indices);
+            };
+            let mask = RowMask::hiding(mask, x.rows(), cols)?;
+            let hidden = Hidden { mask, negative, kernel: self.exec.ready()? };
+            let x = Rows::new(x, 0, hidden);
+            return plain.lanes(cols, x, Some(log_probs), probs, indices);
         }
         let scale = self.factor.finite()?;
         let picks = Picks::top(x, self.k, indices, log_probs, probs)?;
@@ -226,6 +270,7 @@ impl<'a> TopK<'a> {
 pub struct LogProbs<'a> {
     factor: Factor,
     masked: Masked,
+    mask: Option<MaskData<'a>>,
     exec: Exec<'a>,
 }
 
@@ -242,7 +287,7 @@ impl<'a> LogProbs<'a> {
     /// ```
     #[inline]
     pub const fn new() -> Self {
-        Self { factor: Factor::One, masked: Masked::Nan, exec: Exec::new() }
+        Self { factor: Factor::One, masked: Masked::Nan, mask: None, exec: Exec::new() }
     }
 
     factor_setters!(
@@ -262,6 +307,31 @@ impl<'a> LogProbs<'a> {
     #[must_use]
     pub const fn masked(mut self, masked: Masked) -> Self {
         self.masked = masked;
+        self
+    }
+
+    /// Hides elements, with the bits of a row that has `-inf` there: bits ([`BitMask`]) or booleans
+    /// say which are seen, or numbers are 0 or `-inf` (calls refuse others). The mask has one row
+    /// for all rows, or one for each; along an axis other than the last, one for all. A hidden
+    /// token has the log-probability `-inf`.
+    ///
+    /// Calls take longer, because rows are copied into scratch memory.
+    ///
+    /// ```
+    /// use softmax::{BitMask, LogProbs, Matrix};
+    /// let mut log_probs = [0.0f32; 2];
+    /// let logits = Matrix::new(&[5.0f32, 9.0, 5.0], 3)?;
+    /// // Columns 0 and 2.
+    /// let log_probs_of = LogProbs::new().mask(BitMask::new(&[0b101]));
+    /// log_probs_of.log_probs(logits, &[0, 1], &mut log_probs)?;
+    /// assert_eq!(log_probs, [-std::f32::consts::LN_2, f32::NEG_INFINITY]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// [`BitMask`]: crate::BitMask
+    #[must_use]
+    pub fn mask(mut self, mask: impl Into<MaskData<'a>>) -> Self {
+        self.mask = Some(mask.into());
         self
     }
 
@@ -296,8 +366,8 @@ impl<'a> LogProbs<'a> {
         tokens: &[usize],
         log_probs: &mut [T::Arithmetic],
     ) -> Result<(), Error> {
-        if self.factor.is_negative() {
-            return self.negative(x, tokens, log_probs, None);
+        if self.is_changed() {
+            return self.changed(x, tokens, log_probs, None);
         }
         self.pick(Picks::tokens(x, tokens, log_probs, None), false)
     }
@@ -324,15 +394,25 @@ impl<'a> LogProbs<'a> {
         log_probs: &mut [T::Arithmetic],
         logsumexp: &mut [T::Arithmetic],
     ) -> Result<(), Error> {
-        if self.factor.is_negative() {
-            return self.negative(x, tokens, log_probs, Some(logsumexp));
+        if self.is_changed() {
+            return self.changed(x, tokens, log_probs, Some(logsumexp));
         }
         self.pick(Picks::tokens(x, tokens, log_probs, Some(logsumexp)), true)
     }
 
-    /// The same with a scale below 0.
+    /// Whether rows are copied and changed.
+    fn is_changed(&self) -> bool {
+        self.factor.is_negative() || self.mask.is_some()
+    }
+
+    /// As [`TopK::check_mask`].
+    pub(crate) fn check_mask(&self, cols: usize) -> Result<(), Error> {
+        self.mask.map_or(Ok(()), |mask| mask.rows(1, cols).map(|_| ()))
+    }
+
+    /// The same with a mask or a scale below 0.
     #[cold]
-    fn negative<T: Element>(
+    fn changed<T: Element>(
         &self,
         x: Matrix<T>,
         tokens: &[usize],
@@ -346,8 +426,15 @@ impl<'a> LogProbs<'a> {
         let log_probs = tensor_mut("number of log-probabilities", log_probs, picked)?;
         let one = |one| tensor_mut("number of log-sum-exps", one, [rows, 1, 1]);
         let logsumexp = logsumexp.map(one).transpose()?;
-        let positive = Self { factor: self.factor.minus(), ..*self };
-        positive.lanes(cols, negated(x), tokens, log_probs, logsumexp)
+        let (factor, negative) = self.factor.unsigned();
+        factor.check_finite()?;
+        let plain = Self { factor, mask: None, ..*self };
+        let Some(mask) = self.mask else {
+            return plain.lanes(cols, negated(x), tokens, log_probs, logsumexp);
+        };
+        let mask = RowMask::hiding(mask, rows, cols)?;
+        let hidden = Hidden { mask, negative, kernel: self.exec.ready()? };
+        plain.lanes(cols, Rows::new(x, 0, hidden), tokens, log_probs, logsumexp)
     }
 
     pub(crate) fn where_it_runs(&self) -> &Exec<'a> {

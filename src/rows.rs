@@ -129,9 +129,10 @@ impl<'a> Softmax<'a> {
     }
 
     /// Hides elements or adds numbers to the scaled ones. The mask has one row for all rows, or one
-    /// for each, without gaps. Masks of bool or u8 show an element where they are not 0; masks of
-    /// f32, f16 or bf16 (f64 for rows of f64) are added, and `-inf` hides. A hidden element counts
-    /// as `-inf`, whatever its value: its probability is 0, its log-probability `-inf`.
+    /// for each, without gaps. Masks of bool or u8 show an element where they are not 0, those of
+    /// bits ([`BitMask`](crate::BitMask)) where its bit is set; masks of f32, f16 or bf16 (f64 for
+    /// rows of f64) are added, and `-inf` hides. A hidden element counts as `-inf`, whatever its
+    /// value: its probability is 0, its log-probability `-inf`.
     ///
     /// Softmax gives the bits of [`Attention`](crate::Attention) with one head, and has the bounds
     /// stated there. With a mask that only hides, all operations give the bits of a row with `-inf`
@@ -143,7 +144,8 @@ impl<'a> Softmax<'a> {
     /// 2^-52 of it, where its sum with the mask is not exact. Those logits must be in the range of
     /// f64.
     ///
-    /// Along an axis the mask has one row for all lanes, or the shape of the tensor.
+    /// Along an axis the mask has one row for all lanes, or the shape of the tensor; of bits, along
+    /// other axes than the last, one row for all.
     ///
     /// ```
     /// use softmax::{Matrix, MatrixMut, Softmax};

@@ -6,10 +6,11 @@ mod random;
 use std::cmp::Ordering;
 
 use softmax_kernels::{
-    Call, Element, Learned, Masked, Masses, Matrix, MatrixMut, Op as Work, Ready, Scale,
+    Call, Element, Learned, MaskData, Masked, Masses, Matrix, MatrixMut, Op as Work, Ready, Scale,
     in_default_environment, of_rank, part_of, rank, room_for, room_for_row, with_room,
 };
 
+use crate::changed::RowMask;
 use crate::exec::exec_setter;
 use crate::{Error, Exec, Plan, Shape, Size};
 use filter::{Kept, List, Lists, Need};
@@ -104,12 +105,45 @@ pub struct Sampler<'a> {
     min_p: f64,
     typical_p: f64,
     min_keep: usize,
+    mask: Option<MaskData<'a>>,
     bias: Bias<'a>,
     history: History<'a>,
     repetition: f64,
     presence: f64,
     frequency: f64,
     exec: Exec<'a>,
+}
+
+/// What a call checked.
+#[derive(Clone, Copy, Debug)]
+struct Checked<'a> {
+    temperature: Temperature,
+    mask: Option<RowMask<'a>>,
+}
+
+impl<'a> Checked<'a> {
+    /// The tokens of a row that are seen, all of them without a mask; `room` is for its bits.
+    fn seen<'m>(&self, row: usize, cols: usize, room: &'m mut [u32]) -> Option<Seen<'m>>
+    where
+        'a: 'm,
+    {
+        let (words, cols) = self.mask?.row(row).bits(cols, room);
+        Some(Seen { words, cols })
+    }
+}
+
+/// The tokens of a row that its mask shows.
+#[derive(Clone, Copy, Debug)]
+struct Seen<'m> {
+    words: &'m [u32],
+    /// The number of columns that there are bits for. The others are hidden.
+    cols: usize,
+}
+
+impl Seen<'_> {
+    fn has(&self, token: usize) -> bool {
+        token < self.cols && self.words[token / 32] >> (token % 32) & 1 == 1
+    }
 }
 
 /// A temperature that was checked.
@@ -238,6 +272,7 @@ impl<'a> Sampler<'a> {
             min_p: 0.0,
             typical_p: 1.0,
             min_keep: 1,
+            mask: None,
             bias: Bias::Pairs(&[]),
             history: History::Lists(&[]),
             repetition: 1.0,
@@ -376,6 +411,35 @@ impl<'a> Sampler<'a> {
     #[must_use]
     pub const fn order(mut self, order: Order) -> Self {
         self.order = order;
+        self
+    }
+
+    /// Hides tokens: they are never drawn nor left, whatever their logits, bias and penalties. Bits
+    /// ([`BitMask`]), as grammar engines make them, or booleans say which are seen, or numbers are
+    /// 0 or `-inf` (calls refuse others). The mask has one row for all rows, or one for each. A
+    /// draw is that from a row with `-inf` at the hidden tokens; a row that shows none has nothing
+    /// to draw.
+    ///
+    /// Bits cost next to nothing: exponentials are computed with them. Other masks are packed to
+    /// bits first.
+    ///
+    /// ```
+    /// use softmax::{BitMask, Matrix, Sampler};
+    /// let logits = Matrix::new(&[1.0f32, 3.0, 2.0, 9.0], 4)?;
+    /// let mut draws = [0; 9];
+    /// // Tokens 0 and 2.
+    /// let sampler = Sampler::new(1).mask(BitMask::new(&[0b101]));
+    /// sampler.sample(logits, &mut draws)?;
+    /// assert!(draws.iter().all(|&token| token == 0 || token == 2));
+    /// sampler.temperature(0.0).sample(logits, &mut draws)?;
+    /// assert_eq!(draws, [2; 9]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// [`BitMask`]: crate::BitMask
+    #[must_use]
+    pub fn mask(mut self, mask: impl Into<MaskData<'a>>) -> Self {
+        self.mask = Some(mask.into());
         self
     }
 
@@ -585,7 +649,7 @@ impl<'a> Sampler<'a> {
     pub fn sample<T: Element>(&self, logits: Matrix<T>, draws: &mut [usize]) -> Result<(), Error> {
         let (rows, cols) = (logits.rows(), logits.cols());
         let check = || self.check(rows, cols, draws.len());
-        let temperature = in_default_environment(check)?;
+        let checked = in_default_environment(check)?;
         let plan = self.plan::<T>(Shape::new(rows, cols))?;
         if rows == 0 {
             return Ok(());
@@ -604,7 +668,7 @@ impl<'a> Sampler<'a> {
             },
             &|(logits, draws, first): (Matrix<T>, &mut [usize], usize)| {
                 needs.with(|scratch| {
-                    self.rows(kernel, &temperature, logits, each, draws, first, scratch)
+                    self.rows(kernel, &checked, logits, each, draws, first, scratch)
                 })
             },
             &Option::and,
@@ -831,7 +895,7 @@ impl<'a> Sampler<'a> {
         work: Work,
     ) -> Result<(), Error> {
         let (rows, cols) = (logits.rows(), logits.cols());
-        let temperature = in_default_environment(|| self.check(rows, cols, rows))?;
+        let checked = in_default_environment(|| self.check(rows, cols, rows))?;
         let plan = self.plan::<T>(Shape::new(rows, cols))?;
         if rows == 0 || cols == 0 {
             return Ok(());
@@ -860,17 +924,18 @@ impl<'a> Sampler<'a> {
                             self.edit(edited, history, scratch.counted);
                         }
                         let left = |left: Left<T::Arithmetic>| write(row, left);
-                        let x = &*edited;
+                        let packed = std::mem::take(&mut scratch.packed);
                         self.left_of_row(
                             kernel,
-                            &temperature,
-                            x,
+                            &checked.temperature,
+                            edited,
+                            checked.seen(first + i, cols, packed),
                             &mut learned,
                             &mut scratch,
                             work,
                             left,
                         );
-                        scratch.edited = edited;
+                        (scratch.edited, scratch.packed) = (edited, packed);
                     }
                 })
             },
@@ -920,7 +985,7 @@ impl<'a> Sampler<'a> {
         in_range("frequency penalty", self.frequency, "finite", f64::is_finite)
     }
 
-    fn check(&self, rows: usize, cols: usize, draws: usize) -> Result<Temperature, Error> {
+    fn check(&self, rows: usize, cols: usize, draws: usize) -> Result<Checked<'a>, Error> {
         let temperature = self.check_options()?;
         let whole = match draws.checked_rem(rows) {
             Some(rest) => rest == 0 && draws > 0,
@@ -958,7 +1023,8 @@ impl<'a> Sampler<'a> {
                 return Err(Error::column(row, token, cols));
             }
         }
-        Ok(temperature)
+        let mask = self.mask.map(|mask| RowMask::hiding(mask, rows, cols)).transpose()?;
+        Ok(Checked { temperature, mask })
     }
 
     fn penalises(&self) -> bool {
@@ -975,7 +1041,7 @@ impl<'a> Sampler<'a> {
     fn rows<T: Element>(
         &self,
         kernel: Ready,
-        temperature: &Temperature,
+        checked: &Checked,
         logits: Matrix<T>,
         each: usize,
         draws: &mut [usize],
@@ -991,16 +1057,19 @@ impl<'a> Sampler<'a> {
                 row: self.first_row + (first + i) as u64,
                 step: self.step,
             };
+            let packed = std::mem::take(&mut scratch.packed);
+            let (wanted, seen) = (&checked.temperature, checked.seen(first + i, x.len(), packed));
             if self.bias.len() == 0 && history.is_empty() {
-                self.row(kernel, temperature, x, &mut learned, draws, stream, &mut scratch);
+                self.row(kernel, wanted, x, seen, &mut learned, draws, stream, &mut scratch);
             } else {
                 let edited = std::mem::take(&mut scratch.edited);
                 kernel.widen(x, edited);
                 self.edit(edited, history, scratch.counted);
                 self.row(
                     kernel,
-                    temperature,
+                    wanted,
                     edited,
+                    seen,
                     &mut learned_edited,
                     draws,
                     stream,
@@ -1008,6 +1077,7 @@ impl<'a> Sampler<'a> {
                 );
                 scratch.edited = edited;
             }
+            scratch.packed = packed;
         }
     }
 
@@ -1037,13 +1107,14 @@ impl<'a> Sampler<'a> {
         kernel: Ready,
         wanted: &Temperature,
         x: &[T],
+        seen: Option<Seen>,
         learned: &mut Learned,
         draws: &mut [usize],
         stream: Stream,
         scratch: &mut Scratch<A>,
     ) {
-        let mut kept = match self.keep(kernel, wanted, x, learned, scratch.exps, &mut scratch.lists)
-        {
+        let (exps, lists) = (&mut *scratch.exps, &mut scratch.lists);
+        let mut kept = match self.keep(kernel, wanted, x, seen, learned, exps, lists) {
             Keeps::Nothing => return draws.fill(NONE),
             Keeps::One(token) => return draws.fill(token),
             Keeps::Tokens(kept) => kept,
@@ -1059,11 +1130,13 @@ impl<'a> Sampler<'a> {
     }
 
     /// Filters a row.
+    #[allow(clippy::too_many_arguments)]
     fn keep<'s, 'm, T: Element>(
         &self,
         kernel: Ready,
         wanted: &Temperature,
         x: &[T],
+        seen: Option<Seen>,
         learned: &mut Learned,
         exps: &'s mut [f32],
         lists: &'s mut Lists<'m>,
@@ -1073,17 +1146,24 @@ impl<'a> Sampler<'a> {
             Temperature::Finite(scale) => scale,
             Temperature::Zero | Temperature::Infinite => Scale::ONE,
         };
-        let Some(mut found) = kernel.exps(x, &scale, learned, exps) else {
+        // The columns behind a mask have no mass.
+        let cols = seen.map_or(x.len(), |seen| seen.cols);
+        let (x, words) = (&x[..cols], seen.map(|seen| seen.words));
+        exps[cols..].fill(0.0);
+        let Some(mut found) = kernel.exps(x, words, &scale, learned, &mut exps[..cols]) else {
             return Keeps::Nothing;
         };
+        let is_seen = |token| seen.is_none_or(|seen| seen.has(token));
         if let Temperature::Zero = wanted {
-            let token = x.iter().position(|x| x.to_f64() == found.max);
+            let largest = |(token, x): (usize, &T)| x.to_f64() == found.max && is_seen(token);
+            let token = x.iter().enumerate().position(largest);
             return token.map_or(Keeps::Nothing, Keeps::One);
         }
         if let Temperature::Infinite = temperature {
             let mut sum = 0.0;
-            for (e, x) in exps.iter_mut().zip(x) {
-                *e = if x.to_f64() > f64::NEG_INFINITY { 1.0 } else { 0.0 };
+            for (token, (e, x)) in exps.iter_mut().zip(x).enumerate() {
+                let has_mass = x.to_f64() > f64::NEG_INFINITY && is_seen(token);
+                *e = if has_mass { 1.0 } else { 0.0 };
                 sum += f64::from(*e);
             }
             (found.factor, found.largest, found.sum) = (1.0, 1.0, sum);
@@ -1112,7 +1192,7 @@ impl<'a> Sampler<'a> {
         }
         let factor = match wanted {
             Temperature::Finite(scale) => {
-                kernel.exps(logits, scale, &mut Learned::default(), again)?.factor
+                kernel.exps(logits, None, scale, &mut Learned::default(), again)?.factor
             }
             Temperature::Zero | Temperature::Infinite => {
                 again.fill(1.0);
@@ -1130,13 +1210,14 @@ impl<'a> Sampler<'a> {
         kernel: Ready,
         wanted: &Temperature,
         x: &[A],
+        seen: Option<Seen>,
         learned: &mut Learned,
         scratch: &mut Scratch<A>,
         work: Work,
         write: impl FnOnce(Left<A>),
     ) {
         let Scratch { exps, lists, logits, again, .. } = scratch;
-        let mut kept = match self.keep(kernel, wanted, x, learned, exps, lists) {
+        let mut kept = match self.keep(kernel, wanted, x, seen, learned, exps, lists) {
             Keeps::Nothing => return write(Left { tokens: &[], values: &[], places: &mut [] }),
             Keeps::One(token) => {
                 let value = if work == Work::Softmax { A::from_f64(1.0) } else { A::ZERO };
@@ -1203,6 +1284,10 @@ impl<'a> Sampler<'a> {
         let longest = (0..self.history.len()).map(|i| self.history.get(i).len()).max().unwrap_or(0);
         Needs {
             cols,
+            packed: match self.mask {
+                None | Some(MaskData::Bits(_)) => 0,
+                Some(_) => cols.div_ceil(32),
+            },
             edited: if_(self.edits(), cols),
             counted: if_(self.edits(), longest),
             distances: if_(self.typical_p < 1.0, cols),
@@ -1263,6 +1348,8 @@ impl<A: Element> Left<'_, A> {
 struct Scratch<'m, A> {
     exps: &'m mut [f32],
     lists: Lists<'m>,
+    /// The bits of a row of a mask that is of another type.
+    packed: &'m mut [u32],
     /// The changed logits of a row, and its history.
     edited: &'m mut [A],
     counted: &'m mut [u64],
@@ -1275,6 +1362,7 @@ struct Scratch<'m, A> {
 #[derive(Clone, Copy)]
 struct Needs {
     cols: usize,
+    packed: usize,
     edited: usize,
     counted: usize,
     distances: usize,
@@ -1285,7 +1373,7 @@ struct Needs {
 impl Needs {
     /// The numbers of elements of f32, of the arithmetic type, of u64 and of pairs.
     fn rooms(self) -> [usize; 4] {
-        let Self { cols, edited, counted, distances, logits, again } = self;
+        let Self { cols, packed: _, edited, counted, distances, logits, again } = self;
         let words = cols.saturating_mul(4).saturating_add(counted);
         [cols.saturating_add(again), edited.saturating_add(logits), words, distances]
     }
@@ -1302,15 +1390,18 @@ impl Needs {
             with_room(logits, |logits: &mut [A]| {
                 with_room(words, |words: &mut [u64]| {
                     with_room(pairs, |pairs: &mut [[u64; 2]]| {
-                        let (exps, again) = floats.split_at_mut(self.cols);
-                        let (edited, logits) = logits.split_at_mut(self.edited);
-                        let (counted, lists) = words.split_at_mut(self.counted);
-                        let lists = Lists::new(self.cols, lists, pairs);
-                        f(Scratch { exps, lists, edited, counted, logits, again });
+                        with_room(self.packed, |packed: &mut [u32]| {
+                            let (exps, again) = floats.split_at_mut(self.cols);
+                            let (edited, logits) = logits.split_at_mut(self.edited);
+                            let (counted, lists) = words.split_at_mut(self.counted);
+                            let lists = Lists::new(self.cols, lists, pairs);
+                            f(Scratch { exps, lists, packed, edited, counted, logits, again });
+                        })
                     })
                 })
             })
         })
+        .flatten()
         .flatten()
         .flatten()
         .flatten()
@@ -1319,7 +1410,8 @@ impl Needs {
     /// The size in bytes.
     fn size<A: Element>(self) -> usize {
         let [floats, logits, words, pairs] = self.rooms();
-        [room_for::<f32>(floats), room_for::<A>(logits), room_for::<u64>(words)]
+        let packed = room_for::<u32>(self.packed);
+        [room_for::<f32>(floats), room_for::<A>(logits), room_for::<u64>(words), packed]
             .into_iter()
             .fold(room_for::<[u64; 2]>(pairs), usize::saturating_add)
     }

@@ -63,7 +63,7 @@ fn copied<T: Element>(
     len: usize,
     others: &[usize],
 ) -> Result<usize, Error> {
-    let lanes = most_lanes(lanes, len.saturating_mul(size_of::<T>()));
+    let lanes = most_lanes(lanes::TOGETHER, lanes, len.saturating_mul(size_of::<T>()));
     let of_rows = exec.scratch_size::<T>(Op::Softmax, Shape::new(lanes, len))?;
     let tile = room_for::<T>(lanes.saturating_mul(len));
     let others = others.iter().map(|&bytes| room_for::<u8>(lanes.saturating_mul(bytes)));
@@ -138,7 +138,7 @@ impl Softmax<'_> {
     /// As [`Exec::scratch_size`], with these options: a scale below 0 needs copies of rows.
     pub(crate) fn scratch_size<T: Element>(&self, op: Op, shape: Shape) -> Result<usize, Error> {
         let size = self.exec.scratch_size::<T>(op, shape)?;
-        if !self.factor.is_negative() {
+        if !self.is_changed() {
             return Ok(size);
         }
         let plan = self.exec.plan_work::<T>(Work::LogSoftmax, shape.in_place())?;
@@ -153,7 +153,7 @@ impl Softmax<'_> {
         axis: isize,
     ) -> Result<usize, Error> {
         let size = self.exec.axis_scratch_size::<T>(shape, axis)?;
-        if !self.factor.is_negative() {
+        if !self.is_changed() {
             return Ok(size);
         }
         let [outer, axis, inner] = around(shape, axis)?;
@@ -187,7 +187,7 @@ impl TopK<'_> {
     pub fn scratch_size<T: Element>(&self, shape: Shape) -> Result<usize, Error> {
         let plan = self.exec.plan::<T>(Op::LogSumExp, shape.in_place())?;
         let picked = room_for::<T::Arithmetic>(shape.rows.saturating_mul(self.k));
-        let rows = if self.is_negative() {
+        let rows = if self.is_changed() {
             copied::<T>(&self.exec, shape.rows, shape.cols, &self.picked::<T>())?
         } else {
             0
@@ -221,8 +221,8 @@ impl TopK<'_> {
         }
         let plan = self.exec.plan::<T>(Op::LogSumExp, rows)?;
         let tile = copied::<T>(&self.exec, rows.rows, len, &self.picked::<T>())?;
-        // With a scale below 0 the rows of a tile are copied again.
-        let again = if self.is_negative() { of_rows } else { 0 };
+        // With a mask or a scale below 0 the rows of a tile are copied again.
+        let again = if self.is_changed() { of_rows } else { 0 };
         Ok(total(&plan, again, tile))
     }
 }

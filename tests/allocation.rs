@@ -10,8 +10,8 @@ use common::{Options, available, by, quick};
 use counting::COUNT;
 use softmax::half::bf16;
 use softmax::{
-    Attention, Caches, Element, Executor, Kernel, Mask, Matrix, MatrixMut, Merged, Method, Op,
-    Order, Partial, Probs, Ragged, RaggedMut, Router, Sampler, Scoring, Shape, Threads, Ties,
+    Attention, BitMask, Caches, Element, Executor, Kernel, Mask, Matrix, MatrixMut, Merged, Method,
+    Op, Order, Partial, Probs, Ragged, RaggedMut, Router, Sampler, Scoring, Shape, Threads, Ties,
 };
 
 fn view(y: &mut [f32], cols: usize) -> MatrixMut<'_, f32> {
@@ -93,6 +93,14 @@ fn changed(options: &Options, x: Matrix<f32>, y: &mut [f32], weights: &[f32]) {
     masked.log_softmax(x, view(y, cols)).expect("a valid call");
     masked.logsumexp(x, &mut y[..rows]).expect("a valid call");
     masked.logsumexp_weighted(x, weights, &mut y[..rows]).expect("a valid call");
+    let words = [0xdead_beef];
+    let bits = BitMask::new(&words).hidden_from(cols.min(32));
+    let masked = options.softmax().mask(bits);
+    masked.softmax(x, view(y, cols)).expect("a valid call");
+    masked.log_softmax(x, view(y, cols)).expect("a valid call");
+    masked.logsumexp(x, &mut y[..rows]).expect("a valid call");
+    options.log_probs().mask(bits).log_probs(x, &[], &mut []).expect("a valid call");
+    options.top_k(0).mask(bits).indices(x, &mut []).expect("a valid call");
 }
 
 #[test]
@@ -298,6 +306,7 @@ fn decisions() {
 #[test]
 fn sampling() {
     let history: &[&[usize]] = &[&[1, 2, 2]];
+    let (words, bools) = (vec![0x5555_5555; 100_000 / 32], vec![true; 100_000]);
     for kernel in available().into_iter() {
         for cols in [5, 5000, 100_000] {
             // Elements of different sizes, some of them equal.
@@ -310,6 +319,8 @@ fn sampling() {
                 plain.top_k(30_000).top_p(0.9).min_p(0.01),
                 plain.top_k(40).typical_p(0.9).order(Order::LlamaCpp).temperature(0.7),
                 plain.history(history).repetition_penalty(1.1).bias(&[(3, 1.0)]),
+                plain.mask(BitMask::new(&words[..cols.div_ceil(32)])),
+                plain.mask(&bools[..cols]),
             ];
             for sampler in samplers {
                 let mut draws = [0; 6];

@@ -2,13 +2,14 @@
 
 use std::ffi::c_void;
 
-use softmax::{CrossEntropy, Element, Error, LogProbs, MaskData, Matrix, Targets, TopK, Weights};
+use softmax::{CrossEntropy, Element, Error, LogProbs, Matrix, Targets, TopK, Weights};
 
 use crate::loss::{self, softmax_cross_entropy};
+use crate::mask::{mask_of, softmax_mask};
 use crate::options::{Call, call, softmax_options};
 use crate::raw::{
-    Descriptor, Region, SOFTMAX_BF16, SOFTMAX_BOOL, SOFTMAX_F16, SOFTMAX_F32, SOFTMAX_F64,
-    by_dtype, read, read_or, same_dtype, slice, slice_mut, softmax_dtype, softmax_matrix, write,
+    Region, SOFTMAX_F32, SOFTMAX_F64, by_dtype, read, read_or, same_dtype, slice, slice_mut,
+    softmax_dtype, softmax_matrix, write,
 };
 use crate::rows::{softmax_ties, ties_of};
 use crate::status::{Failure, Reason, softmax_status};
@@ -545,58 +546,6 @@ pub unsafe extern "C" fn softmax_cross_entropy_axis_scratch_size(
                 write("bytes", bytes, loss.axis_scratch_size::<T>(shape, axis)?)
             })
         })
-    }
-}
-
-/// A mask of rows: elements of `SOFTMAX_BOOL`, not 0 where an element is seen, or numbers that are
-/// added to the scaled elements, -inf hiding: of `SOFTMAX_F32`, `SOFTMAX_F16` or `SOFTMAX_BF16`,
-/// for rows of f64 also `SOFTMAX_F64`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct softmax_mask {
-    /// `sizeof(softmax_mask)`.
-    pub size: usize,
-    /// The elements, without gaps.
-    pub data: *const c_void,
-    /// Their type.
-    pub dtype: softmax_dtype,
-    /// Rows of the mask: 1, which serves for all, or as many as there are.
-    pub rows: usize,
-}
-
-// SAFETY: numbers and pointers.
-unsafe impl Descriptor for softmax_mask {
-    const NAME: &'static str = "softmax_mask";
-}
-
-/// The mask of a matrix, and its region.
-///
-/// # Safety
-/// The mask is valid for reads, as its type and rows say.
-unsafe fn mask_of<'a>(
-    mask: &softmax_mask,
-    x: &softmax_matrix,
-) -> Result<(MaskData<'a>, Region), Failure> {
-    if mask.rows != 1 && mask.rows != x.rows {
-        let what = "number of rows of the mask (1, or as many as there are)";
-        return Err(Error::count(what, x.rows, mask.rows).into());
-    }
-    let n = mask.rows.checked_mul(x.cols).ok_or(Reason::TooLarge("mask"))?;
-    macro_rules! of {
-        ($t:ty) => {{
-            let data = mask.data.cast::<$t>();
-            // SAFETY: as this function's.
-            let elements = unsafe { slice("mask", data, n) }?;
-            Ok((elements.into(), Region::of("mask", data, n)?))
-        }};
-    }
-    match mask.dtype {
-        SOFTMAX_F32 => of!(f32),
-        SOFTMAX_F64 => of!(f64),
-        SOFTMAX_F16 => of!(softmax::half::f16),
-        SOFTMAX_BF16 => of!(softmax::half::bf16),
-        SOFTMAX_BOOL => of!(u8),
-        dtype => Err(Reason::Dtype { of: "a mask", dtype }.into()),
     }
 }
 

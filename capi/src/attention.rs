@@ -3,12 +3,12 @@
 use std::ffi::c_void;
 
 use softmax::half::{bf16, f16};
-use softmax::{Attention, Element, Mask, MaskData, Probs, Shape};
+use softmax::{Attention, BitMask, Element, Mask, MaskData, Probs, Shape};
 
 use crate::options::{Call, call, softmax_options};
 use crate::raw::{
-    Descriptor, Region, SOFTMAX_BF16, SOFTMAX_BOOL, SOFTMAX_F16, SOFTMAX_F32, SOFTMAX_F64, read,
-    slice, slice_mut, slice_or_none, softmax_dtype, softmax_matrix, write,
+    Descriptor, Region, SOFTMAX_BF16, SOFTMAX_BITS, SOFTMAX_BOOL, SOFTMAX_F16, SOFTMAX_F32,
+    SOFTMAX_F64, read, slice, slice_mut, slice_or_none, softmax_dtype, softmax_matrix, write,
 };
 use crate::status::{Failure, Reason, softmax_status};
 
@@ -45,7 +45,7 @@ pub struct softmax_attention {
     /// A mask without gaps; null for none.
     pub mask: *const c_void,
     /// `SOFTMAX_F32`, `SOFTMAX_F16` or `SOFTMAX_BF16`, which are added, or `SOFTMAX_BOOL`: not 0
-    /// where a key is seen.
+    /// where a key is seen, or `SOFTMAX_BITS`: each row starts at a word.
     pub mask_dtype: softmax_dtype,
     /// The mask's batch, heads and queries: each as many as the scores have, or 1 for one that
     /// serves all. Its rows are as long as the scores', or `mask_keys`.
@@ -83,19 +83,33 @@ unsafe impl Descriptor for softmax_attention {
     const NAME: &'static str = "softmax_attention";
 }
 
+/// The mask, which is not null, for so many keys, and its bytes. A function of its own, so that its
+/// frame is not on the stack of the work.
+///
 /// # Safety
-/// The mask is valid for reads of `n` elements.
-unsafe fn mask_of<'a>(a: &softmax_attention, n: usize) -> Result<MaskData<'a>, Failure> {
+/// The mask is valid for reads, as its type and shape say.
+#[inline(never)]
+unsafe fn mask_of<'a>(a: &softmax_attention, keys: usize) -> Result<(Mask<'a>, usize), Failure> {
+    let [batch, heads, queries] = a.mask_shape;
+    let is_short = a.flags & SOFTMAX_ATTENTION_MASK_KEYS != 0;
+    let cols = if is_short { a.mask_keys } else { keys };
+    let of_row = if a.mask_dtype == SOFTMAX_BITS { cols.div_ceil(32) } else { cols };
+    let n = [heads, queries, of_row].into_iter().try_fold(batch, usize::checked_mul);
+    let n = n.ok_or(Reason::TooLarge("mask"))?;
     // SAFETY: as this function's.
-    unsafe {
-        Ok(match a.mask_dtype {
-            SOFTMAX_F32 => slice("mask", a.mask.cast::<f32>(), n)?.into(),
-            SOFTMAX_F16 => slice("mask", a.mask.cast::<f16>(), n)?.into(),
-            SOFTMAX_BF16 => slice("mask", a.mask.cast::<bf16>(), n)?.into(),
-            SOFTMAX_BOOL => slice("mask", a.mask.cast::<u8>(), n)?.into(),
+    let (data, size): (MaskData, _) = unsafe {
+        match a.mask_dtype {
+            SOFTMAX_F32 => (slice("mask", a.mask.cast::<f32>(), n)?.into(), 4),
+            SOFTMAX_F16 => (slice("mask", a.mask.cast::<f16>(), n)?.into(), 2),
+            SOFTMAX_BF16 => (slice("mask", a.mask.cast::<bf16>(), n)?.into(), 2),
+            SOFTMAX_BOOL => (slice("mask", a.mask.cast::<u8>(), n)?.into(), 1),
+            SOFTMAX_BITS => (BitMask::new(slice("mask", a.mask.cast::<u32>(), n)?).into(), 4),
             dtype => return Err(Reason::Dtype { of: "a mask", dtype }.into()),
-        })
-    }
+        }
+    };
+    let mask = Mask::new(data, a.mask_shape);
+    let mask = if is_short { mask.hidden_from(cols) } else { mask };
+    Ok((mask, n.saturating_mul(size)))
 }
 
 /// The options, and the memory regions of their arrays.
@@ -122,21 +136,10 @@ unsafe fn options_of<'a>(
     }
     let mut mask_bytes = 0;
     if !a.mask.is_null() {
-        let [batch, heads, queries] = a.mask_shape;
-        let is_short = a.flags & SOFTMAX_ATTENTION_MASK_KEYS != 0;
-        let cols = if is_short { a.mask_keys } else { keys };
-        let n = [heads, queries, cols].into_iter().try_fold(batch, usize::checked_mul);
-        let n = n.ok_or(Reason::TooLarge("mask"))?;
         // SAFETY: as this function's.
-        let data = unsafe { mask_of(a, n) }?;
-        let size = match a.mask_dtype {
-            SOFTMAX_F32 => 4,
-            SOFTMAX_BOOL => 1,
-            _ => 2,
-        };
-        mask_bytes = n.saturating_mul(size);
-        let mask = Mask::new(data, a.mask_shape);
-        attention = attention.mask(if is_short { mask.hidden_from(cols) } else { mask });
+        let (mask, bytes) = unsafe { mask_of(a, keys) }?;
+        mask_bytes = bytes;
+        attention = attention.mask(mask);
     }
     // SAFETY: as this function's.
     let heads = |what, p| unsafe { slice_or_none(what, p, a.heads) };

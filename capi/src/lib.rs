@@ -11,6 +11,7 @@
 mod along;
 mod attention;
 mod loss;
+mod mask;
 mod options;
 mod ragged;
 mod raw;
@@ -25,6 +26,7 @@ use std::ffi::{CStr, c_char};
 pub use along::*;
 pub use attention::*;
 pub use loss::*;
+pub use mask::*;
 pub use options::*;
 pub use ragged::*;
 pub use raw::*;

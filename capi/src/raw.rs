@@ -7,7 +7,7 @@ use softmax::{Element, Matrix, MatrixMut};
 use crate::status::{Failure, Reason};
 
 /// The type of elements: one of `SOFTMAX_F32`, `SOFTMAX_F64`, `SOFTMAX_F16` and `SOFTMAX_BF16`; for
-/// masks also `SOFTMAX_BOOL`.
+/// masks also `SOFTMAX_BOOL` and `SOFTMAX_BITS`.
 pub type softmax_dtype = u32;
 
 /// `float`.
@@ -20,6 +20,10 @@ pub const SOFTMAX_F16: softmax_dtype = 2;
 pub const SOFTMAX_BF16: softmax_dtype = 3;
 /// A byte, 0 or not 0. For masks only.
 pub const SOFTMAX_BOOL: softmax_dtype = 4;
+/// Bits in `uint32_t`, as grammar engines make them: element i of a row is seen where bit i % 32 of
+/// its word i / 32 is set, least significant first. Each row starts at a word, and bits behind the
+/// last element are ignored. For masks only.
+pub const SOFTMAX_BITS: softmax_dtype = 5;
 
 /// A matrix: `rows` rows of `cols` contiguous elements, with `stride` elements from the start of
 /// one row to the start of the next. Elements between rows are neither read nor written, so others

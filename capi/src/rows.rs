@@ -2,6 +2,7 @@
 
 use softmax::{Element, Op, Shape, Ties, internal};
 
+use crate::mask::{mask_or_none, softmax_mask};
 use crate::options::{Call, call, plain_call, softmax_options};
 use crate::raw::{
     Descriptor, Region, by_dtype, read, same_dtype, slice, slice_mut, softmax_dtype,
@@ -288,22 +289,60 @@ pub unsafe extern "C" fn softmax_log_probs(
     options: *const softmax_options,
 ) -> softmax_status {
     // SAFETY: as this function's.
+    unsafe { picked(x, tokens, tokens_per_row, log_probs, logsumexp, None, options) }
+}
+
+/// As `softmax_log_probs`, with a mask that only hides: of bits, bools, or numbers that are 0 or
+/// -inf. Hidden elements count as -inf. Rows are copied, as with a scale below 0.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_log_probs_masked(
+    x: *const softmax_matrix,
+    tokens: *const usize,
+    tokens_per_row: usize,
+    log_probs: *mut std::ffi::c_void,
+    logsumexp: *mut std::ffi::c_void,
+    mask: *const softmax_mask,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe { picked(x, tokens, tokens_per_row, log_probs, logsumexp, Some(mask), options) }
+}
+
+/// # Safety
+/// As [`softmax_log_probs_masked`].
+unsafe fn picked(
+    x: *const softmax_matrix,
+    tokens: *const usize,
+    tokens_per_row: usize,
+    log_probs: *mut std::ffi::c_void,
+    logsumexp: *mut std::ffi::c_void,
+    mask: Option<*const softmax_mask>,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
     unsafe {
         call(options, &|call| {
             let x = read(x)?;
+            let (mask, mask_region) = mask_or_none(mask, x)?;
             by_dtype!("a matrix", x.dtype, T => {
                 let log_probs = log_probs.cast::<<T as Element>::Arithmetic>();
                 let logsumexp = logsumexp.cast::<<T as Element>::Arithmetic>();
                 let n = x.rows.checked_mul(tokens_per_row).ok_or(Reason::TooLarge("tokens"))?;
                 call.disjoint(
                     &[Region::of("log_probs", log_probs, n)?, Region::of("logsumexp", logsumexp, x.rows)?],
-                    &[x.region::<T>("input")?, Region::of("tokens", tokens, n)?],
+                    &[x.region::<T>("input")?, Region::of("tokens", tokens, n)?, mask_region],
                 )?;
                 let rows = x.rows;
                 let x = x.view::<T>("input")?;
                 let tokens = slice("tokens", tokens, n)?;
                 let log_probs = slice_mut("log_probs", log_probs, n)?;
-                let of = call.given.log_probs();
+                let mut of = call.given.log_probs();
+                if let Some(mask) = mask {
+                    of = of.mask(mask);
+                }
                 if logsumexp.is_null() {
                     return call.lent(|| of.log_probs(x, tokens, log_probs));
                 }
@@ -331,9 +370,46 @@ pub unsafe extern "C" fn softmax_top_k(
     options: *const softmax_options,
 ) -> softmax_status {
     // SAFETY: as this function's.
+    unsafe { largest(x, k, log_probs, probs, indices, None, options) }
+}
+
+/// As `softmax_top_k`, with a mask that only hides: of bits, bools, or numbers that are 0 or -inf.
+/// Hidden elements count as -inf; where fewer than `k` are seen, they follow in the order of the
+/// row, with probability 0. Rows are copied: 1 MiB and 17 rows a thread are enough beside what
+/// `softmax_top_k_scratch_size` says; what scratch memory is too small for the allocator provides.
+///
+/// # Safety
+/// As the head of this file says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn softmax_top_k_masked(
+    x: *const softmax_matrix,
+    k: usize,
+    log_probs: *mut std::ffi::c_void,
+    probs: *mut std::ffi::c_void,
+    indices: *mut usize,
+    mask: *const softmax_mask,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
+    unsafe { largest(x, k, log_probs, probs, indices, Some(mask), options) }
+}
+
+/// # Safety
+/// As [`softmax_top_k_masked`].
+unsafe fn largest(
+    x: *const softmax_matrix,
+    k: usize,
+    log_probs: *mut std::ffi::c_void,
+    probs: *mut std::ffi::c_void,
+    indices: *mut usize,
+    mask: Option<*const softmax_mask>,
+    options: *const softmax_options,
+) -> softmax_status {
+    // SAFETY: as this function's.
     unsafe {
         call(options, &|call| {
             let x = read(x)?;
+            let (mask, mask_region) = mask_or_none(mask, x)?;
             by_dtype!("a matrix", x.dtype, T => {
                 let log_probs = log_probs.cast::<<T as Element>::Arithmetic>();
                 let probs = probs.cast::<<T as Element>::Arithmetic>();
@@ -344,16 +420,20 @@ pub unsafe extern "C" fn softmax_top_k(
                         Region::of("probs", probs, n)?,
                         Region::of("indices", indices, n)?,
                     ],
-                    &[x.region::<T>("input")?],
+                    &[x.region::<T>("input")?, mask_region],
                 )?;
                 let indices = slice_mut("indices", indices, n)?;
-                let (top_k, shape) = (call.given.top_k(k), shape(x, false));
+                let (mut top_k, shape) = (call.given.top_k(k), shape(x, false));
+                if let Some(mask) = mask {
+                    top_k = top_k.mask(mask);
+                }
                 let x = x.view::<T>("input")?;
                 let (with_logs, with_probs) = (!log_probs.is_null(), !probs.is_null());
                 let of = |wanted| if wanted { n } else { 0 };
                 let log_probs = slice_mut("log_probs", log_probs, of(with_logs))?;
                 let probs = slice_mut("probs", probs, of(with_probs))?;
-                call.run(|| top_k.scratch_size::<T>(shape), || match (with_logs, with_probs) {
+                let needed = || if mask.is_none() { top_k.scratch_size::<T>(shape) } else { Ok(0) };
+                call.run(needed, || match (with_logs, with_probs) {
                     (true, true) => top_k.log_probs_and_probs(x, log_probs, probs, indices),
                     (true, false) => top_k.log_probs(x, log_probs, indices),
                     (false, true) => top_k.probs(x, probs, indices),

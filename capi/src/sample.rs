@@ -5,6 +5,7 @@ use std::ffi::c_void;
 use softmax::half::{bf16, f16};
 use softmax::{Element, Method, Order, Sampler, Shape};
 
+use crate::mask::{mask_of, softmax_mask};
 use crate::options::{Call, call, softmax_options};
 use crate::raw::{
     Descriptor, Region, SOFTMAX_BF16, SOFTMAX_F16, SOFTMAX_F32, SOFTMAX_F64, by_dtype, read, slice,
@@ -77,6 +78,8 @@ pub struct softmax_sampler {
     pub history_count: usize,
     /// How many tokens top-p, min-p and typical-p leave at least, if there are so many. 0 is 1.
     pub min_keep: usize,
+    /// Hides tokens; null for none. Its numbers, if it is not of bits or bools, must be 0 or -inf.
+    pub mask: *const softmax_mask,
 }
 
 // SAFETY: numbers and pointers.
@@ -87,11 +90,12 @@ unsafe impl Descriptor for softmax_sampler {
 /// The options, and the memory regions of their arrays.
 ///
 /// # Safety
-/// The arrays are valid for reads.
+/// The arrays, and the mask for such logits, are valid for reads.
 unsafe fn options_of<'a>(
     call: &Call<'a>,
     s: &softmax_sampler,
-) -> Result<(Sampler<'a>, [Region; 4]), Failure> {
+    logits: &softmax_matrix,
+) -> Result<(Sampler<'a>, [Region; 5]), Failure> {
     let order = match s.order {
         SOFTMAX_ORDER_TRANSFORMERS => Order::Transformers,
         SOFTMAX_ORDER_LLAMA_CPP => Order::LlamaCpp,
@@ -127,7 +131,14 @@ unsafe fn options_of<'a>(
         Region::of("bias", s.bias, s.bias_count)?,
         Region::of("history", s.history, 0)?,
         Region::of("history_starts", s.history_starts, 0)?,
+        Region::of("mask", s.mask.cast::<u8>(), 0)?,
     ];
+    if !s.mask.is_null() {
+        // SAFETY: as this function's.
+        let (mask, region) = unsafe { mask_of(read(s.mask)?, logits) }?;
+        sampler = sampler.mask(mask);
+        regions[4] = region;
+    }
     if s.history_count > 0 {
         let n = s.history_count.checked_add(1).ok_or(Reason::TooLarge("history_starts"))?;
         // SAFETY: as this function's.
@@ -163,10 +174,10 @@ pub unsafe extern "C" fn softmax_sample(
             let (logits, sampler) = (read(logits)?, read(sampler)?);
             let (rows, cols) = (logits.rows, logits.cols);
             let n = rows.checked_mul(draws_per_row).ok_or(Reason::TooLarge("draws"))?;
-            let (sampler, [a, b, c, d]) = options_of(call, sampler)?;
+            let (sampler, [a, b, c, d, e]) = options_of(call, sampler, logits)?;
             by_dtype!("logits", logits.dtype, T => {
                 let written = [Region::of("draws", draws, n)?];
-                call.disjoint(&written, &[logits.region::<T>("logits")?, a, b, c, d])?;
+                call.disjoint(&written, &[logits.region::<T>("logits")?, a, b, c, d, e])?;
                 let draws = slice_mut("draws", draws, n)?;
                 let needed = || sampler.scratch_size::<T>(Shape::new(rows, cols));
                 let logits = logits.view::<T>("logits")?;
@@ -199,8 +210,8 @@ unsafe fn kept<T: Element>(
     ];
     // SAFETY: as this function's; what is written does not overlap anything.
     unsafe {
-        let (sampler, [a, b, c, d]) = options_of(call, sampler)?;
-        call.disjoint(&written, &[logits.region::<T>("logits")?, a, b, c, d])?;
+        let (sampler, [a, b, c, d, e]) = options_of(call, sampler, logits)?;
+        call.disjoint(&written, &[logits.region::<T>("logits")?, a, b, c, d, e])?;
         let tokens = slice_mut("tokens", tokens, n)?;
         let values = slice_mut("values", values, n)?;
         let counts = slice_mut("counts", counts, rows)?;
@@ -287,8 +298,8 @@ unsafe fn filtered<T: Element>(
     let written = [out.region::<T::Arithmetic>("output")?];
     // SAFETY: as this function's; what is written does not overlap anything.
     unsafe {
-        let (sampler, [a, b, c, d]) = options_of(call, sampler)?;
-        call.disjoint(&written, &[logits.region::<T>("logits")?, a, b, c, d])?;
+        let (sampler, [a, b, c, d, e]) = options_of(call, sampler, logits)?;
+        call.disjoint(&written, &[logits.region::<T>("logits")?, a, b, c, d, e])?;
         let (logits, out) = (logits.view::<T>("logits")?, out.view_mut("output")?);
         let needed = || sampler.scratch_size::<T>(shape);
         call.run(needed, || match log {
@@ -371,7 +382,7 @@ pub unsafe extern "C" fn softmax_sample_scratch_size(
     unsafe {
         call(options, &|call| {
             let (logits, sampler) = (read(logits)?, read(sampler)?);
-            let (sampler, _) = options_of(call, sampler)?;
+            let (sampler, _) = options_of(call, sampler, logits)?;
             by_dtype!("logits", logits.dtype, T => {
                 write("bytes", bytes, sampler.scratch_size::<T>(Shape::new(logits.rows, logits.cols))?)
             })

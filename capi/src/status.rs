@@ -151,6 +151,8 @@ pub(crate) enum Reason {
     Again(f64),
     /// Both an offset and one for each sequence.
     Offsets,
+    /// A field of masks of bits, set for another one.
+    OfBits(&'static str, usize),
     /// A feature that this library was not built with.
     Unknown(&'static str),
 }
@@ -191,7 +193,7 @@ impl Reason {
             Self::Both(..) | Self::OneOf(..) => Status::Value,
             Self::Stride { .. } => Status::Stride,
             Self::Again(_) => Status::Again,
-            Self::Offsets => Status::Value,
+            Self::Offsets | Self::OfBits(..) => Status::Value,
             Self::Unknown(_) => Status::Internal,
         }
     }
@@ -233,6 +235,9 @@ impl fmt::Display for Reason {
                 write!(f, "the partials are to be computed again by the largest element, {max}")
             }
             Self::Offsets => write!(f, "there are offsets, and the flag of one offset is set"),
+            Self::OfBits(field, value) => {
+                write!(f, "the {field} of a mask that is not of bits must be 0, got {value}")
+            }
             Self::Unknown(what) => write!(f, "this library does not know {what}"),
         }
     }

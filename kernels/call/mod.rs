@@ -1,5 +1,6 @@
 //! One call of a kernel: pointers, shapes, options.
 
+pub(crate) mod bits;
 pub(crate) mod columns;
 pub(crate) mod error;
 pub(crate) mod losses;

@@ -1,10 +1,9 @@
 //! The options of attention, a call with them, and what each row makes of them.
 
-use std::ops::Range;
-
 use half::{bf16, f16};
 
 use crate::call::Masked;
+use crate::call::bits::{BitMask, NOT_GIVEN, check_width, given, or, pack};
 use crate::call::error::{Error, Size};
 use crate::call::matrix::{Matrix, MatrixMut};
 use crate::call::rows::{Rows, over_rows};
@@ -64,8 +63,8 @@ pub(crate) fn log_shift_of_pairs<E: Contract>(
     log
 }
 
-/// The elements of a mask: numbers that are added to the logits, or booleans that tell whether a
-/// key is seen.
+/// The elements of a mask: numbers that are added to the logits, or booleans or bits that tell
+/// whether a key is seen.
 ///
 /// ```
 /// use softmax_kernels::MaskData;
@@ -85,37 +84,106 @@ pub enum MaskData<'a> {
     Bf16(&'a [bf16]),
     /// A key is seen where this is not 0.
     Bool(&'a [u8]),
+    /// A key is seen where its bit is set.
+    Bits(BitMask<'a>),
 }
 
 impl<'a> MaskData<'a> {
-    /// Elements.
+    /// How many rows of masks there are for `rows` rows of `cols` elements: 1 or `rows`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for another size, [`Error::Value`] for more columns than there are.
     #[doc(hidden)]
-    #[allow(clippy::len_without_is_empty)]
-    pub fn len(&self) -> usize {
+    pub fn rows(&self, rows: usize, cols: usize) -> Result<usize, Error> {
+        if let Self::Bits(bits) = self {
+            return bits.rows(rows, cols);
+        }
+        let (len, row) = (self.len(), Some(cols));
+        match Some(len) {
+            len if len == row => Ok(1),
+            len if len == rows.checked_mul(cols) => Ok(rows),
+            _ => Err(Error::shape(Self::SIZE, Size::Matrix(rows, cols), Size::Count(len))),
+        }
+    }
+
+    /// The name of its size in errors.
+    #[doc(hidden)]
+    pub const SIZE: &'static str =
+        "number of elements of the mask (a row for all, or one for each)";
+
+    /// Checks that there are `rows` rows of `cols` elements. No overflow: there are as many scores.
+    fn check_rows(&self, rows: usize, cols: usize) -> Result<(), Error> {
+        match self {
+            Self::Bits(bits) => bits.check(rows, cols),
+            _ if self.len() == rows * cols => Ok(()),
+            _ => Err(Error::count("number of elements of the mask", rows * cols, self.len())),
+        }
+    }
+
+    /// Elements; of bits, words.
+    fn len(&self) -> usize {
         match self {
             Self::F32(m) => m.len(),
             Self::F64(m) => m.len(),
             Self::F16(m) => m.len(),
             Self::Bf16(m) => m.len(),
             Self::Bool(m) => m.len(),
+            Self::Bits(m) => m.words().len(),
         }
     }
 
-    /// Those in a range of columns.
+    /// One row of `cols` elements.
     #[doc(hidden)]
     #[must_use]
     #[inline(always)]
-    pub fn part(self, range: Range<usize>) -> Self {
+    pub fn row(self, row: usize, cols: usize) -> Self {
+        let range = row * cols..(row + 1) * cols;
         match self {
             Self::F32(m) => Self::F32(&m[range]),
             Self::F64(m) => Self::F64(&m[range]),
             Self::F16(m) => Self::F16(&m[range]),
             Self::Bf16(m) => Self::Bf16(&m[range]),
             Self::Bool(m) => Self::Bool(&m[range]),
+            Self::Bits(m) => Self::Bits(m.row(row, m.width(cols))),
         }
     }
 
-    /// What is added to the logit of a key: of booleans 0 or -inf.
+    /// A row of `cols` elements that only hides as words of bits, in `room` if it is not yet; and
+    /// the number of columns that these have bits for. The others are hidden.
+    #[doc(hidden)]
+    pub fn bits<'m>(self, cols: usize, room: &'m mut [u32]) -> (&'m [u32], usize)
+    where
+        'a: 'm,
+    {
+        if let Self::Bits(bits) = self {
+            return (bits.words(), bits.width(cols));
+        }
+        match self {
+            Self::Bool(m) => pack(room, cols, |i| m[i] != 0),
+            _ => pack(room, cols, |i| self.added(i) == 0.0),
+        }
+        (room, cols)
+    }
+
+    /// Checks that every element hides or changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Value`] names the first other number.
+    #[doc(hidden)]
+    pub fn check_hides(&self) -> Result<(), Error> {
+        let n = self.len();
+        if self.only_hides((0, n)) {
+            return Ok(());
+        }
+        let adds = |&i: &usize| !(self.added(i) == 0.0 || self.added(i) == f64::NEG_INFINITY);
+        let range = "0 or -inf: this operation's masks only hide";
+        match (0..n).find(adds) {
+            Some(i) => Err(Error::value_at("element of the mask", i, self.added(i), range)),
+            None => Ok(()),
+        }
+    }
+
+    /// What is added to the logit of a key: of booleans and bits 0 or -inf.
     #[doc(hidden)]
     pub fn added(&self, key: usize) -> f64 {
         match self {
@@ -126,6 +194,13 @@ impl<'a> MaskData<'a> {
             Self::Bf16(m) => Element::to_f64(m[key]),
             Self::Bool(m) => {
                 if m[key] != 0 {
+                    0.0
+                } else {
+                    f64::NEG_INFINITY
+                }
+            }
+            Self::Bits(m) => {
+                if m.is_seen(key) {
                     0.0
                 } else {
                     f64::NEG_INFINITY
@@ -168,8 +243,14 @@ impl<'a> MaskData<'a> {
             Self::F64(m) => all!(m: f64),
             Self::F16(m) => all!(m: f16),
             Self::Bf16(m) => all!(m: bf16),
-            Self::Bool(_) => true,
+            Self::Bool(_) | Self::Bits(_) => true,
         }
+    }
+}
+
+impl<'a> From<BitMask<'a>> for MaskData<'a> {
+    fn from(data: BitMask<'a>) -> Self {
+        Self::Bits(data)
     }
 }
 
@@ -207,19 +288,60 @@ impl<'a> From<&'a [bool]> for MaskData<'a> {
     }
 }
 
+/// The elements of a [`MaskData`] without anything else: smaller, for what lies on stacks often.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Elements<'a> {
+    F32(&'a [f32]),
+    F64(&'a [f64]),
+    F16(&'a [f16]),
+    Bf16(&'a [bf16]),
+    Bool(&'a [u8]),
+    Bits(&'a [u32]),
+}
+
+impl<'a> Elements<'a> {
+    #[inline(always)]
+    fn of(data: MaskData<'a>) -> Self {
+        match data {
+            MaskData::F32(m) => Self::F32(m),
+            MaskData::F64(m) => Self::F64(m),
+            MaskData::F16(m) => Self::F16(m),
+            MaskData::Bf16(m) => Self::Bf16(m),
+            MaskData::Bool(m) => Self::Bool(m),
+            MaskData::Bits(m) => Self::Bits(m.words()),
+        }
+    }
+
+    /// The whole; bits as one row, or as many without gaps.
+    #[inline(always)]
+    pub(crate) fn data(self) -> MaskData<'a> {
+        match self {
+            Self::F32(m) => MaskData::F32(m),
+            Self::F64(m) => MaskData::F64(m),
+            Self::F16(m) => MaskData::F16(m),
+            Self::Bf16(m) => MaskData::Bf16(m),
+            Self::Bool(m) => MaskData::Bool(m),
+            Self::Bits(m) => MaskData::Bits(BitMask::new(m)),
+        }
+    }
+}
+
 /// A mask and its shape.
 #[derive(Clone, Copy, Debug)]
 pub struct Mask<'a> {
-    pub(crate) data: MaskData<'a>,
+    elements: Elements<'a>,
     /// Batch, heads, queries.
-    pub(crate) shape: [usize; 3],
-    /// The number of its columns, if it has fewer than keys.
-    pub(crate) width: Option<usize>,
+    shape: [usize; 3],
+    /// The number of its columns, if it has fewer than keys, or else [`NOT_GIVEN`].
+    width: usize,
+    /// Of bits: the words from one row to the next, or else [`NOT_GIVEN`].
+    stride: usize,
 }
 
 impl<'a> Mask<'a> {
     /// A mask. Values of f32, f16 or bf16 (f64 for scores of f64) are added to the logits; bool or
-    /// u8 say which keys are seen: `true` or not 0. `shape` is batch, heads, queries: each as many
+    /// u8 say which keys are seen: `true` or not 0; so do the bits of a [`BitMask`], each row of
+    /// which starts at a word. `shape` is batch, heads, queries: each as many
     /// as the scores have, or 1 for one that serves all. A row of the mask is as long as a row of
     /// the scores.
     ///
@@ -229,7 +351,12 @@ impl<'a> Mask<'a> {
     /// let mask = Mask::new(&[true, true, false][..], [1, 1, 1]);
     /// ```
     pub fn new(data: impl Into<MaskData<'a>>, shape: [usize; 3]) -> Self {
-        Self { data: data.into(), shape, width: None }
+        let data = data.into();
+        let (width, stride) = match &data {
+            MaskData::Bits(bits) => bits.given(),
+            _ => (NOT_GIVEN, NOT_GIVEN),
+        };
+        Self { elements: Elements::of(data), shape, width, stride }
     }
 
     /// The mask has columns only for the first `keys` keys, and the keys after them are hidden, as
@@ -242,8 +369,17 @@ impl<'a> Mask<'a> {
     /// ```
     #[must_use]
     pub const fn hidden_from(mut self, keys: usize) -> Self {
-        self.width = Some(keys);
+        self.width = given(keys);
         self
+    }
+
+    /// Its elements, with the gaps of bits.
+    #[inline(always)]
+    fn data(&self) -> MaskData<'a> {
+        match self.elements.data() {
+            MaskData::Bits(bits) if self.stride != NOT_GIVEN => bits.stride(self.stride).into(),
+            data => data,
+        }
     }
 }
 
@@ -302,7 +438,7 @@ fn max_distance<A>() -> i64 {
 pub(crate) struct Row<'a> {
     /// The range of keys that are seen, apart from masks.
     pub(crate) keys: (usize, usize),
-    pub(crate) mask: Option<MaskData<'a>>,
+    pub(crate) mask: Option<Elements<'a>>,
     pub(crate) mask_slope: Option<f32>,
     pub(crate) slope: Option<f32>,
     pub(crate) sink: Option<f32>,
@@ -353,24 +489,18 @@ impl<'a> Attend<'a> {
             return Err(Error::value("soft cap", c, "in 2^-20..=2^20"));
         }
         if let Some(mask) = &self.mask {
-            mask.data.check::<A>()?;
+            let data = mask.data();
+            data.check::<A>()?;
             let scores = [batch, heads, queries];
             if mask.shape.iter().zip(scores).any(|(&m, n)| m != n && m != 1) {
                 let what = "shape of the mask (batch, heads, queries; 1 serves for all)";
                 let [expected, got] = [scores, mask.shape].map(|s| Size::Tensor(Box::new(s)));
                 return Err(Error::shape(what, expected, got));
             }
-            let width = mask.width.unwrap_or(cols);
-            if width > cols {
-                let range = "no more than there are keys";
-                return Err(Error::value("number of columns of the mask", width, range));
-            }
-            // No overflow: the scores have at least as many.
-            let needed = mask.shape.iter().product::<usize>() * width;
-            let len = mask.data.len();
-            if len != needed {
-                return Err(Error::count("number of elements of the mask", needed, len));
-            }
+            let width = or(mask.width, cols);
+            check_width(width, cols)?;
+            // No overflow: the scores have at least as many rows.
+            data.check_rows(mask.shape.iter().product(), width)?;
         }
         let per_head = [
             (self.mask_slopes, "number of slopes of the mask (one for each head)"),
@@ -488,20 +618,19 @@ impl<'a> Attend<'a> {
             None => 0,
         };
         let mask = self.mask.map(|mask| {
-            let width = mask.width.unwrap_or(cols);
+            let width = or(mask.width, cols);
             end = end.min(width);
             let [batches, heads, queries] = mask.shape;
             let at = |i, n| if n == 1 { 0 } else { i };
             let row = (at(batch, batches) * heads + at(head, heads)) * queries + at(query, queries);
-            let range = row * width..(row + 1) * width;
-            mask.data.part(range)
+            mask.data().row(row, width)
         });
         let keys = (begin.min(end), end);
         Row {
             keys,
             // A mask of numbers that only hides is treated as one of booleans.
             pairs: self.is_biased() || mask.is_some_and(|mask| !mask.only_hides(keys)),
-            mask,
+            mask: mask.map(Elements::of),
             mask_slope: self.mask_slopes.map(|slopes| slopes[head]),
             slope: self.slopes.map(|slopes| slopes[head]),
             sink: self.sinks.map(|sinks| sinks[head]),

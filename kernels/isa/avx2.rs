@@ -76,6 +76,16 @@ impl Vector for F32 {
             a._mm256_castsi256_ps(i._mm256_add_epi32(entry, n))
         };
     }
+    #[inline(always)]
+    fn select_bits(self, bits: u32, a: Self::V, b: Self::V) -> Self::V {
+        let (f, i) = (self.0.avx, self.0.avx2);
+        let lanes: __m256i = pulp::cast([1u32, 2, 4, 8, 16, 32, 64, 128]);
+        each!(2, |k| {
+            let bits = i._mm256_and_si256(f._mm256_set1_epi32((bits >> (8 * k)) as i32), lanes);
+            let set = f._mm256_castsi256_ps(i._mm256_cmpeq_epi32(bits, lanes));
+            f._mm256_blendv_ps(b[k], a[k], set)
+        })
+    }
     one_lane! { s:
         first_lane(a) = s.0.avx._mm256_cvtss_f32(a[0]);
         max_lane(a) = extreme_ps!(s, _mm256_max_ps, _mm_max_ps, a);
@@ -166,6 +176,16 @@ impl Vector for F64 {
             let n = i._mm256_slli_epi64::<{ f64::SHIFT as i32 }>(t);
             a._mm256_castsi256_pd(i._mm256_add_epi64(entry, n))
         };
+    }
+    #[inline(always)]
+    fn select_bits(self, bits: u32, a: Self::V, b: Self::V) -> Self::V {
+        let (f, i) = (self.0.avx, self.0.avx2);
+        let lanes: __m256i = pulp::cast([1u64, 2, 4, 8]);
+        each!(2, |k| {
+            let bits = f._mm256_set1_epi64x((bits >> (4 * k)).into());
+            let set = i._mm256_cmpeq_epi64(i._mm256_and_si256(bits, lanes), lanes);
+            f._mm256_blendv_pd(b[k], a[k], f._mm256_castsi256_pd(set))
+        })
     }
     one_lane! { s:
         first_lane(a) = pulp::cast::<__m256d, [f64; 4]>(a[0])[0];

@@ -67,6 +67,10 @@ impl Vector for F32 {
             f._mm512_castsi512_ps(f._mm512_add_epi32(entry, n))
         };
     }
+    #[inline(always)]
+    fn select_bits(self, bits: u32, [a]: Self::V, [b]: Self::V) -> Self::V {
+        [self.0.avx512f._mm512_mask_blend_ps(bits as u16, b, a)]
+    }
     one_lane! { s:
         first_lane(a) = pulp::cast::<__m512, [f32; 16]>(a[0])[0];
         max_lane(a) = s.0.avx512f._mm512_reduce_max_ps(a[0]);
@@ -181,6 +185,10 @@ impl Vector for F64 {
             let n = f._mm512_slli_epi64::<{ f64::SHIFT }>(t);
             f._mm512_castsi512_pd(f._mm512_add_epi64(entry, n))
         };
+    }
+    #[inline(always)]
+    fn select_bits(self, bits: u32, [a]: Self::V, [b]: Self::V) -> Self::V {
+        [self.0.avx512f._mm512_mask_blend_pd(bits as u8, b, a)]
     }
     one_lane! { s:
         first_lane(a) = pulp::cast::<__m512d, [f64; 8]>(a[0])[0];

@@ -62,6 +62,14 @@ impl Vector for F32 {
             n.vreinterpretq_f32_u32(n.vaddq_u32(n.vreinterpretq_u32_u8(entry), power))
         };
     }
+    #[inline(always)]
+    fn select_bits(self, bits: u32, a: Self::V, b: Self::V) -> Self::V {
+        let (n, lanes) = (self.0.neon, pulp::cast([1u32, 2, 4, 8]));
+        each!(4, |k| {
+            let set = n.vtstq_u32(n.vdupq_n_u32(bits >> (4 * k)), lanes);
+            n.vbslq_f32(set, a[k], b[k])
+        })
+    }
     one_lane! { s:
         first_lane(a) = s.0.neon.vgetq_lane_f32::<0>(a[0]);
         max_lane(a) = {
@@ -135,6 +143,14 @@ impl Vector for F64 {
             let power = n.vshlq_n_u64::<{ f64::SHIFT as i32 }>(t);
             n.vreinterpretq_f64_u64(n.vaddq_u64(entry, power))
         };
+    }
+    #[inline(always)]
+    fn select_bits(self, bits: u32, a: Self::V, b: Self::V) -> Self::V {
+        let (n, lanes) = (self.0.neon, pulp::cast([1u64, 2]));
+        each!(4, |k| {
+            let set = n.vtstq_u64(n.vdupq_n_u64((bits >> (2 * k)).into()), lanes);
+            n.vbslq_f64(set, a[k], b[k])
+        })
     }
     one_lane! { s:
         first_lane(a) = s.0.neon.vgetq_lane_f64::<0>(a[0]);

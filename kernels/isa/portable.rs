@@ -163,6 +163,20 @@ macro_rules! arithmetic {
                     ))
                 };
             }
+            #[inline(always)]
+            fn select_bits(self, bits: u32, a: Self::V, b: Self::V) -> Self::V {
+                const HALF: usize = <$vector as Vector>::LANES / 2;
+                [0, 1].map(
+                    #[inline(always)]
+                    |k| {
+                        // All bits of a lane set, or none.
+                        let bit = |i| <$bits>::from(bits >> (k * HALF + i) & 1);
+                        let lane = |i: usize| bit(i).wrapping_neg();
+                        let set = $half::new(from_fn(|i| $e::from_bits(lane(i))));
+                        set.select(a[k], b[k])
+                    },
+                )
+            }
             one_lane! { s:
                 first_lane(a) = a[0].as_array()[0];
                 max_lane(a) =

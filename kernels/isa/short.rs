@@ -81,6 +81,7 @@ impl<S: Vector<E = f32>> Vector for Short<S> {
         fma(a: S::V, b: S::V, c: S::V) -> S::V;
         min_not_below(m: S::V, x: S::V, cut: S::V) -> S::V;
         select_below(x: S::V, cut: S::V, a: S::V, b: S::V) -> S::V;
+        select_bits(bits: u32, a: S::V, b: S::V) -> S::V;
         zero_below(x: S::V, cut: S::V, e: S::V) -> S::V;
         first_lane(a: S::V) -> f32;
         max_lane(a: S::V) -> f32;

@@ -105,6 +105,9 @@ pub(crate) trait Vector: Copy {
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `a` where `x` is less than `cut`, `b` elsewhere (or where either is NaN).
     fn select_below(self, x: Self::V, cut: Self::V, a: Self::V, b: Self::V) -> Self::V;
+    /// Lane `i` of `a` where bit `i` of `bits` is set, that of `b` elsewhere. Other bits may be
+    /// anything.
+    fn select_bits(self, bits: u32, a: Self::V, b: Self::V) -> Self::V;
     /// `e` where `x` is not less than `cut` (or is NaN), 0 elsewhere.
     fn zero_below(self, x: Self::V, cut: Self::V, e: Self::V) -> Self::V;
     /// The largest lane.

@@ -115,7 +115,7 @@ macro_rules! plain {
     };
 }
 
-plain!(f32, f64, f16, bf16, u8, i64, u64, usize, [u64; 2]);
+plain!(f32, f64, f16, bf16, u8, u32, i64, u64, usize, [u64; 2]);
 
 /// Types for which every bit pattern is a valid value.
 ///

@@ -22,7 +22,7 @@
 use half::{bf16, f16};
 
 use crate::call::scores::{
-    Attend, Cap, FAR, MaskData, Row, Scores, far_scale, log_shift_of_pairs, sign,
+    Attend, Cap, Elements, FAR, Row, Scores, far_scale, log_shift_of_pairs, sign,
 };
 use crate::call::{Prefetch, Special, Store, special_row};
 use crate::isa::vector::{Io, Vector};
@@ -34,7 +34,8 @@ use crate::num::scale::{Scale, Shift};
 use crate::num::two_product;
 use crate::sweep::reduce::{Kept, Pipeline, Reduced, Reducer, Task};
 use crate::sweep::{
-    Exp, Finish, Inverse, Keep, Logits, UNROLL, classify, prefetch_page, row_max_apart, to_aligned,
+    Exp, Finish, Inverse, Keep, Logits, UNROLL, bits_at, classify, prefetch_page, row_max_apart,
+    to_aligned,
 };
 
 /// Vectors that can load every type of mask.
@@ -121,7 +122,7 @@ impl<S: Vector> Place<S> {
 /// # Safety
 /// The mask has `at + n` elements.
 #[inline(always)]
-unsafe fn load_mask<S: Masks>(simd: S, mask: &MaskData, at: usize, n: usize) -> S::V {
+unsafe fn load_mask<S: Masks>(simd: S, mask: &Elements, at: usize, n: usize) -> S::V {
     // SAFETY: as this function's.
     unsafe {
         if const { S::SMALL } {
@@ -137,7 +138,7 @@ unsafe fn load_mask<S: Masks>(simd: S, mask: &MaskData, at: usize, n: usize) -> 
 /// # Safety
 /// As there.
 #[inline(never)]
-unsafe fn load_mask_apart<S: Masks>(simd: S, mask: &MaskData, at: usize, n: usize) -> S::V {
+unsafe fn load_mask_apart<S: Masks>(simd: S, mask: &Elements, at: usize, n: usize) -> S::V {
     simd.vectorize(
         #[inline(always)]
         // SAFETY: as this function's.
@@ -150,7 +151,7 @@ unsafe fn load_mask_apart<S: Masks>(simd: S, mask: &MaskData, at: usize, n: usiz
 /// # Safety
 /// As there.
 #[inline(always)]
-unsafe fn load_mask_here<S: Masks>(simd: S, mask: &MaskData, at: usize, n: usize) -> S::V {
+unsafe fn load_mask_here<S: Masks>(simd: S, mask: &Elements, at: usize, n: usize) -> S::V {
     macro_rules! load {
         ($m:ident) => {{
             let p = $m.as_ptr();
@@ -159,16 +160,16 @@ unsafe fn load_mask_here<S: Masks>(simd: S, mask: &MaskData, at: usize, n: usize
         }};
     }
     match mask {
-        MaskData::F32(m) => load!(m),
-        MaskData::F64(m) if const { S::E::MIN_EXP == <f64 as Contract>::MIN_EXP } => {
+        Elements::F32(m) => load!(m),
+        Elements::F64(m) if const { S::E::MIN_EXP == <f64 as Contract>::MIN_EXP } => {
             // SAFETY: the caller vouches for n elements there, and these are of `S::E`.
             unsafe { simd.load_upto(m.as_ptr().cast::<S::E>().add(at), n, S::E::narrow(0.0)) }
         }
         // Refused when the call was made.
-        MaskData::F64(_) => simd.splat(S::E::narrow(0.0)),
-        MaskData::F16(m) => load!(m),
-        MaskData::Bf16(m) => load!(m),
-        MaskData::Bool(m) => {
+        Elements::F64(_) => simd.splat(S::E::narrow(0.0)),
+        Elements::F16(m) => load!(m),
+        Elements::Bf16(m) => load!(m),
+        Elements::Bool(m) => {
             // SAFETY: the caller vouches for n elements there.
             let m = unsafe { std::slice::from_raw_parts(m.as_ptr().add(at), n) };
             let mut seen = [f32::NEG_INFINITY; 16];
@@ -177,6 +178,12 @@ unsafe fn load_mask_here<S: Masks>(simd: S, mask: &MaskData, at: usize, n: usize
             // SAFETY: there is room for a vector.
             unsafe { simd.load(seen.as_ptr()) }
         }
+        Elements::Bits(m) => {
+            let hidden = simd.splat(S::E::narrow(f64::NEG_INFINITY));
+            // SAFETY: the mask has a bit for column `at`.
+            let bits = unsafe { bits_at::<S>(m, at) };
+            simd.select_bits(bits, simd.splat(S::E::narrow(0.0)), hidden)
+        }
     }
 }
 
@@ -184,7 +191,7 @@ unsafe fn load_mask_here<S: Masks>(simd: S, mask: &MaskData, at: usize, n: usize
 #[derive(Clone, Copy)]
 struct Seen<'a, S: Vector> {
     place: Place<S>,
-    mask: Option<MaskData<'a>>,
+    mask: Option<Elements<'a>>,
 }
 
 /// Logits that are pairs.
@@ -193,7 +200,7 @@ struct Biased<'a, S: Vector> {
     place: Place<S>,
     scale: (S::V, S::V),
     cap: Option<Cap>,
-    mask: Option<MaskData<'a>>,
+    mask: Option<Elements<'a>>,
     mask_slope: Option<S::V>,
     /// The sign of `mask_slope`, for far rows.
     mask_sign: S::V,
@@ -287,7 +294,7 @@ impl<S: Masks> Biased<'_, S> {
         if let Some(data) = &self.mask {
             // SAFETY: the row, and so its mask, has n elements from there on.
             let mask = unsafe { load_mask(simd, data, self.place.start + i, n) };
-            if let MaskData::Bool(_) = data {
+            if let Elements::Bool(_) | Elements::Bits(_) = data {
                 // Nothing is added.
             } else if let Some(slope) = self.mask_slope {
                 let mut added = product(simd, mask, (slope, zero));
@@ -337,11 +344,19 @@ unsafe impl<S: Masks> Logits<S> for Seen<'_, S> {
     unsafe fn at(&self, v: S::V, i: usize, n: usize) -> (S::V, S::V) {
         let simd = self.place.simd;
         let mut v = v;
-        if let Some(mask) = &self.mask {
-            // SAFETY: the row, and so its mask, has n elements from there on.
-            let mask = unsafe { load_mask(simd, mask, self.place.start + i, n) };
-            let least = simd.splat(S::E::narrow(f64::NEG_INFINITY));
-            v = simd.select_below(mask, simd.splat(S::E::narrow(0.0)), least, v);
+        let least = simd.splat(S::E::narrow(f64::NEG_INFINITY));
+        match &self.mask {
+            None => {}
+            Some(Elements::Bits(mask)) => {
+                // SAFETY: the row, and so its mask, has n elements from there on, at least one.
+                let bits = unsafe { bits_at::<S>(mask, self.place.start + i) };
+                v = simd.select_bits(bits, v, least);
+            }
+            Some(mask) => {
+                // SAFETY: the row, and so its mask, has n elements from there on.
+                let mask = unsafe { load_mask(simd, mask, self.place.start + i, n) };
+                v = simd.select_below(mask, simd.splat(S::E::narrow(0.0)), least, v);
+            }
         }
         (self.place.edges(v, i, n), v)
     }

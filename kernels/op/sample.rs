@@ -9,16 +9,17 @@ use crate::num::ln::ln;
 use crate::num::philox;
 use crate::num::scale::Scale;
 use crate::sweep::reduce::Reducer;
-use crate::sweep::{Exp, Keep, Plain, inlined, row_max};
+use crate::sweep::{Exp, Keep, Logits, Plain, Shown, inlined, row_max};
 
 /// Exponentials of rows that are computed in f32: one sweep by a guessed shift.
 ///
 /// # Safety
-/// `exps` is as long as `x`, and `S::E` is f32.
+/// `exps` is as long as `x`, for which `logits` was made, and `S::E` is f32.
 #[inline(always)]
-unsafe fn exps_of_f32<S, T>(
+unsafe fn exps_of_f32<S, T, L>(
     simd: S,
     x: &[T],
+    logits: &L,
     scale: &Scale,
     learned: &mut Learned,
     exps: &mut [f32],
@@ -26,6 +27,7 @@ unsafe fn exps_of_f32<S, T>(
 where
     S: Io<T> + Io<<S as Vector>::E>,
     T: Element,
+    L: Logits<S>,
 {
     let mut reducer = Reducer::new(simd, scale);
     match learned.0 {
@@ -36,7 +38,7 @@ where
         None => {
             let n = x.len().min(FIRST);
             // SAFETY: the slice has n elements.
-            let max = unsafe { row_max(simd, x.as_ptr(), n, &Plain::NEAR) };
+            let max = unsafe { row_max(simd, x.as_ptr(), n, logits) };
             let own = scale.shift(max, S::E::MIN_EXP);
             if max.is_finite() && !own.is_huge() {
                 reducer.guess = Guess::like::<S::E>(&own, scale);
@@ -49,8 +51,7 @@ where
     let kept = exps.as_mut_ptr().cast::<S::E>();
     // SAFETY: both slices have as many elements, and those that are written are of f32. They are
     // different slices.
-    let reduced =
-        unsafe { reducer.reduce_alone::<T, Keep, _>(x.as_ptr(), kept, x.len(), &Plain::NEAR) };
+    let reduced = unsafe { reducer.reduce_alone::<T, Keep, L>(x.as_ptr(), kept, x.len(), logits) };
     learned.0 = Some((reducer.guess, reducer.cut, reducer.exact));
     let reduced = reduced.ok()?;
     let sum = reduced.sum.hi * reduced.factor;
@@ -63,15 +64,25 @@ where
 const FIRST: usize = 4096;
 
 /// Exponentials of rows that are computed in f64: by the row's own maximum.
+///
+/// # Safety
+/// `exps` is as long as `x`, for which `logits` was made.
 #[inline(always)]
-fn exps_of_f64<S, T>(simd: S, x: &[T], scale: &Scale, exps: &mut [f32]) -> Option<Exps>
+unsafe fn exps_of_f64<S, T, L>(
+    simd: S,
+    x: &[T],
+    logits: &L,
+    scale: &Scale,
+    exps: &mut [f32],
+) -> Option<Exps>
 where
     S: Io<T> + Io<<S as Vector>::E> + Io<f32>,
     T: Element,
+    L: Logits<S>,
 {
     let n = x.len();
     // SAFETY: the slice has n elements.
-    let max = unsafe { row_max(simd, x.as_ptr(), n, &Plain::NEAR) };
+    let max = unsafe { row_max(simd, x.as_ptr(), n, logits) };
     if !max.is_finite() {
         return None;
     }
@@ -80,15 +91,16 @@ where
     let mut i = 0;
     while i < n {
         let left = n - i;
-        // SAFETY: both slices have `left` more elements; the caller has compared their lengths.
+        // SAFETY: both slices have `left` more elements.
         unsafe {
             if left >= S::LANES {
-                let e = exp.of(true, true, simd.load(x.as_ptr().add(i)));
+                let (v, _) = logits.at(simd.load(x.as_ptr().add(i)), i, S::LANES);
+                let e = exp.of(true, true, v);
                 simd.store(exps.as_mut_ptr().add(i), e);
                 acc = simd.acc_add(acc, e);
             } else {
                 let v = simd.load_part(x.as_ptr().add(i), left, S::E::narrow(f64::NEG_INFINITY));
-                let e = exp.of(true, true, v);
+                let e = exp.of(true, true, logits.at(v, i, left).0);
                 simd.store_part(exps.as_mut_ptr().add(i), left, e);
                 acc = simd.acc_add(acc, e);
             }
@@ -229,11 +241,13 @@ fn scan_by<S: Bands, const ABOVE: bool, const BAND: bool>(
 /// The bits of all lanes of a vector.
 const LANES: u32 = 0xffff;
 
-/// Computes the exponentials of a row, which has as many elements as `exps`.
+/// Computes the exponentials of a row, which has as many elements as `exps`. With words of bits,
+/// elements are hidden where they are not set.
 #[inline(always)]
 pub(crate) fn exps<S, T>(
     simd: S,
     x: &[T],
+    seen: Option<&[u32]>,
     scale: &Scale,
     learned: &mut Learned,
     exps: &mut [f32],
@@ -242,14 +256,80 @@ where
     S: Io<T> + Io<<S as Vector>::E> + Io<f32>,
     T: Element,
 {
-    if const { size_of::<S::E>() != size_of::<f32>() } {
-        return exps_of_f64(simd, x, scale, exps);
-    }
     if x.len() != exps.len() {
         return None;
     }
-    // SAFETY: the lengths were compared above.
-    unsafe { exps_of_f32(simd, x, scale, learned, exps) }
+    // SAFETY: the lengths were compared above, and the logits are made for the row.
+    unsafe {
+        match seen {
+            None => exps_of(simd, x, &Plain::NEAR, scale, learned, exps),
+            Some(seen) => exps_of(simd, x, &Shown::new(simd, seen, x.len())?, scale, learned, exps),
+        }
+    }
+}
+
+/// As [`exps`], for these logits.
+///
+/// # Safety
+/// `exps` is as long as `x`, for which `logits` was made.
+#[inline(always)]
+unsafe fn exps_of<S, T, L>(
+    simd: S,
+    x: &[T],
+    logits: &L,
+    scale: &Scale,
+    learned: &mut Learned,
+    exps: &mut [f32],
+) -> Option<Exps>
+where
+    S: Io<T> + Io<<S as Vector>::E> + Io<f32>,
+    T: Element,
+    L: Logits<S>,
+{
+    // SAFETY: as this function's.
+    unsafe {
+        if const { size_of::<S::E>() != size_of::<f32>() } {
+            exps_of_f64(simd, x, logits, scale, exps)
+        } else {
+            exps_of_f32(simd, x, logits, scale, learned, exps)
+        }
+    }
+}
+
+/// Copies a row, with -inf where the bit of an element is not set or missing.
+#[inline(always)]
+pub(crate) fn hide<S, T>(simd: S, x: &[T], seen: &[u32], y: &mut [T])
+where
+    S: Io<T>,
+    T: Element,
+{
+    let n = x.len().min(y.len());
+    let with_bits = n.min(seen.len().saturating_mul(32));
+    y[with_bits..n].fill(T::NEG_INFINITY);
+    let hidden = simd.splat(S::E::narrow(f64::NEG_INFINITY));
+    let (x, y) = (x.as_ptr(), y.as_mut_ptr());
+    let words = seen.iter().zip((0..with_bits).step_by(32));
+    for (&word, start) in words {
+        let end = with_bits.min(start + 32);
+        for i in (start..end).step_by(S::LANES) {
+            let len = (end - i).min(S::LANES);
+            // SAFETY: both have len more elements.
+            unsafe {
+                // Grammars allow few tokens: what they hide is not read.
+                let v = if word == 0 {
+                    hidden
+                } else {
+                    let v = simd.load_upto(x.add(i), len, S::E::narrow(0.0));
+                    simd.select_bits(word >> (i - start), v, hidden)
+                };
+                if len == S::LANES {
+                    simd.store(y.add(i), v);
+                } else {
+                    simd.store_part(y.add(i), len, v);
+                }
+            }
+        }
+    }
 }
 
 /// Sums the units of the elements whose exponentials are at least `high`, separately for each span

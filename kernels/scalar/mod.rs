@@ -9,14 +9,14 @@ use crate::call::columns::Columns;
 use crate::call::pieces::{BlockSum, Extremes, Piece, PieceOptions, RowShift, Whole};
 use crate::call::ragged::RaggedCall;
 use crate::call::scores::{
-    Attend, Cap, FAR, MaskData, Row, Scores, far_scale, log_shift_of_pairs, sign,
+    Attend, Cap, Elements, FAR, MaskData, Row, Scores, far_scale, log_shift_of_pairs, sign,
 };
 use crate::call::{Call, Masked, Op};
 use crate::num::element::Element;
 use crate::num::exp2::{BLOCK, Contract, LANES_F32, LANES_F64, SHORT_POLY, Sum};
 use crate::num::scale::{LogShift, Scale, Shift};
 
-pub(crate) use sample::{exps, logs, noise, scan, widen};
+pub(crate) use sample::{exps, hide, logs, noise, scan, widen};
 
 /// The factor by which exponentials are multiplied for quotients, so that `e lo` is a normal number
 /// even where `e / sum` is the least normal one.
@@ -485,10 +485,11 @@ fn logit<R: Reference>(x: f64, key: usize, attend: &Attend, row: &Row, far: bool
     if key < row.keys.0 || key >= row.keys.1 {
         return HIDDEN;
     }
-    let mask = match row.mask {
+    let mask = match row.mask.map(Elements::data) {
         None => None,
         Some(MaskData::Bool(mask)) if mask[key] == 0 => return HIDDEN,
-        Some(MaskData::Bool(_)) => None,
+        Some(MaskData::Bits(mask)) if !mask.is_seen(key) => return HIDDEN,
+        Some(MaskData::Bool(_) | MaskData::Bits(_)) => None,
         Some(mask) => Some(mask.added(key)),
     };
     if mask == Some(f64::NEG_INFINITY) {

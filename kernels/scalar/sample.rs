@@ -10,12 +10,20 @@ use crate::scalar::{Double, Reference, Single, is_double};
 /// The exponentials of a row, by its own maximum.
 pub(crate) fn exps<T: Element>(
     x: &[T],
+    seen: Option<&[u32]>,
     scale: &Scale,
     _: &mut Learned,
     exps: &mut [f32],
 ) -> Option<Exps> {
-    fn row<R: Reference, T: Element>(x: &[T], scale: &Scale, exps: &mut [f32]) -> Option<Exps> {
-        let values = || x.iter().map(|x| x.to_f64());
+    fn row<R: Reference, T: Element>(
+        x: &[T],
+        seen: Option<&[u32]>,
+        scale: &Scale,
+        exps: &mut [f32],
+    ) -> Option<Exps> {
+        let is_seen = |i: usize| seen.is_none_or(|words| words[i / 32] >> (i % 32) & 1 == 1);
+        let value = |(i, x): (usize, &T)| if is_seen(i) { x.to_f64() } else { f64::NEG_INFINITY };
+        let values = || x.iter().enumerate().map(value);
         let max = values().fold(f64::NEG_INFINITY, f64::max);
         if !max.is_finite() || values().any(f64::is_nan) {
             return None;
@@ -30,9 +38,9 @@ pub(crate) fn exps<T: Element>(
         Some(Exps { max, largest, sum, factor: 1.0 })
     }
     if is_double::<T>() {
-        row::<Double, T>(x, scale, exps)
+        row::<Double, T>(x, seen, scale, exps)
     } else {
-        row::<Single, T>(x, scale, exps)
+        row::<Single, T>(x, seen, scale, exps)
     }
 }
 
@@ -40,6 +48,14 @@ pub(crate) fn exps<T: Element>(
 pub(crate) fn widen<T: Element>(x: &[T], y: &mut [T::Arithmetic]) {
     for (x, y) in x.iter().zip(y) {
         *y = <T::Arithmetic as Element>::from_f64(x.to_f64());
+    }
+}
+
+/// Copies a row, with -inf where the bit of an element is not set or missing.
+pub(crate) fn hide<T: Element>(x: &[T], seen: &[u32], y: &mut [T]) {
+    for (i, (x, y)) in x.iter().zip(y).enumerate() {
+        let word = seen.get(i / 32).copied().unwrap_or(0);
+        *y = if word >> (i % 32) & 1 == 1 { *x } else { T::NEG_INFINITY };
     }
 }
 

@@ -241,6 +241,64 @@ unsafe impl<S: Vector> Logits<S> for Plain {
     }
 }
 
+/// Logits that are the elements where a mask of bits shows them, and -inf elsewhere.
+#[derive(Clone, Copy)]
+pub(crate) struct Shown<'a, S> {
+    simd: S,
+    words: &'a [u32],
+}
+
+impl<'a, S: Vector> Shown<'a, S> {
+    /// For a row of `n` elements; `None` if there are fewer bits.
+    #[inline(always)]
+    pub(crate) fn new(simd: S, words: &'a [u32], n: usize) -> Option<Self> {
+        (words.len() >= n.div_ceil(32)).then_some(Shown { simd, words })
+    }
+}
+
+// SAFETY: reads the words of the row, which has no more elements than these have bits.
+unsafe impl<S: Vector> Logits<S> for Shown<'_, S> {
+    const PAIRS: bool = false;
+    // Hidden elements need the cut in any case.
+    const VARIES: bool = true;
+    #[inline(always)]
+    unsafe fn at(&self, v: S::V, i: usize, _: usize) -> (S::V, S::V) {
+        let simd = self.simd;
+        // SAFETY: the row has an element `i`.
+        let bits = unsafe { bits_at::<S>(self.words, i) };
+        let v = simd.select_bits(bits, v, simd.splat(S::E::narrow(f64::NEG_INFINITY)));
+        (v, v)
+    }
+    #[inline(always)]
+    fn sink(&self) -> Option<S::E> {
+        None
+    }
+    #[inline(always)]
+    fn phase(&self) -> usize {
+        0
+    }
+    #[inline(always)]
+    fn store(&self) -> Store {
+        Store::CACHED
+    }
+    #[inline(always)]
+    fn prefetch_ahead<T>(&self, simd: S, x: *const T, _: usize) {
+        prefetch_ahead(simd, x, Prefetch::Near);
+    }
+}
+
+/// The bits of a vector whose first element is in column `at`, a multiple of the number of lanes:
+/// so they lie in one word. Bits behind the lanes may be set.
+///
+/// # Safety
+/// There is a bit for that column.
+#[inline(always)]
+pub(crate) unsafe fn bits_at<S: Vector>(words: &[u32], at: usize) -> u32 {
+    debug_assert!(at.is_multiple_of(S::LANES) && at / 32 < words.len());
+    // SAFETY: as this function's.
+    unsafe { *words.get_unchecked(at / 32) >> (at % 32) }
+}
+
 /// The largest of `n` logits; -inf if there is none. With a NaN it may be anything.
 ///
 /// # Safety

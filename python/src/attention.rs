@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 
 use crate::array::{Array, Dtype, Float, Layout, Output, tuple};
 use crate::loss::floats32;
-use crate::mask::AttentionMask;
+use crate::mask::{AttentionMask, MaskArray};
 use crate::options::{
     Arg, CHUNK, Factor, MaskedRows, by_factor, count, exec, flag, number, ranges, run_parts, whole,
 };
@@ -133,13 +133,14 @@ fn attend_in_place<'o, T: Float + Probs<T>>(
 /// causal: keys after the query's position are hidden; window, window_ahead: so are those farther
 /// from it. offset: the position of the first query, by default keys - queries.
 /// mask: bools (True: seen) or numbers that are added, times mask_slopes of each head.
+/// bitmask, hidden_from: as of softmax, broadcast to batch, heads and queries.
 /// alibi: slopes of the distance, one for each head. sinks: a logit of each head without output.
 /// soft_cap: c of c * tanh(x / c). lengths: how many keys each sequence has, or each row.
 /// lse: whether to give (probabilities, log-sum-exps). dtype: that of the probabilities.
 /// Other arguments as of softmax.
 #[pyfunction]
-#[pyo3(signature = (scores, *, causal=None, window=None, window_ahead=None, offset=None, mask=None, mask_slopes=None, alibi=None, soft_cap=None, sinks=None, lengths=None, lse=None, scale=None, temperature=None, masked=MaskedRows::default(), dtype=None, out=None, threads=None, kernel=None),
-    text_signature = "(scores, *, causal=False, window=None, window_ahead=None, offset=None, mask=None, mask_slopes=None, alibi=None, soft_cap=None, sinks=None, lengths=None, lse=False, scale=None, temperature=None, masked='nan', dtype=None, out=None, threads=None, kernel=None)")]
+#[pyo3(signature = (scores, *, causal=None, window=None, window_ahead=None, offset=None, mask=None, bitmask=None, hidden_from=None, mask_slopes=None, alibi=None, soft_cap=None, sinks=None, lengths=None, lse=None, scale=None, temperature=None, masked=MaskedRows::default(), dtype=None, out=None, threads=None, kernel=None),
+    text_signature = "(scores, *, causal=False, window=None, window_ahead=None, offset=None, mask=None, bitmask=None, hidden_from=None, mask_slopes=None, alibi=None, soft_cap=None, sinks=None, lengths=None, lse=False, scale=None, temperature=None, masked='nan', dtype=None, out=None, threads=None, kernel=None)")]
 #[allow(clippy::too_many_arguments)]
 pub fn attention_softmax<'py>(
     scores: &Bound<'py, PyAny>,
@@ -148,6 +149,8 @@ pub fn attention_softmax<'py>(
     window_ahead: Arg<'_, 'py>,
     offset: Arg<'_, 'py>,
     mask: Option<&Bound<'py, PyAny>>,
+    bitmask: Option<&Bound<'py, PyAny>>,
+    hidden_from: Option<&Bound<'py, PyAny>>,
     mask_slopes: Option<&Bound<'py, PyAny>>,
     alibi: Option<&Bound<'py, PyAny>>,
     soft_cap: Arg<'_, 'py>,
@@ -176,7 +179,7 @@ pub fn attention_softmax<'py>(
         }
     };
     let batch = x.shape()[..dims.saturating_sub(3)].iter().product();
-    let mask = mask.map(|mask| Array::labels(mask, "mask")).transpose()?;
+    let mask = MaskArray::new(mask, bitmask, hidden_from)?;
     let shape = [batch, heads, queries, keys];
     let masking = mask.as_ref().map(|mask| AttentionMask::new(mask, shape, x.dtype()));
     let masking = masking.transpose()?;
@@ -257,7 +260,8 @@ pub fn attention_softmax<'py>(
     let mut y =
         if to == x.dtype() { Output::like(&x, out)? } else { Output::of(&x, out, x.shape(), to)? };
     if let Some(mask) = &mask {
-        y.apart(mask, "mask")?;
+        let (array, name) = mask.named();
+        y.apart(array, name)?;
     }
     let layout = x.layout();
     let mut logs = match lse {

@@ -4,11 +4,13 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use ::softmax::half::{bf16, f16};
-use ::softmax::{Mask, MaskData, Weights};
+use ::softmax::{BitMask, Mask, MaskData, Weights};
 use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::array::{Array, Dtype, Layout, tuple};
+use crate::options::{Arg, count};
 
 /// A mask's elements in C order.
 enum Elements<'a> {
@@ -17,9 +19,27 @@ enum Elements<'a> {
     F32(Cow<'a, [f32]>),
     F64(Cow<'a, [f64]>),
     Bool(Cow<'a, [u8]>),
+    /// All words, those of a row, and where the bits end.
+    Bits {
+        words: Vec<u32>,
+        stride: usize,
+        hidden_from: Option<usize>,
+    },
 }
 
 impl<'a> Elements<'a> {
+    /// Bits are read from an array whose last axis are the words of a row.
+    fn of(layout: &Layout<'a>, mask: &MaskArray, of: Dtype) -> PyResult<Self> {
+        match mask {
+            MaskArray::Elements(mask) => Self::new(layout, mask.dtype(), of),
+            MaskArray::Bits(_, hidden_from) => {
+                let stride = layout.shape().last().copied().unwrap_or(0);
+                let words = layout.in_order::<f32>().iter().map(|word| word.to_bits()).collect();
+                Ok(Self::Bits { words, stride, hidden_from: *hidden_from })
+            }
+        }
+    }
+
     /// Masks of f64 are rounded for logits that are not.
     fn new(layout: &Layout<'a>, dtype: Dtype, of: Dtype) -> PyResult<Self> {
         Ok(match dtype {
@@ -44,6 +64,10 @@ impl<'a> Elements<'a> {
             Self::F32(m) => MaskData::F32(&m[range]),
             Self::F64(m) => MaskData::F64(&m[range]),
             Self::Bool(m) => MaskData::Bool(&m[range]),
+            Self::Bits { words, stride, hidden_from } => {
+                let bits = BitMask::new(&words[range]).stride(*stride);
+                hidden_from.map_or(bits, |cols| bits.hidden_from(cols)).into()
+            }
         }
     }
 
@@ -54,6 +78,7 @@ impl<'a> Elements<'a> {
             Self::F32(m) => m.len(),
             Self::F64(m) => m.len(),
             Self::Bool(m) => m.len(),
+            Self::Bits { words, .. } => words.len(),
         }
     }
 }
@@ -84,24 +109,104 @@ fn rows_of<'a>(
     Ok(last)
 }
 
+/// The array that a mask is made of.
+pub enum MaskArray<'py> {
+    Elements(Array<'py>),
+    /// Words of bits, as numbers of f32 with these bits; and where the bits end, if that was said.
+    Bits(Array<'py>, Option<usize>),
+}
+
+impl<'py> MaskArray<'py> {
+    /// Of the arguments `mask`, `bitmask` and `hidden_from`; `None` if there is no mask.
+    pub fn new(
+        mask: Arg<'_, 'py>,
+        bitmask: Arg<'_, 'py>,
+        hidden_from: Arg<'_, 'py>,
+    ) -> PyResult<Option<Self>> {
+        let hidden_from = count(hidden_from, "hidden_from")?;
+        match (mask, bitmask) {
+            (Some(_), Some(_)) => {
+                Err(PyValueError::new_err("one of mask and bitmask must be None"))
+            }
+            (_, None) if hidden_from.is_some() => {
+                Err(PyValueError::new_err("hidden_from needs a bitmask"))
+            }
+            (None, None) => Ok(None),
+            (Some(mask), None) => Array::labels(mask, "mask").map(Self::Elements).map(Some),
+            (None, Some(bits)) => Ok(Some(Self::Bits(words(bits)?, hidden_from))),
+        }
+    }
+
+    /// The words of a row, of bits.
+    fn words(&self) -> PyResult<Option<usize>> {
+        match self {
+            Self::Elements(_) => Ok(None),
+            Self::Bits(array, _) => match array.shape().last() {
+                Some(&words) => Ok(Some(words)),
+                None => Err(PyValueError::new_err("bitmask must have at least one axis")),
+            },
+        }
+    }
+
+    /// The array, and its name.
+    pub fn named(&self) -> (&Array<'py>, &'static str) {
+        match self {
+            Self::Elements(mask) => (mask, "mask"),
+            Self::Bits(words, _) => (words, "bitmask"),
+        }
+    }
+}
+
+/// An array or tensor of int32 or uint32 as one of float32 with the same bits, for which there is
+/// everything else.
+fn words<'py>(bits: &Bound<'py, PyAny>) -> PyResult<Array<'py>> {
+    let py = bits.py();
+    let name = match bits.getattr(intern!(py, "dtype")) {
+        Ok(dtype) => dtype.str()?.to_string(),
+        Err(_) => bits.get_type().name()?.to_string(),
+    };
+    let f32 = match &*name {
+        "int32" | "uint32" => "float32".into_pyobject(py)?.into_any(),
+        "torch.int32" | "torch.uint32" => py.import("torch")?.getattr("float32")?,
+        _ => {
+            let message = format!("bitmask must be an array of int32 or uint32, got {name}");
+            return Err(PyTypeError::new_err(message));
+        }
+    };
+    Array::input(&bits.call_method1(intern!(py, "view"), (f32,))?, "bitmask")
+}
+
 /// The mask of rows.
 pub struct RowMask<'a> {
     elements: Elements<'a>,
+    /// Elements, or words, of a row.
+    of_row: usize,
 }
 
 impl<'a> RowMask<'a> {
-    /// Of an array of a shape and type, along axes.
-    pub fn new(mask: &'a Array, shape: &[usize], axes: &[usize], of: Dtype) -> PyResult<Self> {
-        let layout = rows_of(mask, "mask", shape, axes)?;
-        Ok(Self { elements: Elements::new(&layout, mask.dtype(), of)? })
+    /// For an array of a shape and type, along axes.
+    pub fn new(mask: &'a MaskArray, shape: &[usize], axes: &[usize], of: Dtype) -> PyResult<Self> {
+        let (array, name) = mask.named();
+        let mut shape = shape.to_vec();
+        if let Some(words) = mask.words()? {
+            let last = shape.len() - 1;
+            if axes != [last] {
+                return Err(PyValueError::new_err("a bitmask goes along the last axis"));
+            }
+            shape[last] = words;
+        }
+        let layout = rows_of(array, name, &shape, axes)?;
+        let of_row = axes.iter().map(|&axis| shape[axis]).product();
+        Ok(Self { elements: Elements::of(&layout, mask, of)?, of_row })
     }
 
     /// That of some of the rows.
-    pub fn of_rows(&self, first: usize, rows: usize, cols: usize) -> MaskData<'_> {
-        if self.elements.len() == cols {
-            return self.elements.part(0..cols);
+    pub fn of_rows(&self, first: usize, rows: usize) -> MaskData<'_> {
+        let of_row = self.of_row;
+        if self.elements.len() == of_row {
+            return self.elements.part(0..of_row);
         }
-        self.elements.part(first * cols..(first + rows) * cols)
+        self.elements.part(first * of_row..(first + rows) * of_row)
     }
 }
 
@@ -157,16 +262,18 @@ pub struct AttentionMask<'a> {
 
 impl<'a> AttentionMask<'a> {
     /// For scores of batch, heads, queries and keys, of a type.
-    pub fn new(mask: &'a Array, shape: [usize; 4], of: Dtype) -> PyResult<Self> {
-        let refuse = || no_broadcast("mask", &shape, mask.shape());
+    pub fn new(mask: &'a MaskArray, mut shape: [usize; 4], of: Dtype) -> PyResult<Self> {
+        shape[3] = mask.words()?.unwrap_or(shape[3]);
+        let (array, name) = mask.named();
+        let refuse = || no_broadcast(name, &shape, array.shape());
         // Along the keys all of it is needed; elsewhere a 1 stands for all.
         let mut own = [1; 4];
-        let at = 4usize.checked_sub(mask.shape().len()).ok_or_else(refuse)?;
-        own[at..].copy_from_slice(mask.shape());
+        let at = 4usize.checked_sub(array.shape().len()).ok_or_else(refuse)?;
+        own[at..].copy_from_slice(array.shape());
         own[3] = shape[3];
-        let layout = mask.layout().broadcast(&own).ok_or_else(refuse)?;
+        let layout = array.layout().broadcast(&own).ok_or_else(refuse)?;
         layout.clone().broadcast(&shape).ok_or_else(refuse)?;
-        let elements = Elements::new(&layout, mask.dtype(), of)?;
+        let elements = Elements::of(&layout, mask, of)?;
         Ok(Self { elements, shape: [own[0], own[1], own[2]] })
     }
 

@@ -6,7 +6,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::array::{Array, Dtype, Float, Layout, LayoutMut, Output, Typed, tuple, typed};
-use crate::mask::{RowMask, RowWeights};
+use crate::mask::{MaskArray, RowMask, RowWeights};
 use crate::options::{
     Along, Arg, Factor, MaskedRows, by_factor, count, exec, flag, one_of, raised, run, run_rows,
 };
@@ -177,8 +177,8 @@ fn split_both<'a, T, U>(
 /// weights: numbers that are not negative, broadcast to x.
 /// Other arguments as of softmax.
 #[pyfunction]
-#[pyo3(signature = (x, axis=Along::Last, keepdims=None, *, weights=None, scale=None, temperature=None, mask=None, out=None, threads=None, kernel=None),
-    text_signature = "(x, axis=-1, keepdims=False, *, weights=None, scale=None, temperature=None, mask=None, out=None, threads=None, kernel=None)")]
+#[pyo3(signature = (x, axis=Along::Last, keepdims=None, *, weights=None, scale=None, temperature=None, mask=None, bitmask=None, hidden_from=None, out=None, threads=None, kernel=None),
+    text_signature = "(x, axis=-1, keepdims=False, *, weights=None, scale=None, temperature=None, mask=None, bitmask=None, hidden_from=None, out=None, threads=None, kernel=None)")]
 #[allow(clippy::too_many_arguments)]
 pub fn logsumexp<'py>(
     x: &Bound<'py, PyAny>,
@@ -188,6 +188,8 @@ pub fn logsumexp<'py>(
     scale: Arg<'_, 'py>,
     temperature: Arg<'_, 'py>,
     mask: Arg<'_, 'py>,
+    bitmask: Arg<'_, 'py>,
+    hidden_from: Arg<'_, 'py>,
     out: Option<&Bound<'py, PyAny>>,
     threads: Arg<'_, 'py>,
     kernel: Option<&str>,
@@ -199,11 +201,12 @@ pub fn logsumexp<'py>(
     let x = Array::input(x, "x")?;
     let axes = axis.of(x.shape().len())?;
     let mut y = Output::of(&x, out, &reduced(x.shape(), &axes, keepdims), x.dtype())?;
-    let mask = mask.map(|mask| Array::labels(mask, "mask")).transpose()?;
+    let mask = MaskArray::new(mask, bitmask, hidden_from)?;
     let weights = weights.map(|weights| Array::input(weights, "weights")).transpose()?;
     let layout = x.layout().at_least_one_axis();
-    for (beside, name) in [(&mask, "mask"), (&weights, "weights")] {
-        beside.as_ref().map_or(Ok(()), |beside| y.apart(beside, name))?;
+    let named = mask.as_ref().map(MaskArray::named);
+    for (beside, name) in named.into_iter().chain(weights.as_ref().map(|w| (w, "weights"))) {
+        y.apart(beside, name)?;
     }
     let mask = mask.as_ref().map(|mask| RowMask::new(mask, layout.shape(), &axes, x.dtype()));
     let mask = mask.transpose()?;
@@ -224,7 +227,7 @@ pub fn logsumexp<'py>(
         with_rows::<T, _>(py, &layout, &axes, |rows| each_row(py, rows, y, 1, |x, y, first| {
             let (rows, cols) = (x.rows(), x.cols());
             let op = match &mask {
-                Some(mask) => op.mask(mask.of_rows(first, rows, cols)),
+                Some(mask) => op.mask(mask.of_rows(first, rows)),
                 None => op,
             };
             match &weights {

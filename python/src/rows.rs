@@ -6,7 +6,7 @@ use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 
 use crate::array::{Array, Float, Layout, LayoutMut, Output, Typed, typed};
-use crate::mask::RowMask;
+use crate::mask::{MaskArray, RowMask};
 use crate::options::{Along, Arg, Factor, MaskedRows, by_factor, exec, one_of, run, run_rows};
 
 /// An operation from rows to rows, with its options.
@@ -66,7 +66,7 @@ impl Masked<'_> {
     fn rows<T: Float>(&self, Matrices { x, y, at }: Matrices<T>) -> Result<(), Error> {
         let masked = |op: Softmax<'static>| -> Softmax<'_> {
             match &self.mask {
-                Some(mask) => op.mask(mask.of_rows(at, y.rows(), y.cols())),
+                Some(mask) => op.mask(mask.of_rows(at, y.rows())),
                 None => op,
             }
         };
@@ -251,7 +251,7 @@ pub fn room<T: Copy>(n: usize, zero: T) -> PyResult<Vec<T>> {
 fn map<'py>(
     x: &Bound<'py, PyAny>,
     axis: &Along,
-    mask: Arg<'_, 'py>,
+    mask: Option<MaskArray<'py>>,
     out: Arg<'_, 'py>,
     map: Map,
 ) -> PyResult<Bound<'py, PyAny>> {
@@ -259,10 +259,10 @@ fn map<'py>(
     let x = Array::input(x, "x")?;
     let axes = axis.of(x.shape().len())?;
     let mut y = Output::like(&x, out)?;
-    let mask = mask.map(|mask| Array::labels(mask, "mask")).transpose()?;
     let mask = match &mask {
         Some(mask) => {
-            y.apart(mask, "mask")?;
+            let (array, name) = mask.named();
+            y.apart(array, name)?;
             let shape = x.layout().at_least_one_axis();
             Some(RowMask::new(mask, shape.shape(), &axes, x.dtype())?)
         }
@@ -285,13 +285,16 @@ fn map<'py>(
 /// axis: an int, a tuple of them, or None for all.
 /// scale, temperature: what x is multiplied or divided by first.
 /// mask: bools (True: seen) or numbers that are added, broadcast to x.
+/// bitmask: instead of mask, int32 or uint32 as grammar engines make them: bit i % 32 of word
+///     i // 32 of a row tells whether its element i is seen; rows are broadcast to those of x.
+/// hidden_from: elements from this one on are hidden; the bitmask needs no bits for them.
 /// masked: what rows of nothing but -inf become, "nan" or "zero".
 /// out: where to write instead of a new array; x itself works in place.
 /// threads: 1 for this thread alone, n for at most so many; all that pay by default.
 /// kernel: one of kernels(), on which the bits do not depend.
 #[pyfunction]
-#[pyo3(signature = (x, axis=Along::Last, *, scale=None, temperature=None, mask=None, masked=MaskedRows::default(), out=None, threads=None, kernel=None),
-    text_signature = "(x, axis=-1, *, scale=None, temperature=None, mask=None, masked='nan', out=None, threads=None, kernel=None)")]
+#[pyo3(signature = (x, axis=Along::Last, *, scale=None, temperature=None, mask=None, bitmask=None, hidden_from=None, masked=MaskedRows::default(), out=None, threads=None, kernel=None),
+    text_signature = "(x, axis=-1, *, scale=None, temperature=None, mask=None, bitmask=None, hidden_from=None, masked='nan', out=None, threads=None, kernel=None)")]
 #[allow(clippy::too_many_arguments)]
 pub fn softmax<'py>(
     x: &Bound<'py, PyAny>,
@@ -299,6 +302,8 @@ pub fn softmax<'py>(
     scale: Arg<'_, 'py>,
     temperature: Arg<'_, 'py>,
     mask: Arg<'_, 'py>,
+    bitmask: Arg<'_, 'py>,
+    hidden_from: Arg<'_, 'py>,
     masked: MaskedRows,
     out: Option<&Bound<'py, PyAny>>,
     threads: Arg<'_, 'py>,
@@ -306,13 +311,14 @@ pub fn softmax<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let op = Softmax::new().masked(masked.0).exec(exec(threads, kernel)?);
     let op = by_factor!(op, Factor::new(scale, temperature)?);
+    let mask = MaskArray::new(mask, bitmask, hidden_from)?;
     map(x, &axis, mask, out, Map::Softmax(op))
 }
 
 /// The logarithm of the softmax of x along an axis. Arguments as of softmax.
 #[pyfunction]
-#[pyo3(signature = (x, axis=Along::Last, *, scale=None, temperature=None, mask=None, masked=MaskedRows::default(), out=None, threads=None, kernel=None),
-    text_signature = "(x, axis=-1, *, scale=None, temperature=None, mask=None, masked='nan', out=None, threads=None, kernel=None)")]
+#[pyo3(signature = (x, axis=Along::Last, *, scale=None, temperature=None, mask=None, bitmask=None, hidden_from=None, masked=MaskedRows::default(), out=None, threads=None, kernel=None),
+    text_signature = "(x, axis=-1, *, scale=None, temperature=None, mask=None, bitmask=None, hidden_from=None, masked='nan', out=None, threads=None, kernel=None)")]
 #[allow(clippy::too_many_arguments)]
 pub fn log_softmax<'py>(
     x: &Bound<'py, PyAny>,
@@ -320,6 +326,8 @@ pub fn log_softmax<'py>(
     scale: Arg<'_, 'py>,
     temperature: Arg<'_, 'py>,
     mask: Arg<'_, 'py>,
+    bitmask: Arg<'_, 'py>,
+    hidden_from: Arg<'_, 'py>,
     masked: MaskedRows,
     out: Option<&Bound<'py, PyAny>>,
     threads: Arg<'_, 'py>,
@@ -327,6 +335,7 @@ pub fn log_softmax<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let op = Softmax::new().masked(masked.0).exec(exec(threads, kernel)?);
     let op = by_factor!(op, Factor::new(scale, temperature)?);
+    let mask = MaskArray::new(mask, bitmask, hidden_from)?;
     map(x, &axis, mask, out, Map::LogSoftmax(op))
 }
 

@@ -7,6 +7,7 @@ use pyo3::types::PyDict;
 
 use crate::array::{Array, tuple, typed};
 use crate::attention::usizes;
+use crate::mask::{MaskArray, RowMask};
 use crate::options::{Arg, count, exec, number, one_of, run_rows};
 use crate::reduce::{indices_like, with_rows};
 use crate::rows::room;
@@ -123,8 +124,13 @@ impl PySampler {
 
     /// Draws from every row along the last axis: one token each, or as many as `draws` says. -1
     /// where there is nothing to draw.
-    #[pyo3(signature = (logits, draws=None, *, step=None, first_row=None, history=None),
-        text_signature = "($self, logits, draws=None, *, step=0, first_row=0, history=None)")]
+    ///
+    /// mask: bools (True: may be drawn), broadcast to logits. bitmask: instead of it, int32 or
+    /// uint32 as grammar engines make them, one row for each row or for all. hidden_from: tokens
+    /// from this one on are hidden; the bitmask needs no bits for them.
+    #[pyo3(signature = (logits, draws=None, *, step=None, first_row=None, history=None, mask=None, bitmask=None, hidden_from=None),
+        text_signature = "($self, logits, draws=None, *, step=0, first_row=0, history=None, mask=None, bitmask=None, hidden_from=None)")]
+    #[allow(clippy::too_many_arguments)]
     fn sample<'py>(
         &self,
         logits: &Bound<'py, PyAny>,
@@ -132,6 +138,9 @@ impl PySampler {
         step: Arg<'_, 'py>,
         first_row: Arg<'_, 'py>,
         history: Option<Vec<Bound<'py, PyAny>>>,
+        mask: Arg<'_, 'py>,
+        bitmask: Arg<'_, 'py>,
+        hidden_from: Arg<'_, 'py>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = logits.py();
         let x = Array::input(logits, "logits")?;
@@ -142,6 +151,10 @@ impl PySampler {
         let draws = count(draws, "draws")?;
         let each = draws.unwrap_or(1);
         shape.extend(draws);
+
+        let mask = MaskArray::new(mask, bitmask, hidden_from)?;
+        let mask = mask.as_ref().map(|mask| RowMask::new(mask, layout.shape(), &[last], x.dtype()));
+        let mask = mask.transpose()?;
 
         // One list for each row; a list of numbers is that of all.
         let (mut tokens, mut starts) = (Vec::new(), vec![0]);
@@ -193,6 +206,9 @@ impl PySampler {
                     op = op.packed_history(&tokens, &starts);
                 } else if histories > 1 {
                     op = op.packed_history(&tokens, &starts[at..=at + part.x.rows()]);
+                }
+                if let Some(mask) = &mask {
+                    op = op.mask(mask.of_rows(at, part.x.rows()));
                 }
                 op.sample(part.x, part.draws)
             })

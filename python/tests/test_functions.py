@@ -276,6 +276,63 @@ def test_masks_of_rows():
         softmax.softmax(X, mask=np.ones(6, int))
 
 
+def bits_of(seen):
+    """One bit an element, in uint32."""
+    n = -(-seen.shape[-1] // 32) * 32
+    padded = np.zeros((*seen.shape[:-1], n), np.uint8)
+    padded[..., : seen.shape[-1]] = seen
+    return np.packbits(padded, axis=-1, bitorder="little").view(np.dtype("<u4")).astype(np.uint32)
+
+
+def test_masks_of_bits():
+    x = RNG.standard_normal((3, 4, 70)).astype(np.float32)
+    seen = RNG.random(x.shape) > 0.6
+    seen[..., 0] = True
+    for mask in [seen, seen[0, 0], seen[:1], seen[:, :1]]:
+        words = bits_of(mask)
+        for bits in [words, words.view(np.int32), np.ascontiguousarray(words.T).T, np.pad(words, [(0, 0)] * (words.ndim - 1) + [(0, 2)])]:
+            for name in ["softmax", "log_softmax", "logsumexp"]:
+                f = getattr(softmax, name)
+                assert np.array_equal(f(x, bitmask=bits), f(x, mask=mask))
+            sampler = softmax.Sampler(3, temperature=2.0)
+            assert np.array_equal(sampler.sample(x, 2, bitmask=bits), sampler.sample(x, 2, mask=mask))
+            got = softmax.attention_softmax(x, bitmask=bits, causal=True)
+            assert np.array_equal(got, softmax.attention_softmax(x, mask=mask, causal=True))
+    # Fewer bits than elements.
+    short = bits_of(seen[..., :40])
+    want = softmax.softmax(x, mask=seen & (np.arange(70) < 40))
+    assert np.array_equal(softmax.softmax(x, bitmask=short, hidden_from=40), want)
+    assert np.array_equal(softmax.attention_softmax(x, bitmask=short, hidden_from=40), want)
+    drawn = softmax.Sampler(3).sample(x, 9, bitmask=short, hidden_from=40)
+    assert (drawn < 40).all() and np.take_along_axis(seen, drawn, -1).all()
+    assert (softmax.Sampler(3).sample(x, bitmask=np.zeros(3, np.int32)) == -1).all()
+    for call in [softmax.softmax, softmax.logsumexp, softmax.attention_softmax, softmax.Sampler(1).sample]:
+        with pytest.raises(ValueError, match="at least 3, got 2"):
+            call(x, bitmask=short)
+        with pytest.raises(ValueError, match="no more than there are"):
+            call(x, bitmask=bits_of(seen), hidden_from=71)
+        with pytest.raises(ValueError, match="bitmask must have a shape"):
+            call(x, bitmask=bits_of(seen)[:2])
+        with pytest.raises(TypeError, match="bitmask must be .* int32 or uint32, got int64"):
+            call(x, bitmask=np.zeros(3, np.int64))
+        with pytest.raises(TypeError, match="got list"):
+            call(x, bitmask=[1, 2, 3])
+        with pytest.raises(ValueError, match="mask and bitmask"):
+            call(x, bitmask=bits_of(seen), mask=seen)
+        with pytest.raises(ValueError, match="hidden_from needs a bitmask"):
+            call(x, hidden_from=3)
+    with pytest.raises(ValueError, match="last axis"):
+        softmax.softmax(x, 1, bitmask=np.zeros(1, np.int32))
+
+
+def test_masks_of_bits_of_tensors():
+    torch = pytest.importorskip("torch")
+    x = torch.from_numpy(RNG.standard_normal((2, 70)))
+    seen = RNG.random((2, 70)) > 0.5
+    bits = torch.from_numpy(bits_of(seen).view(np.int32))
+    assert torch.equal(softmax.softmax(x, bitmask=bits), softmax.softmax(x, mask=torch.from_numpy(seen)))
+
+
 def test_masks_of_many_rows_go_with_their_rows():
     # As many elements as are done in several parts, between which Python looks for signals.
     x = np.zeros((1 << 14, 1 << 12), np.float32)

@@ -9,8 +9,8 @@ use crate::place::{Argument, Layout, Place, Word, Wrong, checked};
 use crate::values::{Draws, Heat, Number, factor, logits, masked, special};
 use softmax::half::{bf16, f16};
 use softmax::{
-    BLOCK, CrossEntropy, GroupScore, Mask, Masked, Matrix, MatrixMut, Merged, MergedRow, Method,
-    Order, Partial, Probs, Ragged, RaggedMut, Reduction, Router, Scoring, Targets, Ties,
+    BLOCK, BitMask, CrossEntropy, GroupScore, Mask, Masked, Matrix, MatrixMut, Merged, MergedRow,
+    Method, Order, Partial, Probs, Ragged, RaggedMut, Reduction, Router, Scoring, Targets, Ties,
 };
 
 /// The results of rows, each with as many numbers as the others.
@@ -1070,7 +1070,7 @@ impl<T: Number, U: Number> Attend<T, U> {
                 }
             };
             let rows = rows.iter().map(|row| row.iter().map(|&v| v.into()).collect()).collect();
-            MaskOf { kind: r.below(4), shape, keys, rows }
+            MaskOf { kind: r.below(5), shape, keys, rows }
         });
         let (mask_slopes, alibi, sinks) = (per_head(r), per_head(r), per_head(r));
         let lengths = r.once_in(4).then(|| {
@@ -1151,6 +1151,7 @@ enum PlacedMask {
     F16(Place<f16>),
     Bf16(Place<bf16>),
     Bool(Place<u8>),
+    Bits(Place<u32>),
 }
 
 impl PlacedMask {
@@ -1170,10 +1171,17 @@ impl PlacedMask {
                 let values: Vec<bf16> = values().map(softmax::Element::from_f64).collect();
                 Self::Bf16(Place::filled(layout, r, n, true, &values))
             }
-            _ => {
+            3 => {
                 let values: Vec<u8> =
                     values().map(|v| v.to_bits() as u8 | u8::from(v > 0.0)).collect();
                 Self::Bool(Place::filled(layout, r, n, true, &values))
+            }
+            _ => {
+                let bit = |word, v: &f64| word << 1 | u32::from(*v > 0.0);
+                let word = |row: &[f64]| row.iter().rev().fold(0, bit);
+                let words: Vec<u32> =
+                    rows.iter().flat_map(|row| row[..cols].chunks(32).map(word)).collect();
+                Self::Bits(Place::filled(layout, r, (1, words.len()), true, &words))
             }
         }
     }
@@ -1184,6 +1192,7 @@ impl PlacedMask {
             Self::F16(place) => Mask::new(place.slice(), shape),
             Self::Bf16(place) => Mask::new(place.slice(), shape),
             Self::Bool(place) => Mask::new(place.slice(), shape),
+            Self::Bits(place) => Mask::new(BitMask::new(place.slice()), shape),
         }
     }
 }

@@ -18,6 +18,7 @@ mod environment;
 mod lanes;
 mod loss;
 mod loss_bounds;
+mod masks;
 #[cfg(unix)]
 mod memory;
 // The crate's dev-dependency on itself enables the feature.

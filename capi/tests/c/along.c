@@ -128,7 +128,7 @@ static void values(softmax_dtype dtype) {
     }
     softmax_matrix n = softmax_matrix_of(noisy, dtype, LANES, L);
     softmax_matrix z = softmax_matrix_mut(got, dtype, LANES, L);
-    softmax_mask mask = {sizeof mask, seen, SOFTMAX_BOOL, LANES};
+    softmax_mask mask = {sizeof mask, seen, SOFTMAX_BOOL, LANES, 0, 0};
     GOOD(softmax_softmax(&m, &to, NULL));
     GOOD(softmax_softmax_masked(&n, &z, &mask, NULL));
     CHECK(memcmp(got, want, N * size) == 0);
@@ -142,7 +142,7 @@ static void values(softmax_dtype dtype) {
     GOOD(softmax_logsumexp_of(&n, &mask, NULL, 0, 0, got, NULL));
     CHECK(memcmp(got, want, LANES * size) == 0);
     float added[L] = {0.0f, -1.0f, 2.0f, -INFINITY, 0.5f};
-    softmax_mask one = {sizeof one, added, SOFTMAX_F32, 1};
+    softmax_mask one = {sizeof one, added, SOFTMAX_F32, 1, 0, 0};
     GOOD(softmax_softmax_masked(&m, &z, &one, NULL));
     CHECK(get(dtype, got, 3) == 0.0);
     float weights[L] = {1.0f, 1.0f, 1.0f, 1.0f, 1.0f};
@@ -317,7 +317,7 @@ static void bad(void) {
     softmax_matrix z = softmax_matrix_mut(y, D, LANES, L);
     unsigned char seen[N];
     memset(seen, 1, sizeof seen);
-    softmax_mask mask = {sizeof mask, seen, SOFTMAX_BOOL, LANES};
+    softmax_mask mask = {sizeof mask, seen, SOFTMAX_BOOL, LANES, 0, 0};
     BAD(NULL_POINTER, softmax_softmax_masked(&m, &z, NULL, NULL));
     BAD(NULL_POINTER, softmax_softmax_masked(NULL, &z, &mask, NULL));
     BAD(NULL_POINTER, softmax_log_softmax_masked(&m, NULL, &mask, NULL));
@@ -345,15 +345,138 @@ static void bad(void) {
     STRUCT_SIZES(softmax_mask, mask, p, softmax_softmax_masked(&m, &z, p, NULL));
     float f[2] = {0.0f, 0.0f};
     softmax_matrix narrow = softmax_matrix_mut(f, SOFTMAX_F32, 1, 2);
-    softmax_mask of_f64 = {sizeof of_f64, weights, D, 1};
+    softmax_mask of_f64 = {sizeof of_f64, weights, D, 1, 0, 0};
     BAD(VALUE, softmax_softmax_masked(&narrow, &narrow, &of_f64, NULL));
+}
+
+enum { WIDE = 70, WORDS = 3, GAP = 5, ROWS_OF_BITS = 3 };
+
+/* Bits give the bits of bools. */
+static void bits(softmax_dtype dtype) {
+    size_t size = size_of(dtype);
+    size_t results = size_of(computed(dtype));
+    static char x[ROWS_OF_BITS * WIDE * 8];
+    static char want[ROWS_OF_BITS * WIDE * 8];
+    static char got[ROWS_OF_BITS * WIDE * 8];
+    unsigned char seen[ROWS_OF_BITS * WIDE];
+    /* The gap behind the last row may be missing. */
+    uint32_t words[(ROWS_OF_BITS - 1) * GAP + WORDS];
+    memset(words, 0xff, sizeof words);
+    fill_random(dtype, x, (size_t)ROWS_OF_BITS * WIDE, 8);
+    for (size_t row = 0; row < ROWS_OF_BITS; row++) {
+        for (size_t i = 0; i < WIDE; i++) {
+            seen[row * WIDE + i] = (row * 5 + i * i) % 4 != 1;
+            if (!seen[row * WIDE + i]) {
+                words[row * GAP + i / 32] &= ~(UINT32_C(1) << i % 32);
+            }
+        }
+    }
+    softmax_matrix m = softmax_matrix_of(x, dtype, ROWS_OF_BITS, WIDE);
+    softmax_matrix y = softmax_matrix_mut(want, dtype, ROWS_OF_BITS, WIDE);
+    softmax_matrix z = softmax_matrix_mut(got, dtype, ROWS_OF_BITS, WIDE);
+    softmax_mask bools = {sizeof bools, seen, SOFTMAX_BOOL, ROWS_OF_BITS, 0, 0};
+    softmax_mask of_bits = {sizeof of_bits, words, SOFTMAX_BITS, ROWS_OF_BITS, GAP, 0};
+    for (int part = 0; part < 2; part++) {
+        if (part == 1) {
+            /* Only the first 40 columns have bits. */
+            for (size_t i = 0; i < ROWS_OF_BITS * WIDE; i++) {
+                seen[i] = i % WIDE < 40 && seen[i];
+            }
+            of_bits.hidden_from = 40;
+        }
+        GOOD(softmax_softmax_masked(&m, &y, &bools, NULL));
+        GOOD(softmax_softmax_masked(&m, &z, &of_bits, NULL));
+        CHECK(memcmp(got, want, ROWS_OF_BITS * WIDE * size) == 0);
+        GOOD(softmax_log_softmax_masked(&m, &y, &bools, NULL));
+        GOOD(softmax_log_softmax_masked(&m, &z, &of_bits, NULL));
+        CHECK(memcmp(got, want, ROWS_OF_BITS * WIDE * size) == 0);
+        GOOD(softmax_logsumexp_of(&m, &bools, NULL, 0, 0, want, NULL));
+        GOOD(softmax_logsumexp_of(&m, &of_bits, NULL, 0, 0, got, NULL));
+        CHECK(memcmp(got, want, ROWS_OF_BITS * size) == 0);
+        size_t tokens[2 * ROWS_OF_BITS];
+        size_t again[2 * ROWS_OF_BITS];
+        GOOD(softmax_top_k_masked(&m, 2, want, NULL, tokens, &bools, NULL));
+        GOOD(softmax_top_k_masked(&m, 2, got, NULL, again, &of_bits, NULL));
+        CHECK(memcmp(tokens, again, sizeof tokens) == 0);
+        CHECK(memcmp(got, want, 2 * ROWS_OF_BITS * results) == 0);
+        for (size_t i = 0; i < 2 * ROWS_OF_BITS; i++) {
+            CHECK(seen[i / 2 * WIDE + tokens[i]]);
+        }
+        GOOD(softmax_log_probs_masked(&m, tokens, 2, got, NULL, &of_bits, NULL));
+        CHECK(memcmp(got, want, 2 * ROWS_OF_BITS * results) == 0);
+        softmax_sampler s = softmax_sampler_default(3);
+        s.mask = &bools;
+        GOOD(softmax_sample(&m, tokens, 2, &s, NULL));
+        s.mask = &of_bits;
+        GOOD(softmax_sample(&m, again, 2, &s, NULL));
+        CHECK(memcmp(tokens, again, sizeof tokens) == 0);
+        for (size_t i = 0; i < 2 * ROWS_OF_BITS; i++) {
+            CHECK(seen[i / 2 * WIDE + tokens[i]]);
+        }
+    }
+}
+
+static void bad_bits(void) {
+    float x[2 * WIDE] = {0.0f};
+    float y[2 * WIDE];
+    size_t indices[2];
+    uint32_t words[2 * WORDS] = {1, 1, 1, 1, 1, 1};
+    char message[300];
+    softmax_options o = told(message, sizeof message);
+    memset(y, 0xA5, sizeof y);
+    memset(indices, 0xA5, sizeof indices);
+    softmax_matrix m = softmax_matrix_of(x, SOFTMAX_F32, 2, WIDE);
+    softmax_matrix z = softmax_matrix_mut(y, SOFTMAX_F32, 2, WIDE);
+    softmax_mask mask = {sizeof mask, words, SOFTMAX_BITS, 2, 0, 0};
+    softmax_sampler s = softmax_sampler_default(3);
+    s.mask = &mask;
+    watch(y, sizeof y);
+    watch(indices, sizeof indices);
+    mask.stride = 2;
+    BAD(LENGTH, softmax_softmax_masked(&m, &z, &mask, &o));
+    SAYS(message, "must be at least 3, got 2");
+    BAD(LENGTH, softmax_sample(&m, indices, 1, &s, NULL));
+    BAD(LENGTH, softmax_top_k_masked(&m, 1, y, NULL, indices, &mask, NULL));
+    BAD(LENGTH, softmax_log_probs_masked(&m, indices, 0, y, NULL, &mask, NULL));
+    mask.stride = SIZE_MAX;
+    BAD(OVERFLOW, softmax_sample(&m, indices, 1, &s, NULL));
+    mask.stride = 0;
+    mask.hidden_from = WIDE + 1;
+    BAD(VALUE, softmax_softmax_masked(&m, &z, &mask, &o));
+    SAYS(message, "columns of the mask");
+    mask.hidden_from = 0;
+    mask.rows = 3;
+    BAD(LENGTH, softmax_sample(&m, indices, 1, &s, NULL));
+    mask.rows = 2;
+    mask.data = (char *)words + 1;
+    BAD(ALIGNMENT, softmax_sample(&m, indices, 1, &s, NULL));
+    mask.data = NULL;
+    BAD(NULL_POINTER, softmax_top_k_masked(&m, 1, y, NULL, indices, &mask, NULL));
+    BAD(NULL_POINTER, softmax_top_k_masked(&m, 1, y, NULL, indices, NULL, NULL));
+    BAD(NULL_POINTER, softmax_log_probs_masked(&m, indices, 0, y, NULL, NULL, NULL));
+    mask.data = indices;
+    mask.rows = 1;
+    BAD(OVERLAP, softmax_sample(&m, indices, 1, &s, NULL));
+    /* These only hide. */
+    float added[WIDE] = {0.0f, 0.5f};
+    softmax_mask of_f32 = {sizeof of_f32, added, SOFTMAX_F32, 1, 0, 0};
+    s.mask = &of_f32;
+    BAD(VALUE, softmax_sample(&m, indices, 1, &s, &o));
+    SAYS(message, "0 or -inf");
+    of_f32.stride = 1;
+    BAD(VALUE, softmax_softmax_masked(&m, &z, &of_f32, &o));
+    SAYS(message, "stride of a mask that is not of bits");
+    unwatch();
+    STRUCT_SIZES(softmax_mask, mask, p, softmax_top_k_masked(&m, 1, y, NULL, indices, p, NULL));
 }
 
 int main(void) {
     for (int d = 0; d < DTYPES; d++) {
         values(dtypes[d]);
         scratch(dtypes[d]);
+        bits(dtypes[d]);
     }
     bad();
+    bad_bits();
     return checked();
 }

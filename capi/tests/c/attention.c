@@ -38,7 +38,10 @@ static void reference(const softmax_attention *a, double scale, const double *sc
                 size_t mq = a->mask_shape[2] == 1 ? 0 : q;
                 size_t at =
                     ((mb * a->mask_shape[1] + mh) * a->mask_shape[2] + mq) * mask_keys + (size_t)key;
-                if (a->mask_dtype == SOFTMAX_BOOL) {
+                if (a->mask_dtype == SOFTMAX_BITS) {
+                    size_t word = at / mask_keys * ((mask_keys + 31) / 32) + (size_t)key / 32;
+                    z = (((const uint32_t *)a->mask)[word] >> key % 32 & 1) != 0 ? z : -INFINITY;
+                } else if (a->mask_dtype == SOFTMAX_BOOL) {
                     z = ((const unsigned char *)a->mask)[at] != 0 ? z : -INFINITY;
                 } else {
                     z += (a->mask_slopes != NULL ? a->mask_slopes[h] : 1.0) * get(a->mask_dtype, a->mask, at);
@@ -118,6 +121,10 @@ static void values(void) {
     static float mask_f32[BATCH * HEADS * QUERIES * KEYS];
     static uint16_t mask_f16[QUERIES * KEYS];
     static unsigned char mask_bool[BATCH * KEYS];
+    static uint32_t mask_bits[BATCH * QUERIES];
+    for (size_t i = 0; i < BATCH * QUERIES; i++) {
+        mask_bits[i] = 0x9249b6dbu * (uint32_t)(i + 1) | 1u;
+    }
     static ptrdiff_t all_offsets[ROWS];
     for (size_t i = 0; i < ROWS; i++) {
         all_offsets[i] = (ptrdiff_t)(i * 5 % KEYS);
@@ -133,7 +140,7 @@ static void values(void) {
         {SOFTMAX_F16, SOFTMAX_F32},  {SOFTMAX_BF16, SOFTMAX_BF16},
         {SOFTMAX_BF16, SOFTMAX_F32}, {SOFTMAX_F64, SOFTMAX_F64}};
     for (size_t p = 0; p < sizeof pairs / sizeof *pairs; p++) {
-        for (int which = 0; which < 15; which++) {
+        for (int which = 0; which < 16; which++) {
             softmax_attention a = softmax_attention_default(HEADS, QUERIES);
             double scale = 0.25;
             switch (which) {
@@ -208,6 +215,15 @@ static void values(void) {
                 a.mask = mask_f16;
                 a.mask_dtype = SOFTMAX_F16;
                 a.mask_shape[0] = 1;
+                a.mask_shape[1] = 1;
+                a.mask_shape[2] = QUERIES;
+                a.mask_keys = 6;
+                break;
+            case 14:
+                a.flags = SOFTMAX_ATTENTION_MASK_KEYS;
+                a.mask = mask_bits;
+                a.mask_dtype = SOFTMAX_BITS;
+                a.mask_shape[0] = BATCH;
                 a.mask_shape[1] = 1;
                 a.mask_shape[2] = QUERIES;
                 a.mask_keys = 6;

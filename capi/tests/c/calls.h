@@ -163,7 +163,7 @@ static void maps(softmax_dtype dtype, size_t rows, size_t cols, const softmax_op
         seen[i] = i % 3 != 1;
         weights[i] = (float)(i % 4);
     }
-    softmax_mask mask = {sizeof mask, seen, SOFTMAX_BOOL, 1};
+    softmax_mask mask = {sizeof mask, seen, SOFTMAX_BOOL, 1, 0, 0};
     CALL(softmax_softmax_masked(&x, &y, &mask, options));
     NOTE(out, bytes);
     mask.data = weights;
@@ -186,6 +186,30 @@ static void maps(softmax_dtype dtype, size_t rows, size_t cols, const softmax_op
     CALL(softmax_argmax_ragged(&uneven, indices, options));
     NOTE(indices, rows * sizeof *indices);
     free(offsets);
+    size_t *of_rows = (size_t *)memory(rows * sizeof *of_rows);
+    char *of_rows_logs = (char *)memory(rows * results);
+    size_t words = (cols + 31) / 32;
+    uint32_t *bits = (uint32_t *)memory(words * sizeof *bits);
+    for (size_t i = 0; i < words; i++) {
+        bits[i] = 0x9249b6dbu;
+    }
+    mask.data = bits;
+    mask.dtype = SOFTMAX_BITS;
+    CALL(softmax_softmax_masked(&x, &y, &mask, options));
+    NOTE(out, bytes);
+    CALL(softmax_log_softmax_masked(&x, &y, &mask, options));
+    NOTE(out, bytes);
+    CALL(softmax_top_k_masked(&x, 1, of_rows_logs, NULL, of_rows, &mask, options));
+    NOTE(of_rows_logs, rows * results);
+    CALL(softmax_log_probs_masked(&x, of_rows, 1, of_rows_logs, NULL, &mask, options));
+    NOTE(of_rows_logs, rows * results);
+    softmax_sampler allowed = softmax_sampler_default(5);
+    allowed.mask = &mask;
+    CALL(softmax_sample(&x, of_rows, 1, &allowed, options));
+    NOTE(of_rows, rows * sizeof *of_rows);
+    free(of_rows_logs);
+    free(of_rows);
+    free(bits);
     free(columns);
     free(of_columns);
     free(labels);
