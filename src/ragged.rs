@@ -4,8 +4,8 @@
 //! by row. All share rows among threads by what they cost.
 
 use softmax_kernels::{
-    BackwardCall, Element, Matrix, MatrixMut, Op as Work, Picks, Ragged, RaggedCall, RaggedMut,
-    Scale, Size, in_default_environment,
+    BackwardCall, Element, MaskData, Matrix, MatrixMut, Op as Work, Picks, Ragged, RaggedCall,
+    RaggedMut, Scale, Size, in_default_environment,
 };
 
 use crate::{Backward, Error, Exec, Hardmax, Plan, Softmax};
@@ -109,9 +109,9 @@ impl Softmax<'_> {
     ///
     /// # Errors
     /// [`Error::Shape`] if `y` or a mask ends before the last row, [`Error::Value`] if the scale or
-    /// temperature is out of range or a mask is of f64 and the rows are not, [`Error::Memory`] with
-    /// a mask, a scale below 0 or rows that are larger than a core's cache, or a kernel that cannot
-    /// run. ([`Ragged::new`] has checked the offsets.)
+    /// temperature is out of range, a mask is of bits, or one is of f64 and the rows are not,
+    /// [`Error::Memory`] with a mask, a scale below 0 or rows that are larger than a core's cache,
+    /// or a kernel that cannot run. ([`Ragged::new`] has checked the offsets.)
     ///
     /// ```
     /// use softmax::{Ragged, Softmax};
@@ -271,6 +271,10 @@ impl Softmax<'_> {
     fn plan_by_row<T: Element>(&self, work: Work, x: &Ragged<T>) -> Result<Plan, Error> {
         if let Some(mask) = self.mask {
             mask.check::<T::Arithmetic>()?;
+            if let MaskData::Bits(_) = mask {
+                let range = "at least 8 for rows of different lengths, which start at no word";
+                return Err(Error::value("number of bits of the mask's elements", 1.0, range));
+            }
             let (end, len) = (x.end(), mask.len());
             if len < end {
                 let what = "number of elements of the mask";

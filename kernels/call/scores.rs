@@ -1,5 +1,7 @@
 //! The options of attention, a call with them, and what each row makes of them.
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 
 use crate::call::Masked;
@@ -121,7 +123,9 @@ impl<'a> MaskData<'a> {
     }
 
     /// Elements; of bits, words.
-    fn len(&self) -> usize {
+    #[doc(hidden)]
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
         match self {
             Self::F32(m) => m.len(),
             Self::F64(m) => m.len(),
@@ -137,14 +141,24 @@ impl<'a> MaskData<'a> {
     #[must_use]
     #[inline(always)]
     pub fn row(self, row: usize, cols: usize) -> Self {
-        let range = row * cols..(row + 1) * cols;
+        if let Self::Bits(m) = self {
+            return Self::Bits(m.row(row, m.width(cols)));
+        }
+        self.part(row * cols..(row + 1) * cols)
+    }
+
+    /// The elements in a range; of bits, the words.
+    #[doc(hidden)]
+    #[must_use]
+    #[inline(always)]
+    pub fn part(self, range: Range<usize>) -> Self {
         match self {
             Self::F32(m) => Self::F32(&m[range]),
             Self::F64(m) => Self::F64(&m[range]),
             Self::F16(m) => Self::F16(&m[range]),
             Self::Bf16(m) => Self::Bf16(&m[range]),
             Self::Bool(m) => Self::Bool(&m[range]),
-            Self::Bits(m) => Self::Bits(m.row(row, m.width(cols))),
+            Self::Bits(m) => Self::Bits(BitMask::new(&m.words()[range])),
         }
     }
 

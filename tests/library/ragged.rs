@@ -6,9 +6,9 @@ use std::num::NonZeroUsize;
 use crate::common::*;
 use softmax::half::{bf16, f16};
 use softmax::{
-    BLOCK, Backward, Caches, CrossEntropy, Element, Error, Exec, Hardmax, Kernel, Masked, Matrix,
-    MatrixMut, Offsets, Ragged, RaggedMut, RaggedTargets, Reduction, Softmax, Targets, Threads,
-    Ties,
+    BLOCK, Backward, BitMask, Caches, CrossEntropy, Element, Error, Exec, Hardmax, Kernel, Masked,
+    Matrix, MatrixMut, Offsets, Ragged, RaggedMut, RaggedTargets, Reduction, Softmax, Targets,
+    Threads, Ties,
 };
 
 /// Elements of the slice before the first row and behind the last.
@@ -305,6 +305,9 @@ fn masks_hide_elements_of_the_slice() {
     let mut y = vec![-77.0; rows.data.len()];
     let refused = Softmax::new().mask(short).softmax_ragged(rows.view(), &mut y);
     assert!(matches!(refused, Err(Error::Shape { .. })));
+    let words = vec![!0; rows.data.len()];
+    let refused = Softmax::new().mask(BitMask::new(&words)).softmax_ragged(rows.view(), &mut y);
+    assert!(matches!(refused, Err(Error::Value { .. })));
     assert!(y.iter().all(|&y| y == -77.0));
 }
 
