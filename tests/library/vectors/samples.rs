@@ -181,7 +181,7 @@ where
     let typical = |typical_p| Options { typical_p, draws: 4, ..plain() };
     let keeps = |min_keep| Options { min_keep, draws: 4, ..plain() };
     let bias = vec![(3, 5.0), (0, f32::NEG_INFINITY)];
-    let all: Vec<(Input<T>, Options)> = vec![
+    let mut all: Vec<(Input<T>, Options)> = vec![
         (short(1), typical(0.0)),
         (short(2), typical(0.2)),
         (short(3), typical(0.5)),
@@ -212,6 +212,14 @@ where
         (long(3, 1), Options { top_k: 700, ..typical(0.2) }),
         (long(4, 3), Options { min_keep: 40, top_p: 0.01, min_p: 0.9, ..typical(0.01) }),
     ];
+    // Groups of equal mass, whose distances from the mean differ by last bits or not at all:
+    // `n` times one token with 2^k times the mass of those after it.
+    for (n, k) in [(1, 1), (1, 2), (3, 1), (1, 3), (5, 1), (3, 2), (7, 1), (6, 2), (9, 1)] {
+        let mut group = vec![0.0; 1 + (1 << k)];
+        group[0] = f64::from(k);
+        let o = Options { temperature: 1.0 / std::f64::consts::LN_2, ..typical(0.3) };
+        all.push((Input::of(&group.repeat(n)), o));
+    }
     for (input, o) in all {
         let (x, case) = (input.elements(), case(kernel, &input, &o));
         let (mut tokens, mut counts) = (vec![0; x.len()], [0]);
