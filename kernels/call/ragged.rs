@@ -75,6 +75,7 @@ impl<'a> Offsets<'a> {
 
     /// The `i`th number, which is not negative: offsets of views are checked.
     #[inline(always)]
+    #[allow(clippy::unnecessary_cast)] // of one of three types
     fn get(&self, i: usize) -> usize {
         each!(self, o => o[i] as usize)
     }
@@ -183,6 +184,7 @@ impl<'a> Offsets<'a> {
     /// have more than `most` elements or are more than `starts` has room for. Returns how many rows
     /// these are; `starts` may have anything behind.
     #[inline(always)]
+    #[allow(clippy::unnecessary_cast)] // of one of three types
     pub(crate) fn group(
         &self,
         row: usize,
