@@ -211,7 +211,7 @@ typedef struct softmax_options {
 } softmax_options;
 
 // The type of elements: one of `SOFTMAX_F32`, `SOFTMAX_F64`, `SOFTMAX_F16` and `SOFTMAX_BF16`; for
-// masks also `SOFTMAX_BOOL`.
+// masks also `SOFTMAX_BOOL` and `SOFTMAX_BITS`.
 typedef uint32_t softmax_dtype;
 
 // The result for several largest elements of a row: `SOFTMAX_TIES_SHARE` or `SOFTMAX_TIES_FIRST`.
@@ -265,9 +265,9 @@ typedef struct softmax_matrix {
     size_t stride;
 } softmax_matrix;
 
-// A mask of rows: elements of `SOFTMAX_BOOL`, not 0 where an element is seen, or numbers that are
-// added to the scaled elements, -inf hiding: of `SOFTMAX_F32`, `SOFTMAX_F16` or `SOFTMAX_BF16`,
-// for rows of f64 also `SOFTMAX_F64`.
+// A mask of rows: elements of `SOFTMAX_BOOL`, not 0 where an element is seen, or `SOFTMAX_BITS`,
+// or numbers that are added to the scaled elements, -inf hiding: of `SOFTMAX_F32`, `SOFTMAX_F16`
+// or `SOFTMAX_BF16`, for rows of f64 also `SOFTMAX_F64`.
 typedef struct softmax_mask {
     // `sizeof(softmax_mask)`.
     size_t size;
@@ -277,6 +277,11 @@ typedef struct softmax_mask {
     softmax_dtype dtype;
     // Rows of the mask: 1, which serves for all, or as many as there are.
     size_t rows;
+    // Of bits: the words from one row to the next; 0 if there are no gaps.
+    size_t stride;
+    // Of bits: columns from this one on are hidden, and there need be no bits for them; 0 for no
+    // such column. (Models pad their vocabularies.)
+    size_t hidden_from;
 } softmax_mask;
 
 // The options of attention. Scores are a matrix whose rows are those of a tensor of batch, heads,
@@ -299,7 +304,7 @@ typedef struct softmax_attention {
     // A mask without gaps; null for none.
     const void *mask;
     // `SOFTMAX_F32`, `SOFTMAX_F16` or `SOFTMAX_BF16`, which are added, or `SOFTMAX_BOOL`: not 0
-    // where a key is seen.
+    // where a key is seen, or `SOFTMAX_BITS`: each row starts at a word.
     softmax_dtype mask_dtype;
     // The mask's batch, heads and queries: each as many as the scores have, or 1 for one that
     // serves all. Its rows are as long as the scores', or `mask_keys`.
@@ -449,6 +454,8 @@ typedef struct softmax_sampler {
     size_t history_count;
     // How many tokens top-p, min-p and typical-p leave at least, if there are so many. 0 is 1.
     size_t min_keep;
+    // Hides tokens; null for none. Its numbers, if it is not of bits or bools, must be 0 or -inf.
+    const struct softmax_mask *mask;
 } softmax_sampler;
 
 // The partial of a block of a row: four numbers, which may be stored and sent.
@@ -483,6 +490,11 @@ typedef struct softmax_partial {
 
 // A byte, 0 or not 0. For masks only.
 #define SOFTMAX_BOOL 4
+
+// Bits in `uint32_t`, as grammar engines make them: element i of a row is seen where bit i % 32 of
+// its word i / 32 is set, least significant first. Each row starts at a word, and bits behind the
+// last element are ignored. For masks only.
+#define SOFTMAX_BITS 5
 
 // `softmax_softmax`.
 #define SOFTMAX_OP_SOFTMAX 0
@@ -1021,6 +1033,19 @@ enum softmax_status softmax_log_probs(const struct softmax_matrix *x,
                                       void *logsumexp,
                                       const struct softmax_options *options);
 
+// As `softmax_log_probs`, with a mask that only hides: of bits, bools, or numbers that are 0 or
+// -inf. Hidden elements count as -inf. Rows are copied, as with a scale below 0.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_log_probs_masked(const struct softmax_matrix *x,
+                                             const size_t *tokens,
+                                             size_t tokens_per_row,
+                                             void *log_probs,
+                                             void *logsumexp,
+                                             const struct softmax_mask *mask,
+                                             const struct softmax_options *options);
+
 // The `k` largest elements of each row, the largest first and the first of equals first: their
 // log-probabilities and their probabilities in the whole row (float, or double for f64), unless
 // these are null, and their indices; `k` of each for a row. (If log-probabilities are not wanted,
@@ -1034,6 +1059,21 @@ enum softmax_status softmax_top_k(const struct softmax_matrix *x,
                                   void *probs,
                                   size_t *indices,
                                   const struct softmax_options *options);
+
+// As `softmax_top_k`, with a mask that only hides: of bits, bools, or numbers that are 0 or -inf.
+// Hidden elements count as -inf; where fewer than `k` are seen, they follow in the order of the
+// row, with probability 0. Rows are copied: 1 MiB and 17 rows a thread are enough beside what
+// `softmax_top_k_scratch_size` says; what scratch memory is too small for the allocator provides.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_top_k_masked(const struct softmax_matrix *x,
+                                         size_t k,
+                                         void *log_probs,
+                                         void *probs,
+                                         size_t *indices,
+                                         const struct softmax_mask *mask,
+                                         const struct softmax_options *options);
 
 // The perplexity of a text from the log-probabilities of its tokens: `exp(-mean)`. NaN if there
 // are none.

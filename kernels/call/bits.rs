@@ -108,7 +108,7 @@ impl<'a> BitMask<'a> {
     /// How many rows of masks there are for `rows` rows of `cols` columns: 1 or `rows`.
     pub(crate) fn rows(&self, rows: usize, cols: usize) -> Result<usize, Error> {
         let width = or(self.width, cols);
-        check_width(width, cols)?;
+        check_width(width, cols, "no more than there are columns")?;
         [1, rows].into_iter().find(|&n| self.has(n, width)).ok_or_else(|| self.misfit(rows, width))
     }
 
@@ -153,13 +153,12 @@ impl<'a> BitMask<'a> {
     }
 }
 
-/// Whether a mask has no more columns than rows of `cols`.
+/// Whether a mask has no more columns than rows of `cols`; `range` says so.
 ///
 /// # Errors
 /// [`Error::Value`] if it has.
-pub(crate) fn check_width(width: usize, cols: usize) -> Result<(), Error> {
+pub(crate) fn check_width(width: usize, cols: usize, range: &'static str) -> Result<(), Error> {
     if width > cols {
-        let range = "no more than there are columns";
         return Err(Error::value("number of columns of the mask", width, range));
     }
     Ok(())

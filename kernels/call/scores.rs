@@ -512,7 +512,7 @@ impl<'a> Attend<'a> {
                 return Err(Error::shape(what, expected, got));
             }
             let width = or(mask.width, cols);
-            check_width(width, cols)?;
+            check_width(width, cols, "no more than there are keys")?;
             // No overflow: the scores have at least as many rows.
             data.check_rows(mask.shape.iter().product(), width)?;
         }

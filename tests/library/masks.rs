@@ -370,7 +370,7 @@ fn refusals() {
     let bits = BitMask::new(&words[..6]);
     refuse(bits.stride(2).into(), "to the next must be at least 3, got 2");
     refuse(bits.stride(5).into(), "must be 2 x 5, got 6");
-    refuse(bits.hidden_from(71).into(), "columns of the mask must be no more than there are");
+    refuse(bits.hidden_from(71).into(), "columns of the mask must be no more than there are ");
     refuse(bits.hidden_from(64).into(), "must be 2 x 2, got 6");
     // Overflow is not a panic.
     let mask = Mask::new(bits.stride(usize::MAX), [1, 1, 2]);
