@@ -337,29 +337,6 @@ typedef struct softmax_attention {
     size_t mask_keys;
 } softmax_attention;
 
-// How experts are chosen. `softmax_router_default` makes one that takes the `k` largest of the
-// softmax. (Scale and temperature of `softmax_options` have no effect.)
-typedef struct softmax_router {
-    // `sizeof(softmax_router)`.
-    size_t size;
-    // Number of experts of each token.
-    size_t k;
-    // `SOFTMAX_SCORING_SOFTMAX` or `SOFTMAX_SCORING_SIGMOID`.
-    uint32_t scoring;
-    // 0 or `SOFTMAX_ROUTER_RENORMALIZE`.
-    uint32_t flags;
-    // Numbers that are added to the scores for the choice alone, one for each expert; null for
-    // none.
-    const float *bias;
-    // Number of groups of experts, all of the same size; 0 for none.
-    size_t groups;
-    // Number of groups from which the experts of a token are chosen.
-    size_t group_limit;
-    // `SOFTMAX_GROUP_SCORE_TOP_TWO` or `SOFTMAX_GROUP_SCORE_LARGEST`.
-    uint32_t group_score;
-    // The factor of all weights, after they are renormalised. 1 by default.
-    double scaling_factor;
-} softmax_router;
 // The type of offsets: `SOFTMAX_I32` or `SOFTMAX_I64`.
 typedef uint32_t softmax_index_type;
 
@@ -384,6 +361,30 @@ typedef struct softmax_ragged {
     // `rows + 1` offsets.
     const void *offsets;
 } softmax_ragged;
+
+// How experts are chosen. `softmax_router_default` makes one that takes the `k` largest of the
+// softmax. (Scale and temperature of `softmax_options` have no effect.)
+typedef struct softmax_router {
+    // `sizeof(softmax_router)`.
+    size_t size;
+    // Number of experts of each token.
+    size_t k;
+    // `SOFTMAX_SCORING_SOFTMAX` or `SOFTMAX_SCORING_SIGMOID`.
+    uint32_t scoring;
+    // 0 or `SOFTMAX_ROUTER_RENORMALIZE`.
+    uint32_t flags;
+    // Numbers that are added to the scores for the choice alone, one for each expert; null for
+    // none.
+    const float *bias;
+    // Number of groups of experts, all of the same size; 0 for none.
+    size_t groups;
+    // Number of groups from which the experts of a token are chosen.
+    size_t group_limit;
+    // `SOFTMAX_GROUP_SCORE_TOP_TWO` or `SOFTMAX_GROUP_SCORE_LARGEST`.
+    uint32_t group_score;
+    // The factor of all weights, after they are renormalised. 1 by default.
+    double scaling_factor;
+} softmax_router;
 
 // An operation on rows: one of `SOFTMAX_OP_...`.
 typedef uint32_t softmax_op;
@@ -834,29 +835,6 @@ enum softmax_status softmax_log_softmax_backward(const struct softmax_matrix *lo
                                                  const struct softmax_matrix *gradient,
                                                  const struct softmax_options *options);
 
-// The experts of each token, whose logits are a row, one for each expert: `k` of them for a row,
-// those with the largest scores, the largest first, and of equals the first; and their weights
-// (float, or double for f64). The documentation of the crate's `Router` has the details, and the
-// options that give the routers of well-known models.
-//
-// # Safety
-// As the head of this file says.
-enum softmax_status softmax_route(const struct softmax_matrix *logits,
-                                  void *weights,
-                                  uint32_t *experts,
-                                  const struct softmax_router *router,
-                                  const struct softmax_options *options);
-
-// As `softmax_scratch_size`, for the experts of logits with the shape and dtype of this matrix,
-// whose data is not used.
-//
-// # Safety
-// As the head of this file says.
-enum softmax_status softmax_route_scratch_size(const struct softmax_matrix *logits,
-                                               const struct softmax_router *router,
-                                               size_t *bytes,
-                                               const struct softmax_options *options);
-
 // The softmax of every row of `x`, into the same places of `y`, an array of as many elements of
 // the same type, which is `x->data` itself (in place) or does not overlap it. Each row has the
 // bits that it has alone by `softmax_softmax`. Many short rows are computed in groups. Scratch
@@ -953,6 +931,29 @@ enum softmax_status softmax_log_softmax_backward_ragged(const struct softmax_rag
                                                         const void *upstream,
                                                         void *gradient,
                                                         const struct softmax_options *options);
+
+// The experts of each token, whose logits are a row, one for each expert: `k` of them for a row,
+// those with the largest scores, the largest first, and of equals the first; and their weights
+// (float, or double for f64). The documentation of the crate's `Router` has the details, and the
+// options that give the routers of well-known models.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_route(const struct softmax_matrix *logits,
+                                  void *weights,
+                                  uint32_t *experts,
+                                  const struct softmax_router *router,
+                                  const struct softmax_options *options);
+
+// As `softmax_scratch_size`, for the experts of logits with the shape and dtype of this matrix,
+// whose data is not used.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_route_scratch_size(const struct softmax_matrix *logits,
+                                               const struct softmax_router *router,
+                                               size_t *bytes,
+                                               const struct softmax_options *options);
 
 // The softmax of every row of `x`, into the rows of `y`: a matrix of the same shape and dtype,
 // which is `x` itself (in place) or does not overlap it. At most 3 ULP of error in f32 and f64; in

@@ -40,13 +40,20 @@ fn read(path: &Path) -> String {
     let text = text.split("\n#[cfg(test)]\nmod tests").next().unwrap_or_default();
     let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
     let text: String = lines.flat_map(|line| [line, "\n"]).collect();
+    let [view, view_mut] = if path.ends_with("call/ragged.rs") {
+        ["Ragged", "RaggedMut"]
+    } else {
+        ["Matrix", "MatrixMut"]
+    };
     let views = [
-        [("$name", "Matrix"), ("$slice", "&'a [T]"), ("$pointer", "*const T")],
-        [("$name", "MatrixMut"), ("$slice", "&'a mut [T]"), ("$pointer", "*mut T")],
+        [("$name", view), ("$slice", "&'a [T]"), ("$pointer", "*const T")],
+        [("$name", view_mut), ("$slice", "&'a mut [T]"), ("$pointer", "*mut T")],
     ];
     let text = expanded(text, "view", &views);
     let masks = ["f32", "f16", "bf16", "u8"].map(|t| [("$t", t), ("$variant", "")]);
     let text = expanded(text, "mask_data", &masks);
+    let offsets = ["usize", "i64", "i32"].map(|t| [("$t", t), ("$variant", "")]);
+    let text = expanded(text, "offsets", &offsets);
     let shapes = ["Matrix", "MatrixMut"].map(|view| [("$view", view)]);
     expanded(text, "shape_of", &shapes)
 }
