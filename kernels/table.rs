@@ -44,7 +44,7 @@ pub(crate) struct Ops<T: Element> {
     route: unsafe fn(&mut RouteCall<T>) -> bool,
     loss: unsafe fn(&mut LossCall<T>) -> bool,
     backward: unsafe fn(&mut BackwardCall<T>),
-    exps: unsafe fn(&[T], Option<&[u32]>, &Scale, &mut Learned, &mut [f32]) -> Option<Exps>,
+    exps: ExpsOf<T>,
     hide: unsafe fn(&[T], &[u32], &mut [T]),
     widen: unsafe fn(&[T], &mut [T::Arithmetic]),
     pieces: PieceOps<T>,
@@ -78,6 +78,7 @@ pub(crate) struct PieceOps<T: 'static> {
 }
 
 type Partials<T> = fn(&partials::Summing<T>, &[T], &Scale, Option<f64>, &mut [Partial]);
+type ExpsOf<T> = unsafe fn(&[T], Option<&[u32]>, &Scale, &mut Learned, &mut [f32]) -> Option<Exps>;
 type Scan = unsafe fn(Masses<'_>, f32, f32, &mut [u64], &mut [u64]) -> Scanned;
 type Logs = unsafe fn(&[f32], &mut [f64]);
 type Noise = unsafe fn([u32; 4], &[u32], &mut [[f64; 2]]);

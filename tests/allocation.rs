@@ -308,7 +308,7 @@ fn sampling() {
     let history: &[&[usize]] = &[&[1, 2, 2]];
     let (words, bools) = (vec![0x5555_5555; 100_000 / 32], vec![true; 100_000]);
     for kernel in available().into_iter() {
-        for cols in [5, 5000, 100_000] {
+        for cols in [5usize, 5000, 100_000] {
             // Elements of different sizes, some of them equal.
             let x: Vec<f32> = (0..2 * cols).map(|i| ((i * 7919) % 10_007) as f32 * 1e-3).collect();
             let plain = Sampler::new(1).exec(by(kernel).threads(Threads::Serial));

@@ -842,7 +842,7 @@ mod tests {
     ) -> (Vec<usize>, Ends) {
         let n = x.len();
         let (mut exps, mut memory, mut pairs) = (vec![0.0; n], vec![0; 4 * n], vec![[0; 2]; n]);
-        let found = kernel.exps(x, &Scale::ONE, &mut Learned::default(), &mut exps);
+        let found = kernel.exps(x, None, &Scale::ONE, &mut Learned::default(), &mut exps);
         let found = found.expect("finite numbers");
         let mut lists = Lists::new(n, &mut memory, &mut pairs);
         let masses = Masses::new(&exps, found.factor);
