@@ -356,7 +356,7 @@ pub(super) fn biased(file: &mut File, kernel: &'static Kernel) {
             add(x, Options { factor: temperature(3.0), sinks, ..plain([1, 1, 1, 5]) });
         }
         // The same with small logits, and rows of two that are nearly equal.
-        let each = |others: f64| move |i: usize| if i % 2 == 0 { 0.0 } else { others };
+        let each = |others: f64| move |i: usize| if i.is_multiple_of(2) { 0.0 } else { others };
         for (n, others) in [(16, -90.0), (8, -0.01)] {
             let x = (0..2 * n).map(each(others)).map(|x| x + random.signed().abs() * 2.0);
             let x: Vec<T> = x.map(T::from_f64).collect();
