@@ -467,6 +467,7 @@ static void bad_bits(void) {
     BAD(VALUE, softmax_softmax_masked(&m, &z, &of_f32, &o));
     SAYS(message, "stride of a mask that is not of bits");
     unwatch();
+    mask.data = words;
     STRUCT_SIZES(softmax_mask, mask, p, softmax_top_k_masked(&m, 1, y, NULL, indices, p, NULL));
 }
 
