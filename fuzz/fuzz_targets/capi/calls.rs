@@ -353,11 +353,16 @@ fn row_mask(input: &mut Input, (rows, cols): (usize, usize)) -> (*const softmax_
         15 => input.size(9),
         at => [1, rows][at % 2],
     };
-    let n = rows.saturating_mul(cols);
-    let data = input.elements(n, dtype).cast_const();
-    let bytes = n.saturating_mul(size_of_dtype(dtype));
+    // Words of bits are as large as f32.
+    let bits = input.below(4) == 3;
+    let (of_row, stored) = if bits { (cols.div_ceil(32), SOFTMAX_F32) } else { (cols, dtype) };
+    let n = rows.saturating_mul(of_row);
+    let data = input.elements(n, stored).cast_const();
+    let bytes = n.saturating_mul(size_of_dtype(stored));
     let size = size_of::<softmax_mask>();
-    let mask = input.descriptor(softmax_mask { size, data, dtype, rows });
+    let dtype = if bits { SOFTMAX_BITS } else { dtype };
+    let hidden_from = if bits && input.rarely(4) { input.below(cols.saturating_add(2)) } else { 0 };
+    let mask = input.descriptor(softmax_mask { size, data, dtype, rows, stride: 0, hidden_from });
     (mask, Written::of(data.cast_mut().cast::<u8>(), bytes))
 }
 
@@ -1325,6 +1330,7 @@ fn sampler(input: &mut Input, rows: usize, cols: usize) -> *const softmax_sample
         history_starts,
         history_count,
         min_keep: if input.below(3) == 2 { input.size(50) } else { 0 },
+        mask: if input.below(3) == 2 { row_mask(input, (rows, cols)).0 } else { std::ptr::null() },
     };
     input.descriptor(sampler)
 }
