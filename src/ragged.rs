@@ -23,7 +23,8 @@ const OUTPUT: &str = "number of elements of the output";
 /// CrossEntropy::new().losses_ragged(logits, &[1, 0], &mut losses)?;
 /// // As if each column had the same share: the entropy, and so the same.
 /// let third = 1.0 / 3.0;
-/// let targets = Ragged::new(&[0.5, 0.5, third, third, third], &[0usize, 2, 5])?;
+/// let shares = [0.5, 0.5, third, third, third];
+/// let targets = Ragged::new(&shares, &[0usize, 2, 5])?;
 /// let mut others = [0.0; 2];
 /// CrossEntropy::new().losses_ragged(logits, targets, &mut others)?;
 /// assert!((losses[1] - 3f64.ln()).abs() < 1e-15 && (others[1] - losses[1]).abs() < 1e-15);
