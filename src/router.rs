@@ -10,22 +10,8 @@ use crate::{Error, Exec, Shape};
 /// The router of a mixture of experts: for each token the `k` experts with the largest scores, in
 /// decreasing order, the lower index first among equals, and their weights.
 ///
-/// A row of logits has one for each expert. Scores are its softmax or its sigmoids. What models do
-/// with them:
-///
-/// | model | router |
-/// |---|---|
-/// | OLMoE; Qwen2-MoE without `norm_topk_prob` | `Router::new(k)` |
-/// | Mixtral, Qwen3-MoE, GPT-OSS | `Router::new(k).renormalize(true)` |
-/// | Llama 4 | `Router::new(1).scoring(Scoring::Sigmoid)` |
-/// | DeepSeek-V2 | `Router::new(6).groups(8, 3).group_score(GroupScore::Largest).scaling_factor(16.0)` |
-/// | DeepSeek-V3 | `Router::new(8).scoring(Scoring::Sigmoid).bias(&bias).groups(8, 4).renormalize(true).scaling_factor(2.5)` |
-/// | GLM-4.5, Kimi K2, MiniMax-M2 | the same without groups |
-/// | ERNIE 4.5 | `Router::new(6).bias(&bias).renormalize(true)` |
-///
-/// (Hugging Face transformers, `models/*/modeling_*.py`, and vLLM, `fused_topk` and `grouped_topk`.
-/// The softmax of the chosen logits, which GPT-OSS and Mixtral have, is the renormalised softmax of
-/// all.)
+/// A row of logits has one for each expert. Scores are its softmax or its sigmoids.
+/// `docs/decisions.md` has the options that give the routers of well-known models.
 ///
 /// # The choice
 ///

@@ -7,7 +7,7 @@ use crate::options::{Call, call, softmax_options};
 use crate::raw::{
     Descriptor, Region, by_dtype, read, read_or, slice, slice_mut, softmax_dtype, write,
 };
-use crate::rows::{softmax_ties, ties_of};
+use crate::rows::{by_ties, softmax_ties};
 use crate::softmax_cross_entropy;
 use crate::status::{Failure, Reason, softmax_status};
 
@@ -204,13 +204,8 @@ pub unsafe extern "C" fn softmax_hardmax_ragged(
     ties: softmax_ties,
     options: *const softmax_options,
 ) -> softmax_status {
-    let ties = match ties_of(ties) {
-        Ok(ties) => ties,
-        // SAFETY: as this function's.
-        Err(_) => return unsafe { call(options, &|_| ties_of(ties).map(drop)) },
-    };
     // SAFETY: as this function's.
-    unsafe { map(Op::Hardmax(ties), x, y, options) }
+    unsafe { by_ties(ties, options, |ties| map(Op::Hardmax(ties), x, y, options)) }
 }
 
 /// The log-sum-exp of every row of `x`, into `logsumexp`: one element of the dtype of `x` for each

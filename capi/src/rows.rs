@@ -43,6 +43,22 @@ pub(crate) fn ties_of(ties: softmax_ties) -> Result<Ties, Failure> {
     }
 }
 
+/// Does work that depends on these ties, or tells that there are no such ones.
+///
+/// # Safety
+/// As the head of the crate says, for the options.
+pub(crate) unsafe fn by_ties(
+    ties: softmax_ties,
+    options: *const softmax_options,
+    work: impl FnOnce(Ties) -> softmax_status,
+) -> softmax_status {
+    match ties_of(ties) {
+        Ok(ties) => work(ties),
+        // SAFETY: as this function's.
+        Err(_) => unsafe { call(options, &|_| ties_of(ties).map(drop)) },
+    }
+}
+
 /// The token for rows that have none to draw.
 ///
 /// cbindgen:ignore
@@ -208,13 +224,8 @@ pub unsafe extern "C" fn softmax_hardmax(
     ties: softmax_ties,
     options: *const softmax_options,
 ) -> softmax_status {
-    let ties = match ties_of(ties) {
-        Ok(ties) => ties,
-        // SAFETY: as this function's.
-        Err(_) => return unsafe { call(options, &|_| ties_of(ties).map(drop)) },
-    };
     // SAFETY: as this function's.
-    unsafe { map(Op::Hardmax(ties), x, y, options) }
+    unsafe { by_ties(ties, options, |ties| map(Op::Hardmax(ties), x, y, options)) }
 }
 
 /// The log-sum-exp of every row of `x`, into `logsumexp`: one element of the dtype of `x` for each
