@@ -105,8 +105,8 @@ impl Softmax<'_> {
     /// the slice that `x` is made of.
     ///
     /// Each row has the bits that it has alone, by [`Softmax::softmax`], and its bounds. Many short
-    /// rows are computed in groups, at some 0.8 of the speed of rows of one length; with a mask or
-    /// a scale below 0 each row is a call of its own. Threads share elements, not rows.
+    /// rows are computed in groups, as those of one length are; with a mask or a scale below 0 each
+    /// row is a call of its own. Threads share elements, not rows.
     ///
     /// # Errors
     /// [`Error::Shape`] if `y` or a mask ends before the last row, [`Error::Value`] if the scale or

@@ -189,7 +189,8 @@ fn group<S, E>(
         let at = i * S::LANES;
         let n = S::LANES.min(rows - at);
         let turn = by_scores || n > FEW;
-        let nan = if turn { choose(simd, routing, &keys, at, n, memory) } else { [false; 16] };
+        let nan =
+            if turn { choose(simd, routing, &keys, at, n, memory) } else { [false; MOST_LANES] };
         let chosen = weights.chunks_exact_mut(k).zip(experts.chunks_exact_mut(k)).enumerate();
         for (r, (weights, experts)) in chosen {
             let (key, row) = (keys.row(at + r), from.row(at + r));
