@@ -1,7 +1,7 @@
 //! Functions for the other crates of this workspace: the C ABI, the command and the measurements.
 //! Nothing here is stable: anything may change or disappear with any release.
 
-pub use softmax_kernels::{Limits, in_default_environment, limits};
+pub use softmax_kernels::{Limits, limits};
 
 pub use crate::axis::index_of;
 use crate::executor::Crew;

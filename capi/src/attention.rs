@@ -131,7 +131,8 @@ unsafe fn options_of<'a>(
         return Err(Reason::Flags { of: softmax_attention::NAME, flags: unknown }.into());
     }
     let mut attention = call.given.attention(a.heads, a.queries);
-    if softmax::internal::in_default_environment(|| a.soft_cap != 0.0) {
+    // By its bits, which no floating-point environment changes: 0 of either sign is none.
+    if a.soft_cap.to_bits() << 1 != 0 {
         attention = attention.soft_cap(a.soft_cap);
     }
     let mut mask_bytes = 0;
