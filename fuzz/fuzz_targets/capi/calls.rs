@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_char, c_void};
 
 use softmax_capi::*;
 
-use crate::input::{Arg, Input, Layout, number, size_of_dtype};
+use crate::input::{Arg, Input, Layout, TOO_MANY, number, size_of_dtype};
 use crate::memory::{Memory, Written};
 
 /// Ok, or what is wrong with a result.
@@ -353,9 +353,10 @@ fn row_mask(input: &mut Input, (rows, cols): (usize, usize)) -> (*const softmax_
         15 => input.size(9),
         at => [1, rows][at % 2],
     };
-    // Words of bits are as large as f32.
+    // Words of bits are as large as f32. Far too many columns stay far too many words.
     let bits = input.below(4) == 3;
-    let (of_row, stored) = if bits { (cols.div_ceil(32), SOFTMAX_F32) } else { (cols, dtype) };
+    let words = if cols < TOO_MANY { cols.div_ceil(32) } else { cols };
+    let (of_row, stored) = if bits { (words, SOFTMAX_F32) } else { (cols, dtype) };
     let n = rows.saturating_mul(of_row);
     let data = input.elements(n, stored).cast_const();
     let bytes = n.saturating_mul(size_of_dtype(stored));
@@ -828,7 +829,7 @@ fn partials(input: &mut Input) -> Planned {
         std::ptr::null()
     };
     let count = if input.rarely(16) { input.size(5) } else { len.div_ceil(SOFTMAX_BLOCK) };
-    let count = if len >= 1 << 63 { 2 } else { count };
+    let count = if len >= TOO_MANY { 2 } else { count };
     let partials: *mut softmax_partial = input.output(count, None);
     let planned = Planned::new("softmax_partials", move |options| {
         // SAFETY: as in `map`.
@@ -1022,7 +1023,7 @@ fn attention(input: &mut Input) -> Planned {
     let is_short = flags & SOFTMAX_ATTENTION_MASK_KEYS != 0;
     let mask_cols = if is_short { mask_keys } else { keys };
     let n = mask_shape.into_iter().fold(mask_cols, usize::saturating_mul);
-    let possible = n <= Memory::MOST / 8 || n >= 1 << 63;
+    let possible = n <= Memory::MOST / 8 || n >= TOO_MANY;
     let mask = if possible && input.below(2) == 1 {
         input.elements(n, mask_dtype).cast_const()
     } else {

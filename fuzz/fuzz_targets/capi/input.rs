@@ -11,7 +11,7 @@ use softmax_capi::*;
 use crate::memory::{Memory, Written};
 
 /// More than any memory: the library must refuse such a size.
-const TOO_MANY: usize = 1 << 63;
+pub const TOO_MANY: usize = 1 << 63;
 
 /// The bytes and the memory of one call.
 pub struct Input<'a> {
