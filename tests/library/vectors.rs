@@ -18,6 +18,7 @@ use softmax::{
 mod attention;
 mod samples;
 mod targets;
+mod weights;
 
 /// The folder of the files.
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors");
@@ -627,6 +628,15 @@ const FILES: &[(&str, &str, Make)] = &[
     ("biased", "softmax of scores with added masks, slopes, caps and sinks", attention::biased),
     ("masked", "softmax, log_softmax and logsumexp of rows with masks", |file, kernel| {
         for_all_types!(attention::masked(file, kernel));
+    }),
+    ("weighted", "logsumexp of rows with weights", |file, kernel| {
+        for_all_types!(weights::weighted(file, kernel));
+    }),
+    ("perplexity", "perplexities of log-probabilities", |file, _| {
+        for_all_types!(weights::perplexities(file));
+    }),
+    ("routes", "experts that a router chooses, and their weights", |file, kernel| {
+        for_all_types!(weights::routes(file, kernel));
     }),
     ("backward", "gradients through softmax and log_softmax", |file, kernel| {
         for_all_types!(backwards(file, kernel));

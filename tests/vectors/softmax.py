@@ -221,6 +221,40 @@ def upper(x):
     return int(F64.to_bits(x)[:8], 16)
 
 
+E = [d(w) for w in "3fc555555555553e bf66c16c16bebd93 3f11566aaf25de2c bebbbd41c5d26bf1".split()]
+E.append(d("3e66376972bea4d0"))
+
+
+def exp_f64(x):
+    """The exponential as it stands beside the logarithms, for sums that need few."""
+    if math.isnan(x):
+        return x
+    if x > d("40862e42fefa39ef"):
+        return INF
+    if x < d("c0874910d52d3051"):
+        return 0.0
+    high = upper(abs(x))
+    if high <= 0x3E300000:
+        return add(1.0, x)
+    half = 0.5 if x > 0 else -0.5
+    if high <= 0x3FD62E42:
+        k = 0
+    elif high < 0x3FF0A2B2:
+        k = 1 if x > 0 else -1
+    else:
+        k = int(add(mul(d("3ff71547652b82fe"), x), half))
+    hi, lo = sub(x, mul(float(k), LN2_HI)), mul(float(k), LN2_LO)
+    r = sub(hi, lo)
+    t = mul(r, r)
+    q = E[4]
+    for e in E[3::-1]:
+        q = add(e, mul(t, q))
+    c = sub(r, mul(t, q))
+    y = add(1.0, add(sub(div(mul(r, c), sub(2.0, c)), lo), hi))
+    n, divisor = y.as_integer_ratio()
+    return rounded(n << max(k, 0), divisor << max(-k, 0), F64)
+
+
 def reduce(x):
     bits = int(F64.to_bits(x), 16)
     high = (bits >> 32) + 0x00095F62
@@ -1004,6 +1038,100 @@ def with_mask(x, m, of, scale):
     return z, F64, ONE
 
 
+# --- Weights.
+
+
+HUGE = 1e300
+
+
+def exponent(x, w, added, scale):
+    """The exponent of a term as a pair, and its factor; None for one that is left out."""
+    p = mul(x, scale.hi)
+    z = add(p, added)
+    if w == 0 or added == -INF or z == -INF:
+        return None
+    f, k = math.frexp(w)
+    f, k = 2.0 * f, k - 1
+    if math.isnan(z) or abs(z) > HUGE or abs(p) > HUGE:
+        return (z, 0.0), f
+    p_lo = add(fma(x, scale.hi, -p), mul(x, scale.lo))
+    z, z_lo = two_sum(p, added)
+    v, v_lo = two_sum(z, mul(float(k), LN_2_FIRST))
+    return two_sum(v, add(v_lo, add(add(z_lo, p_lo), mul(float(k), LN_2_REST)))), f
+
+
+def weighted_logsumexp(x, w, added, scale):
+    terms = [exponent(x, w, a, scale) for x, w, a in zip(x, w, added)]
+    terms = [term for term in terms if term is not None]
+    if any(math.isnan(v[0]) for v, _ in terms):
+        return NAN
+    most = max((v for v, _ in terms), default=(-INF, 0.0))
+    if abs(most[0]) > HUGE:
+        return most[0]
+    of_all = (0.0, 0.0)
+    for v, f in terms:
+        a, a_lo = two_sum(v[0], -most[0])
+        if a > -1000:
+            a, a_lo = two_sum(a, add(a_lo, sub(v[1], most[1])))
+            e = exp_f64(a)
+            of_all = pair_add(of_all, (mul(f, add(e, mul(e, a_lo))), 0.0))
+    l, l_lo = ln_pair(*of_all)
+    y, y_lo = two_sum(most[0], l)
+    return add(y, add(y_lo, add(most[1], l_lo)))
+
+
+def perplexity(x):
+    return exp_f64(div(-total(*x), float(len(x)))) if x else NAN
+
+
+# --- Routers.
+
+
+def in_order(values):
+    return sorted(range(len(values)), key=lambda i: (-values[i], i))
+
+
+def route(x, of, case):
+    """The experts of a row, and their weights."""
+    contract = contract_of(of)
+    a, masked, k = contract.a, case.get("masked", "nan"), case["k"]
+    renormalize, factor = case.get("renormalize", False), d(case.get("factor", "3ff0000000000000"))
+    is_softmax = case.get("scoring") != "sigmoid"
+    if is_softmax:
+        scores = softmax(x, a.of, ONE, masked)
+    else:
+        scores = [sigmoid(x, a.of, ONE) for x in x]
+    keys = x
+    if "bias" in case:
+        keys = [a.add(score, s(bias)) for score, bias in zip(scores, case["bias"].split())]
+    elif "groups" in case:
+        keys = scores
+    if any(map(math.isnan, keys)):
+        return list(range(k)), [NAN] * k
+    if "groups" in case:
+        size = len(x) // case["groups"]
+        groups = [sorted(keys[i : i + size], reverse=True) for i in range(0, len(x), size)]
+        if case.get("group_score") == "largest" or size == 1:
+            of_groups = [group[0] for group in groups]
+        else:
+            of_groups = [a.add(group[0], group[1]) for group in groups]
+        near = in_order(of_groups)[: case["limit"]]
+        keys = [key if i // size in near else -INF for i, key in enumerate(keys)]
+    experts = in_order(keys)[:k]
+    if is_softmax and renormalize:
+        weights = softmax([x[i] for i in experts], a.of, ONE, masked)
+    else:
+        weights = [scores[i] for i in experts]
+    divisor = 1.0
+    if renormalize and not is_softmax:
+        of_all, rest = 0.0, 0.0
+        for weight in weights:
+            of_all, error = two_sum(of_all, weight)
+            rest = add(rest, error)
+        divisor = add(of_all, rest) if of_all != 0 else 1.0
+    return experts, [a.round(mul(div(weight, divisor), factor)) for weight in weights]
+
+
 # --- Gradients.
 
 
@@ -1741,6 +1869,40 @@ def check_masked(case, at):
     check_values(at, "logsumexp", lse, of, case["logsumexp"])
 
 
+def check_weighted(case, at):
+    of, cols, scale = TYPES[case["type"]], case["cols"], scale_of(case)
+    x, weights = numbers(case["x"], of), numbers(case["weights"], F64)
+    added = [0.0] * cols
+    if "mask_type" in case:
+        added = numbers(case["mask"], TYPES[case["mask_type"]])
+    elif "mask" in case:
+        added = [0.0 if sees else -INF for sees in case["mask"]]
+
+    def of_row(values, r):
+        return values[:cols] if len(values) == cols else values[r * cols : (r + 1) * cols]
+
+    y = []
+    for r in range(len(x) // cols):
+        y.append(weighted_logsumexp(of_row(x, r), of_row(weights, r), of_row(added, r), scale))
+    check_values(at, "logsumexp", y, of, case["logsumexp"])
+
+
+def check_perplexity(case, at):
+    x = numbers(case["x"], TYPES[case["type"]])
+    check_values(at, "perplexity", [perplexity(x)], F64, case["perplexity"])
+
+
+def check_routes(case, at):
+    of, cols = TYPES[case["type"]], case["cols"]
+    x, experts, weights = numbers(case["x"], of), [], []
+    for r in range(0, len(x), cols):
+        of_row = route(x[r : r + cols], of, case)
+        experts += of_row[0]
+        weights += of_row[1]
+    same(f"{at} experts", [str(i) for i in experts], " ".join(map(str, case["experts"])))
+    check_values(at, "weights", weights, contract_of(of).a.of, case["weights"])
+
+
 def check_backward(case, at):
     of, scale = TYPES[case["type"]], scale_of(case)
     u = numbers(case["upstream"], of)
@@ -1821,6 +1983,9 @@ CHECKS = {
     "attention": check_attention,
     "biased": check_attention,
     "masked": check_masked,
+    "weighted": check_weighted,
+    "perplexity": check_perplexity,
+    "routes": check_routes,
     "backward": check_backward,
     "losses": check_losses,
     "targets": check_losses,

@@ -7,7 +7,7 @@ use softmax::{Attention, Element, Kernel, Mask, MaskData, Masked, Matrix, Matrix
 
 /// The elements of a mask.
 #[derive(Clone)]
-enum Elements {
+pub(super) enum Elements {
     Bool(Vec<bool>),
     F32(Vec<f32>),
     F64(Vec<f64>),
@@ -17,7 +17,7 @@ enum Elements {
 
 impl Elements {
     /// Numbers of a type.
-    fn of(kind: &str, numbers: &[f64]) -> Self {
+    pub(super) fn of(kind: &str, numbers: &[f64]) -> Self {
         fn all<T: Element>(numbers: &[f64]) -> Vec<T> {
             numbers.iter().map(|&m| T::from_f64(m)).collect()
         }
@@ -29,7 +29,7 @@ impl Elements {
         }
     }
 
-    fn data(&self) -> MaskData<'_> {
+    pub(super) fn data(&self) -> MaskData<'_> {
         match self {
             Self::Bool(m) => m.into(),
             Self::F32(m) => m.into(),
@@ -39,7 +39,7 @@ impl Elements {
         }
     }
 
-    fn add_to(&self, case: Case) -> Case {
+    pub(super) fn add_to(&self, case: Case) -> Case {
         fn typed<T: Bits>(case: Case, m: &[T]) -> Case {
             case.text("mask_type", T::NAME).text("mask", words(m))
         }
