@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value as Json, json};
 use softmax::{Exec, Kernel, Softmax, Threads, internal};
 
-use crate::dtype::Value;
+use crate::dtype::{Dtype, Value, encode};
 use crate::failure::{Failure, list};
 use crate::input::{Contents, Format, Input, is_standard};
 use crate::memory::buffer;
@@ -347,6 +347,37 @@ impl<C: Value> Chunks<'_, C> {
         let first = self.next;
         self.next += n / self.unit;
         Ok(Some((first, chunk)))
+    }
+}
+
+/// Writes results that are computed as `C` as elements of another type, or of the same one.
+pub struct Results<'a> {
+    walk: &'a Walk,
+    to: Dtype,
+    /// The bytes of a chunk, if `to` is another type.
+    encoded: Vec<u8>,
+}
+
+impl<'a> Results<'a> {
+    /// For chunks of at most `most` elements of type `C`.
+    pub fn new<C: Value>(
+        walk: &'a Walk,
+        source: &Source,
+        most: usize,
+        to: Dtype,
+    ) -> Result<Self, Failure> {
+        let bytes = if to == C::DTYPE { 0 } else { most * to.size() };
+        Ok(Self { walk, to, encoded: buffer(bytes).map_err(|e| source.failed(e))? })
+    }
+
+    /// Writes a chunk, each element rounded once.
+    pub fn write<C: Value>(&mut self, sink: &mut Sink, x: &[C]) -> Result<(), Failure> {
+        if self.to == C::DTYPE {
+            return self.walk.write(sink, bytemuck::cast_slice(x));
+        }
+        let encoded = &mut self.encoded[..x.len() * self.to.size()];
+        encode(x, self.to, encoded);
+        self.walk.write(sink, encoded)
     }
 }
 

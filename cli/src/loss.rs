@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use softmax::{CrossEntropy, Error, Matrix, MatrixMut, Reduction};
 
-use crate::chunks::{Chunks, Scaling, Source, Walk, scaled, with_type};
-use crate::dtype::Value;
+use crate::chunks::{Chunks, Results, Scaling, Source, Walk, scaled, with_type};
+use crate::dtype::{Dtype, Value};
 use crate::failure::Failure;
 use crate::input::{self, Format, Item, Wanted, is_standard};
 use crate::memory::buffer;
@@ -47,10 +47,14 @@ pub struct Loss {
     /// How the losses of rows are combined.
     #[arg(long, value_enum, default_value_t = Together::Mean)]
     reduction: Together,
-    /// Writes the gradient of the loss to this file, in the type and shape of LOGITS. With - for
-    /// standard output, the loss is printed to standard error.
+    /// Writes the gradient of the loss to this file, in the shape of LOGITS. With - for standard
+    /// output, the loss is printed to standard error.
     #[arg(long, value_name = "OUT")]
     gradient: Option<PathBuf>,
+    /// The type of the gradient [default: that of LOGITS]. Computed in the wider of the two, at
+    /// least f32 if they differ, and rounded once.
+    #[arg(long, value_enum, requires = "gradient")]
+    dtype: Option<Dtype>,
     /// Writes the loss of each row to this .npy file, as f64.
     #[arg(long, value_name = "OUT")]
     losses: Option<PathBuf>,
@@ -96,26 +100,27 @@ impl Loss {
                 _ => Failure::new(self.labels.display(), e),
             })?;
 
+        let to = self.dtype.unwrap_or(tensor.dtype);
         let mut losses = buffer(tensor.rows).map_err(|e| self.source.failed(e))?;
         let gradient = gradient.map(|target| {
             let path = self.gradient.as_deref().unwrap_or(Path::new(""));
             let asked = self.source.reading.format;
             let format = writer::format_of(path, asked, &input, |e| target.failed(e))?;
-            walk.expect(tensor.len() * tensor.dtype.size());
-            Writer::create(target, format, &input, |t| t.dtype)
+            walk.expect(tensor.len() * to.size());
+            Writer::create(target, format, &input, |_| to)
         });
         let mut gradient = gradient.transpose()?;
         let rows_losses =
             rows_losses.map(|t| t.create_npy(tensor.outer(), npy::F64)).transpose()?;
         let of_sum = loss.reduction(Reduction::Sum).gradient_factor(1.0 / divisor);
         let mut chunked =
-            Chunked { walk: &walk, loss: of_sum, labels: &labels, losses: &mut losses };
+            Chunked { walk: &walk, loss: of_sum, labels: &labels, losses: &mut losses, to };
         let (source, file, cols) = (&self.source, &input.file, tensor.cols);
         let (stored, bytes) = (tensor.stored, tensor.data.clone());
-        with_type!(tensor.dtype, C => {
+        with_type!(Dtype::between(tensor.dtype, to), C => {
             let chunks = walk.chunks::<C>(source, file, stored, bytes, cols, 0);
             match &mut gradient {
-                Some(writer) => writer.item(Item::Tensor(tensor), tensor.dtype, |sink| {
+                Some(writer) => writer.item(Item::Tensor(tensor), to, |sink| {
                     chunked.compute(chunks, source, cols, Some(sink))
                 })?,
                 None => chunked.compute(chunks, source, cols, None)?,
@@ -244,6 +249,8 @@ struct Chunked<'a> {
     /// The labels of all rows.
     labels: &'a [i64],
     losses: &'a mut [f64],
+    /// The type of the gradient.
+    to: Dtype,
 }
 
 impl Chunked<'_> {
@@ -254,6 +261,7 @@ impl Chunked<'_> {
         cols: usize,
         mut gradient: Option<&mut Sink>,
     ) -> Result<(), Failure> {
+        let mut results = Results::new::<C>(self.walk, source, chunks.most(), self.to)?;
         while let Some((first, x)) = chunks.advance()? {
             let rows = first..first + x.len() / cols;
             let (labels, losses) = (&self.labels[rows.clone()], &mut self.losses[rows]);
@@ -265,7 +273,7 @@ impl Chunked<'_> {
             };
             let logits = MatrixMut::new(x, cols).map_err(|e| source.failed(e))?;
             self.loss.losses_and_gradient_in_place(logits, labels, losses).map_err(failed)?;
-            self.walk.write(sink, bytemuck::cast_slice(x))?;
+            results.write(sink, x)?;
         }
         Ok(())
     }

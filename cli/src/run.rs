@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value as Json, json};
 use softmax::{Exec, Hardmax, Masked, MatrixMut, Op, Shape, Sigmoid, Softmax, Ties};
 
-use crate::chunks::{Moved, Reading, Scaling, Source, Walk, scaled, with_type};
-use crate::dtype::{Dtype, Value, encode, stored};
+use crate::chunks::{Moved, Reading, Results, Scaling, Source, Walk, scaled, with_type};
+use crate::dtype::{Dtype, Value, stored};
 use crate::failure::{Failure, clip};
 use crate::input::{Contents, Format, Input, Item, is_standard};
-use crate::memory::buffer;
 use crate::output::{Target, check_distinct};
 use crate::stdout;
 use crate::tensor::{Other, Tensor};
@@ -320,23 +319,12 @@ impl<'a> Work<'a> {
             let rows = chunks.most() / axis;
             self.explain::<C>(tensor, rows, axis).map_err(failed)?;
         }
-        // The encoded output, if it is not of the type C.
-        let mut encoded: Vec<u8> = Vec::new();
-        if to != C::DTYPE {
-            encoded = buffer(chunks.most() * to.size()).map_err(|e| source.failed(e))?;
-        }
+        let mut results = Results::new::<C>(self.walk, source, chunks.most(), to)?;
         while let Some((first, x)) = chunks.advance()? {
             let n = x.len();
             self.compute(x, [n / unit, axis, inner]).map_err(failed)?;
             self.show(tensor, first, x, to);
-            let stored = if to == C::DTYPE {
-                bytemuck::cast_slice(x)
-            } else {
-                let encoded = &mut encoded[..n * to.size()];
-                encode(x, to, encoded);
-                encoded
-            };
-            self.walk.write(sink, stored)?;
+            results.write(sink, x)?;
             if sink.is_gone() {
                 break;
             }

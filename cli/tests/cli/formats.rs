@@ -116,6 +116,16 @@ fn text_by_standard_input_and_output() {
     let gradient = fs::read_to_string(folder.path("g.csv")).unwrap();
     assert_eq!(gradient, "-0.25,0.25\n0.25,-0.25\n");
 
+    // The gradient in another type than the logits: 1/3, rounded once.
+    folder.file("first.txt", b"0\n");
+    let gradient = |dtype| {
+        let options = ["--gradient", "typed.csv", "--force", "--dtype", dtype];
+        text(&[&["loss", "-", "first.txt"][..], &options].concat(), "1,1,1");
+        fs::read_to_string(folder.path("typed.csv")).unwrap()
+    };
+    assert_eq!(gradient("f32"), "-0.6666667,0.33333334,0.33333334\n");
+    assert_eq!(gradient("f64"), "-0.6666666666666666,0.3333333333333333,0.3333333333333333\n");
+
     for (line, stdin, about) in [
         (&["run", "-", "-"][..], "", "standard input: there are no numbers in it"),
         (&["run", "-", "-"], "1 2\n3", "standard input: line 2 has 1 numbers, and those before 2"),
