@@ -30,6 +30,7 @@ mod table;
 
 pub use call::bits::BitMask;
 pub use call::columns::Columns;
+pub use call::entropies::EntropyGradient;
 pub use call::error::{Error, Number, Size};
 pub use call::losses::{BackwardCall, Loss, LossCall, Targets, Weights};
 pub use call::masses::{

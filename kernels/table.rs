@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use half::{bf16, f16};
 
 use crate::call::columns::Columns;
+use crate::call::entropies::EntropyGradient;
 use crate::call::losses::{BackwardCall, LossCall};
 use crate::call::masses::{Exps, Learned, Masses, Scanned};
 use crate::call::partials::{self, MergedPartials, Partial};
@@ -36,6 +37,8 @@ pub(crate) struct Ops<T: Element> {
     softmax_ragged: unsafe fn(&mut RaggedCall<T>),
     log_softmax: unsafe fn(&mut Call<T>),
     logsumexp: unsafe fn(&mut Call<T>),
+    entropy: unsafe fn(&mut Call<T>),
+    entropy_gradient: unsafe fn(&mut EntropyGradient<T>),
     /// Sigmoid, hardmax and their relatives.
     map: unsafe fn(&mut Call<T>),
     softmax_columns: unsafe fn(&mut Columns<T>) -> bool,
@@ -254,7 +257,7 @@ impl Ready {
     #[inline(always)]
     pub fn run<T: Element>(self, mut call: Call<'_, T>) {
         // Rows without elements have no result, and there may be any number of them.
-        if call.cols == 0 && call.op() != Op::LogSumExp {
+        if call.cols == 0 && !call.op().is_one_value() {
             return;
         }
         let ops = self.ops();
@@ -266,6 +269,7 @@ impl Ready {
                 Op::Softmax => (ops.softmax)(&mut call),
                 Op::LogSoftmax => (ops.log_softmax)(&mut call),
                 Op::LogSumExp => (ops.logsumexp)(&mut call),
+                Op::Entropy => (ops.entropy)(&mut call),
                 _ => (ops.map)(&mut call),
             }
         }
@@ -340,6 +344,15 @@ impl Ready {
     pub fn route<T: Element>(self, mut call: RouteCall<'_, T>) -> bool {
         // SAFETY: the kernel is ready.
         unsafe { (self.ops().route)(&mut call) }
+    }
+
+    /// Computes the gradients of the entropies of rows.
+    pub fn entropy_gradient<T: Element>(self, mut call: EntropyGradient<'_, T>) {
+        if call.cols > 0 {
+            let _environment = Environment::enter();
+            // SAFETY: the kernel is ready.
+            unsafe { (self.ops().entropy_gradient)(&mut call) };
+        }
     }
 
     /// Computes the losses of a call, and its gradient; rows without columns have a loss of 0.
@@ -658,6 +671,8 @@ mod generic {
         ]
         log_softmax(call: &mut Call<T>) = op::softmax::log_softmax;
         logsumexp(call: &mut Call<T>) = op::softmax::logsumexp;
+        entropy(call: &mut Call<T>) = op::entropy::entropy;
+        entropy_gradient(call: &mut EntropyGradient<T>) = op::entropy::gradient;
         map(call: &mut Call<T>) = op::decide::map;
         softmax_columns(call: &mut Columns<T>) -> bool = op::columns::columns::<S, T, false>;
         log_softmax_columns(call: &mut Columns<T>) -> bool = op::columns::columns::<S, T, true>;
@@ -760,6 +775,8 @@ macro_rules! kernel {
             softmax_ragged: op::ragged::softmax::<$p, $t>,
             log_softmax: generic::log_softmax::<$v, $t>,
             logsumexp: generic::logsumexp::<$v, $t>,
+            entropy: generic::entropy::<$v, $t>,
+            entropy_gradient: generic::entropy_gradient::<$v, $t>,
             map: generic::map::<$v, $t>,
             softmax_columns: generic::softmax_columns::<$p, $t>,
             log_softmax_columns: generic::log_softmax_columns::<$v, $t>,
@@ -795,6 +812,8 @@ macro_rules! reference {
             softmax_ragged: scalar::softmax_ragged,
             log_softmax: scalar::log_softmax,
             logsumexp: scalar::logsumexp,
+            entropy: scalar::entropy::entropy,
+            entropy_gradient: scalar::entropy::gradient,
             map: scalar::decide::map,
             softmax_columns: scalar::columns::<_, false>,
             log_softmax_columns: scalar::columns::<_, true>,

@@ -276,8 +276,9 @@ impl Softmax<'_> {
     }
 
     /// The same with a mask for each lane.
-    pub(crate) fn masked_logsumexp_lanes<T: Element, M: View>(
+    pub(crate) fn masked_lanes_to_one<T: Element, M: View>(
         &self,
+        work: Work,
         len: usize,
         x: impl View<Item = T>,
         y: impl View<Item = T>,
@@ -287,10 +288,9 @@ impl Softmax<'_> {
         for<'r> &'r [M::Item]: Into<MaskData<'r>>,
     {
         let operands = ((input(x), input(mask)), output(y));
-        let work = Work::LogSumExp;
         lanes::run::<T, _>(&self.exec, work, len, operands, &|exec, n, ((x, mask), y)| {
             let mask = Some((&*mask).into());
-            Softmax { mask, exec: *exec, ..*self }.logsumexp(rows(x, n, len)?, y)
+            Softmax { mask, exec: *exec, ..*self }.to_one(work, rows(x, n, len)?, y)
         })
     }
 
@@ -310,15 +310,17 @@ impl Softmax<'_> {
         }
     }
 
-    pub(crate) fn logsumexp_lanes<T: Element>(
+    /// Log-sum-exp or entropy of lanes.
+    pub(crate) fn lanes_to_one<T: Element>(
         &self,
+        work: Work,
         len: usize,
         x: impl View<Item = T>,
         y: impl View<Item = T>,
     ) -> Result<(), Error> {
         let operands = (input(x), output(y));
-        lanes::run::<T, _>(&self.exec, Work::LogSumExp, len, operands, &|exec, n, (x, y)| {
-            self.exec(*exec).logsumexp(rows(x, n, len)?, y)
+        lanes::run::<T, _>(&self.exec, work, len, operands, &|exec, n, (x, y)| {
+            self.exec(*exec).to_one(work, rows(x, n, len)?, y)
         })
     }
 
@@ -346,16 +348,54 @@ impl Softmax<'_> {
         shape: &[usize],
         axis: isize,
     ) -> Result<(), Error> {
+        self.axis_to_one(Work::LogSumExp, x, y, shape, axis)
+    }
+
+    /// The entropy of the softmax of `x` along an axis: one element of `y` for each lane, in the
+    /// order of the tensor without the axis. Error: as [`Softmax::entropy`]. If the axis is not the
+    /// last, lanes are copied to rows in scratch memory, half a mebibyte or 16 lanes at a time.
+    ///
+    /// ```
+    /// use softmax::Softmax;
+    ///
+    /// // Three columns of two.
+    /// let x = [1.0f64, 5.0, f64::NEG_INFINITY, 1.0, 5.0, 0.0];
+    /// let mut y = [0.0; 3];
+    /// Softmax::new().entropy_axis(&x, &mut y, &[2, 3], 0)?;
+    /// assert_eq!(y, [2f64.ln(), 2f64.ln(), 0.0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Softmax::softmax_axis`].
+    pub fn entropy_axis<T: Element>(
+        &self,
+        x: &[T],
+        y: &mut [T],
+        shape: &[usize],
+        axis: isize,
+    ) -> Result<(), Error> {
+        self.axis_to_one(Work::Entropy, x, y, shape, axis)
+    }
+
+    pub(crate) fn axis_to_one<T: Element>(
+        &self,
+        work: Work,
+        x: &[T],
+        y: &mut [T],
+        shape: &[usize],
+        axis: isize,
+    ) -> Result<(), Error> {
         let sizes @ [outer, len, inner] = lanes::around(shape, axis)?;
         let from = tensor(INPUT, x, sizes)?;
         if inner == 1 {
-            return self.logsumexp(rows(x, outer, len)?, y);
+            return self.to_one(work, rows(x, outer, len)?, y);
         }
         let to = tensor_mut(OUTPUT, y, [outer, 1, inner])?;
         match self.mask_of_each(len)? {
-            None => self.logsumexp_lanes(len, from, to),
+            None => self.lanes_to_one(work, len, from, to),
             Some(mask) => of_any_type!(mask, m => {
-                self.masked_logsumexp_lanes(len, from, to, tensor(MASK, m, sizes)?)
+                self.masked_lanes_to_one(work, len, from, to, tensor(MASK, m, sizes)?)
             }),
         }
     }

@@ -8,7 +8,7 @@ use softmax_kernels::{
 
 use crate::factor::Factor;
 use crate::lanes::{View, between};
-use crate::rows::mismatch;
+use crate::rows::{mismatch, not_one_a_row};
 use crate::{Error, Shape, Softmax};
 
 /// How the elements of a row are changed when they are read, and results when they are written.
@@ -364,23 +364,24 @@ impl<'a> Softmax<'a> {
         if done { Ok(()) } else { Err(Error::memory(cols)) }
     }
 
-    /// Log-sum-exp of `x`.
+    /// Log-sum-exp or entropy of `x`.
     #[cold]
     #[inline(never)]
-    pub(crate) fn changed_logsumexp<T: Element>(
+    pub(crate) fn changed_to_one<T: Element>(
         &self,
+        work: Work,
         x: Matrix<T>,
         y: &mut [T],
     ) -> Result<(), Error> {
         let (rows, cols) = (x.rows(), x.cols());
         if y.len() != rows {
-            return Err(Error::count("number of log-sum-exps (one for each row)", rows, y.len()));
+            return Err(not_one_a_row(work, [(rows, cols), (y.len(), 1)]));
         }
         let (plain, negative) = self.plain();
         let scale = plain.factor.finite()?;
         let mut y = MatrixMut::with_stride(y, rows, 1, 1)?;
         let Some(mask) = self.mask else {
-            return plain.logsumexp_lanes(cols, negated(x), negated_in_place(y));
+            return plain.lanes_to_one(work, cols, negated(x), negated_in_place(y));
         };
         let mask = RowMask::new::<T::Arithmetic>(mask, rows, cols)?;
         let scaled = if negative { (-scale.get(), 0.0) } else { scale.pair() };
@@ -393,10 +394,10 @@ impl<'a> Softmax<'a> {
             if hides {
                 let hidden = Hidden { mask, negative, kernel: self.exec.ready()? };
                 let from = Rows::new(from, first, hidden);
-                plain.logsumexp_lanes(cols, from, Rows::new(to, first, Minus))?;
+                plain.lanes_to_one(work, cols, from, Rows::new(to, first, Minus))?;
             } else {
                 let from = Rows::new(from, first, Logits { mask, scale: scaled });
-                of_f64.logsumexp_lanes::<f64>(cols, from, Rows::new(to, first, Rounded))?;
+                of_f64.lanes_to_one::<f64>(work, cols, from, Rows::new(to, first, Rounded))?;
             }
             (x, y, first) = (other_x, other_y, first + n);
         }

@@ -123,6 +123,7 @@ mod batch;
 mod caches;
 mod changed;
 mod dispatch;
+mod entropy;
 mod exec;
 mod executor;
 mod factor;

@@ -314,7 +314,7 @@ fn check(
     Err(Error::shape(what, Size::Tensor(wanted.by_ref().collect()), Size::Tensor(y.into())))
 }
 
-/// Log-sum-exp along an axis of views of any layout. Views in C order are processed as by
+/// Log-sum-exp and entropy along an axis of views of any layout. Views in C order are processed as by
 /// [`Softmax::logsumexp_axis`]; otherwise some lanes at a time are copied into scratch memory.
 impl Softmax<'_> {
     /// [`Softmax::logsumexp`] along an axis of `x`, into `y`, which lacks that axis.
@@ -333,6 +333,47 @@ impl Softmax<'_> {
     /// As [`Softmax::softmax_array`].
     pub fn logsumexp_array<T: Element, D: Dimension>(
         &self,
+        x: ArrayView<T, D>,
+        y: ArrayViewMut<T, D::Smaller>,
+        axis: isize,
+    ) -> Result<(), Error>
+    where
+        D::Smaller: Dimension<Larger = D>,
+    {
+        self.array_to_one(Work::LogSumExp, x, y, axis)
+    }
+
+    /// [`Softmax::entropy`] along an axis of `x`, into `y`, which lacks that axis.
+    ///
+    /// ```
+    /// use ndarray::{Array1, array};
+    /// let x = array![[1.0f64, 5.0, 9.0], [1.0, 1.0, 9.0]];
+    /// let mut y = Array1::zeros(2);
+    /// softmax::Softmax::new().entropy_array(x.slice(ndarray::s![.., ..1]).t(), y.view_mut(), 1)
+    ///     .expect_err("one lane of two, not two of one");
+    /// softmax::Softmax::new().entropy_array(x.slice(ndarray::s![.., ..2;-1]), y.view_mut(), 1)?;
+    /// assert_eq!((y[0] * 1e4).round() / 1e4, 0.0901);
+    /// assert_eq!(y[1], 2f64.ln());
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Softmax::softmax_array`].
+    pub fn entropy_array<T: Element, D: Dimension>(
+        &self,
+        x: ArrayView<T, D>,
+        y: ArrayViewMut<T, D::Smaller>,
+        axis: isize,
+    ) -> Result<(), Error>
+    where
+        D::Smaller: Dimension<Larger = D>,
+    {
+        self.array_to_one(Work::Entropy, x, y, axis)
+    }
+
+    fn array_to_one<T: Element, D: Dimension>(
+        &self,
+        work: Work,
         mut x: ArrayView<T, D>,
         y: ArrayViewMut<T, D::Smaller>,
         axis: isize,
@@ -344,12 +385,13 @@ impl Softmax<'_> {
         check("output", x.shape(), y.shape(), index, None)?;
         if x.is_standard_layout() && y.is_standard_layout() {
             let (shape, y) = (x.raw_dim(), y.into_slice().unwrap_or_default());
-            return self.logsumexp_axis(x.to_slice().unwrap_or_default(), y, shape.slice(), axis);
+            let x = x.to_slice().unwrap_or_default();
+            return self.axis_to_one(work, x, y, shape.slice(), axis);
         }
         let mut y = y.insert_axis(Axis(index));
         let Some(mask) = self.mask_of_each(x.len_of(Axis(index)))? else {
             arrange(&mut x, index, |a, b| y.swap_axes(a, b));
-            return self.logsumexp_lanes(last(&x), x, y);
+            return self.lanes_to_one(work, last(&x), x, y);
         };
         of_any_type!(mask, m => {
             let mut mask = mask_like(m, x.raw_dim())?;
@@ -357,7 +399,7 @@ impl Softmax<'_> {
                 y.swap_axes(a, b);
                 mask.swap_axes(a, b);
             });
-            self.masked_logsumexp_lanes(last(&x), x, y, mask)
+            self.masked_lanes_to_one(work, last(&x), x, y, mask)
         })
     }
 }

@@ -201,8 +201,7 @@ impl Job {
 
     /// The size of the output in bytes.
     fn output(&self) -> usize {
-        let elements =
-            if self.op == Work::LogSumExp { self.shape.rows } else { self.shape.elements() };
+        let elements = if self.op.is_one_value() { self.shape.rows } else { self.shape.elements() };
         elements.saturating_mul(self.size)
     }
 }
@@ -261,7 +260,7 @@ impl Plan {
         let parts = parts.max(1);
         // The scalar reference has only one way.
         let large =
-            has_pieces && !in_place && job.op != Work::LogSumExp && job.output() > caches.last();
+            has_pieces && !in_place && !job.op.is_one_value() && job.output() > caches.last();
         let threads = threads.min(parts);
         // On Zen 5 columns take half the time with stores past the caches, maps of elements 0.85 to
         // 1.2 of it.
@@ -364,7 +363,7 @@ impl fmt::Display for Plan {
         }
         let output = Bytes(self.job.output());
         match (op, in_place, self.store.is_past()) {
-            (Work::LogSumExp, ..) => writeln!(f, "output: one value per row")?,
+            (Work::LogSumExp | Work::Entropy, ..) => writeln!(f, "output: one value per row")?,
             (_, true, _) => writeln!(f, "output: in place")?,
             (_, _, false) if !self.store.is_cached() => writeln!(
                 f,

@@ -265,7 +265,7 @@ impl<'a> Softmax<'a> {
             return self.logsumexp_by(Scale::ONE, x, y);
         }
         if self.is_changed() {
-            return self.changed_logsumexp(x, y);
+            return self.changed_to_one(Work::LogSumExp, x, y);
         }
         self.logsumexp_by(self.factor.finite()?, x, y)
     }
@@ -277,10 +277,8 @@ impl<'a> Softmax<'a> {
         x: Matrix<T>,
         y: &mut [T],
     ) -> Result<(), Error> {
-        let one_a_row = |[(rows, _), (len, _)]: [(usize, usize); 2]| {
-            Error::count("number of log-sum-exps (one for each row)", rows, len)
-        };
-        self.exec.run(Call::logsumexp(x, y, scale).map_err(one_a_row)?)
+        let call = Call::logsumexp(x, y, scale);
+        self.exec.run(call.map_err(|shapes| not_one_a_row(Work::LogSumExp, shapes))?)
     }
 
     /// Runs an operation from rows to rows.
@@ -359,6 +357,16 @@ fn at_limit(work: Work, limit: Limit) -> Work {
         (_, Limit::Zero) => Work::Hardmax(Ties::Share),
         (_, Limit::Infinite) => Work::Uniform,
     }
+}
+
+/// The error for an output that has not one element for each row of the input.
+#[cold]
+pub(crate) fn not_one_a_row(work: Work, [(rows, _), (len, _)]: [(usize, usize); 2]) -> Error {
+    let what = match work {
+        Work::Entropy => "number of entropies (one for each row)",
+        _ => "number of log-sum-exps (one for each row)",
+    };
+    Error::count(what, rows, len)
 }
 
 /// The error for shapes of input and output that differ.

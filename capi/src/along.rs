@@ -23,20 +23,24 @@ pub(crate) fn product<'a>(mut sizes: impl Iterator<Item = &'a usize> + Clone) ->
 }
 
 /// A shape, the number of elements in it and without the axis.
-struct Sizes<'a> {
-    shape: &'a [usize],
+pub(crate) struct Sizes<'a> {
+    pub(crate) shape: &'a [usize],
     /// Elements of the tensor.
-    all: usize,
+    pub(crate) all: usize,
     /// Elements along the axis.
     len: usize,
     /// Lanes along the axis.
-    lanes: usize,
-    region: Region,
+    pub(crate) lanes: usize,
+    pub(crate) region: Region,
 }
 
 /// # Safety
 /// The shape is valid for reads of `dims` sizes.
-unsafe fn sizes<'a>(shape: *const usize, dims: usize, axis: isize) -> Result<Sizes<'a>, Failure> {
+pub(crate) unsafe fn sizes<'a>(
+    shape: *const usize,
+    dims: usize,
+    axis: isize,
+) -> Result<Sizes<'a>, Failure> {
     let region = Region::of("shape", shape, dims)?;
     // SAFETY: as this function's.
     let shape = unsafe { slice("shape", shape, dims) }?;

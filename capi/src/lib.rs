@@ -10,6 +10,7 @@
 
 mod along;
 mod attention;
+mod entropy;
 mod loss;
 mod mask;
 mod options;
@@ -25,6 +26,7 @@ use std::ffi::{CStr, c_char};
 
 pub use along::*;
 pub use attention::*;
+pub use entropy::*;
 pub use loss::*;
 pub use mask::*;
 pub use options::*;

@@ -2,6 +2,7 @@
 
 pub(crate) mod bits;
 pub(crate) mod columns;
+pub(crate) mod entropies;
 pub(crate) mod error;
 pub(crate) mod losses;
 pub(crate) mod masses;
@@ -53,6 +54,8 @@ pub enum Op {
     LogSoftmax,
     /// `ln(sum_j exp(a x_j))`, one value per row
     LogSumExp,
+    /// `-sum_j p_j ln(p_j)` of the softmax `p`, one value per row
+    Entropy,
     /// `1 / (1 + exp(-a x_i))`
     Sigmoid,
     /// `-ln(1 + exp(-a x_i))`
@@ -68,10 +71,16 @@ pub enum Op {
 }
 
 impl Op {
-    /// The operation itself, or softmax in place of log-sum-exp, whose results are not rows.
+    /// Whether the result of a row is one value.
+    #[inline(always)]
+    pub fn is_one_value(self) -> bool {
+        matches!(self, Self::LogSumExp | Self::Entropy)
+    }
+
+    /// The operation itself, or softmax in place of those whose results are not rows.
     #[inline(always)]
     fn of_rows(self) -> Self {
-        if self == Self::LogSumExp { Self::Softmax } else { self }
+        if self.is_one_value() { Self::Softmax } else { self }
     }
 }
 
@@ -178,6 +187,19 @@ impl<'a, T: Element> Call<'a, T> {
     pub fn logsumexp(x: Matrix<'a, T>, y: &'a mut [T], scale: Scale) -> Result<Self, Shapes> {
         let (op, masked) = (Op::LogSumExp, Masked::Nan);
         Ok(Call { views: Rows::to_one(x, y)?, op, scale, masked })
+    }
+
+    /// Writes the entropy of the softmax of each row of `x` to one element of `y`.
+    ///
+    /// # Errors
+    /// As [`Call::logsumexp`].
+    pub fn entropy(
+        x: Matrix<'a, T>,
+        y: &'a mut [T],
+        scale: Scale,
+        masked: Masked,
+    ) -> Result<Self, Shapes> {
+        Ok(Call { views: Rows::to_one(x, y)?, op: Op::Entropy, scale, masked })
     }
 
     /// The work of a call with these views.

@@ -41,28 +41,28 @@ pub(crate) const fn is_single<E: Contract>() -> bool {
 
 impl<E: Contract> Pair<E> {
     /// The low part of a number that is not finite is 0.
-    fn new(hi: f64, lo: f64) -> Self {
+    pub(super) fn new(hi: f64, lo: f64) -> Self {
         let lo = if is_single::<E>() || !lo.is_finite() { 0.0 } else { lo };
         Self { hi, lo, of: PhantomData }
     }
 
-    fn of(x: f64) -> Self {
+    pub(super) fn of(x: f64) -> Self {
         Self::new(x, 0.0)
     }
 
-    fn sum(sum: Sum) -> Self {
+    pub(super) fn sum(sum: Sum) -> Self {
         Self::new(sum.hi, sum.lo)
     }
 
-    fn value(self) -> f64 {
+    pub(super) fn value(self) -> f64 {
         self.hi + self.lo
     }
 
-    fn minus(self) -> Self {
+    pub(super) fn minus(self) -> Self {
         Self::new(-self.hi, -self.lo)
     }
 
-    fn plus(self, b: Self) -> Self {
+    pub(super) fn plus(self, b: Self) -> Self {
         if is_single::<E>() {
             return Self::of(self.hi + b.hi);
         }
@@ -72,7 +72,7 @@ impl<E: Contract> Pair<E> {
         Self::new(hi, error - (hi - sum))
     }
 
-    fn times(self, b: Self) -> Self {
+    pub(super) fn times(self, b: Self) -> Self {
         let p = self.hi * b.hi;
         if is_single::<E>() {
             return Self::of(p);
@@ -81,7 +81,7 @@ impl<E: Contract> Pair<E> {
         Self::new(p, self.hi.mul_add(b.hi, -p) + (self.hi * b.lo + self.lo * b.hi))
     }
 
-    fn over(self, b: Self) -> Self {
+    pub(super) fn over(self, b: Self) -> Self {
         let q = self.hi / b.hi;
         if is_single::<E>() {
             return Self::of(q);

@@ -351,7 +351,7 @@ impl<S: Vector, T: Element, const STREAM: bool> Labels<S, T, STREAM> {
 
 /// # Safety
 /// `y` is valid for writes of `n` elements.
-unsafe fn fill<T: Element>(y: *mut T, n: usize, value: T) {
+pub(super) unsafe fn fill<T: Element>(y: *mut T, n: usize, value: T) {
     for i in 0..n {
         // SAFETY: as this function's.
         unsafe { *y.add(i) = value };
@@ -362,7 +362,7 @@ unsafe fn fill<T: Element>(y: *mut T, n: usize, value: T) {
 type Wide<S> = <<S as Vector>::Wide as Vector>::V;
 
 /// Vectors of f64 that a vector widens to: see [`Vector::widen`].
-const fn halves<S: Vector>() -> usize {
+pub(super) const fn halves<S: Vector>() -> usize {
     S::LANES / (MOST_LANES / 2)
 }
 
@@ -566,7 +566,7 @@ unsafe fn finish_soft<S, T>(
 /// # Safety
 /// `p` is valid for reads of `n` elements.
 #[inline(always)]
-unsafe fn load<S: Io<T>, T>(simd: S, p: *const T, n: usize, fill: f64) -> S::V {
+pub(super) unsafe fn load<S: Io<T>, T>(simd: S, p: *const T, n: usize, fill: f64) -> S::V {
     // SAFETY: as this function's.
     unsafe { simd.load_upto(p, n.min(S::LANES), S::E::narrow(fill)) }
 }
@@ -574,7 +574,7 @@ unsafe fn load<S: Io<T>, T>(simd: S, p: *const T, n: usize, fill: f64) -> S::V {
 /// # Safety
 /// `p` is valid for writes of `n` elements.
 #[inline(always)]
-unsafe fn store<S: Io<T>, T>(simd: S, p: *mut T, n: usize, v: S::V) {
+pub(super) unsafe fn store<S: Io<T>, T>(simd: S, p: *mut T, n: usize, v: S::V) {
     // SAFETY: as this function's.
     unsafe {
         if n >= S::LANES {
@@ -587,7 +587,7 @@ unsafe fn store<S: Io<T>, T>(simd: S, p: *mut T, n: usize, v: S::V) {
 
 /// Turns every NaN into the same one: which one an operation gives depends on the CPU.
 #[inline(always)]
-fn one_nan<S: Vector>(simd: S, v: S::V) -> S::V {
+pub(super) fn one_nan<S: Vector>(simd: S, v: S::V) -> S::V {
     let splat = |v: f64| simd.splat(S::E::narrow(v));
     let finite = simd.select_below(v, splat(f64::INFINITY), v, splat(f64::NAN));
     simd.select_below(splat(-S::E::LEAST), v, v, finite)

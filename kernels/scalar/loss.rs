@@ -8,7 +8,7 @@ use crate::num::scale::{LogShift, Scale, Shift};
 use crate::scalar::{Double, Reduced, Reference, UP, add_up, element, is_double, plain, reduce};
 
 /// Adds terms as the exponentials of a row are added.
-fn row_sum<R: Reference>(terms: &[f64]) -> Sum {
+pub(super) fn row_sum<R: Reference>(terms: &[f64]) -> Sum {
     let blocks = terms.chunks(BLOCK).map(|block| R::sum(&mut block.iter().copied()));
     let (hi, lo) = blocks.reduce(add_up::<R>).unwrap_or_default();
     Sum { hi, lo }

@@ -590,6 +590,8 @@ pub(crate) fn attend<T: Element, U: Element>(call: &mut Scores<T, U>) -> bool {
 
 pub(crate) mod decide;
 
+pub(crate) mod entropy;
+
 pub(crate) mod loss;
 
 pub(crate) mod route;

@@ -3,6 +3,7 @@
 //! and the loop that finishes a row.
 
 pub(crate) mod reduce;
+pub(crate) mod weigh;
 
 use std::hint::cold_path;
 use std::marker::PhantomData;
@@ -105,6 +106,14 @@ impl<S: Vector> Exp<S> {
                 e
             },
         )
+    }
+
+    /// The elements as they are weighed: less the row's maximum in huge rows, 0 below the cut.
+    #[inline(always)]
+    pub(crate) fn weight(&self, x: S::V) -> S::V {
+        let s = self.simd;
+        let x = s.sub(x, self.subtract);
+        s.zero_below(x, self.cut, x)
     }
 
     /// As [`Exp::of`] with the cut, with only `terms` coefficients and without the low part of L8:

@@ -35,7 +35,7 @@ mod _softmax {
     #[pymodule_export]
     use crate::loss::{cross_entropy, cross_entropy_with_grad};
     #[pymodule_export]
-    use crate::reduce::{argmax, log_probs, logsumexp, perplexity, top_k};
+    use crate::reduce::{argmax, entropy, log_probs, logsumexp, perplexity, top_k};
     #[pymodule_export]
     use crate::route::route;
     #[pymodule_export]

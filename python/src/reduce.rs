@@ -239,6 +239,60 @@ pub fn logsumexp<'py>(
     y.finish()
 }
 
+/// The entropy of softmax(x) along an axis, in nats: -sum(p * ln(p)), where 0 * ln(0) is 0.
+///
+/// keepdims: whether reduced axes stay, with one element.
+/// masked: what rows of nothing but -inf have, "nan" or "zero".
+/// Other arguments as of softmax.
+#[pyfunction]
+#[pyo3(signature = (x, axis=Along::Last, keepdims=None, *, scale=None, temperature=None, mask=None, bitmask=None, hidden_from=None, masked=MaskedRows::default(), out=None, threads=None, kernel=None),
+    text_signature = "(x, axis=-1, keepdims=False, *, scale=None, temperature=None, mask=None, bitmask=None, hidden_from=None, masked='nan', out=None, threads=None, kernel=None)")]
+#[allow(clippy::too_many_arguments)]
+pub fn entropy<'py>(
+    x: &Bound<'py, PyAny>,
+    axis: Along,
+    keepdims: Arg<'_, 'py>,
+    scale: Arg<'_, 'py>,
+    temperature: Arg<'_, 'py>,
+    mask: Arg<'_, 'py>,
+    bitmask: Arg<'_, 'py>,
+    hidden_from: Arg<'_, 'py>,
+    masked: MaskedRows,
+    out: Option<&Bound<'py, PyAny>>,
+    threads: Arg<'_, 'py>,
+    kernel: Option<&str>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = x.py();
+    let keepdims = flag(keepdims, "keepdims")?;
+    let op = Softmax::new().masked(masked.0).exec(exec(threads, kernel)?);
+    let op = by_factor!(op, Factor::new(scale, temperature)?);
+    let x = Array::input(x, "x")?;
+    let axes = axis.of(x.shape().len())?;
+    let mut y = Output::of(&x, out, &reduced(x.shape(), &axes, keepdims), x.dtype())?;
+    let mask = MaskArray::new(mask, bitmask, hidden_from)?;
+    let layout = x.layout().at_least_one_axis();
+    if let Some((beside, name)) = mask.as_ref().map(MaskArray::named) {
+        y.apart(beside, name)?;
+    }
+    let mask = mask.as_ref().map(|mask| RowMask::new(mask, layout.shape(), &axes, x.dtype()));
+    let mask = mask.transpose()?;
+    typed!(x.dtype(), T => with_slice::<T, _>(py, y.layout(), num::<T>(0.0), |y| {
+        let Some(mask) = &mask else {
+            return with_lanes::<T, _>(py, &layout, &axes, |lanes| match lanes {
+                Lanes::Rows(rows) => each_row(py, rows, y, 1, |x, y, _| op.entropy(x, y)),
+                Lanes::View(x) => {
+                    let y = beside(&x, y, None)?;
+                    each_lane(py, x, y, ArrayViewMutD::split_at, |x, y| op.entropy_array(x, y, -1))
+                }
+            });
+        };
+        with_rows::<T, _>(py, &layout, &axes, |rows| each_row(py, rows, y, 1, |x, y, first| {
+            op.mask(mask.of_rows(first, x.rows())).entropy(x, y)
+        }))
+    }))?;
+    y.finish()
+}
+
 fn num<T: Float>(x: f64) -> T {
     T::from_f64(x)
 }

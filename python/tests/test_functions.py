@@ -23,6 +23,31 @@ def test_logsumexp(axis, keepdims):
         assert softmax.logsumexp(x, axis, keepdims, out=out) is out and (out == y).all()
 
 
+@pytest.mark.parametrize("axis", [-1, 0, 1, (0, 1), (0, 2), None])
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_entropy(axis, keepdims):
+    for dtype in [np.float32, np.float64]:
+        x = X.astype(dtype)
+        h = softmax.entropy(x, axis, keepdims, temperature=2.0)
+        p = exact.softmax(x.astype(np.longdouble) / 2, axis)
+        want = -(p * np.log(p)).sum(axis, keepdims=keepdims)
+        assert h.shape == want.shape and h.dtype == dtype and exact.ulps(h, want) <= 5
+        out = np.empty(want.shape, dtype)
+        assert softmax.entropy(x, axis, keepdims, temperature=2.0, out=out) is out
+        assert (out == h).all()
+
+
+def test_entropy_of_masks():
+    seen = np.array([True, False, True, True, False, True])
+    x = np.where(seen, X, -np.inf)
+    assert (softmax.entropy(X, mask=seen) == softmax.entropy(x)).all()
+    assert softmax.entropy([3.0]) == 0.0 and softmax.entropy([7.0, 7.0]) == np.log(2)
+    nothing = np.full(3, -np.inf, np.float32)
+    assert np.isnan(softmax.entropy(nothing)) and softmax.entropy(nothing, masked="zero") == 0.0
+    with pytest.raises(ValueError, match="temperature"):
+        softmax.entropy(X, temperature=0.0)
+
+
 def test_log_softmax_and_scales():
     assert exact.is_log(softmax.log_softmax(X), exact.log_softmax(X))
     assert exact.is_log(softmax.log_softmax(np.float32(X)), exact.log_softmax(np.float32(X)))

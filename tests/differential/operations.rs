@@ -80,6 +80,7 @@ enum MapOf {
     Softmax,
     LogSoftmax,
     LogSumExp,
+    Entropy,
     Sigmoid,
     LogSigmoid,
     Hardmax(Ties),
@@ -115,7 +116,8 @@ impl<T: Number> Map<T> {
         let x = logits(r, rows, cols, heat.scale());
         let is_scale = !matches!(heat, Heat::Temperature(_));
         let negative = is_scale && !matches!(op, MapOf::Hardmax(_)) && r.once_in(6);
-        let sums = matches!(op, MapOf::Softmax | MapOf::LogSoftmax | MapOf::LogSumExp);
+        let sums =
+            matches!(op, MapOf::Softmax | MapOf::LogSoftmax | MapOf::LogSumExp | MapOf::Entropy);
         let seen = (sums && !heat.is_limit() && r.once_in(6)).then(|| {
             let row = |r: &mut Random| (0..cols).map(|_| u8::from(!r.once_in(3))).collect();
             (0..rows).map(|_| row(r)).collect()
@@ -161,9 +163,12 @@ impl<T: Number> Operation for Map<T> {
             None => options.softmax(),
         };
         let mut x = Place::filled(way.layout, r, shape, false, logits.iter().flatten());
-        if self.op == MapOf::LogSumExp {
+        if matches!(self.op, MapOf::LogSumExp | MapOf::Entropy) {
             let mut y = Place::<T>::new(way.layout, r, (1, rows.len()), true);
-            let done = softmax().logsumexp(x.matrix(), y.slice_mut());
+            let done = match self.op {
+                MapOf::Entropy => softmax().entropy(x.matrix(), y.slice_mut()),
+                _ => softmax().logsumexp(x.matrix(), y.slice_mut()),
+            };
             checked(done, &[("logits", &x)], &[("results", &y)])?;
             return Ok(y.slice().iter().map(|v| vec![v.number()]).collect());
         }
@@ -175,7 +180,7 @@ impl<T: Number> Operation for Map<T> {
                 MapOf::Sigmoid => options.sigmoid().sigmoid_in_place(m),
                 MapOf::LogSigmoid => options.sigmoid().log_sigmoid_in_place(m),
                 MapOf::Hardmax(ties) => options.hardmax(ties).hardmax_in_place(m),
-                MapOf::LogSumExp => unreachable!("it is not in place"),
+                MapOf::LogSumExp | MapOf::Entropy => unreachable!("it is not in place"),
             };
             checked(done, &[], &[("results", &x)])?;
             return Ok(x.numbers());
@@ -188,7 +193,7 @@ impl<T: Number> Operation for Map<T> {
             MapOf::Sigmoid => options.sigmoid().sigmoid(from, to),
             MapOf::LogSigmoid => options.sigmoid().log_sigmoid(from, to),
             MapOf::Hardmax(ties) => options.hardmax(ties).hardmax(from, to),
-            MapOf::LogSumExp => unreachable!("it is no map"),
+            MapOf::LogSumExp | MapOf::Entropy => unreachable!("it is no map"),
         };
         checked(done, &[("logits", &x)], &[("results", &y)])?;
         Ok(y.numbers())
@@ -199,6 +204,7 @@ impl<T: Number> Operation for Map<T> {
         let zero = matches!(self.heat, Heat::Temperature(0.0));
         match self.op {
             MapOf::Softmax | MapOf::LogSoftmax => nan_of_row(x, !zero, self.masked),
+            MapOf::Entropy => nan_of_row(x, true, self.masked),
             MapOf::Hardmax(_) => nan_of_row(x, false, self.masked),
             MapOf::LogSumExp => Some(x.iter().any(|v| v.to_f64().is_nan())),
             MapOf::Sigmoid | MapOf::LogSigmoid => {
@@ -1631,7 +1637,7 @@ impl<T: Number> Operation for Routed<T> {
 }
 
 /// Kinds of operations.
-pub const KINDS: usize = 16;
+pub const KINDS: usize = 17;
 
 /// A case of a kind, with the `dtype`th type.
 pub fn case(
@@ -1666,6 +1672,7 @@ pub fn case(
         12 => of!(Sample),
         13 => of!(Uneven),
         14 => of!(Routed),
+        15 => of!(Map, MapOf::Entropy),
         _ => match (dtype, r.below(3)) {
             (0, 0) => Box::new(Attend::<f32, f32>::new(r, shape)),
             (0, 1) => Box::new(Attend::<f32, f16>::new(r, shape)),
@@ -1683,7 +1690,7 @@ pub fn case(
 pub fn any(r: &mut Random) -> Box<dyn Operation> {
     let kind = r.one(&[
         0, 0, 0, 0, 1, 1, 2, 2, 3, 4, 5, 6, 7, 7, 7, 8, 8, 8, 8, 8, 8, 9, 9, 10, 10, 11, 12, 12,
-        13, 13, 14, 14, 14, 14,
+        13, 13, 14, 14, 15, 15, 16, 16, 16, 16,
     ]);
     let (dtype, shape) = (r.below(4), shape(r));
     case(r, kind, dtype, shape)

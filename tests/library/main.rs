@@ -13,6 +13,7 @@ mod bits;
 mod changed;
 mod decide;
 mod dispatch;
+mod entropy;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod environment;
 mod lanes;

@@ -102,6 +102,10 @@ static void maps(softmax_dtype dtype, size_t rows, size_t cols, const softmax_op
     NOTE(out, bytes);
     CALL(softmax_logsumexp(&x, lse, options));
     NOTE(lse, rows * size_of(dtype));
+    CALL(softmax_entropy(&x, NULL, lse, options));
+    NOTE(lse, rows * size_of(dtype));
+    CALL(softmax_entropy_backward(&x, NULL, lse, &y, options));
+    NOTE(out, bytes);
     CALL(softmax_argmax(&x, indices, options));
     NOTE(indices, rows * sizeof *indices);
     for (size_t i = 0; i < rows * 3; i++) {
@@ -129,6 +133,8 @@ static void maps(softmax_dtype dtype, size_t rows, size_t cols, const softmax_op
     /* Rows of one matrix as the lanes of a tensor whose axis is the first of two. */
     size_t shape[2] = {rows, cols};
     CALL(softmax_logsumexp_axis(in, out, dtype, shape, 2, 0, options));
+    NOTE(out, cols * size_of(dtype));
+    CALL(softmax_entropy_axis(in, out, dtype, shape, 2, 0, options));
     NOTE(out, cols * size_of(dtype));
     CALL(softmax_hardmax_axis(in, out, dtype, shape, 2, 0, SOFTMAX_TIES_FIRST, options));
     NOTE(out, bytes);

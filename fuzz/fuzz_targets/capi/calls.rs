@@ -102,7 +102,7 @@ type Map = unsafe extern "C" fn(
 
 /// The first byte of the input chooses the function.
 pub fn plan(input: &mut Input) -> Planned {
-    match input.byte() % 54 {
+    match input.byte() % 57 {
         0 => map(input, "softmax_softmax", softmax_softmax, SOFTMAX_OP_SOFTMAX),
         1 => map(input, "softmax_log_softmax", softmax_log_softmax, SOFTMAX_OP_LOG_SOFTMAX),
         2 => map(input, "softmax_sigmoid", softmax_sigmoid, SOFTMAX_OP_SIGMOID),
@@ -156,6 +156,9 @@ pub fn plan(input: &mut Input) -> Planned {
         50 => logsumexp_of(input),
         51 => route(input),
         52 => route_scratch_size(input),
+        53 => entropy(input),
+        54 => entropy_axis(input),
+        55 => entropy_backward(input),
         _ => shards(input),
     }
 }
@@ -424,6 +427,51 @@ fn logsumexp_of(input: &mut Input) -> Planned {
     .writes([written])
 }
 
+/// A mask, or null.
+fn mask_or_null(
+    input: &mut Input,
+    shape: (usize, usize),
+    read: &mut Vec<Written>,
+) -> *const softmax_mask {
+    if input.below(2) == 0 {
+        return std::ptr::null();
+    }
+    let (mask, written) = row_mask(input, shape);
+    read.push(written);
+    mask
+}
+
+fn entropy(input: &mut Input) -> Planned {
+    let (dtype, shape) = (input.dtype(), input.shape());
+    let x = input.matrix(dtype, shape);
+    let mut read = vec![x.rows];
+    let mask = mask_or_null(input, (x.matrix.rows, x.matrix.cols), &mut read);
+    let (h, written) = values(input, x.matrix.rows, size_of_dtype(dtype), false, &x);
+    // SAFETY: as in `map`.
+    Planned::new("softmax_entropy", move |options| unsafe {
+        softmax_entropy(x.pointer, mask, h, options)
+    })
+    .reads(read)
+    .writes([written])
+}
+
+fn entropy_backward(input: &mut Input) -> Planned {
+    let (dtype, shape) = (input.dtype(), input.shape());
+    // In place it must be refused.
+    let (x, gradient, _) = input.pair((dtype, dtype), shape);
+    let mut read = vec![x.rows];
+    let mask = mask_or_null(input, (x.matrix.rows, x.matrix.cols), &mut read);
+    let upstream = input.elements(x.matrix.rows, dtype).cast_const();
+    let bytes = x.matrix.rows.saturating_mul(size_of_dtype(dtype));
+    read.push(Written::of(upstream.cast_mut().cast::<u8>(), bytes));
+    Planned::new("softmax_entropy_backward", move |options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_entropy_backward(x.pointer, mask, upstream, gradient.pointer, options) }
+    })
+    .reads(read)
+    .writes([gradient.rows])
+}
+
 fn perplexity(input: &mut Input) -> Planned {
     let dtype = input.dtype();
     let n = input.size(100);
@@ -639,6 +687,29 @@ fn logsumexp_axis(input: &mut Input) -> Planned {
     Planned::new("softmax_logsumexp_axis", move |options| {
         // SAFETY: as in `map`.
         unsafe { softmax_logsumexp_axis(x, y, dtype, shape, dims, axis, options) }
+    })
+    .needs(move |bytes, options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_axis_scratch_size(dtype, shape, dims, axis, bytes, options) }
+    })
+    .reads([read])
+    .writes([written])
+}
+
+fn entropy_axis(input: &mut Input) -> Planned {
+    let of = Lanes::new(input);
+    let read = of.read();
+    let (y, written) = match size_of_dtype(of.dtype) {
+        2 => {
+            let (y, written) = of.results::<u16>(input, 1, false);
+            (y.cast(), written)
+        }
+        _ => of.values(input, 1, false),
+    };
+    let Lanes { dtype, x, shape, dims, axis, .. } = of;
+    Planned::new("softmax_entropy_axis", move |options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_entropy_axis(x, y, dtype, shape, dims, axis, options) }
     })
     .needs(move |bytes, options| {
         // SAFETY: as in `map`.
