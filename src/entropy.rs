@@ -10,17 +10,17 @@ use crate::{Error, Shape, Softmax};
 
 impl Softmax<'_> {
     /// The entropy of the softmax of every row of `x`, in nats, one element of `h` for each:
-    /// `-sum_j p_j ln(p_j)` with `p = softmax(scale * x)`, a term of probability 0 counting 0. It is
-    /// 0 for a row of one element, and `ln(n)` for `n` equal ones.
+    /// `-sum_j p_j ln(p_j)` with `p = softmax(scale * x)` (Shannon, A Mathematical Theory of
+    /// Communication, 1948, section 6), a term of probability 0 counting 0. It is 0 for a row of
+    /// one element, and `ln(n)` for `n` equal ones.
     ///
-    /// A row is read once, as for its log-sum-exp, and no probabilities are written. The entropy is
-    /// `lse - scale * sum_j p_j x_j` (Shannon, A Mathematical Theory of Communication, 1948, section
-    /// 6), computed as `(lse - scale * max) + scale * sum_j p_j (max - x_j)`, in which no term is
-    /// negative.
+    /// A row is read once, as for its log-sum-exp, and no probabilities are written: the entropy is
+    /// `(lse - scale * max) + scale * sum_j p_j (max - x_j)`, in which no term is negative. Nearly
+    /// certain rows, in which rounding would show, are read twice.
     ///
     /// Error: at most 3 ULP in f32 and 5 in f64, however near to 0 it is; in f16 and bf16 at most
-    /// 0.51 ULP of the type. (Elements that softmax flushes do not count: together less than
-    /// 2^-110, f64: 2^-1000, in rows of up to 2^9 of them.)
+    /// 0.51 ULP of the type. (Elements whose probability is below 2^-126 of the largest, f64:
+    /// 2^-1022, count 0: an error of at most 2^-119, f64: 2^-1012, for each of them.)
     ///
     /// A row that has NaN or `+inf` gives NaN. So does one of nothing but `-inf`, and one without
     /// elements; with [`Masked::Zero`](crate::Masked::Zero) these give 0.
@@ -48,11 +48,11 @@ impl Softmax<'_> {
 
     /// The gradient of `sum_i upstream_i H_i`, where `H_i` is the entropy of row `i` that
     /// [`Softmax::entropy`] gives, with respect to `x`: `-upstream_i scale p_j (ln(p_j) + H_i)`.
-    /// `upstream` has one element for each row, as the gradient of a loss with respect to its
-    /// entropy: for a bonus of `beta` times the mean entropy of `n` rows, `-beta / n`. The entropies
-    /// are not needed: they are computed again.
+    /// `upstream` has one element for each row, the gradient of a loss with respect to its entropy:
+    /// for a bonus of `beta` times the mean entropy of `n` rows, `-beta / n`. The entropies are not
+    /// needed: they are computed again.
     ///
-    /// Error: 7 ULP (f64: 14; f16, bf16: 0.51) of the largest of `upstream_i scale p_j` times
+    /// Error: 6 ULP (f64: 14; f16, bf16: 0.51) of the largest of `upstream_i scale p_j` times
     /// `scale (max - x_j)`, the same times the mean of these, and the gradient.
     ///
     /// Rows without an entropy have a gradient of NaN; where it is 0 because of

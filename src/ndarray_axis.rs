@@ -314,8 +314,8 @@ fn check(
     Err(Error::shape(what, Size::Tensor(wanted.by_ref().collect()), Size::Tensor(y.into())))
 }
 
-/// Log-sum-exp and entropy along an axis of views of any layout. Views in C order are processed as by
-/// [`Softmax::logsumexp_axis`]; otherwise some lanes at a time are copied into scratch memory.
+/// Log-sum-exp and entropy along an axis of views of any layout. Views in C order are processed as
+/// by [`Softmax::logsumexp_axis`]; otherwise some lanes at a time are copied into scratch memory.
 impl Softmax<'_> {
     /// [`Softmax::logsumexp`] along an axis of `x`, into `y`, which lacks that axis.
     ///

@@ -35,7 +35,8 @@ fn products<R: Reference>(terms: &[(f64, f64)]) -> Sum {
     Sum { hi, lo }
 }
 
-/// The row's entropy, for its gradient if `slopes`; or what its log-sum-exp would be, if its maximum is not finite.
+/// The row's entropy, for its gradient if `slopes`; or what its log-sum-exp would be, if its
+/// maximum is not finite.
 fn row<R: Reference, E: Contract>(
     x: &[f64],
     scale: &Scale,
