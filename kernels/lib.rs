@@ -46,7 +46,7 @@ pub use call::scores::{Attend, Mask, MaskData, Scores};
 pub use call::{Call, Masked, Op, Store, Ties};
 pub use isa::use_bf16_conversions;
 pub use mem::fpenv::in_default_environment;
-pub use mem::memory::{Large, with_large};
+pub use mem::memory::{Large, shortest_row, with_large};
 pub use mem::scratch::{lend, release_scratch, room_for, room_for_row, with_lent, with_room};
 pub use num::element::{ByType, Element, Family, Plain};
 pub use num::exp2::{BLOCK, MOST_LANES};

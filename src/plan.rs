@@ -4,7 +4,7 @@ use std::fmt;
 
 use softmax_kernels::{
     BLOCK, Call, Element, Kernel, Matrix, MatrixMut, Op as Work, ROWS_AT_LEAST, Ready, Store, TINY,
-    Ties,
+    Ties, shortest_row,
 };
 
 use crate::executor::Crew;
@@ -86,7 +86,7 @@ pub struct Plan {
     pub(crate) kernel: Ready,
     pub(crate) regime: Regime,
     pub(crate) store: Store,
-    /// Whether rows are too short to be written in bursts.
+    /// Whether rows are too short to be written past the caches.
     short: bool,
     pub(crate) parts: usize,
     pub(crate) threads: usize,
@@ -213,10 +213,6 @@ const GRAIN: usize = 1 << 15;
 /// of the caches need not be known.
 const SMALL: usize = 64 << 10;
 
-/// Bytes of a row for which a burst past the caches pays on one thread: the ends of rows are
-/// written by ordinary stores, which cost 50 ns a row between bursts. More threads hide half.
-const SHORT: usize = 2048;
-
 /// The elements of the longest row that stays in the core's cache with its exponentials.
 fn longest(job: &Job, caches: Caches) -> usize {
     caches.core() / (job.size + job.computed)
@@ -266,7 +262,7 @@ impl Plan {
         // 1.2 of it.
         let sweeps = regime != Regime::Tiny && !job.columns && sums;
         let row = cols.saturating_mul(job.size);
-        let short = large && sweeps && row < if threads == 1 { SHORT } else { SHORT / 2 };
+        let short = large && sweeps && row < shortest_row(threads);
         let store = Store::of(large, !sweeps, short);
         Ok(Self { kernel, regime, store, short, parts, threads, caches, job })
     }

@@ -38,7 +38,7 @@ pub struct Loss {
     /// Adds Z times the square of each row's log-sum-exp.
     #[arg(long, value_name = "Z", default_value_t = 0.0, allow_hyphen_values = true)]
     z_loss: f64,
-    /// A file with one number for each class, the factor of its share of the loss: of f32, or of
+    /// A file with one number for each class, the factor of its share of the loss: of f64, or of
     /// another type without loss.
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
@@ -137,7 +137,7 @@ impl Loss {
     }
 
     /// The options of the library for those of the command line.
-    fn loss<'a>(&self, weights: Option<&'a [f32]>) -> Result<CrossEntropy<'a>, Failure> {
+    fn loss<'a>(&self, weights: Option<&'a [f64]>) -> Result<CrossEntropy<'a>, Failure> {
         let plain = CrossEntropy::new();
         for (option, loss) in [
             ("--label-smoothing", plain.label_smoothing(self.label_smoothing)),
@@ -180,7 +180,7 @@ impl Loss {
     }
 
     /// The weights in a file, along its one axis that is longer than 1.
-    fn weights(&self, path: &Path) -> Result<Vec<f32>, Failure> {
+    fn weights(&self, path: &Path) -> Result<Vec<f64>, Failure> {
         let (shape, weights) = input::numbers(path, self.source.reading.format, &WEIGHTS)?;
         if shape.iter().filter(|&&n| n != 1).count() > 1 {
             let shape = shape_text(&shape);
@@ -234,11 +234,11 @@ const LABELS: Wanted<i64> = Wanted {
 };
 
 /// The type of weights.
-const WEIGHTS: Wanted<f32> = Wanted {
+const WEIGHTS: Wanted<f64> = Wanted {
     integers: false,
-    convert: Number::single,
-    kind: "not an f32",
-    python: ".astype(\"f4\")",
+    convert: Number::double,
+    kind: "not an f64",
+    python: ".astype(\"f8\")",
 };
 
 /// The work for all chunks.

@@ -218,11 +218,11 @@ impl Number {
         }
     }
 
-    /// The same number as an f32, if it is one.
-    pub fn single(self) -> Option<f32> {
+    /// The same number as an f64, if it is one.
+    pub fn double(self) -> Option<f64> {
         match self {
-            Self::Float(x) => Some(x as f32).filter(|&y| f64::from(y) == x || x.is_nan()),
-            Self::Whole(n) => Some(n as f32).filter(|&y| y as i128 == n),
+            Self::Float(x) => Some(x),
+            Self::Whole(n) => Some(n as f64).filter(|&y| y as i128 == n),
         }
     }
 }
@@ -298,13 +298,9 @@ mod tests {
         }
         assert_eq!(Number::Float(-TWO_63).whole(), Some(i64::MIN));
         assert_eq!(Number::Whole(1 << 63).whole(), None);
-        assert_eq!(Number::Float(0.5).single(), Some(0.5));
-        assert_eq!(Number::Float(0.1).single(), None);
-        assert_eq!(Number::Float(f64::INFINITY).single(), Some(f32::INFINITY));
-        assert_eq!(Number::Float(1e300).single(), None);
-        assert_eq!(Number::Whole((1 << 24) + 1).single(), None);
-        assert_eq!(Number::Whole(1 << 60).single(), Some((1u64 << 60) as f32));
-        // The nearest float is larger, so it is not the same number.
-        assert_eq!(Number::Whole(i128::from(u64::MAX)).single(), None);
+        assert_eq!(Number::Float(0.1).double(), Some(0.1));
+        assert_eq!(Number::Whole((1 << 53) + 1).double(), None);
+        assert_eq!(Number::Whole(1 << 60).double(), Some((1u64 << 60) as f64));
+        assert_eq!(Number::Whole(i128::from(u64::MAX)).double(), None);
     }
 }

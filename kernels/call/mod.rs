@@ -110,14 +110,14 @@ impl Store {
     pub const CACHED: Self = Self { past: false, prefetch: Prefetch::Near, bursts: false };
 
     /// The way for an output that is `large`, larger than the caches: past them where this CPU
-    /// sweeps rows faster so, or for operations that are faster so on `every_cpu`. Rows that are
-    /// `short` are no bursts.
+    /// sweeps rows faster so, or for operations that are faster so on `every_cpu`; not if rows are
+    /// `short`.
     pub fn of(large: bool, every_cpu: bool, short: bool) -> Self {
         if !large {
             return Self::CACHED;
         }
         match Large::of_this_cpu() {
-            Large::Bursts if short => Self::CACHED,
+            Large::Vectors | Large::Bursts if short => Self::CACHED,
             Large::Through => Self { past: every_cpu, prefetch: Prefetch::Nothing, bursts: false },
             Large::Vectors => Self { past: true, prefetch: Prefetch::Pages, bursts: false },
             Large::Bursts => Self { past: true, prefetch: Prefetch::Ahead, bursts: true },

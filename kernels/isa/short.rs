@@ -65,6 +65,10 @@ impl<S: Vector<E = f32>> Vector for Short<S> {
         self.0.prefetch(p);
     }
     #[inline(always)]
+    fn prefetch_beside<T>(self, p: *const T, v: S::V) -> S::V {
+        self.0.prefetch_beside(p, v)
+    }
+    #[inline(always)]
     fn prefetch_far<T>(self, p: *const T) {
         self.0.prefetch_far(p);
     }

@@ -83,6 +83,13 @@ pub(crate) trait Vector: Copy {
     /// Prefetches the cache line at `p` into the first-level cache. Any address is allowed.
     #[inline(always)]
     fn prefetch<T>(self, _p: *const T) {}
+    /// Prefetches as [`Vector::prefetch`], and returns `v`. Where vectors are computed abreast, the
+    /// code does so after `v` is computed and before it is used.
+    #[inline(always)]
+    fn prefetch_beside<T>(self, p: *const T, v: Self::V) -> Self::V {
+        self.prefetch(p);
+        v
+    }
     /// Lane 0.
     fn first_lane(self, a: Self::V) -> Self::E;
     /// Prefetches the cache line at `p` into the second-level cache. Any address is allowed.

@@ -880,10 +880,12 @@ unsafe fn step<const N: usize, S, T, L, M>(
     M: Mode,
 {
     let simd = exp.simd;
-    if !M::STREAM && logits.store().prefetch() == Prefetch::Near {
-        for k in 0..N {
-            simd.prefetch(x.wrapping_add(i + k * S::LANES + NEAR / size_of::<T>()));
-        }
+    let near = !M::STREAM && logits.store().prefetch() == Prefetch::Near;
+    let ahead = x.wrapping_add(i).wrapping_byte_add(NEAR);
+    // Vectors of half types share lines.
+    let lines = if near { (N * S::LANES * size_of::<T>()).div_ceil(LINE) } else { 0 };
+    for line in 0..if M::KEEP { lines } else { 0 } {
+        simd.prefetch(ahead.wrapping_byte_add(line * LINE));
     }
     let mut v = [met.max; N];
     for (k, v) in v.iter_mut().enumerate() {
@@ -904,7 +906,10 @@ unsafe fn step<const N: usize, S, T, L, M>(
     } else {
         exp.of_each::<N, false>(!M::GUESSED, M::CUT, v, lo)
     };
-    for (k, e) in e.into_iter().enumerate() {
+    for (k, mut e) in e.into_iter().enumerate() {
+        if !M::KEEP && k < lines {
+            e = simd.prefetch_beside(ahead.wrapping_byte_add(k * LINE), e);
+        }
         if M::KEEP {
             // SAFETY: `kept` has this vector.
             unsafe { simd.store(kept.add(i + k * S::LANES), e) };

@@ -205,11 +205,11 @@ fn plans_are_what_the_sizes_say() {
     assert_eq!(way(pieces, 3, 4097, false), (Regime::Pieces, false));
     assert_eq!(way(both, 3, 4097, false), (Regime::Pieces, past));
     assert_eq!(way(both, 3, 4097, true), (Regime::Pieces, false));
-    // Rows of less than 2 KiB are too short for bursts, and not for single vectors.
+    // Rows of less than 2 KiB are too short for bursts, of less than 512 bytes for single vectors.
     let streams =
-        |large, cols| softmax_kernels::with_large(large, || way(streaming, 3, cols, false).1);
+        |large, cols| softmax_kernels::with_large(large, || way(streaming, 40, cols, false).1);
     assert!(!streams(Large::Bursts, 511) && streams(Large::Bursts, 512));
-    assert!(streams(Large::Vectors, 511));
+    assert!(!streams(Large::Vectors, 127) && streams(Large::Vectors, 128));
 }
 
 /// An explanation names the decision and the numbers behind it.

@@ -40,7 +40,10 @@ fn every_type_and_format_gives_the_bits_of_the_library() {
         let w = folder.file("weights.npy", &npy("<f4", &[cols], cast_slice(&weights)));
         let w = w.to_str().unwrap();
         let plain = CrossEntropy::new();
-        let cases: [(&[&str], CrossEntropy); 7] = [
+        let wide: Vec<f64> = (0..cols).map(|i| 0.1 + i as f64 / 70.0).collect();
+        let v = folder.file("wide.npy", &npy("<f8", &[cols], cast_slice(&wide)));
+        let v = v.to_str().unwrap();
+        let cases: [(&[&str], CrossEntropy); 8] = [
             (&[], plain),
             (&["--reduction", "sum"], plain.reduction(Reduction::Sum)),
             (&["--ignore-index", "-100", "--label-smoothing", "0.125"], {
@@ -48,6 +51,7 @@ fn every_type_and_format_gives_the_bits_of_the_library() {
             }),
             (&["--z-loss", "0.001"], plain.z_loss(0.001)),
             (&["--weights", w], plain.weights(&weights)),
+            (&["--weights", v], plain.weights(&wide)),
             (&["--weights", w, "--reduction", "sum", "--label-smoothing", "0.1"], {
                 plain.weights(&weights).reduction(Reduction::Sum).label_smoothing(0.1)
             }),
@@ -344,10 +348,9 @@ fn what_does_not_fit_is_refused_by_name() {
     );
     weights(
         "w2.npy",
-        &npy("<f8", &[3], cast_slice(&[1.0, 0.1, 1.0])),
-        "element 1 is 0.1, which is not an f32; np.save(\"converted.npy\", np.load(",
+        &npy("<i8", &[3], cast_slice(&[1, (1i64 << 53) + 1, 1])),
+        "element 1 is 9007199254740993, which is not an f64; np.save(\"converted.npy\", np.load(",
     );
-    weights("w2.npy", &npy("<i4", &[3], cast_slice(&[1, 1, (1 << 24) + 1])), "16777217");
     weights(
         "w3.npy",
         &npy("<f4", &[3], cast_slice(&[1.0f32, -0.5, 1.0])),
