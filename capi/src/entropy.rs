@@ -6,7 +6,7 @@ use crate::along::sizes;
 use crate::mask::{mask_or_none, softmax_mask};
 use crate::options::{call, softmax_options};
 use crate::raw::{
-    Descriptor, Region, by_dtype, read, same_dtype, slice, slice_mut, softmax_dtype, softmax_matrix,
+    Region, by_dtype, read, same_dtype, slice, slice_mut, softmax_dtype, softmax_matrix,
 };
 use crate::status::softmax_status;
 
