@@ -41,7 +41,7 @@ fn prefetch_beside(p: *const u8, v: __m512) -> __m512 {
     let same;
     // SAFETY: a prefetch accesses nothing, whatever the address.
     unsafe {
-        asm!("prefetcht0 [{}] /* {} */", in(reg) p, inlateout(zmm_reg) v => same,
+        asm!("prefetcht0 [{}] /* {} */", in(reg) p.addr(), inlateout(zmm_reg) v => same,
             options(nomem, nostack, preserves_flags));
     }
     same

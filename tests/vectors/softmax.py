@@ -226,7 +226,7 @@ E.append(d("3e66376972bea4d0"))
 
 
 def exp_f64(x):
-    """The exponential as it stands beside the logarithms, for sums that need few."""
+    """exp(x) by the steps of FreeBSD's e_exp.c, which only a few operations use."""
     if math.isnan(x):
         return x
     if x > d("40862e42fefa39ef"):
@@ -1087,10 +1087,6 @@ def perplexity(x):
 # --- Routers.
 
 
-def in_order(values):
-    return sorted(range(len(values)), key=lambda i: (-values[i], i))
-
-
 def route(x, of, case):
     """The experts of a row, and their weights."""
     contract = contract_of(of)
@@ -1115,9 +1111,9 @@ def route(x, of, case):
             of_groups = [group[0] for group in groups]
         else:
             of_groups = [a.add(group[0], group[1]) for group in groups]
-        near = in_order(of_groups)[: case["limit"]]
+        near = top_k(of_groups, case["limit"])
         keys = [key if i // size in near else -INF for i, key in enumerate(keys)]
-    experts = in_order(keys)[:k]
+    experts = top_k(keys, k)
     if is_softmax and renormalize:
         weights = softmax([x[i] for i in experts], a.of, ONE, masked)
     else:
