@@ -5,6 +5,7 @@
 //! gives it.
 
 use crate::isa::vector::{Io, Vector, two_sum_lanes};
+use crate::mem::memory::LINE;
 use crate::num::exp2::{BLOCK, Contract, MOST_LANES, Sum, fold_f32, fold_f64};
 use crate::sweep::{Exp, NEAR, UNROLL};
 
@@ -150,7 +151,7 @@ where
                         // With the cut in any case, so that the missing lanes, -inf, add 0.
                         let v = part(f64::NEG_INFINITY);
                         let least = if CUT { v } else { part(f64::INFINITY) };
-                        add::<1, S, GUESSED, true>(&exp, [v], &mut met);
+                        add::<1, S, GUESSED, true>(&exp, [v], &mut met, |_, e| e);
                         if GUESSED {
                             see::<S, CUT>(&exp, v, least, &mut met);
                         }
@@ -182,7 +183,6 @@ unsafe fn step<const N: usize, S, T, const GUESSED: bool, const CUT: bool>(
     let simd = exp.simd;
     let mut v = [met.max; N];
     for (k, v) in v.iter_mut().enumerate() {
-        simd.prefetch(x.wrapping_add(k * S::LANES + NEAR / size_of::<T>()));
         // SAFETY: this vector is there.
         *v = unsafe { simd.load(x.add(k * S::LANES)) };
     }
@@ -191,7 +191,12 @@ unsafe fn step<const N: usize, S, T, const GUESSED: bool, const CUT: bool>(
             see::<S, CUT>(exp, v, v, met);
         }
     }
-    add::<N, S, GUESSED, CUT>(exp, v, met);
+    // Vectors of half types share lines.
+    let lines = (N * S::LANES * size_of::<T>()).div_ceil(LINE);
+    add::<N, S, GUESSED, CUT>(exp, v, met, |k, e| {
+        let line = x.wrapping_byte_add(NEAR + k * LINE);
+        if k < lines { simd.prefetch_beside(line, e) } else { e }
+    });
 }
 
 /// Includes numbers in the largest and in the least that are not cut.
@@ -203,12 +208,13 @@ fn see<S: Vector, const CUT: bool>(exp: &Exp<S>, v: S::V, least: S::V, met: &mut
         if CUT { simd.min_not_below(met.min, least, exp.cut) } else { simd.min(least, met.min) };
 }
 
-/// Adds the exponentials of N vectors, and their products with the elements.
+/// Adds the exponentials of N vectors, and their products with the elements. `beside` prefetches.
 #[inline(always)]
 fn add<const N: usize, S: Vector, const GUESSED: bool, const CUT: bool>(
     exp: &Exp<S>,
     v: [S::V; N],
     met: &mut Met<S>,
+    beside: impl Fn(usize, S::V) -> S::V,
 ) {
     let simd = exp.simd;
     let e = exp.of_each::<N, false>(!GUESSED, !GUESSED || CUT, v, v);
@@ -220,7 +226,7 @@ fn add<const N: usize, S: Vector, const GUESSED: bool, const CUT: bool>(
         } else {
             exp.weight(v[k])
         };
-        let e = simd.widen(e[k]);
+        let e = simd.widen(beside(k, e[k]));
         met.sum.add(simd, e);
         met.weighted.add_products(simd, e, simd.widen(v));
     }

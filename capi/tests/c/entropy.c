@@ -74,7 +74,7 @@ static void values(void) {
         memset(seen, 0, sizeof seen);
         GOOD(softmax_entropy(&in, &mask, along, &options));
         CHECK(isnan(get(dtype, along, 0)));
-        options.masked = SOFTMAX_MASKED_ZERO;
+        options.flags = SOFTMAX_MASKED_ZERO;
         GOOD(softmax_entropy(&in, &mask, along, &options));
         GOOD(softmax_entropy_backward(&in, &mask, up, &out, &options));
         CHECK(get(dtype, along, 0) == 0.0 && get(dtype, y, 3) == 0.0);
@@ -112,8 +112,8 @@ static void bad(void) {
     BAD(OVERFLOW, softmax_entropy(&wrong, NULL, h, NULL));
     unsigned char seen[2 * C] = {1};
     softmax_mask mask = {sizeof mask, seen, SOFTMAX_BOOL, 2, 0, 0};
-    BAD(SHAPE, softmax_entropy(&in, &mask, h, NULL));
-    BAD(SHAPE, softmax_entropy_backward(&in, &mask, up, &out, NULL));
+    BAD(LENGTH, softmax_entropy(&in, &mask, h, NULL));
+    BAD(LENGTH, softmax_entropy_backward(&in, &mask, up, &out, NULL));
     mask.rows = 1;
     mask.dtype = 77;
     BAD(DTYPE, softmax_entropy(&in, &mask, h, NULL));
