@@ -146,7 +146,7 @@ pub(crate) struct RowMask<'a> {
 
 impl<'a> RowMask<'a> {
     /// A mask for rows that are computed with like `A`.
-    fn new<A>(data: MaskData<'a>, rows: usize, cols: usize) -> Result<Self, Error> {
+    pub(crate) fn new<A>(data: MaskData<'a>, rows: usize, cols: usize) -> Result<Self, Error> {
         data.check::<A>()?;
         Ok(Self { data, rows: data.rows(rows, cols)?, cols })
     }
@@ -156,6 +156,11 @@ impl<'a> RowMask<'a> {
         let rows = data.rows(rows, cols)?;
         data.check_hides()?;
         Ok(Self { data, rows, cols })
+    }
+
+    /// Whether each row of the input has a row of its own.
+    pub(crate) fn is_of_each(&self) -> bool {
+        self.rows > 1
     }
 
     pub(crate) fn row(&self, row: usize) -> MaskData<'a> {

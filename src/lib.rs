@@ -135,6 +135,7 @@ mod lanes;
 mod loss;
 #[cfg(feature = "ndarray")]
 mod ndarray_axis;
+mod per_row;
 mod picks;
 mod plan;
 mod ragged;
@@ -165,6 +166,7 @@ pub use loss::{CrossEntropy, Reduction};
 pub use ndarray;
 #[cfg(feature = "ndarray")]
 pub use ndarray_axis::ArrayTargets;
+pub use per_row::PerRow;
 pub use picks::{LogProbs, TopK, perplexity};
 pub use plan::{Op, Plan, Regime, Shape};
 pub use ragged::RaggedTargets;

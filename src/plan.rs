@@ -199,6 +199,11 @@ impl Job {
         self.shape.elements().saturating_mul(self.size + self.computed) <= SMALL
     }
 
+    /// Whether the output is elsewhere and the caches cannot hold it.
+    fn is_large(&self, caches: Caches) -> bool {
+        !self.shape.in_place && !self.op.is_one_value() && self.output() > caches.last()
+    }
+
     /// The size of the output in bytes.
     fn output(&self) -> usize {
         let elements = if self.op.is_one_value() { self.shape.rows } else { self.shape.elements() };
@@ -226,7 +231,7 @@ impl Plan {
         caches: Option<Caches>,
         job: Job,
     ) -> Result<Self, Error> {
-        let Shape { rows, cols, dense, in_place } = job.shape;
+        let Shape { rows, cols, dense, .. } = job.shape;
         let caches = match caches {
             Some(caches) => caches,
             None if job.is_small() => Caches::new(SMALL, SMALL),
@@ -255,8 +260,7 @@ impl Plan {
         };
         let parts = parts.max(1);
         // The scalar reference has only one way.
-        let large =
-            has_pieces && !in_place && !job.op.is_one_value() && job.output() > caches.last();
+        let large = has_pieces && job.is_large(caches);
         let threads = threads.min(parts);
         // On Zen 5 columns take half the time with stores past the caches, maps of elements 0.85 to
         // 1.2 of it.
@@ -303,6 +307,16 @@ impl Plan {
     /// ```
     pub fn streams(&self) -> bool {
         self.store.is_past()
+    }
+
+    /// Whether the output is elsewhere and the caches cannot hold it.
+    pub(crate) fn is_large(&self) -> bool {
+        self.job.is_large(self.caches)
+    }
+
+    /// The caches of a call on a part of the rows that is to go the way of the whole.
+    pub(crate) fn caches_of_part(&self) -> Caches {
+        Caches::new(self.caches.core(), if self.is_large() { 0 } else { self.caches.last() })
     }
 
     /// Whether exponentials of rows in pieces are kept in the output instead of being computed

@@ -25,6 +25,7 @@ mod memory;
 // The crate's dev-dependency on itself enables the feature.
 mod ndarray;
 mod paths;
+mod per_row;
 mod properties;
 mod ragged;
 mod router;
