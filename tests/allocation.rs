@@ -93,7 +93,10 @@ fn changed(options: &Options, x: Matrix<f32>, y: &mut [f32], weights: &[f32]) {
     masked.log_softmax(x, view(y, cols)).expect("a valid call");
     masked.logsumexp(x, &mut y[..rows]).expect("a valid call");
     masked.entropy(x, &mut y[..rows]).expect("a valid call");
-    negative.softmax().entropy_backward(x, &weights[..rows], view(y, cols)).expect("valid");
+    let (upstream, factors) = ([0.5; 100], [0.5; 100]);
+    let gradient = view(y, cols);
+    negative.softmax().entropy_backward(x, &upstream[..rows], gradient).expect("a valid call");
+    masked.scales(&factors[..rows]).softmax(x, view(y, cols)).expect("a valid call");
     masked.logsumexp_weighted(x, weights, &mut y[..rows]).expect("a valid call");
     let words = [0xdead_beef];
     let bits = BitMask::new(&words).hidden_from(cols.min(32));
