@@ -111,7 +111,71 @@ pub struct Sampler<'a> {
     repetition: f64,
     presence: f64,
     frequency: f64,
+    each: Each<'a>,
     exec: Exec<'a>,
+}
+
+/// Settings that every row has of its own: lists of one for each.
+#[derive(Clone, Copy, Debug, Default)]
+struct Each<'a> {
+    temperatures: Option<&'a [f64]>,
+    top_ks: Option<&'a [usize]>,
+    top_ps: Option<&'a [f64]>,
+    min_ps: Option<&'a [f64]>,
+    typical_ps: Option<&'a [f64]>,
+    seeds: Option<&'a [u64]>,
+    steps: Option<&'a [u64]>,
+}
+
+impl Each<'_> {
+    const NONE: Self = Self {
+        temperatures: None,
+        top_ks: None,
+        top_ps: None,
+        min_ps: None,
+        typical_ps: None,
+        seeds: None,
+        steps: None,
+    };
+
+    fn is_none(&self) -> bool {
+        let numbers = [self.temperatures, self.top_ps, self.min_ps, self.typical_ps];
+        let counters = [self.seeds, self.steps];
+        self.top_ks.is_none()
+            && numbers.iter().all(Option::is_none)
+            && counters.iter().all(Option::is_none)
+    }
+
+    /// Checks that every list has a number in its range for each row.
+    fn check(&self, rows: usize) -> Result<(), Error> {
+        let len = |what, len: Option<usize>| match len {
+            Some(len) if len != rows => Err(Error::count(what, rows, len)),
+            _ => Ok(()),
+        };
+        let lists = [
+            ("number of temperatures (one for each row)", "temperature", "0 or above"),
+            ("number of top-ps (one for each row)", "top-p", "in 0..=1"),
+            ("number of min-ps (one for each row)", "min-p", "in 0..=1"),
+            ("number of typical-ps (one for each row)", "typical-p", "in 0..=1"),
+        ];
+        let numbers = [self.temperatures, self.top_ps, self.min_ps, self.typical_ps];
+        let most = [f64::INFINITY, 1.0, 1.0, 1.0];
+        for (((number, what, range), list), most) in lists.into_iter().zip(numbers).zip(most) {
+            len(number, list.map(<[f64]>::len))?;
+            let list = list.unwrap_or_default();
+            if let Some(row) = list.iter().position(|v| !(0.0..=most).contains(v)) {
+                return Err(Error::value_at(what, row, list[row], range));
+            }
+        }
+        len("number of top-ks (one for each row)", self.top_ks.map(<[usize]>::len))?;
+        len("number of seeds (one for each row)", self.seeds.map(<[u64]>::len))?;
+        len("number of steps (one for each row)", self.steps.map(<[u64]>::len))?;
+        let steps = self.steps.unwrap_or_default();
+        match steps.iter().position(|&step| step >= NUMBERS) {
+            Some(row) => Err(Error::value_at("step", row, steps[row], "below 2^48")),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What a call checked.
@@ -278,6 +342,7 @@ impl<'a> Sampler<'a> {
             repetition: 1.0,
             presence: 0.0,
             frequency: 0.0,
+            each: Each::NONE,
             exec: Exec::new(),
         }
     }
@@ -607,6 +672,127 @@ impl<'a> Sampler<'a> {
         self
     }
 
+    /// A temperature for each row, in place of [`Sampler::temperature`]. A batch of requests is one
+    /// call: each row has the draws that it has alone with its settings.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[0.0f32, 1.0, 0.0, 1.0], 2)?;
+    /// let mut draws = [0; 2];
+    /// let sampler = Sampler::new(1).temperatures(&[0.0, 1e-3]).top_ks(&[0, 1]);
+    /// sampler.sample(logits, &mut draws)?;
+    /// assert_eq!(draws, [1, 1]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    #[must_use]
+    pub const fn temperatures(mut self, temperatures: &'a [f64]) -> Self {
+        self.each.temperatures = Some(temperatures);
+        self
+    }
+
+    /// A number of tokens for each row, in place of [`Sampler::top_k`]; 0 keeps all.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[0.0f32, 1.0, 0.0, 1.0], 2)?;
+    /// let (mut tokens, mut probs, mut counts) = ([0; 4], [0.0; 4], [0; 2]);
+    /// let sampler = Sampler::new(1).top_ks(&[1, 0]);
+    /// sampler.kept_probs(logits, &mut tokens, &mut probs, &mut counts)?;
+    /// assert_eq!(counts, [1, 2]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    #[must_use]
+    pub const fn top_ks(mut self, ks: &'a [usize]) -> Self {
+        self.each.top_ks = Some(ks);
+        self
+    }
+
+    /// A share for each row, in place of [`Sampler::top_p`].
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[0.0f32, 1.0, 0.0, 1.0], 2)?;
+    /// let (mut tokens, mut probs, mut counts) = ([0; 4], [0.0; 4], [0; 2]);
+    /// let sampler = Sampler::new(1).top_ps(&[0.5, 0.9]);
+    /// sampler.kept_probs(logits, &mut tokens, &mut probs, &mut counts)?;
+    /// assert_eq!(counts, [1, 2]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    #[must_use]
+    pub const fn top_ps(mut self, ps: &'a [f64]) -> Self {
+        self.each.top_ps = Some(ps);
+        self
+    }
+
+    /// A share for each row, in place of [`Sampler::min_p`].
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[0.0f32, 1.0, 0.0, 1.0], 2)?;
+    /// let (mut tokens, mut probs, mut counts) = ([0; 4], [0.0; 4], [0; 2]);
+    /// let sampler = Sampler::new(1).min_ps(&[0.5, 0.1]);
+    /// sampler.kept_probs(logits, &mut tokens, &mut probs, &mut counts)?;
+    /// assert_eq!(counts, [1, 2]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    #[must_use]
+    pub const fn min_ps(mut self, ps: &'a [f64]) -> Self {
+        self.each.min_ps = Some(ps);
+        self
+    }
+
+    /// A share for each row, in place of [`Sampler::typical_p`].
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let logits = Matrix::new(&[0.0f32, 1.0, 0.0, 1.0], 2)?;
+    /// let (mut tokens, mut probs, mut counts) = ([0; 4], [0.0; 4], [0; 2]);
+    /// let sampler = Sampler::new(1).typical_ps(&[0.5, 1.0]);
+    /// sampler.kept_probs(logits, &mut tokens, &mut probs, &mut counts)?;
+    /// assert_eq!(counts, [1, 2]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    #[must_use]
+    pub const fn typical_ps(mut self, ps: &'a [f64]) -> Self {
+        self.each.typical_ps = Some(ps);
+        self
+    }
+
+    /// A seed for each row, in place of that of [`Sampler::new`]. Every row is then number
+    /// [`Sampler::first_row`], wherever it lies: a request has the same draws whatever else is in
+    /// its batch.
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let (logits, mut batch, mut alone) = ([0.0f32; 3000], [0; 3], [0]);
+    /// Sampler::new(0).seeds(&[5, 6, 7]).sample(Matrix::new(&logits, 1000)?, &mut batch)?;
+    /// Sampler::new(7).sample(Matrix::new(&logits[..1000], 1000)?, &mut alone)?;
+    /// assert_eq!(batch[2], alone[0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    #[must_use]
+    pub const fn seeds(mut self, seeds: &'a [u64]) -> Self {
+        self.each.seeds = Some(seeds);
+        self
+    }
+
+    /// The position in its sequence for each row, in place of [`Sampler::step`].
+    ///
+    /// ```
+    /// use softmax::{Matrix, Sampler};
+    /// let (logits, mut batch, mut alone) = ([0.0f32; 2000], [0; 2], [0]);
+    /// let sampler = Sampler::new(0).seeds(&[5, 6]);
+    /// sampler.steps(&[100, 3]).sample(Matrix::new(&logits, 1000)?, &mut batch)?;
+    /// Sampler::new(6).step(3).sample(Matrix::new(&logits[..1000], 1000)?, &mut alone)?;
+    /// assert_eq!(batch[1], alone[0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    #[must_use]
+    pub const fn steps(mut self, steps: &'a [u64]) -> Self {
+        self.each.steps = Some(steps);
+        self
+    }
+
     /// How a token is drawn from those that the filters left.
     ///
     /// ```
@@ -913,8 +1099,9 @@ impl<'a> Sampler<'a> {
             },
             &|(logits, out, first): (Matrix<T>, W, usize)| {
                 needs.with(|mut scratch| {
-                    let (mut learned, mut rest) = (Learned::default(), out);
+                    let (mut rows, mut rest) = (RowByRow::new(self, &checked), out);
                     for i in 0..logits.rows() {
+                        let of_row = rows.next(first + i);
                         let (row, others) = split(rest, 1);
                         rest = others;
                         let edited = std::mem::take(&mut scratch.edited);
@@ -925,12 +1112,12 @@ impl<'a> Sampler<'a> {
                         }
                         let left = |left: Left<T::Arithmetic>| write(row, left);
                         let packed = std::mem::take(&mut scratch.packed);
-                        self.left_of_row(
+                        of_row.sampler.left_of_row(
                             kernel,
-                            &checked.temperature,
+                            &of_row.temperature,
                             edited,
                             checked.seen(first + i, cols, packed),
-                            &mut learned,
+                            &mut of_row.learned[0],
                             &mut scratch,
                             work,
                             left,
@@ -1023,8 +1210,27 @@ impl<'a> Sampler<'a> {
                 return Err(Error::column(row, token, cols));
             }
         }
+        self.each.check(rows)?;
         let mask = self.mask.map(|mask| RowMask::hiding(mask, rows, cols)).transpose()?;
         Ok(Checked { temperature, mask })
+    }
+
+    /// The sampler of a row that has settings of its own.
+    fn of_row(&self, row: usize) -> Self {
+        let Each { temperatures, top_ks, top_ps, min_ps, typical_ps, seeds, steps } = self.each;
+        let number = |list: Option<&[f64]>, all| list.map_or(all, |list| list[row]);
+        let counter = |list: Option<&[u64]>, all| list.map_or(all, |list| list[row]);
+        Self {
+            temperature: number(temperatures, self.temperature),
+            top_k: top_ks.map_or(self.top_k, |ks| ks[row]),
+            top_p: number(top_ps, self.top_p),
+            min_p: number(min_ps, self.min_p),
+            typical_p: number(typical_ps, self.typical_p),
+            seed: counter(seeds, self.seed),
+            step: counter(steps, self.step),
+            each: Each::NONE,
+            ..*self
+        }
     }
 
     fn penalises(&self) -> bool {
@@ -1048,29 +1254,30 @@ impl<'a> Sampler<'a> {
         first: usize,
         mut scratch: Scratch<T::Arithmetic>,
     ) {
-        let (mut learned, mut learned_edited) = (Learned::default(), Learned::default());
+        let mut rows = RowByRow::new(self, checked);
         for (i, draws) in draws.chunks_mut(each.max(1)).enumerate() {
             let x = logits.row(i);
+            let RowByRow { sampler, temperature, learned, .. } = rows.next(first + i);
             let history = self.history_of(first + i);
-            let stream = Stream {
-                seed: self.seed,
-                row: self.first_row + (first + i) as u64,
-                step: self.step,
-            };
+            let (seed, step) = (sampler.seed, sampler.step);
+            let number = if self.each.seeds.is_some() { 0 } else { first + i };
+            let stream = Stream { seed, row: self.first_row + number as u64, step };
             let packed = std::mem::take(&mut scratch.packed);
-            let (wanted, seen) = (&checked.temperature, checked.seen(first + i, x.len(), packed));
+            let seen = checked.seen(first + i, x.len(), packed);
+            let [learned, learned_edited] = learned;
             if self.bias.len() == 0 && history.is_empty() {
-                self.row(kernel, wanted, x, seen, &mut learned, draws, stream, &mut scratch);
+                sampler.row(kernel, temperature, x, seen, learned, draws, stream, &mut scratch);
             } else {
                 let edited = std::mem::take(&mut scratch.edited);
                 kernel.widen(x, edited);
                 self.edit(edited, history, scratch.counted);
-                self.row(
+                let learned = learned_edited;
+                sampler.row(
                     kernel,
-                    wanted,
+                    temperature,
                     edited,
                     seen,
-                    &mut learned_edited,
+                    learned,
                     draws,
                     stream,
                     &mut scratch,
@@ -1281,6 +1488,10 @@ impl<'a> Sampler<'a> {
 
     fn needs_of(&self, cols: usize) -> Needs {
         let if_ = |needed, n| if needed { n } else { 0 };
+        let is_typical = |list: &[f64]| list.iter().any(|&p| p < 1.0);
+        let typical = self.each.typical_ps.map_or(self.typical_p < 1.0, is_typical);
+        let reweighed =
+            if self.each.is_none() { self.is_reweighed() } else { self.order == Order::LlamaCpp };
         let longest = (0..self.history.len()).map(|i| self.history.get(i).len()).max().unwrap_or(0);
         Needs {
             cols,
@@ -1290,9 +1501,9 @@ impl<'a> Sampler<'a> {
             },
             edited: if_(self.edits(), cols),
             counted: if_(self.edits(), longest),
-            distances: if_(self.typical_p < 1.0, cols),
-            logits: if_(self.is_reweighed(), cols),
-            again: if_(self.is_reweighed(), cols),
+            distances: if_(typical, cols),
+            logits: if_(reweighed, cols),
+            again: if_(reweighed, cols),
         }
     }
 
@@ -1306,6 +1517,35 @@ impl<'a> Sampler<'a> {
             Order::Transformers => [top_k, top_p, min_p, typical],
             Order::LlamaCpp => [top_k, typical, top_p, min_p],
         }
+    }
+}
+
+/// The settings of one row after the other, and what one row tells about the next.
+struct RowByRow<'a> {
+    all: Sampler<'a>,
+    sampler: Sampler<'a>,
+    temperature: Temperature,
+    /// Of plain rows, and of those whose logits are changed.
+    learned: [Learned; 2],
+}
+
+impl<'a> RowByRow<'a> {
+    fn new(sampler: &Sampler<'a>, checked: &Checked) -> Self {
+        let (all, temperature) = (*sampler, checked.temperature);
+        Self { all, sampler: all, temperature, learned: Default::default() }
+    }
+
+    fn next(&mut self, row: usize) -> &mut Self {
+        if !self.all.each.is_none() {
+            let sampler = self.all.of_row(row);
+            if sampler.temperature.to_bits() != self.sampler.temperature.to_bits() {
+                // It was checked. What is learned holds for one temperature.
+                self.temperature = Temperature::of(sampler.temperature).unwrap_or(self.temperature);
+                self.learned = Default::default();
+            }
+            self.sampler = sampler;
+        }
+        self
     }
 }
 

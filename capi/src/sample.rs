@@ -80,6 +80,21 @@ pub struct softmax_sampler {
     pub min_keep: usize,
     /// Hides tokens; null for none. Its numbers, if it is not of bits or bools, must be 0 or -inf.
     pub mask: *const softmax_mask,
+    /// A temperature for each row, in place of `temperature`; null for none. A row with settings of
+    /// its own has the draws that it has alone with them.
+    pub temperatures: *const f64,
+    /// The same in place of `top_k`.
+    pub top_ks: *const usize,
+    /// The same in place of `top_p`.
+    pub top_ps: *const f64,
+    /// The same in place of `min_p`.
+    pub min_ps: *const f64,
+    /// The same in place of `typical_p`.
+    pub typical_ps: *const f64,
+    /// The same in place of `seed`. Every row then has the number `first_row`, wherever it lies.
+    pub seeds: *const u64,
+    /// The same in place of `step`.
+    pub steps: *const u64,
 }
 
 // SAFETY: numbers and pointers.
@@ -87,7 +102,23 @@ unsafe impl Descriptor for softmax_sampler {
     const NAME: &'static str = "softmax_sampler";
 }
 
-/// The options, and the memory regions of their arrays.
+/// One number for each row, if there are any.
+///
+/// # Safety
+/// `p` is null or valid for reads of `rows` numbers.
+unsafe fn each<'a, T>(
+    what: &'static str,
+    p: *const T,
+    rows: usize,
+    region: &mut Region,
+) -> Result<Option<&'a [T]>, Failure> {
+    *region = Region::of(what, p, if p.is_null() { 0 } else { rows })?;
+    // SAFETY: as this function's.
+    (!p.is_null()).then(|| unsafe { slice(what, p, rows) }).transpose()
+}
+
+/// The options, and the memory regions of what is read: first that of the logits, which is still
+/// missing, and then their arrays.
 ///
 /// # Safety
 /// The arrays, and the mask for such logits, are valid for reads.
@@ -95,7 +126,7 @@ unsafe fn options_of<'a>(
     call: &Call<'a>,
     s: &softmax_sampler,
     logits: &softmax_matrix,
-) -> Result<(Sampler<'a>, [Region; 5]), Failure> {
+) -> Result<(Sampler<'a>, [Region; 13]), Failure> {
     let order = match s.order {
         SOFTMAX_ORDER_TRANSFORMERS => Order::Transformers,
         SOFTMAX_ORDER_LLAMA_CPP => Order::LlamaCpp,
@@ -126,18 +157,14 @@ unsafe fn options_of<'a>(
         let tokens = slice("bias_tokens", s.bias_tokens, s.bias_count)?;
         sampler = sampler.bias_lists(tokens, slice("bias", s.bias, s.bias_count)?);
     }
-    let mut regions = [
-        Region::of("bias_tokens", s.bias_tokens, s.bias_count)?,
-        Region::of("bias", s.bias, s.bias_count)?,
-        Region::of("history", s.history, 0)?,
-        Region::of("history_starts", s.history_starts, 0)?,
-        Region::of("mask", s.mask.cast::<u8>(), 0)?,
-    ];
+    let mut regions = [Region::of("mask", s.mask.cast::<u8>(), 0)?; 13];
+    regions[1] = Region::of("bias_tokens", s.bias_tokens, s.bias_count)?;
+    regions[2] = Region::of("bias", s.bias, s.bias_count)?;
     if !s.mask.is_null() {
         // SAFETY: as this function's.
         let (mask, region) = unsafe { mask_of(read(s.mask)?, logits) }?;
         sampler = sampler.mask(mask);
-        regions[4] = region;
+        regions[3] = region;
     }
     if s.history_count > 0 {
         let n = s.history_count.checked_add(1).ok_or(Reason::TooLarge("history_starts"))?;
@@ -147,10 +174,28 @@ unsafe fn options_of<'a>(
             let len = starts.last().copied().unwrap_or(0);
             let history = slice("history", s.history, len)?;
             sampler = sampler.packed_history(history, starts);
-            regions[2] = Region::of("history", s.history, len)?;
+            regions[4] = Region::of("history", s.history, len)?;
         }
-        regions[3] = Region::of("history_starts", s.history_starts, n)?;
+        regions[5] = Region::of("history_starts", s.history_starts, n)?;
     }
+    let (rows, of_rows) = (logits.rows, &mut regions[6..]);
+    macro_rules! each {
+        ($at:literal, $list:ident) => {
+            // SAFETY: as this function's.
+            if let Some(list) =
+                unsafe { each(stringify!($list), s.$list, rows, &mut of_rows[$at]) }?
+            {
+                sampler = sampler.$list(list);
+            }
+        };
+    }
+    each!(0, temperatures);
+    each!(1, top_ks);
+    each!(2, top_ps);
+    each!(3, min_ps);
+    each!(4, typical_ps);
+    each!(5, seeds);
+    each!(6, steps);
     Ok((sampler, regions))
 }
 
@@ -174,10 +219,11 @@ pub unsafe extern "C" fn softmax_sample(
             let (logits, sampler) = (read(logits)?, read(sampler)?);
             let (rows, cols) = (logits.rows, logits.cols);
             let n = rows.checked_mul(draws_per_row).ok_or(Reason::TooLarge("draws"))?;
-            let (sampler, [a, b, c, d, e]) = options_of(call, sampler, logits)?;
+            let (sampler, mut read) = options_of(call, sampler, logits)?;
             by_dtype!("logits", logits.dtype, T => {
                 let written = [Region::of("draws", draws, n)?];
-                call.disjoint(&written, &[logits.region::<T>("logits")?, a, b, c, d, e])?;
+                read[0] = logits.region::<T>("logits")?;
+                call.disjoint(&written, &read)?;
                 let draws = slice_mut("draws", draws, n)?;
                 let needed = || sampler.scratch_size::<T>(Shape::new(rows, cols));
                 let logits = logits.view::<T>("logits")?;
@@ -210,8 +256,9 @@ unsafe fn kept<T: Element>(
     ];
     // SAFETY: as this function's; what is written does not overlap anything.
     unsafe {
-        let (sampler, [a, b, c, d, e]) = options_of(call, sampler, logits)?;
-        call.disjoint(&written, &[logits.region::<T>("logits")?, a, b, c, d, e])?;
+        let (sampler, mut read) = options_of(call, sampler, logits)?;
+        read[0] = logits.region::<T>("logits")?;
+        call.disjoint(&written, &read)?;
         let tokens = slice_mut("tokens", tokens, n)?;
         let values = slice_mut("values", values, n)?;
         let counts = slice_mut("counts", counts, rows)?;
@@ -298,8 +345,9 @@ unsafe fn filtered<T: Element>(
     let written = [out.region::<T::Arithmetic>("output")?];
     // SAFETY: as this function's; what is written does not overlap anything.
     unsafe {
-        let (sampler, [a, b, c, d, e]) = options_of(call, sampler, logits)?;
-        call.disjoint(&written, &[logits.region::<T>("logits")?, a, b, c, d, e])?;
+        let (sampler, mut read) = options_of(call, sampler, logits)?;
+        read[0] = logits.region::<T>("logits")?;
+        call.disjoint(&written, &read)?;
         let (logits, out) = (logits.view::<T>("logits")?, out.view_mut("output")?);
         let needed = || sampler.scratch_size::<T>(shape);
         call.run(needed, || match log {

@@ -3,7 +3,8 @@
 use crate::common::*;
 use softmax::half::{bf16, f16};
 use softmax::{
-    BitMask, Caches, Error, Exec, MaskData, Masked, Matrix, MatrixMut, Softmax, Threads,
+    BitMask, Caches, Error, Exec, MaskData, Masked, Matrix, MatrixMut, Method, Order, Sampler,
+    Softmax, Threads,
 };
 use std::num::NonZeroUsize;
 
@@ -247,4 +248,141 @@ fn what_does_not_fit_is_refused() {
     let empty = Matrix::with_stride(&x[..0], 2, 0, 0).expect("no columns");
     plain.scales(&[1.0, 2.0]).logsumexp(empty, &mut lse).expect("a valid call");
     assert_eq!(lse, [f32::NEG_INFINITY; 2]);
+}
+
+/// The settings of the rows of a batch.
+struct Requests {
+    temperatures: Vec<f64>,
+    top_ks: Vec<usize>,
+    top_ps: Vec<f64>,
+    min_ps: Vec<f64>,
+    typical_ps: Vec<f64>,
+    seeds: Vec<u64>,
+    steps: Vec<u64>,
+}
+
+impl Requests {
+    fn random(random: &mut Random, rows: usize) -> Self {
+        let of = |random: &mut Random, list: &[f64]| factors(random, rows, list);
+        Self {
+            temperatures: of(random, &[1.0, 0.0, 0.7, f64::INFINITY]),
+            top_ks: of(random, &[0.0, 3.0, 20.0]).iter().map(|&k| k as usize).collect(),
+            top_ps: of(random, &[1.0, 0.9, 0.3]),
+            min_ps: of(random, &[0.0, 0.1]),
+            typical_ps: of(random, &[1.0, 0.8]),
+            seeds: of(random, &[1.0, 2.0, 3.0]).iter().map(|&k| k as u64).collect(),
+            steps: of(random, &[0.0, 7.0]).iter().map(|&k| k as u64).collect(),
+        }
+    }
+
+    /// With some of the settings, which are bits of `which`.
+    fn of_all<'a>(&'a self, sampler: Sampler<'a>, which: u32) -> Sampler<'a> {
+        let has = |bit: u32| which >> bit & 1 == 1;
+        let mut s = sampler;
+        s = if has(0) { s.temperatures(&self.temperatures) } else { s };
+        s = if has(1) { s.top_ks(&self.top_ks) } else { s };
+        s = if has(2) { s.top_ps(&self.top_ps) } else { s };
+        s = if has(3) { s.min_ps(&self.min_ps) } else { s };
+        s = if has(4) { s.typical_ps(&self.typical_ps) } else { s };
+        s = if has(5) { s.seeds(&self.seeds) } else { s };
+        if has(6) { s.steps(&self.steps) } else { s }
+    }
+
+    /// The same for one row; `make` is given its seed.
+    fn of_row<'a>(
+        &self,
+        make: impl Fn(Option<u64>) -> Sampler<'a>,
+        which: u32,
+        row: usize,
+    ) -> Sampler<'a> {
+        let has = |bit: u32| which >> bit & 1 == 1;
+        let mut s = make(has(5).then(|| self.seeds[row]));
+        s = if has(0) { s.temperature(self.temperatures[row]) } else { s };
+        s = if has(1) { s.top_k(self.top_ks[row]) } else { s };
+        s = if has(2) { s.top_p(self.top_ps[row]) } else { s };
+        s = if has(3) { s.min_p(self.min_ps[row]) } else { s };
+        s = if has(4) { s.typical_p(self.typical_ps[row]) } else { s };
+        if has(6) { s.step(self.steps[row]) } else { s }
+    }
+}
+
+#[test]
+fn samplers_with_settings_of_rows() {
+    let two = Threads::Exactly(NonZeroUsize::new(2).expect("not 0"));
+    for seed in 0..if quick() { 12 } else { 120 } {
+        let mut random = Random(seed);
+        let (rows, cols) = (1 + random.below(6), 1 + random.below(300));
+        let x: Vec<f32> = row(&mut random, 0, rows * cols);
+        let requests = Requests::random(&mut random, rows);
+        let which = random.next() as u32;
+        let order = [Order::Transformers, Order::LlamaCpp][random.below(2)];
+        let method = [Method::InverseCdf, Method::GumbelMax][random.below(2)];
+        let history: Vec<Vec<usize>> = (0..rows).map(|i| vec![i % cols, cols - 1]).collect();
+        let history: Vec<&[usize]> = history.iter().map(|list| &list[..]).collect();
+        let penalty = [1.0, 1.3][random.below(2)];
+        let first = [0, 5][random.below(2)];
+        // What is not set for rows: none of it is the usual value.
+        let make = |row_seed: Option<u64>| {
+            let all = Sampler::new(row_seed.unwrap_or(99)).step(3).temperature(0.9);
+            all.top_k(50).top_p(0.95).order(order).method(method).repetition_penalty(penalty)
+        };
+        for kernel in available() {
+            for exec in [by(kernel).threads(Threads::Serial), by(kernel).threads(two)] {
+                let all = requests.of_all(make(None), which).first_row(first).history(&history);
+                let all = all.exec(exec);
+                let mut draws = vec![0; 3 * rows];
+                let logits = Matrix::new(&x, cols).expect("whole rows");
+                all.sample(logits, &mut draws).expect("a valid call");
+                let mut probs = vec![0.0f32; x.len()];
+                let to = MatrixMut::new(&mut probs, cols).expect("whole rows");
+                all.filtered_probs(logits, to).expect("a valid call");
+                for r in 0..rows {
+                    let one = requests.of_row(make, which, r).history(&history[r..=r]);
+                    let own_seed = which >> 5 & 1 == 1;
+                    let one = one.first_row(first + if own_seed { 0 } else { r as u64 });
+                    let one = one.exec(by(kernel));
+                    let logits = Matrix::new(&x[r * cols..][..cols], cols).expect("a row");
+                    let mut want = [0; 3];
+                    one.sample(logits, &mut want).expect("a valid call");
+                    let what = || format!("{} seed {seed} row {r}", kernel.name());
+                    assert_eq!(draws[3 * r..][..3], want, "{}", what());
+                    let mut want = vec![0.0f32; cols];
+                    let to = MatrixMut::new(&mut want, cols).expect("a row");
+                    one.filtered_probs(logits, to).expect("a valid call");
+                    assert_same(&probs[r * cols..][..cols], &want, what);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn settings_of_rows_that_do_not_fit_are_refused() {
+    let x = [1.0f32; 6];
+    let refused = |sampler: Sampler| {
+        let mut draws = [7; 3];
+        let logits = Matrix::new(&x, 2).expect("whole rows");
+        let error = sampler.sample(logits, &mut draws).expect_err("an error");
+        assert_eq!(draws, [7; 3]);
+        error.to_string()
+    };
+    let s = Sampler::new(1);
+    let count = |what| format!("the number of {what} (one for each row) must be 3, got 2");
+    assert_eq!(refused(s.temperatures(&[1.0; 2])), count("temperatures"));
+    assert_eq!(refused(s.top_ks(&[1; 2])), count("top-ks"));
+    assert_eq!(refused(s.top_ps(&[1.0; 2])), count("top-ps"));
+    assert_eq!(refused(s.min_ps(&[1.0; 2])), count("min-ps"));
+    assert_eq!(refused(s.typical_ps(&[1.0; 2])), count("typical-ps"));
+    assert_eq!(refused(s.seeds(&[1; 2])), count("seeds"));
+    assert_eq!(refused(s.steps(&[1; 2])), count("steps"));
+    let value = |what, must, got| format!("the {what} must be {must}, got {got}");
+    let bad = [1.0, -0.5, f64::NAN];
+    assert_eq!(refused(s.temperatures(&bad)), value("temperature 1", "0 or above", "-0.5"));
+    assert_eq!(refused(s.top_ps(&bad)), value("top-p 1", "in 0..=1", "-0.5"));
+    assert_eq!(refused(s.min_ps(&[0.0, 1.0, 1.5])), value("min-p 2", "in 0..=1", "1.5"));
+    assert_eq!(refused(s.typical_ps(&[f64::NAN; 3])), value("typical-p 0", "in 0..=1", "NaN"));
+    assert_eq!(
+        refused(s.steps(&[0, 1, 1 << 48])),
+        value("step 2", "below 2^48", "281474976710656")
+    );
 }

@@ -106,6 +106,21 @@ static void maps(softmax_dtype dtype, size_t rows, size_t cols, const softmax_op
     NOTE(lse, rows * size_of(dtype));
     CALL(softmax_entropy_backward(&x, NULL, lse, &y, options));
     NOTE(out, bytes);
+    double *factors = (double *)memory(rows * sizeof *factors);
+    for (size_t i = 0; i < rows; i++) {
+        factors[i] = i % 3 == 2 ? 0.7 : 1.0;
+    }
+    for (uint32_t kind = 0; kind < 2; kind++) {
+        CALL(softmax_softmax_per_row(&x, &y, NULL, kind, factors, options));
+        NOTE(out, bytes);
+        CALL(softmax_log_softmax_per_row(&x, &y, NULL, kind, factors, options));
+        NOTE(out, bytes);
+        CALL(softmax_logsumexp_per_row(&x, lse, NULL, kind, factors, options));
+        NOTE(lse, rows * size_of(dtype));
+        CALL(softmax_entropy_per_row(&x, lse, NULL, kind, factors, options));
+        NOTE(lse, rows * size_of(dtype));
+    }
+    free(factors);
     CALL(softmax_argmax(&x, indices, options));
     NOTE(indices, rows * sizeof *indices);
     for (size_t i = 0; i < rows * 3; i++) {
@@ -382,6 +397,14 @@ static void draws(softmax_dtype dtype, size_t rows, size_t cols, const softmax_o
     static const size_t tokens[3] = {1, 0, 1};
     static const size_t starts[2] = {0, 3};
     static const float bias[3] = {1e-40f, 0.3f, 0.1f};
+    double *shares = (double *)memory(rows * sizeof *shares);
+    size_t *ks = (size_t *)memory(rows * sizeof *ks);
+    uint64_t *counters = (uint64_t *)memory(rows * sizeof *counters);
+    for (size_t i = 0; i < rows; i++) {
+        shares[i] = i % 2 == 0 ? 0.9 : 0.3;
+        ks[i] = i * 5;
+        counters[i] = i / 2;
+    }
     for (int which = 0; which < 6; which++) {
         softmax_sampler s = softmax_sampler_default(3);
         s.temperature = which == 4 ? 0.0 : which == 5 ? INFINITY : 1.3;
@@ -402,6 +425,12 @@ static void draws(softmax_dtype dtype, size_t rows, size_t cols, const softmax_o
             s.history_starts = starts;
             s.history_count = 1;
         }
+        if (which == 3) {
+            s.temperatures = shares;
+            s.top_ks = ks;
+            s.top_ps = s.min_ps = s.typical_ps = shares;
+            s.seeds = s.steps = counters;
+        }
         CALL(softmax_sample(&x, drawn, 4, &s, options));
         NOTE(drawn, rows * 4 * sizeof *drawn);
         size_t needed = 0;
@@ -416,6 +445,9 @@ static void draws(softmax_dtype dtype, size_t rows, size_t cols, const softmax_o
         CALL(softmax_filtered_log_probs(&x, &y, &s, options));
         NOTE(values, size);
     }
+    free(shares);
+    free(ks);
+    free(counters);
     free(in);
     free(drawn);
     free(values);
