@@ -67,6 +67,12 @@
 // `cache_core` and `cache_last` are used.
 #define SOFTMAX_CACHES 4
 
+// Factors of rows are scales.
+#define SOFTMAX_FACTORS_SCALES 0
+
+// Factors of rows are temperatures.
+#define SOFTMAX_FACTORS_TEMPERATURES 1
+
 // Scores are the softmax of the row.
 #define SOFTMAX_SCORING_SOFTMAX 0
 
@@ -457,6 +463,21 @@ typedef struct softmax_sampler {
     size_t min_keep;
     // Hides tokens; null for none. Its numbers, if it is not of bits or bools, must be 0 or -inf.
     const struct softmax_mask *mask;
+    // A temperature for each row, in place of `temperature`; null for none. A row with settings of
+    // its own has the draws that it has alone with them.
+    const double *temperatures;
+    // The same in place of `top_k`.
+    const size_t *top_ks;
+    // The same in place of `top_p`.
+    const double *top_ps;
+    // The same in place of `min_p`.
+    const double *min_ps;
+    // The same in place of `typical_p`.
+    const double *typical_ps;
+    // The same in place of `seed`. Every row then has the number `first_row`, wherever it lies.
+    const uint64_t *seeds;
+    // The same in place of `step`.
+    const uint64_t *steps;
 } softmax_sampler;
 
 // The partial of a block of a row: four numbers, which may be stored and sent.
@@ -884,6 +905,58 @@ enum softmax_status softmax_log_softmax_backward(const struct softmax_matrix *lo
                                                  const struct softmax_matrix *upstream,
                                                  const struct softmax_matrix *gradient,
                                                  const struct softmax_options *options);
+
+// As `softmax_softmax`, with a factor for each row of `x` in place of the scale or temperature of
+// the options: `factors` are `SOFTMAX_FACTORS_SCALES` or `SOFTMAX_FACTORS_TEMPERATURES`, as many
+// as rows. Each row has the bits that it has alone with its factor. `mask` is as in
+// `softmax_softmax_masked`, or null for none.
+//
+// `SOFTMAX_STATUS_VALUE` if a factor is out of range (with a mask 0 and infinity are, too); nothing
+// is written then. What scratch memory is too small for (1 MiB and 17 rows of double a thread are
+// enough) the allocator provides.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_softmax_per_row(const struct softmax_matrix *x,
+                                            const struct softmax_matrix *y,
+                                            const struct softmax_mask *mask,
+                                            uint32_t kind,
+                                            const double *factors,
+                                            const struct softmax_options *options);
+
+// As `softmax_softmax_per_row`, the logarithms.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_log_softmax_per_row(const struct softmax_matrix *x,
+                                                const struct softmax_matrix *y,
+                                                const struct softmax_mask *mask,
+                                                uint32_t kind,
+                                                const double *factors,
+                                                const struct softmax_options *options);
+
+// As `softmax_logsumexp`, with factors and a mask as in `softmax_softmax_per_row`. Temperatures 0
+// and infinity are refused.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_logsumexp_per_row(const struct softmax_matrix *x,
+                                              void *logsumexp,
+                                              const struct softmax_mask *mask,
+                                              uint32_t kind,
+                                              const double *factors,
+                                              const struct softmax_options *options);
+
+// As `softmax_entropy`, with factors and a mask as in `softmax_logsumexp_per_row`.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_entropy_per_row(const struct softmax_matrix *x,
+                                            void *entropy,
+                                            const struct softmax_mask *mask,
+                                            uint32_t kind,
+                                            const double *factors,
+                                            const struct softmax_options *options);
 
 // The softmax of every row of `x`, into the same places of `y`, an array of as many elements of
 // the same type, which is `x->data` itself (in place) or does not overlap it. Each row has the

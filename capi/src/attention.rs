@@ -215,6 +215,25 @@ macro_rules! by_dtypes {
     };
 }
 
+/// The options, once it is sure that nothing is written that is read. A function of its own, so that
+/// the call that follows has its part of the stack.
+///
+/// # Safety
+/// As [`options_of`].
+#[inline(never)]
+unsafe fn options_apart<'a>(
+    call: &Call<'a>,
+    attention: &softmax_attention,
+    cols: usize,
+    written: &[Region],
+    scores: Region,
+) -> Result<Attention<'a>, Failure> {
+    // SAFETY: as this function's.
+    let (attention, [a, b, c, d, e, f]) = unsafe { options_of(call, attention, cols) }?;
+    call.disjoint(written, &[scores, a, b, c, d, e, f])?;
+    Ok(attention)
+}
+
 /// # Safety
 /// As [`softmax_attention_softmax`].
 unsafe fn attend<T: Element, U: Probs<T>>(
@@ -225,10 +244,10 @@ unsafe fn attend<T: Element, U: Probs<T>>(
     attention: &softmax_attention,
 ) -> Result<(), Failure> {
     let (rows, cols) = (scores.rows, scores.cols);
-    // SAFETY: as this function's.
-    let (attention, [a, b, c, d, e, f]) = unsafe { options_of(call, attention, cols) }?;
     let written = [probs.region::<U>("probs")?, Region::of("logsumexp", logsumexp, rows)?];
-    call.disjoint(&written, &[scores.region::<T>("scores")?, a, b, c, d, e, f])?;
+    let read = scores.region::<T>("scores")?;
+    // SAFETY: as this function's.
+    let attention = unsafe { options_apart(call, attention, cols, &written, read) }?;
     let needed = || attention.scratch_size::<T, U>(Shape::new(rows, cols));
     let n = if logsumexp.is_null() { 0 } else { rows };
     // SAFETY: as this function's; what is written does not overlap anything.
@@ -253,12 +272,10 @@ unsafe fn attend_in_place<T: Probs<T>>(
     attention: &softmax_attention,
 ) -> Result<(), Failure> {
     let (rows, cols) = (scores.rows, scores.cols);
+    let written = [scores.region::<T>("scores")?, Region::of("logsumexp", logsumexp, rows)?];
+    let none = Region::of("nothing", std::ptr::null::<u8>(), 0)?;
     // SAFETY: as this function's.
-    let (attention, read) = unsafe { options_of(call, attention, cols) }?;
-    call.disjoint(
-        &[scores.region::<T>("scores")?, Region::of("logsumexp", logsumexp, rows)?],
-        &read,
-    )?;
+    let attention = unsafe { options_apart(call, attention, cols, &written, none) }?;
     let needed = || attention.scratch_size::<T, T>(Shape::new(rows, cols));
     let n = if logsumexp.is_null() { 0 } else { rows };
     // SAFETY: as this function's.

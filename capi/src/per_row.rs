@@ -15,11 +15,7 @@ pub const SOFTMAX_FACTORS_SCALES: u32 = 0;
 pub const SOFTMAX_FACTORS_TEMPERATURES: u32 = 1;
 
 /// The options for rows with these factors.
-fn per_row<'a>(
-    softmax: Softmax<'a>,
-    kind: u32,
-    factors: &'a [f64],
-) -> Result<PerRow<'a>, Failure> {
+fn per_row<'a>(softmax: Softmax<'a>, kind: u32, factors: &'a [f64]) -> Result<PerRow<'a>, Failure> {
     match kind {
         SOFTMAX_FACTORS_SCALES => Ok(softmax.scales(factors)),
         SOFTMAX_FACTORS_TEMPERATURES => Ok(softmax.temperatures(factors)),

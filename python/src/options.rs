@@ -4,14 +4,14 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use ::softmax::{Error, Exec, Masked, Threads};
+use ::softmax::{Error, Exec, Masked, PerRow, Softmax, Threads};
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyInt, PyTuple};
+use pyo3::types::{PyInt, PyString, PyTuple};
 use smallvec::smallvec;
 
-use crate::array::Sizes;
+use crate::array::{Sizes, tuple};
 
 /// Elements from which on other Python threads may run meanwhile. Less is done within some
 /// microseconds, and a thread that lets others run may wait five milliseconds for its turn.
@@ -205,6 +205,65 @@ impl Factor {
             scale: number(scale, "scale")?,
             temperature: number(temperature, "temperature")?,
         })
+    }
+}
+
+/// The numbers of a sequence that is given where one number could be, too.
+pub fn numbers(x: &Bound<PyAny>, name: &str) -> PyResult<Vec<f64>> {
+    let wrong = || {
+        let of = type_name(x);
+        PyTypeError::new_err(format!("{name} must be a number, or one for each row, not {of}"))
+    };
+    if x.is_instance_of::<PyString>() {
+        return Err(wrong());
+    }
+    let numbers = x.try_iter().map_err(|_| wrong())?;
+    numbers.map(|x| x?.extract().map_err(|_| wrong())).collect()
+}
+
+/// The error for a sequence that has not one element for each row of `x`.
+pub fn not_one_a_row(name: &str, rows: usize, shape: &[usize], got: usize) -> PyErr {
+    PyValueError::new_err(format!(
+        "{name} must be one, or {rows} for rows of shape {}, got {got}",
+        tuple(shape)
+    ))
+}
+
+/// A scale or a temperature for each row.
+pub struct RowFactors {
+    list: Vec<f64>,
+    name: &'static str,
+}
+
+impl RowFactors {
+    /// What all rows are multiplied or divided by; or what each is.
+    pub fn new(scale: Arg, temperature: Arg) -> PyResult<(Factor, Option<Self>)> {
+        let error = match Factor::new(scale, temperature) {
+            Ok(factor) => return Ok((factor, None)),
+            Err(error) => error,
+        };
+        let (x, name) = match (scale, temperature) {
+            (Some(scale), None) => (scale, "scale"),
+            (None, Some(temperature)) => (temperature, "temperature"),
+            _ => return Err(error),
+        };
+        Ok((Factor::default(), Some(Self { list: numbers(x, name)?, name })))
+    }
+
+    /// Checks that there is one for each row of arrays of a shape, along axes.
+    pub fn check(&self, shape: &[usize], axes: &[usize]) -> PyResult<()> {
+        let others = (0..shape.len()).filter(|axis| !axes.contains(axis));
+        let rows = others.map(|axis| shape[axis]).product();
+        if self.list.len() == rows {
+            return Ok(());
+        }
+        Err(not_one_a_row(self.name, rows, shape, self.list.len()))
+    }
+
+    /// The operation on some of the rows.
+    pub fn of_rows<'a>(&'a self, op: Softmax<'a>, first: usize, rows: usize) -> PerRow<'a> {
+        let list = &self.list[first..first + rows];
+        if self.name == "scale" { op.scales(list) } else { op.temperatures(list) }
     }
 }
 

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use crate::array::{Array, Dtype, Float, Layout, LayoutMut, Output, Typed, tuple, typed};
 use crate::mask::{MaskArray, RowMask, RowWeights};
 use crate::options::{
-    Along, Arg, Factor, MaskedRows, by_factor, count, exec, flag, one_of, raised, run, run_rows,
+    Along, Arg, Factor, MaskedRows, RowFactors, by_factor, count, exec, flag, one_of, raised, run, run_rows,
 };
 use crate::rows::{copied, room, store};
 
@@ -197,13 +197,20 @@ pub fn logsumexp<'py>(
     let py = x.py();
     let keepdims = flag(keepdims, "keepdims")?;
     let op = Softmax::new().exec(exec(threads, kernel)?);
-    let op = by_factor!(op, Factor::new(scale, temperature)?);
+    let (factor, each) = RowFactors::new(scale, temperature)?;
+    let op = by_factor!(op, factor);
     let x = Array::input(x, "x")?;
     let axes = axis.of(x.shape().len())?;
     let mut y = Output::of(&x, out, &reduced(x.shape(), &axes, keepdims), x.dtype())?;
     let mask = MaskArray::new(mask, bitmask, hidden_from)?;
     let weights = weights.map(|weights| Array::input(weights, "weights")).transpose()?;
     let layout = x.layout().at_least_one_axis();
+    if let Some(each) = &each {
+        each.check(layout.shape(), &axes)?;
+    }
+    if weights.is_some() && each.is_some() {
+        return Err(PyValueError::new_err("with weights, scale and temperature are one number"));
+    }
     let named = mask.as_ref().map(MaskArray::named);
     for (beside, name) in named.into_iter().chain(weights.as_ref().map(|w| (w, "weights"))) {
         y.apart(beside, name)?;
@@ -215,7 +222,7 @@ pub fn logsumexp<'py>(
         .map(|w| RowWeights::new(w, "weights", layout.shape(), &axes))
         .transpose()?;
     typed!(x.dtype(), T => with_slice::<T, _>(py, y.layout(), num::<T>(0.0), |y| {
-        if mask.is_none() && weights.is_none() {
+        if mask.is_none() && weights.is_none() && each.is_none() {
             return with_lanes::<T, _>(py, &layout, &axes, |lanes| match lanes {
                 Lanes::Rows(rows) => each_row(py, rows, y, 1, |x, y, _| op.logsumexp(x, y)),
                 Lanes::View(x) => {
@@ -230,9 +237,12 @@ pub fn logsumexp<'py>(
                 Some(mask) => op.mask(mask.of_rows(first, rows)),
                 None => op,
             };
-            match &weights {
-                Some(weights) => op.logsumexp_weighted(x, weights.of_rows(first, rows, cols), y),
-                None => op.logsumexp(x, y),
+            match (&weights, &each) {
+                (Some(weights), _) => {
+                    op.logsumexp_weighted(x, weights.of_rows(first, rows, cols), y)
+                }
+                (None, Some(each)) => each.of_rows(op, first, rows).logsumexp(x, y),
+                (None, None) => op.logsumexp(x, y),
             }
         }))
     }))?;
@@ -265,19 +275,23 @@ pub fn entropy<'py>(
     let py = x.py();
     let keepdims = flag(keepdims, "keepdims")?;
     let op = Softmax::new().masked(masked.0).exec(exec(threads, kernel)?);
-    let op = by_factor!(op, Factor::new(scale, temperature)?);
+    let (factor, each) = RowFactors::new(scale, temperature)?;
+    let op = by_factor!(op, factor);
     let x = Array::input(x, "x")?;
     let axes = axis.of(x.shape().len())?;
     let mut y = Output::of(&x, out, &reduced(x.shape(), &axes, keepdims), x.dtype())?;
     let mask = MaskArray::new(mask, bitmask, hidden_from)?;
     let layout = x.layout().at_least_one_axis();
+    if let Some(each) = &each {
+        each.check(layout.shape(), &axes)?;
+    }
     if let Some((beside, name)) = mask.as_ref().map(MaskArray::named) {
         y.apart(beside, name)?;
     }
     let mask = mask.as_ref().map(|mask| RowMask::new(mask, layout.shape(), &axes, x.dtype()));
     let mask = mask.transpose()?;
     typed!(x.dtype(), T => with_slice::<T, _>(py, y.layout(), num::<T>(0.0), |y| {
-        let Some(mask) = &mask else {
+        if mask.is_none() && each.is_none() {
             return with_lanes::<T, _>(py, &layout, &axes, |lanes| match lanes {
                 Lanes::Rows(rows) => each_row(py, rows, y, 1, |x, y, _| op.entropy(x, y)),
                 Lanes::View(x) => {
@@ -285,9 +299,17 @@ pub fn entropy<'py>(
                     each_lane(py, x, y, ArrayViewMutD::split_at, |x, y| op.entropy_array(x, y, -1))
                 }
             });
-        };
+        }
         with_rows::<T, _>(py, &layout, &axes, |rows| each_row(py, rows, y, 1, |x, y, first| {
-            op.mask(mask.of_rows(first, x.rows())).entropy(x, y)
+            let rows = x.rows();
+            let op = match &mask {
+                Some(mask) => op.mask(mask.of_rows(first, rows)),
+                None => op,
+            };
+            match &each {
+                Some(each) => each.of_rows(op, first, rows).entropy(x, y),
+                None => op.entropy(x, y),
+            }
         }))
     }))?;
     y.finish()

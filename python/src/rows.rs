@@ -7,7 +7,9 @@ use pyo3::prelude::*;
 
 use crate::array::{Array, Float, Layout, LayoutMut, Output, Typed, typed};
 use crate::mask::{MaskArray, RowMask};
-use crate::options::{Along, Arg, Factor, MaskedRows, by_factor, exec, one_of, run, run_rows};
+use crate::options::{
+    Along, Arg, Factor, MaskedRows, RowFactors, by_factor, exec, one_of, run, run_rows,
+};
 
 /// An operation from rows to rows, with its options.
 #[derive(Clone, Copy)]
@@ -56,10 +58,11 @@ impl<T> Views<'_, T> {
     }
 }
 
-/// An operation, and the mask of its rows.
+/// An operation, and the mask and the factors of its rows.
 struct Masked<'a> {
     map: Map,
     mask: Option<RowMask<'a>>,
+    each: Option<&'a RowFactors>,
 }
 
 impl Masked<'_> {
@@ -70,6 +73,15 @@ impl Masked<'_> {
                 None => op,
             }
         };
+        if let (Some(each), Map::Softmax(op) | Map::LogSoftmax(op)) = (self.each, self.map) {
+            let op = each.of_rows(masked(op), at, y.rows());
+            return match (self.map, x) {
+                (Map::Softmax(_), Some(x)) => op.softmax(x, y),
+                (Map::Softmax(_), None) => op.softmax_in_place(y),
+                (_, Some(x)) => op.log_softmax(x, y),
+                (_, None) => op.log_softmax_in_place(y),
+            };
+        }
         match (self.map, x) {
             (Map::Softmax(op), Some(x)) => masked(op).softmax(x, y),
             (Map::Softmax(op), None) => masked(op).softmax_in_place(y),
@@ -84,9 +96,11 @@ impl Masked<'_> {
         }
     }
 
-    /// Whether the library has it along any axis. Masks are here in the order of rows.
+    /// Whether the library has it along any axis. Masks and factors are in the order of rows.
     fn has_axes(&self) -> bool {
-        self.mask.is_none() && !matches!(self.map, Map::Sigmoid(_) | Map::LogSigmoid(_))
+        self.mask.is_none()
+            && self.each.is_none()
+            && !matches!(self.map, Map::Sigmoid(_) | Map::LogSigmoid(_))
     }
 
     fn along<T: Float>(&self, Views { x, y, axis }: Views<T>) -> Result<(), Error> {
@@ -252,6 +266,7 @@ fn map<'py>(
     x: &Bound<'py, PyAny>,
     axis: &Along,
     mask: Option<MaskArray<'py>>,
+    each: Option<&RowFactors>,
     out: Arg<'_, 'py>,
     map: Map,
 ) -> PyResult<Bound<'py, PyAny>> {
@@ -268,7 +283,10 @@ fn map<'py>(
         }
         None => None,
     };
-    let op = Masked { map, mask };
+    if let Some(each) = each {
+        each.check(x.layout().at_least_one_axis().shape(), &axes)?;
+    }
+    let op = Masked { map, mask, each };
     let (dtype, in_place) = (x.dtype(), y.in_place);
     let x_layout = (!in_place).then(|| x.layout().at_least_one_axis());
     let y_layout = y.layout().map(Layout::at_least_one_axis);
@@ -283,7 +301,7 @@ fn map<'py>(
 ///
 /// x is an array, a tensor, a list or a number; the result is of the same kind and type.
 /// axis: an int, a tuple of them, or None for all.
-/// scale, temperature: what x is multiplied or divided by first.
+/// scale, temperature: what x is multiplied or divided by first: a number, or one for each row.
 /// mask: bools (True: seen) or numbers that are added, broadcast to x.
 /// bitmask: instead of mask, int32 or uint32 as grammar engines make them: bit i % 32 of word
 ///     i // 32 of a row tells whether its element i is seen; rows are broadcast to those of x.
@@ -310,9 +328,10 @@ pub fn softmax<'py>(
     kernel: Option<&str>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let op = Softmax::new().masked(masked.0).exec(exec(threads, kernel)?);
-    let op = by_factor!(op, Factor::new(scale, temperature)?);
+    let (factor, each) = RowFactors::new(scale, temperature)?;
+    let op = by_factor!(op, factor);
     let mask = MaskArray::new(mask, bitmask, hidden_from)?;
-    map(x, &axis, mask, out, Map::Softmax(op))
+    map(x, &axis, mask, each.as_ref(), out, Map::Softmax(op))
 }
 
 /// The logarithm of the softmax of x along an axis. Arguments as of softmax.
@@ -334,9 +353,10 @@ pub fn log_softmax<'py>(
     kernel: Option<&str>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let op = Softmax::new().masked(masked.0).exec(exec(threads, kernel)?);
-    let op = by_factor!(op, Factor::new(scale, temperature)?);
+    let (factor, each) = RowFactors::new(scale, temperature)?;
+    let op = by_factor!(op, factor);
     let mask = MaskArray::new(mask, bitmask, hidden_from)?;
-    map(x, &axis, mask, out, Map::LogSoftmax(op))
+    map(x, &axis, mask, each.as_ref(), out, Map::LogSoftmax(op))
 }
 
 /// 1 / (1 + exp(-x)) of each element. Arguments as of softmax.
@@ -352,7 +372,7 @@ pub fn sigmoid<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let op = Sigmoid::new().exec(exec(threads, kernel)?);
     let op = by_factor!(op, Factor::new(scale, temperature)?);
-    map(x, &Along::Last, None, out, Map::Sigmoid(op))
+    map(x, &Along::Last, None, None, out, Map::Sigmoid(op))
 }
 
 /// The logarithm of the sigmoid of each element. Arguments as of softmax.
@@ -368,7 +388,7 @@ pub fn log_sigmoid<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let op = Sigmoid::new().exec(exec(threads, kernel)?);
     let op = by_factor!(op, Factor::new(scale, temperature)?);
-    map(x, &Along::Last, None, out, Map::LogSigmoid(op))
+    map(x, &Along::Last, None, None, out, Map::LogSigmoid(op))
 }
 
 /// `ties="share"` or `"first"`.
@@ -400,5 +420,5 @@ pub fn hardmax<'py>(
     kernel: Option<&str>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let op = Hardmax::new().ties(ties.0).masked(masked.0).exec(exec(threads, kernel)?);
-    map(x, &axis, None, out, Map::Hardmax(op))
+    map(x, &axis, None, None, out, Map::Hardmax(op))
 }

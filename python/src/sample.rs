@@ -8,23 +8,25 @@ use pyo3::types::PyDict;
 use crate::array::{Array, tuple, typed};
 use crate::attention::usizes;
 use crate::mask::{MaskArray, RowMask};
-use crate::options::{Arg, count, exec, number, one_of, run_rows};
+use crate::options::{Arg, count, exec, not_one_a_row, number, numbers, one_of, run_rows};
 use crate::reduce::{indices_like, with_rows};
 use crate::rows::room;
 
 /// Draws tokens from rows of logits: the same for the same seed, step and number of the row.
 ///
+/// seed, temperature, top_k, top_p, min_p, typical_p, and the step of `sample`: a number, or one for
+/// each row. Rows with a seed each have the draws that they have alone, wherever they lie.
 /// top_k, top_p, min_p, typical_p: filters, none of which is the default. order: in which they are
 /// applied, "transformers" or "llama.cpp". method: "inverse_cdf" or "gumbel_max".
 /// bias: numbers that are added to tokens' logits. The penalties are those of tokens in `history`.
 #[pyclass(name = "Sampler", module = "softmax", frozen)]
 pub struct PySampler {
-    seed: u64,
-    temperature: f64,
-    top_k: usize,
-    top_p: f64,
-    min_p: f64,
-    typical_p: f64,
+    seed: Setting<u64>,
+    temperature: Setting<f64>,
+    top_k: Setting<usize>,
+    top_p: Setting<f64>,
+    min_p: Setting<f64>,
+    typical_p: Setting<f64>,
     order: Order,
     method: Method,
     tokens: Vec<usize>,
@@ -33,6 +35,55 @@ pub struct PySampler {
     presence_penalty: f64,
     frequency_penalty: f64,
     exec: Exec<'static>,
+}
+
+/// A number for all rows, or one for each.
+enum Setting<T> {
+    One(T),
+    Each(Vec<T>),
+}
+
+impl<T: Copy + Default> Setting<T> {
+    /// That of all rows.
+    fn one(&self) -> T {
+        if let Self::One(number) = self { *number } else { T::default() }
+    }
+
+    /// Those of some rows, if each has its own.
+    fn part(&self, at: usize, rows: usize) -> Option<&[T]> {
+        if let Self::Each(list) = self { Some(&list[at..at + rows]) } else { None }
+    }
+
+    /// Checks that there is one for each row of `x`.
+    fn check(&self, name: &str, rows: usize, shape: &[usize]) -> PyResult<()> {
+        match self {
+            Self::Each(list) if list.len() != rows => {
+                Err(not_one_a_row(name, rows, shape, list.len()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A setting that is a number.
+fn real(x: Arg, name: &str, default: f64) -> PyResult<Setting<f64>> {
+    match (number(x, name), x) {
+        (Ok(number), _) => Ok(Setting::One(number.unwrap_or(default))),
+        (Err(_), Some(x)) => numbers(x, name).map(Setting::Each),
+        (Err(error), None) => Err(error),
+    }
+}
+
+/// A setting that counts something.
+fn whole<T: Default>(x: Arg, name: &str, of: fn(usize) -> T) -> PyResult<Setting<T>> {
+    let error = match count(x, name) {
+        Ok(number) => return Ok(Setting::One(number.map(of).unwrap_or_default())),
+        Err(error) => error,
+    };
+    // What is neither an integer nor has items is told of as if it were to be an integer.
+    let Some(Ok(items)) = x.map(|x| x.try_iter()) else { return Err(error) };
+    let of_row = |x: PyResult<Bound<PyAny>>| Ok(of(count(Some(&x?), name)?.unwrap_or(0)));
+    items.map(of_row).collect::<PyResult<_>>().map(Setting::Each)
 }
 
 #[derive(Clone, Copy)]
@@ -105,12 +156,12 @@ impl PySampler {
         }
         let or = |x, name, default| Ok::<_, PyErr>(number(x, name)?.unwrap_or(default));
         Ok(Self {
-            seed: count(seed, "seed")?.unwrap_or(0) as u64,
-            temperature: or(temperature, "temperature", 1.0)?,
-            top_k: count(top_k, "top_k")?.unwrap_or(0),
-            top_p: or(top_p, "top_p", 1.0)?,
-            min_p: or(min_p, "min_p", 0.0)?,
-            typical_p: or(typical_p, "typical_p", 1.0)?,
+            seed: whole(seed, "seed", |n| n as u64)?,
+            temperature: real(temperature, "temperature", 1.0)?,
+            top_k: whole(top_k, "top_k", |n| n)?,
+            top_p: real(top_p, "top_p", 1.0)?,
+            min_p: real(min_p, "min_p", 0.0)?,
+            typical_p: real(typical_p, "typical_p", 1.0)?,
             order: order.0,
             method: method.0,
             tokens,
@@ -180,19 +231,28 @@ impl PySampler {
                 tuple(x.shape())
             )));
         }
-        let op = Sampler::new(self.seed)
-            .temperature(self.temperature)
-            .top_k(self.top_k)
-            .top_p(self.top_p)
-            .min_p(self.min_p)
-            .typical_p(self.typical_p)
+        let step = whole(step, "step", |n| n as u64)?;
+        self.top_k.check("top_k", rows, x.shape())?;
+        self.seed.check("seed", rows, x.shape())?;
+        step.check("step", rows, x.shape())?;
+        let shares =
+            [("top_p", &self.top_p), ("min_p", &self.min_p), ("typical_p", &self.typical_p)];
+        for (name, setting) in [("temperature", &self.temperature)].into_iter().chain(shares) {
+            setting.check(name, rows, x.shape())?;
+        }
+        let op = Sampler::new(self.seed.one())
+            .temperature(self.temperature.one())
+            .top_k(self.top_k.one())
+            .top_p(self.top_p.one())
+            .min_p(self.min_p.one())
+            .typical_p(self.typical_p.one())
             .order(self.order)
             .method(self.method)
             .bias_lists(&self.tokens, &self.bias)
             .repetition_penalty(self.repetition_penalty)
             .presence_penalty(self.presence_penalty)
             .frequency_penalty(self.frequency_penalty)
-            .step(count(step, "step")?.unwrap_or(0) as u64)
+            .step(step.one())
             .exec(self.exec);
         let first = count(first_row, "first_row")?.unwrap_or(0) as u64;
         let n = rows.checked_mul(each).ok_or_else(|| PyValueError::new_err("too many draws"))?;
@@ -200,8 +260,17 @@ impl PySampler {
         typed!(x.dtype(), T => with_rows::<T, _>(py, &layout, &[last], |x| {
             let part = Part { x, draws: &mut drawn, each, at: 0 };
             run_rows(py, (x.rows(), x.cols()), part, Part::split, |part| {
-                let at = part.at;
+                let (at, n) = (part.at, part.x.rows());
                 let mut op = op.first_row(first.saturating_add(at as u64));
+                if let Some(seeds) = self.seed.part(at, n) {
+                    op = op.seeds(seeds).first_row(first);
+                }
+                op = self.temperature.part(at, n).map_or(op, |list| op.temperatures(list));
+                op = self.top_k.part(at, n).map_or(op, |list| op.top_ks(list));
+                op = self.top_p.part(at, n).map_or(op, |list| op.top_ps(list));
+                op = self.min_p.part(at, n).map_or(op, |list| op.min_ps(list));
+                op = self.typical_p.part(at, n).map_or(op, |list| op.typical_ps(list));
+                op = step.part(at, n).map_or(op, |list| op.steps(list));
                 if histories == 1 {
                     op = op.packed_history(&tokens, &starts);
                 } else if histories > 1 {

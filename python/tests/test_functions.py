@@ -402,3 +402,71 @@ def test_special():
             y, t = special.logsumexp(a, axis, b, keepdims, True)
             assert np.allclose(x, y) and (s == t).all() and np.shape(x) == np.shape(y)
     assert np.allclose(ours.expit(a), special.expit(a)) and np.allclose(ours.log_expit(a), special.log_expit(a))
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp", "entropy"])
+@pytest.mark.parametrize("axis", [-1, 0, (0, 2)])
+def test_factors_of_rows(name, axis):
+    f = getattr(softmax, name)
+    rows = {-1: 20, 0: 30, (0, 2): 5}[axis]
+    factors = RNG.uniform(0.1, 3, rows)
+    mask = RNG.random(X.shape) < 0.9
+    axes = axis if isinstance(axis, tuple) else (axis % 3,)
+    order = [a for a in range(3) if a not in axes] + list(axes)
+    moved = X.transpose(order).reshape(rows, -1)
+    for keyword in ["scale", "temperature"]:
+        for seen in [None, mask]:
+            y = f(X, axis, mask=seen, **{keyword: factors})
+            seen = mask.transpose(order).reshape(rows, -1) if seen is mask else [None] * rows
+            want = [f(r, mask=m, **{keyword: v}) for r, m, v in zip(moved, seen, factors)]
+            if y.ndim == 3:
+                y = y.transpose(order)
+            assert np.array_equal(y.reshape(np.shape(want)), want)
+    with pytest.raises(ValueError, match=f"temperature must be one, or {rows} for rows of shape"):
+        f(X, axis, temperature=factors[1:])
+    with pytest.raises(TypeError, match="scale must be a number, or one for each row, not str"):
+        f(X, axis, scale="1")
+
+
+def test_factors_of_rows_are_of_any_kind():
+    import torch
+
+    want = softmax.softmax(X[0], temperature=[1.0, 2.0, 0.5, 0.0, np.inf])
+    assert want[3].max() == 1.0 and len(set(want[4])) == 1
+    for kind in [tuple, np.array, torch.tensor]:
+        y = softmax.softmax(X[0], temperature=kind([1.0, 2.0, 0.5, 0.0, np.inf]))
+        assert np.array_equal(y, want)
+
+
+def test_samplers_with_settings_of_rows():
+    x = RNG.standard_normal((6, 50)).astype(np.float32)
+    each = dict(
+        seed=[5, 6, 7, 7, 8, 9],
+        temperature=np.array([1.0, 0.0, 0.5, 2.0, 1.0, 1.0]),
+        top_k=[0, 3, 5, 0, 0, 10],
+        top_p=[1.0, 0.9, 0.5, 0.8, 1.0, 1.0],
+        min_p=[0.0, 0.0, 0.1, 0.0, 0.0, 0.0],
+        typical_p=(1.0, 1.0, 1.0, 0.9, 0.8, 1.0),
+    )
+    steps = [3, 0, 1, 2, 9, 4]
+    for shape in [(6, 50), (2, 3, 50)]:
+        draws = softmax.Sampler(**each).sample(x.reshape(shape), 8, step=steps).reshape(6, 8)
+        for i in range(6):
+            own = softmax.Sampler(**{name: values[i] for name, values in each.items()})
+            assert (draws[i] == own.sample(x[i], 8, step=steps[i])).all()
+    # Without seeds of their own rows are numbered.
+    draws = softmax.Sampler(3, temperature=each["temperature"]).sample(x, 8)
+    for i in range(6):
+        own = softmax.Sampler(3, temperature=each["temperature"][i])
+        assert (draws[i] == own.sample(x[i], 8, first_row=i)).all()
+    for name in each:
+        with pytest.raises(ValueError, match=f"{name} must be one, or 2 for rows of shape"):
+            softmax.Sampler(**{name: each[name]}).sample(x[:2])
+    with pytest.raises(ValueError, match="step must be one, or 6"):
+        softmax.Sampler().sample(x, step=[1, 2])
+    with pytest.raises(ValueError, match="top-p 1 must be in 0..=1, got 1.5"):
+        softmax.Sampler(top_p=[0.5, 1.5]).sample(x[:2])
+    with pytest.raises(TypeError, match="top_k must be an integer"):
+        softmax.Sampler(top_k=[1.5])
+    with pytest.raises(TypeError, match="top_p must be a number, or one for each row"):
+        softmax.Sampler(top_p=["a"])

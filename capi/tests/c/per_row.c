@@ -62,37 +62,66 @@ static void values(void) {
     }
 }
 
+/* A good call, and bad ones, of a function from a matrix to a matrix or to values. */
+#define GOOD_AND_BAD(f, y, out, bad_out)                                                         \
+    BAD(NULL_POINTER, f(NULL, out, NULL, scales, factors, NULL));                                \
+    BAD(NULL_POINTER, f(&in, NULL, NULL, scales, factors, NULL));                                \
+    BAD(NULL_POINTER, f(&in, out, NULL, scales, NULL, &options));                                \
+    SAYS(message, "factors is null");                                                            \
+    BAD(VALUE, f(&in, out, NULL, 2, factors, &options));                                         \
+    SAYS(message, "kind of factors");                                                            \
+    BAD(ALIGNMENT, f(&in, out, NULL, scales, (double *)((char *)factors + 1), NULL));            \
+    BAD(OVERLAP, f(&in, out, NULL, scales, y, NULL));                                            \
+    BAD(OVERLAP, f(&in, bad_out, NULL, scales, factors, NULL));                                  \
+    BAD(DTYPE, f(&of_no_type, out, NULL, scales, factors, NULL));                                \
+    BAD(LENGTH, f(&in, out, &mask, scales, factors, NULL));                                      \
+    factors[3] = -1.0;                                                                           \
+    BAD(VALUE, f(&in, out, NULL, temperatures, factors, &options));                              \
+    SAYS(message, "temperature 3");                                                              \
+    factors[3] = 0.0;                                                                            \
+    BAD(VALUE, f(&in, out, NULL, scales, factors, NULL));                                        \
+    BAD(VALUE, f(&in, out, &good_mask, temperatures, factors, NULL));                            \
+    factors[3] = 1.0
+
 static void bad(void) {
     double x[ROWS * COLS], y[ROWS * COLS];
     double factors[ROWS] = {1.0, 1.0, 1.0, 1.0, 1.0};
     const uint32_t scales = SOFTMAX_FACTORS_SCALES, temperatures = SOFTMAX_FACTORS_TEMPERATURES;
+    char message[200];
+    softmax_options options = told(message, sizeof message);
     fill_random(SOFTMAX_F64, x, ROWS * COLS, 3);
     memset(y, 0xA5, sizeof y);
+    softmax_matrix in = softmax_matrix_of(x, SOFTMAX_F64, ROWS, COLS);
+    softmax_matrix out = softmax_matrix_mut(y, SOFTMAX_F64, ROWS, COLS);
+    softmax_matrix over = softmax_matrix_mut(x + 1, SOFTMAX_F64, ROWS, COLS);
+    softmax_matrix of_no_type = in;
+    of_no_type.dtype = 77;
+    unsigned char seen[2 * COLS] = {1};
+    softmax_mask mask = {sizeof mask, seen, SOFTMAX_BOOL, 2, 0, 0};
+    softmax_mask good_mask = {sizeof mask, seen, SOFTMAX_BOOL, 1, 0, 0};
     watch(x, sizeof x);
     watch(y, sizeof y);
-    for (int op = 0; op < 4; op++) {
-        BAD(NULL_POINTER, run(op, SOFTMAX_F64, NULL, y, ROWS, NULL, scales, factors));
-        BAD(NULL_POINTER, run(op, SOFTMAX_F64, x, NULL, ROWS, NULL, scales, factors));
-        BAD(NULL_POINTER, run(op, SOFTMAX_F64, x, y, ROWS, NULL, scales, NULL));
-        BAD(CHOICE, run(op, SOFTMAX_F64, x, y, ROWS, NULL, 2, factors));
-        BAD(DTYPE, run(op, 77, x, y, ROWS, NULL, scales, factors));
-        BAD(ALIGNMENT, run(op, SOFTMAX_F64, x, y, ROWS, NULL, scales, (double *)((char *)factors + 1)));
-        BAD(OVERLAP, run(op, SOFTMAX_F64, x, y, ROWS, NULL, scales, y));
-        BAD(OVERLAP, run(op, SOFTMAX_F64, x, x + 1, ROWS, NULL, scales, factors));
-        factors[3] = -1.0;
-        BAD(VALUE, run(op, SOFTMAX_F64, x, y, ROWS, NULL, temperatures, factors));
-        factors[3] = 0.0;
-        BAD(VALUE, run(op, SOFTMAX_F64, x, y, ROWS, NULL, scales, factors));
-        if (op > 1) {
-            BAD(VALUE, run(op, SOFTMAX_F64, x, y, ROWS, NULL, temperatures, factors));
-        }
-        factors[3] = 1.0;
-        unsigned char seen[COLS] = {1};
-        softmax_mask mask = {sizeof mask, seen, SOFTMAX_BOOL, 2, 0, 0};
-        BAD(LENGTH, run(op, SOFTMAX_F64, x, y, ROWS, &mask, scales, factors));
-    }
+    GOOD_AND_BAD(softmax_softmax_per_row, y, &out, &over);
+    GOOD_AND_BAD(softmax_log_softmax_per_row, y, &out, &over);
+    GOOD_AND_BAD(softmax_logsumexp_per_row, y, y, x + 1);
+    GOOD_AND_BAD(softmax_entropy_per_row, y, y, x + 1);
+    factors[2] = NAN;
+    BAD(VALUE, softmax_softmax_per_row(&in, &in, NULL, temperatures, factors, NULL));
+    BAD(VALUE, softmax_log_softmax_per_row(&in, &in, NULL, temperatures, factors, NULL));
+    factors[2] = 1.0;
+    /* Temperature 0 has no log-sum-exp and no entropy. */
+    factors[0] = 0.0;
+    BAD(VALUE, softmax_logsumexp_per_row(&in, y, NULL, temperatures, factors, NULL));
+    BAD(VALUE, softmax_entropy_per_row(&in, y, NULL, temperatures, factors, NULL));
     unwatch();
-    GOOD(run(0, SOFTMAX_F64, NULL, NULL, 0, NULL, scales, NULL));
+    GOOD(softmax_softmax_per_row(&in, &out, NULL, temperatures, factors, NULL));
+    factors[0] = 1.0;
+    GOOD(softmax_log_softmax_per_row(&in, &out, NULL, scales, factors, NULL));
+    GOOD(softmax_logsumexp_per_row(&in, y, NULL, scales, factors, NULL));
+    GOOD(softmax_entropy_per_row(&in, y, NULL, scales, factors, NULL));
+    in = softmax_matrix_of(NULL, SOFTMAX_F64, 0, COLS);
+    out = softmax_matrix_mut(NULL, SOFTMAX_F64, 0, COLS);
+    GOOD(softmax_softmax_per_row(&in, &out, NULL, scales, NULL, NULL));
 }
 
 static void samplers(void) {

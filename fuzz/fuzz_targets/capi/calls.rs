@@ -102,7 +102,7 @@ type Map = unsafe extern "C" fn(
 
 /// The first byte of the input chooses the function.
 pub fn plan(input: &mut Input) -> Planned {
-    match input.byte() % 57 {
+    match input.byte() % 61 {
         0 => map(input, "softmax_softmax", softmax_softmax, SOFTMAX_OP_SOFTMAX),
         1 => map(input, "softmax_log_softmax", softmax_log_softmax, SOFTMAX_OP_LOG_SOFTMAX),
         2 => map(input, "softmax_sigmoid", softmax_sigmoid, SOFTMAX_OP_SIGMOID),
@@ -159,6 +159,10 @@ pub fn plan(input: &mut Input) -> Planned {
         53 => entropy(input),
         54 => entropy_axis(input),
         55 => entropy_backward(input),
+        56 => map_per_row(input, "softmax_softmax_per_row", softmax_softmax_per_row),
+        57 => map_per_row(input, "softmax_log_softmax_per_row", softmax_log_softmax_per_row),
+        58 => to_one_per_row(input, "softmax_logsumexp_per_row", softmax_logsumexp_per_row),
+        59 => to_one_per_row(input, "softmax_entropy_per_row", softmax_entropy_per_row),
         _ => shards(input),
     }
 }
@@ -439,6 +443,61 @@ fn mask_or_null(
     let (mask, written) = row_mask(input, shape);
     read.push(written);
     mask
+}
+
+/// The kind of factors, and one for each row.
+fn factors(input: &mut Input, rows: usize, read: &mut Vec<Written>) -> (u32, *const f64) {
+    let kind = if input.rarely(64) { 2 } else { input.below(2) as u32 };
+    let usual = [1.0, 0.7, 3.0, 0.0, f64::INFINITY, -1.0];
+    let factors = input.array(rows, |input, _| input.float(&usual)).cast_const();
+    read.push(Written::of(factors.cast_mut().cast::<u8>(), rows.saturating_mul(8)));
+    (kind, factors)
+}
+
+type MapPerRow = unsafe extern "C" fn(
+    *const softmax_matrix,
+    *const softmax_matrix,
+    *const softmax_mask,
+    u32,
+    *const f64,
+    *const softmax_options,
+) -> softmax_status;
+
+fn map_per_row(input: &mut Input, name: &'static str, f: MapPerRow) -> Planned {
+    let (dtype, shape) = (input.dtype(), input.shape());
+    let (x, y, place) = input.pair((dtype, dtype), shape);
+    let mut read = Vec::new();
+    let mask = mask_or_null(input, (x.matrix.rows, x.matrix.cols), &mut read);
+    let (kind, factors) = factors(input, x.matrix.rows, &mut read);
+    // SAFETY: as in `map`.
+    Planned::new(name, move |options| unsafe {
+        f(x.pointer, y.pointer, mask, kind, factors, options)
+    })
+    .reads(read)
+    .reads((place != Layout::InPlace).then_some(x.rows))
+    .writes([y.rows])
+}
+
+type ToOnePerRow = unsafe extern "C" fn(
+    *const softmax_matrix,
+    *mut c_void,
+    *const softmax_mask,
+    u32,
+    *const f64,
+    *const softmax_options,
+) -> softmax_status;
+
+fn to_one_per_row(input: &mut Input, name: &'static str, f: ToOnePerRow) -> Planned {
+    let (dtype, shape) = (input.dtype(), input.shape());
+    let x = input.matrix(dtype, shape);
+    let mut read = vec![x.rows];
+    let mask = mask_or_null(input, (x.matrix.rows, x.matrix.cols), &mut read);
+    let (kind, factors) = factors(input, x.matrix.rows, &mut read);
+    let (y, written) = values(input, x.matrix.rows, size_of_dtype(dtype), false, &x);
+    // SAFETY: as in `map`.
+    Planned::new(name, move |options| unsafe { f(x.pointer, y, mask, kind, factors, options) })
+        .reads(read)
+        .writes([written])
 }
 
 fn entropy(input: &mut Input) -> Planned {
@@ -1380,6 +1439,14 @@ fn sampler(input: &mut Input, rows: usize, cols: usize) -> *const softmax_sample
             start
         }
     });
+    let each = |input: &mut Input, usual: &[f64]| match input.below(4) {
+        3 => input.array(rows, |input, _| input.float(usual)).cast_const(),
+        _ => std::ptr::null(),
+    };
+    let counters = |input: &mut Input| match input.below(4) {
+        3 => input.array(rows, |input, _| input.below(9) as u64).cast_const(),
+        _ => std::ptr::null(),
+    };
     let sampler = softmax_sampler {
         size: size_of::<softmax_sampler>(),
         seed: input.u64(),
@@ -1403,6 +1470,16 @@ fn sampler(input: &mut Input, rows: usize, cols: usize) -> *const softmax_sample
         history_count,
         min_keep: if input.below(3) == 2 { input.size(50) } else { 0 },
         mask: if input.below(3) == 2 { row_mask(input, (rows, cols)).0 } else { std::ptr::null() },
+        temperatures: each(input, &[1.0, 0.7, 0.0, f64::INFINITY, -1.0]),
+        top_ks: match input.below(4) {
+            3 => input.array(rows, |input, _| input.below(50)).cast_const(),
+            _ => std::ptr::null(),
+        },
+        top_ps: each(input, &[1.0, 0.9, 0.5, 2.0]),
+        min_ps: each(input, &[0.0, 0.1, 1.0]),
+        typical_ps: each(input, &[1.0, 0.9, 0.5]),
+        seeds: counters(input),
+        steps: counters(input),
     };
     input.descriptor(sampler)
 }
