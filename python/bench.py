@@ -158,6 +158,57 @@ def routes(x):
         yield "torch", route
 
 
+def lengths():
+    """Of the rows of a graph: 0 to 30 elements, 10 on average; 10 million elements together."""
+    return np.random.default_rng(2).binomial(30, 1 / 3, 62_500 if arguments.quick else 1_000_000)
+
+
+def ragged(x):
+    """Of rows of these lengths; dense rows of 10 are there to compare with."""
+    n = lengths()
+    offsets = np.concatenate([[0], np.cumsum(n)])
+    dense = x[: len(x) // 10 * 10].reshape(-1, 10)
+    yield "softmax", lambda: softmax.softmax_ragged(x, offsets, **OPTIONS)
+    out, dense_out = np.empty_like(x), np.empty_like(dense)
+    yield "softmax, out=", lambda: softmax.softmax_ragged(x, offsets, out=out, **OPTIONS)
+    yield "softmax of dense rows, out=", lambda: softmax.softmax(dense, out=dense_out, **OPTIONS)
+    if torch:
+        t, rows = torch.from_numpy(x), torch.from_numpy(np.repeat(np.arange(len(n)), n))
+        every, bounds = torch.from_numpy(n), torch.from_numpy(offsets)
+
+        def scatter():
+            largest = torch.full((len(n),), -torch.inf).scatter_reduce(0, rows, t, "amax")
+            e = torch.exp(t - largest[rows])
+            return e / torch.zeros(len(n)).index_add(0, rows, e)[rows]
+
+        def segments():
+            largest = torch.segment_reduce(t, "max", offsets=bounds)
+            e = torch.exp(t - torch.repeat_interleave(largest, every))
+            return e / torch.repeat_interleave(torch.segment_reduce(e, "sum", offsets=bounds), every)
+
+        yield "torch, scatter", scatter
+        yield "torch, segment_reduce", segments
+
+
+def requests(x):
+    """A batch of requests, with masks of a bit a token that show all, or a temperature for each row."""
+    out = np.empty_like(x)
+    bits = np.full((len(x), -(-x.shape[1] // 32)), -1, np.int32)
+    temperatures = np.random.default_rng(3).uniform(0.5, 1.5, len(x))
+    yield "softmax", lambda: softmax.softmax(x, out=out, **OPTIONS)
+    yield "softmax, bitmask=", lambda: softmax.softmax(x, bitmask=bits, out=out, **OPTIONS)
+    yield "softmax, temperature=0.8", lambda: softmax.softmax(x, temperature=0.8, out=out, **OPTIONS)
+    yield "softmax, a temperature a row", lambda: softmax.softmax(x, temperature=temperatures, out=out, **OPTIONS)
+
+
+def entropies(x):
+    yield "softmax", lambda: softmax.entropy(x, **OPTIONS)
+    yield "softmax.logsumexp", lambda: softmax.logsumexp(x, **OPTIONS)
+    if torch:
+        t = torch.from_numpy(x)
+        yield "torch", lambda: torch.distributions.Categorical(logits=t).entropy()
+
+
 def exact(x, axis):
     return numpy_softmax(np.asarray(x).astype(np.float64), axis)
 
@@ -174,6 +225,23 @@ def check(name, contestant, call, x, axis):
         want = -np.sort(-exact(x, -1), -1)[:, :8]
         want /= want.sum(-1, keepdims=True)
         assert np.abs(got / want - 1).max() < 1e-5, contestant
+        return
+    if name.startswith("ragged"):
+        n, want = lengths()[:9999], np.asarray(x).astype(np.float64)
+        if "dense" in contestant:
+            n = np.full(9999, 10)
+        for row in np.split(np.arange(n.sum()), np.cumsum(n)[:-1]):
+            if len(row):
+                assert np.abs(got.ravel()[row] / exact(want[row], -1) - 1).max() < 1e-5, contestant
+        return
+    if name.startswith("requests") and "temperature" in contestant:
+        x = x / (0.8 if "=" in contestant else np.random.default_rng(3).uniform(0.5, 1.5, len(x))[:, None])
+    if name.startswith("entropies"):
+        p = exact(x, -1)
+        want = -(p * np.log(p)).sum(-1)
+        if "logsumexp" in contestant:
+            want = np.log(np.exp(x.astype(np.float64)).sum(-1))
+        assert np.abs(got / want - 1).max() < 1e-4, contestant
         return
     rows = slice(None) if axis == 0 else slice(0, 4096)
     want = exact(x[rows], axis)
@@ -212,6 +280,9 @@ def cases():
     yield "16,384 x 1,024, axis 0", lambda: logits(16_384 // big, 1024), lambda x: softmaxes(x, 0), 0
     yield "cross-entropy with gradient, 8,192 x 1,024", lambda: logits(8192, 1024), losses, -1
     yield "router, 8 of 64 experts, 65,536 tokens", lambda: logits(65_536 // big, 64), routes, -1
+    yield "ragged, 10 million elements in rows of 0 to 30", lambda: logits(1, lengths().sum())[0], ragged, -1
+    yield "requests, 64 x 128,256", lambda: logits(64, 128_256 // big), requests, -1
+    yield "entropies, 1,024 x 1,024", lambda: logits(1024, 1024), entropies, -1
     yield "top-p draws", lambda: logits(64, 32_000 if arguments.quick else 128_256), draws, -1
 
 

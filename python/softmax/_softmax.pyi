@@ -16,6 +16,7 @@ __all__ = [
     "Sampler",
     "Shards",
     "argmax",
+    "argmax_ragged",
     "attention_softmax",
     "cross_entropy",
     "cross_entropy_with_grad",
@@ -26,7 +27,9 @@ __all__ = [
     "log_probs",
     "log_sigmoid",
     "log_softmax",
+    "log_softmax_ragged",
     "logsumexp",
+    "logsumexp_ragged",
     "perplexity",
     "plan",
     "release_scratch",
@@ -34,6 +37,7 @@ __all__ = [
     "sigmoid",
     "softmax",
     "softmax_backward",
+    "softmax_ragged",
     "top_k",
     "_command",
 ]
@@ -273,6 +277,41 @@ def plan(
 ) -> _Plan: ...
 def release_scratch() -> None: ...
 def _command(arguments: Sequence[str]) -> int: ...
+
+def softmax_ragged(
+    x: Any,
+    offsets: Any,
+    *,
+    scale: float | None = None,
+    temperature: float | None = None,
+    masked: _Masked = "nan",
+    out: Any = None,
+    threads: SupportsIndex | None = None,
+    kernel: str | None = None,
+) -> Any: ...
+def log_softmax_ragged(
+    x: Any,
+    offsets: Any,
+    *,
+    scale: float | None = None,
+    temperature: float | None = None,
+    masked: _Masked = "nan",
+    out: Any = None,
+    threads: SupportsIndex | None = None,
+    kernel: str | None = None,
+) -> Any: ...
+def logsumexp_ragged(
+    x: Any,
+    offsets: Any,
+    *,
+    scale: float | None = None,
+    temperature: float | None = None,
+    threads: SupportsIndex | None = None,
+    kernel: str | None = None,
+) -> Any: ...
+def argmax_ragged(
+    x: Any, offsets: Any, *, threads: SupportsIndex | None = None, kernel: str | None = None
+) -> Any: ...
 
 @final
 class Sampler:

@@ -11,6 +11,7 @@ mod info;
 mod loss;
 mod mask;
 mod options;
+mod ragged;
 mod reduce;
 mod route;
 mod rows;
@@ -34,6 +35,8 @@ mod _softmax {
     use crate::info::{info, kernels, plan, release_scratch};
     #[pymodule_export]
     use crate::loss::{cross_entropy, cross_entropy_with_grad};
+    #[pymodule_export]
+    use crate::ragged::{argmax_ragged, log_softmax_ragged, logsumexp_ragged, softmax_ragged};
     #[pymodule_export]
     use crate::reduce::{argmax, entropy, log_probs, logsumexp, perplexity, top_k};
     #[pymodule_export]

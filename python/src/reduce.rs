@@ -8,7 +8,8 @@ use pyo3::prelude::*;
 use crate::array::{Array, Dtype, Float, Layout, LayoutMut, Output, Typed, tuple, typed};
 use crate::mask::{MaskArray, RowMask, RowWeights};
 use crate::options::{
-    Along, Arg, Factor, MaskedRows, RowFactors, by_factor, count, exec, flag, one_of, raised, run, run_rows,
+    Along, Arg, Factor, MaskedRows, RowFactors, by_factor, count, exec, flag, one_of, raised, run,
+    run_rows,
 };
 use crate::rows::{copied, room, store};
 

@@ -470,3 +470,61 @@ def test_samplers_with_settings_of_rows():
         softmax.Sampler(top_k=[1.5])
     with pytest.raises(TypeError, match="top_p must be a number, or one for each row"):
         softmax.Sampler(top_p=["a"])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_ragged(dtype):
+    lengths = RNG.integers(0, 40, 200)
+    lengths[5] = 9000
+    # The first three elements and the last two are of no row.
+    offsets = 3 + np.concatenate([[0], np.cumsum(lengths)])
+    x = (RNG.standard_normal(offsets[-1] + 2) * 4).astype(dtype)
+    for kind in [np.int64, np.int32]:
+        y = softmax.softmax_ragged(x, offsets.astype(kind), scale=0.5)
+        log_y = softmax.log_softmax_ragged(x, offsets.astype(kind).tolist(), scale=0.5)
+        lse = softmax.logsumexp_ragged(x, offsets.astype(kind), scale=0.5)
+        indices = softmax.argmax_ragged(x, offsets.astype(kind))
+        assert lse.dtype == dtype and lse.shape == (200,) and indices.dtype == np.int64
+        for i in range(200):
+            row = x[offsets[i] : offsets[i + 1]]
+            if not len(row):
+                assert lse[i] == -np.inf and indices[i] == -1
+                continue
+            part = slice(offsets[i], offsets[i + 1])
+            assert (y[part] == softmax.softmax(row, scale=0.5)).all()
+            assert (log_y[part] == softmax.log_softmax(row, scale=0.5)).all()
+            assert lse[i] == softmax.logsumexp(row, scale=0.5) and indices[i] == row.argmax()
+        assert (y[[0, 1, 2, -2, -1]] == 0).all()
+    # In place, with gaps, and into memory that is there: what is of no row stays as it is.
+    z = x.copy()
+    assert softmax.softmax_ragged(z, offsets, scale=0.5, out=z) is z
+    assert (z[3:-2] == y[3:-2]).all() and (z[:3] == x[:3]).all() and (z[-2:] == x[-2:]).all()
+    wide = np.repeat(x, 2)
+    assert (softmax.softmax_ragged(wide[::2], offsets, scale=0.5) == y).all()
+    out = np.full_like(x, 7)
+    softmax.softmax_ragged(wide[::2], offsets, scale=0.5, out=out)
+    assert (out[3:-2] == y[3:-2]).all()
+
+
+def test_ragged_of_tensors_and_errors():
+    import torch
+
+    nested = torch.nested.nested_tensor([torch.randn(n) for n in [3, 1, 7]], layout=torch.jagged)
+    y = softmax.softmax_ragged(nested.values(), nested.offsets())
+    assert isinstance(y, torch.Tensor)
+    for row, want in zip(y.split([3, 1, 7]), nested.unbind()):
+        assert torch.allclose(row, torch.softmax(want, -1))
+    x = np.zeros(5)
+    for offsets, message in [
+        ([0, 3, 2], "must be"),
+        ([-1, 3], "must be"),
+        ([0, 6], "must be"),
+        ([], "offset"),
+        ([[0, 5]], "offsets must have one axis"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            softmax.softmax_ragged(x, np.array(offsets, int))
+    with pytest.raises(ValueError, match="x must have one axis"):
+        softmax.softmax_ragged(np.zeros((2, 2)), [0, 2])
+    with pytest.raises(TypeError):
+        softmax.softmax_ragged(x, [0.0, 5.0])

@@ -1,0 +1,172 @@
+//! Rows of different lengths, by offsets into one array.
+
+use ::softmax::{Error, Hardmax, Ragged, RaggedMut, Softmax};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::array::{Array, Float, Output, tuple, typed};
+use crate::options::{Arg, Factor, MaskedRows, by_factor, exec, run};
+use crate::reduce::indices_like;
+use crate::rows::{room, store};
+
+/// `x`, and the offsets of its rows.
+fn inputs<'py>(
+    x: &Bound<'py, PyAny>,
+    offsets: &Bound<'py, PyAny>,
+) -> PyResult<(Array<'py>, Vec<i64>)> {
+    let (x, offsets) = (Array::input(x, "x")?, Array::labels(offsets, "offsets")?);
+    for (array, name) in [(&x, "x"), (&offsets, "offsets")] {
+        if array.shape().len() != 1 {
+            let shape = tuple(array.shape());
+            return Err(PyValueError::new_err(format!("{name} must have one axis, got {shape}")));
+        }
+    }
+    let offsets = offsets.layout().in_order::<i64>().into_owned();
+    Ok((x, offsets))
+}
+
+/// Softmax or log-softmax of rows.
+fn map<'py>(
+    x: &Bound<'py, PyAny>,
+    offsets: &Bound<'py, PyAny>,
+    op: Softmax<'static>,
+    log: bool,
+    out: Arg<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = x.py();
+    let (x, offsets) = inputs(x, offsets)?;
+    let mut y = Output::like(&x, out)?;
+    let (in_place, fresh) = (y.in_place, out.is_none());
+    typed!(x.dtype(), T => {
+        let elements = x.layout().len();
+        // In place the elements are only borrowed once.
+        let source = (!in_place).then(|| x.layout().in_order::<T>());
+        let compute = |y: &mut [T]| -> Result<(), Error> {
+            let Some(x) = &source else {
+                let rows = RaggedMut::new(y, &offsets[..])?;
+                return match log {
+                    true => op.log_softmax_ragged_in_place(rows),
+                    false => op.softmax_ragged_in_place(rows),
+                };
+            };
+            let rows = Ragged::new(x, &offsets[..])?;
+            if fresh {
+                outside(y, &offsets);
+            }
+            if log { op.log_softmax_ragged(rows, y) } else { op.softmax_ragged(rows, y) }
+        };
+        let mut layout = y.layout();
+        match layout.slice::<T>() {
+            Some(y) => run(py, elements, || compute(y)),
+            // In a copy without gaps of what is there.
+            None => {
+                let mut copy = layout.get().in_order::<T>().into_owned();
+                run(py, elements, || compute(&mut copy))?;
+                store(py, &copy, layout.view())
+            }
+        }
+    })?;
+    y.finish()
+}
+
+/// New elements that belong to no row become 0.
+fn outside<T: Float>(y: &mut [T], offsets: &[i64]) {
+    let at = |offset: Option<&i64>| offset.map_or(0, |&offset| offset as usize).min(y.len());
+    let (first, end) = (at(offsets.first()), at(offsets.last()));
+    y[..first].fill(T::ZERO);
+    y[end..].fill(T::ZERO);
+}
+
+/// The softmax of rows of different lengths, one after the other in x, which has one axis: row i
+/// is x[offsets[i]:offsets[i + 1]], and may be empty. What is outside of all rows becomes 0.
+///
+/// offsets: integers that do not fall, one more than there are rows: cu_seqlens of packed sequences,
+/// indptr of a matrix in CSR, offsets of a jagged tensor.
+/// Other arguments as of softmax.
+#[pyfunction]
+#[pyo3(signature = (x, offsets, *, scale=None, temperature=None, masked=MaskedRows::default(), out=None, threads=None, kernel=None),
+    text_signature = "(x, offsets, *, scale=None, temperature=None, masked='nan', out=None, threads=None, kernel=None)")]
+#[allow(clippy::too_many_arguments)]
+pub fn softmax_ragged<'py>(
+    x: &Bound<'py, PyAny>,
+    offsets: &Bound<'py, PyAny>,
+    scale: Arg<'_, 'py>,
+    temperature: Arg<'_, 'py>,
+    masked: MaskedRows,
+    out: Option<&Bound<'py, PyAny>>,
+    threads: Arg<'_, 'py>,
+    kernel: Option<&str>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let op = Softmax::new().masked(masked.0).exec(exec(threads, kernel)?);
+    map(x, offsets, by_factor!(op, Factor::new(scale, temperature)?), false, out)
+}
+
+/// The logarithm of softmax_ragged. Arguments as there.
+#[pyfunction]
+#[pyo3(signature = (x, offsets, *, scale=None, temperature=None, masked=MaskedRows::default(), out=None, threads=None, kernel=None),
+    text_signature = "(x, offsets, *, scale=None, temperature=None, masked='nan', out=None, threads=None, kernel=None)")]
+#[allow(clippy::too_many_arguments)]
+pub fn log_softmax_ragged<'py>(
+    x: &Bound<'py, PyAny>,
+    offsets: &Bound<'py, PyAny>,
+    scale: Arg<'_, 'py>,
+    temperature: Arg<'_, 'py>,
+    masked: MaskedRows,
+    out: Option<&Bound<'py, PyAny>>,
+    threads: Arg<'_, 'py>,
+    kernel: Option<&str>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let op = Softmax::new().masked(masked.0).exec(exec(threads, kernel)?);
+    map(x, offsets, by_factor!(op, Factor::new(scale, temperature)?), true, out)
+}
+
+/// ln(sum(exp(x))) of rows of different lengths: one for each, -inf for an empty one. x and offsets
+/// as of softmax_ragged.
+#[pyfunction]
+#[pyo3(signature = (x, offsets, *, scale=None, temperature=None, threads=None, kernel=None))]
+pub fn logsumexp_ragged<'py>(
+    x: &Bound<'py, PyAny>,
+    offsets: &Bound<'py, PyAny>,
+    scale: Arg<'_, 'py>,
+    temperature: Arg<'_, 'py>,
+    threads: Arg<'_, 'py>,
+    kernel: Option<&str>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = x.py();
+    let op = Softmax::new().exec(exec(threads, kernel)?);
+    let op = by_factor!(op, Factor::new(scale, temperature)?);
+    let (x, offsets) = inputs(x, offsets)?;
+    let rows = offsets.len().saturating_sub(1);
+    let mut y = Output::new(&x, &[rows], x.dtype())?;
+    typed!(x.dtype(), T => {
+        let values = x.layout().in_order::<T>();
+        let mut layout = y.layout();
+        // A new array has no gaps.
+        let y = layout.slice::<T>().unwrap_or_default();
+        run(py, values.len(), || op.logsumexp_ragged(Ragged::new(&values, &offsets[..])?, y))
+    })?;
+    y.finish()
+}
+
+/// The place of the largest element in each of the rows of different lengths; -1 for an empty one.
+/// x and offsets as of softmax_ragged.
+#[pyfunction]
+#[pyo3(signature = (x, offsets, *, threads=None, kernel=None))]
+pub fn argmax_ragged<'py>(
+    x: &Bound<'py, PyAny>,
+    offsets: &Bound<'py, PyAny>,
+    threads: Arg<'_, 'py>,
+    kernel: Option<&str>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = x.py();
+    let op = Hardmax::new().exec(exec(threads, kernel)?);
+    let (x, offsets) = inputs(x, offsets)?;
+    let mut indices = room(offsets.len().saturating_sub(1), 0usize)?;
+    typed!(x.dtype(), T => {
+        let values = x.layout().in_order::<T>();
+        run(py, values.len(), || {
+            op.argmax_ragged(Ragged::new(&values, &offsets[..])?, &mut indices)
+        })
+    })?;
+    indices_like(&x, &[indices.len()], &indices)
+}
