@@ -3,6 +3,7 @@
 pub(crate) mod bits;
 pub(crate) mod columns;
 pub(crate) mod error;
+pub(crate) mod excess;
 pub(crate) mod losses;
 pub(crate) mod masses;
 pub(crate) mod matrix;

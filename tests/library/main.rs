@@ -30,5 +30,6 @@ mod router;
 mod sampling;
 mod shards;
 mod special_values;
+mod speculative;
 mod vectors;
 mod weighted;
