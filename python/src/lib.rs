@@ -16,6 +16,7 @@ mod route;
 mod rows;
 mod sample;
 mod shards;
+mod speculative;
 mod torch;
 
 use pyo3::prelude::*;
@@ -44,4 +45,6 @@ mod _softmax {
     use crate::sample::PySampler;
     #[pymodule_export]
     use crate::shards::{PyMergedRow, PyShards};
+    #[pymodule_export]
+    use crate::speculative::PySpeculativeSampler;
 }
