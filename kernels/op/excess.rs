@@ -5,7 +5,8 @@ use crate::call::masses::SPAN;
 use crate::isa::vector::Vector;
 use crate::num::element::Element;
 
-/// As [`Ready::excess`](crate::Ready::excess). The compiler turns the loops into vectors.
+/// As [`Ready::excess`](crate::Ready::excess). The compiler turns the loops into vectors. Units of
+/// what is no probability are any numbers, so that their sums may wrap.
 #[inline(always)]
 pub(crate) fn sums<S: Vector, A: Element>(
     _: S,
@@ -21,7 +22,7 @@ pub(crate) fn sums<S: Vector, A: Element>(
                 *sum = 0;
                 for p in p {
                     let p = p.to_f64();
-                    *sum += excess(p, 0.0);
+                    *sum = sum.wrapping_add(excess(p, 0.0));
                     bad |= u64::from(!is_prob(p));
                 }
             }
@@ -31,7 +32,7 @@ pub(crate) fn sums<S: Vector, A: Element>(
                 *sum = 0;
                 for (p, q) in p.iter().zip(q) {
                     let (p, q) = (p.to_f64(), q.to_f64());
-                    *sum += excess(p, q);
+                    *sum = sum.wrapping_add(excess(p, q));
                     bad |= u64::from(!(is_prob(p) & is_prob(q)));
                 }
             }

@@ -319,14 +319,15 @@ fn sums_of_excess_are_those_of_the_reference() {
         let odd = [0.0, -0.0, 1.0, 1.0 + 1e-7, f64::EPSILON / 2.0, 1e-310, 5e-324, 1.5e-16, 0.75];
         let bad = [f64::NAN, -f64::NAN, -1e-30, 1.001, f64::INFINITY, f64::NEG_INFINITY];
         for n in [1, 2, 15, 16, 17, 100, SPAN - 1, SPAN, SPAN + 1, 3 * SPAN + 7] {
-            for case in 0..if quick() { 4 } else { 20 } {
+            for case in 0..if quick() { 5 } else { 20 } {
                 let mut row = |scale: f64| -> Vec<T::Arithmetic> {
                     let one = |r: &mut Random| match r.below(5) {
                         0 => odd[r.below(odd.len())],
                         _ => r.signed().abs() * scale,
                     };
                     let mut row: Vec<_> = (0..n).map(|_| T::Arithmetic::from_f64(one(r))).collect();
-                    if case % 4 == 3 && r.once_in(2) {
+                    // One that is no probability, or many, whose units are any numbers.
+                    for _ in 0..[0, 0, 0, r.below(2), r.below(n + 1)][case % 5] {
                         row[r.below(n)] = T::Arithmetic::from_f64(bad[r.below(bad.len())]);
                     }
                     row
