@@ -130,7 +130,7 @@ unsafe fn verify<T: Element>(
 
 /// Verifies drafted tokens (speculative decoding): accepts each with probability min(1, p / q) and
 /// draws one more token for each sequence, from the residual max(p - q, 0) in place of the first
-/// that is not accepted, or from `target`'s last row if all are. docs/sampling.md has the definition.
+/// that is not accepted, or from the last row of `target` if all are. docs/sampling.md defines it.
 ///
 /// Sequence `i` has the tokens from `drafted[offsets[i]]` to the one before
 /// `drafted[offsets[i + 1]]`, which may be none; there are `sequences + 1` offsets, which never
@@ -138,10 +138,11 @@ unsafe fn verify<T: Element>(
 /// first sequence first; `draft` has a row for each drafted token, and the dtype and columns of
 /// `target`, or is null, if each drafted token had probability 1.
 ///
-/// `tokens` has a place for each row of `target`: of each sequence the accepted tokens, whose number
-/// is in `accepted[i]`, one more, and `SOFTMAX_NO_TOKEN` in what is left. That is also in place of a
-/// token that cannot be drawn, because a row of the target or the draft has NaN or +inf, or nothing
-/// but -inf, or numbers that are not probabilities. `accepted` has one place for each sequence.
+/// `tokens` has a place for each row of `target`: of each sequence the accepted tokens, whose
+/// number is in `accepted[i]`, one more, and `SOFTMAX_NO_TOKEN` in what is left. That is also in
+/// place of a token that cannot be drawn, because a row of the target or the draft has NaN or +inf,
+/// or nothing but -inf, or numbers that are not probabilities. `accepted` has one place for each
+/// sequence.
 ///
 /// # Safety
 /// As the head of this file says.

@@ -15,6 +15,7 @@ const MOST: f64 = 1.0 + 1.0 / 1024.0;
 
 /// Whether a number is a probability: not NaN, not below 0, above 1 by rounding at most.
 #[inline(always)]
+#[allow(clippy::manual_range_contains)] // it has a branch
 pub fn is_prob(p: f64) -> bool {
     (p >= 0.0) & (p <= MOST)
 }

@@ -121,7 +121,7 @@ impl PySpeculativeSampler {
     /// had probability 1. target_probs, draft_probs: rows are probabilities, not logits.
     ///
     /// step: the position of the first drafted token; first_row: the number of the first sequence.
-    /// seeds, steps, temperatures: one for each sequence; with seeds, all have the number first_row.
+    /// seeds, steps, temperatures: one for each sequence; with seeds, all have that number.
     #[pyo3(signature = (target, drafted, draft=None, *, offsets=None, target_probs=None, draft_probs=None, step=None, first_row=None, seeds=None, steps=None, temperatures=None),
         text_signature = "($self, target, drafted, draft=None, *, offsets=None, target_probs=False, draft_probs=False, step=0, first_row=0, seeds=None, steps=None, temperatures=None)")]
     #[allow(clippy::too_many_arguments)]

@@ -129,7 +129,7 @@ def test_ctrl_c_ends_long_calls():
     )
     assert done.returncode == 0, done.stderr
     took = {name: float(time) for name, time in (line.split(": ") for line in done.stdout.splitlines())}
-    assert len(took) == 23
+    assert len(took) == 24
     # Of 12 parts.
     assert {name: time for name, time in took.items() if time > 6} == {}
 

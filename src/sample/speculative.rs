@@ -452,14 +452,12 @@ impl<'a> SpeculativeSampler<'a> {
 
     fn check_options(&self) -> Result<(), Error> {
         Temperature::of(self.temperature)?;
-        let range = "0 or above";
-        match self.temperatures.unwrap_or_default().iter().position(|t| !(*t >= 0.0)) {
-            Some(at) => {
-                let temperature = self.temperatures.unwrap_or_default()[at];
-                Err(Error::value_at("temperature", at, temperature, range))
+        for (at, &temperature) in self.temperatures.unwrap_or_default().iter().enumerate() {
+            if Temperature::of(temperature).is_err() {
+                return Err(Error::value_at("temperature", at, temperature, "0 or above"));
             }
-            None => Ok(()),
         }
+        Ok(())
     }
 
     fn number_of(&self, sequence: usize) -> u64 {
@@ -650,7 +648,7 @@ impl<A: Element> Verifier<'_, '_, A> {
         let Rooms { target: of_target, draft: of_draft, partials, sums } = rooms;
         for (at, &token) in drafted.iter().enumerate() {
             let mut p = Row::new(kernel, target.row(at), of_target);
-            let q = draft.row(at).map(|q| Row::new(kernel, q, &mut **of_draft));
+            let q = draft.row(at).map(|q| Row::new(kernel, q, of_draft));
             let Some(p_known) = p.know(&temperature, partials) else { return (at, NONE) };
             let Some(p_units) = p.units(p_known, token) else { return (at, NONE) };
             let bits = bits(at);

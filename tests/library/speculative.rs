@@ -90,7 +90,7 @@ impl<T: Element> Case<T> {
             }
             all
         };
-        let target_probs = seed % 3 == 0;
+        let target_probs = seed.is_multiple_of(3);
         let draft_kind = (seed / 3 % 4) as usize % 3;
         let target = rows(end - start + sequences, kinds[0], target_probs);
         // A draft like its target, mostly, so that tokens are accepted.
@@ -101,7 +101,7 @@ impl<T: Element> Case<T> {
                 for at in pair[0] - start..pair[1] - start {
                     let of_target = &target[(at + i) * cols..(at + i + 1) * cols];
                     draft[at * cols..(at + 1) * cols].copy_from_slice(of_target);
-                    if seed % 5 > 0 {
+                    if !seed.is_multiple_of(5) {
                         draft[at * cols + r.below(cols)] = T::from_f64(0.5);
                     }
                 }
@@ -371,8 +371,8 @@ const DRAFT: [[f32; VOCABULARY]; 2] =
     [[1.0, 0.0, 0.5, 0.5, 0.5, 0.0], [0.0, 0.3, -2.0, 1.0, 1.2, 1.1]];
 
 /// Decodes sequences of three tokens, in rounds of at most two drafted tokens: a round drafts for
-/// the positions that are left, and emits what is accepted and one more. Drafted tokens are drawn by
-/// `Sampler` with the same seed, steps and numbers.
+/// the positions that are left, and emits what is accepted and one more. `Sampler` draws drafted
+/// tokens with the same seed, steps and numbers.
 fn decode(n: usize, seed: u64, temperature: f64, kind: usize) -> Vec<[usize; 3]> {
     let draft_logits = DRAFT.concat();
     let draft_probs: Vec<f32> =

@@ -51,7 +51,7 @@ static void values(void) {
             CHECK(memcmp(tokens + offsets[i] + i, drafted + offsets[i], n * sizeof *tokens) == 0);
         }
 
-        /* Each sequence by itself, by its number, and by a seed of its own; rows as probabilities. */
+        /* Each sequence by itself, by its number, and by its own seed; rows as probabilities. */
         fill_random(dtype, q, DRAFTED * COLS, 62);
         char p[ROWS * COLS * 8];
         softmax_matrix probs = softmax_matrix_mut(p, dtype, ROWS, COLS);
