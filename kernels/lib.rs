@@ -32,6 +32,7 @@ pub use call::bits::BitMask;
 pub use call::columns::Columns;
 pub use call::entropies::EntropyGradient;
 pub use call::error::{Error, Number, Size};
+pub use call::excess::{CERTAIN, excess, is_prob, prob_units};
 pub use call::losses::{BackwardCall, Loss, LossCall, Targets, Weights};
 pub use call::masses::{
     Exps, LEAST, LEAST_UNIT, Learned, Masses, RESTS, SPAN, Scanned, of_rank, rank, rest, units,
@@ -48,7 +49,7 @@ pub use isa::use_bf16_conversions;
 pub use mem::fpenv::in_default_environment;
 pub use mem::memory::{Large, shortest_row, with_large};
 pub use mem::scratch::{lend, release_scratch, room_for, room_for_row, with_lent, with_room};
-pub use num::element::{ByType, Element, Family, Plain};
+pub use num::element::{ByType, Element, Family, Plain, arithmetic};
 pub use num::exp2::{BLOCK, MOST_LANES};
 pub use num::ln::ln;
 pub use num::part_of;

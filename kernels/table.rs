@@ -11,7 +11,7 @@ use half::{bf16, f16};
 use crate::call::columns::Columns;
 use crate::call::entropies::EntropyGradient;
 use crate::call::losses::{BackwardCall, LossCall};
-use crate::call::masses::{Exps, Learned, Masses, Scanned};
+use crate::call::masses::{Exps, Learned, Masses, SPAN, Scanned};
 use crate::call::partials::{self, MergedPartials, Partial};
 use crate::call::picks::Picks;
 use crate::call::pieces::{self, BlockSum, Extremes, Merged, Piece, PieceOptions, RowShift, Whole};
@@ -49,6 +49,7 @@ pub(crate) struct Ops<T: Element> {
     backward: unsafe fn(&mut BackwardCall<T>),
     exps: ExpsOf<T>,
     hide: unsafe fn(&[T], &[u32], &mut [T]),
+    excess: ExcessOf<T>,
     widen: unsafe fn(&[T], &mut [T::Arithmetic]),
     pieces: PieceOps<T>,
     /// The same for logarithms; probabilities of half types have an arithmetic of their own.
@@ -82,6 +83,11 @@ pub(crate) struct PieceOps<T: 'static> {
 
 type Partials<T> = fn(&partials::Summing<T>, &[T], &Scale, Option<f64>, &mut [Partial]);
 type ExpsOf<T> = unsafe fn(&[T], Option<&[u32]>, &Scale, &mut Learned, &mut [f32]) -> Option<Exps>;
+type ExcessOf<T> = unsafe fn(
+    &[<T as Element>::Arithmetic],
+    Option<&[<T as Element>::Arithmetic]>,
+    &mut [u64],
+) -> bool;
 type Scan = unsafe fn(Masses<'_>, f32, f32, &mut [u64], &mut [u64]) -> Scanned;
 type Logs = unsafe fn(&[f32], &mut [f64]);
 type Noise = unsafe fn([u32; 4], &[u32], &mut [[f64; 2]]);
@@ -400,6 +406,23 @@ impl Ready {
         unsafe { (self.ops::<T>().hide)(x, seen, y) };
     }
 
+    /// Sums the units by which the probabilities of `p` are above those of `q`, or all their units:
+    /// separately for each span of the row, into `sums`, which has one place for each. Returns
+    /// whether all numbers are probabilities; if not, or if lengths differ, the sums are nothing.
+    pub fn excess<T: Element>(
+        self,
+        p: &[T::Arithmetic],
+        q: Option<&[T::Arithmetic]>,
+        sums: &mut [u64],
+    ) -> bool {
+        let spans = p.len().div_ceil(SPAN);
+        if sums.len() != spans || q.is_some_and(|q| q.len() != p.len()) {
+            return false;
+        }
+        // SAFETY: the kernel is ready.
+        unsafe { (self.ops::<T>().excess)(p, q, sums) }
+    }
+
     /// Converts a row to the arithmetic type; elements that only one slice has are left alone.
     pub fn widen<T: Element>(self, x: &[T], y: &mut [T::Arithmetic]) {
         let n = x.len().min(y.len());
@@ -713,6 +736,10 @@ mod generic {
         route(call: &mut RouteCall<T>) -> bool = op::route::route;
     }
     entries! {
+        [S, A] [ S: Vector, A: Element ]
+        excess(p: &[A], q: Option<&[A]>, sums: &mut [u64]) -> bool = op::excess::sums;
+    }
+    entries! {
         [S, T, U] [
             S: op::attend::Masks + Io<T> + Io<U>,
             T: Element,
@@ -786,6 +813,7 @@ macro_rules! kernel {
             backward: generic::backward::<$v, $t>,
             exps: generic::exps::<$v, $t>,
             hide: generic::hide::<$v, $t>,
+            excess: generic::excess::<$v, <$t as Element>::Arithmetic>,
             widen: generic::widen::<$v, $t>,
             pieces: kernel!(@pieces $p, $t),
             log_pieces: kernel!(@pieces $v, $t),
@@ -823,6 +851,7 @@ macro_rules! reference {
             backward: scalar::loss::backward,
             exps: scalar::exps,
             hide: scalar::hide,
+            excess: scalar::excess,
             widen: scalar::widen,
             pieces: reference!(@pieces $e, scalar::sum::<_, true>),
             log_pieces: reference!(@pieces $e, scalar::sum::<_, false>),

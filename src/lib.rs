@@ -172,7 +172,7 @@ pub use plan::{Op, Plan, Regime, Shape};
 pub use ragged::RaggedTargets;
 pub use router::Router;
 pub use rows::Softmax;
-pub use sample::{Method, Order, Sampler};
+pub use sample::{DraftRows, Method, Order, Sampler, SpeculativeSampler, TargetRows};
 pub use scratch::{release_scratch, with_scratch};
 pub use shards::{Merged, MergedRow, Shards};
 pub use sigmoid::Sigmoid;

@@ -2,6 +2,7 @@
 
 mod filter;
 mod random;
+mod speculative;
 
 use std::cmp::Ordering;
 
@@ -15,6 +16,7 @@ use crate::exec::exec_setter;
 use crate::{Error, Exec, Plan, Shape, Size};
 use filter::{Kept, List, Lists, Need};
 use random::Stream;
+pub use speculative::{DraftRows, SpeculativeSampler, TargetRows};
 
 /// The order of filters and temperature. Libraries differ only in the place of the temperature and
 /// of typical-p.

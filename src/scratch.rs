@@ -8,7 +8,8 @@ use softmax_kernels::{
 use crate::axis::around;
 use crate::lanes::{self, most_lanes};
 use crate::{
-    Attention, CrossEntropy, Error, Exec, Op, Plan, Router, Sampler, Shape, Softmax, TopK,
+    Attention, CrossEntropy, Error, Exec, Op, Plan, Router, Sampler, Shape, Softmax,
+    SpeculativeSampler, TopK,
 };
 
 /// Calls `f`. Calls of this crate within `f`, on this thread and on the threads that share their
@@ -333,6 +334,30 @@ impl CrossEntropy<'_> {
         // With a scale below 0 the rows of a tile are copied again.
         let again = if self.is_negative() { of_rows } else { room_for::<f64>(rows.rows) };
         Ok(total(&plan, again, tile))
+    }
+}
+
+impl SpeculativeSampler<'_> {
+    /// The same as [`Exec::scratch_size`], for target rows of this shape.
+    ///
+    /// ```
+    /// use softmax::{DraftRows, Matrix, Ragged, Shape, SpeculativeSampler, TargetRows};
+    /// let (logits, mut tokens) = (Matrix::new(&[0.0f32, f32::NEG_INFINITY], 2)?, [7]);
+    /// let sampler = SpeculativeSampler::new(1);
+    /// let mut memory = vec![0; sampler.scratch_size::<f32>(Shape::from(&logits))?];
+    /// let (target, none) = (TargetRows::Logits(logits), Ragged::new(&[], &[0usize, 0])?);
+    /// softmax::with_scratch(&mut memory, || {
+    ///     sampler.verify(target, DraftRows::OneHot, none, &mut tokens, &mut [0])
+    /// })?;
+    /// assert_eq!(tokens, [0]);
+    /// # Ok::<(), softmax::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Value`] if a temperature is out of range; as [`Exec::plan`].
+    pub fn scratch_size<T: Element>(&self, shape: Shape) -> Result<usize, Error> {
+        let memory = self.memory::<T::Arithmetic>(shape.cols)?;
+        Ok(total(&self.plan::<T>(shape)?, 0, memory))
     }
 }
 

@@ -10,8 +10,9 @@ use common::{Options, available, by, quick};
 use counting::COUNT;
 use softmax::half::bf16;
 use softmax::{
-    Attention, BitMask, Caches, Element, Executor, Kernel, Mask, Matrix, MatrixMut, Merged, Method,
-    Op, Order, Partial, Probs, Ragged, RaggedMut, Router, Sampler, Scoring, Shape, Threads, Ties,
+    Attention, BitMask, Caches, DraftRows, Element, Executor, Kernel, Mask, Matrix, MatrixMut,
+    Merged, Method, Op, Order, Partial, Probs, Ragged, RaggedMut, Router, Sampler, Scoring, Shape,
+    SpeculativeSampler, TargetRows, Threads, Ties,
 };
 
 fn view(y: &mut [f32], cols: usize) -> MatrixMut<'_, f32> {
@@ -263,6 +264,31 @@ fn routers() {
 }
 
 #[test]
+fn speculative() {
+    for kernel in available().into_iter().filter(|k| k.name() != "scalar") {
+        for cols in [5usize, 5000, 100_000] {
+            let x: Vec<f32> = (0..5 * cols).map(|i| ((i * 7919) % 10_007) as f32 * 1e-3).collect();
+            let drafted = Ragged::new(&[1, 0, 4], &[0usize, 2, 3]).expect("offsets");
+            let sampler = SpeculativeSampler::new(1).exec(by(kernel).threads(Threads::Serial));
+            let infinite = sampler.temperature(f64::INFINITY);
+            for sampler in [sampler, sampler.temperature(0.0), infinite] {
+                let (mut tokens, mut accepted) = ([0; 5], [0; 2]);
+                let count = second(|| {
+                    let target = TargetRows::Logits(Matrix::new(&x, cols).expect("rows"));
+                    let draft = Matrix::new(&x[..3 * cols], cols).expect("rows");
+                    for draft in [DraftRows::Logits(draft), DraftRows::OneHot] {
+                        let done =
+                            sampler.verify(target, draft, drafted, &mut tokens, &mut accepted);
+                        done.expect("a valid call");
+                    }
+                });
+                assert_eq!(count, 0, "{} {cols} {sampler:?}", kernel.name());
+            }
+        }
+    }
+}
+
+#[test]
 fn decisions() {
     for kernel in available().into_iter().filter(|k| k.name() != "scalar") {
         let options = Options::new().kernel(kernel).threads(Threads::Serial);
@@ -460,6 +486,21 @@ fn in_lent_memory<T: Element + Probs<T>>(kernel: &'static Kernel, rows: usize, c
             });
             assert_eq!(count, 0, "{what} {sampler:?}, what is left");
         }
+        let offsets: Vec<usize> = (0..=rows / 2).collect();
+        let drafted = vec![3; rows / 2];
+        let sampler = SpeculativeSampler::new(1).exec(options.exec);
+        let even = x.split_rows(rows / 2 * 2).0;
+        let draft = x.split_rows(rows / 2).0;
+        let size = sampler.scratch_size::<T>(Shape::from(&even)).expect("a size");
+        let mut accepted = vec![0; rows / 2];
+        let mut places = vec![0; rows / 2 * 2];
+        let count = lent(size, || {
+            let drafted = Ragged::new(&drafted, &offsets).expect("offsets");
+            let (target, draft) = (TargetRows::Logits(even), DraftRows::Logits(draft));
+            let done = sampler.verify(target, draft, drafted, &mut places, &mut accepted);
+            done.expect("a valid call");
+        });
+        assert_eq!(count, 0, "{what} speculative");
         let bias = vec![0.25; cols];
         let router = Router::new(5).exec(options.exec);
         let biased = router.scoring(Scoring::Sigmoid).bias(&bias).renormalize(true);

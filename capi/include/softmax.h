@@ -110,6 +110,12 @@
 // The largest sum of logarithm and Gumbel noise: one random number for each token.
 #define SOFTMAX_METHOD_GUMBEL_MAX 1
 
+// The rows of the target are probabilities, not logits.
+#define SOFTMAX_SPECULATIVE_TARGET_PROBS 1
+
+// The rows of the draft are probabilities, not logits.
+#define SOFTMAX_SPECULATIVE_DRAFT_PROBS 2
+
 // Elements of a block: shards of a row start at multiples of it.
 #define SOFTMAX_BLOCK 4096
 
@@ -479,6 +485,32 @@ typedef struct softmax_sampler {
     // The same in place of `step`.
     const uint64_t *steps;
 } softmax_sampler;
+
+// How drafted tokens are verified. `softmax_speculative_default` makes one for logits at
+// temperature 1. (Scale and temperature of `softmax_options` have no effect.)
+typedef struct softmax_speculative {
+    // `sizeof(softmax_speculative)`.
+    size_t size;
+    // The seed of all sequences, if `seeds` is null.
+    uint64_t seed;
+    // The position of the first drafted token of all sequences, if `steps` is null. Positions are
+    // below 2^48.
+    uint64_t step;
+    // The number of the first sequence, so that a batch may be cut. Sequences are numbered below
+    // 2^48.
+    uint64_t first_row;
+    // The divisor of logits of all sequences, if `temperatures` is null; 0 verifies greedily.
+    double temperature;
+    // A seed for each sequence, or null. With it, every sequence has the number `first_row`, so
+    // that its place in the batch makes no difference.
+    const uint64_t *seeds;
+    // The position of the first drafted token of each sequence, or null.
+    const uint64_t *steps;
+    // A temperature for each sequence, or null.
+    const double *temperatures;
+    // 0, `SOFTMAX_SPECULATIVE_TARGET_PROBS`, `SOFTMAX_SPECULATIVE_DRAFT_PROBS` or both.
+    uint32_t flags;
+} softmax_speculative;
 
 // The partial of a block of a row: four numbers, which may be stored and sent.
 typedef struct softmax_partial {
@@ -1313,6 +1345,44 @@ enum softmax_status softmax_sample_scratch_size(const struct softmax_matrix *log
                                                 size_t *bytes,
                                                 const struct softmax_options *options);
 
+// Verifies drafted tokens (speculative decoding): accepts each with probability min(1, p / q) and
+// draws one more token for each sequence, from the residual max(p - q, 0) in place of the first
+// that is not accepted, or from the last row of `target` if all are. docs/sampling.md defines it.
+//
+// Sequence `i` has the tokens from `drafted[offsets[i]]` to the one before
+// `drafted[offsets[i + 1]]`, which may be none; there are `sequences + 1` offsets, which never
+// fall. `target` has a row for each drafted token and one more for each sequence, those of the
+// first sequence first; `draft` has a row for each drafted token, and the dtype and columns of
+// `target`, or is null, if each drafted token had probability 1.
+//
+// `tokens` has a place for each row of `target`: of each sequence the accepted tokens, whose
+// number is in `accepted[i]`, one more, and `SOFTMAX_NO_TOKEN` in what is left. That is also in
+// place of a token that cannot be drawn, because a row of the target or the draft has NaN or +inf,
+// or nothing but -inf, or numbers that are not probabilities. `accepted` has one place for each
+// sequence.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_verify(const struct softmax_matrix *target,
+                                   const struct softmax_matrix *draft,
+                                   const size_t *drafted,
+                                   const size_t *offsets,
+                                   size_t sequences,
+                                   size_t *tokens,
+                                   size_t *accepted,
+                                   const struct softmax_speculative *speculative,
+                                   const struct softmax_options *options);
+
+// As `softmax_scratch_size`, for verification with a target of the shape and dtype of this matrix,
+// whose data is not used, nor are the arrays of `speculative`.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_verify_scratch_size(const struct softmax_matrix *target,
+                                                const struct softmax_speculative *speculative,
+                                                size_t *bytes,
+                                                const struct softmax_options *options);
+
 // The meaning of a status, in a few English words; never null, and valid as long as the library is
 // loaded. Other numbers have a text, too. (For what was wrong with a call, see
 // `softmax_options.message`.)
@@ -1538,6 +1608,16 @@ static inline softmax_sampler softmax_sampler_default(uint64_t seed) {
     sampler.typical_p = 1.0;
     sampler.repetition_penalty = 1.0;
     return sampler;
+}
+
+/* Logits of the target and the draft, at temperature 1. */
+static inline softmax_speculative softmax_speculative_default(uint64_t seed) {
+    softmax_speculative speculative;
+    memset(&speculative, 0, sizeof speculative);
+    speculative.size = sizeof speculative;
+    speculative.seed = seed;
+    speculative.temperature = 1.0;
+    return speculative;
 }
 
 /* The k largest of the softmax, with their probabilities as weights. */

@@ -20,6 +20,7 @@ mod raw;
 mod route;
 mod rows;
 mod sample;
+mod speculative;
 mod status;
 mod tensors;
 
@@ -37,6 +38,7 @@ pub use raw::*;
 pub use route::*;
 pub use rows::*;
 pub use sample::*;
+pub use speculative::*;
 pub use status::{softmax_status, softmax_status_message};
 
 pub use tensors::*;

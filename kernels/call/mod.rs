@@ -4,6 +4,7 @@ pub(crate) mod bits;
 pub(crate) mod columns;
 pub(crate) mod entropies;
 pub(crate) mod error;
+pub(crate) mod excess;
 pub(crate) mod losses;
 pub(crate) mod masses;
 pub(crate) mod matrix;

@@ -10,7 +10,7 @@
 use crate::call::Special;
 use crate::call::pieces::{BlockSum, Extremes, Piece, RowShift, Whole, first};
 use crate::mem::fpenv::in_default_environment;
-use crate::num::element::Element;
+use crate::num::element::{Element, Plain};
 use crate::num::exp2::{BLOCK, Contract, Sum};
 use crate::num::scale::Scale;
 
@@ -30,6 +30,9 @@ pub struct Partial {
     /// The correction of the sum in f64 rows; the sum for probabilities in f16 and bf16 rows.
     rest: f64,
 }
+
+// SAFETY: four numbers.
+unsafe impl Plain for Partial {}
 
 impl Partial {
     /// The partial of a block of nothing but -inf.

@@ -14,6 +14,10 @@ pub(crate) mod sealed {
         fn of<F: Family>(all: &ByType<F>) -> &F::Of<Self>
         where
             Self: Element;
+        /// A row that is of its arithmetic type.
+        fn arithmetic(x: &[Self]) -> Option<&[Self::Arithmetic]>
+        where
+            Self: Element;
     }
 }
 
@@ -44,6 +48,12 @@ pub trait Element: Copy + Send + Sync + std::fmt::Debug + 'static + sealed::Inte
     fn from_f64(x: f64) -> Self;
 }
 
+/// A row that is of its arithmetic type; `None` for rows of f16 and bf16.
+#[doc(hidden)]
+pub fn arithmetic<T: Element>(x: &[T]) -> Option<&[T::Arithmetic]> {
+    T::arithmetic(x)
+}
+
 /// Something that exists once for every element type.
 #[doc(hidden)]
 pub trait Family {
@@ -61,7 +71,7 @@ pub struct ByType<F: Family> {
 }
 
 macro_rules! element {
-    ($t:ident, $field:ident, $e:ident, $arithmetic:literal, $zero:expr, $nan:expr, $to:expr, $from:expr) => {
+    ($t:ident, $field:ident, $e:ident, $arithmetic:literal, $zero:expr, $nan:expr, $to:expr, $from:expr, $same:expr) => {
         impl Element for $t {
             type Arithmetic = $e;
             const NAME: &'static str = stringify!($t);
@@ -88,23 +98,42 @@ macro_rules! element {
             fn of<F: Family>(all: &ByType<F>) -> &F::Of<Self> {
                 &all.$field
             }
+            fn arithmetic(x: &[Self]) -> Option<&[$e]> {
+                $same(x)
+            }
         }
     };
 }
 
-element!(f32, f32, f32, true, 0.0, f32::from_bits(0x7fc0_0000), f64::from, |x| x as f32);
+element!(f32, f32, f32, true, 0.0, f32::from_bits(0x7fc0_0000), f64::from, |x| x as f32, Some);
 
-element!(f64, f64, f64, true, 0.0, f64::from_bits(0x7ff8_0000_0000_0000), |x| x, |x| x);
+element!(f64, f64, f64, true, 0.0, f64::from_bits(0x7ff8_0000_0000_0000), |x| x, |x| x, Some);
 
 // Integer operations alone: the other conversions of `half` use F16C wherever CPUID reports it,
 // even if the system has switched the registers off that it needs.
-element!(f16, f16, f32, false, f16::ZERO, f16::from_bits(0x7e00), f16::to_f64_const, |x| {
-    f16::from_f32_const(x as f32)
-});
+element!(
+    f16,
+    f16,
+    f32,
+    false,
+    f16::ZERO,
+    f16::from_bits(0x7e00),
+    f16::to_f64_const,
+    |x| { f16::from_f32_const(x as f32) },
+    |_| None
+);
 
-element!(bf16, bf16, f32, false, bf16::ZERO, bf16::from_bits(0x7fc0), bf16::to_f64_const, |x| {
-    bf16::from_f32_const(x as f32)
-});
+element!(
+    bf16,
+    bf16,
+    f32,
+    false,
+    bf16::ZERO,
+    bf16::from_bits(0x7fc0),
+    bf16::to_f64_const,
+    |x| { bf16::from_f32_const(x as f32) },
+    |_| None
+);
 
 macro_rules! plain {
     ($($t:ty),*) => {

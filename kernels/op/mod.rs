@@ -4,6 +4,7 @@ pub(crate) mod attend;
 pub(crate) mod columns;
 pub(crate) mod decide;
 pub(crate) mod entropy;
+pub(crate) mod excess;
 pub(crate) mod limits;
 pub(crate) mod loss;
 pub(crate) mod pieces;

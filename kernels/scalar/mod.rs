@@ -16,7 +16,7 @@ use crate::num::element::Element;
 use crate::num::exp2::{BLOCK, Contract, LANES_F32, LANES_F64, SHORT_POLY, Sum};
 use crate::num::scale::{LogShift, Scale, Shift};
 
-pub(crate) use sample::{exps, hide, logs, noise, scan, widen};
+pub(crate) use sample::{excess, exps, hide, logs, noise, scan, widen};
 
 /// The factor by which exponentials are multiplied for quotients, so that `e lo` is a normal number
 /// even where `e / sum` is the least normal one.

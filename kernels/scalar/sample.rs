@@ -105,3 +105,18 @@ pub(crate) fn scan(
     }
     found
 }
+
+/// Sums the excess of probabilities by spans. Returns whether all numbers are probabilities.
+pub(crate) fn excess<A: Element>(p: &[A], q: Option<&[A]>, sums: &mut [u64]) -> bool {
+    let units = |p: f64| (p.min(1.0) * (1u64 << 52) as f64).round_ties_even() as u64;
+    let mut all = true;
+    for sum in sums.iter_mut() {
+        *sum = 0;
+    }
+    for (i, p) in p.iter().enumerate() {
+        let (p, q) = (p.to_f64(), q.map_or(0.0, |q| q[i].to_f64()));
+        all &= [p, q].iter().all(|p| (0.0..=1.0 + 1.0 / 1024.0).contains(p));
+        sums[i / SPAN] += units(p).saturating_sub(units(q));
+    }
+    all
+}

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, SupportsIndex, TypeAlias, TypedDict, final, type_check_only
 
 import numpy
@@ -15,6 +15,7 @@ __all__ = [
     "MergedRow",
     "Sampler",
     "Shards",
+    "SpeculativeSampler",
     "argmax",
     "argmax_ragged",
     "attention_softmax",
@@ -345,6 +346,32 @@ class Sampler:
         bitmask: Any = None,
         hidden_from: SupportsIndex | None = None,
     ) -> Any: ...
+
+@final
+class SpeculativeSampler:
+    def __new__(
+        cls,
+        seed: SupportsIndex = 0,
+        *,
+        temperature: float = 1.0,
+        threads: SupportsIndex | None = None,
+        kernel: str | None = None,
+    ) -> Self: ...
+    def verify(
+        self,
+        target: Any,
+        drafted: Any,
+        draft: Any = None,
+        *,
+        offsets: Any = None,
+        target_probs: bool = False,
+        draft_probs: bool = False,
+        step: SupportsIndex = 0,
+        first_row: SupportsIndex = 0,
+        seeds: Iterable[SupportsIndex] | None = None,
+        steps: Iterable[SupportsIndex] | None = None,
+        temperatures: Iterable[float] | None = None,
+    ) -> tuple[Any, Any]: ...
 
 @final
 class MergedRow:

@@ -17,6 +17,7 @@ mod route;
 mod rows;
 mod sample;
 mod shards;
+mod speculative;
 mod torch;
 
 use pyo3::prelude::*;
@@ -47,4 +48,6 @@ mod _softmax {
     use crate::sample::PySampler;
     #[pymodule_export]
     use crate::shards::{PyMergedRow, PyShards};
+    #[pymodule_export]
+    use crate::speculative::PySpeculativeSampler;
 }

@@ -243,6 +243,51 @@ def test_draws():
     assert softmax.Sampler().sample(np.float32([[np.nan, 1]])).tolist() == [-1]
 
 
+def test_speculative():
+    target = RNG.standard_normal((2, 3, 50)).astype(np.float32) * 3
+    sampler = softmax.SpeculativeSampler(5, temperature=0.8)
+    greedy = softmax.SpeculativeSampler(temperature=0.0)
+    largest = target.argmax(-1)
+    drafted = largest[:, :2].copy()
+    drafted[1, 1] = (drafted[1, 1] + 1) % 50
+    tokens, accepted = greedy.verify(target, drafted)
+    assert accepted.tolist() == [2, 1] and accepted.dtype == tokens.dtype == np.int64
+    assert tokens[0].tolist() == largest[0].tolist()
+    assert tokens[1].tolist() == [*largest[1, :2], -1]
+    # A draft that is the target is accepted; as logits and as probabilities.
+    draft = np.ascontiguousarray(target[:, :2])
+    tokens, accepted = sampler.verify(target, drafted, draft)
+    assert accepted.tolist() == [2, 2] and (tokens[:, :2] == drafted).all()
+    probs = softmax.softmax(target, temperature=0.8)
+    of_probs = sampler.verify(probs, drafted, probs[:, :2], target_probs=True, draft_probs=True)
+    assert (of_probs[0] == tokens).all()
+    mixed = sampler.verify(target, drafted, probs[:, :2], draft_probs=True)
+    assert (mixed[0] == tokens).all()
+    # Sequences by offsets, alone, and with seeds of their own.
+    offsets = [0, 1, 1, 4]
+    flat, some = target.reshape(6, 50), [1, 2, 3, 4]
+    rows = np.concatenate([flat, flat[:1]])
+    for draft in [None, flat[2:]]:
+        tokens, accepted = sampler.verify(rows, some, draft, offsets=offsets, steps=[7, 8, 9], temperatures=[1, 2, 0.5])
+        assert tokens.shape == (7,) and accepted.shape == (3,)
+        alone, count = softmax.SpeculativeSampler(5, temperature=0.5).verify(
+            rows[3:], some[1:], None if draft is None else draft[1:], step=9, first_row=2
+        )
+        assert alone.tolist() == tokens[3:].tolist() and count.item() == accepted[2] and count.shape == ()
+    one = sampler.verify(rows[:2], [1], seeds=[3])[0]
+    two = sampler.verify(np.stack([rows[:2]] * 2), [[1], [1]], seeds=[4, 3])[0]
+    assert (two[1] == one).all() and two[0].tolist() != one.tolist()
+    # The distribution of what comes out: here of the first token.
+    n, p, q = 20_000, np.float64([0.5, 0.3, 0.2]), np.float64([0.2, 0.2, 0.6])
+    proposed = softmax.Sampler(3).sample(np.log(q), n)[:, None]
+    rows, draft = np.broadcast_to(p, (n, 2, 3)), np.broadcast_to(q, (n, 1, 3))
+    tokens, accepted = softmax.SpeculativeSampler(3).verify(rows, proposed, draft, target_probs=True, draft_probs=True)
+    assert abs(np.bincount(tokens[:, 0], minlength=3) / n - p).max() < 0.02
+    assert abs(accepted.mean() - np.minimum(p, q).sum()) < 0.02
+    rows = np.float32([[0, 0], [np.nan, 0]])
+    assert sampler.verify(rows, [], target_probs=True, offsets=[0, 0, 0])[0].tolist() == [-1, -1]
+
+
 def test_shards():
     row = RNG.standard_normal(10_000).astype(np.float32) * 5
     parts = np.split(row, [4096, 8192])

@@ -102,6 +102,9 @@ CALLS = {
     "cross_entropy_with_grad": lambda x, t: S.cross_entropy_with_grad(x, t, axis=-1, **O),
     "cross_entropy, axis 1": lambda x, t: S.cross_entropy_with_grad(x, t[:, :COLS], **O),
     "Sampler": lambda x, t: S.Sampler(top_p=0.9, **O).sample(x),
+    "SpeculativeSampler": lambda x, t: S.SpeculativeSampler(**O).verify(
+        x.reshape(-1, 1, x.shape[-1]), np.zeros((x.size // x.shape[-1], 0), int)
+    ),
 }
 for name, call in CALLS.items():
     start = time.perf_counter()
@@ -126,7 +129,7 @@ def test_ctrl_c_ends_long_calls():
     )
     assert done.returncode == 0, done.stderr
     took = {name: float(time) for name, time in (line.split(": ") for line in done.stdout.splitlines())}
-    assert len(took) == 23
+    assert len(took) == 24
     # Of 12 parts.
     assert {name: time for name, time in took.items() if time > 6} == {}
 

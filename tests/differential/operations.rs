@@ -9,8 +9,9 @@ use crate::place::{Argument, Layout, Place, Word, Wrong, checked};
 use crate::values::{Draws, Heat, Number, factor, logits, masked, special};
 use softmax::half::{bf16, f16};
 use softmax::{
-    BLOCK, BitMask, CrossEntropy, GroupScore, Mask, Masked, Matrix, MatrixMut, Merged, MergedRow,
-    Method, Order, Partial, Probs, Ragged, RaggedMut, Reduction, Router, Scoring, Targets, Ties,
+    BLOCK, BitMask, CrossEntropy, DraftRows, GroupScore, Mask, Masked, Matrix, MatrixMut, Merged,
+    MergedRow, Method, Order, Partial, Probs, Ragged, RaggedMut, Reduction, Router, Scoring,
+    SpeculativeSampler, TargetRows, Targets, Ties,
 };
 
 /// The results of rows, each with as many numbers as the others.
@@ -1636,8 +1637,127 @@ impl<T: Number> Operation for Routed<T> {
     }
 }
 
+/// A sequence of drafted tokens.
+#[derive(Debug)]
+struct Sequence<T> {
+    drafted: Vec<usize>,
+    /// A row for each drafted token and one more, and a row for each.
+    target: Vec<Vec<T>>,
+    draft: Vec<Vec<T>>,
+    seed: u64,
+    step: u64,
+    temperature: f64,
+}
+
+/// Drafted tokens, verified; a row is a sequence.
+#[derive(Debug)]
+pub struct Verified<T> {
+    sequences: Vec<Sequence<T>>,
+    cols: usize,
+    target_probs: bool,
+    /// Logits, probabilities, or one-hot.
+    draft_kind: usize,
+    first_row: u64,
+}
+
+/// The most tokens that a sequence drafts.
+const MOST_DRAFTED: usize = 3;
+
+impl<T: Number> Verified<T> {
+    fn new(r: &mut Random, (sequences, cols): (usize, usize)) -> Self {
+        let (sequences, cols) = (sequences.min(20), cols.max(1));
+        let (target_probs, draft_kind) = (r.once_in(3), r.below(3));
+        let alike = r.once_in(2);
+        let mut sequence = || {
+            let k = r.below(MOST_DRAFTED + 1);
+            let temperature = match r.below(8) {
+                0 => 0.0,
+                1 => f64::INFINITY,
+                2 => r.power(-20.0, 20.0),
+                _ => 1.0,
+            };
+            let rows = |r: &mut Random, rows, probs: bool| {
+                let mut x: Vec<Vec<T>> = logits(r, rows, cols, 1.0 / temperature);
+                for x in x.iter_mut().flatten().filter(|_| probs) {
+                    // Mostly numbers that are probabilities, but do not add up to 1.
+                    let value = x.to_f64();
+                    *x = T::from_f64(if value.abs() > 1e4 { value } else { value.abs() % 1.0 });
+                }
+                x
+            };
+            let target = rows(r, k + 1, target_probs);
+            let mut draft = rows(r, k, draft_kind == 1);
+            if alike {
+                draft.clone_from_slice(&target[..k]);
+            }
+            let drafted = (0..k).map(|_| r.below(cols)).collect();
+            Sequence { drafted, target, draft, seed: r.next(), step: r.next() >> 17, temperature }
+        };
+        let sequences = (0..sequences).map(|_| sequence()).collect();
+        let first_row = r.one(&[0, 77, (1 << 48) - 200]);
+        Self { sequences, cols, target_probs, draft_kind, first_row }
+    }
+}
+
+impl<T: Number> Operation for Verified<T> {
+    fn rows(&self) -> usize {
+        self.sequences.len()
+    }
+
+    fn run(&self, rows: &[usize], way: &Way) -> Results {
+        let (r, n) = (&mut way.random(), rows.len());
+        let of: Vec<&Sequence<T>> = rows.iter().map(|&row| &self.sequences[row]).collect();
+        let mut offsets = vec![r.below(3)];
+        offsets.extend(of.iter().scan(offsets[0], |at, s| {
+            *at += s.drafted.len();
+            Some(*at)
+        }));
+        let elements = offsets[n] - offsets[0];
+        let mut drafted = vec![usize::MAX; offsets[0]];
+        drafted.extend(of.iter().flat_map(|s| &s.drafted));
+        let seeds: Vec<u64> = of.iter().map(|s| s.seed).collect();
+        let steps: Vec<u64> = of.iter().map(|s| s.step).collect();
+        let temperatures: Vec<f64> = of.iter().map(|s| s.temperature).collect();
+        let target = of.iter().flat_map(|s| s.target.iter().flatten());
+        let target = Place::filled(way.layout, r, (elements + n, self.cols), false, target);
+        let draft = of.iter().flat_map(|s| s.draft.iter().flatten());
+        let draft = Place::filled(way.layout, r, (elements, self.cols), false, draft);
+        let mut tokens = Place::<usize>::new(way.layout, r, (elements + n, 1), true);
+        let mut accepted = Place::<usize>::new(way.layout, r, (n, 1), true);
+        let (x, q) = (target.matrix(), draft.matrix());
+        let done = SpeculativeSampler::new(0)
+            .first_row(self.first_row)
+            .seeds(&seeds)
+            .steps(&steps)
+            .temperatures(&temperatures)
+            .exec(way.options().exec)
+            .verify(
+                if self.target_probs { TargetRows::Probs(x) } else { TargetRows::Logits(x) },
+                [DraftRows::Logits(q), DraftRows::Probs(q), DraftRows::OneHot][self.draft_kind],
+                Ragged::new(&drafted, &offsets).expect("offsets that do not fall"),
+                tokens.slice_mut(),
+                accepted.slice_mut(),
+            );
+        let outputs: [(_, &dyn Argument); 2] = [("tokens", &tokens), ("accepted", &accepted)];
+        checked(done, &[("target", &target), ("draft", &draft)], &outputs)?;
+        let mut tokens = tokens.numbers().into_iter().flatten();
+        let sequence = |(count, s): (Vec<f64>, &&Sequence<T>)| {
+            let mut all = count;
+            all.extend(tokens.by_ref().take(s.drafted.len() + 1));
+            // As many numbers for each sequence.
+            all.resize(MOST_DRAFTED + 2, 0.0);
+            all
+        };
+        Ok(accepted.numbers().into_iter().zip(&of).map(sequence).collect())
+    }
+
+    fn show(&self, row: usize) -> String {
+        self.sequences[row].target.iter().map(|x| show(x)).collect::<Vec<_>>().join("\n")
+    }
+}
+
 /// Kinds of operations.
-pub const KINDS: usize = 17;
+pub const KINDS: usize = 18;
 
 /// A case of a kind, with the `dtype`th type.
 pub fn case(
@@ -1673,6 +1793,7 @@ pub fn case(
         13 => of!(Uneven),
         14 => of!(Routed),
         15 => of!(Map, MapOf::Entropy),
+        16 => of!(Verified),
         _ => match (dtype, r.below(3)) {
             (0, 0) => Box::new(Attend::<f32, f32>::new(r, shape)),
             (0, 1) => Box::new(Attend::<f32, f16>::new(r, shape)),

@@ -32,5 +32,6 @@ mod router;
 mod sampling;
 mod shards;
 mod special_values;
+mod speculative;
 mod vectors;
 mod weighted;

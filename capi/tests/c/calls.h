@@ -455,6 +455,38 @@ static void draws(softmax_dtype dtype, size_t rows, size_t cols, const softmax_o
     free(counts);
 }
 
+static void verified(softmax_dtype dtype, size_t cols, const softmax_options *options) {
+    enum { SEQUENCES = 5, EACH = 2, ROWS = SEQUENCES * (EACH + 1) };
+    void *in = memory(ROWS * cols * size_of(dtype));
+    void *of_draft = memory(SEQUENCES * EACH * cols * size_of(dtype));
+    fill(dtype, in, ROWS, cols, 13);
+    fill(dtype, of_draft, SEQUENCES * EACH, cols, 14);
+    softmax_matrix x = softmax_matrix_of(in, dtype, ROWS, cols);
+    softmax_matrix draft = softmax_matrix_of(of_draft, dtype, SEQUENCES * EACH, cols);
+    size_t drafted[SEQUENCES * EACH];
+    size_t offsets[SEQUENCES + 1];
+    for (size_t i = 0; i <= SEQUENCES; i++) {
+        offsets[i] = i * EACH;
+    }
+    for (size_t i = 0; i < SEQUENCES * EACH; i++) {
+        drafted[i] = i * 7 % cols;
+    }
+    for (int which = 0; which < 4; which++) {
+        softmax_speculative s = softmax_speculative_default(4);
+        s.temperature = which == 2 ? 0.0 : which == 3 ? INFINITY : 1.3;
+        size_t tokens[ROWS];
+        size_t accepted[SEQUENCES];
+        const softmax_matrix *q = which == 1 ? NULL : &draft;
+        CALL(softmax_verify(&x, q, drafted, offsets, SEQUENCES, tokens, accepted, &s, options));
+        NOTE(tokens, sizeof tokens);
+        NOTE(accepted, sizeof accepted);
+        size_t needed = 0;
+        CALL(softmax_verify_scratch_size(&x, &s, &needed, options));
+    }
+    free(in);
+    free(of_draft);
+}
+
 static void routes(softmax_dtype dtype, size_t rows, const softmax_options *options) {
     enum { EXPERTS = 24, K = 5 };
     void *in = memory(rows * EXPERTS * size_of(dtype));
@@ -561,6 +593,8 @@ static void all_calls(int kind) {
         attention(dtype, 2, 5, 50, &shared);
         attention(dtype, 2, 5, 500, &scaled);
         draws(dtype, 9, 1000, &shared);
+        verified(dtype, 50, &shared);
+        verified(dtype, 5000, &shared);
         routes(dtype, 37, &shared);
         tensors(dtype, &shared);
         shards(dtype, 0.0, &scaled);

@@ -102,7 +102,7 @@ type Map = unsafe extern "C" fn(
 
 /// The first byte of the input chooses the function.
 pub fn plan(input: &mut Input) -> Planned {
-    match input.byte() % 61 {
+    match input.byte() % 63 {
         0 => map(input, "softmax_softmax", softmax_softmax, SOFTMAX_OP_SOFTMAX),
         1 => map(input, "softmax_log_softmax", softmax_log_softmax, SOFTMAX_OP_LOG_SOFTMAX),
         2 => map(input, "softmax_sigmoid", softmax_sigmoid, SOFTMAX_OP_SIGMOID),
@@ -163,6 +163,8 @@ pub fn plan(input: &mut Input) -> Planned {
         57 => map_per_row(input, "softmax_log_softmax_per_row", softmax_log_softmax_per_row),
         58 => to_one_per_row(input, "softmax_logsumexp_per_row", softmax_logsumexp_per_row),
         59 => to_one_per_row(input, "softmax_entropy_per_row", softmax_entropy_per_row),
+        60 => verify(input),
+        61 => verify_scratch_size(input),
         _ => shards(input),
     }
 }
@@ -1528,6 +1530,77 @@ fn route(input: &mut Input) -> Planned {
         let wrong = (0..n).map(|i| unsafe { experts.add(i).read() }).find(|&i| i as usize >= cols);
         wrong.map_or(Ok(()), |index| Err(format!("{index} is no expert")))
     })
+}
+
+fn speculative(input: &mut Input, sequences: usize) -> *const softmax_speculative {
+    let given = |input: &mut Input| if input.below(3) == 2 { sequences } else { 0 };
+    let (seeds, steps, temperatures) = (given(input), given(input), given(input));
+    const HEAT: [f64; 7] = [1.0, 0.7, 0.0, f64::INFINITY, 1e30, 1e-30, -1.0];
+    let speculative = softmax_speculative {
+        size: size_of::<softmax_speculative>(),
+        seed: input.u64(),
+        step: if input.rarely(8) { input.u64() } else { 3 },
+        first_row: if input.rarely(8) { input.u64() } else { 0 },
+        temperature: input.float(&HEAT),
+        seeds: input.array(seeds, |input, _| input.u64()),
+        steps: input.array(steps, |input, _| if input.rarely(100) { input.u64() } else { 7 }),
+        temperatures: input.array(temperatures, |input, _| input.float(&HEAT)),
+        flags: if input.rarely(64) { 4 } else { input.below(4) as u32 },
+    };
+    input.descriptor(speculative)
+}
+
+fn verify(input: &mut Input) -> Planned {
+    let dtype = input.dtype();
+    // Sequences of some tokens each, whose rows fit, mostly.
+    let sequences = if input.rarely(64) { input.size(100) } else { input.below(6) };
+    let mut end = 0;
+    let offsets = input.array(sequences.saturating_add(1), |input, i| {
+        end += if i == 0 { 0 } else { input.below(4) };
+        if input.rarely(200) { input.below(9) } else { end }
+    });
+    let (_, cols) = input.shape();
+    let shape = input.like((end.saturating_add(sequences), cols));
+    let target = input.matrix(dtype, shape);
+    let (rows, cols) = (target.matrix.rows, target.matrix.cols);
+    let len = end.max(9);
+    let drafted = input.array(len, |input, _| token(input, cols)).cast_const();
+    let (mut draft, mut read) = (std::ptr::null(), vec![target.rows]);
+    if input.below(3) > 0 {
+        let shape = input.like((end, cols));
+        let rows = input.matrix(dtype, shape);
+        read.push(rows.rows);
+        draft = rows.pointer;
+    }
+    let speculative = speculative(input, sequences);
+    let tokens: *mut usize = input.output(rows, Some(&target));
+    let accepted: *mut usize = input.output(sequences, None);
+    let (x, p) = (target.pointer, speculative);
+    Planned::new("softmax_verify", move |options| {
+        // SAFETY: as in `map`.
+        unsafe {
+            softmax_verify(x, draft, drafted, offsets, sequences, tokens, accepted, p, options)
+        }
+    })
+    .needs(move |bytes, options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_verify_scratch_size(x, p, bytes, options) }
+    })
+    .reads(read)
+    .writes([Written::of(tokens, rows), Written::of(accepted, sequences)])
+    .checks(move |_| all_indices(tokens, rows, |token| token < cols || token == SOFTMAX_NO_TOKEN))
+}
+
+fn verify_scratch_size(input: &mut Input) -> Planned {
+    let target = shape_only(input);
+    let speculative = speculative(input, 3);
+    let bytes = input.output(1, None);
+    Planned::new("softmax_verify_scratch_size", move |options| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_verify_scratch_size(target.pointer, speculative, bytes, options) }
+    })
+    .writes([Written::of(bytes, 1)])
+    .of_its_own()
 }
 
 fn route_scratch_size(input: &mut Input) -> Planned {
