@@ -290,7 +290,7 @@ impl Softmax<'_> {
         let operands = ((input(x), input(mask)), output(y));
         lanes::run::<T, _>(&self.exec, work, len, operands, &|exec, n, ((x, mask), y)| {
             let mask = Some((&*mask).into());
-            Softmax { mask, exec: *exec, ..*self }.to_one(work, rows(x, n, len)?, y)
+            Softmax { mask, exec: *exec, ..*self }.rows_to_one(work, rows(x, n, len)?, y)
         })
     }
 
@@ -320,7 +320,7 @@ impl Softmax<'_> {
     ) -> Result<(), Error> {
         let operands = (input(x), output(y));
         lanes::run::<T, _>(&self.exec, work, len, operands, &|exec, n, (x, y)| {
-            self.exec(*exec).to_one(work, rows(x, n, len)?, y)
+            self.exec(*exec).rows_to_one(work, rows(x, n, len)?, y)
         })
     }
 
@@ -389,7 +389,7 @@ impl Softmax<'_> {
         let sizes @ [outer, len, inner] = lanes::around(shape, axis)?;
         let from = tensor(INPUT, x, sizes)?;
         if inner == 1 {
-            return self.to_one(work, rows(x, outer, len)?, y);
+            return self.rows_to_one(work, rows(x, outer, len)?, y);
         }
         let to = tensor_mut(OUTPUT, y, [outer, 1, inner])?;
         match self.mask_of_each(len)? {

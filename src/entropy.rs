@@ -120,7 +120,7 @@ impl Softmax<'_> {
     }
 
     /// Log-sum-exp or entropy.
-    pub(crate) fn to_one<T: Element>(
+    pub(crate) fn rows_to_one<T: Element>(
         &self,
         work: Work,
         x: Matrix<T>,

@@ -206,7 +206,7 @@ impl PerRow<'_> {
     /// # Errors
     /// As [`PerRow::softmax`]; temperatures 0 and infinity are out of range.
     pub fn logsumexp<T: Element>(&self, x: Matrix<T>, y: &mut [T]) -> Result<(), Error> {
-        self.to_one(Work::LogSumExp, x, y)
+        self.rows_to_one(Work::LogSumExp, x, y)
     }
 
     /// [`Softmax::entropy`] of every row with its factor: one element of `h` for each. Error: as
@@ -223,7 +223,7 @@ impl PerRow<'_> {
     /// # Errors
     /// As [`PerRow::logsumexp`].
     pub fn entropy<T: Element>(&self, x: Matrix<T>, h: &mut [T]) -> Result<(), Error> {
-        self.to_one(Work::Entropy, x, h)
+        self.rows_to_one(Work::Entropy, x, h)
     }
 
     fn map<T: Element>(&self, work: Work, x: Matrix<T>, y: MatrixMut<T>) -> Result<(), Error> {
@@ -250,7 +250,7 @@ impl PerRow<'_> {
         })
     }
 
-    fn to_one<T: Element>(&self, work: Work, x: Matrix<T>, y: &mut [T]) -> Result<(), Error> {
+    fn rows_to_one<T: Element>(&self, work: Work, x: Matrix<T>, y: &mut [T]) -> Result<(), Error> {
         if y.len() != x.rows() {
             return Err(not_one_a_row(work, [(x.rows(), x.cols()), (y.len(), 1)]));
         }
@@ -262,7 +262,7 @@ impl PerRow<'_> {
                 let ((x, other_x), (y, other_y)) = (x.split_rows(at), y.split_at_mut(at));
                 ((x, y), (other_x, other_y))
             },
-            &|softmax, (x, y)| softmax.to_one(work, x, y),
+            &|softmax, (x, y)| softmax.rows_to_one(work, x, y),
         )
     }
 

@@ -182,11 +182,8 @@ unsafe fn options_of<'a>(
     macro_rules! each {
         ($at:literal, $list:ident) => {
             // SAFETY: as this function's.
-            if let Some(list) =
-                unsafe { each(stringify!($list), s.$list, rows, &mut of_rows[$at]) }?
-            {
-                sampler = sampler.$list(list);
-            }
+            let list = unsafe { each(stringify!($list), s.$list, rows, &mut of_rows[$at]) }?;
+            sampler = list.map_or(sampler, |list| sampler.$list(list));
         };
     }
     each!(0, temperatures);
