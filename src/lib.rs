@@ -29,8 +29,8 @@
 //!   masked rows; weights of a log-sum-exp;
 //! - [`Attention`]: softmax of attention scores, with masks, biases, caps, sinks;
 //! - [`CrossEntropy`]: losses and their gradients; [`Backward`]: gradients through a softmax;
-//! - [`Sampler`]: draws of tokens; [`TopK`] and [`LogProbs`]: the largest elements, and the
-//!   log-probabilities of given ones;
+//! - [`Sampler`]: draws of tokens; [`SpeculativeSampler`]: verification of drafted ones; [`TopK`]
+//!   and [`LogProbs`]: the largest elements, and the log-probabilities of given ones;
 //! - [`Router`]: the experts of tokens;
 //! - [`Sigmoid`], and [`Hardmax`] with argmax;
 //! - [`Shards`]: rows that lie in several places.
