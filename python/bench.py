@@ -191,7 +191,7 @@ def ragged(x):
 
 
 def requests(x):
-    """A batch of requests, with masks of a bit a token that show all, or a temperature for each row."""
+    """Requests: with masks of a bit a token that show all, or a temperature for each row."""
     out = np.empty_like(x)
     bits = np.full((len(x), -(-x.shape[1] // 32)), -1, np.int32)
     temperatures = np.random.default_rng(3).uniform(0.5, 1.5, len(x))

@@ -8,8 +8,8 @@ use crate::plan::Regime;
 use crate::rows::{mismatch, not_one_a_row};
 use crate::{Error, Shape, Softmax};
 
-/// Softmax, log-softmax, log-sum-exp and entropy of rows with a scale or a temperature each, as in a
-/// batch of requests: what [`Softmax::scales`] and [`Softmax::temperatures`] return.
+/// Softmax, log-softmax, log-sum-exp and entropy of rows with a scale or a temperature each, as in
+/// a batch of requests: what [`Softmax::scales`] and [`Softmax::temperatures`] return.
 ///
 /// Every row has the bits that it has alone with its factor. Rows one after the other that have the
 /// same factor are computed together. Each change costs some 50 ns: nothing beside rows of 10,000

@@ -215,8 +215,8 @@ macro_rules! by_dtypes {
     };
 }
 
-/// The options, once it is sure that nothing is written that is read. A function of its own, so that
-/// the call that follows has its part of the stack.
+/// The options, once it is sure that nothing is written that is read. A function of its own, so
+/// that the call that follows has its part of the stack.
 ///
 /// # Safety
 /// As [`options_of`].

@@ -80,8 +80,8 @@ fn outside<T: Float>(y: &mut [T], offsets: &[i64]) {
 /// The softmax of rows of different lengths, one after the other in x, which has one axis: row i
 /// is x[offsets[i]:offsets[i + 1]], and may be empty. What is outside of all rows becomes 0.
 ///
-/// offsets: integers that do not fall, one more than there are rows: cu_seqlens of packed sequences,
-/// indptr of a matrix in CSR, offsets of a jagged tensor.
+/// offsets: integers that do not fall, one more than there are rows: cu_seqlens of packed
+/// sequences, indptr of a matrix in CSR, offsets of a jagged tensor.
 /// Other arguments as of softmax.
 #[pyfunction]
 #[pyo3(signature = (x, offsets, *, scale=None, temperature=None, masked=MaskedRows::default(), out=None, threads=None, kernel=None),

@@ -14,8 +14,8 @@ use crate::rows::room;
 
 /// Draws tokens from rows of logits: the same for the same seed, step and number of the row.
 ///
-/// seed, temperature, top_k, top_p, min_p, typical_p, and the step of `sample`: a number, or one for
-/// each row. Rows with a seed each have the draws that they have alone, wherever they lie.
+/// seed, temperature, top_k, top_p, min_p, typical_p, and the step of `sample`: a number, or one
+/// for each row. Rows with a seed each have the draws that they have alone, wherever they lie.
 /// top_k, top_p, min_p, typical_p: filters, none of which is the default. order: in which they are
 /// applied, "transformers" or "llama.cpp". method: "inverse_cdf" or "gumbel_max".
 /// bias: numbers that are added to tokens' logits. The penalties are those of tokens in `history`.
