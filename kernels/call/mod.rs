@@ -6,6 +6,7 @@ pub(crate) mod error;
 pub(crate) mod losses;
 pub(crate) mod masses;
 pub(crate) mod matrix;
+pub(crate) mod online;
 pub(crate) mod partials;
 pub(crate) mod picks;
 pub(crate) mod pieces;

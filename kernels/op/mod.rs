@@ -5,6 +5,7 @@ pub(crate) mod columns;
 pub(crate) mod decide;
 pub(crate) mod limits;
 pub(crate) mod loss;
+pub(crate) mod online;
 pub(crate) mod pieces;
 pub(crate) mod ragged;
 pub(crate) mod route;

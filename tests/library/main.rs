@@ -23,6 +23,7 @@ mod masks;
 mod memory;
 // The crate's dev-dependency on itself enables the feature.
 mod ndarray;
+mod online;
 mod paths;
 mod properties;
 mod ragged;
