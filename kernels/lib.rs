@@ -38,6 +38,7 @@ pub use call::masses::{
     Exps, LEAST, LEAST_UNIT, Learned, Masses, RESTS, SPAN, Scanned, of_rank, rank, rest, units,
 };
 pub use call::matrix::{Matrix, MatrixMut};
+pub use call::online::{OnlineRow, TileCall, TilePlace, finish_rows, merge_outputs};
 pub use call::partials::{MergedPartials, Partial};
 pub use call::picks::{Picks, perplexity};
 pub use call::pieces::{BlockSum, Extremes, Merged, Piece, PieceOptions, RowShift, Whole};
@@ -59,4 +60,4 @@ pub use num::weighted::weighted_logsumexp;
 pub use op::columns::room_for_columns;
 pub use op::route::room_for_routes;
 pub use op::tiny::{ROWS_AT_LEAST, TINY, room_for_tiny};
-pub use table::{Chosen, Kernel, Limits, Pieces, Probs, Ready, Shards, all, limits};
+pub use table::{Chosen, Kernel, Limits, Pieces, Probs, Ready, Shards, Weight, all, limits};

@@ -12,6 +12,7 @@ use crate::call::columns::Columns;
 use crate::call::entropies::EntropyGradient;
 use crate::call::losses::{BackwardCall, LossCall};
 use crate::call::masses::{Exps, Learned, Masses, SPAN, Scanned};
+use crate::call::online::TileCall;
 use crate::call::partials::{self, MergedPartials, Partial};
 use crate::call::picks::Picks;
 use crate::call::pieces::{self, BlockSum, Extremes, Merged, Piece, PieceOptions, RowShift, Whole};
@@ -125,6 +126,35 @@ macro_rules! attention {
     }};
 }
 
+type Tile<U> = unsafe fn(&mut TileCall<U>);
+
+/// The entry points of a kernel for tiles of attention, by the type of weights.
+#[derive(Debug)]
+pub(crate) struct TileOps {
+    f32: Tile<f32>,
+    f16: Tile<f16>,
+    bf16: Tile<bf16>,
+}
+
+/// A type for the weights of a tile of scores: f32, f16 or bf16.
+pub trait Weight: Element + sealed::Weighs {}
+
+use sealed::Weighs;
+
+macro_rules! weights {
+    ($($t:ident),*) => {
+        $(impl Weight for $t {}
+
+        impl Weighs for $t {
+            fn tile(kernel: &Kernel) -> unsafe fn(&mut TileCall<$t>) {
+                kernel.tiles.$t
+            }
+        })*
+    };
+}
+
+weights!(f32, f16, bf16);
+
 /// A type for the probabilities of scores of type `T`: `T` itself; f32 if `T` is f16 or bf16; f16
 /// or bf16 if `T` is f32.
 pub trait Probs<T: Element>: Element + sealed::Attends<T> {}
@@ -132,7 +162,7 @@ pub trait Probs<T: Element>: Element + sealed::Attends<T> {}
 use sealed::Attends;
 
 mod sealed {
-    use super::{Element, Kernel, Scores};
+    use super::{Element, Kernel, Scores, TileCall};
 
     /// What kernels need from the types of scores and probabilities. Sealed: no other crate can
     /// name or implement it.
@@ -140,6 +170,13 @@ mod sealed {
     pub trait Attends<T: Element>: Sized {
         /// A kernel's entry point.
         fn attend(kernel: &Kernel) -> unsafe fn(&mut Scores<T, Self>) -> bool;
+    }
+
+    /// What kernels need from the type of weights. Sealed likewise.
+    #[doc(hidden)]
+    pub trait Weighs: Sized {
+        /// A kernel's entry point.
+        fn tile(kernel: &Kernel) -> unsafe fn(&mut TileCall<Self>);
     }
 }
 
@@ -169,6 +206,7 @@ pub struct Kernel {
     detect: fn() -> bool,
     ops: ByType<AllOps>,
     attention: AttentionOps,
+    tiles: TileOps,
     scan: Scan,
     logs: Logs,
     noise: Noise,
@@ -323,6 +361,13 @@ impl Ready {
     pub fn attend<T: Element, U: Probs<T>>(self, mut call: Scores<'_, T, U>) -> bool {
         // SAFETY: the kernel is ready.
         unsafe { U::attend(self.0)(&mut call) }
+    }
+
+    /// Weighs a tile of scores, in the default floating-point environment.
+    pub fn weigh<U: Weight>(self, mut call: TileCall<'_, U>) {
+        let _environment = Environment::enter();
+        // SAFETY: the kernel is ready.
+        unsafe { U::tile(self.0)(&mut call) };
     }
 
     /// [`Ready::attend`] from a type to itself.
@@ -748,6 +793,13 @@ mod generic {
         attend(call: &mut Scores<T, U>) -> bool = op::attend::attend;
     }
     entries! {
+        [S, U] [
+            S: op::attend::Masks + Io<U> + Vector<E = f32>,
+            U: Element,
+        ]
+        tile(call: &mut TileCall<U>) = op::online::tile;
+    }
+    entries! {
         [S] [ S: Bands ]
         scan(
             masses: Masses<'_>,
@@ -783,6 +835,11 @@ macro_rules! kernel {
             attention: attention!(
                 generic::attend, isa::$isa::F32, Short<isa::$isa::F32>, isa::$isa::F64
             ),
+            tiles: TileOps {
+                f32: generic::tile::<isa::$isa::F32, f32>,
+                f16: generic::tile::<isa::$isa::F32, f16>,
+                bf16: generic::tile::<isa::$isa::F32, bf16>,
+            },
             scan: generic::scan::<isa::$isa::F32>,
             logs: generic::logs::<isa::$isa::F32>,
             noise: generic::noise::<isa::$isa::F32>,
@@ -902,6 +959,7 @@ pub fn all() -> &'static [Kernel] {
                 bf16: reference!(f32),
             },
             attention: attention!(scalar::attend,),
+            tiles: TileOps { f32: scalar::tile, f16: scalar::tile, bf16: scalar::tile },
             scan: scalar::scan,
             logs: scalar::logs,
             noise: scalar::noise,

@@ -55,9 +55,9 @@ use crate::{Error, Exec, Plan, Shape};
 #[derive(Clone, Copy, Debug)]
 pub struct Attention<'a> {
     /// Its scale is 1; `factor` has the scale.
-    attend: Attend<'a>,
-    factor: Factor,
-    exec: Exec<'a>,
+    pub(crate) attend: Attend<'a>,
+    pub(crate) factor: Factor,
+    pub(crate) exec: Exec<'a>,
 }
 
 impl<'a> Attention<'a> {

@@ -28,6 +28,7 @@
 //!   the feature `ndarray` also of that crate's views); scale or temperature; masks and fully
 //!   masked rows; weights of a log-sum-exp;
 //! - [`Attention`]: softmax of attention scores, with masks, biases, caps, sinks;
+//!   [`OnlineSoftmax`]: the same by tiles, without stored scores;
 //! - [`CrossEntropy`]: losses and their gradients; [`Backward`]: gradients through a softmax;
 //! - [`Sampler`]: draws of tokens; [`SpeculativeSampler`]: verification of drafted ones; [`TopK`]
 //!   and [`LogProbs`]: the largest elements, and the log-probabilities of given ones;
@@ -104,7 +105,7 @@
 //! | shard | several blocks of a row of which others lie elsewhere: in another buffer, on another machine |
 //! | part | what one thread takes of a call at a time: rows, columns or a piece |
 //! | group | short rows that are computed together, as if they were one |
-//! | tile | columns that are computed or copied together, because they fit in a cache |
+//! | tile | columns that are computed or copied together, because they fit in a cache; of attention's scores, some rows and some keys |
 //! | shift | the integer `M`: exponentials are scaled by `2^-M`, so that none overflows; guessed from other rows, or a row's own |
 //! | sweep | the pass over a row that computes exponentials, their sum, and the row's extremes |
 //! | finish | the pass over a row that turns exponentials or elements into results |
@@ -135,6 +136,7 @@ mod lanes;
 mod loss;
 #[cfg(feature = "ndarray")]
 mod ndarray_axis;
+mod online;
 mod per_row;
 mod picks;
 mod plan;
@@ -166,6 +168,7 @@ pub use loss::{CrossEntropy, Reduction};
 pub use ndarray;
 #[cfg(feature = "ndarray")]
 pub use ndarray_axis::ArrayTargets;
+pub use online::OnlineSoftmax;
 pub use per_row::PerRow;
 pub use picks::{LogProbs, TopK, perplexity};
 pub use plan::{Op, Plan, Regime, Shape};
@@ -178,7 +181,8 @@ pub use shards::{Merged, MergedRow, Shards};
 pub use sigmoid::Sigmoid;
 pub use softmax_kernels::{
     BLOCK, BitMask, Element, Error, GroupScore, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut,
-    Number, Offsets, Partial, Probs, Ragged, RaggedMut, Scoring, Size, Targets, Ties, Weights,
+    Number, Offsets, OnlineRow, Partial, Probs, Ragged, RaggedMut, Scoring, Size, Targets, Ties,
+    Weight, Weights,
 };
 pub use threads::Threads;
 

@@ -11,11 +11,11 @@ use counting::COUNT;
 use softmax::half::bf16;
 use softmax::{
     Attention, BitMask, Caches, DraftRows, Element, Executor, Kernel, Mask, Matrix, MatrixMut,
-    Merged, Method, Op, Order, Partial, Probs, Ragged, RaggedMut, Router, Sampler, Scoring, Shape,
-    SpeculativeSampler, TargetRows, Threads, Ties,
+    Merged, Method, OnlineRow, Op, Order, Partial, Probs, Ragged, RaggedMut, Router, Sampler,
+    Scoring, Shape, SpeculativeSampler, TargetRows, Threads, Ties,
 };
 
-fn view(y: &mut [f32], cols: usize) -> MatrixMut<'_, f32> {
+fn view<T>(y: &mut [T], cols: usize) -> MatrixMut<'_, T> {
     MatrixMut::new(y, cols).expect("a shape")
 }
 
@@ -134,6 +134,27 @@ fn attention() {
                 });
                 assert_eq!(count, 0, "{} {keys} keys", kernel.name());
             }
+        }
+    }
+}
+
+#[test]
+fn tiles() {
+    for kernel in available().into_iter().filter(|k| k.name() != "scalar") {
+        let x = vec![1.0f32; 6 * 300];
+        let (mut y, mut states) = (vec![bf16::ZERO; x.len()], [OnlineRow::NEW; 6]);
+        let (mut factors, mut reciprocals) = ([0.0; 6], [0.0; 6]);
+        let attention = Attention::new(2, 3).exec(by(kernel));
+        for attention in [attention.causal(), attention.soft_cap(3.0), attention.scale(-1.0)] {
+            let online = attention.online(6, 5000);
+            let count = second(|| {
+                let x = Matrix::new(&x, 300).expect("a shape");
+                online
+                    .tile((0, 777), x, view(&mut y, 300), &mut states, &mut factors)
+                    .expect("a valid tile");
+                online.finish(0, &states, &mut reciprocals, None).expect("valid rows");
+            });
+            assert_eq!(count, 0, "{}", kernel.name());
         }
     }
 }

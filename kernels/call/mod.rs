@@ -8,6 +8,7 @@ pub(crate) mod excess;
 pub(crate) mod losses;
 pub(crate) mod masses;
 pub(crate) mod matrix;
+pub(crate) mod online;
 pub(crate) mod partials;
 pub(crate) mod picks;
 pub(crate) mod pieces;

@@ -485,7 +485,7 @@ impl<'a> Attend<'a> {
     }
 
     /// Checks all lengths and values for scores of this shape, which are computed in the type `A`.
-    fn check<A>(&self, rows: usize, cols: usize) -> Result<(), Error> {
+    pub(crate) fn check<A>(&self, rows: usize, cols: usize) -> Result<(), Error> {
         let &Attend { heads, queries, .. } = self;
         let per_batch = heads.checked_mul(queries).filter(|&n| n > 0);
         let batch = match per_batch {
@@ -613,6 +613,19 @@ impl<'a> Attend<'a> {
     /// The options of row `row` of `rows`, of `cols` keys.
     #[inline(always)]
     pub(crate) fn row(&self, row: usize, rows: usize, cols: usize) -> Row<'a> {
+        self.row_within(row, rows, cols, (0, cols))
+    }
+
+    /// The same for a tile, which has the keys of this range. A mask of numbers is judged by those
+    /// alone.
+    #[inline(always)]
+    pub(crate) fn row_within(
+        &self,
+        row: usize,
+        rows: usize,
+        cols: usize,
+        tile: (usize, usize),
+    ) -> Row<'a> {
         let (head, query) = (row / self.queries, row % self.queries);
         let (batch, head) = (head / self.heads, head % self.heads);
         let position = self.position(row, query, rows, cols);
@@ -639,6 +652,7 @@ impl<'a> Attend<'a> {
             let row = (at(batch, batches) * heads + at(head, heads)) * queries + at(query, queries);
             mask.data().row(row, width)
         });
+        let (begin, end) = (begin.max(tile.0), end.min(tile.1));
         let keys = (begin.min(end), end);
         Row {
             keys,

@@ -45,7 +45,7 @@ impl<S: Io<f32> + Io<f16> + Io<bf16> + Io<<S as Vector>::E>> Masks for S {}
 
 /// What logits of both kinds know of their row: where it starts, and what to prefetch.
 #[derive(Clone, Copy)]
-struct Place<S: Vector> {
+pub(super) struct Place<S: Vector> {
     simd: S,
     /// 0, -1, -2 and so on.
     lanes: S::V,
@@ -86,6 +86,19 @@ impl<S: Vector> Place<S> {
         let next = call.x.cast::<u8>().wrapping_add(next);
         let line = row % rows_in_turn * turns * LINE + start * size_of::<T>();
         Place { simd, lanes, skip, start, ahead: next.wrapping_add(line), stride, store }
+    }
+
+    /// For elements of a row from column `start` on, of which the first `skip` are not the row's.
+    /// Nothing is prefetched.
+    #[inline(always)]
+    pub(super) fn within(simd: S, start: usize, skip: usize) -> Self
+    where
+        S: Io<<S as Vector>::E>,
+    {
+        // SAFETY: the array has LANES elements.
+        let lanes = unsafe { simd.load(S::E::lanes().as_ptr()) };
+        let (ahead, store) = (std::ptr::null(), Store::CACHED);
+        Place { simd, lanes, skip, start, ahead, stride: 0, store }
     }
 
     /// `v` with -inf in the lanes that are not the row's.
@@ -189,14 +202,14 @@ unsafe fn load_mask_here<S: Masks>(simd: S, mask: &Elements, at: usize, n: usize
 
 /// Logits that are the scores, where they are seen.
 #[derive(Clone, Copy)]
-struct Seen<'a, S: Vector> {
+pub(super) struct Seen<'a, S: Vector> {
     place: Place<S>,
     mask: Option<Elements<'a>>,
 }
 
 /// Logits that are pairs.
 #[derive(Clone, Copy)]
-struct Biased<'a, S: Vector> {
+pub(super) struct Biased<'a, S: Vector> {
     place: Place<S>,
     scale: (S::V, S::V),
     cap: Option<Cap>,
@@ -214,7 +227,7 @@ struct Biased<'a, S: Vector> {
 }
 
 /// How a call makes the logits of a row.
-trait RowLogits<'a, S: Vector>: Logits<S> {
+pub(super) trait RowLogits<'a, S: Vector>: Logits<S> {
     /// Makes the logits; those of a far row are yet to be multiplied by [`far_scale`].
     fn new(place: Place<S>, attend: &Attend<'a>, row: &Row<'a>, far: bool) -> Self;
 }
@@ -822,7 +835,7 @@ where
 /// # Safety
 /// `y` is valid for writes of `n` elements.
 #[inline(always)]
-unsafe fn zeros<S: Io<U>, U>(simd: S, y: *mut U, n: usize, stream: bool) {
+pub(super) unsafe fn zeros<S: Io<U>, U>(simd: S, y: *mut U, n: usize, stream: bool) {
     let zero = simd.splat(S::E::narrow(0.0));
     let mut i = to_aligned::<S, U>(y).min(n);
     // SAFETY: as this function's; from the first aligned address on, every vector starts at an

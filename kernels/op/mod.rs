@@ -7,6 +7,7 @@ pub(crate) mod entropy;
 pub(crate) mod excess;
 pub(crate) mod limits;
 pub(crate) mod loss;
+pub(crate) mod online;
 pub(crate) mod pieces;
 pub(crate) mod ragged;
 pub(crate) mod route;

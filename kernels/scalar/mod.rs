@@ -6,6 +6,7 @@
 //! exists for that comparison, though it runs everywhere.
 
 use crate::call::columns::Columns;
+use crate::call::online::{FarTile, OnlineRow, TileCall, far_tile};
 use crate::call::pieces::{BlockSum, Extremes, Piece, PieceOptions, RowShift, Whole};
 use crate::call::ragged::RaggedCall;
 use crate::call::scores::{
@@ -586,6 +587,83 @@ pub(crate) fn attend<T: Element, U: Element>(call: &mut Scores<T, U>) -> bool {
         }
     }
     true
+}
+
+/// Weighs a row of a tile: writes the weights of the keys from `first` on.
+fn weigh_row(
+    x: &[f64],
+    first: usize,
+    attend: &Attend,
+    row: &Row,
+    state: &mut OnlineRow,
+    weights: &mut [f64],
+) -> FarTile {
+    let scale = if row.pairs { Scale::ONE } else { attend.scale };
+    let logits = |far: bool| -> Vec<_> {
+        let z = |(i, &x): (usize, &f64)| logit::<Single>(x, first + i, attend, row, far);
+        x.iter().enumerate().map(z).collect()
+    };
+    let z = logits(false);
+    let max = z.iter().map(|z| z.0).fold(f64::NEG_INFINITY, f64::max);
+    let nan = z.iter().any(|z| z.0.is_nan());
+    let far = |state: &mut OnlineRow, z: &[(f64, f64)], scale: &Scale, weights: &mut [f64]| {
+        far_tile(state, scale, &mut |_, weigh| {
+            for (i, z) in z.iter().enumerate() {
+                if row.keys.0 <= first + i && first + i < row.keys.1 {
+                    weights[i] = weigh(first + i, z.0).into();
+                }
+            }
+        })
+    };
+    if nan || max.is_infinite() {
+        return if row.pairs {
+            far(state, &logits(true), &far_scale(), weights)
+        } else {
+            far(state, &z, &scale, weights)
+        };
+    }
+    let Some((shift, factor)) = state.begin(max, &scale) else {
+        return far(state, &z, &scale, weights);
+    };
+    let mut largest = 0.0;
+    for (i, &(z, lo)) in z.iter().enumerate() {
+        let (key, lo) = (first + i, if row.pairs { lo } else { 0.0 });
+        if key < row.keys.0 || key >= row.keys.1 {
+            continue;
+        }
+        weights[i] = Single::exp(z, lo, &scale, &shift);
+        state.enter_block((key / BLOCK) as u64);
+        state.lanes[key % LANES_F32] += weights[i];
+        largest = f64::max(largest, weights[i]);
+    }
+    state.saw(max, &scale, largest);
+    FarTile::Done(factor)
+}
+
+pub(crate) fn tile<U: Element>(call: &mut TileCall<U>) {
+    for row in 0..call.rows {
+        let x: Vec<_> = call.elements(row).map(f32::to_f64).collect();
+        let (options, first) = (call.options(row), call.first_key());
+        let (state, mut weights) = (&mut call.states[row], vec![0.0; x.len()]);
+        let unseen = if state.is_empty() { 0.0 } else { 1.0 };
+        let tile = if state.is_special() {
+            FarTile::Special
+        } else if options.keys.0 >= options.keys.1 {
+            FarTile::Hidden
+        } else {
+            weigh_row(&x, first, &call.attend, &options, state, &mut weights)
+        };
+        call.factors[row] = if let FarTile::Done(factor) = tile { factor } else { unseen };
+        for (i, w) in weights.into_iter().enumerate() {
+            let w = match tile {
+                FarTile::Special => f64::NAN,
+                FarTile::Hidden => 0.0,
+                FarTile::Done(_) => w,
+            };
+            // SAFETY: row < rows and i < cols, and the weights are valid for writes there.
+            unsafe { *call.row(row).1.add(i) = element(w) };
+        }
+    }
 }
 
 pub(crate) mod decide;

@@ -24,6 +24,7 @@ mod masks;
 mod memory;
 // The crate's dev-dependency on itself enables the feature.
 mod ndarray;
+mod online;
 mod paths;
 mod per_row;
 mod properties;
