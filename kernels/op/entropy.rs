@@ -12,6 +12,9 @@ use crate::sweep::reduce::Reducer;
 use crate::sweep::weigh::{Running, Weighed, weigh};
 use crate::sweep::{Exp, Plain, classify, row_max};
 
+/// The least maximum in rows of f64 whose sums may be found by a guessed shift.
+const TINY: f64 = f64::from_bits((1023 - 900) << 52);
+
 /// The entropy of a row, for its gradient if `slopes`; its maximum and its own shift.
 ///
 /// # Safety
@@ -65,7 +68,12 @@ where
             }
         };
         let largest = found.max.widen();
-        if let Some(own) = reducer.judge(largest, found.min.widen()) {
+        // Products of f64 with elements next to 0 are rounded where they are subnormal, so that
+        // they depend on the shift: only the row's own will do.
+        let tiny = halves::<S>() == 1 && largest.abs() < TINY;
+        if let Some(own) = reducer.judge(largest, found.min.widen())
+            && !tiny
+        {
             let factor = reducer.guess.factor(&own);
             return Ok((of_found(found, largest, own, factor, &exp)?, exp));
         }

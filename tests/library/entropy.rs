@@ -333,6 +333,31 @@ fn bad_arguments_are_named_and_nothing_is_written() {
     assert_eq!(gradient(softmax, empty, &[]), none);
 }
 
+/// Products with elements next to 0 are subnormal, and rounded: by any shift but the row's own they
+/// would be others.
+#[test]
+fn rows_next_to_0() {
+    let mut random = Random(3);
+    for cols in [1, 2, 3, 17, 100, 5000] {
+        for size in [1e-300, 1e-306, 5e-308, 1e-310] {
+            let x: Vec<f64> = (0..9 * cols).map(|_| random.signed() * size).collect();
+            let view = Matrix::new(&x, cols).expect("rows");
+            let of = |kernel| {
+                let softmax = Softmax::new().scale(1.5).exec(by(kernel));
+                (entropies(softmax, view), gradient(softmax, view, &[1.0; 9]))
+            };
+            let want = of(scalar());
+            for kernel in exact() {
+                let (h, slopes) = of(kernel);
+                assert_same(&h, &want.0, || format!("{} {cols} {size}", kernel.name()));
+                assert_same(&slopes, &want.1, || format!("{} {cols} {size}", kernel.name()));
+            }
+            let uniform = (cols as f64).ln();
+            assert!(want.0.iter().all(|h| (h - uniform).abs() <= 1e-15 * uniform), "{cols} {size}");
+        }
+    }
+}
+
 /// The same constant on every CPU.
 const DIGEST: u64 = 0x6649_79f2_0918_caa0;
 

@@ -644,3 +644,29 @@ fn what_does_not_fit_is_refused_and_nothing_is_written() {
         online.finish(0, &state, &mut [0.0], None).expect("a row");
     }
 }
+
+/// The one constant for x86-64 and AArch64, for fixed tiles. It changes only with the arithmetic
+/// contract.
+const DIGEST: u64 = 0;
+
+#[test]
+fn digest_is_the_same_on_every_cpu() {
+    for kernel in available() {
+        let mut digest = Fnv::default();
+        for kind in 0..KINDS {
+            let mut random = Random(90 + kind as u64);
+            for _ in 0..3 {
+                let case = Case::new(&mut random, kind);
+                let (r, k) =
+                    (cuts(&mut random, case.heads * case.queries), cuts(&mut random, case.keys));
+                let all = tiled::<f32>(case.attention(kernel), &case.x, case.keys, (&r, &k), false);
+                let weights = all.weights.iter().map(|&w| f64::from_bits(w) as f32);
+                digest.add(&weights.collect::<Vec<_>>());
+                digest.add(&all.reciprocals);
+                digest.add(&all.lse);
+            }
+        }
+        println!("{} on {}: {:#018x}", kernel.name(), std::env::consts::ARCH, digest.0);
+        assert_eq!(digest.0, DIGEST, "{}: {:#018x}", kernel.name(), digest.0);
+    }
+}
