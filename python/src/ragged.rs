@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 
 use crate::array::{Array, Float, Output, tuple, typed};
 use crate::options::{Arg, Factor, MaskedRows, by_factor, exec, run};
-use crate::reduce::indices_like;
+use crate::reduce::{columns, indices_like};
 use crate::rows::{room, store};
 
 /// `x`, and the offsets of its rows.
@@ -21,7 +21,7 @@ fn inputs<'py>(
             return Err(PyValueError::new_err(format!("{name} must have one axis, got {shape}")));
         }
     }
-    let offsets = offsets.layout().in_order::<i64>().into_owned();
+    let offsets = columns(&offsets, "offsets")?.into_owned();
     Ok((x, offsets))
 }
 
