@@ -943,9 +943,9 @@ enum softmax_status softmax_log_softmax_backward(const struct softmax_matrix *lo
 // as rows. Each row has the bits that it has alone with its factor. `mask` is as in
 // `softmax_softmax_masked`, or null for none.
 //
-// `SOFTMAX_STATUS_VALUE` if a factor is out of range (with a mask 0 and infinity are, too); nothing
-// is written then. What scratch memory is too small for (1 MiB and 17 rows of double a thread are
-// enough) the allocator provides.
+// `SOFTMAX_STATUS_VALUE` if a factor is out of range (with a mask 0 and infinity are, too);
+// nothing is written then. What scratch memory is too small for (1 MiB and 17 rows of double a
+// thread are enough) the allocator provides.
 //
 // # Safety
 // As the head of this file says.
