@@ -66,7 +66,8 @@ impl Softmax<'_> {
     /// ```
     /// use softmax::{Matrix, MatrixMut, Softmax};
     /// let mut gradient = [0.0f32; 4];
-    /// let x = Matrix::new(&[0.0, 0.0, 2f32.ln(), 0.0], 2)?;
+    /// let logits = [0.0, 0.0, 2f32.ln(), 0.0];
+    /// let x = Matrix::new(&logits, 2)?;
     /// Softmax::new().entropy_backward(x, &[1.0, 1.0], MatrixMut::new(&mut gradient, 2)?)?;
     /// // Equal probabilities have the largest entropy; those of 2/3 and 1/3 grow more equal.
     /// assert_eq!(gradient[..2], [0.0, 0.0]);
