@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Builds the examples, and runs each: candle, tract, and MPI with 1, 2 and 4 processes on this
-# machine. Every step checks its results; one that fails, or cannot run, fails the script. Needs an
-# MPI library and libclang: apt-get install libopenmpi-dev openmpi-bin libclang-dev clang pkg-config
+# Builds the examples, and runs each: candle, tract, attention, and MPI with 1, 2 and 4 processes on
+# this machine. Every step checks its results; one that fails, or cannot run, fails the script.
+# Needs an MPI library and libclang:
+# apt-get install libopenmpi-dev openmpi-bin libclang-dev clang pkg-config
 # With --full: larger shapes and more rounds, for the numbers in docs/.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -22,6 +23,7 @@ bin=${CARGO_TARGET_DIR:-target}/release
 
 "$bin/candle" "${quick[@]}"
 "$bin/tract" "${quick[@]}"
+"$bin/attention" "${quick[@]}"
 
 # Processes of one machine use shared memory, and are started without a network.
 mpi=(mpirun --oversubscribe --mca btl self,vader --mca btl_vader_single_copy_mechanism none
