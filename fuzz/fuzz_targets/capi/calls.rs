@@ -1533,18 +1533,23 @@ fn route(input: &mut Input) -> Planned {
 }
 
 fn speculative(input: &mut Input, sequences: usize) -> *const softmax_speculative {
-    let given = |input: &mut Input| if input.below(3) == 2 { sequences } else { 0 };
-    let (seeds, steps, temperatures) = (given(input), given(input), given(input));
     const HEAT: [f64; 7] = [1.0, 0.7, 0.0, f64::INFINITY, 1e30, 1e-30, -1.0];
+    let counters = |input: &mut Input| match input.below(3) {
+        2 => input.array(sequences, |input, _| if input.rarely(100) { input.u64() } else { 7 }),
+        _ => std::ptr::null_mut(),
+    };
     let speculative = softmax_speculative {
         size: size_of::<softmax_speculative>(),
         seed: input.u64(),
         step: if input.rarely(8) { input.u64() } else { 3 },
         first_row: if input.rarely(8) { input.u64() } else { 0 },
         temperature: input.float(&HEAT),
-        seeds: input.array(seeds, |input, _| input.u64()),
-        steps: input.array(steps, |input, _| if input.rarely(100) { input.u64() } else { 7 }),
-        temperatures: input.array(temperatures, |input, _| input.float(&HEAT)),
+        seeds: counters(input),
+        steps: counters(input),
+        temperatures: match input.below(3) {
+            2 => input.array(sequences, |input, _| input.float(&HEAT)),
+            _ => std::ptr::null_mut(),
+        },
         flags: if input.rarely(64) { 4 } else { input.below(4) as u32 },
     };
     input.descriptor(speculative)
