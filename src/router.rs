@@ -231,10 +231,12 @@ impl<'a> Router<'a> {
         experts: &mut [u32],
     ) -> Result<(), Error> {
         let (rows, cols) = (logits.rows(), logits.cols());
+        let places = weights.len();
         let call = RouteCall::new(logits, self.routing, weights, experts)?;
         // It reads memory as log-sum-exp does.
         let plan = self.exec.plan_work::<T>(Work::LogSumExp, Shape::new(rows, cols))?;
-        if rows == 0 {
+        // There may be any number of rows without elements; with k = 0 they have no experts.
+        if rows == 0 || places == 0 {
             return Ok(());
         }
         let done = self.exec.crew().share(

@@ -7,7 +7,7 @@
 
 use crate::call::Special;
 use crate::call::online::{FarTile, OnlineRow, TileCall, far_tile};
-use crate::call::scores::{Row, far_scale};
+use crate::call::scores::{Attend, Row, far_scale};
 use crate::isa::vector::{Io, Vector};
 use crate::num::element::Element;
 use crate::num::exp2::{BLOCK, MOST_LANES};
@@ -48,6 +48,23 @@ struct Span<U, L> {
     logits: L,
 }
 
+impl<U, L> Span<U, L> {
+    /// Elements of a row, how many, and the number of the first key.
+    #[inline(always)]
+    fn new<'a, S>(
+        simd: S,
+        (x, y, n, first): (*const f32, *mut U, usize, usize),
+        (attend, options, far): (&Attend<'a>, &Row<'a>, bool),
+    ) -> Self
+    where
+        S: Masks + Vector<E = f32>,
+        L: RowLogits<'a, S>,
+    {
+        let place = Place::within(simd, first, options.keys.0.saturating_sub(first));
+        Self { x, y, n, first, logits: L::new(place, attend, options, far) }
+    }
+}
+
 /// Weighs one row.
 ///
 /// # Safety
@@ -72,10 +89,6 @@ where
         return;
     }
     let start = from / S::LANES * S::LANES;
-    let span = |x, y, n, first: usize, far| {
-        let place = Place::within(simd, first, from.saturating_sub(first));
-        Span { x, y, n, first, logits: L::new(place, attend, options, far) }
-    };
     // The elements up to the next multiple of the lanes, if the tile starts between two of them.
     let (mut head_x, mut head_y) = ([f32::NEG_INFINITY; MOST_LANES], [U::ZERO; MOST_LANES]);
     let before = key.saturating_sub(start);
@@ -90,15 +103,11 @@ where
     let rest = to.saturating_sub(first);
     // Where there is no rest, nothing is read.
     let at = first.saturating_sub(key);
-    let spans = |far| {
-        [
-            span(head_x.as_ptr(), std::ptr::null_mut(), head, start, far),
-            span(x.wrapping_add(at), y.wrapping_add(at), rest, first, far),
-        ]
-    };
-    let mut both = spans(false);
     let head_y = head_y.as_mut_ptr();
-    both[0].y = head_y;
+    let of_head = (head_x.as_ptr(), head_y, head, start);
+    let of_rest = (x.wrapping_add(at), y.wrapping_add(at), rest, first);
+    let near = (attend, options, false);
+    let both = [Span::new(simd, of_head, near), Span::new(simd, of_rest, near)];
     // SAFETY: each span has its elements to read and to write.
     unsafe {
         let mut max = span_max(simd, &both[1]);
@@ -130,8 +139,8 @@ where
         } else if max.is_finite() {
             far::<S, U, L>(simd, &both, scale, state)
         } else if L::PAIRS {
-            let mut both = spans(true);
-            both[0].y = head_y;
+            let of = (attend, options, true);
+            let both = [Span::new(simd, of_head, of), Span::new(simd, of_rest, of)];
             far::<S, U, L>(simd, &both, &far_scale(), state)
         } else {
             special::<S, U, L>(simd, &both, state)

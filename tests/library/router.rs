@@ -423,3 +423,12 @@ fn digest_is_the_same_on_every_cpu() {
         assert_eq!(digest.0, DIGEST, "{}: {:#018x}", kernel.name(), digest.0);
     }
 }
+
+/// It would take forever to look at each.
+#[test]
+fn any_number_of_rows_without_experts() {
+    let none = Matrix::<f32>::with_stride(&[], 1 << 60, 0, 0).expect("no elements");
+    for kernel in available() {
+        Router::new(0).exec(by(kernel)).route(none, &mut [], &mut []).expect("a valid call");
+    }
+}
