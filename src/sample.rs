@@ -1490,8 +1490,8 @@ impl<'a> Sampler<'a> {
 
     fn needs_of(&self, cols: usize) -> Needs {
         let if_ = |needed, n| if needed { n } else { 0 };
-        let is_typical = |list: &[f64]| list.iter().any(|&p| p < 1.0);
-        let typical = self.each.typical_ps.map_or(self.typical_p < 1.0, is_typical);
+        // Lists of rows are not looked at: sizes are asked for before there are any.
+        let typical = self.typical_p < 1.0 || self.each.typical_ps.is_some();
         let reweighed =
             if self.each.is_none() { self.is_reweighed() } else { self.order == Order::LlamaCpp };
         let longest = (0..self.history.len()).map(|i| self.history.get(i).len()).max().unwrap_or(0);

@@ -1336,7 +1336,7 @@ enum softmax_status softmax_filtered_log_probs(const struct softmax_matrix *logi
                                                const struct softmax_options *options);
 
 // As `softmax_scratch_size`, for draws from logits with the shape and dtype of this matrix, whose
-// data is not used, and for the tokens that filters leave of them.
+// data is not used, nor are lists of rows, and for the tokens that filters leave of them.
 //
 // # Safety
 // As the head of this file says.

@@ -118,7 +118,7 @@ unsafe fn each<'a, T>(
 }
 
 /// The options, and the memory regions of what is read: first that of the logits, which is still
-/// missing, and then their arrays.
+/// missing, and then their arrays. Lists of rows have `rows` elements.
 ///
 /// # Safety
 /// The arrays, and the mask for such logits, are valid for reads.
@@ -126,6 +126,7 @@ unsafe fn options_of<'a>(
     call: &Call<'a>,
     s: &softmax_sampler,
     logits: &softmax_matrix,
+    rows: usize,
 ) -> Result<(Sampler<'a>, [Region; 13]), Failure> {
     let order = match s.order {
         SOFTMAX_ORDER_TRANSFORMERS => Order::Transformers,
@@ -178,7 +179,7 @@ unsafe fn options_of<'a>(
         }
         regions[5] = Region::of("history_starts", s.history_starts, n)?;
     }
-    let (rows, of_rows) = (logits.rows, &mut regions[6..]);
+    let of_rows = &mut regions[6..];
     macro_rules! each {
         ($at:literal, $list:ident) => {
             // SAFETY: as this function's.
@@ -216,7 +217,7 @@ pub unsafe extern "C" fn softmax_sample(
             let (logits, sampler) = (read(logits)?, read(sampler)?);
             let (rows, cols) = (logits.rows, logits.cols);
             let n = rows.checked_mul(draws_per_row).ok_or(Reason::TooLarge("draws"))?;
-            let (sampler, mut read) = options_of(call, sampler, logits)?;
+            let (sampler, mut read) = options_of(call, sampler, logits, logits.rows)?;
             by_dtype!("logits", logits.dtype, T => {
                 let written = [Region::of("draws", draws, n)?];
                 read[0] = logits.region::<T>("logits")?;
@@ -253,7 +254,7 @@ unsafe fn kept<T: Element>(
     ];
     // SAFETY: as this function's; what is written does not overlap anything.
     unsafe {
-        let (sampler, mut read) = options_of(call, sampler, logits)?;
+        let (sampler, mut read) = options_of(call, sampler, logits, logits.rows)?;
         read[0] = logits.region::<T>("logits")?;
         call.disjoint(&written, &read)?;
         let tokens = slice_mut("tokens", tokens, n)?;
@@ -342,7 +343,7 @@ unsafe fn filtered<T: Element>(
     let written = [out.region::<T::Arithmetic>("output")?];
     // SAFETY: as this function's; what is written does not overlap anything.
     unsafe {
-        let (sampler, mut read) = options_of(call, sampler, logits)?;
+        let (sampler, mut read) = options_of(call, sampler, logits, logits.rows)?;
         read[0] = logits.region::<T>("logits")?;
         call.disjoint(&written, &read)?;
         let (logits, out) = (logits.view::<T>("logits")?, out.view_mut("output")?);
@@ -412,7 +413,7 @@ pub unsafe extern "C" fn softmax_filtered_log_probs(
 }
 
 /// As `softmax_scratch_size`, for draws from logits with the shape and dtype of this matrix, whose
-/// data is not used, and for the tokens that filters leave of them.
+/// data is not used, nor are lists of rows, and for the tokens that filters leave of them.
 ///
 /// # Safety
 /// As the head of this file says.
@@ -427,7 +428,8 @@ pub unsafe extern "C" fn softmax_sample_scratch_size(
     unsafe {
         call(options, &|call| {
             let (logits, sampler) = (read(logits)?, read(sampler)?);
-            let (sampler, _) = options_of(call, sampler, logits)?;
+            // Lists of rows are not read.
+            let (sampler, _) = options_of(call, sampler, logits, 0)?;
             by_dtype!("logits", logits.dtype, T => {
                 write("bytes", bytes, sampler.scratch_size::<T>(Shape::new(logits.rows, logits.cols))?)
             })
