@@ -12,8 +12,8 @@ use crate::{Error, Shape, Softmax};
 /// a batch of requests: what [`Softmax::scales`] and [`Softmax::temperatures`] return.
 ///
 /// Every row has the bits that it has alone with its factor. Rows one after the other that have the
-/// same factor are computed together. Each change costs some 50 ns: nothing beside rows of 10,000
-/// columns and more, but as long as a row of 64.
+/// same factor are computed together; each change of it begins a call of its own, which short rows
+/// feel most: `docs/performance.md` has what it costs for long ones.
 ///
 /// ```
 /// use softmax::{Matrix, MatrixMut, Softmax};
@@ -288,8 +288,8 @@ impl PerRow<'_> {
         };
         // What is larger than the caches together is computed like that row by row, too.
         let mut exec = softmax.exec;
-        if plan.is_large() {
-            exec = exec.caches(plan.caches_of_part());
+        if let Some(caches) = plan.caches_of_part() {
+            exec = exec.caches(caches);
         }
         let part = |exec, views, first: usize, end: usize| -> Result<(), Error> {
             let (mut rest, mut row) = (views, first);

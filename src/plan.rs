@@ -309,14 +309,9 @@ impl Plan {
         self.store.is_past()
     }
 
-    /// Whether the output is elsewhere and the caches cannot hold it.
-    pub(crate) fn is_large(&self) -> bool {
-        self.job.is_large(self.caches)
-    }
-
-    /// The caches of a call on a part of the rows that is to go the way of the whole.
-    pub(crate) fn caches_of_part(&self) -> Caches {
-        Caches::new(self.caches.core(), if self.is_large() { 0 } else { self.caches.last() })
+    /// The caches for a call on some of the rows, if these must be told that the whole is large.
+    pub(crate) fn caches_of_part(&self) -> Option<Caches> {
+        self.job.is_large(self.caches).then(|| Caches::new(self.caches.core(), 0))
     }
 
     /// Whether exponentials of rows in pieces are kept in the output instead of being computed

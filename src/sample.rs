@@ -118,7 +118,7 @@ pub struct Sampler<'a> {
 }
 
 /// Settings that every row has of its own: lists of one for each.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Each<'a> {
     temperatures: Option<&'a [f64]>,
     top_ks: Option<&'a [usize]>,
