@@ -3,7 +3,7 @@
 
 use softmax_kernels::{
     BlockSum, Call, Element, Extremes, Masked, Merged, Op, Piece, PieceOptions, Pieces, Scale,
-    part_of, with_room,
+    in_default_environment, part_of, with_room,
 };
 
 use crate::executor::Crew;
@@ -22,8 +22,8 @@ pub(crate) fn run<T: Element>(crew: &Crew, plan: &Plan, call: Call<T>) -> Result
     if plan.regime == Regime::Pieces
         && let Some(pieces) = plan.kernel.pieces::<T>(call.op())
     {
-        let (op, scale, masked) = (call.op(), call.scale(), call.masked());
-        return InPieces { crew, plan, pieces, op, scale, masked }.rows(call);
+        let (op, masked) = (call.op(), call.masked());
+        return InPieces { crew, plan, pieces, op, masked }.rows(call);
     }
     crew.share(
         plan.threads,
@@ -45,7 +45,6 @@ struct InPieces<'a, T: 'static> {
     plan: &'a Plan,
     pieces: Pieces<T>,
     op: Op,
-    scale: Scale,
     masked: Masked,
 }
 
@@ -56,7 +55,8 @@ impl<T: Element> InPieces<'_, T> {
         let done = with_room(BlockSum::count(elements), |sums: &mut [BlockSum]| {
             sums.fill(BlockSum::ZERO);
             for row in 0..call.rows() {
-                let value = self.row(call.piece(row), sums);
+                let scale = in_default_environment(|| call.scale_of(row));
+                let value = self.row(call.piece(row), &scale, sums);
                 call.set_logsumexp(row, value);
             }
         });
@@ -64,10 +64,10 @@ impl<T: Element> InPieces<'_, T> {
     }
 
     /// Computes a row; returns its log-sum-exp, if that is the operation.
-    fn row(&self, mut row: Piece<T>, sums: &mut [BlockSum]) -> T {
+    fn row(&self, mut row: Piece<T>, scale: &Scale, sums: &mut [BlockSum]) -> T {
         let pieces = &self.pieces;
         let options = PieceOptions { keep: self.plan.keeps(), store: self.plan.store };
-        let mut shift = pieces.first(&row, &self.scale);
+        let mut shift = pieces.first(&row, scale);
         let whole = loop {
             let extremes = self.crew.share(
                 self.plan.threads,
@@ -80,11 +80,11 @@ impl<T: Element> InPieces<'_, T> {
                     ((a, a_sums), (b, b_sums))
                 },
                 &|(mut piece, sums): (Piece<T>, &mut [BlockSum])| {
-                    pieces.sum(&mut piece, &self.scale, &shift, options, sums)
+                    pieces.sum(&mut piece, scale, &shift, options, sums)
                 },
                 &Extremes::and,
             );
-            match pieces.merge(&self.scale, &shift, extremes, sums) {
+            match pieces.merge(scale, &shift, extremes, sums) {
                 Merged::Whole(whole) => break whole,
                 // The row's own shift is always right.
                 Merged::Again(own) => shift = own,
@@ -92,7 +92,7 @@ impl<T: Element> InPieces<'_, T> {
             }
         };
         if self.op == Op::LogSumExp {
-            return pieces.logsumexp(&self.scale, &whole);
+            return pieces.logsumexp(scale, &whole);
         }
         self.crew.share(
             self.plan.threads,
@@ -102,7 +102,7 @@ impl<T: Element> InPieces<'_, T> {
                 let blocks = BlockSum::count(piece.len()) * at / of;
                 piece.split_blocks(blocks)
             },
-            &|mut piece| pieces.finish(&mut piece, self.op, &self.scale, &whole, options),
+            &|mut piece| pieces.finish(&mut piece, self.op, scale, &whole, options),
             &|(), ()| (),
         );
         T::ZERO

@@ -1,19 +1,21 @@
 //! Rows with a scale or a temperature each.
 
-use softmax_kernels::{Element, Matrix, MatrixMut, Op as Work, part_of};
+use std::ops::Range;
+
+use softmax_kernels::{Call, Element, Factors, Matrix, MatrixMut, Op as Work, Scale, part_of};
 
 use crate::changed::RowMask;
 use crate::factor::Factor;
 use crate::plan::Regime;
 use crate::rows::{mismatch, not_one_a_row};
-use crate::{Error, Shape, Softmax};
+use crate::{Error, Exec, Shape, Softmax};
 
 /// Softmax, log-softmax, log-sum-exp and entropy of rows with a scale or a temperature each, as in
 /// a batch of requests: what [`Softmax::scales`] and [`Softmax::temperatures`] return.
 ///
-/// Every row has the bits that it has alone with its factor. Rows one after the other that have the
-/// same factor are computed together; each change of it begins a call of its own, which short rows
-/// feel most: `docs/performance.md` has what it costs for long ones.
+/// Every row has the bits that it has alone with its factor. Long rows take no longer than those of
+/// one factor. Rows of up to 64 elements, and those with masks, scales below 0 or temperatures that
+/// are limits, begin a call of their own with each change of the factor.
 ///
 /// ```
 /// use softmax::{Matrix, MatrixMut, Softmax};
@@ -33,52 +35,40 @@ pub struct PerRow<'a> {
     factors: Factors<'a>,
 }
 
-/// One for each row.
-#[derive(Clone, Copy, Debug)]
-enum Factors<'a> {
-    Scales(&'a [f64]),
-    Temperatures(&'a [f64]),
-}
-
-impl Factors<'_> {
-    fn len(&self) -> usize {
-        let (Self::Scales(list) | Self::Temperatures(list)) = self;
-        list.len()
-    }
-
-    fn get(&self, row: usize) -> Factor {
-        match self {
-            Self::Scales(scales) => Factor::scale(scales[row]),
-            Self::Temperatures(temperatures) => Factor::temperature(temperatures[row]),
-        }
-    }
-
-    /// How many rows from `first` on, before `end`, have the same factor.
-    fn alike(&self, first: usize, end: usize) -> usize {
-        let (Self::Scales(list) | Self::Temperatures(list)) = self;
-        let same = |x: &&f64| x.to_bits() == list[first].to_bits();
-        list[first..end].iter().take_while(same).count()
-    }
-
-    /// Checks that there is one for each row, in the range.
-    fn check(&self, rows: usize, limits: bool) -> Result<(), Error> {
-        if self.len() != rows {
-            let what = match self {
-                Self::Scales(_) => "number of scales (one for each row)",
-                Self::Temperatures(_) => "number of temperatures (one for each row)",
-            };
-            return Err(Error::count(what, rows, self.len()));
-        }
-        let mut first = 0;
-        while first < rows {
-            let factor = self.get(first);
-            let checked = if limits { factor.check() } else { factor.check_finite() };
-            checked.map_err(|error| of_row(error, first))?;
-            first += self.alike(first, rows);
-        }
-        Ok(())
+/// The factor of a row.
+fn factor(factors: Factors, row: usize) -> Factor {
+    match factors {
+        Factors::Scales(scales) => Factor::scale(scales[row]),
+        Factors::Temperatures(temperatures) => Factor::temperature(temperatures[row]),
     }
 }
+
+/// Checks that there is a factor for each row, in the range.
+fn check(factors: Factors, rows: usize, limits: bool) -> Result<(), Error> {
+    if factors.len() != rows {
+        return Err(not_one_each(factors, rows));
+    }
+    let mut first = 0;
+    while first < rows {
+        let factor = factor(factors, first);
+        let checked = if limits { factor.check() } else { factor.check_finite() };
+        checked.map_err(|error| of_row(error, first))?;
+        first += factors.alike(first, rows);
+    }
+    Ok(())
+}
+
+#[cold]
+fn not_one_each(factors: Factors, rows: usize) -> Error {
+    let what = match factors {
+        Factors::Scales(_) => "number of scales (one for each row)",
+        Factors::Temperatures(_) => "number of temperatures (one for each row)",
+    };
+    Error::count(what, rows, factors.len())
+}
+
+/// Elements of the longest row for which kernels have ways that do not know factors of rows.
+const SHORT: usize = 64;
 
 /// The error for a number of this row.
 #[cold]
@@ -240,14 +230,20 @@ impl PerRow<'_> {
                 ((x, y), (other_x, other_y))
             },
             &|softmax, (x, y)| softmax.map(work, x, y),
+            &|(x, y)| Call::new(work, x, y, Scale::ONE, self.softmax.masked).map_err(mismatch),
         )
     }
 
     fn map_in_place<T: Element>(&self, work: Work, x: MatrixMut<T>) -> Result<(), Error> {
         let shape = Shape::from(&x).in_place();
-        self.run::<T, _>(work, shape, x, &MatrixMut::split_rows, &|softmax, x| {
-            softmax.map_in_place(work, x)
-        })
+        self.run::<T, _>(
+            work,
+            shape,
+            x,
+            &MatrixMut::split_rows,
+            &|softmax, x| softmax.map_in_place(work, x),
+            &|x| Ok(Call::in_place(work, x, Scale::ONE, self.softmax.masked)),
+        )
     }
 
     fn rows_to_one<T: Element>(&self, work: Work, x: Matrix<T>, y: &mut [T]) -> Result<(), Error> {
@@ -263,41 +259,76 @@ impl PerRow<'_> {
                 ((x, y), (other_x, other_y))
             },
             &|softmax, (x, y)| softmax.rows_to_one(work, x, y),
+            &|(x, y)| {
+                let call = match work {
+                    Work::Entropy => Call::entropy(x, y, Scale::ONE, self.softmax.masked),
+                    _ => Call::logsumexp(x, y, Scale::ONE),
+                };
+                call.map_err(|shapes| not_one_a_row(work, shapes))
+            },
         )
     }
 
-    /// Checks all rows, and then calls `f` for the rows of each factor, which `split` cuts off.
-    fn run<T: Element, V: Send>(
+    /// Checks all rows, and then does the work: with calls that `call` makes, whose rows have each
+    /// their factor, where a kernel can do that; elsewhere by `f` for the rows of each factor.
+    /// `split` cuts rows off.
+    fn run<'v, T: Element, V: Send>(
         &self,
         work: Work,
         shape: Shape,
         views: V,
         split: &(impl Fn(V, usize) -> (V, V) + Sync),
         f: &(impl Fn(Softmax, V) -> Result<(), Error> + Sync),
+        call: &(impl Fn(V) -> Result<Call<'v, T>, Error> + Sync),
     ) -> Result<(), Error> {
-        let Self { softmax, factors } = self;
+        let Self { softmax, factors } = *self;
         let (rows, cols) = (shape.rows, shape.cols);
         let is_map = matches!(work, Work::Softmax | Work::LogSoftmax);
-        factors.check(rows, is_map && softmax.mask.is_none())?;
+        check(factors, rows, is_map && softmax.mask.is_none())?;
         let mask = softmax.mask.map(|mask| RowMask::new::<T::Arithmetic>(mask, rows, cols));
         let mask = mask.transpose()?;
-        let plan = softmax.exec.plan_work::<T>(work, shape)?;
+        // Whether a kernel can do a row with others that have other factors.
+        let joins = |row| {
+            let factor = factor(factors, row);
+            !factor.is_negative() && factor.limit().is_none()
+        };
+        let joined = |first: usize, end| {
+            if mask.is_some() || cols <= SHORT {
+                0
+            } else {
+                (first..end).take_while(|&row| joins(row)).count()
+            }
+        };
+        let together = |exec: Exec, views, rows: Range<usize>| {
+            let factors = factors.of(rows);
+            let call = call(views)?.with_factors(factors);
+            exec.run(call.map_err(|rows| not_one_each(factors, rows))?)
+        };
+        let mut exec = softmax.exec;
+        if joined(0, rows) == rows {
+            return together(exec, views, 0..rows);
+        }
+        let plan = exec.plan_work::<T>(work, shape)?;
         let alike = |row, end| {
             let n = factors.alike(row, end);
             if mask.is_some_and(|mask| mask.is_of_each()) { 1 } else { n }
         };
         // What is larger than the caches together is computed like that row by row, too.
-        let mut exec = softmax.exec;
         if let Some(caches) = plan.caches_of_part() {
             exec = exec.caches(caches);
         }
         let part = |exec, views, first: usize, end: usize| -> Result<(), Error> {
             let (mut rest, mut row) = (views, first);
             while row < end {
-                let n = alike(row, end);
+                let joined = joined(row, end);
+                let n = if joined > 0 { joined } else { alike(row, end) };
                 let (views, others) = split(rest, n);
-                let mask = mask.map(|mask| mask.row(row));
-                f(Softmax { factor: factors.get(row), mask, exec, ..*softmax }, views)?;
+                if joined > 0 {
+                    together(exec, views, row..row + n)?;
+                } else {
+                    let mask = mask.map(|mask| mask.row(row));
+                    f(Softmax { factor: factor(factors, row), mask, exec, ..softmax }, views)?;
+                }
                 (rest, row) = (others, row + n);
             }
             Ok(())

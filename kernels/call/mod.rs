@@ -5,6 +5,7 @@ pub(crate) mod columns;
 pub(crate) mod entropies;
 pub(crate) mod error;
 pub(crate) mod excess;
+pub(crate) mod factors;
 pub(crate) mod losses;
 pub(crate) mod masses;
 pub(crate) mod matrix;
@@ -18,6 +19,9 @@ pub(crate) mod row_loss;
 pub(crate) mod rows;
 pub(crate) mod scores;
 
+use std::ops::Range;
+
+use crate::call::factors::Factors;
 use crate::call::matrix::{Matrix, MatrixMut};
 use crate::call::pieces::Piece;
 use crate::call::rows::{Rows, Shapes, over_rows};
@@ -153,6 +157,8 @@ pub struct Call<'a, T> {
     views: Rows<'a, T, T>,
     op: Op,
     pub(crate) scale: Scale,
+    /// In place of the scale.
+    factors: Option<Factors<'a>>,
     pub(crate) masked: Masked,
 }
 
@@ -172,13 +178,13 @@ impl<'a, T: Element> Call<'a, T> {
         scale: Scale,
         masked: Masked,
     ) -> Result<Self, Shapes> {
-        Ok(Call { views: Rows::new(x, y)?, op: op.of_rows(), scale, masked })
+        Ok(Self::of_views(Rows::new(x, y)?, op.of_rows(), scale, masked))
     }
 
     /// Reads and writes rows of `y`, otherwise as [`Call::new`].
     #[inline(always)]
     pub fn in_place(op: Op, y: MatrixMut<'a, T>, scale: Scale, masked: Masked) -> Self {
-        Call { views: Rows::in_place(y), op: op.of_rows(), scale, masked }
+        Self::of_views(Rows::in_place(y), op.of_rows(), scale, masked)
     }
 
     /// Writes the log-sum-exp of each row of `x` to one element of `y`.
@@ -187,8 +193,7 @@ impl<'a, T: Element> Call<'a, T> {
     /// The two shapes, if `y` does not have one element for each row.
     #[inline(always)]
     pub fn logsumexp(x: Matrix<'a, T>, y: &'a mut [T], scale: Scale) -> Result<Self, Shapes> {
-        let (op, masked) = (Op::LogSumExp, Masked::Nan);
-        Ok(Call { views: Rows::to_one(x, y)?, op, scale, masked })
+        Ok(Self::of_views(Rows::to_one(x, y)?, Op::LogSumExp, scale, Masked::Nan))
     }
 
     /// Writes the entropy of the softmax of each row of `x` to one element of `y`.
@@ -201,13 +206,31 @@ impl<'a, T: Element> Call<'a, T> {
         scale: Scale,
         masked: Masked,
     ) -> Result<Self, Shapes> {
-        Ok(Call { views: Rows::to_one(x, y)?, op: Op::Entropy, scale, masked })
+        Ok(Self::of_views(Rows::to_one(x, y)?, Op::Entropy, scale, masked))
     }
 
     /// The work of a call with these views.
     #[inline(always)]
     pub(crate) fn of_views(views: Rows<'a, T, T>, op: Op, scale: Scale, masked: Masked) -> Self {
-        Call { views, op, scale, masked }
+        Call { views, op, scale, factors: None, masked }
+    }
+
+    /// Softmax, log-softmax, log-sum-exp or entropy with a factor for each row in place of the
+    /// scale. A factor that is out of the range of scales does not count.
+    ///
+    /// # Errors
+    /// The number of rows, if there is not one for each.
+    pub fn with_factors(self, factors: Factors<'a>) -> Result<Self, usize> {
+        if factors.len() != self.rows {
+            return Err(self.rows);
+        }
+        Ok(Call { factors: Some(factors), ..self })
+    }
+
+    /// Whether each row has a factor of its own.
+    #[inline(always)]
+    pub(crate) fn has_factors(&self) -> bool {
+        self.factors.is_some()
     }
 
     /// The operation.
@@ -216,9 +239,25 @@ impl<'a, T: Element> Call<'a, T> {
         self.op
     }
 
-    /// The factor of the logits.
-    pub fn scale(&self) -> Scale {
-        self.scale
+    /// The factor of the logits of a row.
+    pub fn scale_of(&self, row: usize) -> Scale {
+        let own = self.factors.filter(|factors| row < factors.len());
+        own.and_then(|factors| factors.scale(row)).unwrap_or(self.scale)
+    }
+
+    /// The rows that have the same scale, one after the other, and it.
+    #[inline(always)]
+    pub(crate) fn runs(&self) -> impl Iterator<Item = (Range<usize>, Scale)> {
+        let (rows, mut first) = (self.rows, 0);
+        std::iter::from_fn(move || {
+            if first >= rows {
+                return None;
+            }
+            let n = self.factors.map_or(rows, |factors| factors.alike(first, rows));
+            let run = (first..first + n, self.scale_of(first));
+            first += n;
+            Some(run)
+        })
     }
 
     /// The result of fully masked rows.
@@ -231,7 +270,13 @@ impl<'a, T: Element> Call<'a, T> {
     pub fn split_rows(self, at: usize) -> (Self, Self) {
         let (first, others) = self.views.split(at);
         let (op, scale, masked) = (self.op, self.scale, self.masked);
-        (Call { views: first, op, scale, masked }, Call { views: others, op, scale, masked })
+        let part = |views: Rows<'a, T, T>, start| {
+            let of = start..start + views.rows;
+            let factors = self.factors.map(|factors| factors.of(of));
+            Call { views, op, scale, factors, masked }
+        };
+        let at = first.rows;
+        (part(first, 0), part(others, at))
     }
 
     /// A row as one piece, read-only for log-sum-exp; empty if there is no such row.

@@ -21,6 +21,9 @@ const BELOW: i32 = 110;
 /// larger maxima as for rows with smaller ones.
 const LEAD: i32 = 26;
 
+/// The largest guess of another scale.
+const FARTHEST: f64 = 65_536.0;
+
 /// A guessed `M` for the next rows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Guess {
@@ -41,6 +44,12 @@ impl Guess {
     /// The guess for rows like one whose own shift is known.
     pub(crate) fn like<E: Contract>(own: &Shift, scale: &Scale) -> Self {
         Self::at::<E>(own.m + LEAD, scale)
+    }
+
+    /// This guess for rows of the same logits with another scale.
+    pub(crate) fn with_scale<E: Contract>(&self, from: &Scale, to: &Scale) -> Self {
+        let m = f64::from(self.m - LEAD) * (to.get() / from.get());
+        Self::at::<E>(m.clamp(-FARTHEST, FARTHEST) as i32 + LEAD, to)
     }
 
     fn at<E: Contract>(m: i32, scale: &Scale) -> Self {

@@ -214,17 +214,21 @@ where
     S: Io<T> + Io<<S as Vector>::E>,
     T: Element,
 {
-    let mut reducer = Reducer::new(simd, &call.scale);
-    for index in 0..call.rows {
-        let (x, y) = call.row(index);
-        // SAFETY: `index` is one of the call's rows: x points to `cols` elements, y to one.
-        unsafe {
-            *y = match row(&mut reducer, x, call.cols, false) {
-                Ok((row, ..)) => T::from_f64(row.entropy),
-                Err(Special::AllMasked) if call.masked == Masked::Zero => T::ZERO,
-                Err(_) => T::NAN,
-            };
+    let mut learned = None;
+    for (rows, scale) in call.runs() {
+        let mut reducer = Reducer::after(learned.as_ref(), simd, &scale);
+        for index in rows {
+            let (x, y) = call.row(index);
+            // SAFETY: `index` is one of the call's rows: x points to `cols` elements, y to one.
+            unsafe {
+                *y = match row(&mut reducer, x, call.cols, false) {
+                    Ok((row, ..)) => T::from_f64(row.entropy),
+                    Err(Special::AllMasked) if call.masked == Masked::Zero => T::ZERO,
+                    Err(_) => T::NAN,
+                };
+            }
         }
+        learned = Some(reducer.learned());
     }
 }
 

@@ -25,7 +25,9 @@ where
     // SAFETY: as this function's.
     unsafe {
         let simd = S::assume();
-        if tiny::suits(call) && tiny::softmax(simd, call) {
+        if call.has_factors() {
+            long(simd, call);
+        } else if tiny::suits(call) && tiny::softmax(simd, call) {
             // Done.
         } else if short::suits::<S, T>(call) {
             short::softmax(simd, call);
@@ -90,12 +92,15 @@ where
     simd.vectorize(
         #[inline(always)]
         || {
-            let reducer = Reducer::new(simd, &call.scale);
-            for row in 0..call.rows {
-                let (x, y) = call.row(row);
-                let none = std::ptr::null_mut();
-                // SAFETY: `row` is one of the call's rows, and nothing is kept.
-                unsafe { row_exactly::<S, T, Again>(&reducer, x, y, call.cols, call.masked, none) };
+            for (rows, scale) in call.runs() {
+                let reducer = Reducer::new(simd, &scale);
+                for row in rows {
+                    let ((x, y), none) = (call.row(row), std::ptr::null_mut());
+                    // SAFETY: `row` is one of the call's rows, and nothing is kept.
+                    unsafe {
+                        row_exactly::<S, T, Again>(&reducer, x, y, call.cols, call.masked, none);
+                    }
+                }
             }
         },
     );
@@ -136,23 +141,27 @@ where
 {
     let n = call.cols;
     let plain = Plain::of(call.store);
-    let mut reducer = Reducer::new(simd, &call.scale);
     let mut pipeline = Pipeline::<S, K::From, T, K::Last, STREAM>::new(simd);
-    for row in 0..call.rows {
-        // SAFETY: `row` is one of the call's rows, so x and y point to n elements; `kept` has room
-        // for them. The row before was one of the call's, too.
-        unsafe {
-            let (x, y) = call.row(row);
-            let kept = if kept.is_null() { y.cast() } else { kept };
-            pipeline.prefetch_ends(y, n);
-            match pipeline.reduce::<T, K::Keeps, _>(&mut reducer, x, kept, n, &plain) {
-                Ok(reduced) => {
-                    let last = K::last(&call.scale, &reduced);
-                    pipeline.finish_later(Finish::new(K::from(x, kept), y, n, last));
+    let mut learned = None;
+    for (rows, scale) in call.runs() {
+        let mut reducer = Reducer::after(learned.as_ref(), simd, &scale);
+        for row in rows {
+            // SAFETY: `row` is one of the call's rows, so x and y point to n elements; `kept` has
+            // room for them. The row before was one of the call's, too.
+            unsafe {
+                let (x, y) = call.row(row);
+                let kept = if kept.is_null() { y.cast() } else { kept };
+                pipeline.prefetch_ends(y, n);
+                match pipeline.reduce::<T, K::Keeps, _>(&mut reducer, x, kept, n, &plain) {
+                    Ok(reduced) => {
+                        let last = K::last(&scale, &reduced);
+                        pipeline.finish_later(Finish::new(K::from(x, kept), y, n, last));
+                    }
+                    Err(special) => special_row(&special, y, n, call.masked, K::NOTHING),
                 }
-                Err(special) => special_row(&special, y, n, call.masked, K::NOTHING),
             }
         }
+        learned = Some(reducer.learned());
     }
     // SAFETY: as above.
     unsafe { pipeline.end() };
@@ -168,18 +177,22 @@ where
     S: Io<T> + Io<<S as Vector>::E>,
     T: Element,
 {
-    let mut reducer = Reducer::new(simd, &call.scale);
-    let none = std::ptr::null_mut();
-    for row in 0..call.rows {
-        // SAFETY: `row` is one of the call's rows: x points to `cols` elements, y to one. Nothing
-        // is kept.
-        unsafe {
-            let (x, y) = call.row(row);
-            let reduced = reducer.reduce_alone::<T, Forget, _>(x, none, call.cols, &Plain::NEAR);
-            *y = match reduced {
-                Ok(reduced) => T::from_f64(reduced.log_shift(&call.scale).logsumexp()),
-                Err(special) => special.value(),
-            };
+    let (none, mut learned) = (std::ptr::null_mut(), None);
+    for (rows, scale) in call.runs() {
+        let mut reducer = Reducer::after(learned.as_ref(), simd, &scale);
+        for row in rows {
+            // SAFETY: `row` is one of the call's rows: x points to `cols` elements, y to one.
+            // Nothing is kept.
+            unsafe {
+                let (x, y) = call.row(row);
+                let reduced =
+                    reducer.reduce_alone::<T, Forget, _>(x, none, call.cols, &Plain::NEAR);
+                *y = match reduced {
+                    Ok(reduced) => T::from_f64(reduced.log_shift(&scale).logsumexp()),
+                    Err(special) => special.value(),
+                };
+            }
         }
+        learned = Some(reducer.learned());
     }
 }

@@ -87,12 +87,12 @@ pub(crate) fn map<T: Element>(call: &mut Call<T>) {
             (None, _) => x.iter().map(|&x| sigmoid::<R>(x, scale)).collect(),
         }
     }
-    let (op, scale, masked) = (call.op(), call.scale, call.masked);
-    for_rows(call, |x| {
+    let (op, masked) = (call.op(), call.masked);
+    for_rows(call, |x, scale| {
         if is_double::<T>() {
-            row::<Double>(x, op, &scale, masked)
+            row::<Double>(x, op, scale, masked)
         } else {
-            row::<Single>(x, op, &scale, masked)
+            row::<Single>(x, op, scale, masked)
         }
     });
 }

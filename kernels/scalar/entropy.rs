@@ -88,12 +88,12 @@ fn entropy_row<R: Reference, E: Contract>(x: &[f64], scale: &Scale, masked: Mask
 }
 
 pub(crate) fn entropy<T: Element>(call: &mut Call<T>) {
-    let (scale, masked) = (call.scale, call.masked);
-    for_rows(call, |x| {
+    let masked = call.masked;
+    for_rows(call, |x, scale| {
         vec![if is_double::<T>() {
-            entropy_row::<Double, f64>(x, &scale, masked)
+            entropy_row::<Double, f64>(x, scale, masked)
         } else {
-            entropy_row::<Single, f32>(x, &scale, masked)
+            entropy_row::<Single, f32>(x, scale, masked)
         }]
     });
 }

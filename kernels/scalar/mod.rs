@@ -294,14 +294,14 @@ fn element<T: Element>(v: f64) -> T {
     if v.is_nan() { T::NAN } else { T::from_f64(v) }
 }
 
-fn for_rows<T: Element>(call: &mut Call<T>, f: impl Fn(&[f64]) -> Vec<f64>) {
+fn for_rows<T: Element>(call: &mut Call<T>, f: impl Fn(&[f64], &Scale) -> Vec<f64>) {
     // Nothing is allocated in advance: a call without rows may have more columns than there is
     // memory.
     let mut x = Vec::new();
     for row in 0..call.rows {
         x.clear();
         x.extend(call.elements(row).map(T::to_f64));
-        for (i, v) in f(&x).into_iter().enumerate() {
+        for (i, v) in f(&x, &call.scale_of(row)).into_iter().enumerate() {
             // SAFETY: f gives cols values (softmax) or one (log-sum-exp), and a Call's y is valid
             // for writes of that many in each of its rows.
             unsafe { *call.row(row).1.add(i) = element(v) };
@@ -337,8 +337,8 @@ macro_rules! by_type {
 }
 
 pub(crate) fn softmax<T: Element>(call: &mut Call<T>) {
-    let (scale, masked) = (call.scale, call.masked);
-    for_rows(call, |x| by_type!(probs T, R => softmax_row::<R>(x, &scale, masked)));
+    let masked = call.masked;
+    for_rows(call, |x, scale| by_type!(probs T, R => softmax_row::<R>(x, scale, masked)));
 }
 
 pub(crate) fn softmax_ragged<T: Element>(call: &mut RaggedCall<T>) {
@@ -348,13 +348,12 @@ pub(crate) fn softmax_ragged<T: Element>(call: &mut RaggedCall<T>) {
 }
 
 pub(crate) fn log_softmax<T: Element>(call: &mut Call<T>) {
-    let (scale, masked) = (call.scale, call.masked);
-    for_rows(call, |x| by_type!(T, R => log_softmax_row::<R>(x, &scale, masked)));
+    let masked = call.masked;
+    for_rows(call, |x, scale| by_type!(T, R => log_softmax_row::<R>(x, scale, masked)));
 }
 
 pub(crate) fn logsumexp<T: Element>(call: &mut Call<T>) {
-    let scale = call.scale;
-    for_rows(call, |x| vec![by_type!(T, R => logsumexp_row::<R>(x, &scale))]);
+    for_rows(call, |x, scale| vec![by_type!(T, R => logsumexp_row::<R>(x, scale))]);
 }
 
 pub(crate) fn columns<T: Element, const LOG: bool>(call: &mut Columns<T>) -> bool {

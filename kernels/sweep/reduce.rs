@@ -43,6 +43,14 @@ impl<S: Vector> Reduced<S> {
     }
 }
 
+/// What a [`Reducer`] knows of the rows that it has reduced.
+pub(crate) struct Learned {
+    scale: Scale,
+    guess: Guess,
+    cut: bool,
+    exact: u32,
+}
+
 /// Reduces one row after another, with a guess that follows them.
 pub(crate) struct Reducer<'a, S: Vector> {
     pub(crate) scale: &'a Scale,
@@ -60,6 +68,25 @@ impl<'a, S: Vector> Reducer<'a, S> {
         let guess = Guess::first::<S::E>(scale);
         let exp = Exp::new(simd, scale, &guess.shift());
         Reducer { scale, guess, exp, cut: false, exact: 0 }
+    }
+
+    /// The same for rows with another scale, whose logits are like those of the rows before; `new`
+    /// if there are none.
+    #[inline(always)]
+    pub(crate) fn after(before: Option<&Learned>, simd: S, scale: &'a Scale) -> Self {
+        let Some(Learned { scale: of, guess, cut, exact }) = before else {
+            return Self::new(simd, scale);
+        };
+        let guess = guess.with_scale::<S::E>(of, scale);
+        let exp = Exp::new(simd, scale, &guess.shift());
+        Reducer { scale, guess, exp, cut: *cut, exact: *exact }
+    }
+
+    /// What the rows have told about those that follow.
+    #[inline(always)]
+    pub(crate) fn learned(&self) -> Learned {
+        let Self { guess, cut, exact, .. } = *self;
+        Learned { scale: *self.scale, guess, cut, exact }
     }
 
     /// Reduces a row.
