@@ -12,6 +12,7 @@ mod loss;
 mod mask;
 mod options;
 mod ragged;
+mod ragged_loss;
 mod reduce;
 mod route;
 mod rows;
@@ -38,6 +39,10 @@ mod _softmax {
     use crate::loss::{cross_entropy, cross_entropy_with_grad};
     #[pymodule_export]
     use crate::ragged::{argmax_ragged, log_softmax_ragged, logsumexp_ragged, softmax_ragged};
+    #[pymodule_export]
+    use crate::ragged_loss::{
+        cross_entropy_ragged, cross_entropy_with_grad_ragged, softmax_backward_ragged,
+    };
     #[pymodule_export]
     use crate::reduce::{argmax, entropy, log_probs, logsumexp, perplexity, top_k};
     #[pymodule_export]

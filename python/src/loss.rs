@@ -30,23 +30,23 @@ impl<'py> FromPyObject<'_, 'py> for Reduce {
 }
 
 /// What a call is asked, as far as it has no types.
-struct Asked<'a> {
+pub struct Asked<'a> {
     weight: Option<RowWeights<'a>>,
     ignore_index: i64,
-    reduction: Reduce,
+    pub reduction: Reduce,
     label_smoothing: f64,
     z_loss: f64,
-    divergence: bool,
+    pub divergence: bool,
     /// What the gradient of each row is multiplied by.
-    row_factors: Option<Vec<f64>>,
-    gradient_factor: f64,
+    pub row_factors: Option<Vec<f64>>,
+    pub gradient_factor: f64,
     factor: Factor,
     exec: Exec<'a>,
 }
 
 impl<'a> Asked<'a> {
     /// The mean, without divergence and factors.
-    fn new(
+    pub fn new(
         weight: &'a Option<Array>,
         ignore_index: Arg,
         label_smoothing: Arg,
@@ -68,7 +68,8 @@ impl<'a> Asked<'a> {
         })
     }
 
-    fn operation(&self) -> PyResult<CrossEntropy<'_>> {
+    /// The operation on all rows.
+    pub fn operation(&self) -> PyResult<CrossEntropy<'_>> {
         let mut op = CrossEntropy::new()
             .ignore_index(self.ignore_index)
             .label_smoothing(self.label_smoothing)
@@ -316,7 +317,7 @@ fn class(axis: Arg) -> PyResult<Option<isize>> {
 }
 
 /// One loss, or one for each row.
-fn losses_like<'py>(
+pub fn losses_like<'py>(
     x: &Array<'py>,
     shape: &[usize],
     losses: &[f64],

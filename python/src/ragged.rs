@@ -4,18 +4,19 @@ use ::softmax::{Error, Hardmax, Ragged, RaggedMut, Softmax};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::array::{Array, Float, Output, tuple, typed};
+use crate::array::{Array, Float, LayoutMut, Output, tuple, typed};
 use crate::options::{Arg, Factor, MaskedRows, by_factor, exec, run};
 use crate::reduce::{columns, indices_like};
 use crate::rows::{room, store};
 
-/// `x`, and the offsets of its rows.
-fn inputs<'py>(
+/// Elements, which errors call `name`, and the offsets of their rows.
+pub fn inputs<'py>(
     x: &Bound<'py, PyAny>,
     offsets: &Bound<'py, PyAny>,
+    name: &str,
 ) -> PyResult<(Array<'py>, Vec<i64>)> {
-    let (x, offsets) = (Array::input(x, "x")?, Array::labels(offsets, "offsets")?);
-    for (array, name) in [(&x, "x"), (&offsets, "offsets")] {
+    let (x, offsets) = (Array::input(x, name)?, Array::labels(offsets, "offsets")?);
+    for (array, name) in [(&x, name), (&offsets, "offsets")] {
         if array.shape().len() != 1 {
             let shape = tuple(array.shape());
             return Err(PyValueError::new_err(format!("{name} must have one axis, got {shape}")));
@@ -34,7 +35,7 @@ fn map<'py>(
     out: Arg<'_, 'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = x.py();
-    let (x, offsets) = inputs(x, offsets)?;
+    let (x, offsets) = inputs(x, offsets, "x")?;
     let mut y = Output::like(&x, out)?;
     let (in_place, fresh) = (y.in_place, out.is_none());
     typed!(x.dtype(), T => {
@@ -55,22 +56,30 @@ fn map<'py>(
             }
             if log { op.log_softmax_ragged(rows, y) } else { op.softmax_ragged(rows, y) }
         };
-        let mut layout = y.layout();
-        match layout.slice::<T>() {
-            Some(y) => run(py, elements, || compute(y)),
-            // In a copy without gaps of what is there.
-            None => {
-                let mut copy = layout.get().in_order::<T>().into_owned();
-                run(py, elements, || compute(&mut copy))?;
-                store(py, &copy, layout.view())
-            }
-        }
+        into_places(py, y.layout(), elements, compute)
     })?;
     y.finish()
 }
 
+/// Calls with the elements of an output, of which some may belong to no row: where they are, or in a
+/// copy without gaps of what is there.
+pub fn into_places<T: Float, R: Send>(
+    py: Python,
+    mut y: LayoutMut,
+    elements: usize,
+    f: impl FnOnce(&mut [T]) -> Result<R, Error> + Send,
+) -> PyResult<R> {
+    if let Some(y) = y.slice::<T>() {
+        return run(py, elements, || f(y));
+    }
+    let mut copy = y.get().in_order::<T>().into_owned();
+    let done = run(py, elements, || f(&mut copy))?;
+    store(py, &copy, y.view())?;
+    Ok(done)
+}
+
 /// New elements that belong to no row become 0.
-fn outside<T: Float>(y: &mut [T], offsets: &[i64]) {
+pub fn outside<T: Float>(y: &mut [T], offsets: &[i64]) {
     let at = |offset: Option<&i64>| offset.map_or(0, |&offset| offset as usize).min(y.len());
     let (first, end) = (at(offsets.first()), at(offsets.last()));
     y[..first].fill(T::ZERO);
@@ -135,7 +144,7 @@ pub fn logsumexp_ragged<'py>(
     let py = x.py();
     let op = Softmax::new().exec(exec(threads, kernel)?);
     let op = by_factor!(op, Factor::new(scale, temperature)?);
-    let (x, offsets) = inputs(x, offsets)?;
+    let (x, offsets) = inputs(x, offsets, "x")?;
     let rows = offsets.len().saturating_sub(1);
     let mut y = Output::new(&x, &[rows], x.dtype())?;
     typed!(x.dtype(), T => {
@@ -160,7 +169,7 @@ pub fn argmax_ragged<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = x.py();
     let op = Hardmax::new().exec(exec(threads, kernel)?);
-    let (x, offsets) = inputs(x, offsets)?;
+    let (x, offsets) = inputs(x, offsets, "x")?;
     let mut indices = room(offsets.len().saturating_sub(1), 0usize)?;
     typed!(x.dtype(), T => {
         let values = x.layout().in_order::<T>();

@@ -38,15 +38,18 @@ pub enum Lanes<'a, T> {
     View(ArrayViewD<'a, T>),
 }
 
-/// Calls with the lanes where they are, if they are those of one axis in memory; else with rows, in
-/// a copy.
+/// Calls with the lanes where they are, if they are those of one axis in memory and need not be
+/// `in_order`; else with rows, if need be in a copy.
 pub fn with_lanes<T: Float, R>(
     py: Python,
     x: &Layout,
     axes: &[usize],
+    in_order: bool,
     f: impl FnOnce(Lanes<T>) -> PyResult<R>,
 ) -> PyResult<R> {
-    if let Some(x) = x.clone().moved_last(axes).joined(axes.len()) {
+    if in_order {
+        // Below.
+    } else if let Some(x) = x.clone().moved_last(axes).joined(axes.len()) {
         return f(match x.matrix() {
             Some(rows) => Lanes::Rows(rows),
             None => Lanes::View(x.view()),
@@ -115,6 +118,8 @@ pub struct Pairs<'a, T, U, I> {
     pub y: &'a mut [U],
     pub indices: &'a mut [I],
     pub k: usize,
+    /// The number of the first row.
+    pub at: usize,
 }
 
 impl<T, U, I> Pairs<'_, T, U, I> {
@@ -123,7 +128,11 @@ impl<T, U, I> Pairs<'_, T, U, I> {
         let (x, x_rest) = self.x.split_rows(at);
         let (y, y_rest) = self.y.split_at_mut(at * k);
         let (indices, indices_rest) = self.indices.split_at_mut(at * k);
-        (Self { x, y, indices, k }, Self { x: x_rest, y: y_rest, indices: indices_rest, k })
+        let next = self.at + at;
+        (
+            Self { x, y, indices, k, at: self.at },
+            Self { x: x_rest, y: y_rest, indices: indices_rest, k, at: next },
+        )
     }
 }
 
@@ -224,7 +233,7 @@ pub fn logsumexp<'py>(
         .transpose()?;
     typed!(x.dtype(), T => with_slice::<T, _>(py, y.layout(), num::<T>(0.0), |y| {
         if mask.is_none() && weights.is_none() && each.is_none() {
-            return with_lanes::<T, _>(py, &layout, &axes, |lanes| match lanes {
+            return with_lanes::<T, _>(py, &layout, &axes, false, |lanes| match lanes {
                 Lanes::Rows(rows) => each_row(py, rows, y, 1, |x, y, _| op.logsumexp(x, y)),
                 Lanes::View(x) => {
                     let y = beside(&x, y, None)?;
@@ -293,7 +302,7 @@ pub fn entropy<'py>(
     let mask = mask.transpose()?;
     typed!(x.dtype(), T => with_slice::<T, _>(py, y.layout(), num::<T>(0.0), |y| {
         if mask.is_none() && each.is_none() {
-            return with_lanes::<T, _>(py, &layout, &axes, |lanes| match lanes {
+            return with_lanes::<T, _>(py, &layout, &axes, false, |lanes| match lanes {
                 Lanes::Rows(rows) => each_row(py, rows, y, 1, |x, y, _| op.entropy(x, y)),
                 Lanes::View(x) => {
                     let y = beside(&x, y, None)?;
@@ -337,7 +346,7 @@ pub fn argmax<'py>(
     let x = Array::input(x, "x")?;
     let axes = axis.of(x.shape().len())?;
     let layout = x.layout().at_least_one_axis();
-    let indices = typed!(x.dtype(), T => with_lanes::<T, _>(py, &layout, &axes, |lanes| {
+    let indices = typed!(x.dtype(), T => with_lanes::<T, _>(py, &layout, &axes, false, |lanes| {
         match lanes {
             Lanes::Rows(rows) => {
                 let mut indices = room(rows.rows(), 0usize)?;
@@ -390,10 +399,13 @@ impl<'py> FromPyObject<'_, 'py> for Values {
 
 /// The k largest elements along an axis, the largest first: their probabilities, and places.
 ///
-/// values: "probs", "log_probs" or "logits". Other arguments as of softmax.
+/// values: "probs", "log_probs" or "logits".
+/// mask, bitmask: as of softmax, but masks only hide (numbers are 0 or -inf). Where fewer than k
+/// elements are seen, hidden ones follow.
+/// Other arguments as of softmax.
 #[pyfunction]
-#[pyo3(signature = (x, k, axis=Along::Last, *, values=Values::Probs, scale=None, temperature=None, masked=MaskedRows::default(), threads=None, kernel=None),
-    text_signature = "(x, k, axis=-1, *, values='probs', scale=None, temperature=None, masked='nan', threads=None, kernel=None)")]
+#[pyo3(signature = (x, k, axis=Along::Last, *, values=Values::Probs, scale=None, temperature=None, mask=None, bitmask=None, hidden_from=None, masked=MaskedRows::default(), threads=None, kernel=None),
+    text_signature = "(x, k, axis=-1, *, values='probs', scale=None, temperature=None, mask=None, bitmask=None, hidden_from=None, masked='nan', threads=None, kernel=None)")]
 #[allow(clippy::too_many_arguments)]
 pub fn top_k<'py>(
     x: &Bound<'py, PyAny>,
@@ -402,6 +414,9 @@ pub fn top_k<'py>(
     values: Values,
     scale: Arg<'_, 'py>,
     temperature: Arg<'_, 'py>,
+    mask: Arg<'_, 'py>,
+    bitmask: Arg<'_, 'py>,
+    hidden_from: Arg<'_, 'py>,
     masked: MaskedRows,
     threads: Arg<'_, 'py>,
     kernel: Option<&str>,
@@ -416,6 +431,13 @@ pub fn top_k<'py>(
         return Err(PyValueError::new_err("top_k goes along one axis"));
     };
     let layout = x.layout().at_least_one_axis();
+    let mask = MaskArray::new(mask, bitmask, hidden_from)?;
+    let mask = mask.as_ref().map(|mask| RowMask::new(mask, layout.shape(), &axes, x.dtype()));
+    let mask = mask.transpose()?;
+    let of_rows = |first, rows| match &mask {
+        Some(mask) => op.mask(mask.of_rows(first, rows)),
+        None => op,
+    };
     let len = layout.shape()[axis];
     if k > len {
         return Err(PyValueError::new_err(format!("k must be at most {len}, got {k}")));
@@ -430,11 +452,13 @@ pub fn top_k<'py>(
     let mut y = Output::new(&x, &shape, dtype)?;
     let n = shape.iter().product();
     let mut indices = room(n, 0usize)?;
-    typed!(x.dtype(), T => with_lanes::<T, _>(py, &layout, &axes, |lanes| {
+    typed!(x.dtype(), T => with_lanes::<T, _>(py, &layout, &axes, mask.is_some(), |lanes| {
         if let Values::Logits = values {
             let picked: Vec<T> = match lanes {
                 Lanes::Rows(x) => {
-                    each_row(py, x, &mut indices, k, |x, to, _| op.indices(x, to))?;
+                    each_row(py, x, &mut indices, k, |x, to, first| {
+                        of_rows(first, x.rows()).indices(x, to)
+                    })?;
                     let one = |(i, &column): (usize, &usize)| x.row(i / k)[column];
                     indices.iter().enumerate().map(one).collect()
                 }
@@ -456,8 +480,10 @@ pub fn top_k<'py>(
         let log = matches!(values, Values::LogProbs);
         with_slice::<<T as Float>::Sums, _>(py, y.layout(), zero, |y| match lanes {
             Lanes::Rows(x) => {
-                let pairs = Pairs { x, y, indices: &mut indices, k };
-                run_rows(py, (x.rows(), x.cols()), pairs, Pairs::split, |Pairs { x, y, indices, .. }| {
+                let pairs = Pairs { x, y, indices: &mut indices, k, at: 0 };
+                run_rows(py, (x.rows(), x.cols()), pairs, Pairs::split, |pairs| {
+                    let Pairs { x, y, indices, at, .. } = pairs;
+                    let op = of_rows(at, x.rows());
                     match log {
                         true => op.log_probs(x, y, indices),
                         false => op.probs(x, y, indices),
@@ -501,16 +527,20 @@ pub fn columns<'a>(tokens: &'a Array, name: &str) -> PyResult<std::borrow::Cow<'
 /// The log-probabilities of some elements of each row, along the last axis.
 ///
 /// tokens: integers, one for each row, or several along one more axis.
+/// mask, bitmask: as of softmax, but masks only hide (numbers are 0 or -inf).
 /// Other arguments as of softmax.
 #[pyfunction]
-#[pyo3(signature = (logits, tokens, *, scale=None, temperature=None, masked=MaskedRows::default(), out=None, threads=None, kernel=None),
-    text_signature = "(logits, tokens, *, scale=None, temperature=None, masked='nan', out=None, threads=None, kernel=None)")]
+#[pyo3(signature = (logits, tokens, *, scale=None, temperature=None, mask=None, bitmask=None, hidden_from=None, masked=MaskedRows::default(), out=None, threads=None, kernel=None),
+    text_signature = "(logits, tokens, *, scale=None, temperature=None, mask=None, bitmask=None, hidden_from=None, masked='nan', out=None, threads=None, kernel=None)")]
 #[allow(clippy::too_many_arguments)]
 pub fn log_probs<'py>(
     logits: &Bound<'py, PyAny>,
     tokens: &Bound<'py, PyAny>,
     scale: Arg<'_, 'py>,
     temperature: Arg<'_, 'py>,
+    mask: Arg<'_, 'py>,
+    bitmask: Arg<'_, 'py>,
+    hidden_from: Arg<'_, 'py>,
     masked: MaskedRows,
     out: Option<&Bound<'py, PyAny>>,
     threads: Arg<'_, 'py>,
@@ -548,10 +578,20 @@ pub fn log_probs<'py>(
     }
     let mut y = Output::of(&x, out, tokens.shape(), x.dtype().arithmetic())?;
     y.apart(&tokens, "tokens")?;
+    let mask = MaskArray::new(mask, bitmask, hidden_from)?;
+    if let Some((array, name)) = mask.as_ref().map(MaskArray::named) {
+        y.apart(array, name)?;
+    }
+    let mask = mask.as_ref().map(|mask| RowMask::new(mask, layout.shape(), &[last], x.dtype()));
+    let mask = mask.transpose()?;
     typed!(x.dtype(), T => with_rows::<T, _>(py, &layout, &[last], |rows| {
         let zero = <T as Float>::Sums::from_f64(0.0);
         with_slice::<<T as Float>::Sums, _>(py, y.layout(), zero, |y| {
             each_row(py, rows, y, of_row, |x, y, first| {
+                let op = match &mask {
+                    Some(mask) => op.mask(mask.of_rows(first, x.rows())),
+                    None => op,
+                };
                 op.log_probs(x, &indices[first * of_row..][..y.len()], y)
             })
         })

@@ -103,7 +103,7 @@ pub fn route<'py>(
     typed!(x.dtype(), T => with_rows::<T, _>(py, &layout, &[last], |x| {
         let zero = <T as Float>::Sums::from_f64(0.0);
         with_slice::<<T as Float>::Sums, _>(py, y.layout(), zero, |y| {
-            let pairs = Pairs { x, y, indices: &mut experts, k };
+            let pairs = Pairs { x, y, indices: &mut experts, k, at: 0 };
             run_rows(py, (x.rows(), x.cols()), pairs, Pairs::split, |Pairs { x, y, indices, .. }| {
                 router.route(x, y, indices)
             })

@@ -551,6 +551,131 @@ def test_ragged(dtype):
     assert (out[3:-2] == y[3:-2]).all()
 
 
+def rows_of(offsets):
+    return [slice(*ends) for ends in zip(offsets[:-1], offsets[1:])]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+def test_ragged_losses(dtype, reduction):
+    lengths = RNG.integers(0, 12, 60)
+    lengths[[4, 9]] = [0, 5000]
+    # The first element and the last two are of no row.
+    offsets = 1 + np.concatenate([[0], np.cumsum(lengths)])
+    x = (RNG.standard_normal(offsets[-1] + 2) * 3).astype(dtype)
+    labels = np.array([RNG.integers(n) if n else -100 for n in lengths])
+    labels[20] = -100
+    options = {"reduction": reduction, "scale": 0.5, "z_loss": 1e-3}
+    loss = softmax.cross_entropy_ragged(x, offsets, labels, **options)
+    again, gradient = softmax.cross_entropy_with_grad_ragged(x, offsets, labels, **options)
+    assert np.array_equal(loss, again) and gradient.dtype == dtype
+    # As each row alone, with the divisor of all of them.
+    counted = (labels != -100).sum() if reduction == "mean" else 1
+    alone = np.zeros(60)
+    for i, part in enumerate(rows_of(offsets)):
+        if labels[i] == -100:
+            assert (gradient[part] == 0).all()
+            continue
+        alone[i], want = softmax.cross_entropy_with_grad(
+            x[None, part], labels[i : i + 1], gradient_factor=1 / counted, **(options | {"reduction": "sum"})
+        )
+        assert (gradient[part] == want[0]).all()
+    if reduction == "none":
+        assert loss.shape == (60,) and (loss == alone).all()
+    else:
+        assert loss == pytest.approx(alone.sum() / counted, rel=1e-12)
+    assert (gradient[[0, -2, -1]] == 0).all()
+    # In place, and into memory with gaps: what is of no row stays.
+    z = x.copy()
+    assert softmax.cross_entropy_with_grad_ragged(z, offsets, labels, out=z, **options)[1] is z
+    assert (z[1:-2] == gradient[1:-2]).all() and z[0] == x[0] and (z[-2:] == x[-2:]).all()
+    wide = np.full(2 * len(x), 7, dtype)
+    softmax.cross_entropy_with_grad_ragged(x, offsets, labels, out=wide[::2], **options)
+    assert (wide[2:-4:2] == gradient[1:-2]).all() and (wide[1::2] == 7).all() and wide[0] == 7
+    # Probabilities, which lie as the logits do; those of the labels give the same.
+    probs = np.zeros_like(x)
+    probs[(offsets[:-1] + labels)[labels != -100]] = 1
+    some = offsets[[10, 20]]
+    assert np.array_equal(
+        softmax.cross_entropy_ragged(x, some, probs, reduction="none"),
+        [float(softmax.cross_entropy(x[None, slice(*some)], probs[None, slice(*some)]))],
+    )
+    double, factors = softmax.cross_entropy_with_grad_ragged(x, offsets, labels, row_factors=np.full(60, 2.0), **options)
+    if dtype != np.float16:
+        assert (factors == 2 * gradient).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("log", [False, True])
+def test_ragged_backward(dtype, log):
+    lengths = RNG.integers(0, 20, 50)
+    offsets = 2 + np.concatenate([[0], np.cumsum(lengths)])
+    x = (RNG.standard_normal(offsets[-1] + 1) * 3).astype(dtype)
+    upstream = RNG.standard_normal(len(x)).astype(dtype)
+    y = (softmax.log_softmax_ragged if log else softmax.softmax_ragged)(x, offsets, temperature=0.7)
+    gradient = softmax.softmax_backward_ragged(y, upstream, offsets, log=log, temperature=0.7)
+    for part in rows_of(offsets):
+        want = softmax.softmax_backward(y[part], upstream[part], log=log, temperature=0.7)
+        assert (gradient[part] == want).all()
+    assert (gradient[[0, 1, -1]] == 0).all() and gradient.dtype == dtype
+    out = np.full_like(x, 7)
+    assert softmax.softmax_backward_ragged(y, upstream, offsets, log=log, temperature=0.7, out=out) is out
+    assert (out[2:-1] == gradient[2:-1]).all() and (out[[0, 1, -1]] == 7).all()
+
+
+def test_ragged_losses_of_what_does_not_fit():
+    x = np.arange(5.0)
+    for target, message in [
+        ([0], "labels"),
+        ([0, 3], "label|column"),
+        ([[0, 1]], "target must have one axis"),
+        (np.ones(4), r"target, which are probabilities, must have shape \(5,\)"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            softmax.cross_entropy_ragged(x, [0, 3, 5], target)
+    with pytest.raises(TypeError, match="must be float64, as the logits, got float32"):
+        softmax.cross_entropy_ragged(x, [0, 3, 5], np.ones(5, np.float32))
+    with pytest.raises(ValueError, match="grad must have shape"):
+        softmax.softmax_backward_ragged(x, x[:4], [0, 3, 5])
+    with pytest.raises(ValueError, match="out must be memory apart from y"):
+        softmax.softmax_backward_ragged(x, x.copy(), [0, 3, 5], out=x)
+    # Tensors come out as tensors.
+    import torch
+
+    loss, gradient = softmax.cross_entropy_with_grad_ragged(torch.tensor(x), [0, 3, 5], torch.tensor([2, 0]))
+    assert loss.dtype == torch.float64 and loss.shape == () and gradient.shape == (5,)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_masks_of_picks(dtype):
+    x = RNG.standard_normal((4, 3, 70)).astype(dtype)
+    seen = RNG.random((4, 3, 70)) < 0.5
+    words = np.packbits(np.pad(seen, ((0, 0), (0, 0), (0, 26))), axis=-1, bitorder="little").view(np.uint32)
+    hidden = np.where(seen, x, -np.inf).astype(dtype)
+    for mask in [{"mask": seen}, {"bitmask": words}, {"mask": np.where(seen, 0, -np.inf).astype(np.float32)}]:
+        for values in ["probs", "log_probs"]:
+            got, places = softmax.top_k(x, 5, values=values, scale=0.5, **mask)
+            want, at = softmax.top_k(hidden, 5, values=values, scale=0.5)
+            assert (got == want).all() and (places == at).all()
+        logits, places = softmax.top_k(x, 5, values="logits", **mask)
+        assert (logits == np.take_along_axis(x, places, -1)).all() and (places == at).all()
+        tokens = RNG.integers(70, size=(4, 3, 6))
+        assert (softmax.log_probs(x, tokens, **mask) == softmax.log_probs(hidden, tokens)).all()
+    # Along another axis, one mask for all rows, and a mask that ends before the row.
+    got, places = softmax.top_k(x, 2, axis=0, mask=seen)
+    want, at = softmax.top_k(hidden, 2, axis=0)
+    assert np.array_equal(got, want, equal_nan=True) and (places == at)[~np.isnan(want)].all()
+    one = softmax.log_probs(x, tokens, mask=seen[0, 0])
+    assert (one == softmax.log_probs(np.where(seen[0, 0], x, -np.inf).astype(dtype), tokens)).all()
+    few = softmax.top_k(x, 2, bitmask=words[0, 0], hidden_from=40)
+    upto = np.where(seen[0, 0] & (np.arange(70) < 40), x, -np.inf).astype(dtype)
+    assert (few[0] == softmax.top_k(upto, 2)[0]).all()
+    with pytest.raises(ValueError, match="mask must have a shape"):
+        softmax.top_k(x, 2, mask=seen[0, :2])
+    with pytest.raises(ValueError, match="one of mask and bitmask"):
+        softmax.log_probs(x, tokens, mask=seen, bitmask=words)
+
+
 def test_ragged_of_tensors_and_errors():
     import torch
 
