@@ -147,6 +147,8 @@ def draws(x):
 def routes(x):
     """The weights of 8 experts, the largest first, as Mixtral and Qwen3-MoE have them."""
     yield "softmax", lambda: softmax.route(x, 8, renormalize=True, **OPTIONS)[0]
+    out = np.empty((len(x), 8), np.float32), np.empty((len(x), 8), np.int64)
+    yield "softmax, out=", lambda: softmax.route(x, 8, renormalize=True, out=out, **OPTIONS)[0]
     if torch:
         t = torch.from_numpy(x)
         yield "softmax of a tensor", lambda: softmax.route(t, 8, renormalize=True, **OPTIONS)[0]
@@ -155,7 +157,14 @@ def routes(x):
             values, _ = torch.topk(torch.softmax(t, -1), 8)
             return values / values.sum(-1, keepdim=True)
 
+        probs, picked = torch.empty_like(t), (torch.empty(len(x), 8), torch.empty(len(x), 8, dtype=torch.int64))
+
+        def route_out():
+            values, _ = torch.topk(torch.softmax(t, -1, out=probs), 8, out=picked)
+            return torch.div(values, values.sum(-1, keepdim=True), out=values)
+
         yield "torch", route
+        yield "torch, out=", route_out
 
 
 def lengths():

@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use softmax_kernels::{Call, Element, Factors, Matrix, MatrixMut, Op as Work, Scale, part_of};
+use softmax_kernels::{
+    Call, Element, Factors, Matrix, MatrixMut, Op as Work, ROWS_AT_LEAST, Scale, TINY, part_of,
+};
 
 use crate::changed::RowMask;
 use crate::factor::Factor;
@@ -14,8 +16,8 @@ use crate::{Error, Exec, Shape, Softmax};
 /// a batch of requests: what [`Softmax::scales`] and [`Softmax::temperatures`] return.
 ///
 /// Every row has the bits that it has alone with its factor. Long rows take no longer than those of
-/// one factor. Rows of up to 64 elements, and those with masks, scales below 0 or temperatures that
-/// are limits, begin a call of their own with each change of the factor.
+/// one factor; what a change of the factor costs short ones is in `docs/performance.md`. With masks,
+/// scales below 0 or temperatures that are limits each change begins a call of its own.
 ///
 /// ```
 /// use softmax::{Matrix, MatrixMut, Softmax};
@@ -66,9 +68,6 @@ fn not_one_each(factors: Factors, rows: usize) -> Error {
     };
     Error::count(what, rows, factors.len())
 }
-
-/// Elements of the longest row for which kernels have ways that do not know factors of rows.
-const SHORT: usize = 64;
 
 /// The error for a number of this row.
 #[cold]
@@ -287,17 +286,19 @@ impl PerRow<'_> {
         check(factors, rows, is_map && softmax.mask.is_none())?;
         let mask = softmax.mask.map(|mask| RowMask::new::<T::Arithmetic>(mask, rows, cols));
         let mask = mask.transpose()?;
-        // Whether a kernel can do a row with others that have other factors.
-        let joins = |row| {
-            let factor = factor(factors, row);
-            !factor.is_negative() && factor.limit().is_none()
-        };
-        let joined = |first: usize, end| {
-            if mask.is_some() || cols <= SHORT {
-                0
-            } else {
-                (first..end).take_while(|&row| joins(row)).count()
+        // How many rows from `first` on a kernel can do together: any but many short ones of the
+        // same factor, which it has a faster way for.
+        let joined = |first, end| {
+            let mut row = first;
+            while mask.is_none() && row < end {
+                let (factor, n) = (factor(factors, row), factors.alike(row, end));
+                let groups = cols <= TINY && n >= ROWS_AT_LEAST;
+                if factor.is_negative() || factor.limit().is_some() || groups {
+                    break;
+                }
+                row += n;
             }
+            row - first
         };
         let together = |exec: Exec, views, rows: Range<usize>| {
             let factors = factors.of(rows);

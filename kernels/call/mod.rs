@@ -245,18 +245,23 @@ impl<'a, T: Element> Call<'a, T> {
         own.and_then(|factors| factors.scale(row)).unwrap_or(self.scale)
     }
 
-    /// The rows that have the same scale, one after the other, and it.
+    /// The end of the rows from `first` on that have the same factor of their own, and its scale.
+    #[inline(always)]
+    pub(crate) fn run(&self, first: usize) -> Option<(usize, Scale)> {
+        let factors = self.factors?;
+        Some((first + factors.alike(first, self.rows), self.scale_of(first)))
+    }
+
+    /// Rows one after the other that have the same scale, and it.
     #[inline(always)]
     pub(crate) fn runs(&self) -> impl Iterator<Item = (Range<usize>, Scale)> {
-        let (rows, mut first) = (self.rows, 0);
+        let mut first = 0;
         std::iter::from_fn(move || {
-            if first >= rows {
+            if first >= self.rows {
                 return None;
             }
-            let n = self.factors.map_or(rows, |factors| factors.alike(first, rows));
-            let run = (first..first + n, self.scale_of(first));
-            first += n;
-            Some(run)
+            let (end, scale) = self.run(first).unwrap_or((self.rows, self.scale));
+            Some((std::mem::replace(&mut first, end)..end, scale))
         })
     }
 

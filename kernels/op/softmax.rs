@@ -25,9 +25,7 @@ where
     // SAFETY: as this function's.
     unsafe {
         let simd = S::assume();
-        if call.has_factors() {
-            long(simd, call);
-        } else if tiny::suits(call) && tiny::softmax(simd, call) {
+        if tiny::suits(call) && tiny::softmax(simd, call) {
             // Done.
         } else if short::suits::<S, T>(call) {
             short::softmax(simd, call);

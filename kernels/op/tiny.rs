@@ -179,8 +179,8 @@ impl<T: Element> Groups<T> for Unequal<'_, '_, T> {
 
 /// Whether the call's rows can be computed here.
 #[inline(always)]
-pub(crate) fn suits<T>(call: &Call<T>) -> bool {
-    call.cols <= TINY && call.rows >= ROWS_AT_LEAST && call.is_dense()
+pub(crate) fn suits<T: Element>(call: &Call<T>) -> bool {
+    call.cols <= TINY && call.rows >= ROWS_AT_LEAST && call.is_dense() && !call.has_factors()
 }
 
 /// Bytes of scratch memory for a call.

@@ -185,6 +185,7 @@ def route(
     renormalize: bool = False,
     scaling_factor: float = 1.0,
     masked: _Masked = "nan",
+    out: tuple[Any, Any] | None = None,
     threads: SupportsIndex | None = None,
     kernel: str | None = None,
 ) -> tuple[Any, Any]: ...

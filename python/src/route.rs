@@ -7,7 +7,6 @@ use pyo3::prelude::*;
 use crate::array::{Array, Dtype, Float, Output, typed};
 use crate::options::{Arg, MaskedRows, count, exec, flag, number, one_of, run_rows};
 use crate::reduce::{Pairs, with_rows, with_slice};
-use crate::rows::room;
 
 /// `scoring="softmax"` or `"sigmoid"`.
 #[derive(Clone, Copy, Default)]
@@ -40,10 +39,11 @@ impl<'py> FromPyObject<'_, 'py> for GroupScoreOf {
 /// scoring: "softmax" or "sigmoid". bias: added to scores for the choice alone. groups: into how
 /// many experts are divided; group_limit: from how many of them a token takes its own; group_score:
 /// "top_two" (their sum) or "largest". renormalize: weights are divided by their sum.
-/// scaling_factor: of all weights. Other arguments as of softmax. Returns weights and experts.
+/// scaling_factor: of all weights. out: arrays for weights and experts (int64).
+/// Other arguments as of softmax. Returns weights and experts.
 #[pyfunction]
-#[pyo3(signature = (logits, k, *, scoring=ScoringOf::default(), bias=None, groups=None, group_limit=None, group_score=GroupScoreOf::default(), renormalize=None, scaling_factor=None, masked=MaskedRows::default(), threads=None, kernel=None),
-    text_signature = "(logits, k, *, scoring='softmax', bias=None, groups=None, group_limit=None, group_score='top_two', renormalize=False, scaling_factor=1.0, masked='nan', threads=None, kernel=None)")]
+#[pyo3(signature = (logits, k, *, scoring=ScoringOf::default(), bias=None, groups=None, group_limit=None, group_score=GroupScoreOf::default(), renormalize=None, scaling_factor=None, masked=MaskedRows::default(), out=None, threads=None, kernel=None),
+    text_signature = "(logits, k, *, scoring='softmax', bias=None, groups=None, group_limit=None, group_score='top_two', renormalize=False, scaling_factor=1.0, masked='nan', out=None, threads=None, kernel=None)")]
 #[allow(clippy::too_many_arguments)]
 pub fn route<'py>(
     logits: &Bound<'py, PyAny>,
@@ -56,6 +56,7 @@ pub fn route<'py>(
     renormalize: Arg<'_, 'py>,
     scaling_factor: Arg<'_, 'py>,
     masked: MaskedRows,
+    out: Option<(Bound<'py, PyAny>, Bound<'py, PyAny>)>,
     threads: Arg<'_, 'py>,
     kernel: Option<&str>,
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
@@ -98,20 +99,40 @@ pub fn route<'py>(
     }
     let mut shape = layout.shape().to_vec();
     shape[last] = k;
-    let mut y = Output::new(&x, &shape, x.dtype().arithmetic())?;
-    let mut experts = room(shape.iter().product(), 0u32)?;
+    let (weights, experts) = out.as_ref().map(|(weights, experts)| (weights, experts)).unzip();
+    let mut y = Output::of(&x, weights, &shape, x.dtype().arithmetic())?;
+    let mut indices = Output::of(&x, experts, &shape, Dtype::I64)?;
+    if let Some((_, experts)) = &out {
+        y.apart(&Array::labels(experts, "out")?, "the experts")?;
+    }
     typed!(x.dtype(), T => with_rows::<T, _>(py, &layout, &[last], |x| {
         let zero = <T as Float>::Sums::from_f64(0.0);
         with_slice::<<T as Float>::Sums, _>(py, y.layout(), zero, |y| {
-            let pairs = Pairs { x, y, indices: &mut experts, k, at: 0 };
-            run_rows(py, (x.rows(), x.cols()), pairs, Pairs::split, |Pairs { x, y, indices, .. }| {
-                router.route(x, y, indices)
+            with_slice::<i64, _>(py, indices.layout(), 0, |indices| {
+                // The experts of u32 are in the second half of the memory until all are known.
+                let n = indices.len();
+                let (_, experts) = bytemuck::cast_slice_mut::<i64, u32>(indices).split_at_mut(n);
+                let pairs = Pairs { x, y, indices: experts, k, at: 0 };
+                run_rows(py, (x.rows(), x.cols()), pairs, Pairs::split, |pairs| {
+                    router.route(pairs.x, pairs.y, pairs.indices)
+                })?;
+                widen(indices);
+                Ok(())
             })
         })
     }))?;
-    let mut indices = Output::new(&x, &shape, Dtype::I64)?;
-    if let Some(indices) = indices.layout().slice::<i64>() {
-        indices.iter_mut().zip(experts).for_each(|(i, expert)| *i = expert.into());
-    }
     Ok((y.finish()?, indices.finish()?))
+}
+
+/// Turns as many numbers of u32 as there are elements, in the second half of their memory, into the
+/// elements. Element i begins where number 2 i is, and number n + i is behind its end.
+fn widen(elements: &mut [i64]) {
+    const SOME: usize = 64;
+    let n = elements.len();
+    for at in (0..n).step_by(SOME) {
+        let (len, mut some) = (SOME.min(n - at), [0u32; SOME]);
+        some[..len].copy_from_slice(&bytemuck::cast_slice(elements)[n + at..][..len]);
+        let to = elements[at..].iter_mut().zip(&some[..len]);
+        to.for_each(|(element, &number)| *element = number.into());
+    }
 }

@@ -124,6 +124,20 @@ def test_route():
         assert (a == b).all() and a.dtype == b.dtype
     largest, _ = softmax.route(x, 2, groups=8, group_limit=1, group_score="largest")
     assert (largest[..., 0] == values[..., 0]).all()
+    # Into arrays that are there, with gaps, too; more than one is written at once of 3 x 40 x 5.
+    weights, experts = softmax.route(x, 5)
+    for step in [1, 2]:
+        wide = np.zeros((3, 40, 5 * step), np.float32), np.full((3, 40, 5 * step), 7, np.int64)
+        out = tuple(a[..., ::step] for a in wide)
+        got = softmax.route(x, 5, out=out)
+        assert got[0] is out[0] and got[1] is out[1]
+        assert (out[0] == weights).all() and (out[1] == experts).all()
+        assert step == 1 or (wide[1][..., 1::2] == 7).all()
+    with pytest.raises(TypeError, match="out must be int64 here, got int32"):
+        softmax.route(x, 5, out=(out[0], np.zeros((3, 40, 5), np.int32)))
+    with pytest.raises(ValueError, match="overlaps the experts"):
+        both = np.zeros((3, 40, 5), np.int64)
+        softmax.route(x.astype(np.float64), 5, out=(both.view(np.float64), both))
 
 
 def test_log_probs_and_perplexity():
