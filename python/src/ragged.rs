@@ -1,6 +1,6 @@
 //! Rows of different lengths, by offsets into one array.
 
-use ::softmax::{Error, Hardmax, Ragged, RaggedMut, Softmax};
+use ::softmax::{Error, Hardmax, Offsets, Ragged, RaggedMut, Softmax};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -9,12 +9,56 @@ use crate::options::{Arg, Factor, MaskedRows, by_factor, exec, run};
 use crate::reduce::{columns, indices_like};
 use crate::rows::{room, store};
 
+/// A copy of the offsets of rows, which nobody else writes: of i32 where that is enough, since for
+/// short rows reading offsets takes time.
+pub enum OffsetList {
+    I32(Vec<i32>),
+    I64(Vec<i64>),
+}
+
+impl OffsetList {
+    fn new(offsets: &[i64]) -> Self {
+        let mut lost = 0;
+        let short = offsets.iter().map(|&offset| {
+            let short = offset as i32;
+            lost |= offset ^ i64::from(short);
+            short
+        });
+        let short = short.collect();
+        if lost == 0 { Self::I32(short) } else { Self::I64(offsets.to_vec()) }
+    }
+
+    pub fn get(&self) -> Offsets<'_> {
+        match self {
+            Self::I32(list) => list[..].into(),
+            Self::I64(list) => list[..].into(),
+        }
+    }
+
+    /// The number of rows.
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::I32(list) => list.len().saturating_sub(1),
+            Self::I64(list) => list.len().saturating_sub(1),
+        }
+    }
+
+    /// Where the first row begins, and where the last one ends.
+    fn ends(&self) -> [i64; 2] {
+        let ends = match self {
+            Self::I32(list) => [list.first(), list.last()].map(|end| end.map(|&end| end.into())),
+            Self::I64(list) => [list.first(), list.last()].map(|end| end.copied()),
+        };
+        ends.map(Option::unwrap_or_default)
+    }
+}
+
 /// Elements, which errors call `name`, and the offsets of their rows.
 pub fn inputs<'py>(
     x: &Bound<'py, PyAny>,
     offsets: &Bound<'py, PyAny>,
     name: &str,
-) -> PyResult<(Array<'py>, Vec<i64>)> {
+) -> PyResult<(Array<'py>, OffsetList)> {
     let (x, offsets) = (Array::input(x, name)?, Array::labels(offsets, "offsets")?);
     for (array, name) in [(&x, name), (&offsets, "offsets")] {
         if array.shape().len() != 1 {
@@ -22,7 +66,7 @@ pub fn inputs<'py>(
             return Err(PyValueError::new_err(format!("{name} must have one axis, got {shape}")));
         }
     }
-    let offsets = columns(&offsets, "offsets")?.into_owned();
+    let offsets = OffsetList::new(&columns(&offsets, "offsets")?);
     Ok((x, offsets))
 }
 
@@ -44,13 +88,13 @@ fn map<'py>(
         let source = (!in_place).then(|| x.layout().in_order::<T>());
         let compute = |y: &mut [T]| -> Result<(), Error> {
             let Some(x) = &source else {
-                let rows = RaggedMut::new(y, &offsets[..])?;
+                let rows = RaggedMut::new(y, offsets.get())?;
                 return match log {
                     true => op.log_softmax_ragged_in_place(rows),
                     false => op.softmax_ragged_in_place(rows),
                 };
             };
-            let rows = Ragged::new(x, &offsets[..])?;
+            let rows = Ragged::new(x, offsets.get())?;
             if fresh {
                 outside(y, &offsets);
             }
@@ -79,9 +123,8 @@ pub fn into_places<T: Float, R: Send>(
 }
 
 /// New elements that belong to no row become 0.
-pub fn outside<T: Float>(y: &mut [T], offsets: &[i64]) {
-    let at = |offset: Option<&i64>| offset.map_or(0, |&offset| offset as usize).min(y.len());
-    let (first, end) = (at(offsets.first()), at(offsets.last()));
+pub fn outside<T: Float>(y: &mut [T], offsets: &OffsetList) {
+    let [first, end] = offsets.ends().map(|end| (end as usize).min(y.len()));
     y[..first].fill(T::ZERO);
     y[end..].fill(T::ZERO);
 }
@@ -145,14 +188,14 @@ pub fn logsumexp_ragged<'py>(
     let op = Softmax::new().exec(exec(threads, kernel)?);
     let op = by_factor!(op, Factor::new(scale, temperature)?);
     let (x, offsets) = inputs(x, offsets, "x")?;
-    let rows = offsets.len().saturating_sub(1);
+    let rows = offsets.rows();
     let mut y = Output::new(&x, &[rows], x.dtype())?;
     typed!(x.dtype(), T => {
         let values = x.layout().in_order::<T>();
         let mut layout = y.layout();
         // A new array has no gaps.
         let y = layout.slice::<T>().unwrap_or_default();
-        run(py, values.len(), || op.logsumexp_ragged(Ragged::new(&values, &offsets[..])?, y))
+        run(py, values.len(), || op.logsumexp_ragged(Ragged::new(&values, offsets.get())?, y))
     })?;
     y.finish()
 }
@@ -170,11 +213,11 @@ pub fn argmax_ragged<'py>(
     let py = x.py();
     let op = Hardmax::new().exec(exec(threads, kernel)?);
     let (x, offsets) = inputs(x, offsets, "x")?;
-    let mut indices = room(offsets.len().saturating_sub(1), 0usize)?;
+    let mut indices = room(offsets.rows(), 0usize)?;
     typed!(x.dtype(), T => {
         let values = x.layout().in_order::<T>();
         run(py, values.len(), || {
-            op.argmax_ragged(Ragged::new(&values, &offsets[..])?, &mut indices)
+            op.argmax_ragged(Ragged::new(&values, offsets.get())?, &mut indices)
         })
     })?;
     indices_like(&x, &[indices.len()], &indices)

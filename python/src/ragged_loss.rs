@@ -49,7 +49,7 @@ fn both<'py>(
     }
     let labels = if is_labels { t.layout().in_order::<i64>().into_owned() } else { Vec::new() };
     let op = asked.operation()?;
-    let mut losses = room(offsets.len().saturating_sub(1), 0.0)?;
+    let mut losses = room(offsets.rows(), 0.0)?;
     let loss = typed!(x.dtype(), T => {
         let elements = x.layout().len();
         let in_place = y.as_ref().is_some_and(|y| y.in_place);
@@ -58,23 +58,23 @@ fn both<'py>(
         let probs = (!is_labels).then(|| t.layout().in_order::<T>());
         let mut compute = |gradient: Option<&mut [T]>| -> Result<f64, Error> {
             let targets = match &probs {
-                Some(probs) => RaggedTargets::Probs(Ragged::new(probs, &offsets[..])?),
+                Some(probs) => RaggedTargets::Probs(Ragged::new(probs, offsets.get())?),
                 None => RaggedTargets::Labels(&labels),
             };
-            let logits = source.as_ref().map(|x| Ragged::new(x, &offsets[..])).transpose()?;
+            let logits = source.as_ref().map(|x| Ragged::new(x, offsets.get())).transpose()?;
             match (asked.reduction, logits, gradient) {
                 (Reduce::None, Some(x), None) => op.losses_ragged(x, targets, &mut losses)?,
                 (Reduce::None, Some(x), Some(y)) => {
                     op.losses_and_gradient_ragged(x, targets, &mut losses, y)?;
                 }
                 (Reduce::None, None, Some(y)) => {
-                    let x = RaggedMut::new(y, &offsets[..])?;
+                    let x = RaggedMut::new(y, offsets.get())?;
                     op.losses_and_gradient_ragged_in_place(x, targets, &mut losses)?;
                 }
                 (_, Some(x), None) => return op.loss_ragged(x, targets),
                 (_, Some(x), Some(y)) => return op.gradient_ragged(x, targets, y),
                 (_, None, Some(y)) => {
-                    return op.gradient_ragged_in_place(RaggedMut::new(y, &offsets[..])?, targets);
+                    return op.gradient_ragged_in_place(RaggedMut::new(y, offsets.get())?, targets);
                 }
                 (_, None, None) => {}
             }
@@ -199,7 +199,7 @@ pub fn softmax_backward_ragged<'py>(
             if fresh {
                 outside(to, &offsets);
             }
-            let y = Ragged::new(&y, &offsets[..])?;
+            let y = Ragged::new(&y, offsets.get())?;
             match log {
                 false => op.softmax_ragged(y, &grad, to),
                 true => op.log_softmax_ragged(y, &grad, to),

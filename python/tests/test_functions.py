@@ -703,6 +703,7 @@ def test_ragged_of_tensors_and_errors():
         ([0, 3, 2], "must be"),
         ([-1, 3], "must be"),
         ([0, 6], "must be"),
+        ([0, 2**32 + 5], "4294967301"),
         ([], "offset"),
         ([[0, 5]], "offsets must have one axis"),
     ]:
