@@ -1394,7 +1394,7 @@ impl<U: Number + Weight + Probs<f32>> Operation for Tiles<U> {
     /// The weights of a row, the factors before its tiles, its state and its end.
     fn run(&self, rows: &[usize], way: &Way) -> Results {
         let (r, n, cols) = (&mut way.random(), rows.len(), self.whole.cols);
-        let in_place = way.in_place && U::NAME == f32::NAME;
+        let in_place = way.in_place && U::NAME == <f32 as softmax::Element>::NAME;
         let cut = r.below(n + 1);
         self.whole.with(rows, way, r, |attention, r| {
             let online = attention.online(n, cols);

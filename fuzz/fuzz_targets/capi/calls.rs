@@ -1314,7 +1314,8 @@ fn states(input: &mut Input, n: usize) -> (*mut softmax_online_row, bool) {
     let x = input.memory.take(4 * n * cols, true, 0);
     let factors = input.memory.take(4 * n, true, 0);
     let size = size_of::<softmax_tile>();
-    let place = softmax_tile { size, rows: n, keys: 5000, first_row: 0, first_key: input.below(40) };
+    let place =
+        softmax_tile { size, rows: n, keys: 5000, first_row: 0, first_key: input.below(40) };
     let attention = softmax_attention { heads: 1, queries: n.max(1), ..NO_OPTIONS };
     let scores = softmax_matrix {
         size: size_of::<softmax_matrix>(),
@@ -1389,9 +1390,7 @@ fn online_tile(input: &mut Input) -> Planned {
     })
     .reads((layout != Layout::InPlace).then_some(scores.rows))
     .writes([weights.rows, Written::of(states, rows), Written::of(factors, rows)])
-    .checks(move |_| {
-        if good { all_weights(&weights) } else { Ok(()) }
-    });
+    .checks(move |_| if good { all_weights(&weights) } else { Ok(()) });
     Planned { bits: good, ..planned }
 }
 
