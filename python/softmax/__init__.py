@@ -3,6 +3,7 @@
 try:
     from softmax._softmax import (
         MergedRow,
+        OnlineSoftmax,
         Sampler,
         Shards,
         SpeculativeSampler,
@@ -21,6 +22,7 @@ try:
         log_softmax_ragged,
         logsumexp,
         logsumexp_ragged,
+        merge_outputs,
         perplexity,
         plan,
         release_scratch,
@@ -52,6 +54,7 @@ if not TYPE_CHECKING:
 
 __all__ = [
     "MergedRow",
+    "OnlineSoftmax",
     "Sampler",
     "Shards",
     "SpeculativeSampler",
@@ -70,6 +73,7 @@ __all__ = [
     "log_softmax_ragged",
     "logsumexp",
     "logsumexp_ragged",
+    "merge_outputs",
     "perplexity",
     "plan",
     "release_scratch",
