@@ -131,7 +131,7 @@ static void values(void) {
         for (size_t row = 0; row < ROWS; row++) {
             CHECK(near(SOFTMAX_F32, one.logs[row], logs[row], 2.0, 2e-7));
         }
-        /* Any tiles, in place or in the memory of the caller, give the same bits up to a power of two. */
+        /* Any tiles, in place or in the caller's memory, give the same bits up to a power of two. */
         static const size_t sizes[][2] = {{1, 1}, {5, 16}, {24, 33}, {7, 69}};
         char lent[N * 4 + 64];
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
