@@ -131,7 +131,7 @@ static void values(void) {
         for (size_t row = 0; row < ROWS; row++) {
             CHECK(near(SOFTMAX_F32, one.logs[row], logs[row], 2.0, 2e-7));
         }
-        /* Any tiles, in place or in the caller's memory, give the same bits up to a power of two. */
+        /* Any tiles, in place or in the caller's memory, give the same bits up to powers of 2. */
         static const size_t sizes[][2] = {{1, 1}, {5, 16}, {24, 33}, {7, 69}};
         char lent[N * 4 + 64];
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
@@ -241,6 +241,9 @@ static void merges(void) {
     }
 }
 
+/* An address of no multiple of 4. */
+#define ASKEW(type, p) ((type *)(void *)((char *)(p) + 2))
+
 /* Rows without anything, and nothing at all. */
 static void nothing(void) {
     float reciprocals[2];
@@ -277,6 +280,16 @@ static void nothing(void) {
     CHECK(x[0] != x[0] && reciprocals[0] != reciprocals[0] && logs[0] != logs[0]);
 
     softmax_matrix none = softmax_matrix_of(NULL, SOFTMAX_F32, 0, 3);
+    /* Without elements the address does not count. */
+    float factors[2] = {7.0f, 7.0f};
+    GOOD(softmax_online_new(states, 2));
+    tile.first_key = 0;
+    for (int i = 0; i < 2; i++) {
+        none = softmax_matrix_of(i == 0 ? NULL : ASKEW(float, x), SOFTMAX_F32, 2, 0);
+        GOOD(softmax_online_tile(&tile, &none, &none, states, factors, &a, NULL));
+        CHECK(factors[0] == 0.0f && factors[1] == 0.0f);
+    }
+    none = softmax_matrix_of(NULL, SOFTMAX_F32, 0, 3);
     GOOD(softmax_online_new(NULL, 0));
     GOOD(softmax_online_tile(&tile, &none, &none, NULL, NULL, &a, NULL));
     GOOD(softmax_online_finish(&tile, NULL, 0, NULL, NULL, &a, NULL));
@@ -289,9 +302,6 @@ static void nothing(void) {
     GOOD(softmax_merge_outputs(NULL, NULL, 0, &y, logs, &zero));
     CHECK(one[0] == 0.0f && logs[0] == -INFINITY);
 }
-
-/* An address of no multiple of 4. */
-#define ASKEW(type, p) ((type *)(void *)((char *)(p) + 2))
 
 static void bad_tiles(void) {
     enum { R = 2, K = 6 };
