@@ -218,6 +218,52 @@ def entropies(x):
         yield "torch", lambda: torch.distributions.Categorical(logits=t).entropy()
 
 
+HEAD = 64
+
+
+def of_attention(x, queries):
+    """Queries, keys and values of one head."""
+    keys = (len(x) - queries) // 2
+    return x[:queries], x[queries : queries + keys], x[queries + keys :]
+
+
+def attends(queries, x):
+    """Causal attention of the last queries, one head."""
+    q, k, v = of_attention(x, queries)
+    shape, scale = (queries, len(k)), HEAD**-0.5
+
+    def tiles(q, k, v, zeros):
+        rows, cols = min(queries, 128), 1024 if queries == 1 else 256
+        online = softmax.OnlineSoftmax(shape, scale=scale, causal=True)
+        output = zeros((queries, HEAD))
+        for row in range(0, queries, rows):
+            part, some = output[row : row + rows], q[row : row + rows]
+            # Later keys are hidden.
+            seen = len(k) - queries + row + rows
+            for key in range(0, seen, cols):
+                end = min(key + cols, seen)
+                scores = some @ k[key:end].T
+                weights, factors = online.tile(scores, row, key, out=scores)
+                part *= factors[:, None]
+                part += weights @ v[key:end]
+        output *= online.finish()[0][:, None]
+        return output
+
+    yield "softmax", lambda: tiles(q, k, v, partial(np.zeros, dtype=np.float32))
+
+    def stored():
+        return softmax.attention_softmax(q @ k.T, scale=scale, causal=True, **OPTIONS) @ v
+
+    yield "softmax, scores stored", stored
+    if torch:
+        a, b, c = map(torch.from_numpy, (q, k, v))
+        yield "softmax of tensors", lambda: tiles(a, b, c, torch.zeros)
+        causal = queries > 1
+        attention = torch.nn.functional.scaled_dot_product_attention
+        d, e, f = (t[None, None] for t in (a, b, c))
+        yield "torch", lambda: attention(d, e, f, is_causal=causal)[0, 0]
+
+
 def exact(x, axis):
     return numpy_softmax(np.asarray(x).astype(np.float64), axis)
 
@@ -229,6 +275,12 @@ def check(name, contestant, call, x, axis):
         ordered = -np.sort(-probs, -1)
         least = np.take_along_axis(ordered, (ordered.cumsum(-1) < 0.9).sum(-1)[:, None], 1)[:, 0]
         assert (probs[np.arange(len(x)), got.astype(int)] >= least * 0.999).all(), contestant
+        return
+    if name.startswith("attention"):
+        q, k, v = of_attention(x.astype(np.float64), 1 if "decoding" in name else len(x) // 3)
+        scores = q @ k.T / HEAD**0.5
+        scores[np.arange(len(k)) > np.arange(len(q))[:, None] + len(k) - len(q)] = -np.inf
+        assert np.abs(got - exact(scores, -1) @ v).max() < 1e-4, contestant
         return
     if name.startswith("router"):
         want = -np.sort(-exact(x, -1), -1)[:, :8]
@@ -292,6 +344,10 @@ def cases():
     yield "ragged, 10 million elements in rows of 0 to 30", lambda: logits(1, lengths().sum())[0], ragged, -1
     yield "requests, 64 x 128,256", lambda: logits(64, 128_256 // big), requests, -1
     yield "entropies, 1,024 x 1,024", lambda: logits(1024, 1024), entropies, -1
+    for n in 512, 4096:
+        name = f"attention by tiles, one head, {n:,} tokens"
+        yield name, lambda n=n: logits(3 * n, HEAD) / 3, partial(attends, n), -1
+    yield "attention by tiles, one head, decoding at 4,096", lambda: logits(8193, HEAD) / 3, partial(attends, 1), -1
     yield "top-p draws", lambda: logits(64, 32_000 if arguments.quick else 128_256), draws, -1
 
 

@@ -26,7 +26,7 @@ use crate::{Attention, Matrix};
 /// `c` is the same number for all, about 1.09, and `M` an integer: the row's shift. The largest
 /// weight of a row is between 2^5 and 2^15. Where a tile has so large a logit that this needs
 /// another shift, the **factor** is `2^(old M - new M)`, a power of two, so that nothing is
-/// rounded; it is 0 if that is below 2^-126. Else it is 1, as in nearly all tiles. It is 0 too as
+/// rounded; it is 0 if that is below 2^-125. Else it is 1, as in nearly all tiles. It is 0 too as
 /// long as the row has seen nothing before the tile: 0 may be taken to mean that the accumulator is
 /// overwritten.
 ///

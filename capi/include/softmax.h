@@ -58,6 +58,9 @@
 // Subtracts the entropy of the targets from the loss: the Kullback-Leibler divergence.
 #define SOFTMAX_CROSS_ENTROPY_DIVERGENCE 1
 
+// Numbers that `softmax_online_to_array` writes for each row.
+#define SOFTMAX_ONLINE_NUMBERS 5
+
 // Rows of nothing but -inf become 0 instead of NaN.
 #define SOFTMAX_MASKED_ZERO 1
 
@@ -348,6 +351,29 @@ typedef struct softmax_attention {
     // How long the mask's rows are: keys from there on are hidden. No more than there are.
     size_t mask_keys;
 } softmax_attention;
+
+// The state of a row between its tiles: plain memory, which may be copied and moved, but not sent
+// to another machine or kept for another version of this library (for that there is
+// `softmax_online_to_array`). `softmax_online_new` makes that of a row that has seen no key.
+typedef struct softmax_online_row {
+    // Of the library.
+    uint64_t state[22];
+} softmax_online_row;
+
+// The place of a tile in the whole matrix of scores that `softmax_attention` describes.
+// `softmax_tile_of` makes one of the first row and key.
+typedef struct softmax_tile {
+    // `sizeof(softmax_tile)`.
+    size_t size;
+    // Rows of the whole: those of all sequences, heads and queries.
+    size_t rows;
+    // Keys of the whole.
+    size_t keys;
+    // The row of the whole that is the tile's first.
+    size_t first_row;
+    // The key of the whole that is the tile's first.
+    size_t first_key;
+} softmax_tile;
 
 // The type of offsets: `SOFTMAX_I32` or `SOFTMAX_I64`.
 typedef uint32_t softmax_index_type;
@@ -937,6 +963,108 @@ enum softmax_status softmax_log_softmax_backward(const struct softmax_matrix *lo
                                                  const struct softmax_matrix *upstream,
                                                  const struct softmax_matrix *gradient,
                                                  const struct softmax_options *options);
+
+// Writes the state of rows that have seen no key.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_online_new(struct softmax_online_row *states, size_t count);
+
+// The weights of a tile of scores (f32), for attention whose scores are never stored as a whole:
+// docs/attention.md. `weights` is a matrix of f32, f16 or bf16 with the tile's shape, which is
+// `scores` itself (in place) or does not overlap it. There is a state for each row of the tile,
+// which the call changes, and a factor, which it writes: what the row has accumulated is to be
+// multiplied by it, before the weights times the values are added. It is a power of two, mostly 1,
+// and 0 if the row has seen nothing before the tile.
+//
+// All tiles of a row have the same options and the same `rows` and `keys`; lists and masks of
+// `attention` are those of the whole. The calling thread does the work: `threads` and `parallel`
+// of the options have no effect. With a scale below 0 the tile is copied to scratch memory; what
+// is lent too little for that (4 bytes an element and 64 more are enough) the allocator provides.
+//
+// Error: a weight of f32 times the reciprocal that `softmax_online_finish` gives is within 4 ULP
+// of the probability. Tiles in the order of keys give the same bits however they are cut.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_online_tile(const struct softmax_tile *tile,
+                                        const struct softmax_matrix *scores,
+                                        const struct softmax_matrix *weights,
+                                        struct softmax_online_row *states,
+                                        float *factors,
+                                        const struct softmax_attention *attention,
+                                        const struct softmax_options *options);
+
+// The end of `count` rows, of which `first_row` of `tile` is the first (`first_key` has no
+// meaning): the number by which what each row has accumulated is to be multiplied, one divided by
+// the sum of its weights and its sink; and the log-sum-exp of its logits with its sink, unless
+// `logsumexp` is null. The options are those of the tiles.
+//
+// A row without a key and a sink has the reciprocal NaN or, with `SOFTMAX_MASKED_ZERO`, 0, and the
+// log-sum-exp -inf; a row that has nothing but a sink has the reciprocal 0. The states are not
+// changed.
+//
+// Error: the reciprocal has one rounding; the log-sum-exp is within 2 ULP or 2e-7, whichever is
+// larger (logits beyond 45,000 are rounded to f32 first).
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_online_finish(const struct softmax_tile *tile,
+                                          const struct softmax_online_row *states,
+                                          size_t count,
+                                          float *reciprocals,
+                                          float *logsumexp,
+                                          const struct softmax_attention *attention,
+                                          const struct softmax_options *options);
+
+// Merges states of `count` rows: `states` becomes the state of what either has seen, where
+// `others` have seen later keys of the same rows. What either has accumulated is to be multiplied
+// by its factor, a power of two; then they are added.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_online_merge(struct softmax_online_row *states,
+                                         const struct softmax_online_row *others,
+                                         size_t count,
+                                         float *factors,
+                                         float *other_factors);
+
+// The states of `count` rows as `SOFTMAX_ONLINE_NUMBERS` numbers for each, to be sent to other
+// machines and merged there. They have the same bits on every machine; NaN may be any.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_online_to_array(const struct softmax_online_row *states,
+                                            size_t count,
+                                            double *numbers);
+
+// The states of the numbers of `softmax_online_to_array`. Other numbers make states whose weights
+// are not specified.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_online_from_array(const double *numbers,
+                                              size_t count,
+                                              struct softmax_online_row *states);
+
+// Merges outputs of attention over different keys, from whatever library: `exp(logsumexps[i] -
+// logsumexp) outputs[i]`, added, with `logsumexp` the log-sum-exp of all, which is written, too.
+// `outputs` and `logsumexps` are lists of `parts` pointers: to matrices of f32 with the shape of
+// `output`, and to one number for each row.
+//
+// A part whose log-sum-exp is -inf has seen no key, and its output is not read. Rows whose parts
+// all are so become NaN or, with `SOFTMAX_MASKED_ZERO`, 0. Unlike `softmax_online_merge` it rounds:
+// once, from double, and log-sum-exps have been rounded before. It allocates 40 bytes for each
+// part.
+//
+// # Safety
+// As the head of this file says.
+enum softmax_status softmax_merge_outputs(const struct softmax_matrix *const *outputs,
+                                          const float *const *logsumexps,
+                                          size_t parts,
+                                          const struct softmax_matrix *output,
+                                          float *logsumexp,
+                                          const struct softmax_options *options);
 
 // As `softmax_softmax`, with a factor for each row of `x` in place of the scale or temperature of
 // the options: `factors` are `SOFTMAX_FACTORS_SCALES` or `SOFTMAX_FACTORS_TEMPERATURES`, as many
@@ -1585,6 +1713,16 @@ static inline softmax_attention softmax_attention_default(size_t heads, size_t q
     attention.heads = heads;
     attention.queries = queries;
     return attention;
+}
+
+/* The tile of the first row and key of a matrix of scores with so many rows and keys. */
+static inline softmax_tile softmax_tile_of(size_t rows, size_t keys) {
+    softmax_tile tile;
+    memset(&tile, 0, sizeof tile);
+    tile.size = sizeof tile;
+    tile.rows = rows;
+    tile.keys = keys;
+    return tile;
 }
 
 /* The mean loss, no smoothing, no weights, label -100 ignored. */

@@ -221,7 +221,7 @@ macro_rules! by_dtypes {
 /// # Safety
 /// As [`options_of`].
 #[inline(never)]
-unsafe fn options_apart<'a>(
+pub(crate) unsafe fn options_apart<'a>(
     call: &Call<'a>,
     attention: &softmax_attention,
     cols: usize,

@@ -83,8 +83,11 @@ where
     let unseen = if state.is_empty() { 0.0 } else { 1.0 };
     if state.is_special() || from >= to {
         let value = if state.is_special() { U::NAN } else { U::ZERO };
-        // SAFETY: the row has `cols` elements to write.
-        unsafe { std::slice::from_raw_parts_mut(y, cols) }.fill(value);
+        // No slice: the pointer may be any where there are no elements.
+        for i in 0..cols {
+            // SAFETY: the row has `cols` elements to write.
+            unsafe { *y.add(i) = value };
+        }
         call.factors[row] = unseen;
         return;
     }

@@ -3,6 +3,7 @@
 try:
     from softmax._softmax import (
         MergedRow,
+        OnlineSoftmax,
         Sampler,
         Shards,
         SpeculativeSampler,
@@ -23,6 +24,7 @@ try:
         log_softmax_ragged,
         logsumexp,
         logsumexp_ragged,
+        merge_outputs,
         perplexity,
         plan,
         release_scratch,
@@ -55,6 +57,7 @@ if not TYPE_CHECKING:
 
 __all__ = [
     "MergedRow",
+    "OnlineSoftmax",
     "Sampler",
     "Shards",
     "SpeculativeSampler",
@@ -75,6 +78,7 @@ __all__ = [
     "log_softmax_ragged",
     "logsumexp",
     "logsumexp_ragged",
+    "merge_outputs",
     "perplexity",
     "plan",
     "release_scratch",

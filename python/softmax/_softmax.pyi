@@ -13,6 +13,7 @@ _Reduction: TypeAlias = Literal["mean", "sum", "none"]
 
 __all__ = [
     "MergedRow",
+    "OnlineSoftmax",
     "Sampler",
     "Shards",
     "SpeculativeSampler",
@@ -33,6 +34,7 @@ __all__ = [
     "log_softmax_ragged",
     "logsumexp",
     "logsumexp_ragged",
+    "merge_outputs",
     "perplexity",
     "plan",
     "release_scratch",
@@ -275,6 +277,7 @@ def attention_softmax(
     threads: SupportsIndex | None = None,
     kernel: str | None = None,
 ) -> Any: ...
+def merge_outputs(outputs: Any, logsumexps: Any, *, masked: _Masked = "nan") -> tuple[Any, Any]: ...
 def kernels() -> list[str]: ...
 def info() -> _Info: ...
 def plan(
@@ -370,6 +373,42 @@ def softmax_backward_ragged(
 def argmax_ragged(
     x: Any, offsets: Any, *, threads: SupportsIndex | None = None, kernel: str | None = None
 ) -> Any: ...
+
+@final
+class OnlineSoftmax:
+    def __new__(
+        cls,
+        shape: Iterable[SupportsIndex],
+        *,
+        causal: bool = False,
+        window: SupportsIndex | None = None,
+        window_ahead: SupportsIndex | None = None,
+        offset: SupportsIndex | None = None,
+        mask: Any = None,
+        bitmask: Any = None,
+        hidden_from: SupportsIndex | None = None,
+        mask_slopes: Any = None,
+        alibi: Any = None,
+        soft_cap: float | None = None,
+        sinks: Any = None,
+        lengths: Any = None,
+        scale: float | None = None,
+        temperature: float | None = None,
+        masked: _Masked = "nan",
+        kernel: str | None = None,
+    ) -> Self: ...
+    def tile(
+        self,
+        scores: Any,
+        first_query: SupportsIndex = 0,
+        first_key: SupportsIndex = 0,
+        *,
+        dtype: Any = None,
+        out: Any = None,
+    ) -> tuple[Any, Any]: ...
+    def finish(self) -> tuple[Any, Any]: ...
+    def merge(self, other: OnlineSoftmax | ArrayLike) -> tuple[Any, Any]: ...
+    def to_array(self) -> NDArray[numpy.float64]: ...
 
 @final
 class Sampler:

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use ::softmax::half::{bf16, f16};
-use ::softmax::{Attention, Error, Matrix, MatrixMut, Probs};
+use ::softmax::{Attention, Error, Exec, Matrix, MatrixMut, Probs};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
@@ -18,7 +18,7 @@ use crate::rows::{copied, room, store};
 
 /// Some of the sequences, of their heads and of their queries, all but one of which are one or all:
 /// neighbouring rows.
-type Part = [Range<usize>; 3];
+pub type Part = [Range<usize>; 3];
 
 /// The parts of scores between which signals are looked at.
 fn parts(shape: [usize; 3], keys: usize) -> Vec<Part> {
@@ -128,6 +128,102 @@ fn attend_in_place<'o, T: Float + Probs<T>>(
     store(py, &copy, y.view())
 }
 
+/// The options of attention but for the shape.
+pub struct Options<'a> {
+    pub factor: Factor,
+    pub exec: Exec<'static>,
+    pub causal: bool,
+    pub window: Option<usize>,
+    pub window_ahead: Option<usize>,
+    pub offset: Option<isize>,
+    pub soft_cap: Option<f64>,
+    pub mask: Option<AttentionMask<'a>>,
+    pub mask_slopes: Option<Vec<f32>>,
+    pub alibi: Option<Vec<f32>>,
+    pub sinks: Option<Vec<f32>>,
+    pub lengths: Option<Vec<usize>>,
+    pub masked: MaskedRows,
+}
+
+impl Options<'_> {
+    /// Whether lists have the lengths that they need. What does not fit is refused by the library,
+    /// which is to see all of it.
+    fn fits(&self, batch: usize, heads: usize, rows: usize) -> bool {
+        let mut of_heads = [&self.mask_slopes, &self.alibi, &self.sinks].into_iter();
+        of_heads.all(|x| x.as_ref().is_none_or(|x| x.len() == heads))
+            && self.lengths.as_ref().is_none_or(|x| x.len() == batch || x.len() == rows)
+    }
+
+    /// The attention of a part of scores of batch, heads, queries and keys; `is_cut` if that is not
+    /// all of them.
+    pub fn of(
+        &self,
+        part: &Part,
+        [batch, heads, queries, keys]: [usize; 4],
+        is_cut: bool,
+    ) -> Attention<'_> {
+        let [of_batch, of_heads, of_queries] = part.clone();
+        let op = Attention::new(of_heads.len(), of_queries.len());
+        let mut op = by_factor!(op.masked(self.masked.0).exec(self.exec), self.factor);
+        if self.causal {
+            op = op.causal();
+        }
+        if let Some(n) = self.window {
+            op = op.window(n);
+        }
+        if let Some(n) = self.window_ahead {
+            op = op.window_ahead(n);
+        }
+        // The first query of the part, where it is not that of the call.
+        if of_queries.start > 0 || of_queries.end < queries {
+            let first = || (keys as isize).wrapping_sub_unsigned(queries);
+            let first = self.offset.unwrap_or_else(first);
+            op = op.offset(first.saturating_add_unsigned(of_queries.start));
+        } else if let Some(n) = self.offset {
+            op = op.offset(n);
+        }
+        if let Some(mask) = &self.mask {
+            op = op.mask(mask.part(part));
+        }
+        // All of what does not fit is the library's to refuse.
+        let of_heads = |x: &'_ [f32]| if is_cut { of_heads.clone() } else { 0..x.len() };
+        if let Some(slopes) = &self.mask_slopes {
+            op = op.mask_slopes(&slopes[of_heads(slopes)]);
+        }
+        if let Some(slopes) = &self.alibi {
+            op = op.alibi(&slopes[of_heads(slopes)]);
+        }
+        if let Some(c) = self.soft_cap {
+            op = op.soft_cap(c);
+        }
+        if let Some(sinks) = &self.sinks {
+            op = op.sinks(&sinks[of_heads(sinks)]);
+        }
+        if let Some(lengths) = &self.lengths {
+            let row = (of_batch.start * heads + part[1].start) * queries + of_queries.start;
+            let n = part.iter().map(ExactSizeIterator::len).product::<usize>();
+            op = op.lengths(match lengths.len() {
+                _ if !is_cut => lengths,
+                len if len == batch => &lengths[of_batch],
+                _ => &lengths[row..row + n],
+            });
+        }
+        op
+    }
+}
+
+/// The batch, heads, queries and keys of scores of a shape.
+pub fn scores_shape(shape: &[usize], name: &str) -> PyResult<[usize; 4]> {
+    match *shape {
+        [queries, keys] => Ok([1, 1, queries, keys]),
+        [ref lead @ .., heads, queries, keys] => Ok([lead.iter().product(), heads, queries, keys]),
+        _ => Err(PyValueError::new_err(format!(
+            "{name} must have axes of queries and keys at least, got shape {}",
+            tuple(shape)
+        ))),
+    }
+}
+
 /// The softmax of attention scores of shape (.., heads, queries, keys), or (queries, keys).
 ///
 /// causal: keys after the query's position are hidden; window, window_ahead: so are those farther
@@ -168,90 +264,36 @@ pub fn attention_softmax<'py>(
     let py = scores.py();
     let x = Array::input(scores, "scores")?;
     let dims = x.shape().len();
-    let (queries, keys, heads) = match *x.shape() {
-        [queries, keys] => (queries, keys, 1),
-        [.., heads, queries, keys] => (queries, keys, heads),
-        _ => {
-            return Err(PyValueError::new_err(format!(
-                "scores must have axes of queries and keys at least, got shape {}",
-                tuple(x.shape())
-            )));
-        }
-    };
-    let batch = x.shape()[..dims.saturating_sub(3)].iter().product();
+    let shape = scores_shape(x.shape(), "scores")?;
+    let [batch, heads, queries, keys] = shape;
     let mask = MaskArray::new(mask, bitmask, hidden_from)?;
-    let shape = [batch, heads, queries, keys];
     let masking = mask.as_ref().map(|mask| AttentionMask::new(mask, shape, x.dtype()));
     let masking = masking.transpose()?;
-    let [mask_slopes, alibi, sinks] = [
-        floats32(mask_slopes, "mask_slopes")?,
-        floats32(alibi, "alibi")?,
-        floats32(sinks, "sinks")?,
-    ];
-    let lengths = lengths.map(|x| usizes(x, "lengths")).transpose()?;
-
-    let (factor, exec) = (Factor::new(scale, temperature)?, exec(threads, kernel)?);
-    let (causal, lse) = (flag(causal, "causal")?, flag(lse, "lse")?);
-    let window = count(window, "window")?;
-    let window_ahead = count(window_ahead, "window_ahead")?;
-    let offset = whole(offset, "offset")?.map(|n| n as isize);
-    let soft_cap = number(soft_cap, "soft_cap")?;
-    let rows = batch * heads * queries;
-    // What does not fit is refused by the library, which is to see all of it.
-    let fits =
-        [&mask_slopes, &alibi, &sinks].iter().all(|x| x.as_ref().is_none_or(|x| x.len() == heads))
-            && lengths.as_ref().is_none_or(|x| x.len() == batch || x.len() == rows);
-    let whole = [0..batch, 0..heads, 0..queries];
-    let parts = if fits && rows > 0 { parts([batch, heads, queries], keys) } else { vec![whole] };
-    let is_cut = parts.len() > 1;
-    let op = |part: &Part| {
-        let [of_batch, of_heads, of_queries] = part.clone();
-        let op = Attention::new(of_heads.len(), of_queries.len()).masked(masked.0).exec(exec);
-        let mut op = by_factor!(op, factor);
-        if causal {
-            op = op.causal();
-        }
-        if let Some(n) = window {
-            op = op.window(n);
-        }
-        if let Some(n) = window_ahead {
-            op = op.window_ahead(n);
-        }
-        // The first query of the part, where it is not that of the call.
-        if of_queries.start > 0 || of_queries.end < queries {
-            let first = offset.unwrap_or_else(|| (keys as isize).wrapping_sub_unsigned(queries));
-            op = op.offset(first.saturating_add_unsigned(of_queries.start));
-        } else if let Some(n) = offset {
-            op = op.offset(n);
-        }
-        if let Some(mask) = &masking {
-            op = op.mask(mask.part(part));
-        }
-        // All of what does not fit is the library's to refuse.
-        let of_heads = |x: &'_ [f32]| if is_cut { of_heads.clone() } else { 0..x.len() };
-        if let Some(slopes) = &mask_slopes {
-            op = op.mask_slopes(&slopes[of_heads(slopes)]);
-        }
-        if let Some(slopes) = &alibi {
-            op = op.alibi(&slopes[of_heads(slopes)]);
-        }
-        if let Some(c) = soft_cap {
-            op = op.soft_cap(c);
-        }
-        if let Some(sinks) = &sinks {
-            op = op.sinks(&sinks[of_heads(sinks)]);
-        }
-        if let Some(lengths) = &lengths {
-            let row = (of_batch.start * heads + part[1].start) * queries + of_queries.start;
-            let n = part.iter().map(ExactSizeIterator::len).product::<usize>();
-            op = op.lengths(match lengths.len() {
-                _ if !is_cut => lengths,
-                len if len == batch => &lengths[of_batch],
-                _ => &lengths[row..row + n],
-            });
-        }
-        op
+    let options = Options {
+        factor: Factor::new(scale, temperature)?,
+        exec: exec(threads, kernel)?,
+        causal: flag(causal, "causal")?,
+        window: count(window, "window")?,
+        window_ahead: count(window_ahead, "window_ahead")?,
+        offset: whole(offset, "offset")?.map(|n| n as isize),
+        soft_cap: number(soft_cap, "soft_cap")?,
+        mask: masking,
+        mask_slopes: floats32(mask_slopes, "mask_slopes")?,
+        alibi: floats32(alibi, "alibi")?,
+        sinks: floats32(sinks, "sinks")?,
+        lengths: lengths.map(|x| usizes(x, "lengths")).transpose()?,
+        masked,
     };
+    let lse = flag(lse, "lse")?;
+    let rows = batch * heads * queries;
+    let fits = options.fits(batch, heads, rows);
+    let parts = if fits && rows > 0 {
+        parts([batch, heads, queries], keys)
+    } else {
+        vec![[0..batch, 0..heads, 0..queries]]
+    };
+    let is_cut = parts.len() > 1;
+    let op = |part: &Part| options.of(part, shape, is_cut);
 
     let to = match dtype {
         Some(dtype) => dtype_of(dtype)?,

@@ -10,6 +10,7 @@ mod dlpack;
 mod info;
 mod loss;
 mod mask;
+mod online;
 mod options;
 mod ragged;
 mod ragged_loss;
@@ -37,6 +38,8 @@ mod _softmax {
     use crate::info::{info, kernels, plan, release_scratch};
     #[pymodule_export]
     use crate::loss::{cross_entropy, cross_entropy_with_grad};
+    #[pymodule_export]
+    use crate::online::{PyOnlineSoftmax, merge_outputs};
     #[pymodule_export]
     use crate::ragged::{argmax_ragged, log_softmax_ragged, logsumexp_ragged, softmax_ragged};
     #[pymodule_export]

@@ -57,6 +57,20 @@ impl<'a> Elements<'a> {
         })
     }
 
+    /// The same, copied if they lie in an array.
+    fn into_owned(self) -> Elements<'static> {
+        match self {
+            Self::F16(m) => Elements::F16(m.into_owned().into()),
+            Self::Bf16(m) => Elements::Bf16(m.into_owned().into()),
+            Self::F32(m) => Elements::F32(m.into_owned().into()),
+            Self::F64(m) => Elements::F64(m.into_owned().into()),
+            Self::Bool(m) => Elements::Bool(m.into_owned().into()),
+            Self::Bits { words, stride, hidden_from } => {
+                Elements::Bits { words, stride, hidden_from }
+            }
+        }
+    }
+
     fn part(&self, range: Range<usize>) -> MaskData<'_> {
         match self {
             Self::F16(m) => MaskData::F16(&m[range]),
@@ -275,6 +289,11 @@ impl<'a> AttentionMask<'a> {
         layout.clone().broadcast(&shape).ok_or_else(refuse)?;
         let elements = Elements::of(&layout, mask, of)?;
         Ok(Self { elements, shape: [own[0], own[1], own[2]] })
+    }
+
+    /// The same, apart from the array.
+    pub fn into_owned(self) -> AttentionMask<'static> {
+        AttentionMask { elements: self.elements.into_owned(), shape: self.shape }
     }
 
     /// That of some sequences, heads and queries, of which all but one range are of one or all.

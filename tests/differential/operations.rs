@@ -9,9 +9,9 @@ use crate::place::{Argument, Layout, Place, Word, Wrong, checked};
 use crate::values::{Draws, Heat, Number, factor, logits, masked, special};
 use softmax::half::{bf16, f16};
 use softmax::{
-    BLOCK, BitMask, CrossEntropy, DraftRows, GroupScore, Mask, Masked, Matrix, MatrixMut, Merged,
-    MergedRow, Method, Order, Partial, Probs, Ragged, RaggedMut, Reduction, Router, Scoring,
-    SpeculativeSampler, TargetRows, Targets, Ties,
+    Attention, BLOCK, BitMask, CrossEntropy, DraftRows, GroupScore, Mask, Masked, Matrix,
+    MatrixMut, Merged, MergedRow, Method, OnlineRow, Order, Partial, Probs, Ragged, RaggedMut,
+    Reduction, Router, Scoring, SpeculativeSampler, TargetRows, Targets, Ties, Weight,
 };
 
 /// The results of rows, each with as many numbers as the others.
@@ -1117,6 +1117,84 @@ impl<T: Number, U: Number> Attend<T, U> {
         }
     }
 
+    /// Gives the attention of these rows to a function.
+    fn with<R>(
+        &self,
+        rows: &[usize],
+        way: &Way,
+        r: &mut Random,
+        f: impl FnOnce(Attention, &mut Random) -> R,
+    ) -> R {
+        let n = rows.len();
+        // Any rows are a call's heads with one query each.
+        let all = rows.iter().copied().eq(0..self.x.len());
+        let head = |row: usize| row / self.queries % self.heads;
+        let per_head = |values: &Option<Vec<f32>>| -> Option<Vec<f32>> {
+            let values = values.as_ref()?;
+            match all {
+                true => Some(values.clone()),
+                false => Some(rows.iter().map(|&row| values[head(row)]).collect()),
+            }
+        };
+        let lengths = self.lengths.as_ref().map(|lengths| {
+            let of = |&row: &usize| match lengths.len() == self.x.len() {
+                true => lengths[row],
+                false => lengths[row / (self.heads * self.queries)],
+            };
+            if all { lengths.clone() } else { rows.iter().map(of).collect::<Vec<_>>() }
+        });
+        let mask = self.mask.as_ref().map(|mask| match all {
+            true => (PlacedMask::new(mask.kind, way.layout, r, &mask.rows, mask.keys), mask.shape),
+            false => {
+                let of = |&row: &usize| mask.rows[self.mask_row(mask, row)].clone();
+                let rows: Vec<_> = rows.iter().map(of).collect();
+                (PlacedMask::new(mask.kind, way.layout, r, &rows, mask.keys), [1, n, 1])
+            }
+        });
+        let [slopes, alibi, sinks] = [&self.mask_slopes, &self.alibi, &self.sinks].map(per_head);
+        let (heads, queries) = if all { (self.heads, self.queries) } else { (n, 1) };
+        let mut attention =
+            self.heat.of(way.options()).masked(self.masked).attention(heads, queries);
+        let positions: Vec<isize> = rows.iter().map(|&row| self.position(row)).collect();
+        match (self.offset, &self.offsets) {
+            _ if !all => attention = attention.offsets(&positions),
+            (_, Some(offsets)) => attention = attention.offsets(offsets),
+            (Some(offset), None) => attention = attention.offset(offset),
+            (None, None) => {}
+        }
+        if let Some(cap) = self.cap {
+            attention = attention.soft_cap(cap);
+        }
+        if let Some((mask, shape)) = &mask {
+            let mask = mask.mask(*shape);
+            let keys = self.mask.as_ref().map_or(self.cols, |mask| mask.keys);
+            attention =
+                attention.mask(if keys == self.cols { mask } else { mask.hidden_from(keys) });
+        }
+        if let Some(slopes) = &slopes {
+            attention = attention.mask_slopes(slopes);
+        }
+        if let Some(alibi) = &alibi {
+            attention = attention.alibi(alibi);
+        }
+        if let Some(sinks) = &sinks {
+            attention = attention.sinks(sinks);
+        }
+        if let Some(lengths) = &lengths {
+            attention = attention.lengths(lengths);
+        }
+        if self.causal {
+            attention = attention.causal();
+        }
+        if let Some(window) = self.window {
+            attention = attention.window(window);
+        }
+        if let Some(ahead) = self.ahead {
+            attention = attention.window_ahead(ahead);
+        }
+        f(attention, r)
+    }
+
     fn has_positions(&self) -> bool {
         self.causal || self.window.is_some() || self.ahead.is_some() || self.alibi.is_some()
     }
@@ -1211,95 +1289,33 @@ impl<T: Number + Probs<T>, U: Number + Probs<T>> Operation for Attend<T, U> {
 
     fn run(&self, rows: &[usize], way: &Way) -> Results {
         let (r, n) = (&mut way.random(), rows.len());
-        // Any rows are a call's heads with one query each.
-        let all = rows.iter().copied().eq(0..self.rows());
-        let head = |row: usize| row / self.queries % self.heads;
-        let per_head = |values: &Option<Vec<f32>>| -> Option<Vec<f32>> {
-            let values = values.as_ref()?;
-            match all {
-                true => Some(values.clone()),
-                false => Some(rows.iter().map(|&row| values[head(row)]).collect()),
-            }
-        };
-        let lengths = self.lengths.as_ref().map(|lengths| {
-            let of = |&row: &usize| match lengths.len() == self.rows() {
-                true => lengths[row],
-                false => lengths[row / (self.heads * self.queries)],
+        self.with(rows, way, r, |attention, r| {
+            let shape = (n, self.cols);
+            let mut x = Place::filled(way.layout, r, shape, false, gather(&self.x, rows));
+            let mut lse = Place::<T::Arithmetic>::new(way.layout, r, (n, 1), true);
+            let both = |probs: Vec<Vec<f64>>, lse: &Place<T::Arithmetic>| {
+                let both = probs.into_iter().zip(lse.numbers());
+                both.map(|(p, l)| if self.lse { [p, l].concat() } else { p }).collect()
             };
-            if all { lengths.clone() } else { rows.iter().map(of).collect::<Vec<_>>() }
-        });
-        let mask = self.mask.as_ref().map(|mask| match all {
-            true => (PlacedMask::new(mask.kind, way.layout, r, &mask.rows, mask.keys), mask.shape),
-            false => {
-                let of = |&row: &usize| mask.rows[self.mask_row(mask, row)].clone();
-                let rows: Vec<_> = rows.iter().map(of).collect();
-                (PlacedMask::new(mask.kind, way.layout, r, &rows, mask.keys), [1, n, 1])
+            if way.in_place && T::NAME == U::NAME {
+                let done = match self.lse {
+                    true => {
+                        attention.softmax_and_logsumexp_in_place(x.matrix_mut(), lse.slice_mut())
+                    }
+                    false => attention.softmax_in_place(x.matrix_mut()),
+                };
+                checked(done, &[], &[("probabilities", &x), ("log-sum-exps", &lse)])?;
+                return Ok(both(x.numbers(), &lse));
             }
-        });
-        let [slopes, alibi, sinks] = [&self.mask_slopes, &self.alibi, &self.sinks].map(per_head);
-        let (heads, queries) = if all { (self.heads, self.queries) } else { (n, 1) };
-        let mut attention =
-            self.heat.of(way.options()).masked(self.masked).attention(heads, queries);
-        let positions: Vec<isize> = rows.iter().map(|&row| self.position(row)).collect();
-        match (self.offset, &self.offsets) {
-            _ if !all => attention = attention.offsets(&positions),
-            (_, Some(offsets)) => attention = attention.offsets(offsets),
-            (Some(offset), None) => attention = attention.offset(offset),
-            (None, None) => {}
-        }
-        if let Some(cap) = self.cap {
-            attention = attention.soft_cap(cap);
-        }
-        if let Some((mask, shape)) = &mask {
-            let mask = mask.mask(*shape);
-            let keys = self.mask.as_ref().map_or(self.cols, |mask| mask.keys);
-            attention =
-                attention.mask(if keys == self.cols { mask } else { mask.hidden_from(keys) });
-        }
-        if let Some(slopes) = &slopes {
-            attention = attention.mask_slopes(slopes);
-        }
-        if let Some(alibi) = &alibi {
-            attention = attention.alibi(alibi);
-        }
-        if let Some(sinks) = &sinks {
-            attention = attention.sinks(sinks);
-        }
-        if let Some(lengths) = &lengths {
-            attention = attention.lengths(lengths);
-        }
-        if self.causal {
-            attention = attention.causal();
-        }
-        if let Some(window) = self.window {
-            attention = attention.window(window);
-        }
-        if let Some(ahead) = self.ahead {
-            attention = attention.window_ahead(ahead);
-        }
-        let shape = (n, self.cols);
-        let mut x = Place::filled(way.layout, r, shape, false, gather(&self.x, rows));
-        let mut lse = Place::<T::Arithmetic>::new(way.layout, r, (n, 1), true);
-        let both = |probs: Vec<Vec<f64>>, lse: &Place<T::Arithmetic>| {
-            let both = probs.into_iter().zip(lse.numbers());
-            both.map(|(p, l)| if self.lse { [p, l].concat() } else { p }).collect()
-        };
-        if way.in_place && T::NAME == U::NAME {
+            let mut y = Place::<U>::new(way.layout, r, shape, false);
+            let (from, to) = (x.matrix(), y.matrix_mut());
             let done = match self.lse {
-                true => attention.softmax_and_logsumexp_in_place(x.matrix_mut(), lse.slice_mut()),
-                false => attention.softmax_in_place(x.matrix_mut()),
+                true => attention.softmax_and_logsumexp(from, to, lse.slice_mut()),
+                false => attention.softmax(from, to),
             };
-            checked(done, &[], &[("probabilities", &x), ("log-sum-exps", &lse)])?;
-            return Ok(both(x.numbers(), &lse));
-        }
-        let mut y = Place::<U>::new(way.layout, r, shape, false);
-        let (from, to) = (x.matrix(), y.matrix_mut());
-        let done = match self.lse {
-            true => attention.softmax_and_logsumexp(from, to, lse.slice_mut()),
-            false => attention.softmax(from, to),
-        };
-        checked(done, &[("scores", &x)], &[("probabilities", &y), ("log-sum-exps", &lse)])?;
-        Ok(both(y.numbers(), &lse))
+            checked(done, &[("scores", &x)], &[("probabilities", &y), ("log-sum-exps", &lse)])?;
+            Ok(both(y.numbers(), &lse))
+        })
     }
 
     fn is_nan(&self, row: usize) -> Option<bool> {
@@ -1345,6 +1361,98 @@ impl<T: Number + Probs<T>, U: Number + Probs<T>> Operation for Attend<T, U> {
             row % self.queries,
             show(&self.x[row])
         )
+    }
+}
+
+/// Attention in tiles, with keys cut at these numbers.
+pub struct Tiles<U> {
+    whole: Attend<f32, U>,
+    cuts: Vec<usize>,
+}
+
+impl<U> Debug for Tiles<U> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "tiles, cut at {:?}, of {:?}", self.cuts, self.whole)
+    }
+}
+
+impl<U: Number> Tiles<U> {
+    fn new(r: &mut Random, (rows, cols): (usize, usize)) -> Self {
+        let unit = if r.once_in(2) { 16 } else { 1 };
+        let mut cuts: Vec<_> =
+            (0..r.below(5)).map(|_| r.below(cols + 1) / unit * unit).chain([0, cols]).collect();
+        cuts.sort_unstable();
+        Self { whole: Attend::new(r, (rows, cols)), cuts }
+    }
+}
+
+impl<U: Number + Weight + Probs<f32>> Operation for Tiles<U> {
+    fn rows(&self) -> usize {
+        self.whole.rows()
+    }
+
+    /// The weights of a row, the factors before its tiles, its state and its end.
+    fn run(&self, rows: &[usize], way: &Way) -> Results {
+        let (r, n, cols) = (&mut way.random(), rows.len(), self.whole.cols);
+        let in_place = way.in_place && U::NAME == <f32 as softmax::Element>::NAME;
+        let cut = r.below(n + 1);
+        self.whole.with(rows, way, r, |attention, r| {
+            let online = attention.online(n, cols);
+            let shape = (n, cols);
+            let mut x = Place::filled(way.layout, r, shape, false, gather(&self.whole.x, rows));
+            let mut y = Place::<U>::new(way.layout, r, shape, false);
+            let mut ends = [(); 2].map(|()| Place::<f32>::new(way.layout, r, (n, 1), true));
+            let (mut states, mut all_factors) = (vec![OnlineRow::NEW; n], vec![Vec::new(); n]);
+            let mut done = Ok(());
+            for keys in self.cuts.windows(2) {
+                for (from, to) in [(0, cut), (cut, n)] {
+                    let mut factors = Place::<f32>::new(way.layout, r, (to - from, 1), true);
+                    let (states, factors_to) = (&mut states[from..to], factors.slice_mut());
+                    let (first, wide) = ((from, keys[0]), keys[1] - keys[0]);
+                    let tile = if in_place {
+                        let x = x.matrix_mut().split_rows(to).0.split_rows(from).1;
+                        let x = x.split_cols(keys[0]).1.split_cols(wide).0;
+                        online.tile_in_place(first, x, states, factors_to)
+                    } else {
+                        let x = x.matrix().split_rows(to).0.split_rows(from).1;
+                        let x = x.split_cols(keys[0]).1.split_cols(wide).0;
+                        let y = y.matrix_mut().split_rows(to).0.split_rows(from).1;
+                        let y = y.split_cols(keys[0]).1.split_cols(wide).0;
+                        online.tile(first, x, y, states, factors_to)
+                    };
+                    done = done.and(checked(tile, &[], &[("factors", &factors)]));
+                    for (all, factor) in all_factors[from..to].iter_mut().zip(factors.slice()) {
+                        all.push(factor.number());
+                    }
+                }
+            }
+            let [reciprocals, lse] = &mut ends;
+            let (to, logs) = (reciprocals.slice_mut(), lse.slice_mut());
+            let end = online.finish(0, &states, to, Some(logs));
+            done = done.and(checked(end, &[], &[("reciprocals", &ends[0]), ("logs", &ends[1])]));
+            let refused = match &done {
+                Err(Wrong::Refused(error)) => Err(error.clone()),
+                _ => Ok(()),
+            };
+            // Of a refused call nothing is written.
+            match in_place {
+                true => checked(refused, &[("weights", &y)], &[("scores", &x)])?,
+                false => checked(refused, &[("scores", &x)], &[("weights", &y)])?,
+            }
+            done?;
+            let weights = if in_place { x.numbers() } else { y.numbers() };
+            let ends = ends[0].numbers().into_iter().zip(ends[1].numbers());
+            let all = weights.into_iter().zip(all_factors).zip(&states).zip(ends);
+            Ok(all
+                .map(|(((weights, factors), state), (reciprocal, log))| {
+                    [weights, factors, state.to_array().to_vec(), reciprocal, log].concat()
+                })
+                .collect())
+        })
+    }
+
+    fn show(&self, row: usize) -> String {
+        self.whole.show(row)
     }
 }
 
@@ -1757,7 +1865,7 @@ impl<T: Number> Operation for Verified<T> {
 }
 
 /// Kinds of operations.
-pub const KINDS: usize = 18;
+pub const KINDS: usize = 19;
 
 /// A case of a kind, with the `dtype`th type.
 pub fn case(
@@ -1794,6 +1902,11 @@ pub fn case(
         14 => of!(Routed),
         15 => of!(Map, MapOf::Entropy),
         16 => of!(Verified),
+        17 => match dtype {
+            0 | 1 => Box::new(Tiles::<f32>::new(r, shape)),
+            2 => Box::new(Tiles::<f16>::new(r, shape)),
+            _ => Box::new(Tiles::<bf16>::new(r, shape)),
+        },
         _ => match (dtype, r.below(3)) {
             (0, 0) => Box::new(Attend::<f32, f32>::new(r, shape)),
             (0, 1) => Box::new(Attend::<f32, f16>::new(r, shape)),
@@ -1811,7 +1924,7 @@ pub fn case(
 pub fn any(r: &mut Random) -> Box<dyn Operation> {
     let kind = r.one(&[
         0, 0, 0, 0, 1, 1, 2, 2, 3, 4, 5, 6, 7, 7, 7, 8, 8, 8, 8, 8, 8, 9, 9, 10, 10, 11, 12, 12,
-        13, 13, 14, 14, 15, 15, 16, 16, 16, 16,
+        13, 13, 14, 14, 15, 15, 16, 16, 17, 17, 18, 18, 18, 18,
     ]);
     let (dtype, shape) = (r.below(4), shape(r));
     case(r, kind, dtype, shape)

@@ -626,6 +626,8 @@ const FILES: &[(&str, &str, Make)] = &[
     }),
     ("attention", "softmax of scores with ranges and boolean masks", attention::attention),
     ("biased", "softmax of scores with added masks, slopes, caps and sinks", attention::biased),
+    ("tiles", "attention by tiles", attention::tiles),
+    ("outputs", "outputs of attention that are merged", attention::outputs),
     ("masked", "softmax, log_softmax and logsumexp of rows with masks", |file, kernel| {
         for_all_types!(attention::masked(file, kernel));
     }),

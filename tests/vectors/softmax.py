@@ -877,8 +877,8 @@ class Query:
         columns = case.get("mask_columns", keys)
         end = min(end, columns)
         self.position, self.keys = position, range(keys)
-        self.seen = [begin <= key < end for key in range(keys)]
-        self.mask, self.cap = None, None
+        self.seen = self.in_range = [begin <= key < end for key in range(keys)]
+        self.mask, self.cap, self.mask_numbers = None, None, None
         if "mask" in case:
             b, h, q = case["mask_shape"]
             at = (sequence if b > 1 else 0) * h + (head if h > 1 else 0)
@@ -892,6 +892,7 @@ class Query:
                 hides = [m == 0 for m in case["mask"][at : at + columns]]
                 hides += [True] * (keys - columns)
             self.seen = [sees and not hidden for sees, hidden in zip(self.seen, hides)]
+            self.mask_numbers = self.mask
             # What is hidden by the mask need not be looked at again.
             if self.mask and all(m == 0 for m, sees in zip(self.mask, self.seen) if sees):
                 self.mask = None
@@ -902,7 +903,8 @@ class Query:
         self.mask_slope = of_head("mask_slopes")
         self.slope, self.sink = of_head("slopes"), of_head("sinks")
         names = ("soft_cap", "slopes", "sinks", "mask_slopes")
-        self.is_biased = self.mask is not None or any(name in case for name in names)
+        self.has_biases = any(name in case for name in names)
+        self.is_biased = self.mask is not None or self.has_biases
 
 
 class Logits:
@@ -1023,6 +1025,219 @@ def attention(x, case, to):
             probs += [0.0 if value == -INF and masked == "zero" else NAN] * keys
             lse.append(value)
     return probs, lse
+
+
+# --- Attention by tiles.
+
+LEAST_FACTOR = -125.0
+
+
+class State:
+    """The state of a row of f32."""
+
+    def __init__(self, largest_logit=-INF):
+        self.max, self.largest, self.own, self.shift = largest_logit, 0.0, 0.0, 0.0
+        self.total, self.block, self.lanes = 0.0, 0, [0.0] * 16
+
+    def seen(self):
+        return 0.0 if self.max == -INF else 1.0
+
+    def times(self, n):
+        f = 0.0 if n < -900 else 2.0**n
+        self.total, self.largest = mul(self.total, f), mul(self.largest, f)
+        self.lanes = [mul(lane, f) for lane in self.lanes]
+
+    def raised(self, o):
+        lower = sub(o, 4.0)
+        if self.max == -INF:
+            self.own, self.shift = o, lower
+            return 0.0
+        self.own = max(self.own, o)
+        if sub(o, self.shift) <= 12:
+            return 1.0
+        n = sub(self.shift, lower)
+        self.shift = lower
+        self.times(n)
+        return 0.0 if n < LEAST_FACTOR else 2.0**n
+
+    def sum(self):
+        a = [add(self.lanes[i], self.lanes[i + 8]) for i in range(8)]
+        b = [add(a[i], a[i + 4]) for i in range(4)]
+        return add(self.total, add(add(b[0], b[2]), add(b[1], b[3])))
+
+    def end_block(self):
+        self.total, self.lanes = self.sum(), [0.0] * 16
+
+    def add(self, key, e):
+        if key // BLOCK != self.block:
+            self.end_block()
+            self.block = key // BLOCK
+        self.lanes[key % 16] = add(self.lanes[key % 16], e)
+
+    def saw(self, x, e, scale):
+        self.max = max(self.max, add(mul(x, scale.hi), mul(x, scale.lo)))
+        self.largest = max(self.largest, e)
+
+    def exp(self, octaves):
+        p, rest = octaves
+        if add(sub(p, self.own), rest) < LEAST_FACTOR:
+            return 0.0
+        ratio = div(SINGLE.table[0], DOUBLE.table[0])
+        return mul(power_of_two(add(sub(p, self.shift), rest)), ratio)
+
+    def numbers(self):
+        return [self.max, self.largest, self.own, self.shift, self.sum()]
+
+
+class TileShift:
+    """The shift of a tile's exponentials."""
+
+    def __init__(self, state, scale):
+        self.subtract, self.m, self.is_huge = 0.0, int(state.shift), False
+        self.cut = mul(add(state.own, LEAST_FACTOR), scale.inv_l)
+
+
+def octaves(x, scale):
+    l, l_lo = mul(0.125, scale.l8), mul(0.125, scale.l8_lo)
+    p = mul(x, l)
+    return p, add(fma(x, l, -p), mul(x, l_lo)) if abs(p) < 2.0**40 else 0.0
+
+
+def below(octaves):
+    return sub(float(math.floor(octaves[0])), 1.0)
+
+
+def logits_of_tile(x, first, query, cap, scale):
+    """Pairs of the keys that count, their scale, and whether the row is biased."""
+    counts = range(len(x))
+    of_query = copy.copy(query)
+    of_query.seen = [query.seen[first + i] for i in counts]
+    of_query.mask = query.mask_numbers and query.mask_numbers[first : first + len(x)]
+    if of_query.mask and all(m == 0 for m, sees in zip(of_query.mask, of_query.seen) if sees):
+        of_query.mask = None
+    if of_query.mask is None and not query.has_biases:
+        z = [(x if sees else -INF, 0.0) for x, sees in zip(x, of_query.seen)]
+        return z, scale, False
+    of_query.position, of_query.sink = query.position - first, None
+    row = Logits(x, of_query, cap, scale, SINGLE, False)
+    if row.special is not None:
+        row = Logits(x, of_query, cap, scale, SINGLE, True)
+    return row.z, row.of_row, True
+
+
+def weigh(state, x, first, query, cap, scale):
+    """The weights of a row of a tile, and its factor. Keys that do not count become None."""
+    seen = state.seen()
+    if math.isnan(state.max) or state.max == INF:
+        return [NAN] * len(x), seen
+    counts = [i for i in range(len(x)) if query.in_range[first + i]]
+    if not counts:
+        return [0.0] * len(x), seen
+    z, scale, is_biased = logits_of_tile(x, first, query, cap, scale)
+    value = special([z[0] for z in z])
+    if value == -INF:
+        return [0.0] * len(x), seen
+    if value is not None:
+        state.__init__(value)
+        return [NAN] * len(x), seen
+    m = max(z[0] for z in z)
+    far = is_biased and scale is not ONE
+    shift = Shift(scale, m, -126)
+    weights = [0.0] * len(x)
+    if far or shift.is_huge or abs(state.own) >= 65536:
+        factor = state.raised(below(octaves(m, scale)))
+        for i in counts:
+            weights[i] = f32(state.exp(octaves(z[i][0], scale))) if z[i][0] > -INF else 0.0
+            state.add(first + i, weights[i])
+        state.saw(m, max(weights), scale)
+        return weights, factor
+    factor = state.raised(float(shift.m))
+    shift = TileShift(state, scale)
+    for i in counts:
+        weights[i] = exp(z[i][0], SINGLE, scale, shift, z[i][1])
+        state.add(first + i, weights[i])
+    e = 0.0
+    if is_biased:
+        e = max(weights)
+    elif add(mul(m, scale.hi), mul(m, scale.lo)) > state.max:
+        e = exp(m, SINGLE, scale, shift)
+    state.saw(m, e, scale)
+    return weights, factor
+
+
+def merge_states(a, b):
+    """The factors of both; `a` becomes the merged state."""
+
+    def as_factor(n):
+        return 0.0 if n < LEAST_FACTOR else 2.0**n
+
+    if math.isnan(a.max) or math.isnan(b.max):
+        a.__init__(NAN)
+        return 1.0, 1.0
+    if INF in (a.max, b.max):
+        a.__init__(INF)
+        return 1.0, 1.0
+    if b.max == -INF:
+        return a.seen(), 0.0
+    b.end_block()
+    if a.max == -INF:
+        a.__dict__.update(b.__dict__)
+        return 0.0, 1.0
+    a.end_block()
+    shift = max(a.shift, b.shift)
+    n_a, n_b = sub(a.shift, shift), sub(b.shift, shift)
+    a.times(n_a)
+    b.times(n_b)
+    a.total, a.shift, a.block = add(a.total, b.total), shift, b.block
+    a.max, a.largest, a.own = max(a.max, b.max), max(a.largest, b.largest), max(a.own, b.own)
+    return as_factor(n_a), as_factor(n_b)
+
+
+def finish(state, sink, masked):
+    """The reciprocal and the log-sum-exp."""
+    sink = -INF if sink is None else sink
+    if math.isnan(state.max) or math.isnan(sink):
+        return NAN, NAN
+    if INF in (state.max, sink):
+        return NAN, INF
+    state.end_block()
+    if sink == -INF and state.max == -INF:
+        return (0.0 if masked == "zero" else NAN), -INF
+    unit = 1.0
+    if sink != -INF:
+        old, unit = state.shift, state.seen()
+        state.raised(below(octaves(sink, ONE)))
+        e = state.exp(octaves(sink, ONE))
+        state.saw(sink, e, ONE)
+        state.total = add(state.total, e)
+        if unit == 1:
+            n = sub(old, state.shift)
+            unit = 0.0 if n < -900 else 2.0**n
+    reciprocal = f32(div(unit, state.total))
+    if abs(state.shift) >= 65536:
+        return reciprocal, add(state.max, ln(div(state.total, state.largest)))
+    shift = TileShift(state, ONE)
+    log = Log(state.max, state.largest, shift, (state.total, 0.0), SINGLE, ONE)
+    return reciprocal, log.logsumexp()
+
+
+def merged_outputs(parts, logs, masked):
+    """A row's output and log-sum-exp."""
+    m = NAN if any(map(math.isnan, logs)) else max(logs, default=-INF)
+    n = len(parts[0]) if parts else 0
+    if not math.isfinite(m):
+        return [0.0 if m == -INF and masked == "zero" else NAN] * n, m
+    e = [exp_f64(sub(log, m)) for log in logs]
+    of_all = total(0.0, *e)
+    w = [div(e, of_all) for e in e]
+    output = []
+    for i in range(n):
+        y = [mul(w, part[i]) for w, part in zip(w, parts) if w > 0]
+        output.append(f32(total(0.0, *y)))
+    return output, add(m, ln(of_all))
+
+
+# --- Rows with masks.
 
 
 def with_mask(x, m, of, scale):
@@ -1845,6 +2060,47 @@ def check_attention(case, at):
     check_values(at, "lse", lse, contract_of(of).a.of, case["lse"])
 
 
+def check_tiles(case, at):
+    to, (batch, heads, queries, keys) = TYPES[case["to"]], case["shape"]
+    x, scale = without_sign(numbers(case["x"], F32), case)
+    cap = Cap(d(case["soft_cap"]), scale) if "soft_cap" in case else None
+    rows = [Query(case, r) for r in range(batch * heads * queries)]
+    states, others = [State() for _ in rows], [State() for _ in rows]
+    weights, factors = [], []
+    for i, (first, end) in enumerate(case["tiles"]):
+        of_tile = others if i >= case.get("merge", i + 1) else states
+        for r, query in enumerate(rows):
+            part = x[r * keys + first : r * keys + end]
+            row, factor = weigh(of_tile[r], part, first, query, cap, scale)
+            weights += row
+            factors.append(factor)
+    check_values(at, "weights", weights, to, case["weights"])
+    check_values(at, "factors", factors, F32, case["factors"])
+    if "merge" in case:
+        both = [merge_states(a, b) for a, b in zip(states, others)]
+        merged = [a for a, _ in both] + [b for _, b in both]
+        check_values(at, "merge_factors", merged, F32, case["merge_factors"])
+    all_numbers = [n for state in states for n in state.numbers()]
+    check_values(at, "states", all_numbers, F64, case["states"])
+    ends = [finish(state, q.sink, case.get("masked", "nan")) for state, q in zip(states, rows)]
+    check_values(at, "reciprocals", [end[0] for end in ends], F32, case["reciprocals"])
+    check_values(at, "lse", [end[1] for end in ends], F32, case["lse"])
+
+
+def check_outputs(case, at):
+    rows, cols, masked = case["rows"], case["cols"], case.get("masked", "nan")
+    x, logs = numbers(case["parts"], F32), numbers(case["logs"], F32)
+    output, lse = [], []
+    for r in range(rows):
+        starts = range(r * cols, len(x), rows * cols)
+        of_row, log = merged_outputs([x[i : i + cols] for i in starts], logs[r::rows], masked)
+        # Without parts there is no length to be seen.
+        output += of_row or [0.0 if masked == "zero" else NAN] * cols
+        lse.append(log)
+    check_values(at, "output", output, F32, case["output"])
+    check_values(at, "lse", lse, F32, case["lse"])
+
+
 def check_masked(case, at):
     of, cols, masked = TYPES[case["type"]], case["cols"], case.get("masked", "nan")
     all_x = numbers(case["x"], of)
@@ -1978,6 +2234,8 @@ CHECKS = {
     "shards": check_shards,
     "attention": check_attention,
     "biased": check_attention,
+    "tiles": check_tiles,
+    "outputs": check_outputs,
     "masked": check_masked,
     "weighted": check_weighted,
     "perplexity": check_perplexity,

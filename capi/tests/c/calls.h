@@ -381,6 +381,84 @@ static void attention(softmax_dtype dtype, size_t heads, size_t queries, size_t 
     free(lse);
 }
 
+/* Attention in tiles, in two halves whose states and outputs are merged. */
+static void online(size_t heads, size_t queries, size_t keys, const softmax_options *options) {
+    size_t rows = heads * queries;
+    size_t half = keys / 2 + 1;
+    float *in = (float *)memory(rows * keys * sizeof *in);
+    float *out = (float *)memory(rows * keys * sizeof *out);
+    float *mask = (float *)memory(rows * keys * sizeof *mask);
+    float *slopes = (float *)memory(heads * sizeof *slopes);
+    float *lists = (float *)memory(5 * rows * sizeof *lists);
+    double *numbers = (double *)memory(rows * SOFTMAX_ONLINE_NUMBERS * sizeof *numbers);
+    softmax_online_row *states = (softmax_online_row *)memory(2 * rows * sizeof *states);
+    fill(SOFTMAX_F32, in, rows, keys, 3);
+    fill(SOFTMAX_F32, mask, rows, keys, 4);
+    for (size_t i = 0; i < heads; i++) {
+        slopes[i] = 1.0f / (float)(3 * i + 3);
+    }
+    for (int which = 0; which < 3; which++) {
+        softmax_attention a = softmax_attention_default(heads, queries);
+        if (which > 0) {
+            a.flags = SOFTMAX_ATTENTION_CAUSAL;
+            a.mask = mask;
+            a.mask_dtype = SOFTMAX_F32;
+            a.mask_shape[0] = 1;
+            a.mask_shape[1] = heads;
+            a.mask_shape[2] = queries;
+        }
+        if (which > 1) {
+            a.soft_cap = 30.0;
+            a.alibi = slopes;
+            a.sinks = slopes;
+        }
+        CALL(softmax_online_new(states, 2 * rows));
+        softmax_tile tile = softmax_tile_of(rows, keys);
+        for (int dtype = 0; dtype < 3; dtype++) {
+            softmax_dtype to = dtype == 0 ? SOFTMAX_F32 : dtype == 1 ? SOFTMAX_F16 : SOFTMAX_BF16;
+            for (size_t part = 0; part < 2; part++) {
+                tile.first_key = part * half;
+                size_t cols = part == 0 ? half : keys - half;
+                softmax_matrix x = softmax_matrix_of(in + part * half, SOFTMAX_F32, rows, cols);
+                x.stride = keys;
+                softmax_matrix y = softmax_matrix_mut(out, to, rows, cols);
+                CALL(softmax_online_tile(&tile, &x, &y, states + part * rows, lists, &a, options));
+                NOTE(out, rows * cols * size_of(to));
+                NOTE(lists, rows * sizeof *lists);
+                CALL(softmax_online_finish(&tile, states + part * rows, rows, lists, lists + (3 + part) * rows, &a,
+                                           options));
+                NOTE(lists, rows * sizeof *lists);
+            }
+        }
+        memcpy(out, in, rows * half * sizeof *out);
+        softmax_matrix z = softmax_matrix_mut(out, SOFTMAX_F32, rows, half);
+        tile.first_key = 0;
+        CALL(softmax_online_tile(&tile, &z, &z, states, lists, &a, options));
+        NOTE(out, rows * half * sizeof *out);
+        CALL(softmax_online_to_array(states + rows, rows, numbers));
+        NOTE(numbers, rows * SOFTMAX_ONLINE_NUMBERS * sizeof *numbers);
+        CALL(softmax_online_from_array(numbers, rows, states + rows));
+        CALL(softmax_online_merge(states, states + rows, rows, lists, lists + rows));
+        NOTE(lists, 2 * rows * sizeof *lists);
+        CALL(softmax_online_finish(&tile, states, rows, lists, lists + 2 * rows, &a, options));
+        NOTE(lists + 2 * rows, rows * sizeof *lists);
+        softmax_matrix part = softmax_matrix_of(in, SOFTMAX_F32, rows, keys);
+        const softmax_matrix *outputs[2] = {&part, &part};
+        const float *of_parts[2] = {lists + 3 * rows, lists + 4 * rows};
+        softmax_matrix merged = softmax_matrix_mut(out, SOFTMAX_F32, rows, keys);
+        CALL(softmax_merge_outputs(outputs, of_parts, 2, &merged, lists, options));
+        NOTE(out, rows * keys * sizeof *out);
+        NOTE(lists, rows * sizeof *lists);
+    }
+    free(in);
+    free(out);
+    free(mask);
+    free(slopes);
+    free(lists);
+    free(numbers);
+    free(states);
+}
+
 static void draws(softmax_dtype dtype, size_t rows, size_t cols, const softmax_options *options) {
     void *in = memory(rows * cols * size_of(dtype));
     size_t *drawn = (size_t *)memory(rows * 4 * sizeof *drawn);
@@ -579,6 +657,8 @@ static void all_calls(int kind) {
     /* Shared among threads. */
     const softmax_options shared = options_of(kind, 1.0);
     const softmax_options scaled = options_of(kind, 1.0 / 3.0);
+    online(2, 5, 50, &shared);
+    online(2, 5, 500, &scaled);
     for (int d = 0; d < DTYPES; d++) {
         softmax_dtype dtype = dtypes[d];
         maps(dtype, 1, 10, &serial);

@@ -102,7 +102,7 @@ type Map = unsafe extern "C" fn(
 
 /// The first byte of the input chooses the function.
 pub fn plan(input: &mut Input) -> Planned {
-    match input.byte() % 63 {
+    match input.byte() % 70 {
         0 => map(input, "softmax_softmax", softmax_softmax, SOFTMAX_OP_SOFTMAX),
         1 => map(input, "softmax_log_softmax", softmax_log_softmax, SOFTMAX_OP_LOG_SOFTMAX),
         2 => map(input, "softmax_sigmoid", softmax_sigmoid, SOFTMAX_OP_SIGMOID),
@@ -165,6 +165,13 @@ pub fn plan(input: &mut Input) -> Planned {
         59 => to_one_per_row(input, "softmax_entropy_per_row", softmax_entropy_per_row),
         60 => verify(input),
         61 => verify_scratch_size(input),
+        62 => online_new(input),
+        63 => online_tile(input),
+        64 => online_finish(input),
+        65 => online_merge(input),
+        66 => online_array(input, true),
+        67 => online_array(input, false),
+        68 => merge_outputs(input),
         _ => shards(input),
     }
 }
@@ -1116,18 +1123,25 @@ fn attention_dtypes(input: &mut Input) -> (softmax_dtype, softmax_dtype) {
     if input.below(3) == 2 { (dtype, input.dtype()) } else { (dtype, dtype) }
 }
 
-fn attention(input: &mut Input) -> Planned {
-    let dtypes = attention_dtypes(input);
-    let (batch, mut heads, mut queries) = (input.below(4), 1 + input.below(4), 1 + input.below(6));
+/// The batch, heads and queries of a matrix of scores, and its keys.
+fn attention_shape(input: &mut Input) -> ([usize; 3], usize) {
+    let of = [input.below(4), 1 + input.below(4), 1 + input.below(6)];
     let keys = match input.below(16) {
-        15 if batch * heads * queries <= 4 => 4090 + input.below(5000),
+        15 if of.iter().product::<usize>() <= 4 => 4090 + input.below(5000),
         14 => 0,
         n if n % 2 == 0 => input.below(20),
         _ => input.below(100),
     };
-    let shape = (batch * heads * queries, keys);
-    let (scores, probs, place) = input.pair(dtypes, shape);
-    let (rows, keys) = (scores.matrix.rows, scores.matrix.cols);
+    (of, keys)
+}
+
+/// The options of attention for scores with this batch, these heads and queries, rows and keys; and
+/// whether there are sinks.
+fn attention_options(
+    input: &mut Input,
+    [batch, mut heads, mut queries]: [usize; 3],
+    (rows, keys): (usize, usize),
+) -> (*const softmax_attention, bool) {
     match input.below(64) {
         62 => heads = input.size(6),
         63 => queries = input.size(8),
@@ -1225,6 +1239,15 @@ fn attention(input: &mut Input) -> Planned {
         offsets_count,
         mask_keys,
     });
+    (options.cast_const(), !sinks.is_null())
+}
+
+fn attention(input: &mut Input) -> Planned {
+    let dtypes = attention_dtypes(input);
+    let (of, keys) = attention_shape(input);
+    let (scores, probs, place) = input.pair(dtypes, (of.iter().product(), keys));
+    let (rows, keys) = (scores.matrix.rows, scores.matrix.cols);
+    let (options, has_sinks) = attention_options(input, of, (rows, keys));
     let (lse, written) = values(input, rows, arithmetic(dtypes.0), true, &scores);
     Planned::new("softmax_attention_softmax", move |o| {
         // SAFETY: as in `map`.
@@ -1236,7 +1259,7 @@ fn attention(input: &mut Input) -> Planned {
     })
     .reads((place != Layout::InPlace).then_some(scores.rows))
     .writes([probs.rows, written])
-    .checks(move |zero| are_probabilities(&probs, zero, !sinks.is_null()))
+    .checks(move |zero| are_probabilities(&probs, zero, has_sinks))
 }
 
 fn attention_scratch_size(input: &mut Input) -> Planned {
@@ -1251,6 +1274,218 @@ fn attention_scratch_size(input: &mut Input) -> Planned {
     })
     .writes([Written::of(bytes, 1)])
     .of_its_own()
+}
+
+/// A tile of a whole with so many rows and keys: its first row and shape.
+fn tile(
+    input: &mut Input,
+    (rows, keys): (usize, usize),
+) -> (*const softmax_tile, usize, (usize, usize)) {
+    let (mut first_row, mut first_key) = (input.below(rows + 1), input.below(keys + 1));
+    let (n, left) = (input.below(rows - first_row + 1), keys - first_key);
+    let cols = if input.below(2) == 0 { left } else { input.below(left + 1) };
+    match input.below(64) {
+        62 => first_row = input.size(9),
+        63 => first_key = input.size(9),
+        _ => {}
+    }
+    let size = size_of::<softmax_tile>();
+    let place = softmax_tile { size, rows, keys, first_row, first_key };
+    (input.descriptor(place).cast_const(), first_row, (n, cols))
+}
+
+/// States of rows; and whether they are states and not any bits.
+fn states(input: &mut Input, n: usize) -> (*mut softmax_online_row, bool) {
+    let kind = input.below(4);
+    let p = input.output::<softmax_online_row>(n, None);
+    if p.is_null() || !p.is_aligned() || n >= TOO_MANY {
+        return (p, true);
+    }
+    if kind == 3 {
+        let likely = [0.0, -4.0, 1.0, 60000.0, f64::NEG_INFINITY, f64::INFINITY, f64::NAN];
+        for i in 0..n {
+            let state = [(); 22].map(|()| 0).map(|_: u64| input.float(&likely).to_bits());
+            // SAFETY: that is how much was taken.
+            unsafe { p.add(i).write(softmax_online_row { state }) };
+        }
+        return (p, false);
+    }
+    let cols = if kind == 0 || n == 0 { 0 } else { 1 + input.below(20) };
+    let x = input.memory.take(4 * n * cols, true, 0);
+    let factors = input.memory.take(4 * n, true, 0);
+    let size = size_of::<softmax_tile>();
+    let place =
+        softmax_tile { size, rows: n, keys: 5000, first_row: 0, first_key: input.below(40) };
+    let attention = softmax_attention { heads: 1, queries: n.max(1), ..NO_OPTIONS };
+    let scores = softmax_matrix {
+        size: size_of::<softmax_matrix>(),
+        data: x.cast(),
+        dtype: SOFTMAX_F32,
+        rows: n,
+        cols,
+        stride: cols,
+    };
+    let (scores, none) = (&raw const scores, std::ptr::null());
+    // SAFETY: that is how much was taken.
+    unsafe {
+        input.fill(x, n * cols, SOFTMAX_F32);
+        softmax_online_new(p, n);
+        softmax_online_tile(&place, scores, scores, p, factors.cast(), &attention, none);
+    }
+    (p, true)
+}
+
+/// The plain options of attention, without heads and queries.
+const NO_OPTIONS: softmax_attention = softmax_attention {
+    size: size_of::<softmax_attention>(),
+    heads: 0,
+    queries: 0,
+    flags: 0,
+    soft_cap: 0.0,
+    mask: std::ptr::null(),
+    mask_dtype: SOFTMAX_F32,
+    mask_shape: [0; 3],
+    mask_slopes: std::ptr::null(),
+    alibi: std::ptr::null(),
+    sinks: std::ptr::null(),
+    lengths: std::ptr::null(),
+    lengths_count: 0,
+    window: 0,
+    offset: 0,
+    window_ahead: 0,
+    offsets: std::ptr::null(),
+    offsets_count: 0,
+    mask_keys: 0,
+};
+
+fn online_new(input: &mut Input) -> Planned {
+    let n = input.size(40);
+    let states = input.output::<softmax_online_row>(n, None);
+    // SAFETY: as in `map`.
+    Planned::new("softmax_online_new", move |_| unsafe { softmax_online_new(states, n) })
+        .writes([Written::of(states, n)])
+        .plain()
+}
+
+fn online_tile(input: &mut Input) -> Planned {
+    let dtypes = match input.below(16) {
+        15 => (input.dtype(), input.dtype()),
+        n if n % 2 == 0 => (SOFTMAX_F32, SOFTMAX_F32),
+        _ => (SOFTMAX_F32, input.pick(&[SOFTMAX_F16, SOFTMAX_BF16])),
+    };
+    let (of, keys) = attention_shape(input);
+    let all = of.iter().product();
+    let (place, _, shape) = tile(input, (all, keys));
+    let (scores, weights, layout) = input.pair(dtypes, shape);
+    let rows = scores.matrix.rows;
+    let (states, good) = states(input, rows);
+    let factors = input.output::<f32>(rows, Some(&scores));
+    let (options, _) = attention_options(input, of, (all, keys));
+    let planned = Planned::new("softmax_online_tile", move |o| {
+        // SAFETY: as in `map`.
+        unsafe {
+            let (scores, weights) = (scores.pointer, weights.pointer);
+            softmax_online_tile(place, scores, weights, states, factors, options, o)
+        }
+    })
+    .reads((layout != Layout::InPlace).then_some(scores.rows))
+    .writes([weights.rows, Written::of(states, rows), Written::of(factors, rows)])
+    .checks(move |_| if good { all_weights(&weights) } else { Ok(()) });
+    Planned { bits: good, ..planned }
+}
+
+/// Weights are below 2^15, or NaN.
+fn all_weights(weights: &Arg) -> Checked {
+    all(weights, |w| (0.0..=32768.0).contains(&w))
+}
+
+fn online_finish(input: &mut Input) -> Planned {
+    let (of, keys) = attention_shape(input);
+    let rows = of.iter().product();
+    let (place, _, (n, _)) = tile(input, (rows, keys));
+    let n = if input.rarely(32) { input.size(9) } else { n };
+    let (states, good) = states(input, n);
+    let (reciprocals, logs) = (input.output::<f32>(n, None), input.output_or_null::<f32>(n, None));
+    let (options, _) = attention_options(input, of, (rows, keys));
+    let planned = Planned::new("softmax_online_finish", move |o| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_online_finish(place, states, n, reciprocals, logs, options, o) }
+    })
+    .reads([Written::of(states, n)])
+    .writes([Written::of(reciprocals, n), Written::of(logs, n)]);
+    Planned { bits: good, ..planned }
+}
+
+fn online_merge(input: &mut Input) -> Planned {
+    let n = input.size(40);
+    let ((mut a, _), (b, _)) = (states(input, n), states(input, n));
+    if input.rarely(24) {
+        a = b;
+    }
+    let [f, g] = [(); 2].map(|()| input.output::<f32>(n, None));
+    // SAFETY: as in `map`.
+    Planned::new("softmax_online_merge", move |_| unsafe { softmax_online_merge(a, b, n, f, g) })
+        .reads([Written::of(b, n)])
+        .writes([Written::of(a, n), Written::of(f, n), Written::of(g, n)])
+        .plain()
+}
+
+fn online_array(input: &mut Input, to: bool) -> Planned {
+    let n = input.size(40);
+    let len = n.saturating_mul(SOFTMAX_ONLINE_NUMBERS);
+    let (of, numbers) = if to {
+        (states(input, n).0, input.output::<f64>(len, None))
+    } else {
+        let numbers = input.elements(len, SOFTMAX_F64).cast::<f64>();
+        (input.output(n, None), numbers)
+    };
+    let (states, numbers_read) = (Written::of(of, n), Written::of(numbers, len));
+    if to {
+        // SAFETY: as in `map`.
+        Planned::new("softmax_online_to_array", move |_| unsafe {
+            softmax_online_to_array(of, n, numbers)
+        })
+        .reads([states])
+        .writes([numbers_read])
+        .plain()
+    } else {
+        // SAFETY: as in `map`.
+        Planned::new("softmax_online_from_array", move |_| unsafe {
+            softmax_online_from_array(numbers, n, of)
+        })
+        .reads([numbers_read])
+        .writes([states])
+        .plain()
+    }
+}
+
+fn merge_outputs(input: &mut Input) -> Planned {
+    let (parts, shape) = (input.below(5), (input.below(12), input.below(80)));
+    let (mut read, mut first) = (Vec::new(), None);
+    let mut outputs = Vec::new();
+    let mut lists = Vec::new();
+    for _ in 0..parts {
+        let like = input.like(shape);
+        let dtype = if input.rarely(64) { input.dtype() } else { SOFTMAX_F32 };
+        let part = input.matrix(dtype, like);
+        let logs = input.elements(like.0, SOFTMAX_F32).cast::<f32>();
+        read.extend([part.rows, Written::of(logs, like.0)]);
+        first.get_or_insert(part);
+        // A matrix of sizes that overflow has no list.
+        outputs.push(part.pointer);
+        lists.push(logs.cast_const());
+    }
+    let outputs = input.array(parts, |_, i| outputs[i]).cast_const();
+    let lists = input.array(parts, |_, i| lists[i]).cast_const();
+    let count = if input.rarely(48) { input.huge() } else { parts };
+    let output = input.matrix(SOFTMAX_F32, shape);
+    let logs = input.output::<f32>(shape.0, first.as_ref());
+    Planned::new("softmax_merge_outputs", move |o| {
+        // SAFETY: as in `map`.
+        unsafe { softmax_merge_outputs(outputs, lists, count, output.pointer, logs, o) }
+    })
+    .reads(read)
+    .writes([output.rows, Written::of(logs, shape.0)])
 }
 
 const IGNORED: i64 = -100;

@@ -3,7 +3,10 @@
 use super::{Bits, Case, Factor, File, Input, list, words};
 use crate::common::*;
 use softmax::half::{bf16, f16};
-use softmax::{Attention, Element, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, Probs};
+use softmax::{
+    Attention, Element, Kernel, Mask, MaskData, Masked, Matrix, MatrixMut, OnlineRow,
+    OnlineSoftmax, Probs, Weight,
+};
 
 /// The elements of a mask.
 #[derive(Clone)]
@@ -93,6 +96,70 @@ fn plain(shape: [usize; 4]) -> Options {
     }
 }
 
+impl Options {
+    /// The attention, and its fields.
+    fn of(&self, kernel: &'static Kernel, case: Case) -> (Attention<'_>, Case) {
+        let o = self;
+        let [batch, heads, queries, keys] = o.shape;
+        let mut attention = Attention::new(heads, queries).exec(by(kernel)).masked(o.masked);
+        attention = match o.factor {
+            Factor::Scale(scale) => attention.scale(scale),
+            Factor::Temperature(t) => attention.temperature(t),
+        };
+        let shape = format!("[{batch}, {heads}, {queries}, {keys}]");
+        let mut case = o.factor.add_to(case.raw("shape", shape));
+        if o.masked == Masked::Zero {
+            case = case.text("masked", "zero");
+        }
+        if o.causal {
+            (attention, case) = (attention.causal(), case.raw("causal", true));
+        }
+        if let Some(n) = o.window {
+            (attention, case) = (attention.window(n), case.raw("window", n));
+        }
+        if let Some(n) = o.ahead {
+            (attention, case) = (attention.window_ahead(n), case.raw("window_ahead", n));
+        }
+        if let Some(n) = o.offset {
+            (attention, case) = (attention.offset(n), case.raw("offset", n));
+        }
+        if !o.offsets.is_empty() {
+            (attention, case) =
+                (attention.offsets(&o.offsets), case.raw("offsets", list(&o.offsets)));
+        }
+        if !o.lengths.is_empty() {
+            (attention, case) =
+                (attention.lengths(&o.lengths), case.raw("lengths", list(&o.lengths)));
+        }
+        if let Some((shape, elements)) = &o.mask {
+            let mask = Mask::new(elements.data(), *shape);
+            case = case.raw("mask_shape", list(shape));
+            case = elements.add_to(case);
+            attention = attention.mask(match o.mask_columns {
+                Some(n) => mask.hidden_from(n),
+                None => mask,
+            });
+            if let Some(n) = o.mask_columns {
+                case = case.raw("mask_columns", n);
+            }
+        }
+        if let Some(c) = o.cap {
+            (attention, case) = (attention.soft_cap(c), case.number("soft_cap", c));
+        }
+        if !o.slopes.is_empty() {
+            (attention, case) = (attention.alibi(&o.slopes), case.text("slopes", words(&o.slopes)));
+        }
+        if !o.sinks.is_empty() {
+            (attention, case) = (attention.sinks(&o.sinks), case.text("sinks", words(&o.sinks)));
+        }
+        if !o.mask_slopes.is_empty() {
+            attention = attention.mask_slopes(&o.mask_slopes);
+            case = case.text("mask_slopes", words(&o.mask_slopes));
+        }
+        (attention, case)
+    }
+}
+
 /// Adds the case of these scores.
 fn add<T: Bits, U: Bits + Probs<T>>(
     file: &mut File,
@@ -102,68 +169,15 @@ fn add<T: Bits, U: Bits + Probs<T>>(
 ) where
     T::Arithmetic: Bits,
 {
-    let [batch, heads, queries, keys] = o.shape;
-    let (x, rows) = (input.elements(), batch * heads * queries);
-    let mut attention = Attention::new(heads, queries).exec(by(kernel)).masked(o.masked);
-    attention = match o.factor {
-        Factor::Scale(scale) => attention.scale(scale),
-        Factor::Temperature(t) => attention.temperature(t),
-    };
-    let shape = format!("[{batch}, {heads}, {queries}, {keys}]");
-    let mut case = Case::new::<T>().text("to", U::NAME).raw("shape", shape);
-    case = o.factor.add_to(case);
-    if o.masked == Masked::Zero {
-        case = case.text("masked", "zero");
-    }
-    if o.causal {
-        (attention, case) = (attention.causal(), case.raw("causal", true));
-    }
-    if let Some(n) = o.window {
-        (attention, case) = (attention.window(n), case.raw("window", n));
-    }
-    if let Some(n) = o.ahead {
-        (attention, case) = (attention.window_ahead(n), case.raw("window_ahead", n));
-    }
-    if let Some(n) = o.offset {
-        (attention, case) = (attention.offset(n), case.raw("offset", n));
-    }
-    if !o.offsets.is_empty() {
-        (attention, case) = (attention.offsets(&o.offsets), case.raw("offsets", list(&o.offsets)));
-    }
-    if !o.lengths.is_empty() {
-        (attention, case) = (attention.lengths(&o.lengths), case.raw("lengths", list(&o.lengths)));
-    }
-    if let Some((shape, elements)) = &o.mask {
-        let mask = Mask::new(elements.data(), *shape);
-        case = case.raw("mask_shape", list(shape));
-        case = elements.add_to(case);
-        attention = attention.mask(match o.mask_columns {
-            Some(n) => mask.hidden_from(n),
-            None => mask,
-        });
-        if let Some(n) = o.mask_columns {
-            case = case.raw("mask_columns", n);
-        }
-    }
-    if let Some(c) = o.cap {
-        (attention, case) = (attention.soft_cap(c), case.number("soft_cap", c));
-    }
-    if !o.slopes.is_empty() {
-        (attention, case) = (attention.alibi(&o.slopes), case.text("slopes", words(&o.slopes)));
-    }
-    if !o.sinks.is_empty() {
-        (attention, case) = (attention.sinks(&o.sinks), case.text("sinks", words(&o.sinks)));
-    }
-    if !o.mask_slopes.is_empty() {
-        attention = attention.mask_slopes(&o.mask_slopes);
-        case = case.text("mask_slopes", words(&o.mask_slopes));
-    }
+    let (rows, keys) = (o.shape[..3].iter().product(), o.shape[3]);
+    let x = input.elements();
+    let (attention, case) = o.of(kernel, Case::new::<T>().text("to", U::NAME));
     let mut probs = vec![U::NAN; x.len()];
     let mut lse = vec![T::Arithmetic::NAN; rows];
     let from = Matrix::with_stride(&x, rows, keys, keys).expect("whole rows");
     let to = MatrixMut::with_stride(&mut probs, rows, keys, keys).expect("whole rows");
     attention.softmax_and_logsumexp(from, to, &mut lse).expect("a valid call");
-    case = case.input("x", input).output("probs", &probs);
+    let case = case.input("x", input).output("probs", &probs);
     file.add(case.output("lse", &lse));
 }
 
@@ -426,6 +440,170 @@ pub(super) fn biased(file: &mut File, kernel: &'static Kernel) {
     long::<f16, f16>(file, kernel, 2);
     long::<f64, f64>(file, kernel, 3);
     long::<f32, bf16>(file, kernel, 4);
+}
+
+/// Adds the case of these scores in tiles between these keys, those from the `merge`th on for other
+/// states.
+fn add_tiles<U: Bits + Weight>(
+    file: &mut File,
+    kernel: &'static Kernel,
+    (input, o): (&Input<f32>, &Options),
+    tiles: &[[usize; 2]],
+    merge: Option<usize>,
+) {
+    let (rows, keys): (usize, _) = (o.shape[..3].iter().product(), o.shape[3]);
+    let x = input.elements();
+    let (attention, case) = o.of(kernel, Case::new::<f32>().text("to", U::NAME));
+    let online = attention.online(rows, keys);
+    let mut case = case.raw("tiles", list(tiles.iter().map(list))).input("x", input);
+    let mut states = [(); 2].map(|()| vec![OnlineRow::NEW; rows]);
+    let (mut all_weights, mut all_factors) = (Vec::new(), Vec::new());
+    for (i, &[from, to]) in tiles.iter().enumerate() {
+        let tile = Matrix::with_stride(&x, rows, keys, keys).expect("whole rows");
+        let tile = tile.split_cols(from).1.split_cols(to - from).0;
+        let mut weights = vec![U::NAN; rows * (to - from)];
+        let mut factors = vec![f32::NAN; rows];
+        let y = MatrixMut::with_stride(&mut weights, rows, to - from, to - from);
+        let states = &mut states[usize::from(merge.is_some_and(|merge| i >= merge))];
+        let done = online.tile((0, from), tile, y.expect("whole rows"), states, &mut factors);
+        done.expect("a valid call");
+        all_weights.extend(weights);
+        all_factors.extend(factors);
+    }
+    case = case.output("weights", &all_weights).output("factors", &all_factors);
+    let [states, others] = &mut states;
+    if let Some(merge) = merge {
+        let (mut a, mut b) = (vec![f32::NAN; rows], vec![f32::NAN; rows]);
+        OnlineSoftmax::merge(states, others, &mut a, &mut b).expect("as many states");
+        case = case.raw("merge", merge).output("merge_factors", &[a, b].concat());
+    }
+    let numbers: Vec<f64> = states.iter().flat_map(|state| state.to_array()).collect();
+    let (mut reciprocals, mut lse) = (vec![f32::NAN; rows], vec![f32::NAN; rows]);
+    online.finish(0, states, &mut reciprocals, Some(&mut lse)).expect("a valid call");
+    case = case.output("states", &numbers).output("reciprocals", &reciprocals);
+    file.add(case.output("lse", &lse));
+}
+
+/// Scores in tiles.
+pub(super) fn tiles(file: &mut File, kernel: &'static Kernel) {
+    let (inf, nan) = (f32::INFINITY, f32::NAN);
+    let mut random = Random(61);
+    let all: &[&[[usize; 2]]] = &[
+        &[[0, 9]],
+        &[[0, 4], [4, 9]],
+        &[[0, 1], [1, 3], [3, 3], [3, 7], [7, 9]],
+        // In another order.
+        &[[5, 9], [0, 5]],
+    ];
+    let of_f32 = |x: &[f64]| Elements::of("f32", x);
+    let mut add = |x: Vec<f32>, o: &Options, i: usize| {
+        let (case, tiles) = ((&Input::Full(x), o), all[i % all.len()]);
+        let merge = (i % 3 == 1).then_some(tiles.len() / 2);
+        match i % 5 {
+            1 => add_tiles::<f16>(file, kernel, case, tiles, merge),
+            2 => add_tiles::<bf16>(file, kernel, case, tiles, merge),
+            _ => add_tiles::<f32>(file, kernel, case, tiles, merge),
+        }
+    };
+    let shape = [1, 2, 2, 9];
+    let temperature = Factor::Temperature;
+    let factors = [Factor::Scale(1.0), temperature(0.7), Factor::Scale(-0.125), temperature(30.0)];
+    for kind in 0..KINDS {
+        for i in 0..4 {
+            let factor = factors[(kind + i) % 4];
+            let x = row(&mut random, kind, 36);
+            let o = Options { factor, causal: i == 1, ..plain(shape) };
+            add(x, &Options { window: (i == 2).then_some(4), ..o }, kind + i);
+        }
+    }
+    // Rows that rise, by so much that the shift follows or not; that fall; special ones.
+    for i in 0..12 {
+        let x = (0..36).map(|k| match k / 9 {
+            0 => k as f32 * 2.0,
+            1 => (k % 9) as f32 * 30.0,
+            2 => (k % 9) as f32 * -30.0,
+            _ => [-inf, -inf, -inf, -inf, 3.0, inf, 1.0, nan, 2.0][k % 9],
+        });
+        let rising = |x: f32| if i > 7 { x * 1e3 } else { x };
+        let masked = if i % 2 == 0 { Masked::Zero } else { Masked::Nan };
+        let lengths = if i % 4 == 3 { vec![9, 9, 0, 5] } else { vec![] };
+        add(x.map(rising).collect(), &Options { masked, lengths, ..plain(shape) }, i);
+    }
+    // Biased rows, of which some tiles are not.
+    for i in 0..20 {
+        let mut m = numbers(&mut random, 18);
+        m[..4].fill(0.0);
+        let x = row(&mut random, [0, 0, 6, 2][i % 4], 36);
+        let o = Options {
+            factor: factors[i % 4],
+            mask: (i % 2 == 0).then_some(([1, 1, 2], of_f32(&m))),
+            cap: (i % 5 == 1).then_some(20.0),
+            slopes: if i % 5 == 3 { vec![-0.3, 0.01] } else { vec![] },
+            sinks: if i % 3 == 2 { vec![1.25, [-inf, 80.0, -100.0][i % 9 / 3]] } else { vec![] },
+            ..plain(shape)
+        };
+        add(x, &o, i + 1);
+    }
+    // Sinks of rows that see nothing, special sinks; far tiles.
+    for (i, sink) in [2.0, -inf, inf, nan, f32::MAX, f32::MIN].into_iter().enumerate() {
+        let mut x: Vec<f32> = row(&mut random, 0, 36);
+        x[20] = f32::MAX;
+        x[30] = 50_000.0;
+        let lengths = vec![9, 0, 9, 9];
+        let o = Options { sinks: vec![sink, 1.0], lengths, ..plain(shape) };
+        add(x, &Options { masked: Masked::Zero, ..o }, i);
+        let m = [f64::from(f32::MAX), 1.0, -1e38, f64::INFINITY, 0.0, 0.5, -1.0, 2.0, 3.0];
+        let x = row(&mut random, 0, 36).into_iter().map(|x: f32| x * 1e38).collect();
+        let mask = Some(([1, 1, 1], of_f32(&m)));
+        let mask_slopes = vec![[1.0, 0.0, -1.0][i % 3]; 2];
+        add(x, &Options { mask, mask_slopes, ..plain(shape) }, i);
+    }
+    // Longer rows, with tiles across blocks, and in another order.
+    let input = Input::Generated { n: 8300, seed: 3, exponent: 3 };
+    let o = plain([1, 1, 1, 8300]);
+    let cuts = [[0, 1000], [1000, 4090], [4090, 4100], [4100, 8300]];
+    for merge in [None, Some(1), Some(2)] {
+        add_tiles::<f32>(file, kernel, (&input, &o), &cuts, merge);
+    }
+    let turned = [[4100, 8300], [0, 4095], [4095, 4100]];
+    let o = Options { slopes: vec![0.01], ..o };
+    add_tiles::<bf16>(file, kernel, (&input, &o), &turned, None);
+}
+
+/// Outputs that are merged.
+pub(super) fn outputs(file: &mut File, kernel: &'static Kernel) {
+    let (inf, nan) = (f32::INFINITY, f32::NAN);
+    let mut random = Random(62);
+    for i in 0..10 {
+        let (parts, rows, cols) = ([2, 1, 3, 5, 0][i % 5], [1, 3, 2][i % 3], [3, 1, 70][i % 3]);
+        let x: Vec<f32> = row(&mut random, 0, parts * rows * cols);
+        let mut logs: Vec<f32> = row(&mut random, if i % 2 == 0 { 0 } else { 6 }, parts * rows);
+        for (k, log) in logs.iter_mut().enumerate() {
+            match (i + k) % 11 {
+                3 => *log = -inf,
+                7 if i > 4 => *log = inf,
+                9 if i > 7 => *log = nan,
+                _ => {}
+            }
+        }
+        let masked = if i % 2 == 0 { Masked::Zero } else { Masked::Nan };
+        let mut case = Case::new::<f32>().raw("rows", rows).raw("cols", cols);
+        if masked == Masked::Zero {
+            case = case.text("masked", "zero");
+        }
+        let all: Vec<_> = (0..parts)
+            .map(|p| {
+                let x = &x[p * rows * cols..(p + 1) * rows * cols];
+                (Matrix::new(x, cols).expect("whole rows"), &logs[p * rows..(p + 1) * rows])
+            })
+            .collect();
+        let (mut y, mut lse) = (vec![nan; rows * cols], vec![nan; rows]);
+        let attention = Attention::new(1, 1).masked(masked).exec(by(kernel));
+        let to = MatrixMut::new(&mut y, cols).expect("whole rows");
+        attention.online(0, 0).merge_outputs(&all, to, &mut lse).expect("a valid call");
+        case = case.text("parts", words(&x)).text("logs", words(&logs));
+        file.add(case.output("output", &y).output("lse", &lse));
+    }
 }
 
 /// Rows with masks.
