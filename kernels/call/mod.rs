@@ -5,6 +5,7 @@ pub(crate) mod columns;
 pub(crate) mod entropies;
 pub(crate) mod error;
 pub(crate) mod excess;
+pub(crate) mod kl;
 pub(crate) mod losses;
 pub(crate) mod masses;
 pub(crate) mod matrix;
