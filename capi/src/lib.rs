@@ -11,6 +11,7 @@
 mod along;
 mod attention;
 mod entropy;
+mod kl;
 mod loss;
 mod mask;
 mod options;
@@ -29,6 +30,7 @@ use std::ffi::{CStr, c_char};
 pub use along::*;
 pub use attention::*;
 pub use entropy::*;
+pub use kl::*;
 pub use loss::*;
 pub use mask::*;
 pub use options::*;
