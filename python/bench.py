@@ -209,6 +209,17 @@ def entropies(x):
         yield "torch", lambda: torch.distributions.Categorical(logits=t).entropy()
 
 
+def divergences(x):
+    y = x[:, ::-1].copy()
+    yield "softmax", lambda: softmax.kl_divergence(x, y, **OPTIONS)
+    if torch:
+        t, u = torch.from_numpy(x), torch.from_numpy(y)
+        log_softmax, kl_div = torch.log_softmax, torch.nn.functional.kl_div
+        yield "torch", lambda: kl_div(
+            log_softmax(u, -1), log_softmax(t, -1), log_target=True, reduction="none"
+        ).sum(-1)
+
+
 def exact(x, axis):
     return numpy_softmax(np.asarray(x).astype(np.float64), axis)
 
@@ -242,6 +253,10 @@ def check(name, contestant, call, x, axis):
         if "logsumexp" in contestant:
             want = np.log(np.exp(x.astype(np.float64)).sum(-1))
         assert np.abs(got / want - 1).max() < 1e-4, contestant
+        return
+    if name.startswith("divergences"):
+        p, q = exact(x, -1), exact(x[:, ::-1], -1)
+        assert np.abs(got / (p * np.log(p / q)).sum(-1) - 1).max() < 1e-4, contestant
         return
     rows = slice(None) if axis == 0 else slice(0, 4096)
     want = exact(x[rows], axis)
@@ -283,6 +298,7 @@ def cases():
     yield "ragged, 10 million elements in rows of 0 to 30", lambda: logits(1, lengths().sum())[0], ragged, -1
     yield "requests, 64 x 128,256", lambda: logits(64, 128_256 // big), requests, -1
     yield "entropies, 1,024 x 1,024", lambda: logits(1024, 1024), entropies, -1
+    yield "divergences, 1,024 x 1,024", lambda: logits(1024, 1024), divergences, -1
     yield "top-p draws", lambda: logits(64, 32_000 if arguments.quick else 128_256), draws, -1
 
 

@@ -39,7 +39,7 @@ mod _softmax {
     #[pymodule_export]
     use crate::ragged::{argmax_ragged, log_softmax_ragged, logsumexp_ragged, softmax_ragged};
     #[pymodule_export]
-    use crate::reduce::{argmax, entropy, log_probs, logsumexp, perplexity, top_k};
+    use crate::reduce::{argmax, entropy, kl_divergence, log_probs, logsumexp, perplexity, top_k};
     #[pymodule_export]
     use crate::route::route;
     #[pymodule_export]
