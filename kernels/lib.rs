@@ -34,6 +34,7 @@ pub use call::entropies::EntropyGradient;
 pub use call::error::{Error, Number, Size};
 pub use call::excess::{CERTAIN, excess, is_prob, prob_units};
 pub use call::factors::Factors;
+pub use call::kl::KlDivergence;
 pub use call::losses::{BackwardCall, Loss, LossCall, Targets, Weights};
 pub use call::masses::{
     Exps, LEAST, LEAST_UNIT, Learned, Masses, RESTS, SPAN, Scanned, of_rank, rank, rest, units,

@@ -10,6 +10,7 @@ use half::{bf16, f16};
 
 use crate::call::columns::Columns;
 use crate::call::entropies::EntropyGradient;
+use crate::call::kl::KlDivergence;
 use crate::call::losses::{BackwardCall, LossCall};
 use crate::call::masses::{Exps, Learned, Masses, SPAN, Scanned};
 use crate::call::online::TileCall;
@@ -40,6 +41,7 @@ pub(crate) struct Ops<T: Element> {
     logsumexp: unsafe fn(&mut Call<T>),
     entropy: unsafe fn(&mut Call<T>),
     entropy_gradient: unsafe fn(&mut EntropyGradient<T>),
+    kl_divergence: unsafe fn(&mut KlDivergence<T>),
     /// Sigmoid, hardmax and their relatives.
     map: unsafe fn(&mut Call<T>),
     softmax_columns: unsafe fn(&mut Columns<T>) -> bool,
@@ -406,6 +408,13 @@ impl Ready {
         }
     }
 
+    /// Computes divergences of rows, or their gradients.
+    pub fn kl_divergence<T: Element>(self, mut call: KlDivergence<'_, T>) {
+        let _environment = Environment::enter();
+        // SAFETY: the kernel is ready.
+        unsafe { (self.ops().kl_divergence)(&mut call) };
+    }
+
     /// Computes the losses of a call, and its gradient; rows without columns have a loss of 0.
     /// Returns whether there was memory for the exponentials of a row; if not, nothing is written.
     pub fn loss<T: Element>(self, mut call: LossCall<'_, T>) -> bool {
@@ -741,6 +750,7 @@ mod generic {
         logsumexp(call: &mut Call<T>) = op::softmax::logsumexp;
         entropy(call: &mut Call<T>) = op::entropy::entropy;
         entropy_gradient(call: &mut EntropyGradient<T>) = op::entropy::gradient;
+        kl_divergence(call: &mut KlDivergence<T>) = op::kl::divergence;
         map(call: &mut Call<T>) = op::decide::map;
         softmax_columns(call: &mut Columns<T>) -> bool = op::columns::columns::<S, T, false>;
         log_softmax_columns(call: &mut Columns<T>) -> bool = op::columns::columns::<S, T, true>;
@@ -861,6 +871,7 @@ macro_rules! kernel {
             logsumexp: generic::logsumexp::<$v, $t>,
             entropy: generic::entropy::<$v, $t>,
             entropy_gradient: generic::entropy_gradient::<$v, $t>,
+            kl_divergence: generic::kl_divergence::<$v, $t>,
             map: generic::map::<$v, $t>,
             softmax_columns: generic::softmax_columns::<$p, $t>,
             log_softmax_columns: generic::log_softmax_columns::<$v, $t>,
@@ -899,6 +910,7 @@ macro_rules! reference {
             logsumexp: scalar::logsumexp,
             entropy: scalar::entropy::entropy,
             entropy_gradient: scalar::entropy::gradient,
+            kl_divergence: scalar::kl::divergence,
             map: scalar::decide::map,
             softmax_columns: scalar::columns::<_, false>,
             log_softmax_columns: scalar::columns::<_, true>,

@@ -264,6 +264,17 @@ def attends(queries, x):
         yield "torch", lambda: attention(d, e, f, is_causal=causal)[0, 0]
 
 
+def divergences(x):
+    y = x[:, ::-1].copy()
+    yield "softmax", lambda: softmax.kl_divergence(x, y, **OPTIONS)
+    if torch:
+        t, u = torch.from_numpy(x), torch.from_numpy(y)
+        log_softmax, kl_div = torch.log_softmax, torch.nn.functional.kl_div
+        yield "torch", lambda: kl_div(
+            log_softmax(u, -1), log_softmax(t, -1), log_target=True, reduction="none"
+        ).sum(-1)
+
+
 def exact(x, axis):
     return numpy_softmax(np.asarray(x).astype(np.float64), axis)
 
@@ -303,6 +314,10 @@ def check(name, contestant, call, x, axis):
         if "logsumexp" in contestant:
             want = np.log(np.exp(x.astype(np.float64)).sum(-1))
         assert np.abs(got / want - 1).max() < 1e-4, contestant
+        return
+    if name.startswith("divergences"):
+        p, q = exact(x, -1), exact(x[:, ::-1], -1)
+        assert np.abs(got / (p * np.log(p / q)).sum(-1) - 1).max() < 1e-4, contestant
         return
     rows = slice(None) if axis == 0 else slice(0, 4096)
     want = exact(x[rows], axis)
@@ -348,6 +363,7 @@ def cases():
         name = f"attention by tiles, one head, {n:,} tokens"
         yield name, lambda n=n: logits(3 * n, HEAD) / 3, partial(attends, n), -1
     yield "attention by tiles, one head, decoding at 4,096", lambda: logits(8193, HEAD) / 3, partial(attends, 1), -1
+    yield "divergences, 1,024 x 1,024", lambda: logits(1024, 1024), divergences, -1
     yield "top-p draws", lambda: logits(64, 32_000 if arguments.quick else 128_256), draws, -1
 
 

@@ -132,6 +132,7 @@ mod functions;
 mod hardmax;
 #[doc(hidden)]
 pub mod internal;
+mod kl;
 mod lanes;
 mod loss;
 #[cfg(feature = "ndarray")]

@@ -105,6 +105,11 @@ fn changed(options: &Options, x: Matrix<f32>, y: &mut [f32], weights: &[f32]) {
     masked.softmax(x, view(y, cols)).expect("a valid call");
     masked.log_softmax(x, view(y, cols)).expect("a valid call");
     masked.logsumexp(x, &mut y[..rows]).expect("a valid call");
+    for of in [options.softmax(), negative.softmax(), masked] {
+        of.kl_divergence(x, x, &mut y[..rows]).expect("a valid call");
+        let gradient = Some(view(y, cols));
+        of.kl_divergence_backward(x, x, &upstream[..rows], None, gradient).expect("a valid call");
+    }
     options.log_probs().mask(bits).log_probs(x, &[], &mut []).expect("a valid call");
     options.top_k(0).mask(bits).indices(x, &mut []).expect("a valid call");
 }

@@ -11,6 +11,7 @@
 mod along;
 mod attention;
 mod entropy;
+mod kl;
 mod loss;
 mod mask;
 mod online;
@@ -30,6 +31,7 @@ use std::ffi::{CStr, c_char};
 pub use along::*;
 pub use attention::*;
 pub use entropy::*;
+pub use kl::*;
 pub use loss::*;
 pub use mask::*;
 pub use online::*;

@@ -109,7 +109,7 @@ macro_rules! c_tests {
     };
 }
 
-c_tests! { along attention decide entropy environment floating_point header loss online options per_row processes ragged router rows sample shards speculative stacks tensors threads }
+c_tests! { along attention decide entropy environment floating_point header kl loss online options per_row processes ragged router rows sample shards speculative stacks tensors threads }
 
 #[test]
 fn header_is_cpp() {

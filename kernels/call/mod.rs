@@ -6,6 +6,7 @@ pub(crate) mod entropies;
 pub(crate) mod error;
 pub(crate) mod excess;
 pub(crate) mod factors;
+pub(crate) mod kl;
 pub(crate) mod losses;
 pub(crate) mod masses;
 pub(crate) mod matrix;

@@ -373,7 +373,7 @@ pub(super) const fn halves<S: Vector>() -> usize {
 /// f64; rows of f64 use the first alone.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // as indices the loops unroll into registers
-fn row_sums<S: Vector, const N: usize>(
+pub(super) fn row_sums<S: Vector, const N: usize>(
     simd: S,
     n: usize,
     mut terms: impl FnMut(usize, usize) -> [[Wide<S>; 2]; N],

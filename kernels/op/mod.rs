@@ -5,6 +5,7 @@ pub(crate) mod columns;
 pub(crate) mod decide;
 pub(crate) mod entropy;
 pub(crate) mod excess;
+pub(crate) mod kl;
 pub(crate) mod limits;
 pub(crate) mod loss;
 pub(crate) mod online;

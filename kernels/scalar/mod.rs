@@ -669,6 +669,8 @@ pub(crate) mod decide;
 
 pub(crate) mod entropy;
 
+pub(crate) mod kl;
+
 pub(crate) mod loss;
 
 pub(crate) mod route;

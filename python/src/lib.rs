@@ -47,7 +47,7 @@ mod _softmax {
         cross_entropy_ragged, cross_entropy_with_grad_ragged, softmax_backward_ragged,
     };
     #[pymodule_export]
-    use crate::reduce::{argmax, entropy, log_probs, logsumexp, perplexity, top_k};
+    use crate::reduce::{argmax, entropy, kl_divergence, log_probs, logsumexp, perplexity, top_k};
     #[pymodule_export]
     use crate::route::route;
     #[pymodule_export]

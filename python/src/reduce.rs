@@ -325,6 +325,82 @@ pub fn entropy<'py>(
     y.finish()
 }
 
+/// The Kullback-Leibler divergence along an axis, in nats: sum(p * (ln(p) - ln(q))) with
+/// p = softmax(p_logits) and q = softmax(q_logits), where 0 * ln(0) is 0. Rows that hardly differ
+/// are as precise as others.
+///
+/// p_logits, q_logits: of one shape and dtype; scale, temperature and masks hold for both.
+/// mask: bools (True: seen), or numbers that are 0 or -inf.
+/// keepdims: whether reduced axes stay, with one element.
+/// masked: what rows of p of nothing but -inf have, "nan" or "zero".
+/// Other arguments as of softmax.
+#[pyfunction]
+#[pyo3(signature = (p_logits, q_logits, axis=Along::Last, keepdims=None, *, scale=None, temperature=None, mask=None, bitmask=None, hidden_from=None, masked=MaskedRows::default(), out=None, threads=None, kernel=None),
+    text_signature = "(p_logits, q_logits, axis=-1, keepdims=False, *, scale=None, temperature=None, mask=None, bitmask=None, hidden_from=None, masked='nan', out=None, threads=None, kernel=None)")]
+#[allow(clippy::too_many_arguments)]
+pub fn kl_divergence<'py>(
+    p_logits: &Bound<'py, PyAny>,
+    q_logits: &Bound<'py, PyAny>,
+    axis: Along,
+    keepdims: Arg<'_, 'py>,
+    scale: Arg<'_, 'py>,
+    temperature: Arg<'_, 'py>,
+    mask: Arg<'_, 'py>,
+    bitmask: Arg<'_, 'py>,
+    hidden_from: Arg<'_, 'py>,
+    masked: MaskedRows,
+    out: Option<&Bound<'py, PyAny>>,
+    threads: Arg<'_, 'py>,
+    kernel: Option<&str>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = p_logits.py();
+    let keepdims = flag(keepdims, "keepdims")?;
+    let op = Softmax::new().masked(masked.0).exec(exec(threads, kernel)?);
+    let op = by_factor!(op, Factor::new(scale, temperature)?);
+    let x = Array::input(p_logits, "p_logits")?;
+    let other = Array::input(q_logits, "q_logits")?;
+    if other.dtype() != x.dtype() {
+        return Err(PyTypeError::new_err(format!(
+            "q_logits must be {}, as p_logits, got {}",
+            x.dtype().name(),
+            other.dtype().name()
+        )));
+    }
+    if other.shape() != x.shape() {
+        return Err(PyValueError::new_err(format!(
+            "q_logits must have the shape of p_logits, {}, got {}",
+            tuple(x.shape()),
+            tuple(other.shape())
+        )));
+    }
+    let axes = axis.of(x.shape().len())?;
+    let mut y = Output::of(&x, out, &reduced(x.shape(), &axes, keepdims), x.dtype())?;
+    y.apart(&other, "q_logits")?;
+    let mask = MaskArray::new(mask, bitmask, hidden_from)?;
+    if let Some((beside, name)) = mask.as_ref().map(MaskArray::named) {
+        y.apart(beside, name)?;
+    }
+    let layout = x.layout().at_least_one_axis();
+    let of_other = other.layout().at_least_one_axis();
+    let mask = mask.as_ref().map(|mask| RowMask::new(mask, layout.shape(), &axes, x.dtype()));
+    let mask = mask.transpose()?;
+    typed!(x.dtype(), T => with_slice::<T, _>(py, y.layout(), num::<T>(0.0), |kl| {
+        with_rows::<T, _>(py, &layout, &axes, |p| with_rows::<T, _>(py, &of_other, &axes, |q| {
+            each_row(py, p, kl, 1, |p, kl, first| {
+                let rows = p.rows();
+                let (_, q) = q.split_rows(first);
+                let (q, _) = q.split_rows(rows);
+                let op = match &mask {
+                    Some(mask) => op.mask(mask.of_rows(first, rows)),
+                    None => op,
+                };
+                op.kl_divergence(p, q, kl)
+            })
+        }))
+    }))?;
+    y.finish()
+}
+
 fn num<T: Float>(x: f64) -> T {
     T::from_f64(x)
 }

@@ -48,6 +48,55 @@ def test_entropy_of_masks():
         softmax.entropy(X, temperature=0.0)
 
 
+@pytest.mark.parametrize("axis", [-1, 0, 1, (0, 1), (0, 2), None])
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_kl_divergence(axis, keepdims):
+    for dtype in [np.float32, np.float64]:
+        x = X.astype(dtype)
+        y = x[::-1].copy() * dtype(0.75)
+        kl = softmax.kl_divergence(x, y, axis, keepdims, temperature=2.0)
+        p, q = (exact.softmax(a.astype(np.longdouble) / 2, axis) for a in [x, y])
+        want = (p * (np.log(p) - np.log(q))).sum(axis, keepdims=keepdims)
+        assert kl.shape == want.shape and kl.dtype == dtype and exact.ulps(kl, want) <= 8
+        out = np.empty(want.shape, dtype)
+        assert softmax.kl_divergence(x, y, axis, keepdims, temperature=2.0, out=out) is out
+        assert (out == kl).all()
+
+
+def test_kl_divergence_of_rows_that_hardly_differ():
+    x = X.astype(np.float64)
+    y = x.copy()
+    y[..., 0] += 1e-7
+    p = exact.softmax(x.astype(np.longdouble), -1)
+    want = p[..., 0] * (1 - p[..., 0]) * 1e-14 / 2
+    assert (abs(softmax.kl_divergence(x, y) / want - 1) < 1e-6).all()
+    assert (softmax.kl_divergence(x, x) == 0).all()
+
+
+def test_kl_divergence_of_masks_and_what_it_refuses():
+    seen = np.array([True, False, True, True, False, True])
+    y = X[::-1]
+    x_seen, y_seen = (np.where(seen, a, -np.inf) for a in [X, y])
+    want = softmax.kl_divergence(x_seen, y_seen)
+    assert (softmax.kl_divergence(X, y, mask=seen) == want).all()
+    assert (softmax.kl_divergence(X, y, mask=np.where(seen, 0.0, -np.inf)) == want).all()
+    assert (softmax.kl_divergence(-X, -y, mask=seen, scale=-1) == want).all()
+    assert softmax.kl_divergence([3.0, 1.0], [3.0, -np.inf]) == np.inf
+    nothing = np.full(3, -np.inf)
+    assert np.isnan(softmax.kl_divergence(nothing, nothing))
+    assert softmax.kl_divergence(nothing, nothing, masked="zero") == 0.0
+    with pytest.raises(ValueError, match="temperature"):
+        softmax.kl_divergence(X, y, temperature=0.0)
+    with pytest.raises(ValueError, match="only hide"):
+        softmax.kl_divergence(X, y, mask=np.full(6, 0.5))
+    with pytest.raises(ValueError, match="q_logits must have the shape of p_logits"):
+        softmax.kl_divergence(X, y[..., 1:])
+    with pytest.raises(TypeError, match="q_logits must be float64, as p_logits, got float32"):
+        softmax.kl_divergence(X, y.astype(np.float32))
+    with pytest.raises(ValueError, match="out overlaps q_logits"):
+        softmax.kl_divergence(X[0, 0], X[0, 1], out=X[0, 1, :1].reshape(()))
+
+
 def test_log_softmax_and_scales():
     assert exact.is_log(softmax.log_softmax(X), exact.log_softmax(X))
     assert exact.is_log(softmax.log_softmax(np.float32(X)), exact.log_softmax(np.float32(X)))

@@ -16,6 +16,7 @@ mod dispatch;
 mod entropy;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod environment;
+mod kl;
 mod lanes;
 mod loss;
 mod loss_bounds;

@@ -106,6 +106,16 @@ static void maps(softmax_dtype dtype, size_t rows, size_t cols, const softmax_op
     NOTE(lse, rows * size_of(dtype));
     CALL(softmax_entropy_backward(&x, NULL, lse, &y, options));
     NOTE(out, bytes);
+    char *other = (char *)memory(bytes);
+    fill(dtype, other, rows, cols, (uint32_t)(rows + cols + 1));
+    softmax_matrix q = softmax_matrix_of(other, dtype, rows, cols);
+    CALL(softmax_kl_divergence(&x, &q, NULL, lse, options));
+    NOTE(lse, rows * size_of(dtype));
+    CALL(softmax_kl_divergence_backward(&x, &q, NULL, lse, &y, NULL, options));
+    NOTE(out, bytes);
+    CALL(softmax_kl_divergence_backward(&x, &q, NULL, lse, NULL, &y, options));
+    NOTE(out, bytes);
+    free(other);
     double *factors = (double *)memory(rows * sizeof *factors);
     for (size_t i = 0; i < rows; i++) {
         factors[i] = i % 3 == 2 ? 0.7 : 1.0;

@@ -102,7 +102,7 @@ type Map = unsafe extern "C" fn(
 
 /// The first byte of the input chooses the function.
 pub fn plan(input: &mut Input) -> Planned {
-    match input.byte() % 70 {
+    match input.byte() % 72 {
         0 => map(input, "softmax_softmax", softmax_softmax, SOFTMAX_OP_SOFTMAX),
         1 => map(input, "softmax_log_softmax", softmax_log_softmax, SOFTMAX_OP_LOG_SOFTMAX),
         2 => map(input, "softmax_sigmoid", softmax_sigmoid, SOFTMAX_OP_SIGMOID),
@@ -172,6 +172,8 @@ pub fn plan(input: &mut Input) -> Planned {
         66 => online_array(input, true),
         67 => online_array(input, false),
         68 => merge_outputs(input),
+        69 => kl_divergence(input),
+        70 => kl_divergence_backward(input),
         _ => shards(input),
     }
 }
@@ -762,6 +764,50 @@ fn logsumexp_axis(input: &mut Input) -> Planned {
     })
     .reads([read])
     .writes([written])
+}
+
+fn kl_divergence(input: &mut Input) -> Planned {
+    let (dtype, shape) = (input.dtype(), input.shape());
+    let x = input.matrix(dtype, shape);
+    let like = input.like((x.matrix.rows, x.matrix.cols));
+    let y = input.matrix(dtype, like);
+    let mut read = vec![x.rows, y.rows];
+    let mask = mask_or_null(input, (x.matrix.rows, x.matrix.cols), &mut read);
+    let (kl, written) = values(input, x.matrix.rows, size_of_dtype(dtype), false, &x);
+    // SAFETY: as in `map`.
+    Planned::new("softmax_kl_divergence", move |options| unsafe {
+        softmax_kl_divergence(x.pointer, y.pointer, mask, kl, options)
+    })
+    .reads(read)
+    .writes([written])
+}
+
+fn kl_divergence_backward(input: &mut Input) -> Planned {
+    let (dtype, shape) = (input.dtype(), input.shape());
+    // In place it must be refused.
+    let (x, of_x, _) = input.pair((dtype, dtype), shape);
+    let like = input.like((x.matrix.rows, x.matrix.cols));
+    let (y, of_y, _) = input.pair((dtype, dtype), like);
+    let mut read = vec![x.rows, y.rows];
+    let mask = mask_or_null(input, (x.matrix.rows, x.matrix.cols), &mut read);
+    let upstream = input.elements(x.matrix.rows, dtype).cast_const();
+    let bytes = x.matrix.rows.saturating_mul(size_of_dtype(dtype));
+    read.push(Written::of(upstream.cast_mut().cast::<u8>(), bytes));
+    let wanted = input.below(4);
+    let written = [of_x, of_y].into_iter().enumerate().filter(|&(i, _)| wanted & (1 << i) == 0);
+    let written: Vec<Written> = written.map(|(_, gradient)| gradient.rows).collect();
+    let pointer = |i: usize, of: Arg| if wanted & (1 << i) == 0 { of.pointer } else { std::ptr::null() };
+    let (of_x, of_y) = (pointer(0, of_x), pointer(1, of_y));
+    Planned::new("softmax_kl_divergence_backward", move |options| {
+        // SAFETY: as in `map`.
+        unsafe {
+            softmax_kl_divergence_backward(
+                x.pointer, y.pointer, mask, upstream, of_x, of_y, options,
+            )
+        }
+    })
+    .reads(read)
+    .writes(written)
 }
 
 fn entropy_axis(input: &mut Input) -> Planned {
