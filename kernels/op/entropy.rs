@@ -180,8 +180,12 @@ where
                         let error = w.add(w.sub(top, w.sub(d[half], t)), w.sub(minus, t));
                         terms[half] = w.mul(e[half], error);
                     }
-                    below.add_products(simd, e, d);
-                    if !single {
+                    if single {
+                        // Differences may have all 53 bits, so that products are rounded: apart
+                        // from the additions on every CPU.
+                        below.add(simd, [w.mul(e[0], d[0]), w.mul(e[1], d[1])]);
+                    } else {
+                        below.add_products(simd, e, d);
                         of_errors.add(simd, terms);
                     }
                 }

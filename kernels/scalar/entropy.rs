@@ -13,7 +13,7 @@ use crate::scalar::{
 /// The sum of the products of pairs, added as the exponentials of a row are added.
 fn products<R: Reference>(terms: &[(f64, f64)]) -> Sum {
     if R::MIN_EXP == -126 {
-        // Products of f32 are exact in f64.
+        // Products of f32 are exact in f64; those of differences are rounded.
         let products: Vec<f64> = terms.iter().map(|(a, b)| a * b).collect();
         return row_sum::<R>(&products);
     }

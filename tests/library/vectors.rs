@@ -634,6 +634,12 @@ const FILES: &[(&str, &str, Make)] = &[
     ("weighted", "logsumexp of rows with weights", |file, kernel| {
         for_all_types!(weights::weighted(file, kernel));
     }),
+    ("entropies", "entropies of rows and their gradients", |file, kernel| {
+        for_all_types!(weights::entropies(file, kernel));
+    }),
+    ("divergences", "divergences of two rows of logits and their gradients", |file, kernel| {
+        for_all_types!(weights::divergences(file, kernel));
+    }),
     ("perplexity", "perplexities of log-probabilities", |file, _| {
         for_all_types!(weights::perplexities(file));
     }),

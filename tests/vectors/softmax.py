@@ -1438,6 +1438,195 @@ class Pairs:
         return (-a[0], -a[1])
 
 
+# --- Entropies.
+
+
+def product_sum(a, b, contract):
+    """The sum of a row of products."""
+    if not contract.is_double:
+        return row_sum([mul(a, b) for a, b in zip(a, b)], contract)
+    result = None
+    for at in range(0, len(a), BLOCK):
+        lanes = [(0.0, 0.0)] * 8
+        for i, (x, y) in enumerate(zip(a[at : at + BLOCK], b[at : at + BLOCK])):
+            hi, lo = lanes[i % 8]
+            p = mul(x, y)
+            z, error = two_sum(hi, p)
+            lanes[i % 8] = (z, add(add(lo, error), fma(x, y, sub(0.0, p))))
+        c = [pair_add(lanes[i], lanes[i + 4]) for i in range(4)]
+        block = pair_add(pair_add(c[0], c[2]), pair_add(c[1], c[3]))
+        result = block if result is None else pair_add(result, block)
+    return result
+
+
+class Entropy:
+    """A row's entropy, for its gradient if `slopes`."""
+
+    def __init__(self, x, of, scale, slopes):
+        contract = contract_of(of)
+        row, n = Row(x, contract, scale), len(x)
+        pairs, shift = Pairs(contract.is_double), row.shift
+        self.e, self.scale, total = row.e, scale, pairs.of(*row.sum)
+        cut = shift.cut if contract.is_double else f32(shift.cut)
+        self.w = [contract.a.sub(x, shift.subtract) if shift.is_huge else x for x in x]
+        self.w = [0.0 if w < cut else w for w in self.w]
+        self.top = sub(row.max, shift.subtract)
+        self.a = pairs.of(scale.hi, scale.lo)
+        e_max, c = row.exp(row.max), pairs.of(*row.log().c)
+
+        def value(a):
+            return add(a[0], a[1])
+
+        def share_of(below):
+            return pairs.mul(pairs.div(below, total), self.a)
+
+        minus_w = pairs.minus(pairs.of(*product_sum(self.e, self.w, contract)))
+        below = pairs.add(pairs.mul(pairs.of(self.top), total), minus_w)
+        share = share_of(pairs.of(0.0) if value(below) < 0 else below)
+        rest, error = two_sum(row.sum[0], -e_max)
+        rest = add(rest, add(error, row.sum[1]))
+        adds = float(min(n, BLOCK) // 16 + 8 + n // BLOCK)
+        lost_of_sum = 2.0**-86 if contract.is_double else mul(adds, 2.0**-53)
+        may = 2.0**-60 if contract.is_double else 2.0**-30
+        lost = mul(rest, may) < mul(lost_of_sum, row.sum[0])
+        least = value(share) if slopes else add(value(c), value(share))
+        far = mul(least, may) < mul(lost_of_sum, abs(mul(scale.hi, self.top)))
+        if n > 1 and (lost or far):
+            minus = [sub(0.0, w) for w in self.w]
+            ds = [add(self.top, m) for m in minus]
+            below = product_sum(self.e, ds, contract)
+            if contract.is_double:
+                errors = []
+                for e, m, y in zip(self.e, minus, ds):
+                    t = sub(y, self.top)
+                    errors.append(mul(e, add(sub(self.top, sub(y, t)), sub(m, t))))
+                below = pair_add(below, row_sum(errors, contract))
+            share = share_of(pairs.of(*below))
+            if lost:
+                others = [0.0 if x == row.max else e for x, e in zip(x, self.e)]
+                others = value(row_sum(others, contract))
+                if not contract.is_double or others < mul(0.125, e_max):
+                    c = pairs.of(ln1p(div(others, e_max)))
+        self.share = value(share)
+        self.entropy = add(value(pairs.add(share, c)), 0.0)
+        self.factor = value(pairs.div(self.a, total))
+
+    def gradient(self, upstream):
+        factor = mul(self.factor, upstream)
+
+        def of(e, w):
+            slope = fma(sub(self.top, w), self.scale.hi, sub(0.0, self.share))
+            return fma(mul(e, factor), slope, 0.0)
+
+        return [of(e, w) for e, w in zip(self.e, self.w)]
+
+
+def entropy_of_special(value, masked):
+    return 0.0 if value == -INF and masked == "zero" else NAN
+
+
+# --- The divergence of two rows of logits.
+
+KL_P = [
+    d(word)
+    for word in (
+        "3fe0000000000000 bfc5555555555557 3fa5555555555573 bf81111111110eff "
+        "3f56c16c16c14a34 bf2a01a01a052aa9 3efa01a01a195463 bec71de3a2a1c11c "
+        "3e927e4fb45a8ffb be5ae6476be38b78 3e21eed3f3051b31 bde6119bee4b6604 "
+        "3da940e2e3f29e28 bd6afd77b11f73b8 3d28173eb35537fb bcf44a29c73f27c8"
+    ).split()
+]
+
+
+def two_difference(a, b):
+    y = sub(a, b)
+    u = sub(y, a)
+    return y, sub(sub(a, sub(y, u)), add(b, u))
+
+
+class Divergence:
+    """Of two rows, neither of which is special."""
+
+    def __init__(self, x, y, of, scale):
+        contract = contract_of(of)
+        pairs = Pairs(contract.is_double)
+        rows = [Row(row, DOUBLE, scale) for row in (x, y)]
+        sums = [row_sum(row.e, contract) for row in rows]
+        logs = [Log(r.max, r.exp(r.max), r.shift, s, DOUBLE, scale).c for r, s in zip(rows, sums)]
+        self.scale, self.pairs, self.sums = scale, pairs, [pairs.of(*s) for s in sums]
+        (self.e, self.f), (log_x, log_y) = (row.e for row in rows), logs
+        self.max = two_sum(mul(0.5, rows[0].max), -mul(0.5, rows[1].max))
+        c, error = two_sum(log_x[0], -log_y[0])
+        self.c = c, add(error, sub(log_x[1], log_y[1]))
+        self.ratio = self.quotient(self.sums[0], self.sums[1])
+        self.d = [self.difference(x, y) for x, y in zip(x, y)]
+        terms = [self.term(e, f, y) for e, f, y in zip(self.e, self.f, self.d)]
+        value = self.quotient(pairs.of(*row_sum(terms, contract)), self.sums[0])
+        self.value = value if math.isfinite(value) else INF
+
+    def quotient(self, a, b):
+        return add(*self.pairs.div(a, b))
+
+    def difference(self, x, y):
+        z, z_lo = two_difference(mul(0.5, x), mul(0.5, y))
+        z, error = two_difference(z, self.max[0])
+        z_lo = add(error, sub(z_lo, self.max[1]))
+        a, a_lo = mul(2.0, self.scale.hi), mul(2.0, self.scale.lo)
+        p = mul(z, a)
+        p_lo = fma(z_lo, a, fma(z, a_lo, fma(z, a, sub(0.0, p))))
+        y, error = two_difference(p, self.c[0])
+        return y if math.isinf(y) else add(y, add(error, sub(p_lo, self.c[1])))
+
+    @staticmethod
+    def near(y):
+        """exp(-y) - 1 + y, or None if y is not near 0."""
+        if not -2 <= y <= 1:
+            return None
+        q = KL_P[-1]
+        for c in KL_P[-2::-1]:
+            q = fma(q, y, c)
+        return mul(mul(y, y), q)
+
+    def term(self, e, f, y):
+        if e == 0:
+            return mul(f, self.ratio)
+        near = self.near(y)
+        return mul(e, near) if near is not None else fma(e, sub(y, 1.0), mul(f, self.ratio))
+
+    def gradients(self, upstream):
+        factor = self.pairs.mul(self.pairs.of(self.scale.hi), self.pairs.of(upstream))
+        of_p, of_q = (self.quotient(factor, total) for total in self.sums)
+        value = NAN if math.isinf(self.value) else self.value
+
+        def with_x(e, y):
+            return 0.0 if e == 0 else fma(mul(e, of_p), sub(y, value), 0.0)
+
+        def with_y(e, f, y):
+            if e == 0:
+                return mul(f, of_q)
+            near = self.near(y)
+            if near is not None:
+                return fma(mul(e, of_p), sub(near, y), 0.0)
+            return fma(f, of_q, sub(0.0, mul(e, of_p)))
+
+        of_x = [with_x(e, y) for e, y in zip(self.e, self.d)]
+        return of_x, [with_y(e, f, y) for e, f, y in zip(self.e, self.f, self.d)]
+
+
+def divergence(x, y, of, scale, masked, upstream):
+    """The divergence, and the gradients."""
+    of_x, of_y = special(x), special(y)
+    if of_x is None and of_y is None:
+        both = Divergence(x, y, of, scale)
+        return both.value, *both.gradients(upstream)
+    value = slope = NAN
+    if of_x == -INF and (of_y is None or of_y == -INF) and masked == "zero":
+        value = slope = 0.0
+    elif of_x is None and of_y == -INF:
+        value = INF
+    return value, [slope] * len(x), [slope] * len(x)
+
+
 class LossRow:
     """The sums of a row, and what its log-probabilities are made of."""
 
@@ -2139,6 +2328,35 @@ def check_weighted(case, at):
     check_values(at, "logsumexp", y, of, case["logsumexp"])
 
 
+def check_entropies(case, at):
+    of = TYPES[case["type"]]
+    x, masked, upstream = numbers(case["x"], of), case["masked"], numbers(case["upstream"], of)[0]
+    negative = d(case.get("scale", "3ff0000000000000")) < 0
+    x, scale = without_sign(x, case)
+    value = special(x)
+    if value is None:
+        y = Entropy(x, of, scale, False).entropy
+        gradient = Entropy(x, of, scale, True).gradient(-upstream if negative else upstream)
+    else:
+        y = entropy_of_special(value, masked)
+        gradient = [y] * len(x)
+    check_values(at, "entropy", [y], of, case["entropy"])
+    check_values(at, "gradient", gradient, of, case["gradient"])
+
+
+def check_divergences(case, at):
+    of = TYPES[case["type"]]
+    upstream = numbers(case["upstream"], of)[0]
+    if d(case.get("scale", "3ff0000000000000")) < 0:
+        upstream = -upstream
+    x, scale = without_sign(numbers(case["x"], of), case)
+    y, _ = without_sign(numbers(case["y"], of), case)
+    value, of_x, of_y = divergence(x, y, of, scale, case["masked"], upstream)
+    check_values(at, "divergence", [value], of, case["divergence"])
+    check_values(at, "gradient_x", of_x, of, case["gradient_x"])
+    check_values(at, "gradient_y", of_y, of, case["gradient_y"])
+
+
 def check_perplexity(case, at):
     x = numbers(case["x"], TYPES[case["type"]])
     check_values(at, "perplexity", [perplexity(x)], F64, case["perplexity"])
@@ -2238,6 +2456,8 @@ CHECKS = {
     "outputs": check_outputs,
     "masked": check_masked,
     "weighted": check_weighted,
+    "entropies": check_entropies,
+    "divergences": check_divergences,
     "perplexity": check_perplexity,
     "routes": check_routes,
     "backward": check_backward,

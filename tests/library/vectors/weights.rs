@@ -1,9 +1,11 @@
-//! Vectors of log-sum-exp with weights, of perplexity, and of routers.
+//! Vectors of log-sum-exp with weights, of entropies and divergences, of perplexity, and of routers.
 
 use super::attention::Elements;
 use super::{Bits, Case, Factor, File, Input, list, words};
 use crate::common::*;
-use softmax::{Element, GroupScore, Kernel, Masked, Matrix, Router, Scoring, perplexity};
+use softmax::{
+    Element, GroupScore, Kernel, Masked, Matrix, MatrixMut, Router, Scoring, perplexity,
+};
 
 /// Log-sum-exp of rows with weights.
 pub(super) fn weighted<T: Bits>(file: &mut File, kernel: &'static Kernel) {
@@ -90,6 +92,121 @@ pub(super) fn weighted<T: Bits>(file: &mut File, kernel: &'static Kernel) {
     }
     // What is hidden may be anything.
     add(of(&[nan, inf, 0.5]), &[1.0; 3], 3, one, Some(Elements::Bool(vec![false, false, true])));
+}
+
+/// Entropies of rows, and their gradients.
+pub(super) fn entropies<T: Bits>(file: &mut File, kernel: &'static Kernel) {
+    let (inf, nan) = (f64::INFINITY, f64::NAN);
+    let mut random = Random(74);
+    let largest = super::ends::<T>().largest;
+    let one = Factor::Scale(1.0);
+    let mut add = |input: Input<T>, factor: Factor, masked: Masked, upstream: f64| {
+        let x = input.elements();
+        let softmax = factor.options(kernel, masked).softmax();
+        let from = Matrix::with_stride(&x, 1, x.len(), x.len()).expect("a row");
+        let (mut h, mut gradient) = ([T::NAN], vec![T::NAN; x.len()]);
+        let upstream = [T::from_f64(upstream)];
+        softmax.entropy(from, &mut h).expect("a valid call");
+        let y = MatrixMut::with_stride(&mut gradient, 1, x.len(), x.len()).expect("a row");
+        softmax.entropy_backward(from, &upstream, y).expect("a valid call");
+        let masked = if masked == Masked::Zero { "zero" } else { "nan" };
+        let case = factor.add_to(Case::new::<T>()).text("masked", masked);
+        let case = case.input("x", &input).text("upstream", words(&upstream));
+        file.add(case.output("entropy", &h).output("gradient", &gradient));
+    };
+    for x in [&[][..], &[nan, 1.0], &[inf, 1.0], &[-inf, -inf], &[-inf], &[5.0], &[-inf, 2.0]] {
+        for masked in [Masked::Nan, Masked::Zero] {
+            add(Input::of(x), one, masked, 1.0);
+        }
+    }
+    for x in [[largest, -largest], [largest, largest], [0.0, -0.0]] {
+        add(Input::of(&x), Factor::Temperature(0.7), Masked::Nan, -3.0);
+    }
+    // Rows that are nearly certain, which are summed twice; the last ones so that what is far below
+    // the largest counts. Then rows far from 0, of huge magnitude, and of elements next to 0.
+    for far in [3.0, 9.0, 17.0, 18.5, 25.0, 36.0, 40.0, 60.0, 80.0, 86.5, 88.0, 300.0, 700.0, 708.5]
+    {
+        for top in [0.0, 40.3, -700.0, 65_000.0, 1e30] {
+            let near = if top == 40.3 { top - 1e-3 } else { top - far - 0.7 };
+            add(Input::of(&[top - far, top, near]), one, Masked::Nan, 0.3);
+        }
+    }
+    add(Input::of(&[1e-310, 3.8e-308, 0.0]), one, Masked::Nan, 1.0);
+    let factors = [one, Factor::Temperature(3.0), Factor::Scale(-0.3), Factor::Scale(300.0)];
+    for (i, cols) in [1, 2, 5, 9, 17, 40].into_iter().enumerate() {
+        for kind in 0..KINDS {
+            let x = Input::Full(row(&mut random, kind, cols));
+            let upstream = random.signed() * 9.0;
+            add(x, factors[(i + kind) % factors.len()], Masked::Nan, upstream);
+        }
+    }
+    // The order of additions within blocks, and of blocks.
+    for (exponent, factor) in [(1, one), (4, Factor::Scale(0.5)), (9, one)] {
+        add(Input::Generated { n: 9_000, seed: 5, exponent }, factor, Masked::Nan, 0.5);
+    }
+}
+
+/// Divergences of two rows, and their gradients.
+pub(super) fn divergences<T: Bits>(file: &mut File, kernel: &'static Kernel) {
+    let (inf, nan) = (f64::INFINITY, f64::NAN);
+    let mut random = Random(75);
+    let largest = super::ends::<T>().largest;
+    let one = Factor::Scale(1.0);
+    let mut add = |pair: [Input<T>; 2], factor: Factor, masked: Masked, upstream: f64| {
+        let [x, y] = [pair[0].elements(), pair[1].elements()];
+        let n = x.len();
+        let softmax = factor.options(kernel, masked).softmax();
+        let [of_x, of_y] = [&x, &y].map(|x| Matrix::with_stride(x, 1, n, n).expect("a row"));
+        let upstream = [T::from_f64(upstream)];
+        let (mut kl, mut with_x, mut with_y) = ([T::NAN], vec![T::NAN; n], vec![T::NAN; n]);
+        softmax.kl_divergence(of_x, of_y, &mut kl).expect("a valid call");
+        let to = [&mut with_x, &mut with_y];
+        let to = to.map(|to| Some(MatrixMut::with_stride(to, 1, n, n).expect("a row")));
+        let [to_x, to_y] = to;
+        let done = softmax.kl_divergence_backward(of_x, of_y, &upstream, to_x, to_y);
+        done.expect("a valid call");
+        let masked = if masked == Masked::Zero { "zero" } else { "nan" };
+        let case = factor.add_to(Case::new::<T>()).text("masked", masked);
+        let case = case.input("x", &pair[0]).input("y", &pair[1]);
+        let case = case.text("upstream", words(&upstream)).output("divergence", &kl);
+        file.add(case.output("gradient_x", &with_x).output("gradient_y", &with_y));
+    };
+    let rows = [[nan, 1.0], [inf, 1.0], [-inf, -inf], [0.5, 1.0], [-inf, 1.0], [-inf, -3.0]];
+    for x in &rows {
+        for y in &rows {
+            for masked in [Masked::Nan, Masked::Zero] {
+                add([x, y].map(|x| Input::of(x)), one, masked, 2.0);
+            }
+        }
+    }
+    add([Input::of(&[]), Input::of(&[])], one, Masked::Zero, 1.0);
+    add([Input::of(&[5.0]), Input::of(&[-7.0])], one, Masked::Nan, 1.0);
+    for (x, y) in [(largest, -largest), (-largest, largest), (largest, 0.0)] {
+        add([Input::of(&[x, 0.0]), Input::of(&[y, 0.0])], one, Masked::Nan, 1.0);
+    }
+    // Differences at both ends of the polynomial, and far from them; and very small ones.
+    let far =
+        [1e-7, 1e-3, 0.3, 0.9, 0.999, 1.0, 1.001, 1.9, 1.99, 2.0, 2.01, 5.0, 60.0, 700.0, 800.0];
+    for d in far.into_iter().flat_map(|d| [d, -d]) {
+        let x = [0.0, 3.0, -40.0];
+        for y in [[0.0, 3.0, -40.0 + d], [d, 3.0, -40.0]] {
+            add([Input::of(&x), Input::of(&y)], one, Masked::Nan, -0.7);
+        }
+    }
+    let factors = [one, Factor::Temperature(3.0), Factor::Scale(-0.3), Factor::Scale(30.0)];
+    for (i, cols) in [1, 2, 5, 9, 17, 40].into_iter().enumerate() {
+        for kind in 0..KINDS {
+            let x: Vec<T> = row(&mut random, kind, cols);
+            let near = |x: &T| T::from_f64(x.to_f64() + random.signed() * [1e-2, 3.0][i % 2]);
+            let y = x.iter().map(near).collect();
+            let factor = factors[(i + kind) % factors.len()];
+            add([Input::Full(x), Input::Full(y)], factor, Masked::Nan, 0.9);
+        }
+    }
+    for (exponent, factor) in [(1, one), (4, Factor::Scale(0.5))] {
+        let pair = [5, 6].map(|seed| Input::Generated { n: 9_000, seed, exponent });
+        add(pair, factor, Masked::Nan, 0.5);
+    }
 }
 
 /// Perplexities of log-probabilities.
