@@ -244,6 +244,11 @@ impl<'a, T: Element> KlDivergence<'a, T> {
         self.gradients.iter().any(Option::is_some)
     }
 
+    /// Whether the divergence is asked for, or needed: the gradient with respect to `y` is without.
+    pub(crate) fn needs_divergence(&self) -> bool {
+        self.kl.is_some() || self.gradients[0].is_some()
+    }
+
     /// Where the gradients of a row are written.
     pub(crate) fn gradients(&mut self, row: usize) -> [Option<&mut [T]>; 2] {
         self.gradients.each_mut().map(|g| g.as_mut().map(|g| g.row_mut(row)))

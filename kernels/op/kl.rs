@@ -16,6 +16,7 @@ use crate::sweep::{Exp, Plain, classify, row_max};
 /// # Safety
 /// `x` is valid for reads of `n` elements.
 #[inline(never)]
+#[allow(clippy::needless_range_loop)] // as indices the loops unroll into registers
 unsafe fn sums<S, T>(simd: S, x: *const T, n: usize, scale: &Scale) -> Result<KlSums, Special>
 where
     S: Io<T> + Io<<S as Vector>::E>,
@@ -45,9 +46,10 @@ where
                 |i, n| {
                     // SAFETY: n elements are there from i on. The exponential of -inf is 0.
                     let x = unsafe { load(simd, x.add(i), n, f64::NEG_INFINITY) };
+                    let x = simd.widen(x);
                     let mut terms = [[w.splat(0.0); 2]];
-                    for (half, x) in simd.widen(x).into_iter().enumerate().take(halves::<S>()) {
-                        terms[0][half] = exp.of(true, true, x);
+                    for half in 0..halves::<S>() {
+                        terms[0][half] = exp.of(true, true, x[half]);
                     }
                     terms
                 },
@@ -87,16 +89,20 @@ fn two_difference<W: Vector>(w: W, a: W::V, b: W::V) -> (W::V, W::V) {
     (s, w.sub(w.sub(a, w.sub(s, t)), w.add(b, t)))
 }
 
+#[inline(always)]
+fn pair<W: Vector<E = f64>>(w: W, (hi, lo): (f64, f64)) -> (W::V, W::V) {
+    (w.splat(hi), w.splat(lo))
+}
+
 impl<W: Vector<E = f64>> Rows<W> {
     #[inline(always)]
     fn new(simd: W, scale: &Scale, row: &KlRow, x: &KlSums, y: &KlSums) -> Self {
-        let pair = |(hi, lo): (f64, f64)| (simd.splat(hi), simd.splat(lo));
         Self {
             simd,
             exps: [Exp::new(simd, scale, &x.own), Exp::new(simd, scale, &y.own)],
-            max: pair(row.max),
-            scale: pair(row.scale),
-            log: pair(row.log),
+            max: pair(simd, row.max),
+            scale: pair(simd, row.scale),
+            log: pair(simd, row.log),
             ratio: simd.splat(row.ratio),
         }
     }
@@ -149,10 +155,10 @@ unsafe fn load_both<S: Io<T>, T>(
 ) -> [[<S::Wide as Vector>::V; 2]; 2] {
     // SAFETY: as this function's. Missing elements count nothing.
     unsafe {
-        [x, y].map(
-            #[inline(always)]
-            |x| simd.widen(load(simd, x.add(i), n, f64::NEG_INFINITY)),
-        )
+        [
+            simd.widen(load(simd, x.add(i), n, f64::NEG_INFINITY)),
+            simd.widen(load(simd, y.add(i), n, f64::NEG_INFINITY)),
+        ]
     }
 }
 
@@ -205,7 +211,7 @@ unsafe fn gradients<S, T>(
     let w = rows.simd;
     let zero = w.splat(0.0);
     let kl = w.splat(kl);
-    let factors = factors.map(|factor| w.splat(factor));
+    let factors = [w.splat(factors[0]), w.splat(factors[1])];
     for i in (0..n).step_by(S::LANES) {
         // SAFETY: n - i elements are there from i on.
         let [x, of_y] = unsafe { load_both(simd, x, i, n - i) };
@@ -221,10 +227,11 @@ unsafe fn gradients<S, T>(
             let of_q = w.mul(at.f, factors[1]);
             gradients[1][half] = rows.select(&at, near, far, of_q);
         }
-        for (y, v) in y.into_iter().zip(gradients) {
-            if !y.is_null() {
+        for k in 0..2 {
+            if !y[k].is_null() {
+                let v = one_nan(simd, simd.narrow(gradients[k]));
                 // SAFETY: n - i elements are there from i on.
-                unsafe { store(simd, y.add(i), n - i, one_nan(simd, simd.narrow(v))) };
+                unsafe { store(simd, y[k].add(i), n - i, v) };
             }
         }
     }
@@ -253,9 +260,12 @@ where
         };
         let constants = KlRow::new::<S::E>(&scale, &of_x, &of_y);
         let rows = Rows::new(simd.wide(), &scale, &constants, &of_x, &of_y);
-        // SAFETY: both rows have n elements.
-        let kl = constants.divergence::<S::E>(unsafe { terms(simd, &rows, x, n) });
-        call.set(row, T::from_f64(kl));
+        let mut kl = 0.0;
+        if call.needs_divergence() {
+            // SAFETY: both rows have n elements.
+            kl = constants.divergence::<S::E>(unsafe { terms(simd, &rows, x, n) });
+            call.set(row, T::from_f64(kl));
+        }
         if call.has_gradients() {
             let factors = constants.factors::<S::E>(call.upstream(row));
             // No gradient is left of an infinite divergence.

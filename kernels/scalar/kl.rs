@@ -49,12 +49,15 @@ fn is_near(d: f64) -> bool {
     (NEAR.0..=NEAR.1).contains(&d)
 }
 
-/// The divergence of a row, and with a factor for each its gradients; an error for special rows.
+/// The divergence of a row and its gradients.
+type Results = (f64, [Vec<f64>; 2]);
+
+/// The results of a row by its factor in the gradients; an error if one or both are special.
 fn row<R: Reference, E: Contract>(
     [x, y]: [&[f64]; 2],
     scale: &Scale,
     upstream: f64,
-) -> Result<(f64, [Vec<f64>; 2]), [Option<Special>; 2]> {
+) -> Result<Results, [Option<Special>; 2]> {
     let (of_x, of_y) = match [sums::<R>(x, scale), sums::<R>(y, scale)] {
         [Ok(of_x), Ok(of_y)] => (of_x, of_y),
         both => return Err(both.map(Result::err)),
