@@ -313,11 +313,11 @@ impl OnlineRow {
     }
 }
 
-/// A logit in units of the scale as it is.
+/// A logit in units of the scale as it is. Never -0: of equal zeros each kernel may find another.
 #[inline(always)]
 fn logit(x: f64, scale: &Scale) -> f64 {
     let (hi, lo) = scale.pair();
-    x * hi + x * lo
+    x * hi + x * lo + 0.0
 }
 
 /// The octaves of a logit in units of the scale, as a pair.

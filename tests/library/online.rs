@@ -285,6 +285,26 @@ fn bits_of(row: &OnlineRow) -> Vec<u64> {
 }
 
 #[test]
+fn the_sign_of_zero_is_that_of_no_kernel() {
+    for kernel in exact() {
+        for biased in [false, true] {
+            for i in 0..3 {
+                let zero = |k: usize| if (k + i).is_multiple_of(i + 1) { -0.0 } else { 0.0 };
+                let mut x: Vec<f32> = (0..40).map(zero).collect();
+                let attention = Attention::new(1, 1).exec(by(kernel)).scale(0.5);
+                let attention = if biased { attention.sinks(&[-0.0]) } else { attention };
+                let (mut states, mut factors) = ([OnlineRow::NEW], [9.0]);
+                let online = attention.online(1, 40);
+                let tile = view(&mut x, 40);
+                online.tile_in_place((0, 0), tile, &mut states, &mut factors).expect("a tile");
+                let largest = states[0].to_array()[0].to_bits();
+                assert_eq!(largest, 0, "{}, {biased}, {i}", kernel.name());
+            }
+        }
+    }
+}
+
+#[test]
 fn no_cut_changes_a_bit() {
     let mut compared = 0;
     for_cases(2, |case, random| {

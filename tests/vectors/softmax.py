@@ -1075,7 +1075,7 @@ class State:
         self.lanes[key % 16] = add(self.lanes[key % 16], e)
 
     def saw(self, x, e, scale):
-        self.max = max(self.max, add(mul(x, scale.hi), mul(x, scale.lo)))
+        self.max = max(self.max, add(add(mul(x, scale.hi), mul(x, scale.lo)), 0.0))
         self.largest = max(self.largest, e)
 
     def exp(self, octaves):
