@@ -16,8 +16,8 @@ use crate::{Error, Exec, Shape, Softmax};
 /// a batch of requests: what [`Softmax::scales`] and [`Softmax::temperatures`] return.
 ///
 /// Every row has the bits that it has alone with its factor. Long rows take no longer than those of
-/// one factor; what a change of the factor costs short ones is in `docs/performance.md`. With masks,
-/// scales below 0 or temperatures that are limits each change begins a call of its own.
+/// one factor; what a change of the factor costs short ones is in `docs/performance.md`. With
+/// masks, scales below 0 or temperatures that are limits each change begins a call of its own.
 ///
 /// ```
 /// use softmax::{Matrix, MatrixMut, Softmax};

@@ -105,8 +105,8 @@ fn map<'py>(
     y.finish()
 }
 
-/// Calls with the elements of an output, of which some may belong to no row: where they are, or in a
-/// copy without gaps of what is there.
+/// Calls with the elements of an output, of which some may belong to no row: where they are, or in
+/// a copy without gaps of what is there.
 pub fn into_places<T: Float, R: Send>(
     py: Python,
     mut y: LayoutMut,

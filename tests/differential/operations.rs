@@ -632,6 +632,92 @@ impl<T: Number> Operation for Backward<T> {
     }
 }
 
+/// The divergence of two rows of logits, then both gradients.
+pub struct Diverged<T> {
+    heat: Heat,
+    masked: Masked,
+    cols: usize,
+    x: Vec<Vec<T>>,
+    y: Vec<Vec<T>>,
+    upstream: Vec<T>,
+    /// The scale is below 0.
+    negative: bool,
+}
+
+impl<T> Debug for Diverged<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { heat, masked, cols, negative, .. } = self;
+        let of = std::any::type_name::<T>();
+        write!(f, "divergence<{of}> {heat:?} {masked:?}, negative {negative}, {cols} columns")
+    }
+}
+
+impl<T: Number> Diverged<T> {
+    fn new(r: &mut Random, (rows, cols): (usize, usize)) -> Self {
+        let mut heat = Heat::any(r);
+        while heat.is_limit() {
+            heat = Heat::any(r);
+        }
+        let x = logits::<T>(r, rows, cols, heat.scale());
+        let mut y = logits::<T>(r, rows, cols, heat.scale());
+        for (x, y) in x.iter().zip(&mut y) {
+            if r.once_in(2) {
+                let near = |x: &T| T::from_f64(x.to_f64() + 1e-3 * factor(r));
+                *y = x.iter().map(near).collect();
+            }
+        }
+        let upstream = (0..rows).map(|_| T::from_f64(factor(r))).collect();
+        let negative = !matches!(heat, Heat::Temperature(_)) && r.once_in(6);
+        Self { heat, masked: masked(r), cols, x, y, upstream, negative }
+    }
+}
+
+impl<T: Number> Operation for Diverged<T> {
+    fn rows(&self) -> usize {
+        self.x.len()
+    }
+
+    fn run(&self, rows: &[usize], way: &Way) -> Results {
+        let (r, shape) = (&mut way.random(), (rows.len(), self.cols));
+        let mut options = self.heat.of(way.options()).masked(self.masked);
+        // The reference is given what counts: logits that are negated.
+        let by_hand = self.negative && way.is_reference();
+        if self.negative && !by_hand {
+            options = options.scale(-self.heat.scale());
+        }
+        let sign = |v: &T| if by_hand { T::from_f64(-v.to_f64()) } else { *v };
+        let [x, y] = [&self.x, &self.y].map(|x| gather(x, rows).map(sign).collect::<Vec<T>>());
+        let x = Place::filled(way.layout, r, shape, false, x.iter());
+        let y = Place::filled(way.layout, r, shape, false, y.iter());
+        let upstream: Vec<T> = rows.iter().map(|&row| sign(&self.upstream[row])).collect();
+        let mut kl = Place::<T>::new(way.layout, r, (1, rows.len()), true);
+        let mut of_x = Place::<T>::new(way.layout, r, shape, false);
+        let mut of_y = Place::<T>::new(way.layout, r, shape, false);
+        let softmax = options.softmax();
+        let done = softmax.kl_divergence(x.matrix(), y.matrix(), kl.slice_mut()).and_then(|()| {
+            let gradients = (Some(of_x.matrix_mut()), Some(of_y.matrix_mut()));
+            let (x, y) = (x.matrix(), y.matrix());
+            softmax.kl_divergence_backward(x, y, &upstream, gradients.0, gradients.1)
+        });
+        checked(
+            done,
+            &[("x", &x), ("y", &y)],
+            &[("divergences", &kl), ("gradients", &of_x), ("gradients", &of_y)],
+        )?;
+        let slopes = of_x.numbers().into_iter().zip(of_y.numbers());
+        let all = kl.slice().iter().zip(slopes).map(|(kl, (of_x, of_y))| {
+            let mut row = vec![kl.number()];
+            row.extend(of_x.into_iter().chain(of_y));
+            row
+        });
+        Ok(all.collect())
+    }
+
+    fn show(&self, row: usize) -> String {
+        format!("{} and {}", show(&self.x[row]), show(&self.y[row]))
+    }
+}
+
 /// Softmax, log-softmax or log-sum-exp of rows of different lengths; the reference computes each
 /// alone.
 pub struct Uneven<T> {
@@ -1865,7 +1951,7 @@ impl<T: Number> Operation for Verified<T> {
 }
 
 /// Kinds of operations.
-pub const KINDS: usize = 19;
+pub const KINDS: usize = 20;
 
 /// A case of a kind, with the `dtype`th type.
 pub fn case(
@@ -1907,6 +1993,7 @@ pub fn case(
             2 => Box::new(Tiles::<f16>::new(r, shape)),
             _ => Box::new(Tiles::<bf16>::new(r, shape)),
         },
+        18 => of!(Diverged),
         _ => match (dtype, r.below(3)) {
             (0, 0) => Box::new(Attend::<f32, f32>::new(r, shape)),
             (0, 1) => Box::new(Attend::<f32, f16>::new(r, shape)),
@@ -1924,7 +2011,7 @@ pub fn case(
 pub fn any(r: &mut Random) -> Box<dyn Operation> {
     let kind = r.one(&[
         0, 0, 0, 0, 1, 1, 2, 2, 3, 4, 5, 6, 7, 7, 7, 8, 8, 8, 8, 8, 8, 9, 9, 10, 10, 11, 12, 12,
-        13, 13, 14, 14, 15, 15, 16, 16, 17, 17, 18, 18, 18, 18,
+        13, 13, 14, 14, 15, 15, 16, 16, 17, 17, 18, 18, 19, 19, 19, 19,
     ]);
     let (dtype, shape) = (r.below(4), shape(r));
     case(r, kind, dtype, shape)

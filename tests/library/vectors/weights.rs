@@ -1,4 +1,4 @@
-//! Vectors of log-sum-exp with weights, of entropies and divergences, of perplexity, and of routers.
+//! Vectors of log-sum-exp with weights, of entropies, divergences, perplexity and routers.
 
 use super::attention::Elements;
 use super::{Bits, Case, Factor, File, Input, list, words};
