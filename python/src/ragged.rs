@@ -18,14 +18,13 @@ pub enum OffsetList {
 
 impl OffsetList {
     fn new(offsets: &[i64]) -> Self {
-        let mut lost = 0;
-        let short = offsets.iter().map(|&offset| {
-            let short = offset as i32;
-            lost |= offset ^ i64::from(short);
-            short
-        });
-        let short = short.collect();
-        if lost == 0 { Self::I32(short) } else { Self::I64(offsets.to_vec()) }
+        // All bits that any has: this is computed in vectors.
+        let bits = offsets.iter().fold(0, |all, offset| all | offset);
+        if i32::try_from(bits).is_ok_and(|bits| bits >= 0) {
+            Self::I32(offsets.iter().map(|&offset| offset as i32).collect())
+        } else {
+            Self::I64(offsets.to_vec())
+        }
     }
 
     pub fn get(&self) -> Offsets<'_> {
