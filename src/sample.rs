@@ -1541,9 +1541,8 @@ impl<'a> RowByRow<'a> {
         if !self.all.each.is_none() {
             let sampler = self.all.of_row(row);
             if sampler.temperature.to_bits() != self.sampler.temperature.to_bits() {
-                // It was checked. What is learned holds for one temperature.
+                // It was checked.
                 self.temperature = Temperature::of(sampler.temperature).unwrap_or(self.temperature);
-                self.learned = Default::default();
             }
             self.sampler = sampler;
         }

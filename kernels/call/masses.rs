@@ -16,6 +16,7 @@
 //! one result, however it is computed. Rests are summed only in the rare cases that need them.
 
 use crate::num::guess::Guess;
+use crate::num::scale::Scale;
 
 /// The number that is added to an exponential and subtracted again, to round it.
 pub(crate) const ROUND: f32 = 1.5 / 128.0;
@@ -42,9 +43,10 @@ pub struct Exps {
     pub factor: f32,
 }
 
-/// What one row tells about the next one of the same type and scale.
+/// What one row tells about the next one of the same type: the scale, the guess for rows with it,
+/// whether they need the cut, and how many are not to be guessed.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Learned(pub(crate) Option<(Guess, bool, u32)>);
+pub struct Learned(pub(crate) Option<(Scale, Guess, bool, u32)>);
 
 /// A row's masses.
 #[derive(Clone, Copy, Debug)]

@@ -161,7 +161,7 @@ unsafe fn exact_shift<S, T>(simd: S, x: *const T, n: usize, scale: &Scale, max: 
 where
     S: Io<T>,
 {
-    let own = scale.shift(max, f64::MIN_EXP);
+    let own = scale.shift(max, <f64 as Contract>::MIN_EXP);
     let (mut e_max, mut sum) = (0.0, Sum::ZERO);
     simd.vectorize(
         #[inline(always)]

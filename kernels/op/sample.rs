@@ -31,7 +31,9 @@ where
 {
     let mut reducer = Reducer::new(simd, scale);
     match learned.0 {
-        Some((guess, cut, exact)) => {
+        Some((of, guess, cut, exact)) => {
+            // A guess is right for one scale alone.
+            let guess = if of == *scale { guess } else { guess.with_scale::<S::E>(&of, scale) };
             reducer.exp = Exp::new(simd, scale, &guess.shift());
             (reducer.guess, reducer.cut, reducer.exact) = (guess, cut, exact);
         }
@@ -52,7 +54,7 @@ where
     // SAFETY: both slices have as many elements, and those that are written are of f32. They are
     // different slices.
     let reduced = unsafe { reducer.reduce_alone::<T, Keep, L>(x.as_ptr(), kept, x.len(), logits) };
-    learned.0 = Some((reducer.guess, reducer.cut, reducer.exact));
+    learned.0 = Some((*scale, reducer.guess, reducer.cut, reducer.exact));
     let reduced = reduced.ok()?;
     let sum = reduced.sum.hi * reduced.factor;
     let top = reduced.exp.of(true, true, simd.splat(S::E::narrow(reduced.max)));

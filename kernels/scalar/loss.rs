@@ -38,7 +38,7 @@ fn soft_sums<R: Reference, T: Element>(x: &[f64], soft: &Soft<T>, max: f64) -> S
 
 /// The constants of the log-softmax of a row of f32, from exponentials in f64.
 fn exact_shift<R: Reference>(x: &[f64], scale: &Scale, max: f64) -> LogShift {
-    let own = scale.shift(max, f64::MIN_EXP);
+    let own = scale.shift(max, <f64 as Contract>::MIN_EXP);
     let exp = |x: f64| Double::exp(x, 0.0, scale, &own);
     let terms: Vec<f64> = x.iter().map(|&x| exp(x)).collect();
     f64::log_shift(scale, max, exp(max), &own, row_sum::<R>(&terms))

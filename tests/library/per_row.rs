@@ -356,6 +356,37 @@ fn samplers_with_settings_of_rows() {
     }
 }
 
+/// With the order of llama.cpp the temperature comes after the filters, if a row has any: so rows
+/// of one temperature begin with exponentials of different scales.
+#[test]
+fn filters_of_some_rows() {
+    let mut random = Random(8);
+    for temperature in [1e-30, 1e-10, 0.1, 1e20] {
+        for _ in 0..if quick() { 4 } else { 40 } {
+            let (rows, cols) = (1 + random.below(20), 1 + random.below(30));
+            let tiny = |_| f16::from_f64(random.signed() * 1e-3);
+            let x: Vec<f16> = (0..rows * cols).map(tiny).collect();
+            let shares: Vec<f64> = (0..rows).map(|_| [1.0, 0.3][random.below(2)]).collect();
+            let make = || Sampler::new(3).temperature(temperature).order(Order::LlamaCpp);
+            for kernel in available() {
+                let filtered = |sampler: Sampler, x: &[f16]| {
+                    let mut probs = vec![0.0f32; x.len()];
+                    let to = MatrixMut::new(&mut probs, cols).expect("whole rows");
+                    let logits = Matrix::new(x, cols).expect("whole rows");
+                    sampler.exec(by(kernel)).filtered_probs(logits, to).expect("a valid call");
+                    probs
+                };
+                let all = filtered(make().typical_ps(&shares), &x);
+                for (r, &share) in shares.iter().enumerate() {
+                    let want = filtered(make().typical_p(share), &x[r * cols..][..cols]);
+                    let what = || format!("{} {temperature} row {r}", kernel.name());
+                    assert_same(&all[r * cols..][..cols], &want, what);
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn settings_of_rows_that_do_not_fit_are_refused() {
     let x = [1.0f32; 6];
