@@ -796,7 +796,8 @@ fn kl_divergence_backward(input: &mut Input) -> Planned {
     let wanted = input.below(4);
     let written = [of_x, of_y].into_iter().enumerate().filter(|&(i, _)| wanted & (1 << i) == 0);
     let written: Vec<Written> = written.map(|(_, gradient)| gradient.rows).collect();
-    let pointer = |i: usize, of: Arg| if wanted & (1 << i) == 0 { of.pointer } else { std::ptr::null() };
+    let pointer =
+        |i: usize, of: Arg| if wanted & (1 << i) == 0 { of.pointer } else { std::ptr::null() };
     let (of_x, of_y) = (pointer(0, of_x), pointer(1, of_y));
     Planned::new("softmax_kl_divergence_backward", move |options| {
         // SAFETY: as in `map`.
