@@ -1098,9 +1098,9 @@ enum softmax_status softmax_online_from_array(const double *numbers,
 // `output`, and to one number for each row.
 //
 // A part whose log-sum-exp is -inf has seen no key, and its output is not read. Rows whose parts
-// all are so become NaN or, with `SOFTMAX_MASKED_ZERO`, 0. Unlike `softmax_online_merge` it rounds:
-// once, from double, and log-sum-exps have been rounded before. It allocates 40 bytes for each
-// part.
+// all are so become NaN or, with `SOFTMAX_MASKED_ZERO`, 0. Unlike `softmax_online_merge` this
+// rounds: once, from double, and log-sum-exps have been rounded before. It allocates some 50 bytes
+// for each part.
 //
 // # Safety
 // As the head of this file says.
