@@ -20,8 +20,6 @@ pub(crate) mod row_loss;
 pub(crate) mod rows;
 pub(crate) mod scores;
 
-use std::ops::Range;
-
 use crate::call::factors::Factors;
 use crate::call::matrix::{Matrix, MatrixMut};
 use crate::call::pieces::Piece;
@@ -246,24 +244,33 @@ impl<'a, T: Element> Call<'a, T> {
         own.and_then(|factors| factors.scale(row)).unwrap_or(self.scale)
     }
 
-    /// The end of the rows from `first` on that have the same factor of their own, and its scale.
+    /// The end of the rows from `first` on that have the same scale, and it: that of the call by
+    /// reference, since a copy takes time, or one of their own, for which there is a place.
     #[inline(always)]
-    pub(crate) fn run(&self, first: usize) -> Option<(usize, Scale)> {
-        let factors = self.factors?;
-        Some((first + factors.alike(first, self.rows), self.scale_of(first)))
+    pub(crate) fn run<'s>(
+        &'s self,
+        first: usize,
+        own: &'s mut Option<Scale>,
+    ) -> (usize, &'s Scale) {
+        match self.factors {
+            None => (self.rows, &self.scale),
+            Some(factors) => {
+                let end = first + factors.alike(first, self.rows);
+                (end, own.insert(self.scale_of(first)))
+            }
+        }
     }
 
-    /// Rows one after the other that have the same scale, and it.
-    #[inline(always)]
-    pub(crate) fn runs(&self) -> impl Iterator<Item = (Range<usize>, Scale)> {
-        let mut first = 0;
-        std::iter::from_fn(move || {
-            if first >= self.rows {
-                return None;
-            }
-            let (end, scale) = self.run(first).unwrap_or((self.rows, self.scale));
-            Some((std::mem::replace(&mut first, end)..end, scale))
-        })
+    /// The same rows as a call of their own, without factors; `None` if there are no more rows.
+    pub(crate) fn run_alone(&mut self, first: usize) -> Option<Call<'_, T>> {
+        if first >= self.rows {
+            return None;
+        }
+        let mut own = None;
+        let (end, &scale) = self.run(first, &mut own);
+        let (x, y) = self.row(first);
+        let views = self.views.at(x, y, end - first);
+        Some(Call { views, op: self.op, scale, factors: None, masked: self.masked })
     }
 
     /// The result of fully masked rows.

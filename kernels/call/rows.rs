@@ -135,6 +135,11 @@ impl<'a, T, U> Rows<'a, T, U> {
         (self.x, self.x_stride) = (x.as_ptr(), self.cols);
     }
 
+    /// Some of the rows, from these pointers to one of them on.
+    pub(crate) fn at(&mut self, x: *const T, y: *mut U, rows: usize) -> Rows<'_, T, U> {
+        Rows { x, y, rows, borrowed: PhantomData, ..*self }
+    }
+
     /// Sets how the output is stored; in place always into the caches.
     #[inline]
     pub(crate) fn store(&mut self, store: Store) {

@@ -218,10 +218,11 @@ where
     S: Io<T> + Io<<S as Vector>::E>,
     T: Element,
 {
-    let mut learned = None;
-    for (rows, scale) in call.runs() {
-        let mut reducer = Reducer::after(learned.as_ref(), simd, &scale);
-        for index in rows {
+    let (mut learned, mut first, mut own) = (None, 0, None);
+    while first < call.rows {
+        let (end, scale) = call.run(first, &mut own);
+        let mut reducer = Reducer::after(learned.as_ref(), simd, scale);
+        for index in first..end {
             let (x, y) = call.row(index);
             // SAFETY: `index` is one of the call's rows: x points to `cols` elements, y to one.
             unsafe {
@@ -232,7 +233,10 @@ where
                 };
             }
         }
-        learned = Some(reducer.learned());
+        first = end;
+        if first < call.rows {
+            learned = Some(reducer.learned());
+        }
     }
 }
 

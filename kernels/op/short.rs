@@ -29,7 +29,8 @@ pub(crate) fn suits<S: Vector, T>(call: &Call<T>) -> bool {
 /// takes time to set up.
 ///
 /// # Safety
-/// The call's pointers are valid as [`Call`] says, and [`suits`] is true.
+/// The call's pointers are valid as [`Call`] says, and [`suits`] is true. Its rows have no factors
+/// of their own.
 #[inline(never)]
 pub(crate) unsafe fn softmax<S, T>(simd: S, call: &Call<T>)
 where
@@ -39,35 +40,19 @@ where
     simd.vectorize(
         #[inline(always)]
         || {
-            let (mut first, mut learned) = (0, None);
-            while first < call.rows {
-                // By reference where there is one scale, which most calls have: a copy takes time.
-                let own;
-                let (end, scale) = match call.run(first) {
-                    None => (call.rows, &call.scale),
-                    Some((end, scale)) => {
-                        own = scale;
-                        (end, &own)
+            let mut reducer = Reducer::new(simd, &call.scale);
+            for row in 0..call.rows {
+                // SAFETY: `row` is one of the call's rows, so x and y point to `cols` elements.
+                unsafe {
+                    let (x, y) = call.row(row);
+                    let done = if !S::SMALL && call.cols <= S::LANES {
+                        softmax_row::<S, T, 1>(&mut reducer, x, y, call.cols)
+                    } else {
+                        softmax_row::<S, T, VECTORS>(&mut reducer, x, y, call.cols)
+                    };
+                    if !done {
+                        exactly(&reducer, x, y, call.cols, call.masked);
                     }
-                };
-                let mut reducer = Reducer::after(learned.as_ref(), simd, scale);
-                for row in first..end {
-                    // SAFETY: `row` is one of the call's rows, so x and y point to `cols` elements.
-                    unsafe {
-                        let (x, y) = call.row(row);
-                        let done = if !S::SMALL && call.cols <= S::LANES {
-                            softmax_row::<S, T, 1>(&mut reducer, x, y, call.cols)
-                        } else {
-                            softmax_row::<S, T, VECTORS>(&mut reducer, x, y, call.cols)
-                        };
-                        if !done {
-                            exactly(&reducer, x, y, call.cols, call.masked);
-                        }
-                    }
-                }
-                first = end;
-                if first < call.rows {
-                    learned = Some(reducer.learned());
                 }
             }
         },

@@ -28,10 +28,34 @@ where
         if tiny::suits(call) && tiny::softmax(simd, call) {
             // Done.
         } else if short::suits::<S, T>(call) {
-            short::softmax(simd, call);
+            if call.has_factors() {
+                short_runs(simd, call);
+            } else {
+                short::softmax(simd, call);
+            }
         } else {
             long(simd, call);
         }
+    }
+}
+
+/// As [`softmax`] of short rows with factors of their own: for such rows no guess is worth keeping
+/// from one factor to the next. A function of its own, so that other short rows need no stack
+/// frame here.
+///
+/// # Safety
+/// As [`softmax`]; [`short::suits`] is true.
+#[inline(never)]
+unsafe fn short_runs<S, T>(simd: S, call: &mut Call<T>)
+where
+    S: Io<T> + Io<<S as Vector>::E>,
+    T: Element,
+{
+    let mut first = 0;
+    while let Some(run) = call.run_alone(first) {
+        // SAFETY: as this function's; these are rows of the call.
+        unsafe { short::softmax(simd, &run) };
+        first += run.rows;
     }
 }
 
@@ -90,15 +114,18 @@ where
     simd.vectorize(
         #[inline(always)]
         || {
-            for (rows, scale) in call.runs() {
-                let reducer = Reducer::new(simd, &scale);
-                for row in rows {
+            let (mut first, mut own) = (0, None);
+            while first < call.rows {
+                let (end, scale) = call.run(first, &mut own);
+                let reducer = Reducer::new(simd, scale);
+                for row in first..end {
                     let ((x, y), none) = (call.row(row), std::ptr::null_mut());
                     // SAFETY: `row` is one of the call's rows, and nothing is kept.
                     unsafe {
                         row_exactly::<S, T, Again>(&reducer, x, y, call.cols, call.masked, none);
                     }
                 }
+                first = end;
             }
         },
     );
@@ -140,10 +167,11 @@ where
     let n = call.cols;
     let plain = Plain::of(call.store);
     let mut pipeline = Pipeline::<S, K::From, T, K::Last, STREAM>::new(simd);
-    let mut learned = None;
-    for (rows, scale) in call.runs() {
-        let mut reducer = Reducer::after(learned.as_ref(), simd, &scale);
-        for row in rows {
+    let (mut learned, mut first, mut own) = (None, 0, None);
+    while first < call.rows {
+        let (end, scale) = call.run(first, &mut own);
+        let mut reducer = Reducer::after(learned.as_ref(), simd, scale);
+        for row in first..end {
             // SAFETY: `row` is one of the call's rows, so x and y point to n elements; `kept` has
             // room for them. The row before was one of the call's, too.
             unsafe {
@@ -152,14 +180,17 @@ where
                 pipeline.prefetch_ends(y, n);
                 match pipeline.reduce::<T, K::Keeps, _>(&mut reducer, x, kept, n, &plain) {
                     Ok(reduced) => {
-                        let last = K::last(&scale, &reduced);
+                        let last = K::last(scale, &reduced);
                         pipeline.finish_later(Finish::new(K::from(x, kept), y, n, last));
                     }
                     Err(special) => special_row(&special, y, n, call.masked, K::NOTHING),
                 }
             }
         }
-        learned = Some(reducer.learned());
+        first = end;
+        if first < call.rows {
+            learned = Some(reducer.learned());
+        }
     }
     // SAFETY: as above.
     unsafe { pipeline.end() };
@@ -175,10 +206,12 @@ where
     S: Io<T> + Io<<S as Vector>::E>,
     T: Element,
 {
-    let (none, mut learned) = (std::ptr::null_mut(), None);
-    for (rows, scale) in call.runs() {
-        let mut reducer = Reducer::after(learned.as_ref(), simd, &scale);
-        for row in rows {
+    let none = std::ptr::null_mut();
+    let (mut learned, mut first, mut own) = (None, 0, None);
+    while first < call.rows {
+        let (end, scale) = call.run(first, &mut own);
+        let mut reducer = Reducer::after(learned.as_ref(), simd, scale);
+        for row in first..end {
             // SAFETY: `row` is one of the call's rows: x points to `cols` elements, y to one.
             // Nothing is kept.
             unsafe {
@@ -186,11 +219,14 @@ where
                 let reduced =
                     reducer.reduce_alone::<T, Forget, _>(x, none, call.cols, &Plain::NEAR);
                 *y = match reduced {
-                    Ok(reduced) => T::from_f64(reduced.log_shift(&scale).logsumexp()),
+                    Ok(reduced) => T::from_f64(reduced.log_shift(scale).logsumexp()),
                     Err(special) => special.value(),
                 };
             }
         }
-        learned = Some(reducer.learned());
+        first = end;
+        if first < call.rows {
+            learned = Some(reducer.learned());
+        }
     }
 }
