@@ -387,6 +387,20 @@ impl<'py> Array<'py> {
     }
 }
 
+/// Refuses an array that is not of the type and shape of `x`, which errors call `of`.
+pub fn alike(x: &Array, other: &Array, name: &str, of: &str) -> PyResult<()> {
+    if other.dtype != x.dtype {
+        let (want, got) = (x.dtype.name(), other.dtype.name());
+        return Err(PyTypeError::new_err(format!("{name} must be {want}, as {of}, got {got}")));
+    }
+    if other.shape != x.shape {
+        let (want, got) = (tuple(&x.shape), tuple(&other.shape));
+        let text = format!("{name} must have shape {want}, as {of}, got {got}");
+        return Err(PyValueError::new_err(text));
+    }
+    Ok(())
+}
+
 fn numpy_size(x: &Bound<PyAny>) -> Option<usize> {
     x.getattr(intern!(x.py(), "itemsize")).ok()?.extract().ok()
 }

@@ -1,10 +1,10 @@
 //! Gradients of softmax and log-softmax from their outputs.
 
 use ::softmax::{Backward, Error, Matrix, MatrixMut};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::array::{Array, Float, Layout, LayoutMut, Output, tuple, typed};
+use crate::array::{Array, Float, Layout, LayoutMut, Output, alike, typed};
 use crate::options::{Along, Arg, Factor, by_factor, exec, flag, raised, run_rows};
 use crate::reduce::with_rows;
 use crate::rows::{room, store};
@@ -77,20 +77,7 @@ pub fn softmax_backward<'py>(
     let op = by_factor!(op, Factor::new(scale, temperature)?);
     let y = Array::input(y, "y")?;
     let grad = Array::input(grad, "grad")?;
-    if y.dtype() != grad.dtype() {
-        return Err(PyTypeError::new_err(format!(
-            "grad must be {}, as y, got {}",
-            y.dtype().name(),
-            grad.dtype().name()
-        )));
-    }
-    if y.shape() != grad.shape() {
-        return Err(PyValueError::new_err(format!(
-            "grad must have shape {}, as y, got {}",
-            tuple(y.shape()),
-            tuple(grad.shape())
-        )));
-    }
+    alike(&y, &grad, "grad", "y")?;
     let axes = axis.of(y.shape().len())?;
     let mut to = Output::like(&y, out)?;
     if to.in_place {

@@ -1,28 +1,14 @@
 //! Cross-entropy and backward of rows of different lengths, by offsets into one array.
 
 use ::softmax::{Backward, Error, Ragged, RaggedMut, RaggedTargets};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::array::{Array, Dtype, Output, tuple, typed};
+use crate::array::{Array, Dtype, Output, alike, tuple, typed};
 use crate::loss::{Asked, Reduce, floats64, losses_like};
 use crate::options::{Arg, Factor, by_factor, exec, flag, number, run};
 use crate::ragged::{inputs, into_places, outside};
 use crate::rows::room;
-
-/// Probabilities must lie as the logits do.
-fn beside(x: &Array, other: &Array, name: &str, of: &str) -> PyResult<()> {
-    if other.dtype() != x.dtype() {
-        let (want, got) = (x.dtype().name(), other.dtype().name());
-        return Err(PyTypeError::new_err(format!("{name} must be {want}, as {of}, got {got}")));
-    }
-    if other.shape() != x.shape() {
-        let (want, got) = (tuple(x.shape()), tuple(other.shape()));
-        let text = format!("{name} must have shape {want}, as {of}, got {got}");
-        return Err(PyValueError::new_err(text));
-    }
-    Ok(())
-}
 
 /// Losses and, if `out` is given, the gradient: where it goes, or a new array.
 fn both<'py>(
@@ -37,7 +23,7 @@ fn both<'py>(
     let t = Array::labels(target, "target")?;
     let is_labels = t.dtype() == Dtype::I64;
     if !is_labels {
-        beside(&x, &t, "target, which are probabilities,", "the logits")?;
+        alike(&x, &t, "target, which are probabilities,", "the logits")?;
     } else if t.shape().len() != 1 {
         let text = format!("target must have one axis, got {}", tuple(t.shape()));
         return Err(PyValueError::new_err(text));
@@ -187,7 +173,7 @@ pub fn softmax_backward_ragged<'py>(
     let op = by_factor!(op, Factor::new(scale, temperature)?);
     let (y, offsets) = inputs(y, offsets, "y")?;
     let grad = Array::input(grad, "grad")?;
-    beside(&y, &grad, "grad", "y")?;
+    alike(&y, &grad, "grad", "y")?;
     let (fresh, mut to) = (out.is_none(), Output::like(&y, out)?);
     if to.in_place {
         return Err(PyValueError::new_err("out must be memory apart from y"));

@@ -5,7 +5,7 @@ use ::softmax::{Element, Error, Hardmax, LogProbs, Matrix, Softmax, TopK};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
-use crate::array::{Array, Dtype, Float, Layout, LayoutMut, Output, Typed, tuple, typed};
+use crate::array::{Array, Dtype, Float, Layout, LayoutMut, Output, Typed, alike, tuple, typed};
 use crate::mask::{MaskArray, RowMask, RowWeights};
 use crate::options::{
     Along, Arg, Factor, MaskedRows, RowFactors, by_factor, count, exec, flag, one_of, raised, run,
@@ -47,9 +47,8 @@ pub fn with_lanes<T: Float, R>(
     in_order: bool,
     f: impl FnOnce(Lanes<T>) -> PyResult<R>,
 ) -> PyResult<R> {
-    if in_order {
-        // Below.
-    } else if let Some(x) = x.clone().moved_last(axes).joined(axes.len()) {
+    let joined = || x.clone().moved_last(axes).joined(axes.len());
+    if let Some(x) = (!in_order).then(joined).flatten() {
         return f(match x.matrix() {
             Some(rows) => Lanes::Rows(rows),
             None => Lanes::View(x.view()),
@@ -359,20 +358,7 @@ pub fn kl_divergence<'py>(
     let op = by_factor!(op, Factor::new(scale, temperature)?);
     let x = Array::input(p_logits, "p_logits")?;
     let other = Array::input(q_logits, "q_logits")?;
-    if other.dtype() != x.dtype() {
-        return Err(PyTypeError::new_err(format!(
-            "q_logits must be {}, as p_logits, got {}",
-            x.dtype().name(),
-            other.dtype().name()
-        )));
-    }
-    if other.shape() != x.shape() {
-        return Err(PyValueError::new_err(format!(
-            "q_logits must have the shape of p_logits, {}, got {}",
-            tuple(x.shape()),
-            tuple(other.shape())
-        )));
-    }
+    alike(&x, &other, "q_logits", "p_logits")?;
     let axes = axis.of(x.shape().len())?;
     let mut y = Output::of(&x, out, &reduced(x.shape(), &axes, keepdims), x.dtype())?;
     y.apart(&other, "q_logits")?;
