@@ -85,14 +85,11 @@ impl fmt::Debug for Crew<'_> {
 }
 
 /// The rest of a call's work.
-struct Queue<'m, W, R> {
+struct Queue<W, R> {
     rest: Option<W>,
     parts: usize,
     /// Number of parts that were taken and are not done.
     begun: usize,
-    /// Scratch memory for the threads that work, and the bytes for each.
-    memory: &'m mut [u8],
-    each: usize,
     done: Option<R>,
 }
 
@@ -117,46 +114,53 @@ impl Crew<'_> {
         if threads <= 1 {
             return in_default_environment(|| run(work));
         }
+        let queue = Mutex::new(Queue { rest: Some(work), parts, begun: 0, done: None });
+        let next = || {
+            let mut queue = lock(&queue);
+            let rest = queue.rest.take()?;
+            queue.begun += 1;
+            if queue.parts == 1 {
+                return Some(rest);
+            }
+            let (part, rest) = split(rest, 1, queue.parts);
+            queue.parts -= 1;
+            queue.rest = Some(rest);
+            Some(part)
+        };
+        self.call_on(threads, &|| {
+            while let Some(part) = next() {
+                let result = run(part);
+                let mut queue = lock(&queue);
+                queue.begun -= 1;
+                queue.done = Some(match queue.done.take() {
+                    Some(done) => join(done, result),
+                    None => result,
+                });
+            }
+        });
+        let queue = queue.into_inner().unwrap_or_else(PoisonError::into_inner);
+        assert!(queue.begun == 0, "a part has panicked, and the executor has not said so");
+        queue.done.unwrap_or_else(|| unreachable!("there is a part, and it has been done"))
+    }
+
+    /// Calls `work` on each of `threads` threads, which have a part each of the scratch memory that
+    /// was lent, and then here, for what the executor has left out. It is compiled once: each
+    /// operation, type and view has a work of its own.
+    fn call_on(&self, threads: usize, work: &(dyn Fn() + Sync)) {
         with_lent(|memory| {
             let each = memory.len() / threads / 64 * 64;
-            let queue = Queue { rest: Some(work), parts, begun: 0, memory, each, done: None };
-            let queue = Mutex::new(queue);
-            let next = || {
-                let mut queue = lock(&queue);
-                let rest = queue.rest.take()?;
-                queue.begun += 1;
-                if queue.parts == 1 {
-                    return Some(rest);
-                }
-                let (part, rest) = split(rest, 1, queue.parts);
-                queue.parts -= 1;
-                queue.rest = Some(rest);
-                Some(part)
-            };
-            let work = || {
-                while let Some(part) = next() {
-                    let result = run(part);
-                    let mut queue = lock(&queue);
-                    queue.begun -= 1;
-                    queue.done = Some(match queue.done.take() {
-                        Some(done) => join(done, result),
-                        None => result,
-                    });
-                }
-            };
+            let memory = Mutex::new(memory);
             let body = |_: usize| {
-                let memory = {
-                    let mut queue = lock(&queue);
-                    let (all, each) = (std::mem::take(&mut queue.memory), queue.each);
+                let own = {
+                    let mut memory = lock(&memory);
+                    let all = std::mem::take(&mut *memory);
                     let (own, rest) = all.split_at_mut(each.min(all.len()));
-                    queue.memory = rest;
+                    *memory = rest;
                     own
                 };
                 // The thread belongs to somebody else, with an environment of its own. Its own
                 // memory is used if no other is given.
-                in_default_environment(
-                    || if memory.is_empty() { work() } else { lend(memory, work) },
-                );
+                in_default_environment(|| if own.is_empty() { work() } else { lend(own, work) });
             };
             match self.executor {
                 Some(executor) => executor.parallel_for(threads, &body),
@@ -165,13 +169,8 @@ impl Crew<'_> {
                 #[cfg(not(feature = "rayon"))]
                 None => {}
             }
-            // Parts that the executor has left out.
             in_default_environment(work);
-            let mut queue = lock(&queue);
-            assert!(queue.begun == 0, "a part has panicked, and the executor has not said so");
-            let done = queue.done.take();
-            done.unwrap_or_else(|| unreachable!("there is a part, and it has been done"))
-        })
+        });
     }
 }
 

@@ -123,20 +123,3 @@ pub unsafe extern "C" fn softmax_kernel_in_use(
         })
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn both_of_a_kernel_are_written_or_none() {
-        let (mut name, mut available) = (std::ptr::null(), [7i32; 2]);
-        let p = available.as_mut_ptr();
-        // SAFETY: both are there.
-        let status = unsafe { softmax_kernel(0, &raw mut name, p.wrapping_byte_add(2)) };
-        assert!(status == softmax_status::Alignment && name.is_null());
-        // SAFETY: as above.
-        let status = unsafe { softmax_kernel(0, &raw mut name, p) };
-        assert!(status == softmax_status::Ok && !name.is_null() && available[0] < 2);
-    }
-}

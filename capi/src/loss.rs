@@ -444,32 +444,3 @@ pub unsafe extern "C" fn softmax_log_softmax_backward(
     // SAFETY: as this function's.
     unsafe { backward(log_probs, upstream, gradient, options, true) }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::SOFTMAX_F32;
-
-    #[test]
-    fn a_loss_that_cannot_be_written_leaves_the_gradient_alone() {
-        let (mut x, mut losses, labels) = ([1.0f32, 2.0], [7.0f64; 2], [0i64]);
-        let logits = softmax_matrix {
-            size: size_of::<softmax_matrix>(),
-            data: x.as_mut_ptr().cast(),
-            dtype: SOFTMAX_F32,
-            rows: 1,
-            cols: 2,
-            stride: 2,
-        };
-        let loss = losses.as_mut_ptr().wrapping_byte_add(4);
-        let (none, defaults) = (std::ptr::null_mut(), std::ptr::null());
-        // SAFETY: the row, the label and the loss are valid.
-        let status = unsafe {
-            let (labels, at) = (labels.as_ptr(), &raw const logits);
-            let defaults_too = std::ptr::null();
-            softmax_cross_entropy_labels(at, labels, none, loss, at, defaults, defaults_too)
-        };
-        assert_eq!(status, softmax_status::Alignment);
-        assert_eq!((x, losses), ([1.0, 2.0], [7.0; 2]));
-    }
-}

@@ -380,37 +380,3 @@ pub(crate) fn same_dtype(
     let dtypes = (a.dtype, b.dtype);
     if dtypes.0 == dtypes.1 { Ok(()) } else { Err(Reason::Dtypes { of, dtypes }.into()) }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn overlaps() {
-        let region = |start, rows: usize, len, stride| {
-            let extent = (rows - 1) * stride + len;
-            Region { what: "", start, len, stride, extent }
-        };
-        let a = region(1000, 4, 8, 32);
-        // Before and behind it, in its gaps, across its rows, with another stride.
-        for (other, overlaps) in [
-            (region(992, 1, 8, 8), false),
-            (region(993, 1, 8, 8), true),
-            (region(1104, 1, 8, 8), false),
-            (region(1103, 1, 8, 8), true),
-            (region(1008, 3, 24, 32), false),
-            (region(1008, 3, 25, 32), true),
-            (region(1007, 3, 8, 32), true),
-            (region(1000 - 24, 4, 24, 32), false),
-            (region(1000 - 24, 4, 25, 32), true),
-            (region(1000, 4, 8, 32), true),
-            (region(1008, 2, 8, 48), true),
-        ] {
-            assert_eq!(a.overlaps(&other), overlaps, "{other:?}");
-            assert_eq!(other.overlaps(&a), overlaps, "{other:?}");
-        }
-        // A region longer than the address space overflows nothing.
-        let endless = Region { len: usize::MAX, extent: usize::MAX, ..region(1008, 1, 0, 32) };
-        assert!(a.overlaps(&endless) && endless.overlaps(&a));
-    }
-}

@@ -260,13 +260,16 @@ where
                             let (hi, lo) = of_row.wide_inverse(reduced.sum);
                             let w = simd.wide();
                             let inverse = Inverse { hi: w.splat(hi), lo: w.splat(lo), wide };
+                            let none = Soft::NONE;
+                            let (soft, of_soft) = match soft {
+                                Some(soft) => {
+                                    let probs = !soft.probs.is_empty();
+                                    (Some(soft), of_row.of_soft(&call.options, probs, n))
+                                }
+                                None => (hi.is_finite().then_some(&none), (0.0, 0.0)),
+                            };
                             if let Some(soft) = soft {
-                                let of_soft =
-                                    of_row.of_soft(&call.options, !soft.probs.is_empty(), n);
-                                finish_soft::<S, T>(simd, kept, y, n, inverse, soft, of_soft);
-                            } else if hi.is_finite() {
-                                let none = Soft::NONE;
-                                finish_soft::<S, T>(simd, kept, y, n, inverse, &none, (0.0, 0.0));
+                                finish_soft::<S, T>(simd, kept, y, n, &inverse, soft, of_soft);
                             } else {
                                 // An infinite factor gives NaN, and always the same one.
                                 fill(y, n, T::NAN);
@@ -506,59 +509,69 @@ fn ones<S: Io<<S as Vector>::E>>(simd: S, n: usize) -> S::V {
 }
 
 /// Writes the gradient of a row with targets for all columns, in f64: `inverse` comes from
-/// [`RowLoss::wide_inverse`], `of_soft` from [`RowLoss::of_soft`].
+/// [`RowLoss::wide_inverse`], `of_soft` from [`RowLoss::of_soft`]. It takes as long as a short row,
+/// so one function serves all callers.
 ///
 /// # Safety
 /// `kept` is valid for reads and `y` for writes of `n` elements; probabilities and weights are
 /// empty or have as many.
-#[inline(always)]
+#[inline(never)]
 #[allow(clippy::needless_range_loop)] // as indices the loops unroll into registers
 unsafe fn finish_soft<S, T>(
     simd: S,
     kept: *const S::E,
     y: *mut T,
     n: usize,
-    inverse: Inverse<Wide<S>>,
+    inverse: &Inverse<Wide<S>>,
     soft: &Soft<T>,
     of_soft: (f64, f64),
 ) where
     S: Io<T> + Io<f32> + Io<<S as Vector>::E>,
     T: Element,
 {
-    let w = simd.wide();
-    let zero = w.splat(0.0);
-    let (own, spread) = (w.splat(of_soft.0), w.splat(of_soft.1));
-    let mut i = 0;
-    while i < n {
-        // SAFETY: each has n - i elements from i on.
-        unsafe {
-            let e = simd.widen(load(simd, kept.add(i), n - i, 0.0));
-            let q = if soft.probs.is_empty() {
-                [zero; 2]
-            } else {
-                simd.widen(load(simd, soft.probs.as_ptr().add(i), n - i, 0.0))
-            };
-            let weight = match soft.weights {
-                Some(weights) => load_weights(simd, &weights, i, n - i),
-                None => [zero; 2],
-            };
-            let mut gradient = [zero; 2];
-            for half in 0..halves::<S>() {
-                let p = if is_single::<S::E>() {
-                    w.mul(e[half], inverse.hi)
-                } else {
-                    prob(w, e[half], inverse)
-                };
-                let t = if soft.probs.is_empty() { spread } else { w.fma(q[half], own, spread) };
-                gradient[half] = match soft.weights {
-                    Some(_) => w.fma(w.sub(zero, weight[half]), t, p),
-                    None => w.sub(p, t),
-                };
+    simd.vectorize(
+        #[inline(always)]
+        || {
+            let w = simd.wide();
+            let zero = w.splat(0.0);
+            let (own, spread) = (w.splat(of_soft.0), w.splat(of_soft.1));
+            let mut i = 0;
+            while i < n {
+                // SAFETY: each has n - i elements from i on.
+                unsafe {
+                    let e = simd.widen(load(simd, kept.add(i), n - i, 0.0));
+                    let q = if soft.probs.is_empty() {
+                        [zero; 2]
+                    } else {
+                        simd.widen(load(simd, soft.probs.as_ptr().add(i), n - i, 0.0))
+                    };
+                    let weight = match soft.weights {
+                        Some(weights) => load_weights(simd, &weights, i, n - i),
+                        None => [zero; 2],
+                    };
+                    let mut gradient = [zero; 2];
+                    for half in 0..halves::<S>() {
+                        let p = if is_single::<S::E>() {
+                            w.mul(e[half], inverse.hi)
+                        } else {
+                            prob(w, e[half], *inverse)
+                        };
+                        let t = if soft.probs.is_empty() {
+                            spread
+                        } else {
+                            w.fma(q[half], own, spread)
+                        };
+                        gradient[half] = match soft.weights {
+                            Some(_) => w.fma(w.sub(zero, weight[half]), t, p),
+                            None => w.sub(p, t),
+                        };
+                    }
+                    store(simd, y.add(i), n - i, one_nan(simd, simd.narrow(gradient)));
+                }
+                i += S::LANES;
             }
-            store(simd, y.add(i), n - i, one_nan(simd, simd.narrow(gradient)));
-        }
-        i += S::LANES;
-    }
+        },
+    );
 }
 
 /// Loads up to LANES of `n` elements; `fill` takes the place of missing ones.

@@ -439,6 +439,37 @@ static void scratch(void) {
     unwatch();
 }
 
+/* Matrices may lie in the gaps between each other's rows, if their strides are equal. */
+static void overlaps(void) {
+    enum { LONG = 16, STRIDE = 32, AT = 200, LAST = 3 * STRIDE + LONG };
+    static const struct {
+        int at;
+        size_t stride;
+        int overlaps;
+    } others[] = {{-LAST, STRIDE, 0}, {-LAST + 1, STRIDE, 1}, {LAST, STRIDE, 0},
+                  {LAST - 1, STRIDE, 1}, {LONG, STRIDE, 0}, {LONG - 1, STRIDE, 1},
+                  {LONG + 1, STRIDE, 1}, {-LONG, STRIDE, 0}, {-LONG + 1, STRIDE, 1},
+                  {-LONG - 1, STRIDE, 1}, {LAST, LONG, 0}, {LAST - 1, LONG, 1},
+                  {LONG, 48, 1}, {0, 48, 1}};
+    static float place[AT + 200 + LAST];
+    softmax_matrix a = softmax_matrix_of(place + AT, SOFTMAX_F32, 4, LONG);
+    a.stride = STRIDE;
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        softmax_matrix b = softmax_matrix_mut(place + AT + others[i].at, SOFTMAX_F32, 4, LONG);
+        b.stride = others[i].stride;
+        watch(place, sizeof place);
+        if (others[i].overlaps) {
+            BAD(OVERLAP, softmax_softmax(&a, &b, NULL));
+            BAD(OVERLAP, softmax_softmax(&b, &a, NULL));
+        }
+        unwatch();
+        if (!others[i].overlaps) {
+            GOOD(softmax_softmax(&a, &b, NULL));
+            GOOD(softmax_softmax(&b, &a, NULL));
+        }
+    }
+}
+
 int main(void) {
     fill_random(SOFTMAX_F32, input, ROWS * COLS, 1);
     x = softmax_matrix_of(input, SOFTMAX_F32, ROWS, COLS);
@@ -453,5 +484,6 @@ int main(void) {
     messages();
     plans();
     scratch();
+    overlaps();
     return checked();
 }
