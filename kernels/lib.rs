@@ -37,7 +37,7 @@ pub use call::factors::Factors;
 pub use call::kl::KlDivergence;
 pub use call::losses::{BackwardCall, Loss, LossCall, Targets, Weights};
 pub use call::masses::{
-    Exps, LEAST, LEAST_UNIT, Learned, Masses, RESTS, SPAN, Scanned, of_rank, rank, rest, units,
+    Exps, LEAST, LEAST_UNIT, Masses, RESTS, SPAN, Scanned, of_rank, rank, rest, units,
 };
 pub use call::matrix::{Matrix, MatrixMut};
 pub use call::online::{OnlineRow, TileCall, TilePlace, finish_rows, merge_outputs};
@@ -54,6 +54,7 @@ pub use mem::memory::{Large, shortest_row, with_large};
 pub use mem::scratch::{lend, release_scratch, room_for, room_for_row, with_lent, with_room};
 pub use num::element::{ByType, Element, Family, Plain, arithmetic};
 pub use num::exp2::{BLOCK, MOST_LANES};
+pub use num::guess::Learned;
 pub use num::ln::ln;
 pub use num::part_of;
 pub use num::philox::{low_first, philox};

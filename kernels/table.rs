@@ -12,7 +12,7 @@ use crate::call::columns::Columns;
 use crate::call::entropies::EntropyGradient;
 use crate::call::kl::KlDivergence;
 use crate::call::losses::{BackwardCall, LossCall};
-use crate::call::masses::{Exps, Learned, Masses, SPAN, Scanned};
+use crate::call::masses::{Exps, Masses, SPAN, Scanned};
 use crate::call::online::TileCall;
 use crate::call::partials::{self, MergedPartials, Partial};
 use crate::call::picks::Picks;
@@ -26,6 +26,7 @@ use crate::isa::vector::{Bands, Io, Lanes, Vector};
 use crate::mem::fpenv::{Environment, in_default_environment};
 use crate::num::element::{ByType, Element, Family};
 use crate::num::exp2::Contract;
+use crate::num::guess::Learned;
 use crate::num::scale::Scale;
 use crate::{isa, op, scalar};
 
@@ -85,7 +86,8 @@ pub(crate) struct PieceOps<T: 'static> {
 }
 
 type Partials<T> = fn(&partials::Summing<T>, &[T], &Scale, Option<f64>, &mut [Partial]);
-type ExpsOf<T> = unsafe fn(&[T], Option<&[u32]>, &Scale, &mut Learned, &mut [f32]) -> Option<Exps>;
+type ExpsOf<T> =
+    unsafe fn(&[T], Option<&[u32]>, &Scale, &mut Option<Learned>, &mut [f32]) -> Option<Exps>;
 type ExcessOf<T> = unsafe fn(
     &[<T as Element>::Arithmetic],
     Option<&[<T as Element>::Arithmetic]>,
@@ -442,7 +444,7 @@ impl Ready {
         x: &[T],
         seen: Option<&[u32]>,
         scale: &Scale,
-        learned: &mut Learned,
+        learned: &mut Option<Learned>,
         exps: &mut [f32],
     ) -> Option<Exps> {
         let bits = x.len().div_ceil(32);
@@ -761,7 +763,7 @@ mod generic {
             x: &[T],
             seen: Option<&[u32]>,
             scale: &Scale,
-            learned: &mut Learned,
+            learned: &mut Option<Learned>,
             exps: &mut [f32]
         ) -> Option<Exps> = op::sample::exps;
         hide(x: &[T], seen: &[u32], y: &mut [T]) = op::sample::hide;

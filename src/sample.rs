@@ -1317,7 +1317,7 @@ impl<'a> Sampler<'a> {
         wanted: &Temperature,
         x: &[T],
         seen: Option<Seen>,
-        learned: &mut Learned,
+        learned: &mut Option<Learned>,
         draws: &mut [usize],
         stream: Stream,
         scratch: &mut Scratch<A>,
@@ -1346,7 +1346,7 @@ impl<'a> Sampler<'a> {
         wanted: &Temperature,
         x: &[T],
         seen: Option<Seen>,
-        learned: &mut Learned,
+        learned: &mut Option<Learned>,
         exps: &'s mut [f32],
         lists: &'s mut Lists<'m>,
     ) -> Keeps<'s, 'm> {
@@ -1401,7 +1401,7 @@ impl<'a> Sampler<'a> {
         }
         let factor = match wanted {
             Temperature::Finite(scale) => {
-                kernel.exps(logits, None, scale, &mut Learned::default(), again)?.factor
+                kernel.exps(logits, None, scale, &mut None, again)?.factor
             }
             Temperature::Zero | Temperature::Infinite => {
                 again.fill(1.0);
@@ -1420,7 +1420,7 @@ impl<'a> Sampler<'a> {
         wanted: &Temperature,
         x: &[A],
         seen: Option<Seen>,
-        learned: &mut Learned,
+        learned: &mut Option<Learned>,
         scratch: &mut Scratch<A>,
         work: Work,
         write: impl FnOnce(Left<A>),
@@ -1528,7 +1528,7 @@ struct RowByRow<'a> {
     sampler: Sampler<'a>,
     temperature: Temperature,
     /// Of plain rows, and of those whose logits are changed.
-    learned: [Learned; 2],
+    learned: [Option<Learned>; 2],
 }
 
 impl<'a> RowByRow<'a> {

@@ -15,9 +15,6 @@
 //! fewer than 2^20 of them are exact in f64 in any order, and whatever is defined by such sums has
 //! one result, however it is computed. Rests are summed only in the rare cases that need them.
 
-use crate::num::guess::Guess;
-use crate::num::scale::Scale;
-
 /// The number that is added to an exponential and subtracted again, to round it.
 pub(crate) const ROUND: f32 = 1.5 / 128.0;
 
@@ -42,11 +39,6 @@ pub struct Exps {
     /// The power of two that the exponentials still have to be multiplied by.
     pub factor: f32,
 }
-
-/// What one row tells about the next one of the same type: the scale, the guess for rows with it,
-/// whether they need the cut, and how many are not to be guessed.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Learned(pub(crate) Option<(Scale, Guess, bool, u32)>);
 
 /// A row's masses.
 #[derive(Clone, Copy, Debug)]

@@ -24,6 +24,17 @@ const LEAD: i32 = 26;
 /// The largest guess of another scale.
 const FARTHEST: f64 = 65_536.0;
 
+/// What rows tell about those that follow, which may have another scale.
+#[derive(Clone, Copy, Debug)]
+pub struct Learned {
+    pub(crate) scale: Scale,
+    pub(crate) guess: Guess,
+    /// Whether they need the cut.
+    pub(crate) cut: bool,
+    /// How many are not to be guessed.
+    pub(crate) exact: u32,
+}
+
 /// A guessed `M` for the next rows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Guess {
@@ -48,6 +59,9 @@ impl Guess {
 
     /// This guess for rows of the same logits with another scale.
     pub(crate) fn with_scale<E: Contract>(&self, from: &Scale, to: &Scale) -> Self {
+        if from == to {
+            return *self;
+        }
         let m = f64::from(self.m - LEAD) * (to.get() / from.get());
         Self::at::<E>(m.clamp(-FARTHEST, FARTHEST) as i32 + LEAD, to)
     }

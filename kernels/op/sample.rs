@@ -1,10 +1,10 @@
 //! The vector loops that draws need: exponentials, and sums of masses above a threshold.
 
-use crate::call::masses::{Exps, HALF, LEAST, Learned, Masses, ROUND, SPAN, Scanned, UNITS, rank};
+use crate::call::masses::{Exps, HALF, LEAST, Masses, ROUND, SPAN, Scanned, UNITS, rank};
 use crate::isa::vector::{Bands, Io, Vector};
 use crate::num::element::Element;
 use crate::num::exp2::Contract;
-use crate::num::guess::Guess;
+use crate::num::guess::{Guess, Learned};
 use crate::num::ln::ln;
 use crate::num::philox;
 use crate::num::scale::Scale;
@@ -21,7 +21,7 @@ unsafe fn exps_of_f32<S, T, L>(
     x: &[T],
     logits: &L,
     scale: &Scale,
-    learned: &mut Learned,
+    learned: &mut Option<Learned>,
     exps: &mut [f32],
 ) -> Option<Exps>
 where
@@ -29,32 +29,24 @@ where
     T: Element,
     L: Logits<S>,
 {
-    let mut reducer = Reducer::new(simd, scale);
-    match learned.0 {
-        Some((of, guess, cut, exact)) => {
-            // A guess is right for one scale alone.
-            let guess = if of == *scale { guess } else { guess.with_scale::<S::E>(&of, scale) };
-            reducer.exp = Exp::new(simd, scale, &guess.shift());
-            (reducer.guess, reducer.cut, reducer.exact) = (guess, cut, exact);
+    let mut reducer = Reducer::after(learned.as_ref(), simd, scale);
+    if learned.is_none() {
+        let n = x.len().min(FIRST);
+        // SAFETY: the slice has n elements.
+        let max = unsafe { row_max(simd, x.as_ptr(), n, logits) };
+        let own = scale.shift(max, S::E::MIN_EXP);
+        if max.is_finite() && !own.is_huge() {
+            reducer.guess = Guess::like::<S::E>(&own, scale);
+            reducer.exp = Exp::new(simd, scale, &reducer.guess.shift());
         }
-        None => {
-            let n = x.len().min(FIRST);
-            // SAFETY: the slice has n elements.
-            let max = unsafe { row_max(simd, x.as_ptr(), n, logits) };
-            let own = scale.shift(max, S::E::MIN_EXP);
-            if max.is_finite() && !own.is_huge() {
-                reducer.guess = Guess::like::<S::E>(&own, scale);
-                reducer.exp = Exp::new(simd, scale, &reducer.guess.shift());
-            }
-            // Rows with masked elements are common.
-            reducer.cut = true;
-        }
+        // Rows with masked elements are common.
+        reducer.cut = true;
     }
     let kept = exps.as_mut_ptr().cast::<S::E>();
     // SAFETY: both slices have as many elements, and those that are written are of f32. They are
     // different slices.
     let reduced = unsafe { reducer.reduce_alone::<T, Keep, L>(x.as_ptr(), kept, x.len(), logits) };
-    learned.0 = Some((*scale, reducer.guess, reducer.cut, reducer.exact));
+    *learned = Some(reducer.learned());
     let reduced = reduced.ok()?;
     let sum = reduced.sum.hi * reduced.factor;
     let top = reduced.exp.of(true, true, simd.splat(S::E::narrow(reduced.max)));
@@ -251,7 +243,7 @@ pub(crate) fn exps<S, T>(
     x: &[T],
     seen: Option<&[u32]>,
     scale: &Scale,
-    learned: &mut Learned,
+    learned: &mut Option<Learned>,
     exps: &mut [f32],
 ) -> Option<Exps>
 where
@@ -280,7 +272,7 @@ unsafe fn exps_of<S, T, L>(
     x: &[T],
     logits: &L,
     scale: &Scale,
-    learned: &mut Learned,
+    learned: &mut Option<Learned>,
     exps: &mut [f32],
 ) -> Option<Exps>
 where

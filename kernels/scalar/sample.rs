@@ -1,7 +1,8 @@
 //! The reference of `op/sample.rs`.
 
-use crate::call::masses::{Exps, Learned, Masses, SPAN, Scanned, rank, units};
+use crate::call::masses::{Exps, Masses, SPAN, Scanned, rank, units};
 use crate::num::element::Element;
+use crate::num::guess::Learned;
 use crate::num::ln::ln;
 use crate::num::philox;
 use crate::num::scale::Scale;
@@ -12,7 +13,7 @@ pub(crate) fn exps<T: Element>(
     x: &[T],
     seen: Option<&[u32]>,
     scale: &Scale,
-    _: &mut Learned,
+    _: &mut Option<Learned>,
     exps: &mut [f32],
 ) -> Option<Exps> {
     fn row<R: Reference, T: Element>(

@@ -5,7 +5,7 @@ use crate::call::{Masked, Special, special_row};
 use crate::isa::vector::{Io, Vector};
 use crate::num::element::Element;
 use crate::num::exp2::{Contract, Sum};
-use crate::num::guess::Guess;
+use crate::num::guess::{Guess, Learned};
 use crate::num::scale::{LogShift, Scale, Shift};
 use crate::sweep::{
     Exact, Exp, Finish, Forget, Found, Guessed, Inverse, Keep, Keeps, Last, Logits, Mode, Plain,
@@ -41,14 +41,6 @@ impl<S: Vector> Reduced<S> {
         let sum = self.sum.times(self.factor);
         S::E::log_shift(scale, self.max, e_max * self.factor, &self.own, sum)
     }
-}
-
-/// What a [`Reducer`] knows of the rows that it has reduced.
-pub(crate) struct Learned {
-    scale: Scale,
-    guess: Guess,
-    cut: bool,
-    exact: u32,
 }
 
 /// Reduces one row after another, with a guess that follows them.

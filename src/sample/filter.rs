@@ -830,7 +830,7 @@ impl Sample {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use softmax_kernels::{Learned, Scale, all};
+    use softmax_kernels::{Scale, all};
 
     /// The tokens that typical-p keeps after another filter, and where its search ended.
     fn typical(
@@ -842,7 +842,7 @@ mod tests {
     ) -> (Vec<usize>, Ends) {
         let n = x.len();
         let (mut exps, mut memory, mut pairs) = (vec![0.0; n], vec![0; 4 * n], vec![[0; 2]; n]);
-        let found = kernel.exps(x, None, &Scale::ONE, &mut Learned::default(), &mut exps);
+        let found = kernel.exps(x, None, &Scale::ONE, &mut None, &mut exps);
         let found = found.expect("finite numbers");
         let mut lists = Lists::new(n, &mut memory, &mut pairs);
         let masses = Masses::new(&exps, found.factor);
