@@ -95,7 +95,8 @@ pub unsafe extern "C" fn softmax_entropy_axis(
 /// Rows without an entropy have a gradient of NaN; where it is 0 by `SOFTMAX_MASKED_ZERO`, of 0.
 ///
 /// Error: 6 ULP (f64: 14; f16, bf16: 0.51) of the largest of `upstream_i scale p_j` times `scale
-/// (max - x_j)`, the same times the mean of these, and the gradient.
+/// (max - x_j)`, the same times the mean of these, and the gradient; in f64 also
+/// `2^-1040 scale^2 upstream_i p_j`, for logits that differ by less than 2^-960.
 ///
 /// # Safety
 /// As the head of this file says.

@@ -40,8 +40,17 @@ pub(crate) struct EntropySums {
 pub(crate) struct Apart {
     /// The exponentials of all elements below the maximum.
     pub(crate) others: Sum,
-    /// `D`, by its terms.
+    /// `D`, by its terms, times [`Apart::unit`].
     pub(crate) below: Sum,
+}
+
+impl Apart {
+    /// The power of two in a scale above 1, by which differences are multiplied before they are
+    /// weighed: else those of tiny logits by small exponentials would be too small for f64.
+    #[inline(always)]
+    pub(crate) fn unit(scale: &Scale) -> f64 {
+        f64::from_bits(scale.get().max(1.0).to_bits() & 0xfff0_0000_0000_0000)
+    }
 }
 
 /// A row's entropy, and what its gradient needs.
@@ -97,8 +106,7 @@ impl RowEntropy {
         if below.value() < 0.0 {
             below = Pair::of(0.0);
         }
-        let of_below = |below: Pair<E>| below.over(total).times(a);
-        let mut share = of_below(below);
+        let mut share = below.over(total).times(a);
         let (rest, error) = two_sum(sum.hi, -e_max);
         let rest = rest + (error + sum.lo);
         let adds = (n.min(BLOCK) / LANES_F32 + 8 + n / BLOCK) as f64;
@@ -108,7 +116,8 @@ impl RowEntropy {
         let least = if slopes { share.value() } else { c.value() + share.value() };
         if n > 1 && (lost || least * may < add * (factors.0 * top).abs()) {
             let sums = apart();
-            share = of_below(Pair::sum(sums.below));
+            let a_in_units = a.times(Pair::of(1.0 / Apart::unit(scale)));
+            share = Pair::sum(sums.below).over(total).times(a_in_units);
             if lost {
                 let others = sums.others.hi + sums.others.lo;
                 if is_single::<E>() || others < FEW * e_max {

@@ -161,7 +161,7 @@ where
             let (w, exp) = (simd.wide(), Exp::new(simd, scale, &own));
             let zero = simd.splat(S::E::narrow(0.0));
             let largest = simd.splat(S::E::narrow(max));
-            let top = w.splat(max - own.subtract);
+            let (top, unit) = (w.splat(max - own.subtract), w.splat(Apart::unit(scale)));
             let (mut errors, mut start) = (Sum::ZERO, 0);
             while start < n {
                 let end = n.min(start + BLOCK);
@@ -178,7 +178,8 @@ where
                         d[half] = w.add(top, minus);
                         let t = w.sub(d[half], top);
                         let error = w.add(w.sub(top, w.sub(d[half], t)), w.sub(minus, t));
-                        terms[half] = w.mul(e[half], error);
+                        d[half] = w.mul(d[half], unit);
+                        terms[half] = w.mul(e[half], w.mul(error, unit));
                     }
                     if single {
                         // Differences may have all 53 bits, so that products are rounded: apart
@@ -275,7 +276,8 @@ where
                 let mut gradient = [zero; 2];
                 for half in 0..halves::<S>() {
                     let d = w.fma(w.sub(top, v[half]), a, minus_below);
-                    gradient[half] = w.fma(w.mul(e[half], factor), d, zero);
+                    // The factor last: its product with an exponential may be subnormal.
+                    gradient[half] = w.fma(w.mul(e[half], d), factor, zero);
                 }
                 store(simd, y.add(i), n - i, one_nan(simd, simd.narrow(gradient)));
             }

@@ -219,7 +219,8 @@ unsafe fn gradients<S, T>(
         for half in 0..halves::<S>() {
             let at = rows.of(x[half], of_y[half]);
             let p = w.mul(at.e, factors[0]);
-            let v = w.fma(p, w.sub(at.d, kl), zero);
+            // The factor last: its product with an exponential may be subnormal.
+            let v = w.fma(w.mul(at.e, w.sub(at.d, kl)), factors[0], zero);
             gradients[0][half] = rows.select(&at, v, v, zero);
             // exp(-d) - 1 is g(d) - d.
             let near = w.fma(p, w.sub(at.near, at.d), zero);

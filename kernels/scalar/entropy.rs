@@ -61,7 +61,8 @@ fn row<R: Reference, E: Contract>(
     let apart = || {
         let others: Vec<f64> = x.iter().map(|&x| if x < max { exp(x) } else { 0.0 }).collect();
         let top = max - shift.subtract;
-        let terms: Vec<_> = x.iter().map(|&x| (exp(x), top - weight(x))).collect();
+        let unit = Apart::unit(scale);
+        let terms: Vec<_> = x.iter().map(|&x| (exp(x), (top - weight(x)) * unit)).collect();
         let mut sum = products::<R>(&terms);
         if R::MIN_EXP != -126 {
             // Those with the errors of the differences.
@@ -69,7 +70,7 @@ fn row<R: Reference, E: Contract>(
                 let minus = 0.0 - weight(x);
                 let d = top + minus;
                 let t = d - top;
-                exp(x) * ((top - (d - t)) + (minus - t))
+                exp(x) * (((top - (d - t)) + (minus - t)) * unit)
             };
             let errors: Vec<f64> = x.iter().map(error).collect();
             sum = E::sum_add(sum, row_sum::<R>(&errors));
@@ -112,7 +113,7 @@ fn gradient_row<R: Reference, E: Contract>(
         let x = R::round(x - shift.subtract);
         let x = if x < R::round(shift.cut) { 0.0 } else { x };
         let d = (top - x).mul_add(a, 0.0 - row.below);
-        R::round((e * factor).mul_add(d, 0.0))
+        R::round((e * d).mul_add(factor, 0.0))
     };
     Ok(x.iter().map(of).collect())
 }

@@ -83,7 +83,7 @@ fn row<R: Reference, E: Contract>(
     let slope = if kl.is_finite() { kl } else { f64::NAN };
     let of_x = |&(e, _, d): &(f64, f64, f64)| match e {
         0.0 => 0.0,
-        _ => (e * of_p).mul_add(d - slope, 0.0),
+        _ => (e * (d - slope)).mul_add(of_p, 0.0),
     };
     let of_y = |&(e, f, d): &(f64, f64, f64)| match e {
         0.0 => f * of_q,

@@ -38,19 +38,20 @@ pub fn table() -> Vec<Entry> {
         ScoresSum,
         Perplexity
     );
+    table.extend(crate::entropies::table());
     table
 }
 
-const ONE: Dd = Dd(1.0, 0.0);
+pub const ONE: Dd = Dd(1.0, 0.0);
 
 /// A product that may be out of range.
-fn times(a: Dd, b: Dd) -> Dd {
+pub fn times(a: Dd, b: Dd) -> Dd {
     let product = a.0 * b.0;
     if product.abs() < 1e300 { a.mul(b) } else { Dd(product, 0.0) }
 }
 
 /// The error of a rounded result in ULP; results beyond the type's numbers should be infinite.
-fn error(got: f64, want: Scaled, format: Format, max: f64) -> f64 {
+pub fn error(got: f64, want: Scaled, format: Format, max: f64) -> f64 {
     let value = want.to_dd().0;
     let edge = max * (1.0 - 8.0 * ldexp(1.0, -format.digits));
     if value.abs() > edge && (got == value.signum() * f64::INFINITY || value.is_infinite()) {
@@ -67,18 +68,18 @@ fn either(got: f64, want: Dd, (ulps, absolute): (f64, f64), format: Format, max:
 }
 
 /// The spacing of the type's numbers at one of this size.
-fn ulp(size: f64, format: Format) -> f64 {
+pub fn ulp(size: f64, format: Format) -> f64 {
     let exponent = Scaled::of(Dd(size, 0.0)).exponent();
     ldexp(1.0, exponent.max(format.min_exp) - format.digits + 1)
 }
 
 /// The differences of logits from the largest, and their exponentials, exactly.
-struct Row {
-    below: Vec<Dd>,
-    e: Vec<Scaled>,
-    copies: Vec<f64>,
+pub struct Row {
+    pub below: Vec<Dd>,
+    pub e: Vec<Scaled>,
+    pub copies: Vec<f64>,
     /// The sum, relative to the largest exponential.
-    sum: Dd,
+    pub sum: Dd,
     /// The largest logit.
     largest: Dd,
 }
@@ -92,8 +93,13 @@ impl Row {
     }
 
     /// The row of the first values of the columns, scaled.
-    fn of(input: &Input) -> Self {
-        let x = || input.columns.iter().map(|(v, _)| v[0]);
+    pub fn of(input: &Input) -> Self {
+        Self::nth(input, 0)
+    }
+
+    /// The row of the `k`th values.
+    pub fn nth(input: &Input, k: usize) -> Self {
+        let x = || input.columns.iter().map(|(v, _)| v[k]);
         let copies = input.columns.iter().map(|&(_, n)| n as f64).collect();
         let largest = x().fold(f64::NEG_INFINITY, f64::max);
         let scale = input.heat.exact();
@@ -107,7 +113,7 @@ impl Row {
         Self::new(x().map(below).collect(), copies, times(Dd(largest, 0.0), scale))
     }
 
-    fn p(&self, i: usize) -> Scaled {
+    pub fn p(&self, i: usize) -> Scaled {
         self.e[i].div(self.sum)
     }
 
@@ -122,7 +128,7 @@ impl Row {
     }
 
     /// `-ln(p)`, with a small relative error near 0, too.
-    fn information(&self, i: usize) -> Scaled {
+    pub fn information(&self, i: usize) -> Scaled {
         if self.below[i].0 < 0.0 {
             return Scaled::of(self.sum.ln().sub(self.below[i]));
         }
@@ -140,7 +146,7 @@ impl Row {
     }
 
     /// Whether the type may take the exponential for 0.
-    fn is_flushed<T: Type>(&self, i: usize) -> bool {
+    pub fn is_flushed<T: Type>(&self, i: usize) -> bool {
         self.e[i].exponent() < T::FLUSHED
     }
 
@@ -160,17 +166,17 @@ impl Row {
     }
 }
 
-fn one_row<T>(x: &[T]) -> Matrix<'_, T> {
+pub fn one_row<T>(x: &[T]) -> Matrix<'_, T> {
     Matrix::with_stride(x, 1, x.len(), x.len()).expect("one row")
 }
 
-fn one_row_mut<T>(x: &mut [T]) -> MatrixMut<'_, T> {
+pub fn one_row_mut<T>(x: &mut [T]) -> MatrixMut<'_, T> {
     let n = x.len();
     MatrixMut::with_stride(x, 1, n, n).expect("one row")
 }
 
 /// The results of the first copies, as f64.
-fn map<T: Type>(
+pub fn map<T: Type>(
     input: &Input,
     f: impl FnOnce(Options, Matrix<T>, MatrixMut<T>) -> Result<(), softmax::Error>,
 ) -> Vec<f64> {
@@ -571,7 +577,7 @@ impl<T: Type> Target<T> {
 }
 
 /// Whether exact losses are within range.
-fn is_moderate(input: &Input) -> bool {
+pub fn is_moderate(input: &Input) -> bool {
     let row = Row::of(input);
     // Products of targets and weights must not be subnormal either.
     let is_moderate = |v: f64| v == 0.0 || (1e-140..1e100).contains(&v.abs());
@@ -597,7 +603,7 @@ fn start_targets<T: Type>(input: &mut Input, r: &mut Random) {
 }
 
 /// The error relative to `allowed`, without the part that is `excused` because it may be flushed.
-fn relative_error(got: f64, want: Scaled, allowed: f64, excused: f64) -> f64 {
+pub fn relative_error(got: f64, want: Scaled, allowed: f64, excused: f64) -> f64 {
     let off = Scaled::of(Dd(got, 0.0)).add(Scaled(want.0.neg(), want.1)).to_dd().0.abs();
     let off = (off - excused).max(0.0);
     match got.is_finite() {
@@ -789,7 +795,7 @@ impl<T: Type> Function<T> for LabelGradient {
 }
 
 /// Additional bound of gradients of f64, in ULP, far below 1.
-fn deep<T: Type>(size: f64) -> f64 {
+pub fn deep<T: Type>(size: f64) -> f64 {
     if size < 2f64.powi(-960) { T::by_type(0.0, 2.0, 0.0) } else { 0.0 }
 }
 

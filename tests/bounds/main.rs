@@ -9,6 +9,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod entropies;
 mod functions;
 mod search;
 

@@ -358,8 +358,30 @@ fn rows_next_to_0() {
     }
 }
 
+/// Products of exponentials and differences, or with the factor, that are far below f64's least
+/// number where the result is not.
+#[test]
+fn nothing_is_lost_to_tiny_products() {
+    for kernel in available() {
+        // Two probabilities, 1 and e^-700.
+        let t = 2f64.powi(-78);
+        let (softmax, x) = (Softmax::new().temperature(t).exec(by(kernel)), [0.0, -700.0 * t]);
+        let h = entropies(softmax, Matrix::new(&x, 2).expect("a row"))[0];
+        let want = (-700f64).exp() * 701.0;
+        assert!((h / want - 1.0).abs() < 1e-13, "{}: {h:e}, not {want:e}", kernel.name());
+
+        // p is 1e-287, times the factor and the scale 1e-315, and times its logarithm normal.
+        let (scale, up) = (2f64.powi(-60), 1e-10);
+        let (softmax, x) = (Softmax::new().scale(scale).exec(by(kernel)), [0.0, -660.0 / scale]);
+        let slopes = gradient(softmax, Matrix::new(&x, 2).expect("a row"), &[up]);
+        let want = (-660f64).exp() * 660.0 * (scale * up);
+        let off = (slopes[1] - want).abs() / f64::from_bits(1);
+        assert!(off <= 14.0, "{}: {:e}, not {want:e}", kernel.name(), slopes[1]);
+    }
+}
+
 /// The same constant on every CPU.
-const DIGEST: u64 = 0x6649_79f2_0918_caa0;
+const DIGEST: u64 = 0x4763_31b6_8ecb_1ce9;
 
 #[test]
 fn digest_is_the_same_on_every_cpu() {

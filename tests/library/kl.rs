@@ -497,8 +497,24 @@ fn bad_arguments_are_named_and_nothing_is_written() {
     softmax.kl_divergence_backward(of_x, of_y, one, None, None).expect("a valid call");
 }
 
+/// A probability times the factor is far below f64's least normal number, and the gradient is not.
+#[test]
+fn nothing_is_lost_to_tiny_products() {
+    let (scale, up) = (2f64.powi(-60), 1e-10);
+    let (x, y) = ([0.0, -660.0 / scale], [0.0, 0.0]);
+    let [x, y] = [&x, &y].map(|x| dense(x, 2));
+    for kernel in available() {
+        let softmax = Softmax::new().scale(scale).exec(by(kernel));
+        let [of_x, _] = gradients(softmax, x, y, &[up]);
+        // Of the first, p is 1: d and the divergence are ln 2.
+        let want = (-660f64).exp() * -660.0 * (scale * up);
+        let off = (of_x[1] - want).abs() / f64::from_bits(1);
+        assert!(off <= 12.0, "{}: {:e}, not {want:e}", kernel.name(), of_x[1]);
+    }
+}
+
 /// The same constant on every CPU.
-const DIGEST: u64 = 0x32c5_ad99_f426_9370;
+const DIGEST: u64 = 0x7a53_3b1d_c67c_f736;
 
 #[test]
 fn digest_is_the_same_on_every_cpu() {

@@ -1477,12 +1477,10 @@ class Entropy:
         def value(a):
             return add(a[0], a[1])
 
-        def share_of(below):
-            return pairs.mul(pairs.div(below, total), self.a)
-
         minus_w = pairs.minus(pairs.of(*product_sum(self.e, self.w, contract)))
         below = pairs.add(pairs.mul(pairs.of(self.top), total), minus_w)
-        share = share_of(pairs.of(0.0) if value(below) < 0 else below)
+        below = pairs.of(0.0) if value(below) < 0 else below
+        share = pairs.mul(pairs.div(below, total), self.a)
         rest, error = two_sum(row.sum[0], -e_max)
         rest = add(rest, add(error, row.sum[1]))
         adds = float(min(n, BLOCK) // 16 + 8 + n // BLOCK)
@@ -1494,14 +1492,17 @@ class Entropy:
         if n > 1 and (lost or far):
             minus = [sub(0.0, w) for w in self.w]
             ds = [add(self.top, m) for m in minus]
-            below = product_sum(self.e, ds, contract)
+            unit = 2.0 ** (math.frexp(max(scale.hi, 1.0))[1] - 1)
+            below = product_sum(self.e, [mul(y, unit) for y in ds], contract)
             if contract.is_double:
                 errors = []
                 for e, m, y in zip(self.e, minus, ds):
                     t = sub(y, self.top)
-                    errors.append(mul(e, add(sub(self.top, sub(y, t)), sub(m, t))))
+                    error = add(sub(self.top, sub(y, t)), sub(m, t))
+                    errors.append(mul(e, mul(error, unit)))
                 below = pair_add(below, row_sum(errors, contract))
-            share = share_of(pairs.of(*below))
+            in_units = pairs.mul(self.a, pairs.of(div(1.0, unit)))
+            share = pairs.mul(pairs.div(pairs.of(*below), total), in_units)
             if lost:
                 others = [0.0 if x == row.max else e for x, e in zip(x, self.e)]
                 others = value(row_sum(others, contract))
@@ -1516,7 +1517,7 @@ class Entropy:
 
         def of(e, w):
             slope = fma(sub(self.top, w), self.scale.hi, sub(0.0, self.share))
-            return fma(mul(e, factor), slope, 0.0)
+            return fma(mul(e, slope), factor, 0.0)
 
         return [of(e, w) for e, w in zip(self.e, self.w)]
 
@@ -1599,7 +1600,7 @@ class Divergence:
         value = NAN if math.isinf(self.value) else self.value
 
         def with_x(e, y):
-            return 0.0 if e == 0 else fma(mul(e, of_p), sub(y, value), 0.0)
+            return 0.0 if e == 0 else fma(mul(e, sub(y, value)), of_p, 0.0)
 
         def with_y(e, f, y):
             if e == 0:
