@@ -430,10 +430,8 @@ impl Ready {
 
     /// Computes the gradient of a call.
     pub fn backward<T: Element>(self, mut call: BackwardCall<'_, T>) {
-        if call.output.cols() > 0 {
-            // SAFETY: the kernel is ready.
-            unsafe { (self.ops().backward)(&mut call) };
-        }
+        // SAFETY: the kernel is ready.
+        unsafe { (self.ops().backward)(&mut call) };
     }
 
     /// Computes the exponentials of a row, yet to be multiplied by [`Exps::factor`]. With words of

@@ -1,7 +1,7 @@
 //! Gradients through softmax and log-softmax.
 
 use softmax_kernels::{
-    BackwardCall, Element, Matrix, MatrixMut, Op as Work, in_default_environment, part_of,
+    BackwardCall, Element, Matrix, MatrixMut, Op as Work, in_default_environment,
 };
 
 use crate::exec::exec_setter;
@@ -133,7 +133,7 @@ impl<'a> Backward<'a> {
             plan.parts.min(shape.0),
             call,
             &|call: BackwardCall<T>, at, of| {
-                let at = part_of(call.rows(), at, of);
+                let at = call.part(at, of);
                 call.split_rows(at)
             },
             &|call| kernel.backward(call),

@@ -5,7 +5,7 @@
 
 use softmax_kernels::{
     BackwardCall, Element, MaskData, Matrix, MatrixMut, Op as Work, Picks, Ragged, RaggedCall,
-    RaggedMut, Scale, Size, in_default_environment,
+    RaggedMut, Scale, Size,
 };
 
 use crate::{Backward, Error, Exec, Hardmax, Plan, Softmax};
@@ -434,32 +434,20 @@ impl Backward<'_> {
         gradient: &mut [T],
         log: bool,
     ) -> Result<(), Error> {
-        let upstream = output.places_of("number of elements of the upstream gradient", upstream)?;
-        let gradient = output.places_in("number of elements of the gradient", gradient)?;
+        let (rows, elements) = (output.rows(), output.elements());
         let scale = self.pair()?;
-        let plan = self.exec.plan_ragged::<T>(Work::Softmax, output.rows(), output.elements())?;
+        let call = BackwardCall::ragged(output, upstream, gradient, scale, log)?;
+        let plan = self.exec.plan_ragged::<T>(Work::Softmax, rows, elements)?;
         let kernel = plan.kernel;
         share(
             &self.exec,
             &plan,
-            (output, upstream, gradient),
-            &|(output, ..), at, of| output.part(at, of),
-            &|(output, upstream, gradient), at| {
-                let (output, other_output) = output.split_rows(at);
-                let (upstream, other_upstream) = upstream.split_rows(at);
-                let (gradient, others) = gradient.split_rows(at);
-                ((output, upstream, gradient), (other_output, other_upstream, others))
-            },
-            &|(output, upstream, mut gradient): (Ragged<T>, Ragged<T>, RaggedMut<T>)| {
-                (0..output.rows()).try_for_each(|row| {
-                    let (output, upstream) = (one(output.row(row))?, one(upstream.row(row))?);
-                    let gradient = one_mut(gradient.row_mut(row))?;
-                    let call = || BackwardCall::new(output, upstream, gradient, scale, log);
-                    if let Some(call) = in_default_environment(call) {
-                        kernel.backward(call);
-                    }
-                    Ok(())
-                })
+            call,
+            &BackwardCall::part,
+            &BackwardCall::split_rows,
+            &|call: BackwardCall<T>| {
+                kernel.backward(call);
+                Ok(())
             },
         )
     }

@@ -4,10 +4,12 @@ use std::ops::Range;
 
 use crate::call::error::Error;
 use crate::call::matrix::{Matrix, MatrixMut};
+use crate::call::ragged::{Ragged, RaggedMut};
 use crate::call::rows::{Rows, over_rows};
 use crate::mem::fpenv::in_default_environment;
 use crate::num::element::Element;
 use crate::num::exp2::{Contract, Sum};
+use crate::num::part_of;
 use crate::num::scale::Scale;
 
 /// The targets of the rows of a loss.
@@ -427,15 +429,18 @@ impl<T: Element> Soft<'_, T> {
 /// that output.
 #[derive(Debug)]
 pub struct BackwardCall<'a, T> {
-    /// The output of the forward call.
-    pub(crate) output: Matrix<'a, T>,
-    /// The gradient with respect to the output; of the same shape.
-    pub(crate) upstream: Matrix<'a, T>,
-    /// The gradient with respect to the input; of the same shape.
-    pub(crate) gradient: MatrixMut<'a, T>,
+    views: BackwardViews<'a, T>,
     /// The factor of the input, as a pair.
     pub(crate) scale: (f64, f64),
     pub(crate) log: bool,
+}
+
+/// The output of the forward call, the gradient with respect to it, and the gradient with respect
+/// to the input: rows of the same lengths.
+#[derive(Debug)]
+enum BackwardViews<'a, T> {
+    Equal(Matrix<'a, T>, Matrix<'a, T>, MatrixMut<'a, T>),
+    Unequal(Ragged<'a, T>, Ragged<'a, T>, RaggedMut<'a, T>),
 }
 
 impl<'a, T: Element> BackwardCall<'a, T> {
@@ -450,22 +455,78 @@ impl<'a, T: Element> BackwardCall<'a, T> {
         let shape = (output.rows(), output.cols());
         let same = (upstream.rows(), upstream.cols()) == shape
             && (gradient.rows(), gradient.cols()) == shape;
-        same.then_some(Self { output, upstream, gradient, scale, log })
+        let views = BackwardViews::Equal(output, upstream, gradient);
+        same.then_some(Self { views, scale, log })
+    }
+
+    /// The same for rows of different lengths, at the same places of `upstream` and `gradient`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if one of them ends before the last row.
+    pub fn ragged(
+        output: Ragged<'a, T>,
+        upstream: &'a [T],
+        gradient: &'a mut [T],
+        scale: (f64, f64),
+        log: bool,
+    ) -> Result<Self, Error> {
+        let upstream = output.places_of("number of elements of the upstream gradient", upstream)?;
+        let gradient = output.places_in("number of elements of the gradient", gradient)?;
+        Ok(Self { views: BackwardViews::Unequal(output, upstream, gradient), scale, log })
     }
 
     /// Number of rows.
     pub fn rows(&self) -> usize {
-        self.output.rows()
+        match &self.views {
+            BackwardViews::Equal(output, ..) => output.rows(),
+            BackwardViews::Unequal(output, ..) => output.rows(),
+        }
+    }
+
+    /// The number of rows of the first `at` of `of` parts: as many rows, or elements.
+    pub fn part(&self, at: usize, of: usize) -> usize {
+        match &self.views {
+            BackwardViews::Equal(output, ..) => part_of(output.rows(), at, of),
+            BackwardViews::Unequal(output, ..) => output.part(at, of),
+        }
+    }
+
+    /// A row of each view, of the same length.
+    #[inline(always)]
+    pub(crate) fn row(&mut self, row: usize) -> (&[T], &[T], &mut [T]) {
+        match &mut self.views {
+            BackwardViews::Equal(output, upstream, gradient) => {
+                (output.row(row), upstream.row(row), gradient.row_mut(row))
+            }
+            BackwardViews::Unequal(output, upstream, gradient) => {
+                (output.row(row), upstream.row(row), gradient.row_mut(row))
+            }
+        }
     }
 
     /// The first `at` rows and the others.
     #[must_use]
     pub fn split_rows(self, at: usize) -> (Self, Self) {
-        let (output, upstream) = (self.output.split_rows(at), self.upstream.split_rows(at));
-        let gradient = self.gradient.split_rows(at);
         let (scale, log) = (self.scale, self.log);
-        let part = |output, upstream, gradient| Self { output, upstream, gradient, scale, log };
-        (part(output.0, upstream.0, gradient.0), part(output.1, upstream.1, gradient.1))
+        let (views, others) = match self.views {
+            BackwardViews::Equal(output, upstream, gradient) => {
+                let (output, upstream) = (output.split_rows(at), upstream.split_rows(at));
+                let gradient = gradient.split_rows(at);
+                (
+                    BackwardViews::Equal(output.0, upstream.0, gradient.0),
+                    BackwardViews::Equal(output.1, upstream.1, gradient.1),
+                )
+            }
+            BackwardViews::Unequal(output, upstream, gradient) => {
+                let (output, upstream) = (output.split_rows(at), upstream.split_rows(at));
+                let gradient = gradient.split_rows(at);
+                (
+                    BackwardViews::Unequal(output.0, upstream.0, gradient.0),
+                    BackwardViews::Unequal(output.1, upstream.1, gradient.1),
+                )
+            }
+        };
+        (Self { views, scale, log }, Self { views: others, scale, log })
     }
 }
 

@@ -619,19 +619,19 @@ where
     S: Io<T> + Io<<S as Vector>::E>,
     T: Element,
 {
-    let n = call.output.cols();
     let w = simd.wide();
     let single = is_single::<S::E>();
     // The exponential of a log-probability, times C.
     let shift = Shift { subtract: 0.0, m: 0, cut: Scale::ONE.cut(0, S::E::MIN_EXP) };
     let exp = Exp::new(simd, &Scale::ONE, &shift);
-    let (scale, scale_lo) = (w.splat(call.scale.0), w.splat(call.scale.1));
+    let of_call = call.scale;
+    let (scale, scale_lo) = (w.splat(of_call.0), w.splat(of_call.1));
     let zero = w.splat(0.0);
-    for row in 0..call.output.rows() {
-        let output = call.output.as_ptr().wrapping_add(row * call.output.stride());
-        let upstream = call.upstream.as_ptr().wrapping_add(row * call.upstream.stride());
-        let stride = call.gradient.stride();
-        let gradient = call.gradient.as_mut_ptr().wrapping_add(row * stride);
+    for row in 0..call.rows() {
+        let (output, upstream, gradient) = call.row(row);
+        let n = gradient.len();
+        let (output, upstream) = (output.as_ptr(), upstream.as_ptr());
+        let gradient = gradient.as_mut_ptr();
         let sum = if LOG {
             let [sum] = row_sums(
                 simd,
@@ -666,7 +666,7 @@ where
             );
             S::E::sum_add(products, errors)
         };
-        let sum = backward_sum::<S::E>(sum, call.scale, LOG);
+        let sum = backward_sum::<S::E>(sum, of_call, LOG);
         let (sum, sum_lo) = (w.splat(sum.0), w.splat(sum.1));
         let small = w.splat(SMALL);
         let mut i = 0;

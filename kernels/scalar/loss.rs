@@ -175,20 +175,16 @@ fn backward_row<R: Reference, E: Contract>(
 }
 
 pub(crate) fn backward<T: Element>(call: &mut BackwardCall<T>) {
-    for row in 0..call.output.rows() {
-        let wide =
-            |m: &crate::Matrix<T>| -> Vec<f64> { m.row(row).iter().map(|v| v.to_f64()).collect() };
-        let (y, u) = (wide(&call.output), wide(&call.upstream));
+    let (scale, log) = (call.scale, call.log);
+    for row in 0..call.rows() {
+        let wide = |row: &[T]| -> Vec<f64> { row.iter().map(|v| v.to_f64()).collect() };
+        let (output, upstream, gradient) = call.row(row);
+        let (y, u) = (wide(output), wide(upstream));
         let v = if is_double::<T>() {
-            backward_row::<Double, f64>(&y, &u, call.scale, call.log)
+            backward_row::<Double, f64>(&y, &u, scale, log)
         } else {
-            backward_row::<super::Single, f32>(&y, &u, call.scale, call.log)
+            backward_row::<super::Single, f32>(&y, &u, scale, log)
         };
-        let stride = call.gradient.stride();
-        let gradient = call.gradient.as_mut_ptr();
-        for (j, v) in v.into_iter().enumerate() {
-            // SAFETY: the gradient has this row of `cols` elements.
-            unsafe { *gradient.add(row * stride + j) = element(v) };
-        }
+        gradient.iter_mut().zip(v).for_each(|(gradient, v)| *gradient = element(v));
     }
 }
