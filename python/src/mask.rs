@@ -9,7 +9,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use crate::array::{Array, Dtype, Layout, tuple};
+use crate::array::{Array, Dtype, Layout, Output, tuple};
 use crate::options::{Arg, count};
 
 /// A mask's elements in C order.
@@ -198,8 +198,22 @@ pub struct RowMask<'a> {
 }
 
 impl<'a> RowMask<'a> {
+    /// That of the rows of `x` along axes, if there is one; refused if an output overlaps it.
+    pub fn of<'py>(
+        mask: &'a Option<MaskArray<'py>>,
+        x: &Array,
+        axes: &[usize],
+        outputs: &[&Output<'py>],
+    ) -> PyResult<Option<Self>> {
+        let Some(mask) = mask else { return Ok(None) };
+        let (array, name) = mask.named();
+        outputs.iter().try_for_each(|output| output.apart(array, name))?;
+        let layout = x.layout().at_least_one_axis();
+        Self::new(mask, layout.shape(), axes, x.dtype()).map(Some)
+    }
+
     /// For an array of a shape and type, along axes.
-    pub fn new(mask: &'a MaskArray, shape: &[usize], axes: &[usize], of: Dtype) -> PyResult<Self> {
+    fn new(mask: &'a MaskArray, shape: &[usize], axes: &[usize], of: Dtype) -> PyResult<Self> {
         let (array, name) = mask.named();
         let mut shape = shape.to_vec();
         if let Some(words) = mask.words()? {

@@ -220,12 +220,10 @@ pub fn logsumexp<'py>(
     if weights.is_some() && each.is_some() {
         return Err(PyValueError::new_err("with weights, scale and temperature are one number"));
     }
-    let named = mask.as_ref().map(MaskArray::named);
-    for (beside, name) in named.into_iter().chain(weights.as_ref().map(|w| (w, "weights"))) {
-        y.apart(beside, name)?;
+    if let Some(weights) = &weights {
+        y.apart(weights, "weights")?;
     }
-    let mask = mask.as_ref().map(|mask| RowMask::new(mask, layout.shape(), &axes, x.dtype()));
-    let mask = mask.transpose()?;
+    let mask = RowMask::of(&mask, &x, &axes, &[&y])?;
     let weights = weights
         .as_ref()
         .map(|w| RowWeights::new(w, "weights", layout.shape(), &axes))
@@ -294,11 +292,7 @@ pub fn entropy<'py>(
     if let Some(each) = &each {
         each.check(layout.shape(), &axes)?;
     }
-    if let Some((beside, name)) = mask.as_ref().map(MaskArray::named) {
-        y.apart(beside, name)?;
-    }
-    let mask = mask.as_ref().map(|mask| RowMask::new(mask, layout.shape(), &axes, x.dtype()));
-    let mask = mask.transpose()?;
+    let mask = RowMask::of(&mask, &x, &axes, &[&y])?;
     typed!(x.dtype(), T => with_slice::<T, _>(py, y.layout(), num::<T>(0.0), |y| {
         if mask.is_none() && each.is_none() {
             return with_lanes::<T, _>(py, &layout, &axes, false, |lanes| match lanes {
@@ -363,13 +357,9 @@ pub fn kl_divergence<'py>(
     let mut y = Output::of(&x, out, &reduced(x.shape(), &axes, keepdims), x.dtype())?;
     y.apart(&other, "q_logits")?;
     let mask = MaskArray::new(mask, bitmask, hidden_from)?;
-    if let Some((beside, name)) = mask.as_ref().map(MaskArray::named) {
-        y.apart(beside, name)?;
-    }
+    let mask = RowMask::of(&mask, &x, &axes, &[&y])?;
     let layout = x.layout().at_least_one_axis();
     let of_other = other.layout().at_least_one_axis();
-    let mask = mask.as_ref().map(|mask| RowMask::new(mask, layout.shape(), &axes, x.dtype()));
-    let mask = mask.transpose()?;
     typed!(x.dtype(), T => with_slice::<T, _>(py, y.layout(), num::<T>(0.0), |kl| {
         with_rows::<T, _>(py, &layout, &axes, |p| with_rows::<T, _>(py, &of_other, &axes, |q| {
             each_row(py, p, kl, 1, |p, kl, first| {
@@ -494,8 +484,7 @@ pub fn top_k<'py>(
     };
     let layout = x.layout().at_least_one_axis();
     let mask = MaskArray::new(mask, bitmask, hidden_from)?;
-    let mask = mask.as_ref().map(|mask| RowMask::new(mask, layout.shape(), &axes, x.dtype()));
-    let mask = mask.transpose()?;
+    let mask = RowMask::of(&mask, &x, &axes, &[])?;
     let of_rows = |first, rows| match &mask {
         Some(mask) => op.mask(mask.of_rows(first, rows)),
         None => op,
@@ -641,11 +630,7 @@ pub fn log_probs<'py>(
     let mut y = Output::of(&x, out, tokens.shape(), x.dtype().arithmetic())?;
     y.apart(&tokens, "tokens")?;
     let mask = MaskArray::new(mask, bitmask, hidden_from)?;
-    if let Some((array, name)) = mask.as_ref().map(MaskArray::named) {
-        y.apart(array, name)?;
-    }
-    let mask = mask.as_ref().map(|mask| RowMask::new(mask, layout.shape(), &[last], x.dtype()));
-    let mask = mask.transpose()?;
+    let mask = RowMask::of(&mask, &x, &[last], &[&y])?;
     typed!(x.dtype(), T => with_rows::<T, _>(py, &layout, &[last], |rows| {
         let zero = <T as Float>::Sums::from_f64(0.0);
         with_slice::<<T as Float>::Sums, _>(py, y.layout(), zero, |y| {

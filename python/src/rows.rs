@@ -274,15 +274,7 @@ fn map<'py>(
     let x = Array::input(x, "x")?;
     let axes = axis.of(x.shape().len())?;
     let mut y = Output::like(&x, out)?;
-    let mask = match &mask {
-        Some(mask) => {
-            let (array, name) = mask.named();
-            y.apart(array, name)?;
-            let shape = x.layout().at_least_one_axis();
-            Some(RowMask::new(mask, shape.shape(), &axes, x.dtype())?)
-        }
-        None => None,
-    };
+    let mask = RowMask::of(&mask, &x, &axes, &[&y])?;
     if let Some(each) = each {
         each.check(x.layout().at_least_one_axis().shape(), &axes)?;
     }

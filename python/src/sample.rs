@@ -204,8 +204,7 @@ impl PySampler {
         shape.extend(draws);
 
         let mask = MaskArray::new(mask, bitmask, hidden_from)?;
-        let mask = mask.as_ref().map(|mask| RowMask::new(mask, layout.shape(), &[last], x.dtype()));
-        let mask = mask.transpose()?;
+        let mask = RowMask::of(&mask, &x, &[last], &[])?;
 
         // One list for each row; a list of numbers is that of all.
         let (mut tokens, mut starts) = (Vec::new(), vec![0]);
