@@ -387,12 +387,18 @@ impl<'py> Array<'py> {
     }
 }
 
-/// Refuses an array that is not of the type and shape of `x`, which errors call `of`.
-pub fn alike(x: &Array, other: &Array, name: &str, of: &str) -> PyResult<()> {
+/// Refuses an array that is not of the type of `x`, which errors call `of`.
+pub fn same_type(x: &Array, other: &Array, name: &str, of: &str) -> PyResult<()> {
     if other.dtype != x.dtype {
         let (want, got) = (x.dtype.name(), other.dtype.name());
         return Err(PyTypeError::new_err(format!("{name} must be {want}, as {of}, got {got}")));
     }
+    Ok(())
+}
+
+/// Refuses an array that is not of the type and shape of `x`, which errors call `of`.
+pub fn alike(x: &Array, other: &Array, name: &str, of: &str) -> PyResult<()> {
+    same_type(x, other, name, of)?;
     if other.shape != x.shape {
         let (want, got) = (tuple(&x.shape), tuple(&other.shape));
         let text = format!("{name} must have shape {want}, as {of}, got {got}");
@@ -427,6 +433,16 @@ impl<'py> Output<'py> {
             Some(out) => Self::given(x, out, &x.shape, x.dtype),
             None => Self::new_like(x),
         }
+    }
+
+    /// As [`Output::like`], but not `x` itself, which errors call `name`.
+    pub fn beside(x: &Array<'py>, name: &str, out: Option<&Bound<'py, PyAny>>) -> PyResult<Self> {
+        let output = Self::like(x, out)?;
+        if output.in_place {
+            let text = format!("out must be memory apart from {name}");
+            return Err(PyValueError::new_err(text));
+        }
+        Ok(output)
     }
 
     fn new_like(x: &Array<'py>) -> PyResult<Self> {
@@ -547,6 +563,11 @@ impl<'py> Output<'py> {
             return Err(PyValueError::new_err(format!("out overlaps {name}")));
         }
         Ok(())
+    }
+
+    /// Refuses an output that overlaps another one.
+    pub fn apart_from(&self, other: &Self, name: &str) -> PyResult<()> {
+        self.apart(&other.array, name)
     }
 
     pub fn layout(&mut self) -> LayoutMut<'_> {

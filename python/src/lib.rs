@@ -30,7 +30,7 @@ mod _softmax {
     #[pymodule_export]
     use crate::attention::attention_softmax;
     #[pymodule_export]
-    use crate::backward::softmax_backward;
+    use crate::backward::{entropy_backward, kl_divergence_backward, softmax_backward};
     #[cfg(feature = "command")]
     #[pymodule_export]
     use crate::command::command;

@@ -260,6 +260,12 @@ impl RowFactors {
         Err(not_one_a_row(self.name, rows, shape, self.list.len()))
     }
 
+    /// The operation on one of the rows.
+    pub fn of_row<'a>(&self, op: Softmax<'a>, row: usize) -> Softmax<'a> {
+        let factor = self.list[row];
+        if self.name == "scale" { op.scale(factor) } else { op.temperature(factor) }
+    }
+
     /// The operation on some of the rows.
     pub fn of_rows<'a>(&'a self, op: Softmax<'a>, first: usize, rows: usize) -> PerRow<'a> {
         let list = &self.list[first..first + rows];

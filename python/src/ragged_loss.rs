@@ -174,10 +174,7 @@ pub fn softmax_backward_ragged<'py>(
     let (y, offsets) = inputs(y, offsets, "y")?;
     let grad = Array::input(grad, "grad")?;
     alike(&y, &grad, "grad", "y")?;
-    let (fresh, mut to) = (out.is_none(), Output::like(&y, out)?);
-    if to.in_place {
-        return Err(PyValueError::new_err("out must be memory apart from y"));
-    }
+    let (fresh, mut to) = (out.is_none(), Output::beside(&y, "y", out)?);
     to.apart(&grad, "grad")?;
     typed!(y.dtype(), T => {
         let (y, grad) = (y.layout().in_order::<T>(), grad.layout().in_order::<T>());

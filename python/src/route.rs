@@ -102,9 +102,7 @@ pub fn route<'py>(
     let (weights, experts) = out.as_ref().map(|(weights, experts)| (weights, experts)).unzip();
     let mut y = Output::of(&x, weights, &shape, x.dtype().arithmetic())?;
     let mut indices = Output::of(&x, experts, &shape, Dtype::I64)?;
-    if let Some((_, experts)) = &out {
-        y.apart(&Array::labels(experts, "out")?, "the experts")?;
-    }
+    y.apart_from(&indices, "the experts")?;
     typed!(x.dtype(), T => with_rows::<T, _>(py, &layout, &[last], |x| {
         let zero = <T as Float>::Sums::from_f64(0.0);
         with_slice::<<T as Float>::Sums, _>(py, y.layout(), zero, |y| {
