@@ -36,35 +36,47 @@ pub struct Asked<'a> {
     pub reduction: Reduce,
     label_smoothing: f64,
     z_loss: f64,
-    pub divergence: bool,
+    divergence: bool,
     /// What the gradient of each row is multiplied by.
-    pub row_factors: Option<Vec<f64>>,
-    pub gradient_factor: f64,
+    row_factors: Option<Vec<f64>>,
+    gradient_factor: f64,
     factor: Factor,
     exec: Exec<'a>,
 }
 
 impl<'a> Asked<'a> {
-    /// The mean, without divergence and factors.
+    /// What the four functions have; without factors of the gradient.
+    #[allow(clippy::too_many_arguments)]
     pub fn new(
         weight: &'a Option<Array>,
         ignore_index: Arg,
+        reduction: Reduce,
         label_smoothing: Arg,
         z_loss: Arg,
+        divergence: Arg,
         factor: Factor,
         exec: Exec<'a>,
     ) -> PyResult<Self> {
         Ok(Self {
             weight: weight.as_ref().map(class_weights).transpose()?,
             ignore_index: whole(ignore_index, "ignore_index")?.unwrap_or(-100),
-            reduction: Reduce::Mean,
+            reduction,
             label_smoothing: number(label_smoothing, "label_smoothing")?.unwrap_or(0.0),
             z_loss: number(z_loss, "z_loss")?.unwrap_or(0.0),
-            divergence: false,
+            divergence: flag(divergence, "divergence")?,
             row_factors: None,
             gradient_factor: 1.0,
             factor,
             exec,
+        })
+    }
+
+    /// With factors of the gradient.
+    pub fn with_factors(self, of_rows: Arg, of_all: Arg) -> PyResult<Self> {
+        Ok(Self {
+            row_factors: floats64(of_rows, "row_factors")?,
+            gradient_factor: number(of_all, "gradient_factor")?.unwrap_or(1.0),
+            ..self
         })
     }
 
@@ -464,7 +476,7 @@ pub fn floats32(x: Option<&Bound<PyAny>>, name: &str) -> PyResult<Option<Vec<f32
 }
 
 /// Numbers of f64.
-pub fn floats64(x: Option<&Bound<PyAny>>, name: &str) -> PyResult<Option<Vec<f64>>> {
+fn floats64(x: Option<&Bound<PyAny>>, name: &str) -> PyResult<Option<Vec<f64>>> {
     let Some(x) = x else { return Ok(None) };
     let x = Array::input(x, name)?;
     typed!(x.dtype(), T => {
@@ -504,9 +516,16 @@ pub fn cross_entropy<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let weight = weight.map(|weight| Array::input(weight, "weight")).transpose()?;
     let (factor, exec) = (Factor::new(scale, temperature)?, exec(threads, kernel)?);
-    let asked = Asked::new(&weight, ignore_index, label_smoothing, z_loss, factor, exec)?;
-    let divergence = flag(divergence, "divergence")?;
-    let asked = Asked { reduction, divergence, ..asked };
+    let asked = Asked::new(
+        &weight,
+        ignore_index,
+        reduction,
+        label_smoothing,
+        z_loss,
+        divergence,
+        factor,
+        exec,
+    )?;
     Ok(both(logits, target, class(axis)?, &asked, None)?.0)
 }
 
@@ -538,14 +557,17 @@ pub fn cross_entropy_with_grad<'py>(
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
     let weight = weight.map(|weight| Array::input(weight, "weight")).transpose()?;
     let (factor, exec) = (Factor::new(scale, temperature)?, exec(threads, kernel)?);
-    let asked = Asked::new(&weight, ignore_index, label_smoothing, z_loss, factor, exec)?;
-    let asked = Asked {
+    let asked = Asked::new(
+        &weight,
+        ignore_index,
         reduction,
-        divergence: flag(divergence, "divergence")?,
-        row_factors: floats64(row_factors, "row_factors")?,
-        gradient_factor: number(gradient_factor, "gradient_factor")?.unwrap_or(1.0),
-        ..asked
-    };
+        label_smoothing,
+        z_loss,
+        divergence,
+        factor,
+        exec,
+    )?;
+    let asked = asked.with_factors(row_factors, gradient_factor)?;
     let (loss, gradient) = both(logits, target, class(axis)?, &asked, Some(out))?;
     Ok((loss, gradient.unwrap_or_else(|| logits.py().None().into_bound(logits.py()))))
 }

@@ -5,8 +5,8 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::array::{Array, Dtype, Output, alike, tuple, typed};
-use crate::loss::{Asked, Reduce, floats64, losses_like};
-use crate::options::{Arg, Factor, by_factor, exec, flag, number, run};
+use crate::loss::{Asked, Reduce, losses_like};
+use crate::options::{Arg, Factor, by_factor, exec, flag, run};
 use crate::ragged::{inputs, into_places, outside};
 use crate::rows::room;
 
@@ -110,9 +110,16 @@ pub fn cross_entropy_ragged<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let weight = weight.map(|weight| Array::input(weight, "weight")).transpose()?;
     let (factor, exec) = (Factor::new(scale, temperature)?, exec(threads, kernel)?);
-    let mut asked = Asked::new(&weight, ignore_index, label_smoothing, z_loss, factor, exec)?;
-    asked.reduction = reduction;
-    asked.divergence = flag(divergence, "divergence")?;
+    let asked = Asked::new(
+        &weight,
+        ignore_index,
+        reduction,
+        label_smoothing,
+        z_loss,
+        divergence,
+        factor,
+        exec,
+    )?;
     Ok(both(logits, offsets, target, &asked, None)?.0)
 }
 
@@ -142,11 +149,17 @@ pub fn cross_entropy_with_grad_ragged<'py>(
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
     let weight = weight.map(|weight| Array::input(weight, "weight")).transpose()?;
     let (factor, exec) = (Factor::new(scale, temperature)?, exec(threads, kernel)?);
-    let mut asked = Asked::new(&weight, ignore_index, label_smoothing, z_loss, factor, exec)?;
-    asked.reduction = reduction;
-    asked.divergence = flag(divergence, "divergence")?;
-    asked.row_factors = floats64(row_factors, "row_factors")?;
-    asked.gradient_factor = number(gradient_factor, "gradient_factor")?.unwrap_or(1.0);
+    let asked = Asked::new(
+        &weight,
+        ignore_index,
+        reduction,
+        label_smoothing,
+        z_loss,
+        divergence,
+        factor,
+        exec,
+    )?;
+    let asked = asked.with_factors(row_factors, gradient_factor)?;
     let (loss, gradient) = both(logits, offsets, target, &asked, Some(out))?;
     Ok((loss, gradient.unwrap_or_else(|| logits.py().None().into_bound(logits.py()))))
 }
