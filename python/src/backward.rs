@@ -8,6 +8,7 @@ use crate::array::{Array, Float, LayoutMut, Output, alike, same_type, tuple, typ
 use crate::mask::{MaskArray, RowMask};
 use crate::options::{
     Along, Arg, Factor, MaskedRows, RowFactors, by_factor, exec, flag, raised, run_rows,
+    two_outputs,
 };
 use crate::reduce::{reduced, with_rows};
 use crate::rows::{room, store};
@@ -242,7 +243,7 @@ pub fn kl_divergence_backward<'py>(
     bitmask: Arg<'_, 'py>,
     hidden_from: Arg<'_, 'py>,
     masked: MaskedRows,
-    out: Option<(Bound<'py, PyAny>, Bound<'py, PyAny>)>,
+    out: Arg<'_, 'py>,
     threads: Arg<'_, 'py>,
     kernel: Option<&str>,
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
@@ -254,6 +255,7 @@ pub fn kl_divergence_backward<'py>(
     alike(&p, &q, "q_logits", "p_logits")?;
     let axes = axis.of(p.shape().len())?;
     let upstream = upstream_of(upstream, &p, &axes, "p_logits")?;
+    let out = two_outputs(out)?;
     let (of_p, of_q) = out.as_ref().map(|(of_p, of_q)| (of_p, of_q)).unzip();
     let mut of_p = Output::beside(&p, "p_logits", of_p)?;
     let mut of_q = Output::beside(&q, "q_logits", of_q)?;

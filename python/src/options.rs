@@ -93,6 +93,20 @@ pub fn whole(x: Arg, name: &str) -> PyResult<Option<i64>> {
         .map_err(|_| PyValueError::new_err(format!("{name} must have 64 bits, got {index}")))
 }
 
+/// Two outputs, if they are given.
+pub fn two_outputs<'py>(
+    out: Arg<'_, 'py>,
+) -> PyResult<Option<(Bound<'py, PyAny>, Bound<'py, PyAny>)>> {
+    let Some(out) = out else { return Ok(None) };
+    out.extract().map(Some).map_err(|_| {
+        let got = match out.cast::<PyTuple>() {
+            Ok(tuple) => format!("a tuple of {}", tuple.len()),
+            Err(_) => type_name(out),
+        };
+        PyTypeError::new_err(format!("out must be a tuple of two arrays, got {got}"))
+    })
+}
+
 pub fn type_name(x: &Bound<PyAny>) -> String {
     x.get_type().qualname().map_or_else(|_| "?".into(), |name| name.to_string())
 }

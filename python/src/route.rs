@@ -5,7 +5,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::array::{Array, Dtype, Float, Output, typed};
-use crate::options::{Arg, MaskedRows, count, exec, flag, number, one_of, run_rows};
+use crate::options::{Arg, MaskedRows, count, exec, flag, number, one_of, run_rows, two_outputs};
 use crate::reduce::{Pairs, with_rows, with_slice};
 
 /// `scoring="softmax"` or `"sigmoid"`.
@@ -56,7 +56,7 @@ pub fn route<'py>(
     renormalize: Arg<'_, 'py>,
     scaling_factor: Arg<'_, 'py>,
     masked: MaskedRows,
-    out: Option<(Bound<'py, PyAny>, Bound<'py, PyAny>)>,
+    out: Arg<'_, 'py>,
     threads: Arg<'_, 'py>,
     kernel: Option<&str>,
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
@@ -99,6 +99,7 @@ pub fn route<'py>(
     }
     let mut shape = layout.shape().to_vec();
     shape[last] = k;
+    let out = two_outputs(out)?;
     let (weights, experts) = out.as_ref().map(|(weights, experts)| (weights, experts)).unzip();
     let mut y = Output::of(&x, weights, &shape, x.dtype().arithmetic())?;
     let mut indices = Output::of(&x, experts, &shape, Dtype::I64)?;

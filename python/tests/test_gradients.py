@@ -1,4 +1,4 @@
-"""Gradients of entropies and divergences, beside formulas in long double and PyTorch's autograd in f64."""
+"""Gradients of entropies and divergences, beside long double and PyTorch's autograd in f64."""
 
 import exact
 import numpy as np
@@ -276,6 +276,7 @@ def test_what_is_refused():
     refused(ValueError, ["out overlaps upstream"], kl, x, y, to[:, 1], out=(np.zeros_like(x), to))
     refused(ValueError, ["out overlaps mask"], kl, x, y, upstream, mask=to, out=(np.zeros_like(x), to))
     refused(ValueError, ["(5, 6)", "(4, 6)"], kl, x, y, upstream, out=(to, to[1:]))
-    refused(TypeError, ["tuple"], kl, x, y, upstream, out=to)
+    refused(TypeError, ["out must be a tuple of two arrays, got ndarray"], kl, x, y, upstream, out=to)
+    refused(TypeError, ["out", "a tuple of 3"], kl, x, y, upstream, out=(to, to, to))
     refused(TypeError, ["scale"], kl, x, y, upstream, scale=[1.0] * 5)
     assert (to == 7).all() and all((a == b).all() for a, b in zip([x, y, upstream], kept))

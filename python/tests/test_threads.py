@@ -158,6 +158,19 @@ def test_parts_of_long_calls_change_nothing():
         assert (loss[6:] == some[0]).all() and (gradient[6:] == some[1]).all()
 
 
+def test_parts_of_long_gradients_change_nothing():
+    x = patterned((1 << 15) + 500, 1030)
+    y, upstream, seen = x[::-1], x[:, 0].copy(), x > -2
+    end = slice(-700, None)
+    each = np.linspace(0.1, 2, len(x))
+    got = softmax.entropy_backward(x, upstream, mask=seen, temperature=each)
+    some = softmax.entropy_backward(x[end], upstream[end], mask=seen[end], temperature=each[end])
+    assert got[end].tobytes() == some.tobytes()
+    pair = softmax.kl_divergence_backward(x, y, upstream, mask=seen)
+    some = softmax.kl_divergence_backward(x[end], y[end], upstream[end], mask=seen[end])
+    assert all(a[end].tobytes() == b.tobytes() for a, b in zip(pair, some))
+
+
 @pytest.mark.parametrize("shape", [(5, 2, 1024, 4096), (2, 5, 2048, 4096), (1, 2, 4100, 8200)])
 def test_parts_of_attention_change_nothing(shape):
     batch, heads, queries, keys = shape
