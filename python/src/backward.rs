@@ -186,6 +186,8 @@ pub fn entropy_backward<'py>(
     let layout = x.layout().at_least_one_axis();
     if let Some(each) = &each {
         each.check(layout.shape(), &axes)?;
+        // Row by row errors would count from the row's own first element.
+        mask.as_ref().map_or(Ok(()), RowMask::check_hides)?;
     }
     let masked = |first, rows| match &mask {
         Some(mask) => op.mask(mask.of_rows(first, rows)),

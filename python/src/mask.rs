@@ -10,7 +10,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::array::{Array, Dtype, Layout, Output, tuple};
-use crate::options::{Arg, count};
+use crate::options::{Arg, count, raised};
 
 /// A mask's elements in C order.
 enum Elements<'a> {
@@ -226,6 +226,11 @@ impl<'a> RowMask<'a> {
         let layout = rows_of(array, name, &shape, axes)?;
         let of_row = axes.iter().map(|&axis| shape[axis]).product();
         Ok(Self { elements: Elements::of(&layout, mask, of)?, of_row })
+    }
+
+    /// Refuses a mask that does not only hide.
+    pub fn check_hides(&self) -> PyResult<()> {
+        self.elements.part(0..self.elements.len()).check_hides().map_err(raised)
     }
 
     /// That of some of the rows.

@@ -227,6 +227,10 @@ def test_entropy_backward_with_a_factor_for_each_row(axis, keyword):
     with pytest.raises(ValueError, match=f"{keyword} must be one, or {len(moved)} for rows of shape"):
         softmax.entropy_backward(X, upstream, axis, **{keyword: factors[1:]})
     out = np.full(X.shape, 7.0)
+    adds = np.where(mask, 0.0, -np.inf)
+    adds[-1, -1, -1] = 0.5
+    with pytest.raises(ValueError, match=f"the element of the mask {X.size - 1} must be 0 or -inf"):
+        softmax.entropy_backward(X, upstream, axis, mask=adds, out=out, **{keyword: factors})
     factors[-1] = np.nan
     with pytest.raises(ValueError, match=f"the {keyword} {len(moved) - 1} must be"):
         softmax.entropy_backward(X, upstream, axis, out=out, **{keyword: factors})
