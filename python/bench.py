@@ -199,6 +199,26 @@ def ragged(x):
         yield "torch, segment_reduce", segments
 
 
+def backward(x):
+    """The gradient through the softmax of rows of these lengths, of `-x`, and of dense rows of 10."""
+    n = lengths()
+    offsets = np.concatenate([[0], np.cumsum(n)])
+    probs, upstream = softmax.softmax_ragged(x, offsets, **OPTIONS), -x
+    dense = len(x) // 10 * 10
+    in_tens = softmax.softmax(x[:dense].reshape(-1, 10), **OPTIONS), upstream[:dense].reshape(-1, 10)
+    out, dense_out = np.empty_like(x), np.empty_like(in_tens[0])
+    yield "softmax", lambda: softmax.softmax_backward_ragged(probs, upstream, offsets, out=out, **OPTIONS)
+    yield "softmax of dense rows", lambda: softmax.softmax_backward(*in_tens, out=dense_out, **OPTIONS)
+    if torch:
+        p, u = torch.from_numpy(probs), torch.from_numpy(upstream)
+        rows = torch.from_numpy(np.repeat(np.arange(len(n)), n))
+
+        def scatter():
+            return p * (u - torch.zeros(len(n)).index_add(0, rows, p * u)[rows])
+
+        yield "torch, scatter", scatter
+
+
 def requests(x):
     """Requests: with masks of a bit a token that show all, or a temperature for each row."""
     out = np.empty_like(x)
@@ -304,7 +324,11 @@ def check(name, contestant, call, x, axis):
             n = np.full(9999, 10)
         for row in np.split(np.arange(n.sum()), np.cumsum(n)[:-1]):
             if len(row):
-                assert np.abs(got.ravel()[row] / exact(want[row], -1) - 1).max() < 1e-5, contestant
+                p, x = exact(want[row], -1), want[row]
+                if "backward" in name:
+                    assert np.abs(got.ravel()[row] - p * (p @ x - x)).max() < 1e-5, contestant
+                else:
+                    assert np.abs(got.ravel()[row] / p - 1).max() < 1e-5, contestant
         return
     if name.startswith("requests") and "temperature" in contestant:
         x = x / (0.8 if "=" in contestant else np.random.default_rng(3).uniform(0.5, 1.5, len(x))[:, None])
@@ -357,6 +381,7 @@ def cases():
     yield "cross-entropy with gradient, 8,192 x 1,024", lambda: logits(8192, 1024), losses, -1
     yield "router, 8 of 64 experts, 65,536 tokens", lambda: logits(65_536 // big, 64), routes, -1
     yield "ragged, 10 million elements in rows of 0 to 30", lambda: logits(1, lengths().sum())[0], ragged, -1
+    yield "ragged, backward", lambda: logits(1, lengths().sum())[0], backward, -1
     yield "requests, 64 x 128,256", lambda: logits(64, 128_256 // big), requests, -1
     yield "entropies, 1,024 x 1,024", lambda: logits(1024, 1024), entropies, -1
     for n in 512, 4096:

@@ -70,6 +70,7 @@ impl Softmax<'_> {
     /// Error: of the first 0.51 ULP (f64: 12) of the largest of `upstream_i scale p_j |d_j|`, the
     /// same times `KL_i` in place of `|d_j|`, and the gradient; of the second 0.51 ULP (f64: 8) of
     /// the gradient; plus 1e-12 (f64: 1e-15) of `upstream_i scale p_j`.
+    /// Exponentials below 2^-1022 of their row's largest count 0.
     ///
     /// Where the divergence is NaN or 0 because of [`Masked::Zero`](crate::Masked::Zero), so are
     /// the gradients. Where it is `+inf`, the first is NaN but for elements with `p_j = 0`, whose

@@ -249,10 +249,12 @@ fn measure_gradient<T: Type>(input: &Input, by_x: bool) -> Worst {
             };
             let allowed = (ulps + deep::<T>(size)) * ulp(size, T::FORMAT);
             let allowed = allowed + absolute * a.to_dd().0.abs();
-            // Elements whose exponential counts as 0: p d and p in place of 0.
-            let is_none = rows.x.e[i].exponent() < f64::FLUSHED;
-            let none = parts[0].to_dd().0.abs().max(a.to_dd().0.abs());
-            let excused = if is_none { none } else { 0.0 };
+            // Exponentials that count as 0.
+            let is_none = |row: &Row| row.e[i].exponent() < f64::FLUSHED;
+            let of_p = if by_x { want } else { a };
+            let of_q = if by_x { Scaled::ZERO } else { rows.y.p(i).mul(factor) };
+            let none = |row: &Row, of: Scaled| if is_none(row) { of.to_dd().0.abs() } else { 0.0 };
+            let excused = none(&rows.x, of_p) + none(&rows.y, of_q);
             worst.add(relative_error(got, want, allowed, excused), i, got, want.to_dd());
         }
     }
