@@ -906,6 +906,7 @@ enum softmax_status softmax_kl_divergence(const struct softmax_matrix *x,
 // Error: of the first 0.51 ULP (f64: 12) of the largest of `upstream_i scale p_j |d_j|`,
 // `upstream_i scale p_j KL_i` and the gradient; of the second as much of the gradient; plus 1e-12
 // (f64: 1e-15) of `upstream_i scale p_j`.
+// Exponentials below 2^-1022 of their row's largest count 0.
 //
 // # Safety
 // As the head of this file says.
