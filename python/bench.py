@@ -200,7 +200,7 @@ def ragged(x):
 
 
 def backward(x):
-    """The gradient through the softmax of rows of these lengths, of `-x`, and of dense rows of 10."""
+    """The gradient through softmax, of `-x`: rows of these lengths, and dense rows of 10."""
     n = lengths()
     offsets = np.concatenate([[0], np.cumsum(n)])
     probs, upstream = softmax.softmax_ragged(x, offsets, **OPTIONS), -x
