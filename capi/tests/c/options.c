@@ -468,6 +468,25 @@ static void overlaps(void) {
             GOOD(softmax_softmax(&b, &a, NULL));
         }
     }
+    /* Rows of half as many bytes, 128 apart as those of `a`, which are 64 long. */
+    static const struct {
+        int at;
+        int overlaps;
+    } halves[] = {{64, 0}, {62, 1}, {96, 0}, {98, 1}, {-32, 0}, {-30, 1}, {-34, 0}, {0, 1}};
+    softmax_attention attention = softmax_attention_default(1, 4);
+    for (size_t i = 0; i < sizeof halves / sizeof *halves; i++) {
+        char *probs = (char *)(place + AT) + halves[i].at;
+        softmax_matrix b = softmax_matrix_mut(probs, SOFTMAX_F16, 4, LONG);
+        b.stride = 2 * STRIDE;
+        watch(place, sizeof place);
+        if (halves[i].overlaps) {
+            BAD(OVERLAP, softmax_attention_softmax(&a, &b, NULL, &attention, NULL));
+        }
+        unwatch();
+        if (!halves[i].overlaps) {
+            GOOD(softmax_attention_softmax(&a, &b, NULL, &attention, NULL));
+        }
+    }
 }
 
 int main(void) {
