@@ -26,6 +26,7 @@ use crate::call::pieces::Piece;
 use crate::call::rows::{Rows, Shapes, over_rows};
 use crate::mem::memory::Large;
 use crate::num::element::Element;
+use crate::num::exp2::Contract;
 use crate::num::scale::Scale;
 
 /// The result of a row whose every entry is `-inf` (fully masked).
@@ -333,6 +334,17 @@ impl Special {
             }
         }
         special
+    }
+
+    /// Makes this the class of a row with more values. Called by the loops of every kernel: inlined,
+    /// it took more code than they do.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn add<E: Contract>(&mut self, values: &[E]) {
+        match (&self, Special::of(values.iter().map(|v| v.widen()))) {
+            (Special::AllMasked, class) | (Special::PlusInf, class @ Special::Nan) => *self = class,
+            _ => {}
+        }
     }
 
     /// The row's log-sum-exp.

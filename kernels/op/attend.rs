@@ -815,12 +815,7 @@ where
                         simd.store(z.as_mut_ptr(), v.0);
                         simd.store(low.as_mut_ptr(), v.1);
                     }
-                    for (z, low) in z.into_iter().zip(low) {
-                        let low = low.widen();
-                        if z.widen() == max && largest.is_none_or(|largest| low > largest) {
-                            largest = Some(low);
-                        }
-                    }
+                    largest = larger_low(largest, &z, &low, max);
                     i += S::LANES;
                 }
                 start = end;
@@ -828,6 +823,13 @@ where
         },
     );
     largest
+}
+
+/// The largest of a low part and those of the pairs whose high part is `max`.
+#[inline(never)]
+fn larger_low<E: Contract>(largest: Option<f64>, z: &[E], low: &[E], max: f64) -> Option<f64> {
+    let lows = z.iter().zip(low).filter(|(z, _)| z.widen() == max).map(|(_, low)| low.widen());
+    lows.fold(largest, |largest, low| Some(largest.map_or(low, |largest| largest.max(low))))
 }
 
 /// Writes `n` zeros.

@@ -1110,12 +1110,6 @@ where
     L: Logits<S>,
 {
     let mut special = Special::AllMasked;
-    let mut look = |v: f64| match special {
-        Special::Nan => {}
-        _ if v.is_nan() => special = Special::Nan,
-        _ if v == f64::INFINITY => special = Special::PlusInf,
-        _ => {}
-    };
     simd.vectorize(
         #[inline(always)]
         || {
@@ -1128,11 +1122,11 @@ where
                     let v = logits.at(simd.load_upto(x.add(i), len, least), i, len);
                     simd.store(lanes.as_mut_ptr(), v.0);
                 }
-                lanes.map(S::E::widen).into_iter().for_each(&mut look);
+                special.add(&lanes);
             }
         },
     );
-    logits.sink().map(S::E::widen).into_iter().for_each(look);
+    special.add(logits.sink().as_slice());
     special
 }
 
