@@ -336,7 +336,7 @@ impl Special {
         special
     }
 
-    /// Makes this the class of a row with more values. Called by the loops of every kernel: inlined,
+    /// Makes this the class of a row with more values. Called by the loops of every kernel: inlined
     /// it took more code than they do.
     #[cold]
     #[inline(never)]
