@@ -968,6 +968,45 @@ const PLAIN_LIMITS: Limits = Limits {
     arithmetic_f64: op::limits::scalar::arithmetic,
 };
 
+const SCALAR: Kernel = Kernel {
+    name: "scalar",
+    requires: &[],
+    // Plain Rust, which every CPU runs.
+    detect: || true,
+    ops: ByType {
+        f32: reference!(f32),
+        f64: reference!(f64),
+        f16: reference!(f32),
+        bf16: reference!(f32),
+    },
+    attention: attention!(scalar::attend,),
+    tiles: TileOps { f32: scalar::tile, f16: scalar::tile, bf16: scalar::tile },
+    scan: scalar::scan,
+    logs: scalar::logs,
+    noise: scalar::noise,
+    limits: PLAIN_LIMITS,
+};
+
+const PORTABLE: Kernel = Kernel {
+    ops: ByType {
+        f32: kernel!(@ops isa::portable::F32, isa::portable::F32, f32),
+        f64: kernel!(@ops isa::portable::F64, isa::portable::F64, f64),
+        f16: portable_half!(f16),
+        bf16: portable_half!(bf16),
+    },
+    attention: AttentionOps {
+        f32: generic::attend::<isa::portable::F32, f32, f32>,
+        f64: generic::attend::<isa::portable::F64, f64, f64>,
+        ..attention!(scalar::attend,)
+    },
+    tiles: TileOps {
+        f32: generic::tile::<isa::portable::F32, f32>,
+        f16: scalar::tile,
+        bf16: scalar::tile,
+    },
+    ..kernel!("portable", [], portable)
+};
+
 /// Every kernel that is compiled for this architecture, the fastest first. `portable` and `scalar`
 /// are always available.
 pub fn all() -> &'static [Kernel] {
@@ -978,43 +1017,10 @@ pub fn all() -> &'static [Kernel] {
         kernel!("avx2", ["avx2", "fma", "f16c"], avx2),
         #[cfg(all(target_arch = "aarch64", not(any(softmax_portable, test))))]
         kernel!("neon", ["neon"], neon),
-        Kernel {
-            ops: ByType {
-                f32: kernel!(@ops isa::portable::F32, isa::portable::F32, f32),
-                f64: kernel!(@ops isa::portable::F64, isa::portable::F64, f64),
-                f16: portable_half!(f16),
-                bf16: portable_half!(bf16),
-            },
-            attention: AttentionOps {
-                f32: generic::attend::<isa::portable::F32, f32, f32>,
-                f64: generic::attend::<isa::portable::F64, f64, f64>,
-                ..attention!(scalar::attend,)
-            },
-            tiles: TileOps {
-                f32: generic::tile::<isa::portable::F32, f32>,
-                f16: scalar::tile,
-                bf16: scalar::tile,
-            },
-            ..kernel!("portable", [], portable)
-        },
-        Kernel {
-            name: "scalar",
-            requires: &[],
-            // Plain Rust, which every CPU runs.
-            detect: || true,
-            ops: ByType {
-                f32: reference!(f32),
-                f64: reference!(f64),
-                f16: reference!(f32),
-                bf16: reference!(f32),
-            },
-            attention: attention!(scalar::attend,),
-            tiles: TileOps { f32: scalar::tile, f16: scalar::tile, bf16: scalar::tile },
-            scan: scalar::scan,
-            logs: scalar::logs,
-            noise: scalar::noise,
-            limits: PLAIN_LIMITS,
-        },
+        PORTABLE,
+        SCALAR,
     ];
-    ALL
+    static REFERENCE: &[Kernel] = &[SCALAR];
+    // The tests of this crate run no other kernel, and need not compile one.
+    if cfg!(test) { REFERENCE } else { ALL }
 }
