@@ -37,8 +37,10 @@ fn rows() {
     for kernel in available().into_iter().filter(|k| k.name() != "scalar") {
         let options = Options::new().kernel(kernel).threads(Threads::Serial);
         let shapes = [(1, 16), (100, 10), (3, 1000), (2, 5000), (1, 200_000), (1, 1_000_000)];
-        // Under an emulator the longest row takes minutes; the one before it is in pieces, too.
-        for (rows, cols) in shapes.into_iter().take(if quick() { 5 } else { 6 }) {
+        // The longest row takes minutes under an emulator, and long by the portable kernel; the one
+        // before it is in pieces, too.
+        let slow = quick() || kernel.name() == "portable";
+        for (rows, cols) in shapes.into_iter().take(if slow { 5 } else { 6 }) {
             for last in [0, usize::MAX] {
                 let options = options.caches(Caches::new(1 << 20, last));
                 let x = vec![1.0f32; rows * cols];
@@ -555,8 +557,8 @@ fn in_lent_memory<T: Element + Probs<T>>(kernel: &'static Kernel, rows: usize, c
 fn nothing_with_lent_memory() {
     for kernel in available().into_iter().filter(|k| k.name() != "scalar") {
         for (rows, cols) in [(7, 10), (7, 1000), (4, 5000), (1, 200_000)] {
-            // The largest takes minutes under an emulator.
-            if cols > 5000 && quick() {
+            // The largest takes minutes under an emulator, and long by the portable kernel.
+            if cols > 5000 && (quick() || kernel.name() == "portable") {
                 continue;
             }
             in_lent_memory::<f32>(kernel, rows, cols);
