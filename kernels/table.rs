@@ -901,26 +901,6 @@ macro_rules! kernel {
     };
 }
 
-/// The portable kernel for a half type. The reference serves all but the operations that its users
-/// call most: it takes 1.2 to 3 times as long, and these were a tenth of all compiled code.
-macro_rules! portable_half {
-    ($t:ty) => {
-        Ops {
-            softmax: op::softmax::softmax::<Short<isa::portable::F32>, $t>,
-            softmax_ragged: op::ragged::softmax::<Short<isa::portable::F32>, $t>,
-            log_softmax: generic::log_softmax::<isa::portable::F32, $t>,
-            logsumexp: generic::logsumexp::<isa::portable::F32, $t>,
-            hide: generic::hide::<isa::portable::F32, $t>,
-            excess: generic::excess::<isa::portable::F32, f32>,
-            widen: generic::widen::<isa::portable::F32, $t>,
-            pieces: kernel!(@pieces Short<isa::portable::F32>, $t),
-            log_pieces: kernel!(@pieces isa::portable::F32, $t),
-            in_pieces: true,
-            ..reference!(f32)
-        }
-    };
-}
-
 macro_rules! reference {
     ($e:ty) => {
         Ops {
@@ -987,26 +967,6 @@ const SCALAR: Kernel = Kernel {
     limits: PLAIN_LIMITS,
 };
 
-const PORTABLE: Kernel = Kernel {
-    ops: ByType {
-        f32: kernel!(@ops isa::portable::F32, isa::portable::F32, f32),
-        f64: kernel!(@ops isa::portable::F64, isa::portable::F64, f64),
-        f16: portable_half!(f16),
-        bf16: portable_half!(bf16),
-    },
-    attention: AttentionOps {
-        f32: generic::attend::<isa::portable::F32, f32, f32>,
-        f64: generic::attend::<isa::portable::F64, f64, f64>,
-        ..attention!(scalar::attend,)
-    },
-    tiles: TileOps {
-        f32: generic::tile::<isa::portable::F32, f32>,
-        f16: scalar::tile,
-        bf16: scalar::tile,
-    },
-    ..kernel!("portable", [], portable)
-};
-
 /// Every kernel that is compiled for this architecture, the fastest first. `portable` and `scalar`
 /// are always available.
 pub fn all() -> &'static [Kernel] {
@@ -1017,7 +977,7 @@ pub fn all() -> &'static [Kernel] {
         kernel!("avx2", ["avx2", "fma", "f16c"], avx2),
         #[cfg(all(target_arch = "aarch64", not(any(softmax_portable, test))))]
         kernel!("neon", ["neon"], neon),
-        PORTABLE,
+        kernel!("portable", [], portable),
         SCALAR,
     ];
     static REFERENCE: &[Kernel] = &[SCALAR];

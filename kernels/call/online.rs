@@ -10,7 +10,7 @@ use crate::call::Masked;
 use crate::call::error::Error;
 use crate::call::matrix::{Matrix, MatrixMut};
 use crate::call::rows::{Rows, over_rows};
-use crate::call::scores::{Attend, Row};
+use crate::call::scores::{Attend, MaskData, Row};
 use crate::mem::fpenv::in_default_environment;
 use crate::num::element::{Element, Plain};
 use crate::num::exp2::{BLOCK, Contract, LANES_F32, fold_f32, power_of_two};
@@ -449,11 +449,15 @@ impl<'a, U: Element> TileCall<'a, U> {
         Ok(TileCall { views, states, factors, first, of, attend })
     }
 
-    /// The options of a row.
+    /// The options of a row: [`Attend::row`].
     #[inline(always)]
-    pub(crate) fn options(&self, row: usize) -> Row<'a> {
+    pub(crate) fn options(
+        &self,
+        row: usize,
+        only_hides: impl Fn(&MaskData, (usize, usize)) -> bool,
+    ) -> Row<'a> {
         let keys = (self.first.1, self.first.1 + self.cols);
-        self.attend.row_within(self.first.0 + row, self.of.0, self.of.1, keys)
+        self.attend.row(self.first.0 + row, self.of, keys, only_hides)
     }
 
     /// The number of the tile's first key.

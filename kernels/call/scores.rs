@@ -236,6 +236,11 @@ impl<'a> MaskData<'a> {
         Ok(())
     }
 
+    /// Whether the mask is added to logits.
+    pub(crate) fn is_of_numbers(&self) -> bool {
+        !matches!(self, Self::Bool(_) | Self::Bits(_))
+    }
+
     /// Whether the mask does nothing but hide some of these keys: every element is 0 or -inf, or a
     /// boolean.
     #[doc(hidden)]
@@ -610,21 +615,15 @@ impl<'a> Attend<'a> {
         self.cap.is_some() || by_head.iter().any(|slice| slice.is_some())
     }
 
-    /// The options of row `row` of `rows`, of `cols` keys.
+    /// The options of row `row` of `rows`, of `cols` keys, for a tile that has the keys of this
+    /// range. A mask of numbers is judged by those alone: `only_hides` is [`MaskData::only_hides`].
     #[inline(always)]
-    pub(crate) fn row(&self, row: usize, rows: usize, cols: usize) -> Row<'a> {
-        self.row_within(row, rows, cols, (0, cols))
-    }
-
-    /// The same for a tile, which has the keys of this range. A mask of numbers is judged by those
-    /// alone.
-    #[inline(always)]
-    pub(crate) fn row_within(
+    pub(crate) fn row(
         &self,
         row: usize,
-        rows: usize,
-        cols: usize,
+        (rows, cols): (usize, usize),
         tile: (usize, usize),
+        only_hides: impl Fn(&MaskData, (usize, usize)) -> bool,
     ) -> Row<'a> {
         let (head, query) = (row / self.queries, row % self.queries);
         let (batch, head) = (head / self.heads, head % self.heads);
@@ -657,7 +656,8 @@ impl<'a> Attend<'a> {
         Row {
             keys,
             // A mask of numbers that only hides is treated as one of booleans.
-            pairs: self.is_biased() || mask.is_some_and(|mask| !mask.only_hides(keys)),
+            pairs: self.is_biased()
+                || mask.is_some_and(|mask| mask.is_of_numbers() && !only_hides(&mask, keys)),
             mask: mask.map(Elements::of),
             mask_slope: self.mask_slopes.map(|slopes| slopes[head]),
             slope: self.slopes.map(|slopes| slopes[head]),
@@ -742,10 +742,14 @@ impl<'a, T: Element, U: Element> Scores<'a, T, U> {
         self
     }
 
-    /// The options of a row.
+    /// The options of a row: [`Attend::row`].
     #[inline(always)]
-    pub(crate) fn options(&self, row: usize) -> Row<'a> {
-        self.attend.row(self.first + row, self.of, self.cols)
+    pub(crate) fn options(
+        &self,
+        row: usize,
+        only_hides: impl Fn(&MaskData, (usize, usize)) -> bool,
+    ) -> Row<'a> {
+        self.attend.row(self.first + row, (self.of, self.cols), (0, self.cols), only_hides)
     }
 }
 

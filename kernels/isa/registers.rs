@@ -331,11 +331,8 @@ macro_rules! narrow_io {
         unsafe impl Io<$t> for $s {
             #[inline(always)]
             unsafe fn load(self, p: *const $t) -> Self::V {
-                let mut lanes = [0f64; $lanes];
-                for k in 0..$lanes {
-                    // SAFETY: the caller guarantees LANES elements.
-                    lanes[k] = <$t as $crate::num::element::Element>::to_f64(unsafe { *p.add(k) });
-                }
+                // SAFETY: the caller guarantees LANES elements.
+                let lanes = $crate::num::element::widened(unsafe { *p.cast::<[$t; $lanes]>() });
                 // SAFETY: the array has LANES elements.
                 unsafe { self.load(lanes.as_ptr()) }
             }

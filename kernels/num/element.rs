@@ -135,6 +135,13 @@ element!(
     |_| None
 );
 
+/// Elements as f64. Not inlined: conversions of half types are long, and were half of the code for
+/// attention in f64.
+#[inline(never)]
+pub(crate) fn widened<T: Element, const N: usize>(x: [T; N]) -> [f64; N] {
+    x.map(T::to_f64)
+}
+
 macro_rules! plain {
     ($($t:ty),*) => {
         $(

@@ -12,7 +12,7 @@ use crate::isa::vector::{Io, Vector};
 use crate::num::element::Element;
 use crate::num::exp2::{BLOCK, MOST_LANES};
 use crate::num::scale::Scale;
-use crate::op::attend::{Biased, Masks, Place, RowLogits, Seen, zeros};
+use crate::op::attend::{Biased, Masks, Place, RowLogits, Seen, only_hides, zeros};
 use crate::sweep::{Exp, Logits, UNROLL, classify, row_max};
 
 /// Weighs every row of the call.
@@ -28,7 +28,11 @@ where
     for row in 0..call.rows {
         // SAFETY: as this function's; it is one of the call's rows.
         unsafe {
-            let options = call.options(row);
+            let options = call.options(
+                row,
+                #[inline(always)]
+                |mask, keys| only_hides(simd, mask, keys),
+            );
             if options.pairs {
                 weigh::<S, U, Biased<S>>(simd, call, row, &options);
             } else {

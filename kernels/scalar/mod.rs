@@ -575,7 +575,7 @@ fn attend_row<R: Reference>(x: &[f64], attend: &Attend, row: &Row) -> (Vec<f64>,
 pub(crate) fn attend<T: Element, U: Element>(call: &mut Scores<T, U>) -> bool {
     for row in 0..call.rows {
         let x: Vec<_> = call.elements(row).map(T::to_f64).collect();
-        let options = call.options(row);
+        let options = call.options(row, |mask, keys| mask.only_hides(keys));
         let (probs, lse) = by_type!(probs U, R => attend_row::<R>(&x, &call.attend, &options));
         for (i, p) in probs.into_iter().enumerate() {
             // SAFETY: row < rows and i < cols, and the probabilities are valid for writes there.
@@ -642,7 +642,8 @@ fn weigh_row(
 pub(crate) fn tile<U: Element>(call: &mut TileCall<U>) {
     for row in 0..call.rows {
         let x: Vec<_> = call.elements(row).map(f32::to_f64).collect();
-        let (options, first) = (call.options(row), call.first_key());
+        let options = call.options(row, |mask, keys| mask.only_hides(keys));
+        let first = call.first_key();
         let (state, mut weights) = (&mut call.states[row], vec![0.0; x.len()]);
         let unseen = if state.is_empty() { 0.0 } else { 1.0 };
         let tile = if state.is_special() {
