@@ -7,7 +7,7 @@
 
 use std::cmp::Reverse;
 
-use ndarray::{ArrayBase, ArrayView, ArrayViewMut, Axis, Dimension, IxDyn, RawData, RemoveAxis};
+use ndarray::{ArrayBase, ArrayView, ArrayViewMut, Axis, Dimension, RawData, RemoveAxis};
 use softmax_kernels::{Element, MaskData, Op as Work, Plain, part_of, with_room};
 
 use crate::axis::{Logits, OfRows, check_tokens, index_of, labels_of_rows, probs_of_rows};
@@ -26,11 +26,6 @@ const BLOCK: usize = 256;
 /// The largest distance of neighbours, in elements, at which a cache line is used completely once
 /// it is loaded.
 const NEAR: isize = 4;
-
-/// A view with any number of dimensions: all others become one at once, so that what follows is
-/// compiled once for each type of elements.
-type Any<'a, T> = ArrayView<'a, T, IxDyn>;
-type AnyMut<'a, T> = ArrayViewMut<'a, T, IxDyn>;
 
 /// Operations along an axis of `ndarray`'s views (feature `ndarray`), with any number of dimensions
 /// and any layout: C order, Fortran order, permuted, reversed, sliced with steps; the input may be
@@ -71,7 +66,7 @@ impl Softmax<'_> {
         y: ArrayViewMut<T, D>,
         axis: isize,
     ) -> Result<(), Error> {
-        self.array(Work::Softmax, Some(x.into_dyn()), y.into_dyn(), axis)
+        self.array(Work::Softmax, Some(x), y, axis)
     }
 
     /// [`Softmax::softmax_array`] in place. The same bits.
@@ -92,7 +87,7 @@ impl Softmax<'_> {
         y: ArrayViewMut<T, D>,
         axis: isize,
     ) -> Result<(), Error> {
-        self.array(Work::Softmax, None, y.into_dyn(), axis)
+        self.array(Work::Softmax, None, y, axis)
     }
 
     /// The log-softmax of `x` along an axis, into `y`. Error: as [`Softmax::log_softmax`].
@@ -117,7 +112,7 @@ impl Softmax<'_> {
         y: ArrayViewMut<T, D>,
         axis: isize,
     ) -> Result<(), Error> {
-        self.array(Work::LogSoftmax, Some(x.into_dyn()), y.into_dyn(), axis)
+        self.array(Work::LogSoftmax, Some(x), y, axis)
     }
 
     /// [`Softmax::log_softmax_array`] in place. The same bits.
@@ -136,14 +131,14 @@ impl Softmax<'_> {
         y: ArrayViewMut<T, D>,
         axis: isize,
     ) -> Result<(), Error> {
-        self.array(Work::LogSoftmax, None, y.into_dyn(), axis)
+        self.array(Work::LogSoftmax, None, y, axis)
     }
 
-    fn array<T: Element>(
+    fn array<T: Element, D: Dimension>(
         &self,
         op: Work,
-        mut x: Option<Any<T>>,
-        mut y: AnyMut<T>,
+        mut x: Option<ArrayView<T, D>>,
+        mut y: ArrayViewMut<T, D>,
         axis: isize,
     ) -> Result<(), Error> {
         let index = index_of(axis, y.ndim())?;
@@ -164,7 +159,11 @@ impl Softmax<'_> {
         })
     }
 
-    fn arrays<T: Element>(&self, op: Work, arrays: Arrays<T>) -> Result<(), Error> {
+    fn arrays<T: Element, D: Dimension>(
+        &self,
+        op: Work,
+        arrays: Arrays<T, D>,
+    ) -> Result<(), Error> {
         if arrays.is_dense() {
             return self.dense(op, arrays);
         }
@@ -177,14 +176,18 @@ impl Softmax<'_> {
         }
         let serial = self.exec.threads(Threads::Serial);
         let one = if plan.threads() > 1 { self.exec(serial) } else { *self };
-        let run = |arrays: Arrays<T>| one.scattered(op, arrays);
+        let run = |arrays: Arrays<T, D>| one.scattered(op, arrays);
         self.exec
             .crew()
             .share(plan.threads, plan.parts, arrays, &Arrays::split, &run, &|a, b| a.and(b))
     }
 
     /// Splits arrays until each is dense, or small enough to be copied.
-    fn scattered<T: Element>(&self, op: Work, arrays: Arrays<T>) -> Result<(), Error> {
+    fn scattered<T: Element, D: Dimension>(
+        &self,
+        op: Work,
+        arrays: Arrays<T, D>,
+    ) -> Result<(), Error> {
         if arrays.is_dense() {
             self.dense(op, arrays)
         } else if arrays.is_tile() {
@@ -197,7 +200,11 @@ impl Softmax<'_> {
     }
 
     /// Processes dense arrays in place.
-    fn dense<T: Element>(&self, op: Work, Arrays { x, y, axis }: Arrays<T>) -> Result<(), Error> {
+    fn dense<T: Element, D: Dimension>(
+        &self,
+        op: Work,
+        Arrays { x, y, axis }: Arrays<T, D>,
+    ) -> Result<(), Error> {
         let (shape, axis) = (y.raw_dim(), axis as isize);
         let (y, shape) = (y.into_slice().unwrap_or_default(), shape.slice());
         match (op, x) {
@@ -215,10 +222,10 @@ impl Softmax<'_> {
 
     /// Processes a copy without gaps. Its axes keep their order, while lanes (src/lanes.rs) are
     /// turned to rows, which softmax does not need: it has kernels for columns.
-    fn copied<T: Element>(
+    fn copied<T: Element, D: Dimension>(
         &self,
         op: Work,
-        Arrays { x, mut y, axis }: Arrays<T>,
+        Arrays { x, mut y, axis }: Arrays<T, D>,
     ) -> Result<(), Error> {
         let (n, len) = (y.len(), y.len_of(Axis(axis)));
         let done = with_room(n, |tile: &mut [T]| {
@@ -236,7 +243,7 @@ impl Softmax<'_> {
 macro_rules! array_view {
     ($array:ident, $write:expr) => {
         /// The lanes are along the last axis.
-        impl<T: Plain + Send + Sync + 'static> View for $array<'_, T> {
+        impl<T: Plain + Send + Sync + 'static, D: Dimension> View for $array<'_, T, D> {
             type Item = T;
 
             fn lanes_along(&self, dim: usize) -> Option<usize> {
@@ -264,8 +271,8 @@ macro_rules! array_view {
     };
 }
 
-array_view!(Any, |_, _| ());
-array_view!(AnyMut, |to: &mut AnyMut<T>, rows| {
+array_view!(ArrayView, |_, _| ());
+array_view!(ArrayViewMut, |to: &mut ArrayViewMut<T, D>, rows| {
     if let Ok(rows) = ArrayView::from_shape(to.raw_dim(), rows) {
         copy(rows, to.view_mut());
     }
@@ -273,12 +280,12 @@ array_view!(AnyMut, |to: &mut AnyMut<T>, rows| {
 
 /// Moves the axis of `x` to the end, and the others with the largest strides to the front; reports
 /// each swap of axes.
-fn arrange<S: RawData>(
-    x: &mut ArrayBase<S, IxDyn>,
+fn arrange<S: RawData, D: Dimension>(
+    x: &mut ArrayBase<S, D>,
     axis: usize,
     mut others: impl FnMut(usize, usize),
 ) {
-    let mut swap = |x: &mut ArrayBase<S, IxDyn>, a, b| {
+    let mut swap = |x: &mut ArrayBase<S, D>, a, b| {
         x.swap_axes(a, b);
         others(a, b);
     };
@@ -333,7 +340,7 @@ impl Softmax<'_> {
     where
         D::Smaller: Dimension<Larger = D>,
     {
-        self.array_to_one(Work::LogSumExp, x.into_dyn(), y.into_dyn(), axis)
+        self.array_to_one(Work::LogSumExp, x, y, axis)
     }
 
     /// [`Softmax::entropy`] along an axis of `x`, into `y`, which lacks that axis.
@@ -361,16 +368,19 @@ impl Softmax<'_> {
     where
         D::Smaller: Dimension<Larger = D>,
     {
-        self.array_to_one(Work::Entropy, x.into_dyn(), y.into_dyn(), axis)
+        self.array_to_one(Work::Entropy, x, y, axis)
     }
 
-    fn array_to_one<T: Element>(
+    fn array_to_one<T: Element, D: Dimension>(
         &self,
         work: Work,
-        mut x: Any<T>,
-        y: AnyMut<T>,
+        mut x: ArrayView<T, D>,
+        y: ArrayViewMut<T, D::Smaller>,
         axis: isize,
-    ) -> Result<(), Error> {
+    ) -> Result<(), Error>
+    where
+        D::Smaller: Dimension<Larger = D>,
+    {
         let index = index_of(axis, x.ndim())?;
         check("output", x.shape(), y.shape(), index, None)?;
         if x.is_standard_layout() && y.is_standard_layout() {
@@ -395,14 +405,14 @@ impl Softmax<'_> {
 }
 
 /// A mask of the shape of a tensor, in C order.
-fn mask_like<M>(mask: &[M], dim: IxDyn) -> Result<Any<'_, M>, Error> {
+fn mask_like<M, D: Dimension>(mask: &[M], dim: D) -> Result<ArrayView<'_, M, D>, Error> {
     let n = dim.size();
     let view = ArrayView::from_shape(dim, mask).ok().filter(|_| mask.len() == n);
     view.ok_or_else(|| Error::count(MASK, n, mask.len()))
 }
 
 /// The number of elements of a lane.
-fn last<S: RawData>(x: &ArrayBase<S, IxDyn>) -> usize {
+fn last<S: RawData, D: Dimension>(x: &ArrayBase<S, D>) -> usize {
     x.shape().last().copied().unwrap_or(1)
 }
 
@@ -423,11 +433,10 @@ impl Hardmax<'_> {
     /// As [`Softmax::softmax_array`].
     pub fn hardmax_array<T: Element, D: Dimension>(
         &self,
-        x: ArrayView<T, D>,
-        y: ArrayViewMut<T, D>,
+        mut x: ArrayView<T, D>,
+        mut y: ArrayViewMut<T, D>,
         axis: isize,
     ) -> Result<(), Error> {
-        let (mut x, mut y) = (x.into_dyn(), y.into_dyn());
         let index = index_of(axis, x.ndim())?;
         check("output", x.shape(), y.shape(), index, Some(x.len_of(Axis(index))))?;
         if x.is_standard_layout() && y.is_standard_layout() {
@@ -451,10 +460,9 @@ impl Hardmax<'_> {
     /// As [`Softmax::softmax_array`].
     pub fn hardmax_array_in_place<T: Element, D: Dimension>(
         &self,
-        y: ArrayViewMut<T, D>,
+        mut y: ArrayViewMut<T, D>,
         axis: isize,
     ) -> Result<(), Error> {
-        let mut y = y.into_dyn();
         let index = index_of(axis, y.ndim())?;
         if y.is_standard_layout() {
             let shape = y.raw_dim();
@@ -484,14 +492,13 @@ impl Hardmax<'_> {
     /// As [`Softmax::softmax_array`]; [`Error::Value`] if lanes have no elements.
     pub fn argmax_array<T: Element, D: Dimension>(
         &self,
-        x: ArrayView<T, D>,
+        mut x: ArrayView<T, D>,
         indices: ArrayViewMut<usize, D::Smaller>,
         axis: isize,
     ) -> Result<(), Error>
     where
         D::Smaller: Dimension<Larger = D>,
     {
-        let (mut x, indices) = (x.into_dyn(), indices.into_dyn());
         let index = index_of(axis, x.ndim())?;
         check("array of indices", x.shape(), indices.shape(), index, None)?;
         let mut indices = indices.insert_axis(Axis(index));
@@ -520,7 +527,7 @@ impl TopK<'_> {
         indices: ArrayViewMut<usize, D>,
         axis: isize,
     ) -> Result<(), Error> {
-        self.array(x.into_dyn(), None, None, indices.into_dyn(), axis)
+        self.array(x, None, None, indices, axis)
     }
 
     /// [`TopK::log_probs`] along an axis of `x`.
@@ -544,7 +551,7 @@ impl TopK<'_> {
         indices: ArrayViewMut<usize, D>,
         axis: isize,
     ) -> Result<(), Error> {
-        self.array(x.into_dyn(), Some(log_probs.into_dyn()), None, indices.into_dyn(), axis)
+        self.array(x, Some(log_probs), None, indices, axis)
     }
 
     /// [`TopK::probs`] along an axis of `x`.
@@ -567,7 +574,7 @@ impl TopK<'_> {
         indices: ArrayViewMut<usize, D>,
         axis: isize,
     ) -> Result<(), Error> {
-        self.array(x.into_dyn(), None, Some(probs.into_dyn()), indices.into_dyn(), axis)
+        self.array(x, None, Some(probs), indices, axis)
     }
 
     /// [`TopK::log_probs_and_probs`] along an axis of `x`.
@@ -592,16 +599,15 @@ impl TopK<'_> {
         indices: ArrayViewMut<usize, D>,
         axis: isize,
     ) -> Result<(), Error> {
-        let (log_probs, probs) = (log_probs.into_dyn(), probs.into_dyn());
-        self.array(x.into_dyn(), Some(log_probs), Some(probs), indices.into_dyn(), axis)
+        self.array(x, Some(log_probs), Some(probs), indices, axis)
     }
 
-    fn array<T: Element>(
+    fn array<T: Element, D: Dimension>(
         &self,
-        mut x: Any<T>,
-        mut log_probs: Option<AnyMut<T::Arithmetic>>,
-        mut probs: Option<AnyMut<T::Arithmetic>>,
-        mut indices: AnyMut<usize>,
+        mut x: ArrayView<T, D>,
+        mut log_probs: Option<ArrayViewMut<T::Arithmetic, D>>,
+        mut probs: Option<ArrayViewMut<T::Arithmetic, D>>,
+        mut indices: ArrayViewMut<usize, D>,
         axis: isize,
     ) -> Result<(), Error> {
         let index = index_of(axis, x.ndim())?;
@@ -643,7 +649,7 @@ impl LogProbs<'_> {
         axis: isize,
     ) -> Result<(), Error> {
         let index = index_of(axis, x.ndim())?;
-        self.array(x.into_dyn(), tokens.into_dyn(), log_probs.into_dyn(), None, index)
+        self.array(x, tokens, log_probs, None, index)
     }
 
     /// [`LogProbs::log_probs_array`], and the log-sum-exp of each lane, in a view that lacks the
@@ -674,17 +680,15 @@ impl LogProbs<'_> {
     {
         let index = index_of(axis, x.ndim())?;
         check("array of log-sum-exps", x.shape(), logsumexp.shape(), index, None)?;
-        let logsumexp = logsumexp.into_dyn().insert_axis(Axis(index));
-        let (tokens, log_probs) = (tokens.into_dyn(), log_probs.into_dyn());
-        self.array(x.into_dyn(), tokens, log_probs, Some(logsumexp), index)
+        self.array(x, tokens, log_probs, Some(logsumexp.insert_axis(Axis(index))), index)
     }
 
-    fn array<T: Element>(
+    fn array<T: Element, D: Dimension>(
         &self,
-        mut x: Any<T>,
-        mut tokens: Any<usize>,
-        mut log_probs: AnyMut<T::Arithmetic>,
-        mut logsumexp: Option<AnyMut<T::Arithmetic>>,
+        mut x: ArrayView<T, D>,
+        mut tokens: ArrayView<usize, D>,
+        mut log_probs: ArrayViewMut<T::Arithmetic, D>,
+        mut logsumexp: Option<ArrayViewMut<T::Arithmetic, D>>,
         index: usize,
     ) -> Result<(), Error> {
         let (len, k) = (x.len_of(Axis(index)), tokens.shape().get(index).copied().unwrap_or(0));
@@ -722,15 +726,6 @@ pub enum ArrayTargets<'a, T, D: Dimension> {
     Labels(ArrayView<'a, i64, D::Smaller>),
     /// The probabilities of all classes.
     Probs(ArrayView<'a, T, D>),
-}
-
-impl<'a, T, D: Dimension> ArrayTargets<'a, T, D> {
-    fn into_dyn(self) -> ArrayTargets<'a, T, IxDyn> {
-        match self {
-            Self::Labels(labels) => ArrayTargets::Labels(labels.into_dyn()),
-            Self::Probs(probs) => ArrayTargets::Probs(probs.into_dyn()),
-        }
-    }
 }
 
 impl<'a, T, D: Dimension> From<ArrayView<'a, i64, D::Smaller>> for ArrayTargets<'a, T, D> {
@@ -779,8 +774,7 @@ impl CrossEntropy<'_> {
     where
         D::Smaller: Dimension<Larger = D>,
     {
-        let logits = Logits::Read(logits.into_dyn());
-        self.array(logits, targets.into().into_dyn(), losses.into_dyn(), axis).map(drop)
+        self.array(Logits::Read(logits), targets.into(), losses, axis).map(drop)
     }
 
     /// [`CrossEntropy::losses_and_gradient`] along an axis of the logits, whose shape the gradient
@@ -809,8 +803,7 @@ impl CrossEntropy<'_> {
     where
         D::Smaller: Dimension<Larger = D>,
     {
-        let logits = Logits::Gradient(logits.into_dyn(), gradient.into_dyn());
-        self.array(logits, targets.into().into_dyn(), losses.into_dyn(), axis).map(drop)
+        self.array(Logits::Gradient(logits, gradient), targets.into(), losses, axis).map(drop)
     }
 
     /// [`CrossEntropy::losses_and_gradient_array`]; the gradient overwrites the logits. The same
@@ -837,8 +830,7 @@ impl CrossEntropy<'_> {
     where
         D::Smaller: Dimension<Larger = D>,
     {
-        let logits = Logits::InPlace(logits.into_dyn());
-        self.array(logits, targets.into().into_dyn(), losses.into_dyn(), axis).map(drop)
+        self.array(Logits::InPlace(logits), targets.into(), losses, axis).map(drop)
     }
 
     /// [`CrossEntropy::loss`] along an axis of the logits.
@@ -862,7 +854,7 @@ impl CrossEntropy<'_> {
     where
         D::Smaller: Dimension<Larger = D>,
     {
-        self.reduced_array(Logits::Read(logits.into_dyn()), targets.into().into_dyn(), axis)
+        self.reduced_array(Logits::Read(logits), targets.into(), axis)
     }
 
     /// [`CrossEntropy::gradient`] along an axis of the logits, whose shape the gradient has.
@@ -888,11 +880,7 @@ impl CrossEntropy<'_> {
     where
         D::Smaller: Dimension<Larger = D>,
     {
-        self.reduced_array(
-            Logits::Gradient(logits.into_dyn(), gradient.into_dyn()),
-            targets.into().into_dyn(),
-            axis,
-        )
+        self.reduced_array(Logits::Gradient(logits, gradient), targets.into(), axis)
     }
 
     /// [`CrossEntropy::gradient_array`]; the gradient overwrites the logits. The same bits.
@@ -917,15 +905,18 @@ impl CrossEntropy<'_> {
     where
         D::Smaller: Dimension<Larger = D>,
     {
-        self.reduced_array(Logits::InPlace(logits.into_dyn()), targets.into().into_dyn(), axis)
+        self.reduced_array(Logits::InPlace(logits), targets.into(), axis)
     }
 
-    fn reduced_array<T: Element>(
+    fn reduced_array<T: Element, D: RemoveAxis>(
         &self,
-        logits: Logits<Any<T>, AnyMut<T>>,
-        targets: ArrayTargets<T, IxDyn>,
+        logits: Logits<ArrayView<T, D>, ArrayViewMut<T, D>>,
+        targets: ArrayTargets<T, D>,
         axis: isize,
-    ) -> Result<f64, Error> {
+    ) -> Result<f64, Error>
+    where
+        D::Smaller: Dimension<Larger = D>,
+    {
         let dim = logits.dim();
         let shape = dim.remove_axis(Axis(index_of(axis, dim.ndim())?));
         with_losses(shape.size(), |losses| {
@@ -938,13 +929,16 @@ impl CrossEntropy<'_> {
     }
 
     /// Writes losses and the gradient, and returns the divisor of the sum of the losses.
-    fn array<T: Element>(
+    fn array<T: Element, D: Dimension>(
         &self,
-        logits: Logits<Any<T>, AnyMut<T>>,
-        targets: ArrayTargets<T, IxDyn>,
-        losses: AnyMut<f64>,
+        logits: Logits<ArrayView<T, D>, ArrayViewMut<T, D>>,
+        targets: ArrayTargets<T, D>,
+        losses: ArrayViewMut<f64, D::Smaller>,
         axis: isize,
-    ) -> Result<f64, Error> {
+    ) -> Result<f64, Error>
+    where
+        D::Smaller: Dimension<Larger = D>,
+    {
         let dim = logits.dim();
         let index = index_of(axis, dim.ndim())?;
         let (x, n, len) = (dim.slice(), losses.len(), dim[index]);
@@ -993,12 +987,12 @@ impl CrossEntropy<'_> {
     }
 
     /// Computes lanes in the order that suits the logits in memory.
-    fn arranged<T: Element, V: Plain + Send + Sync + 'static>(
+    fn arranged<T: Element, V: Plain + Send + Sync + 'static, D: Dimension>(
         &self,
-        mut logits: Logits<Any<T>, AnyMut<T>>,
-        (mut targets, of_rows): (Any<V>, OfRows<V, T>),
-        mut factors: Option<Any<f64>>,
-        mut losses: AnyMut<f64>,
+        mut logits: Logits<ArrayView<T, D>, ArrayViewMut<T, D>>,
+        (mut targets, of_rows): (ArrayView<V, D>, OfRows<V, T>),
+        mut factors: Option<ArrayView<f64, D>>,
+        mut losses: ArrayViewMut<f64, D>,
         index: usize,
     ) -> Result<(), Error> {
         let mut swap = |a, b| {
@@ -1019,8 +1013,8 @@ impl CrossEntropy<'_> {
     }
 }
 
-impl<T> Logits<Any<'_, T>, AnyMut<'_, T>> {
-    fn dim(&self) -> IxDyn {
+impl<T, D: Dimension> Logits<ArrayView<'_, T, D>, ArrayViewMut<'_, T, D>> {
+    fn dim(&self) -> D {
         match self {
             Self::Read(x) | Self::Gradient(x, _) => x.raw_dim(),
             Self::InPlace(y) => y.raw_dim(),
@@ -1030,15 +1024,19 @@ impl<T> Logits<Any<'_, T>, AnyMut<'_, T>> {
 
 /// The arrays of a call: from `x` to `y`, or `y` in place. The axes are in the order of those of
 /// `y` from the largest stride to the smallest, after axes of one element.
-struct Arrays<'a, T> {
-    x: Option<Any<'a, T>>,
-    y: AnyMut<'a, T>,
+struct Arrays<'a, T, D> {
+    x: Option<ArrayView<'a, T, D>>,
+    y: ArrayViewMut<'a, T, D>,
     /// The axis of the operation.
     axis: usize,
 }
 
-impl<'a, T: Element> Arrays<'a, T> {
-    fn new(x: Option<Any<'a, T>>, y: AnyMut<'a, T>, axis: isize) -> Result<Self, Error> {
+impl<'a, T: Element, D: Dimension> Arrays<'a, T, D> {
+    fn new(
+        x: Option<ArrayView<'a, T, D>>,
+        y: ArrayViewMut<'a, T, D>,
+        axis: isize,
+    ) -> Result<Self, Error> {
         if let Some(x) = &x
             && x.shape() != y.shape()
         {
@@ -1134,7 +1132,7 @@ impl<'a, T: Element> Arrays<'a, T> {
 }
 
 /// Copies elements, in blocks if the arrays have different orders of axes.
-fn copy<T: Copy>(from: Any<T>, mut to: AnyMut<T>) {
+fn copy<T: Copy, D: Dimension>(from: ArrayView<T, D>, mut to: ArrayViewMut<T, D>) {
     let last = Axis(from.ndim() - 1);
     let across = from.stride_of(last).abs().max(to.stride_of(last).abs()) > NEAR;
     if !across || from.len() <= BLOCK {
