@@ -24,6 +24,6 @@ for line in sys.stdin:
 # program NAME < programs
 program() { awk -F '\t' -v name="$1" '$1 == name { print $2; found = 1 } END { exit !found }'; }
 
-# Tests that do not depend on the width of vectors use the portable kernel, which compiles in a
-# quarter of the time.
+# Tests that do not depend on the width of vectors use the portable kernel, which compiles in
+# less than half of the time.
 portable="--cfg softmax_portable"

@@ -948,6 +948,7 @@ const PLAIN_LIMITS: Limits = Limits {
     arithmetic_f64: op::limits::scalar::arithmetic,
 };
 
+/// The reference.
 const SCALAR: Kernel = Kernel {
     name: "scalar",
     requires: &[],

@@ -235,6 +235,10 @@ fn plans_explain_themselves() {
 #[test]
 fn by_either_stores() {
     let kernels: Vec<_> = exact().into_iter().filter(|k| k.name() != "portable").collect();
+    if kernels.is_empty() {
+        eprintln!("NOT TESTED: ways to store, since no kernel here has more than one");
+        return;
+    }
     with_the_other_stores(|| {
         every_way::<f32>(&kernels);
         every_way::<f64>(&kernels);

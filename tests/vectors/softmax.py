@@ -2,7 +2,7 @@
 """The operations of docs/spec.md in plain Python, checked against the vectors beside this file.
 
 Written from that page alone. Numbers are Python floats, which are f64, and hold values of their
-types exactly. Fused operations and roundings to short types are done in integers.
+types exactly. Fused operations and roundings to half types are done in integers.
 
     python3 tests/vectors/softmax.py            all files
     python3 tests/vectors/softmax.py rows.json  some
