@@ -22,7 +22,7 @@ use crate::call::routes::RouteCall;
 use crate::call::scores::Scores;
 use crate::call::{Call, Masked, Op, Special};
 use crate::isa::short::Short;
-use crate::isa::vector::{Bands, Io, Lanes, Vector};
+use crate::isa::vector::{Across, Io, Lanes, Vector};
 use crate::mem::fpenv::{Environment, in_default_environment};
 use crate::num::element::{ByType, Element, Family};
 use crate::num::exp2::Contract;
@@ -784,7 +784,7 @@ mod generic {
     }
     entries! {
         [S, T] [
-            S: Lanes<T> + Vector<E = T::Arithmetic>,
+            S: Lanes<T> + Across + Vector<E = T::Arithmetic>,
             T: Element,
             T::Arithmetic: Contract,
         ]
@@ -810,7 +810,7 @@ mod generic {
         tile(call: &mut TileCall<U>) = op::online::tile;
     }
     entries! {
-        [S] [ S: Bands ]
+        [S] [ S: Across + Vector<E = f32> ]
         scan(
             masses: Masses<'_>,
             low: f32,
@@ -978,6 +978,7 @@ pub fn all() -> &'static [Kernel] {
         kernel!("avx2", ["avx2", "fma", "f16c"], avx2),
         #[cfg(all(target_arch = "aarch64", not(any(softmax_portable, test))))]
         kernel!("neon", ["neon"], neon),
+        #[cfg(not(softmax_emulated))]
         kernel!("portable", [], portable),
         SCALAR,
     ];

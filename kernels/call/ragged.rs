@@ -7,6 +7,7 @@ use crate::call::error::{Error, Size};
 use crate::call::rows::Rows;
 use crate::call::{Call, Masked, Op, Store};
 use crate::num::element::Element;
+use crate::num::exp2::ROWS_AT_ONCE;
 use crate::num::part_of;
 use crate::num::scale::Scale;
 
@@ -179,50 +180,54 @@ impl<'a> Offsets<'a> {
         low
     }
 
-    /// Writes where rows start, relative to the start of row `row`, which is the first; and where
-    /// the last one ends. Stops before a row that is longer than `longest`, and before the rows
-    /// have more than `most` elements or are more than `starts` has room for. Returns how many rows
-    /// these are; `starts` may have anything behind.
+    /// Writes where rows start, relative to the start of row `row`, which is the first, and where
+    /// the last one ends; and the elements of the longest of each [`ROWS_AT_ONCE`] rows. Stops before
+    /// a row that is longer than `limit`, and before the rows have more than `most` elements or are
+    /// more than there is room for. Returns how many rows these are; there may be anything behind.
     #[inline(always)]
     #[allow(clippy::unnecessary_cast)] // of one of three types
     pub(crate) fn group(
         &self,
         row: usize,
-        longest: usize,
+        limit: u8,
         most: usize,
         starts: &mut [u32],
+        longest: &mut [u8],
     ) -> usize {
         each!(self, o => {
-            let (Some((&first, ends)), Some((zero, starts))) =
-                (o[row..].split_first(), starts.split_first_mut())
+            let (begins, Some((&first, ends)), Some((zero, starts))) =
+                (&o[row..], o[row..].split_first(), starts.split_first_mut())
             else {
                 return 0;
             };
             *zero = 0;
-            let (mut rows, mut start) = (0, 0);
-            // Eight at a time, which the compiler makes vectors of.
-            for (to, ends) in starts.as_chunks_mut::<8>().0.iter_mut().zip(ends.as_chunks().0) {
-                let ends: &[_; 8] = ends;
-                let (mut above, mut before) = (false, start);
-                for (to, &end) in to.iter_mut().zip(ends) {
-                    let end = (end - first) as usize;
-                    above |= end - before > longest;
-                    *to = end as u32;
-                    before = end;
-                }
-                if above || before > most {
+            let mut rows = 0;
+            // Eight at a time, of which the compiler makes vectors: what is stored is not loaded.
+            let eights = starts.as_chunks_mut::<ROWS_AT_ONCE>().0.iter_mut().zip(&mut *longest);
+            let (begins_of, ends_of) = (begins.as_chunks::<ROWS_AT_ONCE>().0, ends.as_chunks().0);
+            for ((to, longest), (begins, ends)) in eights.zip(begins_of.iter().zip(ends_of)) {
+                let ends: &[_; ROWS_AT_ONCE] = ends;
+                let mut lengths = *ends;
+                lengths.iter_mut().zip(begins).for_each(|(end, begin)| *end -= begin);
+                let largest = lengths.into_iter().fold(0, Ord::max);
+                *to = ends.map(|end| (end - first) as u32);
+                if largest as usize > limit.into() || (ends[ROWS_AT_ONCE - 1] - first) as usize > most {
                     break;
                 }
-                (rows, start) = (rows + 8, before);
+                *longest = largest as u8;
+                rows += ROWS_AT_ONCE;
             }
-            for (to, &end) in starts[rows..].iter_mut().zip(&ends[rows..]) {
-                let end = (end - first) as usize;
-                if end > most || end - start > longest {
+            let (mut largest, eight) = (0, rows / ROWS_AT_ONCE);
+            for (to, (&begin, &end)) in starts[rows..].iter_mut().zip(begins[rows..].iter().zip(&ends[rows..])) {
+                if (end - first) as usize > most || (end - begin) as usize > limit.into() {
                     break;
                 }
-                *to = end as u32;
-                start = end;
+                *to = (end - first) as u32;
+                largest = largest.max((end - begin) as u8);
                 rows += 1;
+            }
+            if let Some(longest) = longest.get_mut(eight) {
+                *longest = largest;
             }
             rows
         })

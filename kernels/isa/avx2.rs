@@ -8,7 +8,7 @@ use crate::isa::registers::{
     each, elementwise, f32_alike, f64_alike, memory, narrow_io, one_lane, sums_in_order,
     sums_side_by_side, token, tokens, x86_caches,
 };
-use crate::isa::vector::{Bands, Io, Vector};
+use crate::isa::vector::{Across, Io, Vector};
 use crate::num::exp2::{Contract, ROWS_AT_ONCE, Sum};
 
 pulp::simd_type! {
@@ -257,12 +257,41 @@ memory! { F64, 2 of 4 f32, s:
 }
 narrow_io!(F64, 8, f16, bf16);
 
-impl Bands for F32 {
+impl Across for F32 {
     #[inline(always)]
     fn less(self, a: Self::V, b: Self::V) -> u32 {
         let i = self.0.avx;
         let [low, high] =
             each!(2, |k| i._mm256_movemask_ps(i._mm256_cmp_ps::<_CMP_LT_OQ>(a[k], b[k])) as u32);
         low | high << 8
+    }
+    #[inline(always)]
+    fn zip(self, a: Self::V, b: Self::V) -> [Self::V; 2] {
+        let i = self.0.avx;
+        each!(2, |k| {
+            // In turn within halves of 128 bits.
+            let (low, high) = (i._mm256_unpacklo_ps(a[k], b[k]), i._mm256_unpackhi_ps(a[k], b[k]));
+            let first = i._mm256_permute2f128_ps::<0x20>(low, high);
+            [first, i._mm256_permute2f128_ps::<0x31>(low, high)]
+        })
+    }
+}
+
+impl Across for F64 {
+    #[inline(always)]
+    fn less(self, a: Self::V, b: Self::V) -> u32 {
+        let i = self.0.avx;
+        let [low, high] =
+            each!(2, |k| i._mm256_movemask_pd(i._mm256_cmp_pd::<_CMP_LT_OQ>(a[k], b[k])) as u32);
+        low | high << 4
+    }
+    #[inline(always)]
+    fn zip(self, a: Self::V, b: Self::V) -> [Self::V; 2] {
+        let i = self.0.avx;
+        each!(2, |k| {
+            let (low, high) = (i._mm256_unpacklo_pd(a[k], b[k]), i._mm256_unpackhi_pd(a[k], b[k]));
+            let first = i._mm256_permute2f128_pd::<0x20>(low, high);
+            [first, i._mm256_permute2f128_pd::<0x31>(low, high)]
+        })
     }
 }

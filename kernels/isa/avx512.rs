@@ -11,7 +11,7 @@ use crate::isa::registers::{
     each, elementwise, f32_alike, f64_alike, memory, narrow_io, one_lane, sums_side_by_side, token,
     tokens, x86_caches,
 };
-use crate::isa::vector::{Bands, Io, LARGEST_SUM, Vector, inverses_f32};
+use crate::isa::vector::{Across, Io, LARGEST_SUM, Vector, inverses_f32};
 use crate::num::exp2::{Contract, ROWS_AT_ONCE, Sum};
 
 tokens!(V4, avx512_bf16::find_bf16_conversions());
@@ -277,9 +277,32 @@ memory! { F64, 1 of 8 f32, s:
 }
 narrow_io!(F64, 8, f16, bf16);
 
-impl Bands for F32 {
+impl Across for F32 {
     #[inline(always)]
     fn less(self, [a]: Self::V, [b]: Self::V) -> u32 {
         self.mask::<_CMP_LT_OQ>(a, b).into()
+    }
+    #[inline(always)]
+    fn zip(self, [a]: Self::V, [b]: Self::V) -> [Self::V; 2] {
+        let f = self.0.avx512f;
+        let low = pulp::cast([0u32, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23]);
+        let high = pulp::cast([8u32, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31]);
+        [[f._mm512_permutex2var_ps(a, low, b)], [f._mm512_permutex2var_ps(a, high, b)]]
+    }
+}
+
+impl Across for F64 {
+    #[inline(always)]
+    fn less(self, [a]: Self::V, [b]: Self::V) -> u32 {
+        self.mask::<_CMP_LT_OQ>(a, b).into()
+    }
+    #[inline(always)]
+    fn zip(self, [a]: Self::V, [b]: Self::V) -> [Self::V; 2] {
+        let f = self.0.avx512f;
+        let [low, high] = [
+            pulp::cast([0u64, 8, 1, 9, 2, 10, 3, 11]),
+            pulp::cast([4u64, 12, 5, 13, 6, 14, 7, 15]),
+        ];
+        [[f._mm512_permutex2var_pd(a, low, b)], [f._mm512_permutex2var_pd(a, high, b)]]
     }
 }

@@ -10,7 +10,7 @@ use crate::isa::registers::{
     each, elementwise, f32_alike, f64_alike, memory, narrow_io, one_lane, sums_in_order,
     sums_one_by_one, token, tokens,
 };
-use crate::isa::vector::{Bands, Io, Vector, fold_f32_lanes};
+use crate::isa::vector::{Across, Io, Vector, fold_f32_lanes};
 use crate::num::exp2::{Contract, Sum};
 
 tokens!(Neon);
@@ -226,7 +226,7 @@ memory! { F64, 4 of 2 f32, s:
 }
 narrow_io!(F64, 8, f16, bf16);
 
-impl Bands for F32 {
+impl Across for F32 {
     #[inline(always)]
     fn less(self, a: Self::V, b: Self::V) -> u32 {
         let n = self.0.neon;
@@ -237,5 +237,37 @@ impl Bands for F32 {
             bits |= n.vaddvq_u32(lanes) << (4 * k);
         }
         bits
+    }
+    #[inline(always)]
+    fn zip(self, a: Self::V, b: Self::V) -> [Self::V; 2] {
+        let n = self.0.neon;
+        let [low, high] = each!(2, |h| each!(2, |k| {
+            let (a, b) = (a[2 * h + k], b[2 * h + k]);
+            [n.vzip1q_f32(a, b), n.vzip2q_f32(a, b)]
+        }));
+        [pulp::cast(low), pulp::cast(high)]
+    }
+}
+
+impl Across for F64 {
+    #[inline(always)]
+    fn less(self, a: Self::V, b: Self::V) -> u32 {
+        let n = self.0.neon;
+        let weights: uint64x2_t = pulp::cast([1u64, 2]);
+        let mut bits = 0;
+        for k in 0..4 {
+            let lanes = n.vandq_u64(n.vcltq_f64(a[k], b[k]), weights);
+            bits |= (n.vaddvq_u64(lanes) as u32) << (2 * k);
+        }
+        bits
+    }
+    #[inline(always)]
+    fn zip(self, a: Self::V, b: Self::V) -> [Self::V; 2] {
+        let n = self.0.neon;
+        let [low, high] = each!(2, |h| each!(2, |k| {
+            let (a, b) = (a[2 * h + k], b[2 * h + k]);
+            [n.vzip1q_f64(a, b), n.vzip2q_f64(a, b)]
+        }));
+        [pulp::cast(low), pulp::cast(high)]
     }
 }

@@ -14,7 +14,7 @@ use wide::{f32x8, f64x4};
 use crate::isa::registers::{
     elementwise, f32_alike, f64_alike, narrow_io, one_lane, part, sums_in_order, sums_one_by_one,
 };
-use crate::isa::vector::{Bands, Io, Vector, fold_f32_lanes};
+use crate::isa::vector::{Across, Io, Vector, fold_f32_lanes};
 use crate::num::exp2::{Contract, Sum};
 
 /// Every CPU can run this.
@@ -253,9 +253,29 @@ io!(never, F32, f32x8, 16, bf16, bf16::to_f32_const, bf16::from_f32_const);
 
 narrow_io!(F64, 8, f32, f16, bf16);
 
-impl Bands for F32 {
-    #[inline(always)]
-    fn less(self, a: Self::V, b: Self::V) -> u32 {
-        a[0].simd_lt(b[0]).to_bitmask() | a[1].simd_lt(b[1]).to_bitmask() << 8
-    }
+/// Bits of comparisons, and lanes in turn, of half a vector's `$lanes`.
+macro_rules! across {
+    ($vector:ty, $half:ident, $lanes:literal) => {
+        impl Across for $vector {
+            #[inline(always)]
+            fn less(self, a: Self::V, b: Self::V) -> u32 {
+                a[0].simd_lt(b[0]).to_bitmask() | a[1].simd_lt(b[1]).to_bitmask() << $lanes
+            }
+            #[inline(always)]
+            fn zip(self, a: Self::V, b: Self::V) -> [Self::V; 2] {
+                [0, 1].map(
+                    #[inline(always)]
+                    |k| {
+                        let (a, b) = (a[k].to_array(), b[k].to_array());
+                        let lane = |i: usize| if i % 2 == 0 { a[i / 2] } else { b[i / 2] };
+                        [$half::new(from_fn(lane)), $half::new(from_fn(|i| lane(i + $lanes)))]
+                    },
+                )
+            }
+        }
+    };
 }
+
+across!(F32, f32x8, 8);
+
+across!(F64, f64x4, 4);

@@ -15,10 +15,12 @@ pub(crate) trait Lanes<T>: Io<T> + Io<f32> + Io<<Self as Vector>::E> {}
 
 impl<T, S: Io<T> + Io<f32> + Io<<S as Vector>::E>> Lanes<T> for S {}
 
-/// Vectors with comparisons that give bits.
-pub(crate) trait Bands: Vector<E = f32> + Io<f32> {
+/// Vectors whose lanes can become bits, and change places.
+pub(crate) trait Across: Io<<Self as Vector>::E> {
     /// Bit `i` tells whether lane `i` of `a` is less than that of `b`.
     fn less(self, a: Self::V, b: Self::V) -> u32;
+    /// Lanes of `a` and `b` in turn: those of their first halves, and those of the others.
+    fn zip(self, a: Self::V, b: Self::V) -> [Self::V; 2];
 }
 
 /// The vector operations of one CPU in one arithmetic type.

@@ -1,10 +1,13 @@
 //! Routers: `k` experts of each row, by softmax or sigmoid.
 //!
 //! Rows are too short for anything that is done once a row: as many as a vector has lanes are
-//! chosen from together. They are turned, so that a vector has the same expert of all of them, and
-//! the experts pass one after another through a list of the `k` best so far, which is kept sorted
-//! in each lane. That takes no branch and no step across lanes: five operations for each expert and
-//! place of the list, whatever the scores are.
+//! chosen from together. They are turned, so that a vector has the same expert of all of them.
+//!
+//! First the `k`th largest key of each row is found, by sorting networks of keys alone: some nine
+//! operations for each expert if `k` is at most 8. Comparisons with it leave `k` candidates. These
+//! pass one after another through a list of the `k` best so far, which is kept sorted in each lane:
+//! five operations for each candidate and place of the list. With groups or a large `k` all experts
+//! are candidates.
 //!
 //! The order of scores is that of logits. So without bias and groups no score is needed for the
 //! choice, and where weights depend on the chosen logits alone, nothing else has an exponential.
@@ -12,7 +15,7 @@
 use crate::call::matrix::{Matrix, MatrixMut};
 use crate::call::routes::{GroupScore, RouteCall, Routing, Scoring};
 use crate::call::{Call, Op};
-use crate::isa::vector::{Io, Lanes, Vector};
+use crate::isa::vector::{Across, Io, Lanes, Vector};
 use crate::mem::scratch::{room_for, with_room};
 use crate::num::element::Element;
 use crate::num::exp2::{Contract, MOST_LANES};
@@ -31,6 +34,13 @@ const TOGETHER: usize = 4;
 /// Rows for which it is not worth while to turn them.
 const FEW: usize = 3;
 
+/// Columns whose comparisons are the bits of a word.
+const WORD: usize = 64;
+
+/// Keys that are sorted together, and the places of the longer of two lists of the largest ones.
+const SORTED: usize = 8;
+const MOST_PLACES: usize = 16;
+
 /// How scratch memory is used: numbers of elements.
 struct Room {
     /// Rows that are computed together.
@@ -39,11 +49,15 @@ struct Room {
     wide: usize,
     /// Their scores, if all of them are needed.
     scores: usize,
+    /// Their scores with the bias.
+    biased: usize,
+    /// Numbers of experts, as elements.
+    numbers: usize,
     /// Turned rows.
     turned: usize,
     /// Scores of groups of experts.
     groups: usize,
-    /// The values of the list, and its indices.
+    /// The values of the list, and its indices; and those of candidates.
     list: usize,
 }
 
@@ -61,7 +75,9 @@ impl Room {
             rows,
             wide: if T::IS_ARITHMETIC { 0 } else { all },
             scores: if Self::needs_scores(routing) { all } else { 0 },
-            turned: cols.saturating_mul(MOST_LANES),
+            biased: if routing.bias.is_some() { all } else { 0 },
+            numbers: cols,
+            turned: cols.next_multiple_of(MOST_LANES).saturating_mul(MOST_LANES),
             groups: groups.saturating_mul(MOST_LANES),
             list: places.saturating_mul(MOST_LANES),
         }
@@ -73,9 +89,10 @@ impl Room {
     }
 
     const fn elements(&self) -> usize {
-        let Room { wide, scores, turned, groups, list, .. } = *self;
-        let rows = wide.saturating_add(scores).saturating_add(turned);
-        rows.saturating_add(groups).saturating_add(list).saturating_add(list)
+        let Room { wide, scores, biased, numbers, turned, groups, list, .. } = *self;
+        let rows = wide.saturating_add(scores).saturating_add(biased).saturating_add(numbers);
+        let lists = list.saturating_mul(4);
+        rows.saturating_add(turned).saturating_add(groups).saturating_add(lists)
     }
 }
 
@@ -85,12 +102,18 @@ pub const fn room_for_routes<T: Element>(routing: &Routing, cols: usize) -> usiz
     room_for::<T::Arithmetic>(elements).saturating_add(room_for::<usize>(routing.k))
 }
 
-/// The memory for one choice, whose parts [`Room`] explains.
+/// The memory, whose parts [`Room`] explains.
 struct Memory<'a, E> {
+    scores: &'a mut [E],
+    biased: &'a mut [E],
+    numbers: &'a [E],
     turned: &'a mut [E],
     groups: &'a mut [E],
     values: &'a mut [E],
     indices: &'a mut [E],
+    candidates: &'a mut [E],
+    their_numbers: &'a mut [E],
+    /// The experts of a row that is searched by itself.
     order: &'a mut [usize],
 }
 
@@ -98,7 +121,7 @@ struct Memory<'a, E> {
 #[inline(always)]
 pub(crate) fn route<S, T>(simd: S, call: &mut RouteCall<T>) -> bool
 where
-    S: Lanes<T> + Vector<E = T::Arithmetic>,
+    S: Lanes<T> + Across + Vector<E = T::Arithmetic>,
     T: Element,
     T::Arithmetic: Contract,
 {
@@ -108,24 +131,52 @@ where
         return true;
     }
     let room = Room::of::<T>(routing, cols);
-    let done = with_room(room.elements(), |memory: &mut [T::Arithmetic]| {
-        with_room(k, |order: &mut [usize]| {
-            let (wide, memory) = memory.split_at_mut(room.wide);
-            let (scores, memory) = memory.split_at_mut(room.scores);
-            let (turned, memory) = memory.split_at_mut(room.turned);
-            let (groups, memory) = memory.split_at_mut(room.groups);
-            let (values, indices) = memory.split_at_mut(room.list);
-            let mut memory = Memory { turned, groups, values, indices, order };
-            let mut rest = *x;
-            let places = room.rows * k;
-            for (weights, experts) in weights.chunks_mut(places).zip(experts.chunks_mut(places)) {
-                let (rows, others) = rest.split_rows(room.rows);
-                rest = others;
-                let logits = arithmetic(simd, rows, wide);
-                group(simd, routing, logits, scores, weights, experts, &mut memory);
-            }
-        })
-    });
+    let done = with_room(
+        room.elements(),
+        #[inline(always)]
+        |memory: &mut [T::Arithmetic]| {
+            with_room(
+                k,
+                #[inline(always)]
+                |order: &mut [usize]| {
+                    let (wide, memory) = memory.split_at_mut(room.wide);
+                    let (scores, memory) = memory.split_at_mut(room.scores);
+                    let (biased, memory) = memory.split_at_mut(room.biased);
+                    let (numbers, memory) = memory.split_at_mut(room.numbers);
+                    let (turned, memory) = memory.split_at_mut(room.turned);
+                    let (groups, memory) = memory.split_at_mut(room.groups);
+                    let (values, memory) = memory.split_at_mut(room.list);
+                    let (indices, memory) = memory.split_at_mut(room.list);
+                    let (candidates, their_numbers) = memory.split_at_mut(room.list);
+                    for (i, number) in numbers.iter_mut().enumerate() {
+                        *number = T::Arithmetic::narrow(i as f64);
+                    }
+                    let mut memory = Memory {
+                        scores,
+                        biased,
+                        numbers,
+                        turned,
+                        groups,
+                        values,
+                        indices,
+                        candidates,
+                        their_numbers,
+                        order,
+                    };
+                    let mut rest = *x;
+                    let places = room.rows * k;
+                    for (weights, experts) in
+                        weights.chunks_mut(places).zip(experts.chunks_mut(places))
+                    {
+                        let (rows, others) = rest.split_rows(room.rows);
+                        rest = others;
+                        let logits = arithmetic(simd, rows, wide);
+                        group(simd, routing, logits, weights, experts, &mut memory);
+                    }
+                },
+            )
+        },
+    );
     done.flatten().is_some()
 }
 
@@ -159,12 +210,11 @@ fn group<S, E>(
     simd: S,
     routing: &Routing,
     logits: Matrix<E>,
-    scores: &mut [E],
     weights: &mut [E],
     experts: &mut [u32],
     memory: &mut Memory<E>,
 ) where
-    S: Io<E> + Vector<E = E>,
+    S: Across + Io<f32> + Vector<E = E>,
     E: Element + Contract,
 {
     let (rows, cols, k) = (logits.rows(), logits.cols(), routing.k);
@@ -175,12 +225,19 @@ fn group<S, E>(
     let by_scores = routing.by_scores();
     let mut from = logits;
     if Room::needs_scores(routing) {
-        let scores = &mut scores[..rows * cols];
+        let scores = &mut memory.scores[..rows * cols];
         map_rows(simd, op, Some(logits), &mut *scores, cols, routing);
         // SAFETY: `scores` has so many rows.
         from = unsafe { Matrix::from_raw_unchecked(scores.as_ptr(), rows, cols, cols) };
     }
-    let keys = if by_scores { from } else { logits };
+    let mut keys = if by_scores { from } else { logits };
+    if let Some(bias) = routing.bias {
+        for (r, keys) in memory.biased.chunks_exact_mut(cols).take(rows).enumerate() {
+            add(simd, from.row(r), bias, keys);
+        }
+        // SAFETY: `biased` has so many rows.
+        keys = unsafe { Matrix::from_raw_unchecked(memory.biased.as_ptr(), rows, cols, cols) };
+    }
     let of_logits = routing.of_chosen() || !Room::needs_scores(routing);
     let from = if of_logits { logits } else { from };
     let places = S::LANES * k;
@@ -196,30 +253,24 @@ fn group<S, E>(
             let (key, row) = (keys.row(at + r), from.row(at + r));
             // The places of the list that no expert has taken are -inf.
             let last = memory.values[(k - 1) * S::LANES + r].widen();
-            let mut is_nan = false;
             if turn && !nan[r] && last > f64::NEG_INFINITY {
-                for (i, expert) in experts.iter_mut().enumerate() {
-                    let index = memory.indices[i * S::LANES + r].widen();
+                let indices = memory.indices[r..].iter().step_by(S::LANES);
+                for ((weight, expert), index) in weights.iter_mut().zip(experts).zip(indices) {
                     // SAFETY: a number of an expert.
-                    *expert = unsafe { index.to_int_unchecked() };
+                    *expert = unsafe { index.widen().to_int_unchecked() };
+                    *weight = row[*expert as usize];
                 }
-            } else {
-                is_nan = key.iter().any(|key| key.widen().is_nan());
-                if is_nan {
-                    memory.order.iter_mut().enumerate().for_each(|(i, index)| *index = i);
-                } else {
-                    top_k_apart(simd, key, memory.order, weights);
-                }
-                for (expert, &index) in experts.iter_mut().zip(&*memory.order) {
-                    *expert = index as u32;
-                }
-            }
-            if is_nan {
-                weights.fill(E::NAN);
                 continue;
             }
-            for (weight, &expert) in weights.iter_mut().zip(&*experts) {
-                *weight = row[expert as usize];
+            let is_nan = key.iter().any(|key| key.widen().is_nan());
+            if is_nan {
+                memory.order.iter_mut().enumerate().for_each(|(i, index)| *index = i);
+            } else {
+                top_k_apart(simd, key, memory.order, weights);
+            }
+            for ((weight, expert), &index) in weights.iter_mut().zip(experts).zip(&*memory.order) {
+                *expert = index as u32;
+                *weight = if is_nan { E::NAN } else { row[index] };
             }
         }
     }
@@ -261,6 +312,28 @@ fn map_rows<S, E>(
     }
 }
 
+/// The sums of the elements of a row and a bias for each.
+#[inline(always)]
+fn add<S, E>(simd: S, x: &[E], bias: &[f32], y: &mut [E])
+where
+    S: Io<E> + Io<f32> + Vector<E = E>,
+    E: Element + Contract,
+{
+    let n = x.len().min(bias.len()).min(y.len());
+    for i in (0..n).step_by(S::LANES) {
+        // SAFETY: so many elements are left of each.
+        unsafe {
+            let (x, bias, y) = (x.as_ptr().add(i), bias.as_ptr().add(i), y.as_mut_ptr().add(i));
+            if n - i < S::LANES {
+                let x = simd.load_part(x, n - i, E::ZERO);
+                simd.store_part(y, n - i, simd.add(x, simd.load_part(bias, n - i, E::ZERO)));
+            } else {
+                simd.store(y, simd.add(simd.load(x), simd.load(bias)));
+            }
+        }
+    }
+}
+
 /// Chooses experts of the `n` rows from `first` on, no more than there are lanes, into the memory's
 /// list. Tells of each row whether a key may be NaN.
 #[inline(always)]
@@ -273,49 +346,245 @@ fn choose<S, E>(
     memory: &mut Memory<E>,
 ) -> [bool; MOST_LANES]
 where
-    S: Io<E> + Vector<E = E>,
+    S: Across + Io<f32> + Vector<E = E>,
     E: Element + Contract,
 {
-    let Memory { turned, groups, values, indices, .. } = memory;
+    let Memory { turned, groups, values, indices, candidates, their_numbers, .. } = memory;
     let cols = keys.cols();
-    for r in 0..S::LANES {
-        // Lanes without a row repeat the last one.
-        let row = keys.row(first + r.min(n - 1));
-        for (place, &key) in turned.chunks_exact_mut(S::LANES).zip(row) {
-            place[r] = key;
-        }
-    }
     let turned = turned.as_mut_ptr();
+    // SAFETY: `turned` has a vector for each expert, up to a multiple of LANES.
+    unsafe { turn(simd, keys, first, n, turned) };
     // A sum is NaN if a key is; rarely another is, too, if keys are infinite.
     let mut sum = simd.splat(E::narrow(0.0));
-    // SAFETY: `turned` has `cols` vectors, `groups` one for each group, and the list one for each
-    // place.
+    // SAFETY: `turned` has `cols` vectors, `groups` one for each group, and the list and the
+    // candidates one for each place.
     unsafe {
         for c in 0..cols {
-            let place = turned.add(c * S::LANES);
-            let mut key = simd.load(place);
-            if let Some(bias) = routing.bias {
-                key = simd.add(key, simd.splat(E::narrow(f64::from(bias[c]))));
-                simd.store(place, key);
-            }
-            sum = simd.add(sum, key);
+            sum = simd.add(sum, simd.load(turned.add(c * S::LANES)));
         }
         let (values, indices) = (values.as_mut_ptr(), indices.as_mut_ptr());
         if let Some((of, limit)) = routing.groups {
             let groups = groups.as_mut_ptr();
             let (score, size) = (routing.group_score, cols / of);
             score_groups(simd, score, turned, size, of, groups);
-            largest(simd, groups, of, limit, values, indices);
+            largest(simd, groups, None, of, limit, values, indices);
             let last = (limit - 1) * S::LANES;
             let last = [simd.load(values.add(last)), simd.load(indices.add(last))];
             hide_groups(simd, turned, size, of, groups, last);
         }
-        largest(simd, turned, cols, routing.k, values, indices);
+        if sifts(routing, cols) {
+            let candidates = candidates.as_mut_ptr();
+            let (numbers, theirs) = (memory.numbers.as_ptr(), their_numbers.as_mut_ptr());
+            let k = routing.k;
+            let bound = if k <= SORTED {
+                kth_largest::<S, E, SORTED>(simd, turned, cols, k)
+            } else {
+                kth_largest::<S, E, MOST_PLACES>(simd, turned, cols, k)
+            };
+            let mut bounds = [E::ZERO; MOST_LANES];
+            simd.store(bounds.as_mut_ptr(), bound);
+            for (r, &bound) in bounds[..n].iter().enumerate() {
+                sift(
+                    simd,
+                    keys.row(first + r),
+                    bound,
+                    k,
+                    #[inline(always)]
+                    |place, expert| {
+                        let at = place * S::LANES + r;
+                        candidates.add(at).write(*turned.add(expert * S::LANES + r));
+                        theirs.add(at).write(*numbers.add(expert));
+                    },
+                );
+            }
+            largest(simd, candidates, Some(theirs), k, k, values, indices);
+        } else {
+            largest(simd, turned, None, cols, routing.k, values, indices);
+        }
     }
     let mut lanes = [E::ZERO; MOST_LANES];
     // SAFETY: the array has room for a vector.
     unsafe { simd.store(lanes.as_mut_ptr(), sum) };
     lanes.map(|sum| sum.widen().is_nan())
+}
+
+/// Writes the keys of `n` rows from `first` on turned, no more than there are lanes: a vector for
+/// each column, and vectors of -inf up to a multiple of LANES. Lanes without a row have the last one.
+///
+/// # Safety
+/// `turned` is valid for writes of these vectors.
+#[inline(always)]
+unsafe fn turn<S, E>(simd: S, keys: &Matrix<E>, first: usize, n: usize, turned: *mut E)
+where
+    S: Across + Vector<E = E>,
+    E: Element + Contract,
+{
+    let least = E::narrow(f64::NEG_INFINITY);
+    let cols = keys.cols();
+    for column in (0..cols).step_by(S::LANES) {
+        let mut v = [simd.splat(least); MOST_LANES];
+        for (r, v) in v[..S::LANES].iter_mut().enumerate() {
+            let p = keys.row(first + r.min(n - 1)).as_ptr().wrapping_add(column);
+            // The same place of the rows that are next.
+            simd.prefetch(p.wrapping_add(S::LANES * keys.stride()));
+            // SAFETY: so many elements of the row are left.
+            *v = unsafe { simd.load_upto(p, S::LANES.min(cols - column), least) };
+        }
+        // Rows and columns have numbers of as many bits. Each step moves the first bit of the row
+        // behind the last of the column, until they have changed places.
+        for _ in 0..S::LANES.ilog2() {
+            let mut zipped = v;
+            for i in 0..S::LANES / 2 {
+                let [low, high] = simd.zip(v[i], v[i + S::LANES / 2]);
+                (zipped[2 * i], zipped[2 * i + 1]) = (low, high);
+            }
+            v = zipped;
+        }
+        for (c, &v) in v[..S::LANES].iter().enumerate() {
+            // SAFETY: as this function's.
+            unsafe { simd.store(turned.add((column + c) * S::LANES), v) };
+        }
+    }
+}
+
+/// Whether only the candidates of [`sift`] pass through the list: where that is faster, as measured.
+#[inline(always)]
+fn sifts(routing: &Routing, cols: usize) -> bool {
+    routing.groups.is_none() && (3..=MOST_PLACES).contains(&routing.k) && cols >= WORD
+}
+
+/// Puts the larger of two keys first, in each lane, for pairs of keys.
+macro_rules! exchange {
+    ($simd:ident, $keys:ident: $($i:tt $j:tt),+) => {$(
+        let (a, b) = ($keys[$i], $keys[$j]);
+        ($keys[$i], $keys[$j]) = ($simd.max(a, b), $simd.min(a, b));
+    )+};
+}
+
+/// The `k`th largest of the first `n` keys in each lane, `k <= PLACES`, if none is NaN.
+///
+/// # Safety
+/// `keys` has `n` vectors, and vectors of -inf up to a multiple of [`SORTED`].
+#[inline(always)]
+unsafe fn kth_largest<S, E, const PLACES: usize>(
+    simd: S,
+    keys: *const E,
+    n: usize,
+    k: usize,
+) -> S::V
+where
+    S: Across + Vector<E = E>,
+    E: Element + Contract,
+{
+    let least = simd.splat(E::narrow(f64::NEG_INFINITY));
+    // The largest keys so far, in decreasing order.
+    let mut best = [least; PLACES];
+    for first in (0..n).step_by(SORTED) {
+        let mut next = [least; SORTED];
+        for (i, next) in next.iter_mut().enumerate() {
+            // SAFETY: as this function's.
+            *next = unsafe { simd.load(keys.add((first + i) * S::LANES)) };
+        }
+        // Batcher's odd-even merge sort. A loop over pairs of numbers would keep keys in memory.
+        exchange!(simd, next: 0 1, 2 3, 4 5, 6 7, 0 2, 1 3, 4 6, 5 7, 1 2, 5 6);
+        exchange!(simd, next: 0 4, 1 5, 2 6, 3 7, 2 4, 3 5, 1 2, 3 4, 5 6);
+        // The larger halves of a decreasing and an increasing list rise and fall, or fall and rise:
+        // a bitonic list, which these comparisons sort (Batcher, 1968).
+        for (i, next) in next.into_iter().enumerate() {
+            best[PLACES - 1 - i] = simd.max(best[PLACES - 1 - i], next);
+        }
+        let mut apart = PLACES / 2;
+        while apart > 0 {
+            for i in 0..PLACES {
+                if i & apart == 0 {
+                    let j = i + apart;
+                    exchange!(simd, best: i j);
+                }
+            }
+            apart /= 2;
+        }
+    }
+    best[k - 1]
+}
+
+/// Finds the `k` columns whose keys are the largest, of equals the first, in order, if `bound` is the
+/// `k`th largest key: calls `found` with a place and a column. If a key is NaN, it finds any, `k` or
+/// fewer.
+#[inline(always)]
+fn sift<S, E>(simd: S, row: &[E], bound: E, k: usize, mut found: impl FnMut(usize, usize))
+where
+    S: Across + Vector<E = E>,
+    E: Contract,
+{
+    let bound = simd.splat(bound);
+    let words = (0..row.len()).step_by(WORD);
+    let (mut place, mut ties) = (0, false);
+    'all: for first in words.clone() {
+        let mut bits = bits::<S, E, false>(simd, row, first, bound);
+        while bits != 0 {
+            if place == k {
+                ties = true;
+                break 'all;
+            }
+            found(place, first + bits.trailing_zeros() as usize);
+            place += 1;
+            bits &= bits - 1;
+        }
+    }
+    if !ties {
+        return;
+    }
+    // More keys than there are places have the bound's value: the first of them fill those that
+    // larger keys leave.
+    let mut larger = 0;
+    for first in words.clone() {
+        larger += bits::<S, E, true>(simd, row, first, bound).count_ones() as usize;
+    }
+    let mut equals = k.saturating_sub(larger);
+    place = 0;
+    for first in words {
+        let larger = bits::<S, E, true>(simd, row, first, bound);
+        let mut bits = bits::<S, E, false>(simd, row, first, bound);
+        while bits != 0 && place < k {
+            let column = bits.trailing_zeros();
+            let equal = larger >> column & 1 == 0;
+            if !equal || equals > 0 {
+                equals -= usize::from(equal);
+                found(place, first + column as usize);
+                place += 1;
+            }
+            bits &= bits - 1;
+        }
+    }
+}
+
+/// A bit for each of the columns from `first` on, up to [`WORD`] of them: whether its key is larger
+/// than the bound, or else whether it is not smaller.
+#[inline(always)]
+fn bits<S, E, const LARGER: bool>(simd: S, row: &[E], first: usize, bound: S::V) -> u64
+where
+    S: Across + Vector<E = E>,
+    E: Contract,
+{
+    let zero = E::narrow(0.0);
+    let row = &row[first..row.len().min(first + WORD)];
+    let mut bits = 0;
+    let mut at = 0;
+    // SAFETY: as many elements are left.
+    unsafe {
+        while at + S::LANES <= row.len() {
+            let key = simd.load(row.as_ptr().add(at));
+            let lanes = if LARGER { simd.less(bound, key) } else { !simd.less(key, bound) };
+            bits |= u64::from(lanes & (u32::MAX >> (32 - S::LANES))) << at;
+            at += S::LANES;
+        }
+        if at < row.len() {
+            let key = simd.load_part(row.as_ptr().add(at), row.len() - at, zero);
+            let lanes = if LARGER { simd.less(bound, key) } else { !simd.less(key, bound) };
+            bits |= u64::from(lanes & ((1 << (row.len() - at)) - 1)) << at;
+        }
+    }
+    bits
 }
 
 /// Writes the scores of `n` groups of `size` experts each.
@@ -387,15 +656,17 @@ unsafe fn hide_groups<S, E>(
     }
 }
 
-/// Finds the `k` largest of `n` keys in each lane, with their numbers: the largest first, and of
-/// equals the first. Places that are left, because other keys are -inf, have the value -inf.
+/// Finds the `k` largest of `n` keys in each lane, with their numbers, which are those of their
+/// vectors if there are no others: the largest first, and of equals the first. Places that are left,
+/// because other keys are -inf, have the value -inf.
 ///
 /// # Safety
-/// `keys` has `n` vectors; `values` and `indices` are valid for writes of `k`.
+/// `keys` and `numbers` have `n` vectors; `values` and `indices` are valid for writes of `k`.
 #[inline(always)]
 unsafe fn largest<S, E>(
     simd: S,
     keys: *const E,
+    numbers: Option<*const E>,
     n: usize,
     k: usize,
     values: *mut E,
@@ -417,8 +688,11 @@ unsafe fn largest<S, E>(
             for j in 0..TOGETHER {
                 if first + j < n {
                     key[j] = simd.load(keys.add((first + j) * S::LANES));
+                    index[j] = match numbers {
+                        Some(numbers) => simd.load(numbers.add((first + j) * S::LANES)),
+                        None => simd.splat(E::narrow((first + j) as f64)),
+                    };
                 }
-                index[j] = simd.splat(E::narrow((first + j) as f64));
             }
             // From the place of a key on, each place takes what was in the one before: what is
             // carried is the key itself, and then what it has moved.

@@ -1,7 +1,7 @@
 //! The vector loops that draws need: exponentials, and sums of masses above a threshold.
 
 use crate::call::masses::{Exps, HALF, LEAST, Masses, ROUND, SPAN, Scanned, UNITS, rank};
-use crate::isa::vector::{Bands, Io, Vector};
+use crate::isa::vector::{Across, Io, Vector};
 use crate::num::element::Element;
 use crate::num::exp2::Contract;
 use crate::num::guess::{Guess, Learned};
@@ -149,7 +149,7 @@ pub(crate) fn noise<S: Vector>(_: S, bits: [u32; 4], pairs: &[u32], noise: &mut 
 /// As [`Kernel::scan`]. Without `ABOVE` there is no upper set, without `BAND` no band; without
 /// both, everything is in the upper set.
 #[inline(always)]
-fn scan_by<S: Bands, const ABOVE: bool, const BAND: bool>(
+fn scan_by<S: Across + Vector<E = f32>, const ABOVE: bool, const BAND: bool>(
     simd: S,
     masses: Masses<'_>,
     low: f32,
@@ -330,7 +330,7 @@ where
 /// of the row, into `spans`. Collects the others whose exponentials are at least `low`, as ranks in
 /// order of index, into `band`.
 #[inline(always)]
-pub(crate) fn scan<S: Bands>(
+pub(crate) fn scan<S: Across + Vector<E = f32>>(
     simd: S,
     masses: Masses<'_>,
     low: f32,

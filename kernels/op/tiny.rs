@@ -140,7 +140,8 @@ impl<T: Element> Groups<T> for Unequal<'_, '_, T> {
     #[inline(always)]
     fn next(&mut self) -> Option<Group<T>> {
         loop {
-            let rows = self.call.offsets.group(self.next, TINY, GROUP, &mut self.starts);
+            let Self { starts, longest, .. } = self;
+            let rows = self.call.offsets.group(self.next, TINY as u8, GROUP, starts, longest);
             if rows == 0 {
                 return None;
             }
@@ -150,13 +151,8 @@ impl<T: Element> Groups<T> for Unequal<'_, '_, T> {
             if n == 0 {
                 continue;
             }
+            // Rows that are missing from the last eight are empty.
             self.starts[rows..=rows.next_multiple_of(ROWS_AT_ONCE)].fill(n);
-            let eights = rows.div_ceil(ROWS_AT_ONCE);
-            for (eight, longest) in self.longest[..eights].iter_mut().enumerate() {
-                let starts = &self.starts[eight * ROWS_AT_ONCE..][..=ROWS_AT_ONCE];
-                let lengths = (0..ROWS_AT_ONCE).map(|k| starts[k + 1] - starts[k]);
-                *longest = lengths.fold(0, u32::max) as u8;
-            }
             let (x, y, _) = self.call.row(first);
             return Some(Group { x, y, rows, n: n as usize });
         }

@@ -1,5 +1,8 @@
 //! Rows of different lengths, by offsets into one array.
 
+use std::cell::Cell;
+use std::mem;
+
 use ::softmax::{Error, Hardmax, Offsets, Ragged, RaggedMut, Softmax};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -9,6 +12,14 @@ use crate::options::{Arg, Factor, MaskedRows, by_factor, exec, run};
 use crate::reduce::{columns, indices_like};
 use crate::rows::{room, store};
 
+/// The most numbers of a list that is kept for the next call: 16 MiB.
+const KEPT: usize = 1 << 22;
+
+thread_local! {
+    /// The list of the call before, since new memory takes longer than filling it.
+    static SPARE: Cell<Vec<i32>> = const { Cell::new(Vec::new()) };
+}
+
 /// A copy of the offsets of rows, which nobody else writes: of i32 where that is enough, since for
 /// short rows reading offsets takes time.
 pub enum OffsetList {
@@ -16,12 +27,30 @@ pub enum OffsetList {
     I64(Vec<i64>),
 }
 
+impl Drop for OffsetList {
+    fn drop(&mut self) {
+        if let Self::I32(list) = self
+            && list.capacity() <= KEPT
+        {
+            SPARE.set(mem::take(list));
+        }
+    }
+}
+
 impl OffsetList {
     fn new(offsets: &[i64]) -> Self {
-        // All bits that any has: this is computed in vectors.
-        let bits = offsets.iter().fold(0, |all, offset| all | offset);
+        let mut list = SPARE.take();
+        list.clear();
+        list.reserve_exact(offsets.len());
+        // All bits that any has.
+        let mut bits = 0;
+        // Both loops are vectors, and the second reads what is still in the first-level cache.
+        for part in offsets.chunks(2048) {
+            bits = part.iter().fold(bits, |all, offset| all | offset);
+            list.extend(part.iter().map(|&offset| offset as i32));
+        }
         if i32::try_from(bits).is_ok_and(|bits| bits >= 0) {
-            Self::I32(offsets.iter().map(|&offset| offset as i32).collect())
+            Self::I32(list)
         } else {
             Self::I64(offsets.to_vec())
         }
