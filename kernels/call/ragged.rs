@@ -181,9 +181,10 @@ impl<'a> Offsets<'a> {
     }
 
     /// Writes where rows start, relative to the start of row `row`, which is the first, and where
-    /// the last one ends; and the elements of the longest of each [`ROWS_AT_ONCE`] rows. Stops before
-    /// a row that is longer than `limit`, and before the rows have more than `most` elements or are
-    /// more than there is room for. Returns how many rows these are; there may be anything behind.
+    /// the last one ends; and the length of the longest of each [`ROWS_AT_ONCE`] rows. Stops before
+    /// a row that is longer than `limit`, and before the rows have more than `most` elements or
+    /// are more than there is room for. Returns how many rows these are; behind them, what is
+    /// written may be anything.
     #[inline(always)]
     #[allow(clippy::unnecessary_cast)] // of one of three types
     pub(crate) fn group(

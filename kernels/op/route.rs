@@ -408,8 +408,9 @@ where
     lanes.map(|sum| sum.widen().is_nan())
 }
 
-/// Writes the keys of `n` rows from `first` on turned, no more than there are lanes: a vector for
-/// each column, and vectors of -inf up to a multiple of LANES. Lanes without a row have the last one.
+/// Turns the keys of `n` rows from `first` on, no more than there are lanes: writes a vector for
+/// each column, and vectors of -inf up to a multiple of LANES. Lanes without a row have the last
+/// one's.
 ///
 /// # Safety
 /// `turned` is valid for writes of these vectors.
@@ -447,7 +448,8 @@ where
     }
 }
 
-/// Whether only the candidates of [`sift`] pass through the list: where that is faster, as measured.
+/// Whether only the candidates of [`sift`] pass through the list: where that was measured to be
+/// faster.
 #[inline(always)]
 fn sifts(routing: &Routing, cols: usize) -> bool {
     routing.groups.is_none() && (3..=MOST_PLACES).contains(&routing.k) && cols >= WORD
@@ -507,9 +509,9 @@ where
     best[k - 1]
 }
 
-/// Finds the `k` columns whose keys are the largest, of equals the first, in order, if `bound` is the
-/// `k`th largest key: calls `found` with a place and a column. If a key is NaN, it finds any, `k` or
-/// fewer.
+/// Finds the `k` columns whose keys are the largest, of equals the first, if `bound` is the `k`th
+/// largest key: calls `found` with a place and a column, in order. If a key is NaN, these are any
+/// `k` columns, or fewer.
 #[inline(always)]
 fn sift<S, E>(simd: S, row: &[E], bound: E, k: usize, mut found: impl FnMut(usize, usize))
 where
@@ -657,8 +659,8 @@ unsafe fn hide_groups<S, E>(
 }
 
 /// Finds the `k` largest of `n` keys in each lane, with their numbers, which are those of their
-/// vectors if there are no others: the largest first, and of equals the first. Places that are left,
-/// because other keys are -inf, have the value -inf.
+/// vectors if there are no others: the largest first, and of equals the first. Places that are left
+/// because other keys are -inf have the value -inf.
 ///
 /// # Safety
 /// `keys` and `numbers` have `n` vectors; `values` and `indices` are valid for writes of `k`.
