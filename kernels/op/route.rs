@@ -240,28 +240,30 @@ fn group<S, E>(
     }
     let of_logits = routing.of_chosen() || !Room::needs_scores(routing);
     let from = if of_logits { logits } else { from };
+    let of_keys = of_logits && !by_scores;
     let places = S::LANES * k;
     let outputs = weights.chunks_mut(places).zip(experts.chunks_mut(places));
     for (i, (weights, experts)) in outputs.enumerate() {
         let at = i * S::LANES;
         let n = S::LANES.min(rows - at);
         let turn = by_scores || n > FEW;
-        let nan =
-            if turn { choose(simd, routing, &keys, at, n, memory) } else { [false; MOST_LANES] };
+        let found = if turn { choose(simd, routing, &keys, at, n, memory) } else { 0 };
         let chosen = weights.chunks_exact_mut(k).zip(experts.chunks_exact_mut(k)).enumerate();
         for (r, (weights, experts)) in chosen {
-            let (key, row) = (keys.row(at + r), from.row(at + r));
-            // The places of the list that no expert has taken are -inf.
-            let last = memory.values[(k - 1) * S::LANES + r].widen();
-            if turn && !nan[r] && last > f64::NEG_INFINITY {
-                let indices = memory.indices[r..].iter().step_by(S::LANES);
-                for ((weight, expert), index) in weights.iter_mut().zip(experts).zip(indices) {
+            let row = from.row(at + r);
+            if found >> r & 1 == 1 {
+                let values = memory.values.chunks_exact(S::LANES);
+                let list = memory.indices.chunks_exact(S::LANES).zip(values);
+                for ((weight, expert), (indices, values)) in
+                    weights.iter_mut().zip(experts).zip(list)
+                {
                     // SAFETY: a number of an expert.
-                    *expert = unsafe { index.widen().to_int_unchecked() };
-                    *weight = row[*expert as usize];
+                    *expert = unsafe { indices[r].widen().to_int_unchecked() };
+                    *weight = if of_keys { values[r] } else { row[*expert as usize] };
                 }
                 continue;
             }
+            let key = keys.row(at + r);
             let is_nan = key.iter().any(|key| key.widen().is_nan());
             if is_nan {
                 memory.order.iter_mut().enumerate().for_each(|(i, index)| *index = i);
@@ -335,7 +337,8 @@ where
 }
 
 /// Chooses experts of the `n` rows from `first` on, no more than there are lanes, into the memory's
-/// list. Tells of each row whether a key may be NaN.
+/// list. Returns a bit for each row: whether `k` were found. There may be fewer, or any, if keys are
+/// NaN or -inf.
 #[inline(always)]
 fn choose<S, E>(
     simd: S,
@@ -344,7 +347,7 @@ fn choose<S, E>(
     first: usize,
     n: usize,
     memory: &mut Memory<E>,
-) -> [bool; MOST_LANES]
+) -> u32
 where
     S: Across + Io<f32> + Vector<E = E>,
     E: Element + Contract,
@@ -402,10 +405,12 @@ where
             largest(simd, turned, None, cols, routing.k, values, indices);
         }
     }
-    let mut lanes = [E::ZERO; MOST_LANES];
-    // SAFETY: the array has room for a vector.
-    unsafe { simd.store(lanes.as_mut_ptr(), sum) };
-    lanes.map(|sum| sum.widen().is_nan())
+    let (least, most) = (E::narrow(f64::NEG_INFINITY), E::narrow(f64::INFINITY));
+    let (least, most) = (simd.splat(least), simd.splat(most));
+    // SAFETY: the list has `k` places. Those that no expert has taken are -inf.
+    let last = unsafe { simd.load(values.as_ptr().add((routing.k - 1) * S::LANES)) };
+    let numbers = simd.less(sum, most) | simd.less(least, sum);
+    simd.less(least, last) & numbers
 }
 
 /// Turns the keys of `n` rows from `first` on, no more than there are lanes: writes a vector for
