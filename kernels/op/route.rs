@@ -375,7 +375,7 @@ where
             let last = [simd.load(values.add(last)), simd.load(indices.add(last))];
             hide_groups(simd, turned, size, of, groups, last);
         }
-        if sifts(routing, cols) {
+        if sifts::<S>(routing, cols) {
             let candidates = candidates.as_mut_ptr();
             let (numbers, theirs) = (memory.numbers.as_ptr(), their_numbers.as_mut_ptr());
             let k = routing.k;
@@ -414,8 +414,7 @@ where
 }
 
 /// Turns the keys of `n` rows from `first` on, no more than there are lanes: writes a vector for
-/// each column, and vectors of -inf up to a multiple of LANES. Lanes without a row have the last
-/// one's.
+/// each column, and vectors of -inf up to a multiple of LANES.
 ///
 /// # Safety
 /// `turned` is valid for writes of these vectors.
@@ -425,16 +424,33 @@ where
     S: Across + Vector<E = E>,
     E: Element + Contract,
 {
-    let least = E::narrow(f64::NEG_INFINITY);
     let cols = keys.cols();
+    // Lanes without a row have the last one's.
+    let row = |r: usize| keys.row(first + r.min(n - 1));
+    let least = simd.splat(E::narrow(f64::NEG_INFINITY));
+    for c in cols..cols.next_multiple_of(S::LANES) {
+        // SAFETY: as this function's.
+        unsafe { simd.store(turned.add(c * S::LANES), least) };
+    }
+    if const { S::SMALL } || cols < S::LANES {
+        for r in 0..S::LANES {
+            for (c, &key) in row(r).iter().enumerate() {
+                // SAFETY: as this function's.
+                unsafe { turned.add(c * S::LANES + r).write(key) };
+            }
+        }
+        return;
+    }
     for column in (0..cols).step_by(S::LANES) {
-        let mut v = [simd.splat(least); MOST_LANES];
+        // The last ones are as many as the others, some of which are turned again.
+        let column = column.min(cols - S::LANES);
+        let mut v = [least; MOST_LANES];
         for (r, v) in v[..S::LANES].iter_mut().enumerate() {
-            let p = keys.row(first + r.min(n - 1)).as_ptr().wrapping_add(column);
+            let p = row(r).as_ptr().wrapping_add(column);
             // The same place of the rows that are next.
             simd.prefetch(p.wrapping_add(S::LANES * keys.stride()));
             // SAFETY: so many elements of the row are left.
-            *v = unsafe { simd.load_upto(p, S::LANES.min(cols - column), least) };
+            *v = unsafe { simd.load(p) };
         }
         // Rows and columns have numbers of as many bits. Each step moves the first bit of the row
         // behind the last of the column, until they have changed places.
@@ -456,8 +472,8 @@ where
 /// Whether only the candidates of [`sift`] pass through the list: where that was measured to be
 /// faster.
 #[inline(always)]
-fn sifts(routing: &Routing, cols: usize) -> bool {
-    routing.groups.is_none() && (3..=MOST_PLACES).contains(&routing.k) && cols >= WORD
+fn sifts<S: Vector>(routing: &Routing, cols: usize) -> bool {
+    !S::SMALL && routing.groups.is_none() && (3..=MOST_PLACES).contains(&routing.k) && cols >= WORD
 }
 
 /// Puts the larger of two keys first, in each lane, for pairs of keys.
