@@ -641,13 +641,40 @@ mod tests {
     fn groups_end_before_long_rows() {
         let offsets = [3i32, 5, 5, 9, 80, 81, 82];
         let o = Offsets::from(&offsets);
-        let mut starts = [7; 5];
-        assert_eq!((o.group(0, 64, 2048, &mut starts), &starts[..4]), (3, &[0, 2, 2, 6][..]));
-        assert_eq!(o.group(3, 64, 2048, &mut starts), 0);
-        assert_eq!((o.group(4, 64, 2048, &mut starts), &starts[..3]), (2, &[0, 1, 2][..]));
+        let (mut starts, mut longest) = ([7; 5], [7; 1]);
+        let mut group = |row, most, room| {
+            let rows = o.group(row, 64, most, &mut starts[..room], &mut longest);
+            (starts[..=rows].to_vec(), longest[0])
+        };
+        assert_eq!(group(0, 2048, 5), (vec![0, 2, 2, 6], 4));
+        assert_eq!(group(3, 2048, 5), (vec![0], 0));
+        assert_eq!(group(4, 2048, 5), (vec![0, 1, 2], 1));
         // No room for more elements, or for more rows.
-        assert_eq!(o.group(0, 64, 5, &mut starts), 2);
-        assert_eq!(o.group(0, 64, 2048, &mut starts[..2]), 1);
-        assert_eq!(o.group(6, 64, 2048, &mut starts), 0);
+        assert_eq!(group(0, 5, 5), (vec![0, 2, 2], 2));
+        assert_eq!(group(0, 2048, 2), (vec![0, 2], 2));
+        assert_eq!(group(6, 2048, 5), (vec![0], 0));
+    }
+
+    /// Eight rows at a time, whatever the type of the offsets is.
+    #[test]
+    fn groups_know_their_longest_rows() {
+        for long in [16, 64, 65] {
+            // Rows of 0 to 20 elements, of which one is long.
+            let lengths: Vec<usize> = (0..21).map(|i| if i == 13 { long } else { i }).collect();
+            let mut offsets = vec![5];
+            lengths.iter().for_each(|n| offsets.push(offsets[offsets.len() - 1] + n));
+            let i64s: Vec<i64> = offsets.iter().map(|&o| o as i64).collect();
+            let i32s: Vec<i32> = offsets.iter().map(|&o| o as i32).collect();
+            for o in [Offsets::from(&offsets), Offsets::from(&i64s), Offsets::from(&i32s)] {
+                let (mut starts, mut longest) = ([7; 25], [7; 3]);
+                let rows = o.group(0, 64, 2048, &mut starts, &mut longest);
+                assert_eq!(rows, if long > 64 { 13 } else { 21 });
+                let places = starts[..=rows].iter().map(|&start| start as usize + 5);
+                assert!(places.eq(offsets[..=rows].iter().copied()), "{starts:?}");
+                for (eight, &longest) in lengths[..rows].chunks(8).zip(&longest) {
+                    assert_eq!(Some(&longest.into()), eight.iter().max(), "{long}");
+                }
+            }
+        }
     }
 }
