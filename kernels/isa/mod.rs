@@ -10,7 +10,6 @@ mod avx512_bf16;
 mod avx512_half;
 #[cfg(all(target_arch = "aarch64", not(any(softmax_portable, test))))]
 pub(crate) mod neon;
-#[cfg(not(softmax_emulated))]
 pub(crate) mod portable;
 mod registers;
 pub(crate) mod short;

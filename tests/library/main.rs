@@ -2,8 +2,7 @@
 //! need their own process or allocator, and the searches, are separate programs.)
 //!
 //! With `--cfg softmax_emulated`, for emulators, modules whose results depend on no kernel's own
-//! code are left out: views and shapes, and errors of results whose bits are compared there. So is
-//! the portable kernel, which is tested natively.
+//! code are left out: views and shapes, and errors of results whose bits are compared there.
 
 #[path = "../common/mod.rs"]
 mod common;
