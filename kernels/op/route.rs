@@ -6,8 +6,8 @@
 //! First the `k`th largest key of each row is found, by sorting networks of keys alone: some nine
 //! operations for each expert if `k` is at most 8. Comparisons with it leave `k` candidates. These
 //! pass one after another through a list of the `k` best so far, which is kept sorted in each lane:
-//! five operations for each candidate and place of the list. With groups or a large `k` all experts
-//! are candidates.
+//! five operations for each candidate and place of the list. All experts are candidates where that
+//! is faster (`k` of 1 or 2, fewer than 64 experts), and with groups or more than 16 places.
 //!
 //! The order of scores is that of logits. So without bias and groups no score is needed for the
 //! choice, and where weights depend on the chosen logits alone, nothing else has an exponential.
@@ -51,7 +51,7 @@ struct Room {
     scores: usize,
     /// Their scores with the bias.
     biased: usize,
-    /// Numbers of experts, as elements.
+    /// The numbers from 0 on, one for each expert, as elements.
     numbers: usize,
     /// Turned rows.
     turned: usize,
@@ -349,7 +349,7 @@ fn choose<S, E>(
     memory: &mut Memory<E>,
 ) -> u32
 where
-    S: Across + Io<f32> + Vector<E = E>,
+    S: Across + Vector<E = E>,
     E: Element + Contract,
 {
     let Memory { turned, groups, values, indices, candidates, their_numbers, .. } = memory;
