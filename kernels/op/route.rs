@@ -337,8 +337,8 @@ where
 }
 
 /// Chooses experts of the `n` rows from `first` on, no more than there are lanes, into the memory's
-/// list. Returns a bit for each row: whether `k` were found. There may be fewer, or any, if keys are
-/// NaN or -inf.
+/// list. Returns a bit for each row: whether `k` were found. There may be others, or fewer, if keys
+/// are NaN or -inf.
 #[inline(always)]
 fn choose<S, E>(
     simd: S,
