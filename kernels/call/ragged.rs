@@ -212,14 +212,16 @@ impl<'a> Offsets<'a> {
                 lengths.iter_mut().zip(begins).for_each(|(end, begin)| *end -= begin);
                 let largest = lengths.into_iter().fold(0, Ord::max);
                 *to = ends.map(|end| (end - first) as u32);
-                if largest as usize > limit.into() || (ends[ROWS_AT_ONCE - 1] - first) as usize > most {
+                let end = (ends[ROWS_AT_ONCE - 1] - first) as usize;
+                if largest as usize > limit.into() || end > most {
                     break;
                 }
                 *longest = largest as u8;
                 rows += ROWS_AT_ONCE;
             }
             let (mut largest, eight) = (0, rows / ROWS_AT_ONCE);
-            for (to, (&begin, &end)) in starts[rows..].iter_mut().zip(begins[rows..].iter().zip(&ends[rows..])) {
+            let others = begins[rows..].iter().zip(&ends[rows..]);
+            for (to, (&begin, &end)) in starts[rows..].iter_mut().zip(others) {
                 if (end - first) as usize > most || (end - begin) as usize > limit.into() {
                     break;
                 }
