@@ -44,7 +44,7 @@ impl OffsetList {
         list.reserve_exact(offsets.len());
         // All bits that any has.
         let mut bits = 0;
-        // The compiler makes vectors of both loops; the second reads what the first has in the cache.
+        // The compiler makes vectors of both loops; the second reads what is in the cache.
         for part in offsets.chunks(2048) {
             bits = part.iter().fold(bits, |all, offset| all | offset);
             list.extend(part.iter().map(|&offset| offset as i32));
