@@ -978,6 +978,7 @@ pub fn all() -> &'static [Kernel] {
         kernel!("avx2", ["avx2", "fma", "f16c"], avx2),
         #[cfg(all(target_arch = "aarch64", not(any(softmax_portable, test))))]
         kernel!("neon", ["neon"], neon),
+        #[cfg(not(softmax_emulated))]
         kernel!("portable", [], portable),
         SCALAR,
     ];

@@ -210,7 +210,7 @@ def part_in_huge_pages(*tensors):
 
 @functools.cache
 def library():
-    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", HERE / "target"))
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", HERE / "../../examples/engines/target"))
     lib = ctypes.CDLL(str((target / "release/libsoftmax_peers.so").resolve()))
     lib.softmax_peers_nt_stores.restype = ctypes.c_char_p
     lib.softmax_peers_candle_new.restype = ctypes.c_void_p
