@@ -25,7 +25,7 @@ enum { MOST = 16384 * 1024, ROUNDS = 21 };
 #define FUNCTIONS(F) \
     F(softmax) F(log_softmax) F(sigmoid) F(log_sigmoid) F(hardmax) F(logsumexp) F(argmax) \
     F(attention_softmax) F(cross_entropy_labels) F(softmax_backward) F(log_softmax_backward) \
-    F(softmax_axis)
+    F(softmax_axis) F(route) F(softmax_ragged)
 #define MEMBER(name) __typeof__(&softmax_##name) name;
 typedef struct version {
     FUNCTIONS(MEMBER)
@@ -54,7 +54,7 @@ static const char *const OPERATIONS[] = {
     "softmax", "log-softmax", "log-sum-exp", "sigmoid", "log-sigmoid", "hardmax", "argmax",
     "causal attention", "masked attention", "ALiBi", "ALiBi, log-sum-exp", "loss of labels",
     "gradient", "backward", "log backward", "columns", "softmax, 1e6",
-    "soft cap",
+    "soft cap", "experts", "ragged rows",
 };
 enum { OPERATION_COUNT = sizeof OPERATIONS / sizeof *OPERATIONS };
 static const size_t SHAPES[][2] = {
@@ -71,6 +71,12 @@ static void *x, *y[2];
 static float *mask;
 static double *per_row;
 static int64_t *labels;
+static int32_t *offsets;
+
+/* Experts of each token. */
+static size_t experts(void) {
+    return cols < 16 ? 2 : 8;
+}
 
 /* Calls the operation of a version; returns its status. */
 static int run(const version *v, int operation, void *out) {
@@ -124,6 +130,17 @@ static int run(const version *v, int operation, void *out) {
     case 12: return v->cross_entropy_labels(&a, labels, per_row, &loss, &b, &c, &o);
     case 13: return v->softmax_backward(&a, &a, &b, &o);
     case 14: return v->log_softmax_backward(&a, &a, &b, &o);
+    case 18: {
+        softmax_router router = softmax_router_default(experts());
+        router.flags = SOFTMAX_ROUTER_RENORMALIZE;
+        char *weights = out;
+        size_t bytes = rows * experts() * (dtype == SOFTMAX_F64 ? 8 : 4);
+        return v->route(&a, weights, (uint32_t *)(weights + bytes), &router, &o);
+    }
+    case 19: {
+        softmax_ragged ragged = {sizeof ragged, x, rows * cols, dtype, SOFTMAX_I32, rows, offsets};
+        return v->softmax_ragged(&ragged, out, &o);
+    }
     default: return v->softmax_axis(x, out, dtype, shape, 2, 0, &o);
     }
 }
@@ -134,6 +151,7 @@ static size_t written(int operation) {
     case 2: return rows * SIZES[dtype];
     case 6: return rows * sizeof(size_t);
     case 11: return 0;
+    case 18: return rows * experts() * (dtype == SOFTMAX_F64 ? 12 : 8);
     default: return rows * cols * SIZES[dtype];
     }
 }
@@ -188,7 +206,8 @@ int main(int argc, char **argv) {
     mask = malloc(sizeof *mask * MOST);
     per_row = malloc(sizeof *per_row * MOST);
     labels = malloc(sizeof *labels * 16384);
-    if (mask == NULL || per_row == NULL || labels == NULL) {
+    offsets = malloc(sizeof *offsets * 16385);
+    if (mask == NULL || per_row == NULL || labels == NULL || offsets == NULL) {
         return 1;
     }
     for (size_t i = 0; i < MOST; i++) {
@@ -210,12 +229,16 @@ int main(int argc, char **argv) {
             for (int s = 0; s < SHAPE_COUNT; s++) {
                 rows = SHAPES[s][0];
                 cols = SHAPES[s][1];
-                if (op == 15 && rows < 64) {
+                if ((op == 15 && rows < 64) || (op == 18 && cols > 1024)) {
                     continue;
                 }
                 for (size_t i = 0; i < rows; i++) {
                     labels[i] = (int64_t)(i * 7 % cols);
+                    /* Rows of 1 to 2 cols - 1 elements, pairs of 2 cols. */
+                    size_t more = i % 2 == 0 && i + 1 < rows ? i * 7 % cols : 0;
+                    offsets[i + 1] = (int32_t)((i + 1) * cols + more);
                 }
+                offsets[0] = 0;
                 for (int v = 0; v < 2; v++) {
                     int status = run(&versions[v], op, y[v]);
                     if (status != SOFTMAX_STATUS_OK) {

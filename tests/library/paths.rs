@@ -215,13 +215,14 @@ fn plans_are_what_the_sizes_say() {
 /// An explanation names the decision and the numbers behind it.
 #[test]
 fn plans_explain_themselves() {
+    let kernel = exact()[0];
     let options = Options::new()
-        .kernel(softmax::kernel("portable").unwrap())
+        .kernel(kernel)
         .threads(Threads::Serial)
         .caches(Caches::new(1 << 20, 16 << 20));
     let text =
         options.plan::<f32>(softmax::Op::Softmax, Shape::new(131_072, 1024)).unwrap().to_string();
-    for part in ["portable", "512.0 MiB", "16.0 MiB to count on", "threads: 1"] {
+    for part in [kernel.name(), "512.0 MiB", "16.0 MiB to count on", "threads: 1"] {
         assert!(text.contains(part), "{part:?} is missing in {text:?}");
     }
     let text = options
