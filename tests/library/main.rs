@@ -1,9 +1,9 @@
 //! Everything that a user of the library can notice, each part in a module of its own. (Tests that
 //! need their own process or allocator, and the searches, are separate programs.)
 //!
-//! With `--cfg softmax_emulated`, for emulators, there are only the modules that a CPU's own file can
-//! break: bits, digests, ways, special values, the environment. The differential test compares all
-//! operations there with the reference, whose results the other modules test natively.
+//! With `--cfg softmax_emulated`, for emulators, there are only the modules that a CPU's own file
+//! can break: bits, digests, ways, special values, the environment. The differential test compares
+//! all operations there with the reference, whose results the other modules test natively.
 
 #[path = "../common/mod.rs"]
 mod common;
