@@ -66,6 +66,8 @@ import tomllib
 import numpy as np
 
 HERE = pathlib.Path(__file__).parent
+# Of the cargo workspace whose member this folder is.
+WORKSPACE = HERE / "../../examples/engines"
 PYTHON_PEERS = ["torch", "onnxruntime", "scipy", "openvino"]
 OPTIONAL_PEERS = {"jax": "pip install jax", "xnnpack": "apt-get install libxnnpack-dev"}
 RUST_PEERS = ["rten-vecmath", "candle-nn", "ndarray", "tract-linalg"]
@@ -210,7 +212,7 @@ def part_in_huge_pages(*tensors):
 
 @functools.cache
 def library():
-    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", HERE / "../../examples/engines/target"))
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", WORKSPACE / "target"))
     lib = ctypes.CDLL(str((target / "release/libsoftmax_peers.so").resolve()))
     lib.softmax_peers_nt_stores.restype = ctypes.c_char_p
     lib.softmax_peers_candle_new.restype = ctypes.c_void_p
@@ -783,7 +785,7 @@ def main():
     lines = run_half(1) + run_half(2)
     rows = sorted((line for line in lines if "case" in line), key=lambda row: (row["number"], row["threads"]))
     errors = [error for line in lines for error in line.get("errors", [])]
-    lock = tomllib.loads((HERE / "Cargo.lock").read_text())
+    lock = tomllib.loads((WORKSPACE / "Cargo.lock").read_text())
     locked = {package["name"]: package["version"] for package in lock["package"]}
     cpuinfo = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in cpuinfo)}
