@@ -26,6 +26,10 @@ pub fn available() -> Vec<&'static Kernel> {
         }
     }
     let (have, lack): (Vec<_>, Vec<_>) = softmax::kernels().iter().partition(|k| k.is_available());
+    let wanted = |kernel: &&Kernel| {
+        !quick() || required.is_empty() || required.split(',').any(|name| name == kernel.name())
+    };
+    let (have, left_out): (Vec<_>, Vec<_>) = have.into_iter().partition(wanted);
     for kernel in lack {
         eprintln!(
             "NOT TESTED: {} (this CPU lacks {})",
@@ -33,8 +37,10 @@ pub fn available() -> Vec<&'static Kernel> {
             kernel.requires().join(", ")
         );
     }
-    let wanted = |kernel: &&Kernel| required.split(',').any(|name| name == kernel.name());
-    if quick() && !required.is_empty() { have.into_iter().filter(wanted).collect() } else { have }
+    for kernel in left_out {
+        eprintln!("NOT TESTED: {} (quick tests run {required} alone)", kernel.name());
+    }
+    have
 }
 
 /// The available kernels without the reference, whose bits all must equal.

@@ -258,7 +258,7 @@ fn child_counts_the_threads_that_a_call_starts() {
 fn only_a_call_that_is_worth_it_starts_threads() {
     for (name, ..) in CALLS {
         let output = itself()
-            .args(["--exact", "batching::child_counts_the_threads_that_a_call_starts"])
+            .args(["--exact", "natively::batching::child_counts_the_threads_that_a_call_starts"])
             .args(["--ignored", "--nocapture"])
             .env("SOFTMAX_TEST_CALL", name)
             .env("RAYON_NUM_THREADS", "3")
